@@ -1,0 +1,220 @@
+"""What flows between stages: ``Source -> Checkpoint -> Exported -> Engine -> Verdict``, each frozen, each with a digest.
+
+A digest covers content alone: never a path on this machine, never a duration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from edgeres.data.preprocess import Preprocess
+from edgeres.model.spec import ResNetSpec
+from edgeres.quant.qparams import QuantTable
+from edgeres.settings import digest, plain, settings, sha256_file
+
+if TYPE_CHECKING:
+    from edgeres.model.weights import Weights
+
+Status = Literal["passed", "failed", "unmeasured"]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that belongs to an artifact; its digest is its content's."""
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> File:
+        """Hashes a finished file."""
+        return cls(path, sha256_file(path))
+
+
+@settings
+class Step:
+    """What one stage did: its settings, what it measured (no durations), and what the user should know."""
+
+    stage: str
+    settings: dict[str, object]
+    metrics: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+@settings
+class Baseline:
+    """The float network's answers on the validation split, in its order.
+
+    Attributes:
+        top1: Accuracy in percent.
+        predictions: Class index per image.
+        labels: True class index per image.
+        images: Digest of the validation split.
+    """
+
+    top1: float
+    predictions: tuple[int, ...]
+    labels: tuple[int, ...]
+    images: str
+
+
+@settings
+class Card:
+    """What is known about a network apart from its numbers.
+
+    The signature of every network is ``image`` float32 ``[N,C,H,W]`` to ``logits`` float32 ``[N,classes]``.
+    """
+
+    name: str
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    baseline: Baseline | None = None
+    lineage: tuple[Step, ...] = ()
+
+    def after(self, step: Step, baseline: Baseline | None = None) -> Card:
+        """The card behind one more stage."""
+        return replace(self, lineage=(*self.lineage, step), baseline=baseline or self.baseline)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network comes from: a preset to train, weights to load, or a foreign ONNX file.
+
+    Attributes:
+        model: Preset name, or the name of the run for a foreign file.
+        weights: A torchvision enum name, or None.
+        file: A weights file or a ``.onnx``, or None.
+        preprocess: What the user said about it; None leaves it to the weights or to the data.
+    """
+
+    model: str
+    weights: str | None = None
+    file: File | None = None
+    preprocess: Preprocess | None = None
+
+    @property
+    def digest(self) -> str:
+        content = self.file.sha256 if self.file else None
+        return digest([self.model, self.weights, content, plain(self.preprocess) if self.preprocess else None])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network as data: spec, weights, and its scales once it is quantized."""
+
+    card: Card
+    spec: ResNetSpec
+    weights: Weights
+    quant: QuantTable | None = None
+
+    @property
+    def digest(self) -> str:
+        quant = plain(self.quant) if self.quant else None
+        return digest([plain(self.card), plain(self.spec), self.weights.digest, quant])
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX graph: what ships, and the same graph in float.
+
+    Attributes:
+        model: What ships; equal to ``float_model`` for a target without INT8.
+        float_model: The graph without its Q/DQ pairs.
+        scales: ``calibration.json``, None before quantization.
+    """
+
+    card: Card
+    model: File
+    float_model: File
+    scales: File | None = None
+
+    @property
+    def digest(self) -> str:
+        scales = self.scales.sha256 if self.scales else None
+        return digest([plain(self.card), self.model.sha256, self.float_model.sha256, scales])
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a backend made of an exported graph.
+
+    Attributes:
+        exported: The graph it comes from.
+        backend: Name of the adapter that made it.
+        entry: Key in ``files`` of the file that executes on the device.
+        files: Every file of the engine or of the device bundle, by relative path.
+        runs_here: Whether a session of it is the real runtime; otherwise the host only simulates it.
+        evidence: What was proven on this host, one sentence each.
+    """
+
+    exported: Exported
+    backend: str
+    entry: str
+    files: dict[str, File] = field(default_factory=dict)
+    runs_here: bool = True
+    evidence: tuple[str, ...] = ()
+
+    @property
+    def card(self) -> Card:
+        return self.exported.card
+
+    @property
+    def digest(self) -> str:
+        contents = {name: file.sha256 for name, file in self.files.items()}
+        return digest([self.exported.digest, self.backend, self.entry, contents, self.runs_here, list(self.evidence)])
+
+
+@settings
+class Line:
+    """One line of a verdict.
+
+    Attributes:
+        name: What is limited, with its unit: ``accuracy_drop_pp``, ``macs_g``, ``latency_p50_ms``.
+        value: The figure, None where nobody measured it.
+        limit: The most it may be.
+        status: Never ``passed`` without a measured or closed-form value.
+        how: How the value came about, or why there is none.
+        source: Where the limit comes from.
+    """
+
+    name: str
+    value: float | None
+    limit: float
+    status: Status
+    how: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The end of a run: every budget line, and the deployed network's answers.
+
+    Attributes:
+        engine: What was judged.
+        lines: Budget lines, accuracy first.
+        predictions: Class index per validation image, by the deployed artifact.
+        float_predictions: The same by ``model.float.onnx``.
+        facts: Further measured figures by name, for the report.
+        timings: Durations in seconds or milliseconds; kept out of the digest.
+    """
+
+    engine: Engine
+    lines: tuple[Line, ...]
+    predictions: tuple[int, ...]
+    float_predictions: tuple[int, ...]
+    facts: dict[str, object] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def card(self) -> Card:
+        return self.engine.card
+
+    @property
+    def digest(self) -> str:
+        return digest([self.engine.digest, list(self.predictions), list(self.float_predictions)])
+
+
+Artifact = Source | Checkpoint | Exported | Engine | Verdict
+A = TypeVar("A", Checkpoint, Exported)

@@ -1,0 +1,1 @@
+"""Backends: one adapter per runtime, all behind the same two nouns, engine and session."""

@@ -1,0 +1,1 @@
+"""Images: sources, splits disjoint by content, and the preprocessing that travels with the weights."""

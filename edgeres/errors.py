@@ -1,0 +1,73 @@
+"""Every error edgeres raises on purpose: what happened, where, and the way out."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class EdgeresError(Exception):
+    """An expected failure, told in one line.
+
+    Args:
+        what: What is wrong, naming the offending value and where it stands.
+        way_out: What the user can do about it; empty when there is nothing to add.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, way_out: str = "") -> None:
+        super().__init__(what, way_out)
+        self.what = what
+        self.way_out = way_out
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.way_out}" if self.way_out else self.what
+
+
+class UsageError(EdgeresError):
+    """Bad usage or bad input: the run never had a chance."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class RecipeError(UsageError):
+    """A recipe that names an unknown stage or key, a bad value, or a broken type chain."""
+
+
+class TargetError(UsageError):
+    """An unknown target, or a target file that does not hold together."""
+
+
+class ModelError(UsageError):
+    """Weights or a graph that cannot be a network edgeres handles."""
+
+
+class DataError(UsageError):
+    """Images that are missing, corrupt, too few, or shared between splits."""
+
+
+class StageError(EdgeresError):
+    """A stage failed on input that looked right."""
+
+
+class StoreError(EdgeresError):
+    """The cache or the run folder cannot be written, or somebody else holds it."""
+
+
+class BackendUnavailable(EdgeresError):
+    """A runtime is not installed here; the way out is its pip line."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The way out of a misspelt name.
+
+    Returns:
+        ``did you mean 'resnet18'?`` where something is close, otherwise the names there are.
+    """
+    names = sorted(known)
+    close = get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

@@ -1,0 +1,1 @@
+"""Offline conformance rules for exported graphs."""

@@ -1,0 +1,205 @@
+"""``Graph``: the operations of a network in execution order, derived from its spec.
+
+Everything that walks a network walks this list: the torch module, the ONNX writer, the quantizer placement, the costs
+and the pruner. An operation's name is also the name of its output tensor and the prefix of its weights, and equals the
+torchvision module name wherever torchvision has one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from edgeres.model.spec import Block, ResNetSpec
+
+OpKind = Literal[
+    "conv", "norm", "relu", "maxpool", "subsample", "zeropad", "add", "gap", "sigmoid", "mul", "flatten", "linear"
+]
+
+IMAGE = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation on ``[N,C,H,W]`` tensors.
+
+    Attributes:
+        kind: ``subsample`` takes every ``stride``-th pixel, ``zeropad`` adds zero channels on both sides, ``gap`` is the
+            global average pool to ``[N,C,1,1]``, ``mul`` broadcasts ``[N,C,1,1]`` over ``[N,C,H,W]``.
+        name: Unique name, also that of the output tensor and the prefix of its weights.
+        inputs: Names of the input tensors. For ``add``: the residual branch first, the identity second.
+        c_in: Input channels.
+        c_out: Output channels.
+    """
+
+    kind: OpKind
+    name: str
+    inputs: tuple[str, ...]
+    c_in: int
+    c_out: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+
+    @property
+    def padding(self) -> int:
+        """Zero padding on each side of a convolution or pool."""
+        return self.kernel // 2
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """State-dict keys of this operation with their shapes."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.kind == "conv":
+            shapes["weight"] = (self.c_out, self.c_in // self.groups, self.kernel, self.kernel)
+        elif self.kind == "linear":
+            shapes["weight"] = (self.c_out, self.c_in)
+        elif self.kind == "norm":
+            shapes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (self.c_out,))
+        if self.bias:
+            shapes["bias"] = (self.c_out,)
+        return {f"{self.name}.{key}": shape for key, shape in shapes.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Operations in execution order; reads tensor ``image``, yields the last operation's output as logits."""
+
+    ops: tuple[Op, ...]
+
+    def __getitem__(self, name: str) -> Op:
+        return next(op for op in self.ops if op.name == name)
+
+    @property
+    def output(self) -> str:
+        """Name of the tensor that holds the logits ``[N,classes]``."""
+        return self.ops[-1].name
+
+    @property
+    def weighted(self) -> tuple[Op, ...]:
+        """Convolutions and the classifier."""
+        return tuple(op for op in self.ops if op.kind in ("conv", "linear"))
+
+    def consumers(self, tensor: str) -> tuple[tuple[Op, int], ...]:
+        """Every ``(operation, input index)`` that reads a tensor."""
+        return tuple((op, i) for op in self.ops for i, name in enumerate(op.inputs) if name == tensor)
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Every state-dict key the network needs, with its shape."""
+        return {key: shape for op in self.ops for key, shape in op.parameters.items()}
+
+
+class _Builder:
+    """Appends operations and returns the name of the tensor each one makes."""
+
+    def __init__(self, spec: ResNetSpec) -> None:
+        self.spec = spec
+        self.ops: list[Op] = []
+        self.channels: dict[str, int] = {IMAGE: spec.channels}
+
+    def add(
+        self, kind: OpKind, name: str, *inputs: str, out: int = 0, kernel: int = 1, stride: int = 1, groups: int = 1,
+        bias: bool = False,
+    ) -> str:
+        c_in = self.channels[inputs[0]]
+        op = Op(kind, name, inputs, c_in, out or c_in, kernel, stride, groups, bias)
+        self.ops.append(op)
+        self.channels[name] = op.c_out
+        return name
+
+    def conv_norm(
+        self, conv: str, norm: str, x: str, out: int, kernel: int = 1, stride: int = 1, groups: int = 1
+    ) -> str:
+        """A convolution and the norm behind it, or one convolution with a bias once that norm is folded."""
+        x = self.add("conv", conv, x, out=out, kernel=kernel, stride=stride, groups=groups, bias=not self.spec.norm)
+        return self.add("norm", norm, x) if self.spec.norm else x
+
+    def stem(self) -> str:
+        spec, stem = self.spec, self.spec.stem
+        if spec.preactivation:
+            x = self.add("conv", "conv1", IMAGE, out=stem.width, kernel=stem.kernel, stride=stem.stride)
+        else:
+            x = self.conv_norm("conv1", "bn1", IMAGE, stem.width, stem.kernel, stem.stride)
+            x = self.add("relu", "relu", x)
+        return self.add("maxpool", "maxpool", x, kernel=3, stride=2) if stem.pool else x
+
+    def convolutions(self, block: Block) -> tuple[tuple[int, int, int, int], ...]:
+        """``(width, kernel, stride, groups)`` of each convolution of a block."""
+        if self.spec.kind == "basic":
+            return (block.inner[0], 3, block.stride, 1), (block.out, 3, 1, 1)
+        first, second = (block.stride, 1) if self.spec.stride_in == "1x1" else (1, block.stride)
+        return (
+            (block.inner[0], 1, first, 1),
+            (block.inner[1], 3, second, block.groups),
+            (block.out, 1, 1, 1),
+        )
+
+    def identity(self, name: str, block: Block, x: str, activated: str) -> str:
+        """The shortcut: untouched, projected by a 1x1 convolution (B), or subsampled and zero-padded (A)."""
+        if block.projected:
+            if self.spec.preactivation:
+                return self.add("conv", f"{name}.downsample.0", activated, out=block.out, stride=block.stride)
+            return self.conv_norm(f"{name}.downsample.0", f"{name}.downsample.1", x, block.out, 1, block.stride)
+        if block.stride != 1:
+            x = self.add("subsample", f"{name}.subsample", x, stride=block.stride)
+        if self.channels[x] != block.out:
+            x = self.add("zeropad", f"{name}.zeropad", x, out=block.out)
+        return x
+
+    def squeeze_excite(self, name: str, block: Block, x: str) -> str:
+        if not block.squeeze:
+            return x
+        gate = self.add("gap", f"{name}.se.pool", x)
+        gate = self.add("conv", f"{name}.se.fc1", gate, out=block.squeeze, bias=True)
+        gate = self.add("relu", f"{name}.se.relu", gate)
+        gate = self.add("conv", f"{name}.se.fc2", gate, out=block.out, bias=True)
+        gate = self.add("sigmoid", f"{name}.se.gate", gate)
+        return self.add("mul", f"{name}.se.scale", x, gate)
+
+    def block(self, name: str, block: Block, x: str) -> str:
+        y = x
+        convolutions = self.convolutions(block)
+        for number, (width, kernel, stride, groups) in enumerate(convolutions, start=1):
+            y = self.conv_norm(f"{name}.conv{number}", f"{name}.bn{number}", y, width, kernel, stride, groups)
+            if number < len(convolutions):
+                y = self.add("relu", f"{name}.relu{number}", y)
+        y = self.squeeze_excite(name, block, y)
+        y = self.add("add", f"{name}.add", y, self.identity(name, block, x, x))
+        return self.add("relu", f"{name}.relu", y)
+
+    def preactivated_block(self, name: str, block: Block, x: str) -> str:
+        """v2: norm and ReLU come first; a projection reads the activated input (arXiv 1603.05027, appendix)."""
+        activated = self.add("relu", f"{name}.relu1", self.add("norm", f"{name}.bn1", x))
+        y = activated
+        convolutions = self.convolutions(block)
+        for number, (width, kernel, stride, groups) in enumerate(convolutions, start=1):
+            conv = f"{name}.conv{number}"
+            if number < len(convolutions):
+                y = self.conv_norm(conv, f"{name}.bn{number + 1}", y, width, kernel, stride, groups)
+                y = self.add("relu", f"{name}.relu{number + 1}", y)
+            else:
+                y = self.add("conv", conv, y, out=width, kernel=kernel, stride=stride, groups=groups)
+        y = self.squeeze_excite(name, block, y)
+        return self.add("add", f"{name}.add", y, self.identity(name, block, x, activated))
+
+    def head(self, x: str) -> None:
+        if self.spec.preactivation:
+            x = self.add("relu", "relu", self.add("norm", "norm", x))
+        x = self.add("flatten", "flatten", self.add("gap", "avgpool", x))
+        self.add("linear", "fc", x, out=self.spec.classes, bias=True)
+
+
+@lru_cache(maxsize=64)
+def graph(spec: ResNetSpec) -> Graph:
+    """The operations of a network, in execution order."""
+    builder = _Builder(spec)
+    x = builder.stem()
+    make = builder.preactivated_block if spec.preactivation else builder.block
+    for name, _, block in spec.blocks:
+        x = make(name, block, x)
+    builder.head(x)
+    return Graph(tuple(builder.ops))

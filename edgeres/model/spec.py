@@ -1,0 +1,195 @@
+"""``ResNetSpec``: a residual network as a frozen value; presets are instances of it.
+
+Sources: He et al. 2015 (arXiv 1512.03385) for v1 and the CIFAR family of section 4.2, He et al. 2016 (arXiv
+1603.05027) for pre-activation, Xie et al. 2017 (arXiv 1611.05431) for ResNeXt, Zagoruyko 2016 (arXiv 1605.07146) for
+wide networks, Hu et al. 2018 (arXiv 1709.01507) for squeeze and excitation; v1.5 (stride in the 3x3) is torchvision's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgeres.errors import ModelError, nearest
+from edgeres.settings import settings
+
+Kind = Literal["basic", "bottleneck"]
+Shortcut = Literal["projection", "padding"]
+
+
+@settings
+class Stem:
+    """First convolution, with ``kernel // 2`` padding, and the 3x3 stride-2 max-pool that may follow it."""
+
+    width: int = 64
+    kernel: int = 7
+    stride: int = 2
+    pool: bool = True
+
+
+@settings
+class Block:
+    """One residual block.
+
+    Attributes:
+        inner: Widths between the block's convolutions: one for a basic block, two for a bottleneck.
+        out: Channels of the residual stream behind the block.
+        stride: Spatial stride of the block.
+        groups: Groups of the 3x3 convolution of a bottleneck.
+        projected: Whether the identity goes through a 1x1 convolution.
+        squeeze: Width of the squeeze-and-excitation bottleneck; 0 for none.
+    """
+
+    inner: tuple[int, ...]
+    out: int
+    stride: int = 1
+    groups: int = 1
+    projected: bool = False
+    squeeze: int = 0
+
+
+@settings
+class ResNetSpec:
+    """A residual network: everything about it but the weights.
+
+    Attributes:
+        kind: Basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) blocks.
+        stem: First convolution and pooling.
+        stages: Blocks, grouped by the residual stream they share.
+        classes: Width of the classifier.
+        channels: Channels of the input image.
+        shortcut: How an identity changes shape: a 1x1 projection (option B) or strided zero-padding (option A).
+        stride_in: Which convolution of a bottleneck has the stride: ``"3x3"`` (v1.5) or ``"1x1"`` (the paper's).
+        preactivation: v2 order: norm and ReLU before each convolution.
+        norm: Whether batch norms are present; False once folded into the convolutions. A pre-activation network keeps
+            the norms behind a residual add, because no convolution precedes them.
+    """
+
+    kind: Kind
+    stem: Stem
+    stages: tuple[tuple[Block, ...], ...]
+    classes: int = 1000
+    channels: int = 3
+    shortcut: Shortcut = "projection"
+    stride_in: Literal["3x3", "1x1"] = "3x3"
+    preactivation: bool = False
+    norm: bool = True
+
+    @property
+    def features(self) -> int:
+        """Channels that reach the classifier."""
+        return self.stages[-1][-1].out
+
+    @property
+    def blocks(self) -> tuple[tuple[str, int, Block], ...]:
+        """Every block in order as ``(name, input channels, block)``, named as torchvision names it: ``layer1.0``."""
+        found: list[tuple[str, int, Block]] = []
+        width = self.stem.width
+        for number, stage in enumerate(self.stages, start=1):
+            for index, block in enumerate(stage):
+                found.append((f"layer{number}.{index}", width, block))
+                width = block.out
+        return tuple(found)
+
+
+def imagenet(
+    kind: Kind,
+    depths: tuple[int, ...],
+    *,
+    groups: int = 1,
+    group_width: int = 64,
+    squeeze_ratio: int = 0,
+    stride_in: Literal["3x3", "1x1"] = "3x3",
+    preactivation: bool = False,
+) -> ResNetSpec:
+    """The ImageNet family: 7x7 stem with pooling, four stages of 64, 128, 256, 512 planes.
+
+    The 3x3 of a bottleneck has ``planes * group_width / 64 * groups`` channels, as in torchvision.
+    """
+    expansion = 4 if kind == "bottleneck" else 1
+    stages: list[tuple[Block, ...]] = []
+    width = 64
+    for number, depth in enumerate(depths):
+        planes = 64 << number
+        inner = planes * group_width * groups // 64
+        out = planes * expansion
+        blocks = []
+        for index in range(depth):
+            stride = 2 if number > 0 and index == 0 else 1
+            block = Block(
+                inner=(inner, inner) if kind == "bottleneck" else (planes,),
+                out=out,
+                stride=stride,
+                groups=groups if kind == "bottleneck" else 1,
+                projected=stride != 1 or width != out,
+                squeeze=out // squeeze_ratio if squeeze_ratio else 0,
+            )
+            blocks.append(block)
+            width = out
+        stages.append(tuple(blocks))
+    return ResNetSpec(
+        kind=kind, stem=Stem(), stages=tuple(stages), stride_in=stride_in, preactivation=preactivation
+    )
+
+
+def cifar(depth: int, shortcut: Shortcut = "padding") -> ResNetSpec:
+    """The CIFAR family of He et al. section 4.2: ``depth = 6 n + 2``, widths 16, 32, 64, no pooling."""
+    count, rest = divmod(depth - 2, 6)
+    if rest or count < 1:
+        raise ModelError(f"resnet{depth} is no CIFAR ResNet", "depths are 6 n + 2, such as 20, 32, 44, 56 and 110")
+    stages = tuple(
+        tuple(
+            Block(
+                inner=(16 << number,),
+                out=16 << number,
+                stride=2 if number and not index else 1,
+                projected=shortcut == "projection" and number > 0 and index == 0,
+            )
+            for index in range(count)
+        )
+        for number in range(3)
+    )
+    stem = Stem(width=16, kernel=3, stride=1, pool=False)
+    return ResNetSpec(kind="basic", stem=stem, stages=stages, classes=10, shortcut=shortcut)
+
+
+_BASIC, _BOTTLENECK = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3)}, {
+    "50": (3, 4, 6, 3),
+    "101": (3, 4, 23, 3),
+    "152": (3, 8, 36, 3),
+}
+
+
+def _presets() -> dict[str, ResNetSpec]:
+    table: dict[str, ResNetSpec] = {}
+    for name, depths in _BASIC.items():
+        table[f"resnet{name}"] = imagenet("basic", depths)
+        table[f"seresnet{name}"] = imagenet("basic", depths, squeeze_ratio=16)
+        table[f"resnetv2_{name}"] = imagenet("basic", depths, preactivation=True)
+    for name, depths in _BOTTLENECK.items():
+        table[f"resnet{name}"] = imagenet("bottleneck", depths)
+        table[f"resnet{name}_v1"] = imagenet("bottleneck", depths, stride_in="1x1")
+        table[f"seresnet{name}"] = imagenet("bottleneck", depths, squeeze_ratio=16)
+        table[f"resnetv2_{name}"] = imagenet("bottleneck", depths, preactivation=True)
+    table["resnext50_32x4d"] = imagenet("bottleneck", _BOTTLENECK["50"], groups=32, group_width=4)
+    table["resnext101_32x8d"] = imagenet("bottleneck", _BOTTLENECK["101"], groups=32, group_width=8)
+    table["resnext101_64x4d"] = imagenet("bottleneck", _BOTTLENECK["101"], groups=64, group_width=4)
+    table["wide_resnet50_2"] = imagenet("bottleneck", _BOTTLENECK["50"], group_width=128)
+    table["wide_resnet101_2"] = imagenet("bottleneck", _BOTTLENECK["101"], group_width=128)
+    for depth in (20, 32, 44, 56, 110):
+        table[f"resnet{depth}"] = cifar(depth)
+        table[f"resnet{depth}_b"] = cifar(depth, "projection")
+    return table
+
+
+PRESETS: dict[str, ResNetSpec] = _presets()
+
+
+def preset(name: str) -> ResNetSpec:
+    """The spec of a known network.
+
+    Raises:
+        ModelError: Unknown name; the message has the nearest one.
+    """
+    if name not in PRESETS:
+        raise ModelError(f"unknown model {name!r}", nearest(name, PRESETS))
+    return PRESETS[name]

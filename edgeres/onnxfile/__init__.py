@@ -1,0 +1,1 @@
+"""Interchange: ONNX files read with care, written from a spec, counted, rewritten."""

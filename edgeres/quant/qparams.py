@@ -1,0 +1,82 @@
+"""``QParams`` and ``QuantTable``: the one numeric truth every runtime is fed from.
+
+Affine quantization (Jacob et al. 2018, arXiv 1712.05877): ``q = clip(round(x / scale) + zero_point, low, high)`` and
+``x' = (q - zero_point) * scale``, rounding half to even as ONNX QuantizeLinear does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@settings
+class QParams:
+    """How one tensor becomes integers.
+
+    Attributes:
+        scale: One positive float32 value, or one per channel of ``axis``.
+        zero_point: The integer that stands for 0.0, shared by all channels.
+        bits: Width of the integers.
+        signed: int8 rather than uint8.
+        axis: Channel axis of a per-channel scale; None for one scale per tensor.
+        narrow: Leave out the lowest code of a signed range (``[-127, 127]``), as weights do.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: int = 0
+    bits: int = 8
+    signed: bool = True
+    axis: int | None = None
+    narrow: bool = False
+
+    @property
+    def low(self) -> int:
+        """Smallest integer code."""
+        return -(1 << (self.bits - 1)) + self.narrow if self.signed else 0
+
+    @property
+    def high(self) -> int:
+        """Largest integer code."""
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+    def scales(self, rank: int) -> NDArray[np.float32]:
+        """Scales as float32, shaped to broadcast over a tensor of that rank."""
+        scale = np.asarray(self.scale, dtype=np.float32)
+        if self.axis is None:
+            return scale.reshape(())
+        return scale.reshape([-1 if axis == self.axis else 1 for axis in range(rank)])
+
+    def quantize(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Integer codes of a float32 tensor, as int32 of the same shape."""
+        codes = np.rint(x / self.scales(x.ndim)) + np.float32(self.zero_point)
+        return np.clip(codes, self.low, self.high).astype(np.int32)
+
+    def dequantize(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """float32 values of integer codes."""
+        return ((codes - self.zero_point) * self.scales(codes.ndim)).astype(np.float32)
+
+
+@settings
+class QuantTable:
+    """Every scale of a network.
+
+    Attributes:
+        activations: Tensor name to per-tensor parameters.
+        weights: Name of a convolution or linear operation to per-channel parameters of its weight (axis 0).
+        calibrator: The calibrator the activation scales come from.
+        data: Digest of the calibration images with their preprocessing.
+        images: Number of calibration images.
+    """
+
+    activations: dict[str, QParams]
+    weights: dict[str, QParams]
+    calibrator: str
+    data: str
+    images: int

@@ -1,0 +1,86 @@
+"""Frozen, validated values with canonical JSON and a digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from edgeres.errors import EdgeresError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+T = TypeVar("T")
+
+_CONFIG = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def settings(cls: type[T]) -> type[T]:
+    """Turns a class into a frozen, keyword-only value that refuses unknown keys at every level."""
+    return dataclass(config=_CONFIG, frozen=True, kw_only=True, slots=True)(cls)  # type: ignore[return-value]  # pydantic types its decorator by protocol
+
+
+def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = UsageError) -> T:
+    """Reads plain data (from YAML or JSON) into a settings class.
+
+    Args:
+        cls: A class made by ``settings``.
+        data: Nested dicts, lists and scalars.
+        where: The file or key the data comes from, for the message.
+        error: The error class to raise.
+
+    Raises:
+        EdgeresError: Of class ``error``, naming the key, what is wrong and the nearest known key.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(data)
+    except ValidationError as failure:
+        first = failure.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unexpected_keyword_argument":
+            known = _fields_at(cls, first["loc"][:-1])
+            way_out = nearest(str(first["loc"][-1]), known) if known else "remove it"
+            raise error(f"{where}: unknown key {path!r}", way_out) from failure
+        raise error(f"{where}: {path or cls.__name__}: {first['msg']}", "correct the value") from failure
+
+
+def _fields_at(cls: Any, path: tuple[int | str, ...]) -> list[str]:
+    """Field names of the dataclass that a validation path ends in; empty when it leaves dataclasses."""
+    for part in path:
+        if not dataclasses.is_dataclass(cls) or not isinstance(part, str):
+            return []
+        cls = get_type_hints(cls).get(part)
+        if not isinstance(cls, type):
+            return []
+    return [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+
+
+def plain(value: Any) -> Any:
+    """Nested dataclasses, tuples and paths as plain JSON data."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, floats in Python's shortest round-trip form."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON of a settings value or of plain data, as 64 hex digits."""
+    data = plain(value) if dataclasses.is_dataclass(value) else value
+    return hashlib.sha256(canonical(data).encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file's bytes, as 64 hex digits, read in 1 MiB blocks."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            hasher.update(block)
+    return hasher.hexdigest()

@@ -1,0 +1,148 @@
+"""``Target``: everything a device and its runtime can do, want and allow, read from a YAML file."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+
+from edgeres.errors import TargetError, nearest
+from edgeres.settings import parse, settings
+
+
+@settings
+class QuantScheme:
+    """What the target's integer kernels want.
+
+    Attributes:
+        weight_bits: Bits of the per-channel symmetric weights.
+        activation_bits: Bits of the per-tensor activations.
+        signed: int8 activations with zero-point 0 (TensorRT), or uint8 ones, whose zero-point is 0 behind a ReLU.
+        add_inputs: Which inputs of a residual add carry Q/DQ: the ``identity`` alone, or ``both``.
+        pools: Whether pools run on integers and therefore want Q/DQ on both sides.
+        float_layers: Operations that stay in float.
+        channel_multiple: Channel counts the kernels run fastest at; the pruner keeps to them.
+    """
+
+    weight_bits: int = 8
+    activation_bits: int = 8
+    signed: bool
+    add_inputs: Literal["identity", "both"]
+    pools: bool
+    float_layers: tuple[str, ...] = ("fc",)
+    channel_multiple: int = 16
+
+
+@settings
+class Runtime:
+    """Versions and limits of what executes the graph.
+
+    Attributes:
+        name: Human name with the version, such as ``TensorRT 10.3 (JetPack 6.2)``.
+        opset: ONNX opset of the exported graph.
+        ir_version: ONNX IR version of the exported file.
+        tensorrt: TensorRT version for engine builds, where it is one.
+        jetpack: JetPack that ships it, where it is one.
+        flags: Options of the builder tool, in order.
+        source: Where these facts come from.
+    """
+
+    name: str
+    opset: int
+    ir_version: int
+    tensorrt: str | None = None
+    jetpack: str | None = None
+    flags: tuple[str, ...] = ()
+    workspace_mib: int = 1024
+    source: str
+
+
+@settings
+class DeviceProfile:
+    """Peaks of the hardware; None where nobody published the figure.
+
+    Attributes:
+        int8_tops: Dense INT8 peak in 1e12 operations per second (a MAC is two).
+        fp16_tops: Dense FP16 peak, same unit.
+        fp32_tops: FP32 peak, same unit.
+        bandwidth_gbs: Theoretical DRAM bandwidth in 1e9 bytes per second.
+        tdp_w: Power ceiling in watts.
+        source: Where the figures come from.
+    """
+
+    name: str
+    int8_tops: float | None = None
+    fp16_tops: float | None = None
+    fp32_tops: float | None = None
+    bandwidth_gbs: float | None = None
+    tdp_w: float | None = None
+    source: str
+
+
+@settings
+class Budget:
+    """Limits with their units in the names; None is no limit."""
+
+    accuracy_drop_pp: float | None = 1.0
+    macs_g: float | None = None
+    params_m: float | None = None
+    size_mib: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p90_ms: float | None = None
+    peak_rss_mib: float | None = None
+
+
+@settings
+class Target:
+    """A deployment target.
+
+    Attributes:
+        name: Identifier, the YAML file's stem.
+        title: One line for people.
+        backend: Which runtime adapter builds and runs it.
+        build_on: Whether the engine is built here (``host``) or on the device from a bundle.
+        latency_class: Which documented latency budget applies.
+        scheme: Integer scheme, None where the device has no INT8.
+        runtime: Versions.
+        device: Hardware peaks.
+        budget: The target's own limits.
+        aliases: Other names.
+    """
+
+    name: str
+    title: str
+    backend: str
+    build_on: Literal["host", "device"]
+    latency_class: Literal["gpu", "mobile"]
+    scheme: QuantScheme | None
+    runtime: Runtime
+    device: DeviceProfile
+    budget: Budget = Budget()
+    aliases: tuple[str, ...] = ()
+
+
+@cache
+def targets() -> dict[str, Target]:
+    """Every known target by name, in alphabetical order."""
+    found: dict[str, Target] = {}
+    for entry in sorted(files("edgeres").joinpath("targets").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".yaml"):
+            data: Any = yaml.safe_load(entry.read_text(encoding="utf-8"))
+            target = parse(Target, data, entry.name, TargetError)
+            found[target.name] = target
+    return found
+
+
+def find_target(name: str) -> Target:
+    """The target of that name or alias.
+
+    Raises:
+        TargetError: Unknown; the message has the nearest name.
+    """
+    known = targets()
+    by_name = {alias: target for target in known.values() for alias in (target.name, *target.aliases)}
+    if name not in by_name:
+        raise TargetError(f"unknown target {name!r}", nearest(name, by_name))
+    return by_name[name]
