@@ -39,9 +39,7 @@ def _shape(op: Op, given: Shape) -> Shape:
 def layer_macs(spec: ResNetSpec, height: int, width: int) -> dict[str, int]:
     """MACs of each convolution and of the classifier for one image of ``height x width`` pixels."""
     size = shapes(spec, height, width)
-    return {
-        op.name: prod(op.parameters[f"{op.name}.weight"]) * prod(size[op.name][1:]) for op in graph(spec).weighted
-    }
+    return {op.name: prod(op.parameters[f"{op.name}.weight"]) * prod(size[op.name][1:]) for op in graph(spec).weighted}
 
 
 def macs(spec: ResNetSpec, height: int, width: int) -> int:
@@ -52,5 +50,7 @@ def macs(spec: ResNetSpec, height: int, width: int) -> int:
 def parameters(spec: ResNetSpec) -> int:
     """Learned parameters, exact: running statistics are not among them."""
     return sum(
-        prod(shape) for key, shape in graph(spec).parameters.items() if not key.endswith(("running_mean", "running_var"))
+        prod(shape)
+        for key, shape in graph(spec).parameters.items()
+        if not key.endswith(("running_mean", "running_var"))
     )

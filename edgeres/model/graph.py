@@ -26,8 +26,8 @@ class Op:
     """One operation on ``[N,C,H,W]`` tensors.
 
     Attributes:
-        kind: ``subsample`` takes every ``stride``-th pixel, ``zeropad`` adds zero channels on both sides, ``gap`` is the
-            global average pool to ``[N,C,1,1]``, ``mul`` broadcasts ``[N,C,1,1]`` over ``[N,C,H,W]``.
+        kind: ``subsample`` takes every ``stride``-th pixel, ``zeropad`` adds zero channels on both sides, ``gap`` is
+            the global average pool to ``[N,C,1,1]``, ``mul`` broadcasts ``[N,C,1,1]`` over ``[N,C,H,W]``.
         name: Unique name, also that of the output tensor and the prefix of its weights.
         inputs: Names of the input tensors. For ``add``: the residual branch first, the identity second.
         c_in: Input channels.
@@ -102,7 +102,14 @@ class _Builder:
         self.channels: dict[str, int] = {IMAGE: spec.channels}
 
     def add(
-        self, kind: OpKind, name: str, *inputs: str, out: int = 0, kernel: int = 1, stride: int = 1, groups: int = 1,
+        self,
+        kind: OpKind,
+        name: str,
+        *inputs: str,
+        out: int = 0,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
         bias: bool = False,
     ) -> str:
         c_in = self.channels[inputs[0]]
@@ -112,7 +119,7 @@ class _Builder:
         return name
 
     def conv_norm(
-        self, conv: str, norm: str, x: str, out: int, kernel: int = 1, stride: int = 1, groups: int = 1
+        self, conv: str, norm: str, x: str, out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1
     ) -> str:
         """A convolution and the norm behind it, or one convolution with a bias once that norm is folded."""
         x = self.add("conv", conv, x, out=out, kernel=kernel, stride=stride, groups=groups, bias=not self.spec.norm)
@@ -123,7 +130,7 @@ class _Builder:
         if spec.preactivation:
             x = self.add("conv", "conv1", IMAGE, out=stem.width, kernel=stem.kernel, stride=stem.stride)
         else:
-            x = self.conv_norm("conv1", "bn1", IMAGE, stem.width, stem.kernel, stem.stride)
+            x = self.conv_norm("conv1", "bn1", IMAGE, stem.width, kernel=stem.kernel, stride=stem.stride)
             x = self.add("relu", "relu", x)
         return self.add("maxpool", "maxpool", x, kernel=3, stride=2) if stem.pool else x
 
@@ -143,7 +150,7 @@ class _Builder:
         if block.projected:
             if self.spec.preactivation:
                 return self.add("conv", f"{name}.downsample.0", activated, out=block.out, stride=block.stride)
-            return self.conv_norm(f"{name}.downsample.0", f"{name}.downsample.1", x, block.out, 1, block.stride)
+            return self.conv_norm(f"{name}.downsample.0", f"{name}.downsample.1", x, block.out, stride=block.stride)
         if block.stride != 1:
             x = self.add("subsample", f"{name}.subsample", x, stride=block.stride)
         if self.channels[x] != block.out:
@@ -164,7 +171,9 @@ class _Builder:
         y = x
         convolutions = self.convolutions(block)
         for number, (width, kernel, stride, groups) in enumerate(convolutions, start=1):
-            y = self.conv_norm(f"{name}.conv{number}", f"{name}.bn{number}", y, width, kernel, stride, groups)
+            y = self.conv_norm(
+                f"{name}.conv{number}", f"{name}.bn{number}", y, width, kernel=kernel, stride=stride, groups=groups
+            )
             if number < len(convolutions):
                 y = self.add("relu", f"{name}.relu{number}", y)
         y = self.squeeze_excite(name, block, y)
@@ -179,7 +188,9 @@ class _Builder:
         for number, (width, kernel, stride, groups) in enumerate(convolutions, start=1):
             conv = f"{name}.conv{number}"
             if number < len(convolutions):
-                y = self.conv_norm(conv, f"{name}.bn{number + 1}", y, width, kernel, stride, groups)
+                y = self.conv_norm(
+                    conv, f"{name}.bn{number + 1}", y, width, kernel=kernel, stride=stride, groups=groups
+                )
                 y = self.add("relu", f"{name}.relu{number + 1}", y)
             else:
                 y = self.add("conv", conv, y, out=width, kernel=kernel, stride=stride, groups=groups)

@@ -90,7 +90,7 @@ class Network(nn.Module):
         """A weight or bias as the operation uses it; a quantized network puts its Q/DQ here."""
         return self.get_parameter(f"{op.name}.{key}") if key == "weight" or op.bias else None
 
-    def apply_op(self, op: Op, inputs: list[Tensor]) -> Tensor:
+    def apply_op(self, op: Op, inputs: list[Tensor]) -> Tensor:  # noqa: PLR0911  # one line per kind of operation
         """One operation on its input tensors."""
         x = inputs[0]
         match op.kind:

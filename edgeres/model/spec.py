@@ -126,9 +126,7 @@ def imagenet(
             blocks.append(block)
             width = out
         stages.append(tuple(blocks))
-    return ResNetSpec(
-        kind=kind, stem=Stem(), stages=tuple(stages), stride_in=stride_in, preactivation=preactivation
-    )
+    return ResNetSpec(kind=kind, stem=Stem(), stages=tuple(stages), stride_in=stride_in, preactivation=preactivation)
 
 
 def cifar(depth: int, shortcut: Shortcut = "padding") -> ResNetSpec:
@@ -152,11 +150,8 @@ def cifar(depth: int, shortcut: Shortcut = "padding") -> ResNetSpec:
     return ResNetSpec(kind="basic", stem=stem, stages=stages, classes=10, shortcut=shortcut)
 
 
-_BASIC, _BOTTLENECK = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3)}, {
-    "50": (3, 4, 6, 3),
-    "101": (3, 4, 23, 3),
-    "152": (3, 8, 36, 3),
-}
+_BASIC = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3)}
+_BOTTLENECK = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 
 
 def _presets() -> dict[str, ResNetSpec]:
