@@ -102,17 +102,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network as data: spec, weights, and its scales once it is quantized."""
+    """A network as data: spec, weights, and its scales once it is quantized.
+
+    Attributes:
+        teacher: The network this one was cut from, for distillation; set by the pruner, cleared by the recovery.
+    """
 
     card: Card
     spec: ResNetSpec
     weights: Weights
     quant: QuantTable | None = None
+    teacher: Checkpoint | None = None
 
     @property
     def digest(self) -> str:
         quant = plain(self.quant) if self.quant else None
-        return digest([plain(self.card), plain(self.spec), self.weights.digest, quant])
+        teacher = self.teacher.digest if self.teacher else None
+        return digest([plain(self.card), plain(self.spec), self.weights.digest, quant, teacher])
 
 
 @dataclass(frozen=True)
