@@ -1,0 +1,96 @@
+"""``Preprocess``: the evaluation transform a network was trained for; it travels with the weights.
+
+Equal to torchvision's ``Resize(antialias)``, ``CenterCrop``, ``ToTensor`` and ``Normalize`` on PIL images, because it
+uses the same resampler (Pillow's) and the same roundings (torchvision/transforms/functional.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from edgeres import settings as values
+from edgeres.errors import DataError
+from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image as Pillow
+
+MAX_PIXELS = 89_478_485
+"""Largest image handled, in pixels: Pillow's own limit against decompression bombs, 0.25 GiB of RGB."""
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+@settings
+class Preprocess:
+    """How an image becomes network input.
+
+    Attributes:
+        resize: Length the shorter side is resized to, in pixels, with antialiasing; 0 leaves the size alone.
+        crop: Side of the centre crop in pixels; smaller images are padded with black.
+        mean: Mean of red, green and blue on the scale 0..1.
+        std: Standard deviation of red, green and blue on the same scale.
+        interpolation: Resampling filter of the resize.
+    """
+
+    resize: Annotated[int, Field(ge=0, le=8192)] = 256
+    crop: Annotated[int, Field(ge=1, le=8192)] = 224
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical settings."""
+        return values.digest(self)
+
+    def apply(self, image: Pillow.Image) -> NDArray[np.float32]:
+        """Turns one image into network input.
+
+        Args:
+            image: A PIL image; anything but RGB is converted. EXIF orientation is ignored, as torchvision does.
+
+        Returns:
+            float32 ``[3,crop,crop]``, normalised.
+
+        Raises:
+            DataError: The image is so elongated that resizing its shorter side would exceed ``MAX_PIXELS``.
+        """
+        pixels = np.asarray(self._window(image if image.mode == "RGB" else image.convert("RGB")), dtype=np.float32)
+        unit = pixels.transpose(2, 0, 1) / np.float32(255)
+        mean = np.asarray(self.mean, dtype=np.float32).reshape(3, 1, 1)
+        std = np.asarray(self.std, dtype=np.float32).reshape(3, 1, 1)
+        return np.ascontiguousarray((unit - mean) / std)
+
+    def _window(self, image: Pillow.Image) -> Pillow.Image:
+        """The resized and centre-cropped RGB image, ``crop`` by ``crop`` pixels."""
+        if self.resize:
+            image = self._resized(image)
+        # Image.crop fills what lies outside with black; torchvision pads first and rounds differently there.
+        left, top = _offset(image.width, self.crop), _offset(image.height, self.crop)
+        if (left, top, self.crop, self.crop) == (0, 0, *image.size):
+            return image
+        return image.crop((left, top, left + self.crop, top + self.crop))
+
+    def _resized(self, image: Pillow.Image) -> Pillow.Image:
+        """The image with its shorter side at ``resize`` and the longer one truncated to whole pixels."""
+        from PIL import Image
+
+        short, long = sorted(image.size)
+        length = int(self.resize * long / short)
+        if self.resize * length > MAX_PIXELS:
+            raise DataError(
+                f"an image of {image.width}x{image.height} pixels would grow to {self.resize}x{length}",
+                "remove it from the data, or crop it to a usual aspect ratio",
+            )
+        size = (self.resize, length) if image.width <= image.height else (length, self.resize)
+        return image if size == image.size else image.resize(size, Image.Resampling[self.interpolation.upper()])
+
+
+def _offset(length: int, crop: int) -> int:
+    """Where the centre crop starts on one axis; negative where it is padded (CenterCrop in torchvision)."""
+    return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)

@@ -1,0 +1,127 @@
+"""``Split``: labelled images that stay encoded until they are asked for."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.settings import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+    from PIL import Image as Pillow
+
+    from edgeres.data.images import StoredImage
+    from edgeres.data.preprocess import Preprocess
+
+WORKERS = 2
+"""Threads that decode and hash; Pillow and hashlib release the interpreter lock while they work."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images in a fixed order.
+
+    Attributes:
+        name: What it is for, such as ``validation``.
+        images: The encoded images.
+        labels: Class index of each image; -1 where it is unknown (calibration images need no label).
+    """
+
+    name: str
+    images: tuple[StoredImage, ...]
+    labels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images, {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """sha256 of each image's content: a file's bytes, or an array's pixels."""
+        with ThreadPoolExecutor(WORKERS, "hash") as pool:
+            return tuple(pool.map(lambda image: image.sha256, self.images))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the pairs of content hash and label, in order; neither paths nor the name are part of it."""
+        return digest([list(pair) for pair in zip(self.hashes, self.labels, strict=True)])
+
+    def take(self, indices: Sequence[int], name: str | None = None) -> Split:
+        """The images at these indices, in that order."""
+        images = tuple(self.images[index] for index in indices)
+        return Split(name or self.name, images, tuple(self.labels[index] for index in indices))
+
+    def image(self, index: int) -> Pillow.Image:
+        """One decoded RGB image.
+
+        Raises:
+            DataError: The image is corrupt or truncated; the message names the file.
+        """
+        return self.images[index].decode()
+
+    def batches(
+        self, preprocess: Preprocess, size: int = 32
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """Decodes the split in order while the caller works on the batch before.
+
+        Two batches are in memory at a time, however many images there are.
+
+        Args:
+            preprocess: The transform.
+            size: Images per batch; the last one holds what is left.
+
+        Yields:
+            Images float32 ``[N,3,crop,crop]`` and labels int64 ``[N]``.
+
+        Raises:
+            DataError: An image is corrupt or truncated; the message names the file.
+        """
+        if size < 1:
+            raise ValueError(f"batches of {size} images")
+        pool = ThreadPoolExecutor(WORKERS, "decode")
+        try:
+            pending: deque[_Batch] = deque()
+            for start in range(0, len(self), size):
+                pending.append(self._submit(pool, range(start, min(start + size, len(self))), preprocess))
+                if len(pending) > 1:
+                    yield self._finished(pending.popleft())
+            while pending:
+                yield self._finished(pending.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _submit(self, pool: ThreadPoolExecutor, indices: range, preprocess: Preprocess) -> _Batch:
+        """Starts decoding a batch."""
+        array = np.empty((len(indices), 3, preprocess.crop, preprocess.crop), dtype=np.float32)
+
+        def load(row: int, index: int) -> None:
+            array[row] = preprocess.apply(self.image(index))
+
+        return _Batch(indices, array, [pool.submit(load, row, index) for row, index in enumerate(indices)])
+
+    def _finished(self, batch: _Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Waits for a batch; the first failure in the split's order is raised."""
+        for future in batch.futures:
+            future.result()
+        return batch.array, np.asarray(self.labels[batch.indices.start : batch.indices.stop], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch that is being decoded into ``array``."""
+
+    indices: range
+    array: NDArray[np.float32]
+    futures: list[Future[None]]
