@@ -1,21 +1,22 @@
-"""What flows between stages: ``Source -> Checkpoint -> Exported -> Engine -> Verdict``, each frozen, each with a digest.
+"""What flows between stages: ``Source -> Checkpoint -> Exported -> Engine -> Verdict``, all frozen.
 
-A digest covers content alone: never a path on this machine, never a duration.
+Each has a digest that covers content alone: never a path on this machine, never a duration.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from edgeres.data.preprocess import Preprocess
-from edgeres.model.spec import ResNetSpec
-from edgeres.quant.qparams import QuantTable
 from edgeres.settings import digest, plain, settings, sha256_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
+    from edgeres.quant.qparams import QuantTable
 
 Status = Literal["passed", "failed", "unmeasured"]
 
@@ -96,6 +97,7 @@ class Source:
 
     @property
     def digest(self) -> str:
+        """Content of the file, the names, and the preprocessing."""
         content = self.file.sha256 if self.file else None
         return digest([self.model, self.weights, content, plain(self.preprocess) if self.preprocess else None])
 
@@ -116,6 +118,7 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
+        """Card, spec, weights and scales."""
         quant = plain(self.quant) if self.quant else None
         teacher = self.teacher.digest if self.teacher else None
         return digest([plain(self.card), plain(self.spec), self.weights.digest, quant, teacher])
@@ -138,6 +141,7 @@ class Exported:
 
     @property
     def digest(self) -> str:
+        """Card and the content of each file."""
         scales = self.scales.sha256 if self.scales else None
         return digest([plain(self.card), self.model.sha256, self.float_model.sha256, scales])
 
@@ -164,10 +168,12 @@ class Engine:
 
     @property
     def card(self) -> Card:
+        """What is known about the network."""
         return self.exported.card
 
     @property
     def digest(self) -> str:
+        """Content of the file, the names, and the preprocessing."""
         contents = {name: file.sha256 for name, file in self.files.items()}
         return digest([self.exported.digest, self.backend, self.entry, contents, self.runs_here, list(self.evidence)])
 
@@ -215,10 +221,12 @@ class Verdict:
 
     @property
     def card(self) -> Card:
+        """What is known about the network."""
         return self.engine.card
 
     @property
     def digest(self) -> str:
+        """The engine and its answers."""
         return digest([self.engine.digest, list(self.predictions), list(self.float_predictions)])
 
 

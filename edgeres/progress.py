@@ -24,4 +24,5 @@ class Silent:
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
+        """A task whose advance goes nowhere."""
         yield lambda units: None

@@ -57,10 +57,12 @@ class Backend(Protocol):
             StageError: The runtime refused the graph; the message carries its own words.
         """
 
-    def session(self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None) -> AbstractContextManager[Session]:
+    def session(
+        self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
+    ) -> AbstractContextManager[Session]:
         """Opens the engine, or another graph of the same run (its float twin) on the same runtime.
 
-        Where the device is not here, this is a bit-faithful simulation on the host and the engine says ``runs_here=False``.
+        Where the device is not here, this simulates it on the host and the engine says ``runs_here=False``.
         """
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:

@@ -56,7 +56,8 @@ class QParams:
     def quantize(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
         """Integer codes of a float32 tensor, as int32 of the same shape."""
         codes = np.rint(x / self.scales(x.ndim)) + np.float32(self.zero_point)
-        return np.clip(codes, self.low, self.high).astype(np.int32)
+        clipped: NDArray[np.int32] = np.clip(codes, self.low, self.high).astype(np.int32)
+        return clipped
 
     def dequantize(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
         """float32 values of integer codes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from edgeres.progress import Progress, Silent
@@ -47,7 +47,7 @@ class Context:
     seed: int
     workspace: Path
     scratch: Path
-    progress: Progress = Silent()
+    progress: Progress = field(default_factory=Silent)
 
     def digest_of(self, read: Read) -> object:
         """What the cache key holds for one declared part."""
@@ -67,13 +67,15 @@ class Context:
     def view(self, reads: tuple[Read, ...]) -> Context:
         """A copy in which everything not declared is out of sight."""
         hidden = {
-            field.name: _Hidden(field.name)
-            for field in fields(self)
-            if field.name in ("train", "calibration", "tuning", "validation", "classes", "seed")
-            and field.name not in reads
+            part.name: _Hidden(part.name)
+            for part in fields(self)
+            if part.name in ("train", "calibration", "tuning", "validation", "classes", "seed")
+            and part.name not in reads
         }
         if "target" not in reads:
-            hidden["target"] = _Hidden("target", {read: getattr(self.target, read) for read in reads if hasattr(self.target, read)})
+            hidden["target"] = _Hidden(
+                "target", {read: getattr(self.target, read) for read in reads if hasattr(self.target, read)}
+            )
         return replace(self, **hidden)  # type: ignore[arg-type]  # a hidden part stands in for any type and refuses use
 
 

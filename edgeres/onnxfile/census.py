@@ -1,0 +1,127 @@
+"""What an ONNX graph holds, counted on the graph itself: MACs, parameters, Q/DQ pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from onnx import shape_inference
+
+from edgeres.errors import ModelError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class QdqCensus:
+    """Q/DQ pairs of a graph.
+
+    Attributes:
+        activations: QuantizeLinear nodes on activations.
+        weights: Weighted nodes (Conv, Gemm, MatMul) that read their weight through DequantizeLinear.
+        weighted: Weighted nodes in all.
+        adds: Adds with at least one dequantized input.
+    """
+
+    activations: int
+    weights: int
+    weighted: int
+    adds: int
+
+
+def tensor_shapes(model: ModelProto, batch: int = 1) -> Shapes:
+    """Shape of every tensor the graph knows, for a batch of that size.
+
+    Raises:
+        ModelError: Shapes cannot be inferred.
+    """
+    fixed = type(model)()
+    fixed.CopyFrom(model)
+    for value in fixed.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    try:
+        inferred = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
+    except shape_inference.InferenceError as failure:
+        raise ModelError(
+            f"shapes cannot be inferred: {failure}", "export the model again with fixed sizes"
+        ) from failure
+    shapes: Shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+    return shapes
+
+
+def layer_macs(model: ModelProto) -> dict[str, int]:
+    """MACs of every Conv, Gemm and MatMul for one image, by output tensor name.
+
+    A Conv costs ``prod(weight shape) * H' * W'``, a matrix product ``rows * inner * columns``.
+    """
+    shapes = tensor_shapes(model)
+    return {node.output[0]: _node_macs(node, shapes) for node in model.graph.node if node.op_type in _WEIGHTED}
+
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+
+
+def _node_macs(node: NodeProto, shapes: Shapes) -> int:
+    out = shapes[node.output[0]]
+    if node.op_type == "Conv":
+        return prod(shapes[node.input[1]]) * prod(out[2:])
+    left = shapes[node.input[0]]
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return prod(out) * left[0 if transposed else -1]
+
+
+def macs(model: ModelProto) -> int:
+    """MACs of the graph for one image."""
+    return sum(layer_macs(model).values())
+
+
+def parameters(model: ModelProto) -> int:
+    """Learned numbers: weights and biases, not scales, zero-points or running statistics."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    origins = _dequantized(model.graph)
+    total = 0
+    for node in model.graph.node:
+        if node.op_type in _WEIGHTED:
+            names = node.input[1:]
+        elif node.op_type == "BatchNormalization":
+            names = node.input[1:3]
+        else:
+            continue
+        total += sum(prod(shapes[origins.get(name, name)]) for name in names if origins.get(name, name) in shapes)
+    return total
+
+
+def _dequantized(graph: GraphProto) -> dict[str, str]:
+    """Output of every DequantizeLinear to the tensor of codes it reads."""
+    return {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+
+
+def qdq(model: ModelProto) -> QdqCensus:
+    """Counts the Q/DQ pairs of a graph."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    origins = _dequantized(model.graph)
+    weighted = [node for node in model.graph.node if node.op_type in _WEIGHTED]
+    return QdqCensus(
+        activations=sum(
+            node.op_type == "QuantizeLinear" and node.input[0] not in constants for node in model.graph.node
+        ),
+        weights=sum(len(node.input) > 1 and node.input[1] in origins for node in weighted),
+        weighted=len(weighted),
+        adds=sum(node.op_type == "Add" and any(name in origins for name in node.input) for node in model.graph.node),
+    )
+
+
+def metadata(model: ModelProto) -> dict[str, str]:
+    """The key-value strings that travel with a file."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def opset(model: ModelProto) -> int:
+    """Version of the default operator set."""
+    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))

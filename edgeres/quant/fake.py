@@ -1,0 +1,62 @@
+"""The torch module with Q/DQ: what the exported graph computes, in float arithmetic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from edgeres.model.network import Network
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgeres.model.graph import Op
+    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.weights import Weights
+    from edgeres.quant.placement import Placement
+    from edgeres.quant.qparams import QParams, QuantTable
+
+
+def quantized_weights(weights: Weights, table: QuantTable) -> Weights:
+    """Weights rounded to their integer grid and back, biases untouched."""
+    rounded = {}
+    for name, params in table.weights.items():
+        key = f"{name}.weight"
+        rounded[key] = params.dequantize(params.quantize(weights[key]))
+    return weights.replaced(rounded)
+
+
+def fake_quantize(x: Tensor, params: QParams) -> Tensor:
+    """Rounds a tensor to its integer grid and back.
+
+    Divides by the scale, as ONNX QuantizeLinear does; ``torch.fake_quantize`` multiplies by its reciprocal, which
+    lands on the other side of a rounding boundary now and then.
+    """
+    scale = torch.tensor(np.float32(params.scale[0]))
+    codes = torch.round(x / scale).add_(params.zero_point).clamp_(params.low, params.high)
+    return codes.sub_(params.zero_point).mul_(scale)
+
+
+class QuantNetwork(Network):
+    """A network that reads the placement's edges through Q/DQ and has rounded weights.
+
+    Args:
+        spec: The folded network.
+        weights: Its float weights.
+        table: Scales.
+        placement: Where the Q/DQ pairs are.
+    """
+
+    def __init__(self, spec: ResNetSpec, weights: Weights, table: QuantTable, placement: Placement) -> None:
+        super().__init__(spec, quantized_weights(weights, table))
+        self.table = table
+        self.placement = placement
+
+    def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
+        """The value behind Q/DQ where the placement has a pair, the plain value elsewhere."""
+        tensor = op.inputs[index]
+        if (op.name, index) not in self.placement.edges:
+            return values[tensor]
+        return fake_quantize(values[tensor], self.table.activations[tensor])

@@ -1,0 +1,92 @@
+"""Where a target wants its Q/DQ pairs.
+
+A placement is a set of *edges*: ``(operation, input index)`` pairs that read their tensor through Q/DQ. A tensor with
+at least one such edge carries one quantizer, whatever the number of its readers.
+
+Residual adds follow the target: TensorRT fuses ``conv -> add -> relu`` into one INT8 kernel when the identity alone
+carries Q/DQ (TensorRT developer guide, "Q/DQ layer-placement recommendations"); ONNX Runtime and OpenVINO fuse
+quantized adds whose inputs are both quantized.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeres.model.graph import Graph, Op
+    from edgeres.target import QuantScheme
+
+_RANGE_PRESERVING = ("maxpool", "subsample", "zeropad")
+"""Operations whose output never leaves the range of their input, so both may share one scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Q/DQ pairs of a network.
+
+    Attributes:
+        edges: ``(operation, input index)`` pairs that read dequantized values.
+        weighted: Operations whose weights are integers.
+        tensors: Tensors that carry a quantizer, in execution order.
+        shared: Quantized tensor to the earlier quantized tensor whose scale it takes over.
+    """
+
+    edges: frozenset[tuple[str, int]]
+    weighted: frozenset[str]
+    tensors: tuple[str, ...]
+    shared: dict[str, str]
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Tensors whose values calibration has to see."""
+        return tuple(tensor for tensor in self.tensors if tensor not in self.shared)
+
+
+def place(graph: Graph, scheme: QuantScheme) -> Placement:
+    """Chooses every Q/DQ pair of a network for a target's scheme."""
+    pooled = _pooled(graph)
+    weighted = {
+        op.name
+        for op in graph.weighted
+        if op.name not in scheme.float_layers and (op.kind == "linear" or op.inputs[0] not in pooled)
+    }
+    edges: set[tuple[str, int]] = {(name, 0) for name in weighted}
+    for op in graph.ops:
+        if op.kind == "add":
+            edges.add((op.name, 1))
+            if scheme.add_inputs == "both":
+                edges.add((op.name, 0))
+        elif scheme.pools and (op.kind in (*_RANGE_PRESERVING, "flatten") or _is_trunk_pool(graph, op)):
+            edges.add((op.name, 0))
+    return _placement(graph, frozenset(edges), frozenset(weighted))
+
+
+def _pooled(graph: Graph) -> frozenset[str]:
+    """Tensors ``[N,C,1,1]`` behind a global pool: a matrix-vector product gains nothing from integers."""
+    found: set[str] = set()
+    for op in graph.ops:
+        if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in found):
+            found.add(op.name)
+    return frozenset(found)
+
+
+def _is_trunk_pool(graph: Graph, op: Op) -> bool:
+    """The pool in front of the classifier, not one of a squeeze-and-excitation gate."""
+    return op.kind == "gap" and any(reader.kind == "flatten" for reader, _ in graph.consumers(op.name))
+
+
+def _placement(graph: Graph, edges: frozenset[tuple[str, int]], weighted: frozenset[str]) -> Placement:
+    by_name = {op.name: op for op in graph.ops}
+    quantized = {by_name[name].inputs[index] for name, index in edges}
+    order = [graph.ops[0].inputs[0], *(op.name for op in graph.ops)]
+    tensors = tuple(tensor for tensor in order if tensor in quantized)
+    shared: dict[str, str] = {}
+    for tensor in tensors:
+        origin = tensor
+        while origin in by_name and by_name[origin].kind in _RANGE_PRESERVING:
+            origin = by_name[origin].inputs[0]
+            if origin in quantized:
+                shared[tensor] = shared.get(origin, origin)
+                break
+    return Placement(edges, weighted, tensors, shared)
