@@ -1,0 +1,197 @@
+"""Budgets: the documented limits, the target's and the user's, and the lines of a verdict they lead to.
+
+A limit comes from the user, else from the target, else from the documents. Documented limits hold for 224x224 pixels;
+for smaller images they shrink with the area, for larger ones they stay as they are.
+
+A documented MAC count is itself a rounded count (ResNet-18 has 1.814 G and is written 1.8 G), so it is met by every
+count that rounds to it or below. A latency, and every limit a target or a user sets, is taken as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+
+from edgeres.artifact import Line, Status
+from edgeres.errors import TargetError, UsageError
+from edgeres.model.cost import macs as count_macs
+from edgeres.model.spec import PRESETS
+from edgeres.settings import parse, settings
+from edgeres.target import Budget, Target
+
+Overrides = Mapping[str, float | None]
+"""Limits the user sets, by field of ``Budget``; None lifts a limit."""
+
+Limits = Mapping[str, "Limit"]
+"""Limits in force, by field of ``Budget``."""
+
+
+@settings
+class Requirement:
+    """Documented limits of one network.
+
+    Attributes:
+        names: Presets they hold for.
+        macs_g: MACs in 1e9, as written.
+        latency_ms: Milliseconds for one image, by latency class of the target.
+    """
+
+    names: tuple[str, ...]
+    macs_g: str
+    latency_ms: dict[Literal["gpu", "mobile"], float]
+
+
+@settings
+class Requirements:
+    """Every documented limit, the square image in pixels it holds for, and where it is documented."""
+
+    size: int
+    source: str
+    networks: tuple[Requirement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most a figure may be.
+
+    Attributes:
+        name: Field of ``Budget``, with its unit.
+        limit: The figure as it is shown.
+        rounding: Half a unit of the limit's last written digit; a value below ``limit + rounding`` rounds to it.
+        source: Where the limit comes from.
+    """
+
+    name: str
+    limit: float
+    source: str
+    rounding: float = 0.0
+
+    def met(self, value: float) -> bool:
+        """Whether a value keeps the limit."""
+        return value <= self.limit or value < self.limit + self.rounding
+
+    def line(self, value: float | None, how: str) -> Line:
+        """The verdict's line about it; no value is ``unmeasured``."""
+        status: Status = "unmeasured" if value is None else "passed" if self.met(value) else "failed"
+        return Line(name=self.name, value=value, limit=self.limit, status=status, how=how, source=self.source)
+
+
+@cache
+def requirements() -> Requirements:
+    """The documented limits, read from package data."""
+    path = files("edgeres").joinpath("budgets", "resnet.yaml")
+    data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return parse(Requirements, data, "resnet.yaml", TargetError)
+
+
+def documented(network: str, latency_class: Literal["gpu", "mobile"], crop: int) -> dict[str, Limit]:
+    """Documented limits of a network for images of ``crop x crop`` pixels; empty where nothing is documented."""
+    known = requirements()
+    row = next((row for row in known.networks if network in row.names), None)
+    if row is None:
+        return {}
+    area = min(1.0, crop**2 / known.size**2)
+    source = known.source if area == 1 else f"{known.source}; scaled by the input area, ({crop}/{known.size})^2"
+    written = Decimal(row.macs_g)
+    half_digit = float(Decimal(5).scaleb(int(written.as_tuple().exponent) - 1))
+    found = (
+        Limit("macs_g", float(written) * area, source, half_digit * area),
+        Limit("latency_p50_ms", row.latency_ms[latency_class] * area, source),
+    )
+    return {limit.name: limit for limit in found}
+
+
+def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dict[str, Limit]:
+    """The limits in force, in the order of ``Budget``'s fields.
+
+    Args:
+        network: Preset name; any other name has no documented limits.
+        crop: Side of the square input in pixels.
+        target: Its own limits go before documented ones, its latency class picks among those.
+        overrides: The user's limits, which go before all others.
+
+    Raises:
+        UsageError: An override names no field of ``Budget`` or is no number.
+    """
+    parse(Budget, dict(overrides), "budget", UsageError)
+    found = documented(network, target.latency_class, crop)
+    for name in _names():
+        own = getattr(target.budget, name)
+        if own is not None:
+            found[name] = Limit(name, own, f"target {target.name}")
+        if name in overrides:
+            found.pop(name, None)
+            asked = overrides[name]
+            if asked is not None:
+                found[name] = Limit(name, asked, "asked for")
+    return {name: found[name] for name in _names() if name in found}
+
+
+def static_lines(
+    known: Limits, *, network: str, crop: int, macs: int, parameters: int | None, size_bytes: int
+) -> tuple[Line, ...]:
+    """Lines that need no run: MACs, parameters and file size.
+
+    Args:
+        known: The limits in force.
+        network: Preset name, for the way out when there are too many MACs.
+        crop: Side of the square input in pixels.
+        macs: Exact MACs of one image.
+        parameters: Learned parameters, None where nobody counted them.
+        size_bytes: Size of the file that ships.
+    """
+    found: list[Line] = []
+    if limit := known.get("macs_g"):
+        value = macs / 1e9
+        how = f"closed form, {macs:,} MACs"
+        if limit.limit < value and limit.met(value):
+            how += "; within the last written digit of the documented limit"
+        elif not limit.met(value):
+            how += f"; too many: {_cure(limit, macs, network, crop)}"
+        found.append(limit.line(value, how))
+    if limit := known.get("params_m"):
+        how = "not counted" if parameters is None else f"closed form, {parameters:,} parameters"
+        found.append(limit.line(None if parameters is None else parameters / 1e6, how))
+    if limit := known.get("size_mib"):
+        found.append(limit.line(size_bytes / 2**20, f"file size, {size_bytes:,} bytes"))
+    return tuple(found)
+
+
+def accuracy_lines(known: Limits, drop_pp: float | None, how: str) -> tuple[Line, ...]:
+    """The accuracy drop against the float network, in percentage points; ``how`` carries its paired interval."""
+    return _line(known, "accuracy_drop_pp", drop_pp, how)
+
+
+def latency_lines(known: Limits, p50_ms: float | None, p90_ms: float | None, how: str) -> tuple[Line, ...]:
+    """Latency of one image; both are None where the device is not here, and a prediction belongs into ``how``."""
+    return _line(known, "latency_p50_ms", p50_ms, how) + _line(known, "latency_p90_ms", p90_ms, how)
+
+
+def memory_lines(known: Limits, peak_rss_mib: float | None, how: str) -> tuple[Line, ...]:
+    """Peak resident memory of the process that runs the network."""
+    return _line(known, "peak_rss_mib", peak_rss_mib, how)
+
+
+def _names() -> tuple[str, ...]:
+    return tuple(field.name for field in fields(Budget))
+
+
+def _line(known: Limits, name: str, value: float | None, how: str) -> tuple[Line, ...]:
+    return (known[name].line(value, how),) if name in known else ()
+
+
+def _cure(limit: Limit, macs: int, network: str, crop: int) -> str:
+    """What brings the MACs below their limit: a pruning ratio, or the variant with its strides in the 1x1."""
+    kept = int(limit.limit * 1e9 / macs * 1000) / 1000
+    way_out = f"prune to macs: {kept:.3f} of these"
+    variant = f"{network}_v1"
+    if variant not in PRESETS:
+        return way_out
+    others = count_macs(PRESETS[variant], crop, crop) / 1e9
+    return f"{way_out}, or take {variant} ({others:.4g} G)" if limit.met(others) else way_out
