@@ -1,0 +1,259 @@
+"""Paired accuracy statistics: is the compressed network worse than its original by more than a margin?
+
+Both networks answer the same images, so only the images on which exactly one of them is right carry information:
+``b`` the original alone, ``c`` the compressed one alone, out of ``n``. The drop is ``(b - c) / n``, the discordance
+``(b + c) / n``. All figures for people are in percentage points (pp).
+
+Sources: McNemar 1947; Fagerland, Lydersen and Laake 2013 (doi 10.1186/1471-2288-13-91) for its mid-p form; Tango 1998
+(Statistics in Medicine 17:891) for the score test and interval; Nam 1997 (Biometrics 53:1422) for non-inferiority;
+Connor 1987 (Biometrics 43:207) for the sample size; Wilson 1927 (JASA 22:209).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from math import ceil, sqrt
+from typing import TYPE_CHECKING
+
+from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@settings
+class Paired:
+    """Counts of a paired comparison.
+
+    Attributes:
+        n: Images both networks answered.
+        b: Images only the original got right.
+        c: Images only the compressed network got right.
+    """
+
+    n: int
+    b: int
+    c: int
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.b < 0 or self.c < 0 or self.b + self.c > self.n:
+            raise ValueError(f"no paired counts: n={self.n}, b={self.b}, c={self.c}")
+
+    @classmethod
+    def of(cls, original: Sequence[int], compressed: Sequence[int], labels: Sequence[int]) -> Paired:
+        """Counts predicted classes of the same images against their labels.
+
+        Raises:
+            ValueError: The three differ in length, or there are none.
+        """
+        right = [(o == y, c == y) for o, c, y in zip(original, compressed, labels, strict=True)]
+        return cls(n=len(right), b=sum(o and not c for o, c in right), c=sum(c and not o for o, c in right))
+
+    @property
+    def drop(self) -> float:
+        """Accuracy of the original minus that of the compressed network, in pp."""
+        return 100 * (self.b - self.c) / self.n
+
+    @property
+    def discordance(self) -> float:
+        """Share of images on which exactly one of the two is right."""
+        return (self.b + self.c) / self.n
+
+
+@settings
+class Interval:
+    """A confidence interval, in pp or percent."""
+
+    low: float
+    high: float
+    confidence: float
+
+
+class Outcome(StrEnum):
+    """What the data say about a margin."""
+
+    PASS = "PASS"  # noqa: S105  # not a secret
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@settings
+class Decision:
+    """The answer of the gate.
+
+    Attributes:
+        outcome: PASS when the drop is below the margin at the level asked for, FAIL when it is above at that level.
+        drop: Observed drop in pp.
+        interval: Tango interval of the drop in pp; PASS and FAIL are its two ends against the margin.
+        p: One-sided p value of non-inferiority: small means the drop is below the margin.
+        p_same: Two-sided mid-p McNemar: small means that the two networks differ at all.
+        n_needed: Images that would settle it with a power of 0.8, were the drop what it seems; None when it is settled,
+            or when the observed drop is the margin itself.
+        sentence: All of it for people.
+    """
+
+    outcome: Outcome
+    drop: float
+    interval: Interval
+    p: float
+    p_same: float
+    n_needed: int | None
+    sentence: str
+
+
+def mcnemar(paired: Paired) -> float:
+    """Two-sided exact mid-p value of ``b = c``: ``2 P(X <= m) - P(X = m)``, X ~ Bin(b + c, 1/2), m = min(b, c)."""
+    from scipy.stats import binom
+
+    low, flips = min(paired.b, paired.c), paired.b + paired.c
+    return float(min(1.0, 2 * binom.cdf(low, flips, 0.5) - binom.pmf(low, flips, 0.5)))
+
+
+def mcnemar_worse(paired: Paired) -> float:
+    """One-sided exact mid-p value: small means that the compressed network is worse, by whatever little."""
+    from scipy.stats import binom
+
+    flips = paired.b + paired.c
+    return float(binom.sf(paired.b, flips, 0.5) + binom.pmf(paired.b, flips, 0.5) / 2)
+
+
+def _spread(paired: Paired, delta: float) -> float:
+    """Standard deviation of ``b - c`` if the true drop were ``delta`` (a share), by Tango's restricted likelihood.
+
+    The likelihood of (b, c, n - b - c) under ``p_b - p_c = delta`` is greatest at the positive root ``q = p_c`` of
+    ``2 n q^2 + (delta (2 n - b + c) - b - c) q - c delta (1 - delta) = 0``.
+    """
+    n, b, c = paired.n, paired.b, paired.c
+    linear = delta * (2 * n - b + c) - b - c
+    root = sqrt(max(0.0, linear**2 + 8 * n * c * delta * (1 - delta)))
+    q = (root - linear) / (4 * n)
+    return sqrt(max(0.0, n * (2 * q + delta * (1 - delta))))
+
+
+def score(paired: Paired, drop_pp: float) -> float:
+    """Tango's score statistic of a hypothetical drop: standard normal if that is the true drop, negative if it is less.
+
+    At zero it is McNemar's ``(b - c) / sqrt(b + c)``; 0 where the data cannot tell.
+    """
+    delta = drop_pp / 100
+    excess = paired.b - paired.c - paired.n * delta
+    spread = _spread(paired, delta)
+    return excess / spread if spread else 0.0
+
+
+def non_inferiority(paired: Paired, margin_pp: float) -> float:
+    """One-sided score p value (Nam 1997) of a true drop of at least ``margin_pp``: small means below the margin."""
+    from scipy.stats import norm
+
+    return float(norm.cdf(score(paired, margin_pp)))
+
+
+def tango(paired: Paired, confidence: float = 0.95) -> Interval:
+    """Tango's score interval of the drop in pp: every drop whose score test does not reject.
+
+    Without a single flip in n images it is ``+- z^2 / (n + z^2)``.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    z = float(norm.isf((1 - confidence) / 2))
+    excess, seen = paired.b - paired.c, (paired.b - paired.c) / paired.n
+
+    def edge(delta: float, side: float) -> float:
+        return excess - paired.n * delta + side * z * _spread(paired, delta)
+
+    # Without flips, or with nothing else, the spread is zero at the observed drop: that root is not an end.
+    beside = 1e-12
+    low = brentq(edge, -1.0, max(-1.0, seen - beside), args=(-1.0,), xtol=1e-12)
+    high = brentq(edge, min(1.0, seen + beside), 1.0, args=(1.0,), xtol=1e-12)
+    return Interval(low=100 * low, high=100 * high, confidence=confidence)
+
+
+def wald(paired: Paired, confidence: float = 0.95) -> Interval:
+    """The textbook interval of the drop in pp, for reference: it collapses to a point where the networks agree."""
+    from scipy.stats import norm
+
+    share = paired.drop / 100
+    half = float(norm.isf((1 - confidence) / 2)) * sqrt((paired.discordance - share**2) / paired.n)
+    return Interval(low=100 * (share - half), high=100 * (share + half), confidence=confidence)
+
+
+def wilson(right: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of one accuracy, in percent."""
+    from scipy.stats import norm
+
+    z = float(norm.isf((1 - confidence) / 2))
+    centre = (right + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * sqrt(right * (n - right) / n + z * z / 4)
+    low = 0.0 if right == 0 else 100 * (centre - half)
+    high = 100.0 if right == n else 100 * (centre + half)
+    return Interval(low=low, high=high, confidence=confidence)
+
+
+def images_needed(
+    drop_pp: float, discordance: float, *, margin_pp: float = 0.0, alpha: float = 0.05, power: float = 0.8
+) -> int:
+    """Images a one-sided paired test needs to tell a true drop from a margin (Connor 1987).
+
+    ``n = (z_alpha sqrt(psi - margin^2) + z_power sqrt(psi - drop^2))^2 / (drop - margin)^2``, psi the discordance.
+
+    Args:
+        drop_pp: True drop in pp.
+        discordance: Share of images on which exactly one network is right, at least ``|drop|``.
+        margin_pp: The drop it is tested against, in pp.
+        alpha: One-sided level.
+        power: Chance that the test notices.
+
+    Raises:
+        ValueError: Drop and margin are the same, which no number of images tells apart.
+    """
+    from scipy.stats import norm
+
+    if drop_pp == margin_pp:
+        raise ValueError(f"no number of images tells a drop of {drop_pp} pp from itself")
+    drop, margin = drop_pp / 100, margin_pp / 100
+    psi = max(discordance, abs(drop), abs(margin))
+    z_alpha, z_power = float(norm.isf(alpha)), float(norm.ppf(power))
+    spread = z_alpha * sqrt(psi - margin**2) + z_power * sqrt(psi - drop**2)
+    return ceil((spread / (drop - margin)) ** 2)
+
+
+def decide(paired: Paired, margin_pp: float, alpha: float = 0.05) -> Decision:
+    """Whether the drop is below a margin, above it, or not known yet.
+
+    PASS and FAIL are each wrong with a chance of at most about ``alpha``; they are the one-sided score tests of the
+    margin, which is the same as the ``1 - 2 alpha`` interval lying wholly below or above it.
+
+    Args:
+        paired: Counts on the same images.
+        margin_pp: Drop that is still acceptable, in pp, above zero.
+        alpha: One-sided level of either verdict.
+    """
+    interval = tango(paired, 1 - 2 * alpha)
+    p, p_same = non_inferiority(paired, margin_pp), mcnemar(paired)
+    if interval.high < margin_pp:
+        outcome = Outcome.PASS
+    elif interval.low > margin_pp:
+        outcome = Outcome.FAIL
+    else:
+        outcome = Outcome.INCONCLUSIVE
+    needed = None
+    if outcome is Outcome.INCONCLUSIVE and paired.drop != margin_pp:
+        at_least = images_needed(paired.drop, paired.discordance, margin_pp=margin_pp, alpha=alpha)
+        needed = max(paired.n + 1, at_least)
+    sentence = (
+        f"{outcome}: drop {paired.drop:.2f} pp [{interval.low:.2f}, {interval.high:.2f}] "
+        f"({interval.confidence:.0%} Tango interval, {paired.n} images, {paired.b} lost and {paired.c} gained) "
+        f"against a margin of {margin_pp:g} pp"
+    )
+    if needed is not None:
+        sentence += f"; about {needed} images would settle it"
+    return Decision(
+        outcome=outcome,
+        drop=paired.drop,
+        interval=interval,
+        p=p,
+        p_same=p_same,
+        n_needed=needed,
+        sentence=sentence,
+    )
