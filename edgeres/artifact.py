@@ -6,7 +6,7 @@ Each has a digest that covers content alone: never a path on this machine, never
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.settings import digest, plain, settings, sha256_file
@@ -231,4 +231,3 @@ class Verdict:
 
 
 Artifact = Source | Checkpoint | Exported | Engine | Verdict
-A = TypeVar("A", Checkpoint, Exported)

@@ -1,0 +1,209 @@
+"""``Recipe``: an ordered list of stages with their settings, read from YAML and checked before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import yaml
+
+from edgeres.artifact import Exported, Source
+from edgeres.errors import RecipeError, nearest
+from edgeres.settings import digest, parse, plain
+from edgeres.stages.build import Build
+from edgeres.stages.evaluate import Evaluate
+from edgeres.stages.export import Export
+from edgeres.stages.fold_batchnorm import FoldBatchnorm
+from edgeres.stages.load import Load
+from edgeres.stages.load_onnx import LoadOnnx
+from edgeres.stages.prune import Prune
+from edgeres.stages.quantize import Quantize
+from edgeres.stages.quantize_onnx import QuantizeOnnx
+from edgeres.stages.recover import Recover
+from edgeres.stages.train import Train
+from edgeres.stages.verify import Verify
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    from edgeres.stages.stage import Stage
+
+STAGES: dict[str, type[Any]] = {
+    stage.name: stage
+    for stage in (
+        Load,
+        Train,
+        LoadOnnx,
+        Evaluate,
+        FoldBatchnorm,
+        Prune,
+        Recover,
+        Quantize,
+        QuantizeOnnx,
+        Export,
+        Build,
+        Verify,
+    )
+}
+"""Every stage a recipe may name."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked list of stages.
+
+    Attributes:
+        name: The recipe file's stem.
+        stages: Stages in order; each takes what the one before yields.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def digest(self) -> str:
+        """sha256 over every stage and setting."""
+        return digest(self.entries())
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The recipe as a file would hold it, every default spelt out."""
+        return [{stage.name: plain(stage)} for stage in self.stages]
+
+    def until(self, name: str) -> Recipe:
+        """The recipe up to and including its last stage of that name.
+
+        Raises:
+            RecipeError: No such stage here.
+        """
+        last = max((index for index, stage in enumerate(self.stages) if stage.name == name), default=None)
+        if last is None:
+            raise RecipeError(f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages]))
+        return replace(self, stages=self.stages[: last + 1])
+
+    def changed(self, assignments: tuple[str, ...]) -> Recipe:
+        """The recipe with settings exchanged, each given as ``stage.key=value``.
+
+        Raises:
+            RecipeError: Not of that form, no such stage or key, or a bad value.
+        """
+        entries = [dict(entry) for entry in self.entries()]
+        for assignment in assignments:
+            path, equals, value = assignment.partition("=")
+            name, dot, key = path.partition(".")
+            if not (equals and dot):
+                raise RecipeError(f"cannot read {assignment!r}", "write stage.key=value, such as prune.macs=0.5")
+            if not any(name in entry for entry in entries):
+                raise RecipeError(f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages]))
+            for entry in entries:
+                if name in entry:
+                    _assign(entry[name], key.split("."), yaml.safe_load(value))
+        return _read(entries, self.name, "command line")
+
+
+def _assign(settings: dict[str, Any], path: list[str], value: object) -> None:
+    for part in path[:-1]:
+        settings = settings.setdefault(part, {})
+    settings[path[-1]] = value
+
+
+def _folder() -> Traversable:
+    """Recipes live in the package once installed, and beside it in a checkout."""
+    packaged = files("edgeres").joinpath("recipes")
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "recipes"
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that ship with edgeres."""
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by name, or from a ``.yaml`` file of the user's.
+
+    Raises:
+        RecipeError: Unknown name, unreadable file, unknown stage or key, bad value, or a stage that cannot take what
+            the one before yields.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise RecipeError(f"no recipe file {name}", f"built in: {', '.join(recipe_names())}")
+        return _read(_yaml(path.read_text(encoding="utf-8"), name), path.stem, name)
+    if name not in recipe_names():
+        raise RecipeError(f"unknown recipe {name!r}", nearest(name, recipe_names()))
+    return _read(_yaml(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name), name, f"{name}.yaml")
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as failure:
+        raise RecipeError(f"{where} is not YAML: {' '.join(str(failure).split())}", "correct the file") from failure
+
+
+def _read(data: Any, name: str, where: str) -> Recipe:
+    if not isinstance(data, list) or not data:
+        raise RecipeError(f"{where}: a recipe is a list of stages", "such as '- prune: {macs: 0.5}' or '- export'")
+    recipe = Recipe(name, tuple(_stage(entry, where) for entry in data))
+    _check_chain(recipe, where)
+    return recipe
+
+
+def _stage(entry: Any, where: str) -> Stage:
+    name, fields = (entry, {}) if isinstance(entry, str) else (None, None)
+    if isinstance(entry, dict) and len(entry) == 1:
+        name, fields = next(iter(entry.items()))
+    if not isinstance(name, str) or not isinstance(fields, dict | None):
+        raise RecipeError(f"{where}: cannot read {entry!r}", "an entry is '- stage' or '- stage: {key: value}'")
+    if name not in STAGES:
+        raise RecipeError(f"{where}: unknown stage {name!r}", nearest(name, STAGES))
+    stage: Stage = parse(STAGES[name], fields or {}, f"{where}: {name}", RecipeError)
+    return stage
+
+
+def _types(stage: Stage) -> tuple[type, type]:
+    """What a stage takes and yields, read off the annotations of its call."""
+    hints = get_type_hints(type(stage).__call__, localns=_names(stage))
+    return hints["artifact"], hints["return"]
+
+
+def _names(stage: Stage) -> dict[str, Any]:
+    """Names that the stage's module imports for type checkers alone."""
+    from edgeres import artifact
+    from edgeres.stages import stage as contract
+
+    return {**vars(artifact), **vars(contract)}
+
+
+def _check_chain(recipe: Recipe, where: str) -> None:
+    given: type = Source
+    before = "the start"
+    for stage in recipe.stages:
+        wanted, made = _types(stage)
+        if not issubclass(given, wanted):
+            raise RecipeError(
+                f"{where}: {stage.name} takes a {wanted.__name__}, but {before} yields a {given.__name__}",
+                "reorder the stages",
+            )
+        given, before = made, stage.name
+
+
+def default_recipe(source: Source, *, sample: bool) -> str:
+    """The recipe for what the user gave: weights are kept whole, a foreign graph goes through its own road.
+
+    Args:
+        source: Where the network comes from.
+        sample: Whether the bundled sample task stands in for data.
+    """
+    if source.file is not None and source.file.path.suffix == ".onnx":
+        return "onnx"
+    if source.file is not None or source.weights is not None:
+        return "int8"
+    return "sample" if sample else "train"
+
+
+def takes_graphs(recipe: Recipe) -> bool:
+    """Whether the recipe starts from a foreign ONNX file."""
+    return issubclass(_types(recipe.stages[0])[1], Exported)

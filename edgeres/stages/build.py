@@ -1,0 +1,54 @@
+"""Build: from the graph to what the target executes, or to the bundle that builds it on the device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import onnx
+
+from edgeres.artifact import Engine, Exported, Step
+from edgeres.backends.registry import find_backend
+from edgeres.errors import BackendUnavailable, StageError
+from edgeres.lint.linter import lint
+from edgeres.settings import plain, settings
+
+if TYPE_CHECKING:
+    from edgeres.lint.rule import Finding
+    from edgeres.stages.stage import Context, Read
+
+
+@settings
+class Build:
+    """Recipe entry ``build``."""
+
+    name: ClassVar[str] = "build"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[Read, ...]] = ("target",)
+
+    def __call__(self, artifact: Exported, context: Context) -> Engine:
+        """Lints the graph for the target, then builds it.
+
+        Raises:
+            StageError: The target would refuse the graph, or compute wrong numbers with it.
+            BackendUnavailable: The runtime is needed here and is not installed.
+        """
+        backend = find_backend(context.target.backend)
+        if context.target.build_on == "host" and (missing := backend.missing()):
+            raise BackendUnavailable(missing)
+        findings = lint(onnx.load(str(artifact.model.path)), context.target)
+        _refuse(findings, context.target.name)
+        engine = backend.build(artifact, context.target, context.workspace, context.progress)
+        mib = sum(file.path.stat().st_size for file in engine.files.values()) / 2**20
+        warnings = tuple(f"lint {finding.rule}: {finding.message}" for finding in findings)
+        metrics = {"mib": mib, "lint_findings": float(len(findings))}
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(*engine.evidence, *warnings))
+        exported = replace(engine.exported, card=engine.card.after(step))
+        return replace(engine, exported=exported)
+
+
+def _refuse(findings: tuple[Finding, ...], target: str) -> None:
+    errors = [finding for finding in findings if finding.severity == "E"]
+    if errors:
+        first = errors[0]
+        raise StageError(f"{target} cannot take this graph: {first.rule} at {first.node}: {first.message}", first.fix)

@@ -1,0 +1,252 @@
+"""``Store``: finished stages by content, so that nothing is computed twice and nothing is ever half-written.
+
+An entry is a folder named by its key: ``artifact.json``, ``weights.safetensors`` where there are weights, and the files
+the stage made. It is written beside its place and renamed into it. ``sha256`` sums are checked on the way out; an entry
+that no longer matches its sums is removed and computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from edgeres.artifact import Artifact, Card, Checkpoint, Engine, Exported, File, Line, Step, Verdict
+from edgeres.errors import StoreError
+from edgeres.model.spec import ResNetSpec
+from edgeres.model.weights import Weights
+from edgeres.quant.qparams import QuantTable
+from edgeres.settings import canonical, parse, plain, sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_RECORD = "artifact.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished stage in the store.
+
+    Attributes:
+        folder: Where it is.
+        digest: Digest of the artifact it holds.
+        seconds: How long the stage took when it ran.
+    """
+
+    folder: Path
+    digest: str
+    seconds: float
+    steps: tuple[Step, ...]
+
+    def load(self) -> Artifact:
+        """The artifact, its weights read back."""
+        return _unpack(_record(self.folder)["artifact"], self.folder)
+
+
+class Store:
+    """A content-addressed folder.
+
+    Args:
+        root: Where entries live; made on first use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def _place(self, key: str) -> Path:
+        return self.root / "entries" / key[:2] / key
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of a key, or None; one whose files do not match their sums is removed."""
+        folder = self._place(key)
+        if not (folder / _RECORD).is_file():
+            return None
+        try:
+            record = _record(folder)
+            sound = all(sha256_file(folder / name) == wanted for name, wanted in record["sums"].items())
+        except (OSError, ValueError, KeyError):
+            sound = False
+        if not sound:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        steps = tuple(parse(Step, step, str(folder)) for step in record["steps"])
+        return Entry(folder, record["digest"], record["seconds"], steps)
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """An empty folder for one stage; gone afterwards unless it was kept."""
+        folder = self.root / "work" / uuid4().hex
+        with writing(folder):
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def scratch(self, key: str) -> Path:
+        """The folder in which unfinished work of a key survives a kill."""
+        folder = self.root / "scratch" / key
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def keep(self, key: str, artifact: Artifact, workspace: Path, seconds: float) -> Entry:
+        """Turns a stage's workspace into the entry of a key.
+
+        Raises:
+            StoreError: The disk is full or not writable; what was there before is untouched.
+        """
+        place = self._place(key)
+        with writing(place):
+            packed = _pack(artifact, workspace)
+            sums = {
+                str(path.relative_to(workspace)): sha256_file(path)
+                for path in sorted(workspace.rglob("*"))
+                if path.is_file()
+            }
+            steps = [plain(step) for step in artifact_card(artifact).lineage]
+            record = {"artifact": packed, "digest": artifact.digest, "seconds": seconds, "steps": steps, "sums": sums}
+            (workspace / _RECORD).write_text(canonical(record), encoding="utf-8")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                shutil.rmtree(place)
+            workspace.rename(place)
+        shutil.rmtree(self.root / "scratch" / key, ignore_errors=True)
+        return Entry(place, artifact.digest, seconds, tuple(artifact_card(artifact).lineage))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the operating system says about a path into an error a user can act on.
+
+    Raises:
+        StoreError: Not writable, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as failure:
+        reason = failure.strerror or str(failure)
+        raise StoreError(f"cannot write {path}: {reason}", "free some space or choose another place") from failure
+
+
+def write_beside(path: Path, data: bytes) -> None:
+    """Writes a file beside its place and renames it, so that a reader sees the old one or the new one."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{uuid4().hex}")
+        try:
+            with beside.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def artifact_card(artifact: Artifact) -> Card:
+    """The card of any artifact that has one."""
+    assert isinstance(artifact, Checkpoint | Exported | Engine | Verdict)
+    return artifact.card
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    return record
+
+
+def _file(file: File, workspace: Path) -> dict[str, str]:
+    """A file as a name inside the workspace; one that lives elsewhere is copied in."""
+    if not file.path.is_relative_to(workspace):
+        inside = workspace / "inherited" / file.sha256 / file.path.name
+        if not inside.exists():
+            inside.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file.path, inside)
+            except OSError:  # another file system: a copy does the same
+                shutil.copyfile(file.path, inside)
+        file = File(inside, file.sha256)
+    return {"name": str(file.path.relative_to(workspace)), "sha256": file.sha256}
+
+
+def _pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any]:
+    """An artifact as plain data; its weights become files."""
+    match artifact:
+        case Checkpoint():
+            weights = workspace / f"{prefix}weights.safetensors"
+            artifact.weights.save(weights)
+            teacher = _pack(artifact.teacher, workspace, f"teacher.{prefix}") if artifact.teacher else None
+            return {
+                "type": "checkpoint",
+                "card": plain(artifact.card),
+                "spec": plain(artifact.spec),
+                "weights": weights.name,
+                "quant": plain(artifact.quant) if artifact.quant else None,
+                "teacher": teacher,
+            }
+        case Exported():
+            files = {"model": artifact.model, "float_model": artifact.float_model, "scales": artifact.scales}
+            named = {name: _file(file, workspace) for name, file in files.items() if file}
+            return {"type": "exported", "card": plain(artifact.card), "files": named}
+        case Engine():
+            return {
+                "type": "engine",
+                "exported": _pack(artifact.exported, workspace),
+                "backend": artifact.backend,
+                "entry": artifact.entry,
+                "files": {name: _file(file, workspace) for name, file in artifact.files.items()},
+                "runs_here": artifact.runs_here,
+                "evidence": list(artifact.evidence),
+            }
+        case Verdict():
+            return {
+                "type": "verdict",
+                "engine": _pack(artifact.engine, workspace),
+                "lines": [plain(line) for line in artifact.lines],
+                "predictions": list(artifact.predictions),
+                "float_predictions": list(artifact.float_predictions),
+                "facts": artifact.facts,
+                "timings": artifact.timings,
+            }
+        case _:
+            raise TypeError(f"a {type(artifact).__name__} is where a run starts; it is not kept")
+
+
+def _unpack(data: dict[str, Any], folder: Path) -> Any:
+    where = str(folder)
+
+    def file(named: dict[str, str]) -> File:
+        return File(folder / named["name"], named["sha256"])
+
+    match data["type"]:
+        case "checkpoint":
+            return Checkpoint(
+                card=parse(Card, data["card"], where),
+                spec=parse(ResNetSpec, data["spec"], where),
+                weights=Weights.load(folder / data["weights"]),
+                quant=parse(QuantTable, data["quant"], where) if data["quant"] else None,
+                teacher=_unpack(data["teacher"], folder) if data["teacher"] else None,
+            )
+        case "exported":
+            files = {name: file(named) for name, named in data["files"].items()}
+            return Exported(card=parse(Card, data["card"], where), **files)
+        case "engine":
+            files = {name: file(named) for name, named in data["files"].items()}
+            kept = {key: data[key] for key in ("backend", "entry", "runs_here")}
+            exported = _unpack(data["exported"], folder)
+            return Engine(exported=exported, files=files, evidence=tuple(data["evidence"]), **kept)
+        case _:
+            return Verdict(
+                engine=_unpack(data["engine"], folder),
+                lines=tuple(parse(Line, line, where) for line in data["lines"]),
+                predictions=tuple(data["predictions"]),
+                float_predictions=tuple(data["float_predictions"]),
+                facts=data["facts"],
+                timings=data["timings"],
+            )
