@@ -1,0 +1,70 @@
+"""Questions that several rules ask of a graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import TensorProto
+
+from edgeres.onnxfile.view import WEIGHTED, View, attribute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from onnx import NodeProto
+
+
+def quantizers(view: View) -> tuple[NodeProto, ...]:
+    """Every QuantizeLinear and DequantizeLinear."""
+    return view.of_type("QuantizeLinear", "DequantizeLinear")
+
+
+def has_zero_point(node: NodeProto) -> bool:
+    """Whether the optional third input is there."""
+    return len(node.input) > 2 and node.input[2] != ""
+
+
+def type_name(kind: int) -> str:
+    """Name of a tensor type, such as ``INT8``."""
+    return str(TensorProto.DataType.Name(kind))
+
+
+def scales(view: View) -> Iterator[tuple[NodeProto, NDArray[np.float64]]]:
+    """Every Q/DQ node with the value of its scale, where that is constant."""
+    for node in quantizers(view):
+        scale = view.value(node.input[1])
+        if scale is not None:
+            yield node, scale.astype(np.float64)
+
+
+def data_shape(view: View, node: NodeProto) -> tuple[int, ...] | None:
+    """Shape of the constant a Q/DQ chain quantizes; None for an activation."""
+    name = node.input[0]
+    behind = view.producer(name, "QuantizeLinear")
+    tensor = view.constants.get(behind.input[0] if behind is not None else name)
+    return None if tensor is None else tuple(tensor.dims)
+
+
+def weighted_nodes(view: View) -> tuple[NodeProto, ...]:
+    """Conv, ConvTranspose, Gemm and MatMul."""
+    return view.of_type(*WEIGHTED)
+
+
+def weight_dequantizer(view: View, node: NodeProto) -> NodeProto | None:
+    """The DequantizeLinear right in front of a weight, None where the weight is float."""
+    found = view.producer(node.input[1], "DequantizeLinear")
+    return found if found is not None and view.is_weight_dequantizer(found) else None
+
+
+def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:
+    """Axis of a weight ``[OC,IC,kh,kw]``, ``[OC,IC]`` or ``[IC,OC]`` that counts output channels."""
+    match node.op_type:
+        case "Conv":
+            return 0
+        case "ConvTranspose":
+            return 1
+        case "Gemm":
+            return 0 if attribute(node, "transB", 0) else 1
+    return max(len(shape) - 1, 0)

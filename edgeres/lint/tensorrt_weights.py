@@ -1,0 +1,87 @@
+"""How TensorRT wants weights and biases of quantized operators to be stored.
+
+Sources: onnx/onnx-tensorrt, the TensorRT developer guide, and TensorRT-Model-Optimizer ``modelopt/onnx/quantization``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.lint.facts import data_shape, output_channel_axis, type_name, weight_dequantizer, weighted_nodes
+from edgeres.lint.rule import Defect, Version, rule
+from edgeres.onnxfile.view import View, attribute, label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMPORTER = "onnx-tensorrt, QuantDequantLinearHelper"
+GUIDE = "TensorRT developer guide, Q/DQ layer-placement recommendations"
+
+
+@rule("W01", "E", "fold what stands between into the codes", GUIDE)
+def weight_next_to_dequantizer(view: View, _: Version) -> Iterator[Defect]:
+    """Weights are constant -> DQ -> operator."""
+    for node in weighted_nodes(view):
+        between, name = "", node.input[1]
+        while (maker := view.producer(name, "Transpose", "Reshape", "Identity", "Cast")) is not None:
+            between, name = maker.op_type, maker.input[0]
+        dequantizer = view.producer(name, "DequantizeLinear")
+        if between and dequantizer is not None and view.is_weight_dequantizer(dequantizer):
+            yield label(node), f"{between} between the weight's DequantizeLinear and the operator"
+
+
+@rule("W03", "E", "put the scales on the output channels' axis", GUIDE)
+def weight_axis(view: View, _: Version) -> Iterator[Defect]:
+    """Weights are scaled per output channel."""
+    for node in weighted_nodes(view):
+        dequantizer = weight_dequantizer(view, node)
+        scale = view.value(dequantizer.input[1]) if dequantizer is not None else None
+        if dequantizer is None or scale is None or scale.size <= 1:
+            continue
+        wanted = output_channel_axis(node, data_shape(view, dequantizer) or ())
+        axis = attribute(dequantizer, "axis")
+        if axis is not None and wanted != axis:
+            yield label(dequantizer), f"axis {axis}; the output channels of {node.op_type} are on axis {wanted}"
+
+
+@rule("W04", "E", "store the bias as a float32 initializer", IMPORTER)
+def float_bias(view: View, _: Version) -> Iterator[Defect]:
+    """Biases are float."""
+    for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
+        if len(node.input) < 3 or not node.input[2]:
+            continue
+        dequantizer = view.producer(node.input[2], "DequantizeLinear")
+        if dequantizer is not None:
+            codes = view.constants.get(dequantizer.input[0])
+            kind = type_name(codes.data_type) if codes is not None else "quantized"
+            yield label(node), f"{kind} bias behind DequantizeLinear"
+
+
+@rule("W05", "E", "write the kernel_shape attribute", "onnx-tensorrt, docs/Changelog.md, 10.4", until=(10, 4))
+def kernel_shape(view: View, _: Version) -> Iterator[Defect]:
+    """Conv names its kernel_shape."""
+    for node in view.of_type("Conv", "ConvTranspose"):
+        if node.input[1] not in view.constants and attribute(node, "kernel_shape") is None:
+            yield label(node), "no kernel_shape although the weight is computed by DequantizeLinear"
+
+
+@rule(
+    "W06",
+    "W",
+    "use multiples of 8 with one side of 16 or more",
+    "TensorRT-Model-Optimizer, onnx/quantization/graph_utils.py",
+)
+def channels(view: View, _: Version) -> Iterator[Defect]:
+    """Channel counts have INT8 kernels."""
+    for node in view.of_type("Conv"):
+        dequantizer = weight_dequantizer(view, node)
+        shape = data_shape(view, dequantizer) if dequantizer is not None else None
+        if shape is None or len(shape) != 4:
+            continue
+        groups = attribute(node, "group", 1)
+        out, into, kernel = shape[0], shape[1] * groups, shape[2]
+        if groups > 1:
+            if out % 8 or kernel < 3:
+                yield label(node), f"{out} channels in {groups} groups, kernel {kernel}: no fast INT8 kernel"
+        elif into > 4 and not (out % 8 == 0 and into % 8 == 0 and max(out, into) >= 16):
+            yield label(node), f"{into} -> {out} channels: no fast INT8 kernel"
