@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from edgeres import settings as values
 from edgeres.errors import DataError
-from edgeres.settings import settings
+from edgeres.settings import digest, settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +45,7 @@ class Preprocess:
     @property
     def digest(self) -> str:
         """sha256 of the canonical settings."""
-        return values.digest(self)
+        return digest(self)
 
     def apply(self, image: Pillow.Image) -> NDArray[np.float32]:
         """Turns one image into network input.
@@ -60,11 +59,12 @@ class Preprocess:
         Raises:
             DataError: The image is so elongated that resizing its shorter side would exceed ``MAX_PIXELS``.
         """
-        pixels = np.asarray(self._window(image if image.mode == "RGB" else image.convert("RGB")), dtype=np.float32)
-        unit = pixels.transpose(2, 0, 1) / np.float32(255)
-        mean = np.asarray(self.mean, dtype=np.float32).reshape(3, 1, 1)
-        std = np.asarray(self.std, dtype=np.float32).reshape(3, 1, 1)
-        return np.ascontiguousarray((unit - mean) / std)
+        window = self._window(image if image.mode == "RGB" else image.convert("RGB"))
+        pixels = np.asarray(window).transpose(2, 0, 1).astype(np.float32, order="C")
+        pixels /= np.float32(255)
+        pixels -= np.asarray(self.mean, dtype=np.float32).reshape(3, 1, 1)
+        pixels /= np.asarray(self.std, dtype=np.float32).reshape(3, 1, 1)
+        return pixels
 
     def _window(self, image: Pillow.Image) -> Pillow.Image:
         """The resized and centre-cropped RGB image, ``crop`` by ``crop`` pixels."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeres.progress import Silent
 from edgeres.settings import digest
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from edgeres.data.images import StoredImage
     from edgeres.data.preprocess import Preprocess
+    from edgeres.progress import Progress
 
 WORKERS = 2
 """Threads that decode and hash; Pillow and hashlib release the interpreter lock while they work."""
@@ -50,13 +52,25 @@ class Split:
     @cached_property
     def hashes(self) -> tuple[str, ...]:
         """sha256 of each image's content: a file's bytes, or an array's pixels."""
-        with ThreadPoolExecutor(WORKERS, "hash") as pool:
-            return tuple(pool.map(lambda image: image.sha256, self.images))
+        return self.hash_all(Silent())
 
     @cached_property
     def digest(self) -> str:
         """sha256 over the pairs of content hash and label, in order; neither paths nor the name are part of it."""
         return digest([list(pair) for pair in zip(self.hashes, self.labels, strict=True)])
+
+    def hash_all(self, progress: Progress) -> tuple[str, ...]:
+        """Reads every image for ``hashes``; each image remembers its own, so nothing is read twice."""
+        pool = ThreadPoolExecutor(WORKERS, "hash")
+        hashes: list[str] = []
+        try:
+            with progress.task(f"hash the {self.name} images", len(self)) as advance:
+                for content in pool.map(lambda image: image.sha256, self.images):
+                    hashes.append(content)
+                    advance(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return tuple(hashes)
 
     def take(self, indices: Sequence[int], name: str | None = None) -> Split:
         """The images at these indices, in that order."""

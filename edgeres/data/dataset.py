@@ -1,0 +1,111 @@
+"""``Dataset``: four splits with a purpose each, cut so that no number is measured on images it was fitted to.
+
+Laws, by content and not by file name:
+
+* validation shares no image with the other three;
+* tuning, whose labels take decisions, shares no image with training and calibration;
+* calibration images of a folder stay among the training images: calibration looks at activations and never at labels,
+  so learning from them flatters nobody. The embedded digits keep all four apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeres.data.cifar import cifar10, is_cifar
+from edgeres.data.contract import check_allow, check_calibration
+from edgeres.data.cut import cut
+from edgeres.data.folder import image_folder
+from edgeres.data.partition import partition, round_robin
+from edgeres.data.sources import DIGITS, digits
+from edgeres.errors import DataError
+from edgeres.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.data.split import Split
+
+DIGITS_PER_CLASS = (50, 16, 10)
+"""Digits of each class for validation, calibration and tuning; the rest, 1,037, is for training."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with a purpose.
+
+    Attributes:
+        name: For people.
+        classes: Class names in label order.
+        train: Images to learn from.
+        calibration: Images whose activations set scales; a folder of the user's own has labels of -1 where unknown.
+        tuning: Labelled images for decisions.
+        validation: Labelled images that judge.
+        sample: Whether these are the embedded digits.
+        suggested: Preprocessing that fits, None where the data says nothing about it.
+        notes: What the user should know about how the splits came about.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    calibration: Split
+    tuning: Split
+    validation: Split
+    sample: bool
+    suggested: Preprocess | None
+    notes: tuple[str, ...] = ()
+
+
+def open_dataset(
+    path: Path | None, *, seed: int, calibration: int, allow: frozenset[str], progress: Progress | None = None
+) -> Dataset:
+    """Opens images, checks them and cuts them into splits; the same input gives the same splits.
+
+    Args:
+        path: An image folder or CIFAR-10's binary version; None opens the embedded digits.
+        seed: Seed of every choice among images.
+        calibration: How many calibration images are wanted; there may be fewer.
+        allow: Names of ``contract.ALLOW``.
+        progress: Where to report how far the reading is.
+
+    Raises:
+        DataError: Nothing there, an unreadable image, too few images, images shared by splits that must not share.
+    """
+    check_allow(allow)
+    if path is None:
+        return _digits(seed, calibration, allow)
+    if not path.is_dir():
+        raise DataError(
+            f"{path} is {'not a folder' if path.exists() else 'not there'}",
+            "give a folder with train/<class>/ and val/<class>/, or with one folder per class",
+        )
+    shown = progress or Silent()
+    found = cifar10(path) if is_cifar(path) else image_folder(path, shown)
+    splits = cut(found, calibration, seed, allow, shown)
+    for split in (splits.calibration, splits.tuning, splits.validation):
+        split.hash_all(shown)  # their digests are part of every run, so the wait belongs here
+    return Dataset(
+        found.name,
+        found.classes,
+        splits.train,
+        splits.calibration,
+        splits.tuning,
+        splits.validation,
+        False,
+        found.suggested,
+        splits.notes,
+    )
+
+
+def _digits(seed: int, calibration: int, allow: frozenset[str]) -> Dataset:
+    """The embedded sample."""
+    whole = digits()
+    parts = partition(whole.labels, whole.hashes, lambda groups: DIGITS_PER_CLASS, seed)
+    names = ("validation", "calibration", "tuning", "train")
+    validation, pool, tuning, train = (whole.take(part, name) for part, name in zip(parts, names, strict=True))
+    chosen = pool.take(round_robin(pool.labels, seed)[: max(0, calibration)])
+    check_calibration("the embedded digits", len(chosen), calibration, allow)
+    return Dataset("digits", tuple("0123456789"), train, chosen, tuning, validation, True, DIGITS)

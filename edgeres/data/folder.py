@@ -1,0 +1,112 @@
+"""Images in one folder per class, ImageNet's layout among them."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from edgeres.data.images import EXTENSIONS, ImageFile
+from edgeres.data.sources import Found
+from edgeres.data.split import WORKERS, Split
+from edgeres.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeres.progress import Progress
+
+TRAIN = ("train", "training")
+VALIDATION = ("val", "valid", "validation", "test")
+CALIBRATION = ("calibration", "calib")
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Image files with their class, before their headers are read."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+
+
+def image_folder(folder: Path, progress: Progress) -> Found:
+    """Images below ``train/<class>/`` and ``val/<class>/``, or below ``<class>/`` alone.
+
+    Class order is the sorted order of all class folders, as torchvision's ``ImageFolder`` and ImageNet have it.
+    Images may lie deeper below a class; hidden files and other extensions are no images.
+    ``calibration/`` or ``calib/``, with class folders or without, sets calibration images apart.
+
+    Raises:
+        DataError: A folder or a header cannot be read; the message names it.
+    """
+    train, validation, calibration = (_first(folder, names) for names in (TRAIN, VALIDATION, CALIBRATION))
+    if train is None and validation is None:
+        train = folder
+    roots = [root for root in (train, validation) if root]
+    classes = sorted({name for root in roots for name in _class_names(root) if root / name != calibration})
+    return Found(
+        folder.resolve().name,
+        str(folder),
+        tuple(classes),
+        _probed("train", _labelled(train, classes), progress) if train else None,
+        _probed("validation", _labelled(validation, classes), progress) if validation else None,
+        _probed("calibration", _set_apart(calibration, classes), progress) if calibration else None,
+    )
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The first of these subfolders that is there."""
+    return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+
+def _class_names(root: Path) -> list[str]:
+    """Names of the folders in ``root``."""
+    try:
+        return [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as failure:
+        _unreadable(failure)
+
+
+def _labelled(root: Path, classes: list[str]) -> _Listed:
+    """Every image below the class folders of ``root``."""
+    pairs = [(path, label) for label, name in enumerate(classes) for path in _images(root / name)]
+    return _Listed(tuple(path for path, _ in pairs), tuple(label for _, label in pairs))
+
+
+def _set_apart(root: Path, classes: list[str]) -> _Listed:
+    """Every image below ``root``, labelled where it lies in the folder of a class and -1 elsewhere."""
+    paths = tuple(_images(root))
+    labels = {name: label for label, name in enumerate(classes)}
+    return _Listed(paths, tuple(labels.get(path.relative_to(root).parts[0], -1) for path in paths))
+
+
+def _images(root: Path) -> Iterator[Path]:
+    """Image files below a folder in sorted order; none where the folder is missing."""
+    if not root.is_dir():
+        return
+    for parent, folders, names in os.walk(root, onerror=_unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.suffix.lower() in EXTENSIONS:
+                yield path
+
+
+def _unreadable(failure: OSError) -> NoReturn:
+    raise DataError(f"{failure.filename} cannot be listed: {failure.strerror}", "check its permissions") from failure
+
+
+def _probed(name: str, listed: _Listed, progress: Progress) -> Split:
+    """Reads every header."""
+    images: list[ImageFile] = []
+    pool = ThreadPoolExecutor(WORKERS, "probe")
+    try:
+        with progress.task(f"read the headers of the {name} images", len(listed.paths)) as advance:
+            for image in pool.map(ImageFile.probe, listed.paths):
+                images.append(image)
+                advance(1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return Split(name, tuple(images), listed.labels)

@@ -1,0 +1,168 @@
+"""``StoredImage``: one encoded image, decoded on demand; the only place that parses untrusted image files."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from edgeres.data.preprocess import MAX_PIXELS
+from edgeres.errors import DataError
+from edgeres.settings import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image as Pillow
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
+"""File names taken for images, compared in lower case."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
+"""Parsers an image may reach, whatever its name says; Pillow's EPS reader, for one, would start Ghostscript."""
+
+DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
+"""Pillow modes with more than 8 bits a channel: converting them to RGB clips nearly every pixel to white."""
+
+_HEAD = 4096
+
+
+class StoredImage(Protocol):
+    """An image that is kept encoded."""
+
+    @property
+    def where(self) -> str:
+        """Where it comes from, for messages."""
+
+    @property
+    def sha256(self) -> str:
+        """sha256 of its content."""
+
+    @property
+    def fingerprint(self) -> Hashable:
+        """Equal for equal contents, rarely equal for others, and cheaper than the hash of a large file."""
+
+    def decode(self) -> Pillow.Image:
+        """The RGB image.
+
+        Raises:
+            DataError: It is corrupt or truncated.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image file whose header has been read once.
+
+    Attributes:
+        path: The file.
+        fingerprint: Size and the hash of the first 4 KiB.
+    """
+
+    path: Path
+    fingerprint: tuple[int, bytes]
+
+    @classmethod
+    def probe(cls, path: Path) -> ImageFile:
+        """Reads the header, a few kilobytes.
+
+        Raises:
+            DataError: Not an image, too large, deeper than 8 bits a channel, or unreadable.
+        """
+        from PIL import Image
+
+        try:
+            with path.open("rb") as stream:
+                head = hashlib.sha256(stream.read(_HEAD)).digest()
+                size = stream.seek(0, 2)
+                stream.seek(0)
+                with Image.open(stream, formats=FORMATS) as image:
+                    _check_header(path, image)
+        except _decoder_failures() as failure:
+            raise _corrupt(path, failure) from failure
+        return cls(path, (size, head))
+
+    @property
+    def where(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    @cached_property
+    def sha256(self) -> str:
+        """sha256 of the file's bytes, read when it is first asked for."""
+        try:
+            return sha256_file(self.path)
+        except OSError as failure:
+            raise _corrupt(self.path, failure) from failure
+
+    def decode(self) -> Pillow.Image:
+        """The whole image as RGB, without EXIF rotation and without the JPEG draft mode, which changes pixels."""
+        from PIL import Image
+
+        try:
+            with Image.open(self.path, formats=FORMATS) as image:
+                _check_header(self.path, image)
+                return image.convert("RGB")
+        except _decoder_failures() as failure:
+            raise _corrupt(self.path, failure) from failure
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImage:
+    """An image in memory or in a memory map.
+
+    Attributes:
+        pixels: uint8 ``[H,W]`` (grey) or ``[H,W,3]`` (RGB).
+        where: Where it comes from, for messages.
+    """
+
+    pixels: NDArray[np.uint8]
+    where: str
+
+    @cached_property
+    def sha256(self) -> str:
+        """sha256 of shape and pixels."""
+        return hashlib.sha256(f"{self.pixels.shape}".encode() + self.pixels.tobytes()).hexdigest()
+
+    @property
+    def fingerprint(self) -> Hashable:
+        """The hash itself."""
+        return self.sha256
+
+    def decode(self) -> Pillow.Image:
+        """The pixels as RGB."""
+        from PIL import Image
+
+        return Image.fromarray(self.pixels).convert("RGB")
+
+
+def _check_header(path: Path, image: Pillow.Image) -> None:
+    """Refuses what the header alone rules out, before any pixel is decoded."""
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(
+            f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}", "shrink the image or remove it"
+        )
+    if image.mode in DEEP_MODES:
+        raise DataError(f"{path}: more than 8 bits a channel (mode {image.mode})", "convert it to 8 bits")
+
+
+def _decoder_failures() -> tuple[type[Exception], ...]:
+    """What Pillow raises on files that are damaged, cut short or not images."""
+    from PIL import Image
+
+    return (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+def _corrupt(path: Path, failure: Exception) -> DataError:
+    """The message for a file that cannot be read."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(failure, UnidentifiedImageError):
+        return DataError(f"{path} is not an image of a known format ({', '.join(FORMATS)})", "convert it or remove it")
+    reason = failure.strerror if isinstance(failure, OSError) and failure.strerror else failure
+    return DataError(f"{path} cannot be read: {reason}", "repair the file or remove it")

@@ -1,0 +1,68 @@
+"""Cutting labelled images into disjoint parts, and picking some of each class; both seeded, both stable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def partition(
+    labels: Sequence[int], hashes: Sequence[str], quotas: Callable[[int], Sequence[int]], seed: int
+) -> tuple[tuple[int, ...], ...]:
+    """Cuts images into parts that share no content.
+
+    Images with equal hashes form one group, which goes to one part as a whole. Within a class, groups are ordered by
+    the sha256 of seed and content, so the order of the files on disk has no say, and an image that is added moves no
+    other one by more than a rank.
+
+    Args:
+        labels: Class index per image.
+        hashes: Content hash per image.
+        quotas: From the number of groups of a class to how many groups each part takes; what is left is the last part.
+        seed: Seed of the order.
+
+    Returns:
+        Indices per part, ascending; one part more than there are quotas.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, content in enumerate(hashes):
+        groups[content].append(index)
+    classes: dict[int, list[str]] = defaultdict(list)
+    for content, members in groups.items():
+        classes[labels[members[0]]].append(content)
+    parts: list[list[int]] = []
+    for label in sorted(classes):
+        order = sorted(classes[label], key=lambda content: hashlib.sha256(f"{seed}/{content}".encode()).digest())
+        bounds = np.cumsum([0, *quotas(len(order))]).tolist()
+        pieces = [order[low:high] for low, high in zip(bounds, [*bounds[1:], len(order)], strict=True)]
+        parts.extend([] for _ in range(len(pieces) - len(parts)))
+        for part, piece in zip(parts, pieces, strict=True):
+            part.extend(index for content in piece for index in groups[content])
+    return tuple(tuple(sorted(part)) for part in parts)
+
+
+def round_robin(labels: Sequence[int], seed: int) -> tuple[int, ...]:
+    """Every index once: one image of each class, then a second of each, and so on until the classes run dry.
+
+    Any prefix is therefore as balanced as can be, and a longer prefix contains the shorter one.
+
+    Args:
+        labels: Class index per image.
+        seed: Seed of the order within each class; classes are shuffled independently of each other.
+    """
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        members[label].append(index)
+    shuffled = [
+        # A seed sequence takes no negative number, and label -1 stands for an unknown class.
+        np.random.default_rng([seed, label + 1]).permutation(members[label]).tolist()
+        for label in sorted(members)
+    ]
+    return tuple(index for index in chain.from_iterable(zip_longest(*shuffled)) if index is not None)

@@ -1,0 +1,59 @@
+"""``Found``: what a source of images holds, and the one source that is always there, the embedded digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from edgeres.data.images import ArrayImage
+from edgeres.data.preprocess import Preprocess
+from edgeres.data.split import Split
+from edgeres.errors import DataError
+
+DIGITS = Preprocess(resize=32, crop=32, mean=(0.305, 0.305, 0.305), std=(0.376, 0.376, 0.376))
+"""Preprocessing of the embedded digits; mean and deviation of all their pixels, on the scale 0..1."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the user's folder holds, before it is cut into splits.
+
+    Attributes:
+        name: For people.
+        where: The folder.
+        classes: Class names in label order.
+        train: Labelled images to learn from; None where none are set apart.
+        validation: Labelled images to judge by; None where none are set apart.
+        calibration: Images set apart for calibration, labelled -1 where their class is unknown; None without any.
+        suggested: Preprocessing that fits, None where the folder says nothing about it.
+    """
+
+    name: str
+    where: str
+    classes: tuple[str, ...]
+    train: Split | None
+    validation: Split | None
+    calibration: Split | None = None
+    suggested: Preprocess | None = None
+
+
+def digits() -> Split:
+    """The UCI handwritten digits that scikit-learn ships: 1,797 images of 8x8 pixels with 17 levels of grey.
+
+    The table is read from the installed package, because importing ``sklearn.datasets`` costs two seconds.
+
+    Raises:
+        DataError: scikit-learn is not installed, or its table is not where its releases keep it.
+    """
+    package = find_spec("sklearn")
+    folders = package.submodule_search_locations if package else None
+    table = Path(folders[0], "datasets", "data", "digits.csv.gz") if folders else Path("sklearn")
+    if not table.is_file():
+        raise DataError(f"the embedded digits are not at {table}", "pip install --force-reinstall scikit-learn")
+    rows = np.loadtxt(table, delimiter=",", dtype=np.int64)
+    pixels = np.rint(rows[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    images = tuple(ArrayImage(image, f"digit {number}") for number, image in enumerate(pixels))
+    return Split("digits", images, tuple(rows[:, 64].tolist()))
