@@ -1,0 +1,237 @@
+"""The training loop: one for learning from labels and for learning from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from edgeres.errors import StageError
+from edgeres.model.weights import Weights
+from edgeres.training.device import autocast_dtype, conditions, lacks_memory, repeatable
+from edgeres.training.ema import Ema
+from edgeres.training.interrupt import held_interrupt
+from edgeres.training.recompute import Recomputed
+from edgeres.training.resume import Snapshot, Snapshots
+from edgeres.training.schedule import resolution
+
+if TYPE_CHECKING:
+    from edgeres.model.network import Network
+    from edgeres.progress import Progress
+    from edgeres.training.feed import Batch, Feed
+    from edgeres.training.method import Method
+
+T = TypeVar("T")
+
+Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Loss of ``(logits [N,classes], images [N,3,H,W], labels [N])`` as a scalar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What training gave.
+
+    Attributes:
+        weights: The averaged weights, or the last ones where nothing was averaged.
+        metrics: ``train_loss`` (mean over the last epoch), ``epochs``, ``steps`` and ``images``.
+        conditions: What the last bits depend on apart from settings and data; more than one line where a snapshot was
+            continued elsewhere.
+    """
+
+    weights: Weights
+    metrics: dict[str, float]
+    conditions: tuple[str, ...]
+
+
+def fit(
+    network: Network,
+    objective: Objective,
+    feed: Feed,
+    method: Method,
+    *,
+    device: torch.device,
+    snapshots: Snapshots,
+    progress: Progress,
+    label: str,
+) -> Outcome:
+    """Trains a network; parameters that need no gradient stay as they are, and so do the statistics of their norms.
+
+    The same arguments give the same bytes on the same machine with the same number of threads, whether or not the run
+    was interrupted in between.
+
+    Args:
+        network: What to train; changed in place.
+        objective: What to minimise.
+        feed: Augmented batches.
+        method: How to train.
+        device: Where to train.
+        snapshots: Where to keep unfinished work.
+        progress: Told the images seen.
+        label: What to call the task.
+
+    Raises:
+        StageError: The loss is no longer finite.
+        StoreError: A snapshot is damaged or cannot be written.
+        KeyboardInterrupt: Ctrl-C, behind a snapshot of the last whole step.
+    """
+    trainer = _Trainer(network.to(device), objective, feed, method, device)
+    found = snapshots.latest()
+    if found is not None:
+        trainer.restore(found)
+    with (
+        repeatable(device),
+        held_interrupt() as interrupted,
+        progress.task(label, trainer.total * feed.batch) as advance,
+    ):
+        advance(trainer.step * feed.batch)
+        for batch in feed.batches(trainer.step, trainer.total, trainer.side):
+            loss = trainer.take(batch)
+            if not isfinite(loss):
+                raise StageError(
+                    f"{label}: the loss became {loss} at step {trainer.step} of {trainer.total}",
+                    f"lower lr (it is {method.lr:g}) or train with precision float32",
+                )
+            advance(feed.batch)
+            if interrupted():
+                snapshots.save(trainer.snapshot())
+                raise KeyboardInterrupt
+            if trainer.step < trainer.total and snapshots.due(epoch_ended=trainer.step % feed.steps == 0):
+                snapshots.save(trainer.snapshot())
+    return trainer.outcome()
+
+
+class _Trainer:
+    """The moving parts between two steps; ``snapshot`` and ``restore`` cover all of them."""
+
+    def __init__(
+        self, network: Network, objective: Objective, feed: Feed, method: Method, device: torch.device
+    ) -> None:
+        self.step = 0
+        self.total = method.steps(feed.steps, feed.batch)
+        self._network = network
+        self._objective = objective
+        self._feed = feed
+        self._method = method
+        self._device = device
+        self._dtype = autocast_dtype(method.precision, device)
+        self._forward = self._choose_forward()
+        self._optimizer = _optimizer(network, method)
+        self._ema = Ema(network, method.ema) if method.ema else None
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
+        self._loss_sum = 0.0
+        self._conditions: tuple[str, ...] = (conditions(device, self._dtype),)
+        _train_mode(network)
+
+    def side(self, epoch: int) -> int:
+        """Side of the training images in an epoch, in pixels."""
+        epochs = -(-self.total // self._feed.steps)
+        return resolution(self._feed.preprocess.crop, self._method.progressive, epoch, epochs)
+
+    def take(self, batch: Batch) -> float:
+        """One step; returns its loss."""
+        if self.step % self._feed.steps == 0:
+            self._loss_sum = 0.0
+        rate = self._method.lr * self._method.schedule.factor(self.step, self.total)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        images = self._feed.as_input(batch.images.to(self._device, non_blocking=True))
+        labels = batch.labels.to(self._device, non_blocking=True)
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            loss = self._objective(self._forward(images), images, labels)
+        torch.autograd.backward(self._scaler.scale(loss))
+        if self._method.clip is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._method.clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._ema is not None:
+            self._ema.update()
+        self.step += 1
+        value = loss.item()
+        self._loss_sum += value
+        return value
+
+    def outcome(self) -> Outcome:
+        """The result of the steps so far."""
+        last = self.step % self._feed.steps or min(self.step, self._feed.steps)
+        values = self._ema.values if self._ema is not None else self._network.state_dict()
+        weights = Weights({key: values[key].detach().cpu().numpy() for key in self._network.graph.parameters})
+        images = self.step * self._feed.batch
+        metrics = {
+            "train_loss": self._loss_sum / last,
+            "epochs": self.step / self._feed.steps,
+            "steps": float(self.step),
+            "images": float(images),
+        }
+        return Outcome(weights, metrics, self._conditions)
+
+    def snapshot(self) -> Snapshot:
+        """Everything the next step depends on."""
+        tensors = {f"network.{key}": value for key, value in self._network.state_dict().items()}
+        for index, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if value is not None}
+        figures = {"loss_sum": self._loss_sum}
+        if self._ema is not None:
+            tensors |= {f"ema.{key}": value for key, value in self._ema.values.items()}
+            figures["ema_updates"] = self._ema.updates
+        if self._scaler.is_enabled():
+            figures |= {f"scaler.{key}": value for key, value in self._scaler.state_dict().items()}
+        return Snapshot(self.step, tensors, figures, self._conditions)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continues behind a snapshot."""
+        self.step = snapshot.step
+        self._loss_sum = snapshot.figures["loss_sum"]
+        if snapshot.conditions[-1:] != self._conditions:
+            self._conditions = (*snapshot.conditions, *self._conditions)
+        else:
+            self._conditions = snapshot.conditions
+        self._network.load_state_dict(_below("network.", snapshot.tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below("optimizer.", snapshot.tensors).items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
+        self._optimizer.load_state_dict({"state": state, "param_groups": self._optimizer.state_dict()["param_groups"]})
+        if self._ema is not None:
+            self._ema.restore(_below("ema.", snapshot.tensors), int(snapshot.figures["ema_updates"]))
+        if self._scaler.is_enabled():
+            self._scaler.load_state_dict(_below("scaler.", snapshot.figures))
+
+    def _choose_forward(self) -> Callable[[Tensor], Tensor]:
+        recompute = self._method.checkpointing
+        if recompute == "auto":
+            side, batch = self._feed.preprocess.crop, self._feed.batch
+            recompute = lacks_memory(self._network.spec, side, batch, self._dtype, self._device)
+        return Recomputed(self._network) if recompute else self._network
+
+
+def _train_mode(network: nn.Module) -> None:
+    """Training mode, except for norms that are frozen: theirs is the statistics they came with."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            module.eval()
+
+
+def _optimizer(network: nn.Module, method: Method) -> torch.optim.Optimizer:
+    """The optimizer, with norms and biases in a group of their own."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if method.decay_all or parameter.ndim > 1]
+    vectors = [parameter for parameter in trained if not (method.decay_all or parameter.ndim > 1)]
+    groups = [
+        {"params": matrices, "weight_decay": method.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    if method.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=method.lr)
+    return torch.optim.SGD(groups, lr=method.lr, momentum=0.9, nesterov=method.nesterov)
+
+
+def _below(prefix: str, values: Mapping[str, T]) -> dict[str, T]:
+    """Entries whose name starts with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
