@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
+from edgeres.errors import ModelError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeres.model.spec import Block, ResNetSpec
 
 OpKind = Literal[
@@ -19,6 +23,10 @@ OpKind = Literal[
 ]
 
 IMAGE = "image"
+"""Name of the input tensor."""
+
+NORM_EPS = 1e-5
+"""Added to the variance by every batch norm: the value of torch, torchvision and timm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +222,24 @@ def graph(spec: ResNetSpec) -> Graph:
         x = make(name, block, x)
     builder.head(x)
     return Graph(tuple(builder.ops))
+
+
+def check_shapes(network: Graph, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compares a state dict's shapes with those a network needs.
+
+    Raises:
+        ModelError: A key is missing, left over, or of another shape; the message names the first one.
+    """
+    needed = network.parameters
+    if missing := [key for key in needed if key not in shapes]:
+        raise ModelError(f"weight {missing[0]!r} {tuple(needed[missing[0]])} is missing{_others(missing)}")
+    if surplus := sorted(set(shapes) - set(needed)):
+        key = surplus[0]
+        raise ModelError(f"weight {key!r} {tuple(shapes[key])} has no place in this network{_others(surplus)}")
+    for key, shape in needed.items():
+        if tuple(shapes[key]) != shape:
+            raise ModelError(f"weight {key!r} has shape {tuple(shapes[key])}, the rest of the network needs {shape}")
+
+
+def _others(keys: list[str]) -> str:
+    return f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeres.model.graph import IMAGE, Graph, Op, graph
+from edgeres.model.graph import IMAGE, NORM_EPS, Graph, Op, check_shapes, graph
 from edgeres.model.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from edgeres.model.spec import ResNetSpec
 
@@ -24,7 +26,7 @@ def _module(op: Op) -> nn.Module | None:
     if op.kind == "conv":
         return nn.Conv2d(op.c_in, op.c_out, op.kernel, op.stride, op.padding, groups=op.groups, bias=op.bias)
     if op.kind == "norm":
-        return nn.BatchNorm2d(op.c_out)
+        return nn.BatchNorm2d(op.c_out, eps=NORM_EPS)
     if op.kind == "linear":
         return nn.Linear(op.c_in, op.c_out, bias=op.bias)
     return None
@@ -74,13 +76,32 @@ class Network(nn.Module):
                 nn.init.zeros_(self.get_parameter(f"{op.inputs[0]}.weight"))
 
     def load(self, weights: Weights) -> None:
-        """Copies weights into the module; every key must be there with its shape."""
+        """Copies weights into the module.
+
+        Raises:
+            ModelError: A key is missing, left over, or has another shape than the spec says.
+        """
+        check_shapes(self.graph, {key: array.shape for key, array in weights.items()})
         self.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in weights.items()}, strict=False)
 
     def weights(self) -> Weights:
         """The module's current values as frozen weights."""
         state = self.state_dict()
         return Weights({key: state[key].detach().cpu().numpy() for key in self.graph.parameters})
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits ``[N,classes]`` of images ``[N,C,H,W]`` in inference mode, without gradients.
+
+        Pixels are laid out channels last, which oneDNN's convolutions run up to twice as fast on.
+        """
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode():
+            device = next(self.parameters()).device
+            x = torch.from_numpy(images).to(device, memory_format=torch.channels_last)
+            found: NDArray[np.float32] = self(x).cpu().numpy()
+        self.train(was_training)
+        return found
 
     def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
         """The value an operation reads from one of its inputs; a quantized network puts its Q/DQ here."""

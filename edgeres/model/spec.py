@@ -7,22 +7,25 @@ wide networks, Hu et al. 2018 (arXiv 1709.01507) for squeeze and excitation; v1.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from edgeres.errors import ModelError, nearest
 from edgeres.settings import settings
 
 Kind = Literal["basic", "bottleneck"]
 Shortcut = Literal["projection", "padding"]
+Count = Annotated[int, Field(ge=1, le=1 << 20)]
 
 
 @settings
 class Stem:
     """First convolution, with ``kernel // 2`` padding, and the 3x3 stride-2 max-pool that may follow it."""
 
-    width: int = 64
-    kernel: int = 7
-    stride: int = 2
+    width: Count = 64
+    kernel: Count = 7
+    stride: Count = 2
     pool: bool = True
 
 
@@ -39,12 +42,12 @@ class Block:
         squeeze: Width of the squeeze-and-excitation bottleneck; 0 for none.
     """
 
-    inner: tuple[int, ...]
-    out: int
-    stride: int = 1
-    groups: int = 1
+    inner: tuple[Count, ...]
+    out: Count
+    stride: Count = 1
+    groups: Count = 1
     projected: bool = False
-    squeeze: int = 0
+    squeeze: Annotated[int, Field(ge=0)] = 0
 
 
 @settings
@@ -67,12 +70,32 @@ class ResNetSpec:
     kind: Kind
     stem: Stem
     stages: tuple[tuple[Block, ...], ...]
-    classes: int = 1000
-    channels: int = 3
+    classes: Count = 1000
+    channels: Count = 3
     shortcut: Shortcut = "projection"
     stride_in: Literal["3x3", "1x1"] = "3x3"
     preactivation: bool = False
     norm: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.stages or not all(self.stages):
+            raise ModelError("a network needs at least one stage, and every stage a block")
+        if self.stem.kernel % 2 == 0:
+            raise ModelError(f"stem kernel {self.stem.kernel} is even", "padding of kernel // 2 wants an odd kernel")
+        for name, width, block in self.blocks:
+            self._check(name, width, block)
+
+    def _check(self, name: str, width: int, block: Block) -> None:
+        """Refuses a block that no graph can be made of."""
+        expected = 2 if self.kind == "bottleneck" else 1
+        if len(block.inner) != expected:
+            raise ModelError(f"{name}: {len(block.inner)} inner widths, a {self.kind} block has {expected}")
+        if self.kind == "basic" and block.groups != 1:
+            raise ModelError(f"{name}: {block.groups} groups", "only the 3x3 of a bottleneck has groups")
+        if any(inner % block.groups for inner in block.inner) and block.groups > 1:
+            raise ModelError(f"{name}: widths {block.inner} do not divide into {block.groups} groups")
+        if not block.projected and block.out < width:
+            raise ModelError(f"{name}: an identity of {width} channels cannot be padded to {block.out}")
 
     @property
     def features(self) -> int:

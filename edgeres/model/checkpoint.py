@@ -1,0 +1,203 @@
+"""Weight files: reading them without trusting them, and writing edgeres' own.
+
+Two formats are read. ``.safetensors`` holds tensors and strings. PyTorch's own (``.pt``, ``.pth``, ``.th``) is a
+pickle, which can run code; it goes through ``torch.load(weights_only=True)``, whose unpickler knows tensors and
+containers and refuses everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pickle import UnpicklingError  # the exception alone: nothing here unpickles
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeres.data.preprocess import Preprocess
+from edgeres.errors import EdgeresError, ModelError
+from edgeres.model.spec import ResNetSpec
+from edgeres.settings import canonical, parse, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import torch
+    from numpy.typing import NDArray
+
+    from edgeres.model.weights import Weights
+
+TORCH_SUFFIXES = frozenset({".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"})
+"""Names PyTorch files go by."""
+
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module")
+"""Where training scripts keep the state dict, averaged weights first: they are the ones that were evaluated."""
+
+_METADATA = "edgeres"
+"""Key of the JSON edgeres writes. One key alone: safetensors writes several in any order, and bytes must not vary."""
+
+_RESAVE = "save its state_dict() with safetensors.torch.save_file where you trust it, and pass the .safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """What a weight file holds.
+
+    Attributes:
+        tensors: Tensors under the file's own keys.
+        spec: The spec edgeres wrote beside them, or None.
+        preprocess: Likewise.
+        classes: Likewise.
+        wrapper: Key of the dict the tensors were found under; empty for a bare state dict.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    spec: ResNetSpec | None = None
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] | None = None
+    wrapper: str = field(default="")
+
+
+def save_checkpoint(
+    path: Path,
+    spec: ResNetSpec,
+    weights: Weights,
+    preprocess: Preprocess | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> None:
+    """Writes a ``.safetensors`` that ``read_file`` gives back whole; the same content gives the same bytes."""
+    from safetensors.numpy import save_file
+
+    content = {
+        "spec": plain(spec),
+        "preprocess": plain(preprocess) if preprocess else None,
+        "classes": list(classes) if classes else None,
+    }
+    save_file({key: np.array(array) for key, array in weights.items()}, str(path), {_METADATA: canonical(content)})
+
+
+def read_file(path: Path) -> RawFile:
+    """Reads a weight file by its suffix.
+
+    Raises:
+        ModelError: Missing, truncated, of an unknown format, without tensors, or a pickle that wants to run code.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file", "check --weights")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in TORCH_SUFFIXES:
+        return _read_torch(path)
+    known = ", ".join(sorted({".safetensors", *TORCH_SUFFIXES}))
+    raise ModelError(f"{path}: {path.suffix or 'no suffix'} is no weight file", f"known: {known}")
+
+
+def _read_safetensors(path: Path) -> RawFile:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no iteration of its own
+    except (SafetensorError, OSError, ValueError) as failure:
+        raise ModelError(f"{path} is truncated or no safetensors file: {failure}", "fetch it again") from failure
+    return RawFile(tensors, **_own(path, metadata.get(_METADATA)))
+
+
+def _own(path: Path, text: str | None) -> dict[str, Any]:
+    """Spec, preprocessing and classes that edgeres wrote; nothing for other people's files."""
+    if text is None:
+        return {}
+    where = f"{path}, metadata {_METADATA!r}"
+    try:
+        content = json.loads(text)
+        preprocess, classes = content["preprocess"], content["classes"]
+        return {
+            "spec": parse(ResNetSpec, content["spec"], where, ModelError),
+            "preprocess": parse(Preprocess, preprocess, where, ModelError) if preprocess else None,
+            "classes": tuple(str(name) for name in classes) if classes else None,
+        }
+    except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as failure:
+        raise ModelError(f"{where}: {failure!r}", "save the checkpoint again") from failure
+
+
+def _read_torch(path: Path) -> RawFile:
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as failure:
+        raise _refused(path, failure) from failure
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError) as failure:
+        # What torch raises on damaged archives is not one class; the first line says which part was bad.
+        reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+        if "TorchScript" in str(failure):
+            raise ModelError(f"{path} is a TorchScript program, not weights", _RESAVE) from failure
+        raise ModelError(f"{path} is truncated or no PyTorch file: {reason}", "fetch it again") from failure
+    return _unwrapped(path, content)
+
+
+def _refused(path: Path, failure: UnpicklingError) -> ModelError:
+    """A pickle that asks for more than tensors and containers."""
+    text = str(failure)
+    named = re.search(r"(?:GLOBAL|global:?)\s+`?([A-Za-z_][\w.]*\.[\w.]+)", text)
+    if named:
+        return ModelError(f"{path} is a pickle that wants to run {named[1]}, which is refused", _RESAVE)
+    reason = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "damaged")
+    return ModelError(f"{path} is truncated or a pickle that is refused: {reason[:200]}", _RESAVE)
+
+
+def _unwrapped(path: Path, content: object) -> RawFile:
+    """The state dict inside whatever a training script saved."""
+    import torch
+
+    wrapper = ""
+    for _ in range(2):  # Lightning and EMA wrappers nest once
+        name = next(
+            (name for name in _WRAPPERS if isinstance(content, dict) and isinstance(content.get(name), dict)), ""
+        )
+        if name and isinstance(content, dict):
+            content, wrapper = content[name], f"{wrapper}.{name}".lstrip(".")
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds a {type(content).__name__}, not a state dict", _RESAVE)
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        keys = ", ".join(str(key) for key in list(content)[:5]) or "nothing"
+        raise ModelError(f"{path} holds no tensors: {keys}", f"known wrappers: {', '.join(_WRAPPERS)}")
+    return RawFile(tensors, wrapper=wrapper)
+
+
+def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float32]]:
+    """Tensors as float32 arrays, checked.
+
+    Raises:
+        ModelError: A value is NaN or infinite, a variance is negative, or a tensor holds integers.
+    """
+    import torch
+
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for key, tensor in tensors.items():
+        if tensor.is_quantized or not tensor.is_floating_point() or tensor.is_meta or tensor.layout != torch.strided:
+            kind = f"{str(tensor.layout).removeprefix('torch.')} {str(tensor.dtype).removeprefix('torch.')}"
+            raise ModelError(f"weight {key!r} is a {kind} tensor", "pass dense float weights")
+        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise ModelError(
+                f"weight {key!r} {tuple(tensor.shape)} stores fewer values than that", "the file is damaged"
+            )
+        array = tensor.detach().to(torch.float32).numpy()
+        if bad := int(np.size(array) - np.count_nonzero(np.isfinite(array))):
+            raise ModelError(
+                f"weight {key!r} {array.shape} holds {bad} NaN or infinite values",
+                "training diverged: use an earlier one",
+            )
+        if key.endswith("running_var") and array.size and array.min() < 0:
+            raise ModelError(f"weight {key!r} holds a negative variance ({array.min():g})", "the file is damaged")
+        arrays[key] = array
+    return arrays
+
+
+def located(path: object, failure: EdgeresError) -> ModelError:
+    """The same failure with the file's name in front."""
+    return ModelError(f"{path}: {failure.what}", failure.way_out)

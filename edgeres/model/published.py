@@ -1,0 +1,112 @@
+"""torchvision's published weights, by their enum names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from edgeres.data.preprocess import Preprocess
+from edgeres.errors import ModelError
+from edgeres.model.match import preset_name
+from edgeres.model.torchvision_shim import import_torchvision
+from edgeres.settings import parse, sha256_file
+
+if TYPE_CHECKING:
+    from edgeres.model.spec import ResNetSpec
+
+_DIGITS = re.compile(r"-([0-9a-f]{8,})\.pth$")
+"""Where a published file's name has the first digits of its sha256."""
+
+_TIMEOUT = 20.0
+"""Seconds to wait for the server's first answer."""
+
+
+def published(name: str, hint: ResNetSpec) -> Any:
+    """The torchvision enum member of a model's weights.
+
+    Args:
+        name: ``IMAGENET1K_V1``, ``IMAGENET1K_V2`` or ``DEFAULT``, also with the class in front
+            (``ResNet18_Weights.IMAGENET1K_V1``).
+        hint: The named model.
+
+    Raises:
+        ModelError: torchvision publishes no such weights.
+    """
+    models = import_torchvision().models
+    model = preset_name(hint)
+    if model is None or model not in models.list_models():
+        raise ModelError(
+            f"torchvision publishes no weights of {model or 'this network'}",
+            "pass a .safetensors or .pth file with --weights",
+        )
+    members = models.get_model_weights(model)
+    short = name.rpartition(".")[2]
+    if short not in members.__members__ or name not in (short, f"{members.__name__}.{short}"):
+        raise ModelError(
+            f"{model} has no published weights {name!r}",
+            f"known: {', '.join(members.__members__)}; or the path of a file",
+        )
+    return members[short]
+
+
+def recognised(path: Path, hint: ResNetSpec) -> Any:
+    """The enum member a file fetched by other means is, known by torchvision's file name and the sha256 in it.
+
+    Returns:
+        None for any other file.
+    """
+    digits = _DIGITS.search(path.name)
+    model = preset_name(hint)
+    if digits is None or model is None or not sha256_file(path).startswith(digits[1]):
+        return None
+    models = import_torchvision().models
+    members = models.get_model_weights(model) if model in models.list_models() else ()
+    return next((member for member in members if Path(urlparse(member.url).path).name == path.name), None)
+
+
+def preprocess_of(weights: Any) -> Preprocess:
+    """The evaluation transform torchvision documents for published weights."""
+    transform = weights.transforms()
+    content = {
+        "resize": transform.resize_size[0],
+        "crop": transform.crop_size[0],
+        "mean": transform.mean,
+        "std": transform.std,
+        "interpolation": transform.interpolation.value,
+    }
+    return parse(Preprocess, content, f"torchvision's transform of {weights}", ModelError)
+
+
+def fetch(weights: Any) -> Path:
+    """Path of the published file in torch's hub folder, downloaded first where it is not there yet.
+
+    The file's sha256 must begin with the digits in its name.
+
+    Raises:
+        ModelError: No network, or the download is damaged; the way out is the address to fetch by other means.
+    """
+    from urllib.error import URLError
+    from urllib.request import Request, urlopen
+
+    import torch
+
+    url = str(weights.url)
+    name = Path(urlparse(url).path).name
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.exists():
+        return path
+    try:
+        # torch downloads without a time limit; asking first keeps a silent network from hanging the run.
+        with urlopen(Request(url, method="HEAD"), timeout=_TIMEOUT):  # noqa: S310  # torchvision's own https address
+            pass
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digits = _DIGITS.search(name)
+        torch.hub.download_url_to_file(url, str(path), digits[1] if digits else None, progress=False)
+    except (URLError, OSError, RuntimeError) as failure:
+        raise ModelError(
+            f"{weights} cannot be downloaded: {getattr(failure, 'reason', failure)}",
+            f"fetch {url} by other means and pass --weights {name}",
+        ) from failure
+    return path
