@@ -56,15 +56,13 @@ def int8(view: View, version: Version) -> Iterator[Defect]:
     allowed = {TensorProto.INT8}
     allowed |= {TensorProto.FLOAT8E4M3FN} if version >= (9, 0) else set()
     allowed |= {TensorProto.INT4} if version >= (10, 0) else set()
+    allowed |= {TensorProto.INT32}  # a quantized bias, which W04 tells about
     for node, tensor in _zero_points(view):
         if tensor.data_type not in allowed:
-            yield (
-                label(node),
-                f"zero-point of type {type_name(tensor.data_type)}, which the parser refuses or reads as int8",
-            )
+            yield label(node), f"zero-point of type {type_name(tensor.data_type)}: refused, or read as int8"
     for node in view.of_type("DequantizeLinear"):
         codes = view.constants.get(node.input[0])
-        if codes is not None and codes.data_type not in allowed | {TensorProto.INT32}:  # INT32 is W04's
+        if codes is not None and codes.data_type not in allowed:
             yield label(node), f"codes of type {type_name(codes.data_type)}"
 
 
