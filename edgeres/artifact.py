@@ -199,25 +199,49 @@ class Line:
     source: str
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The end of a run: every budget line, and the deployed network's answers.
+@settings
+class KernelCensus:
+    """What really runs in integers.
 
     Attributes:
-        engine: What was judged.
-        lines: Budget lines, accuracy first.
+        integer: Weighted layers (convolutions and matrix products) executed by integer kernels.
+        weighted: Weighted layers in all.
+        kernels: Executed kernel types and how many there are of each; empty where the runtime cannot tell on this host.
+        how: Where the count comes from.
+    """
+
+    integer: int
+    weighted: int
+    kernels: dict[str, int]
+    how: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The end of a run: everything that was measured. Budgets are held against it afterwards, at no cost.
+
+    Attributes:
+        engine: What was measured.
+        macs: MACs of one image, counted on the graph that ships.
+        parameters: Learned parameters of that graph.
         predictions: Class index per validation image, by the deployed artifact.
         float_predictions: The same by ``model.float.onnx``.
-        facts: Further measured figures by name, for the report.
-        timings: Durations in seconds or milliseconds; kept out of the digest.
+        kernels: What runs in integers.
+        predicted: What a roofline expects of the device's latency, one sentence; empty without a device profile.
+        latencies: Milliseconds and counts per variant, ``int8`` or ``float32``; empty where the device is not here. They
+            and the memory differ from run to run and are kept out of the digest.
+        peak_rss_mib: Peak resident memory of the verifying process, None where the device is not here.
     """
 
     engine: Engine
-    lines: tuple[Line, ...]
+    macs: int
+    parameters: int
     predictions: tuple[int, ...]
     float_predictions: tuple[int, ...]
-    facts: dict[str, object] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
+    kernels: KernelCensus
+    predicted: str = ""
+    latencies: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    peak_rss_mib: float | None = None
 
     @property
     def card(self) -> Card:
@@ -227,7 +251,7 @@ class Verdict:
     @property
     def digest(self) -> str:
         """The engine and its answers."""
-        return digest([self.engine.digest, list(self.predictions), list(self.float_predictions)])
+        return digest([self.engine.digest, list(self.predictions), list(self.float_predictions), plain(self.kernels)])
 
 
 Artifact = Source | Checkpoint | Exported | Engine | Verdict

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from edgeres.artifact import Artifact, Card, Checkpoint, Engine, Exported, File, Line, Step, Verdict
+from edgeres.artifact import Artifact, Card, Checkpoint, Engine, Exported, File, KernelCensus, Step, Verdict
 from edgeres.errors import StoreError
 from edgeres.model.spec import ResNetSpec
 from edgeres.model.weights import Weights
@@ -208,11 +208,14 @@ def _pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, An
             return {
                 "type": "verdict",
                 "engine": _pack(artifact.engine, workspace),
-                "lines": [plain(line) for line in artifact.lines],
+                "macs": artifact.macs,
+                "parameters": artifact.parameters,
                 "predictions": list(artifact.predictions),
                 "float_predictions": list(artifact.float_predictions),
-                "facts": artifact.facts,
-                "timings": artifact.timings,
+                "kernels": plain(artifact.kernels),
+                "predicted": artifact.predicted,
+                "latencies": artifact.latencies,
+                "peak_rss_mib": artifact.peak_rss_mib,
             }
         case _:
             raise TypeError(f"a {type(artifact).__name__} is where a run starts; it is not kept")
@@ -244,9 +247,12 @@ def _unpack(data: dict[str, Any], folder: Path) -> Any:
         case _:
             return Verdict(
                 engine=_unpack(data["engine"], folder),
-                lines=tuple(parse(Line, line, where) for line in data["lines"]),
+                macs=data["macs"],
+                parameters=data["parameters"],
                 predictions=tuple(data["predictions"]),
                 float_predictions=tuple(data["float_predictions"]),
-                facts=data["facts"],
-                timings=data["timings"],
+                kernels=parse(KernelCensus, data["kernels"], where),
+                predicted=data["predicted"],
+                latencies=data["latencies"],
+                peak_rss_mib=data["peak_rss_mib"],
             )

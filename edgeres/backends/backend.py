@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from edgeres.artifact import KernelCensus
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -17,28 +18,14 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 
+__all__ = ["Backend", "KernelCensus", "Session"]
+
+
 class Session(Protocol):
     """A loaded network."""
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
-
-
-@dataclass(frozen=True, slots=True)
-class KernelCensus:
-    """What really runs in integers.
-
-    Attributes:
-        integer: Weighted layers (convolutions and matrix products) executed by integer kernels.
-        weighted: Weighted layers in all.
-        kernels: Executed kernel types and how many there are of each; empty where the runtime cannot tell on this host.
-        how: Where the count comes from.
-    """
-
-    integer: int
-    weighted: int
-    kernels: dict[str, int]
-    how: str
 
 
 class Backend(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -96,7 +97,8 @@ def calibration_digest(split: Split, preprocess: Preprocess) -> str:
     return digest([split.digest, plain(preprocess)])
 
 
-def _compare(artifact: Checkpoint, table: QuantTable, placement: Placement, context: Context) -> dict[str, float]:
+def _compare(
+    artifact: Checkpoint, table: QuantTable, placement: Placement, context: Context) -> dict[str, float]:
     """SQNR of the logits in decibels and top-1 agreement in percent with the float network, on tuning images."""
     split = context.tuning.take(range(min(_COMPARED, len(context.tuning))))
     reference = Network(artifact.spec, artifact.weights).eval()
@@ -110,4 +112,6 @@ def _compare(artifact: Checkpoint, table: QuantTable, placement: Placement, cont
             advance(len(batch))
     wanted, got = torch.cat(expected), torch.cat(given)
     agreement = (wanted.argmax(1) == got.argmax(1)).double().mean().item() * 100
-    return {"sqnr_db": sqnr_db(wanted.numpy(), got.numpy()), "agreement": agreement}
+    metrics = {"agreement": agreement}
+    noise = sqnr_db(wanted.numpy(), got.numpy())
+    return metrics | {"sqnr_db": noise} if math.isfinite(noise) else metrics

@@ -1,0 +1,119 @@
+"""Verify: the deployed file's answers on every validation image, and its speed where it runs here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx
+
+from edgeres.artifact import Engine, Step, Verdict
+from edgeres.backends.registry import find_backend
+from edgeres.errors import StageError
+from edgeres.measure import agreement, interleaved, peak_rss_mib, top1
+from edgeres.onnxfile import census
+from edgeres.roofline import predict
+from edgeres.settings import plain, settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgeres.backends.backend import Backend, Session
+    from edgeres.measure import Latency
+    from edgeres.stages.stage import Context, Read
+
+
+@settings
+class Verify:
+    """Recipe entry ``verify``.
+
+    Attributes:
+        threads: Threads of the runtime while it is timed.
+        seconds: Time cap of the latency measurement, in seconds.
+    """
+
+    name: ClassVar[str] = "verify"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[Read, ...]] = ("target", "validation")
+
+    threads: int = 2
+    seconds: float = 8.0
+
+    def __call__(self, artifact: Engine, context: Context) -> Verdict:
+        """Measures an engine.
+
+        Raises:
+            StageError: There is no float baseline on these validation images to compare with, or the network answers
+                with something that is no number.
+        """
+        baseline = artifact.card.baseline
+        if baseline is None or baseline.images != context.validation.digest:
+            raise StageError("no float baseline on these images", "put '- evaluate' before '- fold_batchnorm'")
+        backend = find_backend(context.target.backend)
+        deployed = _answers(backend, artifact, context, shipped=True)
+        twin = _answers(backend, artifact, context, shipped=False) if artifact.exported.scales else deployed
+        latencies = self._latencies(backend, artifact, context) if artifact.runs_here else {}
+        model = onnx.load(str(artifact.exported.model.path))
+        metrics = {
+            "top1": top1(deployed, baseline.labels),
+            "float_graph_top1": top1(twin, baseline.labels),
+            "agreement": agreement(baseline.predictions, deployed),
+        }
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(_where(artifact),))
+        exported = replace(artifact.exported, card=artifact.card.after(step))
+        return Verdict(
+            engine=replace(artifact, exported=exported),
+            macs=census.macs(model),
+            parameters=census.parameters(model),
+            predictions=deployed,
+            float_predictions=twin,
+            kernels=backend.integer_kernels(artifact, context.target),
+            predicted=predict(model, context.target),
+            latencies={name: plain(latency) for name, latency in latencies.items()},
+            peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
+        )
+
+    def _latencies(self, backend: Backend, engine: Engine, context: Context) -> dict[str, Latency]:
+        """What ships and its float twin, batch 1, in turn, on the target's runtime."""
+        twin = engine.exported.float_model
+        image, _ = next(context.validation.take([0]).batches(engine.card.preprocess, 1))
+        with (
+            context.progress.task("latency", 1) as advance,
+            backend.session(engine, context.target, threads=self.threads) as shipped,
+            backend.session(engine, context.target, twin, threads=self.threads) as plain_model,
+        ):
+            runs = {"float32": lambda: plain_model.run(image)}
+            if engine.exported.scales:
+                runs["int8"] = lambda: shipped.run(image)
+            found = interleaved(runs, limit_s=self.seconds)
+            advance(1)
+        return found
+
+
+def _answers(backend: Backend, engine: Engine, context: Context, *, shipped: bool) -> tuple[int, ...]:
+    """Predicted class per validation image, by what ships or by its float twin on the same runtime."""
+    model = None if shipped else engine.exported.float_model
+    label = f"verify {'what ships' if shipped else 'its float twin'}"
+    found: list[int] = []
+    with (
+        context.progress.task(label, len(context.validation)) as advance,
+        backend.session(engine, context.target, model) as session,
+    ):
+        for images, _ in context.validation.batches(engine.card.preprocess):
+            found += _predict(session, images)
+            advance(len(images))
+    return tuple(found)
+
+
+def _predict(session: Session, images: NDArray[np.float32]) -> list[int]:
+    logits = session.run(images)
+    if not np.isfinite(logits).all():
+        raise StageError("the deployed network answers with NaN or infinity", "look at the scales in calibration.json")
+    return [int(index) for index in logits.argmax(1)]
+
+
+def _where(engine: Engine) -> str:
+    if engine.runs_here:
+        return f"accuracy of {engine.entry} on {engine.backend}, the runtime that ships"
+    return f"accuracy of {engine.entry} as this host simulates it; the device has not run it"
