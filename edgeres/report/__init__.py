@@ -1,0 +1,1 @@
+"""The report of a run: ``report.json`` is the truth, ``report.md`` and ``report.html`` are drawn from it alone."""

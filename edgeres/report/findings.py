@@ -1,0 +1,166 @@
+"""What was found out about the network that ships: accuracy, confusions, flips, kernels, scales."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Thumbnail = Annotated[str, Field(pattern=r"^(data:image/png;base64,[A-Za-z0-9+/]+={0,2})?$", max_length=65_536)]
+
+
+@settings
+class Accuracy:
+    """The deployed network against its float baseline, on the same images.
+
+    Attributes:
+        n: Validation images.
+        float_top1: Accuracy of the float baseline, in percent.
+        deployed_top1: Accuracy of what ships, in percent.
+        drop_pp: ``float_top1 - deployed_top1`` in percentage points; negative is a gain.
+        low_pp: Lower end of the interval of the drop.
+        high_pp: Upper end of it.
+        level: Confidence of the interval.
+        b: Images that float gets right and the deployed network gets wrong.
+        c: Images that float gets wrong and the deployed network gets right.
+        agreement: Images on which both predict the same class, in percent.
+        method: How the interval was computed, one sentence.
+    """
+
+    n: Annotated[int, Field(gt=0)]
+    float_top1: Percent
+    deployed_top1: Percent
+    drop_pp: float
+    low_pp: float
+    high_pp: float
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    b: Count
+    c: Count
+    agreement: Percent
+    method: str
+
+    def __post_init__(self) -> None:
+        """Refuses a drop that is not the difference of the two accuracies, and a reversed interval."""
+        if abs(self.float_top1 - self.deployed_top1 - self.drop_pp) > 0.005:
+            raise ValueError("drop_pp is not float_top1 - deployed_top1")
+        if self.low_pp > self.high_pp:
+            raise ValueError("low_pp is above high_pp")
+
+
+@settings
+class Confusion:
+    """Confusion matrix of the deployed network, without its zeros.
+
+    Attributes:
+        classes: Class names in label order.
+        cells: ``(true class, predicted class, images)``, sorted, counts above zero.
+    """
+
+    classes: tuple[str, ...]
+    cells: tuple[tuple[Count, Count, Annotated[int, Field(gt=0)]], ...]
+
+    def __post_init__(self) -> None:
+        """Refuses a cell of a class that does not exist."""
+        if any(max(true, predicted) >= len(self.classes) for true, predicted, _ in self.cells):
+            raise ValueError("a cell names a class index that is not there")
+
+    @classmethod
+    def of(cls, classes: Sequence[str], labels: Sequence[int], predictions: Sequence[int]) -> Confusion:
+        """Counts pairs of true and predicted class index."""
+        counts = Counter(zip(labels, predictions, strict=True))
+        cells = tuple((int(true), int(predicted), count) for (true, predicted), count in sorted(counts.items()))
+        return cls(classes=tuple(classes), cells=cells)
+
+    def matrix(self) -> list[list[int]]:
+        """Dense counts, rows true and columns predicted."""
+        dense = [[0] * len(self.classes) for _ in self.classes]
+        for true, predicted, count in self.cells:
+            dense[true][predicted] = count
+        return dense
+
+
+@settings
+class Flip:
+    """An image that float and the deployed network answer differently.
+
+    Attributes:
+        index: Position in the validation split.
+        sha256: Hash of the image's content.
+        label: True class index.
+        float_prediction: Class index by the float baseline.
+        deployed_prediction: Class index by what ships.
+        thumbnail: A small PNG as a data URI, or empty.
+    """
+
+    index: Count
+    sha256: Sha256
+    label: Count
+    float_prediction: Count
+    deployed_prediction: Count
+    thumbnail: Thumbnail = ""
+
+
+@settings
+class Kernels:
+    """What the runtime executes in integers.
+
+    Attributes:
+        integer: Convolutions and matrix products on integer kernels.
+        weighted: Convolutions and matrix products in all.
+        counts: Executed kernel types; empty where the runtime cannot tell here.
+        how: Where the count comes from.
+    """
+
+    integer: Count
+    weighted: Count
+    counts: dict[str, Count] = Field(default_factory=dict)
+    how: str
+
+
+@settings
+class TensorScale:
+    """One activation tensor's integers.
+
+    Attributes:
+        tensor: Name in the graph.
+        scale: Step between two integers.
+        zero_point: Integer that stands for 0.0.
+        bits: Width of the integers.
+        signed: int8 rather than uint8.
+        clipped: Fraction of the calibration values outside the range, or None.
+        sqnr_db: Signal to quantization noise in dB, or None.
+    """
+
+    tensor: str
+    scale: Annotated[float, Field(gt=0)]
+    zero_point: int = 0
+    bits: int = 8
+    signed: bool = True
+    clipped: Annotated[float, Field(ge=0, le=1)] | None = None
+    sqnr_db: float | None = None
+
+
+@settings
+class Calibration:
+    """Where the scales come from.
+
+    Attributes:
+        calibrator: ``mse``, ``entropy``, ``percentile`` or ``minmax``.
+        images: Number of calibration images.
+        data: Digest of those images with their preprocessing.
+        tensors: Activation tensors in order of execution.
+    """
+
+    calibrator: str
+    images: Count
+    data: str
+    tensors: tuple[TensorScale, ...]

@@ -1,0 +1,152 @@
+"""``report.html``: one file without scripts, fonts or network; verdict first."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from edgeres.report import sections
+from edgeres.report.figures import (
+    change,
+    compared,
+    line_title,
+    millis,
+    number,
+    percent,
+    points,
+    scaled,
+    seconds,
+)
+from edgeres.report.markup import Markup, join, tag
+from edgeres.report.select import trail
+from edgeres.report.verdict import line_counts, outcome, reason
+
+if TYPE_CHECKING:
+    from edgeres.artifact import Line
+    from edgeres.report.run import Run
+
+_MARKS = {"passed": "\u2713", "failed": "\u2715", "unmeasured": "\u25cb", "incomplete": "\u25cb", "error": "\u2715"}
+_SECTIONS = (
+    ("stages", "Stages", sections.stages),
+    ("accuracy", "Accuracy", sections.accuracy),
+    ("speed", "Speed", sections.speed),
+    ("integers", "Integers", sections.integers),
+    ("confusion", "Confusion", sections.confusion),
+    ("flips", "Flips", sections.flips),
+    ("calibration", "Calibration", sections.calibration),
+    ("provenance", "Provenance", sections.provenance),
+    ("reproduce", "Reproduce", sections.reproduce),
+)
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def html(run: Run) -> str:
+    """The whole page; well-formed XML behind its doctype, and equal for equal runs."""
+    title = f"{outcome(run).capitalize()}: {run.model} for {run.target.name}"
+    head = tag(
+        "head",
+        tag("meta", at={"charset": "utf-8"}),
+        tag("meta", at={"name": "viewport", "content": "width=device-width, initial-scale=1"}),
+        tag("meta", at={"name": "color-scheme", "content": "light dark"}),
+        tag("meta", at={"http-equiv": "Content-Security-Policy", "content": _POLICY}),
+        tag("title", title),
+        tag("style", Markup(_style())),
+    )
+    links = [tag("a", name, at={"href": f"#{anchor}"}) for anchor, name, _ in (("budget", "Budget", None), *_SECTIONS)]
+    body = tag(
+        "body",
+        _verdict(run),
+        tag("nav", *links, at={"aria-label": "Sections"}),
+        tag("main", _budget(run), *(draw(run) for _, _, draw in _SECTIONS)),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, body, at={'lang': 'en'})}\n"
+
+
+@cache
+def _style() -> str:
+    return files("edgeres.report").joinpath("style.css").read_text(encoding="utf-8")
+
+
+def _verdict(run: Run) -> Markup:
+    result = outcome(run)
+    counts, why = line_counts(run), reason(run)
+    tally = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "unmeasured") if counts[status])
+    badge = tag("p.badge", tag("span", _MARKS[result], at={"aria-hidden": "true"}), f" {result.capitalize()}")
+    error = Markup()
+    if run.error:
+        way_out = tag("p", tag("b", "Way out: "), run.error.way_out) if run.error.way_out else Markup()
+        error = tag("div.error", tag("p", tag("b", f"{run.error.kind}: "), run.error.what), way_out)
+    notes = tag("ul.notes", *(tag("li", note) for note in run.notes)) if run.notes else Markup()
+    top = tag(
+        "div.top",
+        badge,
+        tag("h1", run.model, tag("span.quiet", " for "), run.target.title),
+        tag("p.headline", f"{why[0].upper()}{why[1:]}"),
+        tag("p.quiet", f"{run.target.runtime}{f' | budget lines: {tally}' if tally else ''}"),
+        error,
+    )
+    return tag(f"header.{result}", top, tag("ul.tiles", *_tiles(run)), notes)
+
+
+def _tiles(run: Run) -> list[Markup]:
+    macs, sizes = trail(run.stages, "macs"), [row.mib for row in run.stages if row.mib is not None]
+    a, kernels, total = run.accuracy, run.kernels, run.timings.total_s
+    shipped = next((row for row in run.timings.latency if row.variant == "int8"), None)
+    cached = sum(time.cached for time in run.timings.stages)
+    return [
+        _tile("Top-1", percent(a.deployed_top1) if a else None, f"{points(-a.drop_pp)} against float" if a else ""),
+        _tile("MACs", scaled(macs[-1][1]) if macs else None, _since(macs[-1][1], macs[0][1]) if macs else ""),
+        _tile("Size", f"{number(sizes[-1])} MiB" if sizes else None, "the file that ships"),
+        _tile(
+            "Latency p50",
+            millis(shipped.p50_ms) if shipped else None,
+            f"p90 {millis(shipped.p90_ms)}" if shipped else "",
+        ),
+        _tile("In integers", f"{kernels.integer} of {kernels.weighted}" if kernels else None, "weighted layers"),
+        _tile("This run", seconds(total) if total is not None else None, f"{cached} stages from the cache"),
+    ]
+
+
+def _since(now: float, before: float) -> str:
+    moved = change(now, before)
+    return f"{moved} from first to last stage" if moved else "the same in every stage"
+
+
+def _tile(name: str, figure: str | None, quiet: str) -> Markup:
+    if figure is None:
+        return tag("li.empty", tag("span", name), tag("b", "unmeasured"))
+    return tag("li", tag("span", name), tag("b", figure), tag("small", quiet))
+
+
+def _budget(run: Run) -> Markup:
+    if not run.every_line:
+        return sections.section("budget", "Budget", sections.missing("The run ended before a budget line was judged."))
+    return sections.section("budget", "Budget", tag("ul.budget", *(_line(line) for line in run.every_line)))
+
+
+def _line(line: Line) -> Markup:
+    value, limit = compared(line)
+    figures = join(tag("b", value), " of at most ") if value else "not measured; at most "
+    return tag(
+        f"li.{line.status}",
+        tag(
+            "div.row",
+            tag("h3", line_title(line.name)),
+            tag(f"span.pill.{line.status}", f"{_MARKS[line.status]} {line.status.capitalize()}"),
+        ),
+        tag("p.figures", figures, limit),
+        _gauge(line),
+        tag("p.how", line.how),
+        tag("p.how", f"Limit: {line.source}"),
+    )
+
+
+def _gauge(line: Line) -> Markup:
+    """The value as a bar of its limit; over the limit, the bar is full and a mark shows where the limit was."""
+    if line.value is None or line.limit <= 0:
+        return tag("div.gauge.none", at={"aria-hidden": "true"})
+    share = max(0.0, line.value / line.limit)
+    bar = tag(f"i.{line.status}", at={"style": f"width:{100 * min(1.0, share):.1f}%"})
+    mark = tag("u", at={"style": f"left:{100 / share:.1f}%"}) if share > 1 else Markup()
+    return tag("div.gauge", bar, mark, at={"aria-hidden": "true"})

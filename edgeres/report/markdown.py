@@ -1,0 +1,259 @@
+"""``report.md``: what a pull request shows; everything in it is escaped for GitHub's Markdown."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from edgeres.report.figures import (
+    between,
+    compared,
+    confidence,
+    line_title,
+    millis,
+    number,
+    percent,
+    points,
+    scaled,
+    seconds,
+    short,
+)
+from edgeres.report.select import confusions, fate, speedup
+from edgeres.report.verdict import headline, outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from edgeres.artifact import Line
+    from edgeres.report.run import Run
+
+_SPECIAL = re.compile(r"([\\`*_\[\]~|#])")
+_ICONS = {"passed": "\u2705 passed", "failed": "\u274c failed", "unmeasured": "\u2754 unmeasured"}
+_VERDICT = {"passed": "\u2705", "failed": "\u274c", "incomplete": "\u2754", "error": "\u274c"}
+FLIPS_LISTED = 20
+"""A comment on GitHub holds 65,536 characters; ``report.json`` has every flip."""
+
+
+def prose(value: str) -> str:
+    """Plain text as one line of Markdown that says the same and does nothing: no HTML, no emphasis, no table cells."""
+    line = " ".join(value.split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", line).replace("@", "@\u200b")
+
+
+def code(value: str) -> str:
+    """Text as an inline code span that no backtick or pipe of it can leave."""
+    line = " ".join(value.split()).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if "`" in line else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def block(value: str, language: str = "") -> str:
+    """Text as a fenced block that no fence inside it can end."""
+    longest = max((len(run) for run in re.findall("`{3,}", value)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{value.rstrip()}\n{fence}"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
+    """A table of finished cells; columns behind the first ``words`` are right-aligned."""
+    ruler = ["---" if index < words else "---:" for index in range(len(heads))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ruler, *rows))
+
+
+def markdown(run: Run) -> str:
+    """The whole report, equal for equal runs."""
+    parts = [
+        f"# {_VERDICT[outcome(run)]} {prose(headline(run))}",
+        *_opening(run),
+        "## Budget",
+        _budget(run.every_line),
+        "## Stage by stage",
+        _stages(run),
+        "## Accuracy",
+        _accuracy(run),
+        "## Speed",
+        _speed(run),
+        "## What runs in integers",
+        _integers(run),
+        "## Confusion matrix",
+        _confusion(run),
+        "## Images answered differently than by float",
+        _flips(run),
+        "## Calibration",
+        _calibration(run),
+        "## Provenance",
+        _provenance(run),
+        "## How to reproduce",
+        block(run.command, "sh"),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _missing(why: str) -> str:
+    return f"{_ICONS['unmeasured']}: {prose(why)}"
+
+
+def _bullets(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {prose(sentence)}" for sentence in sentences)
+
+
+def _opening(run: Run) -> list[str]:
+    found = [f"{prose(run.model)} for {prose(run.target.title)}, {prose(run.target.runtime)}."]
+    if run.error:
+        way_out = f" **Way out:** {prose(run.error.way_out)}" if run.error.way_out else ""
+        found.append(f"> **{prose(run.error.kind)}:** {prose(run.error.what)}{way_out}")
+    return [*found, _bullets(run.notes)]
+
+
+def _budget(lines: Sequence[Line]) -> str:
+    if not lines:
+        return _missing("The run ended before a budget line was judged.")
+    rows = []
+    for line in lines:
+        value, limit = compared(line)
+        title = prose(line_title(line.name))
+        rows.append((title, _ICONS[line.status], value or "-", limit, prose(line.how), prose(line.source)))
+    heads = ("Line", "Status", "Value", "At most", "How", "Limit from")
+    return "\n".join(
+        (
+            f"| {' | '.join(heads)} |",
+            "| --- | --- | ---: | ---: | --- | --- |",
+            *(f"| {' | '.join(row)} |" for row in rows),
+        )
+    )
+
+
+def _stages(run: Run) -> str:
+    if not run.stages:
+        return _missing("No stage finished.")
+    rows = []
+    for index, row in enumerate(run.stages):
+        time = run.time_of(index)
+        rows.append(
+            (
+                prose(row.stage),
+                "-" if row.top1 is None else percent(row.top1),
+                "-" if row.macs is None else scaled(row.macs),
+                "-" if row.parameters is None else scaled(row.parameters),
+                "-" if row.mib is None else f"{number(row.mib)} MiB",
+                "-" if time is None else "cached" if time.cached else seconds(time.seconds),
+            )
+        )
+    notes = _bullets(f"{row.stage}: {note}" for row in run.stages for note in row.notes)
+    listed = table(("Stage", "Top-1", "MACs", "Parameters", "Size", "Time"), rows)
+    return f"{listed}\n\n{notes}" if notes else listed
+
+
+def _accuracy(run: Run) -> str:
+    a = run.accuracy
+    if a is None:
+        return _missing("The run ended before the deployed network was judged.")
+    interval = f"{confidence(a.level)} interval {between(a.low_pp, a.high_pp)}"
+    return (
+        f"{percent(a.deployed_top1)} deployed, {percent(a.float_top1)} float: a drop of **{points(a.drop_pp)}** "
+        f"({interval}) on {a.n:,} images.\n"
+        f"{a.b:,} were right before and are wrong now, {a.c:,} the other way round; "
+        f"{percent(a.agreement)} get the same answer.\n{prose(a.method)}"
+    )
+
+
+def _speed(run: Run) -> str:
+    rows = run.timings.latency
+    if not rows:
+        return _missing(run.timings.unmeasured or "Nobody timed this network.")
+    cells = [
+        (
+            prose(row.variant),
+            prose(row.runtime),
+            str(row.batch),
+            str(row.threads),
+            millis(row.p50_ms),
+            f"{number(row.low_ms)} to {millis(row.high_ms)}",
+            millis(row.p90_ms),
+            millis(row.p99_ms),
+            f"{row.n:,}",
+        )
+        for row in rows
+    ]
+    listed = table(("Variant", "Runtime", "Batch", "Threads", "p50", "95 % interval", "p90", "p99", "Calls"), cells, 2)
+    faster = speedup(rows)
+    ratio = [f"At p50, int8 is {number(faster)} times as fast as float32."] if faster else []
+    return f"{listed}\n\n{_bullets((*ratio, *dict.fromkeys(row.how for row in rows)))}"
+
+
+def _integers(run: Run) -> str:
+    k = run.kernels
+    counted = _missing("Nobody counted which layers run in integers.")
+    if k:
+        counted = f"**{k.integer} of {k.weighted}** convolutions and matrix products. {prose(k.how)}"
+        if k.counts:
+            counted += "\n\n" + table(
+                ("Kernel", "Executed"), [(code(name), f"{k.counts[name]:,}") for name in sorted(k.counts)]
+            )
+    return f"{counted}\n\nProven on this host:\n\n{_bullets(run.evidence)}" if run.evidence else counted
+
+
+def _confusion(run: Run) -> str:
+    if run.confusion is None:
+        return _missing("The run ended before the deployed network was judged.")
+    worst = confusions(run.confusion)
+    if not worst:
+        return "No errors."
+    rows = [(prose(run.class_name(true)), prose(run.class_name(guess)), f"{count:,}") for true, guess, count in worst]
+    return f"Most frequent errors:\n\n{table(('True', 'Predicted', 'Images'), rows, 2)}"
+
+
+def _flips(run: Run) -> str:
+    if run.accuracy is None:
+        return _missing("The run ended before the deployed network was judged.")
+    if not run.flips:
+        return "None."
+    rows = [
+        (
+            str(flip.index),
+            fate(flip),
+            prose(run.class_name(flip.label)),
+            prose(run.class_name(flip.float_prediction)),
+            prose(run.class_name(flip.deployed_prediction)),
+            code(short(flip.sha256)),
+        )
+        for flip in run.flips[:FLIPS_LISTED]
+    ]
+    rest = f"; the first {FLIPS_LISTED} here" if len(run.flips) > FLIPS_LISTED else ""
+    listed = table(("Image", "", "True", "Float", "Deployed", "sha256"), rows, 6)
+    return f"<details><summary>{len(run.flips):,} images{rest}</summary>\n\n{listed}\n\n</details>"
+
+
+def _calibration(run: Run) -> str:
+    c = run.calibration
+    if c is None or not c.tensors:
+        return _missing("No calibration: the network stays in float, or the run ended before it.")
+    scales = [tensor.scale for tensor in c.tensors]
+    return (
+        f"{len(scales)} activation tensors, scales {min(scales):.3g} to {max(scales):.3g}, {prose(c.calibrator)} over "
+        f"{c.images:,} images ({code(short(c.data))})."
+    )
+
+
+def _provenance(run: Run) -> str:
+    files = table(
+        ("File", "sha256", "Bytes"),
+        [(code(name), code(short(run.files[name].sha256)), f"{run.files[name].size:,}") for name in sorted(run.files)],
+        2,
+    )
+    made = f"<details><summary>Files</summary>\n\n{files}\n\n</details>" if run.files else ""
+    p = run.provenance
+    if p is None:
+        return "\n\n".join(part for part in ("The run ended before its inputs were known.", made) if part)
+    facts = [
+        f"- edgeres {prose(run.edgeres)}, Python {prose(p.python)}, {prose(p.platform)}, {prose(p.cpu)}, seed {p.seed}",
+        f"- weights: {code(p.weights) if p.weights else 'trained in this run'}",
+        f"- data: {prose(p.data)}",
+        *(f"  - {prose(split.name)}: {split.images:,} images, {code(short(split.digest))}" for split in p.splits),
+        f"- {', '.join(f'{prose(name)} {prose(p.packages[name])}' for name in sorted(p.packages))}",
+    ]
+    recipe = f"<details><summary>Recipe</summary>\n\n{block(p.recipe, 'yaml')}\n\n</details>"
+    return "\n\n".join(part for part in ("\n".join(facts), recipe, made) if part)

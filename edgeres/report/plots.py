@@ -1,0 +1,199 @@
+"""Plots as inline SVG: pure functions from figures to markup. Each says in words what it shows."""
+
+from __future__ import annotations
+
+from math import ceil, floor, log10
+from typing import TYPE_CHECKING
+
+from edgeres.report.figures import between, change, confidence, millis, number, percent, points, scaled
+from edgeres.report.markup import Markup, join, tag
+from edgeres.report.svg import (
+    ROW,
+    WIDTH,
+    Axis,
+    bar,
+    clip,
+    figure,
+    grid,
+    label,
+    limit,
+    middle,
+    spoken,
+    ticks,
+    value,
+    whisker,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgeres.report.findings import Accuracy, TensorScale
+    from edgeres.report.run import LatencyRow
+
+_IN_SIGHT = 3.0
+"""A limit beyond this many times the largest value is written, not drawn: it would squeeze the bars to nothing."""
+
+
+def accuracy_plot(rows: Sequence[tuple[str, float]]) -> Markup:
+    """Top-1 in percent behind each stage, as dots on a zoomed axis."""
+    low, high = min(top1 for _, top1 in rows), max(top1 for _, top1 in rows)
+    margin = max(0.5, (high - low) * 0.15)
+    axis = Axis(max(0.0, low - margin), min(100.0, high + margin))
+    bottom = len(rows) * ROW
+    path = " ".join(f"{axis(top1):.1f},{middle(index):.1f}" for index, (_, top1) in enumerate(rows))
+    marks = [
+        join(
+            label(stage, index),
+            tag("circle.dot", at={"cx": axis(top1), "cy": middle(index), "r": 4.5}),
+            value(percent(top1), "", index),
+        )
+        for index, (stage, top1) in enumerate(rows)
+    ]
+    lines = grid(ticks(axis.low, axis.high, 3), axis, 0, bottom, " %")
+    return figure(
+        f"Top-1 accuracy per stage: {spoken(rows, percent)}",
+        bottom + 22,
+        lines,
+        tag("polyline.path", at={"points": path}),
+        *marks,
+    )
+
+
+def macs_plot(rows: Sequence[tuple[str, float]], budget: float | None) -> Markup:
+    """MACs behind each stage as bars from zero; what a stage removed stays visible as an outline."""
+    most = max(macs for _, macs in rows) or 1.0
+    drawn = budget is not None and budget <= _IN_SIGHT * most
+    axis = Axis(0, max(most, budget) if drawn and budget else most)
+    bars = []
+    for index, (stage, macs) in enumerate(rows):
+        before = rows[index - 1][1] if index else macs
+        gone = bar("bar.gone", axis(macs), axis(before), index) if before > macs else ""
+        figures = value(scaled(macs), change(macs, before), index)
+        bars.append(join(label(stage, index), gone, bar("bar", axis(0), axis(macs), index), figures))
+    bottom = len(rows) * ROW
+    marks = _limits([("limit", budget)] if budget else [], axis, bottom, scaled)
+    return figure(f"MACs per stage: {spoken(rows, scaled)}", bottom + (20 if budget else 2), *bars, marks)
+
+
+def _limits(limits: Sequence[tuple[str, float]], axis: Axis, bottom: float, written: Callable[[float], str]) -> Markup:
+    """Limits below the bars, one line of words each; those far off the scale in words only."""
+    marks = []
+    for order, (name, at) in enumerate(limits):
+        y = bottom + 14 * order
+        if at <= axis.high:
+            marks.append(limit(f"{name} {written(at)}", axis(at), 0, y))
+        else:
+            words = f"{name} {written(at)}, beyond this scale"
+            marks.append(tag("text.limit", words, at={"x": axis(0), "y": y + 15}))
+    return join(*marks)
+
+
+def drop_plot(accuracy: Accuracy, budget: float | None) -> Markup:
+    """The accuracy drop with its interval, against no drop and the limit."""
+    shown = [accuracy.low_pp, accuracy.high_pp, 0.0, *([] if budget is None else [budget])]
+    margin = max(0.1, (max(shown) - min(shown)) * 0.08)
+    axis = Axis(min(shown) - margin, max(shown) + margin, 12, WIDTH - 12)
+    top, bottom = 20, 66
+    lines = grid(ticks(axis.low, axis.high, 5), axis, top, bottom, " pp")
+    zero = tag("line.zero", at={"x1": axis(0), "x2": axis(0), "y1": top, "y2": bottom})
+    marks = [whisker(axis(accuracy.low_pp), axis(accuracy.high_pp), 43)]
+    marks.append(tag("circle.dot", at={"cx": axis(accuracy.drop_pp), "cy": 43, "r": 6}))
+    words = f"{confidence(accuracy.level)} interval {between(accuracy.low_pp, accuracy.high_pp)}"
+    if budget is not None:
+        x, anchor = axis(budget), "end" if axis(budget) > WIDTH / 2 else "start"
+        marks.append(tag("line.limit", at={"x1": x, "x2": x, "y1": top - 4, "y2": bottom}))
+        marks.append(tag("text.limit", f"limit {points(budget)}", at={"x": x, "y": 11, "text-anchor": anchor}))
+        words += f", limit {points(budget)}"
+    return figure(f"Accuracy drop {points(accuracy.drop_pp)}, {words}", bottom + 20, lines, zero, *marks)
+
+
+def latency_plot(rows: Sequence[LatencyRow], limits: Sequence[tuple[str, float]]) -> Markup:
+    """p50 as bars with the interval of the median, p90 as the lighter bar behind, and the limits."""
+    most = max(max(row.p90_ms, row.high_ms) for row in rows) or 1.0
+    axis = Axis(0, max([most, *(at for _, at in limits if at <= _IN_SIGHT * most)]))
+    bottom = len(rows) * ROW
+    bars = [
+        join(
+            label(f"{row.variant}, {row.batch}", index),
+            bar("bar.tail", axis(0), axis(row.p90_ms), index),
+            bar("bar", axis(0), axis(row.p50_ms), index),
+            whisker(axis(row.low_ms), axis(row.high_ms), middle(index)),
+            value(millis(row.p50_ms), f"/ {number(row.p90_ms)}", index),
+        )
+        for index, row in enumerate(rows)
+    ]
+    words = ", ".join(f"{row.variant} p50 {millis(row.p50_ms)} and p90 {millis(row.p90_ms)}" for row in rows)
+    marks = _limits(limits, axis, bottom, millis)
+    return figure(f"Latency: {words}", bottom + 4 + 14 * len(limits), *bars, marks)
+
+
+def confusion_plot(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
+    """Heat map of a confusion matrix: hits in one colour, errors in another, shaded by their share of the row."""
+    left, top = 88, 74
+    size = min(30.0, (WIDTH - left - 16) / len(classes))
+    squares: list[Markup] = []
+    names: list[Markup] = []
+    for row, counts in enumerate(matrix):
+        y, turn = top + row * size, left + (row + 0.5) * size + 3
+        at = {"transform": f"translate({turn:.1f} {top - 5}) rotate(-50)"}
+        names.append(
+            tag(
+                "text.end",
+                clip(classes[row], 13),
+                tag("title", classes[row]),
+                at={"x": left - 6, "y": y + size / 2 + 4},
+            )
+        )
+        names.append(tag("text", clip(classes[row], 12), tag("title", classes[row]), at=at))
+        total = sum(counts) or 1
+        squares.extend(
+            _cell(left + column * size, y, size, count, count / total, hit=row == column)
+            for column, count in enumerate(counts)
+        )
+    words = f"Confusion matrix of {len(classes)} classes, rows true, columns predicted"
+    return figure(words, top + len(classes) * size + 4, *names, *squares)
+
+
+def _cell(x: float, y: float, size: float, count: int, share: float, *, hit: bool) -> Markup:
+    box: dict[str, str | int | float] = {"x": x + 0.5, "y": y + 0.5, "width": size - 1, "height": size - 1, "rx": 2}
+    if not count:
+        return tag("rect.cell", at=box)
+    strength = share if hit else min(1.0, 0.2 + 2 * share)
+    shade = tag("rect.hit" if hit else "rect.miss", at={**box, "fill-opacity": strength})
+    kind = f"text.mid{'.on' if strength > 0.55 else ''}{'.small' if size < 20 or count > 999 else ''}"
+    return join(tag("rect.cell", at=box), shade, tag(kind, count, at={"x": x + size / 2, "y": y + size / 2 + 3.8}))
+
+
+def scales_plot(tensors: Sequence[TensorScale]) -> Markup:
+    """Scale of every activation tensor in order of execution, on a logarithmic axis; uint8 ones are hollow."""
+    smallest, largest = min(row.scale for row in tensors), max(row.scale for row in tensors)
+    low = floor(log10(smallest) - 0.03)
+    high = max(low + 1, ceil(log10(largest) + 0.03))
+    left, right, top, bottom = 46, WIDTH - 8, 8, 168
+    step = (right - left - 16) / max(1, len(tensors) - 1)
+
+    def y(scale: float) -> float:
+        return bottom - (log10(scale) - low) / (high - low) * (bottom - top)
+
+    marks = [factor * 10.0**power for power in range(low, high) for factor in ((1, 2, 5) if high - low < 3 else (1,))]
+    lines = [
+        join(
+            tag("line.grid", at={"x1": left, "x2": right, "y1": y(at), "y2": y(at)}),
+            tag("text.end.quiet", f"{at:.1g}", at={"x": left - 6, "y": y(at) + 4}),
+        )
+        for at in (*marks, 10.0**high)
+    ]
+    dots = [
+        tag(
+            "circle.dot" if row.signed else "circle.dot.hollow",
+            tag("title", f"{row.tensor}: scale {row.scale:.6g}, zero-point {row.zero_point}"),
+            at={"cx": left + 8 + index * step, "cy": y(row.scale), "r": 4 if len(tensors) <= 60 else 2.5},
+        )
+        for index, row in enumerate(tensors)
+    ]
+    ends = join(
+        tag("text.quiet", "first tensor", at={"x": left, "y": bottom + 16}),
+        tag("text.end.quiet", "last tensor", at={"x": right, "y": bottom + 16}),
+    )
+    words = f"Scales of {len(tensors)} activation tensors, {smallest:.2g} to {largest:.2g}"
+    return figure(words, bottom + 22, *lines, ends, *dots)

@@ -1,0 +1,310 @@
+"""The sections of the page behind the verdict. A section is never left out: what is missing says that, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.report.figures import between, bytes_, confidence, millis, number, percent, points, scaled, seconds, short
+from edgeres.report.markup import Markup, join, table, tag
+from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot, scales_plot
+from edgeres.report.select import (
+    DRAWN_CLASSES,
+    FLIPS_SHOWN,
+    confusions,
+    fate,
+    limit_of,
+    speedup,
+    trail,
+)
+
+if TYPE_CHECKING:
+    from edgeres.report.findings import Calibration, Flip, Kernels
+    from edgeres.report.run import Run, StageRow
+
+_NONE = "\u2013"
+
+
+def section(anchor: str, title: str, *children: str) -> Markup:
+    """A titled part of the page that a link can point to."""
+    heading = tag("h2", title, at={"id": f"{anchor}-title"})
+    return tag("section.card", heading, *children, at={"id": anchor, "aria-labelledby": f"{anchor}-title"})
+
+
+def missing(why: str) -> Markup:
+    """What stands where a figure is unmeasured; it looks like nothing that passed."""
+    return tag("p.missing", tag("span.pill.unmeasured", "\u25cb Unmeasured"), f" {why}")
+
+
+def plot(title: str, drawing: Markup, how: str) -> Markup:
+    """A plot with its title and how to read it."""
+    return tag("figure", tag("figcaption", tag("b", title), tag("span", how)), drawing)
+
+
+def _how(sentence: str) -> Markup:
+    return tag("p.how", sentence)
+
+
+def _facts(*pairs: tuple[str, str]) -> Markup:
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs))
+
+
+def stages(run: Run) -> Markup:
+    """Stage by stage: what the network was, and what each stage took."""
+    if not run.stages:
+        return section("stages", "Stage by stage", missing("No stage finished."))
+    heads = ("Stage", "Top-1", "MACs", "Parameters", "Size", "Time")
+    rows = [_stage(run, index, row) for index, row in enumerate(run.stages)]
+    top1, macs = trail(run.stages, "top1"), trail(run.stages, "macs")
+    plots = []
+    if top1:
+        plots.append(plot("Accuracy", accuracy_plot(top1), "top-1 on the validation images; the axis is zoomed"))
+    if macs:
+        limit = limit_of(run, "macs_g")
+        drawing = macs_plot(macs, limit * 1e9 if limit else None)
+        plots.append(plot("Work", drawing, "MACs for one image; stages that change nothing are left out"))
+    details = [item for row in run.stages if (item := _stage_details(row))]
+    more = tag("details", tag("summary", "What each stage measured and noted"), *details) if details else Markup()
+    return section("stages", "Stage by stage", table(heads, rows, "Stage by stage"), tag("div.pair", *plots), more)
+
+
+def _stage(run: Run, index: int, row: StageRow) -> tuple[str, ...]:
+    time = run.time_of(index)
+    spent = _NONE if time is None else "cached" if time.cached else seconds(time.seconds)
+    return (
+        row.stage,
+        _NONE if row.top1 is None else percent(row.top1),
+        _NONE if row.macs is None else scaled(row.macs),
+        _NONE if row.parameters is None else scaled(row.parameters),
+        _NONE if row.mib is None else f"{number(row.mib)} MiB",
+        spent,
+    )
+
+
+def _stage_details(row: StageRow) -> Markup | None:
+    if not row.metrics and not row.notes:
+        return None
+    pairs = tuple((name, f"{row.metrics[name]:.6g}") for name in sorted(row.metrics))
+    notes = tag("ul", *(tag("li", note) for note in row.notes)) if row.notes else Markup()
+    return tag("div.detail", tag("h3", row.stage), _facts(*pairs) if pairs else Markup(), notes)
+
+
+def accuracy(run: Run) -> Markup:
+    """Deployed against float, with the interval of the difference."""
+    a = run.accuracy
+    if a is None:
+        return section("accuracy", "Accuracy", missing("The run ended before the deployed network was judged."))
+    limit = limit_of(run, "accuracy_drop_pp")
+    open_question = limit is not None and a.low_pp <= limit < a.high_pp
+    more = f"{a.n:,} images do not settle it: the interval reaches beyond the limit." if open_question else ""
+    interval = between(a.low_pp, a.high_pp)
+    facts = _facts(
+        ("Float", percent(a.float_top1)),
+        ("Deployed", percent(a.deployed_top1)),
+        ("Drop", points(a.drop_pp)),
+        (f"{confidence(a.level)} interval", interval),
+        ("Same answer", percent(a.agreement)),
+        ("Right before, wrong now", f"{a.b:,}"),
+        ("Wrong before, right now", f"{a.c:,}"),
+        ("Images", f"{a.n:,}"),
+    )
+    drawing = plot(
+        "Drop against float", drop_plot(a, limit), f"dot: measured drop; bar: {confidence(a.level)} interval"
+    )
+    warning = tag("p.caution", more) if more else Markup()
+    return section("accuracy", "Accuracy", tag("div.pair", drawing, facts), warning, _how(a.method))
+
+
+def speed(run: Run) -> Markup:
+    """Latency, or why there is none."""
+    rows = run.timings.latency
+    if not rows:
+        return section("speed", "Speed", missing(run.timings.unmeasured or "Nobody timed this network."))
+    heads = ("Variant", "Runtime", "Batch", "Threads", "p50", "95 % interval", "p90", "p99", "Calls")
+    cells: list[tuple[str, ...]] = [
+        (
+            row.variant,
+            row.runtime,
+            str(row.batch),
+            str(row.threads),
+            millis(row.p50_ms),
+            f"{number(row.low_ms)} to {millis(row.high_ms)}",
+            millis(row.p90_ms),
+            millis(row.p99_ms),
+            f"{row.n:,}",
+        )
+        for row in rows
+    ]
+    limits = [(name, limit) for name in ("p50", "p90") if (limit := limit_of(run, f"latency_{name}_ms")) is not None]
+    drawing = plot(
+        "Latency of one call", latency_plot(rows, limits), "variant, batch: p50 / p90; whisker: interval of p50"
+    )
+    faster = speedup(rows)
+    sentence = tag("p", f"At p50, int8 is {number(faster)} times as fast as float32.") if faster else Markup()
+    how = [_how(sentence) for sentence in dict.fromkeys(row.how for row in rows)]
+    side = tag("div", sentence, *how)
+    return section("speed", "Speed", tag("div.pair", drawing, side), table(heads, cells, "Latency", words=2))
+
+
+def integers(run: Run) -> Markup:
+    """What really runs in integers, and what else was proven here."""
+    counted = missing("Nobody counted which layers run in integers.") if run.kernels is None else _kernels(run.kernels)
+    proven = Markup()
+    if run.evidence:
+        proven = join(tag("h3", "Proven on this host"), tag("ul", *(tag("li", sentence) for sentence in run.evidence)))
+    return section("integers", "What runs in integers", counted, proven)
+
+
+def _kernels(kernels: Kernels) -> Markup:
+    share = kernels.integer / kernels.weighted if kernels.weighted else 0.0
+    gauge = tag("div.gauge", tag("i.neutral", at={"style": f"width:{100 * share:.1f}%"}))
+    lead = tag("p.lead", tag("b", f"{kernels.integer} of {kernels.weighted}"), " convolutions and matrix products")
+    types: list[tuple[str, ...]] = [(name, f"{kernels.counts[name]:,}") for name in sorted(kernels.counts)]
+    listed = table(("Kernel", "Executed"), types, "Kernel types") if types else Markup()
+    return join(lead, gauge, _how(kernels.how), tag("div.narrow", listed))
+
+
+def confusion(run: Run) -> Markup:
+    """The confusion matrix of what ships, or its largest errors where there are too many classes to draw."""
+    title = "Confusion matrix"
+    if run.confusion is None:
+        return section("confusion", title, missing("The run ended before the deployed network was judged."))
+    worst: list[tuple[str, ...]] = [
+        (run.class_name(true), run.class_name(predicted), f"{count:,}")
+        for true, predicted, count in confusions(run.confusion)
+    ]
+    listed = table(("True", "Predicted", "Images"), worst, "Most frequent errors", words=2)
+    errors = join(tag("h3", "Most frequent errors"), listed) if worst else tag("p", "No errors.")
+    classes = run.confusion.classes
+    if len(classes) > DRAWN_CLASSES:
+        return section("confusion", title, _how(f"{len(classes):,} classes are too many to draw."), errors)
+    drawing = plot(
+        "Deployed network", confusion_plot(classes, run.confusion.matrix()), "rows: true class; columns: predicted"
+    )
+    return section("confusion", title, tag("div.pair", drawing, tag("div", errors)))
+
+
+def flips(run: Run) -> Markup:
+    """Images whose answer changed between float and what ships."""
+    title = "Images answered differently than by float"
+    if run.accuracy is None:
+        return section("flips", title, missing("The run ended before the deployed network was judged."))
+    if not run.flips:
+        return section("flips", title, tag("p", "None: both give the same class on every validation image."))
+    order = ("lost", "gained", "both wrong")
+    ranked = sorted(run.flips, key=lambda flip: (order.index(fate(flip)), flip.index))
+    count = f"{len(ranked):,} of {run.accuracy.n:,} images"
+    rest = f"; the first {FLIPS_SHOWN} here, all of them in report.json" if len(ranked) > FLIPS_SHOWN else ""
+    cards = [_flip(run, flip) for flip in ranked[:FLIPS_SHOWN]]
+    return section("flips", title, _how(f"{count}{rest}."), tag("ul.flips", *cards))
+
+
+def _flip(run: Run, flip: Flip) -> Markup:
+    kind = fate(flip)
+    picture: str = tag("span.blank", "no picture")
+    if flip.thumbnail:
+        picture = tag(
+            "img", at={"src": flip.thumbnail, "alt": f"validation image {flip.index}", "width": 64, "height": 64}
+        )
+    words = tag(
+        "div",
+        tag(f"span.fate.{kind.replace(' ', '-')}", kind),
+        tag("span.quiet", f" image {flip.index}"),
+        tag("p", tag("b", run.class_name(flip.label))),
+        tag("p", f"{run.class_name(flip.float_prediction)} \u2192 {run.class_name(flip.deployed_prediction)}"),
+        tag("code", short(flip.sha256), at={"title": flip.sha256}),
+    )
+    return tag("li", picture, words)
+
+
+def calibration(run: Run) -> Markup:
+    """The scales and where they come from."""
+    found = run.calibration
+    if found is None or not found.tensors:
+        why = "No calibration: the network stays in float, or the run ended before it."
+        return section("calibration", "Calibration", missing(why))
+    title = f"Scales of {len(found.tensors)} activation tensors"
+    drawing = plot(title, scales_plot(found.tensors), "step between two integers; hollow dots are uint8")
+    facts = _facts(
+        ("Calibrator", found.calibrator),
+        ("Images", f"{found.images:,}"),
+        ("Data and preprocessing", tag("code", short(found.data), at={"title": found.data})),
+    )
+    every = tag("details", tag("summary", "Every tensor"), _scales(found))
+    return section("calibration", "Calibration", tag("div.pair", drawing, facts), every)
+
+
+def _scales(found: Calibration) -> Markup:
+    rows: list[tuple[str, ...]] = [
+        (
+            row.tensor,
+            f"{'int' if row.signed else 'uint'}{row.bits}",
+            f"{row.scale:.6g}",
+            str(row.zero_point),
+            _NONE if row.clipped is None else f"{100 * row.clipped:.3g} %",
+            _NONE if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
+        )
+        for row in found.tensors
+    ]
+    return table(("Tensor", "Type", "Scale", "Zero-point", "Clipped", "SQNR"), rows, "Scales", words=2)
+
+
+def provenance(run: Run) -> Markup:
+    """What the run was made from, and what it made."""
+    files: list[tuple[str, ...]] = [
+        (
+            name,
+            bytes_(run.files[name].size),
+            tag("code", short(run.files[name].sha256), at={"title": run.files[name].sha256}),
+        )
+        for name in sorted(run.files)
+    ]
+    made = (
+        join(tag("h3", "Files"), tag("div.narrow", table(("File", "Size", "sha256"), files, "Files")))
+        if files
+        else Markup()
+    )
+    p = run.provenance
+    if p is None:
+        return section(
+            "provenance", "Provenance", tag("p.missing", "The run ended before its inputs were known."), made
+        )
+    facts = _facts(
+        ("edgeres", run.edgeres),
+        ("Target", f"{run.target.title} ({run.target.runtime})"),
+        ("Weights", tag("code.long", p.weights) if p.weights else "trained in this run"),
+        ("Data", p.data),
+        ("Seed", str(p.seed)),
+        ("Python", p.python),
+        ("Platform", p.platform),
+        ("CPU", p.cpu),
+    )
+    splits: list[tuple[str, ...]] = [
+        (split.name, f"{split.images:,}", tag("code", short(split.digest), at={"title": split.digest}))
+        for split in p.splits
+    ]
+    packages: list[tuple[str, ...]] = [(name, p.packages[name]) for name in sorted(p.packages)]
+    return section(
+        "provenance",
+        "Provenance",
+        facts,
+        tag("div.narrow", table(("Split", "Images", "Digest"), splits, "Data splits")) if splits else Markup(),
+        tag("details", tag("summary", "Recipe"), tag("pre", p.recipe, at={"tabindex": 0})),
+        tag(
+            "details",
+            tag("summary", "Packages"),
+            tag("div.narrow", table(("Package", "Version"), packages, "Packages")),
+        ),
+        made,
+    )
+
+
+def reproduce(run: Run) -> Markup:
+    """The exact command."""
+    same = "With the same versions, data and seed everything but the timings comes out the same, byte for byte."
+    return section(
+        "reproduce",
+        "How to reproduce",
+        tag("pre", tag("code", run.command), at={"tabindex": 0}),
+        _how(same),
+        _how(f"Made by edgeres {run.edgeres}. This page holds nothing that report.json ({run.schema}) does not."),
+    )

@@ -1,0 +1,56 @@
+"""What the pages pick out of a run: series to draw, the worst confusions, what became of a flipped image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeres.report.findings import Confusion, Flip
+    from edgeres.report.run import LatencyRow, Run, StageRow
+
+DRAWN_CLASSES = 24
+"""Above this many classes a confusion matrix is no longer drawn."""
+FLIPS_SHOWN = 48
+"""Flipped images on the page; ``report.json`` has them all."""
+
+
+def trail(stages: Sequence[StageRow], field: Literal["top1", "macs"]) -> list[tuple[str, float]]:
+    """``(stage, figure)`` of the stages that measured it; MACs only where they changed."""
+    found: list[tuple[str, float]] = []
+    for row in stages:
+        figure = row.top1 if field == "top1" else row.macs
+        if figure is not None and not (field == "macs" and found and found[-1][1] == figure):
+            found.append((row.stage, float(figure)))
+    return found
+
+
+def limit_of(run: Run, name: str) -> float | None:
+    """Limit of a budget line, None where there is no such line."""
+    return next((line.limit for line in run.every_line if line.name == name), None)
+
+
+def confusions(confusion: Confusion, count: int = 8) -> list[tuple[int, int, int]]:
+    """The most frequent errors as ``(true, predicted, images)``, most frequent first, ties by class index."""
+    errors = [cell for cell in confusion.cells if cell[0] != cell[1]]
+    return sorted(errors, key=lambda cell: (-cell[2], cell[0], cell[1]))[:count]
+
+
+def fate(flip: Flip) -> Literal["lost", "gained", "both wrong"]:
+    """Whether deployment turned a right answer wrong, a wrong one right, or one wrong answer into another."""
+    if flip.float_prediction == flip.label:
+        return "lost"
+    return "gained" if flip.deployed_prediction == flip.label else "both wrong"
+
+
+def speedup(rows: Sequence[LatencyRow]) -> float | None:
+    """How many times faster int8 is than float32 at p50, same runtime, batch and threads; None without both."""
+    for deployed in rows:
+        if deployed.variant != "int8" or not deployed.p50_ms:
+            continue
+        alike = (deployed.runtime, deployed.batch, deployed.threads)
+        for row in rows:
+            if row.variant == "float32" and (row.runtime, row.batch, row.threads) == alike:
+                return row.p50_ms / deployed.p50_ms
+    return None

@@ -1,0 +1,116 @@
+"""The few shapes all plots are made of; colours come from the page's style sheet.
+
+Every plot is 360 units wide, so that its type stays readable on a phone: names to the left, figures to the right, and
+between them an axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor, log10
+from typing import TYPE_CHECKING
+
+from edgeres.report.figures import number
+from edgeres.report.markup import Markup, join, tag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+WIDTH = 360
+ROW = 26
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Linear map from values ``[low, high]`` to x positions ``[left, right]``."""
+
+    low: float
+    high: float
+    left: float = 98
+    right: float = WIDTH - 100
+
+    def __call__(self, value: float) -> float:
+        """Position of a value."""
+        return self.left + (value - self.low) / ((self.high - self.low) or 1.0) * (self.right - self.left)
+
+
+def figure(label: str, height: float, *shapes: str) -> Markup:
+    """An image of ``WIDTH x height`` units with its text alternative."""
+    return tag("svg.plot", *shapes, at={"viewBox": f"0 0 {WIDTH} {height:g}", "role": "img", "aria-label": label})
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Round values inside ``[low, high]``, ``low < high``: steps of 1, 2 or 5 times a power of ten, at most ``count``.
+
+    Heckbert, "Nice numbers for graph labels", Graphics Gems (1990).
+    """
+    rough = (high - low) / count
+    power = 10.0 ** floor(log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    return [round(index * step, 12) for index in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
+
+
+def middle(row: int) -> float:
+    """Vertical position of the middle of a row."""
+    return row * ROW + ROW / 2
+
+
+def clip(name: str, length: int) -> str:
+    """A name cut to a number of characters."""
+    return name if len(name) <= length else f"{name[: length - 1]}\u2026"
+
+
+def label(name: str, row: int) -> Markup:
+    """The name of a row, in the left column; whole in its tooltip."""
+    return tag("text.end", clip(name, 14), tag("title", name), at={"x": 92, "y": middle(row) + 4})
+
+
+def value(written: str, extra: str, row: int) -> Markup:
+    """The figure of a row, in the right column, with a quieter one behind it."""
+    quiet = tag("tspan.quiet", f" {extra}") if extra else ""
+    return tag("text", written, quiet, at={"x": WIDTH - 94, "y": middle(row) + 4})
+
+
+def bar(kind: str, start: float, end: float, row: int) -> Markup:
+    """A bar of a row, at least a hair wide."""
+    box: dict[str, str | int | float] = {
+        "x": start,
+        "y": row * ROW + 5.0,
+        "width": max(1.0, end - start),
+        "height": ROW - 10.0,
+        "rx": 3,
+    }
+    return tag(f"rect.{kind}", at=box)
+
+
+def whisker(start: float, end: float, y: float) -> Markup:
+    """An interval: a line with two caps."""
+    path = f"M{start:.1f} {y - 5:.1f}v10M{start:.1f} {y:.1f}H{end:.1f}M{end:.1f} {y - 5:.1f}v10"
+    return tag("path.whisker", at={"d": path})
+
+
+def grid(values: Iterable[float], axis: Axis, top: float, bottom: float, unit: str) -> Markup:
+    """Vertical grid lines with their values below."""
+    return join(
+        *(
+            join(
+                tag("line.grid", at={"x1": axis(at), "x2": axis(at), "y1": top, "y2": bottom}),
+                tag("text.mid.quiet", f"{number(at)}{unit}", at={"x": axis(at), "y": bottom + 15}),
+            )
+            for at in values
+        )
+    )
+
+
+def limit(written: str, x: float, top: float, bottom: float) -> Markup:
+    """A dashed vertical line with its words below, kept inside the picture."""
+    anchor = "end" if x > WIDTH * 0.6 else "start"
+    return join(
+        tag("line.limit", at={"x1": x, "x2": x, "y1": top, "y2": bottom + 4}),
+        tag("text.limit", written, at={"x": x, "y": bottom + 15, "text-anchor": anchor}),
+    )
+
+
+def spoken(rows: Sequence[tuple[str, float]], written: Callable[[float], str]) -> str:
+    """Rows in words, for the text alternative."""
+    return ", ".join(f"{name} {written(figure)}" for name, figure in rows)
