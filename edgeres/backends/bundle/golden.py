@@ -1,0 +1,102 @@
+"""Golden inputs and the answers a device has to reproduce."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.backends.session import onnx_session
+from edgeres.errors import StageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edgeres.data.preprocess import Preprocess
+
+COUNT = 8
+SEED = 20151210  # the day the residual network paper came out
+TOLERANCE = 0.1  # of the answers' range: fp16 layers and other rounding orders move a logit by far less, a wrong scale by more
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Images, their logits by the graph as written, and how far a device may be from them.
+
+    Attributes:
+        inputs: float32 ``[8,C,H,W]``, normalised.
+        outputs: float32 ``[8,classes]``.
+        tolerance: Largest acceptable difference of a logit.
+    """
+
+    inputs: NDArray[np.float32]
+    outputs: NDArray[np.float32]
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInput:
+    """The image input of a graph.
+
+    Attributes:
+        name: Tensor name.
+        shape: ``(C, H, W)``.
+        free: Whether it takes any batch size.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    free: bool
+
+
+def graph_input(model: Path, preprocess: Preprocess) -> GraphInput:
+    """Reads a graph's input; a symbolic height or width is the crop of the preprocessing.
+
+    Raises:
+        StageError: It is no image.
+    """
+    import onnx
+
+    given = onnx.load(model, load_external_data=False).graph.input[0]
+    dims = given.type.tensor_type.shape.dim
+    if len(dims) != 4:
+        raise StageError(f"{model.name}: the input has {len(dims)} dimensions", "edgeres compiles [N,C,H,W] graphs")
+    channels, height, width = (dim.dim_value for dim in dims[1:])
+    shape = (channels or 3, height or preprocess.crop, width or preprocess.crop)
+    return GraphInput(given.name, shape, free=not dims[0].HasField("dim_value"))
+
+
+def golden(model: Path, given: GraphInput, preprocess: Preprocess) -> Golden:
+    """The golden images of a graph with their logits by ONNX Runtime, every optimisation off.
+
+    Raises:
+        StageError: The answers are all alike or not finite, so they would prove nothing.
+    """
+    inputs = golden_inputs(preprocess, *given.shape)
+    with onnx_session(model, optimise=False, threads=1) as session:
+        outputs = session.run(inputs)
+    spread = float(outputs.max() - outputs.min())
+    if not np.isfinite(spread) or spread == 0:
+        raise StageError(f"{model.name} answers every golden image alike or not at all", "check weights and scales")
+    return Golden(inputs, outputs, TOLERANCE * spread)
+
+
+def golden_inputs(preprocess: Preprocess, channels: int, height: int, width: int) -> NDArray[np.float32]:
+    """Eight normalised images ``[8,C,H,W]``, the same on every machine: soft blobs of colour with grain on them.
+
+    Values are drawn in ``[0,1]`` as pixels are and normalised as the network's images are, so activations stay near
+    their calibrated ranges.
+    """
+    rng = np.random.Generator(np.random.PCG64(SEED))
+    coarse = rng.random((COUNT, channels, 7, 7), dtype=np.float32)
+    grain = rng.random((COUNT, channels, height, width), dtype=np.float32)
+    rows, columns = (np.arange(size) * 7 // size for size in (height, width))
+    pixels = np.float32(0.8) * coarse[:, :, rows][:, :, :, columns] + np.float32(0.2) * grain
+    mean, std = (
+        np.resize(np.asarray(value, np.float32), channels).reshape(channels, 1, 1)
+        for value in (preprocess.mean, preprocess.std)
+    )
+    return ((pixels - mean) / std).astype(np.float32)

@@ -1,0 +1,75 @@
+"""How TensorRT is asked for an engine: builder settings and ``trtexec`` flags, read off the target's runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.errors import TargetError
+from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from edgeres.backends.bundle.golden import GraphInput
+    from edgeres.target import Runtime
+
+LEVEL = "--builderOptimizationLevel="
+
+
+@settings
+class BuildSettings:
+    """What ``build_engine.py`` tells TensorRT's builder; the manifest carries it to the device.
+
+    Attributes:
+        model: Name of the ONNX file.
+        tensorrt: Version the graph was made for.
+        precisions: Names of builder flags, set where the version has them (11 has none: it is strongly typed).
+        optimization_level: Builder effort from 0 to 5; None leaves TensorRT's own (8.6 and newer).
+        workspace_mib: Largest scratch memory of a layer, in MiB.
+        image: ``(C, H, W)`` of one input.
+        batch: Smallest, best and largest batch: latency counts one image, golden answers eight.
+    """
+
+    model: str = "model.onnx"
+    tensorrt: str
+    precisions: tuple[str, ...]
+    optimization_level: int | None
+    workspace_mib: int
+    image: tuple[int, int, int]
+    batch: tuple[int, int, int] = (1, 1, 8)
+
+
+def build_settings(runtime: Runtime, given: GraphInput) -> BuildSettings:
+    """The Python builder's settings, equal to what the target's ``trtexec`` flags say."""
+    level = [flag.removeprefix(LEVEL) for flag in runtime.flags if flag.startswith(LEVEL)]
+    return BuildSettings(
+        tensorrt=runtime.tensorrt or "",
+        precisions=tuple(name for name in ("INT8", "FP16") if f"--{name.lower()}" in runtime.flags),
+        optimization_level=int(level[0]) if level else None,
+        workspace_mib=runtime.workspace_mib,
+        image=given.shape,
+    )
+
+
+def trtexec_flags(runtime: Runtime, given: GraphInput) -> tuple[str, ...]:
+    """Flags of ``trtexec`` in the target's TensorRT version: the target's own, memory cap, shapes.
+
+    ``--memPoolSize`` replaced ``--workspace`` in 8.4 (NVIDIA/TensorRT samples/common/sampleOptions.cpp).
+    """
+    old = version(runtime) < (8, 4)
+    memory = f"--workspace={runtime.workspace_mib}" if old else f"--memPoolSize=workspace:{runtime.workspace_mib}"
+    if not given.free:
+        return (*runtime.flags, memory)
+    batches = zip(("min", "opt", "max"), build_settings(runtime, given).batch, strict=True)
+    shapes = (f"--{key}Shapes={given.name}:{'x'.join(map(str, (batch, *given.shape)))}" for key, batch in batches)
+    return (*runtime.flags, memory, *shapes)
+
+
+def version(runtime: Runtime) -> tuple[int, ...]:
+    """TensorRT's version as integers, ``(10, 3)``.
+
+    Raises:
+        TargetError: The target names none.
+    """
+    try:
+        return tuple(int(part) for part in (runtime.tensorrt or "").split("."))
+    except ValueError as failure:
+        raise TargetError(f"runtime.tensorrt is {runtime.tensorrt!r}", "give its version, such as '10.3'") from failure

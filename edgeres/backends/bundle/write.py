@@ -1,0 +1,139 @@
+"""Writes device bundles: every file with its sha256 in a manifest, the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+from hashlib import sha256
+from importlib.resources import files as resources
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.artifact import File
+from edgeres.backends.bundle.golden import golden, graph_input
+from edgeres.backends.bundle.trtexec import build_settings, trtexec_flags
+from edgeres.backends.loading import intact
+from edgeres.settings import plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edgeres.artifact import Exported
+    from edgeres.backends.bundle.golden import Golden, GraphInput
+    from edgeres.target import Target
+
+FORMAT = 1
+
+
+def onnxruntime_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
+    """A bundle for a device with Python and ONNX Runtime: graph, golden answers, checker."""
+    own = {"model.onnx": intact(exported.model).read_bytes(), "check_device.py": _template("check_device.py")}
+    return _write(exported, target, out, "model.onnx", own, _template("README.onnxruntime.md"))
+
+
+def mobile_bundle(exported: Exported, target: Target, out: Path, model: bytes, operators: str) -> dict[str, File]:
+    """A bundle for a phone: ``model.ort``, the operators it needs, golden answers."""
+    own = {"model.ort": model, "required_operators.config": operators.encode()}
+    return _write(exported, target, out, "model.ort", own, _template("README.mobile.md"))
+
+
+def tensorrt_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
+    """A bundle for a device with TensorRT: graph, golden answers, and two ways to build and check the engine."""
+    model = intact(exported.model)
+    given = graph_input(model, exported.card.preprocess)
+    flags = "\n".join(f"  {shlex.quote(flag)} \\" for flag in trtexec_flags(target.runtime, given))
+    own = {
+        "model.onnx": model.read_bytes(),
+        "build_engine.py": _template("build_engine.py"),
+        "build_engine.sh": _fill(_template("build_engine.sh"), {"RUNTIME": " ".join(target.runtime.name.split()), "FLAGS": flags}),
+    }
+    build = plain(build_settings(target.runtime, given))
+    return _write(exported, target, out, "model.onnx", own, _template("README.tensorrt.md"), {"build": build})
+
+
+def _write(
+    exported: Exported,
+    target: Target,
+    out: Path,
+    entry: str,
+    own: dict[str, bytes],
+    readme: bytes,
+    further: dict[str, object] | None = None,
+) -> dict[str, File]:
+    """Writes ``own`` files, golden answers, preprocessing, README and the manifest with its ``further`` sections."""
+    card, model = exported.card, exported.model.path
+    given = graph_input(model, card.preprocess)
+    answers = golden(model, given, card.preprocess)
+    contents = own | {
+        "golden_inputs.npy": _npy(answers.inputs),
+        "golden_outputs.npy": _npy(answers.outputs),
+        "preprocess.json": _json(_preprocess(exported, given)),
+        "README.md": _fill(
+            readme,
+            {
+                "MODEL": card.name,
+                "TITLE": target.title,
+                "RUNTIME": target.runtime.name,
+                "ENTRY": entry,
+                "INPUT": given.name,
+                "SHAPE": ",".join(map(str, given.shape)),
+                "TOLERANCE": f"{answers.tolerance:.4g}",
+            },
+        ),
+    }
+    sums = (f"{sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items()))
+    contents["SHA256SUMS"] = "".join(sums).encode()
+    contents["manifest.json"] = _json(_manifest(exported, target, entry, answers, contents) | (further or {}))
+    for name, data in contents.items():
+        (out / name).write_bytes(data)
+    return {name: File.of(out / name) for name in sorted(contents)}
+
+
+def _manifest(
+    exported: Exported, target: Target, entry: str, answers: Golden, contents: dict[str, bytes]
+) -> dict[str, object]:
+    hashed = {name: {"sha256": sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()}
+    names = {"inputs": "golden_inputs.npy", "outputs": "golden_outputs.npy"}
+    return {
+        "format": FORMAT,
+        "model": exported.card.name,
+        "target": target.name,
+        "runtime": target.runtime.name,
+        "entry": entry,
+        "files": hashed,
+        "golden": names | {"tolerance": answers.tolerance},
+    }
+
+
+def _preprocess(exported: Exported, given: GraphInput) -> dict[str, object]:
+    return {
+        "preprocess": plain(exported.card.preprocess),
+        "channels": "RGB",
+        "formula": "(pixel / 255 - mean) / std per channel, after resizing the shorter side and cropping the centre",
+        "input": {"name": given.name, "shape": ["N", *given.shape], "type": "float32"},
+        "classes": list(exported.card.classes),
+    }
+
+
+def _template(name: str) -> bytes:
+    return resources("edgeres.backends.bundle").joinpath(name).read_bytes()
+
+
+def _fill(template: bytes, words: dict[str, str]) -> bytes:
+    """A template with each ``@WORD@`` replaced, in one pass: a value is never searched for further words."""
+    return re.sub(r"@([A-Z]+)@", lambda found: words[found[1]], template.decode()).encode()
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _npy(array: NDArray[np.float32]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()

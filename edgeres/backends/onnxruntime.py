@@ -1,0 +1,88 @@
+"""ONNX Runtime: the graph itself is what executes."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeres.artifact import Engine, File
+from edgeres.backends.backend import KernelCensus
+from edgeres.backends.bundle.write import onnxruntime_bundle
+from edgeres.backends.loading import absent, intact
+from edgeres.backends.session import PIP, TITLE, load_graph, onnx_session, options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    from edgeres.artifact import Exported
+    from edgeres.backends.backend import Session
+    from edgeres.progress import Progress
+    from edgeres.target import Target
+
+# Operator names of the weighted layers after ONNX Runtime's rewrites, from docs/OperatorKernels.md and
+# docs/ContribOperators.md of github.com/microsoft/onnxruntime; a domain is not needed to tell them apart.
+INTEGER_KERNELS = frozenset(
+    {"QLinearConv", "ConvInteger", "QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
+)
+FLOAT_KERNELS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+
+
+def census(kernels: Mapping[str, int], how: str) -> KernelCensus:
+    """Sorts executed operators into integer and float weighted layers."""
+    integer = sum(count for kind, count in kernels.items() if kind in INTEGER_KERNELS)
+    weighted = integer + sum(count for kind, count in kernels.items() if kind in FLOAT_KERNELS)
+    return KernelCensus(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxRuntime:
+    """ONNX Runtime on a CPU: on this host, or from a bundle on a device."""
+
+    name: ClassVar[str] = "onnxruntime"
+
+    def missing(self) -> str | None:
+        """One sentence with the pip line when ONNX Runtime is not installed here."""
+        return absent("onnxruntime", TITLE, PIP)
+
+    def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
+        """Puts the graph below ``out``; for a device, with golden inputs, preprocessing, a checker and a manifest.
+
+        ONNX Runtime rewrites a graph for the processor it loads on, so what ships is the graph and not its rewrite.
+
+        Raises:
+            BackendUnavailable: ONNX Runtime is not installed.
+            StageError: It refused the graph.
+        """
+        with progress.task("onnxruntime", 1) as advance:
+            load_graph(intact(exported.model), options(optimise=True))
+            if target.build_on == "device":
+                files = onnxruntime_bundle(exported, target, out)
+                evidence: tuple[str, ...] = ("the file that ships loads and runs in ONNX Runtime on this host's processor",)
+            else:
+                shutil.copyfile(exported.model.path, out / "model.onnx")
+                files, evidence = {"model.onnx": File.of(out / "model.onnx")}, ()
+            advance(1)
+        return Engine(exported, self.name, "model.onnx", files, target.build_on == "host", evidence)
+
+    def session(
+        self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
+    ) -> AbstractContextManager[Session]:
+        """Opens the graph with every optimisation, as a device's ONNX Runtime does."""
+        return onnx_session(intact(model or engine.files[engine.entry]), optimise=True, threads=threads)
+
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+        """Counts the operators of the graph as ONNX Runtime rewrote it for this host's processor."""
+        import onnx
+
+        with TemporaryDirectory() as folder:
+            settings = options(optimise=True)
+            settings.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
+            load_graph(intact(engine.files[engine.entry]), settings)
+            nodes = onnx.load(Path(folder, "optimised.onnx"), load_external_data=False).graph.node
+            kernels = Counter(node.op_type for node in nodes)
+        return census(kernels, "counted in the graph as ONNX Runtime rewrote it on this host")

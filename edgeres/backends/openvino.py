@@ -1,0 +1,140 @@
+"""OpenVINO: the graph becomes an IR, two files that execute on x86-64 processors."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgeres.artifact import Engine, File
+from edgeres.backends.backend import KernelCensus
+from edgeres.backends.loading import absent, intact, load
+from edgeres.backends.session import in_batches
+from edgeres.errors import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeres.artifact import Exported
+    from edgeres.backends.backend import Session
+    from edgeres.progress import Progress
+    from edgeres.target import Target
+
+TITLE, PIP = "OpenVINO", "'edgeres[openvino]'"
+# Node types of the CPU plugin's executable graph (openvino/src/plugins/intel_cpu/src/cpu_types.cpp).
+WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
+INTEGER = frozenset({"i8", "u8"})
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVino:
+    """OpenVINO on this host's processor. No call made here sends telemetry: that is its model converter's."""
+
+    name: ClassVar[str] = "openvino"
+
+    def missing(self) -> str | None:
+        """One sentence with the pip line when OpenVINO is not installed here."""
+        return absent("openvino", TITLE, PIP)
+
+    def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
+        """Writes ``model.xml`` and ``model.bin`` below ``out``, the same bytes every time.
+
+        Raises:
+            BackendUnavailable: OpenVINO is not installed.
+            StageError: It refused the graph.
+        """
+        openvino = load("openvino", TITLE, PIP)
+        with progress.task("openvino", 2) as advance:
+            model = _read(openvino, intact(exported.model))
+            advance(1)
+            _name_by_position(model)
+            openvino.save_model(model, str(out / "model.xml"), compress_to_fp16=False)
+            advance(1)
+        files = {name: File.of(out / name) for name in ("model.xml", "model.bin")}
+        return Engine(exported, self.name, "model.xml", files)
+
+    def session(
+        self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
+    ) -> AbstractContextManager[Session]:
+        """Compiles the IR, or the ONNX graph given in its place, for this processor and lowest latency."""
+        return _open(engine, model, threads)
+
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+        """Counts the primitives of OpenVINO's own executable graph by the precision they run at."""
+        compiled = _compile(engine, None, 1)
+        kernels: Counter[str] = Counter()
+        integer = weighted = 0
+        for node in compiled.get_runtime_model().get_ops():
+            facts = node.get_rt_info()
+            kind, precision = (facts[key].astype(str) for key in ("layerType", "runtimePrecision"))
+            if kind in ("Const", "Input", "Output"):
+                continue
+            kernels[f"{kind} {precision}"] += 1
+            weighted += kind in WEIGHTED
+            integer += kind in WEIGHTED and precision in INTEGER
+        return KernelCensus(
+            integer=integer,
+            weighted=weighted,
+            kernels=dict(sorted(kernels.items())),
+            how="counted in OpenVINO's executable graph on this host",
+        )
+
+
+class _Compiled:
+    """A compiled OpenVINO model."""
+
+    def __init__(self, compiled: Any) -> None:
+        batch = compiled.input(0).get_partial_shape()[0]
+        self._fixed = None if batch.is_dynamic else int(batch.get_length())
+        self._request = compiled.create_infer_request()
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
+        return in_batches(lambda batch: self._request.infer({0: batch})[0].copy(), images, self._fixed)
+
+
+@contextmanager
+def _open(engine: Engine, model: File | None, threads: int | None) -> Iterator[_Compiled]:
+    yield _Compiled(_compile(engine, model, threads))
+
+
+def _compile(engine: Engine, model: File | None, threads: int | None) -> Any:
+    openvino = load("openvino", TITLE, PIP)
+    if model is None:
+        for file in engine.files.values():
+            intact(file)
+    path = intact(model) if model else engine.files[engine.entry].path
+    # float32 outside the integer layers: a processor with AMX would otherwise compute the float twin in bfloat16.
+    config: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    try:
+        return openvino.Core().compile_model(_read(openvino, path), "CPU", config)
+    except RuntimeError as refusal:
+        raise StageError(f"OpenVINO cannot compile {path.name}: {refusal}", "see the node it names") from refusal
+
+
+def _read(openvino: Any, path: Path) -> Any:
+    try:
+        return openvino.Core().read_model(path)
+    except RuntimeError as refusal:
+        raise StageError(f"OpenVINO refused {path.name}: {refusal}", "see the node it names") from refusal
+
+
+def _name_by_position(model: Any) -> None:
+    """Names the operations that OpenVINO inserted after their place in the graph.
+
+    It numbers them by a counter of the whole process (``Constant_7648``), so the second IR of a process would differ
+    from the first. Operations of the graph itself keep their names.
+    """
+    for position, node in enumerate(model.get_ordered_ops()):
+        kind = node.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{kind}.{position}")

@@ -1,0 +1,132 @@
+"""ONNX Runtime's ``.ort`` files: which operators one holds, and the same bytes for the same network.
+
+The format is the FlatBuffers schema onnxruntime/core/flatbuffers/schema/ort.fbs of github.com/microsoft/onnxruntime,
+whose Python readers ship with ONNX Runtime. Its root table points at a version, the model, and a table of operator
+types; the file is written from its end to its start in that order.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgeres.backends.loading import load
+from edgeres.backends.session import PIP, TITLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IDENTIFIER = b"ORTM"
+ALIGNMENT = 16
+
+
+class Operator(NamedTuple):
+    """One executed operator: its domain, the opset that last changed it, and its type."""
+
+    domain: str
+    since: int
+    kind: str
+
+
+def operators(data: bytes) -> tuple[Operator, ...]:
+    """Every operator of an ``.ort`` file, in file order; classifiers have no subgraphs to descend into."""
+    graph = _root(data).Model().Graph()
+    nodes = (graph.Nodes(index) for index in range(graph.NodesLength()))
+    return tuple(Operator(node.Domain().decode() or "ai.onnx", node.SinceVersion(), node.OpType().decode()) for node in nodes)
+
+
+def required_operators(found: Iterable[Operator]) -> str:
+    """The configuration of a reduced build: one ``domain;opset;Operator,...`` line each, sorted.
+
+    Format: onnxruntime.ai/docs/reference/operators/reduced-operator-config-file.html
+    """
+    kinds: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for operator in found:
+        kinds[operator.domain, operator.since].add(operator.kind)
+    return "".join(f"{domain};{since};{','.join(sorted(names))}\n" for (domain, since), names in sorted(kinds.items()))
+
+
+def canonical(data: bytes) -> bytes:
+    """The same file with its table of operator types in sorted order.
+
+    ONNX Runtime keeps that table in a hash map whose order changes from save to save and writes it as it comes; the
+    model behind it is the same every time. So the model's bytes are kept and the table is written anew in front of them.
+    """
+    flatbuffers = load("flatbuffers", "FlatBuffers", "flatbuffers")
+    root = _root(data)
+    table = root.Model()._tab  # noqa: SLF001 - the readers keep positions nowhere else
+    vtable = table.Pos - flatbuffers.encode.Get(flatbuffers.packer.soffset, data, table.Pos)
+    start = min(table.Pos, vtable)  # a table's own layout lies right in front of it, a shared one behind
+    resolver = root.KernelTypeStrResolver()
+    if resolver._tab.Pos >= start:  # noqa: SLF001
+        raise ValueError("the .ort file is not laid out as ONNX Runtime writes it")
+
+    builder = flatbuffers.Builder(0)
+    room = len(data)
+    builder.Bytes = bytearray(room) + data[start:]
+    builder.head, builder.minalign = room, ALIGNMENT
+    types = _write_types(builder, resolver)
+    version = builder.CreateString(root.OrtVersion())
+    session = _reader("InferenceSession")
+    session.InferenceSessionStart(builder)
+    session.InferenceSessionAddOrtVersion(builder, version)
+    session.InferenceSessionAddModel(builder, len(data) - table.Pos)
+    session.InferenceSessionAddKernelTypeStrResolver(builder, types)
+    builder.Finish(session.InferenceSessionEnd(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _write_types(builder: Any, resolver: Any) -> int:
+    """Writes the table of operator types, sorted by operator and type name; returns its offset."""
+    entries = sorted(
+        (resolver.OpKernelTypeStrArgs(index) for index in range(resolver.OpKernelTypeStrArgsLength())),
+        key=lambda entry: entry.OpId(),
+    )
+    operator = _reader("OpIdKernelTypeStrArgsEntry")
+    made = []
+    for entry in entries:
+        name = builder.CreateString(entry.OpId())
+        rows = sorted(
+            (entry.KernelTypeStrArgs(index) for index in range(entry.KernelTypeStrArgsLength())),
+            key=lambda row: row.KernelTypeStr(),
+        )
+        vector = _vector(builder, [_write_row(builder, row) for row in rows])
+        operator.Start(builder)
+        operator.AddOpId(builder, name)
+        operator.AddKernelTypeStrArgs(builder, vector)
+        made.append(operator.End(builder))
+    vector, table = _vector(builder, made), _reader("KernelTypeStrResolver")
+    table.Start(builder)
+    table.AddOpKernelTypeStrArgs(builder, vector)
+    return int(table.End(builder))
+
+
+def _write_row(builder: Any, row: Any) -> int:
+    argument, entry = _reader("ArgTypeAndIndex"), _reader("KernelTypeStrArgsEntry")
+    made = []
+    for given in (row.Args(index) for index in range(row.ArgsLength())):
+        argument.Start(builder)
+        argument.AddArgType(builder, given.ArgType())
+        argument.AddIndex(builder, given.Index())
+        made.append(argument.End(builder))
+    name, vector = builder.CreateString(row.KernelTypeStr()), _vector(builder, made)
+    entry.Start(builder)
+    entry.AddKernelTypeStr(builder, name)
+    entry.AddArgs(builder, vector)
+    return int(entry.End(builder))
+
+
+def _vector(builder: Any, offsets: list[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())
+
+
+def _root(data: bytes) -> Any:
+    return _reader("InferenceSession").InferenceSession.GetRootAs(data)
+
+
+def _reader(name: str) -> Any:
+    load("onnxruntime.tools.ort_format_model", TITLE, PIP)  # puts ort_flatbuffers_py on the path
+    return load(f"ort_flatbuffers_py.fbs.{name}", TITLE, PIP)

@@ -1,0 +1,97 @@
+"""Host sessions of ONNX graphs on ONNX Runtime: the runtime itself, and the simulator of every device that is not here."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeres.backends.loading import load
+from edgeres.errors import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Images = NDArray[np.float32]
+    Logits = NDArray[np.float32]
+
+TITLE, PIP = "ONNX Runtime", "'onnxruntime>=1.20'"
+
+
+def options(*, optimise: bool, threads: int | None = None) -> Any:
+    """ONNX Runtime session options.
+
+    Args:
+        optimise: Fuse Q/DQ into integer kernels. Without it every node runs as written, in float between its Q/DQ pairs:
+            a simulation that follows the scales to the last bit and no kernel's shortcuts.
+        threads: Threads inside one operator; None leaves it to the runtime.
+    """
+    ort = load("onnxruntime", TITLE, PIP)
+    made = ort.SessionOptions()
+    made.log_severity_level = 3  # errors only: warnings about initializers are for whoever wrote the graph
+    level = ort.GraphOptimizationLevel
+    made.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    if threads is not None:
+        made.intra_op_num_threads = threads
+    return made
+
+
+def load_graph(path: Path, settings: Any, disabled: tuple[str, ...] = ()) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU.
+
+    Args:
+        path: A ``.onnx`` or ``.ort`` file.
+        settings: What ``options`` made.
+        disabled: Graph rewrites to leave out, by ONNX Runtime's names for them.
+
+    Raises:
+        StageError: ONNX Runtime refused the graph, in its own words.
+    """
+    ort = load("onnxruntime", TITLE, PIP)
+    try:
+        return ort.InferenceSession(
+            str(path), settings, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
+        )
+    except Exception as refusal:  # its exception classes are private and share no base below Exception
+        raise StageError(f"ONNX Runtime refused {path.name}: {refusal}", "see the node it names") from refusal
+
+
+class OnnxSession:
+    """A graph loaded in ONNX Runtime."""
+
+    def __init__(self, session: Any) -> None:
+        given = session.get_inputs()[0]
+        self._session, self._input = session, given.name
+        self._fixed = given.shape[0] if isinstance(given.shape[0], int) else None
+
+    def run(self, images: Images) -> Logits:
+        """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
+        return in_batches(lambda batch: self._session.run(None, {self._input: batch})[0], images, self._fixed)
+
+
+@contextmanager
+def onnx_session(path: Path, *, optimise: bool, threads: int | None = None) -> Iterator[OnnxSession]:
+    """Opens a ``.onnx`` or ``.ort`` file in ONNX Runtime; see ``options`` for the arguments."""
+    yield OnnxSession(load_graph(path, options(optimise=optimise, threads=threads)))
+
+
+def in_batches(run: Callable[[Images], Logits], images: Images, fixed: int | None) -> Logits:
+    """Runs images ``[N,C,H,W]`` through a graph whose batch size may be fixed.
+
+    Args:
+        run: Logits ``[N,classes]`` of one batch.
+        images: Any number of images but none.
+        fixed: The graph's batch size, None where it takes any. The last batch is filled up with copies of its last image.
+    """
+    if fixed is None or len(images) == fixed:
+        return np.asarray(run(images), dtype=np.float32)
+    found = []
+    for start in range(0, len(images), fixed):
+        batch = images[start : start + fixed]
+        filled = np.concatenate([batch, np.repeat(batch[-1:], fixed - len(batch), axis=0)])
+        found.append(np.asarray(run(np.ascontiguousarray(filled)), dtype=np.float32)[: len(batch)])
+    return np.concatenate(found)
