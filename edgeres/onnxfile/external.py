@@ -1,0 +1,112 @@
+"""Tensors stored beside an ONNX file: taken in only from its own folder and only at their declared length."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from edgeres.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from onnx import ModelProto
+
+_EXPORT_AGAIN = "export the model again, or save it as one file"
+
+
+def tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor stored in a model's main graph: initializers, then attributes of nodes."""
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        for entry in node.attribute:
+            if entry.HasField("t"):
+                yield entry.t
+            yield from entry.tensors
+
+
+def take_in(model: ModelProto, folder: Path, limit: int) -> None:
+    """Replaces references to files by the bytes they refer to.
+
+    Args:
+        model: A parsed model; changed in place.
+        folder: The folder the model's file lies in; nothing outside it is opened.
+        limit: The most bytes to read in all.
+
+    Raises:
+        ModelError: A path that leaves the folder, a missing file, or a length that does not fit the tensor.
+    """
+    left = limit
+    for tensor in tensors(model):
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        data = _read(tensor, folder, left)
+        left -= len(data)
+        tensor.raw_data = data
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _read(tensor: TensorProto, folder: Path, limit: int) -> bytes:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    path = inside(folder, entries.get("location", ""), tensor.name)
+    wanted = prod(tensor.dims) * byte_width(tensor)
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
+    except ValueError as failure:
+        raise ModelError(f"tensor {tensor.name!r}: offset or length is no number", _EXPORT_AGAIN) from failure
+    if offset < 0 or length != wanted:
+        raise ModelError(
+            f"tensor {tensor.name!r} of shape {list(tensor.dims)} takes {wanted} bytes, not {length} at {offset}",
+            _EXPORT_AGAIN,
+        )
+    if length > limit:
+        raise ModelError(f"tensor {tensor.name!r} takes {length} bytes, more than a model may", "use a smaller model")
+    try:
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read(length)
+    except OSError as failure:
+        raise ModelError(f"{path} cannot be read: {failure.strerror}", "put the weights beside the model") from failure
+    if len(data) != length:
+        raise ModelError(
+            f"{path} ends before tensor {tensor.name!r}: {len(data)} of {length} bytes at {offset}", "copy it again"
+        )
+    return data
+
+
+def inside(folder: Path, location: str, tensor: str) -> Path:
+    """The file a location names, links followed, if it lies inside a folder.
+
+    Raises:
+        ModelError: It is absolute, has ``..``, leads out through a link, or is no file.
+    """
+    where = f"tensor {tensor!r} lies in {location!r}"
+    parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)
+    if not location or ".." in parts or PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor:
+        raise ModelError(f"{where}, outside the model's folder", "keep the weights beside the model")
+    home = folder.resolve()
+    path = (home / location).resolve()
+    if not path.is_relative_to(home):
+        raise ModelError(f"{where}, a link out of the model's folder", "keep the weights beside the model")
+    if not path.is_file():
+        raise ModelError(f"{where}, which is not there", "put the weights beside the model")
+    return path
+
+
+def byte_width(tensor: TensorProto) -> int:
+    """Bytes of one element.
+
+    Raises:
+        ModelError: A type without a fixed width of whole bytes.
+    """
+    known = tensor.data_type in TensorProto.DataType.values() and tensor.data_type not in (
+        TensorProto.UNDEFINED, TensorProto.STRING,
+    )  # fmt: skip
+    if not known:
+        raise ModelError(f"tensor {tensor.name!r} has no numeric type", _EXPORT_AGAIN)
+    return int(np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize)
