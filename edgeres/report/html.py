@@ -73,10 +73,9 @@ def _verdict(run: Run) -> Markup:
     counts, why = line_counts(run), reason(run)
     tally = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "unmeasured") if counts[status])
     badge = tag("p.badge", tag("span", _MARKS[result], at={"aria-hidden": "true"}), f" {result.capitalize()}")
-    error = Markup()
-    if run.error:
-        way_out = tag("p", tag("b", "Way out: "), run.error.way_out) if run.error.way_out else Markup()
-        error = tag("div.error", tag("p", tag("b", f"{run.error.kind}: "), run.error.what), way_out)
+    way_out = Markup()
+    if run.error and run.error.way_out:
+        way_out = tag("p.way-out", tag("b", "Way out: "), run.error.way_out)
     notes = tag("ul.notes", *(tag("li", note) for note in run.notes)) if run.notes else Markup()
     top = tag(
         "div.top",
@@ -84,7 +83,7 @@ def _verdict(run: Run) -> Markup:
         tag("h1", run.model, tag("span.quiet", " for "), run.target.title),
         tag("p.headline", f"{why[0].upper()}{why[1:]}"),
         tag("p.quiet", f"{run.target.runtime}{f' | budget lines: {tally}' if tally else ''}"),
-        error,
+        way_out,
     )
     return tag(f"header.{result}", top, tag("ul.tiles", *_tiles(run)), notes)
 

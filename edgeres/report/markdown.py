@@ -127,7 +127,7 @@ def _budget(lines: Sequence[Line]) -> str:
 
 
 def _stages(run: Run) -> str:
-    if not run.stages:
+    if not run.stages and not run.error:
         return _missing("No stage finished.")
     rows = []
     for index, row in enumerate(run.stages):
@@ -142,6 +142,8 @@ def _stages(run: Run) -> str:
                 "-" if time is None else "cached" if time.cached else seconds(time.seconds),
             )
         )
+    if run.error:
+        rows.append((prose(run.error.stage or "start"), "-", "-", "-", "-", "stopped here"))
     notes = _bullets(f"{row.stage}: {note}" for row in run.stages for note in row.notes)
     listed = table(("Stage", "Top-1", "MACs", "Parameters", "Size", "Time"), rows)
     return f"{listed}\n\n{notes}" if notes else listed
@@ -230,7 +232,7 @@ def _flips(run: Run) -> str:
 def _calibration(run: Run) -> str:
     c = run.calibration
     if c is None or not c.tensors:
-        return _missing("No calibration: the network stays in float, or the run ended before it.")
+        return "No calibration: the network stays in float, or the run ended before it."
     scales = [tensor.scale for tensor in c.tensors]
     return (
         f"{len(scales)} activation tensors, scales {min(scales):.3g} to {max(scales):.3g}, {prose(c.calibrator)} over "

@@ -129,7 +129,8 @@ def latency_plot(rows: Sequence[LatencyRow], limits: Sequence[tuple[str, float]]
 
 def confusion_plot(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
     """Heat map of a confusion matrix: hits in one colour, errors in another, shaded by their share of the row."""
-    left, top = 88, 74
+    longest = min(13, max(len(name) for name in classes))
+    left, top = 14 + 6 * longest, 14 + 5 * longest
     size = min(30.0, (WIDTH - left - 16) / len(classes))
     squares: list[Markup] = []
     names: list[Markup] = []
@@ -144,7 +145,7 @@ def confusion_plot(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> M
                 at={"x": left - 6, "y": y + size / 2 + 4},
             )
         )
-        names.append(tag("text", clip(classes[row], 12), tag("title", classes[row]), at=at))
+        names.append(tag("text", clip(classes[row], 13), tag("title", classes[row]), at=at))
         total = sum(counts) or 1
         squares.extend(
             _cell(left + column * size, y, size, count, count / total, hit=row == column)

@@ -11,8 +11,40 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edgeres.artifact import Line
-from edgeres.report.findings import Accuracy, Calibration, Confusion, Count, Flip, Kernels, Percent, Sha256
+from edgeres.report.findings import (
+    Accuracy,
+    Calibration,
+    Confusion,
+    Count,
+    Flip,
+    Kernels,
+    Percent,
+    Sha256,
+    TensorScale,
+)
 from edgeres.settings import settings
+
+__all__ = [
+    "MEASURED_EACH_TIME",
+    "SCHEMA",
+    "Accuracy",
+    "Calibration",
+    "Confusion",
+    "Device",
+    "Failure",
+    "FileRow",
+    "Flip",
+    "Kernels",
+    "LatencyRow",
+    "Provenance",
+    "Run",
+    "SplitRow",
+    "StageRow",
+    "StageTime",
+    "TensorScale",
+    "Timings",
+    "is_timed",
+]
 
 SCHEMA: Literal["edgeres.report/1"] = "edgeres.report/1"
 MEASURED_EACH_TIME = ("latency_", "peak_rss_")

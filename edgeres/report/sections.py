@@ -50,10 +50,12 @@ def _facts(*pairs: tuple[str, str]) -> Markup:
 
 def stages(run: Run) -> Markup:
     """Stage by stage: what the network was, and what each stage took."""
-    if not run.stages:
+    if not run.stages and not run.error:
         return section("stages", "Stage by stage", missing("No stage finished."))
     heads = ("Stage", "Top-1", "MACs", "Parameters", "Size", "Time")
     rows = [_stage(run, index, row) for index, row in enumerate(run.stages)]
+    if run.error:
+        rows.append((run.error.stage or "start", *[_NONE] * 4, tag("span.stopped", "\u2715 stopped here")))
     top1, macs = trail(run.stages, "top1"), trail(run.stages, "macs")
     plots = []
     if top1:
@@ -103,8 +105,8 @@ def accuracy(run: Run) -> Markup:
         ("Drop", points(a.drop_pp)),
         (f"{confidence(a.level)} interval", interval),
         ("Same answer", percent(a.agreement)),
-        ("Right before, wrong now", f"{a.b:,}"),
-        ("Wrong before, right now", f"{a.c:,}"),
+        ("Newly wrong", f"{a.b:,}"),
+        ("Newly right", f"{a.c:,}"),
         ("Images", f"{a.n:,}"),
     )
     drawing = plot(
@@ -195,7 +197,8 @@ def flips(run: Run) -> Markup:
     count = f"{len(ranked):,} of {run.accuracy.n:,} images"
     rest = f"; the first {FLIPS_SHOWN} here, all of them in report.json" if len(ranked) > FLIPS_SHOWN else ""
     cards = [_flip(run, flip) for flip in ranked[:FLIPS_SHOWN]]
-    return section("flips", title, _how(f"{count}{rest}."), tag("ul.flips", *cards))
+    legend = "Bold: true class; below it: answer of float, then of what ships."
+    return section("flips", title, _how(f"{count}{rest}. {legend}"), tag("ul.flips", *cards))
 
 
 def _flip(run: Run, flip: Flip) -> Markup:
@@ -208,7 +211,7 @@ def _flip(run: Run, flip: Flip) -> Markup:
     words = tag(
         "div",
         tag(f"span.fate.{kind.replace(' ', '-')}", kind),
-        tag("span.quiet", f" image {flip.index}"),
+        tag("span.quiet", f" #{flip.index}"),
         tag("p", tag("b", run.class_name(flip.label))),
         tag("p", f"{run.class_name(flip.float_prediction)} \u2192 {run.class_name(flip.deployed_prediction)}"),
         tag("code", short(flip.sha256), at={"title": flip.sha256}),
@@ -221,7 +224,7 @@ def calibration(run: Run) -> Markup:
     found = run.calibration
     if found is None or not found.tensors:
         why = "No calibration: the network stays in float, or the run ended before it."
-        return section("calibration", "Calibration", missing(why))
+        return section("calibration", "Calibration", tag("p.missing", why))
     title = f"Scales of {len(found.tensors)} activation tensors"
     drawing = plot(title, scales_plot(found.tensors), "step between two integers; hollow dots are uint8")
     facts = _facts(
