@@ -1,0 +1,261 @@
+"""``Histogram``: exact counts of a tensor's values, the same whatever the order, batches or shards they come in.
+
+The bins have a power-of-two width ``w`` and are aligned at zero. Bin 0 holds the values equal to zero, bin ``i > 0``
+the interval ``((i-1) w, i w]`` and bin ``-i`` its mirror image, so a value has the index ``sign(x) ceil(|x| / w)``.
+There are ``BINS`` bins on each side, and ``w = 2**exponent / BINS`` with the smallest exponent whose range
+``[-2**exponent, 2**exponent]`` holds every value seen: the grid is a function of ``max |x|`` alone.
+
+When a larger value comes, the width doubles and neighbouring bins are merged. That loses nothing, because
+``ceil(ceil(y) / 2) = ceil(y / 2)`` for every real ``y``: merging a fine histogram gives the coarse histogram of the
+same values, count by count.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeres.errors import DataError, StageError
+from edgeres.settings import parse, plain, settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Counts = NDArray[np.int64]
+
+BITS = 13
+BINS = 1 << BITS
+"""Bins on each side of zero; at least half of them lie below ``max |x|``, 32 to a step of signed INT8."""
+
+FINEST = -100
+"""Smallest exponent of a grid: ``2**(BITS - FINEST)`` is still a float32."""
+
+_UNIT = 149
+"""Every finite float32 is an integer multiple of ``2**-149``, so sums in that unit are exact integers."""
+
+
+def grid_exponent(peak: float) -> int:
+    """The exponent of the grid for a largest magnitude: ``ceil(log2(peak))``, at least ``FINEST``."""
+    if peak == 0:
+        return FINEST
+    mantissa, exponent = math.frexp(peak)
+    return max(exponent - (mantissa == 0.5), FINEST)
+
+
+def coarsened(counts: Counts, doublings: int) -> Counts:
+    """Counts ``[2 BINS + 1]`` on a grid whose width has been doubled that many times."""
+    if doublings == 0:
+        return counts
+    group = 1 << min(doublings, BITS)
+    kept = BINS // group
+    merged = np.zeros_like(counts)
+    merged[BINS - kept : BINS] = counts[:BINS].reshape(kept, group).sum(axis=1)
+    merged[BINS] = counts[BINS]
+    merged[BINS + 1 : BINS + 1 + kept] = counts[BINS + 1 :].reshape(kept, group).sum(axis=1)
+    return merged
+
+
+def exact_units(value: float) -> int:
+    """A float32 value as an integer number of ``2**-149``."""
+    numerator, denominator = float(value).as_integer_ratio()
+    return numerator * ((1 << _UNIT) // denominator)
+
+
+@settings
+class _Record:
+    """A histogram as integers: extrema and sums in units of ``2**-149``, bins as ``(index, count)``."""
+
+    exponent: int
+    bins: tuple[tuple[int, int], ...]
+    low: int
+    high: int
+    low_sum: int
+    high_sum: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histogram:
+    """Counts and extrema of one tensor over any number of images.
+
+    Attributes:
+        exponent: The grid spans ``[-2**exponent, 2**exponent]``.
+        counts: int64 ``[2 BINS + 1]``, read-only; bin ``i`` stands at ``BINS + i``.
+        low: Smallest value.
+        high: Largest value.
+        low_sum: Sum of the images' smallest values, in units of ``2**-149``.
+        high_sum: Sum of the images' largest values, in units of ``2**-149``.
+        images: Number of images.
+    """
+
+    exponent: int
+    counts: Counts
+    low: float
+    high: float
+    low_sum: int
+    high_sum: int
+    images: int
+
+    def __post_init__(self) -> None:
+        self.counts.setflags(write=False)
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32]) -> Histogram:
+        """The histogram of a tensor.
+
+        Args:
+            values: float32 ``[N,...]``, one image per entry of the first axis.
+
+        Raises:
+            StageError: No values, or values that are NaN or infinite.
+        """
+        if values.size == 0:
+            raise StageError(f"no values in a tensor of shape {values.shape}", "calibrate on at least one image")
+        images = values.reshape(len(values), -1).astype(np.float64)
+        lows, highs = images.min(axis=1), images.max(axis=1)
+        low, high = float(lows.min()), float(highs.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise StageError("values that are NaN or infinite cannot be counted", "look for the layer they begin in")
+        exponent = grid_exponent(max(-low, high))
+        indices = np.copysign(np.ceil(np.ldexp(np.abs(images), BITS - exponent)), images).astype(np.int64)
+        counts = np.bincount(indices.ravel() + BINS, minlength=2 * BINS + 1).astype(np.int64)
+        low_sum, high_sum = (sum(exact_units(value) for value in ends) for ends in (lows, highs))
+        return cls(exponent, counts, low, high, low_sum, high_sum, len(images))
+
+    def added(self, values: NDArray[np.float32]) -> Histogram:
+        """The histogram with the values ``[N,...]`` of further images."""
+        return self.merged(Histogram.of(values))
+
+    def merged(self, other: Histogram) -> Histogram:
+        """The histogram of both sets of images; commutative and associative to the last bit."""
+        exponent = max(self.exponent, other.exponent)
+        counts = coarsened(self.counts, exponent - self.exponent) + coarsened(other.counts, exponent - other.exponent)
+        return Histogram(
+            exponent,
+            counts,
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.low_sum + other.low_sum,
+            self.high_sum + other.high_sum,
+            self.images + other.images,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        return self._scalars == other._scalars and np.array_equal(self.counts, other.counts)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, which is too large to hash in passing
+
+    @property
+    def _scalars(self) -> tuple[int, float, float, int, int, int]:
+        return (self.exponent, self.low, self.high, self.low_sum, self.high_sum, self.images)
+
+    @property
+    def width(self) -> float:
+        """Width of a bin."""
+        return math.ldexp(1.0, self.exponent - BITS)
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return int(self.counts.sum())
+
+    @property
+    def zeros(self) -> int:
+        """Number of values equal to zero."""
+        return int(self.counts[BINS])
+
+    @property
+    def positive(self) -> Counts:
+        """Counts ``[BINS]`` of the positive values, by rising magnitude."""
+        return self.counts[BINS + 1 :]
+
+    @property
+    def negative(self) -> Counts:
+        """Counts ``[BINS]`` of the negative values, by rising magnitude."""
+        return self.counts[BINS - 1 :: -1]
+
+    @property
+    def mean_low(self) -> float:
+        """Mean over the images of their smallest value, correctly rounded."""
+        return float(Fraction(self.low_sum, self.images << _UNIT))
+
+    @property
+    def mean_high(self) -> float:
+        """Mean over the images of their largest value, correctly rounded."""
+        return float(Fraction(self.high_sum, self.images << _UNIT))
+
+    @property
+    def magnitudes(self) -> Counts:
+        """Counts ``[BINS + 1]`` of ``|x|``, the zeros first."""
+        return np.concatenate([self.counts[BINS : BINS + 1], self.positive + self.negative])
+
+    def quantile(self, fraction: float) -> float:
+        """The smallest value that at least this fraction of all values do not exceed, within one bin width.
+
+        The bin is exact (numpy calls this quantile ``inverted_cdf``), the place inside it is interpolated.
+        """
+        return min(max(_quantile(self.counts, -BINS, fraction) * self.width, self.low), self.high)
+
+    def magnitude_quantile(self, fraction: float) -> float:
+        """The same of the magnitudes ``|x|``."""
+        return min(_quantile(self.magnitudes, 0, fraction) * self.width, max(-self.low, self.high))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON data, integers only, from which ``from_plain`` makes an equal histogram."""
+        filled = np.flatnonzero(self.counts)
+        bins = tuple((int(place) - BINS, int(self.counts[place])) for place in filled)
+        low, high = exact_units(self.low), exact_units(self.high)
+        record = _Record(
+            exponent=self.exponent,
+            bins=bins,
+            low=low,
+            high=high,
+            low_sum=self.low_sum,
+            high_sum=self.high_sum,
+            images=self.images,
+        )
+        data: dict[str, Any] = plain(record)
+        return data
+
+    @classmethod
+    def from_plain(cls, data: object, where: str) -> Histogram:
+        """Reads what ``to_plain`` wrote.
+
+        Args:
+            data: Plain JSON data.
+            where: The file or key it comes from, for the message.
+
+        Raises:
+            DataError: The data is no histogram, or its parts contradict each other.
+        """
+        record = parse(_Record, data, where, DataError)
+        low, high = (float(Fraction(units, 1 << _UNIT)) for units in (record.low, record.high))
+        counts = np.zeros(2 * BINS + 1, dtype=np.int64)
+        for index, count in record.bins:
+            if abs(index) > BINS or count < 1:
+                raise DataError(f"{where}: bin {index} with count {count}", "write the histogram again")
+            counts[BINS + index] += count
+        consistent = low <= high and record.images > 0 and record.exponent == grid_exponent(max(-low, high))
+        if not (record.bins and consistent):
+            raise DataError(f"{where}: extrema, bins and exponent contradict each other", "write the histogram again")
+        return cls(record.exponent, counts, low, high, record.low_sum, record.high_sum, record.images)
+
+
+def _quantile(counts: Counts, first: int, fraction: float) -> float:
+    """Quantile in units of the bin width; ``first`` is the index of the first bin."""
+    cumulative = np.cumsum(counts)
+    total = int(cumulative[-1])
+    rank = min(max(math.ceil(fraction * total), 1), total)
+    place = int(np.searchsorted(cumulative, rank))
+    index = first + place
+    if index == 0:
+        return 0.0
+    beyond = (int(cumulative[place]) - rank) / int(counts[place])
+    upper_edge = index if index > 0 else index + 1
+    return upper_edge - beyond
