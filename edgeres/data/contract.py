@@ -102,7 +102,7 @@ def check_calibration(where: str, images: int, wanted: int, allow: frozenset[str
     """
     if images < 1 or (images < FEWEST_CALIBRATION_IMAGES and "few-images" not in allow):
         raise DataError(
-            f"{where}: {images} calibration images where {wanted} are asked for, and {FEWEST_CALIBRATION_IMAGES} needed",
+            f"{where}: {images} calibration images ({wanted} asked for), fewer than {FEWEST_CALIBRATION_IMAGES}",
             "give more images" if images < 1 else "give more images, or pass --allow few-images",
         )
     return (f"{images} calibration images, fewer than the {wanted} asked for",) if images < wanted else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeres.progress import Progress
 
 WORKERS = 2
-"""Threads that decode and hash; Pillow and hashlib release the interpreter lock while they work."""
+"""Threads that decode; Pillow releases the interpreter lock while it works."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Split:
     """
 
     name: str
-    images: tuple[StoredImage, ...]
-    labels: tuple[int, ...]
+    images: tuple[StoredImage, ...] = field(repr=False)
+    labels: tuple[int, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -61,15 +61,11 @@ class Split:
 
     def hash_all(self, progress: Progress) -> tuple[str, ...]:
         """Reads every image for ``hashes``; each image remembers its own, so nothing is read twice."""
-        pool = ThreadPoolExecutor(WORKERS, "hash")
         hashes: list[str] = []
-        try:
-            with progress.task(f"hash the {self.name} images", len(self)) as advance:
-                for content in pool.map(lambda image: image.sha256, self.images):
-                    hashes.append(content)
-                    advance(1)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        with progress.task(f"hash the {self.name} images", len(self)) as advance:
+            for image in self.images:
+                hashes.append(image.sha256)
+                advance(1)
         return tuple(hashes)
 
     def take(self, indices: Sequence[int], name: str | None = None) -> Split:

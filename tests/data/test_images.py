@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import hashlib
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeres.data.images import ArrayImage, ImageFile
+from edgeres.data.preprocess import MAX_PIXELS
+from edgeres.errors import DataError
+
+
+def noise(width=48, height=40):
+    return Image.fromarray(np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def stored(tmp_path, name, image, **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("rgb.jpg", noise()),
+        ("cmyk.jpeg", noise().convert("CMYK")),
+        ("grey.png", noise().convert("L")),
+        ("palette.png", noise().convert("P")),
+        ("alpha.png", noise().convert("RGBA")),
+        ("bits.png", noise().convert("1")),
+        ("b.bmp", noise()),
+        ("w.webp", noise()),
+        ("p.ppm", noise()),
+    ],
+)
+def test_decodes_to_what_pillow_converts_to_rgb(tmp_path, name, image):
+    path = stored(tmp_path, name, image)
+    decoded = ImageFile.probe(path).decode()
+    assert decoded.mode == "RGB"
+    with Image.open(path) as reference:
+        np.testing.assert_array_equal(np.asarray(decoded), np.asarray(reference.convert("RGB")))
+
+
+def test_multi_picture_jpeg_of_a_phone_is_taken(tmp_path):
+    path = tmp_path / "phone.jpg"
+    noise().save(path, format="MPO", save_all=True, append_images=[noise()])
+    assert ImageFile.probe(path).decode().size == (48, 40)
+
+
+def test_exif_orientation_is_ignored_as_torchvision_does(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    assert ImageFile.probe(stored(tmp_path, "turned.jpg", noise(), exif=exif)).decode().size == (48, 40)
+
+
+def test_hash_is_of_the_bytes(tmp_path):
+    path = stored(tmp_path, "a.png", noise())
+    assert ImageFile.probe(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_fingerprint_is_equal_for_copies_and_tells_sizes_and_heads_apart(tmp_path):
+    path = stored(tmp_path, "a.bmp", noise())
+    data = path.read_bytes()
+    probes = []
+    for name, content in (
+        ("copy", data),
+        ("longer", data + b"\0"),
+        ("head", data[:60] + bytes([data[60] ^ 1]) + data[61:]),
+    ):
+        (tmp_path / f"{name}.bmp").write_bytes(content)
+        probes.append(ImageFile.probe(tmp_path / f"{name}.bmp").fingerprint)
+    original = ImageFile.probe(path).fingerprint
+    assert probes[0] == original
+    assert original not in probes[1:]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no image at all", b"\xff\xd8\xff\xe0\x00\x10JFIF", b"%!PS-Adobe-3.0 EPSF-3.0\n"]
+)
+def test_what_is_no_image_is_refused_by_its_header(tmp_path, content):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"broken\.jpg"):
+        ImageFile.probe(path)
+
+
+def test_eps_never_reaches_its_interpreter_whatever_it_is_called(tmp_path):
+    path = tmp_path / "harmless.jpg"
+    noise().save(path, format="EPS")
+    with pytest.raises(DataError, match=r"harmless\.jpg is not an image of a known format"):
+        ImageFile.probe(path)
+
+
+@pytest.mark.parametrize("name", ["cut.jpg", "cut.png", "cut.bmp", "cut.webp", "cut.ppm"])
+@pytest.mark.parametrize("kept", [0.5, 0.9])
+def test_truncated_file_is_refused_when_decoded(tmp_path, name, kept):
+    path = stored(tmp_path, name, noise(200, 160))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(DataError, match=r"cut\."):
+        ImageFile.probe(path).decode()
+
+
+def test_damaged_png_is_refused_when_decoded(tmp_path):
+    path = stored(tmp_path, "bad.png", noise())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"bad\.png cannot be read"):
+        ImageFile.probe(path).decode()
+
+
+def test_file_that_vanished_is_named(tmp_path):
+    path = stored(tmp_path, "gone.png", noise())
+    image = ImageFile.probe(path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"gone\.png cannot be read: No such file"):
+        image.decode()
+    with pytest.raises(DataError, match=r"gone\.png cannot be read: No such file"):
+        _ = image.sha256
+
+
+def test_sixteen_bits_are_refused_instead_of_clipped_to_white(tmp_path):
+    path = stored(tmp_path, "deep.png", Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)))
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        ImageFile.probe(path)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [9_500, 20_000])
+def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, side):
+    assert side * side > MAX_PIXELS
+    path = tmp_path / "bomb.png"
+    buffer = io.BytesIO()
+    Image.new("1", (side, side)).save(buffer, format="PNG")
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(DataError, match=r"bomb\.png"):
+        ImageFile.probe(path)
+
+
+def test_array_hash_covers_shape_and_pixels():
+    pixels = np.arange(12, dtype=np.uint8)
+    hashes = {ArrayImage(pixels.reshape(shape), "").sha256 for shape in [(3, 4), (4, 3), (2, 2, 3)]}
+    hashes.add(ArrayImage(pixels[::-1].reshape(3, 4), "").sha256)
+    assert len(hashes) == 4
+    assert ArrayImage(pixels.reshape(3, 4), "here").sha256 in hashes
+
+
+def test_grey_array_becomes_rgb():
+    decoded = np.asarray(ArrayImage(np.array([[0, 255]], dtype=np.uint8), "").decode())
+    np.testing.assert_array_equal(decoded, [[[0, 0, 0], [255, 255, 255]]])
