@@ -228,8 +228,8 @@ class Verdict:
         float_predictions: The same by ``model.float.onnx``.
         kernels: What runs in integers.
         predicted: What a roofline expects of the device's latency, one sentence; empty without a device profile.
-        latencies: Milliseconds and counts per variant, ``int8`` or ``float32``; empty where the device is not here. They
-            and the memory differ from run to run and are kept out of the digest.
+        latencies: Milliseconds and counts per variant, ``int8`` or ``float32``; empty where the device is not here.
+            They and the memory differ from run to run and are kept out of the digest.
         peak_rss_mib: Peak resident memory of the verifying process, None where the device is not here.
     """
 

@@ -79,7 +79,9 @@ class Recipe:
         """
         last = max((index for index, stage in enumerate(self.stages) if stage.name == name), default=None)
         if last is None:
-            raise RecipeError(f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages]))
+            raise RecipeError(
+                f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages])
+            )
         return replace(self, stages=self.stages[: last + 1])
 
     def changed(self, assignments: tuple[str, ...]) -> Recipe:
@@ -95,7 +97,9 @@ class Recipe:
             if not (equals and dot):
                 raise RecipeError(f"cannot read {assignment!r}", "write stage.key=value, such as prune.macs=0.5")
             if not any(name in entry for entry in entries):
-                raise RecipeError(f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages]))
+                raise RecipeError(
+                    f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages])
+                )
             for entry in entries:
                 if name in entry:
                     _assign(entry[name], key.split("."), yaml.safe_load(value))
@@ -116,7 +120,9 @@ def _folder() -> Traversable:
 
 def recipe_names() -> tuple[str, ...]:
     """Names of the recipes that ship with edgeres."""
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml")))
+    return tuple(
+        sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+    )
 
 
 def load_recipe(name: str) -> Recipe:
@@ -152,7 +158,7 @@ def _read(data: Any, name: str, where: str) -> Recipe:
 
 
 def _stage(entry: Any, where: str) -> Stage:
-    name, fields = (entry, {}) if isinstance(entry, str) else (None, None)
+    name, fields = entry, None
     if isinstance(entry, dict) and len(entry) == 1:
         name, fields = next(iter(entry.items()))
     if not isinstance(name, str) or not isinstance(fields, dict | None):

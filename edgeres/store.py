@@ -12,9 +12,10 @@ import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from filelock import FileLock
 
 from edgeres.artifact import Artifact, Card, Checkpoint, Engine, Exported, File, KernelCensus, Step, Verdict
 from edgeres.errors import StoreError
@@ -25,6 +26,7 @@ from edgeres.settings import canonical, parse, plain, sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _RECORD = "artifact.json"
 
@@ -46,7 +48,8 @@ class Entry:
 
     def load(self) -> Artifact:
         """The artifact, its weights read back."""
-        return _unpack(_record(self.folder)["artifact"], self.folder)
+        artifact: Artifact = _unpack(_record(self.folder)["artifact"], self.folder)
+        return artifact
 
 
 class Store:
@@ -58,6 +61,20 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def lock(self, key: str) -> FileLock:
+        """Holds others off a key, so that two runs never compute the same thing at once."""
+        folder = self.root / "locks"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{key}.lock")
+
+    def sweep(self) -> None:
+        """Removes the workspaces of processes that were killed."""
+        for folder in (self.root / "work").glob("*-*"):
+            owner = folder.name.partition("-")[0]
+            if owner.isdecimal() and not _alive(int(owner)):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _place(self, key: str) -> Path:
         return self.root / "entries" / key[:2] / key
@@ -81,7 +98,7 @@ class Store:
     @contextmanager
     def workspace(self) -> Iterator[Path]:
         """An empty folder for one stage; gone afterwards unless it was kept."""
-        folder = self.root / "work" / uuid4().hex
+        folder = self.root / "work" / f"{os.getpid()}-{uuid4().hex}"
         with writing(folder):
             folder.mkdir(parents=True)
         try:
@@ -119,6 +136,16 @@ class Store:
             workspace.rename(place)
         shutil.rmtree(self.root / "scratch" / key, ignore_errors=True)
         return Entry(place, artifact.digest, seconds, tuple(artifact_card(artifact).lineage))
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

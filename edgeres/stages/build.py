@@ -12,10 +12,11 @@ from edgeres.backends.registry import find_backend
 from edgeres.errors import BackendUnavailable, StageError
 from edgeres.lint.linter import lint
 from edgeres.settings import plain, settings
+from edgeres.stages.stage import Read
 
 if TYPE_CHECKING:
     from edgeres.lint.rule import Finding
-    from edgeres.stages.stage import Context, Read
+    from edgeres.stages.stage import Context
 
 
 @settings
@@ -40,7 +41,7 @@ class Build:
         _refuse(findings, context.target.name)
         engine = backend.build(artifact, context.target, context.workspace, context.progress)
         mib = sum(file.path.stat().st_size for file in engine.files.values()) / 2**20
-        warnings = tuple(f"lint {finding.rule}: {finding.message}" for finding in findings)
+        warnings = tuple(f"lint {finding}" for finding in findings)
         metrics = {"mib": mib, "lint_findings": float(len(findings))}
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(*engine.evidence, *warnings))
         exported = replace(engine.exported, card=engine.card.after(step))
@@ -51,4 +52,4 @@ def _refuse(findings: tuple[Finding, ...], target: str) -> None:
     errors = [finding for finding in findings if finding.severity == "E"]
     if errors:
         first = errors[0]
-        raise StageError(f"{target} cannot take this graph: {first.rule} at {first.node}: {first.message}", first.fix)
+        raise StageError(f"{target} cannot take this graph: {first.rule} at {first.where}: {first.what}", first.fix)

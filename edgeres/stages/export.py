@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import onnx
 import torch
 
@@ -20,15 +19,17 @@ from edgeres.onnxfile.write import LOGITS, write_model
 from edgeres.quant.fake import QuantNetwork
 from edgeres.quant.placement import place
 from edgeres.settings import canonical, plain, settings
+from edgeres.stages.stage import Read
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
     from onnx import ModelProto
 
     from edgeres.quant.placement import Placement
-    from edgeres.stages.stage import Context, Read
+    from edgeres.stages.stage import Context
 
 _COMPARED = 4
 """Calibration images every operation is compared on."""
@@ -101,12 +102,12 @@ def _check(artifact: Checkpoint, model: ModelProto) -> None:
     wanted = macs(artifact.spec, size, size), parameters(artifact.spec)
     counted = census.macs(model), census.parameters(model)
     if counted != wanted:
-        raise StageError(f"the exported graph counts {counted} MACs and parameters, the spec {wanted}", "please report it")
+        raise StageError(
+            f"the exported graph counts {counted} MACs and parameters, the spec {wanted}", "please report it"
+        )
 
 
-def _parity(
-    artifact: Checkpoint, model: ModelProto, placement: Placement | None, images: NDArray[np.float32]
-) -> float:
+def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None, images: NDArray[np.float32]) -> float:
     """Largest relative difference of any operation between ONNX Runtime and torch, both given the same inputs.
 
     Comparing operation by operation keeps the check strict: end to end, one activation that rounds to the other side

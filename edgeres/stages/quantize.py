@@ -20,12 +20,13 @@ from edgeres.quant.placement import place
 from edgeres.quant.qparams import QuantTable
 from edgeres.quant.weights import weight_qparams
 from edgeres.settings import digest, plain, settings
+from edgeres.stages.stage import Read
 
 if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
     from edgeres.quant.placement import Placement
-    from edgeres.stages.stage import Context, Read
+    from edgeres.stages.stage import Context
 
 _COMPARED = 128
 """Tuning images on which the quantized network is compared with the float one."""
@@ -97,8 +98,7 @@ def calibration_digest(split: Split, preprocess: Preprocess) -> str:
     return digest([split.digest, plain(preprocess)])
 
 
-def _compare(
-    artifact: Checkpoint, table: QuantTable, placement: Placement, context: Context) -> dict[str, float]:
+def _compare(artifact: Checkpoint, table: QuantTable, placement: Placement, context: Context) -> dict[str, float]:
     """SQNR of the logits in decibels and top-1 agreement in percent with the float network, on tuning images."""
     split = context.tuning.take(range(min(_COMPARED, len(context.tuning))))
     reference = Network(artifact.spec, artifact.weights).eval()

@@ -15,13 +15,14 @@ from edgeres.measure import agreement, interleaved, peak_rss_mib, top1
 from edgeres.onnxfile import census
 from edgeres.roofline import predict
 from edgeres.settings import plain, settings
+from edgeres.stages.stage import Read
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.backends.backend import Backend, Session
     from edgeres.measure import Latency
-    from edgeres.stages.stage import Context, Read
+    from edgeres.stages.stage import Context
 
 
 @settings

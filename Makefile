@@ -1,0 +1,43 @@
+# edgeres. Everything installs itself into .venv on first use.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+MODEL ?= resnet18
+TARGET ?= jetson
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quantize test lint types bench report clean
+
+help: ## list what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv from constraints.txt
+
+# torch comes first and alone: where an index offers the CPU build, this is how pip finds it.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,tensorrt-rtx,dev]'
+	@touch $(READY)
+
+quantize: $(READY) ## the main job: edgeres compile resnet18 --target jetson
+	$(BIN)/edgeres compile $(MODEL) --target $(TARGET)
+
+test: $(READY) lint ## ruff, mypy --strict, import layers, pytest
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff, mypy --strict, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## regenerate README's numbers (needs ../shared)
+	$(BIN)/python -m benchmarks.imagenette
+
+report: $(READY) ## draw the last report again
+	$(BIN)/edgeres report build/$(MODEL)-$(TARGET)
+
+clean: ## remove what was built, keep .venv
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

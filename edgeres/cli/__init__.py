@@ -1,0 +1,42 @@
+"""The command line: the only room that prints."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from edgeres.cli.parser import parser
+from edgeres.errors import EdgeresError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The command line without the program's name; None takes the process's.
+
+    Returns:
+        0 passed, 1 error, 2 bad usage or input, 3 over a budget or the accuracy drop, 4 unmeasured under ``--strict``,
+        130 stopped by the user.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(given)
+    from edgeres.cli import commands
+
+    try:
+        code: int = getattr(commands, f"{options.command}_command")(options, given)
+    except EdgeresError as failure:
+        print(f"edgeres: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        print("\nedgeres: stopped; finished stages are kept, run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return code

@@ -1,0 +1,237 @@
+"""What each command does; every function returns an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres.cli.console import Screen
+from edgeres.report import document
+from edgeres.report.verdict import exit_code, headline, summary_lines
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from edgeres.report.run import Run
+    from edgeres.request import Request
+    from edgeres.store import Store
+
+_FINDING = {"E": "error", "W": "warning", "I": "info"}
+
+
+def compile_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres compile``."""
+    request = replace(_request(options), until=options.until, recipe=options.recipe)
+    if options.plan:
+        return _plan(request, options)
+    out = Path(options.out or f"build/{request.name}-{options.target}")
+    return _run(request, out, options, given)
+
+
+def train_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres train``: the training stage and an evaluation, for no target in particular."""
+    wanted = {"recipe": options.recipe, "epochs": options.epochs, "freeze": options.freeze}
+    changes = tuple(f"train.{name}={value}" for name, value in wanted.items() if value is not None)
+    request = _request(options)
+    recipe = "train" if request.data else "sample"
+    request = replace(request, recipe=recipe, until="evaluate", changes=(*changes, *request.changes))
+    return _run(request, Path(options.out or f"build/{request.name}-trained"), options, given)
+
+
+def quantize_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres quantize``."""
+    return _again(options, given)
+
+
+def export_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres export``."""
+    return _again(options, given)
+
+
+def build_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres build``."""
+    return _again(options, given)
+
+
+def verify_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres verify``."""
+    return _again(options, given)
+
+
+def report_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres report``: renders from ``report.json`` alone."""
+    screen, folder = Screen(quiet=False), Path(options.run)
+    paths = document.render(folder)
+    text = (folder / document.JSON).read_text(encoding="utf-8")
+    run = document.decode(text, document.JSON)
+    if options.json:
+        screen.out.out(text, end="")
+    else:
+        _summary(run, screen, paths[-1])
+    return exit_code(run)
+
+
+def lint_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres lint``."""
+    from edgeres.lint.linter import lint
+    from edgeres.onnxfile.read import read_model
+    from edgeres.target import find_target
+
+    screen = Screen(quiet=False)
+    findings = lint(read_model(Path(options.model)), find_target(options.target))
+    if options.json:
+        screen.out.out(json.dumps([asdict(finding) for finding in findings], indent=2))
+    elif findings:
+        screen.table(
+            ("rule", "severity", "where", "what", "fix"),
+            ((f.rule, _FINDING[f.severity], f.where, f.what, f.fix) for f in findings),
+        )
+    else:
+        screen.out.print(f"nothing to say about {options.model} for {options.target}")
+    return 3 if any(finding.severity == "E" for finding in findings) else 0
+
+
+def targets_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres targets``."""
+    from edgeres.backends.registry import find_backend
+    from edgeres.target import targets
+
+    screen = Screen(quiet=False)
+    rows: list[dict[str, Any]] = []
+    for target in targets().values():
+        missing = find_backend(target.backend).missing()
+        row = {"name": target.name, "aliases": list(target.aliases), "title": target.title}
+        rows.append({**row, "build_on": target.build_on, "runtime": target.runtime.name, "missing": missing})
+    if options.json:
+        screen.out.out(json.dumps(rows, indent=2))
+        return 0
+    screen.table(
+        ("target", "aliases", "what", "built on", "missing here"),
+        (
+            (r["name"], ", ".join(r["aliases"]), r["title"], r["build_on"], r["missing"] or "-")
+            for r in rows
+        ),
+    )
+    return 0
+
+
+def models_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres models``."""
+    from edgeres.model.cost import macs, parameters
+    from edgeres.model.spec import PRESETS
+
+    screen = Screen(quiet=False)
+    rows: list[dict[str, Any]] = []
+    for name, spec in PRESETS.items():
+        size = 224 if spec.stem.pool else 32
+        rows.append({"name": name, "size": size, "macs": macs(spec, size, size), "parameters": parameters(spec)})
+    if options.json:
+        screen.out.out(json.dumps(rows, indent=2))
+        return 0
+    screen.table(
+        ("model", "input", "MACs", "parameters"),
+        ((r["name"], f"{r['size']}x{r['size']}", f"{r['macs']:,}", f"{r['parameters']:,}") for r in rows),
+    )
+    return 0
+
+
+def recipes_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres recipes``."""
+    from edgeres.recipe import load_recipe, recipe_names
+
+    screen = Screen(quiet=False)
+    recipes = [load_recipe(name) for name in recipe_names()]
+    if options.json:
+        screen.out.out(json.dumps({recipe.name: recipe.entries() for recipe in recipes}, indent=2))
+    else:
+        rows = ((recipe.name, " -> ".join(stage.name for stage in recipe.stages)) for recipe in recipes)
+        screen.table(("recipe", "stages"), rows)
+    return 0
+
+
+def _request(options: Namespace) -> Request:
+    from edgeres.request import PreprocessFlags, Request
+
+    flags = {name: getattr(options, name) for name in ("resize", "crop", "mean", "std", "interpolation")}
+    return Request(
+        model=options.model,
+        target=getattr(options, "target", "cpu"),
+        weights=options.weights,
+        data=options.data,
+        changes=tuple(options.changes),
+        seed=options.seed,
+        calibration=options.calibration,
+        allow=tuple(options.allow),
+        preprocess=PreprocessFlags(**flags),
+        budget=dict(options.budget),
+        strict=options.strict,
+    )
+
+
+def _again(options: Namespace, given: list[str]) -> int:
+    """A finished run's request up to one stage, with settings exchanged; what did not change comes from the store."""
+    from edgeres.folder import RunFolder
+
+    before = RunFolder(Path(options.run)).request()
+    budget = {**before.budget, **dict(options.budget)}
+    changes = (*before.changes, *options.changes)
+    stage = "quantize_onnx" if before.foreign and options.command == "quantize" else options.command
+    until = None if stage == "verify" else stage
+    request = replace(before, until=until, changes=changes, budget=budget, strict=before.strict or options.strict)
+    return _run(request, Path(options.out or options.run), options, given)
+
+
+def _store(options: Namespace) -> Store:
+    from edgeres.store import Store
+
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "edgeres")
+    return Store(Path(options.cache or os.environ.get("EDGERES_CACHE") or default))
+
+
+def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> int:
+    """Compiles, and tells how it went."""
+    from edgeres.compile import Desk, compile_model
+    from edgeres.target import find_target
+
+    screen = Screen(quiet=options.quiet)
+    target = find_target(request.target)
+    screen.err.print(f"edgeres {options.command}: {request.name} -> {target.name} ({target.title})")
+    desk = Desk(out, _store(options), screen, screen, shlex.join(["edgeres", *given]))
+    run = compile_model(request, desk)
+    if options.json:
+        screen.out.out((out / document.JSON).read_text(encoding="utf-8"), end="")
+    else:
+        _summary(run, screen, out / document.HTML)
+    return exit_code(run)
+
+
+def _summary(run: Run, screen: Screen, page: Path) -> None:
+    lines = summary_lines(run)
+    for line in lines if not screen.quiet else (headline(run),):
+        screen.out.out(line)
+    screen.out.out(f"report: {page}")
+
+
+def _plan(request: Request, options: Namespace) -> int:
+    from edgeres.estimate import estimate
+    from edgeres.pipeline import Pipeline, prepare
+
+    screen = Screen(quiet=options.quiet)
+    plan = prepare(request, screen)
+    rows = estimate(Pipeline(plan, _store(options), screen))
+    if options.json:
+        screen.out.out(
+            json.dumps([{"stage": r.stage, "state": r.state, "seconds": r.seconds, "why": r.why} for r in rows])
+        )
+        return 0
+    for note in plan.notes:
+        screen.note(note)
+    screen.table(
+        ("stage", "state", "about", "why"),
+        ((r.stage, r.state, "-" if r.seconds is None else f"{r.seconds:.0f} s", r.why) for r in rows),
+    )
+    return 0

@@ -1,0 +1,130 @@
+"""Commands and their options, in the words of ``edgeres --help``. Imports nothing heavy: help is instant."""
+
+from __future__ import annotations
+
+import argparse
+
+import edgeres
+
+STAGE_COMMANDS = {
+    "quantize": "calibrate and quantize a finished run again",
+    "export": "write a finished run's ONNX files again",
+    "build": "build a finished run's engine or device bundle again",
+    "verify": "measure a finished run's artifact again and judge it",
+}
+
+_EXIT_CODES = "exit codes: 0 passed, 1 error, 2 bad usage or input, 3 over a budget, 4 unmeasured under --strict"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="edgeres",
+        description="Compile a ResNet for an edge device, with proof that it is still right and inside its budgets.",
+        epilog=_EXIT_CODES,
+    )
+    top.add_argument("--version", action="version", version=f"edgeres {edgeres.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _compile(commands.add_parser("compile", help="train or load, fold, prune, quantize, export, build, verify, report"))
+    _train(commands.add_parser("train", help="train a network and keep its weights"))
+    for name, text in STAGE_COMMANDS.items():
+        _again(commands.add_parser(name, help=text, description=text.capitalize() + "."))
+    report = commands.add_parser("report", help="draw a finished run's report again")
+    report.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
+    report.add_argument("--json", action="store_true", help="print report.json")
+    _lint(commands.add_parser("lint", help="say offline what a target will refuse, misread or run slowly"))
+    for name, text in {
+        "targets": "list targets and what is missing here",
+        "models": "list presets with their costs",
+        "recipes": "list recipes and their stages",
+    }.items():
+        commands.add_parser(name, help=text).add_argument("--json", action="store_true", help="machine-readable output")
+    return top
+
+
+def _compile(command: argparse.ArgumentParser) -> None:
+    command.epilog = _EXIT_CODES
+    command.add_argument("model", metavar="MODEL", help="preset (see 'edgeres models') or a foreign .onnx file")
+    command.add_argument("--target", required=True, help="where it goes (see 'edgeres targets')")
+    command.add_argument("--recipe", help="recipe name or file; chosen by what is given otherwise")
+    command.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    command.add_argument("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
+    _source(command)
+    _running(command)
+
+
+def _train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help="preset (see 'edgeres models')")
+    command.add_argument("--recipe", choices=("he", "modern"), help="training recipe; default modern")
+    command.add_argument("--epochs", type=int, help="passes over the training images")
+    command.add_argument("--freeze", choices=("none", "backbone"), help="train the classifier alone, on --weights")
+    _source(command)
+    _running(command)
+
+
+def _source(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("network and data")
+    group.add_argument(
+        "--weights", metavar="FILE|NAME", help=".safetensors, .pt, .pth, .th, or a torchvision enum name"
+    )
+    group.add_argument(
+        "--data", metavar="DIR", help="train/<class>/ and val/<class>/ images, or CIFAR-10's binary files"
+    )
+    group.add_argument("--calibration", type=int, default=512, metavar="N", help="calibration images (default 512)")
+    group.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    group.add_argument(
+        "--allow", action="append", default=[], metavar="NAME", help="accept a named breach of the data contract; shown"
+    )
+    group.add_argument("--resize", type=int, metavar="PX", help="shorter side before the crop")
+    group.add_argument("--crop", type=int, metavar="PX", help="side of the centre crop")
+    group.add_argument("--mean", type=_triple, metavar="R,G,B", help="mean of each channel, of pixels in 0..1")
+    group.add_argument("--std", type=_triple, metavar="R,G,B", help="standard deviation of each channel")
+    group.add_argument("--interpolation", choices=("bilinear", "bicubic", "nearest"), help="how images are resized")
+
+
+def _running(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("run")
+    group.add_argument("--out", metavar="DIR", help="run folder (default build/<model>-<target>)")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="changes",
+        metavar="STAGE.KEY=VALUE",
+        help="change a recipe's setting",
+    )
+    group.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        type=_limit,
+        metavar="NAME=VALUE",
+        help="a limit, or NAME=none to lift it",
+    )
+    group.add_argument("--strict", action="store_true", help="fail when a budget line is unmeasured")
+    group.add_argument("--cache", metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)")
+    group.add_argument("--json", action="store_true", help="print report.json on standard output")
+    group.add_argument("--quiet", action="store_true", help="print the verdict only")
+
+
+def _again(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
+    _running(command)
+
+
+def _lint(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="FILE.onnx", help="any ONNX classifier")
+    command.add_argument("--target", required=True, help="where it goes")
+    command.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def _triple(text: str) -> tuple[float, float, float]:
+    red, green, blue = (float(part) for part in text.split(","))
+    return red, green, blue
+
+
+def _limit(text: str) -> tuple[str, float | None]:
+    name, _, value = text.partition("=")
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as latency_p90_ms=5")
+    return name, None if value == "none" else float(value)

@@ -1,0 +1,179 @@
+"""A request from beginning to end: prepare, run, judge, publish, and report whatever happens."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import yaml
+
+import edgeres
+from edgeres.artifact import Verdict
+from edgeres.errors import EdgeresError
+from edgeres.folder import RunFolder
+from edgeres.pipeline import Pipeline, prepare, versions
+from edgeres.quant.qparams import QuantTable
+from edgeres.report import assemble, document
+from edgeres.report.run import Calibration, Device, Failure, FileRow, Provenance, Run, StageTime, Timings, is_timed
+from edgeres.settings import parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeres.pipeline import Plan, Watch
+    from edgeres.progress import Progress
+    from edgeres.request import Request
+    from edgeres.store import Store
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a compilation happens and who watches.
+
+    Attributes:
+        out: Run folder.
+        store: Finished stages.
+        progress: How far work is.
+        watch: Who hears of stages.
+        command: The command line, for the report.
+    """
+
+    out: Path
+    store: Store
+    progress: Progress
+    watch: Watch | None
+    command: str
+
+
+def compile_model(request: Request, desk: Desk) -> Run:
+    """Compiles a network; the report is written whether it succeeds or not.
+
+    Raises:
+        EdgeresError: The request cannot be carried out at all, or the run folder cannot be used.
+        KeyboardInterrupt: The user stopped it; finished stages are kept and the report says so.
+    """
+    plan = prepare(request, desk.progress)
+    folder = RunFolder(desk.out)
+    with folder.held():
+        desk.store.sweep()
+        folder.begin(request, plan.recipe)
+        pipeline = Pipeline(plan, desk.store, desk.progress, desk.watch)
+        start = time.monotonic()
+        run = _started(plan, desk.command)
+        try:
+            pipeline.run()
+            run = _finished(run, plan, pipeline, folder)
+        except BaseException as failure:
+            run = replace(run, error=_failure(failure, pipeline.current))
+            if not isinstance(failure, EdgeresError):
+                raise
+        finally:
+            document.write(_timed(run, pipeline, time.monotonic() - start), folder.path)
+    return document.decode((folder.path / document.JSON).read_text(encoding="utf-8"), document.JSON)
+
+
+def _started(plan: Plan, command: str) -> Run:
+    """What is known before the first stage."""
+    request, target, system = plan.request, plan.target, assemble.system()
+    return Run(
+        edgeres=edgeres.__version__,
+        command=command,
+        model=request.name,
+        target=Device(name=target.name, title=target.title, backend=target.backend, runtime=target.runtime.name),
+        strict=request.strict,
+        until=request.until or "",
+        notes=plan.notes,
+        provenance=Provenance(
+            data=plan.dataset.name,
+            splits=assemble.split_rows(plan.dataset),
+            weights=plan.source.file.sha256 if plan.source.file else None,
+            recipe=yaml.safe_dump(plan.recipe.entries(), sort_keys=False),
+            seed=request.seed,
+            packages=versions(),
+            **system,
+        ),
+    )
+
+
+def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Run:
+    """Publishes the last artifact and adds what it says."""
+    artifact = pipeline.done[-1].entry.load()
+    sums = folder.publish(artifact, _facts(plan, pipeline))
+    files = {name: FileRow(sha256=digest, size=(folder.path / name).stat().st_size) for name, digest in sums.items()}
+    run = replace(run, files=files)
+    if isinstance(artifact, Verdict):
+        run = _judged(run, plan, artifact)
+    return replace(run, calibration=_calibration(folder, sums))
+
+
+def _judged(run: Run, plan: Plan, verdict: Verdict) -> Run:
+    overrides = plan.request.budget
+    lines = assemble.judged(verdict, plan.target, overrides)
+    threads = next(stage.threads for stage in plan.recipe.stages if stage.name == "verify")  # type: ignore[attr-defined]  # Verify has them
+    margin = next((line.limit for line in lines if line.name == "accuracy_drop_pp"), None)
+    unmeasured = "" if verdict.latencies else f"{plan.target.title} is not here"
+    return replace(
+        run,
+        lines=tuple(line for line in lines if not is_timed(line)),
+        accuracy=assemble.accuracy(verdict, margin),
+        confusion=assemble.confusion(verdict),
+        flips=assemble.flips(verdict, plan.dataset.validation),
+        kernels=assemble.kernels(verdict),
+        evidence=verdict.engine.evidence,
+        timings=Timings(
+            lines=tuple(line for line in lines if is_timed(line)),
+            latency=assemble.latency_rows(verdict, plan.target, threads),
+            unmeasured=unmeasured,
+        ),
+    )
+
+
+def _calibration(folder: RunFolder, sums: dict[str, str]) -> Calibration | None:
+    """The scales as they were published."""
+    import json
+
+    if "calibration.json" not in sums:
+        return None
+    data = json.loads((folder.path / "calibration.json").read_text(encoding="utf-8"))
+    table = parse(QuantTable, data, "calibration.json")
+    return assemble.calibration(table.activations, table.calibrator, table.images, table.data)
+
+
+def _facts(plan: Plan, pipeline: Pipeline) -> dict[str, object]:
+    """What identifies a run for its manifest."""
+    return {
+        "model": plan.request.name,
+        "target": plan.target.name,
+        "seed": plan.request.seed,
+        "source": plan.source.digest,
+        "recipe": plan.recipe.digest,
+        "data": {row.name: {"images": row.images, "sha256": row.digest} for row in assemble.split_rows(plan.dataset)},
+        "stages": [{"stage": done.name, "sha256": done.entry.digest} for done in pipeline.done],
+        "versions": versions(),
+    }
+
+
+def _timed(run: Run, pipeline: Pipeline, seconds: float) -> Run:
+    """Adds stages and durations, as far as the run came."""
+    rows = assemble.stage_rows(step for done in pipeline.done for step in done.steps)
+    times = tuple(
+        StageTime(stage=done.name, cached=done.cached, seconds=round(done.entry.seconds, 3)) for done in pipeline.done
+    )
+    return replace(run, stages=rows, timings=replace(run.timings, total_s=round(seconds, 3), stages=times))
+
+
+def _failure(failure: BaseException, stage: str) -> Failure:
+    if isinstance(failure, EdgeresError):
+        kind = type(failure).__name__
+        return Failure(stage=stage, kind=kind, what=failure.what, way_out=failure.way_out, exit_code=failure.exit_code)
+    if isinstance(failure, KeyboardInterrupt):
+        again = "run the same command again: finished stages are kept"
+        return Failure(
+            stage=stage, kind="Interrupted", what="stopped by the user", way_out=again, exit_code=INTERRUPTED
+        )
+    what = f"{type(failure).__name__}: {failure}"
+    return Failure(stage=stage, kind="Unexpected", what=what, way_out="please report it with this file", exit_code=1)

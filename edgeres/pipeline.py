@@ -1,0 +1,217 @@
+"""The one loop: every stage of a recipe over one artifact, each taken from the store or computed and kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from edgeres.data.dataset import open_dataset
+from edgeres.errors import StoreError, UsageError
+from edgeres.progress import Progress, Silent
+from edgeres.recipe import default_recipe, load_recipe, takes_graphs
+from edgeres.settings import digest, plain
+from edgeres.stages.stage import Context
+from edgeres.target import find_target
+
+if TYPE_CHECKING:
+    from edgeres.artifact import Source, Step
+    from edgeres.data.dataset import Dataset
+    from edgeres.recipe import Recipe
+    from edgeres.request import Request
+    from edgeres.stages.stage import Stage
+    from edgeres.store import Entry, Store
+    from edgeres.target import Target
+
+PACKAGES = (
+    "edgeres", "numpy", "torch", "torchvision", "onnx", "onnxruntime", "nncf", "openvino", "tensorrt", "tensorrt_rtx",
+    "pillow", "scikit-learn",
+)  # fmt: skip
+"""Packages whose version is part of every cache key: another version may compute something else."""
+
+SAMPLE_NOTE = (
+    "bundled sample task: neither --weights nor --data was given, so the network is trained on scikit-learn's digits; "
+    "pass --weights FILE and --data DIR for your own"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request, resolved and checked: nothing in it can still be misspelt.
+
+    Attributes:
+        request: What was asked.
+        target: The target.
+        source: Where the network comes from.
+        recipe: Stages to run.
+        dataset: Opened images.
+        notes: What the user should know before anything runs.
+    """
+
+    request: Request
+    target: Target
+    source: Source
+    recipe: Recipe
+    dataset: Dataset
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A stage that is done.
+
+    Attributes:
+        name: The stage.
+        entry: Its artifact in the store.
+        cached: Whether it was there before.
+        steps: What this stage itself recorded.
+    """
+
+    name: str
+    entry: Entry
+    cached: bool
+    steps: tuple[Step, ...]
+
+
+class Watch(Protocol):
+    """Who wants to know when stages begin and end."""
+
+    def begun(self, stage: str) -> None:
+        """A stage starts computing."""
+
+    def finished(self, stage: Finished) -> None:
+        """A stage is done."""
+
+
+def prepare(request: Request, progress: Progress | None = None) -> Plan:
+    """Resolves a request; every cheap mistake is found here, before any work.
+
+    Raises:
+        UsageError: Unknown model, target or recipe; a recipe that cannot take this source; bad data.
+    """
+    target = find_target(request.target)
+    source = request.source()
+    sample = request.data is None
+    recipe = load_recipe(request.recipe or default_recipe(source, sample=sample)).changed(request.changes)
+    if takes_graphs(recipe) != request.foreign:
+        wanted = "an ONNX file" if takes_graphs(recipe) else "a preset with or without weights"
+        raise UsageError(
+            f"recipe {recipe.name!r} starts from {wanted}, not from {request.model}", "choose another --recipe"
+        )
+    if request.until is not None:
+        recipe = recipe.until(request.until)
+    dataset = open_dataset(
+        Path(request.data) if request.data else None,
+        seed=request.seed,
+        calibration=request.calibration,
+        allow=frozenset(request.allow),
+        progress=progress,
+    )
+    if source.file is None and source.weights is None:
+        source = replace(source, preprocess=request.preprocess.over(dataset.suggested))
+    notes = (*((SAMPLE_NOTE,) if sample else ()), *dataset.notes)
+    return Plan(request, target, source, recipe, dataset, notes)
+
+
+def versions() -> dict[str, str]:
+    """Installed version of each package that takes part, absent ones left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def key_of(stage: Stage, given: str, context: Context) -> str:
+    """Cache key: what the stage is, what it gets, what it reads, and the packages it computes with."""
+    reads = {read: context.digest_of(read) for read in stage.reads}
+    return digest([stage.name, stage.version, plain(stage), given, reads, versions()])
+
+
+class Pipeline:
+    """Runs a plan.
+
+    Args:
+        plan: What to run.
+        store: Where finished stages are kept.
+        progress: Where stages report how far they are.
+        watch: Who hears of stages.
+    """
+
+    def __init__(self, plan: Plan, store: Store, progress: Progress | None = None, watch: Watch | None = None) -> None:
+        self.plan = plan
+        self.store = store
+        self.progress = progress or Silent()
+        self.watch = watch
+        self.done: list[Finished] = []
+        self.current = ""
+
+    def context(self) -> Context:
+        """The context of the run, its folders still those of nobody."""
+        plan, dataset = self.plan, self.plan.dataset
+        return Context(
+            target=plan.target,
+            train=dataset.train,
+            calibration=dataset.calibration,
+            tuning=dataset.tuning,
+            validation=dataset.validation,
+            classes=dataset.classes,
+            seed=plan.request.seed,
+            workspace=Path(),
+            scratch=Path(),
+            progress=self.progress,
+        )
+
+    def run(self) -> tuple[Finished, ...]:
+        """Every stage in order; what is finished stays in ``done`` whatever happens.
+
+        Raises:
+            EdgeresError: A stage failed; ``current`` names it.
+        """
+        context = self.context()
+        given, steps = self.plan.source.digest, 0
+        for stage in self.plan.recipe.stages:
+            self.current = stage.name
+            key = key_of(stage, given, context)
+            with self.store.lock(key):
+                entry = self.store.find(key)
+                cached = entry is not None
+                if entry is None:
+                    entry = self._compute(stage, key, context)
+            finished = Finished(stage.name, entry, cached, entry.steps[steps:])
+            self.done.append(finished)
+            given, steps = entry.digest, len(entry.steps)
+            if self.watch:
+                self.watch.finished(finished)
+        self.current = ""
+        return tuple(self.done)
+
+    def _compute(self, stage: Stage, key: str, context: Context) -> Entry:
+        if self.watch:
+            self.watch.begun(stage.name)
+        artifact = self.done[-1].entry.load() if self.done else self.plan.source
+        with self.store.workspace() as workspace:
+            window = replace(context, workspace=workspace, scratch=self.store.scratch(key)).view(stage.reads)
+            start = time.monotonic()
+            try:
+                made = stage(artifact, window)
+            except OSError as failure:
+                where = failure.filename or workspace
+                raise StoreError(
+                    f"{where}: {failure.strerror or failure}", "free some space or set --cache"
+                ) from failure
+            return self.store.keep(key, made, workspace, time.monotonic() - start)
+
+    def pending(self) -> tuple[tuple[Stage, Entry | None], ...]:
+        """Every stage with its entry in the store; behind the first one that is missing nothing is known."""
+        context, given = self.context(), self.plan.source.digest
+        found: list[tuple[Stage, Entry | None]] = []
+        for stage in self.plan.recipe.stages:
+            entry = self.store.find(key_of(stage, given, context)) if given else None
+            found.append((stage, entry))
+            given = entry.digest if entry else ""
+        return tuple(found)

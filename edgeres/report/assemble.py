@@ -1,0 +1,201 @@
+"""From what a pipeline has to what a report says: artifacts in, ``Run`` out."""
+
+from __future__ import annotations
+
+import platform
+from base64 import b64encode
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from edgeres.budget import accuracy_lines, latency_lines, limits, memory_lines, static_lines
+from edgeres.gate import Paired, decide, tango
+from edgeres.measure import agreement, machine, top1
+from edgeres.report.run import (
+    Accuracy,
+    Calibration,
+    Confusion,
+    Flip,
+    Kernels,
+    LatencyRow,
+    SplitRow,
+    StageRow,
+    TensorScale,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from edgeres.artifact import Line, Step, Verdict
+    from edgeres.budget import Overrides
+    from edgeres.data.dataset import Dataset
+    from edgeres.data.split import Split
+    from edgeres.quant.qparams import QParams
+    from edgeres.target import Target
+
+_SHOWN_FLIPS = 24
+_THUMBNAIL = 96
+
+
+def stage_rows(steps: Iterable[Step]) -> tuple[StageRow, ...]:
+    """One row per step; figures every report shows get their own columns."""
+    rows = []
+    for step in steps:
+        rest = dict(step.metrics)
+        macs, parameters = rest.pop("macs", None), rest.pop("parameters", None)
+        rows.append(
+            StageRow(
+                stage=step.stage,
+                top1=rest.pop("top1", None),
+                macs=None if macs is None else round(macs),
+                parameters=None if parameters is None else round(parameters),
+                mib=rest.pop("mib", None),
+                metrics=rest,
+                notes=step.notes,
+            )
+        )
+    return tuple(rows)
+
+
+def split_rows(dataset: Dataset) -> tuple[SplitRow, ...]:
+    """The four splits with their digests; training images are hashed only where something read them."""
+    splits = (dataset.calibration, dataset.tuning, dataset.validation)
+    return tuple(SplitRow(name=split.name, images=len(split), digest=split.digest) for split in splits)
+
+
+def paired(verdict: Verdict) -> Paired:
+    """The float baseline against what ships, image by image."""
+    baseline = verdict.card.baseline
+    assert baseline is not None
+    return Paired.of(baseline.predictions, verdict.predictions, baseline.labels)
+
+
+def accuracy(verdict: Verdict, margin_pp: float | None) -> Accuracy:
+    """Both accuracies, their paired difference, and its interval."""
+    baseline, counts = verdict.card.baseline, paired(verdict)
+    assert baseline is not None
+    interval = tango(counts)
+    method = "Tango (1998) score interval of the paired difference"
+    if margin_pp is not None and margin_pp > 0:
+        method += f". {decide(counts, margin_pp).sentence}"
+    return Accuracy(
+        n=counts.n,
+        float_top1=baseline.top1,
+        deployed_top1=top1(verdict.predictions, baseline.labels),
+        drop_pp=counts.drop,
+        low_pp=interval.low,
+        high_pp=interval.high,
+        b=counts.b,
+        c=counts.c,
+        agreement=agreement(baseline.predictions, verdict.predictions),
+        method=method,
+    )
+
+
+def judged(verdict: Verdict, target: Target, overrides: Overrides) -> tuple[Line, ...]:
+    """Every budget line, accuracy first."""
+    card, engine = verdict.card, verdict.engine
+    known = limits(card.name, card.preprocess.crop, target, overrides)
+    counts = paired(verdict)
+    interval = tango(counts)
+    how = (
+        f"{counts.n} validation images, {counts.b} lost and {counts.c} gained, "
+        f"95 % interval {interval.low:+.2f} to {interval.high:+.2f} pp"
+    )
+    static = static_lines(
+        known,
+        network=card.name,
+        crop=card.preprocess.crop,
+        macs=verdict.macs,
+        parameters=verdict.parameters,
+        size_bytes=engine.files[engine.entry].path.stat().st_size,
+    )
+    timed = verdict.latencies.get("int8") or verdict.latencies.get("float32")
+    if timed:
+        latency = latency_lines(known, timed["p50_ms"], timed["p90_ms"], f"batch 1 on this host, {timed['n']} calls")
+    else:
+        unmeasured = f"{target.title} is not here"
+        latency = latency_lines(known, None, None, "; ".join(filter(None, (unmeasured, verdict.predicted))))
+    memory = memory_lines(known, verdict.peak_rss_mib, "peak of the whole verifying process")
+    return (*accuracy_lines(known, counts.drop, how), *static, *latency, *memory)
+
+
+def latency_rows(verdict: Verdict, target: Target, threads: int) -> tuple[LatencyRow, ...]:
+    """Each variant's latency, float first."""
+    host = machine()
+    rows = []
+    for variant, timed in sorted(verdict.latencies.items()):
+        figures = {
+            name: value for name in ("p50_ms", "p90_ms", "p99_ms", "low_ms", "high_ms") if (value := timed[name])
+        }
+        stolen = timed.get("stolen")
+        rows.append(
+            LatencyRow(
+                variant=variant,
+                runtime=target.runtime.name,
+                batch=1,
+                threads=threads,
+                n=round(timed["n"] or 0),
+                how=f"variants in turn on {host.cpu}"
+                + (f", {stolen:.1%} of the CPU stolen" if stolen is not None else ""),
+                **figures,
+            )
+        )
+    return tuple(rows)
+
+
+def kernels(verdict: Verdict) -> Kernels:
+    """What runs in integers."""
+    census = verdict.kernels
+    return Kernels(integer=census.integer, weighted=census.weighted, counts=census.kernels, how=census.how)
+
+
+def confusion(verdict: Verdict) -> Confusion:
+    """The deployed network's confusion matrix."""
+    assert verdict.card.baseline is not None
+    return Confusion.of(verdict.card.classes, verdict.card.baseline.labels, verdict.predictions)
+
+
+def flips(verdict: Verdict, validation: Split) -> tuple[Flip, ...]:
+    """Images answered differently than by float; the first few with a picture."""
+    baseline = verdict.card.baseline
+    assert baseline is not None
+    found: list[Flip] = []
+    for index, (label, before, after) in enumerate(
+        zip(baseline.labels, baseline.predictions, verdict.predictions, strict=True)
+    ):
+        if before != after:
+            found.append(
+                Flip(
+                    index=index,
+                    sha256=validation.hashes[index],
+                    label=label,
+                    float_prediction=before,
+                    deployed_prediction=after,
+                    thumbnail=_thumbnail(validation, index) if len(found) < _SHOWN_FLIPS else "",
+                )
+            )
+    return tuple(found)
+
+
+def _thumbnail(split: Split, index: int) -> str:
+    image = split.image(index)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    stream = BytesIO()
+    image.quantize(64).save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + b64encode(stream.getvalue()).decode()
+
+
+def calibration(activations: Mapping[str, QParams], calibrator: str, images: int, data: str) -> Calibration:
+    """Every activation scale."""
+    tensors = tuple(
+        TensorScale(
+            tensor=name, scale=params.scale[0], zero_point=params.zero_point, bits=params.bits, signed=params.signed
+        )
+        for name, params in activations.items()
+    )
+    return Calibration(calibrator=calibrator, images=images, data=data, tensors=tensors)
+
+
+def system() -> dict[str, str]:
+    """Where the run took place."""
+    return {"python": platform.python_version(), "platform": platform.platform(terse=True), "cpu": machine().cpu}

@@ -1,0 +1,118 @@
+"""``Request``: everything a user asked for, as one value that can be written down and asked again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from edgeres.artifact import File, Source
+from edgeres.data.preprocess import Preprocess
+from edgeres.errors import DataError, ModelError, UsageError
+from edgeres.model.spec import preset
+from edgeres.settings import settings
+
+WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".th")
+
+
+@settings
+class PreprocessFlags:
+    """What the user said about preprocessing; None leaves a value to the weights or to the data."""
+
+    resize: int | None = None
+    crop: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    interpolation: Literal["bilinear", "bicubic", "nearest"] | None = None
+
+    def over(self, base: Preprocess | None) -> Preprocess | None:
+        """These values over a base; a crop without a resize keeps ImageNet's ratio of 256 to 224."""
+        given = {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
+        if not given:
+            return base
+        if "crop" in given and "resize" not in given:
+            given["resize"] = round(given["crop"] * 256 / 224)
+        return replace(base or Preprocess(), **given)
+
+
+@settings
+class Request:
+    """A compilation.
+
+    Attributes:
+        model: Preset name, or path of a foreign ``.onnx``.
+        target: Target name or alias.
+        weights: torchvision enum name or path of a weights file.
+        data: Folder of images; None is the bundled sample task.
+        recipe: Recipe name or file; None chooses by what was given.
+        changes: ``stage.key=value`` over the recipe.
+        until: Stage to stop after.
+        seed: Seed of everything random.
+        calibration: Calibration images wanted.
+        allow: Named exceptions from the data contract.
+        preprocess: What the user said about preprocessing.
+        budget: The user's limits; None lifts one.
+        strict: Whether an unmeasured line fails.
+    """
+
+    model: str
+    target: str
+    weights: str | None = None
+    data: str | None = None
+    recipe: str | None = None
+    changes: tuple[str, ...] = ()
+    until: str | None = None
+    seed: int = 0
+    calibration: int = 512
+    allow: tuple[str, ...] = ()
+    preprocess: PreprocessFlags = PreprocessFlags()
+    budget: dict[str, float | None] = {}  # noqa: RUF012  # pydantic copies the default for each instance
+    strict: bool = False
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the model is an ONNX file of somebody else's."""
+        return self.model.endswith(".onnx")
+
+    @property
+    def name(self) -> str:
+        """Name of the network: the preset's, or the file's stem."""
+        return Path(self.model).stem if self.foreign else self.model
+
+    def source(self) -> Source:
+        """Where the network comes from, its file hashed.
+
+        Raises:
+            ModelError: Unknown preset, or a file that is not there.
+            DataError: Weights or a foreign graph without data to judge them on.
+        """
+        if self.foreign:
+            if self.weights:
+                raise UsageError(f"--weights {self.weights} beside {self.model}", "an ONNX file holds its own weights")
+            source = Source(self.name, file=_file(self.model, "model"))
+        else:
+            preset(self.model)
+            source = self._weights()
+        if self.data is None and (source.file or source.weights):
+            raise DataError(
+                f"{self.weights or self.model} comes without data to calibrate and judge it",
+                "pass --data DIR with train/<class>/ and val/<class>/ images",
+            )
+        return replace(source, preprocess=self.preprocess.over(None))
+
+    def _weights(self) -> Source:
+        if self.weights is None:
+            return Source(self.model)
+        if self.weights.endswith(WEIGHT_FILES) or "/" in self.weights:
+            return Source(self.model, file=_file(self.weights, "weights"))
+        return Source(self.model, weights=self.weights)
+
+
+def _file(path: str, what: str) -> File:
+    found = Path(path)
+    if not found.is_file():
+        raise ModelError(f"no {what} file {path}", "check the path")
+    try:
+        return File.of(found.resolve())
+    except OSError as failure:
+        raise ModelError(f"cannot read {path}: {failure.strerror}", "check its permissions") from failure
