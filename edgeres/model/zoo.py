@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess
     from edgeres.model.spec import ResNetSpec
 
-__all__ = ["Loaded", "import_torchvision", "read_checkpoint", "save_checkpoint"]
+__all__ = ["Loaded", "assemble", "import_torchvision", "read_checkpoint", "save_checkpoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,12 @@ def read_checkpoint(source: Path | str, hint: ResNetSpec | None = None) -> Loade
     if isinstance(source, Path):
         raw = read_file(source)
         member = recognised(source, hint) if hint is not None else None
-        return _assembled(source, raw if member is None else _as_published(raw, member), hint)
+        return assemble(source, raw if member is None else _as_published(raw, member), hint)
     if hint is None:
         raise ModelError(f"published weights {source!r} need a model name", "name one, such as resnet18")
     member = published(source, hint)
     path = fetch(member)
-    return _assembled(path, _as_published(read_file(path), member), hint)
+    return assemble(path, _as_published(read_file(path), member), hint)
 
 
 def _as_published(raw: RawFile, member: Any) -> RawFile:
@@ -71,7 +71,17 @@ def _as_published(raw: RawFile, member: Any) -> RawFile:
     return RawFile(raw.tensors, preprocess=preprocess_of(member), classes=tuple(member.meta["categories"]))
 
 
-def _assembled(path: Path, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
+def assemble(where: object, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
+    """A network from tensors under any known key names.
+
+    Args:
+        where: What the tensors come from, for messages.
+        raw: The tensors, with what the file says about them.
+        hint: The model the user named.
+
+    Raises:
+        ModelError: As ``read_checkpoint``.
+    """
     try:
         tensors = _flat_head(canonical(raw.tensors))
         shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
@@ -83,7 +93,7 @@ def _assembled(path: Path, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
         notes = reconcile(spec, hint) if hint is not None else ()
         weights = Weights(to_arrays(tensors))
     except ModelError as failure:
-        raise located(path, failure) from failure
+        raise located(where, failure) from failure
     if raw.wrapper:
         notes = (f"the weights were found under {raw.wrapper!r}", *notes)
     return Loaded(spec, weights, raw.preprocess, raw.classes, notes)
