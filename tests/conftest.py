@@ -1,0 +1,61 @@
+"""Fixtures every room may use: thin networks, seeded numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from edgeres.model.network import Network
+from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.model.weights import Weights
+from edgeres.target import find_target
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def thin() -> ResNetSpec:
+    """A folded basic network with a pool, an untouched and a projected identity."""
+    stages = (
+        (Block(inner=(8,), out=8),),
+        (Block(inner=(12,), out=16, stride=2, projected=True), Block(inner=(16,), out=16)),
+    )
+    return ResNetSpec(kind="basic", stem=Stem(width=8, kernel=3, stride=1), stages=stages, classes=5, norm=False)
+
+
+def random_weights(spec: ResNetSpec, seed: int = 0) -> Weights:
+    """Weights whose every number matters: no zero, no channel like another."""
+    random = np.random.default_rng(seed)
+    network = Network(spec)
+    arrays = {}
+    for key, array in network.weights().items():
+        values = random.normal(0, 1, array.shape) / max(1.0, np.sqrt(array[0].size))
+        positive = key.endswith("running_var") or (array.ndim == 1 and key.endswith("weight"))
+        arrays[key] = np.abs(values) + 0.5 if positive else values
+    return Weights(arrays)
+
+
+@pytest.fixture
+def thin_weights(thin: ResNetSpec) -> Weights:
+    return random_weights(thin)
+
+
+@pytest.fixture(params=["jetson", "cpu"])
+def scheme(request: pytest.FixtureRequest):
+    """TensorRT's scheme, and that of the CPU runtimes."""
+    return find_target(request.param).scheme
+
+
+@pytest.fixture
+def jetson():
+    return find_target("jetson")
+
+
+@pytest.fixture
+def cpu_scheme():
+    scheme = find_target("cpu").scheme
+    assert scheme is not None
+    return replace(scheme)
