@@ -57,8 +57,10 @@ def _unit_for(line: Line) -> tuple[float, str]:
 
 
 def relation(line: Line) -> str:
-    """How the value stands to its limit."""
-    return "<=" if line.value is None or line.value <= line.limit else ">"
+    """How a measured value stands to its limit; 1.814 G passes a limit of 1.8 G because it rounds to it."""
+    if line.value is None or line.value <= line.limit:
+        return "<="
+    return "rounds to" if line.status == "passed" else ">"
 
 
 def percent(value: float) -> str:

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from edgeres.report import sections
+from edgeres.report import origins, sections
 from edgeres.report.figures import (
     change,
     compared,
@@ -15,10 +15,12 @@ from edgeres.report.figures import (
     number,
     percent,
     points,
+    relation,
     scaled,
     seconds,
 )
 from edgeres.report.markup import Markup, join, tag
+from edgeres.report.parts import missing, section
 from edgeres.report.select import trail
 from edgeres.report.verdict import line_counts, outcome, reason
 
@@ -34,9 +36,9 @@ _SECTIONS = (
     ("integers", "Integers", sections.integers),
     ("confusion", "Confusion", sections.confusion),
     ("flips", "Flips", sections.flips),
-    ("calibration", "Calibration", sections.calibration),
-    ("provenance", "Provenance", sections.provenance),
-    ("reproduce", "Reproduce", sections.reproduce),
+    ("calibration", "Calibration", origins.calibration),
+    ("provenance", "Provenance", origins.provenance),
+    ("reproduce", "Reproduce", origins.reproduce),
 )
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -120,13 +122,14 @@ def _tile(name: str, figure: str | None, quiet: str) -> Markup:
 
 def _budget(run: Run) -> Markup:
     if not run.every_line:
-        return sections.section("budget", "Budget", sections.missing("The run ended before a budget line was judged."))
-    return sections.section("budget", "Budget", tag("ul.budget", *(_line(line) for line in run.every_line)))
+        return section("budget", "Budget", missing("The run ended before a budget line was judged."))
+    return section("budget", "Budget", tag("ul.budget", *(_line(line) for line in run.every_line)))
 
 
 def _line(line: Line) -> Markup:
     value, limit = compared(line)
-    figures = join(tag("b", value), " of at most ") if value else "not measured; at most "
+    between = ", which rounds to " if relation(line) == "rounds to" else " of at most "
+    figures = join(tag("b", value), between) if value else "not measured; at most "
     return tag(
         f"li.{line.status}",
         tag(
@@ -147,5 +150,5 @@ def _gauge(line: Line) -> Markup:
         return tag("div.gauge.none", at={"aria-hidden": "true"})
     share = max(0.0, line.value / line.limit)
     bar = tag(f"i.{line.status}", at={"style": f"width:{100 * min(1.0, share):.1f}%"})
-    mark = tag("u", at={"style": f"left:{100 / share:.1f}%"}) if share > 1 else Markup()
+    mark = tag("u", at={"style": f"left:{100 / share:.1f}%"}) if share > 1 and line.status == "failed" else Markup()
     return tag("div.gauge", bar, mark, at={"aria-hidden": "true"})

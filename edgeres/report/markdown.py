@@ -14,6 +14,7 @@ from edgeres.report.figures import (
     number,
     percent,
     points,
+    relation,
     scaled,
     seconds,
     short,
@@ -115,7 +116,8 @@ def _budget(lines: Sequence[Line]) -> str:
     for line in lines:
         value, limit = compared(line)
         title = prose(line_title(line.name))
-        rows.append((title, _ICONS[line.status], value or "-", limit, prose(line.how), prose(line.source)))
+        rounds = " (rounds to the limit)" if relation(line) == "rounds to" else ""
+        rows.append((title, _ICONS[line.status], f"{value or '-'}{rounds}", limit, prose(line.how), prose(line.source)))
     heads = ("Line", "Status", "Value", "At most", "How", "Limit from")
     return "\n".join(
         (

@@ -13,6 +13,7 @@ from edgeres.report.svg import (
     Axis,
     bar,
     clip,
+    columns,
     figure,
     grid,
     label,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _IN_SIGHT = 3.0
 """A limit beyond this many times the largest value is written, not drawn: it would squeeze the bars to nothing."""
+_NAME = 12
+"""Letters of a class name beside a confusion matrix; tooltips have it whole."""
 
 
 def accuracy_plot(rows: Sequence[tuple[str, float]]) -> Markup:
@@ -129,23 +132,23 @@ def latency_plot(rows: Sequence[LatencyRow], limits: Sequence[tuple[str, float]]
 
 def confusion_plot(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
     """Heat map of a confusion matrix: hits in one colour, errors in another, shaded by their share of the row."""
-    longest = min(13, max(len(name) for name in classes))
-    left, top = 14 + 6 * longest, 14 + 5 * longest
-    size = min(30.0, (WIDTH - left - 16) / len(classes))
+    longest = min(_NAME, max(columns(name) for name in classes))
+    left, top, right = 14 + 6.8 * longest, 14 + 6 * longest, 6 + 3 * longest  # room for level and for turned names
+    size = min(30.0, (WIDTH - left - right) / len(classes))
     squares: list[Markup] = []
     names: list[Markup] = []
     for row, counts in enumerate(matrix):
         y, turn = top + row * size, left + (row + 0.5) * size + 3
-        at = {"transform": f"translate({turn:.1f} {top - 5}) rotate(-50)"}
+        at = {"transform": f"translate({turn:.1f} {top - 5}) rotate(-65)"}
         names.append(
             tag(
                 "text.end",
-                clip(classes[row], 13),
+                clip(classes[row], _NAME),
                 tag("title", classes[row]),
                 at={"x": left - 6, "y": y + size / 2 + 4},
             )
         )
-        names.append(tag("text", clip(classes[row], 13), tag("title", classes[row]), at=at))
+        names.append(tag("text", clip(classes[row], _NAME), tag("title", classes[row]), at=at))
         total = sum(counts) or 1
         squares.extend(
             _cell(left + column * size, y, size, count, count / total, hit=row == column)

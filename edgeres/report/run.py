@@ -49,6 +49,8 @@ __all__ = [
 SCHEMA: Literal["edgeres.report/1"] = "edgeres.report/1"
 MEASURED_EACH_TIME = ("latency_", "peak_rss_")
 """How names of budget lines begin whose values differ from run to run."""
+_ROUNDED = 1.5
+"""A value that rounds to its limit passes; half a unit of the limit's last digit is at most half of the limit."""
 
 
 @settings
@@ -292,5 +294,5 @@ def _check(line: Line, *, timed: bool) -> None:
         raise ValueError(f"{line.name} belongs {'to the lines of the run' if timed else 'under timings'}")
     if line.status == "unmeasured" and line.value is not None:
         raise ValueError(f"{line.name} is unmeasured and has a value")
-    if line.status == "passed" and (line.value is None or line.value > line.limit):
+    if line.status == "passed" and (line.value is None or line.value >= _ROUNDED * line.limit > 0):
         raise ValueError(f"{line.name} cannot have passed: value {line.value}, limit {line.limit}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.report.figures import between, bytes_, confidence, millis, number, percent, points, scaled, seconds, short
+from edgeres.report.figures import between, confidence, millis, number, percent, points, scaled, seconds, short
 from edgeres.report.markup import Markup, join, table, tag
-from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot, scales_plot
+from edgeres.report.parts import NONE, facts, how, missing, plot, section
+from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot
 from edgeres.report.select import (
     DRAWN_CLASSES,
     FLIPS_SHOWN,
@@ -18,34 +19,8 @@ from edgeres.report.select import (
 )
 
 if TYPE_CHECKING:
-    from edgeres.report.findings import Calibration, Flip, Kernels
+    from edgeres.report.findings import Flip, Kernels
     from edgeres.report.run import Run, StageRow
-
-_NONE = "\u2013"
-
-
-def section(anchor: str, title: str, *children: str) -> Markup:
-    """A titled part of the page that a link can point to."""
-    heading = tag("h2", title, at={"id": f"{anchor}-title"})
-    return tag("section.card", heading, *children, at={"id": anchor, "aria-labelledby": f"{anchor}-title"})
-
-
-def missing(why: str) -> Markup:
-    """What stands where a figure is unmeasured; it looks like nothing that passed."""
-    return tag("p.missing", tag("span.pill.unmeasured", "\u25cb Unmeasured"), f" {why}")
-
-
-def plot(title: str, drawing: Markup, how: str) -> Markup:
-    """A plot with its title and how to read it."""
-    return tag("figure", tag("figcaption", tag("b", title), tag("span", how)), drawing)
-
-
-def _how(sentence: str) -> Markup:
-    return tag("p.how", sentence)
-
-
-def _facts(*pairs: tuple[str, str]) -> Markup:
-    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs))
 
 
 def stages(run: Run) -> Markup:
@@ -55,7 +30,7 @@ def stages(run: Run) -> Markup:
     heads = ("Stage", "Top-1", "MACs", "Parameters", "Size", "Time")
     rows = [_stage(run, index, row) for index, row in enumerate(run.stages)]
     if run.error:
-        rows.append((run.error.stage or "start", *[_NONE] * 4, tag("span.stopped", "\u2715 stopped here")))
+        rows.append((run.error.stage or "start", *[NONE] * 4, tag("span.stopped", "\u2715 stopped here")))
     top1, macs = trail(run.stages, "top1"), trail(run.stages, "macs")
     plots = []
     if top1:
@@ -71,13 +46,13 @@ def stages(run: Run) -> Markup:
 
 def _stage(run: Run, index: int, row: StageRow) -> tuple[str, ...]:
     time = run.time_of(index)
-    spent = _NONE if time is None else "cached" if time.cached else seconds(time.seconds)
+    spent = NONE if time is None else "cached" if time.cached else seconds(time.seconds)
     return (
         row.stage,
-        _NONE if row.top1 is None else percent(row.top1),
-        _NONE if row.macs is None else scaled(row.macs),
-        _NONE if row.parameters is None else scaled(row.parameters),
-        _NONE if row.mib is None else f"{number(row.mib)} MiB",
+        NONE if row.top1 is None else percent(row.top1),
+        NONE if row.macs is None else scaled(row.macs),
+        NONE if row.parameters is None else scaled(row.parameters),
+        NONE if row.mib is None else f"{number(row.mib)} MiB",
         spent,
     )
 
@@ -87,7 +62,7 @@ def _stage_details(row: StageRow) -> Markup | None:
         return None
     pairs = tuple((name, f"{row.metrics[name]:.6g}") for name in sorted(row.metrics))
     notes = tag("ul", *(tag("li", note) for note in row.notes)) if row.notes else Markup()
-    return tag("div.detail", tag("h3", row.stage), _facts(*pairs) if pairs else Markup(), notes)
+    return tag("div.detail", tag("h3", row.stage), facts(*pairs) if pairs else Markup(), notes)
 
 
 def accuracy(run: Run) -> Markup:
@@ -99,7 +74,7 @@ def accuracy(run: Run) -> Markup:
     open_question = limit is not None and a.low_pp <= limit < a.high_pp
     more = f"{a.n:,} images do not settle it: the interval reaches beyond the limit." if open_question else ""
     interval = between(a.low_pp, a.high_pp)
-    facts = _facts(
+    figures = facts(
         ("Float", percent(a.float_top1)),
         ("Deployed", percent(a.deployed_top1)),
         ("Drop", points(a.drop_pp)),
@@ -113,7 +88,7 @@ def accuracy(run: Run) -> Markup:
         "Drop against float", drop_plot(a, limit), f"dot: measured drop; bar: {confidence(a.level)} interval"
     )
     warning = tag("p.caution", more) if more else Markup()
-    return section("accuracy", "Accuracy", tag("div.pair", drawing, facts), warning, _how(a.method))
+    return section("accuracy", "Accuracy", tag("div.pair", drawing, figures), warning, how(a.method))
 
 
 def speed(run: Run) -> Markup:
@@ -142,8 +117,8 @@ def speed(run: Run) -> Markup:
     )
     faster = speedup(rows)
     sentence = tag("p", f"At p50, int8 is {number(faster)} times as fast as float32.") if faster else Markup()
-    how = [_how(sentence) for sentence in dict.fromkeys(row.how for row in rows)]
-    side = tag("div", sentence, *how)
+    measured = [how(sentence) for sentence in dict.fromkeys(row.how for row in rows)]
+    side = tag("div", sentence, *measured)
     return section("speed", "Speed", tag("div.pair", drawing, side), table(heads, cells, "Latency", words=2))
 
 
@@ -162,7 +137,7 @@ def _kernels(kernels: Kernels) -> Markup:
     lead = tag("p.lead", tag("b", f"{kernels.integer} of {kernels.weighted}"), " convolutions and matrix products")
     types: list[tuple[str, ...]] = [(name, f"{kernels.counts[name]:,}") for name in sorted(kernels.counts)]
     listed = table(("Kernel", "Executed"), types, "Kernel types") if types else Markup()
-    return join(lead, gauge, _how(kernels.how), tag("div.narrow", listed))
+    return join(lead, gauge, how(kernels.how), tag("div.narrow", listed))
 
 
 def confusion(run: Run) -> Markup:
@@ -178,7 +153,7 @@ def confusion(run: Run) -> Markup:
     errors = join(tag("h3", "Most frequent errors"), listed) if worst else tag("p", "No errors.")
     classes = run.confusion.classes
     if len(classes) > DRAWN_CLASSES:
-        return section("confusion", title, _how(f"{len(classes):,} classes are too many to draw."), errors)
+        return section("confusion", title, how(f"{len(classes):,} classes are too many to draw."), errors)
     drawing = plot(
         "Deployed network", confusion_plot(classes, run.confusion.matrix()), "rows: true class; columns: predicted"
     )
@@ -198,7 +173,7 @@ def flips(run: Run) -> Markup:
     rest = f"; the first {FLIPS_SHOWN} here, all of them in report.json" if len(ranked) > FLIPS_SHOWN else ""
     cards = [_flip(run, flip) for flip in ranked[:FLIPS_SHOWN]]
     legend = "Bold: true class; below it: answer of float, then of what ships."
-    return section("flips", title, _how(f"{count}{rest}. {legend}"), tag("ul.flips", *cards))
+    return section("flips", title, how(f"{count}{rest}. {legend}"), tag("ul.flips", *cards))
 
 
 def _flip(run: Run, flip: Flip) -> Markup:
@@ -217,97 +192,3 @@ def _flip(run: Run, flip: Flip) -> Markup:
         tag("code", short(flip.sha256), at={"title": flip.sha256}),
     )
     return tag("li", picture, words)
-
-
-def calibration(run: Run) -> Markup:
-    """The scales and where they come from."""
-    found = run.calibration
-    if found is None or not found.tensors:
-        why = "No calibration: the network stays in float, or the run ended before it."
-        return section("calibration", "Calibration", tag("p.missing", why))
-    title = f"Scales of {len(found.tensors)} activation tensors"
-    drawing = plot(title, scales_plot(found.tensors), "step between two integers; hollow dots are uint8")
-    facts = _facts(
-        ("Calibrator", found.calibrator),
-        ("Images", f"{found.images:,}"),
-        ("Data and preprocessing", tag("code", short(found.data), at={"title": found.data})),
-    )
-    every = tag("details", tag("summary", "Every tensor"), _scales(found))
-    return section("calibration", "Calibration", tag("div.pair", drawing, facts), every)
-
-
-def _scales(found: Calibration) -> Markup:
-    rows: list[tuple[str, ...]] = [
-        (
-            row.tensor,
-            f"{'int' if row.signed else 'uint'}{row.bits}",
-            f"{row.scale:.6g}",
-            str(row.zero_point),
-            _NONE if row.clipped is None else f"{100 * row.clipped:.3g} %",
-            _NONE if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
-        )
-        for row in found.tensors
-    ]
-    return table(("Tensor", "Type", "Scale", "Zero-point", "Clipped", "SQNR"), rows, "Scales", words=2)
-
-
-def provenance(run: Run) -> Markup:
-    """What the run was made from, and what it made."""
-    files: list[tuple[str, ...]] = [
-        (
-            name,
-            bytes_(run.files[name].size),
-            tag("code", short(run.files[name].sha256), at={"title": run.files[name].sha256}),
-        )
-        for name in sorted(run.files)
-    ]
-    made = (
-        join(tag("h3", "Files"), tag("div.narrow", table(("File", "Size", "sha256"), files, "Files")))
-        if files
-        else Markup()
-    )
-    p = run.provenance
-    if p is None:
-        return section(
-            "provenance", "Provenance", tag("p.missing", "The run ended before its inputs were known."), made
-        )
-    facts = _facts(
-        ("edgeres", run.edgeres),
-        ("Target", f"{run.target.title} ({run.target.runtime})"),
-        ("Weights", tag("code.long", p.weights) if p.weights else "trained in this run"),
-        ("Data", p.data),
-        ("Seed", str(p.seed)),
-        ("Python", p.python),
-        ("Platform", p.platform),
-        ("CPU", p.cpu),
-    )
-    splits: list[tuple[str, ...]] = [
-        (split.name, f"{split.images:,}", tag("code", short(split.digest), at={"title": split.digest}))
-        for split in p.splits
-    ]
-    packages: list[tuple[str, ...]] = [(name, p.packages[name]) for name in sorted(p.packages)]
-    return section(
-        "provenance",
-        "Provenance",
-        facts,
-        tag("div.narrow", table(("Split", "Images", "Digest"), splits, "Data splits")) if splits else Markup(),
-        tag("details", tag("summary", "Recipe"), tag("pre", p.recipe, at={"tabindex": 0})),
-        tag(
-            "details",
-            tag("summary", "Packages"),
-            tag("div.narrow", table(("Package", "Version"), packages, "Packages")),
-        ),
-        made,
-    )
-
-
-def reproduce(run: Run) -> Markup:
-    """The exact command."""
-    same = "With the same versions, data and seed everything but the timings comes out the same, byte for byte."
-    return section(
-        "reproduce",
-        "How to reproduce",
-        tag("pre", tag("code", run.command), at={"tabindex": 0}),
-        _how(same),
-        _how(f"Made by edgeres {run.edgeres}. This page holds nothing that report.json ({run.schema}) does not."),
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
+from unicodedata import east_asian_width
 
 from edgeres.report.figures import number
 from edgeres.report.markup import Markup, join, tag
@@ -55,9 +56,19 @@ def middle(row: int) -> float:
     return row * ROW + ROW / 2
 
 
-def clip(name: str, length: int) -> str:
-    """A name cut to a number of characters."""
-    return name if len(name) <= length else f"{name[: length - 1]}\u2026"
+def columns(name: str) -> int:
+    """How wide a name is in Latin letters; wide East Asian characters (Unicode annex 11) count twice."""
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in name)
+
+
+def clip(name: str, width: int) -> str:
+    """A name cut to a width in Latin letters."""
+    if columns(name) <= width:
+        return name
+    kept = name
+    while columns(kept) > width - 1:
+        kept = kept[:-1]
+    return f"{kept}\u2026"
 
 
 def label(name: str, row: int) -> Markup:

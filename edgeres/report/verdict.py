@@ -57,7 +57,7 @@ def reason(run: Run) -> str:
     missing = ", ".join(line_title(line.name).lower() for line in lines if line.status == "unmeasured")
     if run.error:
         where = f"stopped in {run.error.stage}" if run.error.stage else "did not start"
-        also = f" (and {counts['failed']} budget lines failed: {failed})" if failed else ""
+        also = f" (failed as well: {failed})" if failed else ""
         return f"{where}: {run.error.what}{also}"
     if failed:
         unmeasured = f"; {counts['unmeasured']} unmeasured" if missing else ""

@@ -32,6 +32,17 @@ SAMPLE = (
     "bundled sample task: 1,797 handwritten digits, because neither --weights nor --data was given; "
     "pass --weights FILE --data FOLDER to compile your own network"
 )
+RECIPE = """\
+- train: {epochs: 12}
+- evaluate
+- fold_batchnorm
+- prune: {macs: 0.65}
+- recover: {epochs: 3}
+- quantize: {calibrator: mse}
+- export
+- build
+- verify
+"""
 JETSON = Device(
     name="jetson-orin-nano",
     title="Jetson Orin Nano 8GB, JetPack 6.2, TensorRT 10.3",
@@ -207,7 +218,7 @@ def provenance() -> Provenance:
             SplitRow(name=name, images=count, digest=sha(name))
             for name, count in (("train", 901), ("calibration", 256), ("tuning", 100), ("validation", IMAGES))
         ),
-        recipe="stages:\n  - train: {epochs: 12}\n  - evaluate\n  - fold_batchnorm\n  - prune: {macs: 0.65}\n  - recover: {epochs: 3}\n  - quantize: {calibrator: mse}\n  - export\n  - build\n  - verify\n",
+        recipe=RECIPE,
         seed=0,
         python="3.11.7",
         platform="Linux x86_64",
@@ -333,4 +344,40 @@ def stopped() -> Run:
         ),
         stages=stages()[:3],
         timings=Timings(total_s=44.0),
+    )
+
+
+TARGETS_OF_EVIL = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a|b|c",
+    "`code` ``more``",
+    "](http://example.org)",
+    "**bold** _it_ @everyone #1",
+    "&amp; </style></svg>",
+    "line\nbreak\ttab",
+    "x" * 90,
+    "\u0001control\u202e",
+    "\u65e5\u672c\u8a9e\u306e\u30af\u30e9\u30b9\u540d\u524d\u3067\u3059",
+)
+
+
+def evil(names: tuple[str, ...] = TARGETS_OF_EVIL) -> Run:
+    """The x86 run with folder names as class names, and one of them in every other text."""
+    base, name = x86(), names[0]
+    return replace(
+        base,
+        model=name,
+        command=f"edgeres compile {name}",
+        notes=names,
+        confusion=replace(base.confusion, classes=names),
+        lines=tuple(replace(line, how=f"{name} {line.how}", source=names[2]) for line in base.lines),
+        stages=tuple(replace(row, stage=names[2], notes=names[:4], metrics={names[3]: 1.0}) for row in base.stages),
+        kernels=replace(base.kernels, counts={names[2]: 3, names[3]: 4}, how=name),
+        evidence=names,
+        files={f"{names[0]}{names[3]}": FileRow(sha256=sha("evil"), size=1)},
+        calibration=replace(
+            base.calibration, tensors=tuple(replace(row, tensor=name) for row in base.calibration.tensors)
+        ),
+        provenance=replace(base.provenance, data=name, recipe="\n".join((*names, "```", "# heading")), cpu=names[5]),
     )

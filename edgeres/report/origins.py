@@ -1,0 +1,108 @@
+"""The sections that say where the numbers come from: scales, inputs, files, and the command to get them again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.report.figures import bytes_, short
+from edgeres.report.markup import Markup, join, table, tag
+from edgeres.report.parts import NONE, facts, how, plot, section
+from edgeres.report.plots import scales_plot
+
+if TYPE_CHECKING:
+    from edgeres.report.findings import Calibration
+    from edgeres.report.run import Run
+
+
+def calibration(run: Run) -> Markup:
+    """The scales and where they come from."""
+    found = run.calibration
+    if found is None or not found.tensors:
+        why = "No calibration: the network stays in float, or the run ended before it."
+        return section("calibration", "Calibration", tag("p.missing", why))
+    title = f"Scales of {len(found.tensors)} activation tensors"
+    drawing = plot(title, scales_plot(found.tensors), "step between two integers; hollow dots are uint8")
+    figures = facts(
+        ("Calibrator", found.calibrator),
+        ("Images", f"{found.images:,}"),
+        ("Data and preprocessing", tag("code", short(found.data), at={"title": found.data})),
+    )
+    every = tag("details", tag("summary", "Every tensor"), _scales(found))
+    return section("calibration", "Calibration", tag("div.pair", drawing, figures), every)
+
+
+def _scales(found: Calibration) -> Markup:
+    rows: list[tuple[str, ...]] = [
+        (
+            row.tensor,
+            f"{'int' if row.signed else 'uint'}{row.bits}",
+            f"{row.scale:.6g}",
+            str(row.zero_point),
+            NONE if row.clipped is None else f"{100 * row.clipped:.3g} %",
+            NONE if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
+        )
+        for row in found.tensors
+    ]
+    return table(("Tensor", "Type", "Scale", "Zero-point", "Clipped", "SQNR"), rows, "Scales", words=2)
+
+
+def provenance(run: Run) -> Markup:
+    """What the run was made from, and what it made."""
+    files: list[tuple[str, ...]] = [
+        (
+            name,
+            bytes_(run.files[name].size),
+            tag("code", short(run.files[name].sha256), at={"title": run.files[name].sha256}),
+        )
+        for name in sorted(run.files)
+    ]
+    made = (
+        join(tag("h3", "Files"), tag("div.narrow", table(("File", "Size", "sha256"), files, "Files")))
+        if files
+        else Markup()
+    )
+    p = run.provenance
+    if p is None:
+        return section(
+            "provenance", "Provenance", tag("p.missing", "The run ended before its inputs were known."), made
+        )
+    figures = facts(
+        ("edgeres", run.edgeres),
+        ("Target", f"{run.target.title} ({run.target.runtime})"),
+        ("Weights", tag("code.long", p.weights) if p.weights else "trained in this run"),
+        ("Data", p.data),
+        ("Seed", str(p.seed)),
+        ("Python", p.python),
+        ("Platform", p.platform),
+        ("CPU", p.cpu),
+    )
+    splits: list[tuple[str, ...]] = [
+        (split.name, f"{split.images:,}", tag("code", short(split.digest), at={"title": split.digest}))
+        for split in p.splits
+    ]
+    packages: list[tuple[str, ...]] = [(name, p.packages[name]) for name in sorted(p.packages)]
+    return section(
+        "provenance",
+        "Provenance",
+        figures,
+        tag("div.narrow", table(("Split", "Images", "Digest"), splits, "Data splits")) if splits else Markup(),
+        tag("details", tag("summary", "Recipe"), tag("pre", p.recipe, at={"tabindex": 0})),
+        tag(
+            "details",
+            tag("summary", "Packages"),
+            tag("div.narrow", table(("Package", "Version"), packages, "Packages")),
+        ),
+        made,
+    )
+
+
+def reproduce(run: Run) -> Markup:
+    """The exact command."""
+    same = "With the same versions, data and seed everything but the timings comes out the same, byte for byte."
+    return section(
+        "reproduce",
+        "How to reproduce",
+        tag("pre", tag("code", run.command), at={"tabindex": 0}),
+        how(same),
+        how(f"Made by edgeres {run.edgeres}. This page holds nothing that report.json ({run.schema}) does not."),
+    )

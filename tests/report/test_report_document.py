@@ -1,0 +1,140 @@
+"""``report.json`` is the truth: it round-trips, refuses what contradicts itself, and alone decides what pages say."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from example_run import evil, jetson, stopped, x86
+
+from edgeres.errors import StoreError, UsageError
+from edgeres.report.document import decode, encode, render, write
+from edgeres.report.run import Run, Timings
+
+RUNS = [jetson, x86, stopped, evil]
+
+
+@pytest.mark.parametrize("make", RUNS)
+def test_round_trip(make: type[Run]) -> None:
+    run = make()
+    assert decode(encode(run), "report.json") == run
+    assert encode(decode(encode(run), "report.json")) == encode(run)
+
+
+def test_order_of_a_mapping_does_not_matter() -> None:
+    run = x86()
+    turned = replace(run, provenance=replace(run.provenance, packages=dict(reversed(run.provenance.packages.items()))))
+    assert list(turned.provenance.packages) != list(run.provenance.packages)
+    assert encode(turned) == encode(run)
+
+
+def test_verdict_leads_the_document() -> None:
+    document = json.loads(encode(x86(1.4)))
+    assert list(document)[:2] == ["schema", "verdict"]
+    assert document["schema"] == "edgeres.report/1"
+    assert document["verdict"] == {
+        "status": "failed",
+        "exit_code": 3,
+        "headline": "Failed: resnet18 for x86 breaks 1 of 4 budget lines: latency p50 1.4 ms > 1.02 ms.",
+        "lines": {"passed": 3, "failed": 1, "unmeasured": 0},
+    }
+
+
+def test_all_that_differs_between_two_runs_is_under_timings() -> None:
+    first, second = (json.loads(encode(x86(latency))) for latency in (0.61, 0.66))
+    assert first["timings"] != second["timings"]
+    del first["timings"], second["timings"]
+    assert first == second
+
+
+def edited(**changes: object) -> str:
+    return json.dumps({**json.loads(encode(x86(1.4))), **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "holds no report"),
+        (edited(schema="edgeres.report/2"), "has schema 'edgeres.report/2'"),
+        (edited(surprise=1), "unknown key 'surprise'"),
+        (edited(stages=[{"stage": "train", "top1": 120}]), "less than or equal to 100"),
+        (edited(verdict={"status": "passed"}), "its verdict is not what its facts amount to"),
+        (edited(verdict=None), "its verdict is not what its facts amount to"),
+    ],
+)
+def test_what_is_no_report_is_refused(text: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        decode(text, "report.json")
+
+
+def test_editing_a_line_is_noticed() -> None:
+    document = json.loads(encode(x86(1.4)))
+    document["timings"]["lines"][0] |= {"status": "passed", "value": 0.9}
+    with pytest.raises(UsageError, match="its verdict is not"):
+        decode(json.dumps(document), "report.json")
+
+
+def test_a_drop_that_is_no_difference_is_refused() -> None:
+    document = json.loads(encode(x86()))
+    document["accuracy"]["drop_pp"] = 0.0
+    with pytest.raises(UsageError, match="drop_pp is not"):
+        decode(json.dumps(document), "report.json")
+
+
+def test_a_thumbnail_is_a_png_and_nothing_else() -> None:
+    document = json.loads(encode(x86()))
+    for bad in ("https://example.org/a.png", "data:text/html;base64,AAAA", 'data:image/png;base64,AA"onload="x'):
+        document["flips"][0]["thumbnail"] = bad
+        with pytest.raises(UsageError, match="thumbnail"):
+            decode(json.dumps(document), "report.json")
+
+
+def test_written_and_rendered_again_are_the_same_bytes(tmp_path: Path) -> None:
+    written = write(jetson(), tmp_path)
+    assert [path.name for path in written] == ["report.json", "report.md", "report.html"]
+    before = {path.name: path.read_bytes() for path in written}
+    (tmp_path / "report.html").unlink()
+    (tmp_path / "report.md").write_text("stale")
+    assert [path.name for path in render(tmp_path)] == ["report.md", "report.html"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_pages_follow_the_json(tmp_path: Path) -> None:
+    write(jetson(), tmp_path)
+    source = tmp_path / "report.json"
+    source.write_text(encode(replace(jetson(), notes=("a note from the file",))), encoding="utf-8")
+    render(tmp_path)
+    assert "a note from the file" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "a note from the file" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_folder_without_a_report_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*report\.json"):
+        render(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot write"):
+        write(jetson(), tmp_path / "missing")
+
+
+def test_times_pair_with_stages_of_the_same_name() -> None:
+    run = x86()
+    assert run.time_of(4).seconds == 21.7
+    twice = replace(run, stages=(run.stages[4], *run.stages))
+    assert twice.time_of(0).seconds == 21.7
+    assert twice.time_of(5) is None
+    assert replace(run, timings=Timings()).time_of(0) is None
+
+
+def test_rendering_does_not_import_torch(tmp_path: Path) -> None:
+    write(jetson(), tmp_path)
+    script = (
+        "import sys; from pathlib import Path; from edgeres.report.document import render; "
+        "render(Path(sys.argv[1])); print(sorted({'torch', 'onnxruntime', 'openvino', 'onnx'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,241 @@
+"""The page and the Markdown: complete, escaped, self-contained, deterministic, and honest about what is unmeasured."""
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from example_run import SAMPLE, TARGETS_OF_EVIL, evil, jetson, stopped, x86
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeres.report.html import html
+from edgeres.report.markdown import block, code, markdown, prose
+from edgeres.report.markup import tag, text
+from edgeres.report.run import Run
+from edgeres.report.select import FLIPS_SHOWN
+
+RUNS = {"jetson": jetson, "x86": x86, "failed": lambda: x86(1.4), "stopped": stopped, "evil": evil}
+SECTIONS = (
+    "budget",
+    "stages",
+    "accuracy",
+    "speed",
+    "integers",
+    "confusion",
+    "flips",
+    "calibration",
+    "provenance",
+    "reproduce",
+)
+
+
+@pytest.fixture(params=RUNS)
+def run(request: pytest.FixtureRequest) -> Run:
+    return RUNS[request.param]()
+
+
+def tree(run: Run) -> ET.Element:
+    return ET.fromstring(html(run).removeprefix("<!DOCTYPE html>\n"))
+
+
+def words(node: ET.Element) -> str:
+    return " ".join("".join(node.itertext()).split())
+
+
+def test_page_is_well_formed_and_has_every_section_in_order(run: Run) -> None:
+    page = tree(run)
+    assert [node.get("id") for node in page.iter("section")] == list(SECTIONS)
+    links = [node.get("href") for node in page.iter("a")]
+    assert links == [f"#{anchor}" for anchor in SECTIONS]
+    assert len(list(page.iter("h1"))) == 1
+
+
+def test_html_parser_sees_the_same_elements(run: Run) -> None:
+    class Names(HTMLParser):
+        seen: list[str]
+
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            self.seen.append(tag)
+
+        def handle_startendtag(self, tag: str, attrs: object) -> None:
+            self.seen.append(tag)
+
+    parser = Names()
+    parser.seen = []
+    parser.feed(html(run))
+    assert parser.seen == [node.tag.lower() for node in tree(run).iter()]
+
+
+def test_nothing_is_fetched_and_nothing_runs(run: Run) -> None:
+    page = tree(run)
+    names = {node.tag for node in page.iter()}
+    assert not names & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    for node in page.iter():
+        for key, value in node.attrib.items():
+            assert not key.startswith("on")
+            if key in ("src", "href"):
+                assert value.startswith(("data:image/png;base64,", "#"))
+    style = "".join(node.text or "" for node in page.iter("style"))
+    assert "url(" not in style
+    assert "@import" not in style
+    policies = [node.get("content") for node in page.iter("meta") if node.get("http-equiv")]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+
+
+def test_every_picture_says_in_words_what_it_shows(run: Run) -> None:
+    for picture in tree(run).iter("svg"):
+        assert len(picture.attrib["aria-label"]) > 20
+        assert picture.attrib["role"] == "img"
+
+
+def test_same_run_same_bytes(run: Run) -> None:
+    again = replace(run, files=dict(reversed(run.files.items())))
+    assert html(run) == html(again)
+    assert markdown(run) == markdown(again)
+
+
+def lines_of(run: Run) -> list[ET.Element]:
+    budget = next(node for node in tree(run).iter("section") if node.get("id") == "budget")
+    return list(budget.iter("li"))
+
+
+def test_unmeasured_never_looks_like_passed(run: Run) -> None:
+    drawn = lines_of(run)
+    assert len(drawn) == len(run.every_line)
+    for line, node in zip(run.every_line, drawn, strict=True):
+        assert node.get("class") == line.status
+        assert line.status.capitalize() in words(node)
+        assert line.how.split()[0] in words(node)
+        others = {"passed", "failed", "unmeasured"} - {line.status}
+        for part in node.iter():
+            assert not others & set((part.get("class") or "").split())
+            assert not any(other.capitalize() in (part.text or "") for other in others)
+
+
+def test_unmeasured_latency_says_why() -> None:
+    page = tree(jetson())
+    speed = next(node for node in page.iter("section") if node.get("id") == "speed")
+    assert "Unmeasured A Jetson Orin Nano is not here" in words(speed).replace("\u25cb ", "")
+    tiles = next(node for node in page.iter("ul") if node.get("class") == "tiles")
+    assert "Latency p50unmeasured" in words(tiles)
+
+
+def test_badge_and_title_carry_the_verdict() -> None:
+    for make, verdict in ((x86, "Passed"), (jetson, "Incomplete"), (lambda: x86(1.4), "Failed"), (stopped, "Error")):
+        page = tree(make())
+        badge = next(node for node in page.iter("p") if node.get("class") == "badge")
+        assert words(badge).split()[-1] == verdict
+        assert words(next(page.iter("title"))).startswith(f"{verdict}: ")
+        assert markdown(make()).splitlines()[0].split()[2] == f"{verdict}:"
+
+
+def test_figures_of_the_run_are_on_the_page() -> None:
+    page = words(tree(x86()))
+    for figure in (
+        "98.33 %",
+        "98.70 %",
+        "-0.35 to +1.10 pp",
+        "23.9 M",
+        "7.05 MiB",
+        "0.61 ms",
+        "20 of 21",
+        "2.33 times",
+        SAMPLE,
+    ):
+        assert figure in page
+        assert prose(figure) in markdown(x86())
+    assert "540 images do not settle it" in page
+
+
+def test_a_failed_stage_shows_where_and_the_way_out() -> None:
+    page = words(tree(stopped()))
+    assert "Stopped in prune: cannot reach 0.05" in page
+    assert "Way out: ask for macs: 0.2 or more" in page
+    assert "stopped here" in markdown(stopped())
+    assert "stopped here" in page
+
+
+@pytest.mark.parametrize("name", TARGETS_OF_EVIL)
+def test_names_from_outside_stay_text(name: str) -> None:
+    page = html(evil())
+    assert name not in page or not re.search(r"[<>&\"]", name)
+    assert text(name) in page
+
+
+def test_evil_adds_no_element() -> None:
+    def elements(run: Run) -> list[str]:
+        return [node.tag for node in tree(run).iter()]
+
+    plain = evil(names=tuple(f"class {index}" for index in range(len(TARGETS_OF_EVIL))))
+    assert elements(evil()) == elements(plain)
+
+
+def test_markdown_of_evil_has_the_same_structure() -> None:
+    plain = evil(names=tuple(f"class {index}" for index in range(len(TARGETS_OF_EVIL))))
+
+    def structure(run: Run) -> list[tuple[str, int]]:
+        rows = markdown(replace(run, provenance=None)).splitlines()
+        return [(row[: row[:1] in "#|->`~"], len(re.findall(r"(?<!\\)\|", row))) for row in rows]
+
+    assert structure(evil()) == structure(plain)
+    outside = re.sub(r"(?ms)^(```+)\w*$.*?^\1$|(`+)(?!`).*?(?<!`)\2(?!`)", "", markdown(evil()))
+    assert "<script" not in outside
+    assert "alert(1)" in outside
+
+
+@given(st.text(max_size=40))
+def test_prose_is_inert(value: str) -> None:
+    written = prose(value)
+    assert "\n" not in written
+    assert "<" not in written
+    assert not re.search(r"(?<!\\)(\\\\)*[|`*\[\]]", re.sub(r"\\.", "", written))
+
+
+@given(st.text("`|a \\", max_size=30))
+def test_code_spans_close_where_they_should(value: str) -> None:
+    written = code(value)
+    fence = re.match("`+", written).group()
+    assert written.endswith(fence)
+    assert fence not in re.findall("`+", written[len(fence) : -len(fence)])
+    assert not re.search(r"(?<!\\)\|", written)
+
+
+@given(st.text("`\na", max_size=30))
+def test_blocks_close_where_they_should(value: str) -> None:
+    first, *inside, last = block(value).split("\n")
+    assert first == last
+    assert not any(row.startswith(first) for row in inside)
+
+
+@given(st.text(max_size=60))
+def test_markup_is_well_formed_whatever_the_text(value: str) -> None:
+    node = ET.fromstring(tag("p", value, at={"title": value}))
+    assert (node.text or "") == ET.fromstring(f"<p>{text(value)}</p>").text or not value
+    assert not list(node)
+
+
+def test_many_flips_are_cut_and_counted() -> None:
+    base = x86()
+    many = tuple(replace(base.flips[0], index=index, thumbnail="") for index in range(300))
+    run = replace(base, flips=many)
+    shown = next(node for node in tree(run).iter("ul") if node.get("class") == "flips")
+    assert len(list(shown)) == FLIPS_SHOWN
+    assert "300 of 540 images; the first 48 here" in words(tree(run))
+    assert len(markdown(run)) < 65_536
+
+
+def test_lost_images_come_first() -> None:
+    shown = next(node for node in tree(x86()).iter("ul") if node.get("class") == "flips")
+    fates = [next(part.text for part in card.iter("span") if "fate" in part.attrib["class"]) for card in shown]
+    assert fates == ["lost", "lost", "lost", "gained", "both wrong"]
+
+
+def test_a_thousand_classes_are_listed_not_drawn() -> None:
+    classes = tuple(f"n{index:08d}" for index in range(1000))
+    run = replace(x86(), confusion=replace(x86().confusion, classes=classes))
+    section = next(node for node in tree(run).iter("section") if node.get("id") == "confusion")
+    assert not list(section.iter("svg"))
+    assert "1,000 classes are too many to draw" in words(section)
+    assert "n00000008" in words(section)

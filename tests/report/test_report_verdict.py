@@ -1,0 +1,122 @@
+"""A verdict follows from facts: nothing failed may be called passed, nothing unmeasured may be called measured."""
+
+from dataclasses import replace
+
+import pytest
+from example_run import X86, jetson, lines, stopped, x86
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from edgeres.artifact import Line
+from edgeres.report.run import Run, Timings, is_timed
+from edgeres.report.verdict import exit_code, headline, line_counts, outcome, summary_lines
+
+
+def line(status: str, name: str = "size_mib") -> Line:
+    value = {"passed": 1.0, "failed": 3.0, "unmeasured": None}[status]
+    return Line(name=name, value=value, limit=2.0, status=status, how="made up", source="test")
+
+
+def run_with(statuses: list[str], *, strict: bool = False) -> Run:
+    return Run(edgeres="0", command="", model="m", target=X86, strict=strict, lines=tuple(map(line, statuses)))
+
+
+@given(st.lists(st.sampled_from(["passed", "failed", "unmeasured"]), max_size=6), st.booleans())
+def test_outcome_is_the_worst_line(statuses: list[str], strict: bool) -> None:
+    run = run_with(statuses, strict=strict)
+    if "failed" in statuses:
+        expected = ("failed", 3)
+    elif "unmeasured" in statuses or not statuses:
+        expected = ("incomplete", 4 if strict else 0)
+    else:
+        expected = ("passed", 0)
+    assert (outcome(run), exit_code(run)) == expected
+    assert headline(run).startswith(f"{expected[0].capitalize()}: ")
+
+
+@pytest.mark.parametrize("position", range(3))
+def test_one_failed_line_turns_every_verdict(position: int) -> None:
+    good = lines()
+    broken = replace(good[position], value=2 * good[position].limit, status="failed")
+    run = replace(x86(), lines=(*good[:position], broken, *good[position + 1 :]))
+    assert headline(x86()).startswith("Passed: ")
+    assert headline(run).startswith("Failed: ")
+    assert "breaks 1 of 4 budget lines" in headline(run)
+    assert exit_code(run) == 3
+
+
+def test_a_failed_timed_line_counts_too() -> None:
+    assert (
+        headline(x86(latency=1.4))
+        == "Failed: resnet18 for x86 breaks 1 of 4 budget lines: latency p50 1.4 ms > 1.02 ms."
+    )
+
+
+def test_incomplete_names_what_is_unmeasured() -> None:
+    assert headline(jetson()) == (
+        "Incomplete: resnet18 for jetson-orin-nano keeps 3 of 4 budget lines; unmeasured: latency p50."
+    )
+    assert exit_code(jetson()) == 0
+    assert exit_code(replace(jetson(), strict=True)) == 4
+
+
+def test_failed_and_unmeasured_says_both() -> None:
+    run = run_with(["failed", "unmeasured", "passed"])
+    assert headline(run) == "Failed: m for x86 breaks 1 of 3 budget lines: size 3 MiB > 2 MiB; 1 unmeasured."
+
+
+def test_an_error_keeps_its_exit_code_and_its_failed_lines() -> None:
+    run = stopped()
+    assert headline(run).startswith("Error: resnet18 for jetson-orin-nano stopped in prune: cannot reach")
+    assert exit_code(run) == 1
+    assert exit_code(replace(run, error=replace(run.error, exit_code=130))) == 130
+    assert "(failed as well: size 3 MiB > 2 MiB)" in headline(replace(run, lines=(line("failed"),)))
+
+
+def test_stopping_early_was_asked_for_even_under_strict() -> None:
+    run = replace(run_with([], strict=True), until="export")
+    assert (outcome(run), exit_code(run)) == ("incomplete", 0)
+    assert headline(run) == "Incomplete: m for x86 stopped after export, as asked; nothing was judged."
+
+
+def test_a_line_cannot_claim_more_than_it_has() -> None:
+    for bad in (replace(line("passed"), value=None), replace(line("passed"), value=3.0)):
+        with pytest.raises(ValidationError, match="cannot have passed"):
+            replace(x86(), lines=(bad,))
+    with pytest.raises(ValidationError, match="unmeasured and has a value"):
+        replace(x86(), lines=(replace(line("unmeasured"), value=1.0),))
+
+
+def test_a_value_that_rounds_to_its_limit_may_pass_and_says_so() -> None:
+    rounded = Line(name="macs_g", value=1.814, limit=1.8, status="passed", how="closed form", source="test")
+    run = replace(run_with([]), lines=(rounded,))
+    assert outcome(run) == "passed"
+    assert "1.81 G rounds to 1.8 G" in "\n".join(summary_lines(run))
+
+
+def test_timed_lines_stand_under_timings_alone() -> None:
+    timed = line("unmeasured", "latency_p50_ms")
+    assert [is_timed(line("passed", name)) for name in ("size_mib", "latency_p90_ms", "peak_rss_mib")] == [
+        False,
+        True,
+        True,
+    ]
+    with pytest.raises(ValidationError, match="belongs under timings"):
+        replace(x86(), lines=(timed,))
+    with pytest.raises(ValidationError, match="belongs to the lines of the run"):
+        Timings(lines=(line("passed"),))
+
+
+def test_summary_has_every_line_with_its_status_and_how() -> None:
+    said = summary_lines(jetson())
+    assert said[0] == headline(jetson())
+    for number, each in enumerate(jetson().every_line, start=1):
+        assert said[number].startswith(each.status)
+        assert each.how in said[number]
+    assert (
+        "top-1 98.33 % deployed, 98.70 % float; drop +0.37 pp (95 % interval -0.35 to +1.10 pp) on 540 images" in said
+    )
+    assert said[-1].startswith("bundled sample task")
+    assert "way out: ask for macs: 0.2 or more" in summary_lines(stopped())
+    assert line_counts(jetson()) == {"passed": 3, "unmeasured": 1}
