@@ -32,7 +32,9 @@ def load(module: str, title: str, pip: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as failure:
-        raise BackendUnavailable(f"{title} is installed but does not load ({failure})", f"pip install {pip}") from failure
+        raise BackendUnavailable(
+            f"{title} is installed but does not load ({failure})", f"pip install {pip}"
+        ) from failure
 
 
 def intact(file: File) -> Path:

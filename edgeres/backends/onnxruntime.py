@@ -27,9 +27,19 @@ if TYPE_CHECKING:
 # Operator names of the weighted layers after ONNX Runtime's rewrites, from docs/OperatorKernels.md and
 # docs/ContribOperators.md of github.com/microsoft/onnxruntime; a domain is not needed to tell them apart.
 INTEGER_KERNELS = frozenset(
-    {"QLinearConv", "ConvInteger", "QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
+    {
+        "QLinearConv",
+        "ConvInteger",
+        "QLinearMatMul",
+        "QGemm",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+    }
 )
-FLOAT_KERNELS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+FLOAT_KERNELS = frozenset(
+    {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
+)
 
 
 def census(kernels: Mapping[str, int], how: str) -> KernelCensus:
@@ -62,7 +72,9 @@ class OnnxRuntime:
             load_graph(intact(exported.model), options(optimise=True))
             if target.build_on == "device":
                 files = onnxruntime_bundle(exported, target, out)
-                evidence: tuple[str, ...] = ("the file that ships loads and runs in ONNX Runtime on this host's processor",)
+                evidence: tuple[str, ...] = (
+                    "the file that ships loads and runs in ONNX Runtime on this host's processor",
+                )
             else:
                 shutil.copyfile(exported.model.path, out / "model.onnx")
                 files, evidence = {"model.onnx": File.of(out / "model.onnx")}, ()

@@ -57,7 +57,9 @@ class OnnxRuntimeMobile:
             files = mobile_bundle(exported, target, out, model, required_operators(operators(model)))
             load_graph(files["model.ort"].path, options(optimise=True))
             advance(1)
-        evidence = ("the .ort file that ships loads and runs in ONNX Runtime on this host's processor, not on a phone's",)
+        evidence = (
+            "the .ort file that ships loads and runs in ONNX Runtime on this host's processor, not on a phone's",
+        )
         return Engine(exported, self.name, "model.ort", files, runs_here=False, evidence=evidence)
 
     def session(

@@ -32,7 +32,9 @@ def operators(data: bytes) -> tuple[Operator, ...]:
     """Every operator of an ``.ort`` file, in file order; classifiers have no subgraphs to descend into."""
     graph = _root(data).Model().Graph()
     nodes = (graph.Nodes(index) for index in range(graph.NodesLength()))
-    return tuple(Operator(node.Domain().decode() or "ai.onnx", node.SinceVersion(), node.OpType().decode()) for node in nodes)
+    return tuple(
+        Operator(node.Domain().decode() or "ai.onnx", node.SinceVersion(), node.OpType().decode()) for node in nodes
+    )
 
 
 def required_operators(found: Iterable[Operator]) -> str:
@@ -49,16 +51,16 @@ def required_operators(found: Iterable[Operator]) -> str:
 def canonical(data: bytes) -> bytes:
     """The same file with its table of operator types in sorted order.
 
-    ONNX Runtime keeps that table in a hash map whose order changes from save to save and writes it as it comes; the
-    model behind it is the same every time. So the model's bytes are kept and the table is written anew in front of them.
+    ONNX Runtime keeps that table in a hash map, whose order changes from save to save, and writes it as it comes; the
+    model behind it is the same every time. So the model's bytes are kept and the table is written anew before them.
     """
     flatbuffers = load("flatbuffers", "FlatBuffers", "flatbuffers")
     root = _root(data)
-    table = root.Model()._tab  # noqa: SLF001 - the readers keep positions nowhere else
+    table = root.Model()._tab  # the readers keep positions nowhere else
     vtable = table.Pos - flatbuffers.encode.Get(flatbuffers.packer.soffset, data, table.Pos)
     start = min(table.Pos, vtable)  # a table's own layout lies right in front of it, a shared one behind
     resolver = root.KernelTypeStrResolver()
-    if resolver._tab.Pos >= start:  # noqa: SLF001
+    if resolver._tab.Pos >= start:
         raise ValueError("the .ort file is not laid out as ONNX Runtime writes it")
 
     builder = flatbuffers.Builder(0)

@@ -1,4 +1,4 @@
-"""Host sessions of ONNX graphs on ONNX Runtime: the runtime itself, and the simulator of every device that is not here."""
+"""ONNX graphs in ONNX Runtime: the runtime itself, and the simulator of every device that is not here."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def options(*, optimise: bool, threads: int | None = None) -> Any:
     """ONNX Runtime session options.
 
     Args:
-        optimise: Fuse Q/DQ into integer kernels. Without it every node runs as written, in float between its Q/DQ pairs:
-            a simulation that follows the scales to the last bit and no kernel's shortcuts.
+        optimise: Fuse Q/DQ into integer kernels. Without it every node runs as written, in float between its Q/DQ
+            pairs: a simulation that follows the scales to the last bit and no kernel's shortcuts.
         threads: Threads inside one operator; None leaves it to the runtime.
     """
     ort = load("onnxruntime", TITLE, PIP)
@@ -85,7 +85,7 @@ def in_batches(run: Callable[[Images], Logits], images: Images, fixed: int | Non
     Args:
         run: Logits ``[N,classes]`` of one batch.
         images: Any number of images but none.
-        fixed: The graph's batch size, None where it takes any. The last batch is filled up with copies of its last image.
+        fixed: The graph's batch size, None where it takes any. The last batch is filled up with its last image.
     """
     if fixed is None or len(images) == fixed:
         return np.asarray(run(images), dtype=np.float32)

@@ -18,9 +18,12 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PLAN, SIDECAR, CACHE = "model.plan", "model.plan.json", "timing.cache"
 WEIGHTED = ("conv", "gemm", "matrix", "fullyconnected")  # parts of the inspector's names for weighted layers
@@ -112,9 +115,7 @@ def _parser_error(error: Any) -> str:
     return f"node {node}: {words}" if node else f"node number {error.node()}: {words}" if error.node() >= 0 else words
 
 
-def build_plan(
-    trt: Any, model: bytes, build: dict[str, Any], log: Any, tune: Callable[[Any], None]
-) -> bytes:
+def build_plan(trt: Any, model: bytes, build: dict[str, Any], log: Any, tune: Callable[[Any], None]) -> bytes:
     """The serialized engine of an ONNX file.
 
     Args:
@@ -232,7 +233,9 @@ class Runner:
 
     def run(self, images: Any) -> Any:
         """Logits float32 ``[N,classes]`` of images float32 ``[N,C,H,W]``."""
-        return np.concatenate([self._batch(images[i : i + self.batch], 1)[0] for i in range(0, len(images), self.batch)])
+        return np.concatenate(
+            [self._batch(images[i : i + self.batch], 1)[0] for i in range(0, len(images), self.batch)]
+        )
 
     def latency(self, images: Any, warmup: int = 50, count: int = 200) -> list[float]:
         """Milliseconds of each run of one batch, from launch to the end of the stream, copies left out."""
@@ -284,11 +287,20 @@ def layer_census(information: str) -> dict[str, Any]:
 def compare(expected: Any, found: Any, tolerance: float) -> dict[str, Any]:
     """Golden answers against the device's: agreeing top-1 answers and the largest difference of a logit."""
     if found.shape != expected.shape or not np.isfinite(found).all():
-        return {"images": len(expected), "top1_agreeing": 0, "max_abs_delta": None, "tolerance": tolerance, "passed": False}
+        return {
+            "images": len(expected),
+            "top1_agreeing": 0,
+            "max_abs_delta": None,
+            "tolerance": tolerance,
+            "passed": False,
+        }
     delta = float(np.abs(found - expected).max())
     agreeing = int((found.argmax(1) == expected.argmax(1)).sum())
     return {
-        "images": len(expected), "top1_agreeing": agreeing, "max_abs_delta": delta, "tolerance": tolerance,
+        "images": len(expected),
+        "top1_agreeing": agreeing,
+        "max_abs_delta": delta,
+        "tolerance": tolerance,
         "passed": delta <= tolerance,
     }
 
@@ -334,7 +346,12 @@ def measure(folder: Path, manifest: dict[str, Any], trt: Any, plan: bytes, log: 
         **runner.cuda.facts(),
         "census": layer_census(inspector.get_engine_information(trt.LayerInformationFormat.JSON)),
         "golden": compare(expected, runner.run(inputs), golden["tolerance"]),
-        "latency_ms": {"p50": times[len(times) // 2], "p90": times[len(times) * 9 // 10], "runs": len(times), "batch": 1},
+        "latency_ms": {
+            "p50": times[len(times) // 2],
+            "p90": times[len(times) * 9 // 10],
+            "runs": len(times),
+            "batch": 1,
+        },
     }
 
 
@@ -355,8 +372,10 @@ def run(folder: Path, *, check_only: bool) -> int:
     census, golden, latency = report["census"], report["golden"], report["latency_ms"]
     print(f"{PLAN}: {census['integer']} of {census['weighted']} weighted layers run in int8")
     print(f"latency p50 {latency['p50']:.3f} ms, p90 {latency['p90']:.3f} ms (batch 1, {latency['runs']} runs)")
-    print(f"golden answers: top-1 agrees on {golden['top1_agreeing']} of {golden['images']}, "
-          f"max |delta logit| {golden['max_abs_delta']} (tolerance {golden['tolerance']:.4g})")
+    print(
+        f"golden answers: top-1 agrees on {golden['top1_agreeing']} of {golden['images']}, "
+        f"max |delta logit| {golden['max_abs_delta']} (tolerance {golden['tolerance']:.4g})"
+    )
     if not golden["passed"]:
         raise BundleError("golden answers differ from what this network has to say: do not deploy this engine")
     return 0

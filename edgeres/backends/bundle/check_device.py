@@ -68,7 +68,12 @@ def measure(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         "top1_agreeing": int((found.argmax(1) == expected.argmax(1)).sum()),
         "max_abs_delta": delta if np.isfinite(delta) else None,
         "passed": bool(delta <= golden["tolerance"]),
-        "latency_ms": {"p50": times[len(times) // 2], "p90": times[len(times) * 9 // 10], "runs": len(times), "batch": 1},
+        "latency_ms": {
+            "p50": times[len(times) // 2],
+            "p90": times[len(times) * 9 // 10],
+            "runs": len(times),
+            "batch": 1,
+        },
     }
 
 
@@ -85,7 +90,9 @@ def main() -> int:
     (folder / "device.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     latency = report["latency_ms"]
     print(f"latency p50 {latency['p50']:.2f} ms, p90 {latency['p90']:.2f} ms (batch 1, {latency['runs']} runs)")
-    print(f"golden answers: max |delta logit| {report['max_abs_delta']} (tolerance {manifest['golden']['tolerance']:.4g})")
+    print(
+        f"golden answers: max |delta logit| {report['max_abs_delta']} (tolerance {manifest['golden']['tolerance']:.4g})"
+    )
     if not report["passed"]:
         print("error: golden answers differ from what this network has to say: do not deploy it", file=sys.stderr)
     return 0 if report["passed"] else 1

@@ -33,13 +33,13 @@ FORMAT = 1
 def onnxruntime_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
     """A bundle for a device with Python and ONNX Runtime: graph, golden answers, checker."""
     own = {"model.onnx": intact(exported.model).read_bytes(), "check_device.py": _template("check_device.py")}
-    return _write(exported, target, out, "model.onnx", own, _template("README.onnxruntime.md"))
+    return _write(exported, target, out, entry="model.onnx", own=own, readme=_template("README.onnxruntime.md"))
 
 
 def mobile_bundle(exported: Exported, target: Target, out: Path, model: bytes, operators: str) -> dict[str, File]:
     """A bundle for a phone: ``model.ort``, the operators it needs, golden answers."""
     own = {"model.ort": model, "required_operators.config": operators.encode()}
-    return _write(exported, target, out, "model.ort", own, _template("README.mobile.md"))
+    return _write(exported, target, out, entry="model.ort", own=own, readme=_template("README.mobile.md"))
 
 
 def tensorrt_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
@@ -50,16 +50,20 @@ def tensorrt_bundle(exported: Exported, target: Target, out: Path) -> dict[str, 
     own = {
         "model.onnx": model.read_bytes(),
         "build_engine.py": _template("build_engine.py"),
-        "build_engine.sh": _fill(_template("build_engine.sh"), {"RUNTIME": " ".join(target.runtime.name.split()), "FLAGS": flags}),
+        "build_engine.sh": _fill(
+            _template("build_engine.sh"), {"RUNTIME": " ".join(target.runtime.name.split()), "FLAGS": flags}
+        ),
     }
     build = plain(build_settings(target.runtime, given))
-    return _write(exported, target, out, "model.onnx", own, _template("README.tensorrt.md"), {"build": build})
+    readme = _template("README.tensorrt.md")
+    return _write(exported, target, out, entry="model.onnx", own=own, readme=readme, further={"build": build})
 
 
 def _write(
     exported: Exported,
     target: Target,
     out: Path,
+    *,
     entry: str,
     own: dict[str, bytes],
     readme: bytes,

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.artifact import Card, Exported, File
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.graph import Graph, Op, graph
-from edgeres.model.spec import Block, ResNetSpec, Stem, cifar
-from edgeres.target import find_target
+from edgeres.model.spec import Block, ResNetSpec, Stem
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CLASSES = 10
 
@@ -45,7 +46,9 @@ class Drawing:
     def pair(self, tensor: str, scale: float, zero: int, dtype: type) -> str:
         s = self.constant(f"{tensor}.scale", np.asarray(scale, np.float32))
         z = self.constant(f"{tensor}.zero", np.asarray(zero, dtype))
-        return self.node("DequantizeLinear", f"{tensor}.dq", self.node("QuantizeLinear", f"{tensor}.q", tensor, s, z), s, z)
+        return self.node(
+            "DequantizeLinear", f"{tensor}.dq", self.node("QuantizeLinear", f"{tensor}.q", tensor, s, z), s, z
+        )
 
     def weight(self, name: str, value: np.ndarray) -> str:
         scale = np.abs(value).reshape(len(value), -1).max(axis=1).astype(np.float32) / 127
@@ -62,7 +65,10 @@ def _weights(net: Graph, seed: int) -> dict[str, np.ndarray]:
         shape = op.parameters[f"{op.name}.weight"]
         gain = 0.5 if op.name.endswith("conv2") else 1.0
         spread = gain * np.sqrt(2 / np.prod(shape[1:]))
-        found[op.name] = (rng.normal(0, spread, shape).astype(np.float32), rng.normal(0, 0.05, shape[0]).astype(np.float32))
+        found[op.name] = (
+            rng.normal(0, spread, shape).astype(np.float32),
+            rng.normal(0, 0.05, shape[0]).astype(np.float32),
+        )
     return found
 
 
@@ -111,10 +117,30 @@ def _draw(drawing: Drawing, op: Op, inputs: list[str], weights: dict[str, np.nda
             if op.kind == "linear":
                 drawing.node("Gemm", op.name, *inputs, drawing.constant(f"{op.name}.weight", value), b, transB=1)
                 return
-            w = drawing.weight(f"{op.name}.weight", value) if quantized else drawing.constant(f"{op.name}.weight", value)
-            drawing.node("Conv", op.name, *inputs, w, b, kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=[op.padding] * 4)
+            w = (
+                drawing.weight(f"{op.name}.weight", value)
+                if quantized
+                else drawing.constant(f"{op.name}.weight", value)
+            )
+            drawing.node(
+                "Conv",
+                op.name,
+                *inputs,
+                w,
+                b,
+                kernel_shape=[op.kernel] * 2,
+                strides=[op.stride] * 2,
+                pads=[op.padding] * 4,
+            )
         case "maxpool":
-            drawing.node("MaxPool", op.name, *inputs, kernel_shape=[op.kernel] * 2, strides=[op.stride] * 2, pads=[op.padding] * 4)
+            drawing.node(
+                "MaxPool",
+                op.name,
+                *inputs,
+                kernel_shape=[op.kernel] * 2,
+                strides=[op.stride] * 2,
+                pads=[op.padding] * 4,
+            )
         case "flatten":
             drawing.node("Flatten", op.name, *inputs, axis=1)
         case "relu" | "add" | "gap":
@@ -122,7 +148,9 @@ def _draw(drawing: Drawing, op: Op, inputs: list[str], weights: dict[str, np.nda
         case "subsample":
             for name, value in (("starts", 0), ("ends", 1 << 30), ("axes", None), ("steps", op.stride)):
                 drawing.constant(f"{op.name}.{name}", np.asarray([2, 3] if value is None else [value, value], np.int64))
-            drawing.node("Slice", op.name, *inputs, *(f"{op.name}.{name}" for name in ("starts", "ends", "axes", "steps")))
+            drawing.node(
+                "Slice", op.name, *inputs, *(f"{op.name}.{name}" for name in ("starts", "ends", "axes", "steps"))
+            )
         case "zeropad":
             before = (op.c_out - op.c_in) // 2
             pads = np.asarray([0, before, 0, 0, 0, op.c_out - op.c_in - before, 0, 0], np.int64)
@@ -136,7 +164,9 @@ def _model(drawing: Drawing, spec: ResNetSpec, output: str, size: int, opset: in
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", spec.classes])
     drawing.nodes[-1].output[0] = "logits"
     body = helper.make_graph(drawing.nodes, "drawn", [image], [logits], drawing.initializers)
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir, producer_name="tests")
+    model = helper.make_model(
+        body, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir, producer_name="tests"
+    )
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -177,6 +207,8 @@ def export(folder: Path, spec: ResNetSpec, size: int, style: str, **kind: int) -
     onnx.save(draw(spec, size, "float", **kind), folder / "model.float.onnx")
     (folder / "calibration.json").write_text(json.dumps({}))
     card = Card(
-        name="tiny", preprocess=Preprocess(resize=size, crop=size), classes=tuple(f"class {i}" for i in range(spec.classes))
+        name="tiny",
+        preprocess=Preprocess(resize=size, crop=size),
+        classes=tuple(f"class {i}" for i in range(spec.classes)),
     )
     return Exported(card, File.of(folder / "model.onnx"), File.of(folder / "model.float.onnx"))

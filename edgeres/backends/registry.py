@@ -1,0 +1,34 @@
+"""Every backend there is, by the name a target file gives it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.backends.onnxruntime import OnnxRuntime
+from edgeres.backends.onnxruntime_mobile import OnnxRuntimeMobile
+from edgeres.backends.openvino import OpenVino
+from edgeres.backends.tensorrt import TensorRT
+from edgeres.backends.tensorrt_rtx import TensorRTRTX
+from edgeres.errors import TargetError, nearest
+
+if TYPE_CHECKING:
+    from edgeres.backends.backend import Backend
+
+BACKENDS: dict[str, type[Backend]] = {
+    OnnxRuntime.name: OnnxRuntime,
+    OnnxRuntimeMobile.name: OnnxRuntimeMobile,
+    OpenVino.name: OpenVino,
+    TensorRT.name: TensorRT,
+    TensorRTRTX.name: TensorRTRTX,
+}
+
+
+def find_backend(name: str) -> Backend:
+    """The backend of that name.
+
+    Raises:
+        TargetError: There is none; the message has the nearest name.
+    """
+    if name not in BACKENDS:
+        raise TargetError(f"unknown backend {name!r}", nearest(name, BACKENDS))
+    return BACKENDS[name]()

@@ -1,0 +1,86 @@
+"""TensorRT and TensorRT-RTX from Python: the same names, so one way to build and to run for both.
+
+It is the way the device takes: ``bundle/build_engine.py`` holds it, because that file has to travel alone.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from edgeres.backends.bundle import build_engine as device
+from edgeres.backends.bundle.golden import graph_input
+from edgeres.backends.bundle.trtexec import build_settings
+from edgeres.backends.loading import intact
+from edgeres.errors import StageError
+from edgeres.settings import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edgeres.artifact import File
+    from edgeres.backends.backend import Session
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.target import Target
+
+
+def gpu() -> str | None:
+    """Name and compute capability of the GPU here; None without one."""
+    try:
+        facts = device.Cuda().facts()
+    except device.BundleError:
+        return None
+    return f"{facts['gpu']} (compute capability {facts['sm']})"
+
+
+def compile_graph(
+    runtime: Any, model: File, preprocess: Preprocess, target: Target, tune: Callable[[Any], None] = lambda config: None
+) -> bytes:
+    """The serialized engine of an ONNX graph.
+
+    Args:
+        runtime: The ``tensorrt`` or ``tensorrt_rtx`` module.
+        model: The graph.
+        preprocess: Gives height and width where the graph leaves them open.
+        target: Gives precisions, effort and memory cap.
+        tune: Sets what only one of the two runtimes has on the builder's configuration.
+
+    Raises:
+        StageError: The parser or the builder refused the graph, in its own words; or it would compute wrong numbers,
+            because it takes uint8 codes for int8.
+    """
+    path, log = intact(model), device.recorder(runtime)
+    build = plain(build_settings(target.runtime, graph_input(path, preprocess)))
+    with _refusals():
+        plan = device.build_plan(runtime, path.read_bytes(), build, log, tune)
+    misread = [message for _, message in log.problems if "UINT8" in message]
+    if misread:
+        raise StageError(f"TensorRT reads uint8 codes as int8: {misread[0]}", "quantize for a target with signed: true")
+    return plan
+
+
+@contextmanager
+def gpu_session(runtime: Any, plan: bytes) -> Iterator[Session]:
+    """Runs an engine on the GPU that is here.
+
+    Raises:
+        StageError: The engine does not load or does not run.
+    """
+    with _refusals():
+        yield device.Runner(runtime, plan, device.recorder(runtime))
+
+
+def inspect(runtime: Any, plan: bytes) -> dict[str, Any]:
+    """Weighted and integer layers of an engine by TensorRT's own inspector; needs the GPU it was built for."""
+    with _refusals():
+        engine = device.Runner(runtime, plan, device.recorder(runtime)).engine
+        information = engine.create_engine_inspector().get_engine_information(runtime.LayerInformationFormat.JSON)
+    return device.layer_census(information)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except device.BundleError as refusal:
+        raise StageError(str(refusal), "see the node it names; edgeres lint says what TensorRT takes") from refusal
