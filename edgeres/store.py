@@ -1,7 +1,7 @@
 """``Store``: finished stages by content, so that nothing is computed twice and nothing is ever half-written.
 
-An entry is a folder named by its key: ``artifact.json``, ``weights.safetensors`` where there are weights, and the files
-the stage made. It is written beside its place and renamed into it. ``sha256`` sums are checked on the way out; an entry
+An entry is a folder named by its key: ``artifact.json`` with its seal, ``weights.safetensors`` where there are weights,
+and the files the stage made. It is written beside its place and renamed into it. ``sha256`` sums are checked on the way out; an entry
 that no longer matches its sums is removed and computed again.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_RECORD = "artifact.json"
+_RECORD, _SEAL = "artifact.json", "artifact.sha256"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class Store:
             return None
         try:
             record = _record(folder)
-            sound = all(sha256_file(folder / name) == wanted for name, wanted in record["sums"].items())
+            sums = {**record["sums"], _RECORD: (folder / _SEAL).read_text(encoding="ascii")}
+            sound = all(sha256_file(folder / name) == wanted for name, wanted in sums.items())
         except (OSError, ValueError, KeyError):
             sound = False
         if not sound:
@@ -130,6 +131,7 @@ class Store:
             steps = [plain(step) for step in artifact_card(artifact).lineage]
             record = {"artifact": packed, "digest": artifact.digest, "seconds": seconds, "steps": steps, "sums": sums}
             (workspace / _RECORD).write_text(canonical(record), encoding="utf-8")
+            (workspace / _SEAL).write_text(sha256_file(workspace / _RECORD), encoding="ascii")
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.exists():
                 shutil.rmtree(place)
