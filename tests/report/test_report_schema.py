@@ -1,0 +1,54 @@
+"""The schema document names every field there is, in the section of its value."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from example_run import jetson
+
+from edgeres.artifact import Line
+from edgeres.report import findings, run
+from edgeres.report.document import encode
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "report-schema.md").read_text(encoding="utf-8")
+SECTIONS = {
+    "Top level": (run.Run, run.Device, run.FileRow),
+    "`error`": (run.Failure,),
+    "`lines` and `timings.lines`": (Line,),
+    "`stages[]`": (run.StageRow,),
+    "`accuracy`": (findings.Accuracy,),
+    "`confusion`": (findings.Confusion,),
+    "`flips[]`": (findings.Flip,),
+    "`kernels`": (findings.Kernels,),
+    "`calibration`": (findings.Calibration, findings.TensorScale),
+    "`provenance`": (run.Provenance, run.SplitRow),
+    "`timings`": (run.Timings, run.StageTime, run.LatencyRow),
+}
+
+
+def section(title: str) -> str:
+    return DOCUMENT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_every_field_is_documented(title: str) -> None:
+    named = set(re.findall(r"`([a-z0-9_]+)`", section(title)))
+    for value in SECTIONS[title]:
+        assert {field.name for field in dataclasses.fields(value)} <= named
+
+
+def test_no_value_is_left_out() -> None:
+    kinds = {
+        each
+        for module in (run, findings)
+        for each in vars(module).values()
+        if isinstance(each, type) and dataclasses.is_dataclass(each)
+    }
+    assert kinds == {value for values in SECTIONS.values() for value in values}
+
+
+def test_verdict_and_version_are_documented() -> None:
+    assert run.SCHEMA in DOCUMENT.splitlines()[0]
+    assert f'"schema": "{run.SCHEMA}"' in encode(jetson())
+    assert {"status", "exit_code", "headline", "lines"} <= set(re.findall(r"`([a-z_]+)`", section("`verdict`")))
