@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeres.artifact import Line
     from edgeres.report.run import Run
 
-_SPECIAL = re.compile(r"([\\`*_\[\]~|#])")
+_SPECIAL = re.compile(r"([\\`*\[\]~|#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")  # inside a word "_" means nothing
 _ICONS = {"passed": "\u2705 passed", "failed": "\u274c failed", "unmeasured": "\u2754 unmeasured"}
 _VERDICT = {"passed": "\u2705", "failed": "\u274c", "incomplete": "\u2754", "error": "\u274c"}
 FLIPS_LISTED = 20

@@ -111,7 +111,11 @@ def speed(run: Run) -> Markup:
         )
         for row in rows
     ]
-    limits = [(name, limit) for name in ("p50", "p90") if (limit := limit_of(run, f"latency_{name}_ms")) is not None]
+    limits = [
+        (f"{name} limit", limit)
+        for name in ("p50", "p90")
+        if (limit := limit_of(run, f"latency_{name}_ms")) is not None
+    ]
     drawing = plot(
         "Latency of one call", latency_plot(rows, limits), "variant, batch: p50 / p90; whisker: interval of p50"
     )
