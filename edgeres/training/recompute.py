@@ -62,15 +62,16 @@ class Recomputed:
 
     @contextmanager
     def _still_statistics(self) -> Iterator[None]:
-        """Norms in training mode compute with the batch's statistics but record none."""
-        norms = [module for module in self._network.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+        """Norms keep their records; they still hold them, because both passes must save the same tensors."""
+        norms = [module for module in self._network.modules() if isinstance(module, nn.BatchNorm2d)]
+        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:
-            norm.track_running_stats = False
+            norm.momentum, norm.num_batches_tracked = 0.0, None
         try:
             yield
         finally:
-            for norm in norms:
-                norm.track_running_stats = True
+            for norm, (momentum, batches) in zip(norms, kept, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def _block_of(op: Op, blocks: set[str]) -> str | None:

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from smalltraining import SIDE, random_split, thin_spec
+
+from edgeres.data.preprocess import Preprocess
+from edgeres.errors import StageError
+from edgeres.model.network import Network
+from edgeres.training.augment import Augment
+from edgeres.training.method import HE, MODERN
+from edgeres.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from smalltraining import Training
+
+
+def test_random_labels_are_learnt_by_heart(training: Training) -> None:
+    plain = replace(
+        training.method, epochs=40, ema=0.0, progressive=1.0, augment=Augment(crop="centre", flip=False), lr=0.1
+    )
+    outcome = replace(training, method=plain).run()
+    split = random_split()
+    network = Network(thin_spec(), outcome.weights).eval()
+    images = np.stack([Preprocess(resize=0, crop=SIDE).apply(split.image(index)) for index in range(len(split))])
+    assert network(torch.from_numpy(images)).argmax(1).tolist() == list(split.labels)
+    assert outcome.metrics["train_loss"] < 0.1
+    assert outcome.metrics["images"] == 40 * 24
+
+
+def test_same_run_gives_the_same_bytes_and_another_seed_of_weights_does_not(training: Training) -> None:
+    first, second = training.run(identity="a"), training.run(identity="b")
+    assert first.weights.digest == second.weights.digest
+    torch.manual_seed(1)
+    assert training.run(network=Network(thin_spec()), identity="c").weights.digest != first.weights.digest
+
+
+def test_global_settings_of_torch_are_put_back(training: Training) -> None:
+    torch.manual_seed(5)
+    network = Network(thin_spec())
+    state = torch.get_rng_state()
+    training.run(network=network)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_max_images_ends_within_an_epoch(training: Training) -> None:
+    outcome = replace(training, method=replace(training.method, max_images=32)).run()
+    assert outcome.metrics["images"] == 32
+    assert outcome.metrics["epochs"] == pytest.approx(4 / 3)
+
+
+def test_frozen_parts_keep_their_bytes(training: Training) -> None:
+    network = Network(thin_spec())
+    before = network.weights()
+    for key, parameter in network.named_parameters():
+        parameter.requires_grad_(key.startswith("fc."))
+    after = training.run(network=network).weights
+    changed = {key for key in before if not np.array_equal(before[key], after[key])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_norms_and_biases_decay_only_when_told_to(training: Training) -> None:
+    """With a rate so small that gradients vanish beside the decay, what does not decay does not move."""
+    base = replace(
+        training.method, lr=1e-4, weight_decay=100.0, ema=0.0, schedule=Schedule(kind="step", warmup=0), epochs=1
+    )
+    network = Network(thin_spec())
+    before = network.weights()
+    network.load_state_dict(network.state_dict())
+    kept = replace(training, method=base).run(network=network, identity="a").weights
+    assert kept["layer1.0.bn1.weight"] == pytest.approx(before["layer1.0.bn1.weight"], abs=1e-3)
+    assert np.abs(kept["conv1.weight"]).sum() < 0.97 * np.abs(before["conv1.weight"]).sum()
+    other = Network(thin_spec(), before)
+    shrunk = replace(training, method=replace(base, decay_all=True)).run(network=other, identity="b").weights
+    assert shrunk["layer1.0.bn1.weight"] == pytest.approx(before["layer1.0.bn1.weight"] * 0.95, abs=0.02)
+
+
+def test_bfloat16_runs_on_a_cpu_and_is_close(training: Training) -> None:
+    exact = training.run(identity="a")
+    half = replace(training, method=replace(training.method, precision="bf16")).run(identity="b")
+    assert half.conditions[0].startswith("trained in bfloat16")
+    assert half.weights.digest != exact.weights.digest
+    assert half.metrics["train_loss"] == pytest.approx(exact.metrics["train_loss"], rel=0.2)
+
+
+def test_diverging_loss_is_refused_with_the_way_out(training: Training) -> None:
+    wild = replace(training, method=replace(training.method, lr=1e30, clip=None))
+    with pytest.raises(StageError, match=r"train thin: the loss became (nan|inf) at step \d+ of 12: lower lr"):
+        wild.run()
+
+
+def test_the_methods_are_the_papers() -> None:
+    assert (HE.lr, HE.batch, HE.weight_decay, HE.nesterov, HE.decay_all) == (0.1, 256, 1e-4, False, True)
+    assert HE.schedule.kind == "step"
+    assert (MODERN.label_smoothing, MODERN.nesterov, MODERN.decay_all) == (0.1, True, False)
+    assert MODERN.ema > 0
+    assert MODERN.progressive < 1
