@@ -139,7 +139,9 @@ def test_batches_of_exactly_the_fixed_size_are_handed_over_whole():
 def test_a_device_gets_a_bundle_that_checks_itself(tmp_path):
     engine = build(tmp_path, PI)
     assert not engine.runs_here
-    assert {"model.onnx", "check_device.py", "golden_inputs.npy", "manifest.json", "preprocess.json"} <= set(engine.files)
+    assert {"model.onnx", "check_device.py", "golden_inputs.npy", "manifest.json", "preprocess.json"} <= set(
+        engine.files
+    )
     out = engine.files["model.onnx"].path.parent
     done = subprocess.run([sys.executable, "check_device.py"], cwd=out, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -81,7 +81,9 @@ def test_the_canonical_file_answers_to_the_bit_as_the_saved_one_does(tmp_path):
     (tmp_path / "canonical.ort").write_bytes(canonical(saved))
     images = random_images(2, 32, seed=4)
     answers = [
-        onnxruntime.InferenceSession(str(tmp_path / name), providers=["CPUExecutionProvider"]).run(None, {"image": images})
+        onnxruntime.InferenceSession(str(tmp_path / name), providers=["CPUExecutionProvider"]).run(
+            None, {"image": images}
+        )
         for name in ("saved.ort", "canonical.ort")
     ]
     np.testing.assert_array_equal(*answers)
@@ -107,5 +109,5 @@ def test_a_flipped_byte_is_caught(tmp_path):
     data = bytearray(path.read_bytes())
     data[-8] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StageError, match="model.ort changed"), OnnxRuntimeMobile().session(engine, ANDROID):
+    with pytest.raises(StageError, match=r"model\.ort changed"), OnnxRuntimeMobile().session(engine, ANDROID):
         pass

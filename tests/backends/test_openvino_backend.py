@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -102,7 +102,7 @@ def test_changed_weights_are_never_opened(tmp_path):
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StageError, match="model.bin changed"), OpenVino().session(engine, X86):
+    with pytest.raises(StageError, match=r"model\.bin changed"), OpenVino().session(engine, X86):
         pass
 
 
@@ -119,7 +119,7 @@ def test_it_neither_chatters_nor_calls_home(tmp_path):
 import os, sys
 sys.addaudithook(lambda event, _: os._exit(9) if event in ("socket.connect", "socket.getaddrinfo") else None)
 from pathlib import Path
-sys.path.insert(0, {str(os.path.dirname(__file__))!r})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from drawn_networks import export, tiny, random_images
 from edgeres.backends.openvino import OpenVino
 from edgeres.progress import Silent

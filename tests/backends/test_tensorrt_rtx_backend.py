@@ -107,14 +107,6 @@ def test_an_unknown_operator_is_refused_by_name(tmp_path):
         build(tmp_path, model=model)
 
 
-def test_bytes_that_are_no_graph_are_refused(tmp_path):
-    exported = export(tmp_path / "export", tiny(), 32, "signed")
-    exported.model.path.write_bytes(b"\x08\x08no graph")
-    exported = replace(exported, model=File.of(exported.model.path))
-    with pytest.raises(StageError, match="cannot be read as an ONNX file"):
-        TensorRTRTX().build(exported, RTX, tmp_path, Silent())
-
-
 def test_a_changed_engine_is_not_counted(tmp_path):
     engine = build(tmp_path)
     path = engine.files[ENTRY].path
