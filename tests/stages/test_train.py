@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from edgeres.artifact import File, Source
+from edgeres.data.images import ArrayImage
+from edgeres.data.preprocess import Preprocess
+from edgeres.data.split import Split
+from edgeres.errors import DataError, ModelError, RecipeError, UsageError
+from edgeres.model import spec as spec_module
+from edgeres.model.network import Network
+from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.settings import parse, plain
+from edgeres.stages.stage import Context
+from edgeres.stages.train import Train
+from edgeres.target import find_target
+from edgeres.training.augment import Augment
+from edgeres.training.method import HE, MODERN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PREPROCESS = Preprocess(resize=12, crop=12)
+SPEC = ResNetSpec(
+    kind="basic",
+    stem=Stem(width=8, kernel=3, stride=1, pool=False),
+    stages=((Block(inner=(8,), out=8),), (Block(inner=(12,), out=16, stride=2, projected=True),)),
+    classes=10,
+)
+SHORT = Train(epochs=3, batch=8, lr=0.05, augment=Augment(flip=False))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(spec_module.PRESETS, "tiny", SPEC)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    """Three classes told apart by their colour."""
+    random = np.random.default_rng(0)
+    labels = (0, 1, 2) * 8
+    pixels = random.integers(0, 100, (24, 12, 12, 3), dtype=np.uint8)
+    for array, label in zip(pixels, labels, strict=True):
+        array[..., label] += 150
+    split = Split("train", tuple(ArrayImage(array, "image") for array in pixels), labels)
+    whole = Context(
+        target=find_target("cpu"),
+        train=split,
+        calibration=split,
+        tuning=split,
+        validation=split,
+        classes=("red", "green", "blue"),
+        seed=3,
+        workspace=tmp_path / "work",
+        scratch=tmp_path / "scratch",
+    )
+    return whole.view(Train.reads)
+
+
+@pytest.fixture
+def weights_file(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path / "given.safetensors"
+    Network(SPEC).weights().save(path)
+    return path
+
+
+def _source(path: Path | None = None) -> Source:
+    return Source("tiny", file=File.of(path) if path else None, preprocess=PREPROCESS)
+
+
+def test_preset_is_trained_for_the_classes_of_the_data(context: Context) -> None:
+    checkpoint = replace(SHORT, epochs=12)(_source(), context)
+    assert checkpoint.spec == replace(SPEC, classes=3)
+    assert checkpoint.card.classes == context.classes
+    assert checkpoint.card.preprocess == PREPROCESS
+    assert checkpoint.card.name == "tiny"
+    (step,) = checkpoint.card.lineage
+    assert step.stage == "train"
+    assert step.metrics["images"] == 12 * 24
+    assert step.settings["epochs"] == 12
+    assert step.settings["label_smoothing"] == MODERN.label_smoothing
+    network = Network(checkpoint.spec, checkpoint.weights).eval()
+    images, labels = next(context.train.batches(PREPROCESS))
+    answers = network(torch.from_numpy(images)).argmax(1).numpy()
+    assert (answers == labels).mean() > 0.9
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(context: Context, tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    first = SHORT(_source(), context)
+    torch.manual_seed(12)
+    again = SHORT(_source(), replace(context, scratch=tmp_path / "other"))
+    assert first.digest == again.digest
+    other = SHORT(_source(), replace(context, scratch=tmp_path / "third", seed=4))
+    assert other.weights.digest != first.weights.digest
+
+
+def test_interrupted_training_yields_the_same_artifact(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeres.training import loop
+
+    whole = SHORT(_source(), replace(context, scratch=tmp_path / "other"))
+    isfinite, calls = loop.isfinite, []
+
+    def interrupted(loss: float) -> bool:
+        calls.append(loss)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return isfinite(loss)
+
+    monkeypatch.setattr(loop, "isfinite", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        SHORT(_source(), context)
+    resumed = SHORT(_source(), context)
+    assert len(calls) == 5 + 9 - 3, "the second run goes on behind the first epoch"
+    assert resumed.digest == whole.digest
+
+
+def test_other_settings_do_not_take_up_the_snapshot(context: Context, tmp_path: Path) -> None:
+    SHORT(_source(), context)
+    longer = replace(SHORT, epochs=4)
+    assert longer(_source(), context).digest == longer(_source(), replace(context, scratch=tmp_path / "new")).digest
+
+
+def test_given_weights_get_a_new_head_where_the_classes_differ(context: Context, weights_file: Path) -> None:
+    checkpoint = replace(SHORT, freeze="backbone")(_source(weights_file), context)
+    given = Network(SPEC).weights().load(weights_file)
+    assert checkpoint.spec.classes == 3
+    assert checkpoint.weights["fc.weight"].shape == (3, 16)
+    for key in given:
+        if not key.startswith("fc."):
+            assert np.array_equal(checkpoint.weights[key], given[key]), key
+
+
+def test_given_weights_keep_their_head_where_the_classes_match(context: Context, weights_file: Path) -> None:
+    gentle = replace(SHORT, lr=1e-9, weight_decay=0.0, ema=0.0)
+    ten = replace(context, classes=tuple("0123456789"))
+    checkpoint = gentle(_source(weights_file), ten)
+    given = Network(SPEC).weights().load(weights_file)
+    np.testing.assert_allclose(checkpoint.weights["fc.weight"], given["fc.weight"], atol=1e-6)
+    assert not np.array_equal(checkpoint.weights["bn1.running_mean"], given["bn1.running_mean"])
+
+
+def test_sizes_given_to_the_stage_travel_with_the_weights(context: Context) -> None:
+    checkpoint = replace(SHORT, epochs=1, resize=10, crop=8)(_source(), context)
+    assert checkpoint.card.preprocess == replace(PREPROCESS, resize=10, crop=8)
+
+
+def test_recipe_fields_override_the_method_and_none_leaves_it() -> None:
+    assert Train().method() == MODERN
+    assert Train(recipe="he").method() == HE
+    method = parse(Train, {"recipe": "he", "lr": 0.05, "schedule": {"kind": "cosine", "warmup": 0.1}}, "test").method()
+    assert (method.lr, method.schedule.kind, method.weight_decay) == (0.05, "cosine", HE.weight_decay)
+    assert parse(Train, plain(Train(epochs=3, augment=Augment(flip=False))), "test").method().augment.flip is False
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"epochs": 0}, "epochs"),
+        ({"lr": -1}, "lr"),
+        ({"augment": {"flipp": True}}, "augment.flipp"),
+        ({"recipe": "old"}, "recipe"),
+    ],
+)
+def test_bad_entries_are_refused(entry: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse(Train, entry, "test", RecipeError)
+
+
+def test_bad_input_is_refused_with_the_way_out(context: Context) -> None:
+    with pytest.raises(UsageError, match="random features"):
+        replace(SHORT, freeze="backbone")(_source(), context)
+    with pytest.raises(ModelError, match="did you mean"):
+        SHORT(Source("resnet19"), context)
+    with pytest.raises(DataError, match="2 classes"):
+        SHORT(_source(), replace(context, classes=("red", "green")))
