@@ -127,6 +127,10 @@ def test_times_pair_with_stages_of_the_same_name() -> None:
     twice = replace(run, stages=(run.stages[4], *run.stages))
     assert twice.time_of(0).seconds == 21.7
     assert twice.time_of(5) is None
+    timed = replace(
+        twice, timings=replace(run.timings, stages=(*run.timings.stages, replace(run.timings.stages[4], seconds=9.0)))
+    )
+    assert [timed.time_of(row).seconds for row in (0, 5)] == [21.7, 9.0]
     assert replace(run, timings=Timings()).time_of(0) is None
 
 

@@ -53,6 +53,12 @@ def test_a_failed_timed_line_counts_too() -> None:
     )
 
 
+def test_passed_says_what_it_costs() -> None:
+    assert headline(x86()) == (
+        "Passed: resnet18 for x86 keeps all 4 budget lines, top-1 98.33 % (-0.37 pp against float)."
+    )
+
+
 def test_incomplete_names_what_is_unmeasured() -> None:
     assert headline(jetson()) == (
         "Incomplete: resnet18 for jetson-orin-nano keeps 3 of 4 budget lines; unmeasured: latency p50."
