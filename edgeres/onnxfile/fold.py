@@ -18,7 +18,7 @@ import onnx
 from edgeres.errors import StageError
 from edgeres.onnxfile.execute import probe, relative_delta, runner
 from edgeres.onnxfile.opset import to_opset
-from edgeres.onnxfile.read import infer, name_nodes, strip
+from edgeres.onnxfile.read import infer, name_nodes, require_float, strip
 from edgeres.onnxfile.signature import normalise, signature
 from edgeres.onnxfile.view import opset_of
 
@@ -59,9 +59,10 @@ def prepare(model: ModelProto, runtime: Runtime, size: int | None = None) -> Pre
         size: Side of the image where the graph leaves it open.
 
     Raises:
-        ModelError: It is no classifier, or works for its one batch size only.
+        ModelError: It is quantized already, no classifier, or works for its one batch size only.
         StageError: It has no equivalent in the opset, or the result computes something else.
     """
+    require_float(model)
     folded = fold(to_opset(fold(normalise(model, size)), runtime.opset, runtime.ir_version))
     images = probe(folded, _PROBES)
     given = signature(model)

@@ -33,7 +33,7 @@ _EXPORT_AGAIN = "export the model again"
 
 
 def read_model(path: Path) -> ModelProto:
-    """Reads and checks a float ONNX model.
+    """Reads and checks an ONNX model.
 
     Args:
         path: The ``.onnx`` file; its external tensors must lie in the same folder.
@@ -80,11 +80,25 @@ def _refuse_what_is_no_plain_graph(model: ModelProto) -> None:
     for node in graph.node:
         if any(entry.HasField("g") or entry.graphs for entry in node.attribute):
             raise ModelError(f"node {label(node)!r}: {node.op_type} is control flow", "export a traced graph")
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"):
-            raise ModelError(f"node {label(node)!r}: the graph is quantized already", "give the float model")
     for tensor in tensors(model):
         if any(size < 0 for size in tensor.dims) or prod(tensor.dims) > MAX_ELEMENTS:
             raise ModelError(f"tensor {tensor.name!r} has shape {list(tensor.dims)}", _EXPORT_AGAIN)
+
+
+def require_float(model: ModelProto) -> None:
+    """Wants a graph of standard operators that nobody quantized yet.
+
+    Raises:
+        ModelError: A vendor's operator, or an integer one; the message names the node.
+    """
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise ModelError(
+                f"node {label(node)!r}: operator {node.domain}.{node.op_type} is no ONNX operator",
+                "export with standard operators",
+            )
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"):
+            raise ModelError(f"node {label(node)!r}: the graph is quantized already", "give the float model")
 
 
 def strip(model: ModelProto) -> None:
@@ -108,12 +122,7 @@ def _known_operators(model: ModelProto) -> None:
     if not 7 <= opset <= defs.onnx_opset_version():
         raise ModelError(f"opset {opset}", f"export with an opset from 7 to {defs.onnx_opset_version()}")
     for node in model.graph.node:
-        if node.domain not in ("", "ai.onnx"):
-            raise ModelError(
-                f"node {label(node)!r}: operator {node.domain}.{node.op_type} is no ONNX operator",
-                "export with standard operators",
-            )
-        if not defs.has(node.op_type, opset, ""):
+        if node.domain in ("", "ai.onnx") and not defs.has(node.op_type, opset, ""):
             names = {schema.name for schema in defs.get_all_schemas()}
             where = f"node {label(node)!r}: operator {node.op_type!r} is not in opset {opset}"
             way_out = "export with a newer opset" if node.op_type in names else nearest(node.op_type, names)
