@@ -58,7 +58,7 @@ def reason(run: Run) -> str:
     if run.error:
         where = f"stopped in {run.error.stage}" if run.error.stage else "did not start"
         also = f" (failed as well: {failed})" if failed else ""
-        return f"{where}: {run.error.what}{also}"
+        return f"{where}: {' '.join(run.error.what.split())}{also}"
     if failed:
         unmeasured = f"; {counts['unmeasured']} unmeasured" if missing else ""
         return f"breaks {counts['failed']} of {len(lines)} budget lines: {failed}{unmeasured}."

@@ -80,6 +80,12 @@ def test_an_error_keeps_its_exit_code_and_its_failed_lines() -> None:
     assert "(failed as well: size 3 MiB > 2 MiB)" in headline(replace(run, lines=(line("failed"),)))
 
 
+def test_a_headline_is_one_line() -> None:
+    run = stopped()
+    many = replace(run, error=replace(run.error, what="a runtime's own words:\n  on two lines"))
+    assert headline(many).endswith("stopped in prune: a runtime's own words: on two lines")
+
+
 def test_stopping_early_was_asked_for_even_under_strict() -> None:
     run = replace(run_with([], strict=True), until="export")
     assert (outcome(run), exit_code(run)) == ("incomplete", 0)
