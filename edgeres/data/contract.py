@@ -11,7 +11,6 @@ from edgeres.errors import DataError, nearest
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from edgeres.data.dataset import Dataset
     from edgeres.data.images import StoredImage
     from edgeres.data.sources import Found
     from edgeres.data.split import Split
@@ -108,22 +107,26 @@ def check_calibration(where: str, images: int, wanted: int, allow: frozenset[str
     return (f"{images} calibration images, fewer than the {wanted} asked for",) if images < wanted else ()
 
 
-def check_head(dataset: Dataset, classes: int) -> None:
+def check_head(classes: Sequence[str], head: int) -> None:
     """Wants the network's head and the data to speak of the same classes.
+
+    Args:
+        classes: Class names of the data.
+        head: Width of the network's classifier.
 
     Raises:
         DataError: The head has more classes, or fewer.
     """
-    found = len(dataset.classes)
-    if found < classes:
+    found = len(classes)
+    if found < head:
         raise DataError(
-            f"{dataset.name} has {found} classes, the network's head has {classes}",
+            f"the data has {found} classes, the network's head has {head}",
             "use weights trained on these classes, or add an empty folder for each class the head knows besides "
             "and pass --allow missing-classes",
         )
-    if found > classes:
+    if found > head:
         raise DataError(
-            f"{dataset.name} has {found} classes, the network's head has {classes}",
+            f"the data has {found} classes, the network's head has {head}",
             "use weights trained on these classes, or remove the folders of classes the head does not know",
         )
 

@@ -328,7 +328,7 @@ def test_class_without_images(tmp_path):
     dataset = opened(tmp_path, allow={"missing-classes"})
     assert dataset.classes == ("ant", "bee", "cow", "dog")
     assert len(dataset.notes) == 2
-    check_head(dataset, 4)
+    check_head(dataset.classes, 4)
 
 
 def test_class_without_validation_images(tmp_path):
@@ -378,6 +378,6 @@ def test_allow_knows_its_names():
 @pytest.mark.parametrize(("head", "way_out"), [(1000, "add an empty folder"), (4, "remove the folders")])
 def test_head_that_does_not_fit_the_data(head, way_out):
     dataset = opened()
-    check_head(dataset, 10)
-    with pytest.raises(DataError, match=f"digits has 10 classes, the network's head has {head}: .*{way_out}"):
-        check_head(dataset, head)
+    check_head(dataset.classes, 10)
+    with pytest.raises(DataError, match=f"the data has 10 classes, the network's head has {head}: .*{way_out}"):
+        check_head(dataset.classes, head)
