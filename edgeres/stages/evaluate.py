@@ -1,0 +1,73 @@
+"""Evaluate: the float network's answers on every validation image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from edgeres.artifact import Baseline, Checkpoint, Step
+from edgeres.errors import StageError
+from edgeres.measure import top1
+from edgeres.model.cost import macs, parameters
+from edgeres.model.network import Network
+from edgeres.settings import plain, settings
+from edgeres.stages.stage import Read
+
+if TYPE_CHECKING:
+    from edgeres.stages.stage import Context
+
+
+@settings
+class Evaluate:
+    """Recipe entry ``evaluate``.
+
+    The first evaluation of a run is its float baseline, which every later accuracy is compared with image by image.
+
+    Attributes:
+        batch: Images per batch; it changes speed and memory, not the answers.
+    """
+
+    name: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[Read, ...]] = ("validation",)
+
+    batch: Annotated[int, Field(ge=1)] = 32
+
+    def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
+        """Measures the network in float32 on the validation split.
+
+        Raises:
+            StageError: The network has scales already, or its logits are no numbers.
+        """
+        if artifact.quant is not None:
+            raise StageError("evaluate measures the float network", "put '- evaluate' before '- quantize'")
+        split, card = context.validation, artifact.card
+        predictions = self._predictions(artifact, context)
+        accuracy = top1(predictions, split.labels)
+        side = card.preprocess.crop
+        metrics = {
+            "top1": accuracy,
+            "macs": float(macs(artifact.spec, side, side)),
+            "parameters": float(parameters(artifact.spec)),
+        }
+        baseline = Baseline(top1=accuracy, predictions=predictions, labels=split.labels, images=split.digest)
+        first = card.baseline is None or card.baseline.images != split.digest
+        note = f"float32 on {len(split):,} images" + (", the baseline of this run" if first else "")
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note,))
+        return replace(artifact, card=card.after(step, baseline if first else None))
+
+    def _predictions(self, artifact: Checkpoint, context: Context) -> tuple[int, ...]:
+        """Class index per validation image."""
+        network = Network(artifact.spec, artifact.weights)
+        found: list[int] = []
+        with context.progress.task("evaluate", len(context.validation)) as advance:
+            for images, labels in context.validation.batches(artifact.card.preprocess, self.batch):
+                logits = network.logits(images)
+                if not np.isfinite(logits).all():
+                    raise StageError("the network answers with NaN or infinity", "its weights or statistics overflow")
+                found.extend(logits.argmax(1).tolist())
+                advance(len(labels))
+        return tuple(found)
