@@ -1,0 +1,100 @@
+"""Load: weights of any origin become a checkpoint with everything its answers depend on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeres.artifact import Card, Checkpoint, Source, Step
+from edgeres.data.contract import check_head
+from edgeres.errors import DataError, ModelError, StageError
+from edgeres.model.network import Network
+from edgeres.model.probe import budget, probe
+from edgeres.model.spec import preset
+from edgeres.model.zoo import read_checkpoint
+from edgeres.settings import plain, settings, sha256_file
+from edgeres.stages.stage import Read
+
+if TYPE_CHECKING:
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.model.zoo import Loaded
+    from edgeres.stages.stage import Context
+
+
+@settings
+class Load:
+    """Recipe entry ``load``.
+
+    Preprocessing is what the user says, else what the weights say, else what a probe on tuning images finds best.
+    """
+
+    name: ClassVar[str] = "load"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[Read, ...]] = ("tuning", "classes")
+
+    def __call__(self, artifact: Source, context: Context) -> Checkpoint:
+        """Reads the source's weights.
+
+        Raises:
+            ModelError: They cannot be read, or are not the named model's.
+            DataError: They know other classes than the data.
+            StageError: The source has no weights.
+        """
+        loaded = _read(artifact)
+        if loaded.spec.channels != 3:
+            raise ModelError(
+                f"weight 'conv1.weight' reads images of {loaded.spec.channels} channels", "edgeres feeds RGB images"
+            )
+        check_head(context.classes, loaded.spec.classes)
+        if loaded.classes:
+            _check_order(loaded.classes, context.classes)
+        preprocess, metrics, notes = _preprocess(artifact, loaded, context)
+        card = Card(name=artifact.model, preprocess=preprocess, classes=loaded.classes or context.classes)
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(*loaded.notes, *notes))
+        return Checkpoint(card.after(step), loaded.spec, loaded.weights)
+
+
+def _read(source: Source) -> Loaded:
+    hint = preset(source.model)
+    if source.file is not None:
+        if sha256_file(source.file.path) != source.file.sha256:
+            raise ModelError(f"{source.file.path} changed since the run began", "start again")
+        return read_checkpoint(source.file.path, hint)
+    if source.weights is not None:
+        return read_checkpoint(source.weights, hint)
+    raise StageError(f"there are no weights of {source.model} to load", "pass --weights, or start with '- train'")
+
+
+def _check_order(head: tuple[str, ...], data: tuple[str, ...]) -> None:
+    """Names that both know must stand at the same index, or every answer is counted as another class.
+
+    ImageNet has two cranes and two maillots: a name may stand at several indices.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(head):
+        places[name].append(index)
+    for index, name in enumerate(data):
+        if name in places and index not in places[name]:
+            raise DataError(
+                f"class {name!r} is number {index} in the data and {places[name][0]} in the weights",
+                "name the class folders so that they sort into the order of the weights",
+            )
+
+
+def _preprocess(source: Source, loaded: Loaded, context: Context) -> tuple[Preprocess, dict[str, float], list[str]]:
+    """The evaluation transform, with figures and notes on where it comes from."""
+    if source.preprocess is not None:
+        return source.preprocess, {}, []
+    if loaded.preprocess is not None:
+        return loaded.preprocess, {}, ["preprocessing as stated with the weights"]
+    network = Network(loaded.spec, loaded.weights)
+    with context.progress.task("probe preprocessing", budget(loaded.spec, len(context.tuning))) as advance:
+        best, trials = probe(network, context.tuning, advance)
+    found = best.preprocess
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (found.mean, found.std))
+    notes = [
+        "nothing says which preprocessing the weights were trained for; it was probed on tuning images: " + best.label,
+        f"to say it outright: --resize {found.resize} --crop {found.crop} --mean {mean} --std {std}",
+        "tried: " + "; ".join(trial.label for trial in trials),
+    ]
+    return found, {"probe_top1": best.top1, "probe_images": float(len(best.right))}, notes
