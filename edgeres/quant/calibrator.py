@@ -94,7 +94,7 @@ class Entropy:
     name: ClassVar[str] = "entropy"
 
     def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
-        """The range of least Kullback-Leibler divergence; both ends of an asymmetric one shrink together."""
+        """The range of least Kullback-Leibler divergence, cut at one magnitude on both sides of zero."""
         return least_divergent(histogram, scheme.activation_bits, scheme.signed)
 
 

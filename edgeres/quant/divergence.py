@@ -31,9 +31,9 @@ REFERENCE_BINS = 2048
 def least_divergent(histogram: Histogram, bits: int, signed: bool) -> tuple[float, float]:
     """The range with the smallest divergence.
 
-    A signed scheme has ``2**(bits-1)`` levels for the magnitudes, an unsigned one ``2**bits`` for the whole range. An
-    asymmetric range keeps the proportion of its two ends. A tensor that fills no more bins than there are levels keeps
-    its whole range.
+    A signed scheme has ``2**(bits-1)`` levels for the magnitudes, an unsigned one ``2**bits`` for the whole range. Both
+    ends are cut at the same magnitude, so the nearer end of an asymmetric range stays until the farther one has come
+    down to it. A tensor that fills fewer bins than there are levels keeps its whole range.
     """
     levels = 1 << (bits - signed)
     width = histogram.width * (BINS // REFERENCE_BINS)
@@ -42,10 +42,9 @@ def least_divergent(histogram: Histogram, bits: int, signed: bool) -> tuple[floa
     else:
         below, above = _reference(histogram.negative), _reference(histogram.positive)
     bins = np.concatenate([below[::-1], above])
-    longest = max(len(below), len(above))
-    shares = np.arange(1, longest + 1)
-    starts = len(below) - _ceil_div(len(below) * shares, longest)
-    stops = len(below) + _ceil_div(len(above) * shares, longest)
+    reach = np.arange(1, max(len(below), len(above)) + 1)
+    starts = len(below) - np.minimum(reach, len(below))
+    stops = len(below) + np.minimum(reach, len(above))
     wide = stops - starts >= levels
     if not wide.any():
         return histogram.low, histogram.high
@@ -85,7 +84,7 @@ def divergences(bins: Counts, starts: Ints, stops: Ints, levels: int) -> Floats:
 
     # Bin j of a window of m bins belongs to level floor(j * levels / m).
     parts = np.arange(levels + 1)
-    borders = starts[:, None] + _ceil_div(parts[None, :] * (stops - starts)[:, None], levels)
+    borders = starts[:, None] - (-parts[None, :] * (stops - starts)[:, None] // levels)
     level_mass, level_filled = (np.diff(part[borders], axis=1) for part in (cumulative, filled))
     log_q = np.log(np.where(level_mass > 0, level_mass / np.maximum(level_filled, 1), 1.0))
     level_mass[:, 0] += below
@@ -99,10 +98,6 @@ def divergences(bins: Counts, starts: Ints, stops: Ints, levels: int) -> Floats:
     found = (self_information - cross) / total - np.log(total) + np.log(np.maximum(window, 1.0))
     impossible = ((first == 0) & (below > 0)) | ((last == 0) & (above > 0))
     return np.where(impossible, np.inf, found)
-
-
-def _ceil_div(numerator: Ints, denominator: int) -> Ints:
-    return -(-numerator // max(denominator, 1))
 
 
 def _xlogx(x: Floats) -> Floats:

@@ -32,56 +32,80 @@ if TYPE_CHECKING:
 
     from edgeres.model.network import Network
     from edgeres.progress import Advance
+    from edgeres.quant.histogram import Counts
+
+
+class _Binner:
+    """Counts tensors in blocks that stay in the cache, in buffers that are used again and again."""
+
+    _BLOCK = 1 << 17
+
+    def __init__(self, device: torch.device) -> None:
+        self._scaled, self._magnitudes = (torch.empty(self._BLOCK, device=device) for _ in range(2))
+        self._codes = torch.empty(self._BLOCK, dtype=torch.int16, device=device)
+
+    def count(self, values: Tensor, exponent: int, side: Counts) -> None:
+        """Adds values to the bins of one grid.
+
+        Args:
+            values: float32 ``[V]`` without NaN, no magnitude above ``2**exponent``.
+            exponent: Which grid.
+            side: Counts ``[BINS + 1]`` where no value is negative, ``[2 BINS + 1]`` otherwise.
+        """
+        for block in torch.split(values, self._BLOCK):
+            found = torch.bincount(self._indices(block, exponent, len(side) - BINS - 1), minlength=len(side))
+            side += found.cpu().numpy()
+
+    def _indices(self, block: Tensor, exponent: int, shift: int) -> Tensor:
+        """Bin indices plus ``shift``, which is 0 where no value is negative.
+
+        A multiplication by a power of two is exact in float32 unless it underflows, which a factor of at least one
+        cannot; values so large that the factor is smaller are scaled in float64.
+        """
+        size, factor = len(block), math.ldexp(1.0, BITS - exponent)
+        scaled = torch.mul(block, factor, out=self._scaled[:size]) if factor >= 1 else block.double().mul_(factor)
+        if shift:
+            magnitudes = torch.abs(scaled, out=self._magnitudes[:size]) if factor >= 1 else scaled.abs()
+            scaled = magnitudes.ceil_().copysign_(scaled).add_(shift)
+        else:
+            scaled = scaled.ceil_()
+        return self._codes[:size].copy_(scaled)
 
 
 class _Tally:
     """Running counts of one tensor on one thread; ``histogram`` freezes them."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.exponent = FINEST
-        self.counts = np.zeros(2 * BINS + 1, dtype=np.int64)
-        self.low, self.high = math.inf, -math.inf
-        self.low_sum = self.high_sum = self.images = 0
+    def __init__(self, name: str, binner: _Binner) -> None:
+        self._name = name
+        self._binner = binner
+        self._exponent = FINEST
+        self._counts = np.zeros(2 * BINS + 1, dtype=np.int64)
+        self._low, self._high = math.inf, -math.inf
+        self._low_sum = self._high_sum = 0
+        self.images = 0
 
     def add(self, x: Tensor) -> None:
         """Counts the values of one image's tensor ``[1,...]``."""
-        low, high = (float(end) for end in torch.aminmax(x))
+        values = _flat(x)
+        low, high = (float(end) for end in torch.aminmax(values))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise StageError(
-                f"tensor {self.name!r} holds NaN or infinite values", "check the weights and the preprocessing"
+                f"tensor {self._name!r} holds NaN or infinite values", "check the weights and the preprocessing"
             )
-        self._grow(grid_exponent(max(-low, high)))
-        codes = _indices(x, self.exponent, one_sided=low >= 0)
-        side = self.counts[BINS:] if low >= 0 else self.counts
-        side += torch.bincount(codes, minlength=len(side)).cpu().numpy()
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        self.low_sum += exact_units(low)
-        self.high_sum += exact_units(high)
+        exponent = max(self._exponent, grid_exponent(max(-low, high)))
+        self._counts = coarsened(self._counts, exponent - self._exponent)
+        self._exponent = exponent
+        self._binner.count(values, exponent, self._counts[BINS:] if low >= 0 else self._counts)
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        self._low_sum += exact_units(low)
+        self._high_sum += exact_units(high)
         self.images += 1
 
-    def _grow(self, exponent: int) -> None:
-        if exponent > self.exponent:
-            self.counts = coarsened(self.counts, exponent - self.exponent)
-            self.exponent = exponent
-
     def histogram(self) -> Histogram:
+        """What has been counted so far."""
         return Histogram(
-            self.exponent, self.counts.copy(), self.low, self.high, self.low_sum, self.high_sum, self.images
+            self._exponent, self._counts.copy(), self._low, self._high, self._low_sum, self._high_sum, self.images
         )
-
-
-def _indices(x: Tensor, exponent: int, one_sided: bool) -> Tensor:
-    """Bin indices of a tensor as int16 ``[numel]``; those of a two-sided tensor are shifted up by ``BINS``.
-
-    A multiplication by a power of two is exact in float32 unless it underflows, which a factor of at least one cannot;
-    values so large that the factor is smaller are scaled in float64.
-    """
-    shift = BITS - exponent
-    scaled = _flat(x).mul(math.ldexp(1.0, shift)) if shift >= 0 else _flat(x).double().mul_(math.ldexp(1.0, shift))
-    if one_sided:
-        return scaled.ceil_().to(torch.int16)
-    return torch.copysign(scaled.abs().ceil_(), scaled).add_(BINS).to(torch.int16)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -97,7 +121,8 @@ class _Worker:
     def __init__(self, network: Network, tensors: Sequence[str], device: torch.device) -> None:
         self.network = network
         self.device = device
-        self.tallies = {name: _Tally(name) for name in tensors}
+        binner = _Binner(device)
+        self.tallies = {name: _Tally(name, binner) for name in tensors}
 
     def tap(self, name: str, x: Tensor) -> None:
         tally = self.tallies.get(name)
