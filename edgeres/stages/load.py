@@ -87,6 +87,8 @@ def _preprocess(source: Source, loaded: Loaded, context: Context) -> tuple[Prepr
         return source.preprocess, {}, []
     if loaded.preprocess is not None:
         return loaded.preprocess, {}, ["preprocessing as stated with the weights"]
+    if not any(label >= 0 for label in context.tuning.labels):
+        raise DataError("no labelled tuning images to probe the preprocessing on", "say it with --resize and --crop")
     network = Network(loaded.spec, loaded.weights)
     with context.progress.task("probe preprocessing", budget(loaded.spec, len(context.tuning))) as advance:
         best, trials = probe(network, context.tuning, advance)
