@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from edgeres.artifact import File, Source
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import DataError, ModelError, UsageError
@@ -66,7 +68,7 @@ class Request:
     calibration: int = 512
     allow: tuple[str, ...] = ()
     preprocess: PreprocessFlags = PreprocessFlags()
-    budget: dict[str, float | None] = {}  # noqa: RUF012  # pydantic copies the default for each instance
+    budget: dict[str, float | None] = Field(default_factory=dict)
     strict: bool = False
 
     @property

@@ -56,6 +56,7 @@ class Verify:
         twin = _answers(backend, artifact, context, shipped=False) if artifact.exported.scales else deployed
         latencies = self._latencies(backend, artifact, context) if artifact.runs_here else {}
         model = onnx.load(str(artifact.exported.model.path))
+        prediction = predict(model, context.target)
         metrics = {
             "top1": top1(deployed, baseline.labels),
             "float_graph_top1": top1(twin, baseline.labels),
@@ -70,7 +71,7 @@ class Verify:
             predictions=deployed,
             float_predictions=twin,
             kernels=backend.integer_kernels(artifact, context.target),
-            predicted=predict(model, context.target),
+            predicted=str(prediction) if prediction else "",
             latencies={name: plain(latency) for name, latency in latencies.items()},
             peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
         )
