@@ -1,4 +1,4 @@
-"""Tensors stored beside an ONNX file: taken in only from its own folder and only at their declared length."""
+"""The bytes of an ONNX file, and tensors stored beside it: only in its own folder, only at their declared length."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no stubs
 from onnx import TensorProto, helper
 
 from edgeres.errors import ModelError
+from edgeres.settings import digest, sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from onnx import ModelProto
+
+MAX_BYTES = (1 << 31) - 1
+"""What protobuf can hold; a classifier is a tenth of it."""
 
 _EXPORT_AGAIN = "export the model again, or save it as one file"
 
@@ -27,6 +33,44 @@ def tensors(model: ModelProto) -> Iterator[TensorProto]:
             if entry.HasField("t"):
                 yield entry.t
             yield from entry.tensors
+
+
+def content_digest(path: Path) -> str:
+    """sha256 of an ONNX file and, where it has any, of the files its tensors lie in, as 64 hex digits.
+
+    Raises:
+        ModelError: The file is no ONNX, or refers to something outside its folder.
+    """
+    own = sha256_file(path)
+    entries = {
+        (tensor.name, entry.value)
+        for tensor in tensors(parse(path))
+        if tensor.data_location == TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    files = {location: sha256_file(inside(path.parent, location, name)) for name, location in entries}
+    return digest([own, files]) if files else own
+
+
+def parse(path: Path) -> ModelProto:
+    """Parses a file; what it says is not checked yet, tensors stored elsewhere stay there.
+
+    Raises:
+        ModelError: No such file, too large, or not ONNX.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ModelError(f"{path} has {size} bytes, more than an ONNX file may", "store the weights beside it")
+        model = onnx.load_model_from_string(path.read_bytes())
+    except OSError as failure:
+        raise ModelError(f"{path} cannot be read: {failure.strerror}", "check the path") from failure
+    except DecodeError as failure:
+        raise ModelError(f"{path} is no ONNX file, or is cut short", "copy or export it again") from failure
+    if not model.graph.node or not model.graph.output:
+        raise ModelError(f"{path} holds no graph", "copy or export it again")
+    return model
 
 
 def take_in(model: ModelProto, folder: Path, limit: int) -> None:

@@ -41,13 +41,13 @@ class Prepared:
         model: The folded float graph in the target's opset.
         delta: ``max|delta logit|`` against the file as given.
         relative: The same, divided by ``max|logit|``.
-        removed: Nodes that folding took away.
+        nodes: Nodes in the file as given, and now.
     """
 
     model: ModelProto
     delta: float
     relative: float
-    removed: int
+    nodes: tuple[int, int]
 
 
 def prepare(model: ModelProto, runtime: Runtime, size: int | None = None) -> Prepared:
@@ -76,8 +76,8 @@ def prepare(model: ModelProto, runtime: Runtime, size: int | None = None) -> Pre
             f"the folded graph computes something else for a batch of {_PROBES}",
             "export it with a symbolic batch axis and the target's opset",
         )
-    removed = len(model.graph.node) - len(folded.graph.node)
-    return Prepared(folded, float(np.max(np.abs(after - before))), relative, removed)
+    nodes = len(model.graph.node), len(folded.graph.node)
+    return Prepared(folded, float(np.max(np.abs(after - before))), relative, nodes)
 
 
 def fold(model: ModelProto) -> ModelProto:

@@ -10,21 +10,16 @@ from graphlib import CycleError, TopologicalSorter
 from math import prod
 from typing import TYPE_CHECKING
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # ships no stubs
 from onnx import checker, defs, shape_inference
 
 from edgeres.errors import ModelError, nearest
-from edgeres.onnxfile.external import take_in, tensors
+from edgeres.onnxfile.external import MAX_BYTES, parse, take_in, tensors
 from edgeres.onnxfile.view import label, opset_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from onnx import GraphProto, ModelProto, NodeProto
-
-MAX_BYTES = (1 << 31) - 1
-"""What protobuf can hold; a classifier is a tenth of it."""
 
 MAX_ELEMENTS = 1 << 30
 """The largest tensor a graph may make: 4 GiB in float32."""
@@ -45,7 +40,7 @@ def read_model(path: Path) -> ModelProto:
         ModelError: No such file, too large, not ONNX, or a graph that does not hold together; the message names the
             node or tensor.
     """
-    model = _parse(path)
+    model = parse(path)
     take_in(model, path.parent, MAX_BYTES)
     _refuse_what_is_no_plain_graph(model)
     strip(model)
@@ -53,21 +48,6 @@ def read_model(path: Path) -> ModelProto:
     sort_nodes(model)
     name_nodes(model)
     return infer(model)
-
-
-def _parse(path: Path) -> ModelProto:
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ModelError(f"{path} has {size} bytes, more than an ONNX file may", "store the weights beside it")
-        model = onnx.load_model_from_string(path.read_bytes())
-    except OSError as failure:
-        raise ModelError(f"{path} cannot be read: {failure.strerror}", "check the path") from failure
-    except DecodeError as failure:
-        raise ModelError(f"{path} is no ONNX file, or is cut short", "copy or export it again") from failure
-    if not model.graph.node or not model.graph.output:
-        raise ModelError(f"{path} holds no graph", "copy or export it again")
-    return model
 
 
 def _refuse_what_is_no_plain_graph(model: ModelProto) -> None:

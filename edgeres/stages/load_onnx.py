@@ -61,7 +61,8 @@ class LoadOnnx:
             "macs": float(census.macs(prepared.model)),
             "parameters": float(census.parameters(prepared.model)),
             "max_abs_delta_logit": prepared.delta,
-            "folded_nodes": float(prepared.removed),
+            "nodes_given": float(prepared.nodes[0]),
+            "nodes": float(prepared.nodes[1]),
         }
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note,) if note else ())
         _describe(prepared.model, card)
