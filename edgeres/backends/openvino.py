@@ -97,7 +97,7 @@ class _Compiled:
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
-        return in_batches(lambda batch: self._request.infer({0: batch})[0].copy(), images, self._fixed)
+        return in_batches(lambda batch: self._request.infer({0: batch})[0], images, self._fixed)
 
 
 @contextmanager

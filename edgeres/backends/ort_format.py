@@ -49,10 +49,11 @@ def required_operators(found: Iterable[Operator]) -> str:
 
 
 def canonical(data: bytes) -> bytes:
-    """The same file with its table of operator types in sorted order.
+    """The same file with its table of operator types laid out in the order of its keys.
 
-    ONNX Runtime keeps that table in a hash map, whose order changes from save to save, and writes it as it comes; the
-    model behind it is the same every time. So the model's bytes are kept and the table is written anew before them.
+    ONNX Runtime keeps that table in a hash map, whose order changes from save to save, and lays its rows out as they
+    come; the model behind it is the same every time. So the model's bytes are kept and the table is written anew before
+    them.
     """
     flatbuffers = load("flatbuffers", "FlatBuffers", "flatbuffers")
     root = _root(data)
@@ -79,19 +80,12 @@ def canonical(data: bytes) -> bytes:
 
 
 def _write_types(builder: Any, resolver: Any) -> int:
-    """Writes the table of operator types, sorted by operator and type name; returns its offset."""
-    entries = sorted(
-        (resolver.OpKernelTypeStrArgs(index) for index in range(resolver.OpKernelTypeStrArgsLength())),
-        key=lambda entry: entry.OpId(),
-    )
+    """Writes the table of operator types, whose vectors the format keeps sorted by key; returns its offset."""
     operator = _reader("OpIdKernelTypeStrArgsEntry")
     made = []
-    for entry in entries:
+    for entry in (resolver.OpKernelTypeStrArgs(index) for index in range(resolver.OpKernelTypeStrArgsLength())):
         name = builder.CreateString(entry.OpId())
-        rows = sorted(
-            (entry.KernelTypeStrArgs(index) for index in range(entry.KernelTypeStrArgsLength())),
-            key=lambda row: row.KernelTypeStr(),
-        )
+        rows = (entry.KernelTypeStrArgs(index) for index in range(entry.KernelTypeStrArgsLength()))
         vector = _vector(builder, [_write_row(builder, row) for row in rows])
         operator.Start(builder)
         operator.AddOpId(builder, name)
