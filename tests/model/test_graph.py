@@ -40,5 +40,5 @@ def test_shapes_are_checked_by_name():
     check_shapes(network, network.parameters)
     with pytest.raises(ModelError, match=r"'conv1.weight' \(16, 3, 3, 3\) is missing \(and 1 more\)"):
         check_shapes(network, {k: v for k, v in network.parameters.items() if k not in ("conv1.weight", "fc.bias")})
-    with pytest.raises(ModelError, match="'aux.weight'"):
+    with pytest.raises(ModelError, match=r"'aux\.weight'"):
         check_shapes(network, {**network.parameters, "aux.weight": (3,)})
