@@ -15,7 +15,7 @@ from edgeres.quant.calibrator import CALIBRATORS, Entropy, MeanSquaredError, Per
 from edgeres.quant.divergence import divergences
 from edgeres.quant.histogram import Histogram
 from edgeres.quant.scale import SMALLEST
-from edgeres.quant.squared_error import least_error
+from edgeres.quant.squared_error import Density, least_error
 from edgeres.settings import parse
 from edgeres.target import QuantScheme
 
@@ -217,6 +217,33 @@ def test_mse_is_as_good_as_brute_force(name: str, scheme: QuantScheme) -> None:
     values = sample(name, 20_000)
     found = error(values, activation_qparams(Histogram.of(values), "mse", scheme))
     assert found <= 1.01 * brute_force(values, scheme)
+
+
+@pytest.mark.parametrize(("low", "high", "steps"), [(0.0, 5.0, 7), (0.0, 2.2, 3), (-2.6, 4.1, 7), (-1.0, 3.9, 4)])
+def test_expected_errors_equal_an_integral_over_the_bins(low: float, high: float, steps: int) -> None:
+    counts = np.array([5, 0, 1, 9, 3, 0, 4, 2])  # bins [-3,-2] ... [4,5], far wider than a step's rounding errors
+    inside = (np.arange(4000) + 0.5) / 4000
+    scale = (high - low) / steps
+    zero_point = np.rint(-low / scale)
+    total = 0.0
+    for left, count in enumerate(counts.tolist(), start=-3):
+        codes = np.clip(np.rint((left + inside) / scale) + zero_point, 0, steps)
+        total += count * float((((codes - zero_point) * scale - left - inside) ** 2).mean())
+    found = Density.of(counts, -3).errors(np.array([low]), np.array([high]), steps)
+    assert found == pytest.approx(total, rel=1e-4)
+
+
+def test_mse_cuts_each_end_of_an_asymmetric_range_on_its_own() -> None:
+    body = sample("laplace", 20_000)
+    values = np.where(body < 0, body * 0.2, body)
+    histogram = Histogram.of(np.concatenate([values, row(-12.0, 11.0)], axis=1))
+    density = Density.of(np.concatenate([histogram.negative[::-1], histogram.positive]), -len(histogram.negative))
+    for bits in (4, 8):
+        ends = np.array(least_error(histogram, bits, signed=False)) / histogram.width
+        dense = np.meshgrid(np.linspace(0.02, 1, 50) * -12.0, np.linspace(0.02, 1, 50) * 11.0)
+        lows, highs = (part.ravel() / histogram.width for part in dense)
+        found = density.errors(ends[:1], ends[1:], 2**bits - 1)[0]
+        assert found <= 1.01 * density.errors(lows, highs, 2**bits - 1).min()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=["signed", "unsigned"])
