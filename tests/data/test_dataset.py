@@ -179,6 +179,22 @@ def test_validation_alone_gives_up_only_what_calibration_needs(tmp_path):
     assert_laws(dataset)
 
 
+def test_validation_alone_gives_up_no_more_than_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgeres.data.cut.TUNING", 8)
+    for index, name in enumerate(("ant", "bee")):
+        write(tmp_path / "val" / name, 1000 * index, 150)
+    dataset = opened(tmp_path, calibration=32)
+    assert len(dataset.validation) == 300 - 32 - 8
+
+
+def test_the_only_image_of_a_class_is_not_held_out(tmp_path):
+    for index, (name, count) in enumerate((("ant", 60), ("bee", 60), ("cow", 1))):
+        write(tmp_path / name, 1000 * index, count)
+    dataset = opened(tmp_path, allow={"missing-classes"})
+    assert Counter(dataset.train.labels)[2] == 1
+    assert 2 not in dataset.validation.labels
+
+
 def test_extensions_in_any_case_deeper_folders_and_strangers(tmp_path):
     layout(tmp_path)
     extra = tmp_path / "val" / "ant" / "images"
@@ -205,6 +221,17 @@ def test_copies_leave_training_and_are_counted(tmp_path):
     assert "00500.png" in dataset.notes[0]
     assert len(dataset.validation) == 36
     assert_laws(dataset)
+
+
+def test_images_that_differ_behind_equal_heads_and_sizes_are_no_copies(tmp_path):
+    layout(tmp_path)
+    pixels = np.zeros((60, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "val" / "ant" / "black.bmp")
+    pixels[0, 0] = 255  # a BMP starts with its bottom row, so this pixel lies behind the first 4 KiB
+    Image.fromarray(pixels).save(tmp_path / "train" / "ant" / "dot.bmp")
+    dataset = opened(tmp_path)
+    assert dataset.notes == ()
+    assert "dot.bmp" in names(dataset.train) + names(dataset.tuning)
 
 
 def test_copies_stay_in_training_when_allowed_yet_never_calibrate(tmp_path):

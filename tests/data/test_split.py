@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gc
 import hashlib
 import threading
 import time
@@ -70,12 +69,26 @@ def test_no_more_than_two_batches_are_decoded_ahead():
     batches.close()
 
 
-def test_abandoned_iteration_leaves_no_thread_behind():
+def test_abandoned_iteration_decodes_no_further_and_leaves_no_thread_behind():
+    decoded = []
+
+    class Slow(ArrayImage):
+        def decode(self):
+            time.sleep(0.01)
+            decoded.append(self.where)
+            return super().decode()
+
     before = threading.active_count()
-    batches = synthetic(50).batches(PREPROCESS, 4)
+    split = synthetic(80)
+    batches = Split("s", tuple(Slow(image.pixels, image.where) for image in split.images), split.labels).batches(
+        PREPROCESS, 40
+    )
     next(batches)
-    del batches
-    gc.collect()
+    batches.close()
+    stopped = len(decoded)
+    assert stopped < 80
+    time.sleep(0.1)
+    assert len(decoded) == stopped
     assert threading.active_count() == before
 
 
