@@ -20,9 +20,9 @@ from edgeres.target import find_target
 ANDROID = find_target("android")
 
 
-def build(folder, name="out"):
+def build(folder, name="out", style="unsigned"):
     (folder / name).mkdir()
-    exported = export(folder / "export", tiny(), 32, "unsigned")
+    exported = export(folder / "export", tiny(), 32, style)
     return OnnxRuntimeMobile().build(exported, ANDROID, folder / name, Silent())
 
 
@@ -56,11 +56,16 @@ def test_the_operators_are_those_onnxruntimes_own_tool_finds(tmp_path):
     assert sorted(engine.files["required_operators.config"].path.read_text().splitlines()) == sorted(lines)
 
 
-def test_every_convolution_in_the_file_is_an_integer_one_and_none_is_blocked_for_x86(tmp_path):
+def test_every_convolution_in_the_file_is_an_integer_one(tmp_path):
     engine = build(tmp_path)
     found = OnnxRuntimeMobile().integer_kernels(engine, ANDROID)
     assert (found.integer, found.weighted) == (6, 7)
-    assert not any("nchwc" in operator.domain for operator in operators(engine.files["model.ort"].path.read_bytes()))
+
+
+def test_no_float_convolution_is_laid_out_for_x86(tmp_path):
+    found = operators(build(tmp_path, style="float").files["model.ort"].path.read_bytes())
+    assert any("Conv" in operator.kind for operator in found)
+    assert not any("nchwc" in operator.domain for operator in found)
 
 
 def test_the_file_that_ships_answers_like_the_graph(tmp_path):

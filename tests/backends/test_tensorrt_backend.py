@@ -139,6 +139,8 @@ def test_flags_exist_in_the_targets_version(target):
 def test_memory_cap_and_shapes_are_spelt_as_the_version_does():
     old = replace(ORIN.runtime, tensorrt="8.2", flags=())
     assert trtexec_flags(old, IMAGE)[0] == "--workspace=1024"
+    for version in ("8.4", "8.5", "10.3"):
+        assert trtexec_flags(replace(old, tensorrt=version), IMAGE)[0] == "--memPoolSize=workspace:1024"
     new = trtexec_flags(replace(ORIN.runtime, flags=()), IMAGE)
     assert new == (
         "--memPoolSize=workspace:1024",

@@ -66,6 +66,19 @@ def test_one_convolution_without_weight_codes_is_missed_in_the_count(tmp_path):
     assert (found.integer, found.weighted) == (5, 7)
 
 
+def test_int8_weights_with_float_data_are_no_integer_kernel():
+    tensors = "".join(
+        f'tensor={{ dims={{ 8 }} name="{name}" strides={{ 1 }} type={kind} }}\n'
+        for name, kind in (("x", "half"), ("w", "int8"), ("y", "int8"))
+    )
+    layers = "".join(
+        f'corrltn={{ name="c" output={{"o" }} input={{"{data}" "w" }} scratchspace={{ }} }}\n' for data in ("x", "y")
+    )
+    found = plan_census(f"vtrt\x00\xff {tensors}{layers}".encode("latin-1"))
+    assert (found.integer, found.weighted) == (1, 2)
+    assert found.kernels == {"convolution half x int8": 1, "convolution int8 x int8": 1}
+
+
 def test_an_engine_that_tells_nothing_is_not_counted():
     assert plan_census(b"vtrt\x00 something else").weighted == 0
 
