@@ -70,7 +70,24 @@ def parse(path: Path) -> ModelProto:
         raise ModelError(f"{path} is no ONNX file, or is cut short", "copy or export it again") from failure
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path} holds no graph", "copy or export it again")
+    if not all(isinstance(text, str) for text in _texts(model)):
+        raise ModelError(f"{path} has a name that is no text", "copy or export it again")
     return model
+
+
+def _texts(model: ModelProto) -> Iterator[object]:
+    """Every name in a model; protobuf hands out bytes where one is not UTF-8."""
+    graph = model.graph
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (entry.name for entry in node.attribute)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    for tensor in tensors(model):
+        yield tensor.name
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+    yield from (entry.domain for entry in model.opset_import)
 
 
 def take_in(model: ModelProto, folder: Path, limit: int) -> None:

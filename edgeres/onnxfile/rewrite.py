@@ -68,6 +68,7 @@ def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
     changed.graph.ClearField("value_info")
     biases = _float_biases(changed)
     released = _release(changed, scheme)
+    _prune(changed)
     retyped = _retype(changed, scheme)
     if scheme.pools:
         _close(changed)
@@ -167,14 +168,17 @@ def _activation_quantizers(view: View) -> tuple[NodeProto, ...]:
 
 
 def _retype(model: ModelProto, scheme: QuantScheme) -> int:
-    """Gives every activation pair the scheme's code type, and scale and zero-point initializers of its own."""
+    """Gives every activation pair the scheme's code type; what has it already is left alone."""
     view, count = View.of(model), 0
+    taken = {*view.constants, *view.producers}
     for quantizer in _activation_quantizers(view):
         given = _params(view, quantizer)
         params = convert(given, signed=scheme.signed)
+        if params == given and len(quantizer.input) == 3:
+            continue
         count += params != given
-        prefix = quantizer.output[0]
-        scale, zero_point = f"{prefix}.scale", f"{prefix}.zero_point"
+        codes = quantizer.output[0]
+        scale, zero_point = _free(f"{codes}.scale", taken), _free(f"{codes}.zero_point", taken)
         kind = np.int8 if params.signed else np.uint8
         model.graph.initializer.extend(
             (
@@ -182,11 +186,20 @@ def _retype(model: ModelProto, scheme: QuantScheme) -> int:
                 numpy_helper.from_array(np.array(params.zero_point, dtype=kind), zero_point),
             )
         )
-        readers = (reader for reader, _ in view.consumers(prefix) if reader.op_type == "DequantizeLinear")
+        readers = (reader for reader, _ in view.consumers(codes) if reader.op_type == "DequantizeLinear")
         for node in (quantizer, *readers):
             node.input[:] = [node.input[0], scale, zero_point]
             node.ClearField("attribute")
     return count
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """That name, or the first numbered one nobody has; taken from now on."""
+    free = next(
+        candidate for candidate in (name, *(f"{name}.{n}" for n in range(len(taken) + 1))) if candidate not in taken
+    )
+    taken.add(free)
+    return free
 
 
 def convert(params: QParams, *, signed: bool) -> QParams:
@@ -230,9 +243,9 @@ def _weights(model: ModelProto) -> dict[str, QParams]:
         axis = attribute(dequantizer, "axis", 1) if scale.size > 1 else None
         codes = view.constants.get(dequantizer.input[0])
         if axis is not None:
-            rank = len(codes.dims) if codes is not None else 4
+            axis %= len(codes.dims) if codes is not None else 4
             dequantizer.ClearField("attribute")
-            dequantizer.attribute.append(helper.make_attribute("axis", axis % rank))
+            dequantizer.attribute.append(helper.make_attribute("axis", axis))
         found[node.name] = QParams(
             scale=tuple(float(value) for value in scale.ravel()), axis=axis, narrow=_is_narrow(view, dequantizer)
         )
