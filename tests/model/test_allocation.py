@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeres.model.allocation import allocate, is_stream, steps
+from edgeres.model.cost import macs
+from edgeres.model.coupling import CouplingGroup, Member, coupling_groups, narrowed
+from edgeres.model.spec import PRESETS
+
+NAMES = ["resnet18", "resnet20", "resnet50", "resnet50_v1", "resnext50_32x4d", "seresnet18", "resnetv2_18"]
+
+
+def random_importance(spec, seed):
+    generator = np.random.default_rng(seed)
+    return {group.name: generator.exponential(size=group.width) for group in coupling_groups(spec)}
+
+
+def shrunk(spec, allocation):
+    return narrowed(spec, {name: len(units) for name, units in allocation.keep.items()})
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from(NAMES), st.integers(0, 99), st.floats(0.3, 1.0), st.sampled_from([8, 16]))
+def test_macs_of_an_allocation_are_those_of_the_narrower_network(name, seed, share, multiple):
+    spec, side = replace(PRESETS[name], norm=False), 64
+    dense = macs(spec, side, side)
+    found = allocate(
+        spec, random_importance(spec, seed), side=side, macs=int(share * dense), multiple=multiple, minimum=0.1
+    )
+    cut = shrunk(spec, found)
+    assert found.dense == dense
+    assert found.macs == macs(cut, side, side)
+    assert found.macs <= share * dense or name == "resnet20"
+    before = {group.name: group for group in coupling_groups(spec)}
+    for group in coupling_groups(cut):
+        if group.name in found.keep:
+            assert all(group.width * member.span % multiple == 0 for member in group.members)
+            assert group.width >= 0.1 * before[group.name].width
+
+
+def test_the_least_important_units_go():
+    spec = PRESETS["resnet20_b"]
+    importance = random_importance(spec, 0)
+    found = allocate(spec, importance, side=32, macs=int(0.6 * macs(spec, 32, 32)), multiple=8, minimum=0.25)
+    assert found.keep
+    for name, kept in found.keep.items():
+        gone = sorted(set(range(len(importance[name]))) - set(kept))
+        assert list(kept) == sorted(kept)
+        assert importance[name][gone].max() <= importance[name][list(kept)].min()
+
+
+def test_the_first_step_is_the_cheapest_per_mac():
+    spec, side = PRESETS["resnet20"], 32
+    importance = {group.name: np.ones(group.width) for group in coupling_groups(spec)}
+    importance["layer2.1.conv1"] = np.full(32, 0.4)
+    dense = macs(spec, side, side)
+    found = allocate(spec, importance, side=side, macs=dense - 1, multiple=8, minimum=0.25)
+    # One unit inside stage 1 saves 2 * 9 * 16 * 32^2 MACs, inside stage 2 2 * 9 * 32 * 16^2 (half as many): it goes
+    # first once it is worth less than half.
+    assert list(found.keep) == ["layer2.1.conv1"]
+    assert found.dense - found.macs == 8 * 2 * 9 * 32 * 16**2
+    importance["layer2.1.conv1"] = np.full(32, 0.6)
+    other = allocate(spec, importance, side=side, macs=dense - 1, multiple=8, minimum=0.25)
+    assert list(other.keep) == ["layer1.0.conv1"]
+
+
+def test_what_has_no_importance_stays():
+    spec = PRESETS["resnet18"]
+    inner = {group.name: np.ones(group.width) for group in coupling_groups(spec) if not is_stream(group, spec)}
+    found = allocate(spec, inner, side=64, macs=0, multiple=16, minimum=0.0)
+    assert set(found.keep) == set(inner)
+    assert {len(units) for units in found.keep.values()} == {16}
+    assert [stage[-1].out for stage in shrunk(spec, found).stages] == [64, 128, 256, 512]
+
+
+def test_out_of_reach_gives_the_smallest_there_is():
+    spec = PRESETS["resnet18"]
+    found = allocate(spec, random_importance(spec, 1), side=64, macs=0, multiple=16, minimum=0.5)
+    assert found.macs == macs(narrowed(spec, {group.name: group.width // 2 for group in coupling_groups(spec)}), 64, 64)
+
+
+def test_streams_are_told_from_inner_widths():
+    spec = PRESETS["resnet50"]
+    streams = {group.name for group in coupling_groups(spec) if is_stream(group, spec)}
+    assert streams == {"layer1.0.conv3", "layer2.0.conv3", "layer3.0.conv3", "layer4.0.conv3"}
+
+
+@pytest.mark.parametrize(
+    ("width", "span", "multiple", "minimum", "expected"),
+    [
+        (64, 1, 16, 0.25, (64, 48, 32, 16)),
+        (64, 1, 16, 0.5, (64, 48, 32)),
+        (20, 1, 8, 0.25, (20, 16, 8)),
+        (12, 1, 16, 0.25, (12,)),
+        (32, 4, 16, 0.25, (32, 28, 24, 20, 16, 12, 8)),
+        (8, 32, 16, 0.0, (8, 7, 6, 5, 4, 3, 2, 1)),
+        (64, 1, 16, 1.0, (64,)),
+    ],
+)
+def test_widths_a_group_may_take(width, span, multiple, minimum, expected):
+    group = CouplingGroup("x", width, (Member("x", "out", span),), ("x",))
+    assert steps(group, multiple, minimum) == expected
