@@ -2,7 +2,7 @@
 
 A network's accuracy depends on the apparent size of objects (Touvron et al. 2019, arXiv 1906.06423), so customary
 transforms are tried on labelled images that judge nothing else. Sizes come first; then, at the best size, other
-normalisations. A clearly worse candidate is dropped after 64 images.
+normalisations. The sizes that answer worst are dropped after 64 images.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Trial:
     Attributes:
         preprocess: The candidate.
         right: Whether each image was classified rightly, in the order of the probe.
-        loss: Cross-entropy of each image in nats.
+        loss: Cross-entropy of each image in nats; it orders sizes with equally many right answers.
     """
 
     preprocess: Preprocess
@@ -104,10 +104,10 @@ def probe(network: Network, split: Split, advance: Advance) -> tuple[Trial, tupl
     images = split.take(labelled[:IMAGES])
     first, rest = images.take(range(min(_FIRST, len(images)))), images.take(range(_FIRST, len(images)))
     trials = [_trial(network, first, preprocess, advance) for preprocess in candidates(network.spec)]
-    order = sorted(range(len(trials)), key=lambda index: _rank(trials[index]))
-    for index in order[:_KEPT] if len(rest) else ():
+    kept = sorted(sorted(range(len(trials)), key=lambda index: _rank(trials[index]))[:_KEPT])
+    for index in kept if len(rest) else ():
         trials[index] = _joined(trials[index], _trial(network, rest, trials[index].preprocess, advance))
-    size = choose([trials[index] for index in order[:_KEPT]])
+    size = choose([trials[index] for index in kept])
     others = [
         _trial(network, images, replace(size.preprocess, mean=mean, std=std), advance) for mean, std in _NORMALISATIONS
     ]
@@ -115,15 +115,15 @@ def probe(network: Network, split: Split, advance: Advance) -> tuple[Trial, tupl
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
-    """The trial with the most right answers; where that is within noise, the one with the least cross-entropy.
+    """The trial with the most right answers, or an earlier one that differs from it by no more than noise.
 
-    Two trials differ within noise while the images only one of them gets right split by no more than one standard
-    error, the square root of their number (McNemar 1947). Cross-entropy weighs every image by the network's
-    confidence and separates such trials far sooner than counting does. Customary transforms stand first and win a tie.
+    Two trials differ by noise where the images that only one of them gets right split by no more than one standard
+    error, the square root of their number (McNemar 1947). Trials stand in the order of custom, so the more usual
+    transform wins a tie. Cross-entropy would separate them sooner, but it also rewards sheer contrast: a smaller crop
+    or a stronger normalisation makes a network more sure of itself, not more right.
     """
-    best = max(trials, key=lambda trial: trial.right.sum())
-    close = [trial for trial in trials if _within_noise(best, trial)]
-    return min(close, key=lambda trial: float(trial.loss.mean()))
+    best = max(trials, key=lambda trial: int(trial.right.sum()))
+    return next(trial for trial in trials if _within_noise(best, trial))
 
 
 def _within_noise(best: Trial, other: Trial) -> bool:
@@ -132,8 +132,8 @@ def _within_noise(best: Trial, other: Trial) -> bool:
     return bool(lead**2 <= discordant)
 
 
-def _rank(trial: Trial) -> tuple[float, int]:
-    return float(trial.loss.mean()), -int(trial.right.sum())
+def _rank(trial: Trial) -> tuple[int, float]:
+    return -int(trial.right.sum()), float(trial.loss.mean())
 
 
 def _joined(first: Trial, second: Trial) -> Trial:

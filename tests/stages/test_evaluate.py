@@ -1,0 +1,113 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgeres.artifact import Card, Checkpoint
+from edgeres.data.images import ArrayImage
+from edgeres.data.preprocess import Preprocess
+from edgeres.data.split import Split
+from edgeres.errors import StageError
+from edgeres.model.cost import macs, parameters
+from edgeres.model.network import Network
+from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.quant.qparams import QuantTable
+from edgeres.stages.evaluate import Evaluate
+from edgeres.stages.stage import Context
+from edgeres.target import find_target
+
+SPEC = ResNetSpec(
+    kind="basic", stem=Stem(width=4, kernel=3, stride=1, pool=False), stages=((Block(inner=(4,), out=4),),), classes=3
+)
+NAMES = ("a", "b", "c")
+
+
+class Ticks:
+    """Counts what a stage reports."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def task(self, label, total):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def opened():
+            done = [0]
+            self.tasks.append((label, total, done))
+
+            def advance(units):
+                done[0] += units
+
+            yield advance
+
+        return opened()
+
+
+@pytest.fixture
+def split():
+    random = np.random.default_rng(0)
+    images = tuple(ArrayImage(random.integers(0, 256, (9, 9, 3), np.uint8), f"noise {i}") for i in range(21))
+    return Split("validation", images, tuple(int(label) for label in random.integers(0, 3, 21)))
+
+
+@pytest.fixture
+def context(split, tmp_path):
+    ticks = Ticks()
+    whole = Context(find_target("cpu"), split, split, split, split, NAMES, 0, tmp_path, tmp_path, ticks)
+    return whole.view(Evaluate.reads)
+
+
+@pytest.fixture
+def checkpoint():
+    card = Card(name="thin", preprocess=Preprocess(resize=0, crop=8), classes=NAMES)
+    return Checkpoint(card, SPEC, Network(SPEC).weights())
+
+
+def test_answers_are_the_networks(checkpoint, context, split):
+    digest = checkpoint.digest
+    after = Evaluate(batch=4)(checkpoint, context)
+    assert checkpoint.digest == digest
+    ((images, labels),) = split.batches(checkpoint.card.preprocess, 21)
+    predictions = Network(SPEC, checkpoint.weights).logits(images).argmax(1)
+    baseline = after.card.baseline
+    assert baseline.predictions == tuple(predictions)
+    assert baseline.labels == split.labels
+    assert baseline.images == split.digest
+    assert baseline.top1 == pytest.approx(100 * np.mean(predictions == labels))
+    (step,) = after.card.lineage
+    assert step.metrics == {"top1": baseline.top1, "macs": macs(SPEC, 8, 8), "parameters": parameters(SPEC)}
+    assert context.progress.tasks == [("evaluate", 21, [21])]
+
+
+def test_batch_size_changes_no_answer(checkpoint, context):
+    found = {Evaluate(batch=size)(checkpoint, context).card.baseline.predictions for size in (1, 5, 64)}
+    assert len(found) == 1
+
+
+def test_the_first_evaluation_stays_the_baseline(checkpoint, context):
+    first = Evaluate()(checkpoint, context)
+    other = replace(first, weights=first.weights.replaced({"fc.bias": np.array([9.0, 0, 0])}))
+    second = Evaluate()(other, context)
+    assert second.card.baseline == first.card.baseline
+    assert second.card.lineage[1].metrics["top1"] != second.card.lineage[0].metrics["top1"]
+    assert "baseline" in second.card.lineage[0].notes[0]
+    assert "baseline" not in second.card.lineage[1].notes[0]
+
+
+def test_a_baseline_on_other_images_is_replaced(checkpoint, context, split, tmp_path):
+    first = Evaluate()(checkpoint, context)
+    fewer = replace(context, validation=split.take(range(10)))
+    assert len(Evaluate()(first, fewer).card.baseline.labels) == 10
+
+
+def test_nan_is_an_error_and_not_an_answer(checkpoint, context):
+    broken = replace(checkpoint, weights=checkpoint.weights.replaced({"fc.bias": np.array([np.inf, 0, 0])}))
+    with pytest.raises(StageError, match="NaN or infinity"):
+        Evaluate()(broken, context)
+
+
+def test_a_quantized_network_is_not_measured_in_float(checkpoint, context):
+    table = QuantTable(activations={}, weights={}, calibrator="mse", data="", images=1)
+    with pytest.raises(StageError, match="before '- quantize'"):
+        Evaluate()(replace(checkpoint, quant=table), context)
