@@ -50,7 +50,7 @@ class Recover:
     reads: ClassVar[tuple[Read, ...]] = ("train", "seed")
 
     epochs: Count = 4
-    max_images: Count | None = 100_000
+    max_images: Count | None = 10_000
     batch: Count = 64
     lr: Rate = 5e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4

@@ -62,8 +62,9 @@ def lacks_memory(spec: ResNetSpec, side: int, batch: int, dtype: torch.dtype | N
 def repeatable(device: torch.device) -> Iterator[None]:
     """Asks torch for algorithms that give the same bytes each time, and puts its settings back afterwards.
 
-    On a CPU that is a promise for a given number of threads, instruction set and torch version. CUDA's max-pool
-    gradient has no such algorithm, so there torch warns and goes on.
+    On a CPU that is a promise for a given number of threads, instruction set and torch version: one thread and two sum
+    in another order, and three steps of ResNet-18 differ in their last bits. CUDA's max-pool gradient has no such
+    algorithm, so there torch warns and goes on.
     """
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if device.type == "cuda":

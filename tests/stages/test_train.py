@@ -102,6 +102,13 @@ def test_same_seed_same_bytes_other_seed_other_bytes(context: Context, tmp_path:
     assert other.weights.digest != first.weights.digest
 
 
+@pytest.mark.parametrize("change", [{"label_smoothing": 0.3}, {"precision": "bf16"}, {"weight_decay": 0.1}])
+def test_settings_reach_the_loop(context: Context, tmp_path: Path, change: dict[str, object]) -> None:
+    first = SHORT(_source(), context)
+    other = replace(SHORT, **change)(_source(), replace(context, scratch=tmp_path / "other"))
+    assert first.weights.digest != other.weights.digest
+
+
 def test_interrupted_training_yields_the_same_artifact(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

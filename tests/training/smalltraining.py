@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from edgeres.training.loop import Objective
+
 SIDE = 12
 
 
@@ -45,6 +47,10 @@ def thin_spec(**changes: object) -> ResNetSpec:
         "classes": 3,
     }
     return ResNetSpec(**(settings | changes))
+
+
+def cross_entropy(logits: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits.float(), labels)
 
 
 class Watched:
@@ -79,6 +85,7 @@ class Training:
         split: Split | None = None,
         network: Network | None = None,
         identity: str = "same",
+        objective: Objective = cross_entropy,
     ) -> Outcome:
         if network is None:
             torch.manual_seed(0)
@@ -93,7 +100,7 @@ class Training:
         )
         return fit(
             network,
-            lambda logits, images, labels: F.cross_entropy(logits.float(), labels),
+            objective,
             feed,
             self.method,
             device=torch.device("cpu"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from smalltraining import SIDE, random_split, thin_spec
+from smalltraining import SIDE, cross_entropy, random_split, thin_spec
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError
@@ -86,6 +86,60 @@ def test_bfloat16_runs_on_a_cpu_and_is_close(training: Training) -> None:
     assert half.conditions[0].startswith("trained in bfloat16")
     assert half.weights.digest != exact.weights.digest
     assert half.metrics["train_loss"] == pytest.approx(exact.metrics["train_loss"], rel=0.2)
+
+
+def test_images_grow_to_the_full_side(training: Training) -> None:
+    sides: list[int] = []
+
+    def record(logits: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        sides.append(images.shape[-1])
+        return cross_entropy(logits, images, labels)
+
+    replace(training, method=replace(training.method, progressive=0.3)).run(objective=record)
+    assert sides == [4] * 3 + [8] * 6 + [12] * 3
+
+
+def test_the_average_is_what_is_kept(training: Training) -> None:
+    def finish(ema: float) -> tuple[np.ndarray, float]:
+        torch.manual_seed(0)
+        network = Network(thin_spec())
+        method = replace(training.method, ema=ema)
+        outcome = replace(training, method=method).run(network=network, identity=str(ema))
+        last = network.weights()["conv1.weight"]
+        assert np.array_equal(last, outcome.weights["conv1.weight"]) == (ema == 0)
+        return last, outcome.metrics["train_loss"]
+
+    (with_it, first), (without, second) = finish(0.9), finish(0.0)
+    assert np.array_equal(with_it, without)
+    assert first == second
+
+
+def test_the_rate_follows_the_schedule_and_the_gradient_its_limit(training: Training) -> None:
+    """On the same batch again and again the gradients agree, so the way is the sum of the rates with momentum."""
+    clip, lr = 1e-3, 0.5
+    method = replace(
+        training.method,
+        epochs=3,
+        batch=24,
+        ema=0.0,
+        progressive=1.0,
+        augment=Augment(crop="centre", flip=False),
+        lr=lr,
+        clip=clip,
+        weight_decay=0.0,
+        nesterov=False,
+        schedule=Schedule(kind="cosine", warmup=0.0),
+    )
+    network = Network(thin_spec())
+    before = network.weights()
+    after = replace(training, method=method).run(network=network).weights
+    learnt = [key for key, _ in network.named_parameters()]
+    moved = np.sqrt(sum(np.square(after[key] - before[key]).sum() for key in learnt))
+    rates = [lr * method.schedule.factor(step, 3) for step in range(3)]
+    # Momentum 0.9 adds up aligned gradients: g, 1.9 g, 2.71 g.
+    most = clip * (rates[0] + 1.9 * rates[1] + 2.71 * rates[2])
+    assert rates == pytest.approx([0.5, 0.375, 0.125])
+    assert moved == pytest.approx(most, rel=0.01)
 
 
 def test_diverging_loss_is_refused_with_the_way_out(training: Training) -> None:
