@@ -83,4 +83,4 @@ def conditions(device: torch.device, dtype: torch.dtype | None) -> str:
     if device.type == "cuda":
         return f"trained in {arithmetic} on {torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"trained in {arithmetic} on {torch.get_num_threads()} {capability} threads, torch {torch.__version__}"
+    return f"trained in {arithmetic} on {capability}, threads: {torch.get_num_threads()}, torch {torch.__version__}"
