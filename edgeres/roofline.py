@@ -1,12 +1,12 @@
 """Latency without the device: a roofline over the layers of a graph.
 
-``t = sum over layers of max(2 MACs / (efficiency * peak), bytes / bandwidth) + overhead``, one layer per convolution or
-matrix product, its bias, activation and residual add fused into it (Williams et al. 2009, CACM 52(4), with a launch
-overhead per layer). At batch 1 a GPU's caches hold weights and activations, so efficiency and overhead decide.
+``t = sum over layers of max(2 MACs / (efficiency * peak), bytes / bandwidth) + overhead`` (Williams et al. 2009, CACM
+52(4), with a launch overhead per layer). A layer is a convolution, a matrix product or a pool; bias, norm, activation
+and residual add are fused into the layer before them. Bytes are those of the input, the weight and the output, once
+each, at the theoretical bandwidth: at batch 1 a GPU's caches hold most of them, so public rows do not tell its share.
 
-Efficiency and overhead are class priors, fitted to public rows of ResNet-50 at batch 1: TensorRT INT8 on Jetson modules
-(MLPerf inference v0.7 to v3.1, SingleStream), ncnn INT8 on phones and boards (Tencent/ncnn benchmark). On rows left out
-they missed by 31 % (median) and 41 % (p90) for the first, 30 % and 75 % for the second, so the band is a factor of two.
+Efficiency and overhead are class priors, fitted to public rows at batch 1; what they missed on devices left out of the
+fit stands beside each. That makes a prediction a band, a factor of two either way, and never a measurement.
 """
 
 from __future__ import annotations
@@ -18,59 +18,103 @@ from typing import TYPE_CHECKING
 from edgeres.onnxfile import census
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
-    from edgeres.target import Target
+    from edgeres.target import DeviceProfile, Target
 
 _BAND = 2.0
-"""Factor either way of an uncalibrated prediction."""
+"""Factor either way of an uncalibrated prediction: the 90 % quantile of what leave-one-device-out fits miss."""
+
+_POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What a class of devices reaches: share of the peak, and seconds of overhead per layer."""
+    """What a class of devices reaches.
+
+    Attributes:
+        efficiency: Share of the peak that a layer's arithmetic reaches.
+        overhead_us: Microseconds per layer, whatever its size.
+        float_bytes: Bytes of a float the runtime computes with: 2 where it picks FP16, 4 where it stays with FP32.
+        source: What it was fitted to, and the relative error (median, p90) on devices left out.
+    """
 
     efficiency: float
-    overhead_s: float
+    overhead_us: float
+    float_bytes: int
+    source: str
 
 
-PRIORS = {"gpu": Prior(0.23, 3.7e-6), "mobile": Prior(0.29, 0.0)}
+JETSON = Prior(
+    0.23, 3.7, 2, "ResNet-50 INT8, TensorRT on 4 Jetson modules, MLPerf v0.7 to v3.1 SingleStream; 31 %, 41 %"
+)
+CARD = Prior(0.68, 6.7, 2, "ResNet-50 INT8, TensorRT on 9 graphics cards, MLPerf v0.7 to v3.1; 8 %, 56 %")
+CPU = Prior(0.29, 0.0, 4, "ResNet-18 and 50 INT8, ncnn on phones and boards, 2 to 8 threads; 31 %, 75 %")
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A predicted latency at batch 1 in milliseconds, with its band. Never a measurement."""
+    """A predicted latency of one image in milliseconds, with its band. Never a measurement.
+
+    Attributes:
+        how: What the prior was fitted to.
+    """
 
     ms: float
     low_ms: float
     high_ms: float
+    how: str
 
     def __str__(self) -> str:
-        return f"predicted {self.ms:.2f} ms, band {self.low_ms:.2f} to {self.high_ms:.2f} ms (uncalibrated roofline)"
+        return (
+            f"predicted {self.ms:.3g} ms, band {self.low_ms:.3g} to {self.high_ms:.3g} ms "
+            f"(uncalibrated roofline after {self.how})"
+        )
+
+
+def prior_of(target: Target) -> Prior:
+    """The class a target's device belongs to: a module with a JetPack, another GPU, or a CPU."""
+    if target.latency_class == "mobile":
+        return CPU
+    return JETSON if target.runtime.jetpack else CARD
 
 
 def predict(model: ModelProto, target: Target) -> Prediction | None:
-    """The latency a roofline expects of a graph.
+    """The latency a roofline expects of a graph for one image.
 
     Args:
-        model: The graph, float or with Q/DQ pairs.
+        model: The graph, float or with Q/DQ pairs; a layer runs in integers where its inputs are dequantized.
         target: Whose device profile gives the peaks.
 
     Returns:
-        None where the profile has no peak for the graph's arithmetic.
+        None where the profile lacks the bandwidth, or a peak for arithmetic that the graph uses.
     """
-    quantized = census.qdq(model).weights > 0
-    device, prior = target.device, PRIORS[target.latency_class]
-    tops = device.int8_tops if quantized else device.fp16_tops if target.latency_class == "gpu" else device.fp32_tops
-    if tops is None or device.bandwidth_gbs is None:
+    prior, device = prior_of(target), target.device
+    if device.bandwidth_gbs is None:
         return None
-    width = 1 if quantized else 2 if target.latency_class == "gpu" else 4
-    shapes = census.tensor_shapes(model)
-    macs = census.layer_macs(model)
+    shapes, macs = census.tensor_shapes(model), census.layer_macs(model)
+    dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     seconds = 0.0
     for node in model.graph.node:
-        if (output := node.output[0]) in macs:
-            moved = width * sum(prod(shapes[name]) for name in (*node.input[:2], output) if name in shapes)
-            compute = 2 * macs[output] / (prior.efficiency * tops * 1e12)
-            seconds += max(compute, moved / (device.bandwidth_gbs * 1e9)) + prior.overhead_s
-    return Prediction(seconds * 1e3, seconds * 1e3 / _BAND, seconds * 1e3 * _BAND)
+        output = node.output[0]
+        if output not in macs and node.op_type not in _POOLS:
+            continue
+        width = 1 if dequantized.issuperset(_operands(node)) else prior.float_bytes
+        peak = _peak(device, width)
+        if peak is None:
+            return None
+        moved = width * sum(prod(shapes[name]) for name in (*_operands(node), output))
+        compute = 2 * macs.get(output, 0) / (prior.efficiency * peak)
+        seconds += max(compute, moved / (device.bandwidth_gbs * 1e9)) + prior.overhead_us * 1e-6
+    return Prediction(1e3 * seconds, 1e3 * seconds / _BAND, 1e3 * seconds * _BAND, prior.source)
+
+
+def _operands(node: NodeProto) -> tuple[str, ...]:
+    """What a layer reads, but for its bias."""
+    return tuple(node.input[:1] if node.op_type in _POOLS else node.input[:2])
+
+
+def _peak(device: DeviceProfile, width: int) -> float | None:
+    """Operations per second of arithmetic on numbers of that many bytes."""
+    tops = {1: device.int8_tops, 2: device.fp16_tops, 4: device.fp32_tops}[width]
+    return None if tops is None else tops * 1e12
