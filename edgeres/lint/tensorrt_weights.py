@@ -38,9 +38,9 @@ def weight_axis(view: View, _: Version) -> Iterator[Defect]:
         scale = view.value(dequantizer.input[1]) if dequantizer is not None else None
         if dequantizer is None or scale is None or scale.size <= 1:
             continue
-        wanted = output_channel_axis(node, data_shape(view, dequantizer) or ())
-        axis = attribute(dequantizer, "axis")
-        if axis is not None and wanted != axis:
+        shape = data_shape(view, dequantizer) or ()
+        wanted, axis = output_channel_axis(node, shape), attribute(dequantizer, "axis")
+        if axis is not None and axis % max(len(shape), 1) != wanted:
             yield label(dequantizer), f"axis {axis}; the output channels of {node.op_type} are on axis {wanted}"
 
 
