@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,12 @@ from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 from edgeres.errors import TargetError
 from edgeres.lint.linter import lint, rules_for
 from edgeres.lint.rule import tensorrt_version
+from edgeres.model.graph import graph
+from edgeres.model.spec import imagenet, preset
+from edgeres.model.weights import Weights
+from edgeres.onnxfile.write import write_model
+from edgeres.quant.placement import place
+from edgeres.quant.qparams import QParams, QuantTable
 from edgeres.target import QuantScheme, Runtime, Target, find_target
 
 CHANNELS = 16
@@ -480,3 +487,33 @@ def test_versions_are_read_or_refused() -> None:
     assert tensorrt_version("rtx-1.7") >= (10, 0)
     with pytest.raises(TargetError, match="is no version"):
         tensorrt_version("ten")
+
+
+@pytest.mark.parametrize("target_name", ["jetson", "xavier-nx", "rtx", "cpu", "raspberry-pi"])
+@pytest.mark.parametrize("network", ["resnet20", "resnet20_b", "seresnet"])
+def test_what_edgeres_writes_has_nothing_to_find(network: str, target_name: str) -> None:
+    goal = find_target(target_name)
+    spec = imagenet("bottleneck", (1, 1, 1, 1), squeeze_ratio=16) if network == "seresnet" else preset(network)
+    spec = replace(spec, norm=False)
+    placement = place(graph(spec), goal.scheme)
+    random = np.random.default_rng(0)
+    weights = {key: random.normal(0, 0.1, shape) for key, shape in graph(spec).parameters.items()}
+    table = QuantTable(
+        activations={name: QParams(scale=(0.1,), signed=goal.scheme.signed) for name in placement.tensors},
+        weights={
+            op.name: QParams(scale=(0.01,) * op.c_out, axis=0, narrow=True)
+            for op in graph(spec).weighted
+            if op.name in placement.weighted
+        },
+        calibrator="none", data="", images=0,
+    )  # fmt: skip
+    runtime = goal.runtime
+    model = write_model(
+        spec, Weights(weights), (32, 32), opset=runtime.opset, ir_version=runtime.ir_version, table=table,
+        placement=placement,
+    )  # fmt: skip
+    gated = network == "seresnet" and goal.backend == "onnxruntime"
+    # a gate multiplies the last convolution's output in float, so ONNX Runtime leaves that convolution in float too
+    assert {(finding.rule, finding.where[-5:]) for finding in lint(model, goal)} == (
+        {("O02", "conv3")} if gated else set()
+    )
