@@ -146,6 +146,11 @@ def test_sample_sizes_of_connors_formula(drop, psi, power, images):
     assert images_needed(drop, psi, power=power) == pytest.approx(images, abs=1)
 
 
+def test_sample_size_against_a_margin_in_closed_form():
+    # (1.644854 sqrt(0.03 - 0.01^2) + 0.841621 sqrt(0.03))^2 / 0.01^2 = 1850.7
+    assert images_needed(0.0, 0.03, margin_pp=1.0) == 1851
+
+
 def test_connors_sample_size_has_the_promised_power():
     drop, psi, generator = 1.0, 0.03, np.random.default_rng(5)
     n = images_needed(drop, psi)
