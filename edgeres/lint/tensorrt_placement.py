@@ -34,9 +34,16 @@ def dequantized(view: View, tensor: str) -> bool:
         if maker is None:
             return False
         if maker.op_type == "Concat":
-            return all(dequantized(view, name) for name in maker.input)
+            return _one_scale_for_all(view, maker) and all(dequantized(view, name) for name in maker.input)
         tensor = maker.input[0]
     return True
+
+
+def _one_scale_for_all(view: View, concat: NodeProto) -> bool:
+    """Whether Q/DQ commutes with a Concat: its inputs share one scale, as far as their pairs stand right before it."""
+    pairs = [view.pair(name) for name in concat.input]
+    scales = [view.value(pair[0].input[1]) for pair in pairs if pair is not None]
+    return all(scale is not None and np.array_equal(scale, scales[0]) for scale in scales)
 
 
 @rule("P01", "W", "quantize data and weight, or neither", GUIDE)

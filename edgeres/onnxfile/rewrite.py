@@ -8,8 +8,10 @@ the resolution; a pair with a zero-point covers ``[(low - z) s, (high - z) s]``,
 Then placement. Where only the identity of a residual add is to be quantized, and pools are float, a read through Q/DQ
 stays where it feeds a convolution or matrix product, or the identity of an add, directly or through operators that only
 move values; all others read the float tensor (TensorRT developer guide, "Q/DQ layer-placement recommendations").
-Where pools are integer, an operator that only moves values gets the pair of its input on its output too, which changes
-no value: ONNX Runtime fuses what has Q/DQ on both sides.
+
+An operator that only moves values gets the pair of its inputs on its output too: rounding is monotonic and keeps 0, so
+no value changes. Where pools are integer both pairs stay, and ONNX Runtime runs the operator on codes; elsewhere the
+one in front goes, and every reader has its pair right before it.
 """
 
 from __future__ import annotations
@@ -70,8 +72,8 @@ def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
     released = _release(changed, scheme)
     _prune(changed)
     retyped = _retype(changed, scheme)
-    if scheme.pools:
-        _close(changed)
+    _repeat_behind_moves(changed)
+    _release(changed, scheme)
     weights = _weights(changed)
     _prune(changed)
     view = View.of(changed)
@@ -142,16 +144,16 @@ class _Wanted:
         return self.known[node.name]
 
 
-def _close(model: ModelProto) -> None:
-    """Repeats the pair in front of every operator that moves values of one tensor behind it, where none follows."""
-    for name in [node.name for node in model.graph.node if node.op_type in _MOVING and node.op_type != "Concat"]:
+def _repeat_behind_moves(model: ModelProto) -> None:
+    """Repeats the pair in front of every operator that moves values behind it, where none follows."""
+    for name in [node.name for node in model.graph.node if node.op_type in _MOVING]:
         view = View.of(model)
         position = next(number for number, node in enumerate(view.nodes) if node.name == name)
         node = view.nodes[position]
-        pair, readers = view.pair(node.input[0]), view.consumers(node.output[0])
-        if pair is None or not readers or any(reader.op_type == "QuantizeLinear" for reader, _ in readers):
+        parameters, readers = _common_parameters(view, node), view.consumers(node.output[0])
+        if parameters is None or not readers or any(reader.op_type == "QuantizeLinear" for reader, _ in readers):
             continue
-        tensor, parameters = node.output[0], list(pair[0].input[1:])
+        tensor = node.output[0]
         codes, value = f"{tensor}.moved.codes", f"{tensor}.moved"
         for reader, index in readers:
             reader.input[index] = value
@@ -161,6 +163,20 @@ def _close(model: ModelProto) -> None:
         )
         for offset, entry in enumerate(again, start=1):
             model.graph.node.insert(position + offset, entry)
+
+
+def _common_parameters(view: View, node: NodeProto) -> tuple[str, str] | None:
+    """Scale and zero-point of the pairs on all data inputs of an operator; None where they differ or are missing."""
+    if node.op_type == "Pad" and len(node.input) > 2 and np.any(view.value(node.input[2])):
+        return None  # pads with something else than 0
+    names = node.input if node.op_type == "Concat" else node.input[:1]
+    pairs = [view.pair(name) for name in names]
+    quantizers = [pair[0] for pair in pairs if pair is not None]
+    if len(quantizers) < len(names) or len({_params(view, entry).scale for entry in quantizers}) != 1:
+        return None
+    if len({_params(view, entry).zero_point for entry in quantizers}) != 1:
+        return None
+    return quantizers[0].input[1], quantizers[0].input[2]
 
 
 def _activation_quantizers(view: View) -> tuple[NodeProto, ...]:

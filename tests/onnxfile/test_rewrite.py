@@ -144,11 +144,11 @@ def test_tensorrt_gets_int8_pairs_on_data_and_identity_alone(swap: bool) -> None
     made = rewrite(given_model, TRT)
     assert given_model.SerializeToString() == before
     assert kinds(made.model) == {("int8", 0)}
-    # image, stem.r (through the pool to conv and identity), a1.r, a.r, b1.r, down
-    assert sorted(made.activations) == ["a.r", "a1.r", "b1.r", "down", "image", "stem.r"]
+    # image, pool (for conv and identity; its pair stood in front of it), a1.r, a.r, b1.r, down
+    assert sorted(made.activations) == ["a.r", "a1.r", "b1.r", "down", "image", "pool"]
     assert made.released == 3  # a2 and b2 in front of their adds, b.r in front of the pool
     assert made.retyped == 5  # four uint8 tensors and one with a zero-point
-    assert made.activations["stem.r"].scale[0] == pytest.approx(0.01 * 255 / 127)
+    assert made.activations["pool"].scale[0] == pytest.approx(0.01 * 255 / 127)
     assert made.activations["image"].scale[0] == pytest.approx(0.03)
     assert made.activations["down"].scale[0] == pytest.approx(0.02 * 135 / 127)
     assert qdq(made.model).activations == 6
@@ -156,6 +156,50 @@ def test_tensorrt_gets_int8_pairs_on_data_and_identity_alone(swap: bool) -> None
     view = View.of(made.model)
     for add in residual_adds(view):
         assert view.pair(add.residual_tensor) is None
+
+
+@pytest.mark.parametrize("scheme", [TRT, CPU])
+@pytest.mark.parametrize(("second", "moved"), [(0.03, True), (0.04, False)])
+def test_pairs_move_behind_what_only_moves_values(scheme: QuantScheme, second: float, moved: bool) -> None:
+    """Through Relu, MaxPool and a Concat of equal scales, without changing a value; not through unequal scales."""
+    kind = np.int8 if scheme.signed else np.uint8
+    draft = Draft()
+    draft.conv(draft.pair("image", 0.03, kind=kind), "stem", into=3)
+    draft.add("Relu", ["stem"], "left")
+    draft.add("Sigmoid", ["stem"], "right")
+    draft.add("Concat", [draft.pair("left", 0.03, kind=kind), draft.pair("right", second, kind=kind)], "both", axis=1)
+    draft.add("Relu", ["both"], "relu")
+    draft.add("MaxPool", ["relu"], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    draft.conv("pool", "last", into=2 * C)
+    draft.add("GlobalAveragePool", ["last"], "gap")
+    draft.add("Flatten", ["gap"], "flat")
+    draft.values["fc.w"] = draft.rng.normal(0, 1, (10, C)).astype(np.float32)
+    draft.add("Gemm", ["flat", "fc.w"], "logits", transB=1)
+    model = draft.model()
+    made = rewrite(model, scheme)
+    images = probe(model, 8)
+    assert relative_delta(runner(model, optimise=False)(images), runner(made.model, optimise=False)(images)) == 0
+    view = View.of(made.model)
+    assert (view.pair(view.producer("last").input[0]) is not None) == moved
+    if scheme.signed:
+        assert ("P01" in {finding.rule for finding in lint(made.model, find_target("jetson"))}) == (not moved)
+    both = view.producer("both")
+    assert all(view.pair(name) is not None for name in both.input) == (scheme.pools or not moved)
+    assert len([1 for node in view.of_type("QuantizeLinear")]) == (2 if moved and scheme.signed else 6 if moved else 3)
+
+
+def test_a_pair_does_not_move_through_padding_with_other_values() -> None:
+    draft = Draft()
+    draft.values |= {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64), "fill": np.array(0.5, np.float32)}
+    draft.add("Pad", [draft.pair("image", 0.03, kind=np.int8), "pads", "fill"], "padded")
+    draft.conv("padded", "c", into=3)
+    draft.add("GlobalAveragePool", ["c"], "gap")
+    draft.add("Flatten", ["gap"], "flat")
+    draft.values["fc.w"] = draft.rng.normal(0, 1, (10, C)).astype(np.float32)
+    draft.add("Gemm", ["flat", "fc.w"], "logits", transB=1)
+    view = View.of(rewrite(draft.model(), TRT).model)
+    assert view.pair(view.producer("c").input[0]) is None
+    assert view.pair(view.producer("padded").input[0]) is not None
 
 
 def test_int8_costs_a_bit_of_resolution_and_no_more() -> None:
@@ -171,7 +215,7 @@ def test_a_wrong_scale_would_be_noticed() -> None:
     images = probe(model, 8)
     made = rewrite(model, TRT)
     for tensor in made.model.graph.initializer:
-        if tensor.name.startswith(("stem.r", "a1.r", "a.r", "b1.r")) and tensor.name.endswith(".scale"):
+        if tensor.name.startswith(("stem.r.", "a1.r.", "a.r.", "b1.r.")) and tensor.name.endswith(".scale"):
             value = numpy_helper.to_array(tensor) * np.float32(127 / 255)
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     given_logits, got = (runner(m, optimise=False)(images) for m in (model, made.model))
