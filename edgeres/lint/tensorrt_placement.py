@@ -43,7 +43,8 @@ def _one_scale_for_all(view: View, concat: NodeProto) -> bool:
     """Whether Q/DQ commutes with a Concat: its inputs share one scale, as far as their pairs stand right before it."""
     pairs = [view.pair(name) for name in concat.input]
     scales = [view.value(pair[0].input[1]) for pair in pairs if pair is not None]
-    return all(scale is not None and np.array_equal(scale, scales[0]) for scale in scales)
+    known = [scale for scale in scales if scale is not None]
+    return len(known) == len(scales) and all(np.array_equal(known[0], scale) for scale in known)
 
 
 @rule("P01", "W", "quantize data and weight, or neither", GUIDE)
