@@ -46,14 +46,14 @@ class RunFolder:
         Raises:
             StoreError: Another run holds it, or it cannot be made.
         """
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
+        lock = FileLock(self.path / ".lock", timeout=0)
         try:
-            with writing(self.path):
-                lock.acquire()
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except Timeout as failure:
             raise StoreError(f"another run is using {self.path}", "wait for it or choose another --out") from failure
+        except OSError as failure:
+            raise StoreError(f"cannot write {self.path}: {failure.strerror}", "choose another --out") from failure
         try:
             yield
         finally:

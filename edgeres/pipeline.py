@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from edgeres.budget import limits
 from edgeres.data.dataset import open_dataset
 from edgeres.errors import StoreError, UsageError
 from edgeres.progress import Progress, Silent
@@ -92,6 +93,7 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
         UsageError: Unknown model, target or recipe; a recipe that cannot take this source; bad data.
     """
     target = find_target(request.target)
+    limits(request.name, 1, target, request.budget)
     source = request.source()
     sample = request.data is None
     recipe = load_recipe(request.recipe or default_recipe(source, sample=sample)).changed(request.changes)

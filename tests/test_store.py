@@ -37,7 +37,11 @@ def store(tmp_path):
 
 def checkpoint(thin):
     table = QuantTable(
-        activations={"image": QParams(scale=(float(np.float32(0.1)),))}, weights={}, calibrator="mse", data="d", images=3
+        activations={"image": QParams(scale=(float(np.float32(0.1)),))},
+        weights={},
+        calibrator="mse",
+        data="d",
+        images=3,
     )
     teacher = Checkpoint(CARD, thin, random_weights(thin, 1))
     return Checkpoint(CARD, thin, random_weights(thin), table, teacher)
@@ -96,7 +100,9 @@ def test_a_damaged_entry_is_computed_again(store, thin, name, damage):
     if damage == "remove":
         path.unlink()
     else:
-        path.write_bytes(data[: len(data) // 2] if damage == "truncate" else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+        path.write_bytes(
+            data[: len(data) // 2] if damage == "truncate" else data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+        )
     assert store.find("k" * 64) is None
     assert not path.exists()
 

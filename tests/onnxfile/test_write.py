@@ -17,7 +17,16 @@ from edgeres.quant.fake import QuantNetwork
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams, QuantTable
 
-FAMILIES = ["resnet18", "resnet50", "resnet50_v1", "resnext50_32x4d", "resnet20", "resnet20_b", "seresnet18", "resnetv2_18"]
+FAMILIES = [
+    "resnet18",
+    "resnet50",
+    "resnet50_v1",
+    "resnext50_32x4d",
+    "resnet20",
+    "resnet20_b",
+    "seresnet18",
+    "resnetv2_18",
+]
 
 
 def narrow(name):
@@ -88,7 +97,9 @@ def quantized(thin, weights, scheme):
     }
     scales = {
         name: QParams(
-            scale=tuple(float(np.float32(np.abs(row).max() / 127)) for row in weights[f"{name}.weight"]), axis=0, narrow=True
+            scale=tuple(float(np.float32(np.abs(row).max() / 127)) for row in weights[f"{name}.weight"]),
+            axis=0,
+            narrow=True,
         )
         for name in placement.weighted
     }

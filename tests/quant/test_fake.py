@@ -54,10 +54,15 @@ def table(spec, weights, scheme, images):
         else:
             step = float(np.float32((high - low) / 255))
             activations[tensor] = QParams(scale=(step,), zero_point=round(-low / step), signed=False)
-    rows = {name: np.abs(weights[f"{name}.weight"]).reshape(len(weights[f"{name}.weight"]), -1).max(1) for name in placement.weighted}
+    rows = {
+        name: np.abs(weights[f"{name}.weight"]).reshape(len(weights[f"{name}.weight"]), -1).max(1)
+        for name in placement.weighted
+    }
     scales = {name: tuple(float(np.float32(value / 127)) for value in row) for name, row in rows.items()}
     weight = {name: QParams(scale=scale, axis=0, narrow=True) for name, scale in scales.items()}
-    return QuantTable(activations=activations, weights=weight, calibrator="minmax", data="0", images=len(images)), placement
+    return QuantTable(
+        activations=activations, weights=weight, calibrator="minmax", data="0", images=len(images)
+    ), placement
 
 
 def test_quantized_network_is_near_float_and_not_equal(thin, thin_weights, scheme):

@@ -1,0 +1,258 @@
+"""Bad input is normal input: one clear line (what, where, the way out), the right exit code, nothing half-written."""
+
+import pickle
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import random_weights
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from safetensors.numpy import save_file
+
+from edgeres.cli import main
+from edgeres.model.spec import cifar
+
+CLASSES = ("ant", "bee")
+
+
+def folder_of_images(root, per_class=40, size=12, seed=0):
+    """``train`` and ``val`` of distinct random images."""
+    random = np.random.default_rng(seed)
+    for split, count in (("train", per_class), ("val", per_class // 4)):
+        for name in CLASSES:
+            place = root / split / name
+            place.mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return folder_of_images(tmp_path_factory.mktemp("images") / "data")
+
+
+@pytest.fixture
+def say(tmp_path, capsys):
+    """Runs a command; returns its exit code and the one line it said."""
+
+    def run(*arguments):
+        out = ["--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--quiet"]
+        code = main(["compile", *arguments, *out])
+        printed = capsys.readouterr()
+        text = printed.err.strip() or printed.out.strip()
+        assert "Traceback" not in text
+        assert not (tmp_path / "run" / "model.onnx").exists()
+        return code, text
+
+    return run
+
+
+def thin_cifar(classes=2):
+    from dataclasses import replace
+
+    return replace(cifar(8), classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resnet81", "--target", "cpu"], ["unknown model 'resnet81'", "did you mean 'resnet18'"]),
+        (["resnet18", "--target", "jetsen"], ["unknown target 'jetsen'", "did you mean 'jetson'"]),
+        (["resnet18", "--target", "cpu", "--recipe", "smaple"], ["unknown recipe", "did you mean 'sample'"]),
+        (["resnet18", "--target", "cpu", "--set", "prune.mcas=0.5"], ["unknown key", "did you mean 'macs'"]),
+        (["resnet18", "--target", "cpu", "--set", "purne.macs=0.5"], ["no stage 'purne'", "did you mean 'prune'"]),
+        (["resnet18", "--target", "cpu", "--set", "prune"], ["stage.key=value"]),
+        (["resnet18", "--target", "cpu", "--until", "exprot"], ["no stage 'exprot'", "did you mean 'export'"]),
+        (["resnet18", "--target", "cpu", "--allow", "everything"], ["everything"]),
+        (["resnet18", "--target", "cpu", "--weights", "gone.pt"], ["no weights file gone.pt"]),
+        (["gone.onnx", "--target", "cpu"], ["no model file gone.onnx"]),
+        (["resnet18", "--target", "cpu", "--data", "/nowhere"], ["/nowhere", "not there"]),
+        (["resnet18", "--target", "cpu", "--calibration", "3"], ["calibration"]),
+        (["resnet18", "--target", "cpu", "--budget", "latency=5"], ["latency"]),
+    ],
+)
+def test_what_was_misspelt_is_named_with_its_nearest_name(say, arguments, words):
+    code, text = say(*arguments)
+    assert code == 2
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- nothing", "unknown stage 'nothing'"),
+        ("- prune: {macs: much}", "macs"),
+        ("- load\n- verify", "verify takes a Engine, but load yields a Checkpoint"),
+        ("prune: {macs: 0.5}", "a recipe is a list of stages"),
+        ("- [", "is not YAML"),
+        ("", "a recipe is a list of stages"),
+        ("- !!python/object/apply:os.system ['touch pwned']", "is not YAML"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused_before_any_work(say, tmp_path, text, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(text)
+    code, said = say("resnet20", "--target", "cpu", "--recipe", str(tmp_path / "mine.yaml"))
+    assert code == 2
+    assert words in said
+    assert not (tmp_path / "pwned").exists()
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("open('pwned', 'w').close()",))
+
+
+def damaged(path, kind):
+    """A weights file with one thing wrong."""
+    arrays = dict(random_weights(thin_cifar()))
+    if kind == "nan":
+        arrays["layer1.0.conv1.weight"] = arrays["layer1.0.conv1.weight"] * np.float32("nan")
+    if kind == "shape":
+        arrays["layer2.0.conv2.weight"] = arrays["layer2.0.conv2.weight"][:, :5]
+    if kind == "missing":
+        del arrays["layer1.0.conv2.weight"]
+    save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, path)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        ("nan", "layer1.0.conv1.weight"),
+        ("shape", "layer2.0.conv2"),
+        ("missing", "layer1.0"),
+        ("truncated", "weights.safetensors"),
+    ],
+)
+def test_damaged_weights_are_refused_by_name(say, tmp_path, images, kind, word):
+    path = damaged(tmp_path / "weights.safetensors", kind)
+    code, text = say("resnet20", "--target", "cpu", "--weights", str(path), "--data", str(images))
+    assert code == 2
+    assert word in text
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not_run(say, tmp_path, images, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    (tmp_path / "older.pth").write_bytes(pickle.dumps(Evil()))
+    for name in ("evil.pt", "older.pth"):
+        code, text = say("resnet20", "--target", "cpu", "--weights", str(tmp_path / name), "--data", str(images))
+        assert code == 2
+        assert name in text
+        assert "safetensors" in text
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_weights_need_data(say, tmp_path):
+    path = damaged(tmp_path / "weights.safetensors", "none")
+    code, text = say("resnet20", "--target", "cpu", "--weights", str(path))
+    assert code == 2
+    assert "--data DIR" in text
+
+
+def test_a_head_of_another_width_than_the_data_is_refused(say, tmp_path, images):
+    arrays = dict(random_weights(thin_cifar(classes=7)))
+    save_file(arrays, tmp_path / "seven.safetensors")
+    code, text = say(
+        "resnet20", "--target", "cpu", "--weights", str(tmp_path / "seven.safetensors"), "--data", str(images)
+    )
+    assert code == 2
+    assert "7" in text
+    assert "2" in text
+
+
+def test_an_empty_folder_and_a_corrupt_image_are_named(say, tmp_path, images):
+    (tmp_path / "empty").mkdir()
+    code, text = say("resnet20", "--target", "cpu", "--data", str(tmp_path / "empty"))
+    assert code == 2
+    assert "empty" in text
+    copy = tmp_path / "copy"
+    shutil.copytree(images, copy)
+    broken = copy / "val" / "bee" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    code, text = say("resnet20", "--target", "cpu", "--data", str(copy))
+    assert code == 2
+    assert "3.png" in text
+
+
+def test_calibration_images_that_also_validate_are_refused(say, tmp_path, images):
+    copy = tmp_path / "copy"
+    shutil.copytree(images, copy)
+    shutil.copytree(images / "val", copy / "calibration")
+    code, text = say("resnet20", "--target", "cpu", "--data", str(copy))
+    assert code == 2
+    assert "validation" in text
+    assert "--allow overlap" in text
+
+
+def test_too_few_calibration_images_are_refused(say, tmp_path):
+    few = folder_of_images(tmp_path / "few", per_class=8)
+    code, text = say("resnet20", "--target", "cpu", "--data", str(few))
+    assert code == 2
+    assert "calibration" in text
+
+
+def graph_with(nodes, constants=()):
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, 8, 8])
+    logits = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])
+    graph = helper.make_graph(nodes, "g", [image], [logits], list(constants))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def foreign(path, kind):
+    """An ONNX file with one thing wrong."""
+    weight = numpy_helper.from_array(np.zeros((192, 2), np.float32), "w")
+    flatten, product = helper.make_node("Flatten", ["image"], ["x"]), helper.make_node("MatMul", ["x", "w"], ["y"])
+    if kind == "cycle":
+        nodes = [
+            helper.make_node("Add", ["b", "image"], ["a"]),
+            helper.make_node("Relu", ["a"], ["b"]),
+            flatten,
+            product,
+        ]
+        onnx.save(graph_with(nodes, [weight]), path)
+    elif kind == "unknown op":
+        onnx.save(graph_with([helper.make_node("Frobnicate", ["image"], ["y"])]), path)
+    elif kind == "garbage":
+        path.write_bytes(b"\x08\x08\x12garbage that is no model" * 9)
+    else:
+        outside = path.parent.parent / "outside.bin"
+        outside.write_bytes(b"\0" * 192 * 2 * 4)
+        weight.ClearField("raw_data")
+        weight.data_location = TensorProto.EXTERNAL
+        entry = weight.external_data.add()
+        entry.key, entry.value = "location", "../outside.bin"
+        path.write_bytes(graph_with([flatten, product], [weight]).SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [("cycle", ""), ("unknown op", "Frobnicate"), ("garbage", "model.onnx"), ("external data", "outside.bin")],
+)
+def test_a_foreign_graph_that_is_not_safe_or_not_sound_is_refused(say, tmp_path, images, kind, word):
+    (tmp_path / "inside").mkdir()
+    path = foreign(tmp_path / "inside" / "model.onnx", kind)
+    code, text = say(str(path), "--target", "cpu", "--data", str(images))
+    assert code == 2
+    assert word in text
+
+
+def test_bad_usage_exits_with_2():
+    for arguments in (
+        ["compile", "resnet18"],
+        ["compile", "resnet18", "--target", "cpu", "--mean", "a"],
+        ["frobnicate"],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
