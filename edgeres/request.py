@@ -14,7 +14,7 @@ from edgeres.errors import DataError, ModelError, UsageError
 from edgeres.model.spec import preset
 from edgeres.settings import settings
 
-WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".th")
+WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 
 
 @settings
@@ -91,7 +91,7 @@ class Request:
         if self.foreign:
             if self.weights:
                 raise UsageError(f"--weights {self.weights} beside {self.model}", "an ONNX file holds its own weights")
-            source = Source(self.name, file=_file(self.model, "model"))
+            source = Source(self.name, file=_graph(self.model))
         else:
             preset(self.model)
             source = self._weights()
@@ -108,6 +108,14 @@ class Request:
         if self.weights.endswith(WEIGHT_FILES) or "/" in self.weights:
             return Source(self.model, file=_file(self.weights, "weights"))
         return Source(self.model, weights=self.weights)
+
+
+def _graph(path: str) -> File:
+    """A foreign graph, hashed with the files its weights lie in."""
+    from edgeres.onnxfile.external import content_digest
+
+    given = _file(path, "model")
+    return replace(given, sha256=content_digest(given.path))
 
 
 def _file(path: str, what: str) -> File:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -55,9 +55,8 @@ def _fields_at(cls: Any, path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         if not dataclasses.is_dataclass(cls) or not isinstance(part, str):
             return []
-        cls = get_type_hints(cls).get(part)
-        if not isinstance(cls, type):
-            return []
+        hint = get_type_hints(cls).get(part)
+        cls = next((kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)), None)
     return [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
 
 

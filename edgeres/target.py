@@ -21,7 +21,8 @@ class QuantScheme:
         activation_bits: Bits of the per-tensor activations.
         signed: int8 activations with zero-point 0 (TensorRT), or uint8 ones, whose zero-point is 0 behind a ReLU.
         add_inputs: Which inputs of a residual add carry Q/DQ: the ``identity`` alone, or ``both``.
-        pools: Whether pools run on integers and therefore want Q/DQ on both sides.
+        pools: Whether what is neither convolution nor add (pools, the excitation's product) reads integers too, so that
+            a convolution in front of it has an integer output.
         float_layers: Operations that stay in float.
         channel_multiple: Channel counts the kernels run fastest at; the pruner keeps to them.
     """

@@ -2,7 +2,7 @@
 
 A network's accuracy depends on the apparent size of objects (Touvron et al. 2019, arXiv 1906.06423), so customary
 transforms are tried on labelled images that judge nothing else. Sizes come first; then, at the best size, other
-normalisations. The sizes that answer worst are dropped after 64 images.
+normalisations. Whatever answers clearly worse is dropped after 64 images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IMAGES = 256
 _FIRST = 64
 """Images that decide whether a candidate is worth the rest."""
 
-_KEPT = 4
+_KEPT = 3
 """Sizes that see all images."""
 
 _LARGE = ((256, 224), (232, 224), (0, 224), (192, 160), (160, 128), (146, 128), (64, 64))
@@ -108,10 +108,16 @@ def probe(network: Network, split: Split, advance: Advance) -> tuple[Trial, tupl
     for index in kept if len(rest) else ():
         trials[index] = _joined(trials[index], _trial(network, rest, trials[index].preprocess, advance))
     size = choose([trials[index] for index in kept])
-    others = [
-        _trial(network, images, replace(size.preprocess, mean=mean, std=std), advance) for mean, std in _NORMALISATIONS
-    ]
-    return choose([size, *others]), (*trials, *others)
+    others = []
+    for mean, std in _NORMALISATIONS:
+        trial = _trial(network, first, replace(size.preprocess, mean=mean, std=std), advance)
+        if len(rest) and trial.right.sum() > size.right[: len(first)].sum():
+            trial = _joined(trial, _trial(network, rest, trial.preprocess, advance))
+        else:
+            advance(len(rest))
+        others.append(trial)
+    rivals = [trial for trial in others if len(trial.right) == len(images)]
+    return choose([size, *rivals]), (*trials, *others)
 
 
 def choose(trials: Sequence[Trial]) -> Trial:

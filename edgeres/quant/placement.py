@@ -57,7 +57,7 @@ def place(graph: Graph, scheme: QuantScheme) -> Placement:
             edges.add((op.name, 1))
             if scheme.add_inputs == "both":
                 edges.add((op.name, 0))
-        elif scheme.pools and (op.kind in (*_RANGE_PRESERVING, "flatten") or _is_trunk_pool(graph, op)):
+        elif scheme.pools and op.kind in (*_RANGE_PRESERVING, "gap", "flatten", "mul"):
             edges.add((op.name, 0))
     return _placement(graph, frozenset(edges), frozenset(weighted))
 
@@ -69,11 +69,6 @@ def _pooled(graph: Graph) -> frozenset[str]:
         if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in found):
             found.add(op.name)
     return frozenset(found)
-
-
-def _is_trunk_pool(graph: Graph, op: Op) -> bool:
-    """The pool in front of the classifier, not one of a squeeze-and-excitation gate."""
-    return op.kind == "gap" and any(reader.kind == "flatten" for reader, _ in graph.consumers(op.name))
 
 
 def _placement(graph: Graph, edges: frozenset[tuple[str, int]], weighted: frozenset[str]) -> Placement:
