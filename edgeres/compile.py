@@ -45,7 +45,7 @@ class Desk:
     out: Path
     store: Store
     progress: Progress
-    watch: Watch | None
+    watch: Watch
     command: str
 
 
@@ -64,6 +64,8 @@ def compile_model(request: Request, desk: Desk) -> Run:
         pipeline = Pipeline(plan, desk.store, desk.progress, desk.watch)
         start = time.monotonic()
         run = _started(plan, desk.command)
+        for note in plan.notes:
+            desk.watch.note(note)
         try:
             pipeline.run()
             run = _finished(run, plan, pipeline, folder)

@@ -79,6 +79,9 @@ class Finished:
 class Watch(Protocol):
     """Who wants to know when stages begin and end."""
 
+    def note(self, text: str) -> None:
+        """Something the user should know before anything runs."""
+
     def begun(self, stage: str) -> None:
         """A stage starts computing."""
 

@@ -86,9 +86,11 @@ def lint_command(options: Namespace, given: list[str]) -> int:
     if options.json:
         screen.out.out(json.dumps([asdict(finding) for finding in findings], indent=2))
     elif findings:
+        rules = dict.fromkeys(finding.rule for finding in findings)
+        grouped = [[finding for finding in findings if finding.rule == rule] for rule in rules]
         screen.table(
-            ("rule", "severity", "where", "what", "fix"),
-            ((f.rule, _FINDING[f.severity], f.where, f.what, f.fix) for f in findings),
+            ("rule", "severity", "times", "first at", "what", "fix"),
+            ((f[0].rule, _FINDING[f[0].severity], str(len(f)), f[0].where, f[0].what, f[0].fix) for f in grouped),
         )
     else:
         screen.out.print(f"nothing to say about {options.model} for {options.target}")
@@ -212,7 +214,7 @@ def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> i
 def _summary(run: Run, screen: Screen, page: Path) -> None:
     lines = summary_lines(run)
     for line in lines if not screen.quiet else (headline(run),):
-        screen.out.out(line)
+        screen.out.out(line, highlight=False)
     screen.out.out(f"report: {page}")
 
 

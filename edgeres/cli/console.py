@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
 _STATUS_STYLE = {"passed": "green", "failed": "bold red", "unmeasured": "yellow"}
 
 
+_LOG_WIDTH = 200
+"""Columns of a table that no terminal limits."""
+
+
+class _Patient(Console):
+    """A console whose reader may leave: the run goes on, in silence."""
+
+    def on_broken_pipe(self) -> None:
+        """Stops printing instead of ending the program."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class Screen:
     """Standard error of a run, and the tables on standard output.
 
@@ -31,8 +45,10 @@ class Screen:
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
-        self.err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self.out = Console(highlight=False, soft_wrap=True)
+        self.err = _Patient(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.out = _Patient(highlight=False, soft_wrap=True)
+        if not self.out.is_terminal:
+            self.out.width = _LOG_WIDTH
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
@@ -69,7 +85,9 @@ class Screen:
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table on standard output; a status colours itself."""
-        table = Table(*heads, box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for head in heads:
+            table.add_column(head, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell, _STATUS_STYLE.get(cell, "")) for cell in row))
         self.out.print(table)
