@@ -1,8 +1,8 @@
 """``Store``: finished stages by content, so that nothing is computed twice and nothing is ever half-written.
 
 An entry is a folder named by its key: ``artifact.json`` with its seal, ``weights.safetensors`` where there are weights,
-and the files the stage made. It is written beside its place and renamed into it. ``sha256`` sums are checked on the way out; an entry
-that no longer matches its sums is removed and computed again.
+and the files the stage made. It is written beside its place and renamed into it. ``sha256`` sums are checked on the way
+out; an entry that no longer matches its sums is removed and computed again.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgeres.model.graph import Graph, Op
+    from edgeres.model.graph import Graph
     from edgeres.target import QuantScheme
 
 _RANGE_PRESERVING = ("maxpool", "subsample", "zeropad")
