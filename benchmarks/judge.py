@@ -1,0 +1,92 @@
+"""How far a quantized graph is from the float network.
+
+``python -m benchmarks.judge FOLDER SCHEME NAME`` prints the figures of one contender as JSON.
+
+x86: ONNX Runtime with its integer kernels, as it ships. TensorRT: ONNX Runtime without fusion, which follows the scales
+to the last bit and no kernel's shortcuts; the layers that TensorRT runs in integers are read off the graph.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from benchmarks.bench import JUDGED, Bench, answers
+from edgeres.gate import Paired, tango
+from edgeres.measure import agreement, kl, sqnr_db, top1
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeres.artifact import KernelCensus
+
+
+def figures(
+    float_logits: NDArray[np.float32], logits: NDArray[np.float32], labels: NDArray[np.int64]
+) -> dict[str, float]:
+    """Figures of logits ``[N,classes]`` against those of the float network.
+
+    Returns:
+        ``top1``, ``changed`` in percent, ``drop_pp``, ``low_pp``, ``high_pp``, ``kl`` in nats, ``sqnr_db``.
+    """
+    wanted, got, true = (array.tolist() for array in (float_logits.argmax(1), logits.argmax(1), labels))
+    paired = Paired.of(wanted, got, true)
+    interval = tango(paired)
+    return {
+        "float_top1": top1(wanted, true),
+        "top1": top1(got, true),
+        "changed": 100 - agreement(wanted, got),
+        "drop_pp": paired.drop,
+        "low_pp": interval.low,
+        "high_pp": interval.high,
+        "kl": kl(float_logits, logits),
+        "sqnr_db": sqnr_db(float_logits, logits),
+    }
+
+
+def kernels(model: Path, *, optimised: bool) -> KernelCensus:
+    """Layers in integers: of the graph as ONNX Runtime rewrote it, or as TensorRT is expected to run it."""
+    import onnx
+
+    from edgeres.backends.expected import expected_kernels
+    from edgeres.backends.onnxruntime import census
+    from edgeres.backends.session import load_graph, options
+
+    if not optimised:
+        return expected_kernels(model, "TensorRT is not here")
+    with TemporaryDirectory() as folder:
+        settings = options(optimise=True)
+        settings.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
+        load_graph(model, settings)
+        nodes = onnx.load(Path(folder, "optimised.onnx"), load_external_data=False).graph.node
+    kinds = [node.op_type for node in nodes]
+    return census({kind: kinds.count(kind) for kind in set(kinds)}, "counted in ONNX Runtime's graph")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Judges one contender."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.judge")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("scheme")
+    parser.add_argument("quantizer")
+    options = parser.parse_args(given)
+    bench, optimised = Bench(options.folder), options.scheme == "x86"
+    model = bench.model(f"{options.scheme}-{options.quantizer}")
+    found = kernels(model, optimised=optimised)
+    document: dict[str, object] = {"integer": found.integer, "weighted": found.weighted}
+    for name in JUDGED:
+        logits = answers(model, bench.pixels(name), optimise=optimised)
+        document[name] = figures(bench.float_logits(name), logits, bench.labels(name))
+    print(json.dumps(document))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
