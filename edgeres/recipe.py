@@ -72,12 +72,12 @@ class Recipe:
         return [{stage.name: plain(stage)} for stage in self.stages]
 
     def until(self, name: str) -> Recipe:
-        """The recipe up to and including its last stage of that name.
+        """The recipe up to and including its first stage of that name.
 
         Raises:
             RecipeError: No such stage here.
         """
-        last = max((index for index, stage in enumerate(self.stages) if stage.name == name), default=None)
+        last = next((index for index, stage in enumerate(self.stages) if stage.name == name), None)
         if last is None:
             raise RecipeError(
                 f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages])

@@ -273,7 +273,7 @@ def wait_for(process, words):
     raise AssertionError(f"never said {words!r}")
 
 
-@pytest.mark.parametrize("stage", ["train", "quantize"])
+@pytest.mark.parametrize("stage", ["train", "recover", "quantize", "verify"])
 def test_kill_9_costs_only_the_unfinished_stage(run, tmp_path, stage):
     process = started(tmp_path / "killed")
     wait_for(process, f"...  {stage}")

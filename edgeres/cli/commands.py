@@ -113,10 +113,7 @@ def targets_command(options: Namespace, given: list[str]) -> int:
         return 0
     screen.table(
         ("target", "aliases", "what", "built on", "missing here"),
-        (
-            (r["name"], ", ".join(r["aliases"]), r["title"], r["build_on"], r["missing"] or "-")
-            for r in rows
-        ),
+        ((r["name"], ", ".join(r["aliases"]), r["title"], r["build_on"], r["missing"] or "-") for r in rows),
     )
     return 0
 
