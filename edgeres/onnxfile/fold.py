@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from edgeres.errors import StageError
 from edgeres.onnxfile.execute import probe, relative_delta, runner
@@ -126,4 +127,14 @@ def _clean(folded: ModelProto, model: ModelProto) -> ModelProto:
         graph.ClearField(field)
         getattr(graph, field).extend(getattr(model.graph, field))
     name_nodes(folded)
+    _state_kernels(folded)
     return infer(folded)
+
+
+def _state_kernels(model: ModelProto) -> None:
+    """Writes ``kernel_shape`` on every Conv: ONNX may leave it to the weight, which a quantized graph computes."""
+    shapes = {tensor.name: tensor.dims[2:] for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        stated = any(attribute.name == "kernel_shape" for attribute in node.attribute)
+        if node.op_type == "Conv" and not stated and node.input[1] in shapes:
+            node.attribute.append(helper.make_attribute("kernel_shape", list(shapes[node.input[1]])))

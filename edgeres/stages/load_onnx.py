@@ -32,7 +32,7 @@ class LoadOnnx:
     """Recipe entry ``load_onnx``."""
 
     name: ClassVar[str] = "load_onnx"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[Read, ...]] = ("runtime", "validation", "classes")
 
     def __call__(self, artifact: Source, context: Context) -> Exported:
