@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 
@@ -104,7 +104,8 @@ def _started(plan: Plan, command: str) -> Run:
 def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Run:
     """Publishes the last artifact and adds what it says."""
     artifact = pipeline.done[-1].entry.load()
-    sums = folder.publish(artifact, _facts(plan, pipeline))
+    place: Literal["engine", "bundle"] = "engine" if plan.target.build_on == "host" else "bundle"
+    sums = folder.publish(artifact, _facts(plan, pipeline), place)
     files = {name: FileRow(sha256=digest, size=(folder.path / name).stat().st_size) for name, digest in sums.items()}
     run = replace(run, files=files)
     if isinstance(artifact, Verdict):

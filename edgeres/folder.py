@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from filelock import FileLock, Timeout
@@ -79,22 +79,25 @@ class RunFolder:
             ) from failure
         return parse(Request, data, str(path))
 
-    def publish(self, artifact: Artifact, facts: dict[str, object]) -> dict[str, str]:
+    def publish(
+        self, artifact: Artifact, facts: dict[str, object], place: Literal["engine", "bundle"]
+    ) -> dict[str, str]:
         """Copies an artifact's files into the folder and seals it with a manifest.
 
         Args:
             artifact: The last one of the run.
             facts: What else identifies the run: versions, seed, digests; no durations, no paths.
+            place: Subfolder of what was built: an engine, or the bundle that a device builds it from.
 
         Returns:
             sha256 by name of every file that belongs to the run.
         """
-        files = {name: file for name, file in _files(artifact).items() if file is not None}
+        files = {name: file for name, file in _files(artifact, place).items() if file is not None}
         sums = {name: file.sha256 for name, file in files.items()}
         for name, file in files.items():
-            place = self.path / name
-            if not (place.is_file() and sha256_file(place) == file.sha256):
-                write_beside(place, file.path.read_bytes())
+            path = self.path / name
+            if not (path.is_file() and sha256_file(path) == file.sha256):
+                write_beside(path, file.path.read_bytes())
         if isinstance(artifact, Checkpoint):
             sums |= self._checkpoint(artifact)
         self._forget(sums)
@@ -126,7 +129,7 @@ class RunFolder:
                 stale.unlink(missing_ok=True)
 
 
-def _files(artifact: Artifact) -> dict[str, File | None]:
+def _files(artifact: Artifact, place: str) -> dict[str, File | None]:
     """Files of an artifact by their name in the run folder."""
     match artifact:
         case Exported():
@@ -136,10 +139,9 @@ def _files(artifact: Artifact) -> dict[str, File | None]:
                 "calibration.json": artifact.scales,
             }
         case Engine():
-            place = "engine" if artifact.runs_here else "bundle"
-            return _files(artifact.exported) | {f"{place}/{name}": file for name, file in artifact.files.items()}
+            return _files(artifact.exported, place) | {f"{place}/{name}": file for name, file in artifact.files.items()}
         case Verdict():
-            return _files(artifact.engine)
+            return _files(artifact.engine, place)
         case _:
             return {}
 
