@@ -203,16 +203,23 @@ def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> i
     run = compile_model(request, desk)
     if options.json:
         screen.out.out((out / document.JSON).read_text(encoding="utf-8"), end="")
+        if run.error:
+            screen.err.out(_verdict(run), highlight=False)
     else:
         _summary(run, screen, out / document.HTML)
     return exit_code(run)
 
 
 def _summary(run: Run, screen: Screen, page: Path) -> None:
-    lines = summary_lines(run)
-    for line in lines if not screen.quiet else (headline(run),):
+    for line in (_verdict(run),) if screen.quiet else summary_lines(run):
         screen.out.out(line, highlight=False)
     screen.out.out(f"report: {page}")
+
+
+def _verdict(run: Run) -> str:
+    """All that a quiet run says: the headline, and behind an error the way out."""
+    way_out = run.error.way_out if run.error else ""
+    return f"{headline(run)}: {way_out}" if way_out else headline(run)
 
 
 def _plan(request: Request, options: Namespace) -> int:
