@@ -1,4 +1,4 @@
-"""Laws that no single room can keep: light import, purity, recipes by targets, a source without danger, golden costs."""
+"""Laws no single room can keep: light import, purity, recipes by targets, a source without danger, golden costs."""
 
 import ast
 import json
