@@ -34,7 +34,8 @@ lint: $(READY) ## ruff, mypy --strict, import layers
 	$(BIN)/lint-imports
 
 bench: $(READY) ## regenerate README's numbers (needs ../shared)
-	$(BIN)/python -m benchmarks.imagenette
+	$(BIN)/python -m benchmarks.sample --write README.md
+	$(BIN)/python -m benchmarks.imagenette --write README.md
 
 report: $(READY) ## draw the last report again
 	$(BIN)/edgeres report build/$(MODEL)-$(TARGET)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 HEADING = "## Numbers"
 BEGIN, END = "<!-- numbers:begin -->", "<!-- numbers:end -->"
+REPORT = "<!-- report:begin -->", "<!-- report:end -->"
+"""Around the output of the main job; the document has them from the start."""
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
@@ -36,7 +38,7 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1
     return "\n".join(lines)
 
 
-def with_block(document: str, body: str) -> str:
+def with_block(document: str, body: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
     """A document whose text between the markers is ``body``; all else is as it was.
 
     Without markers the block goes under the heading ``## Numbers``, which is added at the end where there is none.
@@ -44,14 +46,15 @@ def with_block(document: str, body: str) -> str:
     Raises:
         UsageError: One marker without the other, one of them twice, or the end before the begin.
     """
-    block = f"{BEGIN}\n{body.strip()}\n{END}"
-    counts = document.count(BEGIN), document.count(END)
-    if counts == (0, 0):
+    first, last = markers
+    block = f"{first}\n{body.strip()}\n{last}"
+    counts = document.count(first), document.count(last)
+    if counts == (0, 0) and markers == (BEGIN, END):
         return _placed(document, block)
-    begin, end = document.find(BEGIN), document.find(END)
+    begin, end = document.find(first), document.find(last)
     if counts != (1, 1) or end < begin:
-        raise UsageError(f"the document has no single pair of {BEGIN} and {END}", "leave one of each, in that order")
-    return document[:begin] + block + document[end + len(END) :]
+        raise UsageError(f"the document has no single pair of {first} and {last}", "leave one of each, in that order")
+    return document[:begin] + block + document[end + len(last) :]
 
 
 def _placed(document: str, block: str) -> str:

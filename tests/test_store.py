@@ -108,9 +108,13 @@ def test_a_damaged_entry_is_computed_again(store, thin, name, damage):
 
 
 def test_a_workspace_leaves_nothing_behind(store):
-    with pytest.raises(RuntimeError), store.workspace() as workspace:
-        (workspace / "half").write_text("half")
-        raise RuntimeError
+    def interrupted():
+        with store.workspace() as workspace:
+            (workspace / "half").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert not list((store.root / "work").iterdir())
     assert store.find("k" * 64) is None
 
