@@ -1,0 +1,263 @@
+"""The commands themselves, as far as they go without ``../shared``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from benchmarks import bench, calibration, command, imagenette, judge, quantizers
+from benchmarks.calibration import Memory, Overhead, slopes
+from benchmarks.contenders import QUANTIZERS, Ours
+from benchmarks.pixels import Pixels, decode
+from edgeres.data.dataset import open_dataset
+from edgeres.data.preprocess import Preprocess
+from edgeres.errors import EdgeresError, UsageError
+from edgeres.gate import Paired, tango
+from edgeres.model.graph import graph
+from edgeres.model.network import Network
+from edgeres.onnxfile.write import write_model
+from edgeres.quant.placement import place
+from edgeres.report.findings import Accuracy, Kernels
+from edgeres.report.run import Device, FileRow, LatencyRow, Run, Timings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMANDS = {"imagenette": imagenette, "quantizers": quantizers, "calibration": calibration}
+
+
+@pytest.fixture
+def no_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(command.require, "__defaults__", (tmp_path / "shared",))
+
+
+@pytest.mark.usefixtures("no_shared")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_without_shared_files_there_is_one_clear_line_and_exit_code_2(name: str, capsys: pytest.CaptureFixture[str]):
+    assert COMMANDS[name].main([]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "shared" in said.err
+    assert "absent" in said.err
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("imagenette", ["--targets"]),
+        ("quantizers", ["--images", "0"]),
+        ("quantizers", ["--seeds", "-1"]),
+        ("quantizers", ["--quantizers", "nobody"]),
+        ("quantizers", ["--schemes", "nobody"]),
+        ("calibration", ["--images", "many"]),
+    ],
+)
+def test_bad_arguments_end_with_2(name: str, given: list[str]):
+    with pytest.raises(SystemExit) as ended:
+        COMMANDS[name].main(given)
+    assert ended.value.code == 2
+
+
+def test_failures_keep_their_exit_code(capsys: pytest.CaptureFixture[str]):
+    def fails(failure: EdgeresError):
+        def work(options: argparse.Namespace) -> str:
+            raise failure
+
+        return work
+
+    parser = argparse.ArgumentParser()
+    assert command.run(parser, fails(EdgeresError("broken")), []) == 1
+    assert command.run(parser, fails(UsageError("wrong", "do right")), []) == 2
+    assert capsys.readouterr().err == "benchmarks: broken\nbenchmarks: wrong: do right\n"
+    assert command.run(parser, lambda options: "fine", []) == 0
+    assert capsys.readouterr().out == "fine\n"
+
+
+def test_the_commands_themselves_stay_small():
+    script = "import sys, benchmarks.quantizers, benchmarks.calibration, benchmarks.imagenette; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "onnx", "onnxruntime", "scipy", "nncf"} & set(loaded)
+
+
+def report(*, timed: bool) -> Run:
+    low, high = (tango(Paired(n=1000, b=20, c=15)).low, tango(Paired(n=1000, b=20, c=15)).high)
+    accuracy = Accuracy(
+        n=1000, float_top1=83.5, deployed_top1=83.0, drop_pp=0.5, low_pp=low, high_pp=high, b=20, c=15,
+        agreement=96.0, method="Tango",
+    )  # fmt: skip
+    latency = tuple(
+        LatencyRow(
+            variant=variant, runtime="r", batch=1, threads=2, p50_ms=p50, p90_ms=9, p99_ms=9, n=9, low_ms=1,
+            high_ms=9, how="here",
+        )
+        for variant, p50 in (("float32", 5.24), ("int8", 1.87))
+    )  # fmt: skip
+    return Run(
+        edgeres="0", command="c", model="resnet18", accuracy=accuracy,
+        kernels=Kernels(integer=20, weighted=21, how="h"),
+        target=Device(name="x86", title="t", backend="openvino", runtime="OpenVINO"),
+        files={"model.onnx": FileRow(sha256="0" * 64, size=11 << 20)},
+        timings=Timings(latency=latency) if timed else Timings(unmeasured="not here"),
+    )  # fmt: skip
+
+
+def test_a_report_becomes_a_row():
+    row = imagenette.Row.of(report(timed=True), 12.4)
+    assert row.cells() == (
+        "x86", "OpenVINO", "1,000", "83.50 %", "83.00 %", "+0.50 pp [-0.69, +1.74]", "4.00 %", "20 of 21", "5.24 ms",
+        "1.87 ms", "11.0 MiB", "12 s",
+    )  # fmt: skip
+    assert len(row.cells()) == len(imagenette.HEADS)
+
+
+def test_what_no_device_measured_is_unmeasured():
+    assert imagenette.Row.of(report(timed=False), 1).cells()[8:10] == ("unmeasured", "unmeasured")
+
+
+def test_a_run_without_a_verdict_is_no_row():
+    with pytest.raises(EdgeresError, match="no verdict"):
+        imagenette.Row.of(replace(report(timed=True), accuracy=None), 1)
+
+
+def test_only_an_existing_document_is_renewed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "README.md"
+    with pytest.raises(UsageError, match="cannot renew"):
+        imagenette.write(path, "x")
+    path.write_text("# T\n", encoding="utf-8")
+    imagenette.write(path, "x")
+    assert path.read_text(encoding="utf-8").endswith("<!-- numbers:begin -->\nx\n<!-- numbers:end -->\n")
+
+
+FIGURES = quantizers.Figures(
+    float_top1=80, top1=79, changed=2.5, drop_pp=1.0, low_pp=-0.5, high_pp=2.5, kl=0.00123, sqnr_db=31.26
+)
+
+
+def test_a_contender_becomes_a_row():
+    row = quantizers.Row(
+        "x86", "edgeres-mse-max", 0, 1234.5, seconds=5.25, integer=20, weighted=21, held_out=FIGURES,
+        validation=replace(FIGURES, kl=0.002),
+    )  # fmt: skip
+    assert row.cells() == (
+        "x86", "edgeres mse, weights max", "0", "1.23", "2.00", "31.3 dB", "2.50 %", "+1.00 pp [-0.50, +2.50]",
+        "20 of 21", "5.2", "1,234 MiB",
+    )  # fmt: skip
+
+
+def test_a_contender_that_died_has_a_row_that_says_so():
+    row = quantizers.Row("x86", "onnxruntime-entropy", 0, 20_000.0, failure="killed, out of memory")
+    assert row.cells()[1] == "ONNX Runtime Entropy: killed, out of memory"
+    assert len(row.cells()) == len(quantizers.HEADS)
+    assert row.cells()[-1] == "20,000 MiB"
+
+
+def test_slopes_stay_within_one_calibrator_and_out_of_failures():
+    rows = slopes(
+        [
+            Memory("edgeres", 10, 500.0, 1.0),
+            Memory("edgeres", 20, 501.0, 2.0),
+            Memory("onnxruntime-minmax", 10, 300.0, 1.0),
+            Memory("onnxruntime-minmax", 30, 1700.0, failure="killed, out of memory"),
+        ]
+    )
+    assert [row.slope_mib for row in rows] == [None, 0.1, None, None]
+    assert rows[1].cells() == ("edgeres, any calibrator", "20", "501 MiB", "0.10 MiB/image", "2.0", "10.0")
+    assert rows[3].cells()[3:] == ("-", "-", "-")
+
+
+def test_overhead_is_said_against_both_passes():
+    said = Overhead(images=100, plain=8.0, plain1=10.0, observe=12.0).sentence()
+    assert "1.50 times a plain float pass" in said
+    assert "1.20 times one image by image" in said
+
+
+def test_counts_that_do_not_grow_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(command.require, "__defaults__", (tmp_path,))
+    (tmp_path / "data/imagenette").mkdir(parents=True)
+    assert calibration.main(["--images", "64", "16"]) == 2
+
+
+def test_figures_of_the_judge_are_those_of_the_float_network():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 5, 400)
+    exact = random.normal(size=(400, 5)).astype(np.float32)
+    exact[np.arange(400), labels] += 2
+    rounded = exact + random.normal(size=exact.shape).astype(np.float32) / 5
+    found = judge.figures(exact, rounded, labels)
+    wrong = (rounded.argmax(1) != labels) & (exact.argmax(1) == labels)
+    gained = (rounded.argmax(1) == labels) & (exact.argmax(1) != labels)
+    assert found["drop_pp"] == pytest.approx((wrong.sum() - gained.sum()) / 4)
+    assert found["low_pp"] < found["drop_pp"] < found["high_pp"]
+    assert found["changed"] == pytest.approx((rounded.argmax(1) != exact.argmax(1)).mean() * 100)
+    assert found["kl"] > 0
+    assert found["float_top1"] - found["top1"] == pytest.approx(found["drop_pp"])
+    quantizers.Figures(**found)
+
+
+def test_pixels_come_back_in_any_batches(tmp_path: Path):
+    split = open_dataset(None, seed=0, calibration=40, allow=frozenset()).calibration
+    preprocess = Preprocess(resize=8, crop=8)
+    pixels = decode(split, preprocess, tmp_path / "pixels")
+    (whole, _), *rest = split.batches(preprocess, len(split))
+    assert not rest
+    assert len(pixels) == len(split)
+    for size in (1, 7, 64):
+        assert np.array_equal(np.concatenate(list(pixels.batches(size))), whole)
+    assert np.array_equal(np.concatenate(list(pixels.batches(4, first=3, count=6))), whole[3:9])
+    assert len(np.concatenate(list(pixels.batches(4, first=38, count=100)))) == len(split) - 38
+
+
+def test_every_contender_has_a_title_of_its_own():
+    titles = [quantizer.title for quantizer in QUANTIZERS.values()]
+    assert len(set(titles)) == len(titles) >= 14
+
+
+@pytest.mark.parametrize("name", ["edgeres-minmax-max", "onnxruntime-minmax"])
+def test_a_contender_quantizes_what_the_judge_can_read(
+    name: str, thin, thin_weights, scheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("benchmarks.contenders.network", lambda: (thin, thin_weights))
+    monkeypatch.setattr("benchmarks.contenders.PREPROCESS", Preprocess(resize=32, crop=32))
+    monkeypatch.setattr(bench, "PREPROCESS", Preprocess(resize=32, crop=32))
+    made = bench.Bench(tmp_path)
+    made.graph.write_bytes(write_model(thin, thin_weights, (32, 32), opset=17, ir_version=8).SerializeToString())
+    images = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
+    made.pixels("calibration").path.write_bytes(images.tobytes())
+
+    model = made.model("quantized")
+    model.write_bytes(QUANTIZERS[name].prepare(made, scheme)())
+    exact = Network(thin, thin_weights).eval().logits(images)
+    logits = bench.answers(model, made.pixels("calibration"), optimise=False)
+    assert 0 < np.abs(logits - exact).max() < 0.1 * np.abs(exact).max()
+
+    counted = judge.kernels(model, optimised=not scheme.signed)
+    if isinstance(QUANTIZERS[name], Ours):
+        assert counted.integer == len(place(graph(thin), scheme).weighted)
+    assert counted.integer >= counted.weighted - 1
+
+
+def test_rows_are_plain_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name in (command.WEIGHTS, command.IMAGES):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr(command.require, "__defaults__", (tmp_path,))
+    row = quantizers.Row("x86", "nncf", 0, 10.0, seconds=1.0, held_out=FIGURES, validation=FIGURES)
+    monkeypatch.setattr(quantizers, "rows", lambda options: iter([row]))
+    assert quantizers.main(["--json", "--fast"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["held_out"]["kl"] == FIGURES.kl
+    assert quantizers.main(["--images", "7"]) == 0
+    assert " 7 calibration images" in capsys.readouterr().out
+
+
+def test_pixels_know_how_many_they_are(tmp_path: Path):
+    path = tmp_path / "pixels"
+    path.write_bytes(b"\0" * (5 * 3 * 4 * 4 * 4))
+    assert len(Pixels(path, 4)) == 5
