@@ -36,20 +36,20 @@ class Prior:
         efficiency: Share of the peak that a layer's arithmetic reaches.
         overhead_us: Microseconds per layer, whatever its size.
         float_bytes: Bytes of a float the runtime computes with: 2 where it picks FP16, 4 where it stays with FP32.
-        source: What it was fitted to, and the relative error (median, p90) on devices left out.
+        missed: Relative error on devices left out of the fit in percent, median and 90 % quantile.
+        source: What it was fitted to.
     """
 
     efficiency: float
     overhead_us: float
     float_bytes: int
+    missed: tuple[int, int]
     source: str
 
 
-JETSON = Prior(
-    0.23, 3.7, 2, "ResNet-50 INT8, TensorRT on 4 Jetson modules, MLPerf v0.7 to v3.1 SingleStream; 31 %, 41 %"
-)
-CARD = Prior(0.68, 6.7, 2, "ResNet-50 INT8, TensorRT on 9 graphics cards, MLPerf v0.7 to v3.1; 8 %, 56 %")
-CPU = Prior(0.29, 0.0, 4, "ResNet-18 and 50 INT8, ncnn on phones and boards, 2 to 8 threads; 31 %, 75 %")
+JETSON = Prior(0.23, 3.7, 2, (31, 41), "ResNet-50 INT8 by TensorRT on 4 Jetson modules, MLPerf v0.7 to v3.1")
+CARD = Prior(0.68, 6.7, 2, (8, 56), "ResNet-50 INT8 by TensorRT on 9 graphics cards, MLPerf v0.7 to v3.1")
+CPU = Prior(0.29, 0.0, 4, (31, 75), "ResNet-18 and 50 INT8 by ncnn on phones and boards, 2 to 8 threads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +57,19 @@ class Prediction:
     """A predicted latency of one image in milliseconds, with its band. Never a measurement.
 
     Attributes:
-        how: What the prior was fitted to.
+        prior: What it rests on.
     """
 
     ms: float
     low_ms: float
     high_ms: float
-    how: str
+    prior: Prior
 
     def __str__(self) -> str:
+        median, p90 = self.prior.missed
         return (
-            f"predicted {self.ms:.3g} ms, band {self.low_ms:.3g} to {self.high_ms:.3g} ms "
-            f"(uncalibrated roofline after {self.how})"
+            f"a roofline expects {self.ms:.2g} ms, between {self.low_ms:.2g} and {self.high_ms:.2g}; fitted to "
+            f"{self.prior.source}, it missed others by {median} % (median) and {p90} % (p90)"
         )
 
 
@@ -106,7 +107,7 @@ def predict(model: ModelProto, target: Target) -> Prediction | None:
         moved = width * sum(prod(shapes[name]) for name in (*_operands(node), output))
         compute = 2 * macs.get(output, 0) / (prior.efficiency * peak)
         seconds += max(compute, moved / (device.bandwidth_gbs * 1e9)) + prior.overhead_us * 1e-6
-    return Prediction(1e3 * seconds, 1e3 * seconds / _BAND, 1e3 * seconds * _BAND, prior.source)
+    return Prediction(1e3 * seconds, 1e3 * seconds / _BAND, 1e3 * seconds * _BAND, prior)
 
 
 def _operands(node: NodeProto) -> tuple[str, ...]:
