@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import yaml
@@ -14,13 +15,12 @@ from edgeres.errors import EdgeresError
 from edgeres.folder import RunFolder
 from edgeres.pipeline import Pipeline, prepare, versions
 from edgeres.quant.qparams import QuantTable
+from edgeres.recipe import is_file_name
 from edgeres.report import assemble, document
 from edgeres.report.run import Calibration, Device, Failure, FileRow, Provenance, Run, StageTime, Timings, is_timed
 from edgeres.settings import parse
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgeres.pipeline import Plan, Watch
     from edgeres.progress import Progress
     from edgeres.request import Request
@@ -60,7 +60,7 @@ def compile_model(request: Request, desk: Desk) -> Run:
     folder = RunFolder(desk.out)
     with folder.held():
         desk.store.sweep()
-        folder.begin(request, plan.recipe)
+        folder.begin(_anchored(plan), plan.recipe)
         pipeline = Pipeline(plan, desk.store, desk.progress, desk.watch)
         start = time.monotonic()
         run = _started(plan, desk.command)
@@ -76,6 +76,22 @@ def compile_model(request: Request, desk: Desk) -> Run:
         finally:
             document.write(_timed(run, pipeline, time.monotonic() - start), folder.path)
     return document.decode((folder.path / document.JSON).read_text(encoding="utf-8"), document.JSON)
+
+
+def _anchored(plan: Plan) -> Request:
+    """The request with absolute paths, so that the folder's run can be taken up from anywhere."""
+    request, file = plan.request, plan.source.file is not None
+
+    def absolute(path: str | None) -> str | None:
+        return str(Path(path).absolute()) if path else path
+
+    return replace(
+        request,
+        model=str(Path(request.model).absolute()) if request.foreign else request.model,
+        weights=absolute(request.weights) if file else request.weights,
+        recipe=absolute(request.recipe) if request.recipe and is_file_name(request.recipe) else request.recipe,
+        data=absolute(request.data),
+    )
 
 
 def _started(plan: Plan, command: str) -> Run:

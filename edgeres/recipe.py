@@ -125,6 +125,11 @@ def recipe_names() -> tuple[str, ...]:
     )
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a recipe is a file of the user's."""
+    return name.endswith((".yaml", ".yml"))
+
+
 def load_recipe(name: str) -> Recipe:
     """A recipe by name, or from a ``.yaml`` file of the user's.
 
@@ -132,7 +137,7 @@ def load_recipe(name: str) -> Recipe:
         RecipeError: Unknown name, unreadable file, unknown stage or key, bad value, or a stage that cannot take what
             the one before yields.
     """
-    if name.endswith((".yaml", ".yml")):
+    if is_file_name(name):
         path = Path(name)
         if not path.is_file():
             raise RecipeError(f"no recipe file {name}", f"built in: {', '.join(recipe_names())}")

@@ -345,6 +345,35 @@ def test_a_foreign_graph_walks_the_same_road(road, images, foreign, target):
     assert report["accuracy"]["n"] == 80
 
 
+@pytest.mark.parametrize("command", ["quantize", "export"])
+def test_both_commands_that_write_its_graph_work_on_a_foreign_run(road, place, images, foreign, command):
+    arguments = ["compile", str(foreign), "--target", "cpu", "--data", str(images), *SMALL, *QUICK, *LIMITS]
+    finished = road("theirs-cpu", *arguments)[1]
+    out = place / f"theirs-{command}"
+    again = [command, str(finished), "--out", str(out), "--cache", str(place / "cache"), "--quiet"]
+    assert main(again) == 0
+    assert (out / "model.onnx").read_bytes() == (finished / "model.onnx").read_bytes()
+    assert not (out / "engine").exists()
+
+
+def test_a_finished_run_is_taken_up_from_any_folder(road, place, images, trained, foreign, monkeypatch, tmp_path):
+    monkeypatch.chdir(place)
+    shutil.copyfile(trained[1] / "weights.safetensors", place / "mine.safetensors")
+    (place / "mine.yaml").write_text("- load\n- evaluate\n- fold_batchnorm\n- quantize\n- export\n", encoding="utf-8")
+    common = ["--target", "cpu", "--data", "images", *SMALL]
+    code, ours, _ = road(
+        "here", "compile", "resnet20", *common, "--weights", "mine.safetensors", "--recipe", "mine.yaml"
+    )
+    assert code == 0
+    code, theirs, _ = road("theirs-here", "compile", "theirs.onnx", *common, "--until", "quantize_onnx")
+    assert code == 0
+    monkeypatch.chdir(tmp_path)
+    for folder in (ours, theirs):
+        before = (folder / "model.onnx").read_bytes()
+        assert main(["export", str(folder), "--cache", str(place / "cache"), "--quiet"]) == 0
+        assert (folder / "model.onnx").read_bytes() == before
+
+
 # ---- a target without integers
 
 

@@ -178,7 +178,8 @@ def _again(options: Namespace, given: list[str]) -> int:
     before = RunFolder(Path(options.run)).request()
     budget = {**before.budget, **dict(options.budget)}
     changes = (*before.changes, *options.changes)
-    stage = "quantize_onnx" if before.foreign and options.command == "quantize" else options.command
+    both = before.foreign and options.command in ("quantize", "export")  # one stage does both to a foreign graph
+    stage = "quantize_onnx" if both else options.command
     until = None if stage == "verify" else stage
     request = replace(before, until=until, changes=changes, budget=budget, strict=before.strict or options.strict)
     return _run(request, Path(options.out or options.run), options, given)
