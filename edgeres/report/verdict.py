@@ -66,7 +66,8 @@ def reason(run: Run) -> str:
         return f"stopped after {run.until}, as asked; nothing was judged." if run.until else "was not judged."
     if missing:
         return f"keeps {counts['passed']} of {len(lines)} budget lines; unmeasured: {missing}."
-    return f"keeps all {len(lines)} budget lines{_at(run)}."
+    kept = f"all {len(lines)} budget lines" if len(lines) > 1 else "its one budget line"
+    return f"keeps {kept}{_at(run)}."
 
 
 def _at(run: Run) -> str:

@@ -94,7 +94,11 @@ def test_a_terminal_ends_with_the_verdict(terminal, place):
     text = CONTROL.sub("", terminal[1]).replace("\r", "\n")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     assert lines[-1] == f"report: {place / 'run' / 'report.html'}"
-    verdict = next(index for index, line in enumerate(lines) if line.startswith("Passed: resnet20 for cpu keeps all"))
+    verdict = next(
+        index
+        for index, line in enumerate(lines)
+        if line.startswith("Passed: resnet20 for cpu keeps its one budget line")
+    )
     assert not any("eta" in line for line in lines[verdict:])
     assert any(line.startswith("passed ") for line in lines[verdict:])
     stages = [line.split()[1] for line in lines if line.strip().startswith("done ")]
