@@ -121,7 +121,8 @@ def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Ru
     """Publishes the last artifact and adds what it says."""
     artifact = pipeline.done[-1].entry.load()
     place: Literal["engine", "bundle"] = "engine" if plan.target.build_on == "host" else "bundle"
-    sums = folder.publish(artifact, _facts(plan, pipeline), place)
+    answers = assemble.answers(artifact, plan.dataset.validation) if isinstance(artifact, Verdict) else None
+    sums = folder.publish(artifact, _facts(plan, pipeline), place, answers)
     files = {name: FileRow(sha256=digest, size=(folder.path / name).stat().st_size) for name, digest in sums.items()}
     run = replace(run, files=files)
     if isinstance(artifact, Verdict):

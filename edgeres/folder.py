@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
+from edgeres import answers as predictions
 from edgeres.artifact import Checkpoint, Engine, Exported, Verdict
 from edgeres.errors import StoreError, UsageError
 from edgeres.request import Request
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from edgeres.answers import Answers
     from edgeres.artifact import Artifact, File
     from edgeres.recipe import Recipe
 
@@ -80,7 +82,11 @@ class RunFolder:
         return parse(Request, data, str(path))
 
     def publish(
-        self, artifact: Artifact, facts: dict[str, object], place: Literal["engine", "bundle"]
+        self,
+        artifact: Artifact,
+        facts: dict[str, object],
+        place: Literal["engine", "bundle"],
+        answers: Answers | None = None,
     ) -> dict[str, str]:
         """Copies an artifact's files into the folder and seals it with a manifest.
 
@@ -88,6 +94,7 @@ class RunFolder:
             artifact: The last one of the run.
             facts: What else identifies the run: versions, seed, digests; no durations, no paths.
             place: Subfolder of what was built: an engine, or the bundle that a device builds it from.
+            answers: What the float and the deployed network answered, of a run that was verified.
 
         Returns:
             sha256 by name of every file that belongs to the run.
@@ -100,6 +107,9 @@ class RunFolder:
                 write_beside(path, file.path.read_bytes())
         if isinstance(artifact, Checkpoint):
             sums |= self._checkpoint(artifact)
+        if answers is not None:
+            write_beside(self.path / predictions.NAME, predictions.encode(answers))
+            sums[predictions.NAME] = sha256_file(self.path / predictions.NAME)
         self._forget(sums)
         sums[RECIPE] = sha256_file(self.path / RECIPE)
         write_beside(self.path / MANIFEST, _json({**facts, "files": dict(sorted(sums.items()))}))

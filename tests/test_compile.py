@@ -31,7 +31,7 @@ SMALL = [
     "--set",
     "recover.epochs=1",
 ]
-SAME = ("model.onnx", "model.float.onnx", "calibration.json", "manifest.json", "recipe.lock.yaml")
+SAME = ("model.onnx", "model.float.onnx", "calibration.json", "predictions.json", "manifest.json", "recipe.lock.yaml")
 
 
 def compiled(folder, *more, cache="cache"):

@@ -7,6 +7,7 @@ from base64 import b64encode
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from edgeres.answers import Answers
 from edgeres.budget import accuracy_lines, latency_lines, limits, memory_lines, static_lines
 from edgeres.gate import Paired, decide, tango
 from edgeres.measure import agreement, machine, top1
@@ -67,6 +68,14 @@ def paired(verdict: Verdict) -> Paired:
     baseline = verdict.card.baseline
     assert baseline is not None
     return Paired.of(baseline.predictions, verdict.predictions, baseline.labels)
+
+
+def answers(verdict: Verdict, validation: Split) -> Answers:
+    """The same, with the hash of each image."""
+    baseline = verdict.card.baseline
+    assert baseline is not None
+    columns = (baseline.labels, baseline.predictions, verdict.predictions)
+    return Answers.of(validation.digest, validation.hashes, *columns)
 
 
 def accuracy(verdict: Verdict, margin_pp: float | None) -> Accuracy:

@@ -1,0 +1,130 @@
+"""``predictions.json``: what the float and the deployed network answered, image by image.
+
+A gate needs the answers themselves, not two percentages. An image is named by the first 16 hex digits of its sha256,
+64 bits: among 50,000 images two different ones share a name with a chance of 7e-11.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgeres.errors import UsageError
+from edgeres.settings import parse, plain, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAME = "predictions.json"
+SCHEMA: Literal["edgeres.predictions/1"] = "edgeres.predictions/1"
+_DIGITS = 16
+
+
+@settings
+class Answers:
+    """Answers on a validation split, in its order; all five columns but ``images`` are as long as the split.
+
+    Attributes:
+        schema: Version of this layout.
+        images: Digest of the split: content hashes and labels, in order.
+        hashes: First 16 hex digits of each image's sha256.
+        labels: True class index per image.
+        float_predictions: Class index per image by the float baseline.
+        deployed_predictions: Class index per image by what ships.
+    """
+
+    schema: Literal["edgeres.predictions/1"] = SCHEMA
+    images: str
+    hashes: tuple[str, ...]
+    labels: tuple[int, ...]
+    float_predictions: tuple[int, ...]
+    deployed_predictions: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses columns of different lengths, and none at all."""
+        lengths = {len(self.hashes), len(self.labels), len(self.float_predictions), len(self.deployed_predictions)}
+        if len(lengths) != 1 or not self.hashes:
+            raise ValueError(f"columns of {sorted(lengths)} images")
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @classmethod
+    def of(
+        cls,
+        images: str,
+        hashes: Sequence[str],
+        labels: Sequence[int],
+        float_predictions: Sequence[int],
+        deployed_predictions: Sequence[int],
+    ) -> Answers:
+        """Answers under whole sha256 hashes, which are cut to their first digits."""
+        return cls(
+            images=images,
+            hashes=tuple(content[:_DIGITS] for content in hashes),
+            labels=tuple(labels),
+            float_predictions=tuple(float_predictions),
+            deployed_predictions=tuple(deployed_predictions),
+        )
+
+    @property
+    def keys(self) -> tuple[tuple[str, int], ...]:
+        """A name for every image: its hash, and which of the images with that content it is."""
+        seen: Counter[str] = Counter()
+        found = []
+        for content in self.hashes:
+            found.append((content, seen[content]))
+            seen[content] += 1
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The images two runs have in common: positions in the one and in the other, in the order of the first."""
+
+    ours: tuple[int, ...]
+    theirs: tuple[int, ...]
+
+
+def encode(answers: Answers) -> bytes:
+    """One column a line, so that a difference between two runs is readable; equal answers give equal bytes."""
+    columns = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(plain(answers).items()))
+    return f"{{\n{columns}\n}}\n".encode()
+
+
+def decode(text: str, where: str) -> Answers:
+    """Reads ``predictions.json``.
+
+    Raises:
+        UsageError: No JSON, another schema, an unknown or ill-typed field, or columns of different lengths.
+    """
+    try:
+        data: Any = json.loads(text)
+    except ValueError as failure:
+        raise UsageError(f"{where} is no JSON: {failure}", "compile again to write it anew") from failure
+    return parse(Answers, data, where)
+
+
+def shared(ours: Answers, theirs: Answers) -> Shared:
+    """Matches two runs image by image, by content.
+
+    Raises:
+        UsageError: Fewer than half of the images match, or some of them have another label in the other run.
+    """
+    places = {key: place for place, key in enumerate(theirs.keys)}
+    pairs = [(place, places[key]) for place, key in enumerate(ours.keys) if key in places]
+    most = max(len(ours), len(theirs))
+    if 2 * len(pairs) < most:
+        raise UsageError(
+            f"only {len(pairs)} of {most} images are in both runs ({len(ours)} here, {len(theirs)} in the baseline)",
+            "compare runs on the same validation images",
+        )
+    moved = sum(ours.labels[here] != theirs.labels[there] for here, there in pairs)
+    if moved:
+        raise UsageError(
+            f"{moved} of {len(pairs)} shared images have another label in the baseline",
+            "make the labels or the order of the classes equal, then run the older one again",
+        )
+    return Shared(tuple(here for here, _ in pairs), tuple(there for _, there in pairs))
