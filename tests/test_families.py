@@ -1,0 +1,88 @@
+"""Every family of networks, thin, through every stage that follows training, under both kinds of scheme."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+from conftest import random_weights
+
+from edgeres.artifact import Card, Checkpoint
+from edgeres.data.dataset import open_dataset
+from edgeres.data.preprocess import Preprocess
+from edgeres.model.spec import preset
+from edgeres.onnxfile import census
+from edgeres.stages.build import Build
+from edgeres.stages.evaluate import Evaluate
+from edgeres.stages.export import Export
+from edgeres.stages.fold_batchnorm import FoldBatchnorm
+from edgeres.stages.prune import Prune
+from edgeres.stages.quantize import Quantize
+from edgeres.stages.recover import Recover
+from edgeres.stages.stage import Context
+from edgeres.stages.verify import Verify
+from edgeres.target import find_target
+
+STAGES = (
+    Evaluate(),
+    FoldBatchnorm(),
+    Prune(macs=0.9, images=16),
+    Recover(epochs=1),
+    Quantize(),
+    Export(),
+    Build(),
+    Verify(seconds=0.05),
+)
+FAMILIES = ("resnet50", "resnet50_v1", "seresnet18", "resnetv2_50", "resnext50_32x4d", "resnet20_b")
+
+
+def thin(name):
+    """A preset with one block a stage and an eighth of its widths; groups stay whole."""
+    spec = preset(name)
+    share = 8 if spec.stem.pool else 1
+
+    def block(given):
+        inner = given.inner if given.groups > 1 else tuple(width // share for width in given.inner)
+        squeeze = 2 if given.squeeze else 0
+        return replace(given, inner=inner, out=given.out // share, squeeze=squeeze)
+
+    stages = tuple((block(stage[0]),) for stage in spec.stages)
+    return replace(spec, stem=replace(spec.stem, width=spec.stem.width // share), stages=stages, classes=10)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return open_dataset(None, seed=0, calibration=32, allow=frozenset())
+
+
+@pytest.mark.parametrize("target", ["jetson", "cpu"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_walks_every_stage(data, tmp_path, name, target):
+    spec, side = thin(name), 16
+    context = Context(
+        target=find_target(target),
+        train=data.train.take(range(32)),
+        calibration=data.calibration.take(range(16)),
+        tuning=data.tuning.take(range(16)),
+        validation=data.validation.take(range(24)),
+        classes=data.classes,
+        seed=0,
+        workspace=Path(),
+        scratch=Path(),
+    )
+    card = Card(name=name, preprocess=Preprocess(resize=side, crop=side), classes=data.classes)
+    made = Checkpoint(card, spec, random_weights(spec))
+    for stage in STAGES:
+        place = tmp_path / stage.name
+        place.mkdir()
+        made = stage(made, replace(context, workspace=place, scratch=place).view(stage.reads))
+    rows = {step.stage: step.metrics for step in made.card.lineage}
+    model = onnx.load(made.engine.exported.model.path)
+    counted = census.qdq(model)
+    assert rows["fold_batchnorm"]["max_abs_delta_logit"] < 1e-2
+    assert census.macs(model) == rows["prune"]["macs"] <= 0.9 * rows["evaluate"]["macs"]
+    assert counted.activations == rows["quantize"]["activation_quantizers"]
+    assert counted.weights == rows["quantize"]["integer_weights"] == made.kernels.integer
+    assert rows["quantize"]["sqnr_db"] > 15
+    same = sum(a == b for a, b in zip(made.predictions, made.float_predictions, strict=True))
+    assert same >= 20  # of 24: what ships answers as its float twin does
