@@ -79,6 +79,7 @@ def test_commands_that_compute_nothing_load_no_runtime(chain, tmp_path):
         ["--help"],
         ["targets"],
         ["models"],
+        ["macs", model, "--explain"],
         ["lint", model, "--target", "cpu"],
         ["report", str(tmp_path)],
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from edgeres.cli.parser import parser
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130
+_ROOMS = {"macs": "macs_command"}
+"""Modules of the commands that have one of their own; the others share ``commands``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,10 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(given)
-    from edgeres.cli import commands
-
+    room = import_module(f"edgeres.cli.{_ROOMS.get(options.command, 'commands')}")
     try:
-        code: int = getattr(commands, f"{options.command}_command")(options, given)
+        code: int = getattr(room, f"{options.command}_command")(options, given)
     except EdgeresError as failure:
         print(f"edgeres: {failure}", file=sys.stderr)
         return failure.exit_code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import edgeres
+from edgeres.cli import study_parser
 
 STAGE_COMMANDS = {
     "quantize": "calibrate and quantize a finished run again",
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
     report.add_argument("--json", action="store_true", help="print report.json")
     _lint(commands.add_parser("lint", help="say offline what a target will refuse, misread or run slowly"))
+    study_parser.macs(commands)
     for name, text in {
         "targets": "list targets and what is missing here",
         "models": "list presets with their costs",

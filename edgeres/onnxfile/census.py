@@ -81,11 +81,11 @@ def macs(model: ModelProto) -> int:
     return sum(layer_macs(model).values())
 
 
-def parameters(model: ModelProto) -> int:
-    """Learned numbers: weights and biases, not scales, zero-points or running statistics."""
+def layer_parameters(model: ModelProto) -> dict[str, int]:
+    """Weights and biases of every layer by output tensor name; scales, zero-points and statistics are not learned."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     origins = _dequantized(model.graph)
-    total = 0
+    found: dict[str, int] = {}
     for node in model.graph.node:
         if node.op_type in _WEIGHTED:
             names = node.input[1:]
@@ -93,8 +93,14 @@ def parameters(model: ModelProto) -> int:
             names = node.input[1:3]
         else:
             continue
-        total += sum(prod(shapes[origins.get(name, name)]) for name in names if origins.get(name, name) in shapes)
-    return total
+        held = [origins.get(name, name) for name in names]
+        found[node.output[0]] = sum(prod(shapes[name]) for name in held if name in shapes)
+    return found
+
+
+def parameters(model: ModelProto) -> int:
+    """Learned numbers of the graph."""
+    return sum(layer_parameters(model).values())
 
 
 def _dequantized(graph: GraphProto) -> dict[str, str]:

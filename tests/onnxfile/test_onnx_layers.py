@@ -1,0 +1,92 @@
+from dataclasses import replace
+
+import onnx
+import pytest
+from conftest import random_weights
+from onnx import TensorProto, helper
+
+from edgeres.errors import ModelError
+from edgeres.model import layers as closed
+from edgeres.model.conventions import CONVENTIONS
+from edgeres.model.spec import imagenet, preset
+from edgeres.onnxfile import census
+from edgeres.onnxfile.layers import image_of, layers, sized
+from edgeres.onnxfile.write import write_model
+
+SPECS = {
+    "resnet20": preset("resnet20"),
+    "resnet20_b": preset("resnet20_b"),
+    "resnet18": preset("resnet18"),
+    "folded": replace(imagenet("basic", (1, 1)), norm=False),
+    "squeezed": imagenet("basic", (1, 1), squeeze_ratio=16),
+    "preactivated": imagenet("bottleneck", (1, 1), preactivation=True),
+    "grouped": imagenet("bottleneck", (1, 1), groups=32, group_width=4),
+}
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def both(request):
+    spec = SPECS[request.param]
+    return spec, write_model(spec, random_weights(spec), (64, 64), opset=17, ir_version=9)
+
+
+@pytest.mark.parametrize("size", [None, 96])
+def test_a_written_graph_has_the_rows_of_its_spec(both, size):
+    spec, model = both
+    side = size or 64
+    fixed = sized(model, size)
+    found, wanted = layers(fixed), closed.layers(spec, side, side)
+    assert image_of(fixed) == ("image", (3, side, side))
+    assert [(r.macs, r.parameters, r.made, r.kind) for r in found] == [
+        (r.macs, r.parameters, r.made, r.kind) for r in wanted
+    ]
+    assert closed.peak(found, (3, side, side)).elements == closed.peak(wanted, (3, side, side)).elements
+    assert [rule.count(found) for rule in CONVENTIONS] == [rule.count(wanted) for rule in CONVENTIONS]
+
+
+def test_rows_add_up_to_the_census(both):
+    _, model = both
+    rows = layers(sized(model, None))
+    assert sum(row.macs for row in rows) == census.macs(model)
+    assert sum(row.parameters for row in rows) == census.parameters(model)
+
+
+def graph_of(nodes, image, made, constants=()):
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, made)],
+        list(constants),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+def test_an_open_size_asks_for_one():
+    model = graph_of([helper.make_node("Relu", ["image"], ["y"])], ["N", 3, "H", "W"], None)
+    with pytest.raises(ModelError, match=r"no fixed height and width.*--size"):
+        sized(model, None)
+    assert layers(sized(model, 8))[0].made == (3, 8, 8)
+
+
+def test_more_than_one_input_is_no_classifier():
+    model = graph_of([helper.make_node("Relu", ["image"], ["y"])], ["N", 3, 8, 8], None)
+    model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N", 1]))
+    with pytest.raises(ModelError, match="2 inputs"):
+        sized(model, None)
+
+
+def test_what_works_on_constants_alone_is_no_layer_and_a_mean_over_the_plane_is_a_pool():
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [2, 3, 1, 1], [0.0] * 6)
+    nodes = [
+        helper.make_node("Identity", ["w"], ["v"]),
+        helper.make_node("Conv", ["image", "v"], ["x"], kernel_shape=[1, 1]),
+        helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0),
+    ]
+    model = graph_of(nodes, ["N", 3, 4, 4], ["N", 2], [weight])
+    onnx.checker.check_model(model)
+    rows = layers(sized(model, None))
+    assert [(row.operator, row.kind, row.macs) for row in rows] == [
+        ("Conv", "weighted", 96),
+        ("ReduceMean", "globalpool", 0),
+    ]
