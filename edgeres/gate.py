@@ -218,6 +218,21 @@ def images_needed(
     return ceil((spread / (drop - margin)) ** 2)
 
 
+def power(n: int, drop_pp: float, discordance: float, *, margin_pp: float, alpha: float = 0.05) -> float:
+    """Chance that the one-sided paired test tells a true drop from a margin on ``n`` images (Connor 1987).
+
+    ``Phi((|drop - margin| sqrt(n) - z_alpha sqrt(psi - margin^2)) / sqrt(psi - drop^2))``, which is ``images_needed``
+    solved for the power; psi is the discordance, at least the margin, as a network that dropped by it has as much.
+    """
+    from scipy.stats import norm
+
+    drop, margin = drop_pp / 100, margin_pp / 100
+    psi = max(discordance, abs(drop), abs(margin))
+    reach = abs(drop - margin) * sqrt(n) - float(norm.isf(alpha)) * sqrt(psi - margin**2)
+    spread = sqrt(psi - drop**2)
+    return float(norm.cdf(reach / spread)) if spread else float(reach > 0)
+
+
 def decide(paired: Paired, margin_pp: float, alpha: float = 0.05) -> Decision:
     """Whether the drop is below a margin, above it, or not known yet.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130
-_ROOMS = {"macs": "macs_command"}
+_ROOMS = {"gate": "gate_command", "macs": "macs_command"}
 """Modules of the commands that have one of their own; the others share ``commands``."""
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 passed, 1 error, 2 bad usage or input, 3 over a budget or the accuracy drop, 4 unmeasured under ``--strict``,
-        130 stopped by the user.
+        5 too few images for the gate to tell, 130 stopped by the user.
     """
     # torch's OpenMP threads spin while they wait; where cores are shared, that made training five times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

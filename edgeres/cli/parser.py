@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import edgeres
-from edgeres.cli import study_parser
+from edgeres.cli import gate_parser, study_parser
 
 STAGE_COMMANDS = {
     "quantize": "calibrate and quantize a finished run again",
@@ -14,7 +14,10 @@ STAGE_COMMANDS = {
     "verify": "measure a finished run's artifact again and judge it",
 }
 
-_EXIT_CODES = "exit codes: 0 passed, 1 error, 2 bad usage or input, 3 over a budget, 4 unmeasured under --strict"
+_EXIT_CODES = (
+    "exit codes: 0 passed, 1 error, 2 bad usage or input, 3 over a budget, 4 unmeasured under --strict, "
+    "5 too few images for the gate to tell"
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
     report.add_argument("--json", action="store_true", help="print report.json")
     _lint(commands.add_parser("lint", help="say offline what a target will refuse, misread or run slowly"))
+    gate_parser.gate(commands)
     study_parser.macs(commands)
     for name, text in {
         "targets": "list targets and what is missing here",
