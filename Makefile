@@ -7,7 +7,7 @@ MODEL ?= resnet18
 TARGET ?= jetson
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quantize test lint types bench report clean
+.PHONY: help setup quantize gate test lint types bench report clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ $(READY): pyproject.toml constraints.txt
 
 quantize: $(READY) ## the main job: edgeres compile resnet18 --target jetson
 	$(BIN)/edgeres compile $(MODEL) --target $(TARGET)
+
+gate: quantize ## judge the accuracy of the main job: 0 PASS, 3 FAIL, 5 too few images to tell
+	$(BIN)/edgeres gate build/$(MODEL)-$(TARGET)
 
 test: $(READY) lint ## ruff, mypy --strict, import layers, pytest
 	$(BIN)/python -m pytest
