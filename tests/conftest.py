@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+
+# Two cores are shared by whatever the tests start: spinning threads would fight over them.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,7 @@ DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 """Pillow modes with more than 8 bits a channel: converting them to RGB clips nearly every pixel to white."""
 
 _HEAD = 4096
+_TAIL = 65536
 
 
 class StoredImage(Protocol):
@@ -69,28 +71,31 @@ class ImageFile:
 
     @classmethod
     def probe(cls, path: Path) -> ImageFile:
-        """Reads the header, a few kilobytes.
+        """Reads the header and the end, a few kilobytes.
 
         Raises:
-            DataError: Not an image, too large, deeper than 8 bits a channel, or unreadable.
+            DataError: Not an image, cut short, too large, deeper than 8 bits a channel, or unreadable.
         """
         from PIL import Image
 
         try:
             with path.open("rb") as stream:
-                head = hashlib.sha256(stream.read(_HEAD)).digest()
+                head = stream.read(_HEAD)
                 size = stream.seek(0, 2)
+                stream.seek(max(0, size - _TAIL))
+                tail = stream.read()
                 stream.seek(0)
                 with Image.open(stream, formats=FORMATS) as image:
                     _check_header(path, image)
+                    _check_end(path, image.format, head, tail, size)
         except _decoder_failures() as failure:
             raise _corrupt(path, failure) from failure
-        return cls(path, (size, head))
+        return cls(path, (size, hashlib.sha256(head).digest()))
 
     @property
     def where(self) -> str:
-        """The path."""
-        return str(self.path)
+        """The path, as UTF-8 whatever the file system holds."""
+        return os.fsencode(self.path).decode("utf-8", errors="replace")
 
     @cached_property
     def sha256(self) -> str:
@@ -149,6 +154,22 @@ def _check_header(path: Path, image: Pillow.Image) -> None:
         )
     if image.mode in DEEP_MODES:
         raise DataError(f"{path}: more than 8 bits a channel (mode {image.mode})", "convert it to 8 bits")
+
+
+def _check_end(path: Path, kind: str | None, head: bytes, tail: bytes, size: int) -> None:
+    """Refuses a file that was cut short, long before a run would come to its pixels.
+
+    JPEG ends with an end-of-image marker and PNG with an IEND chunk, give or take what a camera appends; BMP and WebP
+    begin with their length.
+    """
+    complete = {
+        "JPEG": b"\xff\xd9" in tail,
+        "PNG": b"IEND" in tail,
+        "BMP": int.from_bytes(head[2:6], "little") <= size,
+        "WEBP": int.from_bytes(head[4:8], "little") + 8 <= size,
+    }
+    if not complete.get(kind or "", True):
+        raise DataError(f"{path} is cut short, its end is missing", "copy the file again or remove it")
 
 
 def _decoder_failures() -> tuple[type[Exception], ...]:

@@ -98,13 +98,23 @@ def test_truncated_jpeg_is_named_and_the_batches_before_it_arrive(tmp_path):
         path = tmp_path / f"{index}.jpg"
         pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(path)
+        images.append(ImageFile.probe(path))
         if index == 3:
             path.write_bytes(path.read_bytes()[:-900])
-        images.append(ImageFile.probe(path))
     batches = Split("t", tuple(images), (0,) * 5).batches(Preprocess(resize=32, crop=32), 2)
     assert next(batches)[0].shape == (2, 3, 32, 32)
     with pytest.raises(DataError, match=r"3\.jpg cannot be read: .*truncated"):
         next(batches)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "bmp", "webp"])
+def test_a_file_that_was_cut_short_is_refused_when_it_is_opened(tmp_path, kind):
+    path = tmp_path / f"short.{kind}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    ImageFile.probe(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match=rf"short\.{kind} is cut short"):
+        ImageFile.probe(path)
 
 
 def test_digest_is_sha256_of_the_canonical_pairs():
