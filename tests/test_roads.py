@@ -21,7 +21,10 @@ CLASSES = ("flat", "steep")
 SMALL = ["--crop", "8", "--resize", "8"]
 LIMITS = ["--budget", "accuracy_drop_pp=50", "--budget", "latency_p90_ms=1000"]
 QUICK = ["--set", "verify.seconds=0.1"]
-SHARED = {"model.onnx", "model.float.onnx", "calibration.json", "manifest.json", "recipe.lock.yaml", "request.json"}
+SHARED = {
+    "model.onnx", "model.float.onnx", "calibration.json", "predictions.json", "manifest.json", "recipe.lock.yaml",
+    "request.json",
+}  # fmt: skip
 REPORT = {"report.html", "report.md", "report.json"}
 BUNDLE = {"SHA256SUMS", "README.md", "golden_inputs.npy", "golden_outputs.npy", "manifest.json", "preprocess.json"}
 TENSORRT = BUNDLE | {"model.onnx", "build_engine.sh", "build_engine.py"}
