@@ -113,7 +113,7 @@ def test_a_file_that_was_cut_short_is_refused_when_it_is_opened(tmp_path, kind):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     ImageFile.probe(path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match=rf"short\.{kind} is cut short"):
+    with pytest.raises(DataError, match=rf"short\.{kind} (is cut short|cannot be read)"):
         ImageFile.probe(path)
 
 
