@@ -62,12 +62,21 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def lock(self, key: str) -> FileLock:
-        """Holds others off a key, so that two runs never compute the same thing at once."""
-        folder = self.root / "locks"
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{key}.lock")
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Holds others off a key, so that two runs never compute the same thing at once.
+
+        Raises:
+            StoreError: The store is not writable.
+        """
+        lock = FileLock(self.root / "locks" / f"{key}.lock")
+        with writing(self.root / "locks"):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def sweep(self) -> None:
         """Removes the workspaces of processes that were killed."""
