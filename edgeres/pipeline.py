@@ -14,6 +14,7 @@ from edgeres.errors import StoreError, UsageError
 from edgeres.progress import Progress, Silent
 from edgeres.recipe import default_recipe, load_recipe, takes_graphs
 from edgeres.settings import digest, plain
+from edgeres.stages.load import Load
 from edgeres.stages.stage import Context
 from edgeres.target import find_target
 
@@ -104,6 +105,11 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
         wanted = "an ONNX file" if takes_graphs(recipe) else "a preset with or without weights"
         raise UsageError(
             f"recipe {recipe.name!r} starts from {wanted}, not from {request.model}", "choose another --recipe"
+        )
+    if isinstance(recipe.stages[0], Load) and source.file is None and source.weights is None:
+        raise UsageError(
+            f"recipe {recipe.name!r} loads weights, and none were given",
+            "pass --weights, or choose a --recipe that trains",
         )
     if request.until is not None:
         recipe = recipe.until(request.until)

@@ -102,13 +102,17 @@ class Recipe:
                 )
             for entry in entries:
                 if name in entry:
-                    _assign(entry[name], key.split("."), yaml.safe_load(value))
+                    _assign(entry[name], key.split("."), _yaml(value, assignment), assignment)
         return _read(entries, self.name, "command line")
 
 
-def _assign(settings: dict[str, Any], path: list[str], value: object) -> None:
+def _assign(settings: Any, path: list[str], value: object, assignment: str) -> None:
     for part in path[:-1]:
         settings = settings.setdefault(part, {})
+        if not isinstance(settings, dict):
+            raise RecipeError(
+                f"cannot read {assignment!r}: {part} is one value", "write it without what follows the dot"
+            )
     settings[path[-1]] = value
 
 
@@ -141,17 +145,28 @@ def load_recipe(name: str) -> Recipe:
         path = Path(name)
         if not path.is_file():
             raise RecipeError(f"no recipe file {name}", f"built in: {', '.join(recipe_names())}")
-        return _read(_yaml(path.read_text(encoding="utf-8"), name), path.stem, name)
+        return _read(_yaml(_text(path), name), path.stem, name)
     if name not in recipe_names():
         raise RecipeError(f"unknown recipe {name!r}", nearest(name, recipe_names()))
     return _read(_yaml(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name), name, f"{name}.yaml")
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as failure:
+        raise RecipeError(f"cannot read {path}: {failure.strerror}", "check its permissions") from failure
+    except UnicodeDecodeError as failure:
+        raise RecipeError(f"{path} is no UTF-8 text", "save it as UTF-8") from failure
+
+
 def _yaml(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
+    except RecursionError as failure:
+        raise RecipeError(f"{where} is nested too deeply", "correct it") from failure
     except yaml.YAMLError as failure:
-        raise RecipeError(f"{where} is not YAML: {' '.join(str(failure).split())}", "correct the file") from failure
+        raise RecipeError(f"{where} is not YAML: {' '.join(str(failure).split())}", "correct it") from failure
 
 
 def _read(data: Any, name: str, where: str) -> Recipe:
@@ -195,10 +210,15 @@ def _check_chain(recipe: Recipe, where: str) -> None:
         wanted, made = _types(stage)
         if not issubclass(given, wanted):
             raise RecipeError(
-                f"{where}: {stage.name} takes a {wanted.__name__}, but {before} yields a {given.__name__}",
+                f"{where}: {stage.name} takes {_kind(wanted)}, but {before} yields {_kind(given)}",
                 "reorder the stages",
             )
         given, before = made, stage.name
+
+
+def _kind(artifact: type) -> str:
+    name = artifact.__name__.lower()
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def default_recipe(source: Source, *, sample: bool) -> str:
