@@ -20,6 +20,7 @@ class EdgeresError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, way_out: str = "") -> None:
+        what = what.encode("utf-8", errors="backslashreplace").decode()  # a path may hold bytes that are no UTF-8
         super().__init__(what, way_out)
         self.what = what
         self.way_out = way_out
@@ -68,6 +69,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     Returns:
         ``did you mean 'resnet18'?`` where something is close, otherwise the names there are.
     """
-    names = sorted(known)
-    close = get_close_matches(word, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    names = sorted(set(known))
+    by_lower = {name.casefold(): name for name in names}
+    close = get_close_matches(word.casefold(), by_lower, n=1)
+    return f"did you mean {by_lower[close[0]]!r}?" if close else f"known: {', '.join(names)}"

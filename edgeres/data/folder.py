@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+from unicodedata import category
 
 from edgeres.data.images import EXTENSIONS, ImageFile
 from edgeres.data.sources import Found
@@ -45,6 +46,7 @@ def image_folder(folder: Path, progress: Progress) -> Found:
         train = folder
     roots = [root for root in (train, validation) if root]
     classes = sorted({name for root in roots for name in _class_names(root) if root / name != calibration})
+    _check_names(folder, classes)
     return Found(
         folder.resolve().name,
         str(folder),
@@ -66,6 +68,16 @@ def _class_names(root: Path) -> list[str]:
         return [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as failure:
         _unreadable(failure)
+
+
+def _check_names(folder: Path, classes: list[str]) -> None:
+    """Wants names that can be printed and written into a report and a model file."""
+    for name in classes:
+        if any(category(letter) in ("Cc", "Cs") for letter in name):
+            raise DataError(
+                f"{folder}: the class folder {name!r} has a name with control characters, or one that is not UTF-8",
+                "rename it",
+            )
 
 
 def _labelled(root: Path, classes: list[str]) -> _Listed:
