@@ -77,5 +77,8 @@ def _head(keys: Iterable[str]) -> str:
     """Name of the one linear layer of the classifier; empty when there is none."""
     layers = sorted({match[1] for key in keys if (match := _HEAD.match(key))})
     if len(layers) > 1:
-        raise ModelError(f"the classifier has {len(layers)} layers ({', '.join(layers)}), a ResNet has one")
+        raise ModelError(
+            f"the classifier has {len(layers)} layers ({', '.join(layers)}), a ResNet has one",
+            "edgeres reads ResNets; take any other classifier in as an .onnx file",
+        )
     return layers[0] if layers else ""

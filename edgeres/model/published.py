@@ -105,8 +105,9 @@ def fetch(weights: Any) -> Path:
         digits = _DIGITS.search(name)
         torch.hub.download_url_to_file(url, str(path), digits[1] if digits else None, progress=False)
     except (URLError, OSError, RuntimeError) as failure:
+        reason = getattr(failure, "reason", failure)
         raise ModelError(
-            f"{weights} cannot be downloaded: {getattr(failure, 'reason', failure)}",
+            f"{weights} cannot be downloaded: {getattr(reason, 'strerror', None) or reason}",
             f"fetch {url} by other means and pass --weights {name}",
         ) from failure
     return path

@@ -94,7 +94,8 @@ def render(folder: Path) -> tuple[Path, ...]:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as failure:
         raise UsageError(
-            f"cannot read {source}: {failure}", "name the folder of a run, such as build/resnet18-x86"
+            f"cannot read {source}: {getattr(failure, 'strerror', None) or failure}",
+            "name the folder of a run, such as build/resnet18-x86",
         ) from failure
     return _place(folder, _pages(decode(text, str(source))))
 
