@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from edgeres.artifact import File, Source
-from edgeres.data.preprocess import Preprocess
+from edgeres.data.preprocess import Crop, Positive, Preprocess, Resize
 from edgeres.errors import DataError, ModelError, UsageError
 from edgeres.model.spec import preset
-from edgeres.settings import settings
+from edgeres.settings import parse, plain, settings
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 
@@ -21,10 +21,10 @@ WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 class PreprocessFlags:
     """What the user said about preprocessing; None leaves a value to the weights or to the data."""
 
-    resize: int | None = None
-    crop: int | None = None
+    resize: Resize | None = None
+    crop: Crop | None = None
     mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
     interpolation: Literal["bilinear", "bicubic", "nearest"] | None = None
 
     def over(self, base: Preprocess | None) -> Preprocess | None:
@@ -34,7 +34,7 @@ class PreprocessFlags:
             return base
         if "crop" in given and "resize" not in given:
             given["resize"] = round(given["crop"] * 256 / 224)
-        return replace(base or Preprocess(), **given)
+        return parse(Preprocess, {**plain(base or Preprocess()), **given}, "preprocessing")
 
 
 @settings
@@ -49,7 +49,7 @@ class Request:
         recipe: Recipe name or file; None chooses by what was given.
         changes: ``stage.key=value`` over the recipe.
         until: Stage to stop after.
-        seed: Seed of everything random.
+        seed: Seed of everything random; every generator takes 32 bits.
         calibration: Calibration images wanted.
         allow: Named exceptions from the data contract.
         preprocess: What the user said about preprocessing.
@@ -64,7 +64,7 @@ class Request:
     recipe: str | None = None
     changes: tuple[str, ...] = ()
     until: str | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     calibration: int = 512
     allow: tuple[str, ...] = ()
     preprocess: PreprocessFlags = PreprocessFlags()
@@ -74,7 +74,7 @@ class Request:
     @property
     def foreign(self) -> bool:
         """Whether the model is an ONNX file of somebody else's."""
-        return self.model.endswith(".onnx")
+        return self.model.lower().endswith(".onnx")
 
     @property
     def name(self) -> str:

@@ -15,7 +15,12 @@ from edgeres.errors import EdgeresError, UsageError, nearest
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pydantic_core import ErrorDetails
+
 T = TypeVar("T")
+
+_SHOWN = 60
+"""Characters of a wrong value that a message repeats."""
 
 _CONFIG = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 
@@ -47,7 +52,16 @@ def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = Us
             known = _fields_at(cls, first["loc"][:-1])
             way_out = nearest(str(first["loc"][-1]), known) if known else "remove it"
             raise error(f"{where}: unknown key {path!r}", way_out) from failure
-        raise error(f"{where}: {path or cls.__name__}: {first['msg']}", "correct the value") from failure
+        raise error(f"{where}: {path or cls.__name__}: {_told(first)}", "correct the value") from failure
+
+
+def _told(failure: ErrorDetails) -> str:
+    """What a value is and what it should be: ``2 should be less than or equal to 1``."""
+    text = failure["msg"].partition(", unable to parse")[0]
+    if not text.startswith("Input "):
+        return text
+    value = repr(failure["input"])
+    return f"{value if len(value) <= _SHOWN else f'{value[:_SHOWN]}...'}{text.removeprefix('Input')}"
 
 
 def _fields_at(cls: Any, path: tuple[int | str, ...]) -> list[str]:

@@ -1,5 +1,6 @@
 """Bad input is normal input: one clear line (what, where, the way out), the right exit code, nothing half-written."""
 
+import os
 import pickle
 import shutil
 
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from edgeres.cli import main
+from edgeres.data.dataset import open_dataset
 from edgeres.model.spec import cifar
 
 CLASSES = ("ant", "bee")
@@ -55,7 +57,7 @@ def say(tmp_path, capsys):
 def thin_cifar(classes=2):
     from dataclasses import replace
 
-    return replace(cifar(8), classes=classes)
+    return replace(cifar(20), classes=classes)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,10 @@ def thin_cifar(classes=2):
         (["resnet18", "--target", "cpu", "--data", "/nowhere"], ["/nowhere", "not there"]),
         (["resnet18", "--target", "cpu", "--calibration", "3"], ["calibration"]),
         (["resnet18", "--target", "cpu", "--budget", "latency=5"], ["latency"]),
+        (["resnet18", "--target", "JETSON-ORIN-NANO"], ["did you mean 'jetson-orin-nano'"]),
+        (["resnet18", "--target", "cpu", "--until", "lode"], ["known: build, evaluate, export"]),
+        (["resnet18", "--target", "cpu", "--recipe", "int8"], ["loads weights, and none were given", "--weights"]),
+        (["MODEL.ONNX", "--target", "cpu"], ["no model file MODEL.ONNX"]),
     ],
 )
 def test_what_was_misspelt_is_named_with_its_nearest_name(say, arguments, words):
@@ -84,11 +90,36 @@ def test_what_was_misspelt_is_named_with_its_nearest_name(say, arguments, words)
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--crop", "0"], "crop: 0 should be greater than or equal to 1"),
+        (["--crop", "8000"], "resize: 9143 should be less than or equal to 8192"),
+        (["--resize", "-1"], "resize: -1 should be"),
+        (["--std", "0,1,1"], "std.0: 0.0 should be greater than 0"),
+        (["--mean", "1,2,nan"], "mean.2: nan should be a finite number"),
+        (["--seed", "-1"], "seed: -1 should be"),
+        (["--seed", "99999999999999999999999"], "seed: 99999999999999999999999 should be"),
+        (["--calibration", "-5"], "calibration"),
+        (["--budget", "macs_g=nan"], "budget.macs_g: nan should be a finite number"),
+        (["--set", "prune.macs=2"], "prune: macs: 2 should be less than or equal to 1"),
+        (["--set", "prune.macs=["], "is not YAML"),
+        (["--set", "prune.macs.x=1"], "'prune.macs.x=1': macs is one value"),
+        (["--set", f"prune.macs={'[' * 5000}"], "nested too deeply"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_range(say, arguments, words):
+    code, text = say("resnet20", "--target", "cpu", *arguments)
+    assert code == 2
+    assert words in text
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("- nothing", "unknown stage 'nothing'"),
         ("- prune: {macs: much}", "macs"),
-        ("- load\n- verify", "verify takes a Engine, but load yields a Checkpoint"),
+        ("- load\n- verify", "verify takes an engine, but load yields a checkpoint"),
         ("prune: {macs: 0.5}", "a recipe is a list of stages"),
         ("- [", "is not YAML"),
         ("", "a recipe is a list of stages"),
@@ -102,6 +133,13 @@ def test_a_recipe_that_cannot_run_is_refused_before_any_work(say, tmp_path, text
     assert code == 2
     assert words in said
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_recipe_that_is_no_text_is_refused(say, tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe- load")
+    code, said = say("resnet20", "--target", "cpu", "--recipe", str(tmp_path / "mine.yaml"))
+    assert code == 2
+    assert "no UTF-8" in said
 
 
 class Evil:
@@ -166,8 +204,7 @@ def test_a_head_of_another_width_than_the_data_is_refused(say, tmp_path, images)
         "resnet20", "--target", "cpu", "--weights", str(tmp_path / "seven.safetensors"), "--data", str(images)
     )
     assert code == 2
-    assert "7" in text
-    assert "2" in text
+    assert "the data has 2 classes, the network's head has 7" in text
 
 
 def test_an_empty_folder_and_a_corrupt_image_are_named(say, tmp_path, images):
@@ -247,12 +284,46 @@ def test_a_foreign_graph_that_is_not_safe_or_not_sound_is_refused(say, tmp_path,
     assert word in text
 
 
-def test_bad_usage_exits_with_2():
-    for arguments in (
-        ["compile", "resnet18"],
-        ["compile", "resnet18", "--target", "cpu", "--mean", "a"],
-        ["frobnicate"],
-    ):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 2
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"two\nlines", b"\x1b[31mred"])
+def test_a_class_that_cannot_be_written_down_is_refused(say, tmp_path, images, name):
+    copy = tmp_path / "copy"
+    shutil.copytree(images, copy)
+    for split in ("train", "val"):
+        (copy / split / "bee").rename(copy / split / os.fsdecode(name))
+    code, text = say("resnet20", "--target", "cpu", "--data", str(copy))
+    assert code == 2
+    assert "rename it" in text
+    assert "\x1b" not in text
+    assert len(text.splitlines()) == 1
+
+
+def test_an_image_whose_name_is_no_utf_8_is_an_image_and_may_be_corrupt(say, tmp_path, images):
+    copy = tmp_path / "copy"
+    shutil.copytree(images, copy)
+    odd = copy / "val" / "bee" / os.fsdecode(b"\xff.png")
+    (copy / "val" / "bee" / "3.png").rename(odd)
+    assert open_dataset(copy, seed=0, calibration=32, allow=frozenset()).validation.images[-1].where.isprintable()
+    odd.write_bytes(b"")
+    code, text = say("resnet20", "--target", "cpu", "--data", str(copy))
+    assert code == 2
+    assert ".png is not an image" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compile", "resnet18"], "--target"),
+        (["frobnicate"], "frobnicate"),
+        (["compile", "resnet18", "--target", "cpu", "--mean", "1,2"], "'1,2' is not three numbers"),
+        (["compile", "resnet18", "--target", "cpu", "--budget", "macs_g=abc"], "'macs_g=abc' is not NAME=VALUE"),
+        (["compile", "resnet18", "--target", "cpu", "--crop", "8x8"], "'8x8' is not a whole number"),
+        (["compile", "resnet18", "--target", "cpu", "--data", ""], "--data: is empty"),
+        (["compile", "resnet18", "--target", "cpu", "--weights", " "], "--weights: is empty"),
+        (["compile", "resnet18", "--target", "cpu", "--data", os.fsdecode(b"\xff")], "is not UTF-8"),
+    ],
+)
+def test_bad_usage_exits_with_2(capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err

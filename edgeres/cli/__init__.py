@@ -31,7 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # torch's OpenMP threads spin while they wait; where cores are shared, that made training five times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser().parse_args(given)
+    command_line = parser()
+    for word in given:
+        if not _is_text(word):
+            command_line.error(f"{word!a} is not UTF-8; rename the file or the folder")
+    options = command_line.parse_args(given)
     room = import_module(f"edgeres.cli.{_ROOMS.get(options.command, 'commands')}")
     try:
         code: int = getattr(room, f"{options.command}_command")(options, given)
@@ -45,3 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     return code
+
+
+def _is_text(word: str) -> bool:
+    """Whether an argument can be written into a report; Python smuggles in bytes that are no UTF-8 as surrogates."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

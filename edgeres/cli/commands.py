@@ -154,21 +154,14 @@ def recipes_command(options: Namespace, given: list[str]) -> int:
 
 def _request(options: Namespace) -> Request:
     from edgeres.request import PreprocessFlags, Request
+    from edgeres.settings import parse
 
     flags = {name: getattr(options, name) for name in ("resize", "crop", "mean", "std", "interpolation")}
-    return Request(
-        model=options.model,
-        target=getattr(options, "target", "cpu"),
-        weights=options.weights,
-        data=options.data,
-        changes=tuple(options.changes),
-        seed=options.seed,
-        calibration=options.calibration,
-        allow=tuple(options.allow),
-        preprocess=PreprocessFlags(**flags),
-        budget=dict(options.budget),
-        strict=options.strict,
-    )
+    words = ("model", "weights", "data", "seed", "calibration", "strict")
+    asked = {name: getattr(options, name) for name in words}
+    asked |= {"target": getattr(options, "target", "cpu"), "budget": dict(options.budget)}
+    asked |= {"changes": tuple(options.changes), "allow": tuple(options.allow)}
+    return parse(Request, asked | {"preprocess": parse(PreprocessFlags, flags, "command line")}, "command line")
 
 
 def _again(options: Namespace, given: list[str]) -> int:

@@ -32,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
     _compile(commands.add_parser("compile", help="train or load, fold, prune, quantize, export, build, verify, report"))
     _train(commands.add_parser("train", help="train a network and keep its weights"))
     for name, text in STAGE_COMMANDS.items():
-        _again(commands.add_parser(name, help=text, description=text.capitalize() + "."))
+        _again(commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_EXIT_CODES))
     report = commands.add_parser("report", help="draw a finished run's report again")
-    report.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
+    report.add_argument("run", type=_given, metavar="RUN", help="run folder, such as build/resnet18-jetson")
     report.add_argument("--json", action="store_true", help="print report.json")
     _lint(commands.add_parser("lint", help="say offline what a target will refuse, misread or run slowly"))
     gate_parser.gate(commands)
@@ -50,47 +50,50 @@ def parser() -> argparse.ArgumentParser:
 
 def _compile(command: argparse.ArgumentParser) -> None:
     command.epilog = _EXIT_CODES
-    command.add_argument("model", metavar="MODEL", help="preset (see 'edgeres models') or a foreign .onnx file")
-    command.add_argument("--target", required=True, help="where it goes (see 'edgeres targets')")
-    command.add_argument("--recipe", help="recipe name or file; chosen by what is given otherwise")
-    command.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    command.add_argument(
+        "model", type=_given, metavar="MODEL", help="preset (see 'edgeres models') or a foreign .onnx file"
+    )
+    command.add_argument("--target", type=_given, required=True, help="where it goes (see 'edgeres targets')")
+    command.add_argument("--recipe", type=_given, help="recipe name or file; chosen by what is given otherwise")
+    command.add_argument("--until", type=_given, metavar="STAGE", help="stop after this stage")
     command.add_argument("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
     _source(command)
-    _running(command)
+    _running(command, "build/<model>-<target>")
 
 
 def _train(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="preset (see 'edgeres models')")
+    command.epilog = _EXIT_CODES
+    command.add_argument("model", type=_given, metavar="MODEL", help="preset (see 'edgeres models')")
     command.add_argument("--recipe", choices=("he", "modern"), help="training recipe; default modern")
-    command.add_argument("--epochs", type=int, help="passes over the training images")
+    command.add_argument("--epochs", type=_whole, metavar="N", help="passes over the training images")
     command.add_argument("--freeze", choices=("none", "backbone"), help="train the classifier alone, on --weights")
     _source(command)
-    _running(command)
+    _running(command, "build/<model>-trained")
 
 
 def _source(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("network and data")
     group.add_argument(
-        "--weights", metavar="FILE|NAME", help=".safetensors, .pt, .pth, .th, or a torchvision enum name"
+        "--weights", type=_given, metavar="FILE|NAME", help=".safetensors, .pt, .pth, .th, or a torchvision enum name"
     )
     group.add_argument(
-        "--data", metavar="DIR", help="train/<class>/ and val/<class>/ images, or CIFAR-10's binary files"
+        "--data", type=_given, metavar="DIR", help="train/<class>/ and val/<class>/ images, or CIFAR-10's binary files"
     )
-    group.add_argument("--calibration", type=int, default=512, metavar="N", help="calibration images (default 512)")
-    group.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    group.add_argument("--calibration", type=_whole, default=512, metavar="N", help="calibration images (default 512)")
+    group.add_argument("--seed", type=_whole, default=0, metavar="N", help="seed of everything random (default 0)")
     group.add_argument(
         "--allow", action="append", default=[], metavar="NAME", help="accept a named breach of the data contract; shown"
     )
-    group.add_argument("--resize", type=int, metavar="PX", help="shorter side before the crop")
-    group.add_argument("--crop", type=int, metavar="PX", help="side of the centre crop")
+    group.add_argument("--resize", type=_whole, metavar="PX", help="shorter side before the crop")
+    group.add_argument("--crop", type=_whole, metavar="PX", help="side of the centre crop")
     group.add_argument("--mean", type=_triple, metavar="R,G,B", help="mean of each channel, of pixels in 0..1")
     group.add_argument("--std", type=_triple, metavar="R,G,B", help="standard deviation of each channel")
     group.add_argument("--interpolation", choices=("bilinear", "bicubic", "nearest"), help="how images are resized")
 
 
-def _running(command: argparse.ArgumentParser) -> None:
+def _running(command: argparse.ArgumentParser, out: str) -> None:
     group = command.add_argument_group("run")
-    group.add_argument("--out", metavar="DIR", help="run folder (default build/<model>-<target>)")
+    group.add_argument("--out", type=_given, metavar="DIR", help=f"run folder (default {out})")
     group.add_argument(
         "--set",
         action="append",
@@ -108,29 +111,49 @@ def _running(command: argparse.ArgumentParser) -> None:
         help="a limit, or NAME=none to lift it",
     )
     group.add_argument("--strict", action="store_true", help="fail when a budget line is unmeasured")
-    group.add_argument("--cache", metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)")
+    group.add_argument(
+        "--cache", type=_given, metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)"
+    )
     group.add_argument("--json", action="store_true", help="print report.json on standard output")
     group.add_argument("--quiet", action="store_true", help="print the verdict only")
 
 
 def _again(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
-    _running(command)
+    command.add_argument("run", type=_given, metavar="RUN", help="run folder, such as build/resnet18-jetson")
+    _running(command, "RUN itself")
 
 
 def _lint(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="FILE.onnx", help="any ONNX classifier")
-    command.add_argument("--target", required=True, help="where it goes")
+    command.add_argument("model", type=_given, metavar="FILE.onnx", help="any ONNX classifier")
+    command.add_argument("--target", type=_given, required=True, help="where it goes")
     command.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def _triple(text: str) -> tuple[float, float, float]:
-    red, green, blue = (float(part) for part in text.split(","))
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers, such as 0.485,0.456,0.406") from None
     return red, green, blue
 
 
 def _limit(text: str) -> tuple[str, float | None]:
     name, _, value = text.partition("=")
-    if not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as latency_p90_ms=5")
-    return name, None if value == "none" else float(value)
+    try:
+        return name, None if value == "none" else float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as latency_p90_ms=5") from None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _given(text: str) -> str:
+    """A word that is there: an empty one is a shell variable that nobody set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; leave the option out, or give it a value")
+    return text

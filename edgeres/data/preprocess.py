@@ -22,6 +22,8 @@ MAX_PIXELS = 89_478_485
 """Largest image handled, in pixels: Pillow's own limit against decompression bombs, 0.25 GiB of RGB."""
 
 Positive = Annotated[float, Field(gt=0)]
+Resize = Annotated[int, Field(ge=0, le=8192)]
+Crop = Annotated[int, Field(ge=1, le=8192)]
 
 
 @settings
@@ -36,8 +38,8 @@ class Preprocess:
         interpolation: Resampling filter of the resize.
     """
 
-    resize: Annotated[int, Field(ge=0, le=8192)] = 256
-    crop: Annotated[int, Field(ge=1, le=8192)] = 224
+    resize: Resize = 256
+    crop: Crop = 224
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
