@@ -38,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--json", action="store_true", help="print report.json")
     _lint(commands.add_parser("lint", help="say offline what a target will refuse, misread or run slowly"))
     gate_parser.gate(commands)
+    study_parser.compare(commands)
+    study_parser.reproduce(commands)
     study_parser.macs(commands)
     for name, text in {
         "targets": "list targets and what is missing here",

@@ -20,6 +20,26 @@ def macs(commands: Commands) -> None:
     command.add_argument("--json", action="store_true", help="machine-readable output")
 
 
+def compare(commands: Commands) -> None:
+    """``edgeres compare``."""
+    command = commands.add_parser("compare", help="set two finished runs side by side")
+    command.add_argument("first", metavar="A", help="run folder, such as build/resnet18-jetson")
+    command.add_argument("second", metavar="B", help="another one")
+    command.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def reproduce(commands: Commands) -> None:
+    """``edgeres reproduce``."""
+    text = "run a finished run again from nothing and compare every file"
+    codes = "exit codes: 0 every file is the same, 1 error, 2 bad usage or input, 3 some file differs"
+    command = commands.add_parser("reproduce", help=text, epilog=codes)
+    command.add_argument("run", metavar="RUN", help="run folder, or the manifest.json in it")
+    command.add_argument("--out", metavar="DIR", help="keep the second run here (default: nowhere)")
+    command.add_argument("--cache", metavar="DIR", help="take finished stages from here (default: an empty cache)")
+    command.add_argument("--json", action="store_true", help="machine-readable output")
+    command.add_argument("--quiet", action="store_true", help="print the outcome only")
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")

@@ -1,0 +1,103 @@
+"""``edgeres compare``: two finished runs side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres import answers
+from edgeres.cli.console import Screen
+from edgeres.errors import UsageError
+from edgeres.gate import Paired
+from edgeres.report import document
+from edgeres.report.comparison import compare
+from edgeres.settings import sha256_file
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from edgeres.report.comparison import Row
+    from edgeres.report.run import Run
+
+_TITLES = {
+    "facts": "",
+    "stages": "seconds by stage",
+    "recipe": "settings that differ",
+    "inputs": "inputs that differ",
+    "versions": "versions that differ",
+}
+
+
+def compare_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres compare``."""
+    screen = Screen(quiet=False)
+    folders = [_folder(name) for name in (options.first, options.second)]
+    runs = [_run(folder) for folder in folders]
+    found = compare(*runs)
+    paired, why = _paired(folders, runs)
+    groups = {name: getattr(found, name) for name in _TITLES}
+    if options.json:
+        facts: dict[str, Any] = {name: [_plain(row) for row in rows] for name, rows in groups.items()}
+        counts = {"n": paired.n, "b": paired.b, "c": paired.c} if paired else None
+        screen.out.out(json.dumps({"runs": [options.first, options.second], **facts, "paired": counts,
+                                   "notes": [*found.notes, *filter(None, [why])]}, indent=2))  # fmt: skip
+        return 0
+    for name, rows in groups.items():
+        if rows:
+            cells = [(row.name, *row.written) for row in rows]
+            screen.table((_TITLES[name], options.first, options.second, "change"), cells)
+            screen.out.out("")
+    if not (found.recipe or found.inputs or found.versions):
+        screen.out.out("same inputs, settings and versions")
+    for line in (*found.notes, _told(paired) if paired else f"not paired: {why}"):
+        screen.out.out(line, highlight=False)
+    return 0
+
+
+def _folder(name: str) -> Path:
+    path = Path(name)
+    return path.parent if path.name == document.JSON else path
+
+
+def _run(folder: Path) -> Run:
+    source = folder / document.JSON
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or failure
+        raise UsageError(
+            f"cannot read {source}: {reason}", "name the folder of a run, such as build/resnet18-jetson"
+        ) from failure
+    return document.decode(text, str(source))
+
+
+def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
+    """Both deployed networks on the images they share, or why they cannot be paired."""
+    read = []
+    for folder, run in zip(folders, runs, strict=True):
+        place = folder / answers.NAME
+        if not place.is_file():
+            return None, f"there is no {place}"
+        if answers.NAME not in run.files or sha256_file(place) != run.files[answers.NAME].sha256:
+            return None, f"{place} is not the file that its run reported"
+        read.append(answers.decode(place.read_text(encoding="utf-8"), str(place)))
+    a, b = read
+    try:
+        common = answers.shared(a, b)
+    except UsageError as failure:
+        return None, failure.what
+    ours = [a.deployed_predictions[place] for place in common.ours]
+    theirs = [b.deployed_predictions[place] for place in common.theirs]
+    return Paired.of(ours, theirs, [a.labels[place] for place in common.ours]), ""
+
+
+def _told(paired: Paired) -> str:
+    return (
+        f"paired on {paired.n:,} images: {paired.b:,} right in the first run alone, {paired.c:,} in the second alone "
+        f"('edgeres gate' judges that)"
+    )
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return {"name": row.name, "first": row.first, "second": row.second, "change": row.written[2]}

@@ -1,0 +1,209 @@
+"""Two runs side by side, from their reports alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from edgeres.errors import UsageError
+from edgeres.report.figures import bytes_, change, millis, percent, points, scaled, seconds, short
+from edgeres.report.verdict import headline, outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from edgeres.report.run import Run
+
+Figure = float | str | None
+ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One fact of both runs.
+
+    Attributes:
+        name: What it is.
+        first: Its value in the first run; None where that run does not have it.
+        second: Its value in the second run.
+        write: How a value is written for people.
+    """
+
+    name: str
+    first: Figure
+    second: Figure
+    write: Callable[[Any], str] = str
+
+    @property
+    def written(self) -> tuple[str, str, str]:
+        """Both values and what changed from the first to the second, for people."""
+        both = [ABSENT if value is None else self.write(value) for value in (self.first, self.second)]
+        return both[0], both[1], self._change()
+
+    def _change(self) -> str:
+        match self.first, self.second:
+            case (int() | float()) as before, (int() | float()) as now:
+                return points(now - before) if self.write in (percent, points) else change(now, before)
+            case before, now:
+                return "" if before == now else "differs"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs; in ``inputs``, ``recipe`` and ``versions`` only what differs.
+
+    Attributes:
+        facts: Verdict, accuracy, costs, latency, integer layers.
+        stages: Seconds of each stage.
+        recipe: Settings, by ``stage.key``.
+        inputs: Model, target, weights, data and seed.
+        versions: Packages and machine.
+        notes: What the reader should know before comparing.
+    """
+
+    facts: tuple[Row, ...]
+    stages: tuple[Row, ...]
+    recipe: tuple[Row, ...]
+    inputs: tuple[Row, ...]
+    versions: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+def compare(first: Run, second: Run) -> Comparison:
+    """Sets two runs side by side."""
+    inputs = tuple(differing(_inputs(first), _inputs(second)))
+    notes = [f"{run.model} for {run.target.name}: {headline(run)}" for run in (first, second) if run.error]
+    if any(row.name.startswith("images of validation") for row in inputs):
+        notes.append("judged on different validation images: the accuracies do not compare")
+    return Comparison(
+        facts=(*_accuracy(first, second), *_costs(first, second), *_speed(first, second)),
+        stages=tuple(_aligned(_seconds(first), _seconds(second), seconds)),
+        recipe=tuple(differing(_recipe(first), _recipe(second))),
+        inputs=inputs,
+        versions=tuple(differing(_versions(first), _versions(second))),
+        notes=tuple(notes),
+    )
+
+
+def differing(first: Mapping[str, str], second: Mapping[str, str]) -> Iterable[Row]:
+    """The entries that are not equal in both, in order of the first, then of the second."""
+    return (row for row in _aligned(first, second, str) if row.first != row.second)
+
+
+def settings_of(recipe: str) -> dict[str, str]:
+    """A locked recipe as ``stage.key`` to value; a stage itself is a key, numbered from its second time on.
+
+    Raises:
+        UsageError: The text is no list of stages.
+    """
+    try:
+        entries: Any = yaml.safe_load(recipe) or []
+        if not isinstance(entries, list):
+            raise TypeError(type(entries).__name__)
+        stages = [item for entry in entries for item in ({entry: {}} if isinstance(entry, str) else entry).items()]
+        found: dict[str, str] = {}
+        seen: Counter[str] = Counter()
+        for name, content in stages:
+            seen[name] += 1
+            stage = name if seen[name] == 1 else f"{name}#{seen[name]}"
+            found |= {stage: "there", **flat(content or {}, f"{stage}.")}
+    except (yaml.YAMLError, RecursionError, AttributeError, TypeError) as failure:
+        raise UsageError(
+            "the locked recipe of a run is no list of stages", "compile again to write it anew"
+        ) from failure
+    return found
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted keys to written values."""
+    found: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = str(value)
+    return found
+
+
+def _aligned(first: Mapping[str, Any], second: Mapping[str, Any], write: Callable[[Any], str]) -> Iterable[Row]:
+    return (Row(name, first.get(name), second.get(name), write) for name in {**first, **second})
+
+
+def _accuracy(first: Run, second: Run) -> tuple[Row, ...]:
+    def found(run: Run, field: str) -> float | None:
+        return getattr(run.accuracy, field) if run.accuracy else None
+
+    def row(name: str, field: str, write: Callable[[Any], str]) -> Row:
+        return Row(name, found(first, field), found(second, field), write)
+
+    return (
+        Row("verdict", outcome(first), outcome(second)),
+        row("top-1 deployed", "deployed_top1", percent),
+        row("top-1 float", "float_top1", percent),
+        row("drop", "drop_pp", points),
+    )
+
+
+def _costs(first: Run, second: Run) -> tuple[Row, ...]:
+    def last(run: Run, field: str) -> float | None:
+        return next((value for row in reversed(run.stages) if (value := getattr(row, field)) is not None), None)
+
+    def size(run: Run) -> float | None:
+        line = next((line.value for line in run.lines if line.name == "size_mib"), None)
+        return last(run, "mib") if line is None else line
+
+    return (
+        Row("MACs", last(first, "macs"), last(second, "macs"), scaled),
+        Row("parameters", last(first, "parameters"), last(second, "parameters"), scaled),
+        Row("size", size(first), size(second), _mebibytes),
+    )
+
+
+def _mebibytes(size: float) -> str:
+    return bytes_(round(size * (1 << 20)))
+
+
+def _speed(first: Run, second: Run) -> tuple[Row, ...]:
+    def timed(run: Run) -> dict[str, float]:
+        found = {}
+        for row in run.timings.latency:
+            for name in ("p50", "p90"):
+                found[f"latency {name}, {row.variant}"] = float(getattr(row, f"{name}_ms"))
+        return found
+
+    def integer(run: Run) -> str | None:
+        return f"{run.kernels.integer} of {run.kernels.weighted}" if run.kernels else None
+
+    rows = tuple(_aligned(timed(first), timed(second), millis)) or (Row("latency", "unmeasured", "unmeasured"),)
+    return (*rows, Row("integer layers", integer(first), integer(second)))
+
+
+def _seconds(run: Run) -> dict[str, float]:
+    found: dict[str, float] = {}
+    seen: Counter[str] = Counter()
+    for time in run.timings.stages:
+        seen[time.stage] += 1
+        found[time.stage if seen[time.stage] == 1 else f"{time.stage}#{seen[time.stage]}"] = time.seconds
+    return found
+
+
+def _recipe(run: Run) -> dict[str, str]:
+    return settings_of(run.provenance.recipe) if run.provenance else {}
+
+
+def _inputs(run: Run) -> dict[str, str]:
+    p = run.provenance
+    known = {"model": run.model, "target": run.target.name, "runtime": run.target.runtime}
+    if p is None:
+        return known
+    known |= {"data": p.data, "weights": short(p.weights) if p.weights else "trained or published", "seed": str(p.seed)}
+    return known | {f"images of {split.name}": f"{split.images:,}, {short(split.digest)}" for split in p.splits}
+
+
+def _versions(run: Run) -> dict[str, str]:
+    p = run.provenance
+    machine = {"Python": p.python, "platform": p.platform, "CPU": p.cpu, **p.packages} if p else {}
+    return {"edgeres": run.edgeres, **machine}

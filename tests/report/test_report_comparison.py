@@ -1,0 +1,90 @@
+"""Two reports side by side: every figure from the reports, and of inputs, settings and versions only what differs."""
+
+from dataclasses import replace
+
+import pytest
+from example_run import evil, jetson, sha, stopped, x86
+
+from edgeres.errors import UsageError
+from edgeres.report.comparison import Row, compare, settings_of
+from edgeres.report.figures import percent
+
+PLAIN = "- train: {epochs: 2, augment: {crop: random}}\n- evaluate\n- quantize: {calibrator: mse}\n- evaluate\n"
+
+
+def with_recipe(run, recipe):
+    return replace(run, provenance=replace(run.provenance, recipe=recipe))
+
+
+def rows(group):
+    return {row.name: row.written for row in group}
+
+
+def test_a_run_differs_from_itself_in_nothing():
+    found = compare(x86(), x86())
+    assert found.inputs == found.recipe == found.versions == found.notes == ()
+    assert {row.written[2] for row in (*found.facts, *found.stages)} <= {"", "0.00 pp"}
+
+
+def test_figures_stand_side_by_side_with_their_change():
+    found = rows(compare(x86(0.5), x86(0.75)).facts)
+    assert found["latency p50, int8"] == ("0.5 ms", "0.75 ms", "+50 %")
+    assert found["integer layers"] == ("20 of 21", "20 of 21", "")
+    assert Row("top-1", 97.0, 95.5, percent).written == ("97.00 %", "95.50 %", "-1.50 pp")
+    assert Row("top-1", 97.0, None, percent).written == ("97.00 %", "-", "differs")
+
+
+def test_a_figure_one_run_does_not_have_is_absent_and_not_zero():
+    found = rows(compare(jetson(), x86()).facts)
+    assert found["latency p50, int8"] == ("-", "0.61 ms", "differs")
+    both = rows(compare(jetson(), jetson()).facts)
+    assert both["latency"] == ("unmeasured", "unmeasured", "")
+
+
+def test_settings_are_unified_by_stage_and_key():
+    assert settings_of(PLAIN) == {
+        "train": "there",
+        "train.epochs": "2",
+        "train.augment.crop": "random",
+        "evaluate": "there",
+        "quantize": "there",
+        "quantize.calibrator": "mse",
+        "evaluate#2": "there",
+    }
+    other = PLAIN.replace("mse", "entropy").replace("- train: {epochs: 2, augment: {crop: random}}", "- load")
+    found = compare(with_recipe(x86(), PLAIN), with_recipe(x86(), other)).recipe
+    assert {row.name: (row.first, row.second) for row in found} == {
+        "train": ("there", None),
+        "train.epochs": ("2", None),
+        "train.augment.crop": ("random", None),
+        "quantize.calibrator": ("mse", "entropy"),
+        "load": (None, "there"),
+    }
+
+
+def test_inputs_and_versions_name_only_what_differs():
+    base = x86()
+    p = base.provenance
+    splits = tuple(replace(s, digest=sha("other")) if s.name == "validation" else s for s in p.splits)
+    other = replace(p, seed=p.seed + 1, splits=splits, packages={**p.packages, "torch": "2.12.0"}, cpu="another")
+    found = compare(base, replace(base, provenance=other))
+    assert [row.name for row in found.inputs] == ["seed", "images of validation"]
+    assert {row.name: (row.first, row.second) for row in found.versions} == {
+        "torch": (p.packages["torch"], "2.12.0"),
+        "CPU": (p.cpu, "another"),
+    }
+    assert found.notes == ("judged on different validation images: the accuracies do not compare",)
+
+
+def test_a_run_that_did_not_end_well_compares_too():
+    found = compare(stopped(), x86())
+    assert rows(found.facts)["verdict"] == ("error", "passed", "differs")
+    assert found.notes[0].startswith("resnet18 for")
+
+
+@pytest.mark.parametrize("recipe", ["\x01", "text", "- [a]", "- train: 3", "{a: b", "- 1"])
+def test_what_is_no_recipe_is_told(recipe):
+    with pytest.raises(UsageError, match="no list of stages"):
+        settings_of(recipe)
+    with pytest.raises(UsageError):
+        compare(evil(), x86())
