@@ -18,7 +18,7 @@ from edgeres.artifact import Checkpoint, Engine, Exported, Verdict
 from edgeres.errors import StoreError, UsageError
 from edgeres.request import Request
 from edgeres.settings import parse, plain, sha256_file
-from edgeres.store import write_beside, writing
+from edgeres.store import reading, write_beside, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,10 +75,13 @@ class RunFolder:
         path = self.path / REQUEST
         try:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as failure:
+        except (FileNotFoundError, NotADirectoryError) as failure:
             raise UsageError(
                 f"{self.path} holds no run", "name the folder of one, such as build/resnet18-jetson"
             ) from failure
+        except (OSError, ValueError) as failure:
+            reason = getattr(failure, "strerror", None) or "it is no JSON"
+            raise UsageError(f"cannot read {path}: {reason}", "mend it, or compile again") from failure
         return parse(Request, data, str(path))
 
     def publish(
@@ -104,7 +107,9 @@ class RunFolder:
         for name, file in files.items():
             path = self.path / name
             if not (path.is_file() and sha256_file(path) == file.sha256):
-                write_beside(path, file.path.read_bytes())
+                with reading(file.path):
+                    data = file.path.read_bytes()
+                write_beside(path, data)
         if isinstance(artifact, Checkpoint):
             sums |= self._checkpoint(artifact)
         if answers is not None:
@@ -129,11 +134,11 @@ class RunFolder:
     def _forget(self, sums: dict[str, str]) -> None:
         """Removes files of an earlier run that this one does not make."""
         try:
-            before: Any = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))["files"]
+            before = set(map(str, json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))["files"]))
         except (OSError, ValueError, KeyError, TypeError):
             return
         root = self.path.resolve()
-        for name in set(before) - set(sums) - {RECIPE}:
+        for name in before - set(sums) - {RECIPE}:
             stale = (self.path / name).resolve()
             if stale.is_relative_to(root):
                 stale.unlink(missing_ok=True)

@@ -47,8 +47,13 @@ class Entry:
     steps: tuple[Step, ...]
 
     def load(self) -> Artifact:
-        """The artifact, its weights read back."""
-        artifact: Artifact = _unpack(_record(self.folder)["artifact"], self.folder)
+        """The artifact, its weights read back.
+
+        Raises:
+            StoreError: The entry was removed since it was found.
+        """
+        with reading(self.folder):
+            artifact: Artifact = _unpack(_record(self.folder)["artifact"], self.folder)
         return artifact
 
 
@@ -171,6 +176,22 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as failure:
         reason = failure.strerror or str(failure)
         raise StoreError(f"cannot write {path}: {reason}", "free some space or choose another place") from failure
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns a file that left the store while a run was under way into an error a user can act on.
+
+    Raises:
+        StoreError: Gone, or not readable.
+    """
+    try:
+        yield
+    except OSError as failure:
+        reason = failure.strerror or str(failure)
+        raise StoreError(
+            f"cannot read {failure.filename or path}: {reason}", "leave the cache alone while it runs, and run it again"
+        ) from failure
 
 
 def write_beside(path: Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from edgeres.errors import StoreError
 from edgeres.folder import RunFolder
 from edgeres.model.weights import Weights
 from edgeres.onnxfile import census
+from edgeres.pipeline import Pipeline
 from edgeres.settings import sha256_file
 
 SMALL = [
@@ -341,3 +343,34 @@ def test_holding_is_released(tmp_path):
         pass
     with RunFolder(tmp_path / "x").held(), pytest.raises(StoreError), RunFolder(tmp_path / "x").held():
         pass
+
+
+def test_a_cache_entry_that_leaves_during_a_run_is_one_line(run, tmp_path, monkeypatch, capsys):
+    cache = tmp_path / "cache"
+    shutil.copytree(run.parent / "cache", cache)
+    pipeline_run = Pipeline.run
+
+    def robbed(pipeline):
+        done = pipeline_run(pipeline)
+        shutil.rmtree(done[-1].entry.folder)
+        return done
+
+    monkeypatch.setattr(Pipeline, "run", robbed)
+    assert compiled(tmp_path / "out") == 1
+    assert "leave the cache alone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{", '{"files": 5}', '{"files": [["a"]]}'])
+def test_a_damaged_manifest_is_written_anew(run, tmp_path, text):
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    shutil.copytree(run.parent / "cache", cache)
+    out.mkdir()
+    (out / "manifest.json").write_text(text)
+    assert compiled(out, "--budget", "accuracy_drop_pp=50") == 0
+    assert (out / "manifest.json").read_bytes() == (run / "manifest.json").read_bytes()
+
+
+def test_a_damaged_request_is_not_called_a_missing_one(tmp_path, capsys):
+    (tmp_path / "request.json").write_text("{")
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "request.json: it is no JSON" in capsys.readouterr().err

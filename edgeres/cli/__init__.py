@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command_line = parser()
     for word in given:
         if not _is_text(word):
-            command_line.error(f"{word!a} is not UTF-8; rename the file or the folder")
+            command_line.error(f"{word!a} is not UTF-8; rename the file or the folder, or set LANG=C.UTF-8")
     options = command_line.parse_args(given)
     room = import_module(f"edgeres.cli.{_ROOMS.get(options.command, 'commands')}")
     try:
