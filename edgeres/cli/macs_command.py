@@ -59,7 +59,7 @@ def macs_command(options: Namespace, given: list[str]) -> int:
         _explain(network, screen)
     else:
         _table(network, screen)
-    for line in (*_summary(network), *network.notes):
+    for line in (*_summary(network), *(network.notes if options.explain else ())):
         screen.out.out(line, highlight=False)
     return 0
 
@@ -88,9 +88,9 @@ def _foreign(name: str, size: int | None, classes: int | None) -> _Network:
     tensor, image = image_of(model)
     notes = []
     if qdq(model).activations:
-        notes.append(
-            "Q/DQ pairs count nothing here; the other counters never see them: they read the float torch module."
-        )
+        notes.append("Q/DQ pairs count nothing here; the counters never see them, because they read the float module.")
+    if not any(row.kind == "norm" for row in rows):
+        notes.append("no batch norm is left in this graph; of a torch module that has them, the counters count them.")
     if uncovered := sorted({row.operator for row in rows} & UNCOVERED):
         notes.append(f"some counters weigh {', '.join(uncovered)}, which no closed form here covers.")
     return _Network(Path(name).stem, image, rows, tensor, tuple(notes))

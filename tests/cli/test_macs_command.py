@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -59,6 +60,15 @@ def test_explain_shows_what_each_counter_prints_and_every_term(capsys):
     for term in ("22,227,968", "44,455,936", "19,217,408", "+43,252,712"):
         assert term in said
     assert "3.81 G for these MACs and 24.37 M for these parameters" in said
+
+
+def test_a_folded_graph_says_that_a_module_would_have_norms(saved, tmp_path, capsys):
+    assert document(capsys, saved)["notes"] == []
+    spec = replace(preset("resnet20"), norm=False)
+    path = tmp_path / "folded.onnx"
+    onnx.save(write_model(spec, random_weights(spec), (32, 32), opset=17, ir_version=9), path)
+    assert main(["macs", str(path), "--explain"]) == 0
+    assert "no batch norm is left in this graph" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
