@@ -70,6 +70,12 @@ def test_what_is_no_report_is_refused(text: str, what: str) -> None:
         decode(text, "report.json")
 
 
+def test_a_headline_in_the_words_of_another_version_is_read() -> None:
+    document = json.loads(encode(x86()))
+    document["verdict"]["headline"] = "Passed: resnet18 for x86 keeps every line."
+    assert decode(json.dumps(document), "report.json") == x86()
+
+
 def test_editing_a_line_is_noticed() -> None:
     document = json.loads(encode(x86(1.4)))
     document["timings"]["lines"][0] |= {"status": "passed", "value": 0.9}
