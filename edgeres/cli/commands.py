@@ -192,7 +192,8 @@ def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> i
 
     screen = Screen(quiet=options.quiet)
     target = find_target(request.target)
-    screen.err.print(f"edgeres {options.command}: {request.name} -> {target.name} ({target.title})")
+    goal = "" if options.command == "train" else f" -> {target.name} ({target.title})"
+    screen.err.print(f"edgeres {options.command}: {request.name}{goal}")
     desk = Desk(out, _store(options), screen, screen, shlex.join(["edgeres", *given]))
     run = compile_model(request, desk)
     if options.json:

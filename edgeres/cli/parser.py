@@ -84,7 +84,11 @@ def _source(command: argparse.ArgumentParser) -> None:
     group.add_argument("--calibration", type=_whole, default=512, metavar="N", help="calibration images (default 512)")
     group.add_argument("--seed", type=_whole, default=0, metavar="N", help="seed of everything random (default 0)")
     group.add_argument(
-        "--allow", action="append", default=[], metavar="NAME", help="accept a named breach of the data contract; shown"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="accept a breach of the data contract: few-images, overlap or missing-classes; the report shows it",
     )
     group.add_argument("--resize", type=_whole, metavar="PX", help="shorter side before the crop")
     group.add_argument("--crop", type=_whole, metavar="PX", help="side of the centre crop")

@@ -38,8 +38,8 @@ class Quantize:
 
     Attributes:
         calibrator: How a range follows from an activation histogram.
-        weights: How a weight range is chosen per output channel. At 8 bits the largest magnitude keeps the logits nearer
-            to float than the least squared error does: with every calibrator, in ``benchmarks.quantizers``.
+        weights: How a weight range is chosen per output channel. At 8 bits the largest magnitude keeps the logits
+            nearer to float than the least squared error does: with every calibrator, in ``benchmarks.quantizers``.
     """
 
     name: ClassVar[str] = "quantize"
