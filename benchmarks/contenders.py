@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeres.target import QuantScheme
 
 SchemeName = Literal["tensorrt", "x86"]
-SCHEMES: dict[SchemeName, str] = {"tensorrt": "jetson", "x86": "cpu"}
+SCHEMES: dict[SchemeName, str] = {"x86": "cpu", "tensorrt": "jetson"}
 """Scheme to a target that wants it."""
 
 IMAGE = "image"
