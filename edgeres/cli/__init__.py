@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 passed, 1 error, 2 bad usage or input, 3 over a budget or the accuracy drop, 4 unmeasured under ``--strict``,
         5 too few images for the gate to tell, 130 stopped by the user.
     """
-    # torch's OpenMP threads spin while they wait; where cores are shared, that made training five times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch's OpenMP threads spin for long while they wait; where cores are shared, that made training five times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     given = list(sys.argv[1:] if arguments is None else arguments)
     command_line = parser()
     for word in given:
