@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 passed, 1 error, 2 bad usage or input, 3 over a budget or the accuracy drop, 4 unmeasured under ``--strict``,
         5 too few images for the gate to tell, 130 stopped by the user.
     """
-    # torch's OpenMP threads spin for long while they wait; where cores are shared, that made training five times slower.
+    # torch's OpenMP threads spin long while they wait; where cores are shared, training was five times slower for it.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     given = list(sys.argv[1:] if arguments is None else arguments)
     command_line = parser()
