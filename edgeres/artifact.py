@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from edgeres.data.preprocess import Preprocess
 from edgeres.settings import digest, plain, settings, sha256_file
 
@@ -35,6 +37,35 @@ class File:
 
 
 @settings
+class Rung:
+    """One candidate of a quantization, judged on tuning images.
+
+    Attributes:
+        name: What was tried, such as ``calibrate`` or ``adaround``.
+        settings: How, in the order of application.
+        top1: Accuracy in percent.
+        drop_pp: Float accuracy less this one, in percentage points.
+        agreement: Predictions equal to float's, in percent.
+        kl: Mean divergence of the softmax from float's, in nats.
+        integer: Weighted layers that are integers.
+        verdict: What the gate says of it: ``PASS``, ``FAIL`` or ``INCONCLUSIVE``.
+        chosen: Whether this is the one that went on.
+        note: Why it was skipped or what it cost, one sentence; a rung that was not tried has no figures.
+    """
+
+    name: str
+    settings: dict[str, object] = Field(default_factory=dict)
+    top1: float | None = None
+    drop_pp: float | None = None
+    agreement: float | None = None
+    kl: float | None = None
+    integer: int | None = None
+    verdict: str = ""
+    chosen: bool = False
+    note: str = ""
+
+
+@settings
 class Step:
     """What one stage did: its settings, what it measured (no durations), and what the user should know."""
 
@@ -42,6 +73,7 @@ class Step:
     settings: dict[str, object]
     metrics: dict[str, float]
     notes: tuple[str, ...] = ()
+    rungs: tuple[Rung, ...] = ()
 
 
 @settings
@@ -108,6 +140,8 @@ class Checkpoint:
 
     Attributes:
         teacher: The network this one was cut from, for distillation; set by the pruner, cleared by the recovery.
+        deployed: The weights that ``quant`` rounds where quantization changed them (equalized, corrected, rounding
+            learned: then they lie on the grid already); None where it rounds ``weights``.
     """
 
     card: Card
@@ -115,13 +149,15 @@ class Checkpoint:
     weights: Weights
     quant: QuantTable | None = None
     teacher: Checkpoint | None = None
+    deployed: Weights | None = None
 
     @property
     def digest(self) -> str:
         """Card, spec, weights and scales."""
         quant = plain(self.quant) if self.quant else None
         teacher = self.teacher.digest if self.teacher else None
-        return digest([plain(self.card), plain(self.spec), self.weights.digest, quant, teacher])
+        deployed = self.deployed.digest if self.deployed else None
+        return digest([plain(self.card), plain(self.spec), self.weights.digest, quant, teacher, deployed])
 
 
 @dataclass(frozen=True)

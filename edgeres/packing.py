@@ -36,6 +36,9 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
         case Checkpoint():
             weights = workspace / f"{prefix}weights.safetensors"
             artifact.weights.save(weights)
+            deployed = workspace / f"{prefix}deployed.safetensors"
+            if artifact.deployed is not None:
+                artifact.deployed.save(deployed)
             teacher = pack(artifact.teacher, workspace, f"teacher.{prefix}") if artifact.teacher else None
             return {
                 "type": "checkpoint",
@@ -44,6 +47,7 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
                 "weights": weights.name,
                 "quant": plain(artifact.quant) if artifact.quant else None,
                 "teacher": teacher,
+                "deployed": deployed.name if artifact.deployed is not None else None,
             }
         case Exported():
             files = {"model": artifact.model, "float_model": artifact.float_model, "scales": artifact.scales}
@@ -91,6 +95,7 @@ def unpack(data: dict[str, Any], folder: Path) -> Any:
                 weights=Weights.load(folder / data["weights"]),
                 quant=parse(QuantTable, data["quant"], where) if data["quant"] else None,
                 teacher=unpack(data["teacher"], folder) if data["teacher"] else None,
+                deployed=Weights.load(folder / data["deployed"]) if data.get("deployed") else None,
             )
         case "exported":
             files = {name: file(named) for name, named in data["files"].items()}

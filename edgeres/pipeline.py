@@ -15,7 +15,7 @@ from edgeres.progress import Progress, Silent
 from edgeres.recipe import default_recipe, load_recipe, takes_graphs
 from edgeres.settings import digest, plain
 from edgeres.stages.load import Load
-from edgeres.stages.stage import Context
+from edgeres.stages.stage import Context, Laps
 from edgeres.target import find_target
 
 if TYPE_CHECKING:
@@ -206,7 +206,9 @@ class Pipeline:
             self.watch.begun(stage.name)
         artifact = self.done[-1].entry.load() if self.done else self.plan.source
         with self.store.workspace() as workspace:
-            window = replace(context, workspace=workspace, scratch=self.store.scratch(key)).view(stage.reads)
+            window = replace(context, workspace=workspace, scratch=self.store.scratch(key), laps=Laps()).view(
+                stage.reads
+            )
             start = time.monotonic()
             try:
                 made = stage(artifact, window)
@@ -215,7 +217,7 @@ class Pipeline:
                 raise StoreError(
                     f"{where}: {failure.strerror or failure}", "free some space or set --cache"
                 ) from failure
-            return self.store.keep(key, made, workspace, time.monotonic() - start)
+            return self.store.keep(key, made, workspace, time.monotonic() - start, window.laps.seconds)
 
     def pending(self) -> tuple[tuple[Stage, Entry | None], ...]:
         """Every stage with its entry in the store; behind the first one that is missing nothing is known."""

@@ -37,12 +37,15 @@ class Entry:
         folder: Where it is.
         digest: Digest of the artifact it holds.
         seconds: How long the stage took when it ran.
+        steps: The lineage of its artifact.
+        laps: How long parts of the stage took, by name, in seconds.
     """
 
     folder: Path
     digest: str
     seconds: float
     steps: tuple[Step, ...]
+    laps: dict[str, float]
 
     def load(self) -> Artifact:
         """The artifact, its weights read back.
@@ -106,7 +109,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
             return None
         steps = tuple(parse(Step, step, str(folder)) for step in record["steps"])
-        return Entry(folder, record["digest"], record["seconds"], steps)
+        return Entry(folder, record["digest"], record["seconds"], steps, record.get("laps", {}))
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -126,7 +129,9 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def keep(self, key: str, artifact: Artifact, workspace: Path, seconds: float) -> Entry:
+    def keep(
+        self, key: str, artifact: Artifact, workspace: Path, seconds: float, laps: dict[str, float] | None = None
+    ) -> Entry:
         """Turns a stage's workspace into the entry of a key.
 
         Raises:
@@ -141,7 +146,8 @@ class Store:
                 if path.is_file()
             }
             steps = [plain(step) for step in artifact_card(artifact).lineage]
-            record = {"artifact": packed, "digest": artifact.digest, "seconds": seconds, "steps": steps, "sums": sums}
+            timed = {"seconds": seconds, "laps": laps or {}}
+            record = {"artifact": packed, "digest": artifact.digest, "steps": steps, "sums": sums, **timed}
             (workspace / _RECORD).write_text(canonical(record), encoding="utf-8")
             (workspace / _SEAL).write_text(sha256_file(workspace / _RECORD), encoding="ascii")
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +155,7 @@ class Store:
                 shutil.rmtree(place)
             workspace.rename(place)
         shutil.rmtree(self.root / "scratch" / key, ignore_errors=True)
-        return Entry(place, artifact.digest, seconds, tuple(artifact_card(artifact).lineage))
+        return Entry(place, artifact.digest, seconds, tuple(artifact_card(artifact).lineage), laps or {})
 
 
 def _alive(process: int) -> bool:

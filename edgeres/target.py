@@ -27,7 +27,7 @@ class QuantScheme:
         channel_multiple: Channel counts the kernels run fastest at; the pruner keeps to them.
     """
 
-    weight_bits: Literal[8] = 8
+    weight_bits: Literal[4, 8] = 8
     activation_bits: Literal[8] = 8
     signed: bool
     add_inputs: Literal["identity", "both"]

@@ -149,4 +149,4 @@ def test_a_record_is_plain_json(store, thin):
     with store.workspace() as workspace:
         entry = store.keep("k" * 64, checkpoint(thin), workspace, 0.0)
     record = json.loads((entry.folder / "artifact.json").read_text())
-    assert set(record) == {"artifact", "digest", "seconds", "steps", "sums"}
+    assert set(record) == {"artifact", "digest", "laps", "seconds", "steps", "sums"}

@@ -43,13 +43,19 @@ class Placement:
         return tuple(tensor for tensor in self.tensors if tensor not in self.shared)
 
 
-def place(graph: Graph, scheme: QuantScheme) -> Placement:
-    """Chooses every Q/DQ pair of a network for a target's scheme."""
+def place(graph: Graph, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> Placement:
+    """Chooses every Q/DQ pair of a network for a target's scheme.
+
+    Args:
+        graph: The network.
+        scheme: What the target wants.
+        float_layers: Weighted operations that stay in float beside those of the scheme.
+    """
     pooled = _pooled(graph)
     weighted = {
         op.name
         for op in graph.weighted
-        if op.name not in scheme.float_layers and (op.kind == "linear" or op.inputs[0] not in pooled)
+        if op.name not in (*scheme.float_layers, *float_layers) and (op.kind == "linear" or op.inputs[0] not in pooled)
     }
     edges: set[tuple[str, int]] = {(name, 0) for name in weighted}
     for op in graph.ops:

@@ -74,6 +74,7 @@ class QuantTable:
         calibrator: The calibrator the activation scales come from.
         data: Digest of the calibration images with their preprocessing.
         images: Number of calibration images.
+        float_layers: Operations left in float for accuracy's sake, beyond those the target's scheme leaves.
     """
 
     activations: dict[str, QParams]
@@ -81,3 +82,4 @@ class QuantTable:
     calibrator: str
     data: str
     images: int
+    float_layers: tuple[str, ...] = ()

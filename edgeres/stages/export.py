@@ -54,7 +54,8 @@ class Export:
                 something else than torch does.
         """
         scheme = context.target.scheme
-        placement = place(graph(artifact.spec), scheme) if artifact.quant is not None and scheme is not None else None
+        table = artifact.quant
+        placement = place(graph(artifact.spec), scheme, table.float_layers) if table and scheme else None
         float_model = _write(artifact, context, None)
         model = _write(artifact, context, placement) if placement else float_model
         _check(artifact, float_model)
@@ -82,7 +83,7 @@ def _write(artifact: Checkpoint, context: Context, placement: Placement | None) 
     }
     return write_model(
         artifact.spec,
-        artifact.weights,
+        artifact.deployed if placement and artifact.deployed is not None else artifact.weights,
         (preprocess.crop, preprocess.crop),
         opset=runtime.opset,
         ir_version=runtime.ir_version,
@@ -117,7 +118,8 @@ def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None
         StageError: It is above the tolerance; the message names the operation.
     """
     if placement and artifact.quant:
-        network: Network = QuantNetwork(artifact.spec, artifact.weights, artifact.quant, placement)
+        weights = artifact.weights if artifact.deployed is None else artifact.deployed
+        network: Network = QuantNetwork(artifact.spec, weights, artifact.quant, placement)
     else:
         network = Network(artifact.spec, artifact.weights)
     network.eval()

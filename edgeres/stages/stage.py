@@ -21,6 +21,17 @@ Read = Literal[
 """Parts of the context a stage may declare in ``reads``."""
 
 
+class Laps:
+    """How long the parts of a stage took, in seconds; kept beside the artifact, never in it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def add(self, part: str, seconds: float) -> None:
+        """Adds to a part's time."""
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+
+
 @dataclass(frozen=True)
 class Context:
     """What surrounds a run. A stage sees only the parts it declared; the cache key covers exactly those.
@@ -36,6 +47,7 @@ class Context:
         workspace: Empty folder for the files this stage makes, and only those.
         scratch: Folder that survives a kill, for checkpoints of unfinished work.
         progress: Where to report how far the work is.
+        laps: Where to report how long parts of the work took.
     """
 
     target: Target
@@ -48,6 +60,7 @@ class Context:
     workspace: Path
     scratch: Path
     progress: Progress = field(default_factory=Silent)
+    laps: Laps = field(default_factory=Laps)
 
     def digest_of(self, read: Read) -> object:
         """What the cache key holds for one declared part."""
