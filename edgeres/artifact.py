@@ -45,6 +45,8 @@ class Rung:
         settings: How, in the order of application.
         top1: Accuracy in percent.
         drop_pp: Float accuracy less this one, in percentage points.
+        low_pp: Lower end of the gate's interval of the drop.
+        high_pp: Upper end of it.
         agreement: Predictions equal to float's, in percent.
         kl: Mean divergence of the softmax from float's, in nats.
         integer: Weighted layers that are integers.
@@ -57,12 +59,33 @@ class Rung:
     settings: dict[str, object] = Field(default_factory=dict)
     top1: float | None = None
     drop_pp: float | None = None
+    low_pp: float | None = None
+    high_pp: float | None = None
     agreement: float | None = None
     kl: float | None = None
     integer: int | None = None
     verdict: str = ""
     chosen: bool = False
     note: str = ""
+
+
+@settings
+class LayerNoise:
+    """What quantizing one layer alone does to the network's answers, on tuning images.
+
+    Attributes:
+        layer: The convolution or classifier; its weight and its input are integers, everything else is float.
+        sqnr_db: Signal to noise of the logits in decibels; None where nothing changed at all.
+        kl: Mean divergence of the softmax from float's, in nats.
+        top1: Accuracy in percent.
+        macs: MACs of the layer for one image.
+    """
+
+    layer: str
+    sqnr_db: float | None
+    kl: float
+    top1: float
+    macs: int
 
 
 @settings
@@ -74,6 +97,7 @@ class Step:
     metrics: dict[str, float]
     notes: tuple[str, ...] = ()
     rungs: tuple[Rung, ...] = ()
+    sensitivity: tuple[LayerNoise, ...] = ()
 
 
 @settings
@@ -267,6 +291,8 @@ class Verdict:
         latencies: Milliseconds and counts per variant, ``int8`` or ``float32``; empty where the device is not here.
             They and the memory differ from run to run and are kept out of the digest.
         peak_rss_mib: Peak resident memory of the verifying process, None where the device is not here.
+        peak_activation_bytes: The most activation memory alive at once in the graph that ships, None where nobody
+            walked it.
     """
 
     engine: Engine
@@ -278,6 +304,7 @@ class Verdict:
     predicted: str = ""
     latencies: dict[str, dict[str, float | None]] = field(default_factory=dict)
     peak_rss_mib: float | None = None
+    peak_activation_bytes: int | None = None
 
     @property
     def card(self) -> Card:

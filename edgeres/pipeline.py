@@ -164,6 +164,8 @@ class Pipeline:
     def context(self) -> Context:
         """The context of the run, its folders still those of nobody."""
         plan, dataset = self.plan, self.plan.dataset
+        # A drop is in percentage points: its limit is the same for every size of the image.
+        drop = limits(plan.request.name, 1, plan.target, plan.request.budget).get("accuracy_drop_pp")
         return Context(
             target=plan.target,
             train=dataset.train,
@@ -172,6 +174,7 @@ class Pipeline:
             validation=dataset.validation,
             classes=dataset.classes,
             seed=plan.request.seed,
+            margin=drop.limit if drop else None,
             workspace=Path(),
             scratch=Path(),
             progress=self.progress,

@@ -276,6 +276,7 @@ def test_a_key_covers_what_is_declared_and_nothing_else(chain, surroundings, nam
         "validation": replace(surroundings, validation=surroundings.validation.take(range(8))),
         "classes": replace(surroundings, classes=tuple("abcdefghij")),
         "seed": replace(surroundings, seed=1),
+        "margin": replace(surroundings, margin=0.5),
     }
     key = key_of(stage, "given", surroundings)
     moved = {read for read, changed in others.items() if key_of(stage, "given", changed) != key}

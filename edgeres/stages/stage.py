@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 Read = Literal[
-    "scheme", "runtime", "device", "budget", "target", "train", "calibration", "tuning", "validation", "classes", "seed"
-]
+    "scheme", "runtime", "device", "budget", "target", "train", "calibration", "tuning", "validation", "classes", "seed",
+    "margin",
+]  # fmt: skip
 """Parts of the context a stage may declare in ``reads``."""
 
 
@@ -44,6 +45,7 @@ class Context:
         validation: Labelled images that judge.
         classes: Class names of the data, in label order.
         seed: Seed of everything random.
+        margin: Accuracy drop in percentage points that the user or the target allows; None allows any.
         workspace: Empty folder for the files this stage makes, and only those.
         scratch: Folder that survives a kill, for checkpoints of unfinished work.
         progress: Where to report how far the work is.
@@ -59,6 +61,7 @@ class Context:
     seed: int
     workspace: Path
     scratch: Path
+    margin: float | None = None
     progress: Progress = field(default_factory=Silent)
     laps: Laps = field(default_factory=Laps)
 
@@ -67,6 +70,8 @@ class Context:
         match read:
             case "seed":
                 return self.seed
+            case "margin":
+                return self.margin
             case "classes":
                 return list(self.classes)
             case "train" | "calibration" | "tuning" | "validation":
@@ -82,7 +87,7 @@ class Context:
         hidden = {
             part.name: _Hidden(part.name)
             for part in fields(self)
-            if part.name in ("train", "calibration", "tuning", "validation", "classes", "seed")
+            if part.name in ("train", "calibration", "tuning", "validation", "classes", "seed", "margin")
             and part.name not in reads
         }
         if "target" not in reads:
