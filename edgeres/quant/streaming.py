@@ -1,0 +1,94 @@
+"""``each_image``: work on one image at a time, every image alone on one thread, results in the order of the images.
+
+Convolution libraries choose their algorithm by the size of the batch and the number of threads, so the last bits of an
+activation depend on both. Alone on one thread an activation is a function of the image and the weights; the images, not
+the operations, are spread over the threads.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from edgeres.errors import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from edgeres.model.network import Network
+    from edgeres.progress import Advance
+
+Net = TypeVar("Net", bound="Network")
+Made = TypeVar("Made")
+
+
+def each_image(
+    network: Net,
+    batches: Iterable[NDArray[np.float32]],
+    work: Callable[[Net, Tensor], Made],
+    advance: Advance | None = None,
+    *,
+    gradients: bool = False,
+) -> Iterator[Made]:
+    """Applies a function to every image.
+
+    Args:
+        network: What the function is given a copy of, in evaluation mode and channels-last layout; every thread has
+            its own.
+        batches: Images float32 ``[N,C,H,W]``; a few of them are in flight at a time.
+        work: From a network and an image ``[1,C,H,W]`` to anything.
+        advance: Called with 1 for each finished image.
+        gradients: Whether the function differentiates.
+
+    Yields:
+        Results in the order of the images.
+
+    Raises:
+        StageError: There is no image.
+    """
+    threads = torch.get_num_threads()
+    idle: SimpleQueue[Net] = SimpleQueue()
+    for _ in range(threads):
+        watched = copy.deepcopy(network).eval()
+        watched.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+        idle.put(watched)
+
+    def run(image: NDArray[np.float32]) -> Made:
+        mine = idle.get()
+        try:
+            with torch.set_grad_enabled(gradients):
+                return work(mine, torch.tensor(image[None]).contiguous(memory_format=torch.channels_last))
+        finally:
+            idle.put(mine)
+
+    def finish(future: Future[Made]) -> Made:
+        made = future.result()
+        if advance is not None:
+            advance(1)
+        return made
+
+    pool = ThreadPoolExecutor(threads, "each-image", initializer=torch.set_num_threads, initargs=(1,))
+    flying: deque[Future[Made]] = deque()
+    count = 0
+    try:
+        for count, image in enumerate((image for batch in batches for image in batch), start=1):  # noqa: B007
+            flying.append(pool.submit(run, image))
+            if len(flying) > 2 * threads:
+                yield finish(flying.popleft())
+        while flying:
+            yield finish(flying.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # a worker's setting is also the default of threads that start later
+    if not count:
+        raise StageError("there are no calibration images", "pass at least one")
