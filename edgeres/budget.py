@@ -25,6 +25,8 @@ from edgeres.model.spec import PRESETS
 from edgeres.settings import parse, settings
 from edgeres.target import Budget, Target
 
+_LATENCIES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
+
 Overrides = Mapping[str, float | None]
 """Limits the user sets, by field of ``Budget``; None lifts a limit."""
 
@@ -168,14 +170,34 @@ def accuracy_lines(known: Limits, drop_pp: float | None, how: str) -> tuple[Line
     return _line(known, "accuracy_drop_pp", drop_pp, how)
 
 
-def latency_lines(known: Limits, p50_ms: float | None, p90_ms: float | None, how: str) -> tuple[Line, ...]:
-    """Latency of one image; both are None where the device is not here, and a prediction belongs into ``how``."""
-    return _line(known, "latency_p50_ms", p50_ms, how) + _line(known, "latency_p90_ms", p90_ms, how)
+def latency_lines(known: Limits, timed: Mapping[str, float | None] | None, how: str) -> tuple[Line, ...]:
+    """Latency of one image: the median, and upper bounds of the tail.
+
+    Args:
+        known: The limits in force.
+        timed: A ``measure.Latency``, plain; None where the device is not here. The tail is held to the limit by what it
+            does not exceed with 99 % confidence, and is unmeasured where too few calls were timed for that.
+        how: Where it was timed, or why not; a prediction belongs here.
+    """
+    if timed is None:
+        return tuple(line for name in _LATENCIES for line in _line(known, name, None, how))
+    found = list(_line(known, "latency_p50_ms", timed["p50_ms"], how))
+    for name, bound, calls in (("latency_p90_ms", "p90_high_ms", 44), ("latency_p99_ms", "p99_high_ms", 459)):
+        value = timed[bound]
+        tail = "99 % upper bound" if value is not None else f"too few for a 99 % upper bound, which takes {calls}"
+        found += _line(known, name, value, f"{how}; {tail}")
+    return tuple(found)
 
 
 def memory_lines(known: Limits, peak_rss_mib: float | None, how: str) -> tuple[Line, ...]:
     """Peak resident memory of the process that runs the network."""
     return _line(known, "peak_rss_mib", peak_rss_mib, how)
+
+
+def activation_lines(known: Limits, peak_bytes: int | None) -> tuple[Line, ...]:
+    """The most activation memory alive at once, from the graph alone; None where nobody walked it."""
+    how = "not counted" if peak_bytes is None else f"walk over the graph, {peak_bytes:,} bytes, workspaces on top"
+    return _line(known, "peak_activation_mib", None if peak_bytes is None else peak_bytes / 2**20, how)
 
 
 def _names() -> tuple[str, ...]:

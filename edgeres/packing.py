@@ -75,6 +75,7 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
                 "predicted": artifact.predicted,
                 "latencies": artifact.latencies,
                 "peak_rss_mib": artifact.peak_rss_mib,
+                "peak_activation_bytes": artifact.peak_activation_bytes,
             }
         case _:
             raise TypeError(f"a {type(artifact).__name__} is where a run starts; it is not kept")
@@ -116,4 +117,5 @@ def unpack(data: dict[str, Any], folder: Path) -> Any:
                 predicted=data["predicted"],
                 latencies=data["latencies"],
                 peak_rss_mib=data["peak_rss_mib"],
+                peak_activation_bytes=data.get("peak_activation_bytes"),
             )

@@ -25,6 +25,8 @@ class QuantScheme:
             a convolution in front of it has an integer output.
         float_layers: Operations that stay in float.
         channel_multiple: Channel counts the kernels run fastest at; the pruner keeps to them.
+        reduce_range: Keep weights within 7 bits, ``[-63, 63]``: where two products of a uint8 and an int8 are added in
+            16 bits, 8-bit weights saturate (x86 without VNNI; onnxruntime.ai, quantization, "reduce range").
     """
 
     weight_bits: Literal[4, 8] = 8
@@ -34,6 +36,7 @@ class QuantScheme:
     pools: bool
     float_layers: tuple[str, ...] = ("fc",)
     channel_multiple: int = 16
+    reduce_range: bool = False
 
 
 @settings
@@ -47,6 +50,10 @@ class Runtime:
         tensorrt: TensorRT version for engine builds, where it is one.
         jetpack: JetPack that ships it, where it is one.
         flags: Options of the builder tool, in order.
+        timing_flags: Options with which the builder tool times an engine; 10 and 11 differ in their defaults, so all
+            that matters is spelt out.
+        strongly_typed: Whether the runtime computes in the types the graph says, so that FP16 has to stand in it.
+        float_weights: Whether weights are stored in float in front of QuantizeLinear: parsers before 8.5 take no codes.
         source: Where these facts come from.
     """
 
@@ -56,8 +63,15 @@ class Runtime:
     tensorrt: str | None = None
     jetpack: str | None = None
     flags: tuple[str, ...] = ()
+    timing_flags: tuple[str, ...] = ()
+    strongly_typed: bool = False
+    float_weights: bool = False
     workspace_mib: int = 1024
     source: str
+
+
+Isa = Literal["avx2", "avx512", "avx_vnni", "avx512_vnni", "amx", "neon", "dotprod", "i8mm"]
+"""``avx2`` and ``avx512`` without VNNI add products in 16 bits and saturate; all others add in 32."""
 
 
 @settings
@@ -70,6 +84,9 @@ class DeviceProfile:
         fp32_tops: FP32 peak, same unit.
         bandwidth_gbs: Theoretical DRAM bandwidth in 1e9 bytes per second.
         tdp_w: Power ceiling in watts.
+        compute_capability: Of an NVIDIA GPU, such as ``8.7``.
+        dla_cores: Deep Learning Accelerators beside the GPU.
+        isa: Widest integer instructions of a CPU, as its programs ask for them.
         source: Where the figures come from.
     """
 
@@ -79,6 +96,9 @@ class DeviceProfile:
     fp32_tops: float | None = None
     bandwidth_gbs: float | None = None
     tdp_w: float | None = None
+    compute_capability: str | None = None
+    dla_cores: int = 0
+    isa: Isa | None = None
     source: str
 
 
@@ -92,6 +112,8 @@ class Budget:
     size_mib: float | None = None
     latency_p50_ms: float | None = None
     latency_p90_ms: float | None = None
+    latency_p99_ms: float | None = None
+    peak_activation_mib: float | None = None
     peak_rss_mib: float | None = None
 
 

@@ -3,7 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from edgeres.budget import accuracy_lines, documented, latency_lines, limits, memory_lines, requirements, static_lines
+from edgeres.budget import (
+    accuracy_lines,
+    activation_lines,
+    documented,
+    latency_lines,
+    limits,
+    memory_lines,
+    requirements,
+    static_lines,
+)
 from edgeres.errors import UsageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.spec import PRESETS
@@ -129,12 +138,26 @@ def test_static_lines_hold_closed_forms():
 
 def test_what_nobody_measured_is_unmeasured_and_says_why():
     known = limits("resnet18", 224, JETSON, {"params_m": 1.0, "latency_p90_ms": 3.0, "peak_rss_mib": 100.0})
-    lines = latency_lines(known, None, None, "no Jetson here; predicted 1 ms") + memory_lines(known, None, "no Jetson")
+    lines = latency_lines(known, None, "no Jetson here; predicted 1 ms") + memory_lines(known, None, "no Jetson")
     assert [line.name for line in lines] == ["latency_p50_ms", "latency_p90_ms", "peak_rss_mib"]
     assert all(line.status == "unmeasured" and line.value is None for line in lines)
     assert "predicted" in lines[0].how
     uncounted = static_lines(known, network="x", crop=224, macs=1, parameters=None, size_bytes=1)
     assert [line.status for line in uncounted if line.name == "params_m"] == ["unmeasured"]
+
+
+def test_the_tail_is_held_to_what_it_does_not_exceed():
+    asked = {"latency_p50_ms": 2.0, "latency_p90_ms": 3.0, "latency_p99_ms": 9.0}
+    timed = {"p50_ms": 1.9, "p90_ms": 2.9, "p90_high_ms": 3.1, "p99_ms": 3.5, "p99_high_ms": None}
+    lines = latency_lines(limits("resnet18", 224, X86, asked), timed, "60 calls")
+    assert [(line.value, line.status) for line in lines] == [(1.9, "passed"), (3.1, "failed"), (None, "unmeasured")]
+    assert lines[2].how == "60 calls; too few for a 99 % upper bound, which takes 459"
+
+
+def test_activation_memory_is_a_static_line():
+    known = limits("resnet18", 224, X86, {"peak_activation_mib": 1.5})
+    assert [(line.value, line.status) for line in activation_lines(known, 2 << 20)] == [(2.0, "failed")]
+    assert activation_lines(known, None)[0].status == "unmeasured"
 
 
 @pytest.mark.parametrize(
@@ -148,4 +171,4 @@ def test_accuracy_line(drop, status):
 def test_a_lifted_limit_has_no_line():
     known = limits("resnet18", 224, JETSON, {"accuracy_drop_pp": None, "latency_p50_ms": None})
     assert accuracy_lines(known, 5.0, "") == ()
-    assert latency_lines(known, 1.0, 1.0, "") == ()
+    assert latency_lines(known, {"p50_ms": 1.0, "p90_high_ms": 1.0, "p99_high_ms": 1.0}, "") == ()

@@ -13,6 +13,7 @@ from edgeres.measure import (
     measure_latency,
     median_interval,
     peak_rss_mib,
+    percentile_bound,
     size_mib,
     sqnr_db,
     top1,
@@ -103,6 +104,25 @@ def test_percentiles_of_known_durations():
     assert (found.p50_ms, found.p90_ms, found.p99_ms) == (51.0, 91.0, 100.0)
     assert (found.n, found.warmup) == (101, 1)
     assert found.low_ms < 51 < found.high_ms
+
+
+def test_percentile_bounds_are_order_statistics():
+    # 0.9**44 <= 0.01 < 0.9**43, and 0.99**459 <= 0.01 < 0.99**458.
+    ordered = list(range(1, 460))
+    assert percentile_bound(ordered[:43], 0.9) is None
+    assert percentile_bound(ordered[:44], 0.9) == 44
+    assert percentile_bound(ordered[:458], 0.99) is None
+    assert percentile_bound(ordered, 0.99) == 459
+    rng = np.random.default_rng(5)
+    held = sum(percentile_bound(rng.exponential(size=100), 0.9) >= -math.log(0.1) for _ in range(2000))
+    assert 0.985 <= held / 2000 <= 1.0
+
+
+def test_wanted_calls_are_made_while_there_is_time():
+    clock = Clock()
+    assert interleaved({"a": clock.work(1.0)}, wanted=459, limit_s=60, clock=clock)["a"].n >= 459
+    clock = Clock()
+    assert interleaved({"a": clock.work(100.0)}, wanted=459, limit_s=5, clock=clock)["a"].n == 51
 
 
 def test_a_steady_run_stops_early_and_an_unsteady_one_at_the_limit():

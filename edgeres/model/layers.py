@@ -14,7 +14,7 @@ from edgeres.model.cost import Shape, layer_macs, shapes
 from edgeres.model.graph import IMAGE, OpKind, graph
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from edgeres.model.spec import ResNetSpec
 
@@ -72,9 +72,9 @@ class Peak:
     """Where most activations are alive at once.
 
     Attributes:
-        elements: Their number; times four bytes in float32, times one in int8.
+        elements: Their number, times four bytes in float32; their bytes where widths were given.
         layer: The operation at which that is.
-        tensors: The tensors alive there with their elements.
+        tensors: The tensors alive there with their elements or bytes.
     """
 
     elements: int
@@ -107,7 +107,33 @@ def activations(rows: Sequence[Layer]) -> int:
     return sum(prod(row.made) for row in rows if row.kind == "weighted")
 
 
-def peak(rows: Sequence[Layer], image: Shape, name: str = IMAGE) -> Peak:
+def stored_bytes(rows: Sequence[Layer], image: str = IMAGE) -> dict[str, int]:
+    """Bytes of one element of each tensor as a runtime that fuses keeps it between kernels.
+
+    What only quantizers read is stored as their integers, one byte, and so is what one element-wise operation turns
+    into such a tensor: convolution, bias, add, activation and quantizer are one kernel. Everything else is float32.
+
+    Args:
+        rows: Operations of a graph with Q/DQ pairs, in execution order.
+        image: Name of the input tensor, which arrives in float32.
+    """
+    readers: dict[str, list[Layer]] = {}
+    for row in rows:
+        for tensor in row.inputs:
+            readers.setdefault(tensor, []).append(row)
+    found: dict[str, int] = {}
+    for row in reversed(rows):
+        after = readers.get(row.output, [])
+        if after and all(reader.operator == "QuantizeLinear" for reader in after):
+            found[row.output] = 1
+        elif len(after) == 1 and after[0].kind in _IN_PLACE and after[0].made == row.made:
+            found[row.output] = found[after[0].output]
+        else:
+            found[row.output] = 4
+    return {**found, image: 4}
+
+
+def peak(rows: Sequence[Layer], image: Shape, name: str = IMAGE, widths: Mapping[str, int] | None = None) -> Peak:
     """The largest sum of live tensors over a walk in execution order.
 
     A tensor lives from the operation that makes it to the last one that reads it; both ends hold inputs and output at
@@ -119,15 +145,18 @@ def peak(rows: Sequence[Layer], image: Shape, name: str = IMAGE) -> Peak:
         rows: Operations in execution order.
         image: Shape of the input for one image.
         name: Name of the input tensor.
+        widths: Bytes of one element of each tensor; None counts elements.
     """
+    width = widths or {}
     last = {tensor: float(index) for index, row in enumerate(rows) for tensor in row.inputs}
     last[rows[-1].output] = inf
-    memory = _Memory({name: prod(image)}, {name: last[name]}, {name: name}, image=name)
+    memory = _Memory({name: prod(image) * width.get(name, 1)}, {name: last[name]}, {name: name}, image=name)
     most = Peak(0, "", ())
     for index, row in enumerate(rows):
-        buffer = memory.place(row, index)
+        size = prod(row.made) * width.get(row.output, 1)
+        buffer = memory.place(row, index, size)
         memory.owner[row.output] = buffer
-        memory.live.setdefault(buffer, prod(row.made))
+        memory.live.setdefault(buffer, size)
         memory.end[buffer] = max(memory.end.get(buffer, index), last.get(row.output, index))
         if (total := sum(memory.live.values())) > most.elements:
             most = Peak(total, row.name, tuple(memory.live.items()))
@@ -140,7 +169,7 @@ class _Memory:
     """Buffers during a walk, each named by the tensor it was made for.
 
     Attributes:
-        live: Elements of each buffer that somebody still reads.
+        live: Elements or bytes of each buffer that somebody still reads.
         end: Position of its last reader.
         owner: Buffer of each tensor.
         image: The buffer that is never written over.
@@ -151,13 +180,13 @@ class _Memory:
     owner: dict[str, str]
     image: str
 
-    def place(self, row: Layer, index: int) -> str:
+    def place(self, row: Layer, index: int, size: int) -> str:
         """The buffer an operation writes to: a new one, or that of an input."""
         given = [self.owner[tensor] for tensor in row.inputs if tensor in self.owner]
         if row.kind == "view" and given:
             return given[0]
         if row.kind in _IN_PLACE:
             for buffer in given:
-                if buffer != self.image and self.end[buffer] <= index and self.live[buffer] == prod(row.made):
+                if buffer != self.image and self.end[buffer] <= index and self.live[buffer] == size:
                     return buffer
         return row.output

@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from edgeres.errors import ModelError
-from edgeres.model.layers import Kind, Layer
+from edgeres.model.layers import Kind, Layer, peak, stored_bytes
 from edgeres.onnxfile.census import layer_macs, layer_parameters, tensor_shapes
 from edgeres.onnxfile.view import View, attribute
 
@@ -110,6 +110,20 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
                 )
             )
     return tuple(rows)
+
+
+def peak_bytes(model: ModelProto, size: int) -> int:
+    """The most activation memory alive at once for one image of ``size x size`` pixels, in bytes.
+
+    What only quantizers read counts one byte an element: see ``model.layers.stored_bytes``.
+
+    Raises:
+        ModelError: See ``sized`` and ``layers``.
+    """
+    model = sized(model, size)
+    name, shape = image_of(model)
+    rows = layers(model)
+    return peak(rows, shape, name, stored_bytes(rows, name)).elements
 
 
 def _one(shapes: Shapes, tensor: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from edgeres.answers import Answers
-from edgeres.budget import accuracy_lines, latency_lines, limits, memory_lines, static_lines
+from edgeres.budget import accuracy_lines, activation_lines, latency_lines, limits, memory_lines, static_lines
 from edgeres.gate import Paired, decide, tango
 from edgeres.measure import agreement, machine, top1
 from edgeres.report.run import (
@@ -120,12 +120,13 @@ def judged(verdict: Verdict, target: Target, overrides: Overrides) -> tuple[Line
     )
     timed = verdict.latencies.get("int8") or verdict.latencies.get("float32")
     if timed:
-        latency = latency_lines(known, timed["p50_ms"], timed["p90_ms"], f"batch 1 on this host, {timed['n']} calls")
+        latency = latency_lines(known, timed, f"batch 1 on this host, {timed['n']:.0f} calls")
     else:
         unmeasured = f"{target.title} is not here"
-        latency = latency_lines(known, None, None, "; ".join(filter(None, (unmeasured, verdict.predicted))))
+        latency = latency_lines(known, None, "; ".join(filter(None, (unmeasured, verdict.predicted))))
     memory = memory_lines(known, verdict.peak_rss_mib, "peak of the whole verifying process")
-    return (*accuracy_lines(known, counts.drop, how), *static, *latency, *memory)
+    activations = activation_lines(known, verdict.peak_activation_bytes)
+    return (*accuracy_lines(known, counts.drop, how), *static, *activations, *latency, *memory)
 
 
 def latency_rows(verdict: Verdict, target: Target, threads: int) -> tuple[LatencyRow, ...]:

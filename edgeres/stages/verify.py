@@ -13,6 +13,7 @@ from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
 from edgeres.measure import agreement, interleaved, peak_rss_mib, top1
 from edgeres.onnxfile import census
+from edgeres.onnxfile.layers import peak_bytes
 from edgeres.roofline import predict
 from edgeres.settings import plain, settings
 from edgeres.stages.stage import Read
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from edgeres.backends.backend import Backend, Session
     from edgeres.measure import Latency
     from edgeres.stages.stage import Context
+
+
+_TAIL = 459
+"""Calls that tell the 99th percentile with 99 % confidence: the least n with 0.99**n <= 0.01."""
 
 
 @settings
@@ -74,6 +79,7 @@ class Verify:
             predicted=str(prediction) if prediction else "",
             latencies={name: plain(latency) for name, latency in latencies.items()},
             peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
+            peak_activation_bytes=peak_bytes(model, artifact.card.preprocess.crop),
         )
 
     def _latencies(self, backend: Backend, engine: Engine, context: Context) -> dict[str, Latency]:
@@ -88,7 +94,7 @@ class Verify:
             runs = {"float32": lambda: plain_model.run(image)}
             if engine.exported.scales:
                 runs["int8"] = lambda: shipped.run(image)
-            found = interleaved(runs, limit_s=self.seconds)
+            found = interleaved(runs, wanted=_TAIL, limit_s=self.seconds)
             advance(1)
         return found
 

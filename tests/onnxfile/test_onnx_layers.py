@@ -8,10 +8,15 @@ from onnx import TensorProto, helper
 from edgeres.errors import ModelError
 from edgeres.model import layers as closed
 from edgeres.model.conventions import CONVENTIONS
+from edgeres.model.graph import graph
 from edgeres.model.spec import imagenet, preset
 from edgeres.onnxfile import census
-from edgeres.onnxfile.layers import image_of, layers, sized
+from edgeres.onnxfile.layers import image_of, layers, peak_bytes, sized
 from edgeres.onnxfile.write import write_model
+from edgeres.quant.placement import place
+from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.weights import weight_qparams
+from edgeres.target import find_target
 
 SPECS = {
     "resnet20": preset("resnet20"),
@@ -90,3 +95,30 @@ def test_what_works_on_constants_alone_is_no_layer_and_a_mean_over_the_plane_is_
         ("Conv", "weighted", 96),
         ("ReduceMean", "globalpool", 0),
     ]
+
+
+def quantized_model(target, name="resnet18", size=224):
+    spec = replace(preset(name), norm=False)
+    placement = place(graph(spec), find_target(target).scheme)
+    scale = QParams(scale=(1.0,), signed=find_target(target).scheme.signed)
+    weights = random_weights(spec)
+    table = QuantTable(
+        activations=dict.fromkeys(placement.tensors, scale),
+        weights={name: weight_qparams(weights[f"{name}.weight"], 8, "max") for name in placement.weighted},
+        calibrator="minmax",
+        data="",
+        images=1,
+    )
+    return write_model(spec, weights, (size, size), opset=17, ir_version=8, table=table, placement=placement)
+
+
+def test_peak_bytes_by_hand():
+    stem, pooled = 64 * 112 * 112, 64 * 56 * 56
+    # Float: the stem's output beside the pooled one, four bytes an element each.
+    spec = replace(preset("resnet18"), norm=False)
+    plain = write_model(spec, random_weights(spec), (224, 224), opset=17, ir_version=8)
+    assert peak_bytes(plain, 224) == 4 * (stem + pooled)
+    # TensorRT's scheme pools in float: the stem's float output stands beside the image.
+    assert peak_bytes(quantized_model("jetson"), 224) == 4 * (3 * 224 * 224 + stem)
+    # Where the pool reads integers the stem's output is integers.
+    assert peak_bytes(quantized_model("cpu"), 224) == 4 * 3 * 224 * 224 + stem
