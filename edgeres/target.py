@@ -24,6 +24,7 @@ class QuantScheme:
         pools: Whether what is neither convolution nor add (pools, the excitation's product) reads integers too, so that
             a convolution in front of it has an integer output.
         float_layers: Operations that stay in float.
+        wide_layers: Operations whose weights keep 8 bits where the others have 4.
         channel_multiple: Channel counts the kernels run fastest at; the pruner keeps to them.
         reduce_range: Keep weights within 7 bits, ``[-63, 63]``: where two products of a uint8 and an int8 are added in
             16 bits, 8-bit weights saturate (x86 without VNNI; onnxruntime.ai, quantization, "reduce range").
@@ -35,8 +36,14 @@ class QuantScheme:
     add_inputs: Literal["identity", "both"]
     pools: bool
     float_layers: tuple[str, ...] = ("fc",)
+    wide_layers: tuple[str, ...] = ()
     channel_multiple: int = 16
     reduce_range: bool = False
+
+    def bits_of(self, layer: str) -> int:
+        """Bits of the weights of one operation."""
+        bits = 8 if layer in self.wide_layers else self.weight_bits
+        return 7 if bits == 8 and self.reduce_range else bits
 
 
 @settings

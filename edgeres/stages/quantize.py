@@ -1,35 +1,27 @@
-"""Quantize: calibrate on real images, choose scales, keep the network's numbers otherwise."""
+"""Quantize: calibrate on real images, choose scales, and repair what integers cost until the accuracy limit is met."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
+from pydantic import Field
 
 from edgeres.artifact import Checkpoint, Step
 from edgeres.errors import StageError
-from edgeres.measure import sqnr_db
-from edgeres.model.graph import graph
-from edgeres.model.network import Network
-from edgeres.quant.calibrator import activation_qparams
-from edgeres.quant.fake import QuantNetwork
-from edgeres.quant.observer import observe
-from edgeres.quant.placement import place
-from edgeres.quant.qparams import QuantTable
-from edgeres.quant.weights import weight_qparams
-from edgeres.settings import digest, plain, settings
+from edgeres.ladder import bill, latency
+from edgeres.ladder.climb import OUT_OF_TIME, Policy
+from edgeres.ladder.jury import Jury
+from edgeres.ladder.ladder import CHAINS, RUNGS, Ladder, RungName
+from edgeres.ladder.workshop import Workshop
+from edgeres.settings import plain, settings
 from edgeres.stages.stage import Read
 
 if TYPE_CHECKING:
-    from edgeres.data.preprocess import Preprocess
-    from edgeres.data.split import Split
-    from edgeres.quant.placement import Placement
+    from edgeres.ladder.climb import Climb
+    from edgeres.ladder.workshop import Candidate
     from edgeres.stages.stage import Context
-
-_COMPARED = 128
-"""Tuning images on which the quantized network is compared with the float one."""
 
 
 @settings
@@ -37,82 +29,103 @@ class Quantize:
     """Recipe entry ``quantize``.
 
     Attributes:
-        calibrator: How a range follows from an activation histogram.
-        weights: How a weight range is chosen per output channel. At 8 bits the largest magnitude keeps the logits
-            nearer to float than the least squared error does: with every calibrator, in ``benchmarks.quantizers``.
+        calibrator: How a range follows from an activation histogram; ``auto`` tries all and keeps the one that leaves
+            the answers nearest to float.
+        weights: How a weight range is chosen per output channel; ``auto`` tries both.
+        rung: ``auto`` climbs until the accuracy limit is met on the tuning images; a name takes that rung on top of
+            the first one, and keeps it whatever it is worth.
+        time_budget_s: Seconds that climbing may take; None for no limit. What a finished run wrote down has none: it
+            names what was left out instead.
+        skip: Rungs to leave out.
     """
 
     name: ClassVar[str] = "quantize"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "tuning")
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[Read, ...]] = ("target", "calibration", "tuning", "seed", "margin")
 
-    calibrator: Literal["minmax", "moving_average", "percentile", "entropy", "mse"] = "mse"
-    weights: Literal["max", "mse"] = "max"
+    calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
+    weights: Literal["auto", "max", "mse"] = "auto"
+    rung: Literal["auto"] | RungName = "auto"
+    time_budget_s: Annotated[float, Field(ge=0)] | None = 600.0
+    skip: tuple[RungName, ...] = ()
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """Adds a ``QuantTable``; a target without integers passes the network through and says so.
 
         Raises:
-            StageError: Batch norms that belong into convolutions are still there.
+            StageError: Batch norms that belong into convolutions are still there, or there are no tuning images.
         """
-        scheme = context.target.scheme
-        if scheme is None:
+        if context.target.scheme is None:
             note = "the target has no INT8: the network stays in float"
             step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
             return replace(artifact, card=artifact.card.after(step))
         if artifact.spec.norm:
             raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
-        placement = place(graph(artifact.spec), scheme)
-        table = self._table(artifact, context, placement)
-        metrics = _compare(artifact, table, placement, context)
-        metrics |= {"activation_quantizers": len(placement.tensors), "integer_weights": len(placement.weighted)}
-        note = f"{self.calibrator} on {table.images} images, weights {self.weights}"
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note,))
-        return replace(artifact, card=artifact.card.after(step), quant=table)
-
-    def _table(self, artifact: Checkpoint, context: Context, placement: Placement) -> QuantTable:
-        scheme, split, preprocess = context.target.scheme, context.calibration, artifact.card.preprocess
-        assert scheme is not None
-        network = Network(artifact.spec, artifact.weights).eval()
-        images = (batch for batch, _ in split.batches(preprocess))
-        with context.progress.task("calibrate", len(split)) as advance:
-            histograms = observe(network, images, placement.observed, advance)
-        found = {
-            tensor: activation_qparams(histogram, self.calibrator, scheme) for tensor, histogram in histograms.items()
-        }
-        found |= {tensor: found[origin] for tensor, origin in placement.shared.items()}
-        weights = {
-            name: weight_qparams(artifact.weights[f"{name}.weight"], scheme.weight_bits, self.weights)
-            for name in sorted(placement.weighted)
-        }
-        return QuantTable(
-            activations={tensor: found[tensor] for tensor in placement.tensors},
-            weights=weights,
-            calibrator=self.calibrator,
-            data=calibration_digest(split, preprocess),
-            images=len(split),
+        shop = _workshop(artifact, context)
+        ladder = Ladder(shop, self.calibrator, self.weights)
+        order = RUNGS if self.rung == "auto" else CHAINS[self.rung]
+        policy = Policy(forced=self.rung != "auto", skip=frozenset(self.skip), budget_s=self.time_budget_s)
+        climb = ladder.climb(order, policy, context.laps.add)
+        step = Step(
+            stage=self.name,
+            settings=plain(self._pinned(climb)),
+            metrics=_metrics(climb) | _latencies(artifact, climb, context),
+            notes=bill.notes(climb, context.margin, len(context.calibration)),
+            rungs=bill.rows(climb, order),
+            sensitivity=ladder.noise,
         )
+        made = climb.chosen.candidate.quantized
+        deployed = None if made.weights.digest == artifact.weights.digest else made.weights
+        return replace(artifact, card=artifact.card.after(step), quant=made.table, deployed=deployed)
+
+    def _pinned(self, climb: Climb[Candidate]) -> Quantize:
+        """Settings that lead to the same network on a machine of any speed: what time cut off is left out by name."""
+        if self.rung != "auto":
+            return self
+        skipped = {name for name, why in climb.skipped.items() if why == OUT_OF_TIME}
+        return replace(self, time_budget_s=None, skip=tuple(name for name in RUNGS if name in skipped))
 
 
-def calibration_digest(split: Split, preprocess: Preprocess) -> str:
-    """Identity of calibration data: which images, prepared how."""
-    return digest([split.digest, plain(preprocess)])
+def _workshop(artifact: Checkpoint, context: Context) -> Workshop:
+    scheme, preprocess = context.target.scheme, artifact.card.preprocess
+    assert scheme is not None
+    jury = Jury(artifact.spec, artifact.weights, context.tuning, preprocess, context.margin, context.progress)
+    return Workshop(
+        spec=artifact.spec,
+        weights=artifact.weights,
+        scheme=scheme,
+        calibration=context.calibration,
+        preprocess=preprocess,
+        seed=int(context.seed),
+        jury=jury,
+        progress=context.progress,
+    )
 
 
-def _compare(artifact: Checkpoint, table: QuantTable, placement: Placement, context: Context) -> dict[str, float]:
-    """SQNR of the logits in decibels and top-1 agreement in percent with the float network, on tuning images."""
-    split = context.tuning.take(range(min(_COMPARED, len(context.tuning))))
-    reference = Network(artifact.spec, artifact.weights).eval()
-    quantized = QuantNetwork(artifact.spec, artifact.weights, table, placement).eval()
-    expected, given = [], []
-    with torch.inference_mode(), context.progress.task("compare with float", len(split)) as advance:
-        for batch, _ in split.batches(artifact.card.preprocess):
-            images = torch.from_numpy(batch)
-            expected.append(reference(images))
-            given.append(quantized(images))
-            advance(len(batch))
-    wanted, got = torch.cat(expected), torch.cat(given)
-    agreement = (wanted.argmax(1) == got.argmax(1)).double().mean().item() * 100
-    metrics = {"agreement": agreement}
-    noise = sqnr_db(wanted.numpy(), got.numpy())
-    return metrics | {"sqnr_db": noise} if math.isfinite(noise) else metrics
+def _metrics(climb: Climb[Candidate]) -> dict[str, float]:
+    """Figures of the network that goes on, on the tuning images."""
+    trial, placement = climb.chosen.trial, climb.chosen.candidate.quantized.placement
+    found = {
+        "agreement": trial.agreement,
+        "kl": trial.kl,
+        "sqnr_db": trial.sqnr_db,
+        "tuning_top1": trial.top1,
+        "tuning_drop_pp": trial.drop_pp,
+        "activation_quantizers": float(len(placement.tensors)),
+        "integer_weights": float(len(placement.weighted)),
+    }
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _latencies(artifact: Checkpoint, climb: Climb[Candidate], context: Context) -> dict[str, float]:
+    """Expected milliseconds of each kind of graph; where its runtime is here, measured ones go beside the artifact."""
+    kinds = {latency.MIXED if one.rung == "mixed" else latency.INTEGER: one.candidate for one in climb.tried}
+    variants = {kind: candidate.quantized for kind, candidate in kinds.items()}
+    side = artifact.card.preprocess.crop
+    models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
+    if latency.runs_here(context.target):
+        with context.progress.task("latency", 1) as advance:
+            for kind, seconds in latency.measured_s(models, artifact.card, context.target, context.workspace).items():
+                context.laps.add(f"latency {kind}", seconds)
+            advance(1)
+    return {f"expected_ms_{kind}": ms for kind, ms in latency.predicted_ms(models, context.target).items()}
