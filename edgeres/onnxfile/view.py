@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import ModelProto, NodeProto
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that multiply by a weight, which is their input 1."""
+
+_NIBBLES = (TensorProto.INT4, TensorProto.UINT4)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ class View:
     def value(self, tensor: str) -> NDArray[np.generic] | None:
         """Value of a constant tensor, None where it is computed."""
         proto = self.constants.get(tensor)
-        return None if proto is None else np.asarray(numpy_helper.to_array(proto))
+        if proto is None:
+            return None
+        value = np.asarray(numpy_helper.to_array(proto))
+        return value.astype(np.int8) if proto.data_type in _NIBBLES else value  # numpy has no type of 4 bits
 
     def is_weight_dequantizer(self, node: NodeProto) -> bool:
         """Whether a DequantizeLinear yields a constant: int8 codes, or a float constant behind QuantizeLinear."""

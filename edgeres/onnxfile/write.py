@@ -1,8 +1,8 @@
 """The ONNX file of a network, written straight from its graph: the same network gives the same bytes.
 
 Input ``image`` float32 ``[N,3,H,W]`` with a symbolic batch, output ``logits`` float32 ``[N,classes]``; nodes carry the
-graph's operation names. Weights of quantized layers are int8 initializers behind one DequantizeLinear with an explicit
-axis, biases stay float32, every zero-point is an initializer: the form that TensorRT 8.5 to 11, ONNX Runtime and
+graph's operation names. Weights of quantized layers are int8 or int4 initializers behind one DequantizeLinear with an
+explicit axis, biases stay float32, every zero-point is an initializer: the form that TensorRT 8.5 to 11, ONNX Runtime and
 OpenVINO all read (TensorRT operator documentation; ONNX specification of QuantizeLinear).
 """
 
@@ -14,7 +14,9 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 import edgeres
+from edgeres.errors import StageError
 from edgeres.model.graph import IMAGE, Graph, Op, graph
+from edgeres.onnxfile import int4
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,9 +50,15 @@ class _Writer:
     def _scale(self, prefix: str, params: QParams) -> tuple[str, str]:
         """Scale and zero-point initializers: scalars per tensor, vectors per channel."""
         shape = () if params.axis is None else (len(params.scale),)
-        kind = np.int8 if params.signed else np.uint8
         scale = self.constant(f"{prefix}.scale", np.array(params.scale, dtype=np.float32).reshape(shape))
-        return scale, self.constant(f"{prefix}.zero_point", np.full(shape, params.zero_point, dtype=kind))
+        return scale, self.codes(f"{prefix}.zero_point", np.full(shape, params.zero_point, dtype=np.int32), params)
+
+    def codes(self, name: str, values: NDArray[np.int32], params: QParams) -> str:
+        """An initializer of integer codes in the type that holds them."""
+        if params.bits <= 4 and params.signed:
+            self.initializers.append(int4.int4_tensor(values, name))
+            return name
+        return self.constant(name, values.astype(np.int8 if params.signed else np.uint8))
 
     def quantizer(self, tensor: str) -> None:
         """The one QuantizeLinear of a tensor."""
@@ -74,7 +82,7 @@ class _Writer:
         params = self.table.weights.get(op.name) if self.table else None
         if params is None:
             return self.constant(key, self.weights[key])
-        codes = self.constant(f"{key}.codes", params.quantize(self.weights[key]).astype(np.int8))
+        codes = self.codes(f"{key}.codes", params.quantize(self.weights[key]), params)
         scale, zero_point = self._scale(key, params)
         self.node("DequantizeLinear", f"{key}.dequantize", [codes, scale, zero_point], key, axis=0)
         return key
@@ -140,7 +148,12 @@ def write_model(
         metadata: Key-value strings to travel with the file.
         table: Scales.
         placement: Where the Q/DQ pairs are.
+
+    Raises:
+        StageError: 4-bit weights in an opset or IR version without them.
     """
+    if table and any(params.bits <= 4 for params in table.weights.values()):
+        _require_int4(opset, ir_version)
     writer = _Writer(graph(spec), weights, table, placement)
     writer.write()
     image = helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, ["N", spec.channels, *size])
@@ -155,3 +168,11 @@ def write_model(
     )
     helper.set_model_props(model, dict(sorted((metadata or {}).items())))
     return model
+
+
+def _require_int4(opset: int, ir_version: int) -> None:
+    if opset < int4.OPSET or ir_version < int4.IR_VERSION:
+        raise StageError(
+            f"4-bit weights in opset {opset}, IR {ir_version}",
+            f"set the target's runtime.opset to {int4.OPSET} and its ir_version to {int4.IR_VERSION}, or weight_bits to 8",
+        )
