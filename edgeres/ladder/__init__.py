@@ -1,1 +1,1 @@
-"""The recovery ladder: candidates for a quantized network, tried in order, judged on tuning images, the best one kept."""
+"""The recovery ladder: candidates for a quantized network, tried in order and judged; the best one is kept."""

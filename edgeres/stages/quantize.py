@@ -89,7 +89,8 @@ class Quantize:
 def _workshop(artifact: Checkpoint, context: Context) -> Workshop:
     scheme, preprocess = context.target.scheme, artifact.card.preprocess
     assert scheme is not None
-    jury = Jury(artifact.spec, artifact.weights, context.tuning, preprocess, context.margin, context.progress)
+    margin, progress = context.margin, context.progress
+    jury = Jury(artifact.spec, artifact.weights, context.tuning, preprocess, margin=margin, progress=progress)
     return Workshop(
         spec=artifact.spec,
         weights=artifact.weights,
@@ -98,7 +99,7 @@ def _workshop(artifact: Checkpoint, context: Context) -> Workshop:
         preprocess=preprocess,
         seed=int(context.seed),
         jury=jury,
-        progress=context.progress,
+        progress=progress,
     )
 
 

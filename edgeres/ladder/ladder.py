@@ -1,0 +1,84 @@
+"""The ladder: every rung there is, the chain behind each forced one, and one climb over them."""
+
+from __future__ import annotations
+
+import time
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from edgeres.ladder.climb import Climb, Policy, climb
+from edgeres.ladder.learned import AdaRound, Reconstruct
+from edgeres.ladder.mixed import MixedPrecision
+from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edgeres.artifact import LayerNoise
+    from edgeres.ladder.climb import Rung, Trial
+    from edgeres.ladder.workshop import CalibratorName, Candidate, WeightMethod, Workshop
+
+RungName = Literal["calibrate", "equalize", "bias", "adaround", "reconstruct", "mixed"]
+RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "bias", "adaround", "reconstruct", "mixed")
+"""From the cheapest to the dearest."""
+
+CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
+    {
+        "calibrate": ("calibrate",),
+        "equalize": ("calibrate", "equalize"),
+        "bias": ("calibrate", "bias"),
+        "adaround": ("calibrate", "adaround"),
+        "reconstruct": ("calibrate", "reconstruct"),
+        "mixed": ("calibrate", "mixed"),
+    }
+)
+"""What a forced rung stands on: nothing it does not need."""
+
+
+class Ladder:
+    """The rungs over one network.
+
+    Args:
+        shop: What rungs share.
+        calibrator: Of the first rung.
+        weights: Of the first rung.
+    """
+
+    def __init__(
+        self,
+        shop: Workshop,
+        calibrator: Literal["auto"] | CalibratorName = "auto",
+        weights: Literal["auto"] | WeightMethod = "auto",
+    ) -> None:
+        self._shop = shop
+        self._mixed = MixedPrecision(shop)
+        self._rungs: dict[RungName, Rung[Candidate]] = {
+            "calibrate": Calibrate(shop, calibrator, weights),
+            "equalize": Equalize(shop),
+            "bias": CorrectBias(shop),
+            "adaround": AdaRound(shop),
+            "reconstruct": Reconstruct(shop),
+            "mixed": self._mixed,
+        }
+
+    @property
+    def noise(self) -> tuple[LayerNoise, ...]:
+        """What each layer disturbs alone, where the last rung had to find out."""
+        return self._mixed.noise
+
+    def climb(
+        self, rungs: tuple[RungName, ...], policy: Policy, took: Callable[[str, float], None]
+    ) -> Climb[Candidate]:
+        """Climbs some rungs, in the order given.
+
+        Args:
+            rungs: The first one is ``calibrate``.
+            policy: How far.
+            took: Told of each rung's seconds.
+        """
+        jury = self._shop.jury
+
+        def judge(candidate: Candidate) -> Trial:
+            return jury.trial(candidate.quantized, f"judge {list(candidate.settings)[-1]}")
+
+        return climb([self._rungs[name] for name in rungs], judge, policy, clock=time.monotonic, took=took)

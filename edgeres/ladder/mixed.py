@@ -1,0 +1,78 @@
+"""The last rung: the fewest layers back in float that meet the gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import log2
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeres.gate import Outcome
+from edgeres.ladder.climb import Refusal, best_of
+from edgeres.ladder.jury import SCREENED
+from edgeres.ladder.noise import layer_noise, most_sensitive, passes
+from edgeres.model.cost import layer_macs
+from edgeres.quant.mixed import fewest, left_in_float
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeres.artifact import LayerNoise
+    from edgeres.ladder.climb import Tried
+    from edgeres.ladder.workshop import Candidate, Workshop
+
+_QUANTIZED = 2.0
+"""A pass with Q/DQ, in plain passes."""
+
+
+@dataclass(slots=True)
+class MixedPrecision:
+    """Layers back in float, the most sensitive first, until the gate is met; then those that prove unnecessary leave.
+
+    Attributes:
+        shop: What rungs share.
+        noise: What each layer disturbs alone, once it has been found out.
+    """
+
+    name: ClassVar[str] = "mixed"
+    quick: ClassVar[bool] = False
+
+    shop: Workshop
+    noise: tuple[LayerNoise, ...] = field(default=(), init=False)
+
+    def predicted(self) -> float:
+        """The sensitivities, and a trial for each question of the search when few layers are to blame."""
+        shop = self.shop
+        layers, tuning = shop.placement.weighted, len(shop.jury.split)
+        branches = passes(shop.spec, layers, shop.preprocess.crop) * min(SCREENED, tuning)
+        trials = (3 + log2(max(2, len(layers)))) * tuning * _QUANTIZED
+        return shop.jury.pass_s * (branches + trials)
+
+    def candidate(self, tried: Sequence[Tried[Candidate]]) -> Candidate | Refusal:
+        """The best candidate so far with as few layers in float as it takes, or why none will do."""
+        base = best_of(tried).candidate
+        # Sensitivities are those of rounding to nearest: where rounding was learned, a layer alone is not what it is.
+        plain = best_of([one for one in tried if not one.candidate.rounded]).candidate
+        self.noise = layer_noise(plain, self.shop.jury)
+        layers = fewest(most_sensitive(self.noise), lambda names: self._meets(base, names))
+        if layers is None:
+            return Refusal("not even every layer in float meets the limit on the tuning images")
+        order = [row.layer for row in self.noise if row.layer in layers]
+        return self._with(base, tuple(order))
+
+    def _with(self, base: Candidate, layers: tuple[str, ...]) -> Candidate:
+        side = self.shop.preprocess.crop
+        costs = layer_macs(self.shop.spec, side, side)
+        share = sum(costs[layer] for layer in layers) / sum(costs.values())
+        settings = {**base.settings, self.name: {"float_layers": list(layers), "float_share_of_macs": share}}
+        return replace(base, quantized=left_in_float(base.quantized, base.reference, layers), settings=settings)
+
+    def _meets(self, base: Candidate, layers: tuple[str, ...]) -> bool:
+        """Whether the tuning images say as much for these layers in float as they can say for any network."""
+        trial = self.shop.jury.trial(self._with(base, layers).quantized, f"{len(layers)} layers in float")
+        possible = self.shop.jury.best_possible()
+        if trial.outcome is None or possible is None:
+            return True
+        if possible.outcome is Outcome.PASS:
+            return trial.outcome is Outcome.PASS
+        assert self.shop.jury.margin is not None
+        return trial.outcome is not Outcome.FAIL and trial.drop_pp <= self.shop.jury.margin

@@ -1,0 +1,60 @@
+"""How much each layer alone disturbs the answers, in figures."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from edgeres.artifact import LayerNoise
+from edgeres.measure import kl, sqnr_db, top1
+from edgeres.model.cost import layer_macs
+from edgeres.model.graph import graph
+from edgeres.quant.sensitivity import one_layer_logits
+
+if TYPE_CHECKING:
+    from edgeres.ladder.jury import Jury
+    from edgeres.ladder.workshop import Candidate
+    from edgeres.model.spec import ResNetSpec
+
+
+def layer_noise(candidate: Candidate, jury: Jury) -> tuple[LayerNoise, ...]:
+    """Every layer with integer weights, in the order of execution, on the jury's few images.
+
+    Args:
+        candidate: Gives each layer's rounded weight and the scale of what it reads.
+        jury: Knows what float answers.
+    """
+    few, quantized, side = jury.few, candidate.quantized, jury.preprocess.crop
+    reference = jury.reference[: len(few)]
+    with jury.progress.task("one layer at a time", len(few)) as advance:
+        found = one_layer_logits(candidate.reference, quantized, jury.images(few), advance)
+    costs = layer_macs(quantized.spec, side, side)
+    rows = []
+    for layer, logits in found.items():
+        noise = sqnr_db(reference, logits)
+        rows.append(
+            LayerNoise(
+                layer=layer,
+                sqnr_db=noise if isfinite(noise) else None,
+                kl=max(0.0, kl(reference, logits)),
+                top1=top1(logits.argmax(1).tolist(), few.labels),
+                macs=costs[layer],
+            )
+        )
+    return tuple(rows)
+
+
+def most_sensitive(rows: tuple[LayerNoise, ...]) -> tuple[str, ...]:
+    """Names of the layers, the one that disturbs most first, ties in the order of execution."""
+    return tuple(row.layer for row in sorted(rows, key=lambda row: -row.kl))
+
+
+def passes(spec: ResNetSpec, layers: frozenset[str], side: int) -> float:
+    """Network passes that one image costs: the walk, and a branch from each layer to the logits, by MACs."""
+    costs = layer_macs(spec, side, side)
+    left, total, found = sum(costs.values()), sum(costs.values()), 1.0
+    for op in graph(spec).weighted:
+        if op.name in layers:
+            found += left / total
+        left -= costs[op.name]
+    return found

@@ -1,0 +1,137 @@
+"""What every rung works with: the float network, calibration images, the scheme, and the jury."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite
+from typing import TYPE_CHECKING, Literal
+
+from edgeres.model.graph import graph
+from edgeres.model.network import Network
+from edgeres.quant.observer import observe
+from edgeres.quant.placement import place
+from edgeres.quant.quantized import Quantized
+from edgeres.quant.table import calibration_digest, quant_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.data.split import Split
+    from edgeres.ladder.jury import Jury
+    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.weights import Weights
+    from edgeres.progress import Progress
+    from edgeres.quant.histogram import Histogram
+    from edgeres.quant.placement import Placement
+    from edgeres.target import QuantScheme
+
+CalibratorName = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+WeightMethod = Literal["max", "mse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A quantized network and how it came about.
+
+    Attributes:
+        quantized: The network.
+        reference: Float weights it stands for, in its coordinates: equalization scales them, nothing else does.
+        settings: What was applied, in order.
+        rounded: Whether its weights lie on their grid already, so that nothing is left for learned rounding.
+    """
+
+    quantized: Quantized
+    reference: Weights
+    settings: Mapping[str, object] = field(default_factory=dict)
+    rounded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What rungs share.
+
+    Attributes:
+        spec: The folded network.
+        weights: Its float weights.
+        scheme: What the target wants.
+        calibration: Images that set scales and correct weights.
+        preprocess: How images are prepared.
+        seed: Seed of everything random.
+        jury: Screens variants.
+        progress: Where to report how far work is.
+    """
+
+    spec: ResNetSpec
+    weights: Weights
+    scheme: QuantScheme
+    calibration: Split
+    preprocess: Preprocess
+    seed: int
+    jury: Jury
+    progress: Progress
+
+    @property
+    def placement(self) -> Placement:
+        """Q/DQ pairs with every layer in integers that the scheme wants."""
+        return place(graph(self.spec), self.scheme)
+
+    def images(self) -> Iterable[NDArray[np.float32]]:
+        """Calibration images, batch by batch."""
+        return (batch for batch, _ in self.calibration.batches(self.preprocess))
+
+    def observed(self, weights: Weights, label: str) -> dict[str, Histogram]:
+        """Histograms of every activation that needs a scale."""
+        with self.progress.task(label, len(self.calibration)) as advance:
+            return observe(Network(self.spec, weights).eval(), self.images(), self.placement.observed, advance)
+
+    def calibrated(
+        self, weights: Weights, histograms: Mapping[str, Histogram], calibrator: str, method: WeightMethod
+    ) -> Quantized:
+        """A network with scales."""
+        table = quant_table(
+            weights,
+            histograms,
+            self.placement,
+            self.scheme,
+            calibrator=calibrator,
+            method=method,
+            data=calibration_digest(self.calibration, self.preprocess),
+            images=len(self.calibration),
+        )
+        return Quantized(self.spec, weights, table, self.scheme)
+
+
+class Screening:
+    """Variants of one rung, compared on a few tuning images.
+
+    Args:
+        jury: Compares.
+        rung: Name of the rung whose settings tell of the comparison.
+    """
+
+    def __init__(self, jury: Jury, rung: str) -> None:
+        self._jury, self._rung = jury, rung
+        self._made: dict[str, Candidate] = {}
+        self._divergence: dict[str, float] = {}
+
+    def add(self, name: str, candidate: Candidate) -> None:
+        """One more variant."""
+        self._made[name] = candidate
+
+    def best(self) -> Candidate:
+        """The variant nearest to float; a single one is not compared with anything."""
+        if len(self._made) == 1:
+            return next(iter(self._made.values()))
+        for name, candidate in self._made.items():
+            if name not in self._divergence:
+                found = self._jury.screen(candidate.quantized, f"{self._rung}: {name}")
+                self._divergence[name] = found if isfinite(found) else inf
+        best = self._made[min(self._divergence, key=self._divergence.__getitem__)]
+        told = {name: value for name, value in self._divergence.items() if isfinite(value)}
+        mine = best.settings[self._rung]
+        assert isinstance(mine, dict)
+        return replace(best, settings={**best.settings, self._rung: {**mine, "kl_of_variants": told}})
