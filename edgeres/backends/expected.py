@@ -15,8 +15,9 @@ WEIGHTED = ("Conv", "Gemm", "MatMul")
 def expected_kernels(model: Path, why: str) -> KernelCensus:
     """Weighted layers whose data and weight both come from DequantizeLinear.
 
-    Only those run on integers, and an add fuses into the convolution in front of it where its other input, the
-    identity, is dequantized too (TensorRT developer guide, Q/DQ layer-placement recommendations).
+    Only those run on integers, but for 4-bit weights, which TensorRT computes with in float; an add fuses into the
+    convolution in front of it where its other input, the identity, is dequantized too (TensorRT developer guide, Q/DQ
+    layer-placement recommendations and "INT4 weight-only quantization").
 
     Args:
         model: The ONNX file.
@@ -24,8 +25,12 @@ def expected_kernels(model: Path, why: str) -> KernelCensus:
     """
     import onnx
 
-    nodes = onnx.load(model, load_external_data=False).graph.node
-    dequantized = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+    graph = onnx.load(model, load_external_data=False).graph
+    nodes = graph.node
+    narrow = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT4}
+    dequantized = {
+        node.output[0] for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] not in narrow
+    }
     weighted = [node for node in nodes if node.op_type in WEIGHTED]
     integer = sum(dequantized.issuperset(node.input[:2]) for node in weighted)
     adds = [node for node in nodes if node.op_type == "Add"]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
+    from onnx import GraphProto
+
     from edgeres.artifact import Exported
     from edgeres.backends.backend import Session
     from edgeres.progress import Progress
@@ -95,6 +97,16 @@ class OnnxRuntime:
             settings = options(optimise=True)
             settings.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
             load_graph(intact(engine.files[engine.entry]), settings)
-            nodes = onnx.load(Path(folder, "optimised.onnx"), load_external_data=False).graph.node
-            kernels = Counter(node.op_type for node in nodes)
-        return census(kernels, "counted in the graph as ONNX Runtime rewrote it on this host")
+            graph = onnx.load(Path(folder, "optimised.onnx"), load_external_data=False).graph
+            kernels = Counter(node.op_type for node in graph.node)
+        return census(kernels, f"counted in the graph as ONNX Runtime rewrote it on this host{_simulated(graph)}")
+
+
+def _simulated(graph: GraphProto) -> str:
+    """What a reader of the count has to know of 4-bit weights: ONNX Runtime's processor kernels take none."""
+    from onnx import TensorProto
+
+    codes = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.INT4}
+    floats = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] in codes}
+    count = sum(node.op_type in FLOAT_KERNELS and not floats.isdisjoint(node.input[1:2]) for node in graph.node)
+    return f"; it simulates {count} layers of 4-bit weights in float" if count else ""

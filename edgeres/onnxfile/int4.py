@@ -30,4 +30,3 @@ def int4_tensor(codes: NDArray[np.int32], name: str) -> TensorProto:
     padded = np.append(halves, np.zeros(len(halves) % 2, dtype=np.uint8))
     packed = padded[0::2] | padded[1::2] << 4
     return TensorProto(name=name, data_type=TensorProto.INT4, dims=codes.shape, raw_data=packed.tobytes())
-

@@ -99,7 +99,9 @@ def test_weights_lie_in_half_a_byte_and_count_as_whole_parameters(thin, thin_wei
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(17, 8), (20, 10), (21, 9)])
-def test_an_opset_or_ir_without_the_type_is_refused_with_the_way_out(thin, thin_weights, narrow_scheme, opset, ir_version):
+def test_an_opset_or_ir_without_the_type_is_refused_with_the_way_out(
+    thin, thin_weights, narrow_scheme, opset, ir_version
+):
     with pytest.raises(StageError, match=f"opset {opset}, IR {ir_version}") as refusal:
         written(thin, thin_weights, narrow_scheme, opset, ir_version)
     assert "runtime.opset to 21" in refusal.value.way_out
