@@ -1,0 +1,73 @@
+"""``Sketch``: what calibration saw of a tensor and what its scale makes of it, small enough for a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.quant.histogram import BINS
+from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from edgeres.quant.histogram import Histogram
+    from edgeres.quant.qparams import QParams
+
+COLUMNS = 48
+"""Columns of a sketch: as many as a small plot shows."""
+
+
+@settings
+class Sketch:
+    """The distribution of a tensor over the calibration images, next to what rounding and clipping do to it.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        zeros: Share of the values that are zero, which a ReLU makes and every scale represents.
+        columns: Values other than zero, counted in ``COLUMNS`` columns of equal width from ``low`` to ``high``.
+        clipped: Share of the values beyond the last rounding border on either side.
+        sqnr_db: Signal to quantization noise in dB, ``10 log10(sum x^2 / sum (x - Q(x))^2)``; None without noise.
+    """
+
+    low: float
+    high: float
+    zeros: float
+    columns: tuple[int, ...]
+    clipped: float
+    sqnr_db: float | None
+
+
+def sketch(histogram: Histogram, params: QParams) -> Sketch:
+    """The sketch of a tensor under one scale.
+
+    Each value stands for the middle of its bin. A bin is at most 1/32 of a step of signed INT8, so that moves the noise
+    by less than a thousandth.
+    """
+    bins = np.flatnonzero(histogram.counts)
+    counts = histogram.counts[bins].astype(np.float64)
+    index = (bins - BINS).astype(np.float64)
+    values = (index - 0.5 * np.sign(index)) * histogram.width
+    scale, middle = params.scale[0], params.zero_point
+    codes = np.clip(np.rint(values / scale) + middle, params.low, params.high)
+    noise = float(counts @ (values - (codes - middle) * scale) ** 2)
+    signal, total = float(counts @ values**2), float(counts.sum())
+    border_low, border_high = ((end - middle) * scale for end in (params.low - 0.5, params.high + 0.5))
+    outside = float(counts[(values < border_low) | (values > border_high)].sum())
+    seen = index != 0
+    span = _span(histogram)  # the middle of the outermost bins may lie beyond it
+    columns, _ = np.histogram(np.clip(values[seen], *span), COLUMNS, span, weights=counts[seen])
+    return Sketch(
+        low=histogram.low,
+        high=histogram.high,
+        zeros=float(counts[~seen].sum()) / total,
+        columns=tuple(int(count) for count in columns),
+        clipped=outside / total,
+        sqnr_db=10 * float(np.log10(signal / noise)) if noise and signal else None,
+    )
+
+
+def _span(histogram: Histogram) -> tuple[float, float]:
+    """From the smallest to the largest value; a constant tensor gets a span around it."""
+    low, high = histogram.low, histogram.high
+    return (low, high) if low < high else (low - histogram.width, high + histogram.width)
