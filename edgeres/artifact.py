@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
-
 from edgeres.data.preprocess import Preprocess
+from edgeres.rung import LayerNoise, Rung
 from edgeres.settings import digest, plain, settings, sha256_file
 
 if TYPE_CHECKING:
@@ -19,6 +18,24 @@ if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.quant.qparams import QuantTable
+
+__all__ = [
+    "Artifact",
+    "Baseline",
+    "Card",
+    "Checkpoint",
+    "Engine",
+    "Exported",
+    "File",
+    "KernelCensus",
+    "LayerNoise",
+    "Line",
+    "Rung",
+    "Source",
+    "Status",
+    "Step",
+    "Verdict",
+]
 
 Status = Literal["passed", "failed", "unmeasured"]
 
@@ -34,58 +51,6 @@ class File:
     def of(cls, path: Path) -> File:
         """Hashes a finished file."""
         return cls(path, sha256_file(path))
-
-
-@settings
-class Rung:
-    """One candidate of a quantization, judged on tuning images.
-
-    Attributes:
-        name: What was tried, such as ``calibrate`` or ``adaround``.
-        settings: How, in the order of application.
-        top1: Accuracy in percent.
-        drop_pp: Float accuracy less this one, in percentage points.
-        low_pp: Lower end of the gate's interval of the drop.
-        high_pp: Upper end of it.
-        agreement: Predictions equal to float's, in percent.
-        kl: Mean divergence of the softmax from float's, in nats.
-        integer: Weighted layers that are integers.
-        verdict: What the gate says of it: ``PASS``, ``FAIL`` or ``INCONCLUSIVE``.
-        chosen: Whether this is the one that went on.
-        note: Why it was skipped or what it cost, one sentence; a rung that was not tried has no figures.
-    """
-
-    name: str
-    settings: dict[str, object] = Field(default_factory=dict)
-    top1: float | None = None
-    drop_pp: float | None = None
-    low_pp: float | None = None
-    high_pp: float | None = None
-    agreement: float | None = None
-    kl: float | None = None
-    integer: int | None = None
-    verdict: str = ""
-    chosen: bool = False
-    note: str = ""
-
-
-@settings
-class LayerNoise:
-    """What quantizing one layer alone does to the network's answers, on tuning images.
-
-    Attributes:
-        layer: The convolution or classifier; its weight and its input are integers, everything else is float.
-        sqnr_db: Signal to noise of the logits in decibels; None where nothing changed at all.
-        kl: Mean divergence of the softmax from float's, in nats.
-        top1: Accuracy in percent.
-        macs: MACs of the layer for one image.
-    """
-
-    layer: str
-    sqnr_db: float | None
-    kl: float
-    top1: float
-    macs: int
 
 
 @settings
@@ -166,6 +131,9 @@ class Checkpoint:
         teacher: The network this one was cut from, for distillation; set by the pruner, cleared by the recovery.
         deployed: The weights that ``quant`` rounds where quantization changed them (equalized, corrected, rounding
             learned: then they lie on the grid already); None where it rounds ``weights``.
+        statistics: Per-channel mean and std of tensors, from the norms that were folded
+            (``edgeres.quant.statistics``); None where nothing is known, as behind a stage that changes what the
+            channels hold.
     """
 
     card: Card
@@ -174,14 +142,16 @@ class Checkpoint:
     quant: QuantTable | None = None
     teacher: Checkpoint | None = None
     deployed: Weights | None = None
+    statistics: Weights | None = None
 
     @property
     def digest(self) -> str:
-        """Card, spec, weights and scales."""
+        """Card, spec, weights, scales and statistics."""
         quant = plain(self.quant) if self.quant else None
         teacher = self.teacher.digest if self.teacher else None
         deployed = self.deployed.digest if self.deployed else None
-        return digest([plain(self.card), plain(self.spec), self.weights.digest, quant, teacher, deployed])
+        known = self.statistics.digest if self.statistics else None
+        return digest([plain(self.card), plain(self.spec), self.weights.digest, quant, teacher, deployed, known])
 
 
 @dataclass(frozen=True)
