@@ -39,6 +39,9 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
             deployed = workspace / f"{prefix}deployed.safetensors"
             if artifact.deployed is not None:
                 artifact.deployed.save(deployed)
+            statistics = workspace / f"{prefix}statistics.safetensors"
+            if artifact.statistics is not None:
+                artifact.statistics.save(statistics)
             teacher = pack(artifact.teacher, workspace, f"teacher.{prefix}") if artifact.teacher else None
             return {
                 "type": "checkpoint",
@@ -48,6 +51,7 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
                 "quant": plain(artifact.quant) if artifact.quant else None,
                 "teacher": teacher,
                 "deployed": deployed.name if artifact.deployed is not None else None,
+                "statistics": statistics.name if artifact.statistics is not None else None,
             }
         case Exported():
             files = {"model": artifact.model, "float_model": artifact.float_model, "scales": artifact.scales}
@@ -97,6 +101,7 @@ def unpack(data: dict[str, Any], folder: Path) -> Any:
                 quant=parse(QuantTable, data["quant"], where) if data["quant"] else None,
                 teacher=unpack(data["teacher"], folder) if data["teacher"] else None,
                 deployed=Weights.load(folder / data["deployed"]) if data.get("deployed") else None,
+                statistics=Weights.load(folder / data["statistics"]) if data.get("statistics") else None,
             )
         case "exported":
             files = {name: file(named) for name, named in data["files"].items()}

@@ -24,6 +24,7 @@ from edgeres.errors import StageError
 from edgeres.model.graph import NORM_EPS, graph
 from edgeres.model.network import Network
 from edgeres.model.weights import Weights
+from edgeres.quant.statistics import normal_statistics
 from edgeres.settings import plain, settings
 from edgeres.stages.stage import Read
 
@@ -50,11 +51,11 @@ class FoldBatchnorm:
     """Recipe entry ``fold_batchnorm``; it has no settings."""
 
     name: ClassVar[str] = "fold_batchnorm"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[Read, ...]] = ("calibration",)
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
-        """A network without foldable norms and with the same logits.
+        """A network without foldable norms and with the same logits; what the norms knew is kept as ``statistics``.
 
         Raises:
             StageError: Logits moved by more than ``TOLERANCE``.
@@ -73,7 +74,9 @@ class FoldBatchnorm:
         gone = len(graph(artifact.spec).ops) - len(graph(spec).ops)
         metrics = {"max_abs_delta_logit": delta, "logit_range": extent, "folded": float(gone)}
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(f"{gone} batch norms folded",))
-        return replace(artifact, card=artifact.card.after(step), spec=spec, weights=weights)
+        statistics = normal_statistics(artifact.spec, artifact.weights)
+        card = artifact.card.after(step)
+        return replace(artifact, card=card, spec=spec, weights=weights, statistics=statistics)
 
 
 def folded(spec: ResNetSpec, weights: Weights) -> tuple[ResNetSpec, Weights]:

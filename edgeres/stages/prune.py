@@ -104,7 +104,9 @@ class Prune:
             },
             notes=(self._widths(artifact.spec, allocation),),
         )
-        return replace(artifact, card=artifact.card.after(step), spec=spec, weights=weights, teacher=teacher)
+        card = artifact.card.after(step)
+        # Statistics of folded norms no longer hold: channels that stay lack what the removed ones gave them.
+        return replace(artifact, card=card, spec=spec, weights=weights, teacher=teacher, statistics=None)
 
     def _survey(self, artifact: Checkpoint, context: Context) -> Survey:
         if self.importance != "fisher" and not self.compensate:

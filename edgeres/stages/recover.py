@@ -110,4 +110,6 @@ class Recover:
             label=f"recover {artifact.card.name}",
         )
         step = Step(stage=self.name, settings=plain(self), metrics=outcome.metrics, notes=outcome.conditions)
-        return replace(artifact, card=artifact.card.after(step), weights=outcome.weights, teacher=None)
+        card = artifact.card.after(step)
+        # Trained weights fill the channels with other values than the folded norms saw.
+        return replace(artifact, card=card, weights=outcome.weights, teacher=None, statistics=None)

@@ -91,6 +91,13 @@ def test_the_same_input_gives_the_same_network(dense, context):
     assert Prune()(dense, seen(context)).digest == Prune()(dense, seen(context)).digest
 
 
+def test_what_norms_knew_of_wider_channels_is_let_go(dense, context):
+    known = replace(dense, statistics=Weights({"conv1.mean": np.zeros(16)}))
+    pruned = Prune(macs=0.8)(known, seen(context))
+    assert pruned.statistics is None
+    assert pruned.teacher is known
+
+
 def test_a_second_pruning_keeps_the_first_teacher(dense, context):
     once = Prune(macs=0.8)(dense, seen(context))
     assert Prune(macs=0.9)(once, seen(context)).teacher is dense
