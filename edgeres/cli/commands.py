@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from edgeres.report.run import Run
     from edgeres.request import Request
     from edgeres.store import Store
-
-_FINDING = {"E": "error", "W": "warning", "I": "info"}
 
 
 def compile_command(options: Namespace, given: list[str]) -> int:
@@ -73,28 +71,6 @@ def report_command(options: Namespace, given: list[str]) -> int:
     else:
         _summary(run, screen, paths[-1])
     return exit_code(run)
-
-
-def lint_command(options: Namespace, given: list[str]) -> int:
-    """``edgeres lint``."""
-    from edgeres.lint.linter import lint
-    from edgeres.onnxfile.read import read_model
-    from edgeres.target import find_target
-
-    screen = Screen(quiet=False)
-    findings = lint(read_model(Path(options.model)), find_target(options.target))
-    if options.json:
-        screen.out.out(json.dumps([asdict(finding) for finding in findings], indent=2))
-    elif findings:
-        rules = dict.fromkeys(finding.rule for finding in findings)
-        grouped = [[finding for finding in findings if finding.rule == rule] for rule in rules]
-        screen.table(
-            ("rule", "severity", "times", "first at", "what", "fix"),
-            ((f[0].rule, _FINDING[f[0].severity], str(len(f)), f[0].where, f[0].what, f[0].fix) for f in grouped),
-        )
-    else:
-        screen.out.print(f"nothing to say about {options.model} for {options.target}")
-    return 3 if any(finding.severity == "E" for finding in findings) else 0
 
 
 def targets_command(options: Namespace, given: list[str]) -> int:

@@ -131,7 +131,14 @@ def _again(command: argparse.ArgumentParser) -> None:
 
 def _lint(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=_given, metavar="FILE.onnx", help="any ONNX classifier")
-    command.add_argument("--target", type=_given, required=True, help="where it goes")
+    command.epilog = "exit codes: 0 no errors, 1 a repair could not be proven, 2 bad usage or input, 3 errors found"
+    command.add_argument("--target", type=_given, required=True, help="where it goes, such as jetson-orin-nano:jp6.2")
+    command.add_argument("--dla", action="store_true", help="ask for a DLA of the module too")
+    command.add_argument(
+        "--fix", type=_given, metavar="OUT.onnx", help="write a repaired graph to a new file; every repair is proven"
+    )
+    command.add_argument("--only", type=_given, metavar="RULE,RULE", help="with --fix: repair findings of these rules")
+    command.add_argument("--sarif", type=_given, metavar="FILE", help="write SARIF 2.1.0, for code scanning")
     command.add_argument("--json", action="store_true", help="machine-readable output")
 
 

@@ -47,6 +47,39 @@ def data_shape(view: View, node: NodeProto) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(tensor.dims)
 
 
+def element_types(view: View) -> dict[str, int]:
+    """Element type of every tensor a Q/DQ classifier holds, read off its nodes without running shape inference.
+
+    QuantizeLinear makes the type of its zero-point, DequantizeLinear that of its scale, Cast what it says; every other
+    operator here keeps the type of its first input (ONNX operator specification).
+    """
+    kinds = {name: int(tensor.data_type) for name, tensor in view.constants.items()}
+    kinds |= {value.name: int(value.type.tensor_type.elem_type) for value in view.model.graph.input}
+    for node in view.nodes:
+        match node.op_type:
+            case "QuantizeLinear":
+                stated = int(attribute(node, "output_dtype", 0)) or int(TensorProto.UINT8)
+                kind = kinds.get(node.input[2], stated) if has_zero_point(node) else stated
+            case "DequantizeLinear":
+                kind = kinds.get(node.input[1], int(TensorProto.FLOAT))
+            case "Cast":
+                kind = int(attribute(node, "to", 0))
+            case "Shape" | "Size" | "ArgMax":
+                kind = int(TensorProto.INT64)
+            case _:
+                kind = kinds.get(node.input[0], 0) if node.input else 0
+        for name in node.output:
+            kinds.setdefault(name, kind)
+    return kinds
+
+
+def folds_to_constant(view: View, tensor: str) -> bool:
+    """Whether nothing but Identity stands between a tensor and a constant."""
+    while (maker := view.producer(tensor, "Identity")) is not None:
+        tensor = maker.input[0]
+    return tensor in view.constants
+
+
 def weighted_nodes(view: View) -> tuple[NodeProto, ...]:
     """Conv, ConvTranspose, Gemm and MatMul."""
     return view.of_type(*WEIGHTED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.errors import TargetError
@@ -23,8 +23,8 @@ Defect = tuple[str, str]
 
 FIRST: Version = (0, 0)
 LAST: Version = (999, 0)
-_RTX_GENERATION: Version = (10, 13)
-"""TensorRT-RTX 1.x ships the ONNX parser of TensorRT 10.13 and later."""
+LENIENT: Version = (10, 13)
+"""The parser generation of TensorRT-RTX 1.x, which was asked here about every rule (docs/lint.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,14 @@ class Rule:
         """Whether the rule holds for a runtime version."""
         return self.since <= version < self.until
 
+    def eased(self, at: Version, severity: Severity) -> tuple[Rule, Rule]:
+        """The rule before a version, and the same rule with a lesser severity from that version on."""
+        return replace(self, until=at), replace(self, since=at, severity=severity)
+
+    def lifted(self, at: Version) -> Rule:
+        """The rule, for versions before ``at`` alone."""
+        return replace(self, until=at)
+
     def findings(self, view: View, version: Version) -> Iterator[Finding]:
         """The defects of a graph, as findings."""
         for where, what in self.check(view, version):
@@ -105,7 +113,7 @@ def tensorrt_version(text: str) -> Version:
         TargetError: Neither form.
     """
     if text.startswith("rtx-"):
-        return _RTX_GENERATION
+        return LENIENT
     major, _, rest = text.partition(".")
     minor = rest.partition(".")[0] or "0"
     if not (major.isdigit() and minor.isdigit()):

@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from edgeres.lint.facts import data_shape, has_zero_point, quantizers, scales, type_name
-from edgeres.lint.rule import Defect, Version, rule
+from edgeres.lint.facts import (
+    data_shape,
+    element_types,
+    folds_to_constant,
+    has_zero_point,
+    quantizers,
+    scales,
+    type_name,
+)
+from edgeres.lint.rule import LENIENT, Defect, Version, rule
 from edgeres.onnxfile.view import View, attribute, label, opset_of
 
 if TYPE_CHECKING:
@@ -77,21 +85,32 @@ def three_inputs(view: View, _: Version) -> Iterator[Defect]:
 @rule("Q04", "E", "add an int8 zero-point initializer", IMPORTER, since=(9, 0))
 def explicit_type(view: View, _: Version) -> Iterator[Defect]:
     """The code type is explicit."""
-    for node in quantizers(view):
+    for node in view.of_type("QuantizeLinear"):  # DequantizeLinear takes the type of its codes
         if not has_zero_point(node) and attribute(node, "output_dtype", 0) == 0:
             yield label(node), "no zero-point: TensorRT takes int8, ONNX Runtime takes uint8"
 
 
+@rule("Q05", "E", "drop output_dtype, or make it the zero-point's type", IMPORTER, since=(10, 0))
+def one_type(view: View, _: Version) -> Iterator[Defect]:
+    """The stated code type is the zero-point's."""
+    for node, tensor in _zero_points(view):
+        stated = attribute(node, "output_dtype", 0)
+        if node.op_type == "QuantizeLinear" and stated not in (0, tensor.data_type):
+            yield label(node), f"output_dtype {type_name(stated)} beside a {type_name(tensor.data_type)} zero-point"
+
+
 @rule("Q06", "E", "store it as an initializer read by Q/DQ itself", IMPORTER)
-def zero_point_constant(view: View, _: Version) -> Iterator[Defect]:
+def zero_point_constant(view: View, version: Version) -> Iterator[Defect]:
     """Zero-points are initializers."""
     for node in quantizers(view):
         if has_zero_point(node) and node.input[2] not in view.constants:
+            if version >= (10, 0) and folds_to_constant(view, node.input[2]):
+                continue  # 10.x looks through Identity
             maker = view.producer(node.input[2])
             yield label(node), f"zero-point comes from {maker.op_type if maker is not None else 'a graph input'}"
 
 
-@rule("Q07", "E", "store it as an initializer read by Q/DQ itself", HEADER)
+@rule("Q07", "E", "store it as an initializer read by Q/DQ itself", HEADER, until=(10, 8))
 def scale_constant(view: View, _: Version) -> Iterator[Defect]:
     """Scales are initializers."""
     for node in quantizers(view):
@@ -119,6 +138,18 @@ def scale_float32(view: View, _: Version) -> Iterator[Defect]:
             yield label(node), f"scale of type {type_name(tensor.data_type)}"
 
 
+@rule("Q10", "E", "give data and scale one type, or cast the data", IMPORTER, since=(10, 12))
+def one_float_type(view: View, _: Version) -> Iterator[Defect]:
+    """Data and scale have one float type."""
+    if opset_of(view.model) < 19:
+        return  # the parser inserts the cast itself
+    kinds = element_types(view)
+    for node in view.of_type("QuantizeLinear"):
+        data, scale = kinds.get(node.input[0], 0), kinds.get(node.input[1], 0)
+        if data and scale and data != scale:
+            yield label(node), f"{type_name(data)} data with a {type_name(scale)} scale"
+
+
 @rule("Q11", "E", "give both the same shape", IMPORTER)
 def equal_volumes(view: View, _: Version) -> Iterator[Defect]:
     """As many zero-points as scales."""
@@ -144,9 +175,9 @@ def explicit_axis(view: View, version: Version) -> Iterator[Defect]:
         if scale.size <= 1:
             continue
         axis = attribute(node, "axis")
-        if axis is None:
+        if axis is None and version < LENIENT:
             yield label(node), f"{scale.size} scales without an axis: TensorRT takes 0, ONNX takes 1"
-        elif axis < 0 and version < (8, 2):
+        elif axis is not None and axis < 0 and version < (8, 2):
             yield label(node), f"axis {axis} is negative"
 
 
@@ -156,6 +187,24 @@ def per_tensor_activations(view: View, _: Version) -> Iterator[Defect]:
     for node, scale in scales(view):
         if scale.size > 1 and data_shape(view, node) is None:
             yield label(node), f"{scale.size} scales on an activation"
+
+
+@rule("Q15", "E", "write one scale per tensor or per channel", IMPORTER)
+def no_blocks(view: View, _: Version) -> Iterator[Defect]:
+    """INT8 is not scaled by blocks."""
+    kinds = element_types(view)
+    for node, scale in scales(view):
+        codes = kinds.get(node.input[0] if node.op_type == "DequantizeLinear" else node.output[0], 0)
+        if scale.ndim >= 2 and codes in (TensorProto.INT8, TensorProto.UINT8):
+            yield label(node), f"scale of shape {list(scale.shape)}: blocks are for INT4, FP8 and FP4"
+
+
+@rule("Q16", "W", "give the tensor an axis", IMPORTER, until=(10, 0))
+def not_scalar(view: View, _: Version) -> Iterator[Defect]:
+    """What is quantized has an axis."""
+    for node in quantizers(view):
+        if data_shape(view, node) == ():
+            yield label(node), "quantizes a scalar"
 
 
 @rule("Q17", "E", "export with the target's opset and IR version", OPERATORS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto
 
 from edgeres.lint.facts import weight_dequantizer, weighted_nodes
 from edgeres.lint.rule import Defect, Version, rule
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 GUIDE = "TensorRT developer guide, Q/DQ layer-placement recommendations"
 RESIDUAL = "NVIDIA/TensorRT release/8.6, tools/tensorflow-quantization, ResNetV1 Q/DQ case"
 _COMMUTING = ("MaxPool", "Reshape", "Transpose", "Flatten", "Slice", "Concat", "Squeeze", "Unsqueeze", "Relu", "Pad")
-_FLOAT_IN_FLOAT_OUT = ("AveragePool", "GlobalAveragePool", "ReduceMean", "Mul", "Clip", "Sigmoid", "BatchNormalization")
+MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Slice")
+FLOAT_IN_FLOAT_OUT = ("AveragePool", "GlobalAveragePool", "ReduceMean", "Mul", "Clip", "Sigmoid")
 
 
 def dequantized(view: View, tensor: str) -> bool:
@@ -102,7 +104,13 @@ def one_quantizer(view: View, _: Version) -> Iterator[Defect]:
     for node in view.of_type("QuantizeLinear"):
         if view.pair(node.input[0]) is not None:
             yield label(node), f"{node.input[0]!r} went through Q/DQ already"
-        maker = view.producer(node.input[0], "MaxPool", "Flatten", "Reshape", "Transpose", "Slice")
+
+
+@rule("P07", "I", "keep one of the two pairs", GUIDE)
+def one_side_of_moves(view: View, _: Version) -> Iterator[Defect]:
+    """Operators that move values carry one pair."""
+    for node in view.of_type("QuantizeLinear"):
+        maker = view.producer(node.input[0], *MOVING)
         if maker is not None and view.pair(maker.input[0]) is not None:
             yield label(node), f"Q/DQ on both sides of {maker.op_type}, which commutes with it"
 
@@ -115,9 +123,8 @@ def before_epilogue(view: View, _: Version) -> Iterator[Defect]:
             if reader.op_type != "QuantizeLinear":
                 continue
             following = _behind_pair(view, reader)
-            epilogue = next((entry for entry in following if entry.op_type in ("Relu", "BatchNormalization")), None)
-            if epilogue is not None:
-                yield label(reader), f"Q/DQ between {label(node)!r} and {epilogue.op_type}, which it fuses with"
+            if any(entry.op_type == "Relu" for entry in following):
+                yield label(reader), f"Q/DQ between {label(node)!r} and Relu, which it fuses with"
 
 
 def _behind_pair(view: View, quantizer: NodeProto) -> tuple[NodeProto, ...]:
@@ -129,12 +136,23 @@ def _behind_pair(view: View, quantizer: NodeProto) -> tuple[NodeProto, ...]:
 @rule("P08", "W", "remove the pair in front of it", GUIDE)
 def integers_in_and_out(view: View, _: Version) -> Iterator[Defect]:
     """Pools and pointwise operators are integer on both sides or on none."""
-    for node in view.of_type(*_FLOAT_IN_FLOAT_OUT):
+    for node in view.of_type(*FLOAT_IN_FLOAT_OUT):
         if not any(view.pair(name) is not None for name in node.input):
             continue
         readers = view.consumers(node.output[0])
         if not any(reader.op_type == "QuantizeLinear" for reader, _index in readers):
             yield label(node), f"{node.op_type} reads INT8 and writes float"
+
+
+@rule("P09", "W", "keep inputs and outputs in float", "NVIDIA/TensorRT issue 2998")
+def float_bindings(view: View, _: Version) -> Iterator[Defect]:
+    """Inputs are float."""
+    for value in view.model.graph.input:
+        if value.name not in view.constants and value.type.tensor_type.elem_type in (
+            TensorProto.INT8,
+            TensorProto.UINT8,
+        ):
+            yield value.name, "an 8-bit network input fails in places"
 
 
 @rule("P10", "W", "remove the pair at the output", "TensorRT-Model-Optimizer, onnx/quantization")

@@ -14,6 +14,8 @@ from edgeres.onnxfile.view import View, attribute, label
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from onnx import NodeProto
+
 IMPORTER = "onnx-tensorrt, QuantDequantLinearHelper"
 GUIDE = "TensorRT developer guide, Q/DQ layer-placement recommendations"
 
@@ -30,13 +32,22 @@ def weight_next_to_dequantizer(view: View, _: Version) -> Iterator[Defect]:
             yield label(node), f"{between} between the weight's DequantizeLinear and the operator"
 
 
+@rule("W02", "E", "store float weights behind QuantizeLinear", GUIDE, until=(8, 5))
+def float_weights(view: View, _: Version) -> Iterator[Defect]:
+    """Weights are float -> Q -> DQ."""
+    for node in weighted_nodes(view):
+        dequantizer = weight_dequantizer(view, node)
+        if dequantizer is not None and dequantizer.input[0] in view.constants:
+            yield label(node), "its weight is stored as codes, which this parser does not take"
+
+
 @rule("W03", "E", "put the scales on the output channels' axis", GUIDE)
 def weight_axis(view: View, _: Version) -> Iterator[Defect]:
     """Weights are scaled per output channel."""
     for node in weighted_nodes(view):
         dequantizer = weight_dequantizer(view, node)
         scale = view.value(dequantizer.input[1]) if dequantizer is not None else None
-        if dequantizer is None or scale is None or scale.size <= 1:
+        if dequantizer is None or scale is None or scale.ndim != 1 or scale.size <= 1:
             continue
         shape = data_shape(view, dequantizer) or ()
         wanted, axis = output_channel_axis(node, shape), attribute(dequantizer, "axis")
@@ -85,3 +96,28 @@ def channels(view: View, _: Version) -> Iterator[Defect]:
                 yield label(node), f"{out} channels in {groups} groups, kernel {kernel}: no fast INT8 kernel"
         elif into > 4 and not (out % 8 == 0 and into % 8 == 0 and max(out, into) >= 16):
             yield label(node), f"{into} -> {out} channels: no fast INT8 kernel"
+
+
+@rule("W07", "W", "leave it in float at batch 1", "TensorRT-Model-Optimizer, onnx/quantization/graph_utils.py")
+def float_classifier(view: View, _: Version) -> Iterator[Defect]:
+    """Matrix-vector products stay in float."""
+    for node in view.of_type("Gemm", "MatMul"):
+        if weight_dequantizer(view, node) is not None:
+            yield label(node), "a quantized matrix product gains nothing at batch 1"
+
+
+@rule("W08", "W", "fold the batch norm before quantizing, or quantize behind it", GUIDE)
+def batch_norm_folded(view: View, _: Version) -> Iterator[Defect]:
+    """No Q/DQ around an unfolded batch norm."""
+    for node in view.of_type("BatchNormalization"):
+        pair = view.pair(node.input[0])
+        if pair is not None and view.producer(pair[0].input[0], "Conv", "ConvTranspose", "Gemm") is not None:
+            yield label(pair[0]), f"Q/DQ between a convolution and {label(node)!r}"
+        for reader, index in view.consumers(node.output[0]):
+            if reader.op_type == "QuantizeLinear" and index == 0 and _relu_behind(view, reader):
+                yield label(reader), f"Q/DQ between {label(node)!r} and Relu"
+
+
+def _relu_behind(view: View, quantizer: NodeProto) -> bool:
+    pairs = [node for node, _ in view.consumers(quantizer.output[0])]
+    return any(node.op_type == "Relu" for pair in pairs for node, _ in view.consumers(pair.output[0]))

@@ -68,20 +68,20 @@ def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
     changed = type(model)()
     changed.CopyFrom(model)
     changed.graph.ClearField("value_info")
-    biases = _float_biases(changed)
+    biases = float_biases(changed)
     released = _release(changed, scheme)
-    _prune(changed)
-    retyped = _retype(changed, scheme)
+    prune(changed)
+    retyped = retype(changed, scheme)
     _repeat_behind_moves(changed)
     _release(changed, scheme)
     weights = _weights(changed)
-    _prune(changed)
+    prune(changed)
     view = View.of(changed)
     activations = {node.input[0]: _params(view, node) for node in _activation_quantizers(view)}
     return Rewritten(infer(changed), activations, weights, retyped, released, biases)
 
 
-def _float_biases(model: ModelProto) -> int:
+def float_biases(model: ModelProto) -> int:
     """Biases behind DequantizeLinear become float32 initializers of the same values."""
     view, count = View.of(model), 0
     for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
@@ -183,7 +183,7 @@ def _activation_quantizers(view: View) -> tuple[NodeProto, ...]:
     return tuple(node for node in view.of_type("QuantizeLinear") if node.input[0] not in view.constants)
 
 
-def _retype(model: ModelProto, scheme: QuantScheme) -> int:
+def retype(model: ModelProto, scheme: QuantScheme) -> int:
     """Gives every activation pair the scheme's code type; what has it already is left alone."""
     view, count = View.of(model), 0
     taken = {*view.constants, *view.producers}
@@ -194,7 +194,7 @@ def _retype(model: ModelProto, scheme: QuantScheme) -> int:
             continue
         count += params != given
         codes = quantizer.output[0]
-        scale, zero_point = _free(f"{codes}.scale", taken), _free(f"{codes}.zero_point", taken)
+        scale, zero_point = free_name(f"{codes}.scale", taken), free_name(f"{codes}.zero_point", taken)
         kind = np.int8 if params.signed else np.uint8
         model.graph.initializer.extend(
             (
@@ -209,7 +209,7 @@ def _retype(model: ModelProto, scheme: QuantScheme) -> int:
     return count
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
     """That name, or the first numbered one nobody has; taken from now on."""
     free = next(
         candidate for candidate in (name, *(f"{name}.{n}" for n in range(len(taken) + 1))) if candidate not in taken
@@ -280,7 +280,7 @@ def _constant(view: View, node: NodeProto, index: int) -> NDArray[np.generic]:
     return value
 
 
-def _prune(model: ModelProto) -> None:
+def prune(model: ModelProto) -> None:
     """Removes nodes and initializers that nothing reads any more; initializers come in the order of their names."""
     graph = model.graph
     outputs = {value.name for value in graph.output}

@@ -1,4 +1,4 @@
-"""A judgement as SARIF 2.1.0, which code scanning reads (OASIS, docs.oasis-open.org/sarif/sarif/v2.1.0)."""
+"""Judgements and lint findings as SARIF 2.1.0, which code scanning reads (OASIS, docs.oasis-open.org/sarif)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import edgeres
 from edgeres.gate import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeres.judgement import Judgement
+    from edgeres.lint.rule import Finding, Rule
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "warning"}
+_SEVERITIES = {"E": "error", "W": "warning", "I": "note"}
 _RULES = {
     "accuracy-drop": "What ships answers worse than its reference by more than the margin, or nobody can tell yet.",
     "accuracy-warning": "Something about the comparison deserves a look.",
@@ -28,23 +32,62 @@ def sarif(judgement: Judgement, report: str) -> str:
     """
     results: list[dict[str, Any]] = []
     if level := _LEVELS.get(judgement.outcome):
-        results.append(_result("accuracy-drop", level, judgement.sentence, report))
-    results += [_result("accuracy-warning", "warning", text, report) for text in judgement.warnings]
-    rules = [{"id": name, "shortDescription": {"text": text}} for name, text in _RULES.items()]
+        results.append(_judged("accuracy-drop", level, judgement.sentence, report))
+    results += [_judged("accuracy-warning", "warning", text, report) for text in judgement.warnings]
+    return _log([{"id": name, "shortDescription": {"text": text}} for name, text in _RULES.items()], results)
+
+
+def lint_sarif(findings: Sequence[Finding], rules: Sequence[Rule], model: str) -> str:
+    """A log of one look at a graph.
+
+    Args:
+        findings: What was found.
+        rules: Every rule that was asked, found or not.
+        model: Path of the ONNX file, relative to the repository where it lies inside, which results point at; the node
+            is named in the result, as an ONNX file has no lines.
+    """
+    index = {rule.id: number for number, rule in enumerate(rules)}
+    results = [
+        {
+            "ruleId": finding.rule,
+            "ruleIndex": index[finding.rule],
+            "level": _SEVERITIES[finding.severity],
+            "message": {"text": f"{finding.where}: {finding.what}; {finding.fix}"},
+            "locations": [{**_place(model), "logicalLocations": [{"name": finding.where, "kind": "member"}]}],
+            "partialFingerprints": {"edgeresLint/v1": f"{finding.rule}:{model}:{finding.where}"},
+        }
+        for finding in findings
+    ]
+    described = [
+        {
+            "id": rule.id,
+            "shortDescription": {"text": rule.title},
+            "help": {"text": f"{rule.fix} ({rule.source})"},
+            "defaultConfiguration": {"level": _SEVERITIES[rule.severity]},
+        }
+        for rule in rules
+    ]
+    return _log(described, results)
+
+
+def _log(rules: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
     driver = {"name": "edgeres", "version": edgeres.__version__, "rules": rules}
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
     return json.dumps(log, indent=2, allow_nan=False) + "\n"
 
 
-def _result(rule: str, level: str, text: str, report: str) -> dict[str, Any]:
+def _place(path: str) -> dict[str, Any]:
     from urllib.parse import quote
 
-    place = {"artifactLocation": {"uri": quote(report)}, "region": {"startLine": 1}}
+    return {"physicalLocation": {"artifactLocation": {"uri": quote(path)}, "region": {"startLine": 1}}}
+
+
+def _judged(rule: str, level: str, text: str, report: str) -> dict[str, Any]:
     return {
         "ruleId": rule,
         "ruleIndex": list(_RULES).index(rule),
         "level": level,
         "message": {"text": text},
-        "locations": [{"physicalLocation": place}],
+        "locations": [_place(report)],
         "partialFingerprints": {"edgeresGate/v1": f"{rule}:{report}"},
     }

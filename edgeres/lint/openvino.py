@@ -1,0 +1,43 @@
+"""What keeps OpenVINO's CPU plugin from running a Q/DQ graph in integers.
+
+Source: docs.openvino.ai, low precision transformations; each rule was confirmed by the runtime precisions of compiled
+graphs (OpenVINO 2026.4), which a test repeats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.lint import tensorrt_nodes as nodes
+from edgeres.lint import tensorrt_placement as placement
+from edgeres.lint.facts import has_zero_point, weight_dequantizer, weighted_nodes
+from edgeres.lint.rule import Defect, Rule, Version, rule
+from edgeres.onnxfile.view import View, label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TRANSFORMATIONS = "docs.openvino.ai, low precision transformations"
+
+
+@rule("V01", "W", "quantize weights symmetrically", TRANSFORMATIONS)
+def symmetric_weights(view: View, _: Version) -> Iterator[Defect]:
+    """Weights have the zero-point 0."""
+    for node in weighted_nodes(view):
+        dequantizer = weight_dequantizer(view, node)
+        zeros = view.value(dequantizer.input[2]) if dequantizer is not None and has_zero_point(dequantizer) else None
+        if zeros is not None and np.any(zeros.astype(np.float64)):
+            yield label(node), "its weight has a zero-point: it runs in float"
+
+
+RULES: tuple[Rule, ...] = (
+    *(replace(entry, source=TRANSFORMATIONS) for entry in (nodes.positive, nodes.equal_volumes, nodes.channel_count)),
+    *(
+        replace(entry, id=name, severity="W", source=TRANSFORMATIONS)
+        for name, entry in (("V02", nodes.per_tensor_activations), ("V03", placement.all_inputs))
+    ),
+    symmetric_weights,
+)
