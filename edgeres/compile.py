@@ -23,6 +23,7 @@ from edgeres.settings import parse
 if TYPE_CHECKING:
     from edgeres.pipeline import Plan, Watch
     from edgeres.progress import Progress
+    from edgeres.recipe import Recipe
     from edgeres.request import Request
     from edgeres.store import Store
 
@@ -122,9 +123,13 @@ def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Ru
     artifact = pipeline.done[-1].entry.load()
     place: Literal["engine", "bundle"] = "engine" if plan.target.build_on == "host" else "bundle"
     answers = assemble.answers(artifact, plan.dataset.validation) if isinstance(artifact, Verdict) else None
-    sums = folder.publish(artifact, _facts(plan, pipeline), place, answers)
+    recipe = plan.recipe.locked([done.steps[-1].settings for done in pipeline.done])
+    folder.lock(recipe)
+    sums = folder.publish(artifact, _facts(plan, pipeline, recipe), place, answers)
     files = {name: FileRow(sha256=digest, size=(folder.path / name).stat().st_size) for name, digest in sums.items()}
-    run = replace(run, files=files)
+    assert run.provenance is not None
+    written = yaml.safe_dump(recipe.entries(), sort_keys=False)
+    run = replace(run, files=files, provenance=replace(run.provenance, recipe=written))
     if isinstance(artifact, Verdict):
         run = _judged(run, plan, artifact)
     return replace(run, calibration=_calibration(folder, sums))
@@ -163,14 +168,14 @@ def _calibration(folder: RunFolder, sums: dict[str, str]) -> Calibration | None:
     return assemble.calibration(table.activations, table.calibrator, table.images, table.data)
 
 
-def _facts(plan: Plan, pipeline: Pipeline) -> dict[str, object]:
+def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:
     """What identifies a run for its manifest."""
     return {
         "model": plan.request.name,
         "target": plan.target.name,
         "seed": plan.request.seed,
         "source": plan.source.digest,
-        "recipe": plan.recipe.digest,
+        "recipe": recipe.digest,
         "data": {row.name: {"images": row.images, "sha256": row.digest} for row in assemble.split_rows(plan.dataset)},
         "stages": [{"stage": done.name, "sha256": done.entry.digest} for done in pipeline.done],
         "versions": versions(),

@@ -64,6 +64,10 @@ class RunFolder:
     def begin(self, request: Request, recipe: Recipe) -> None:
         """Writes down what is about to run, so that a killed run can be asked for again."""
         write_beside(self.path / REQUEST, _json(plain(request)))
+        self.lock(recipe)
+
+    def lock(self, recipe: Recipe) -> None:
+        """Writes down the recipe, every setting spelt out."""
         write_beside(self.path / RECIPE, yaml.safe_dump(recipe.entries(), sort_keys=False).encode())
 
     def request(self) -> Request:

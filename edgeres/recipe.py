@@ -26,6 +26,7 @@ from edgeres.stages.train import Train
 from edgeres.stages.verify import Verify
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from importlib.resources.abc import Traversable
 
     from edgeres.stages.stage import Stage
@@ -70,6 +71,22 @@ class Recipe:
     def entries(self) -> list[dict[str, Any]]:
         """The recipe as a file would hold it, every default spelt out."""
         return [{stage.name: plain(stage)} for stage in self.stages]
+
+    def locked(self, written: Sequence[Mapping[str, Any]]) -> Recipe:
+        """The recipe with the settings that its first stages wrote down of themselves.
+
+        They are the stage's own, but for what depends on the speed of a machine: that is pinned to how it turned out.
+
+        Args:
+            written: Settings by stage, as many as have finished.
+
+        Raises:
+            RecipeError: Settings that no such stage has.
+        """
+        entries = self.entries()
+        names = [stage.name for stage in self.stages]
+        pinned = [{name: dict(settings)} for name, settings in zip(names, written, strict=False)]
+        return _read([*pinned, *entries[len(pinned) :]], self.name, "recipe.lock.yaml")
 
     def until(self, name: str) -> Recipe:
         """The recipe up to and including its first stage of that name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,21 @@ def _again(before: Path, out: Path, cache: Path, screen: Screen, given: list[str
     from edgeres.store import Store
 
     request = RunFolder(before).request()
+    request = replace(request, changes=(*request.changes, *_pins(before)))
     screen.err.print(f"edgeres reproduce: {request.name} -> {request.target}, as {before} was made")
     return compile_model(request, Desk(out, Store(cache), screen, screen, shlex.join(["edgeres", *given])))
+
+
+def _pins(before: Path) -> tuple[str, ...]:
+    """What the first run's time budget left out is left out again, however fast this machine is."""
+    from edgeres.folder import RECIPE
+    from edgeres.recipe import load_recipe
+
+    path = before / RECIPE
+    if not path.is_file():
+        return ()
+    stages = [entry["quantize"] for entry in load_recipe(str(path)).entries() if "quantize" in entry]
+    return tuple(f"quantize.{key}={json.dumps(stage[key])}" for stage in stages for key in ("skip", "time_budget_s"))
 
 
 def _tell(found: Reproduction, before: Path, screen: Screen) -> None:
