@@ -25,7 +25,8 @@ def int4_tensor(codes: NDArray[np.int32], name: str) -> TensorProto:
         codes: Integers in ``[-8, 7]`` of any shape.
         name: Of the initializer.
     """
-    assert codes.min(initial=0) >= -8 and codes.max(initial=0) <= 7
+    assert codes.min(initial=0) >= -8, "below the lowest code"
+    assert codes.max(initial=0) <= 7, "above the highest code"
     halves = codes.ravel().astype(np.int8).view(np.uint8) & 0x0F
     padded = np.append(halves, np.zeros(len(halves) % 2, dtype=np.uint8))
     packed = padded[0::2] | padded[1::2] << 4

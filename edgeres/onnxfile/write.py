@@ -2,8 +2,8 @@
 
 Input ``image`` float32 ``[N,3,H,W]`` with a symbolic batch, output ``logits`` float32 ``[N,classes]``; nodes carry the
 graph's operation names. Weights of quantized layers are int8 or int4 initializers behind one DequantizeLinear with an
-explicit axis, biases stay float32, every zero-point is an initializer: the form that TensorRT 8.5 to 11, ONNX Runtime and
-OpenVINO all read (TensorRT operator documentation; ONNX specification of QuantizeLinear).
+explicit axis, biases stay float32, every zero-point is an initializer: the form that TensorRT 8.5 to 11, ONNX Runtime
+and OpenVINO all read (TensorRT operator documentation; ONNX specification of QuantizeLinear).
 """
 
 from __future__ import annotations
@@ -174,5 +174,5 @@ def _require_int4(opset: int, ir_version: int) -> None:
     if opset < int4.OPSET or ir_version < int4.IR_VERSION:
         raise StageError(
             f"4-bit weights in opset {opset}, IR {ir_version}",
-            f"set the target's runtime.opset to {int4.OPSET} and its ir_version to {int4.IR_VERSION}, or weight_bits to 8",
+            f"set the target's runtime.opset to {int4.OPSET} and ir_version to {int4.IR_VERSION}, or weight_bits to 8",
         )

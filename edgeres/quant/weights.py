@@ -1,4 +1,4 @@
-"""Weight scales: symmetric, one per output channel, without the lowest code: ``[-127, 127]`` at 8 bits, ``[-7, 7]`` at 4."""
+"""Weight scales: symmetric, one per output channel: codes ``[-127, 127]`` at 8 bits, ``[-7, 7]`` at 4."""
 
 from __future__ import annotations
 
