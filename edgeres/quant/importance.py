@@ -1,0 +1,185 @@
+"""What noise in one place costs in the answers: the diagonal Fisher information of activations and weights.
+
+Small noise ``n`` with variance ``v`` per element moves the softmax by ``KL = 1/2 sum F v`` nats on average, to second
+order, where ``F`` is the diagonal of ``J^T H J``, ``J`` the Jacobian of the logits and ``H = diag(p) - p p^T`` the
+curvature of the divergence at float's answer ``p`` (Martens 2014, arXiv 1412.1193, section 9). A backward pass from
+``r`` with covariance ``H`` gives the squares of a gradient whose mean is ``F`` (Hutchinson 1990): no labels are needed,
+and one pass serves every tensor and every weight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from edgeres.model.network import Network
+from edgeres.quant.streaming import each_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from edgeres.model.graph import Op
+    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.weights import Weights
+    from edgeres.progress import Advance
+    from edgeres.quant.placement import Placement
+
+    Floats = NDArray[np.float64]
+    Images = Callable[[], Iterable[NDArray[np.float32]]]
+
+TAIL = 8
+"""Power of the norm that stands for a channel's range: near the maximum, but not an outlier's alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """What noise costs, and how far channels reach.
+
+    Attributes:
+        activations: ``E[sum over positions of F]`` ``[C]`` of every quantized tensor that makes noise of its own, where
+            its values are not zero: a zero is rounded to itself.
+        reach: ``(sum over images and positions of |x|^TAIL)^(1/TAIL)`` ``[C]`` of the same tensors.
+        weights: ``F`` ``[C_out, C_in / groups]`` of every integer weight, summed over the kernel.
+    """
+
+    activations: dict[str, Floats] = field(default_factory=dict)
+    reach: dict[str, Floats] = field(default_factory=dict)
+    weights: dict[str, Floats] = field(default_factory=dict)
+
+
+class Probe(Network):
+    """A float network with a place for noise on every tensor that is read through Q/DQ.
+
+    Attributes:
+        noise: Zeros that require a gradient, by tensor; set by each forward pass.
+        seen: The tensors they were added to.
+    """
+
+    def __init__(self, spec: ResNetSpec, weights: Weights, placement: Placement) -> None:
+        super().__init__(spec, weights)
+        self.requires_grad_(requires_grad=False).eval()
+        self._edges = placement.edges
+        self._silent = frozenset(
+            tensor for tensor in placement.shared if (tensor, 0) in placement.edges
+        )  # made from integers of the same scale: rounding them again changes nothing
+        self.noise: dict[str, Tensor] = {}
+        self.seen: dict[str, Tensor] = {}
+        self._noisy: dict[str, Tensor] = {}
+
+    def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
+        """The value, and the place for noise if this is an edge with Q/DQ."""
+        tensor = op.inputs[index]
+        x = values[tensor]
+        if (op.name, index) not in self._edges or tensor in self._silent:
+            return x
+        if tensor not in self.noise:
+            self.noise[tensor] = torch.zeros_like(x, requires_grad=True)
+            self.seen[tensor] = x.detach()
+            self._noisy[tensor] = x + self.noise[tensor]
+        return self._noisy[tensor]
+
+    def differentiate(self, image: Tensor, seed: int) -> None:
+        """One forward and one backward pass; gradients are left in ``noise`` and in weights that require them.
+
+        Args:
+            image: ``[1,C,H,W]``.
+            seed: With the image's content, of the random direction: the same image always has the same one.
+        """
+        self.noise, self.seen, self._noisy = {}, {}, {}
+        self.zero_grad(set_to_none=True)
+        logits = self(image)
+        content = hashlib.sha256(image.contiguous().numpy().tobytes() + seed.to_bytes(8, "little")).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(content[:7], "little"))
+        signs = torch.randint(0, 2, logits.shape, generator=generator) * 2.0 - 1
+        (logits * softmax_direction(logits.detach(), signs)).sum().backward()
+        self._noisy = {}
+
+
+def softmax_direction(logits: Tensor, signs: Tensor) -> Tensor:
+    """``r = sqrt(p) e - p <sqrt(p), e>`` for signs ``e``: its covariance is ``diag(p) - p p^T``."""
+    p = logits.softmax(1)
+    share = p.sqrt() * signs
+    return share - p * share.sum(1, keepdim=True)
+
+
+def importance(
+    spec: ResNetSpec,
+    weights: Weights,
+    placement: Placement,
+    images: Images,
+    *,
+    limit: int = 64,
+    seed: int = 0,
+    advance: Advance | None = None,
+) -> Importance:
+    """Measures a float network, one image at a time.
+
+    Args:
+        spec: The folded network.
+        weights: Its float weights.
+        placement: Where noise will come from.
+        images: Batches float32 ``[N,C,H,W]``; any ``N`` gives the same to the last bit.
+        limit: Images to look at, the first ones.
+        seed: Of the directions.
+        advance: Called with 1 for each finished image.
+
+    Raises:
+        StageError: There is no image.
+    """
+    probe = Probe(spec, weights, placement)
+    for name in placement.weighted:
+        probe.get_parameter(f"{name}.weight").requires_grad = True
+
+    def measure(probe: Probe, image: Tensor) -> Importance:
+        probe.differentiate(image, seed)
+        return _measured(probe, placement)
+
+    total, count = Importance(), 0
+    for one in each_image(probe, first(images(), limit), measure, advance, gradients=True):
+        count += 1
+        for part in ("activations", "reach", "weights"):
+            sums, terms = getattr(total, part), getattr(one, part)
+            for name, term in terms.items():
+                sums[name] = sums[name] + term if name in sums else term
+    return Importance(
+        {name: value / count for name, value in total.activations.items()},
+        {name: value ** (1 / TAIL) for name, value in total.reach.items()},
+        {name: value / count for name, value in total.weights.items()},
+    )
+
+
+def _measured(probe: Probe, placement: Placement) -> Importance:
+    """One image's terms; reaches still to the power of ``TAIL``."""
+    found = Importance()
+    for tensor, noise in probe.noise.items():
+        x, gradient = probe.seen[tensor], noise.grad
+        assert gradient is not None
+        found.activations[tensor] = _per_channel(gradient.double().square_() * (x != 0))
+        found.reach[tensor] = _per_channel(x.double().abs_().pow_(TAIL))
+    for name in sorted(placement.weighted):
+        gradient = probe.get_parameter(f"{name}.weight").grad
+        assert gradient is not None
+        found.weights[name] = (
+            gradient.double().square_().flatten(2).sum(2).numpy()
+            if gradient.ndim == 4
+            else (gradient.double().square_().numpy())
+        )
+    return found
+
+
+def _per_channel(x: Tensor) -> Floats:
+    """Sum ``[C]`` over everything but the channels."""
+    return np.asarray(x.sum([axis for axis in range(x.ndim) if axis != 1]).numpy())
+
+
+def first(batches: Iterable[NDArray[np.float32]], limit: int) -> Iterator[NDArray[np.float32]]:
+    """The first images, each a batch of its own."""
+    return islice((image[None] for batch in batches for image in batch), limit)
