@@ -19,6 +19,7 @@ from edgeres.stages.fold_batchnorm import FoldBatchnorm
 from edgeres.stages.load import Load
 from edgeres.stages.load_onnx import LoadOnnx
 from edgeres.stages.prune import Prune
+from edgeres.stages.qat import Qat
 from edgeres.stages.quantize import Quantize
 from edgeres.stages.quantize_onnx import QuantizeOnnx
 from edgeres.stages.recover import Recover
@@ -42,6 +43,7 @@ STAGES: dict[str, type[Any]] = {
         Prune,
         Recover,
         Quantize,
+        Qat,
         QuantizeOnnx,
         Export,
         Build,
