@@ -21,7 +21,7 @@ from edgeres.report.run import Calibration, Device, Failure, FileRow, Provenance
 from edgeres.settings import parse
 
 if TYPE_CHECKING:
-    from edgeres.pipeline import Plan, Watch
+    from edgeres.pipeline import Finished, Plan, Watch
     from edgeres.progress import Progress
     from edgeres.recipe import Recipe
     from edgeres.request import Request
@@ -185,10 +185,15 @@ def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:
 def _timed(run: Run, pipeline: Pipeline, seconds: float) -> Run:
     """Adds stages and durations, as far as the run came."""
     rows = assemble.stage_rows(step for done in pipeline.done for step in done.steps)
-    times = tuple(
-        StageTime(stage=done.name, cached=done.cached, seconds=round(done.entry.seconds, 3)) for done in pipeline.done
-    )
-    return replace(run, stages=rows, timings=replace(run.timings, total_s=round(seconds, 3), stages=times))
+    times = tuple(_stage_time(done) for done in pipeline.done)
+    noise = [step.sensitivity for done in pipeline.done for step in done.steps if step.sensitivity]
+    timings = replace(run.timings, total_s=round(seconds, 3), stages=times)
+    return replace(run, stages=rows, sensitivity=noise[-1] if noise else (), timings=timings)
+
+
+def _stage_time(done: Finished) -> StageTime:
+    laps = {part: round(seconds, 6) for part, seconds in done.entry.laps.items()}
+    return StageTime(stage=done.name, cached=done.cached, seconds=round(done.entry.seconds, 3), laps=laps)
 
 
 def _failure(failure: BaseException, stage: str) -> Failure:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from edgeres.ladder.climb import Climb, Policy, climb
 from edgeres.ladder.learned import AdaRound, Reconstruct
 from edgeres.ladder.mixed import MixedPrecision
+from edgeres.ladder.nncf import Nncf
 from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from edgeres.ladder.climb import Rung, Trial
     from edgeres.ladder.workshop import CalibratorName, Candidate, WeightMethod, Workshop
 
-RungName = Literal["calibrate", "equalize", "bias", "adaround", "reconstruct", "mixed"]
-RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "bias", "adaround", "reconstruct", "mixed")
+RungName = Literal["calibrate", "equalize", "bias", "nncf", "adaround", "reconstruct", "mixed"]
+RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "bias", "nncf", "adaround", "reconstruct", "mixed")
 """From the cheapest to the dearest."""
 
 CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
@@ -27,6 +28,7 @@ CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
         "calibrate": ("calibrate",),
         "equalize": ("calibrate", "equalize"),
         "bias": ("calibrate", "bias"),
+        "nncf": ("nncf",),
         "adaround": ("calibrate", "adaround"),
         "reconstruct": ("calibrate", "reconstruct"),
         "mixed": ("calibrate", "mixed"),
@@ -56,6 +58,7 @@ class Ladder:
             "calibrate": Calibrate(shop, calibrator, weights),
             "equalize": Equalize(shop),
             "bias": CorrectBias(shop),
+            "nncf": Nncf(shop),
             "adaround": AdaRound(shop),
             "reconstruct": Reconstruct(shop),
             "mixed": self._mixed,
@@ -72,7 +75,7 @@ class Ladder:
         """Climbs some rungs, in the order given.
 
         Args:
-            rungs: The first one is ``calibrate``.
+            rungs: The first one needs no other: ``calibrate`` or ``nncf``.
             policy: How far.
             took: Told of each rung's seconds.
         """

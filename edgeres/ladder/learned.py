@@ -1,4 +1,4 @@
-"""Rungs that choose every weight's rounding by what the network answers, and another quantizer's candidate."""
+"""Rungs that choose every weight's rounding by what the network answers."""
 
 from __future__ import annotations
 

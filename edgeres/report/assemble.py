@@ -52,6 +52,7 @@ def stage_rows(steps: Iterable[Step]) -> tuple[StageRow, ...]:
                 mib=rest.pop("mib", None),
                 metrics=rest,
                 notes=step.notes,
+                rungs=step.rungs,
             )
         )
     return tuple(rows)

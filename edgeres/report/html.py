@@ -19,6 +19,7 @@ from edgeres.report.figures import (
     scaled,
     seconds,
 )
+from edgeres.report.ladder import ladder
 from edgeres.report.markup import Markup, join, tag
 from edgeres.report.parts import missing, section
 from edgeres.report.select import trail
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _MARKS = {"passed": "\u2713", "failed": "\u2715", "unmeasured": "\u25cb", "incomplete": "\u25cb", "error": "\u2715"}
 _SECTIONS = (
     ("stages", "Stages", sections.stages),
+    ("ladder", "Ladder", ladder),
     ("accuracy", "Accuracy", sections.accuracy),
     ("speed", "Speed", sections.speed),
     ("integers", "Integers", sections.integers),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from edgeres.report.bill import HEADS, bill, divergence, next_step
 from edgeres.report.figures import (
     between,
     compared,
@@ -73,6 +74,8 @@ def markdown(run: Run) -> str:
         _budget(run.every_line),
         "## Stage by stage",
         _stages(run),
+        "## What was tried to keep the accuracy",
+        _ladder(run),
         "## Accuracy",
         _accuracy(run),
         "## Speed",
@@ -149,6 +152,20 @@ def _stages(run: Run) -> str:
     notes = _bullets(f"{row.stage}: {note}" for row in run.stages for note in row.notes)
     listed = table(("Stage", "Top-1", "MACs", "Parameters", "Size", "Time"), rows)
     return f"{listed}\n\n{notes}" if notes else listed
+
+
+def _ladder(run: Run) -> str:
+    rows = bill(run)
+    if not rows:
+        return "No ladder was climbed."
+    cells = []
+    for row in rows:
+        name, *figures, what = row.cells("-")
+        cells.append((f"**{prose(name)}**" if row.rung.chosen else prose(name), *figures, prose(what)))
+    worst = sorted(run.sensitivity, key=lambda layer: -layer.kl)[:5]
+    named = ", ".join(f"{code(layer.layer)} {divergence(layer.kl)}" for layer in worst)
+    noise = f"\n\nMost sensitive layers (KL to float, alone in integers): {named}." if worst else ""
+    return f"{table(HEADS, cells)}\n\nBold: went on. {prose(next_step(run))}{noise}"
 
 
 def _accuracy(run: Run) -> str:

@@ -18,10 +18,11 @@ from edgeres.report.findings import (
     Count,
     Flip,
     Kernels,
-    Percent,
     Sha256,
     TensorScale,
 )
+from edgeres.report.stages import StageRow, StageTime
+from edgeres.rung import LayerNoise
 from edgeres.settings import settings
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Flip",
     "Kernels",
     "LatencyRow",
+    "LayerNoise",
     "Provenance",
     "Run",
     "SplitRow",
@@ -83,29 +85,6 @@ class Device:
 
 
 @settings
-class StageRow:
-    """One stage of the run and what the network was behind it; None where the stage did not measure it.
-
-    Attributes:
-        stage: Name of the stage.
-        top1: Accuracy in percent on the validation split.
-        macs: Multiply-accumulates for one image.
-        parameters: Learned parameters.
-        mib: Size of the file the stage made, in MiB.
-        metrics: Every other figure of the stage by name.
-        notes: What the user should know.
-    """
-
-    stage: str
-    top1: Percent | None = None
-    macs: Count | None = None
-    parameters: Count | None = None
-    mib: float | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-@settings
 class FileRow:
     """A file of the run folder."""
 
@@ -147,15 +126,6 @@ class Provenance:
     platform: str
     cpu: str
     packages: dict[str, str] = Field(default_factory=dict)
-
-
-@settings
-class StageTime:
-    """How long a stage took; rows of the same name pair with ``StageRow`` in order."""
-
-    stage: str
-    cached: bool
-    seconds: Annotated[float, Field(ge=0)]
 
 
 @settings
@@ -234,6 +204,7 @@ class Run:
         flips: Images answered differently than by float, by index.
         kernels: None where nobody counted.
         calibration: None for a float network.
+        sensitivity: What quantizing each layer alone does; empty where nobody asked.
         evidence: What was proven on this host, one sentence each.
         files: Files of the run folder by relative path.
         provenance: What the run was made from; None when it failed before that was known.
@@ -256,6 +227,7 @@ class Run:
     flips: tuple[Flip, ...] = ()
     kernels: Kernels | None = None
     calibration: Calibration | None = None
+    sensitivity: tuple[LayerNoise, ...] = ()
     evidence: tuple[str, ...] = ()
     files: dict[str, FileRow] = Field(default_factory=dict)
     provenance: Provenance | None = None

@@ -34,6 +34,7 @@ class Quantize:
         weights: How a weight range is chosen per output channel; ``auto`` tries both.
         rung: ``auto`` climbs until the accuracy limit is met on the tuning images; a name takes that rung on top of
             the first one, and keeps it whatever it is worth.
+        quantizer: ``best`` gives NNCF a rung of its own, ``edgeres`` leaves it out, ``nncf`` takes NNCF's network.
         time_budget_s: Seconds that climbing may take; None for no limit. What a finished run wrote down has none: it
             names what was left out instead.
         skip: Rungs to leave out.
@@ -46,6 +47,7 @@ class Quantize:
     calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     weights: Literal["auto", "max", "mse"] = "auto"
     rung: Literal["auto"] | RungName = "auto"
+    quantizer: Literal["edgeres", "nncf", "best"] = "best"
     time_budget_s: Annotated[float, Field(ge=0)] | None = 600.0
     skip: tuple[RungName, ...] = ()
 
@@ -63,8 +65,8 @@ class Quantize:
             raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
         shop = _workshop(artifact, context)
         ladder = Ladder(shop, self.calibrator, self.weights)
-        order = RUNGS if self.rung == "auto" else CHAINS[self.rung]
-        policy = Policy(forced=self.rung != "auto", skip=frozenset(self.skip), budget_s=self.time_budget_s)
+        order, forced = self._order()
+        policy = Policy(forced=forced, skip=frozenset(self.skip), budget_s=self.time_budget_s)
         climb = ladder.climb(order, policy, context.laps.add)
         step = Step(
             stage=self.name,
@@ -78,9 +80,17 @@ class Quantize:
         deployed = None if made.weights.digest == artifact.weights.digest else made.weights
         return replace(artifact, card=artifact.card.after(step), quant=made.table, deployed=deployed)
 
+    def _order(self) -> tuple[tuple[RungName, ...], bool]:
+        """The rungs to climb, and whether all of them, gate or no gate."""
+        if self.quantizer == "nncf":
+            return CHAINS["nncf"], True
+        if self.rung != "auto":
+            return CHAINS[self.rung], True
+        return tuple(name for name in RUNGS if name != "nncf" or self.quantizer == "best"), False
+
     def _pinned(self, climb: Climb[Candidate]) -> Quantize:
         """Settings that lead to the same network on a machine of any speed: what time cut off is left out by name."""
-        if self.rung != "auto":
+        if self._order()[1]:
             return self
         skipped = {name for name, why in climb.skipped.items() if why == OUT_OF_TIME}
         return replace(self, time_budget_s=None, skip=tuple(name for name in RUNGS if name in skipped))

@@ -20,6 +20,7 @@ RUNS = {"jetson": jetson, "x86": x86, "failed": lambda: x86(1.4), "stopped": sto
 SECTIONS = (
     "budget",
     "stages",
+    "ladder",
     "accuracy",
     "speed",
     "integers",

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from example_run import jetson
 
-from edgeres.artifact import Line
-from edgeres.report import findings, run
+from edgeres.artifact import LayerNoise, Line, Rung
+from edgeres.report import findings, run, stages
 from edgeres.report.document import encode
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "report-schema.md").read_text(encoding="utf-8")
@@ -16,14 +16,16 @@ SECTIONS = {
     "Top level": (run.Run, run.Device, run.FileRow),
     "`error`": (run.Failure,),
     "`lines` and `timings.lines`": (Line,),
-    "`stages[]`": (run.StageRow,),
+    "`stages[]`": (stages.StageRow,),
+    "`stages[].rungs[]`": (Rung,),
+    "`sensitivity[]`": (LayerNoise,),
     "`accuracy`": (findings.Accuracy,),
     "`confusion`": (findings.Confusion,),
     "`flips[]`": (findings.Flip,),
     "`kernels`": (findings.Kernels,),
     "`calibration`": (findings.Calibration, findings.TensorScale),
     "`provenance`": (run.Provenance, run.SplitRow),
-    "`timings`": (run.Timings, run.StageTime, run.LatencyRow),
+    "`timings`": (run.Timings, stages.StageTime, run.LatencyRow),
 }
 
 
@@ -41,7 +43,7 @@ def test_every_field_is_documented(title: str) -> None:
 def test_no_value_is_left_out() -> None:
     kinds = {
         each
-        for module in (run, findings)
+        for module in (run, findings, stages)
         for each in vars(module).values()
         if isinstance(each, type) and dataclasses.is_dataclass(each)
     }

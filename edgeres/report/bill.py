@@ -1,0 +1,139 @@
+"""The bill of a recovery ladder, as pages and the console show it: what each candidate is worth and what it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgeres.report.figures import millis, percent, points, seconds
+from edgeres.rung import Rung
+
+if TYPE_CHECKING:
+    from edgeres.report.run import Run
+    from edgeres.report.stages import StageRow
+
+HEADS = ("Rung", "Top-1", "Drop (90 % interval)", "Same answer", "KL to float", "Integer layers", "Latency", "Took",
+         "Verdict", "What")  # fmt: skip
+FLOAT = "float"
+_AGAIN = "quantize"
+"""A later stage's row about what the ladder kept: the ladder's own row says it already."""
+
+
+@dataclass(frozen=True, slots=True)
+class BillRow:
+    """A candidate.
+
+    Attributes:
+        rung: Its figures; none where it was left out.
+        seconds: What it took; None where nobody took it.
+        latency_ms: One image on the target's runtime.
+        expected: Whether that is a roofline's expectation and not a measurement.
+        of: Weighted layers that could be integers, for the figure of those that are.
+    """
+
+    rung: Rung
+    seconds: float | None = None
+    latency_ms: float | None = None
+    expected: bool = False
+    of: int | None = None
+
+    @property
+    def tried(self) -> bool:
+        """Whether it has figures."""
+        return self.rung.kl is not None or self.rung.top1 is not None
+
+    def cells(self, none: str) -> tuple[str, ...]:
+        """One text for each of ``HEADS``; ``none`` stands for what nobody knows."""
+        r = self.rung
+        interval = "" if r.low_pp is None or r.high_pp is None else f" ({r.low_pp:+.2f} to {r.high_pp:+.2f})"
+        speed = none if self.latency_ms is None else millis(self.latency_ms)
+        return (
+            r.name,
+            none if r.top1 is None else percent(r.top1),
+            none if r.drop_pp is None else f"{points(r.drop_pp)}{interval}",
+            none if r.agreement is None else percent(r.agreement),
+            none if r.kl is None else divergence(r.kl),
+            none if r.integer is None else f"{r.integer} of {self.of}" if self.of else str(r.integer),
+            f"{speed} expected" if self.expected and self.latency_ms is not None else speed,
+            none if self.seconds is None else seconds(self.seconds),
+            r.verdict or none,
+            r.note,
+        )
+
+
+def divergence(nats: float) -> str:
+    """A divergence in nats: ``1.2e-04``; 0 where the answers are the same."""
+    return f"{nats:.1e}" if nats else "0"
+
+
+def bill(run: Run) -> tuple[BillRow, ...]:
+    """Every candidate of a run, float first; empty where no stage had any. The last choice alone counts as chosen."""
+    found: list[BillRow] = []
+    for place, row in enumerate(run.stages):
+        rungs = [rung for rung in row.rungs if not (found and rung.name == _AGAIN)]
+        time = run.time_of(place)
+        laps = time.laps if time else {}
+        if not found and rungs:
+            found.append(_float(row, laps))
+        if any(rung.chosen for rung in rungs):
+            found = [replace(before, rung=replace(before.rung, chosen=False)) for before in found]
+        whole = time.seconds if time else None
+        found.extend(_row(rung, row, laps, whole if rung.name == row.stage else None) for rung in rungs)
+    most = max((row.rung.integer or 0 for row in found), default=0)
+    return tuple(replace(row, of=most or None) for row in found)
+
+
+def _row(rung: Rung, stage: StageRow, laps: dict[str, float], whole: float | None) -> BillRow:
+    if rung.kl is None and rung.top1 is None:
+        return BillRow(rung)
+    latency, expected = _latency(stage, laps, "mixed" if rung.name == "mixed" else "int8")
+    return BillRow(rung, laps.get(rung.name, whole), latency, expected)
+
+
+def _float(stage: StageRow, laps: dict[str, float]) -> BillRow:
+    """What every candidate is compared with."""
+    first = next((rung for rung in stage.rungs if rung.top1 is not None and rung.drop_pp is not None), None)
+    latency, expected = _latency(stage, laps, "float32")
+    top1 = None if first is None or first.top1 is None else first.top1 + (first.drop_pp or 0.0)
+    rung = Rung(
+        name=FLOAT, top1=top1, drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note="what all are compared with"
+    )
+    return BillRow(rung, latency_ms=latency, expected=expected)
+
+
+def _latency(stage: StageRow, laps: dict[str, float], kind: str) -> tuple[float | None, bool]:
+    """Milliseconds of one image, and whether they are only expected."""
+    if (measured := laps.get(f"latency {kind}")) is not None:
+        return 1e3 * measured, False
+    return stage.metrics.get(f"expected_ms_{kind}"), True
+
+
+def next_step(run: Run) -> str:
+    """What to do about the outcome, one sentence; empty without a ladder."""
+    rows = bill(run)
+    chosen = next((row.rung for row in rows if row.rung.chosen), None)
+    if chosen is None:
+        return ""
+    left = [row.rung.name for row in rows if not row.tried and "time budget" in row.rung.note]
+    if chosen.verdict == "PASS":
+        return "The limit is met on the tuning images; 'edgeres gate RUN' judges what ships on the validation images."
+    if chosen.verdict == "FAIL" and left:
+        return f"The limit is not met: give it more time with --time-budget MINUTES ({', '.join(left)} left out)."
+    if chosen.verdict == "FAIL":
+        return "The limit is not met: add '- qat' behind '- quantize' to train with quantization in the loop."
+    if chosen.verdict == "INCONCLUSIVE":
+        return (
+            "The tuning images do not settle it: 'edgeres gate RUN' judges what ships on the validation images; "
+            "--set quantize.rung=reconstruct takes a dearer rung all the same."
+        )
+    return "No accuracy limit is set: --budget accuracy_drop_pp=1 sets one."
+
+
+def spending(rows: tuple[BillRow, ...]) -> list[tuple[str, float, float, bool]]:
+    """``(name, seconds so far, KL, chosen)`` of every candidate that was timed, in order."""
+    spent, found = 0.0, []
+    for row in rows:
+        if row.seconds is not None and row.rung.kl is not None:
+            spent += row.seconds
+            found.append((row.rung.name, spent, row.rung.kl, row.rung.chosen))
+    return found
