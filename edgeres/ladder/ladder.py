@@ -10,7 +10,7 @@ from edgeres.ladder.climb import Climb, Policy, climb
 from edgeres.ladder.learned import AdaRound, Reconstruct
 from edgeres.ladder.mixed import MixedPrecision
 from edgeres.ladder.nncf import Nncf
-from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize
+from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize, Refine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from edgeres.ladder.climb import Rung, Trial
     from edgeres.ladder.workshop import CalibratorName, Candidate, WeightMethod, Workshop
 
-RungName = Literal["calibrate", "equalize", "bias", "nncf", "adaround", "reconstruct", "mixed"]
-RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "bias", "nncf", "adaround", "reconstruct", "mixed")
+RungName = Literal["calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
+RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed")
 """From the cheapest to the dearest."""
 
 CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
     {
         "calibrate": ("calibrate",),
         "equalize": ("calibrate", "equalize"),
+        "refine": ("calibrate", "refine"),
         "bias": ("calibrate", "bias"),
         "nncf": ("nncf",),
         "adaround": ("calibrate", "adaround"),
@@ -57,6 +58,7 @@ class Ladder:
         self._rungs: dict[RungName, Rung[Candidate]] = {
             "calibrate": Calibrate(shop, calibrator, weights),
             "equalize": Equalize(shop),
+            "refine": Refine(shop),
             "bias": CorrectBias(shop),
             "nncf": Nncf(shop),
             "adaround": AdaRound(shop),
