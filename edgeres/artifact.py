@@ -209,8 +209,31 @@ class Engine:
 
 
 @settings
+class Predicted:
+    """A figure nobody measured, as a model of the device expects it.
+
+    Attributes:
+        low: Lower end of its band.
+        high: Upper end of it.
+        basis: What it rests on and how far such predictions were off, one sentence.
+    """
+
+    value: float
+    low: float
+    high: float
+    basis: str
+
+
+Outlook = Literal["", "passes", "fails", "open"]
+"""What a prediction says of an unmeasured line: its whole band keeps the limit, breaks it, or neither."""
+
+
+@settings
 class Line:
     """One line of a verdict.
+
+    A prediction is no status of its own: an unmeasured line stays unmeasured for every reader that counts, and can pass
+    by no oversight. What is expected of it stands beside, and is shown as such.
 
     Attributes:
         name: What is limited, with its unit: ``accuracy_drop_pp``, ``macs_g``, ``latency_p50_ms``.
@@ -219,6 +242,8 @@ class Line:
         status: Never ``passed`` without a measured or closed-form value.
         how: How the value came about, or why there is none.
         source: Where the limit comes from.
+        predicted: What is expected of an unmeasured figure, None where nobody can tell.
+        outlook: Where the band of that lies; empty without one.
     """
 
     name: str
@@ -227,6 +252,20 @@ class Line:
     status: Status
     how: str
     source: str
+    predicted: Predicted | None = None
+    outlook: Outlook = ""
+
+    def __post_init__(self) -> None:
+        """Refuses a prediction of what was measured, and an outlook that its band does not support."""
+        if (self.predicted is None) is not (self.outlook == ""):
+            raise ValueError(f"{self.name} has a prediction without an outlook, or an outlook without a prediction")
+        if self.predicted is None:
+            return
+        if self.status != "unmeasured":
+            raise ValueError(f"{self.name} is {self.status} and predicted all the same")
+        passes, fails = self.predicted.high <= self.limit, self.predicted.low > self.limit
+        if self.outlook != ("passes" if passes else "fails" if fails else "open"):
+            raise ValueError(f"{self.name} cannot be {self.outlook!r}: {self.predicted}, limit {self.limit}")
 
 
 @settings
@@ -257,7 +296,7 @@ class Verdict:
         predictions: Class index per validation image, by the deployed artifact.
         float_predictions: The same by ``model.float.onnx``.
         kernels: What runs in integers.
-        predicted: What a roofline expects of the device's latency, one sentence; empty without a device profile.
+        predicted: Milliseconds a roofline expects of the device, None without a device profile.
         latencies: Milliseconds and counts per variant, ``int8`` or ``float32``; empty where the device is not here.
             They and the memory differ from run to run and are kept out of the digest.
         peak_rss_mib: Peak resident memory of the verifying process, None where the device is not here.
@@ -271,7 +310,7 @@ class Verdict:
     predictions: tuple[int, ...]
     float_predictions: tuple[int, ...]
     kernels: KernelCensus
-    predicted: str = ""
+    predicted: Predicted | None = None
     latencies: dict[str, dict[str, float | None]] = field(default_factory=dict)
     peak_rss_mib: float | None = None
     peak_activation_bytes: int | None = None

@@ -10,7 +10,7 @@ count that rounds to it or below. A latency, and every limit a target or a user 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import yaml
 
-from edgeres.artifact import Line, Status
+from edgeres.artifact import Line, Outlook, Predicted, Status
 from edgeres.errors import TargetError, UsageError
 from edgeres.model.cost import macs as count_macs
 from edgeres.model.spec import PRESETS
@@ -78,10 +78,15 @@ class Limit:
         """Whether a value keeps the limit."""
         return value <= self.limit or value < self.limit + self.rounding
 
-    def line(self, value: float | None, how: str) -> Line:
-        """The verdict's line about it; no value is ``unmeasured``."""
+    def line(self, value: float | None, how: str, predicted: Predicted | None = None) -> Line:
+        """The verdict's line about it; no value is ``unmeasured``, whatever is predicted."""
         status: Status = "unmeasured" if value is None else "passed" if self.met(value) else "failed"
-        return Line(name=self.name, value=value, limit=self.limit, status=status, how=how, source=self.source)
+        line = Line(name=self.name, value=value, limit=self.limit, status=status, how=how, source=self.source)
+        return replace(line, predicted=predicted, outlook=self.outlook(predicted)) if predicted else line
+
+    def outlook(self, predicted: Predicted) -> Outlook:
+        """What a prediction says: it passes by the upper end of its band alone, and fails by the lower one alone."""
+        return "passes" if self.met(predicted.high) else "open" if self.met(predicted.low) else "fails"
 
 
 @cache
@@ -170,17 +175,21 @@ def accuracy_lines(known: Limits, drop_pp: float | None, how: str) -> tuple[Line
     return _line(known, "accuracy_drop_pp", drop_pp, how)
 
 
-def latency_lines(known: Limits, timed: Mapping[str, float | None] | None, how: str) -> tuple[Line, ...]:
+def latency_lines(
+    known: Limits, timed: Mapping[str, float | None] | None, how: str, predicted: Predicted | None = None
+) -> tuple[Line, ...]:
     """Latency of one image: the median, and upper bounds of the tail.
 
     Args:
         known: The limits in force.
         timed: A ``measure.Latency``, plain; None where the device is not here. The tail is held to the limit by what it
             does not exceed with 99 % confidence, and is unmeasured where too few calls were timed for that.
-        how: Where it was timed, or why not; a prediction belongs here.
+        how: Where it was timed, or why not.
+        predicted: Milliseconds expected where it was not timed. They are of the median: nothing is said of the tail.
     """
     if timed is None:
-        return tuple(line for name in _LATENCIES for line in _line(known, name, None, how))
+        median = (known["latency_p50_ms"].line(None, how, predicted),) if "latency_p50_ms" in known else ()
+        return median + tuple(line for name in _LATENCIES[1:] for line in _line(known, name, None, how))
     found = list(_line(known, "latency_p50_ms", timed["p50_ms"], how))
     for name, bound, calls in (("latency_p90_ms", "p90_high_ms", 44), ("latency_p99_ms", "p99_high_ms", 459)):
         value = timed[bound]

@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from edgeres.artifact import Artifact, Card, Checkpoint, Engine, Exported, File, KernelCensus, Verdict
+from edgeres.artifact import Artifact, Card, Checkpoint, Engine, Exported, File, KernelCensus, Predicted, Verdict
 from edgeres.model.spec import ResNetSpec
 from edgeres.model.weights import Weights
 from edgeres.quant.qparams import QuantTable
@@ -76,7 +76,7 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
                 "predictions": list(artifact.predictions),
                 "float_predictions": list(artifact.float_predictions),
                 "kernels": plain(artifact.kernels),
-                "predicted": artifact.predicted,
+                "predicted": plain(artifact.predicted) if artifact.predicted else None,
                 "latencies": artifact.latencies,
                 "peak_rss_mib": artifact.peak_rss_mib,
                 "peak_activation_bytes": artifact.peak_activation_bytes,
@@ -119,7 +119,7 @@ def unpack(data: dict[str, Any], folder: Path) -> Any:
                 predictions=tuple(data["predictions"]),
                 float_predictions=tuple(data["float_predictions"]),
                 kernels=parse(KernelCensus, data["kernels"], where),
-                predicted=data["predicted"],
+                predicted=parse(Predicted, data["predicted"], where) if data["predicted"] else None,
                 latencies=data["latencies"],
                 peak_rss_mib=data["peak_rss_mib"],
                 peak_activation_bytes=data.get("peak_activation_bytes"),

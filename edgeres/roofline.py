@@ -1,121 +1,259 @@
-"""Latency without the device: a roofline over the layers of a graph.
+"""A roofline over the kernels of a network: how long a device takes that nobody has measured, or has measured once.
 
-``t = sum over layers of max(2 MACs / (efficiency * peak), bytes / bandwidth) + overhead`` (Williams et al. 2009, CACM
-52(4), with a launch overhead per layer). A layer is a convolution, a matrix product or a pool; bias, norm, activation
-and residual add are fused into the layer before them. Bytes are those of the input, the weight and the output, once
-each, at the theoretical bandwidth: at batch 1 a GPU's caches hold most of them, so public rows do not tell its share.
+``t = call + s * call_work / r + sum over kernels of [max(s * max(ops / gain, balance * bytes) / r, weights / bandwidth)
++ launch]`` with the rate ``r = efficiency * peak``: Williams et al. 2009 (CACM 52(4)), and a cost per launch and call.
 
-Efficiency and overhead are class priors, fitted to public rows at batch 1; what they missed on devices left out of the
-fit stands beside each. That makes a prediction a band, a factor of two either way, and never a measurement.
+* ``ops`` are two per MAC of the tiles that cover a layer; ``gain`` is what Winograd's algorithm saves on a 3x3 of
+  stride 1 (Lavin and Gray 2016, arXiv 1509.09308).
+* ``balance`` is how many operations a class of kernels does while it moves one byte of input, weight and output. It
+  belongs to the kernels: at batch 1 caches hold most activations, so public rows do not tell the memory's share.
+* Weights are read once from memory; no kernel is faster than that.
+* ``s`` is 1 until one network was measured on the device; then it is what makes the roofline say so.
+
+The parameters of each class are fitted to public rows (``python -m benchmarks.prediction``); how far they missed chips
+that the fit had not seen is kept beside them, and is the band of every prediction.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal
 
-from edgeres.onnxfile import census
+import yaml
+
+from edgeres.errors import TargetError, UsageError
+from edgeres.settings import parse, settings
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from collections.abc import Sequence
 
     from edgeres.target import DeviceProfile, Target
+    from edgeres.workload import Work
 
-_BAND = 2.0
-"""Factor either way of an uncalibrated prediction: the 90 % quantile of what leave-one-device-out fits miss."""
-
-_POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
-
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """What a class of devices reaches.
-
-    Attributes:
-        efficiency: Share of the peak that a layer's arithmetic reaches.
-        overhead_us: Microseconds per layer, whatever its size.
-        float_bytes: Bytes of a float the runtime computes with: 2 where it picks FP16, 4 where it stays with FP32.
-        missed: Relative error on devices left out of the fit in percent, median and 90 % quantile.
-        source: What it was fitted to.
-    """
-
-    efficiency: float
-    overhead_us: float
-    float_bytes: int
-    missed: tuple[int, int]
-    source: str
+Bound = Literal["compute", "memory", "weights", "launch"]
+_FIXED_SHARE = 0.8
+"""Most of a measured latency that launches and calls may take: a device that is faster than these launches faster."""
+_STEPS = 60
+"""Halvings of the interval in which ``s`` lies: more than a double has digits."""
 
 
-JETSON = Prior(0.23, 3.7, 2, (31, 41), "ResNet-50 INT8 by TensorRT on 4 Jetson modules, MLPerf v0.7 to v3.1")
-CARD = Prior(0.68, 6.7, 2, (8, 56), "ResNet-50 INT8 by TensorRT on 9 graphics cards, MLPerf v0.7 to v3.1")
-CPU = Prior(0.29, 0.0, 4, (31, 75), "ResNet-18 and 50 INT8 by ncnn on phones and boards, 2 to 8 threads")
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """A predicted latency of one image in milliseconds, with its band. Never a measurement.
+@settings
+class Missed:
+    """How far predictions were off on devices that the fit had not seen.
 
     Attributes:
-        prior: What it rests on.
+        median_pct: Median relative error in percent.
+        p90_pct: Its 90 % quantile.
+        factor: 90 % of the predictions were within this factor, either way.
+        predictions: How many there were.
+        chips: On how many chips.
     """
 
-    ms: float
-    low_ms: float
-    high_ms: float
-    prior: Prior
+    median_pct: float
+    p90_pct: float
+    factor: float
+    predictions: int
+    chips: int
 
     def __str__(self) -> str:
-        median, p90 = self.prior.missed
-        return (
-            f"a roofline expects {self.ms:.2g} ms, between {self.low_ms:.2g} and {self.high_ms:.2g}; fitted to "
-            f"{self.prior.source}, it missed others by {median} % (median) and {p90} % (p90)"
-        )
+        of = f"{self.predictions} predictions on {self.chips} chip{'s' if self.chips > 1 else ''} left out of the fit"
+        return f"missed by {self.median_pct:g} % (median) and {self.p90_pct:g} % (p90) in {of}"
 
 
-def prior_of(target: Target) -> Prior:
-    """The class a target's device belongs to: a module with a JetPack, another GPU, or a CPU."""
-    if target.latency_class == "mobile":
-        return CPU
-    return JETSON if target.runtime.jetpack else CARD
+@settings
+class KernelClass:
+    """Kernels of one kind of runtime on one kind of device.
 
-
-def predict(model: ModelProto, target: Target) -> Prediction | None:
-    """The latency a roofline expects of a graph for one image.
-
-    Args:
-        model: The graph, float or with Q/DQ pairs; a layer runs in integers where its inputs are dequantized.
-        target: Whose device profile gives the peaks.
-
-    Returns:
-        None where the profile lacks the bandwidth, or a peak for arithmetic that the graph uses.
+    Attributes:
+        name: Identifier.
+        title: One line for people.
+        gain: Factor by which a 3x3 of stride 1 has fewer operations.
+        balance: Operations in the time of one byte.
+        layer_us: Microseconds to launch a kernel.
+        call_ms: Milliseconds of a call, whatever the network.
+        call_gops: The same in 1e9 operations, so that a slower device takes longer over it.
+        efficiency: Share of the peak its arithmetic reaches; None where public rows have no peaks.
+        calibrated: What predictions missed that were calibrated by another network on the same device.
+        uncalibrated: What predictions missed from the device's peaks alone.
     """
-    prior, device = prior_of(target), target.device
-    if device.bandwidth_gbs is None:
-        return None
-    shapes, macs = census.tensor_shapes(model), census.layer_macs(model)
-    dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    seconds = 0.0
-    for node in model.graph.node:
-        output = node.output[0]
-        if output not in macs and node.op_type not in _POOLS:
-            continue
-        width = 1 if dequantized.issuperset(_operands(node)) else prior.float_bytes
-        peak = _peak(device, width)
-        if peak is None:
-            return None
-        moved = width * sum(prod(shapes[name]) for name in (*_operands(node), output))
-        compute = 2 * macs.get(output, 0) / (prior.efficiency * peak)
-        seconds += max(compute, moved / (device.bandwidth_gbs * 1e9)) + prior.overhead_us * 1e-6
-    return Prediction(1e3 * seconds, 1e3 * seconds / _BAND, 1e3 * seconds * _BAND, prior)
+
+    name: str
+    title: str
+    gain: float = 1.0
+    balance: float = 0.0
+    layer_us: float = 0.0
+    call_ms: float = 0.0
+    call_gops: float = 0.0
+    efficiency: float | None = None
+    calibrated: Missed
+    uncalibrated: Missed | None = None
 
 
-def _operands(node: NodeProto) -> tuple[str, ...]:
-    """What a layer reads, but for its bias."""
-    return tuple(node.input[:1] if node.op_type in _POOLS else node.input[:2])
+@cache
+def kernel_classes() -> dict[str, KernelClass]:
+    """Every class by name, as fitted."""
+    path = files("edgeres").joinpath("rooflines", "classes.yaml")
+    data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {row["name"]: parse(KernelClass, row, "classes.yaml", TargetError) for row in data}
 
 
-def _peak(device: DeviceProfile, width: int) -> float | None:
-    """Operations per second of arithmetic on numbers of that many bytes."""
-    tops = {1: device.int8_tops, 2: device.fp16_tops, 4: device.fp32_tops}[width]
-    return None if tops is None else tops * 1e12
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Time of one kernel.
+
+    Attributes:
+        bound: What it is made of, mostly.
+        share_of_tiles: Useful MACs over those of the tiles that cover the layer.
+    """
+
+    work: Work
+    ms: float
+    bound: Bound
+    share_of_tiles: float
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """What is known about the speed of one device.
+
+    Attributes:
+        integer: Its INT8 kernels.
+        floating: Its kernels in float.
+        float_bytes: Bytes of a float it computes with.
+        peaks: Operations per second, by bytes of a number; what nobody published is missing.
+        bandwidth: Bytes per second of the memory, None where nobody published it.
+        multiple: Channels its kernels work on at a time.
+        unlike: Why public rows say nothing of this device's share of its peak; empty where they do.
+        slowness: The ``s`` of this module.
+        fixed: Share of the class's launch and call times that it takes.
+    """
+
+    integer: KernelClass
+    floating: KernelClass
+    float_bytes: Literal[2, 4]
+    peaks: dict[int, float]
+    bandwidth: float | None
+    multiple: int
+    unlike: str = ""
+    slowness: float = 1.0
+    fixed: float = 1.0
+
+    def main(self, works: Sequence[Work]) -> KernelClass:
+        """The class that decides: that of the integer kernels, where there are any."""
+        return self.integer if any(work.integer for work in works) else self.floating
+
+    def missing(self, works: Sequence[Work]) -> str:
+        """Why nothing can be said of a network before one was measured; empty where it can."""
+        if self.unlike:
+            return self.unlike
+        for work in works:
+            kind, width = (self.integer, 1) if work.integer else (self.floating, self.float_bytes)
+            if kind.efficiency is None:
+                return f"public latencies of {kind.title} tell no share of a peak"
+            if width not in self.peaks:
+                return f"the device profile has no {_PEAK[width]}"
+        return ""
+
+    def costs(self, works: Sequence[Work]) -> tuple[Cost, ...]:
+        """Every kernel's time."""
+        return tuple(self._cost(work) for work in works)
+
+    def call_ms(self, works: Sequence[Work]) -> float:
+        """Time of a call beside its kernels."""
+        kind = self.main(works)
+        width = 1 if any(work.integer for work in works) else self.float_bytes
+        return self.fixed * kind.call_ms + self.slowness * 1e3 * kind.call_gops * 1e9 / self._rate(kind, width)
+
+    def total_ms(self, works: Sequence[Work]) -> float:
+        """Latency of one image."""
+        return self.call_ms(works) + sum(cost.ms for cost in self.costs(works))
+
+    def calibrated(self, works: Sequence[Work], measured_ms: float) -> Roofline:
+        """The roofline that takes as long over a network as the device took.
+
+        Raises:
+            UsageError: The latency is not above zero.
+        """
+        if not 0 < measured_ms < float("inf"):
+            raise UsageError(f"a measured latency of {measured_ms} ms", "give milliseconds above zero")
+        idle = replace(self, slowness=0.0, bandwidth=None).total_ms(works)
+        fixed = min(1.0, _FIXED_SHARE * measured_ms / idle) if idle else 1.0
+        low, high = 0.0, 1.0
+        while replace(self, slowness=high, fixed=fixed).total_ms(works) < measured_ms:
+            low, high = high, 2 * high
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            above = replace(self, slowness=middle, fixed=fixed).total_ms(works) > measured_ms
+            low, high = (low, middle) if above else (middle, high)
+        found = replace(self, slowness=high, fixed=fixed)
+        if found.total_ms(works) > 1.001 * measured_ms:  # the memory is faster than its profile says
+            return replace(self, bandwidth=None).calibrated(works, measured_ms)
+        return found
+
+    def _cost(self, work: Work) -> Cost:
+        kind, width = (self.integer, 1) if work.integer else (self.floating, self.float_bytes)
+        padded = work.padded_macs(self.multiple)
+        gain = kind.gain if (work.kind, work.kernel, work.stride, work.groups) == ("conv", 3, 1, 1) else 1.0
+        rate = self._rate(kind, width) / self.slowness if self.slowness else float("inf")
+        times: dict[Bound, float] = {
+            "compute": 2 * padded / gain / rate,
+            "memory": kind.balance * width * (work.activations + work.weights) / rate,
+            "weights": width * work.weights / self.bandwidth if self.bandwidth else 0.0,
+        }
+        bound = max(times, key=lambda name: times[name])
+        launch = self.fixed * kind.layer_us * 1e-6
+        seconds = times[bound] + launch
+        return Cost(work, 1e3 * seconds, "launch" if launch > times[bound] else bound, work.macs / (padded or 1))
+
+    def _rate(self, kind: KernelClass, width: int) -> float:
+        """Operations per second; where no peak is known, one that only a calibration makes true."""
+        return (kind.efficiency or 1.0) * self.peaks.get(width, _NOMINAL / width)
+
+
+_NOMINAL = 1e12
+_ARM = ("neon", "dotprod", "i8mm")
+_TENSOR_CORES = 7
+"""Compute capability from which on GPUs have them: Volta."""
+_PEAK = {1: "int8_tops", 2: "fp16_tops", 4: "fp32_tops"}
+
+
+def roofline_of(target: Target) -> Roofline:
+    """The roofline of a target, from its device profile.
+
+    TensorRT computes what is not INT8 in FP16, CPUs stay with FP32. A device that is neither a GPU nor a CPU of known
+    instructions nor this host is an NPU.
+    """
+    device, known = target.device, kernel_classes()
+    integer, floating = _classes(target)
+    return Roofline(
+        integer=known[integer],
+        floating=known[floating],
+        float_bytes=4 if floating.endswith("fp32") else 2,
+        peaks=_peaks(device),
+        bandwidth=None if device.bandwidth_gbs is None else device.bandwidth_gbs * 1e9,
+        multiple=target.scheme.channel_multiple if target.scheme else 1,
+        unlike=_unlike(device),
+    )
+
+
+def _classes(target: Target) -> tuple[str, str]:
+    """Names of the classes of a target's INT8 kernels and of those in float."""
+    isa = target.device.isa
+    if target.latency_class == "gpu":
+        return ("jetson", "jetson") if target.runtime.jetpack else ("card", "card")
+    if isa in _ARM:
+        return ("arm_int8" if isa == "neon" else "arm_dot"), "arm_fp32"
+    return ("x86_int8", "x86_fp32") if isa or target.build_on == "host" else ("npu", "npu")
+
+
+def _unlike(device: DeviceProfile) -> str:
+    if device.compute_capability and int(device.compute_capability.partition(".")[0]) < _TENSOR_CORES:
+        return "the roofline of a GPU rests on tensor cores, which this one does not have"
+    return ""
+
+
+def _peaks(device: DeviceProfile) -> dict[int, float]:
+    tops = {1: device.int8_tops, 2: device.fp16_tops, 4: device.fp32_tops}
+    return {width: 1e12 * value for width, value in tops.items() if value is not None}

@@ -1,93 +1,136 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edgeres.model.graph import graph
+from edgeres.errors import UsageError
 from edgeres.model.spec import PRESETS
-from edgeres.model.weights import Weights
-from edgeres.onnxfile.write import write_model
-from edgeres.roofline import CARD, CPU, JETSON, predict, prior_of
+from edgeres.roofline import KernelClass, Missed, Roofline, kernel_classes, roofline_of
 from edgeres.target import find_target
+from edgeres.workload import Work, of_spec
+
+MISSED = Missed(median_pct=1, p90_pct=2, factor=1.5, predictions=3, chips=4)
+RESNET18, RESNET50 = (of_spec(PRESETS[name], 224, integer=True) for name in ("resnet18", "resnet50"))
 
 
-def float_model(name, side=224):
-    spec = replace(PRESETS[name], norm=False)
-    weights = Weights({key: np.zeros(shape, np.float32) for key, shape in graph(spec).parameters.items()})
-    return write_model(spec, weights, (side, side), opset=17, ir_version=8)
+def work(c_in=64, c_out=32, side=10, *, kernel=1, integer=True):
+    weights = c_out * c_in * kernel**2
+    activations = (c_in + c_out) * side**2
+    return Work("x", "conv", c_in, c_out, kernel, 1, 1, side, activations, weights, weights * side**2, integer)
 
 
-def convolution(channels, out, side, *, quantized):
-    """One 1x1 convolution ``[1,channels,side,side]``, in float or behind Q/DQ."""
-    codes, floats = np.zeros((out, channels, 1, 1), np.int8), np.zeros((out, channels, 1, 1), np.float32)
-    constants = {"s": np.float32(1).reshape(()), "z": np.int8(0).reshape(()), "codes": codes, "floats": floats}
-    nodes = [helper.make_node("Conv", ["x" if quantized else "image", "w" if quantized else "floats"], ["y"])]
-    if quantized:
-        nodes[:0] = [
-            helper.make_node("QuantizeLinear", ["image", "s", "z"], ["q"]),
-            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["x"]),
-            helper.make_node("DequantizeLinear", ["codes", "s", "z"], ["w"]),
-        ]
-    body = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", channels, side, side])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", out, side, side])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)])
+def roofline(*, peak=1e9, bandwidth=None, multiple=1, slowness=1.0, **parameters):
+    kind = KernelClass(name="k", title="k", calibrated=MISSED, **({"efficiency": 0.5} | parameters))
+    peaks = {width: peak / width for width in (1, 2, 4)}
+    return Roofline(kind, kind, 2, peaks, bandwidth, multiple, slowness)
 
 
-def target(name="jetson", **profile):
-    found = find_target(name)
-    return replace(found, device=replace(found.device, **profile))
+def test_compute_in_closed_form():
+    layer = work()
+    assert roofline().total_ms([layer]) == pytest.approx(1e3 * 2 * 64 * 32 * 100 / 0.5e9)
+    assert roofline().costs([layer])[0].bound == "compute"
 
 
-def test_a_layer_bound_by_arithmetic_in_closed_form():
-    slow = target(int8_tops=1e-3, bandwidth_gbs=1e6)
-    found = predict(convolution(64, 32, 10, quantized=True), slow)
-    macs = 64 * 32 * 100
-    assert found.ms == pytest.approx(1e3 * (2 * macs / (JETSON.efficiency * 1e9) + JETSON.overhead_us * 1e-6))
-
-
-def test_a_layer_bound_by_memory_in_closed_form():
-    starved = target(int8_tops=1e6, bandwidth_gbs=1e-3)
-    found = predict(convolution(64, 32, 10, quantized=True), starved)
+def test_memory_in_closed_form():
+    layer = work()
+    found = roofline(balance=1e6)
     moved = 64 * 100 + 64 * 32 + 32 * 100
-    assert found.ms == pytest.approx(1e3 * (moved / 1e6 + JETSON.overhead_us * 1e-6))
-    in_float = predict(convolution(64, 32, 10, quantized=False), target(fp16_tops=1e6, bandwidth_gbs=1e-3))
-    assert in_float.ms == pytest.approx(1e3 * (2 * moved / 1e6 + JETSON.overhead_us * 1e-6))
+    assert found.total_ms([layer]) == pytest.approx(1e3 * 1e6 * moved / 0.5e9)
+    assert found.costs([layer])[0].bound == "memory"
 
 
-def test_arithmetic_decides_the_peak():
-    integer, floating = convolution(64, 64, 20, quantized=True), convolution(64, 64, 20, quantized=False)
-    only_integers = target(int8_tops=1.0, fp16_tops=None)
-    assert predict(integer, only_integers) is not None
-    assert predict(floating, only_integers) is None
-    pi = target("raspberry-pi", fp16_tops=None)
-    assert predict(floating, pi).ms == pytest.approx(
-        1e3 * 2 * 64 * 64 * 400 / (CPU.efficiency * pi.device.fp32_tops * 1e12)
+def test_weights_are_read_once():
+    found = roofline(peak=1e18, bandwidth=1e6)
+    assert found.total_ms([work()]) == pytest.approx(1e3 * 64 * 32 / 1e6)
+    assert found.costs([work()])[0].bound == "weights"
+
+
+def test_a_launch_per_kernel_and_a_call_per_image():
+    found = roofline(peak=1e18, layer_us=5.0, call_ms=0.25, efficiency=1.0)
+    assert found.total_ms([work()] * 7) == pytest.approx(0.25 + 7 * 5e-3, rel=1e-6)
+    assert found.costs([work()])[0].bound == "launch"
+    assert roofline(call_gops=2.0, efficiency=1.0).call_ms([work()]) == pytest.approx(2000)
+    assert roofline(call_gops=2.0, efficiency=1.0).call_ms([work(integer=False)]) == pytest.approx(4000)
+
+
+def test_winograd_helps_a_3x3_of_stride_1_alone():
+    three, one = work(kernel=3), work()
+    strided, grouped = replace(three, stride=2), replace(three, groups=2)
+    for layer, gain in ((three, 2), (one, 1), (strided, 1), (grouped, 1)):
+        ratio = roofline().total_ms([layer]) / roofline(gain=2.0).total_ms([layer])
+        assert ratio == pytest.approx(gain)
+
+
+def test_tiles_cost_what_they_cover():
+    assert roofline(multiple=16).total_ms([work(c_out=17)]) == pytest.approx(roofline().total_ms([work(c_out=32)]))
+    assert roofline(multiple=16).costs([work(c_out=24)])[0].share_of_tiles == pytest.approx(24 / 32)
+
+
+def test_float_kernels_have_their_own_class_peak_and_width():
+    slow = replace(roofline().floating, efficiency=0.25)
+    mixed = replace(roofline(), floating=slow)
+    assert mixed.total_ms([work(integer=False)]) == pytest.approx(4 * mixed.total_ms([work()]))
+
+
+def test_what_the_profile_does_not_tell_is_said():
+    jetson = roofline_of(find_target("jetson"))
+    assert jetson.missing(RESNET18) == ""
+    assert "int8_tops" in replace(jetson, peaks={}).missing(RESNET18)
+    assert "x86" in roofline_of(find_target("x86")).missing(RESNET18)
+
+
+def test_every_target_has_its_classes():
+    chosen = {name: roofline_of(find_target(name)) for name in ("jetson", "rtx", "raspberry-pi", "android", "cpu")}
+    assert {name: found.integer.name for name, found in chosen.items()} == {
+        "jetson": "jetson", "rtx": "card", "raspberry-pi": "arm_dot", "android": "arm_dot", "cpu": "x86_int8",
+    }  # fmt: skip
+    assert (chosen["rtx"].float_bytes, chosen["cpu"].float_bytes) == (2, 4)
+    assert chosen["jetson"].multiple == 16
+
+
+@given(
+    st.floats(1e-3, 1e4), st.floats(0, 300), st.floats(0, 20), st.floats(0, 5), st.floats(0, 10),
+    st.one_of(st.none(), st.floats(1e8, 1e12)),
+)  # fmt: skip
+def test_a_calibrated_roofline_says_what_was_measured(ms, balance, layer_us, call_ms, call_gops, bandwidth):
+    given_ = roofline(
+        peak=1e12, bandwidth=bandwidth, balance=balance, layer_us=layer_us, call_ms=call_ms, call_gops=call_gops
+    )
+    found = given_.calibrated(RESNET18, ms)
+    assert found.total_ms(RESNET18) == pytest.approx(ms, rel=1e-3)
+    assert found.total_ms(RESNET50) > ms
+
+
+def test_calibrating_by_its_own_answer_changes_nothing():
+    jetson = roofline_of(find_target("jetson"))
+    found = jetson.calibrated(RESNET18, jetson.total_ms(RESNET18))
+    assert found.slowness == pytest.approx(1)
+    assert found.total_ms(RESNET50) == pytest.approx(jetson.total_ms(RESNET50))
+
+
+def test_launches_stay_when_arithmetic_is_calibrated():
+    """A device measured twice as slow launches no slower: the rest makes up for it."""
+    found = roofline(peak=1e12, layer_us=10.0)
+    twice = found.calibrated(RESNET18, 2 * found.total_ms(RESNET18))
+    assert twice.fixed == 1
+    launches = 23 * 0.01
+    assert twice.slowness == pytest.approx(
+        (2 * found.total_ms(RESNET18) - launches) / (found.total_ms(RESNET18) - launches)
     )
 
 
-def test_a_profile_without_figures_predicts_nothing():
-    model = convolution(8, 8, 4, quantized=True)
-    assert predict(model, find_target("x86")) is None
-    assert predict(model, target(bandwidth_gbs=None)) is None
+def test_without_a_peak_only_ratios_are_told():
+    nobody_knows = replace(roofline_of(find_target("android")), peaks={}, bandwidth=None)
+    found = nobody_knows.calibrated(RESNET18, 10.0)
+    assert found.total_ms(RESNET18) == pytest.approx(10)
+    assert 15 < found.total_ms(RESNET50) < 40
 
 
-def test_every_class_of_device_has_its_prior():
-    assert prior_of(find_target("jetson")) is JETSON
-    assert prior_of(find_target("rtx")) is CARD
-    assert prior_of(find_target("raspberry-pi")) is CPU
-
-
-@pytest.mark.parametrize(("name", "layers"), [("resnet18", 23), ("resnet50", 56)])
-def test_layers_are_convolutions_products_and_pools(name, layers):
-    """With endless peaks only the overhead is left, once per layer, as the priors were fitted."""
-    endless = target(fp16_tops=1e9, bandwidth_gbs=1e9)
-    assert predict(float_model(name), endless).ms == pytest.approx(layers * JETSON.overhead_us * 1e-3, rel=1e-2)
+@pytest.mark.parametrize("ms", [0.0, -1.0, float("inf"), float("nan")])
+def test_no_latency_no_calibration(ms):
+    with pytest.raises(UsageError, match="milliseconds above zero"):
+        roofline().calibrated(RESNET18, ms)
 
 
 @pytest.mark.parametrize(
@@ -99,23 +142,34 @@ def test_layers_are_convolutions_products_and_pools(name, layers):
         ("jetson-xavier-nx", "resnet50", 2.434),
         # Tencent/ncnn benchmark, INT8, four threads.
         ("raspberry-pi", "resnet18", 16.74),
-        ("raspberry-pi", "resnet50", 40.75),
+        ("raspberry-pi", "resnet50_v1", 40.75),
     ],
 )
 def test_public_measurements_lie_inside_the_band(device, name, measured):
-    """The float graph at the integer peak and as many numbers a second: the same network in INT8 throughout."""
-    found = find_target(device)
-    tops, bandwidth = found.device.int8_tops, found.device.bandwidth_gbs * prior_of(found).float_bytes
-    profile = replace(found.device, fp16_tops=tops, fp32_tops=tops, bandwidth_gbs=bandwidth)
-    as_integers = replace(found, device=profile)
-    prediction = predict(float_model(name), as_integers)
-    assert prediction.low_ms < measured < prediction.high_ms
-    assert prediction.ms == pytest.approx(measured, rel=0.35)
+    found = roofline_of(find_target(device))
+    ratio = found.total_ms(of_spec(PRESETS[name], 224, integer=True)) / measured
+    assert 1 / found.integer.uncalibrated.factor < ratio < found.integer.uncalibrated.factor
+    assert ratio == pytest.approx(1, abs=0.35)
 
 
-def test_the_words_hold_figure_band_and_reservation():
-    words = str(predict(convolution(64, 64, 20, quantized=True), find_target("jetson")))
-    assert words.startswith("a roofline expects ")
-    assert "between" in words
-    assert "31 % (median)" in words
-    assert "MLPerf" in words
+def test_classes_are_whole():
+    for name, kind in kernel_classes().items():
+        assert kind.name == name
+        assert kind.efficiency is None or 0 < kind.efficiency <= 1
+        assert (kind.efficiency is None) is (kind.uncalibrated is None)
+        assert 1 < kind.calibrated.factor < 2
+
+
+def test_instructions_and_tensor_cores_decide_the_class():
+    def classes(name, **profile):
+        target = find_target(name)
+        found = roofline_of(replace(target, device=replace(target.device, **profile)))
+        return found.integer.name, found.floating.name
+
+    assert classes("raspberry-pi", isa="neon") == ("arm_int8", "arm_fp32")
+    assert classes("raspberry-pi", isa="i8mm") == ("arm_dot", "arm_fp32")
+    assert classes("raspberry-pi", isa="avx512_vnni") == ("x86_int8", "x86_fp32")
+    assert classes("raspberry-pi", isa=None) == ("npu", "npu")
+    old = find_target("jetson")
+    old = replace(old, device=replace(old.device, compute_capability="5.3"))
+    assert "tensor cores" in roofline_of(old).missing(RESNET18)

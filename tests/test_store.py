@@ -13,6 +13,7 @@ from edgeres.artifact import (
     Exported,
     File,
     KernelCensus,
+    Predicted,
     Step,
     Verdict,
 )
@@ -63,7 +64,8 @@ def verdict(folder):
         exported(folder), "onnxruntime", "engine.bin", {"engine.bin": File.of(folder / "engine.bin")}, False, ("seen",)
     )
     census = KernelCensus(integer=1, weighted=2, kernels={"Conv": 1}, how="counted")
-    return Verdict(engine, 10, 5, (0, 1), (0, 0), census, "about 1 ms", {"int8": {"p50_ms": 1.0}}, 12.5)
+    predicted = Predicted(value=1, low=0.5, high=2, basis="peaks")
+    return Verdict(engine, 10, 5, (0, 1), (0, 0), census, predicted, {"int8": {"p50_ms": 1.0}}, 12.5)
 
 
 @pytest.mark.parametrize("make", [checkpoint, exported, verdict])

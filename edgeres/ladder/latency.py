@@ -16,7 +16,7 @@ from edgeres.artifact import Engine, Exported, File
 from edgeres.backends.registry import find_backend
 from edgeres.measure import interleaved
 from edgeres.onnxfile.write import write_model
-from edgeres.roofline import predict
+from edgeres.prediction import predict
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

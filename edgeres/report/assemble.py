@@ -123,8 +123,7 @@ def judged(verdict: Verdict, target: Target, overrides: Overrides) -> tuple[Line
     if timed:
         latency = latency_lines(known, timed, f"batch 1 on this host, {timed['n']:.0f} calls")
     else:
-        unmeasured = f"{target.title} is not here"
-        latency = latency_lines(known, None, "; ".join(filter(None, (unmeasured, verdict.predicted))))
+        latency = latency_lines(known, None, f"{target.title} is not here", verdict.predicted)
     memory = memory_lines(known, verdict.peak_rss_mib, "peak of the whole verifying process")
     activations = activation_lines(known, verdict.peak_activation_bytes)
     return (*accuracy_lines(known, counts.drop, how), *static, *activations, *latency, *memory)

@@ -49,6 +49,20 @@ def compared(line: Line) -> tuple[str, str]:
     return f"{number(value, digits)}{unit}", f"{number(limit, digits)}{unit}"
 
 
+OUTLOOKS = {"passes": "predicted to pass", "fails": "predicted to fail", "open": "predicted either way"}
+
+
+def foretold(line: Line) -> str:
+    """The prediction for an unmeasured line with its band: ``about 1.77 ms, 1.04 to 2.99 ms``; empty without one."""
+    if line.predicted is None:
+        return ""
+    factor, unit = _unit_for(line)
+    value, low, high = (
+        number(factor * figure) for figure in (line.predicted.value, line.predicted.low, line.predicted.high)
+    )
+    return f"about {value}{unit}, {low} to {high}{unit}"
+
+
 def _unit_for(line: Line) -> tuple[float, str]:
     """Factor and unit: a count of less than a tenth of its unit is written in the next smaller one."""
     unit = _LINES.get(line.name, ("", ""))[1]

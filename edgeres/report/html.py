@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from edgeres.report import origins, sections
 from edgeres.report.figures import (
+    OUTLOOKS,
     change,
     compared,
+    foretold,
     line_title,
     millis,
     number,
@@ -132,6 +134,11 @@ def _line(line: Line) -> Markup:
     value, limit = compared(line)
     between = ", which rounds to " if relation(line) == "rounds to" else " of at most "
     figures = join(tag("b", value), between) if value else "not measured; at most "
+    expected = Markup()
+    if line.predicted:
+        expected = tag(
+            "p.how", tag(f"span.pill.predicted.{line.outlook}", OUTLOOKS[line.outlook]), f" {foretold(line)}"
+        )
     return tag(
         f"li.{line.status}",
         tag(
@@ -141,13 +148,22 @@ def _line(line: Line) -> Markup:
         ),
         tag("p.figures", figures, limit),
         _gauge(line),
-        tag("p.how", line.how),
+        expected,
+        tag("p.how", f"{line.how}; {line.predicted.basis}" if line.predicted else line.how),
         tag("p.how", f"Limit: {line.source}"),
     )
 
 
 def _gauge(line: Line) -> Markup:
-    """The value as a bar of its limit; over the limit, the bar is full and a mark shows where the limit was."""
+    """The value as a bar of its limit; over the limit, the bar is full and a mark shows where the limit was.
+
+    A prediction is a hatched band on a scale that holds the limit, whose mark is always there.
+    """
+    if line.predicted and line.limit > 0:
+        most = 1.1 * max(line.predicted.high, line.limit)
+        low, high, limit = (100 * figure / most for figure in (line.predicted.low, line.predicted.high, line.limit))
+        band = tag("i.band", at={"style": f"margin-left:{low:.1f}%;width:{high - low:.1f}%"})
+        return tag("div.gauge", band, tag("u", at={"style": f"left:{limit:.1f}%"}), at={"aria-hidden": "true"})
     if line.value is None or line.limit <= 0:
         return tag("div.gauge.none", at={"aria-hidden": "true"})
     share = max(0.0, line.value / line.limit)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from edgeres.report.bill import HEADS, bill, divergence, next_step
 from edgeres.report.figures import (
+    OUTLOOKS,
     between,
     compared,
     confidence,
+    foretold,
     line_title,
     millis,
     number,
@@ -120,7 +122,11 @@ def _budget(lines: Sequence[Line]) -> str:
         value, limit = compared(line)
         title = prose(line_title(line.name))
         rounds = " (rounds to the limit)" if relation(line) == "rounds to" else ""
-        rows.append((title, _ICONS[line.status], f"{value or '-'}{rounds}", limit, prose(line.how), prose(line.source)))
+        status, how = _ICONS[line.status], line.how
+        if line.predicted:
+            status, how = f"{status}, {OUTLOOKS[line.outlook]}", f"{how}; {line.predicted.basis}"
+        shown = f"{value}{rounds}" if value else foretold(line) or "-"
+        rows.append((title, status, shown, limit, prose(how), prose(line.source)))
     heads = ("Line", "Status", "Value", "At most", "How", "Limit from")
     return "\n".join(
         (

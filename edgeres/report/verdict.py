@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
-from edgeres.report.figures import between, compared, confidence, line_title, millis, percent, points, relation
+from edgeres.report.figures import (
+    OUTLOOKS,
+    between,
+    compared,
+    confidence,
+    foretold,
+    line_title,
+    millis,
+    percent,
+    points,
+    relation,
+)
 
 if TYPE_CHECKING:
     from edgeres.artifact import Line
@@ -54,7 +65,7 @@ def reason(run: Run) -> str:
     """The headline without its first words: why the outcome is what it is."""
     counts, lines = line_counts(run), run.every_line
     failed = "; ".join(_broken(line) for line in lines if line.status == "failed")
-    missing = ", ".join(line_title(line.name).lower() for line in lines if line.status == "unmeasured")
+    missing = ", ".join(_missing(line) for line in lines if line.status == "unmeasured")
     if run.error:
         where = f"stopped in {run.error.stage}" if run.error.stage else "did not start"
         also = f" (failed as well: {failed})" if failed else ""
@@ -76,6 +87,11 @@ def _at(run: Run) -> str:
     return f", top-1 {percent(run.accuracy.deployed_top1)} ({points(-run.accuracy.drop_pp)} against float)"
 
 
+def _missing(line: Line) -> str:
+    expected = f" ({OUTLOOKS[line.outlook]})" if line.outlook else ""
+    return f"{line_title(line.name).lower()}{expected}"
+
+
 def _broken(line: Line) -> str:
     value, limit = compared(line)
     stands = f"{value} {relation(line)} {limit}" if value else f"({line.how})"
@@ -89,7 +105,8 @@ def summary_lines(run: Run) -> tuple[str, ...]:
         found.append(f"way out: {run.error.way_out}")
     width = max((len(line_title(line.name)) for line in run.every_line), default=0)
     for line in run.every_line:
-        found.append(f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}  ({line.how})")
+        how = f"{line.how}; {line.predicted.basis}" if line.predicted else line.how
+        found.append(f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}  ({how})")
     if run.accuracy:
         a = run.accuracy
         interval = f"{confidence(a.level)} interval {between(a.low_pp, a.high_pp)}"
@@ -110,4 +127,8 @@ def summary_lines(run: Run) -> tuple[str, ...]:
 
 def _figure(line: Line) -> str:
     value, limit = compared(line)
-    return f"{value} {relation(line)} {limit}" if value else f"- (limit {limit})"
+    if value:
+        return f"{value} {relation(line)} {limit}"
+    if line.outlook:
+        return f"- (limit {limit}; {OUTLOOKS[line.outlook]}: {foretold(line)})"
+    return f"- (limit {limit})"

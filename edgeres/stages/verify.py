@@ -14,7 +14,7 @@ from edgeres.errors import StageError
 from edgeres.measure import agreement, interleaved, peak_rss_mib, top1
 from edgeres.onnxfile import census
 from edgeres.onnxfile.layers import peak_bytes
-from edgeres.roofline import predict
+from edgeres.prediction import predict
 from edgeres.settings import plain, settings
 from edgeres.stages.stage import Read
 
@@ -40,7 +40,7 @@ class Verify:
     """
 
     name: ClassVar[str] = "verify"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[Read, ...]] = ("target", "validation")
 
     threads: int = 2
@@ -76,7 +76,7 @@ class Verify:
             predictions=deployed,
             float_predictions=twin,
             kernels=backend.integer_kernels(artifact, context.target),
-            predicted=str(prediction) if prediction else "",
+            predicted=prediction.predicted if prediction else None,
             latencies={name: plain(latency) for name, latency in latencies.items()},
             peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
             peak_activation_bytes=peak_bytes(model, artifact.card.preprocess.crop),

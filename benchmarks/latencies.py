@@ -1,0 +1,129 @@
+"""Published latencies of ResNets, read from ``latencies.csv``; its header says what they are and what was left out."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeres.model.spec import preset
+from edgeres.workload import Work, of_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+PLACE = Path(__file__).with_name("latencies.csv")
+WIDTHS = {"int8": 1, "fp16": 2, "fp32": 4}
+_THREADS = range(2, 9)
+"""Threads of a CPU for which its peak says something: what people deploy with. One thread is another machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One published latency; the fields are those of the file.
+
+    Attributes:
+        gops: Peak in 1e9 operations per second, None where nobody knows it.
+        gbs: Memory bandwidth in 1e9 bytes per second, None where nobody knows it.
+        entry: Rows of one entry were measured together.
+    """
+
+    kind: str
+    chip: str
+    device: str
+    runtime: str
+    precision: str
+    threads: int | None
+    size: int
+    network: str
+    ms: float
+    entry: int
+    gops: float | None
+    gbs: float | None
+    source: str
+
+    @property
+    def model(self) -> str:
+        """The network without its variant: leaving one out leaves out its near twins."""
+        return self.network.removesuffix("_v1")
+
+    @property
+    def works(self) -> tuple[Work, ...]:
+        """What its kernels had to do; published networks are quantized throughout."""
+        return _works(self.network, self.size, self.precision == "int8")
+
+    @property
+    def has_peak(self) -> bool:
+        """Whether a prediction without calibration can be held against it."""
+        return self.gops is not None and (not self.kind.startswith(("arm", "x86")) or self.threads in _THREADS)
+
+    @property
+    def condition(self) -> tuple[object, ...]:
+        """What two rows must share to be the same measurement by two people."""
+        runtime = "mlperf" if self.runtime.startswith("mlperf") else self.runtime
+        return self.device, runtime, self.precision, self.threads, self.size, self.network
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two networks measured together: the first calibrates the device, the second is predicted."""
+
+    known: Row
+    asked: Row
+
+
+def read(place: Path = PLACE) -> tuple[Row, ...]:
+    """Every row of the file."""
+    lines = [line for line in place.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return tuple(_row(fields) for fields in csv.DictReader(lines))
+
+
+def pairs(rows: Iterable[Row]) -> tuple[Pair, ...]:
+    """Every ordered pair of different networks of one entry."""
+    entries: dict[int, list[Row]] = {}
+    for row in rows:
+        entries.setdefault(row.entry, []).append(row)
+    found = (Pair(*two) for entry in entries.values() for two in permutations(entry, 2))
+    return tuple(pair for pair in found if pair.known.network != pair.asked.network)
+
+
+def disagreements(rows: Sequence[Row]) -> list[float]:
+    """How far two people's figures for the same thing are apart: ``|a / b - 1|`` of every ordered pair."""
+    same: dict[tuple[object, ...], list[float]] = {}
+    for row in rows:
+        same.setdefault(row.condition, []).append(row.ms)
+    return [abs(a / b - 1) for figures in same.values() for a, b in permutations(figures, 2)]
+
+
+def disagreements_of_ratios(twos: Sequence[Pair]) -> list[float]:
+    """The same of the ratio between two networks, which is all that a calibrated prediction predicts."""
+    same: dict[tuple[object, ...], list[float]] = {}
+    for two in twos:
+        same.setdefault((two.known.condition, two.asked.condition), []).append(two.asked.ms / two.known.ms)
+    return [abs(a / b - 1) for figures in same.values() for a, b in permutations(figures, 2)]
+
+
+def _row(fields: dict[str, str]) -> Row:
+    return Row(
+        kind=fields["class"],
+        chip=fields["chip"],
+        device=fields["device"],
+        runtime=fields["runtime"],
+        precision=fields["precision"],
+        threads=int(fields["threads"]) if fields["threads"] else None,
+        size=int(fields["size"]),
+        network=fields["network"],
+        ms=float(fields["ms"]),
+        entry=int(fields["entry"]),
+        gops=float(fields["gops"]) if fields["gops"] else None,
+        gbs=float(fields["gbs"]) if fields["gbs"] else None,
+        source=fields["source"],
+    )
+
+
+@cache
+def _works(network: str, size: int, integer: bool) -> tuple[Work, ...]:
+    return of_spec(preset(network), size, integer=integer)

@@ -1,0 +1,147 @@
+"""Fits the few parameters of a class of kernels to published rows, on a grid: the same rows give the same parameters.
+
+The loss is the mean ``|log(predicted / published)|`` of networks predicted from another one of their entry, plus that
+of networks predicted from peaks. The grid knows no memory bandwidth, which few rows tell; what is validated does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.latencies import WIDTHS, Pair, Row
+from edgeres.roofline import KernelClass, Missed, Roofline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MULTIPLE = 16
+"""Channels of a tile, as every target's scheme has it."""
+_FIXED_SHARE = 0.8
+_PAIRS_WEIGH = 3.0
+"""A pair needs no peak, so no error of a data sheet is in it. From 1 to 10, the errors move by a point or two."""
+_NOBODY = Missed(median_pct=0.0, p90_pct=0.0, factor=1.0, predictions=0, chips=0)
+
+_GRIDS: dict[str, tuple[float, ...]] = {
+    "gain": (1.0, 1.25, 1.5, 1.75, 2.0, 2.5),
+    "balance": (0.0, 10.0, 20.0, 30.0, 40.0, 60.0, 80.0, 100.0, 125.0, 150.0, 200.0, 300.0),
+    "layer_us": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0),
+    "call_ms": (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0),
+    "call_gops": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0),
+}
+
+
+_EFFICIENCIES = np.round(0.05 * 1.05 ** np.arange(62), 3)
+"""From 0.05 to 0.98 in steps of 5 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Which parameters of a class are free.
+
+    Attributes:
+        title: The class in words.
+        free: Names of free parameters; the others stay at what they are by default.
+    """
+
+    title: str
+    free: tuple[str, ...]
+
+
+FORMS = {
+    "jetson": Form("TensorRT on a Jetson", ("balance", "call_ms")),
+    "card": Form("TensorRT on graphics cards, INT8", ("layer_us",)),
+    "npu": Form("mobile NPUs", ("balance", "call_gops")),
+    "vulkan": Form("Vulkan and OpenCL on GPUs", ("balance", "call_ms")),
+    "arm_dot": Form("Arm CPUs with dot product, INT8", ("balance",)),
+    "arm_int8": Form("Arm CPUs without dot product, INT8", ("gain",)),
+    "arm_fp16": Form("Arm CPUs, FP16", ("gain",)),
+    "arm_fp32": Form("Arm CPUs, FP32", ("gain",)),
+    "x86_int8": Form("x86 CPUs, INT8", ("balance", "call_ms")),
+    "x86_fp32": Form("x86 CPUs, FP32", ("balance", "call_ms")),
+}
+"""Every class of ``latencies.csv``. Arm's kernels in float, and in INT8 without dot product, use Winograd's algorithm:
+the gain is free there; a call to an NPU takes longer on a slower one, so it is counted in operations."""
+
+
+def fit(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> KernelClass:
+    """The class's parameters from some rows.
+
+    Args:
+        name: One of ``FORMS``.
+        rows: Published rows; those without a peak tell nothing on their own.
+        twos: Pairs to predict the second of from the first.
+    """
+    form = FORMS[name]
+    rows = [row for row in rows if row.has_peak]
+    best: tuple[float, dict[str, float], float | None] | None = None
+    for values in product(*(_GRIDS[key] for key in form.free)):
+        point = dict(zip(form.free, values, strict=True))
+        efficiency, rows_lost = _absolute(point, rows)
+        lost = rows_lost + _PAIRS_WEIGH * (float(np.mean(np.abs(_relative(point, twos)))) if twos else 0.0)
+        if best is None or lost < best[0] - 1e-9:
+            best = lost, point, efficiency
+    assert best is not None
+    _, point, efficiency = best
+    return KernelClass(name=name, title=form.title, efficiency=efficiency, calibrated=_NOBODY, **point)
+
+
+def roofline(kind: KernelClass, row: Row) -> Roofline:
+    """The roofline of a row's device, all of whose kernels are of that class."""
+    width = WIDTHS[row.precision]
+    return Roofline(
+        integer=kind,
+        floating=kind,
+        float_bytes=2 if width == 2 else 4,
+        peaks={} if row.gops is None else {width: row.gops * 1e9},
+        bandwidth=None if row.gbs is None else row.gbs * 1e9,
+        multiple=MULTIPLE,
+    )
+
+
+def _relative(point: dict[str, float], twos: Sequence[Pair]) -> NDArray[np.float64]:
+    """Log errors of the second network of every pair."""
+    a, b = [pair.known for pair in twos], [pair.asked for pair in twos]
+    ms = np.array([row.ms for row in a])
+    fixed = _fixed(point, a)
+    share = np.minimum(1.0, _FIXED_SHARE * ms / np.maximum(fixed, 1e-12))
+    scaled = (ms - share * fixed) * _scaled(point, b) / _scaled(point, a)
+    return np.asarray(np.log((scaled + share * _fixed(point, b)) / np.array([row.ms for row in b])))
+
+
+def _absolute(point: dict[str, float], rows: Sequence[Row]) -> tuple[float | None, float]:
+    """Efficiency, and the mean absolute log error with it, of rows whose peak is known."""
+    if not rows:
+        return None, 0.0
+    ms, fixed = np.array([row.ms for row in rows]), _fixed(point, rows)
+    at_peak = _scaled(point, rows) / np.array([(row.gops or 0.0) * 1e6 for row in rows])
+    lost = np.mean(np.abs(np.log((at_peak / _EFFICIENCIES[:, None] + fixed) / ms)), axis=1)
+    best = int(np.argmin(lost))
+    return float(_EFFICIENCIES[best]), float(lost[best])
+
+
+def _fixed(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float64]:
+    """Milliseconds that do not go with the device's speed."""
+    kernels = np.array([len(row.works) for row in rows])
+    return point.get("call_ms", 0.0) + 1e-3 * point.get("layer_us", 0.0) * kernels
+
+
+def _scaled(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float64]:
+    """Operations, or the time of bytes in operations."""
+    gain, balance = point.get("gain", 1.0), point.get("balance", 0.0)
+    kernels = [_kernels(row.network, row.size, row.precision, gain, balance) for row in rows]
+    return np.array(kernels) + 1e9 * point.get("call_gops", 0.0)
+
+
+@cache
+def _kernels(network: str, size: int, precision: str, gain: float, balance: float) -> float:
+    """The sum over the kernels, by ``Roofline`` itself at a rate of one operation per microsecond."""
+    kind = KernelClass(name="", title="", gain=gain, balance=balance, calibrated=_NOBODY)
+    row = Row("", "", "", "", precision, None, size, network, 0.0, 0, 1e-3, None, "")
+    return 1e3 * sum(cost.ms for cost in roofline(kind, row).costs(row.works))
