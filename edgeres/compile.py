@@ -14,11 +14,10 @@ from edgeres.artifact import Verdict
 from edgeres.errors import EdgeresError
 from edgeres.folder import RunFolder
 from edgeres.pipeline import Pipeline, prepare, versions
-from edgeres.quant.qparams import QuantTable
+from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.recipe import is_file_name
 from edgeres.report import assemble, document
 from edgeres.report.run import Calibration, Device, Failure, FileRow, Provenance, Run, StageTime, Timings, is_timed
-from edgeres.settings import parse
 
 if TYPE_CHECKING:
     from edgeres.pipeline import Finished, Plan, Watch
@@ -92,6 +91,7 @@ def _anchored(plan: Plan) -> Request:
         weights=absolute(request.weights) if file else request.weights,
         recipe=absolute(request.recipe) if request.recipe and is_file_name(request.recipe) else request.recipe,
         data=absolute(request.data),
+        scales=absolute(request.scales),
     )
 
 
@@ -110,6 +110,7 @@ def _started(plan: Plan, command: str) -> Run:
             data=plan.dataset.name,
             splits=assemble.split_rows(plan.dataset),
             weights=plan.source.file.sha256 if plan.source.file else None,
+            scales=plan.scales.digest if plan.scales else None,
             recipe=yaml.safe_dump(plan.recipe.entries(), sort_keys=False),
             seed=request.seed,
             packages=versions(),
@@ -159,12 +160,9 @@ def _judged(run: Run, plan: Plan, verdict: Verdict) -> Run:
 
 def _calibration(folder: RunFolder, sums: dict[str, str]) -> Calibration | None:
     """The scales as they were published."""
-    import json
-
-    if "calibration.json" not in sums:
+    if NAME not in sums:
         return None
-    data = json.loads((folder.path / "calibration.json").read_text(encoding="utf-8"))
-    table = parse(QuantTable, data, "calibration.json")
+    table = read_table(folder.path / NAME).table
     return assemble.calibration(table.activations, table.calibrator, table.images, table.data)
 
 
@@ -175,6 +173,7 @@ def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:
         "target": plan.target.name,
         "seed": plan.request.seed,
         "source": plan.source.digest,
+        "scales": plan.scales.digest if plan.scales else None,
         "recipe": recipe.digest,
         "data": {row.name: {"images": row.images, "sha256": row.digest} for row in assemble.split_rows(plan.dataset)},
         "stages": [{"stage": done.name, "sha256": done.entry.digest} for done in pipeline.done],

@@ -12,6 +12,7 @@ from edgeres.budget import limits
 from edgeres.data.dataset import open_dataset
 from edgeres.errors import StoreError, UsageError
 from edgeres.progress import Progress, Silent
+from edgeres.quant.calibration_table import read_table
 from edgeres.recipe import default_recipe, load_recipe, takes_graphs
 from edgeres.settings import digest, plain
 from edgeres.stages.load import Load
@@ -21,6 +22,7 @@ from edgeres.target import find_target
 if TYPE_CHECKING:
     from edgeres.artifact import Source, Step
     from edgeres.data.dataset import Dataset
+    from edgeres.quant.calibration_table import CalibrationTable
     from edgeres.recipe import Recipe
     from edgeres.request import Request
     from edgeres.stages.stage import Stage
@@ -50,6 +52,7 @@ class Plan:
         recipe: Stages to run.
         dataset: Opened images.
         notes: What the user should know before anything runs.
+        scales: A calibration table to take instead of calibrating.
     """
 
     request: Request
@@ -58,6 +61,7 @@ class Plan:
     recipe: Recipe
     dataset: Dataset
     notes: tuple[str, ...]
+    scales: CalibrationTable | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,18 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
     if source.file is None and source.weights is None:
         source = replace(source, preprocess=request.preprocess.over(dataset.suggested))
     notes = (*((SAMPLE_NOTE,) if sample else ()), *dataset.notes)
-    return Plan(request, target, source, recipe, dataset, notes)
+    return Plan(request, target, source, recipe, dataset, notes, _scales(request, recipe))
+
+
+def _scales(request: Request, recipe: Recipe) -> CalibrationTable | None:
+    """The calibration table that was asked for."""
+    if request.scales is None:
+        return None
+    if not any("scales" in stage.reads for stage in recipe.stages):
+        raise UsageError(
+            f"recipe {recipe.name!r} has no stage that takes --scales {request.scales}", "leave --scales out"
+        )
+    return read_table(Path(request.scales))
 
 
 def versions() -> dict[str, str]:
@@ -175,6 +190,7 @@ class Pipeline:
             classes=dataset.classes,
             seed=plan.request.seed,
             margin=drop.limit if drop else None,
+            scales=plan.scales,
             workspace=Path(),
             scratch=Path(),
             progress=self.progress,

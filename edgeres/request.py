@@ -51,6 +51,7 @@ class Request:
         until: Stage to stop after.
         seed: Seed of everything random; every generator takes 32 bits.
         calibration: Calibration images wanted.
+        scales: Path of a calibration table, or of a run folder with one, to take instead of calibrating.
         allow: Named exceptions from the data contract.
         preprocess: What the user said about preprocessing.
         budget: The user's limits; None lifts one.
@@ -66,6 +67,7 @@ class Request:
     until: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     calibration: int = 512
+    scales: str | None = None
     allow: tuple[str, ...] = ()
     preprocess: PreprocessFlags = PreprocessFlags()
     budget: dict[str, float | None] = Field(default_factory=dict)

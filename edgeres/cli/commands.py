@@ -26,7 +26,7 @@ def compile_command(options: Namespace, given: list[str]) -> int:
     request = replace(_request(options), until=options.until, recipe=options.recipe)
     if options.plan:
         return _plan(request, options)
-    out = Path(options.out or f"build/{request.name}-{options.target}")
+    out = Path(options.out or f"build/{request.name}-{options.target.replace(':', '-')}")
     return _run(request, out, options, given)
 
 
@@ -133,7 +133,7 @@ def _request(options: Namespace) -> Request:
     from edgeres.settings import parse
 
     flags = {name: getattr(options, name) for name in ("resize", "crop", "mean", "std", "interpolation")}
-    words = ("model", "weights", "data", "seed", "calibration", "strict")
+    words = ("model", "weights", "data", "seed", "calibration", "scales", "strict")
     asked = {name: getattr(options, name) for name in words}
     asked |= {"target": getattr(options, "target", "cpu"), "budget": dict(options.budget)}
     asked |= {"changes": tuple(options.changes), "allow": tuple(options.allow)}

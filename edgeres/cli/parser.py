@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     study_parser.compare(commands)
     study_parser.reproduce(commands)
     study_parser.macs(commands)
+    study_parser.calibration(commands)
     for name, text in {
         "targets": "list targets and what is missing here",
         "models": "list presets with their costs",
@@ -82,6 +83,8 @@ def _source(command: argparse.ArgumentParser) -> None:
         "--data", type=_given, metavar="DIR", help="train/<class>/ and val/<class>/ images, or CIFAR-10's binary files"
     )
     group.add_argument("--calibration", type=_whole, default=512, metavar="N", help="calibration images (default 512)")
+    scales = "take the scales of a saved table, or of a run, instead of calibrating"
+    group.add_argument("--scales", type=_given, metavar="FILE", help=scales)
     group.add_argument("--seed", type=_whole, default=0, metavar="N", help="seed of everything random (default 0)")
     group.add_argument(
         "--allow",

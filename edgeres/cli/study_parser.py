@@ -40,6 +40,20 @@ def reproduce(commands: Commands) -> None:
     command.add_argument("--quiet", action="store_true", help="print the outcome only")
 
 
+def calibration(commands: Commands) -> None:
+    """``edgeres calibration``."""
+    command = commands.add_parser("calibration", help="keep a run's scales, or set two tables side by side")
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+    save = actions.add_parser("save", help="keep a run's scales in a file, for 'edgeres compile --scales FILE'")
+    save.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
+    save.add_argument("file", metavar="FILE", help="where to")
+    codes = "exit codes: 0 nothing differs, 2 bad usage or input, 3 something differs"
+    diff = actions.add_parser("diff", help="compare two tables, scale by scale", epilog=codes)
+    diff.add_argument("first", metavar="A", help="a saved table, or a run folder")
+    diff.add_argument("second", metavar="B", help="another one")
+    diff.add_argument("--json", action="store_true", help="machine-readable output")
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")

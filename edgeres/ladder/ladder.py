@@ -10,6 +10,7 @@ from edgeres.ladder.climb import Climb, Policy, climb
 from edgeres.ladder.learned import AdaRound, Reconstruct
 from edgeres.ladder.mixed import MixedPrecision
 from edgeres.ladder.nncf import Nncf
+from edgeres.ladder.reuse import Reuse
 from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize, Refine
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from edgeres.artifact import LayerNoise
     from edgeres.ladder.climb import Rung, Trial
     from edgeres.ladder.workshop import CalibratorName, Candidate, WeightMethod, Workshop
+    from edgeres.quant.calibration_table import CalibrationTable
 
 RungName = Literal["calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
 RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed")
@@ -45,6 +47,7 @@ class Ladder:
         shop: What rungs share.
         calibrator: Of the first rung.
         weights: Of the first rung.
+        scales: A table the first rung takes instead of calibrating.
     """
 
     def __init__(
@@ -52,11 +55,12 @@ class Ladder:
         shop: Workshop,
         calibrator: Literal["auto"] | CalibratorName = "auto",
         weights: Literal["auto"] | WeightMethod = "auto",
+        scales: CalibrationTable | None = None,
     ) -> None:
         self._shop = shop
         self._mixed = MixedPrecision(shop)
         self._rungs: dict[RungName, Rung[Candidate]] = {
-            "calibrate": Calibrate(shop, calibrator, weights),
+            "calibrate": Calibrate(shop, calibrator, weights) if scales is None else Reuse(shop, scales),
             "equalize": Equalize(shop),
             "refine": Refine(shop),
             "bias": CorrectBias(shop),

@@ -90,6 +90,7 @@ def nncf_quantized(
         calibrator=f"nncf, {own} of {len(activations)} tensors by {_OWN}" if own else "nncf",
         data=data,
         images=len(images),
+        network=made.digest,
     )
     return Quantized(spec, made, table, scheme)
 

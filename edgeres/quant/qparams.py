@@ -75,6 +75,7 @@ class QuantTable:
         data: Digest of the calibration images with their preprocessing.
         images: Number of calibration images.
         float_layers: Operations left in float for accuracy's sake, beyond those the target's scheme leaves.
+        network: Digest of the weights that the scales are for: equalization moves scales and weights together.
     """
 
     activations: dict[str, QParams]
@@ -83,3 +84,4 @@ class QuantTable:
     data: str
     images: int
     float_layers: tuple[str, ...] = ()
+    network: str = ""

@@ -61,4 +61,5 @@ def quant_table(
         calibrator=calibrator,
         data=data,
         images=images,
+        network=weights.digest,
     )

@@ -109,6 +109,7 @@ class Provenance:
         data: Name of the data set.
         splits: Its splits.
         weights: sha256 of the weights the run began with; None when it trained them.
+        scales: sha256 of the calibration table the scales were taken from; None where images were observed.
         recipe: The recipe as YAML, locked.
         seed: Seed of everything random.
         python: Python version.
@@ -120,6 +121,7 @@ class Provenance:
     data: str
     splits: tuple[SplitRow, ...] = ()
     weights: Sha256 | None = None
+    scales: Sha256 | None = None
     recipe: str
     seed: int
     python: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, ClassVar
 
 import onnx
@@ -16,6 +15,7 @@ from edgeres.model.network import Network
 from edgeres.onnxfile import census
 from edgeres.onnxfile.trace import trace
 from edgeres.onnxfile.write import LOGITS, write_model
+from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
 from edgeres.quant.fake import QuantNetwork
 from edgeres.quant.placement import place
 from edgeres.settings import canonical, plain, settings
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from edgeres.quant.placement import Placement
     from edgeres.stages.stage import Context
+    from edgeres.target import QuantScheme
 
 _COMPARED = 4
 """Calibration images every operation is compared on."""
@@ -43,7 +44,7 @@ class Export:
     """Recipe entry ``export``."""
 
     name: ClassVar[str] = "export"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[Read, ...]] = ("scheme", "runtime", "calibration")
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Exported:
@@ -70,7 +71,7 @@ class Export:
         saved = _save(model, context.workspace / "model.onnx")
         metrics["mib"] = saved.path.stat().st_size / 2**20
         step = Step(stage=self.name, settings=plain(self), metrics=metrics)
-        scales = save_scales(artifact, context.workspace / "calibration.json")
+        scales = _save_scales(artifact, scheme, context.workspace / NAME)
         return Exported(artifact.card.after(step), saved, saved_float, scales)
 
 
@@ -147,9 +148,11 @@ def _save(model: ModelProto, path: Path) -> File:
     return File.of(path)
 
 
-def save_scales(artifact: Checkpoint, path: Path) -> File | None:
-    """``calibration.json``: every scale with the identity of the data it comes from."""
-    if artifact.quant is None:
+def _save_scales(artifact: Checkpoint, scheme: QuantScheme | None, path: Path) -> File | None:
+    """``calibration.json``: every scale with the identity of the data, weights and scheme it belongs to."""
+    if artifact.quant is None or scheme is None:
         return None
-    path.write_text(json.dumps(plain(artifact.quant), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    card = artifact.card
+    saved = CalibrationTable(model=card.name, preprocess=card.preprocess, scheme=scheme, table=artifact.quant)
+    path.write_text(encode(saved), encoding="utf-8")
     return File.of(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgeres.artifact import Checkpoint, Step
-from edgeres.errors import StageError
+from edgeres.errors import RecipeError, StageError
 from edgeres.ladder import bill, latency
 from edgeres.ladder.climb import OUT_OF_TIME, Policy
 from edgeres.ladder.jury import Jury
@@ -42,7 +42,7 @@ class Quantize:
 
     name: ClassVar[str] = "quantize"
     version: ClassVar[int] = 2
-    reads: ClassVar[tuple[Read, ...]] = ("target", "calibration", "tuning", "seed", "margin")
+    reads: ClassVar[tuple[Read, ...]] = ("target", "calibration", "tuning", "seed", "margin", "scales")
 
     calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     weights: Literal["auto", "max", "mse"] = "auto"
@@ -56,6 +56,7 @@ class Quantize:
 
         Raises:
             StageError: Batch norms that belong into convolutions are still there, or there are no tuning images.
+            DataError: Scales were given that are for another network, scheme or preprocessing.
         """
         if context.target.scheme is None:
             note = "the target has no INT8: the network stays in float"
@@ -64,15 +65,17 @@ class Quantize:
         if artifact.spec.norm:
             raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
         shop = _workshop(artifact, context)
-        ladder = Ladder(shop, self.calibrator, self.weights)
-        order, forced = self._order()
+        saved = context.scales
+        ladder = Ladder(shop, self.calibrator, self.weights, saved)
+        order, forced = self._order() if saved is None else self._order_with_scales()
         policy = Policy(forced=forced, skip=frozenset(self.skip), budget_s=self.time_budget_s)
         climb = ladder.climb(order, policy, context.laps.add)
         step = Step(
             stage=self.name,
-            settings=plain(self._pinned(climb)),
+            settings=plain(self if forced else self._pinned(climb)),
             metrics=_metrics(climb) | _latencies(artifact, climb, context),
-            notes=bill.notes(climb, context.margin, len(context.calibration)),
+            notes=bill.notes(climb, context.margin, saved.table.images if saved else len(context.calibration))
+            + ((f"scales of an earlier calibration, sha256 {saved.digest}: no image was observed",) if saved else ()),
             rungs=bill.rows(climb, order),
             sensitivity=ladder.noise,
         )
@@ -88,10 +91,15 @@ class Quantize:
             return CHAINS[self.rung], True
         return tuple(name for name in RUNGS if name != "nncf" or self.quantizer == "best"), False
 
+    def _order_with_scales(self) -> tuple[tuple[RungName, ...], bool]:
+        """The same where scales are given: what is forced may build on them, nothing may calibrate anew."""
+        if self.quantizer == "nncf" or self.rung in ("equalize", "nncf"):
+            asked = "quantizer=nncf" if self.quantizer == "nncf" else f"rung={self.rung}"
+            raise RecipeError(f"quantize.{asked} calibrates anew beside --scales", "leave either out")
+        return CHAINS["calibrate" if self.rung == "auto" else self.rung], True
+
     def _pinned(self, climb: Climb[Candidate]) -> Quantize:
         """Settings that lead to the same network on a machine of any speed: what time cut off is left out by name."""
-        if self._order()[1]:
-            return self
         skipped = {name for name, why in climb.skipped.items() if why == OUT_OF_TIME}
         return replace(self, time_budget_s=None, skip=tuple(name for name in RUNGS if name in skipped))
 

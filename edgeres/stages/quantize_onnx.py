@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +15,7 @@ from edgeres.onnxfile import census
 from edgeres.onnxfile.execute import runner
 from edgeres.onnxfile.rewrite import Rewritten, rewrite
 from edgeres.onnxfile.roles import float_nodes
+from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
 from edgeres.quant.foreign import quantize_float_graph
 from edgeres.quant.qparams import QuantTable
 from edgeres.settings import digest, plain, settings
@@ -57,7 +57,7 @@ class QuantizeOnnx:
     """Recipe entry ``quantize_onnx``."""
 
     name: ClassVar[str] = "quantize_onnx"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration")
 
     def __call__(self, artifact: Exported, context: Context) -> Exported:
@@ -94,10 +94,12 @@ class QuantizeOnnx:
             calibrator="nncf",
             data=digest([split.digest, plain(preprocess)]),
             images=len(split),
+            network=artifact.float_model.sha256,
         )
-        quantized, scales = context.workspace / "model.onnx", context.workspace / "calibration.json"
+        saved = CalibrationTable(model=artifact.card.name, preprocess=preprocess, scheme=scheme, table=table)
+        quantized, scales = context.workspace / "model.onnx", context.workspace / NAME
         quantized.write_bytes(rewritten.model.SerializeToString(deterministic=True))
-        scales.write_text(json.dumps(plain(table), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        scales.write_text(encode(saved), encoding="utf-8")
         return Exported(artifact.card.after(step), File.of(quantized), artifact.float_model, File.of(scales))
 
 

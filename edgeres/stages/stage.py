@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from edgeres.data.split import Split
+    from edgeres.quant.calibration_table import CalibrationTable
     from edgeres.target import Target
 
 Read = Literal[
-    "scheme", "runtime", "device", "budget", "target", "train", "calibration", "tuning", "validation", "classes", "seed",
-    "margin",
+    "scheme", "runtime", "device", "budget", "target", "train", "calibration", "tuning", "validation", "classes",
+    "seed", "margin", "scales",
 ]  # fmt: skip
 """Parts of the context a stage may declare in ``reads``."""
 
@@ -46,6 +47,7 @@ class Context:
         classes: Class names of the data, in label order.
         seed: Seed of everything random.
         margin: Accuracy drop in percentage points that the user or the target allows; None allows any.
+        scales: A calibration table to take instead of calibrating.
         workspace: Empty folder for the files this stage makes, and only those.
         scratch: Folder that survives a kill, for checkpoints of unfinished work.
         progress: Where to report how far the work is.
@@ -62,16 +64,17 @@ class Context:
     workspace: Path
     scratch: Path
     margin: float | None = None
+    scales: CalibrationTable | None = None
     progress: Progress = field(default_factory=Silent)
     laps: Laps = field(default_factory=Laps)
 
     def digest_of(self, read: Read) -> object:
         """What the cache key holds for one declared part."""
         match read:
-            case "seed":
-                return self.seed
-            case "margin":
-                return self.margin
+            case "seed" | "margin":
+                return getattr(self, read)
+            case "scales":
+                return self.scales.digest if self.scales is not None else None
             case "classes":
                 return list(self.classes)
             case "train" | "calibration" | "tuning" | "validation":
@@ -87,7 +90,7 @@ class Context:
         hidden = {
             part.name: _Hidden(part.name)
             for part in fields(self)
-            if part.name in ("train", "calibration", "tuning", "validation", "classes", "seed", "margin")
+            if part.name in ("train", "calibration", "tuning", "validation", "classes", "seed", "margin", "scales")
             and part.name not in reads
         }
         if "target" not in reads:

@@ -1,0 +1,146 @@
+"""``CalibrationTable``: scales with all that says what they are good for; ``calibration.json`` of every run.
+
+The layout is documented in ``calibration/README.md``. A table fits a network with exactly the weights that its scales
+are for, prepared images, and a scheme that places and codes alike; everything else is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgeres.data.preprocess import Preprocess
+from edgeres.errors import DataError
+from edgeres.model.graph import graph
+from edgeres.quant.placement import place
+from edgeres.quant.qparams import QuantTable
+from edgeres.settings import digest, parse, plain, settings
+from edgeres.target import QuantScheme
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.weights import Weights
+
+SCHEMA: Literal["edgeres.calibration/1"] = "edgeres.calibration/1"
+NAME = "calibration.json"
+_AGAIN = "calibrate again: leave --scales out"
+_PLACING = ("activation_bits", "signed", "add_inputs", "pools", "float_layers")
+_CODING = ("weight_bits", "wide_layers", "reduce_range")
+
+
+@settings
+class CalibrationTable:
+    """Scales and what they belong to.
+
+    Attributes:
+        schema: Version of this layout.
+        model: Name of the network, for people.
+        preprocess: How the calibration images were prepared.
+        scheme: What the target wants.
+        table: The scales, with the digests of the weights they are for and of the images they come from.
+    """
+
+    schema: Literal["edgeres.calibration/1"] = SCHEMA
+    model: str
+    preprocess: Preprocess
+    scheme: QuantScheme
+    table: QuantTable
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the content, for cache keys and reports."""
+        return digest(self)
+
+
+def encode(saved: CalibrationTable) -> str:
+    """The file's text; equal tables give equal bytes."""
+    return json.dumps(plain(saved), indent=1, sort_keys=True) + "\n"
+
+
+def decode(text: str, where: str) -> CalibrationTable:
+    """Reads a file's text.
+
+    Raises:
+        DataError: No JSON, another schema, an unknown or ill-typed field, or no table at all.
+    """
+    try:
+        data: Any = json.loads(text)
+    except ValueError as failure:
+        raise DataError(
+            f"{where} is no JSON: {failure}", "save it again: edgeres calibration save RUN FILE"
+        ) from failure
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise DataError(f"{where} holds no table of schema {SCHEMA}", "save one: edgeres calibration save RUN FILE")
+    return parse(CalibrationTable, data, where, DataError)
+
+
+def read_table(path: Path) -> CalibrationTable:
+    """Reads a table, or that of a run folder.
+
+    Raises:
+        DataError: It cannot be read, or holds no table.
+    """
+    place = path / NAME if path.is_dir() else path
+    try:
+        text = place.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or failure
+        raise DataError(
+            f"cannot read {place}: {reason}", "name a file of 'edgeres calibration save', or a run"
+        ) from failure
+    return decode(text, str(place))
+
+
+def fitting(
+    saved: CalibrationTable, spec: ResNetSpec, weights: Weights, scheme: QuantScheme, preprocess: Preprocess
+) -> QuantTable:
+    """The scales of a table, for exactly the network, scheme and preprocessing they were made for.
+
+    Args:
+        saved: The table.
+        spec: The folded network they are to quantize.
+        weights: Its float weights.
+        scheme: What the target wants.
+        preprocess: How the network's images are prepared.
+
+    Raises:
+        DataError: It does not fit; the message says in what.
+    """
+    table = saved.table
+    for why in _objections(saved, scheme, preprocess):
+        raise DataError(f"the scales do not fit: {why}", _AGAIN)
+    placement = place(graph(spec), scheme, table.float_layers)
+    for what, given, wanted in (
+        ("tensors", set(table.activations), set(placement.tensors)),
+        ("layers", set(table.weights), set(placement.weighted)),
+    ):
+        if given != wanted:
+            odd = sorted(given ^ wanted)
+            where = "not in this network" if odd[0] in given else "without a scale"
+            raise DataError(f"the scales do not fit: {len(odd)} {what} differ, {odd[0]!r} is {where}", _AGAIN)
+    for name, params in table.weights.items():
+        if len(params.scale) != len(weights[f"{name}.weight"]):
+            channels = len(weights[f"{name}.weight"])
+            raise DataError(
+                f"the scales do not fit: {name} has {channels} channels, {len(params.scale)} scales", _AGAIN
+            )
+    if table.network != weights.digest:
+        raise DataError(
+            f"the scales do not fit: they are for weights {table.network[:12] or 'of no digest'}, these are "
+            f"{weights.digest[:12]}",
+            f"{_AGAIN}; trained, pruned, equalized and NNCF's weights have scales of their own",
+        )
+    return table
+
+
+def _objections(saved: CalibrationTable, scheme: QuantScheme, preprocess: Preprocess) -> Iterator[str]:
+    """In what settings a table differs."""
+    pairs = [(f"scheme.{name}", getattr(saved.scheme, name), getattr(scheme, name)) for name in (*_PLACING, *_CODING)]
+    fields = Preprocess.__dataclass_fields__
+    pairs += [(f"preprocess.{name}", getattr(saved.preprocess, name), getattr(preprocess, name)) for name in fields]
+    for name, theirs, ours in pairs:
+        if theirs != ours:
+            yield f"{name} was {theirs}, is {ours}"
