@@ -77,18 +77,17 @@ class Recipe:
     def locked(self, written: Sequence[Mapping[str, Any]]) -> Recipe:
         """The recipe with the settings that its first stages wrote down of themselves.
 
-        They are the stage's own, but for what depends on the speed of a machine: that is pinned to how it turned out.
+        They are the recipe's, but for what depends on the speed of a machine: that is pinned to how it turned out. A
+        stage that writes down more than its settings, as training does, keeps those of the recipe.
 
         Args:
             written: Settings by stage, as many as have finished.
-
-        Raises:
-            RecipeError: Settings that no such stage has.
         """
         entries = self.entries()
-        names = [stage.name for stage in self.stages]
-        pinned = [{name: dict(settings)} for name, settings in zip(names, written, strict=False)]
-        return _read([*pinned, *entries[len(pinned) :]], self.name, "recipe.lock.yaml")
+        for stage, entry, settings in zip(self.stages, entries, written, strict=False):
+            if settings.keys() == entry[stage.name].keys():
+                entry[stage.name] = dict(settings)
+        return _read(entries, self.name, "recipe.lock.yaml")
 
     def until(self, name: str) -> Recipe:
         """The recipe up to and including its first stage of that name.
