@@ -52,7 +52,7 @@ def analytic_bias(spec: ResNetSpec, quantized: Quantized, statistics: Weights) -
             (``edgeres.quant.rescale.rescaled_statistics``).
 
     Raises:
-        StageError: The statistics are of another network.
+        StageError: The statistics are of a network of other widths.
     """
     weights = quantized.weights
     expected = expected_activations(spec, weights, statistics)
@@ -61,14 +61,8 @@ def analytic_bias(spec: ResNetSpec, quantized: Quantized, statistics: Weights) -
     for op in graph(spec).weighted:
         if op.name not in quantized.table.weights or not op.bias or op.inputs[0] not in expected:
             continue
-        mean = expected[op.inputs[0]]
-        if len(mean) != op.c_in:
-            raise StageError(
-                f"statistics of {op.inputs[0]!r} are of {len(mean)} channels, {op.name!r} reads {op.c_in}",
-                "use those of this network, or the empirical correction",
-            )
         error = rounded[f"{op.name}.weight"].astype(np.float64) - weights[f"{op.name}.weight"]
-        found[f"{op.name}.bias"] = weights[f"{op.name}.bias"] - contracted(op, error, mean)
+        found[f"{op.name}.bias"] = weights[f"{op.name}.bias"] - contracted(op, error, expected[op.inputs[0]])
     return replace(quantized, weights=weights.replaced(found))
 
 

@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,10 +19,10 @@ import torch
 from edgeres.errors import StageError, nearest
 from edgeres.model.graph import IMAGE
 from edgeres.quant.histogram import BINS, BITS, FINEST, Histogram, coarsened, exact_units, grid_exponent
+from edgeres.quant.streaming import alone, spread, threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from concurrent.futures import Future
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -132,8 +129,7 @@ class _Worker:
     def watch(self, image: NDArray[np.float32]) -> None:
         """Counts every wanted tensor of one image ``[C,H,W]``."""
         with torch.inference_mode():
-            x = torch.tensor(image[None], device=self.device).contiguous(memory_format=torch.channels_last)
-            self.network(x, self.tap)
+            self.network(alone(image, self.device), self.tap)
 
 
 def observe(
@@ -160,53 +156,17 @@ def observe(
         if name not in known:
             raise StageError(f"the network has no tensor {name!r}", nearest(name, known))
     device = next(network.parameters()).device
-    threads = torch.get_num_threads()
     watched = copy.deepcopy(network).eval()
     watched.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
-    workers = [_Worker(watched, tensors, device) for _ in range(threads if device.type == "cpu" else 1)]
-    try:
-        _stream(workers, (image for batch in batches for image in batch), advance)
-    finally:
-        torch.set_num_threads(threads)  # a worker's setting is also the default of threads that start later
+    workers = [_Worker(watched, tensors, device) for _ in range(threads_for(device))]
+    for _ in spread(workers, batches, _Worker.watch, advance):
+        pass
     return {name: _merged([worker.tallies[name] for worker in workers]) for name in tensors}
-
-
-def _stream(workers: list[_Worker], images: Iterable[NDArray[np.float32]], advance: Advance | None) -> None:
-    """Spreads images over the workers, a bounded number of them in flight."""
-    idle: SimpleQueue[_Worker] = SimpleQueue()
-    for worker in workers:
-        idle.put(worker)
-
-    def watch(image: NDArray[np.float32]) -> None:
-        worker = idle.get()
-        try:
-            worker.watch(image)
-        finally:
-            idle.put(worker)
-
-    def finish(future: Future[None]) -> None:
-        future.result()
-        if advance is not None:
-            advance(1)
-
-    pool = ThreadPoolExecutor(len(workers), "observe", initializer=torch.set_num_threads, initargs=(1,))
-    flying: deque[Future[None]] = deque()
-    try:
-        for image in images:
-            flying.append(pool.submit(watch, image))
-            if len(flying) > 2 * len(workers):
-                finish(flying.popleft())
-        while flying:
-            finish(flying.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _merged(tallies: list[_Tally]) -> Histogram:
     """The histogram of all threads."""
     histograms = [tally.histogram() for tally in tallies if tally.images]
-    if not histograms:
-        raise StageError("there are no calibration images", "pass at least one")
     total = histograms[0]
     for histogram in histograms[1:]:
         total = total.merged(histogram)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit, ndtr
 
+from edgeres.errors import StageError
 from edgeres.model.graph import NORM_EPS, Op, graph
 from edgeres.model.weights import Weights
 
@@ -58,19 +59,28 @@ def expected_activations(spec: ResNetSpec, weights: Weights, statistics: Weights
 
     Exact, for normally distributed channels: what the statistics name; a ReLU of it, the clipped normal of Nagel et al.
     2019, appendix C; subsampling, zero-padding and the global pool. Approximate: an add, whose inputs are taken as
-    independent and whose sum as normal; a max-pool, whose mean is taken as that of its input and is therefore too low;
-    a convolution without a norm, whose borders are taken for interior; an excitation's gate, taken at the mean of what
-    it reads. The image's mean is not known, nor what only depends on it.
+    independent and whose sum as normal; a max-pool, taken as the larger of two independent normal values, which is
+    about what nine overlapping neighbours of a stem amount to; a convolution without a norm, whose borders are taken
+    for interior; an excitation's gate, taken at the mean of what it reads. The image's mean is not known, nor what
+    depends on it alone.
 
     Args:
         spec: The folded network.
         weights: Its weights.
         statistics: From ``normal_statistics``.
+
+    Raises:
+        StageError: They are of a network of other widths.
     """
     known: dict[str, Moments] = {}
     for op in graph(spec).ops:
         if f"{op.name}.mean" in statistics:
             mean, std = (statistics[f"{op.name}.{key}"].astype(np.float64) for key in ("mean", "std"))
+            if len(mean) != op.c_out:
+                raise StageError(
+                    f"statistics of {op.name!r} are of {len(mean)} channels, the network makes {op.c_out}",
+                    "use those of this network, or a correction from images",
+                )
             known[op.name] = mean, np.square(std)
         elif all(name in known for name in op.inputs):
             known[op.name] = _moments(op, [known[name] for name in op.inputs], weights)
@@ -103,6 +113,8 @@ def _moments(op: Op, inputs: list[Moments], weights: Weights) -> Moments:  # noq
             return mean * inputs[1][0], variance * np.square(inputs[1][0])
         case "sigmoid":
             return expit(mean), np.zeros_like(mean)
+        case "maxpool":
+            return mean + np.sqrt(variance / np.pi), variance * (1 - 1 / np.pi)
         case "gap":
             return mean, np.zeros_like(mean)
         case "zeropad":

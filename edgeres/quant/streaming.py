@@ -18,7 +18,7 @@ import torch
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     import numpy as np
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from edgeres.progress import Advance
 
 Net = TypeVar("Net", bound="Network")
+Worker = TypeVar("Worker")
 Made = TypeVar("Made")
 
 
@@ -56,20 +57,58 @@ def each_image(
     Raises:
         StageError: There is no image.
     """
-    threads = torch.get_num_threads()
-    idle: SimpleQueue[Net] = SimpleQueue()
-    for _ in range(threads):
-        watched = copy.deepcopy(network).eval()
-        watched.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
-        idle.put(watched)
+    watched = copy.deepcopy(network).eval()
+    watched.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+    device = next(watched.parameters()).device
+
+    def run(mine: Net, image: NDArray[np.float32]) -> Made:
+        with torch.set_grad_enabled(gradients):
+            return work(mine, alone(image, device))
+
+    workers = [watched, *(copy.deepcopy(watched) for _ in range(1, threads_for(device)))]
+    return spread(workers, batches, run, advance)
+
+
+def alone(image: NDArray[np.float32], device: torch.device) -> Tensor:
+    """An image ``[C,H,W]`` as a batch of its own, channels last."""
+    return torch.tensor(image[None], device=device).contiguous(memory_format=torch.channels_last)
+
+
+def threads_for(device: torch.device) -> int:
+    """Threads that work at once: all of torch's, or one for an accelerator."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def spread(
+    workers: Sequence[Worker],
+    batches: Iterable[NDArray[np.float32]],
+    work: Callable[[Worker, NDArray[np.float32]], Made],
+    advance: Advance | None = None,
+) -> Iterator[Made]:
+    """Spreads images over workers, each of them on one thread and a bounded number of images in flight.
+
+    Args:
+        workers: What each thread works with, as many as there shall be threads.
+        batches: Images float32 ``[N,C,H,W]``.
+        work: From a worker and an image ``[C,H,W]`` to anything.
+        advance: Called with 1 for each finished image.
+
+    Yields:
+        Results in the order of the images.
+
+    Raises:
+        StageError: There is no image.
+    """
+    idle: SimpleQueue[Worker] = SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
 
     def run(image: NDArray[np.float32]) -> Made:
-        mine = idle.get()
+        worker = idle.get()
         try:
-            with torch.set_grad_enabled(gradients):
-                return work(mine, torch.tensor(image[None]).contiguous(memory_format=torch.channels_last))
+            return work(worker, image)
         finally:
-            idle.put(mine)
+            idle.put(worker)
 
     def finish(future: Future[Made]) -> Made:
         made = future.result()
@@ -77,18 +116,20 @@ def each_image(
             advance(1)
         return made
 
-    pool = ThreadPoolExecutor(threads, "each-image", initializer=torch.set_num_threads, initargs=(1,))
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(len(workers), "images", initializer=torch.set_num_threads, initargs=(1,))
     flying: deque[Future[Made]] = deque()
-    count = 0
+    empty = True
     try:
-        for count, image in enumerate((image for batch in batches for image in batch), start=1):  # noqa: B007
+        for image in (image for batch in batches for image in batch):
+            empty = False
             flying.append(pool.submit(run, image))
-            if len(flying) > 2 * threads:
+            if len(flying) > 2 * len(workers):
                 yield finish(flying.popleft())
         while flying:
             yield finish(flying.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # a worker's setting is also the default of threads that start later
-    if not count:
+    if empty:
         raise StageError("there are no calibration images", "pass at least one")
