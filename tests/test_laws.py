@@ -39,6 +39,7 @@ from edgeres.stages.fold_batchnorm import FoldBatchnorm
 from edgeres.stages.load import Load
 from edgeres.stages.load_onnx import LoadOnnx
 from edgeres.stages.prune import Prune
+from edgeres.stages.qat import Qat
 from edgeres.stages.quantize import Quantize
 from edgeres.stages.quantize_onnx import QuantizeOnnx
 from edgeres.stages.recover import Recover
@@ -119,8 +120,8 @@ def test_a_runtime_at_module_level_would_be_noticed():
 
 SMALL = Preprocess(resize=8, crop=8)
 ORDER = (
-    Train(epochs=1), Evaluate(), FoldBatchnorm(), Prune(images=32), Recover(epochs=1), Quantize(), Export(), Build(),
-    Verify(seconds=0.1),
+    Train(epochs=1), Evaluate(), FoldBatchnorm(), Prune(images=32), Recover(epochs=1), Quantize(), Qat(when="always"), Export(),
+    Build(), Verify(seconds=0.1),
 )  # fmt: skip
 
 

@@ -1,0 +1,349 @@
+"""Quantization-aware training on handwritten digits: a network that rounding broke answers again, and ships."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from edgeres.artifact import Card, Checkpoint
+from edgeres.data.dataset import open_dataset
+from edgeres.data.preprocess import Preprocess
+from edgeres.errors import RecipeError, StageError
+from edgeres.measure import agreement, kl
+from edgeres.model.graph import graph
+from edgeres.model.network import Network
+from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.progress import Silent
+from edgeres.quant.placement import place
+from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.quantized import Quantized
+from edgeres.quant.weights import weight_qparams
+from edgeres.recipe import load_recipe
+from edgeres.stages.build import Build
+from edgeres.stages.evaluate import Evaluate
+from edgeres.stages.export import Export
+from edgeres.stages.fold_batchnorm import folded
+from edgeres.stages.qat import Qat
+from edgeres.stages.stage import Context
+from edgeres.stages.verify import Verify
+from edgeres.target import find_target
+from edgeres.training.augment import Augment
+from edgeres.training.feed import Feed
+from edgeres.training.loop import fit
+from edgeres.training.method import Method
+from edgeres.training.resume import NAME, Snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PREPROCESS = Preprocess(resize=8, crop=8, mean=(0.305,) * 3, std=(0.376,) * 3)
+AUGMENT = Augment(crop="random", padding=1, flip=False)
+QUICK = Qat(epochs=3, lr=2e-3, augment=AUGMENT)
+SPEC = ResNetSpec(
+    kind="basic",
+    stem=Stem(width=16, kernel=3, stride=1, pool=False),
+    stages=((Block(inner=(16,), out=16),), (Block(inner=(32,), out=32, stride=2, projected=True),)),
+    classes=10,
+)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """Digits; validation images tune here, because there are more of them, and a hundred others validate."""
+    data = open_dataset(None, seed=0, calibration=160, allow=frozenset())
+    folder = tmp_path_factory.mktemp("qat")
+    cpu = find_target("cpu")
+    return Context(
+        target=replace(cpu, runtime=replace(cpu.runtime, opset=21, ir_version=10)),  # which has 4-bit weights
+        train=data.train,
+        calibration=data.calibration,
+        tuning=data.validation,
+        validation=data.tuning,
+        classes=data.classes,
+        seed=0,
+        workspace=folder,
+        scratch=folder / "scratch",
+        margin=2.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def floating(context: Context) -> Checkpoint:
+    """A folded float network that reads digits."""
+    method = Method(epochs=5, batch=32, lr=0.1, weight_decay=5e-4, augment=AUGMENT)
+    feed = Feed(context.train, PREPROCESS, method.augment, classes=10, batch=method.batch, seed=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Network(SPEC)
+    outcome = fit(
+        network,
+        lambda logits, images, labels: F.cross_entropy(logits, labels),
+        feed,
+        method,
+        device=torch.device("cpu"),
+        snapshots=Snapshots(context.scratch / "float", "float"),
+        progress=Silent(),
+        label="train digits",
+    )
+    spec, weights = folded(SPEC, outcome.weights)
+    return Evaluate()(
+        Checkpoint(Card(name="digits", preprocess=PREPROCESS, classes=context.classes), spec, weights), context
+    )
+
+
+def quantized(checkpoint: Checkpoint, context: Context, bits: int) -> Checkpoint:
+    """Min-max scales of the calibration images, and weights of that many bits."""
+    scheme = context.target.scheme
+    assert scheme is not None
+    placement = place(graph(checkpoint.spec), scheme)
+    seen: dict[str, torch.Tensor] = {}
+    images = torch.from_numpy(next(context.calibration.batches(PREPROCESS, 160))[0])
+    with torch.no_grad():
+        Network(checkpoint.spec, checkpoint.weights).eval()(images, tap=seen.__setitem__)
+    activations = {}
+    for tensor in placement.tensors:
+        x = seen[placement.shared.get(tensor, tensor)]
+        low, high = min(x.min().item(), 0.0), x.max().item()
+        step = float(np.float32(max(high, -low) / 127 if scheme.signed else (high - low) / 255))
+        activations[tensor] = QParams(
+            scale=(step,), zero_point=0 if scheme.signed else round(-low / step), signed=scheme.signed
+        )
+    weights = {name: weight_qparams(checkpoint.weights[f"{name}.weight"], bits) for name in sorted(placement.weighted)}
+    table = QuantTable(activations=activations, weights=weights, calibrator="minmax", data="", images=160)
+    return replace(checkpoint, quant=table)
+
+
+def logits(checkpoint: Checkpoint, context: Context) -> np.ndarray:
+    """What ships answers on the tuning images."""
+    scheme = context.target.scheme
+    assert scheme is not None
+    assert checkpoint.quant is not None
+    weights = checkpoint.weights if checkpoint.deployed is None else checkpoint.deployed
+    images, _ = next(context.tuning.batches(PREPROCESS, 1000))
+    return Quantized(checkpoint.spec, weights, checkpoint.quant, scheme).network().logits(images)
+
+
+@pytest.fixture(scope="module")
+def broken(floating: Checkpoint, context: Context) -> Checkpoint:
+    """Two bits a weight: codes -1, 0 and 1."""
+    return quantized(floating, context, 2)
+
+
+@pytest.fixture(scope="module")
+def recovered(broken: Checkpoint, context: Context) -> Checkpoint:
+    return QUICK(broken, context.view(Qat.reads))
+
+
+def test_a_network_broken_by_rounding_answers_again(
+    broken: Checkpoint, recovered: Checkpoint, context: Context
+) -> None:
+    before, after = recovered.card.lineage[-1].rungs
+    assert (before.name, after.name) == ("quantize", "qat")
+    assert before.verdict == "FAIL"
+    assert (before.chosen, after.chosen) == (False, True)
+    assert before.drop_pp is not None
+    assert after.drop_pp is not None
+    assert before.drop_pp > 20
+    assert after.drop_pp < before.drop_pp / 3
+    assert before.kl is not None
+    assert after.kl is not None
+    assert after.kl < before.kl / 4
+    # The rows say what anybody finds who runs both.
+    float_logits = Network(broken.spec, broken.weights).logits(next(context.tuning.batches(PREPROCESS, 1000))[0])
+    for checkpoint, rung in ((broken, before), (recovered, after)):
+        found = logits(checkpoint, context)
+        assert rung.top1 == pytest.approx(100 * np.mean(found.argmax(1) == context.tuning.labels), abs=0.21)
+        assert rung.agreement == pytest.approx(
+            agreement(float_logits.argmax(1).tolist(), found.argmax(1).tolist()), abs=0.21
+        )
+        assert rung.kl == pytest.approx(kl(float_logits, found), rel=0.02)
+
+
+def test_only_scales_and_deployed_weights_change(broken: Checkpoint, recovered: Checkpoint, context: Context) -> None:
+    assert recovered.weights is broken.weights
+    assert recovered.spec == broken.spec
+    assert recovered.deployed is not None
+    assert recovered.quant is not None
+    assert broken.quant is not None
+    changed = {key for key in broken.weights if not np.array_equal(broken.weights[key], recovered.deployed[key])}
+    assert changed == set(broken.weights)
+    shared = place(graph(broken.spec), context.target.scheme).shared
+    for tensor, params in recovered.quant.activations.items():
+        assert params == replace(broken.quant.activations[tensor], scale=params.scale)
+        assert params.scale != broken.quant.activations[tensor].scale
+        assert params.scale == recovered.quant.activations[shared.get(tensor, tensor)].scale
+    step = recovered.card.lineage[-1]
+    assert step.stage == "qat"
+    assert step.metrics["images"] == 3 * 1024
+    assert step.metrics["kl_after"] < step.metrics["kl_before"]
+
+
+def test_what_ships_answers_as_the_torch_module(recovered: Checkpoint, context: Context, tmp_path: Path) -> None:
+    """Through export's comparison of every operation, and ONNX Runtime on images nobody trained on."""
+    places = [replace(context, workspace=tmp_path / name) for name in ("export", "build", "verify")]
+    for place_ in places:
+        place_.workspace.mkdir()
+    exported = Export()(recovered, places[0].view(Export.reads))
+    engine = Build()(exported, places[1].view(Build.reads))
+    verdict = Verify(seconds=0.1)(engine, places[2].view(Verify.reads))
+    scheme = context.target.scheme
+    assert scheme is not None
+    assert recovered.quant is not None
+    assert recovered.deployed is not None
+    module = Quantized(recovered.spec, recovered.deployed, recovered.quant, scheme).network()
+    images, labels = next(context.validation.batches(PREPROCESS, 1000))
+    expected = module.logits(images)
+    assert list(verdict.predictions) == expected.argmax(1).tolist()
+    assert np.mean(np.array(verdict.predictions) == labels) > 0.6
+    # The float twin is the network that came, not the trained one.
+    baseline = recovered.card.baseline
+    assert baseline is not None
+    assert agreement(verdict.float_predictions, baseline.predictions) == 100
+
+
+def test_training_is_skipped_where_the_gate_passes(floating: Checkpoint, context: Context) -> None:
+    fine = quantized(floating, context, 8)
+    given = Qat()(fine, context.view(Qat.reads))
+    assert (given.quant, given.deployed) == (fine.quant, None)
+    assert given.weights is fine.weights
+    before, skipped = given.card.lineage[-1].rungs
+    assert (before.verdict, before.chosen) == ("PASS", True)
+    assert (skipped.name, skipped.top1, skipped.chosen) == ("qat", None, False)
+    assert "within the limit of 2 pp" in given.card.lineage[-1].notes[0]
+    assert given.card.lineage[-1].notes[0].startswith("not trained: ")
+
+
+def test_too_few_images_to_tell_train_nothing_and_say_so(broken: Checkpoint, context: Context) -> None:
+    few = replace(context, tuning=context.tuning.take(range(0, 500, 50)), margin=60.0)
+    given = Qat()(broken, few.view(Qat.reads))
+    assert given.quant == broken.quant
+    note = given.card.lineage[-1].notes[0]
+    assert "does not settle whether the limit of 60 pp is met" in note
+    assert "--set qat.when=always" in note
+    unlimited = Qat()(broken, replace(few, margin=None).view(Qat.reads))
+    assert "no accuracy limit is set" in unlimited.card.lineage[-1].notes[0]
+
+
+def test_what_training_spoils_does_not_go_on(floating: Checkpoint, context: Context) -> None:
+    fine = quantized(floating, context, 8)
+    wild = Qat(when="always", lr=0.3, max_images=96, augment=AUGMENT)
+    given = wild(fine, context.view(Qat.reads))
+    assert (given.quant, given.deployed) == (fine.quant, None)
+    before, after = given.card.lineage[-1].rungs
+    assert (before.chosen, after.chosen) == (True, False)
+    assert after.kl is not None
+    assert before.kl is not None
+    assert after.kl > before.kl
+    assert "what quantize gave goes on" in given.card.lineage[-1].notes[0]
+
+
+def test_weights_that_rounding_already_changed_are_where_training_starts(
+    broken: Checkpoint, recovered: Checkpoint, context: Context
+) -> None:
+    still = Qat(when="always", lr=1e-12, max_images=64, augment=AUGMENT)
+    given = still(recovered, context.view(Qat.reads))
+    before, after = given.card.lineage[-1].rungs
+    assert before.kl == recovered.card.lineage[-1].rungs[1].kl
+    assert after.kl == pytest.approx(before.kl, rel=1e-3)
+
+
+def test_asymmetric_and_signed_schemes_learn_alike(floating: Checkpoint, context: Context) -> None:
+    jetson = replace(context, target=find_target("jetson"), scratch=context.scratch / "jetson")
+    given = replace(QUICK, epochs=1)(quantized(floating, jetson, 2), jetson.view(Qat.reads))
+    before, after = given.card.lineage[-1].rungs
+    assert after.chosen
+    assert after.kl < before.kl / 2
+    assert given.quant is not None
+    assert {params.zero_point for params in given.quant.activations.values()} == {0}
+
+
+def test_labels_alone_and_the_teacher_alone_are_two_trainings(broken: Checkpoint, context: Context) -> None:
+    """With all weight on the float network's answers, training ends nearer to it than with none."""
+    ends = {}
+    for alpha in (0.0, 1.0):
+        once = replace(QUICK, epochs=1, alpha=alpha)
+        given = once(broken, replace(context, scratch=context.scratch / f"alpha{alpha}").view(Qat.reads))
+        ends[alpha] = given.card.lineage[-1].metrics["kl_after"]
+    assert ends[1.0] < ends[0.0]
+
+
+def test_durations_go_beside_the_artifact(broken: Checkpoint, context: Context) -> None:
+    window = context.view(Qat.reads)
+    given = replace(QUICK, max_images=64)(broken, window)
+    assert window.laps.seconds["qat"] > 0
+    again = replace(QUICK, max_images=64)(broken, window)
+    assert again.digest == given.digest
+
+
+class Killed(Exception):
+    """Stands for a kill between two steps."""
+
+
+class Watched:
+    """Progress that ends the process's work when a training has seen enough images."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    @contextmanager
+    def task(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        seen = 0
+
+        def advance(units: int) -> None:
+            nonlocal seen
+            seen += units
+            if label.startswith("qat") and seen >= self._limit:
+                raise Killed
+
+        yield advance
+
+
+def test_resumed_training_gives_the_same_bytes(
+    broken: Checkpoint, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scales, their optimizer state and the weights all come back from the snapshot."""
+    monkeypatch.setattr(Snapshots, "due", lambda self, epoch_ended: True)
+    once = replace(QUICK, epochs=1)
+    whole = once(broken, replace(context, scratch=tmp_path / "whole").view(Qat.reads))
+    window = replace(context, scratch=tmp_path / "parts").view(Qat.reads)
+    with pytest.raises(Killed):
+        once(broken, replace(window, progress=Watched(20 * 32)))
+    assert (tmp_path / "parts" / NAME).exists()
+    seen: list[int] = []
+
+    class Counting(Silent):
+        @contextmanager
+        def task(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+            yield lambda units: seen.append(units) if label.startswith("qat") else None
+
+    resumed = once(broken, replace(window, progress=Counting()))
+    assert seen[0] == 19 * 32
+    assert resumed.digest == whole.digest
+    assert resumed.quant == whole.quant
+
+
+def test_what_cannot_be_trained_is_refused(floating: Checkpoint, context: Context) -> None:
+    with pytest.raises(StageError, match="behind '- quantize'"):
+        Qat()(floating, context.view(Qat.reads))
+    unable = replace(context, target=replace(context.target, scheme=None))
+    passed = Qat()(floating, unable.view(Qat.reads))
+    assert passed.quant is None
+    assert "no INT8" in passed.card.lineage[-1].notes[0]
+
+
+def test_the_recipe_is_reached_by_name_and_its_settings_from_outside() -> None:
+    recipe = load_recipe("qat").changed(("qat.epochs=2", "qat.when=always"))
+    names = [stage.name for stage in recipe.stages]
+    assert names.index("quantize") < names.index("qat") < names.index("export")
+    found = recipe.stages[names.index("qat")]
+    assert isinstance(found, Qat)
+    assert (found.epochs, found.when, found.method().epochs) == (2, "always", 2)
+    with pytest.raises(RecipeError, match="qat"):
+        recipe.changed(("qat.when=sometimes",))
