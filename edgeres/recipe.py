@@ -23,6 +23,7 @@ from edgeres.stages.qat import Qat
 from edgeres.stages.quantize import Quantize
 from edgeres.stages.quantize_onnx import QuantizeOnnx
 from edgeres.stages.recover import Recover
+from edgeres.stages.sensitivity import Sensitivity
 from edgeres.stages.train import Train
 from edgeres.stages.verify import Verify
 
@@ -42,6 +43,7 @@ STAGES: dict[str, type[Any]] = {
         FoldBatchnorm,
         Prune,
         Recover,
+        Sensitivity,
         Quantize,
         Qat,
         QuantizeOnnx,

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130
-_ROOMS = {name: f"{name}_command" for name in ("calibration", "compare", "gate", "lint", "macs", "reproduce")}
+_ROOMS = {
+    name: f"{name}_command"
+    for name in ("calibration", "compare", "gate", "lint", "macs", "quantize", "reproduce", "sensitivity")
+}
 """Modules of the commands that have one of their own; the others share ``commands``."""
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def compile_command(options: Namespace, given: list[str]) -> int:
     """``edgeres compile``."""
     request = replace(_request(options), until=options.until, recipe=options.recipe)
+    request = replace(request, changes=(*time_budget(options), *request.changes))
     if options.plan:
         return _plan(request, options)
     out = Path(options.out or f"build/{request.name}-{options.target.replace(':', '-')}")
@@ -38,11 +39,6 @@ def train_command(options: Namespace, given: list[str]) -> int:
     recipe = "train" if request.data else "sample"
     request = replace(request, recipe=recipe, until="evaluate", changes=(*changes, *request.changes))
     return _run(request, Path(options.out or f"build/{request.name}-trained"), options, given)
-
-
-def quantize_command(options: Namespace, given: list[str]) -> int:
-    """``edgeres quantize``."""
-    return _again(options, given)
 
 
 def export_command(options: Namespace, given: list[str]) -> int:
@@ -140,21 +136,35 @@ def _request(options: Namespace) -> Request:
     return parse(Request, asked | {"preprocess": parse(PreprocessFlags, flags, "command line")}, "command line")
 
 
+def time_budget(options: Namespace) -> tuple[str, ...]:
+    """``--time-budget`` as a change of the recipe."""
+    return () if options.time_budget is None else (f"quantize.time_budget_s={60 * options.time_budget:g}",)
+
+
 def _again(options: Namespace, given: list[str]) -> int:
-    """A finished run's request up to one stage, with settings exchanged; what did not change comes from the store."""
+    return _run(requested_again(options), Path(options.out or options.run), options, given)
+
+
+def requested_again(options: Namespace, *more: str) -> Request:
+    """A finished run's request up to one stage, with settings exchanged; what did not change comes from the store.
+
+    Args:
+        options: Of the command.
+        more: Changes of the recipe that ``--set`` still goes before.
+    """
     from edgeres.folder import RunFolder
 
     before = RunFolder(Path(options.run)).request()
     budget = {**before.budget, **dict(options.budget)}
-    changes = (*before.changes, *options.changes)
+    changes = (*before.changes, *more, *options.changes)
     both = before.foreign and options.command in ("quantize", "export")  # one stage does both to a foreign graph
     stage = "quantize_onnx" if both else options.command
     until = None if stage == "verify" else stage
-    request = replace(before, until=until, changes=changes, budget=budget, strict=before.strict or options.strict)
-    return _run(request, Path(options.out or options.run), options, given)
+    return replace(before, until=until, changes=changes, budget=budget, strict=before.strict or options.strict)
 
 
-def _store(options: Namespace) -> Store:
+def store_of(options: Namespace) -> Store:
+    """Where a command keeps finished stages."""
     from edgeres.store import Store
 
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "edgeres")
@@ -163,22 +173,32 @@ def _store(options: Namespace) -> Store:
 
 def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> int:
     """Compiles, and tells how it went."""
-    from edgeres.compile import Desk, compile_model
-    from edgeres.target import find_target
-
     screen = Screen(quiet=options.quiet)
-    target = find_target(request.target)
-    goal = "" if options.command == "train" else f" -> {target.name} ({target.title})"
-    screen.err.print(f"edgeres {options.command}: {request.name}{goal}")
-    desk = Desk(out, _store(options), screen, screen, shlex.join(["edgeres", *given]))
-    run = compile_model(request, desk)
+    run = compiled(request, out, options, given, screen)
+    tell(run, out, options, screen)
+    return exit_code(run)
+
+
+def tell(run: Run, out: Path, options: Namespace, screen: Screen) -> None:
+    """What a finished run amounts to."""
     if options.json:
         screen.out.out((out / document.JSON).read_text(encoding="utf-8"), end="")
         if run.error:
             screen.err.out(_verdict(run), highlight=False)
     else:
         _summary(run, screen, out / document.HTML)
-    return exit_code(run)
+
+
+def compiled(request: Request, out: Path, options: Namespace, given: list[str], screen: Screen) -> Run:
+    """Compiles into a folder while people watch."""
+    from edgeres.compile import Desk, compile_model
+    from edgeres.target import find_target
+
+    target = find_target(request.target)
+    goal = "" if options.command == "train" else f" -> {target.name} ({target.title})"
+    screen.err.print(f"edgeres {options.command}: {request.name}{goal}")
+    desk = Desk(out, store_of(options), screen, screen, shlex.join(["edgeres", *given]))
+    return compile_model(request, desk)
 
 
 def _summary(run: Run, screen: Screen, page: Path) -> None:
@@ -199,7 +219,7 @@ def _plan(request: Request, options: Namespace) -> int:
 
     screen = Screen(quiet=options.quiet)
     plan = prepare(request, screen)
-    rows = estimate(Pipeline(plan, _store(options), screen))
+    rows = estimate(Pipeline(plan, store_of(options), screen))
     if options.json:
         screen.out.out(
             json.dumps([{"stage": r.stage, "state": r.state, "seconds": r.seconds, "why": r.why} for r in rows])

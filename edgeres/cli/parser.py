@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import edgeres
-from edgeres.cli import gate_parser, study_parser
+from edgeres.cli import gate_parser, ladder_parser, study_parser
 
 STAGE_COMMANDS = {
     "quantize": "calibrate and quantize a finished run again",
@@ -32,7 +32,11 @@ def parser() -> argparse.ArgumentParser:
     _compile(commands.add_parser("compile", help="train or load, fold, prune, quantize, export, build, verify, report"))
     _train(commands.add_parser("train", help="train a network and keep its weights"))
     for name, text in STAGE_COMMANDS.items():
-        _again(commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_EXIT_CODES))
+        again = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_EXIT_CODES)
+        _again(again)
+        if name == "quantize":
+            ladder_parser.quantize(again)
+    ladder_parser.sensitivity(commands)
     report = commands.add_parser("report", help="draw a finished run's report again")
     report.add_argument("run", type=_given, metavar="RUN", help="run folder, such as build/resnet18-jetson")
     report.add_argument("--json", action="store_true", help="print report.json")
@@ -60,6 +64,7 @@ def _compile(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recipe", type=_given, help="recipe name or file; chosen by what is given otherwise")
     command.add_argument("--until", type=_given, metavar="STAGE", help="stop after this stage")
     command.add_argument("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
+    ladder_parser.time_budget(command)
     _source(command)
     _running(command, "build/<model>-<target>")
 

@@ -1,8 +1,9 @@
 """The climb: which rungs are tried, in which order, and which candidate is kept. It knows nothing of networks.
 
 Rungs are tried from the cheapest to the dearest until the gate is met on tuning images. Where these are too few to say
-PASS of any network, only rungs that cost seconds are tried: what a dearer one wins could not be seen. A rung starts
-only if its predicted time fits into what is left of the time budget. The best candidate is kept whatever came later.
+PASS of any network, only rungs that cost seconds are tried: what a dearer one wins could not be seen; none at all where
+every image is answered as by float already. A rung starts only if its predicted time fits into what is left of the time
+budget. The best candidate is kept whatever came later.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 NOT_NEEDED = "not needed: the accuracy limit is met on the tuning images"
+AS_FLOAT = "not needed: every tuning image is answered as by float, so that nothing could be seen to improve"
 UNSEEN = "left out: the tuning images are too few to show what it wins"
 NO_LIMIT = "left out: no accuracy limit is set, and it costs more than seconds"
 OUT_OF_TIME = "left out: named in skip, or beyond the time budget"
@@ -133,15 +135,15 @@ class Policy:
         """Why a rung is not climbed; empty where it is. The first rung always is: without it there is no network."""
         if best is None or self.forced:
             return ""
-        if best.outcome is Outcome.PASS:
-            return NOT_NEEDED
-        if rung.name in self.skip:
-            return OUT_OF_TIME
-        if not rung.quick and best.outcome is None:
-            return NO_LIMIT
-        if not rung.quick and best.outcome is Outcome.INCONCLUSIVE:
-            return UNSEEN
-        return OUT_OF_TIME if rung.predicted() > left_s else ""
+        reasons = {
+            NOT_NEEDED: best.outcome is Outcome.PASS,
+            AS_FLOAT: best.agreement == 100,
+            OUT_OF_TIME: rung.name in self.skip,
+            NO_LIMIT: not rung.quick and best.outcome is None,
+            UNSEEN: not rung.quick and best.outcome is Outcome.INCONCLUSIVE,
+        }
+        why = next((reason for reason, holds in reasons.items() if holds), "")
+        return why or (OUT_OF_TIME if rung.predicted() > left_s else "")
 
 
 def climb(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Earlier = Sequence[Tried[Candidate]]
 
-STRENGTHS = (0.5, 1.0)
+STRENGTHS = (0.5,)
 """Exponents of equalization by peaks that are tried."""
 
 _LOOKED_AT = 64

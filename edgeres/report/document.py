@@ -94,6 +94,15 @@ def render(folder: Path) -> tuple[Path, ...]:
         UsageError: There is no readable ``report.json``; see ``decode``.
         StoreError: The folder cannot be written.
     """
+    return _place(folder, _pages(load(folder)))
+
+
+def load(folder: Path) -> Run:
+    """Reads the ``report.json`` of a run folder.
+
+    Raises:
+        UsageError: There is none that can be read; see ``decode``.
+    """
     source = folder / JSON
     try:
         text = source.read_text(encoding="utf-8")
@@ -102,7 +111,7 @@ def render(folder: Path) -> tuple[Path, ...]:
             f"cannot read {source}: {getattr(failure, 'strerror', None) or failure}",
             "name the folder of a run, such as build/resnet18-x86",
         ) from failure
-    return _place(folder, _pages(decode(text, str(source))))
+    return decode(text, str(source))
 
 
 def _pages(run: Run) -> dict[str, str]:

@@ -112,6 +112,18 @@ def noise_plot(rows: Sequence[LayerNoise], left_in_float: tuple[str, ...] = ()) 
     return figure(words, _BOTTOM + 24, place.grid(right), *dots, *names, ends)
 
 
+def drawing(rows: Sequence[LayerNoise]) -> str:
+    """``noise_plot`` as a file of its own, with the colours of the page."""
+    style = (
+        "text{font:11px system-ui,sans-serif;fill:#1b2430}.quiet{fill:#5c6675;font-size:10.5px}.end{text-anchor:end}"
+        ".grid{stroke:#d9dee6}.dot{fill:#2563c9;stroke:#fff;stroke-width:1.5}"
+    )
+    svg = str(noise_plot(rows))
+    head = svg.index(">") + 1
+    opened = svg[: head - 1].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f"{opened}><style>{style}</style>{svg[head:]}\n"
+
+
 def _sqnr(row: LayerNoise) -> str:
     return "no noise" if row.sqnr_db is None else f"SQNR {row.sqnr_db:.1f} dB"
 

@@ -1,0 +1,86 @@
+"""``edgeres quantize``: the quantizing stage of a finished run again, and the bill of its recovery ladder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres.cli.commands import compiled, requested_again, tell, time_budget
+from edgeres.cli.console import Screen
+from edgeres.errors import UsageError
+from edgeres.report import document
+from edgeres.report.bill import HEADS, bill, next_step
+from edgeres.report.verdict import exit_code
+from edgeres.settings import plain
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from edgeres.report.bill import BillRow
+    from edgeres.report.run import Run
+
+
+def quantize_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres quantize``."""
+    out = Path(options.out or options.run)
+    if not options.explain:
+        screen = Screen(quiet=options.quiet)
+        run = compiled(requested_again(options, *time_budget(options)), out, options, given, screen)
+        tell(run, out, options, screen)
+        return exit_code(run)
+    run = _explained(options, given)
+    _print(run, options)
+    return run.error.exit_code if run.error else 0
+
+
+def _explained(options: Namespace, given: list[str]) -> Run:
+    """The run to explain: as it is, or quantized again where something is changed."""
+    changed = options.changes or options.budget or options.out or options.time_budget is not None or options.strict
+    if changed:
+        out, screen = Path(options.out or options.run), Screen(quiet=options.quiet)
+        run = compiled(requested_again(options, *time_budget(options)), out, options, given, screen)
+    else:
+        run = document.load(Path(options.run))
+    if not bill(run) and not run.error:
+        raise UsageError(
+            f"{options.run} climbed no ladder: it stayed in float, is a foreign graph, or stopped before 'quantize'",
+            "compile a preset with --recipe int8",
+        )
+    return run
+
+
+def _print(run: Run, options: Namespace) -> None:
+    screen, rows = Screen(quiet=options.quiet), bill(run)
+    if options.json:
+        screen.out.out(json.dumps(_document(run, rows), indent=2))
+        return
+    if run.error:
+        screen.err.out(f"{run.error.what}: {run.error.way_out}", highlight=False)
+        return
+    cells = [row.cells("-") for row in rows]
+    told = [
+        (f"{'* ' if row.rung.chosen else '  '}{name}", *rest) for row, (name, *rest) in zip(rows, cells, strict=True)
+    ]
+    screen.table(HEADS, told)
+    notes = [note for row in run.stages if row.rungs for note in row.notes]
+    for line in ("", "* went on; judged on the tuning images", *notes, next_step(run)):
+        screen.out.out(line, highlight=False)
+
+
+def _document(run: Run, rows: tuple[BillRow, ...]) -> dict[str, Any]:
+    return {
+        "rungs": [
+            {
+                **plain(row.rung),
+                "seconds": row.seconds,
+                "latency_ms": row.latency_ms,
+                "latency_expected": row.expected if row.latency_ms is not None else None,
+            }
+            for row in rows
+        ],
+        "chosen": next((row.rung.name for row in rows if row.rung.chosen), None),
+        "notes": [note for row in run.stages if row.rungs for note in row.notes],
+        "next": next_step(run),
+        "error": plain(run.error) if run.error else None,
+    }

@@ -1,0 +1,65 @@
+"""Sensitivity: what quantizing each layer alone does to the answers; the network passes through unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeres.artifact import Checkpoint, Step
+from edgeres.errors import StageError
+from edgeres.ladder.jury import Jury
+from edgeres.ladder.noise import layer_noise
+from edgeres.ladder.rungs import Calibrate
+from edgeres.ladder.workshop import CalibratorName, WeightMethod, Workshop
+from edgeres.settings import plain, settings
+from edgeres.stages.stage import Read
+
+if TYPE_CHECKING:
+    from edgeres.stages.stage import Context
+
+
+@settings
+class Sensitivity:
+    """Recipe entry ``sensitivity``, between ``fold_batchnorm`` and ``quantize``.
+
+    Attributes:
+        calibrator: How a range follows from an activation histogram.
+        weights: How a weight range is chosen per output channel.
+    """
+
+    name: ClassVar[str] = "sensitivity"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "tuning")
+
+    calibrator: CalibratorName = "mse"
+    weights: WeightMethod = "max"
+
+    def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
+        """Adds a row for each layer that the target's scheme wants in integers, each weight rounded to the nearest.
+
+        Raises:
+            StageError: The target has no integers, or batch norms that belong into convolutions are still there.
+        """
+        scheme, preprocess, progress = context.target.scheme, artifact.card.preprocess, context.progress
+        if scheme is None:
+            raise StageError("sensitivity: the target has no INT8", "choose a target that has")
+        if artifact.spec.norm or artifact.quant is not None:
+            raise StageError(
+                "sensitivity needs a folded float network", "put '- sensitivity' between fold_batchnorm and quantize"
+            )
+        jury = Jury(artifact.spec, artifact.weights, context.tuning, preprocess, margin=None, progress=progress)
+        shop = Workshop(
+            spec=artifact.spec,
+            weights=artifact.weights,
+            scheme=scheme,
+            calibration=context.calibration,
+            preprocess=preprocess,
+            seed=0,
+            jury=jury,
+            progress=progress,
+        )
+        rows = layer_noise(Calibrate(shop, self.calibrator, self.weights).candidate([]), jury)
+        worst = max(rows, key=lambda row: row.kl)
+        note = f"{worst.layer} hurts most: KL {worst.kl:.1e} alone, on {len(jury.few):,} tuning images"
+        step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,), sensitivity=rows)
+        return replace(artifact, card=artifact.card.after(step))
