@@ -107,6 +107,7 @@ def _unsigned(draft: Draft) -> None:
 def _no_zero_point(draft: Draft) -> None:
     for node in (f"{INNER}.quantize", f"{SECOND}.input0.dequantize"):
         del draft.node(node).input[2]
+    draft.put(f"{INNER}.scale", np.asarray(draft.value(f"{INNER}.scale") * 127 / 255, np.float32))
 
 
 def _two_types(draft: Draft) -> None:
@@ -207,7 +208,7 @@ def _fused_operator(draft: Draft) -> None:
 
 def _vendor_operator(draft: Draft) -> None:
     relu = draft.node(OUT)
-    relu.op_type, relu.domain = "Gelu", "com.microsoft"
+    relu.op_type, relu.domain = "QuickGelu", "com.microsoft"
     draft.model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
 

@@ -1,15 +1,21 @@
-"""``Target``: everything a device and its runtime can do, want and allow, read from a YAML file."""
+"""``Target``: everything a device and its runtime can do, want and allow, read from YAML files.
+
+``targets/*.yaml`` are devices, ``runtimes/*.yaml`` are what runs on them: each JetPack and each generation of TensorRT
+stands there once. A device names the runtimes it may have; ``jetson-orin-nano:jp6.2`` puts both together.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from edgeres.errors import TargetError, nearest
-from edgeres.settings import parse, settings
+from edgeres.settings import parse, plain, settings
+
+T = TypeVar("T")
 
 
 @settings
@@ -129,7 +135,7 @@ class Target:
     """A deployment target.
 
     Attributes:
-        name: Identifier, the YAML file's stem.
+        name: Identifier, the YAML file's stem, with ``:version`` where that is not the device's default.
         title: One line for people.
         backend: Which runtime adapter builds and runs it.
         build_on: Whether the engine is built here (``host``) or on the device from a bundle.
@@ -139,6 +145,8 @@ class Target:
         device: Hardware peaks.
         budget: The target's own limits.
         aliases: Other names.
+        versions: Runtimes the device may have, such as ``jp6.2`` or ``trt10.3``, oldest first.
+        version: The one that ``runtime`` is; empty where there is no choice.
     """
 
     name: str
@@ -151,28 +159,133 @@ class Target:
     device: DeviceProfile
     budget: Budget = Budget()
     aliases: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    version: str = ""
+
+
+@settings
+class _Generation:
+    """What a generation of TensorRT wants; see ``Runtime``."""
+
+    opset: int
+    ir_version: int
+    flags: tuple[str, ...]
+    float_weights: bool = False
+    strongly_typed: bool = False
+    source: str
+
+
+@settings
+class _Generations:
+    timing_flags: tuple[str, ...]
+    generations: dict[str, _Generation]
+
+
+@settings
+class _Release:
+    l4t: str
+    tensorrt: str
+    release: str
+
+
+@settings
+class _Releases:
+    source: str
+    releases: dict[str, _Release]
 
 
 @cache
 def targets() -> dict[str, Target]:
-    """Every known target by name, in alphabetical order."""
-    found: dict[str, Target] = {}
-    for entry in sorted(files("edgeres").joinpath("targets").iterdir(), key=lambda entry: entry.name):
-        if entry.name.endswith(".yaml"):
-            data: Any = yaml.safe_load(entry.read_text(encoding="utf-8"))
-            target = parse(Target, data, entry.name, TargetError)
-            found[target.name] = target
-    return found
+    """Every known device with its default runtime by name, in alphabetical order."""
+    devices = (_composed(data, None) for data in _devices().values())
+    return {target.name: target for target in sorted(devices, key=lambda target: target.name)}
 
 
 def find_target(name: str) -> Target:
-    """The target of that name or alias.
+    """The target of that name or alias; ``name:version`` takes another runtime than the device's default.
 
     Raises:
-        TargetError: Unknown; the message has the nearest name.
+        TargetError: Unknown; the message has the nearest name, or the versions there are.
     """
     known = targets()
     by_name = {alias: target for target in known.values() for alias in (target.name, *target.aliases)}
-    if name not in by_name:
-        raise TargetError(f"unknown target {name!r}", nearest(name, by_name))
-    return by_name[name]
+    device, _, version = name.partition(":")
+    if device not in by_name:
+        raise TargetError(f"unknown target {device!r}", nearest(device, by_name))
+    target = by_name[device]
+    if not version or version == target.version:
+        return target
+    if version not in target.versions:
+        valid = f"known: {', '.join(target.versions)}" if target.versions else f"its runtime is {target.runtime.name}"
+        raise TargetError(f"{target.name} has no version {version!r}", valid)
+    return _composed(_devices()[target.name], version)
+
+
+@cache
+def _devices() -> dict[str, dict[str, Any]]:
+    """The files in ``targets/`` by the name in them."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in sorted(files("edgeres").joinpath("targets").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".yaml"):
+            data: dict[str, Any] = yaml.safe_load(entry.read_text(encoding="utf-8"))
+            found[str(data.get("name", entry.name))] = data
+    return found
+
+
+def _composed(data: dict[str, Any], version: str | None) -> Target:
+    """A device with one of its runtimes."""
+    where = f"{data.get('name', '?')}.yaml"
+    if "runtime" in data:
+        return parse(Target, data, where, TargetError)
+    rest = {key: value for key, value in data.items() if key not in ("runtimes", "default")}
+    default, versions = str(data.get("default")), tuple(data.get("runtimes", ()))
+    chosen = default if version is None else version
+    if default not in versions or chosen not in versions:
+        raise TargetError(f"{where}: runtime {chosen!r} is not among {', '.join(versions)}", "correct the file")
+    runtime = _runtime(chosen, integers=data.get("scheme") is not None)
+    rest |= {"runtime": plain(runtime), "versions": versions, "version": chosen}
+    rest["title"] = f"{data.get('title')}, {_told(runtime)}"
+    if chosen != default:
+        rest["name"] = f"{data.get('name')}:{chosen}"
+    return parse(Target, rest, where, TargetError)
+
+
+def _told(runtime: Runtime) -> str:
+    jetpack = f"JetPack {runtime.jetpack}, " if runtime.jetpack else ""
+    return f"{jetpack}TensorRT {runtime.tensorrt}"
+
+
+def _runtime(version: str, *, integers: bool) -> Runtime:
+    """``jp6.2`` or ``trt10.3`` as a runtime; a device without integers is never asked for INT8."""
+    kind, number = ("jp", version.removeprefix("jp")) if version.startswith("jp") else ("trt", version[3:])
+    if kind == "jp":
+        table = _read(_Releases, "jetpack.yaml")
+        if number not in table.releases:
+            raise TargetError(f"jetpack.yaml has no release {number!r}", f"known: {', '.join(table.releases)}")
+        shipped = table.releases[number]
+        tensorrt, name = shipped.tensorrt, f"TensorRT {shipped.release} (JetPack {number})"
+        evidence = f"{table.source} (L4T {shipped.l4t}); "
+    else:
+        tensorrt, name, evidence = number, f"TensorRT {number}", ""
+    known = _read(_Generations, "tensorrt.yaml")
+    if tensorrt not in known.generations:
+        raise TargetError(f"tensorrt.yaml has no generation {tensorrt!r}", f"known: {', '.join(known.generations)}")
+    generation = known.generations[tensorrt]
+    return Runtime(
+        name=name,
+        opset=generation.opset,
+        ir_version=generation.ir_version,
+        tensorrt=tensorrt,
+        jetpack=number if kind == "jp" else None,
+        flags=tuple(flag for flag in generation.flags if integers or flag != "--int8"),
+        timing_flags=known.timing_flags,
+        strongly_typed=generation.strongly_typed,
+        float_weights=generation.float_weights,
+        source=f"{evidence}{generation.source}",
+    )
+
+
+@cache
+def _read(kind: type[T], name: str) -> T:
+    text = files("edgeres").joinpath("runtimes", name).read_text(encoding="utf-8")
+    return parse(kind, yaml.safe_load(text), name, TargetError)

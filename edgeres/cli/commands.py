@@ -78,16 +78,25 @@ def targets_command(options: Namespace, given: list[str]) -> int:
     rows: list[dict[str, Any]] = []
     for target in targets().values():
         missing = find_backend(target.backend).missing()
-        row = {"name": target.name, "aliases": list(target.aliases), "title": target.title}
-        rows.append({**row, "build_on": target.build_on, "runtime": target.runtime.name, "missing": missing})
+        row: dict[str, Any] = {"name": target.name, "aliases": list(target.aliases), "title": target.title}
+        row |= {"build_on": target.build_on, "runtime": target.runtime.name, "missing": missing}
+        rows.append({**row, "version": target.version, "versions": list(target.versions)})
     if options.json:
         screen.out.out(json.dumps(rows, indent=2))
         return 0
     screen.table(
-        ("target", "aliases", "what", "built on", "missing here"),
-        ((r["name"], ", ".join(r["aliases"]), r["title"], r["build_on"], r["missing"] or "-") for r in rows),
+        ("target", "aliases", "what", "versions", "built on", "missing here"),
+        (
+            (r["name"], ", ".join(r["aliases"]), r["title"], _versions(r), r["build_on"], r["missing"] or "-")
+            for r in rows
+        ),
     )
     return 0
+
+
+def _versions(row: dict[str, Any]) -> str:
+    """Versions for behind the target's colon, the default with a star."""
+    return " ".join(f"{name}*" if name == row["version"] else name for name in row["versions"]) or "-"
 
 
 def models_command(options: Namespace, given: list[str]) -> int:

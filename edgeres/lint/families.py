@@ -53,6 +53,8 @@ FAMILIES: tuple[Family, ...] = (
            lambda target: _tensorrt(target) and target.scheme is None),
     Family("NVIDIA GPUs up to compute capability 7.5", tensorrt_devices.UP_TO_TURING,
            lambda target: _tensorrt(target) and _capability(target) <= _TURING),
+    Family("Jetson Orin", tensorrt_devices.ORIN,
+           lambda target: _tensorrt(target) and target.device.compute_capability == "8.7"),
     Family("ONNX Runtime on CPUs", onnxruntime.RULES, _onnxruntime),
     Family("x86 without VNNI", onnxruntime.WITHOUT_VNNI, lambda target: target.device.isa in ("avx2", "avx512")),
     Family("ONNX Runtime mobile", onnxruntime.MOBILE, lambda target: target.backend == "onnxruntime_mobile"),

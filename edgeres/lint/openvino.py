@@ -15,6 +15,7 @@ from edgeres.lint import tensorrt_nodes as nodes
 from edgeres.lint import tensorrt_placement as placement
 from edgeres.lint.facts import has_zero_point, weight_dequantizer, weighted_nodes
 from edgeres.lint.rule import Defect, Rule, Version, rule
+from edgeres.onnxfile.roles import classifier
 from edgeres.onnxfile.view import View, label
 
 if TYPE_CHECKING:
@@ -33,11 +34,18 @@ def symmetric_weights(view: View, _: Version) -> Iterator[Defect]:
             yield label(node), "its weight has a zero-point: it runs in float"
 
 
+@rule("V03", "W", "quantize data and weight, or neither", TRANSFORMATIONS)
+def all_inputs(view: View, version: Version) -> Iterator[Defect]:
+    """Weighted operators have all inputs quantized; a classifier may stay in float behind a quantized pool."""
+    last = classifier(view)
+    for where, what in placement.all_inputs.check(view, version):
+        if last is None or where != label(last):
+            yield where, what
+
+
 RULES: tuple[Rule, ...] = (
     *(replace(entry, source=TRANSFORMATIONS) for entry in (nodes.positive, nodes.equal_volumes, nodes.channel_count)),
-    *(
-        replace(entry, id=name, severity="W", source=TRANSFORMATIONS)
-        for name, entry in (("V02", nodes.per_tensor_activations), ("V03", placement.all_inputs))
-    ),
     symmetric_weights,
+    replace(nodes.per_tensor_activations, id="V02", severity="W", source=TRANSFORMATIONS),
+    all_inputs,
 )

@@ -80,7 +80,7 @@ class Rule:
         return self.since <= version < self.until
 
     def eased(self, at: Version, severity: Severity) -> tuple[Rule, Rule]:
-        """The rule before a version, and the same rule with a lesser severity from that version on."""
+        """The rule before a version, and the same rule with another severity from that version on."""
         return replace(self, until=at), replace(self, since=at, severity=severity)
 
     def lifted(self, at: Version) -> Rule:

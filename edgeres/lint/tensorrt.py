@@ -26,7 +26,7 @@ RULES: tuple[Rule, ...] = (
     nodes.scale_constant,
     nodes.positive,
     nodes.scale_float32,
-    nodes.one_float_type,
+    *nodes.one_float_type.eased(LENIENT, "W"),
     nodes.equal_volumes,
     nodes.channel_count,
     nodes.explicit_axis,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, defs
 
 from edgeres.lint.facts import (
     data_shape,
@@ -199,12 +199,12 @@ def no_blocks(view: View, _: Version) -> Iterator[Defect]:
             yield label(node), f"scale of shape {list(scale.shape)}: blocks are for INT4, FP8 and FP4"
 
 
-@rule("Q16", "W", "give the tensor an axis", IMPORTER, until=(10, 0))
+@rule("Q16", "W", "give the tensor an axis", IMPORTER)
 def not_scalar(view: View, _: Version) -> Iterator[Defect]:
     """What is quantized has an axis."""
     for node in quantizers(view):
         if data_shape(view, node) == ():
-            yield label(node), "quantizes a scalar"
+            yield label(node), "quantizes a scalar: from 10 on the result has one axis, which may not fit its reader"
 
 
 @rule("Q17", "E", "export with the target's opset and IR version", OPERATORS)
@@ -224,10 +224,13 @@ def versions(view: View, version: Version) -> Iterator[Defect]:
 
 
 @rule("Q19", "E", "export standard operators with Q/DQ nodes around them", OPERATORS)
-def known_operators(view: View, _: Version) -> Iterator[Defect]:
+def known_operators(view: View, version: Version) -> Iterator[Defect]:
     """No integer or vendor operators."""
     for node in view.nodes:
-        if node.op_type in _INTEGER_OPERATORS or node.domain not in ("", "ai.onnx"):
+        vendor = node.domain not in ("", "ai.onnx")
+        if version >= LENIENT and vendor and defs.has(node.op_type, ""):
+            vendor = False  # importers go by the operator's name alone
+        if node.op_type in _INTEGER_OPERATORS or vendor:
             yield label(node), f"{node.domain}{'.' if node.domain else ''}{node.op_type} has no importer"
 
 

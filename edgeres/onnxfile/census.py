@@ -104,8 +104,15 @@ def parameters(model: ModelProto) -> int:
 
 
 def _dequantized(graph: GraphProto) -> dict[str, str]:
-    """Output of every DequantizeLinear to the tensor of codes it reads."""
-    return {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    """Output of every DequantizeLinear to the codes it reads, or to the constant that QuantizeLinear makes them of."""
+    constants = {tensor.name for tensor in graph.initializer}
+    stored = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] in constants
+    }
+    read = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    return {output: stored.get(codes, codes) for output, codes in read.items()}
 
 
 def qdq(model: ModelProto) -> QdqCensus:

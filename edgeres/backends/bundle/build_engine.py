@@ -90,14 +90,16 @@ def recorder(trt: Any) -> Any:
     return Recorder()
 
 
-def parse(trt: Any, builder: Any, model: bytes, log: Any) -> tuple[Any, Any]:
+def parse(trt: Any, builder: Any, model: bytes, log: Any, *, strong: bool = False) -> tuple[Any, Any]:
     """``(network, parser)`` of an ONNX file; weights live as long as the parser does.
+
+    ``strong`` asks for strong typing where a version has both, as 10 has.
 
     Raises:
         BundleError: The parser refused it; the message has its words and the node.
     """
     flags = trt.NetworkDefinitionCreationFlag
-    weak = hasattr(trt.BuilderFlag, "INT8")  # TensorRT 11 and TensorRT-RTX know strong typing alone
+    weak = hasattr(trt.BuilderFlag, "INT8") and not strong  # TensorRT 11 and TensorRT-RTX know strong typing alone
     explicit = getattr(flags, "EXPLICIT_BATCH", None)  # needed by TensorRT 8, the only way later
     creation = 1 << int(explicit) if weak and explicit is not None else 0
     network = builder.create_network(creation if weak else 1 << int(flags.STRONGLY_TYPED))
@@ -129,7 +131,7 @@ def build_plan(trt: Any, model: bytes, build: dict[str, Any], log: Any, tune: Ca
         BundleError: Parser or builder refused; the message has their words.
     """
     builder = trt.Builder(log)
-    network, parser = parse(trt, builder, model, log)
+    network, parser = parse(trt, builder, model, log, strong=build.get("strongly_typed", False))
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, build["workspace_mib"] << 20)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

@@ -22,6 +22,7 @@ class BuildSettings:
         model: Name of the ONNX file.
         tensorrt: Version the graph was made for.
         precisions: Names of builder flags, set where the version has them (11 has none: it is strongly typed).
+        strongly_typed: Whether the network computes in the types the graph says; then there are no precisions.
         optimization_level: Builder effort from 0 to 5; None leaves TensorRT's own (8.6 and newer).
         workspace_mib: Largest scratch memory of a layer, in MiB.
         image: ``(C, H, W)`` of one input.
@@ -31,6 +32,7 @@ class BuildSettings:
     model: str = "model.onnx"
     tensorrt: str
     precisions: tuple[str, ...]
+    strongly_typed: bool = False
     optimization_level: int | None
     workspace_mib: int
     image: tuple[int, int, int]
@@ -43,6 +45,7 @@ def build_settings(runtime: Runtime, given: GraphInput) -> BuildSettings:
     return BuildSettings(
         tensorrt=runtime.tensorrt or "",
         precisions=tuple(name for name in ("INT8", "FP16") if f"--{name.lower()}" in runtime.flags),
+        strongly_typed=runtime.strongly_typed,
         optimization_level=int(level[0]) if level else None,
         workspace_mib=runtime.workspace_mib,
         image=given.shape,
