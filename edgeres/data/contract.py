@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ALLOW = {
     "few-images": "calibrate on fewer than 32 images",
     "overlap": "keep training and calibration images that are also validation images",
-    "missing-classes": "accept classes without training or without validation images",
+    "missing-classes": "accept classes without training, calibration or validation images",
 }
 """What a user may allow, and what it means."""
 
@@ -94,7 +94,7 @@ def check_calibration(where: str, images: int, wanted: int, allow: frozenset[str
         allow: Names of ``ALLOW``.
 
     Returns:
-        A note where there are fewer than were asked for.
+        Notes where there are fewer than were asked for, or by permission fewer than are safe.
 
     Raises:
         DataError: Fewer than ``FEWEST_CALIBRATION_IMAGES``, or none at all.
@@ -104,7 +104,32 @@ def check_calibration(where: str, images: int, wanted: int, allow: frozenset[str
             f"{where}: {images} calibration images ({wanted} asked for), fewer than {FEWEST_CALIBRATION_IMAGES}",
             "give more images" if images < 1 else "give more images, or pass --allow few-images",
         )
-    return (f"{images} calibration images, fewer than the {wanted} asked for",) if images < wanted else ()
+    breached = images < FEWEST_CALIBRATION_IMAGES
+    notes = [f"{images} calibration images, fewer than {FEWEST_CALIBRATION_IMAGES}, as allowed"] if breached else []
+    if images < wanted:
+        notes.append(f"{images} calibration images, fewer than the {wanted} asked for")
+    return tuple(notes)
+
+
+def check_coverage(where: str, classes: Sequence[str], calibration: Split, allow: frozenset[str]) -> tuple[str, ...]:
+    """Wants calibration images of every class where their labels are known and there are enough for all.
+
+    A head of more classes than calibration images is no breach: ranges are those of activations, not of classes.
+
+    Returns:
+        A note on classes without a calibration image, by number or by permission.
+
+    Raises:
+        DataError: There are as many images as classes or more, and some class has none.
+    """
+    present = set(calibration.labels)
+    missing = [name for label, name in enumerate(classes) if label not in present]
+    if -1 in present or not missing:
+        return ()
+    found = f"{where}: {len(missing)} of {len(classes)} classes have no calibration images ({_some(missing)})"
+    if len(calibration) >= len(classes) and "missing-classes" not in allow:
+        raise DataError(found, "add images of them to the calibration folder, or pass --allow missing-classes")
+    return (found,)
 
 
 def check_head(classes: Sequence[str], head: int) -> None:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
 
-from edgeres.data.contract import check_apart, check_calibration, check_classes, check_not_empty, shared, without
+from edgeres.data.contract import (
+    check_apart,
+    check_calibration,
+    check_classes,
+    check_coverage,
+    check_not_empty,
+    shared,
+    without,
+)
 from edgeres.data.partition import partition, round_robin
 
 if TYPE_CHECKING:
@@ -55,7 +63,8 @@ def cut(found: Found, wanted: int, seed: int, allow: frozenset[str], progress: P
     apart_notes = check_apart(found.calibration, validation, allow) if found.calibration else ()
     calibration, tuning = _picks(found.calibration, pool, wanted, seed)
     count_notes = check_calibration(found.where, len(calibration), wanted, allow)
-    notes = (*split_notes, *twin_notes, *class_notes, *apart_notes, *count_notes)
+    coverage_notes = check_coverage(found.where, found.classes, calibration, allow)
+    notes = (*split_notes, *twin_notes, *class_notes, *apart_notes, *count_notes, *coverage_notes)
     return Splits(without(train, shared(train, tuning)), calibration, tuning, validation, notes)
 
 

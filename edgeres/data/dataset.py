@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeres.data.cifar import cifar10, is_cifar
-from edgeres.data.contract import check_allow, check_calibration
+from edgeres.data.contract import check_allow, check_calibration, check_coverage
 from edgeres.data.cut import cut
 from edgeres.data.folder import image_folder
 from edgeres.data.partition import partition, round_robin
@@ -107,5 +107,7 @@ def _digits(seed: int, calibration: int, allow: frozenset[str]) -> Dataset:
     names = ("validation", "calibration", "tuning", "train")
     validation, pool, tuning, train = (whole.take(part, name) for part, name in zip(parts, names, strict=True))
     chosen = pool.take(round_robin(pool.labels, seed)[: max(0, calibration)])
-    check_calibration("the embedded digits", len(chosen), calibration, allow)
-    return Dataset("digits", tuple("0123456789"), train, chosen, tuning, validation, True, DIGITS)
+    count_notes = check_calibration("the embedded digits", len(chosen), calibration, allow)
+    names_of = tuple("0123456789")
+    notes = count_notes + check_coverage("the embedded digits", names_of, chosen, allow)
+    return Dataset("digits", names_of, train, chosen, tuning, validation, True, DIGITS, notes)

@@ -354,7 +354,7 @@ def test_class_without_images(tmp_path):
     assert "1 of 4 classes have no train images (dog)" in refused(tmp_path)
     dataset = opened(tmp_path, allow={"missing-classes"})
     assert dataset.classes == ("ant", "bee", "cow", "dog")
-    assert len(dataset.notes) == 2
+    assert len(dataset.notes) == 3  # no training, validation, calibration images
     check_head(dataset.classes, 4)
 
 
@@ -390,6 +390,36 @@ def test_asking_for_too_few_calibration_images(wanted):
 def test_no_calibration_images_are_never_allowed(tmp_path, wanted):
     assert "0 calibration images" in refused(None, calibration=wanted, allow={"few-images"})
     assert "0 calibration images" in refused(layout(tmp_path), calibration=wanted, allow={"few-images"})
+
+
+def test_a_permission_that_was_used_is_told():
+    assert opened(calibration=31, allow={"few-images"}).notes == ("31 calibration images, fewer than 32, as allowed",)
+    assert opened(calibration=32, allow={"few-images"}).notes == ()
+
+
+def test_calibration_images_of_the_user_cover_every_class(tmp_path):
+    layout(tmp_path)
+    for index, name in enumerate(("ant", "bee")):
+        write(tmp_path / "calibration" / name, 5000 + 100 * index, 20)
+    message = refused(tmp_path)
+    assert "1 of 3 classes have no calibration images (cow)" in message
+    assert "--allow missing-classes" in message
+    dataset = opened(tmp_path, allow={"missing-classes"})
+    assert any("no calibration images (cow)" in note for note in dataset.notes)
+    write(tmp_path / "calibration" / "cow", 6000, 20)
+    assert {0, 1, 2} == set(opened(tmp_path).calibration.labels)
+
+
+def test_calibration_images_without_labels_are_not_asked_for_classes(tmp_path):
+    layout(tmp_path)
+    write(tmp_path / "calibration", 5000, 40)
+    assert not any("classes" in note for note in opened(tmp_path).notes)
+
+
+def test_more_classes_than_calibration_images_are_a_note(tmp_path):
+    layout(tmp_path, train=3, validation=2, classes=[f"c{index:02}" for index in range(40)])
+    (note,) = (note for note in opened(tmp_path, calibration=32).notes if "no calibration" in note)
+    assert "8 of 40 classes" in note
 
 
 def test_empty_calibration_folder_is_never_made_up_for(tmp_path):
