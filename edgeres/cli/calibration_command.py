@@ -66,6 +66,8 @@ def _draw(found: TableChange, options: Namespace, screen: Screen) -> None:
         )
         screen.out.out("")
     screen.out.out(f"{len(found.scales)} of {found.compared} scales differ", highlight=False)
+    if any(name == "weights" for name, _, _ in found.facts):
+        screen.out.out("the tables are for different weights: their ranges differ for that alone", highlight=False)
 
 
 def _cells(change: ScaleChange) -> tuple[str, ...]:
@@ -76,8 +78,8 @@ def _cells(change: ScaleChange) -> tuple[str, ...]:
         change.tensor,
         first,
         second,
-        "one table alone" if percent is None else f"{percent:+.2f} %",
-        "-" if bits is None else f"{bits:+.3f}",
+        "one table alone" if percent is None else f"{percent:+.3g} %",
+        "-" if bits is None else f"{bits:+.2g}",
         str(change.channels),
         change.codes,
     )
