@@ -72,6 +72,7 @@ def _work(stage: Stage, plan: Plan) -> float:
     count: dict[str, Callable[[], float]] = {
         "train": lambda: 3.0 * len(data.train) * stage.method().epochs,  # type: ignore[attr-defined]  # Train has it
         "recover": lambda: 4.0 * len(data.train),
+        "qat": lambda: 5.0 * len(data.train) * stage.method().epochs,  # type: ignore[attr-defined]  # Qat has it
         "load": lambda: float(min(len(data.tuning), 256)) * 8,
         "evaluate": lambda: float(len(data.validation)),
         "quantize": lambda: 1.3 * len(data.calibration),
