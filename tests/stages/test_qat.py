@@ -254,6 +254,22 @@ def test_weights_that_rounding_already_changed_are_where_training_starts(
     assert after.kl == pytest.approx(before.kl, rel=1e-3)
 
 
+def test_the_teacher_is_the_float_network(broken: Checkpoint, recovered: Checkpoint, context: Context) -> None:
+    """Without a rate worth the name, the loss is the divergence of what came from the float network."""
+    augment = Augment(crop="centre", flip=False)
+    still = Qat(when="always", lr=1e-12, max_images=64, alpha=1.0, augment=augment)
+    step = still(recovered, context.view(Qat.reads)).card.lineage[-1]
+    feed = Feed(context.train, PREPROCESS, augment, classes=10, batch=32, seed=0)
+    images, _ = next(context.train.take(feed.order(0)[:64]).batches(PREPROCESS, 64))
+    assert recovered.quant is not None
+    assert recovered.deployed is not None
+    assert context.target.scheme is not None
+    start = Quantized(recovered.spec, recovered.deployed, recovered.quant, context.target.scheme).network()
+    expected = kl(Network(broken.spec, broken.weights).logits(images), start.logits(images))
+    assert step.metrics["train_loss"] == pytest.approx(expected, rel=0.02)
+    assert expected > 0.01
+
+
 def test_asymmetric_and_signed_schemes_learn_alike(floating: Checkpoint, context: Context) -> None:
     jetson = replace(context, target=find_target("jetson"), scratch=context.scratch / "jetson")
     given = replace(QUICK, epochs=1)(quantized(floating, jetson, 2), jetson.view(Qat.reads))
