@@ -10,7 +10,7 @@ from edgeres.cli.commands import compiled, requested_again, tell, time_budget
 from edgeres.cli.console import Screen
 from edgeres.errors import UsageError
 from edgeres.report import document
-from edgeres.report.bill import HEADS, bill, next_step
+from edgeres.report.bill import HEADS, bill, folded, next_step
 from edgeres.report.verdict import exit_code
 from edgeres.settings import plain
 
@@ -58,11 +58,10 @@ def _print(run: Run, options: Namespace) -> None:
     if run.error:
         screen.err.out(f"{run.error.what}: {run.error.way_out}", highlight=False)
         return
-    cells = [row.cells("-") for row in rows]
-    told = [
-        (f"{'* ' if row.rung.chosen else '  '}{name}", *rest) for row, (name, *rest) in zip(rows, cells, strict=True)
-    ]
-    screen.table(HEADS, told)
+    shown = folded(rows)
+    marks = ["* " if row.rung.chosen else "  " for row in shown]
+    cells = [row.cells("-") for row in shown]
+    screen.table(HEADS, [(f"{mark}{name}", *rest) for mark, (name, *rest) in zip(marks, cells, strict=True)])
     notes = [note for row in run.stages if row.rungs for note in row.notes]
     for line in ("", "* went on; judged on the tuning images", *notes, next_step(run)):
         screen.out.out(line, highlight=False)

@@ -108,10 +108,6 @@ class Jury:
             needed=self._needed(paired),
         )
 
-    def best_possible(self) -> gate.Decision | None:
-        """What the gate would say on these images of a network that answers as float does; None without a margin."""
-        return None if self.margin is None else gate.decide(Paired(n=len(self.split), b=0, c=0), self.margin)
-
     def _needed(self, paired: Paired) -> int | None:
         if self.margin is None or self.margin <= 0:
             return None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.artifact import LayerNoise
-    from edgeres.ladder.climb import Tried
+    from edgeres.ladder.climb import Trial, Tried
     from edgeres.ladder.workshop import Candidate, Workshop
 
 _QUANTIZED = 2.0
@@ -53,11 +53,12 @@ class MixedPrecision:
         # Sensitivities are those of rounding to nearest: where rounding was learned, a layer alone is not what it is.
         plain = best_of([one for one in tried if not one.candidate.rounded]).candidate
         self.noise = layer_noise(plain, self.shop.jury)
-        layers = fewest(most_sensitive(self.noise), lambda names: self._meets(base, names))
+        order = most_sensitive(self.noise)
+        ceiling = self._trial(base, order)
+        layers = fewest(order, lambda names: self._meets(self._trial(base, names), ceiling))
         if layers is None:
             return Refusal("not even every layer in float meets the limit on the tuning images")
-        order = [row.layer for row in self.noise if row.layer in layers]
-        return self._with(base, tuple(order))
+        return self._with(base, tuple(row.layer for row in self.noise if row.layer in layers))
 
     def _with(self, base: Candidate, layers: tuple[str, ...]) -> Candidate:
         side = self.shop.preprocess.crop
@@ -66,13 +67,17 @@ class MixedPrecision:
         settings = {**base.settings, self.name: {"float_layers": list(layers), "float_share_of_macs": share}}
         return replace(base, quantized=left_in_float(base.quantized, base.reference, layers), settings=settings)
 
-    def _meets(self, base: Candidate, layers: tuple[str, ...]) -> bool:
-        """Whether the tuning images say as much for these layers in float as they can say for any network."""
-        trial = self.shop.jury.trial(self._with(base, layers).quantized, f"{len(layers)} layers in float")
-        possible = self.shop.jury.best_possible()
-        if trial.outcome is None or possible is None:
+    def _trial(self, base: Candidate, layers: tuple[str, ...]) -> Trial:
+        return self.shop.jury.trial(self._with(base, layers).quantized, f"{len(layers)} layers in float")
+
+    def _meets(self, trial: Trial, ceiling: Trial) -> bool:
+        """Whether a verdict is as good as that of every layer in float, and keeps the limit.
+
+        A few tuning images may not say PASS even of that; then a drop within the limit has to do.
+        """
+        if trial.outcome is None or ceiling.outcome is None:
             return True
-        if possible.outcome is Outcome.PASS:
+        if ceiling.outcome is Outcome.PASS:
             return trial.outcome is Outcome.PASS
         assert self.shop.jury.margin is not None
         return trial.outcome is not Outcome.FAIL and trial.drop_pp <= self.shop.jury.margin

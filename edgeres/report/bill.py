@@ -129,6 +129,18 @@ def next_step(run: Run) -> str:
     return "No accuracy limit is set: --budget accuracy_drop_pp=1 sets one."
 
 
+def folded(rows: tuple[BillRow, ...]) -> tuple[BillRow, ...]:
+    """The rows with neighbours that were left out for the same reason in one."""
+    found: list[BillRow] = []
+    for row in rows:
+        last = found[-1] if found else None
+        if last and not (row.tried or last.tried) and row.rung.note == last.rung.note:
+            found[-1] = replace(last, rung=replace(last.rung, name=f"{last.rung.name}, {row.rung.name}"))
+        else:
+            found.append(row)
+    return tuple(found)
+
+
 def spending(rows: tuple[BillRow, ...]) -> list[tuple[str, float, float, bool]]:
     """``(name, seconds so far, KL, chosen)`` of every candidate that was timed, in order."""
     spent, found = 0.0, []

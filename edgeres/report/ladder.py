@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil, floor, inf, log10
 from typing import TYPE_CHECKING
 
-from edgeres.report.bill import HEADS, bill, divergence, next_step, spending
+from edgeres.report.bill import HEADS, bill, divergence, folded, next_step, spending
 from edgeres.report.figures import seconds
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, how, plot, section
@@ -31,7 +31,7 @@ def ladder(run: Run) -> Markup:
         why = "No ladder was climbed: the network stays in float, another quantizer chose, or the run ended before."
         return section("ladder", TITLE, tag("p.missing", why), _noise(run))
     cells: list[tuple[str, ...]] = []
-    for row in rows:
+    for row in folded(rows):
         name, *figures = row.cells(NONE)
         kept = tag("b", f"\u2713 {name}") if row.rung.chosen else name
         cells.append((kept, *figures))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from edgeres.report.bill import HEADS, bill, divergence, next_step
+from edgeres.report.bill import HEADS, bill, divergence, folded, next_step
 from edgeres.report.figures import (
     OUTLOOKS,
     between,
@@ -165,7 +165,7 @@ def _ladder(run: Run) -> str:
     if not rows:
         return "No ladder was climbed."
     cells = []
-    for row in rows:
+    for row in folded(rows):
         name, *figures, what = row.cells("-")
         cells.append((f"**{prose(name)}**" if row.rung.chosen else prose(name), *figures, prose(what)))
     worst = sorted(run.sensitivity, key=lambda layer: -layer.kl)[:5]
@@ -278,6 +278,7 @@ def _provenance(run: Run) -> str:
     facts = [
         f"- edgeres {prose(run.edgeres)}, Python {prose(p.python)}, {prose(p.platform)}, {prose(p.cpu)}, seed {p.seed}",
         f"- weights: {code(p.weights) if p.weights else 'trained in this run'}",
+        *([f"- scales: taken from a calibration table, {code(p.scales)}"] if p.scales else []),
         f"- data: {prose(p.data)}",
         *(f"  - {prose(split.name)}: {split.images:,} images, {code(short(split.digest))}" for split in p.splits),
         f"- {', '.join(f'{prose(name)} {prose(p.packages[name])}' for name in sorted(p.packages))}",

@@ -1,0 +1,345 @@
+"""The ladder over small real networks: planted defects are found and repaired, and by the rung that is for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import random_weights
+
+from edgeres.artifact import Card, Checkpoint
+from edgeres.data.images import ArrayImage
+from edgeres.data.preprocess import Preprocess
+from edgeres.data.split import Split
+from edgeres.errors import StageError
+from edgeres.gate import Outcome
+from edgeres.ladder.climb import Policy, Refusal, Tried
+from edgeres.ladder.jury import Jury
+from edgeres.ladder.ladder import CHAINS, RUNGS, Ladder
+from edgeres.ladder.mixed import MixedPrecision
+from edgeres.ladder.noise import layer_noise, most_sensitive, passes
+from edgeres.ladder.rungs import Calibrate
+from edgeres.ladder.workshop import Candidate, Workshop
+from edgeres.measure import kl
+from edgeres.model.network import Network
+from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.progress import Silent
+from edgeres.quant.quantized import Quantized
+from edgeres.quant.rescale import channel_units, rescaled, tensor_scales
+from edgeres.stages.quantize import Quantize
+from edgeres.stages.sensitivity import Sensitivity
+from edgeres.stages.stage import Context
+from edgeres.target import find_target
+
+PREPROCESS = Preprocess(resize=12, crop=12)
+CLASSES = ("a", "b", "c", "d")
+JETSON = find_target("jetson")
+
+
+def spec_of_four():
+    stages = ((Block(inner=(12,), out=12),), (Block(inner=(16,), out=16, stride=2, projected=True),))
+    return ResNetSpec(
+        kind="basic", stem=Stem(width=12, kernel=3, stride=1, pool=False), stages=stages, classes=4, norm=False
+    )
+
+
+def split_of(name, count, seed, labels=None):
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 12, 12, 3), dtype=np.uint8)
+    images = tuple(ArrayImage(array, f"{name} {place}") for place, array in enumerate(pixels))
+    return Split(name, images, tuple(labels) if labels is not None else (0,) * count)
+
+
+class Untouchable:
+    """A split that nobody may look at."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"touched validation.{name}")
+
+    def __len__(self):
+        raise AssertionError("counted validation")
+
+
+@pytest.fixture(scope="module")
+def spec():
+    return spec_of_four()
+
+
+@pytest.fixture(scope="module")
+def weights(spec):
+    """Random, with a classifier that spreads its answers over the classes."""
+    made = random_weights(spec)
+    images = np.concatenate([batch for batch, _ in split_of("x", 64, 9).batches(PREPROCESS)])
+    logits = Network(spec, made).eval().logits(images)
+    gain = 3 / logits.std(0).mean()
+    return made.replaced({"fc.weight": made["fc.weight"] * gain, "fc.bias": (made["fc.bias"] - logits.mean(0)) * gain})
+
+
+def tuned(spec, weights, count=300):
+    """Images that float is sure of, with its answers as labels: every changed answer is a loss, and none is by chance."""
+    blank = split_of("tuning", 3 * count, 2)
+    images = np.concatenate([batch for batch, _ in blank.batches(PREPROCESS)])
+    logits = Network(spec, weights).eval().logits(images)
+    lead = np.diff(np.sort(logits, axis=1)[:, -2:], axis=1)[:, 0]
+    labelled = replace(blank, labels=tuple(logits.argmax(1).tolist()))
+    return labelled.take(sorted(np.argsort(-lead)[:count].tolist()))
+
+
+def outlier(spec, weights, times=300.0):
+    """The same function with one channel of one activation so large that no other survives a scale in common."""
+    units = channel_units(spec)
+    scales = np.ones(units.count)
+    scales[units.of["layer1.0.relu1"][3]] = 1 / times
+    return rescaled(spec, weights, tensor_scales(units, scales))
+
+
+def shop_of(spec, weights, margin=1.0, count=300):
+    jury = Jury(spec, weights, tuned(spec, weights, count), PREPROCESS, margin=margin, progress=Silent())
+    return Workshop(
+        spec=spec,
+        weights=weights,
+        scheme=JETSON.scheme,
+        calibration=split_of("calibration", 24, 1),
+        preprocess=PREPROCESS,
+        seed=0,
+        jury=jury,
+        progress=Silent(),
+    )
+
+
+def broken(base, layer, times):
+    """A candidate in which one layer's weights are rounded to next to nothing."""
+    table = base.quantized.table
+    params = table.weights[layer]
+    worse = replace(params, scale=tuple(np.float32(scale * times).item() for scale in params.scale))
+    return replace(
+        base, quantized=replace(base.quantized, table=replace(table, weights={**table.weights, layer: worse}))
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(spec, weights):
+    return shop_of(spec, weights)
+
+
+@pytest.fixture(scope="module")
+def plain(shop):
+    return Calibrate(shop, "minmax", "max").candidate([])
+
+
+# ---- the jury
+
+
+def test_a_trial_is_what_both_networks_answer(shop, plain):
+    images = np.concatenate([batch for batch, _ in shop.jury.split.batches(PREPROCESS)])
+    wanted, given = Network(shop.spec, shop.weights).logits(images), plain.quantized.network().logits(images)
+    found = shop.jury.trial(plain.quantized, "x")
+    same = 100 * float((wanted.argmax(1) == given.argmax(1)).mean())
+    assert found.top1 == found.agreement == pytest.approx(same, abs=0.5)
+    assert found.drop_pp == pytest.approx(100 - found.top1)
+    assert found.kl == pytest.approx(kl(wanted, given), rel=0.05)
+    assert found.low_pp < found.drop_pp < found.high_pp
+    assert found.integer == 7 - 1 == len(plain.quantized.placement.weighted)  # the classifier stays in float
+
+
+def test_a_jury_without_images_says_so(spec, weights):
+    with pytest.raises(StageError, match="no tuning images"):
+        Jury(spec, weights, split_of("tuning", 0, 0), PREPROCESS, margin=1.0, progress=Silent())
+
+
+def test_a_float_network_of_nans_is_refused(spec, weights):
+    bad = weights.replaced({"fc.bias": np.full(4, np.nan, dtype=np.float32)})
+    with pytest.raises(StageError, match="NaN"):
+        Jury(spec, bad, split_of("tuning", 4, 0), PREPROCESS, margin=1.0, progress=Silent())
+
+
+# ---- planted defects
+
+
+def test_equalization_repairs_a_channel_that_outshouts_the_others(spec, weights):
+    shop = shop_of(spec, outlier(spec, weights))
+    laps = {}
+    found = Ladder(shop).climb(("calibrate", "equalize", "refine", "bias"), Policy(), laps.__setitem__)
+    by_rung = {one.rung: one.trial for one in found.tried}
+    assert by_rung["calibrate"].outcome is Outcome.FAIL
+    assert found.chosen.rung in ("equalize", "refine", "bias")
+    assert "equalize" in found.chosen.candidate.settings
+    assert found.chosen.trial.kl < by_rung["calibrate"].kl / 20
+    assert set(laps) == set(by_rung)
+
+
+def test_sensitivity_names_the_layer_that_is_broken(shop, plain):
+    rows = layer_noise(broken(plain, "layer2.0.conv1", 90.0), shop.jury)
+    assert [row.layer for row in rows] == [op.name for op in Network(shop.spec).graph.weighted if op.name != "fc"]
+    assert most_sensitive(rows)[0] == "layer2.0.conv1"
+    assert rows[3].kl > 20 * max(row.kl for row in rows if row.layer != "layer2.0.conv1")
+    assert rows[3].sqnr_db < 10 < min(row.sqnr_db for row in rows if row.layer != "layer2.0.conv1")
+
+
+def test_one_layer_alone_is_what_a_network_with_that_layer_alone_computes(shop, plain):
+    """Against the placement with every other layer in float, adds aside, which sensitivity leaves in float."""
+    rows = {row.layer: row for row in layer_noise(plain, shop.jury)}
+    name = "layer1.0.conv2"
+    table = plain.quantized.table
+    images = np.concatenate([batch for batch, _ in shop.jury.few.batches(PREPROCESS)])
+    rounded = table.weights[name].dequantize(table.weights[name].quantize(shop.weights[f"{name}.weight"]))
+
+    class Alone(Network):
+        def read(self, op, index, values):
+            from edgeres.quant.fake import fake_quantize
+
+            x = super().read(op, index, values)
+            return fake_quantize(x, table.activations[op.inputs[0]]) if op.name == name else x
+
+    given = Alone(shop.spec, shop.weights.replaced({f"{name}.weight": rounded})).eval().logits(images)
+    assert rows[name].kl == pytest.approx(kl(shop.jury.reference[: len(images)], given), rel=1e-3)
+
+
+def test_passes_count_every_branch_by_its_macs(spec):
+    assert passes(spec, frozenset(), 12) == 1
+    assert passes(spec, frozenset({"conv1"}), 12) == 2  # the walk, and a branch of the whole network
+    assert 1 < passes(spec, frozenset({"layer2.0.conv2"}), 12) < 1.5
+
+
+def test_mixed_precision_leaves_exactly_the_broken_layer_in_float(shop, plain):
+    base = broken(plain, "layer2.0.conv1", 90.0)
+    start = Tried("calibrate", base, shop.jury.trial(base.quantized, "x"))
+    assert start.trial.outcome is Outcome.FAIL
+    rung = MixedPrecision(shop)
+    found = rung.candidate([start])
+    assert found.quantized.table.float_layers == ("layer2.0.conv1",)
+    assert found.settings["mixed"]["float_layers"] == ["layer2.0.conv1"]
+    assert 0 < found.settings["mixed"]["float_share_of_macs"] < 1
+    assert shop.jury.trial(found.quantized, "x").outcome is Outcome.PASS
+    assert rung.noise[3].layer == "layer2.0.conv1"
+    assert rung.predicted() > 0
+
+
+def test_mixed_precision_says_when_no_layer_is_to_blame(shop, plain):
+    table = plain.quantized.table
+    coarse = {name: replace(params, scale=(params.scale[0] * 90,)) for name, params in table.activations.items()}
+    base = replace(plain, quantized=replace(plain.quantized, table=replace(table, activations=coarse)))
+    found = MixedPrecision(shop).candidate([Tried("calibrate", base, shop.jury.trial(base.quantized, "x"))])
+    assert found == Refusal("not even every layer in float meets the limit on the tuning images")
+
+
+# ---- the stage
+
+
+@pytest.fixture
+def context(spec, weights, tmp_path):
+    return Context(
+        target=JETSON,
+        train=Untouchable(),
+        calibration=split_of("calibration", 24, 1),
+        tuning=tuned(spec, weights),
+        validation=Untouchable(),
+        classes=CLASSES,
+        seed=0,
+        margin=1.0,
+        workspace=tmp_path,
+        scratch=tmp_path,
+    )
+
+
+def checkpoint(spec, weights):
+    return Checkpoint(Card(name="four", preprocess=PREPROCESS, classes=CLASSES), spec, weights)
+
+
+def test_nothing_is_climbed_where_nothing_is_lost(spec, weights, context):
+    made = Quantize(calibrator="minmax", weights="max")(checkpoint(spec, weights), context.view(Quantize.reads))
+    step = made.card.lineage[-1]
+    assert [rung.name for rung in step.rungs] == list(RUNGS)
+    assert [rung.chosen for rung in step.rungs].count(True) == 1
+    chosen = next(rung for rung in step.rungs if rung.chosen)
+    assert chosen.verdict == "PASS"
+    assert chosen.agreement is not None
+    assert step.metrics["kl"] == chosen.kl
+    assert all(rung.kl is None and rung.note for rung in step.rungs[list(RUNGS).index(chosen.name) + 1 :])
+
+
+def test_the_same_network_comes_out_twice(spec, weights, context):
+    bad = outlier(spec, weights)
+    made = [Quantize(calibrator="minmax")(checkpoint(spec, bad), context.view(Quantize.reads)) for _ in range(2)]
+    assert made[0].digest == made[1].digest
+    assert made[0].deployed is not None
+    assert made[0].weights.digest == bad.digest  # the float network stays what it was
+
+
+def test_what_time_cut_off_is_pinned_and_gives_the_same_network_without_a_clock(spec, weights, context):
+    bad = checkpoint(spec, outlier(spec, weights))
+    cut = Quantize(time_budget_s=0.0, calibrator="minmax")(bad, context.view(Quantize.reads))
+    pinned = cut.card.lineage[-1].settings
+    assert pinned["time_budget_s"] is None
+    assert set(pinned["skip"]) == set(RUNGS) - {"calibrate"}
+    assert context.laps.seconds.keys() >= {"calibrate"}
+    again = Quantize(**pinned)(bad, context.view(Quantize.reads))
+    assert again.digest == cut.digest
+    assert cut.card.lineage[-1].rungs[0].verdict == "FAIL"
+    assert "not met" in cut.card.lineage[-1].notes[-1]
+
+
+@pytest.mark.parametrize("rung", ["calibrate", "equalize", "refine", "bias", "mixed"])
+def test_a_forced_rung_is_exactly_its_chain(spec, weights, context, rung):
+    made = Quantize(rung=rung, calibrator="minmax")(
+        checkpoint(spec, outlier(spec, weights)), context.view(Quantize.reads)
+    )
+    step = made.card.lineage[-1]
+    assert tuple(row.name for row in step.rungs) == CHAINS[rung]
+    assert step.rungs[-1].chosen
+    assert step.settings["time_budget_s"] == 600.0
+    assert bool(made.quant.float_layers) == (rung == "mixed")
+    assert bool(step.sensitivity) == (rung == "mixed")
+
+
+def test_layers_left_in_float_are_never_passed_over(spec, weights, context):
+    made = Quantize(rung="mixed", calibrator="minmax")(
+        checkpoint(spec, outlier(spec, weights)), context.view(Quantize.reads)
+    )
+    step = made.card.lineage[-1]
+    for layer in made.quant.float_layers:
+        assert layer in step.rungs[-1].note
+        assert any(layer in note for note in step.notes)
+    assert step.rungs[-1].integer == 6 - len(made.quant.float_layers)
+    assert {"expected_ms_float32", "expected_ms_int8", "expected_ms_mixed"} <= step.metrics.keys()
+
+
+def test_without_a_limit_the_nearest_to_float_is_kept(spec, weights, context):
+    bad = checkpoint(spec, outlier(spec, weights))
+    made = Quantize(quantizer="edgeres", calibrator="minmax")(bad, replace(context, margin=None).view(Quantize.reads))
+    step = made.card.lineage[-1]
+    tried = [rung for rung in step.rungs if rung.kl is not None]
+    assert next(rung.kl for rung in tried if rung.chosen) == min(rung.kl for rung in tried)
+    assert {rung.verdict for rung in step.rungs} == {""}
+    assert "no accuracy limit" in " ".join(step.notes)
+
+
+def test_sensitivity_is_a_stage_that_changes_nothing(spec, weights, context):
+    given = checkpoint(spec, weights)
+    made = Sensitivity()(given, context.view(Sensitivity.reads))
+    assert made.weights.digest == given.weights.digest
+    assert made.quant is None
+    rows = made.card.lineage[-1].sensitivity
+    assert len(rows) == 6
+    assert sum(row.macs for row in rows) > 0
+    with pytest.raises(StageError, match="between fold_batchnorm and quantize"):
+        Sensitivity()(replace(given, spec=replace(spec, norm=True)), context.view(Sensitivity.reads))
+
+
+def test_a_host_target_is_timed_beside_the_artifact(spec, weights, context):
+    here = replace(context, target=find_target("cpu"))
+    made = Quantize(rung="calibrate", calibrator="minmax", weights="max")(
+        checkpoint(spec, weights), here.view(Quantize.reads)
+    )
+    timed = {part for part in context.laps.seconds if part.startswith("latency")}
+    assert timed == {"latency float32", "latency int8"}
+    assert not any(name.startswith("latency") for name in made.card.lineage[-1].metrics)
+    assert list(context.workspace.iterdir()) == []
+
+
+def test_candidates_know_their_coordinates(spec, weights):
+    shop = shop_of(spec, outlier(spec, weights), count=40)
+    first = Calibrate(shop, "minmax", "max").candidate([])
+    assert isinstance(first, Candidate)
+    assert isinstance(first.quantized, Quantized)
+    assert first.reference.digest == shop.weights.digest
