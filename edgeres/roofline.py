@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgeres.target import DeviceProfile, Target
     from edgeres.workload import Work
 
-Bound = Literal["compute", "memory", "weights", "launch"]
+Bound = Literal["compute", "memory", "weights", "launch", "measured"]
 _FIXED_SHARE = 0.8
 """Most of a measured latency that launches and calls may take: a device that is faster than these launches faster."""
 _STEPS = 60
@@ -157,8 +157,8 @@ class Roofline:
         return ""
 
     def costs(self, works: Sequence[Work]) -> tuple[Cost, ...]:
-        """Every kernel's time."""
-        return tuple(self._cost(work) for work in works)
+        """Every kernel's time; residual adds are part of the convolution before them."""
+        return tuple(self._cost(work) for work in works if work.kind != "add")
 
     def call_ms(self, works: Sequence[Work]) -> float:
         """Time of a call beside its kernels."""

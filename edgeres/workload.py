@@ -1,7 +1,8 @@
 """``Work``: what each kernel of a network has to do for one image, from a spec or from an ONNX graph.
 
-A kernel is a convolution, a matrix product or a pool. Bias, norm, activation and residual add belong to the kernel
-before them, as every runtime here fuses them; what moves no data, or constants alone, is no kernel.
+A kernel is a convolution, a matrix product or a pool. Bias, norm and activation belong to the kernel before them, as
+every runtime here fuses them; so does the residual add but for runtimes that do not, which ask for it. What moves no
+data, or constants alone, is no kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
     from edgeres.onnxfile.census import Shapes
 
-Kind = Literal["conv", "linear", "pool"]
+Kind = Literal["conv", "linear", "pool", "add"]
 _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 
 
@@ -61,6 +62,8 @@ class Work:
         """``conv 3x3/2 64-128 at 28``."""
         if self.kind == "linear":
             return f"linear {self.c_in}-{self.c_out}"
+        if self.kind == "add":
+            return f"add {self.c_out} at {self.side:g}"
         window = f" {self.kernel}x{self.kernel}" if self.kernel else ""
         stride = f"/{self.stride}" if self.stride > 1 else ""
         channels = f"{self.c_in}-{self.c_out}" if self.kind == "conv" else f"{self.c_out}"
@@ -80,7 +83,9 @@ class Work:
         return self.macs * tiles // (taps * outs)
 
 
-def of_spec(spec: ResNetSpec, side: int, *, integer: bool, float_layers: tuple[str, ...] = ()) -> tuple[Work, ...]:
+def of_spec(
+    spec: ResNetSpec, side: int, *, integer: bool, float_layers: tuple[str, ...] = (), adds: bool = False
+) -> tuple[Work, ...]:
     """Every kernel of a network for one image of ``side x side`` pixels.
 
     Args:
@@ -88,18 +93,20 @@ def of_spec(spec: ResNetSpec, side: int, *, integer: bool, float_layers: tuple[s
         side: Side of the square input in pixels.
         integer: Whether it is quantized to INT8.
         float_layers: Layers that stay in float all the same.
+        adds: Whether residual adds are kernels.
     """
     network = graph(spec)
     return tuple(
         _of_op(network[row.name], row, integer and row.name not in float_layers)
         for row in spec_layers(spec, side, side)
-        if row.kind in ("weighted", "maxpool", "avgpool", "globalpool")
+        if row.kind in ("weighted", "maxpool", "avgpool", "globalpool") or (adds and row.operator == "add")
     )
 
 
 def _of_op(op: Op, row: Layer, integer: bool) -> Work:
-    kind: Kind = "conv" if op.kind == "conv" else "linear" if op.kind == "linear" else "pool"
-    weight = prod(op.parameters[f"{op.name}.weight"]) if kind != "pool" else 0
+    kinds: dict[str, Kind] = {"conv": "conv", "linear": "linear", "add": "add"}
+    kind = kinds.get(op.kind, "pool")
+    weight = prod(op.parameters[f"{op.name}.weight"]) if row.macs else 0
     return Work(
         name=row.name,
         kind=kind,
@@ -109,15 +116,19 @@ def _of_op(op: Op, row: Layer, integer: bool) -> Work:
         stride=op.stride,
         groups=op.groups,
         side=_side(row.made[1:]),
-        activations=prod(row.given) + prod(row.made),
+        activations=len(op.inputs) * prod(row.given) + prod(row.made),
         weights=weight,
         macs=row.macs,
         integer=integer,
     )
 
 
-def of_model(model: ModelProto) -> tuple[Work, ...]:
+def of_model(model: ModelProto, *, adds: bool = False) -> tuple[Work, ...]:
     """Every kernel of an ONNX graph of fixed size, for one image; a layer is INT8 where its operands are dequantized.
+
+    Args:
+        model: The graph.
+        adds: Whether adds of two activations are kernels.
 
     Raises:
         ModelError: Shapes cannot be inferred.
@@ -130,6 +141,8 @@ def of_model(model: ModelProto) -> tuple[Work, ...]:
             found.append(_weighted(node, shapes, dequantized.issuperset(node.input[:2])))
         elif node.op_type in _POOLS and set(attribute(node, "kernel_shape", ())) != {1}:  # else a strided slice
             found.append(_pool(node, shapes, node.input[0] in dequantized))
+        elif adds and node.op_type == "Add" and len({shapes[name] for name in node.input}) == 1:
+            found.append(_add(node, shapes, dequantized.issuperset(node.input)))
     return tuple(found)
 
 
@@ -168,6 +181,24 @@ def _pool(node: NodeProto, shapes: Shapes, integer: bool) -> Work:
         groups=1,
         side=_side(made[2:]),
         activations=prod(given) + prod(made),
+        weights=0,
+        macs=0,
+        integer=integer,
+    )
+
+
+def _add(node: NodeProto, shapes: Shapes, integer: bool) -> Work:
+    made = shapes[node.output[0]]
+    return Work(
+        name=node.name or node.output[0],
+        kind="add",
+        c_in=made[1],
+        c_out=made[1],
+        kernel=1,
+        stride=1,
+        groups=1,
+        side=_side(made[2:]),
+        activations=3 * prod(made),
         weights=0,
         macs=0,
         integer=integer,

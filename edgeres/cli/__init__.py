@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 _ROOMS = {
     name: f"{name}_command"
-    for name in ("calibration", "compare", "gate", "lint", "macs", "quantize", "reproduce", "sensitivity")
+    for name in (
+        "calibration",
+        "compare",
+        "gate",
+        "lint",
+        "macs",
+        "predict",
+        "profile",
+        "quantize",
+        "reproduce",
+        "sensitivity",
+    )
 }
 """Modules of the commands that have one of their own; the others share ``commands``."""
 

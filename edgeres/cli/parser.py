@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import edgeres
-from edgeres.cli import gate_parser, ladder_parser, study_parser
+from edgeres.cli import gate_parser, ladder_parser, predict_parser, study_parser
 
 STAGE_COMMANDS = {
     "quantize": "calibrate and quantize a finished run again",
@@ -45,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
     study_parser.compare(commands)
     study_parser.reproduce(commands)
     study_parser.macs(commands)
+    predict_parser.predict(commands, study_parser.positive, _limit)
+    predict_parser.profile(commands, study_parser.positive)
     study_parser.calibration(commands)
     for name, text in {
         "targets": "list targets and what is missing here",

@@ -1,0 +1,150 @@
+"""``edgeres predict``: how long a network takes on a device that is not here, layer by layer, with a band."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeres.cli.console import Screen
+from edgeres.errors import UsageError
+from edgeres.report.figures import OUTLOOKS, line_title, millis, number
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+    from edgeres.artifact import Line
+    from edgeres.named_network import NamedNetwork
+    from edgeres.prediction import Measured, Prediction
+    from edgeres.target import Target
+
+_SHOWN = 8
+_EXIT_CODES = {"passes": 0, "fails": 3, "open": 5}
+
+
+def predict_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres predict``."""
+    from edgeres.named_network import find_network
+    from edgeres.target import find_target
+
+    target = find_target(options.target)
+    network = find_network(options.model, target, options.size, options.precision)
+    if options.profile:
+        prediction = _by_profile(network, target, Path(options.profile))
+    else:
+        prediction = _by_roofline(network, target, options.calibrate)
+    lines = _lines(network, target, dict(options.budget), prediction)
+    if options.json:
+        Screen(quiet=False).out.out(json.dumps(_document(network, target, prediction, lines), indent=2))
+    else:
+        _print(network, target, prediction, lines)
+    return max((_EXIT_CODES[line.outlook] for line in lines if line.outlook), default=0, key=(0, 5, 3).index)
+
+
+def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -> Prediction:
+    """From the device's peaks, or calibrated by a network measured on it."""
+    from edgeres.named_network import read_measured
+    from edgeres.prediction import predicted
+    from edgeres.roofline import roofline_of
+
+    roofline = roofline_of(target)
+    if calibrate:
+        return predicted(network.works, roofline, _alike(read_measured(calibrate, target), network))
+    if missing := roofline.missing(network.works):
+        way_out = "measure any network on it and pass --calibrate FILE"
+        if target.build_on == "host":
+            way_out += f", or measure this host: edgeres profile --target {target.name}"
+        raise UsageError(f"nothing to predict {target.name} from: {missing}", way_out)
+    return predicted(network.works, roofline)
+
+
+def _by_profile(network: NamedNetwork, target: Target, place: Path) -> Prediction:
+    """From a table of layers measured on this host."""
+    from edgeres.host_profile import read_profile
+
+    return read_profile(place, target).predicted(network.works)
+
+
+def _alike(measured: Sequence[Measured], network: NamedNetwork) -> Measured:
+    """The one in the network's precision: no public row says how far the other one leads astray."""
+    integer = network.precision == "int8"
+    for found in measured:
+        if any(work.integer for work in found.works) is integer:
+            return found
+    raise UsageError(
+        f"{network.title} cannot be calibrated by {measured[0].name}",
+        f"measure a network in {'INT8' if integer else 'float'}, or ask for the other precision",
+    )
+
+
+def _lines(
+    network: NamedNetwork, target: Target, overrides: dict[str, float | None], prediction: Prediction
+) -> tuple[Line, ...]:
+    from edgeres.budget import latency_lines, limits
+
+    known = limits(network.name, network.side, target, overrides)
+    return latency_lines(known, None, "not measured", prediction.predicted)
+
+
+def _document(network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[Line]) -> dict[str, Any]:
+    from edgeres.settings import plain
+
+    return {
+        "model": network.name,
+        "size": network.side,
+        "precision": network.precision,
+        "target": target.name,
+        "predicted_ms": prediction.ms,
+        "low_ms": prediction.low_ms,
+        "high_ms": prediction.high_ms,
+        "call_ms": prediction.call_ms,
+        "basis": prediction.basis,
+        "notes": list(prediction.notes),
+        "lines": [plain(line) for line in lines],
+        "layers": [
+            {
+                **asdict(cost.work),
+                "ms": cost.ms,
+                "bound": cost.bound,
+                "share_of_tiles": cost.share_of_tiles,
+            }
+            for cost in prediction.costs
+        ],
+    }
+
+
+def _print(network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[Line]) -> None:
+    screen = Screen(quiet=False)
+    slowest = sorted(prediction.costs, key=lambda cost: -cost.ms)
+    rows: list[tuple[str, ...]] = [
+        (
+            cost.work.name,
+            cost.work.title,
+            "INT8" if cost.work.integer else "float",
+            millis(cost.ms),
+            f"{cost.ms / prediction.ms:.0%}",
+            cost.bound,
+            f"{cost.share_of_tiles:.0%}" if cost.work.macs else "-",
+        )
+        for cost in slowest[:_SHOWN]
+    ]
+    rest = sum(cost.ms for cost in slowest[_SHOWN:])
+    if rest:
+        title = f"{len(slowest) - _SHOWN} more"
+        rows.append((title, "", "", millis(rest), f"{rest / prediction.ms:.0%}", "", ""))
+    rows.append(("call", "", "", millis(prediction.call_ms), f"{prediction.call_ms / prediction.ms:.0%}", "", ""))
+    screen.table(("layer", "kernel", "in", "time", "share", "bound by", "of its tiles"), rows)
+    band = f"{number(prediction.low_ms)} to {millis(prediction.high_ms)}"
+    told = [f"\npredicted: {network.title} on {target.title} takes {millis(prediction.ms)}, band {band}"]
+    told += [_judged(line) for line in lines]
+    for line in (*told, prediction.basis, *prediction.notes):
+        screen.out.out(line, highlight=False)
+
+
+def _judged(line: Line) -> str:
+    limit = f"at most {millis(line.limit)} ({line.source.partition(' (')[0]})"
+    if not line.outlook:
+        return f"unmeasured: {line_title(line.name)}, {limit}; a prediction says nothing of the tail"
+    return f"{OUTLOOKS[line.outlook]}: {line_title(line.name)}, {limit}"

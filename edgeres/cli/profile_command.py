@@ -1,0 +1,82 @@
+"""``edgeres profile``: what layers take on this machine, measured once, for ``edgeres predict --profile``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeres.cli.console import Screen
+from edgeres.errors import StoreError
+from edgeres.report.figures import millis
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from edgeres.host_profile import HostProfile
+    from edgeres.profiling import Subject
+    from edgeres.target import Target
+
+_SIDE = 224
+_REFERENCE = "resnet18"
+_TRIED = ("resnet18", "resnet34", "resnet50")
+
+
+def profile_command(options: Namespace, given: list[str]) -> int:
+    """``edgeres profile``."""
+    from edgeres.host_profile import encode
+    from edgeres.profiling import measure_profile
+    from edgeres.target import find_target
+
+    screen, target = Screen(quiet=options.quiet), find_target(options.target)
+    out = Path(options.out or f"build/profile-{target.name}.json")
+    reference, *tried = _subjects(target)
+    profile = measure_profile(target, reference, tried, screen, threads=options.threads)
+    text = encode(profile)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as failure:
+        raise StoreError(f"cannot write {out}: {failure.strerror}", "choose another --out") from failure
+    if options.json:
+        screen.out.out(json.dumps(json.loads(text), indent=2))
+    else:
+        _print(profile, screen, out)
+    return 0
+
+
+def _subjects(target: Target) -> list[Subject]:
+    """The reference, and pruned networks to try the table on."""
+    from edgeres.model.spec import PRESETS
+    from edgeres.profiling import Subject
+    from edgeres.unlearned import thinned, unlearned
+
+    found = [Subject(_REFERENCE, unlearned(PRESETS[_REFERENCE], _SIDE, target))]
+    for seed, name in enumerate(_TRIED):
+        found.append(Subject(f"{name}, pruned", unlearned(thinned(PRESETS[name], seed), _SIDE, target)))
+    return found
+
+
+def _print(profile: HostProfile, screen: Screen, out: Path) -> None:
+    screen.table(
+        ("network", "in", "predicted", "measured", "off"),
+        (
+            (
+                trial.name,
+                trial.precision,
+                millis(trial.predicted_ms),
+                millis(trial.measured_ms),
+                f"{trial.ratio - 1:+.1%}",
+            )
+            for trial in profile.trials
+        ),
+    )
+    layers = sum(len(table.points) + len(table.stems) + len(table.heads) for table in profile.tables.values())
+    busy = ""
+    if profile.load > profile.cores:
+        busy = f"; others kept the machine busy ({profile.load:g} processes on {profile.cores} cores)"
+    for line in (
+        f"{layers} layers on {profile.cpu}, {profile.runtime}, {profile.threads} threads{busy}",
+        f"profile: {out}",
+    ):
+        screen.out.out(line, highlight=False)
