@@ -101,7 +101,7 @@ def test_the_manifest_has_the_sha256_of_every_file(run):
 
 
 def test_calibration_names_its_data(run):
-    table = json.loads((run / "calibration.json").read_text())
+    table = json.loads((run / "calibration.json").read_text())["table"]
     assert len(table["data"]) == 64
     assert table["images"] == 160
 
@@ -171,7 +171,7 @@ def test_quantizing_again_changes_the_scales_alone(run, tmp_path):
     report = json.loads((out / "report.json").read_text())
     assert [row["stage"] for row in report["timings"]["stages"] if not row["cached"]] == ["quantize"]
     assert main(["export", str(out), "--cache", cache, "--quiet"]) == 0
-    before, after = (json.loads((folder / "calibration.json").read_text()) for folder in (run, out))
+    before, after = (json.loads((folder / "calibration.json").read_text())["table"] for folder in (run, out))
     assert before["activations"] != after["activations"]
     assert before["weights"] == after["weights"]
 

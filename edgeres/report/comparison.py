@@ -199,6 +199,7 @@ def _inputs(run: Run) -> dict[str, str]:
     known = {"model": run.model, "target": run.target.name, "runtime": run.target.runtime}
     if p is None:
         return known
+    known["scales"] = short(p.scales) if p.scales else "observed"
     known |= {"data": p.data, "weights": short(p.weights) if p.weights else "trained or published", "seed": str(p.seed)}
     return known | {f"images of {split.name}": f"{split.images:,}, {short(split.digest)}" for split in p.splits}
 

@@ -70,6 +70,7 @@ def provenance(run: Run) -> Markup:
         ("edgeres", run.edgeres),
         ("Target", f"{run.target.title} ({run.target.runtime})"),
         ("Weights", tag("code.long", p.weights) if p.weights else "trained in this run"),
+        *((("Scales", tag("code.long", p.scales)),) if p.scales else ()),
         ("Data", p.data),
         ("Seed", str(p.seed)),
         ("Python", p.python),

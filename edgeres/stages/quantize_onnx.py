@@ -73,6 +73,11 @@ class QuantizeOnnx:
             return replace(artifact, card=artifact.card.after(step))
         if artifact.scales is not None:
             raise StageError(f"{artifact.card.name} is quantized already", "remove the second quantize from the recipe")
+        if scheme.weight_bits != 8:
+            raise StageError(
+                f"NNCF quantizes the weights of a foreign graph to 8 bits, the target wants {scheme.weight_bits}",
+                "choose another target",
+            )
         model = onnx.load_model_from_string(artifact.float_model.path.read_bytes())
         split, preprocess = context.calibration, artifact.card.preprocess
         with context.progress.task("calibrate", len(split)) as advance:

@@ -26,8 +26,8 @@ from edgeres.onnxfile.fold import prepare
 from edgeres.onnxfile.read import read_model
 from edgeres.onnxfile.roles import float_nodes
 from edgeres.onnxfile.view import View, opset_of
+from edgeres.quant.calibration_table import read_table
 from edgeres.quant.foreign import quantize_float_graph
-from edgeres.quant.qparams import QuantTable
 from edgeres.settings import parse
 from edgeres.stages.load_onnx import LoadOnnx, choose_preprocess
 from edgeres.stages.quantize_onnx import QuantizeOnnx
@@ -271,7 +271,10 @@ def test_signed_targets_say_what_the_rewrite_costs(runs) -> None:
 def test_the_scales_file_says_what_the_graph_says(target: str, runs) -> None:
     _, quantized = runs("densenet", target)
     assert quantized.scales is not None
-    table = parse(QuantTable, json.loads(quantized.scales.path.read_text()), "calibration.json")
+    saved = read_table(quantized.scales.path)
+    assert (saved.scheme, saved.preprocess) == (find_target(target).scheme, quantized.card.preprocess)
+    table = saved.table
+    assert table.network == quantized.float_model.sha256
     view = View.of(onnx.load(str(quantized.model.path)))
     assert table.calibrator == "nncf"
     assert table.images == CALIBRATION
@@ -353,6 +356,12 @@ def test_a_target_without_integers_stays_in_float(runs, digits, tmp_path: Path) 
     made = QuantizeOnnx()(loaded, context(QuantizeOnnx, goal, digits, tmp_path))
     assert made.model == loaded.model
     assert "stays in float" in made.card.lineage[-1].notes[0]
+
+
+def test_weights_of_4_bits_are_refused(runs, digits, tmp_path: Path) -> None:
+    loaded, _ = runs("densenet", "cpu")
+    with pytest.raises(StageError, match="to 8 bits, the target wants 4"):
+        QuantizeOnnx()(loaded, context(QuantizeOnnx, find_target("w4a8"), digits, tmp_path))
 
 
 def test_a_quantized_graph_is_not_quantized_again(runs, digits, tmp_path: Path) -> None:
