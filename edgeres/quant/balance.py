@@ -109,22 +109,23 @@ class _Activation:
 
 
 class _Layer:
-    """``share sum_o d_o^2 sum_i F_oi / s_i^2`` of one layer's weights."""
+    """``share sum_o d_o^2 sum_i F_oi / s_i^2`` of one layer's weights; the large matrices in float32."""
 
-    def __init__(self, op: Op, units: Ints, quantized: Quantized, fisher: Floats, share: float) -> None:
-        weight = np.abs(quantized.weights[f"{op.name}.weight"].astype(np.float64))
+    def __init__(self, op: Op, units: Ints, quantized: Quantized, fisher: NDArray[np.float32], share: float) -> None:
+        weight = quantized.weights[f"{op.name}.weight"]
         inputs = op.c_in // op.groups
-        peaks = weight.reshape(op.groups, -1, inputs, op.kernel**2).max(axis=3)
+        peaks = np.abs(weight).reshape(op.groups, -1, inputs, op.kernel**2).max(axis=3)
         self._units = torch.from_numpy(units.reshape(op.groups, 1, -1))
         self._peaks = torch.from_numpy(peaks)
-        self._fisher = torch.from_numpy(fisher.reshape(peaks.shape))
+        self._scale = max(float(fisher.max()), np.finfo(np.float64).tiny)
+        self._fisher = torch.from_numpy((fisher / self._scale).reshape(peaks.shape).astype(np.float32))
         self._factor = share / quantized.table.weights[op.name].high ** 2
 
     def __call__(self, logs: Tensor) -> Tensor:
         mine = logs[self._units]
-        steps = (self._peaks * mine.exp()).amax(2).square()
-        noise = (self._fisher @ (-2 * mine).exp().transpose(1, 2)).squeeze(2)
-        return (steps * noise).sum() * self._factor
+        steps = (self._peaks * mine.exp().float()).amax(2)
+        noise = (self._fisher @ (-2 * mine).exp().float().transpose(1, 2)).squeeze(2)
+        return (steps.double().square() * noise.double()).sum() * (self._factor * self._scale)
 
 
 def _floored(values: Floats) -> Floats:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from edgeres.model.network import Network
 from edgeres.quant.streaming import each_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Images = Callable[[], Iterable[NDArray[np.float32]]]
+
+Number = TypeVar("Number", np.float32, np.float64)
 
 TAIL = 8
 """Power of the norm that stands for a channel's range: near the maximum, but not an outlier's alone."""
@@ -52,7 +54,7 @@ class Importance:
 
     activations: dict[str, Floats] = field(default_factory=dict)
     reach: dict[str, Floats] = field(default_factory=dict)
-    weights: dict[str, Floats] = field(default_factory=dict)
+    weights: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class Probe(Network):
@@ -145,14 +147,13 @@ def importance(
     total, count = Importance(), 0
     for one in each_image(probe, first(images(), limit), measure, advance, gradients=True):
         count += 1
-        for part in ("activations", "reach", "weights"):
-            sums, terms = getattr(total, part), getattr(one, part)
-            for name, term in terms.items():
-                sums[name] = sums[name] + term if name in sums else term
+        _add(total.activations, one.activations)
+        _add(total.reach, one.reach)
+        _add(total.weights, one.weights)
     return Importance(
         {name: value / count for name, value in total.activations.items()},
         {name: value ** (1 / TAIL) for name, value in total.reach.items()},
-        {name: value / count for name, value in total.weights.items()},
+        {name: value / np.float32(count) for name, value in total.weights.items()},
     )
 
 
@@ -167,12 +168,15 @@ def _measured(probe: Probe, placement: Placement) -> Importance:
     for name in sorted(placement.weighted):
         gradient = probe.get_parameter(f"{name}.weight").grad
         assert gradient is not None
-        found.weights[name] = (
-            gradient.double().square_().flatten(2).sum(2).numpy()
-            if gradient.ndim == 4
-            else (gradient.double().square_().numpy())
-        )
+        square = gradient.square_()
+        found.weights[name] = (square.flatten(2).sum(2) if square.ndim == 4 else square).numpy()
     return found
+
+
+def _add(sums: dict[str, NDArray[Number]], terms: Mapping[str, NDArray[Number]]) -> None:
+    """Adds terms to sums by name."""
+    for name, term in terms.items():
+        sums[name] = sums[name] + term if name in sums else term
 
 
 def _per_channel(x: Tensor) -> Floats:
