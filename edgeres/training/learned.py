@@ -107,6 +107,7 @@ class LearnedNetwork(Network):
                 name: replace(params, scale=tuple(weights[self._rows[name]]))
                 for name, params in self._table.weights.items()
             },
+            network=self.weights().digest,
         )
 
     def quantized(self) -> Quantized:
