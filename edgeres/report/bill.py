@@ -108,6 +108,15 @@ def _latency(stage: StageRow, laps: dict[str, float], kind: str) -> tuple[float 
     return stage.metrics.get(f"expected_ms_{kind}"), True
 
 
+_NEXT = {
+    "PASS": "The limit is met on the tuning images; 'edgeres gate RUN' judges what ships on the validation images.",
+    "FAIL": "The limit is not met: --recipe qat trains with quantization in the loop.",
+    "INCONCLUSIVE": "The tuning images do not settle it: 'edgeres gate RUN' judges what ships on the validation "
+    "images; --set quantize.rung=reconstruct takes a dearer rung all the same.",
+    "": "No accuracy limit is set: --budget accuracy_drop_pp=1 sets one.",
+}
+
+
 def next_step(run: Run) -> str:
     """What to do about the outcome, one sentence; empty without a ladder."""
     rows = bill(run)
@@ -115,18 +124,11 @@ def next_step(run: Run) -> str:
     if chosen is None:
         return ""
     left = [row.rung.name for row in rows if not row.tried and "time budget" in row.rung.note]
-    if chosen.verdict == "PASS":
-        return "The limit is met on the tuning images; 'edgeres gate RUN' judges what ships on the validation images."
+    if chosen.verdict == "FAIL" and any(row.rung.name == "qat" and row.tried for row in rows):
+        return "Training with quantization in the loop did not meet the limit either: loosen it, or change the network."
     if chosen.verdict == "FAIL" and left:
         return f"The limit is not met: give it more time with --time-budget MINUTES ({', '.join(left)} left out)."
-    if chosen.verdict == "FAIL":
-        return "The limit is not met: add '- qat' behind '- quantize' to train with quantization in the loop."
-    if chosen.verdict == "INCONCLUSIVE":
-        return (
-            "The tuning images do not settle it: 'edgeres gate RUN' judges what ships on the validation images; "
-            "--set quantize.rung=reconstruct takes a dearer rung all the same."
-        )
-    return "No accuracy limit is set: --budget accuracy_drop_pp=1 sets one."
+    return _NEXT[chosen.verdict]
 
 
 def folded(rows: tuple[BillRow, ...]) -> tuple[BillRow, ...]:

@@ -100,7 +100,7 @@ class Quantize:
 
     def _pinned(self, climb: Climb[Candidate]) -> Quantize:
         """Settings that lead to the same network on a machine of any speed: what time cut off is left out by name."""
-        skipped = {name for name, why in climb.skipped.items() if why == OUT_OF_TIME}
+        skipped = {*self.skip, *(name for name, why in climb.skipped.items() if why == OUT_OF_TIME)}
         return replace(self, time_budget_s=None, skip=tuple(name for name in RUNGS if name in skipped))
 
 

@@ -76,7 +76,7 @@ def weights(spec):
 
 
 def tuned(spec, weights, count=300):
-    """Images that float is sure of, with its answers as labels: every changed answer is a loss, and none is by chance."""
+    """Images that float is sure of, with its answers as labels: a changed answer is a loss, and none is by chance."""
     blank = split_of("tuning", 3 * count, 2)
     images = np.concatenate([batch for batch, _ in blank.batches(PREPROCESS)])
     logits = Network(spec, weights).eval().logits(images)

@@ -1,0 +1,189 @@
+"""The bill of a ladder in every form a report takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from example_run import jetson
+
+from edgeres.artifact import LayerNoise, Rung
+from edgeres.report.bill import HEADS, bill, folded, next_step, spending
+from edgeres.report.document import decode, encode
+from edgeres.report.html import html
+from edgeres.report.ladder import Decades, _apart, drawing, noise_plot, spending_plot
+from edgeres.report.markdown import markdown
+from edgeres.report.stages import StageRow, StageTime
+
+LEFT = "left out: named in skip, or beyond the time budget"
+
+
+def rung(name, kl, verdict="FAIL", chosen=False, integer=20, **more):
+    figures = {"top1": 96.0, "drop_pp": 2.0, "low_pp": 1.2, "high_pp": 2.9, "agreement": 97.0}
+    return Rung(
+        name=name, kl=kl, verdict=verdict, chosen=chosen, integer=integer, note=f"what {name} did", **figures, **more
+    )
+
+
+MIXED = {"calibrate": {}, "mixed": {"float_layers": ["layer1.0.conv1"], "float_share_of_macs": 0.05}}
+LADDER = (
+    rung("calibrate", 0.02),
+    rung("equalize", 0.004),
+    Rung(name="adaround", note=LEFT),
+    Rung(name="reconstruct", note=LEFT),
+    rung("mixed", 0.001, "PASS", chosen=True, integer=19, settings=MIXED),
+)
+LAPS = {"calibrate": 4.0, "equalize": 9.0, "mixed": 75.0, "latency float32": 0.004, "latency int8": 0.001,
+        "latency mixed": 0.002}  # fmt: skip
+NOISE = tuple(
+    LayerNoise(layer=f"layer{n}.0.conv1", sqnr_db=40.0 - n, kl=10.0**-n, top1=99.0, macs=1000 * n) for n in range(1, 6)
+)
+
+
+@pytest.fixture
+def run():
+    base = jetson()
+    stages = tuple(replace(row, rungs=LADDER) if row.stage == "quantize" else row for row in base.stages)
+    times = tuple(replace(time, laps=LAPS) if time.stage == "quantize" else time for time in base.timings.stages)
+    return replace(base, stages=stages, sensitivity=NOISE, timings=replace(base.timings, stages=times))
+
+
+def behind(run, *rungs):
+    """The run with a stage qat behind its ladder."""
+    stages = (*run.stages, StageRow(stage="qat", rungs=rungs))
+    times = (*run.timings.stages, StageTime(stage="qat", cached=False, seconds=600.0))
+    return replace(run, stages=stages, timings=replace(run.timings, stages=times))
+
+
+def test_it_survives_json(run):
+    assert decode(encode(run), "x") == run
+
+
+def test_every_candidate_has_its_row_and_its_price(run):
+    rows = bill(run)
+    assert [row.rung.name for row in rows] == ["float", "calibrate", "equalize", "adaround", "reconstruct", "mixed"]
+    assert [row.seconds for row in rows] == [None, 4.0, 9.0, None, None, 75.0]
+    assert [row.latency_ms for row in rows] == [4.0, 1.0, 1.0, None, None, 2.0]
+    assert not any(row.expected for row in rows if row.tried)
+    assert rows[0].rung.top1 == 98.0
+    assert rows[-1].cells("-") == (
+        "mixed", "96.00 %", "+2.00 pp (+1.20 to +2.90)", "97.00 %", "1.0e-03", "19 of 20", "2 ms", "75 s", "PASS",
+        "what mixed did",
+    ) or rows[-1].cells("-")[7] == "1 min 15 s"  # fmt: skip
+    assert len(rows[-1].cells("-")) == len(HEADS)
+
+
+def test_neighbours_left_out_for_one_reason_share_a_row(run):
+    names = [row.rung.name for row in folded(bill(run))]
+    assert names == ["float", "calibrate", "equalize", "adaround, reconstruct", "mixed"]
+
+
+def test_a_latency_that_is_only_expected_says_so(run):
+    quantize = next(row for row in run.stages if row.stage == "quantize")
+    expected = replace(quantize, metrics={"expected_ms_int8": 0.5})
+    stages = tuple(expected if row is quantize else row for row in run.stages)
+    times = tuple(replace(time, laps={}) for time in run.timings.stages)
+    rows = bill(replace(run, stages=stages, timings=replace(run.timings, stages=times)))
+    assert rows[1].cells("-")[6] == "0.5 ms expected"
+    assert rows[-1].cells("-")[6] == "-"
+    assert rows[1].seconds is None
+
+
+def test_training_behind_the_ladder_takes_the_mark(run):
+    kept = rung("quantize", 0.001, chosen=False)
+    rows = bill(behind(run, kept, rung("qat", 0.0005, "PASS", chosen=True)))
+    assert [row.rung.name for row in rows if row.rung.chosen] == ["qat"]
+    assert [row.rung.name for row in rows].count("quantize") == 0
+    assert rows[-1].seconds == 600.0
+
+
+def test_training_that_was_not_needed_leaves_the_mark_where_it_was(run):
+    rows = bill(behind(run, rung("quantize", 0.001, chosen=True), Rung(name="qat", note="not trained")))
+    assert [row.rung.name for row in rows if row.rung.chosen] == ["mixed"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "name", "others", "said"),
+    [
+        ("PASS", "bias", (), "limit is met"),
+        ("FAIL", "bias", (Rung(name="adaround", note=LEFT),), "--time-budget MINUTES (adaround left out)"),
+        ("FAIL", "bias", (), "--recipe qat"),
+        ("INCONCLUSIVE", "bias", (), "do not settle"),
+        ("", "bias", (), "accuracy_drop_pp=1"),
+        ("FAIL", "qat", (), "loosen it"),
+    ],
+)
+def test_what_to_do_next(run, verdict, name, others, said):
+    rungs = (rung(name, 0.01, verdict, chosen=True), *others)
+    stages = tuple(replace(row, rungs=rungs) if row.stage == "quantize" else row for row in run.stages)
+    assert said in next_step(replace(run, stages=stages))
+
+
+def test_without_a_ladder_there_is_nothing_to_say():
+    run = jetson()
+    assert bill(run) == ()
+    assert next_step(run) == ""
+    assert "No ladder was climbed" in html(run)
+    assert "No ladder was climbed." in markdown(run)
+
+
+def test_spending_adds_up(run):
+    assert spending(bill(run)) == [
+        ("calibrate", 4.0, 0.02, False),
+        ("equalize", 13.0, 0.004, False),
+        ("mixed", 88.0, 0.001, True),
+    ]
+
+
+def test_the_pages_hold_the_bill_and_the_sensitivities(run):
+    page, text = html(run), markdown(run)
+    for part in (
+        "\u2713 mixed",
+        "adaround, reconstruct",
+        "19 of 20",
+        "What each rung won",
+        "Sensitivity of each layer",
+    ):
+        assert part in page
+    for part in ("**mixed**", "adaround, reconstruct", "19 of 20", "Most sensitive layers", "`layer1.0.conv1` 1.0e-01"):
+        assert part in text
+    assert 'circle class="dot hollow"><title>layer1.0.conv1' in page.replace("\n", "") or "dot hollow" in page
+
+
+def test_layers_left_in_float_are_hollow():
+    drawn = noise_plot(NOISE, ("layer3.0.conv1",))
+    assert drawn.count("dot hollow") == 1
+    assert drawn.index("dot hollow") < drawn.index("layer3.0.conv1: KL")
+    assert drawn.index("layer2.0.conv1: KL") < drawn.index("dot hollow")
+
+
+def test_plots_take_whatever_there_is():
+    silent = LayerNoise(layer="conv1", sqnr_db=None, kl=0.0, top1=100.0, macs=1)
+    assert "no noise" in noise_plot((silent,))
+    assert "conv1" in noise_plot((silent, NOISE[0]))
+    assert "KL to float" in spending_plot([("calibrate", 0.0, 0.0, True), ("bias", 0.0, 0.5, False)])
+
+
+def test_a_drawing_is_a_file_of_its_own():
+    from xml.etree import ElementTree
+
+    root = ElementTree.fromstring(drawing(NOISE))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert len([node for node in root.iter() if node.tag.endswith("circle")]) == len(NOISE)
+
+
+def test_labels_keep_apart_and_inside():
+    for heights in ([10.0] * 8, [170.0] * 8, [10.0, 12.0, 90.0, 91.0], [50.0]):
+        found = sorted(_apart(heights))
+        assert all(b - a >= 13.999 for a, b in pairwise(found))
+        assert found[-1] <= 176.001
+
+
+def test_an_axis_ends_at_whole_powers_of_ten():
+    axis = Decades.of([3e-4, 2e-2])
+    assert (axis.low, axis.high) == (-4, -1)
+    assert axis(1e-4) == 170
+    assert axis(1e-1) == 10
+    assert axis(1e-3) == pytest.approx(170 - 160 / 3)
+    assert Decades.of([0.0]) == Decades(-9, -8)
