@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from edgeres.report.run import Run
     from edgeres.report.stages import StageRow
 
-HEADS = ("Rung", "Top-1", "Drop (90 % interval)", "Same answer", "KL to float", "Integer layers", "Latency", "Took",
-         "Verdict", "What")  # fmt: skip
+HEADS = ("Rung", "Verdict", "Top-1", "Drop (90 % interval)", "Same answer", "KL to float", "Integer layers", "Latency",
+         "Took", "What")  # fmt: skip
 FLOAT = "float"
 _AGAIN = "quantize"
 """A later stage's row about what the ladder kept: the ladder's own row says it already."""
@@ -49,6 +49,7 @@ class BillRow:
         speed = none if self.latency_ms is None else millis(self.latency_ms)
         return (
             r.name,
+            r.verdict or none,
             none if r.top1 is None else percent(r.top1),
             none if r.drop_pp is None else f"{points(r.drop_pp)}{interval}",
             none if r.agreement is None else percent(r.agreement),
@@ -56,7 +57,6 @@ class BillRow:
             none if r.integer is None else f"{r.integer} of {self.of}" if self.of else str(r.integer),
             f"{speed} expected" if self.expected and self.latency_ms is not None else speed,
             none if self.seconds is None else seconds(self.seconds),
-            r.verdict or none,
             r.note,
         )
 

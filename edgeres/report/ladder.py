@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TITLE = "What was tried to keep the accuracy"
 _TOP, _BOTTOM, _LEFT = 10, 170, 52
+_NAMED = 5
 _FLOOR = 1e-9
 """Divergences below this one are drawn at it: the axis is logarithmic."""
 
@@ -31,18 +32,21 @@ def ladder(run: Run) -> Markup:
         why = "No ladder was climbed: the network stays in float, another quantizer chose, or the run ended before."
         return section("ladder", TITLE, tag("p.missing", why), _noise(run))
     cells: list[tuple[str, ...]] = []
+    told = []
     for row in folded(rows):
-        name, *figures = row.cells(NONE)
-        kept = tag("b", f"\u2713 {name}") if row.rung.chosen else name
-        cells.append((kept, *figures))
+        name, *figures, what = row.cells(NONE)
+        if row.tried:
+            cells.append((tag("b", f"\u2713 {name}") if row.rung.chosen else name, *figures))
+        told.append(tag("li", tag("b", name), f": {what}"))
     said = how("Judged on the tuning images, which share none with calibration and validation. \u2713: went on.")
     drawn = spending(rows)
     worth = Markup()
     if len(drawn) > 1:
         reading = "mean KL to float, lower is better, against the time spent so far"
         worth = plot("What each rung won", spending_plot(drawn), reading)
-    listed = table(HEADS, cells, "Recovery ladder")
-    return section("ladder", TITLE, listed, said, tag("p", next_step(run)), tag("div.pair", worth, _noise(run)))
+    listed = table(HEADS[:-1], cells, "Recovery ladder", words=2)
+    plots = tag("div.pair", worth, _noise(run))
+    return section("ladder", TITLE, tag("p", next_step(run)), listed, said, tag("ul", *told), plots)
 
 
 def _noise(run: Run) -> Markup:
@@ -51,7 +55,9 @@ def _noise(run: Run) -> Markup:
     left = next((row.rung.settings.get("mixed") for row in bill(run) if row.rung.chosen), None)
     names = left.get("float_layers", ()) if isinstance(left, dict) else ()
     reading = "mean KL to float with that layer alone in integers; hollow: left in float"
-    return plot("Sensitivity of each layer", noise_plot(run.sensitivity, tuple(names)), reading)
+    drawn = plot("Sensitivity of each layer", noise_plot(run.sensitivity, tuple(names)), reading)
+    worst = sorted(run.sensitivity, key=lambda row: -row.kl)[:_NAMED]
+    return tag("div", drawn, how(f"Most sensitive: {', '.join(f'{row.layer} {divergence(row.kl)}' for row in worst)}."))
 
 
 def spending_plot(points: Sequence[tuple[str, float, float, bool]]) -> Markup:
@@ -80,7 +86,7 @@ def spending_plot(points: Sequence[tuple[str, float, float, bool]]) -> Markup:
 
 
 def noise_plot(rows: Sequence[LayerNoise], left_in_float: tuple[str, ...] = ()) -> Markup:
-    """Divergence of every layer in order of execution, on a logarithmic axis; the three largest by name."""
+    """Divergence of every layer in order of execution, on a logarithmic axis; the largest by name."""
     right = WIDTH - 8
     place = Decades.of([row.kl for row in rows])
     step = (right - _LEFT - 20) / max(1, len(rows) - 1)
@@ -93,23 +99,15 @@ def noise_plot(rows: Sequence[LayerNoise], left_in_float: tuple[str, ...] = ()) 
         )
         for row, (x, y) in zip(rows, spots, strict=True)
     ]
-    worst = sorted(range(len(rows)), key=lambda index: -rows[index].kl)[:3]
-    heights = dict(zip(worst, _apart([spots[index][1] for index in worst]), strict=True))
-    names = [
-        tag(
-            "text.end.quiet" if spots[index][0] > WIDTH / 2 else "text.quiet",
-            rows[index].layer,
-            at={"x": spots[index][0] + (-9 if spots[index][0] > WIDTH / 2 else 9), "y": heights[index] + 4},
-        )
-        for index in worst
-    ]
+    top, (x, y) = max(zip(rows, spots, strict=True), key=lambda pair: pair[0].kl)
+    late = x > WIDTH / 2
+    name = tag("text.end" if late else "text", top.layer, at={"x": x + (-9 if late else 9), "y": y + 4})
     ends = join(
         tag("text.quiet", "first layer", at={"x": _LEFT, "y": _BOTTOM + 18}),
         tag("text.end.quiet", "last layer", at={"x": right, "y": _BOTTOM + 18}),
     )
-    top = rows[worst[0]]
     words = f"Sensitivity of {len(rows)} layers, most of all {top.layer} with a KL of {divergence(top.kl)}"
-    return figure(words, _BOTTOM + 24, place.grid(right), *dots, *names, ends)
+    return figure(words, _BOTTOM + 24, place.grid(right), *dots, name, ends)
 
 
 def drawing(rows: Sequence[LayerNoise]) -> str:
