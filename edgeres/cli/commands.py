@@ -87,11 +87,18 @@ def targets_command(options: Namespace, given: list[str]) -> int:
     screen.table(
         ("target", "aliases", "what", "versions", "built on", "missing here"),
         (
-            (r["name"], ", ".join(r["aliases"]), r["title"], _versions(r), r["build_on"], r["missing"] or "-")
+            (r["name"], ", ".join(r["aliases"]), r["title"], _versions(r), r["build_on"], _first(r["missing"]))
             for r in rows
         ),
     )
+    for missing in dict.fromkeys(r["missing"] for r in rows if r["missing"]):
+        screen.out.out(missing, highlight=False)
     return 0
+
+
+def _first(missing: str | None) -> str:
+    """The head of a sentence on what is missing; the way out stands below the table, once."""
+    return missing.partition(":")[0] if missing else "-"
 
 
 def _versions(row: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ RULES: tuple[Rule, ...] = (
     *nodes.one_float_type.eased(LENIENT, "W"),
     nodes.equal_volumes,
     nodes.channel_count,
-    nodes.explicit_axis,
+    nodes.explicit_axis.lifted(LENIENT),
     *nodes.per_tensor_activations.eased(LENIENT, "W"),
     nodes.no_blocks,
     nodes.not_scalar,

@@ -175,9 +175,9 @@ def explicit_axis(view: View, version: Version) -> Iterator[Defect]:
         if scale.size <= 1:
             continue
         axis = attribute(node, "axis")
-        if axis is None and version < LENIENT:
+        if axis is None:
             yield label(node), f"{scale.size} scales without an axis: TensorRT takes 0, ONNX takes 1"
-        elif axis is not None and axis < 0 and version < (8, 2):
+        elif axis < 0 and version < (8, 2):
             yield label(node), f"axis {axis} is negative"
 
 

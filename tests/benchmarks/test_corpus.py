@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import command
 from benchmarks.corpus import Engine, Row, as_tensorrt_reads, ask, judge, main, misreading, report, rows
+from benchmarks.draft import Draft
 from benchmarks.foreign_graphs import Absent, modelopt
-from benchmarks.mutants import Draft
 from benchmarks.rules import MARKERS, rules
 from benchmarks.subjects import ours
 from benchmarks.table import with_block

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks.mutants import Draft
+from benchmarks.draft import Draft
 from benchmarks.subjects import ours
 from edgeres.cli import main
 from edgeres.model.spec import preset

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from benchmarks.mutants import Draft
+from benchmarks.draft import Draft
 from benchmarks.subjects import THIN, ours, thin_like
 from edgeres.lint.census import take_census
 from edgeres.lint.families import DLA, FAMILIES, NO_DLA, rules_for

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from benchmarks.mutants import MUTANTS, Draft, Mutant, mutate
+from benchmarks.draft import Draft
+from benchmarks.mutants import MUTANTS, Mutant, mutate
 from benchmarks.subjects import images, ours
 from edgeres.errors import ModelError, StageError
 from edgeres.lint.fix import fix
