@@ -67,7 +67,10 @@ def _network(plan: Plan) -> int | None:
 
 
 def _work(stage: Stage, plan: Plan) -> float:
-    """Forward passes over one image that a stage amounts to; a backward pass counts two."""
+    """Forward passes over one image that a stage amounts to; a backward pass counts two.
+
+    Quantizing is taken to climb the rungs that cost seconds and no others.
+    """
     data = plan.dataset
     count: dict[str, Callable[[], float]] = {
         "train": lambda: 3.0 * len(data.train) * stage.method().epochs,  # type: ignore[attr-defined]  # Train has it
@@ -75,7 +78,8 @@ def _work(stage: Stage, plan: Plan) -> float:
         "qat": lambda: 5.0 * len(data.train) * stage.method().epochs,  # type: ignore[attr-defined]  # Qat has it
         "load": lambda: float(min(len(data.tuning), 256)) * 8,
         "evaluate": lambda: float(len(data.validation)),
-        "quantize": lambda: 1.3 * len(data.calibration),
+        "sensitivity": lambda: 1.3 * len(data.calibration) + 12.0 * min(len(data.tuning), 128),
+        "quantize": lambda: 5.0 * len(data.calibration) + 2.0 * (6 * min(len(data.tuning), 128) + 4 * len(data.tuning)),
         "verify": lambda: 1.5 * len(data.validation),
     }
     return count.get(stage.name, lambda: 0.0)()

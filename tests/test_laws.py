@@ -121,8 +121,8 @@ def test_a_runtime_at_module_level_would_be_noticed():
 
 SMALL = Preprocess(resize=8, crop=8)
 ORDER = (
-    Train(epochs=1), Evaluate(), FoldBatchnorm(), Prune(images=32), Recover(epochs=1), Quantize(), Qat(when="always"), Export(),
-    Build(), Verify(seconds=0.1),
+    Train(epochs=1), Evaluate(), FoldBatchnorm(), Prune(images=32), Recover(epochs=1), Sensitivity(), Quantize(),
+    Qat(when="always"), Export(), Build(), Verify(seconds=0.1),
 )  # fmt: skip
 
 
