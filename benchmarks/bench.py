@@ -1,36 +1,33 @@
 """The folder in which contenders meet: one float graph, the same pixels for all, float logits to hold them against.
 
-``python -m benchmarks.bench FOLDER --images N --validation N --held-out N --seed S`` makes it.
+``python -m benchmarks.bench FOLDER --task T --checkpoint F --images N --validation N --held-out N --seed S`` makes it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.command import IMAGES, WEIGHTS, positive, require
+from benchmarks.command import positive
 from benchmarks.pixels import Pixels, decode
-from edgeres.data.dataset import open_dataset
-from edgeres.data.partition import round_robin
-from edgeres.data.preprocess import Preprocess
+from benchmarks.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from edgeres.data.dataset import Dataset
+    from benchmarks.tasks import Splits, Task
     from edgeres.data.split import Split
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
-
-PREPROCESS = Preprocess(resize=192, crop=160)
-"""What the shared weights were trained for: see ``../shared/models/README.md``."""
 
 OPSET, IR_VERSION = 17, 8
 JUDGED = ("held_out", "validation")
@@ -38,10 +35,46 @@ JUDGED = ("held_out", "validation")
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """What a folder was made for.
+
+    Attributes:
+        task: Name of the task.
+        checkpoint: File of the float network, norms and all.
+        images: Calibration images.
+        validation: Validation images.
+        held_out: Held-out training images.
+        seed: Which calibration and held-out images.
+    """
+
+    task: str
+    checkpoint: str
+    images: int
+    validation: int
+    held_out: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
-    """The folder."""
+    """The folder of one seed; validation images, the same for every seed, lie beside it."""
 
     folder: Path
+
+    @property
+    def settings(self) -> Settings:
+        """What it is made for."""
+        return Settings(**json.loads((self.folder / "settings.json").read_text(encoding="utf-8")))
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was made to the end: held-out answers are written last."""
+        return (self.folder / "held_out.logits.npy").is_file()
+
+    @property
+    def task(self) -> Task:
+        """What is quantized in it."""
+        return TASKS[self.settings.task]
 
     @property
     def graph(self) -> Path:
@@ -50,82 +83,91 @@ class Bench:
 
     def pixels(self, name: str) -> Pixels:
         """``calibration`` or one of ``JUDGED``."""
-        return Pixels(self.folder / f"{name}.pixels", PREPROCESS.crop)
+        return Pixels(self._place(f"{name}.pixels"), self.task.preprocess.crop)
 
     def labels(self, name: str) -> NDArray[np.int64]:
         """True classes ``[N]``."""
-        labels: NDArray[np.int64] = np.load(self.folder / f"{name}.labels.npy")
+        labels: NDArray[np.int64] = np.load(self._place(f"{name}.labels.npy"))
         return labels
 
     def float_logits(self, name: str) -> NDArray[np.float32]:
         """The float network's answers ``[N,classes]``."""
-        logits: NDArray[np.float32] = np.load(self.folder / f"{name}.logits.npy")
+        logits: NDArray[np.float32] = np.load(self._place(f"{name}.logits.npy"))
         return logits
 
-    def model(self, contender: str) -> Path:
+    def splits(self) -> Splits:
+        """The encoded images behind the pixels."""
+        wanted = self.settings
+        return self.task.splits(wanted.seed, wanted.images, wanted.held_out, wanted.validation)
+
+    def network(self) -> tuple[ResNetSpec, Weights]:
+        """The float network, its batch norms folded."""
+        from edgeres.model.zoo import read_checkpoint
+        from edgeres.stages.fold_batchnorm import folded
+
+        loaded = read_checkpoint(Path(self.settings.checkpoint))
+        return folded(loaded.spec, loaded.weights)
+
+    def model(self, contender: str, suffix: str = ".onnx") -> Path:
         """Where a contender leaves its graph."""
-        return self.folder / f"{contender}.onnx"
+        return self.folder / f"{contender}{suffix}"
 
+    def write_split(self, name: str, split: Split) -> None:
+        """Decodes images and asks the float graph for its answers; what is there already stays."""
+        logits = self._place(f"{name}.logits.npy")
+        if logits.is_file():
+            return
+        pixels = decode(split, self.task.preprocess, self._place(f"{name}.pixels"))
+        np.save(self._place(f"{name}.labels.npy"), np.asarray(split.labels, dtype=np.int64))
+        partial = logits.with_suffix(".partial.npy")
+        np.save(partial, answers(self.graph, pixels, optimise=True))
+        partial.replace(logits)
 
-def network() -> tuple[ResNetSpec, Weights]:
-    """The shared ResNet-18, its batch norms folded."""
-    from edgeres.model.zoo import read_checkpoint
-    from edgeres.stages.fold_batchnorm import folded
-
-    loaded = read_checkpoint(require(WEIGHTS))
-    return folded(loaded.spec, loaded.weights)
+    def _place(self, name: str) -> Path:
+        return (self.folder.parent if name.startswith("validation") else self.folder) / name
 
 
 def answers(model: Path, pixels: Pixels, *, optimise: bool) -> NDArray[np.float32]:
     """Logits ``[N,classes]`` by ONNX Runtime."""
     from edgeres.backends.session import onnx_session
 
-    with onnx_session(model, optimise=optimise) as session:
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or None
+    with onnx_session(model, optimise=optimise, threads=threads) as session:
         return np.concatenate([session.run(batch) for batch in pixels.batches(32)])
 
 
-def make(bench: Bench, images: int, validation: int, held_out: int, seed: int) -> None:
+def make(folder: Path, settings: Settings) -> None:
     """Decodes the images, writes the float graph and asks it for its answers.
 
     Raises:
-        UsageError: ``../shared`` is absent.
+        UsageError: Files of the task are absent.
     """
     from edgeres.onnxfile.write import write_model
 
-    spec, weights = network()
-    model = write_model(spec, weights, (PREPROCESS.crop, PREPROCESS.crop), opset=OPSET, ir_version=IR_VERSION)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps(asdict(settings)), encoding="utf-8")
+    bench = Bench(folder)
+    spec, weights = bench.network()
+    side = bench.task.preprocess.crop
+    model = write_model(spec, weights, (side, side), opset=OPSET, ir_version=IR_VERSION)
     bench.graph.write_bytes(model.SerializeToString(deterministic=True))
-    dataset = open_dataset(require(IMAGES), seed=seed, calibration=images, allow=frozenset({"few-images"}))
-    decode(dataset.calibration, PREPROCESS, bench.pixels("calibration").path)
-    for name, split in zip(
-        JUDGED, (_held_out(dataset, held_out, seed), _some(dataset.validation, validation)), strict=True
-    ):
-        pixels = decode(split, PREPROCESS, bench.pixels(name).path)
-        np.save(bench.folder / f"{name}.labels.npy", np.asarray(split.labels, dtype=np.int64))
-        np.save(bench.folder / f"{name}.logits.npy", answers(bench.graph, pixels, optimise=True))
-
-
-def _held_out(dataset: Dataset, count: int, seed: int) -> Split:
-    """Training images that calibrate nothing, spread over the classes."""
-    used = set(dataset.calibration.hashes)
-    rest = dataset.train.take([i for i, content in enumerate(dataset.train.hashes) if content not in used], "held_out")
-    return rest.take(round_robin(rest.labels, seed)[:count])
-
-
-def _some(split: Split, count: int) -> Split:
-    """The first images of every class, as many as asked for."""
-    return split.take(sorted(round_robin(split.labels, 0)[:count]))
+    splits = bench.splits()
+    decode(splits.calibration, bench.task.preprocess, bench.pixels("calibration").path)
+    for name in reversed(JUDGED):
+        bench.write_split(name, getattr(splits, name))
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Makes the folder."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--checkpoint", required=True)
     for name in ("--images", "--validation", "--held-out"):
         parser.add_argument(name, type=positive, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    options = parser.parse_args(given)
-    make(Bench(options.folder), options.images, options.validation, options.held_out, options.seed)
+    options = vars(parser.parse_args(given))
+    make(options.pop("folder"), Settings(**options))
     return 0
 
 

@@ -3,7 +3,8 @@
 ``python -m benchmarks.judge FOLDER SCHEME NAME`` prints the figures of one contender as JSON.
 
 x86: ONNX Runtime with its integer kernels, as it ships. TensorRT: ONNX Runtime without fusion, which follows the scales
-to the last bit and no kernel's shortcuts; the layers that TensorRT runs in integers are read off the graph.
+to the last bit and no kernel's shortcuts; the layers that TensorRT runs in integers are read off the graph. What
+torchao made runs in torch, its Q/DQ pairs fused, and so are its integer layers counted.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from benchmarks.bench import JUDGED, Bench, answers
+from benchmarks.contenders import QUANTIZERS
 from edgeres.gate import Paired, tango
 from edgeres.measure import agreement, kl, sqnr_db, top1
 
@@ -70,6 +73,23 @@ def kernels(model: Path, *, optimised: bool) -> KernelCensus:
     return census({kind: kinds.count(kind) for kind in set(kinds)}, "counted in ONNX Runtime's graph")
 
 
+def judged(bench: Bench, scheme: str, quantizer: str) -> dict[str, object]:
+    """Figures of what a contender left, in the runtime it is for: torch for a ``.pt2``, ONNX Runtime otherwise."""
+    suffix, optimised = QUANTIZERS[quantizer].suffix, scheme == "x86"
+    model = bench.model(f"{scheme}-{quantizer}", suffix)
+    if suffix == ".onnx":
+        found = kernels(model, optimised=optimised)
+        run = partial(answers, model, optimise=optimised)
+    else:
+        from benchmarks import program
+
+        found, run = program.kernels(model), partial(program.answers, model)
+    document: dict[str, object] = {"integer": found.integer, "weighted": found.weighted}
+    for name in JUDGED:
+        document[name] = figures(bench.float_logits(name), run(bench.pixels(name)), bench.labels(name))
+    return document
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Judges one contender."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.judge")
@@ -77,14 +97,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("scheme")
     parser.add_argument("quantizer")
     options = parser.parse_args(given)
-    bench, optimised = Bench(options.folder), options.scheme == "x86"
-    model = bench.model(f"{options.scheme}-{options.quantizer}")
-    found = kernels(model, optimised=optimised)
-    document: dict[str, object] = {"integer": found.integer, "weighted": found.weighted}
-    for name in JUDGED:
-        logits = answers(model, bench.pixels(name), optimise=optimised)
-        document[name] = figures(bench.float_logits(name), logits, bench.labels(name))
-    print(json.dumps(document))
+    print(json.dumps(judged(Bench(options.folder), options.scheme, options.quantizer)))
     return 0
 
 

@@ -1,136 +1,174 @@
 """Quantizers side by side: the same network, the same calibration images, the same judges.
 
-``python -m benchmarks.quantizers [--images 512] [--validation 3925] [--held-out 1024] [--seeds 1]`` quantizes the
-shared ResNet-18 with edgeres (every calibrator, both weight methods), NNCF and ONNX Runtime, under TensorRT's scheme
-and under x86's, each in a process of its own. Settings are to be chosen on the held-out training images; nothing is
-chosen on the validation images. ``--fast`` is a quick look.
+``python -m benchmarks.quantizers [--networks NAME ...] [--seeds 5] [--keep DIR] [--write docs/quantization.md]``
+quantizes each network with edgeres at every rung of its ladder and with its peers, under TensorRT's scheme and under
+x86's, each in a process of its own, and says of each goal whether it is met. ``--keep`` keeps finished rows: a run that
+was killed goes on. ``--fast`` is a quick look.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import child
-from benchmarks.command import IMAGES, WEIGHTS, positive, require, run, said
-from benchmarks.contenders import QUANTIZERS, SCHEMES
-from benchmarks.table import markdown
-from edgeres.report.figures import percent, points
+from benchmarks.bench import Bench
+from benchmarks.command import positive, run, said
+from benchmarks.contenders import PEERS, QUANTIZERS
+from benchmarks.keep import Keep
+from benchmarks.means import means
+from benchmarks.page import BRIEF, PAGE, brief, page, renew
+from benchmarks.quantizer import SCHEMES, missing, versions
+from benchmarks.row import Row
+from benchmarks.rungs import source_digest
+from benchmarks.tasks import TASKS
+from edgeres.errors import UsageError
+from edgeres.settings import digest, plain, sha256_file
+from edgeres.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-HEADS = (
-    "scheme", "quantizer", "seed", "KL held-out", "KL validation", "SQNR", "changed", "drop [95 % interval]",
-    "integer layers", "seconds", "peak",
-)  # fmt: skip
-LEGEND = """\
-KL: mean divergence of the softmax from the float network's, in 1e-3 nats, on {held_out:,} training images that
-calibrate nothing and on {validation:,} validation images; SQNR of the logits, changed predictions and the paired drop
-(Tango) are on the latter. {images} calibration images; seconds of quantizing decoded images, peak memory of the whole
-process. Ours quantize everything but the classifier, the peers what they choose."""
+    from benchmarks.quantizer import SchemeName
+    from benchmarks.tasks import Task
+    from edgeres.target import QuantScheme
+
+JUDGE = 1
+"""Raised when the judge counts or computes something else: kept rows are of one judge."""
 _SHARE = 0.9
 """Share of the free memory that a contender may take before it is ended."""
+_FAST = (128, 500, 500)
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """A quantized network against its float original, on one set of images; see ``judge.figures``."""
+class Counts:
+    """Images of each kind."""
 
-    float_top1: float
-    top1: float
-    changed: float
-    drop_pp: float
-    low_pp: float
-    high_pp: float
-    kl: float
-    sqnr_db: float
+    images: int
+    validation: int
+    held_out: int
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One contender.
-
-    Attributes:
-        scheme: ``tensorrt`` or ``x86``.
-        quantizer: Its name.
-        seed: Which calibration images.
-        failure: Why there are no figures, or empty.
-        seconds: Time of quantizing.
-        peak_mib: Most resident memory of its process.
-        integer: Layers in integers.
-        weighted: All convolutions and matrix products.
-        held_out: On held-out training images.
-        validation: On validation images.
-    """
-
-    scheme: str
-    quantizer: str
-    seed: int
-    peak_mib: float
-    failure: str = ""
-    seconds: float | None = None
-    integer: int = 0
-    weighted: int = 0
-    held_out: Figures | None = None
-    validation: Figures | None = None
-
-    def cells(self) -> tuple[str, ...]:
-        """As the table shows it."""
-        title, peak = QUANTIZERS[self.quantizer].title, f"{self.peak_mib:,.0f} MiB"
-        seconds = "-" if self.seconds is None else f"{self.seconds:.1f}"
-        if self.held_out is None or self.validation is None:
-            return (self.scheme, f"{title}: {self.failure}", str(self.seed), *["-"] * 6, seconds, peak)
-        judged = self.validation
+    def arguments(self) -> tuple[str, ...]:
+        """For ``benchmarks.bench``."""
         return (
-            self.scheme,
-            title,
-            str(self.seed),
-            f"{1e3 * self.held_out.kl:.2f}",
-            f"{1e3 * judged.kl:.2f}",
-            f"{judged.sqnr_db:.1f} dB",
-            percent(judged.changed),
-            f"{points(judged.drop_pp)} [{judged.low_pp:+.2f}, {judged.high_pp:+.2f}]",
-            f"{self.integer} of {self.weighted}",
-            seconds,
-            peak,
-        )
+            "--images", str(self.images), "--validation", str(self.validation), "--held-out", str(self.held_out),
+        )  # fmt: skip
 
 
-def measured(folder: Path, scheme: str, quantizer: str, seed: int, limit_mib: float | None) -> Row:
+def key(task: Task, checkpoint: Path, counts: Counts, scheme: SchemeName, quantizer: str, seed: int) -> dict[str, Any]:
+    """Everything that decides a row."""
+    contender = QUANTIZERS[quantizer]
+    target = find_target(SCHEMES[scheme])
+    ours = quantizer not in PEERS
+    return {
+        "task": task.name,
+        "scheme": scheme,
+        "quantizer": quantizer,
+        "seed": seed,
+        "settings": repr(contender),
+        "counts": [counts.images, counts.validation, counts.held_out],
+        "network": sha256_file(checkpoint),
+        "wanted": _wanted(target.scheme, ours=ours),
+        "versions": versions(contender),
+        "edgeres": source_digest() if ours else "",
+        "judge": JUDGE,
+    }
+
+
+def _wanted(scheme: QuantScheme | None, *, ours: bool) -> str:
+    """What of a scheme reaches a contender: signedness is all that peers are told."""
+    if scheme is None:
+        return "float"
+    return digest(plain(scheme)) if ours else f"signed {scheme.signed}"
+
+
+def measured(folder: Path, task: str, scheme: str, quantizer: str, seed: int) -> Row:
     """Quantizes in one process and judges in another; a contender that fails has a row that says so."""
-    done = child.python("benchmarks.contenders", [str(folder), scheme, quantizer], limit_mib)
+    absent = missing(QUANTIZERS[quantizer])
+    if absent:
+        return Row(task, scheme, quantizer, seed, failure=absent)
+    free, load = child.available_mib(), os.getloadavg()[0]
+    arguments = [str(folder), scheme, quantizer]
+    done = child.python("benchmarks.contenders", arguments, None if free is None else _SHARE * free)
+    load = max(load, os.getloadavg()[0])
+    row = Row(task, scheme, quantizer, seed, done.peak_mib, load=load)
     if done.code:
-        last = (done.errors.strip().splitlines() or [f"exit code {done.code}"])[-1]
-        failure = "killed, out of memory" if done.starved else last
-        return Row(scheme, quantizer, seed, done.peak_mib, failure=failure)
+        return replace(row, failure="killed, out of memory" if done.starved else _last(done))
+    judged = child.python("benchmarks.judge", arguments)
+    if judged.code:
+        return replace(row, failure=f"judging failed: {_last(judged)}")
     seconds = json.loads(done.output.splitlines()[-1])["seconds"]
-    judged = child.python("benchmarks.judge", [str(folder), scheme, quantizer])
-    found = json.loads(judged.checked(f"judging {quantizer}").output)
-    held_out, validation = (Figures(**found.pop(name)) for name in ("held_out", "validation"))
-    return Row(
-        scheme, quantizer, seed, done.peak_mib, seconds=seconds, **found, held_out=held_out, validation=validation
+    found = json.loads(judged.output.splitlines()[-1])
+    Bench(folder).model(f"{scheme}-{quantizer}", QUANTIZERS[quantizer].suffix).unlink()
+    return Row.of({**replace(row, seconds=seconds).plain(), **found})
+
+
+def _last(ended: child.Child) -> str:
+    return (ended.errors.strip().splitlines() or [f"exit code {ended.code}"])[-1]
+
+
+@contextmanager
+def _place(kept: Path | None) -> Iterator[Path]:
+    """The folder to keep things in, or one that goes when the run ends."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="edgeres-bench-") as folder:
+        yield Path(folder)
+
+
+def _benched(place: Path, task: Task, checkpoint: Path, counts: Counts, seed: int) -> Path:
+    """The folder of one seed, made if it is not there."""
+    identity = digest([sha256_file(checkpoint), plain(task.preprocess), counts.validation])[:16]
+    folder = place / "benches" / f"{task.name}-{identity}" / f"seed-{seed}-{counts.images}-{counts.held_out}"
+    if not (folder / "held_out.logits.npy").is_file():
+        said(f"{task.name}, seed {seed}: decoding images")
+        which = ["--task", task.name, "--checkpoint", str(checkpoint), "--seed", str(seed)]
+        child.python("benchmarks.bench", [str(folder), *which, *counts.arguments()]).checked("decoding")
+    return folder
+
+
+def rows(options: argparse.Namespace, place: Path) -> Iterator[Row]:
+    """Every row asked for, one after the other: all contenders of a seed are neighbours in time."""
+    keep, counts = Keep(place), Counts(options.images, options.validation, options.held_out)
+    for task in (TASKS[name] for name in options.networks):
+        checkpoint = task.checkpoint(place / "networks")
+        for seed in range(options.seeds):
+            for scheme, name in pairs(options.schemes, options.quantizers):
+                absent, identity = missing(QUANTIZERS[name]), key(task, checkpoint, counts, scheme, name, seed)
+                row = keep.find(identity)
+                if row is None and (absent or options.kept):
+                    row = Row(task.name, scheme, name, seed, failure=absent or "not measured yet")
+                elif row is None:
+                    row = measured(_benched(place, task, checkpoint, counts, seed), task.name, scheme, name, seed)
+                    keep.put(identity, row)
+                    said(told(row))
+                yield row
+
+
+def pairs(schemes: Sequence[SchemeName], quantizers: Sequence[str]) -> tuple[tuple[SchemeName, str], ...]:
+    """Schemes with the contenders that have an answer for them."""
+    return tuple((scheme, name) for scheme in schemes for name in quantizers if scheme in QUANTIZERS[name].schemes)
+
+
+def told(row: Row) -> str:
+    """One line about a fresh row."""
+    what = f"{row.task} {row.scheme} {row.quantizer} seed {row.seed}"
+    if row.validation is None or row.seconds is None:
+        return f"{what}: {row.failure}"
+    figures = row.validation
+    return (
+        f"{what}: drop {figures.drop_pp:+.2f} pp, changed {figures.changed:.2f} %, KL {1e3 * figures.kl:.3f}e-3, "
+        f"{row.seconds:.0f} s at a load of {row.load:.1f}"
     )
-
-
-def rows(options: argparse.Namespace) -> Iterator[Row]:
-    """Every row asked for, one after the other."""
-    for seed in range(options.seeds):
-        with tempfile.TemporaryDirectory(prefix="edgeres-bench-") as folder:
-            said(f"seed {seed}: decoding images")
-            counts = ["--images", options.images, "--validation", options.validation, "--held-out", options.held_out]
-            child.python("benchmarks.bench", [folder, *map(str, counts), "--seed", str(seed)]).checked("decoding")
-            for scheme in options.schemes:
-                for quantizer in options.quantizers:
-                    free = child.available_mib()
-                    row = measured(Path(folder), scheme, quantizer, seed, None if free is None else _SHARE * free)
-                    said("  ".join(row.cells()))
-                    yield row
 
 
 def work(options: argparse.Namespace) -> str:
@@ -140,35 +178,40 @@ def work(options: argparse.Namespace) -> str:
         UsageError: Something it needs is absent.
         EdgeresError: Decoding or judging failed.
     """
-    for name in (WEIGHTS, IMAGES):
-        require(name)
+    for name in options.networks:
+        TASKS[name].check()
+    for document in (options.write, options.brief):
+        if document is not None and not document.is_file():
+            raise UsageError(f"{document} is not there", "name a Markdown file, such as docs/quantization.md")
     if options.fast:
-        options.images, options.validation, options.held_out = 128, 500, 500
-    found = list(rows(options))
-    if options.json:
-        return json.dumps([asdict(row) for row in found], indent=2)
-    table = markdown(HEADS, (row.cells() for row in found), words=2)
-    counts = {name: getattr(options, name) for name in ("images", "validation", "held_out")}
-    return f"{table}\n\n{LEGEND.format(**counts)}"
-
-
-def _quantizers(text: str) -> str:
-    if text not in QUANTIZERS:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(QUANTIZERS)}")
-    return text
+        options.images, options.validation, options.held_out = _FAST
+    with _place(options.keep) as place:
+        found = list(rows(options, place))
+    summary = means(found, options.validation)
+    body = page(summary, options.images, options.validation, options.held_out)
+    if options.write is not None:
+        renew(options.write, body, PAGE)
+    if options.brief is not None:
+        renew(options.brief, brief(summary), BRIEF)
+    return json.dumps([row.plain() for row in found], indent=2) if options.json else body
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.quantizers", description=__doc__.partition("\n")[0])
+    made.add_argument("--networks", nargs="+", choices=TASKS, default=["resnet18-imagenette"], metavar="NAME")
     made.add_argument("--images", type=positive, default=512, metavar="N", help="calibration images (default 512)")
     made.add_argument("--validation", type=positive, default=3925, metavar="N", help="validation images (default all)")
     made.add_argument("--held-out", type=positive, default=1024, metavar="N", help="training images to choose on")
     made.add_argument("--seeds", type=positive, default=1, metavar="N", help="draws of calibration images")
     made.add_argument("--schemes", nargs="+", choices=SCHEMES, default=tuple(SCHEMES), metavar="NAME")
-    made.add_argument("--quantizers", nargs="+", type=_quantizers, default=tuple(QUANTIZERS), metavar="NAME")
+    made.add_argument("--quantizers", nargs="+", choices=QUANTIZERS, default=tuple(QUANTIZERS), metavar="NAME")
     made.add_argument("--fast", action="store_true", help="128 calibration, 500 validation, 500 held-out images")
-    made.add_argument("--json", action="store_true", help="print the rows for machines")
+    made.add_argument("--keep", type=Path, metavar="DIR", help="keep finished rows here and go on from them")
+    made.add_argument("--kept", action="store_true", help="measure nothing: draw what --keep has")
+    made.add_argument("--write", type=Path, metavar="FILE.md", help="renew the tables in this document")
+    made.add_argument("--brief", type=Path, metavar="FILE.md", help="renew the short block in this document")
+    made.add_argument("--json", action="store_true", help="print every row for machines")
     return made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,18 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from benchmarks import bench, calibration, command, imagenette, judge, quantizers
+from benchmarks import calibration, command, imagenette, judge, quantizers
 from benchmarks.calibration import Memory, Overhead, slopes
-from benchmarks.contenders import QUANTIZERS, Ours
 from benchmarks.pixels import Pixels, decode
+from benchmarks.row import Figures
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import EdgeresError, UsageError
 from edgeres.gate import Paired, tango
-from edgeres.model.graph import graph
-from edgeres.model.network import Network
-from edgeres.onnxfile.write import write_model
-from edgeres.quant.placement import place
 from edgeres.report.findings import Accuracy, Kernels
 from edgeres.report.run import Device, FileRow, LatencyRow, Run, Timings
 
@@ -136,29 +131,6 @@ def test_only_an_existing_document_is_renewed(tmp_path: Path, capsys: pytest.Cap
     assert path.read_text(encoding="utf-8").endswith("<!-- numbers:begin -->\nx\n<!-- numbers:end -->\n")
 
 
-FIGURES = quantizers.Figures(
-    float_top1=80, top1=79, changed=2.5, drop_pp=1.0, low_pp=-0.5, high_pp=2.5, kl=0.00123, sqnr_db=31.26
-)
-
-
-def test_a_contender_becomes_a_row():
-    row = quantizers.Row(
-        "x86", "edgeres-mse-max", 0, 1234.5, seconds=5.25, integer=20, weighted=21, held_out=FIGURES,
-        validation=replace(FIGURES, kl=0.002),
-    )  # fmt: skip
-    assert row.cells() == (
-        "x86", "edgeres mse, weights max", "0", "1.23", "2.00", "31.3 dB", "2.50 %", "+1.00 pp [-0.50, +2.50]",
-        "20 of 21", "5.2", "1,234 MiB",
-    )  # fmt: skip
-
-
-def test_a_contender_that_died_has_a_row_that_says_so():
-    row = quantizers.Row("x86", "onnxruntime-entropy", 0, 20_000.0, failure="killed, out of memory")
-    assert row.cells()[1] == "ONNX Runtime Entropy: killed, out of memory"
-    assert len(row.cells()) == len(quantizers.HEADS)
-    assert row.cells()[-1] == "20,000 MiB"
-
-
 def test_slopes_stay_within_one_calibrator_and_out_of_failures():
     rows = slopes(
         [
@@ -199,7 +171,7 @@ def test_figures_of_the_judge_are_those_of_the_float_network():
     assert found["changed"] == pytest.approx((rounded.argmax(1) != exact.argmax(1)).mean() * 100)
     assert found["kl"] > 0
     assert found["float_top1"] - found["top1"] == pytest.approx(found["drop_pp"])
-    quantizers.Figures(**found)
+    Figures(**found)
 
 
 def test_pixels_come_back_in_any_batches(tmp_path: Path):
@@ -213,48 +185,6 @@ def test_pixels_come_back_in_any_batches(tmp_path: Path):
         assert np.array_equal(np.concatenate(list(pixels.batches(size))), whole)
     assert np.array_equal(np.concatenate(list(pixels.batches(4, first=3, count=6))), whole[3:9])
     assert len(np.concatenate(list(pixels.batches(4, first=38, count=100)))) == len(split) - 38
-
-
-def test_every_contender_has_a_title_of_its_own():
-    titles = [quantizer.title for quantizer in QUANTIZERS.values()]
-    assert len(set(titles)) == len(titles) >= 14
-
-
-@pytest.mark.parametrize("name", ["edgeres-minmax-max", "onnxruntime-minmax"])
-def test_a_contender_quantizes_what_the_judge_can_read(
-    name: str, thin, thin_weights, scheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("benchmarks.contenders.network", lambda: (thin, thin_weights))
-    monkeypatch.setattr("benchmarks.contenders.PREPROCESS", Preprocess(resize=32, crop=32))
-    monkeypatch.setattr(bench, "PREPROCESS", Preprocess(resize=32, crop=32))
-    made = bench.Bench(tmp_path)
-    made.graph.write_bytes(write_model(thin, thin_weights, (32, 32), opset=17, ir_version=8).SerializeToString())
-    images = np.random.default_rng(0).normal(size=(8, 3, 32, 32)).astype(np.float32)
-    made.pixels("calibration").path.write_bytes(images.tobytes())
-
-    model = made.model("quantized")
-    model.write_bytes(QUANTIZERS[name].prepare(made, scheme)())
-    exact = Network(thin, thin_weights).eval().logits(images)
-    logits = bench.answers(model, made.pixels("calibration"), optimise=False)
-    assert 0 < np.abs(logits - exact).max() < 0.1 * np.abs(exact).max()
-
-    counted = judge.kernels(model, optimised=not scheme.signed)
-    if isinstance(QUANTIZERS[name], Ours):
-        assert counted.integer == len(place(graph(thin), scheme).weighted)
-    assert counted.integer >= counted.weighted - 1
-
-
-def test_rows_are_plain_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    for name in (command.WEIGHTS, command.IMAGES):
-        (tmp_path / name).mkdir(parents=True)
-    monkeypatch.setattr(command.require, "__defaults__", (tmp_path,))
-    row = quantizers.Row("x86", "nncf", 0, 10.0, seconds=1.0, held_out=FIGURES, validation=FIGURES)
-    monkeypatch.setattr(quantizers, "rows", lambda options: iter([row]))
-    assert quantizers.main(["--json", "--fast"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found["held_out"]["kl"] == FIGURES.kl
-    assert quantizers.main(["--images", "7"]) == 0
-    assert " 7 calibration images" in capsys.readouterr().out
 
 
 def test_pixels_know_how_many_they_are(tmp_path: Path):

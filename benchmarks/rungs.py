@@ -1,0 +1,95 @@
+"""Edgeres itself at each rung of its ladder, through the stages a user runs."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from benchmarks.command import CHECKOUT
+from benchmarks.quantizer import BOTH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.bench import Bench
+    from benchmarks.quantizer import SchemeName
+    from edgeres.artifact import Checkpoint
+    from edgeres.stages.stage import Context
+    from edgeres.target import Target
+
+RungName = Literal["calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
+RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed")
+"""As ``edgeres.ladder.ladder`` has them, which is not imported here: it brings torch along."""
+MARGIN = 1.0
+"""Accuracy drop in percentage points that the ladder is told is allowed: the targets' own budget."""
+_SOURCES = ("edgeres/quant/**/*.py", "edgeres/ladder/**/*.py", "edgeres/stages/quantize.py", "edgeres/model/**/*.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """The stages fold_batchnorm, quantize with one rung forced, and export.
+
+    The clock covers ``quantize`` and ``export``, the decoding of JPEGs and every comparison the stages make included.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    schemes: ClassVar[tuple[SchemeName, ...]] = BOTH
+    suffix: ClassVar[str] = ".onnx"
+
+    rung: RungName
+
+    @property
+    def title(self) -> str:
+        """Its rung."""
+        return f"edgeres {self.rung}"
+
+    def prepare(self, bench: Bench, target: Target) -> Callable[[], bytes]:
+        """See the class."""
+        from edgeres.stages.export import Export
+        from edgeres.stages.quantize import Quantize
+
+        stage = Quantize(rung=self.rung, time_budget_s=None)
+        context, artifact = _start(bench, target)
+
+        def quantize() -> bytes:
+            with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+                inside = replace(context, workspace=Path(folder), scratch=Path(folder))
+                return Export()(stage(artifact, inside), inside).model.path.read_bytes()
+
+        return quantize
+
+
+def _start(bench: Bench, target: Target) -> tuple[Context, Checkpoint]:
+    """What the stage is given in a run: the folded network, and images as files."""
+    from edgeres.artifact import Card, Checkpoint
+    from edgeres.model.zoo import read_checkpoint
+    from edgeres.stages.fold_batchnorm import FoldBatchnorm
+    from edgeres.stages.stage import Context
+
+    settings, splits, task = bench.settings, bench.splits(), bench.task
+    context = Context(
+        target=target,
+        train=splits.calibration,
+        calibration=splits.calibration,
+        tuning=splits.tuning,
+        validation=splits.validation,
+        classes=tuple(str(label) for label in range(10)),
+        seed=settings.seed,
+        workspace=bench.folder,
+        scratch=bench.folder,
+        margin=MARGIN,
+    )
+    loaded = read_checkpoint(Path(settings.checkpoint))
+    card = Card(name=task.model, preprocess=task.preprocess, classes=context.classes)
+    return context, FoldBatchnorm()(Checkpoint(card, loaded.spec, loaded.weights), context)
+
+
+def source_digest(checkout: Path = CHECKOUT) -> str:
+    """Digest of the code that decides what ours is worth: a kept row is of this code or is measured again."""
+    found = hashlib.sha256()
+    for path in sorted(path for pattern in _SOURCES for path in checkout.glob(pattern)):
+        found.update(path.relative_to(checkout).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
