@@ -115,12 +115,11 @@ class Qat:
         trained, outcome = self._trained(artifact, start, context)
         after = jury.trial(trained, "judge what training gave")
         better = after.better(before)
-        goes_on = "the trained network" if better else "what quantize gave"
-        told = f"KL to float {after.kl:.2g} behind training, {before.kl:.2g} before; {goes_on} goes on"
+        told = _told(before, after, better=better)
         step = Step(
             stage=self.name,
             settings=plain(self),
-            metrics=outcome.metrics | _metrics(before, after),
+            metrics=outcome.metrics | _metrics(after if better else before),
             notes=(told, *outcome.conditions),
             rungs=(
                 _rung("quantize", before, chosen=not better),
@@ -180,9 +179,11 @@ def _jury(artifact: Checkpoint, context: Context) -> Jury:
     )
 
 
-def _passed(stage: Qat, artifact: Checkpoint, note: str, rungs: tuple[Rung, ...] = ()) -> Checkpoint:
+def _passed(
+    stage: Qat, artifact: Checkpoint, note: str, rungs: tuple[Rung, ...] = (), metrics: dict[str, float] | None = None
+) -> Checkpoint:
     """The artifact as it came, with a word about why."""
-    step = Step(stage=stage.name, settings=plain(stage), metrics={}, notes=(note,), rungs=rungs)
+    step = Step(stage=stage.name, settings=plain(stage), metrics=metrics or {}, notes=(note,), rungs=rungs)
     return replace(artifact, card=artifact.card.after(step))
 
 
@@ -219,10 +220,19 @@ def _rung(name: str, trial: Trial, *, chosen: bool, how: dict[str, object] | Non
     )
 
 
-def _metrics(before: Trial, after: Trial) -> dict[str, float]:
-    """Figures of both on the tuning images."""
+def _told(before: Trial, after: Trial, *, better: bool) -> str:
+    """Which of both goes on, and by what it was chosen."""
+    measure = f"KL to float {after.kl:.2g} behind training, {before.kl:.2g} before"
+    if after.outcome is not before.outcome:
+        measure = f"the gate says {after.outcome} behind training, {before.outcome} before; {measure}"
+    return f"{measure}; {'the trained network' if better else 'what quantize gave'} goes on"
+
+
+def _metrics(trial: Trial) -> dict[str, float]:
+    """Figures of the network that goes on, on the tuning images, named as quantize names them."""
     return {
-        f"{figure}_{when}": getattr(trial, figure)
-        for when, trial in (("before", before), ("after", after))
-        for figure in ("top1", "drop_pp", "agreement", "kl")
+        "agreement": trial.agreement,
+        "kl": max(0.0, trial.kl),
+        "tuning_top1": trial.top1,
+        "tuning_drop_pp": trial.drop_pp,
     }
