@@ -1,15 +1,14 @@
-"""``Moments``: everything a layer's rounding needs to know about its inputs and about what it should answer.
+"""``Covariance``: everything a layer's rounding needs to know about what the layer reads.
 
-With ``x [d]`` the patch a convolution reads for one output pixel (what the quantized network gives it), ``t [O]`` what
-it should answer there, and weights ``W [O,d]`` and bias ``b``, the mean squared error of the layer is a quadratic in
-them: ``E|W x + b - t|^2``. The best bias is ``E[t] - W E[x]``; with it the error is ``tr(W G W^T) - 2 tr(W T^T) + c``,
-where ``G = Cov(x, x) [d,d]`` and ``T = Cov(t, x) [O,d]``. Both are sums over patches: memory is ``O(d^2)`` for any
-number of images, and no image is needed any more once they are known.
+With ``x [d]`` the patch that a convolution reads for one output pixel, ``W [O,d]`` its weights and ``E = Q s - W``
+their error, the error of its output is ``E x`` plus a constant. The best bias takes the mean away, and what is left is
+``E|E (x - E[x])|^2 = tr(E G E^T)`` with the covariance ``G`` of the patches. It is a sum over patches: memory is
+``O(d^2)`` for any number of images, and no image is needed any more once it is known.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,66 +20,44 @@ if TYPE_CHECKING:
     from edgeres.model.graph import Op
 
 
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Centred second moments of a layer, per group of its channels.
-
-    Attributes:
-        gram: ``Cov(x, x)``, float32 ``[groups,d,d]``.
-        cross: ``Cov(t, x)``, float32 ``[groups,O/groups,d]``.
-        inputs: ``E[x]``, ``[groups,d]``.
-        targets: ``E[t]``, ``[groups,O/groups]``.
-    """
-
-    gram: Tensor
-    cross: Tensor
-    inputs: Tensor
-    targets: Tensor
-
-
-class Tally:
-    """Running sums over patches; ``moments`` freezes them.
+class Covariance:
+    """Running sums over patches, per group of channels.
 
     Args:
         op: A convolution or linear operation.
     """
 
     def __init__(self, op: Op) -> None:
-        groups, size = op.groups, op.c_in // op.groups * op.kernel**2
         self._op = op
-        self._weight = 0.0
-        self._gram = torch.zeros(groups, size, size)
-        self._cross = torch.zeros(groups, op.c_out // groups, size)
-        self._inputs = torch.zeros(groups, size)
-        self._targets = torch.zeros(groups, op.c_out // groups)
+        self._count = 0
+        size = op.c_in // op.groups * op.kernel**2
+        self._products = torch.zeros(op.groups, size, size)
+        self._sums = torch.zeros(op.groups, size)
 
-    def add(self, x: Tensor, target: Tensor, weight: Tensor) -> None:
-        """Adds patches ``[P,C,k,k]`` with targets ``[P,O]`` and weights ``[P]``."""
-        groups = self._op.groups
-        rows = x.reshape(len(x), groups, -1).transpose(0, 1)
-        answers = target.reshape(len(x), groups, -1).transpose(0, 1)
-        weighted = rows * weight[None, :, None]
-        self._gram.baddbmm_(weighted.transpose(1, 2), rows)
-        self._cross.baddbmm_(answers.transpose(1, 2), weighted)
-        self._inputs += weighted.sum(1)
-        self._targets += (answers * weight[None, :, None]).sum(1)
-        self._weight += float(weight.sum())
+    def add(self, x: Tensor) -> None:
+        """Adds patches ``[P,C,k,k]``."""
+        rows = x.reshape(len(x), self._op.groups, -1).transpose(0, 1)
+        self._products.baddbmm_(rows.transpose(1, 2), rows)
+        self._sums += rows.sum(1)
+        self._count += len(x)
 
-    def moments(self) -> Moments:
-        """Means and covariances of what has been added."""
-        inputs, targets = self._inputs / self._weight, self._targets / self._weight
-        gram = (self._gram / self._weight).baddbmm_(inputs[:, :, None], inputs[:, None, :], alpha=-1)
-        cross = (self._cross / self._weight).baddbmm_(targets[:, :, None], inputs[:, None, :], alpha=-1)
-        return Moments(gram, cross, inputs, targets)
+    def matrices(self) -> Tensor:
+        """``Cov(x)``, or ``E[x x^T]`` where no bias can take the mean away; float32 ``[groups,d,d]``."""
+        products = self._products / self._count
+        if self._op.bias:
+            means = self._sums / self._count
+            products.baddbmm_(means[:, :, None], means[:, None, :], alpha=-1)
+        return products
 
 
 def patches(op: Op, x: Tensor, places: Tensor) -> Tensor:
-    """What an operation reads at some output pixels of each image.
+    """What an operation reads for some of its output pixels.
 
     Args:
         op: A convolution or linear operation.
         x: Its input, ``[N,C,H,W]`` or ``[N,C]``.
-        places: Indices ``[N,K]`` into the output's ``H' * W'`` pixels, in row-major order.
+        places: Indices ``[N,K]`` into the ``H' * W'`` output pixels of each image, row by row; of a linear operation
+            all 0.
 
     Returns:
         ``[N*K,C,k,k]``, images outermost.
@@ -92,3 +69,22 @@ def patches(op: Op, x: Tensor, places: Tensor) -> Tensor:
     width = windows.shape[3]
     images = torch.arange(len(x))[:, None]
     return windows.permute(0, 2, 3, 1, 4, 5)[images, places // width, places % width].flatten(0, 1)
+
+
+def some_places(op: Op, shape: tuple[int, ...], wanted: int, generator: torch.Generator) -> Tensor:
+    """Distinct random output pixels of each image.
+
+    Args:
+        op: A convolution or linear operation.
+        shape: Shape of its input.
+        wanted: Pixels per image, if there are that many.
+        generator: Chooses them.
+
+    Returns:
+        ``[N, min(wanted, H' * W')]``.
+    """
+    sides = shape[2:] if op.kind == "conv" else ()
+    pixels = prod((side + 2 * op.padding - op.kernel) // op.stride + 1 for side in sides)
+    if wanted >= pixels:
+        return torch.arange(pixels).expand(shape[0], -1)
+    return torch.rand(shape[0], pixels, generator=generator).argsort(1)[:, :wanted]

@@ -1,12 +1,16 @@
 """Rounding as a nearest-point problem on a lattice: codes whose joint error, not whose single errors, are small.
 
-Wanted are codes ``Q`` on the weight grid with the least ``tr(E H E^T)``, ``E = Q s - W``, ``H`` positive definite.
-``nearest_plane`` is the column-wise error feedback of OBQ (Frantar and Alistarh 2022, arXiv 2208.11580) and GPTQ
-(Frantar et al. 2022, arXiv 2210.17323), in the form of Babai's nearest plane algorithm, to which it is equal (Chen et
-al. 2025, arXiv 2507.18553): with ``H = L L^T`` the error is ``|L^T e|^2``, whose component ``i`` holds ``e_i`` and
-later ones only. So the last weight is rounded first, and each earlier one makes up for the errors behind it:
-``q_i = round((w_i - sum_{j>i} L_ji e_j / L_ii) / s)``. ``descended`` then moves single codes while that lowers the
-error: code ``j`` by ``-round((H e)_j / (H_jj s))``, the integer minimum of the quadratic along that code.
+Wanted are codes ``Q`` on the weight grid with a small ``tr(E G E^T)``, ``E = Q s - W``, where ``G`` is the covariance
+of the layer's inputs: that is the mean squared error of its output. Columns are rounded one after another, and each
+makes up for the errors of those before it. This is the error feedback of OBQ (Frantar and Alistarh 2022, arXiv
+2208.11580) and GPTQ (Frantar et al. 2022, arXiv 2210.17323) in the form of Babai's nearest plane algorithm, to which it
+is equal (Chen et al. 2025, arXiv 2507.18553): with ``G = L L^T`` the error is ``|L^T e|^2``, whose component ``i``
+holds ``e_i`` and later ones only. So the last weight is rounded first, and
+
+    ``q_i = clip(round((w_i - sum_{j>i} L_ji e_j / L_ii) / s))``.
+
+Weights whose input varies most come first, while there are most others left to make up for them (GPTQ's order by the
+diagonal).
 """
 
 from __future__ import annotations
@@ -14,16 +18,46 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+DAMPING = 0.01
+"""Share of its mean that is added to the diagonal of the covariance (GPTQ, section 3.3).
+
+It stands for what a finite number of patches does not show, and bounds the condition number in float32.
+"""
+
+_TINY = 1e-20
+"""Added as well, for layers whose inputs never vary."""
+
 _BLOCK = 128
 """Columns whose mutual corrections are made one by one; all others come by matrix products."""
 
 
-def nearest_plane(weight: Tensor, factor: Tensor, scale: Tensor, top: int) -> Tensor:
-    """Codes by error feedback, last column first.
+def joint_codes(weight: Tensor, gram: Tensor, scale: Tensor, top: int) -> Tensor:
+    """Codes of small joint error.
 
     Args:
-        weight: ``[O,d]``.
-        factor: ``L`` of ``H = L L^T``, lower triangular ``[d,d]``.
+        weight: float32 ``[O,d]``.
+        gram: Covariance of the inputs ``[d,d]``.
+        scale: Weight scales ``[O]``.
+        top: Largest magnitude of a code.
+
+    Returns:
+        Integers as float32 ``[O,d]``.
+    """
+    order = torch.argsort(gram.diagonal(), stable=True)
+    damped = gram[order][:, order]
+    damped.diagonal().add_(DAMPING * float(gram.diagonal().mean()) + _TINY)
+    factor = torch.linalg.cholesky(damped)
+    codes = torch.empty_like(weight)
+    codes[:, order] = nearest_plane(weight[:, order], factor, scale, top)
+    return codes
+
+
+def nearest_plane(weight: Tensor, factor: Tensor, scale: Tensor, top: int) -> Tensor:
+    """The module's formula, last column first.
+
+    Args:
+        weight: float32 ``[O,d]``.
+        factor: ``L``, lower triangular ``[d,d]``.
         scale: Weight scales ``[O]``.
         top: Largest magnitude of a code.
 
@@ -41,32 +75,3 @@ def nearest_plane(weight: Tensor, factor: Tensor, scale: Tensor, top: int) -> Te
             codes[i] = ((wanted[i] - due / factor[i, i]) / scale).round_().clamp_(-top, top)
             errors[i] = codes[i] * scale - wanted[i]
     return codes.T
-
-
-def descended(codes: Tensor, weight: Tensor, metric: Tensor, scale: Tensor, top: int, sweeps: int) -> Tensor:
-    """Codes after coordinate descent, column by column; the error never grows.
-
-    Args:
-        codes: Integers ``[O,d]``.
-        weight: ``[O,d]``.
-        metric: ``H [d,d]``.
-        scale: Weight scales ``[O]``.
-        top: Largest magnitude of a code.
-        sweeps: Times every column is visited, at most; a sweep that changes nothing is the last.
-    """
-    codes = codes.clone()
-    errors = codes * scale[:, None] - weight
-    for _ in range(sweeps):
-        before = codes.clone()
-        for start in range(0, weight.shape[1], _BLOCK):
-            stop = min(start + _BLOCK, weight.shape[1])
-            slope = errors @ metric[:, start:stop]
-            for j in range(start, stop):
-                moved = codes[:, j] - torch.round(slope[:, j - start] / (metric[j, j] * scale))
-                step = (moved.clamp_(-top, top) - codes[:, j]) * scale
-                codes[:, j] = moved
-                errors[:, j] += step
-                slope.addr_(step, metric[j, start:stop])
-        if torch.equal(codes, before):
-            break
-    return codes

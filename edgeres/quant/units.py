@@ -44,6 +44,11 @@ class Unit:
         """The tensor that the next unit reads."""
         return self.ops[-1].name
 
+    @property
+    def weighted(self) -> tuple[Op, ...]:
+        """Convolutions and the classifier."""
+        return tuple(op for op in self.ops if op.kind in ("conv", "linear"))
+
 
 @lru_cache(maxsize=64)
 def units(spec: ResNetSpec) -> tuple[Unit, ...]:
@@ -81,5 +86,5 @@ class Values:
 
     def read(self, op: Op, index: int) -> Tensor:
         """What an operation reads: behind Q/DQ where the network has a pair."""
-        tensor = op.inputs[index]
-        return self._network.read(op, index, {tensor: self[tensor]})
+        self[op.inputs[index]]
+        return self._network.read(op, index, self._known)
