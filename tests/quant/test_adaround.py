@@ -1,5 +1,5 @@
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -150,7 +150,7 @@ def test_units_are_the_whole_network_and_read_one_tensor_each(name):
     for unit in found:
         inside = {op.name for op in unit.ops}
         assert {name for op in unit.ops for name in op.inputs} - inside == {unit.source}
-    assert all(before.output == after.source for before, after in zip(found, found[1:], strict=False))
+    assert all(before.output == after.source for before, after in pairwise(found))
 
 
 @pytest.mark.parametrize("spec", [GROUPED, PREACTIVATED])
