@@ -2,12 +2,13 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 READY := $(VENV)/.ready
 MODEL ?= resnet18
 TARGET ?= jetson
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quantize gate test lint types bench report clean
+.PHONY: help setup quantize gate test lint types bench bench-quantization report clean
 
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,18 @@ lint: $(READY) ## ruff, mypy --strict, import layers
 bench: $(READY) ## regenerate README's numbers (needs ../shared)
 	$(BIN)/python -m benchmarks.sample --write README.md
 	$(BIN)/python -m benchmarks.imagenette --write README.md
+
+bench-quantization: $(PEERS)/.ready ## set every rung beside its peers (hours; goes on where it was; needs ../shared)
+	$(PEERS)/bin/python -m benchmarks.quantizers --networks resnet18-imagenette resnet20-digits resnet32-digits \
+	  --seeds 5 --keep build/bench-quantization --write docs/quantization.md --brief README.md
+
+# The peers have a venv of their own: some of them pin older packages than edgeres runs with.
+$(PEERS)/.ready: pyproject.toml constraints.txt benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/peers.txt
+	@touch $@
 
 report: $(READY) ## draw the last report again
 	$(BIN)/edgeres report build/$(MODEL)-$(TARGET)

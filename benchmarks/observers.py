@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -22,7 +23,7 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.target import find_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -72,7 +73,7 @@ class Ours:
 class OnnxRuntimeCalibrator:
     """``onnxruntime.quantization.create_calibrator`` with its defaults, image by image."""
 
-    method: Literal["MinMax", "Entropy"]
+    method: Literal["MinMax", "Entropy", "Percentile"]
 
     @property
     def title(self) -> str:
@@ -106,10 +107,41 @@ class OnnxRuntimeCalibrator:
         return calibrate
 
 
+@dataclass(frozen=True, slots=True)
+class NncfStatistics:
+    """``nncf.quantize`` with its defaults, image by image: its ranges cannot be had without its bias correction."""
+
+    title: str = "NNCF, ranges and biases"
+
+    def prepare(self, folder: Path, images: int) -> Callable[[], object]:
+        """See the class."""
+        import onnx
+
+        from edgeres.quant.foreign import import_nncf
+
+        nncf, model = import_nncf(), onnx.load(folder / "float.onnx")
+        logging.getLogger("nncf").setLevel(logging.CRITICAL)
+
+        class Images:
+            def __len__(self) -> int:
+                return images
+
+            def __iter__(self) -> Iterator[NDArray[np.float32]]:
+                return pixels(folder).batches(1, count=images)
+
+        def calibrate() -> object:
+            with redirect_stdout(sys.stderr):
+                return nncf.quantize(model, nncf.Dataset(Images(), lambda image: {IMAGE: image}), subset_size=images)
+
+        return calibrate
+
+
 OBSERVERS: dict[str, Observer] = {
     "edgeres": Ours(),
     "onnxruntime-minmax": OnnxRuntimeCalibrator("MinMax"),
     "onnxruntime-entropy": OnnxRuntimeCalibrator("Entropy"),
+    "onnxruntime-percentile": OnnxRuntimeCalibrator("Percentile"),
+    "nncf": NncfStatistics(),
 }
 """Every calibrator by the name its process is called with."""
 

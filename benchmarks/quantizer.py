@@ -19,6 +19,7 @@ SCHEMES: dict[SchemeName, str] = {"tensorrt": "jetson", "x86": "cpu"}
 """Scheme to a target that wants it."""
 BOTH: tuple[SchemeName, ...] = ("tensorrt", "x86")
 IMAGE = "image"
+PIP = "pip install --no-deps -r benchmarks/peers.txt"
 
 
 class Quantizer(Protocol):
@@ -58,7 +59,7 @@ def versions(quantizer: Quantizer) -> dict[str, str]:
 def missing(quantizer: Quantizer) -> str | None:
     """What is not installed, as one line with the way to get it; None where everything is."""
     absent = [name for name in quantizer.packages if name not in versions(quantizer)]
-    return f"not installed: pip install {' '.join(absent)}" if absent else None
+    return f"no {', '.join(absent)} here: {PIP}" if absent else None
 
 
 class Singles:

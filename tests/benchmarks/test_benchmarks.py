@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import calibration, command, imagenette, judge, quantizers
-from benchmarks.calibration import Memory, Overhead, slopes
+from benchmarks.calibration import Memory, Overhead, slopes, verdicts
 from benchmarks.pixels import Pixels, decode
 from benchmarks.row import Figures
 from edgeres.data.dataset import open_dataset
@@ -149,6 +149,19 @@ def test_overhead_is_said_against_both_passes():
     said = Overhead(images=100, plain=8.0, plain1=10.0, observe=12.0).sentence()
     assert "1.50 times a plain float pass" in said
     assert "1.20 times one image by image" in said
+
+
+def test_goals_of_calibration_are_held_against_the_worst_figure_of_ours():
+    rows = slopes([Memory("edgeres", 64, 900.0, 1.0), Memory("edgeres", 512, 940.0, 1.0), Memory("nncf", 9, 9e9, 1.0)])
+    overhead = Overhead(images=100, plain=8.0, plain1=10.0, observe=10.0)
+    assert verdicts(rows, overhead) == (
+        "* peak memory <= 1 GB: **met**; 0.99",
+        "* slope <= 0.1 MB per image: **met**; 0.09",
+        "* time <= 1.25 times a plain float pass: **met**; 1.25",
+    )
+    worse = verdicts(slopes([Memory("edgeres", 64, 900.0, 1.0), Memory("edgeres", 128, 1000.0, 1.0)]), overhead)
+    assert [line.split("**")[1] for line in worse] == ["missed by 0.05", "missed by 1.54", "met"]
+    assert "**no verdict**" in verdicts([Memory("edgeres", 64, 9.0, failure="killed, out of memory")], overhead)[0]
 
 
 def test_counts_that_do_not_grow_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

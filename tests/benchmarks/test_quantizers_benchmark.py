@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import bench, contenders, judge, quantizers, rungs
+from benchmarks import bench, command, contenders, judge, quantizers, rungs
 from benchmarks.bench import Bench, Settings
 from benchmarks.contenders import PEERS, QUANTIZERS
 from benchmarks.keep import Keep
@@ -47,6 +47,14 @@ def mean(quantizer: str, **changes: object) -> Mean:
 def test_every_contender_has_a_title_of_its_own():
     titles = [quantizer.title for quantizer in QUANTIZERS.values()]
     assert len(set(titles)) == len(titles) == len(RUNGS) + len(PEERS)
+
+
+def test_every_package_of_a_peer_is_pinned():
+    pins = (command.CHECKOUT / "benchmarks/peers.txt", command.CHECKOUT / "constraints.txt")
+    pinned = {
+        line.partition("==")[0].lower() for path in pins for line in path.read_text().splitlines() if "==" in line
+    }
+    assert {package for name in PEERS for package in QUANTIZERS[name].packages} <= pinned
 
 
 def test_every_rung_of_the_ladder_competes():
@@ -217,7 +225,7 @@ def test_absent_packages_are_named_with_their_pip_line():
         packages = ("numpy", "edgeres-no-such-package")
 
     quantizer = Absent("calibrate")
-    assert missing(quantizer) == "not installed: pip install edgeres-no-such-package"
+    assert missing(quantizer) == "no edgeres-no-such-package here: pip install --no-deps -r benchmarks/peers.txt"
     assert list(versions(quantizer)) == ["numpy"]
     assert missing(QUANTIZERS["edgeres-calibrate"]) is None
 
