@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from benchmarks import child
 from benchmarks.bench import Bench
 from benchmarks.command import positive, run, said
@@ -126,13 +128,15 @@ def _place(kept: Path | None) -> Iterator[Path]:
 
 
 def _benched(place: Path, task: Task, checkpoint: Path, counts: Counts, seed: int) -> Path:
-    """The folder of one seed, made if it is not there."""
+    """The folder of one seed, made if it is not there; of two runs that keep in one place, the second one waits."""
     identity = digest([sha256_file(checkpoint), plain(task.preprocess), counts.validation])[:16]
     folder = place / "benches" / f"{task.name}-{identity}" / f"seed-{seed}-{counts.images}-{counts.held_out}"
-    if not (folder / "held_out.logits.npy").is_file():
-        said(f"{task.name}, seed {seed}: decoding images")
-        which = ["--task", task.name, "--checkpoint", str(checkpoint), "--seed", str(seed)]
-        child.python("benchmarks.bench", [str(folder), *which, *counts.arguments()]).checked("decoding")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / "lock"):
+        if not Bench(folder).complete:
+            said(f"{task.name}, seed {seed}: decoding images")
+            which = ["--task", task.name, "--checkpoint", str(checkpoint), "--seed", str(seed)]
+            child.python("benchmarks.bench", [str(folder), *which, *counts.arguments()]).checked("decoding")
     return folder
 
 
