@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +41,6 @@ class Settings:
 
     Attributes:
         task: Name of the task.
-        checkpoint: File of the float network, norms and all.
         images: Calibration images.
         validation: Validation images.
         held_out: Held-out training images.
@@ -48,7 +48,6 @@ class Settings:
     """
 
     task: str
-    checkpoint: str
     images: int
     validation: int
     held_out: int
@@ -75,6 +74,11 @@ class Bench:
     def task(self) -> Task:
         """What is quantized in it."""
         return TASKS[self.settings.task]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The float network, norms and all."""
+        return self.folder / "network.safetensors"
 
     @property
     def graph(self) -> Path:
@@ -105,7 +109,7 @@ class Bench:
         from edgeres.model.zoo import read_checkpoint
         from edgeres.stages.fold_batchnorm import folded
 
-        loaded = read_checkpoint(Path(self.settings.checkpoint))
+        loaded = read_checkpoint(self.checkpoint)
         return folded(loaded.spec, loaded.weights)
 
     def model(self, contender: str, suffix: str = ".onnx") -> Path:
@@ -136,8 +140,8 @@ def answers(model: Path, pixels: Pixels, *, optimise: bool) -> NDArray[np.float3
         return np.concatenate([session.run(batch) for batch in pixels.batches(32)])
 
 
-def make(folder: Path, settings: Settings) -> None:
-    """Decodes the images, writes the float graph and asks it for its answers.
+def make(folder: Path, settings: Settings, checkpoint: Path) -> None:
+    """Decodes the images, writes the float graph and asks it for its answers; the folder needs nothing outside it.
 
     Raises:
         UsageError: Files of the task are absent.
@@ -147,6 +151,7 @@ def make(folder: Path, settings: Settings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(json.dumps(asdict(settings)), encoding="utf-8")
     bench = Bench(folder)
+    shutil.copyfile(checkpoint, bench.checkpoint)
     spec, weights = bench.network()
     side = bench.task.preprocess.crop
     model = write_model(spec, weights, (side, side), opset=OPSET, ir_version=IR_VERSION)
@@ -162,12 +167,13 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True)
     for name in ("--images", "--validation", "--held-out"):
         parser.add_argument(name, type=positive, required=True)
     parser.add_argument("--seed", type=int, required=True)
     options = vars(parser.parse_args(given))
-    make(options.pop("folder"), Settings(**options))
+    folder, checkpoint = options.pop("folder"), options.pop("checkpoint")
+    make(folder, Settings(**options), checkpoint)
     return 0
 
 

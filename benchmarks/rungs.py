@@ -82,7 +82,7 @@ def _start(bench: Bench, target: Target) -> tuple[Context, Checkpoint]:
         scratch=bench.folder,
         margin=MARGIN,
     )
-    loaded = read_checkpoint(Path(settings.checkpoint))
+    loaded = read_checkpoint(bench.checkpoint)
     card = Card(name=task.model, preprocess=task.preprocess, classes=context.classes)
     return context, FoldBatchnorm()(Checkpoint(card, loaded.spec, loaded.weights), context)
 

@@ -298,9 +298,10 @@ def test_a_rung_and_a_peer_meet_on_the_same_images(
 ):
     checkpoint = tmp_path / "weights.safetensors"
     save_checkpoint(checkpoint, thin, thin_weights)
-    settings = Settings(TASK, str(checkpoint), images=32, validation=40, held_out=24, seed=1)
+    settings = Settings(TASK, images=32, validation=40, held_out=24, seed=1)
     made = Bench(tmp_path / "seed-1")
-    bench.make(made.folder, settings)
+    bench.make(made.folder, settings, checkpoint)
+    checkpoint.unlink()
     assert made.settings == settings
     assert [len(made.pixels(name)) for name in ("calibration", "validation", "held_out")] == [32, 40, 24]
     for name in ("edgeres-calibrate", "onnxruntime-minmax"):
