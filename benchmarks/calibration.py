@@ -28,6 +28,7 @@ HEADS = ("calibrator", "images", "peak", "slope", "seconds", "images/s")
 PASSES = ("plain", "plain1", "observe")
 PEAK_GB, SLOPE_MB, TIMES = 1.0, 0.1, 1.25
 """Goals of calibrating ResNet-50 at 224 px, whatever the calibrator."""
+STEADY = 64
 _MB = 2**20 / 1e6
 _SHARE = 0.9
 """Share of the free memory that a calibrator may take before it is ended."""
@@ -99,9 +100,13 @@ def slopes(rows: Sequence[Memory]) -> tuple[Memory, ...]:
 
 
 def verdicts(rows: Sequence[Memory], overhead: Overhead) -> tuple[str, ...]:
-    """What the figures of edgeres say of each goal: the largest peak, the steepest slope, and the pass it is beside."""
+    """What the figures of edgeres say of each goal: the largest peak, the steepest slope, and the pass it is beside.
+
+    A slope counts from ``STEADY`` images on: before, the process is still growing to its size.
+    """
     ours = [row for row in rows if row.name == "edgeres" and not row.failure]
-    slopes_mb = [row.slope_mib * _MB for row in ours if row.slope_mib is not None]
+    steady = slopes([row for row in ours if row.images >= STEADY])
+    slopes_mb = [row.slope_mib * _MB for row in steady if row.slope_mib is not None]
     peak = max((row.peak_mib for row in ours), default=None)
     return (
         _verdict("peak memory", None if peak is None else peak * _MB / 1e3, PEAK_GB, "GB"),

@@ -161,6 +161,8 @@ def test_goals_of_calibration_are_held_against_the_worst_figure_of_ours():
     )
     worse = verdicts(slopes([Memory("edgeres", 64, 900.0, 1.0), Memory("edgeres", 128, 1000.0, 1.0)]), overhead)
     assert [line.split("**")[1] for line in worse] == ["missed by 0.05", "missed by 1.54", "met"]
+    early = verdicts([Memory("edgeres", 16, 500.0, 1.0), Memory("edgeres", 64, 600.0, 1.0)], overhead)
+    assert "**no verdict**" in early[1]
     assert "**no verdict**" in verdicts([Memory("edgeres", 64, 9.0, failure="killed, out of memory")], overhead)[0]
 
 
