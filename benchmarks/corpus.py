@@ -25,7 +25,9 @@ from benchmarks.foreign_graphs import GRAPHS, Absent, modelopt
 from benchmarks.mutants import MUTANTS, mutate
 from benchmarks.subjects import SIDE, images, ours
 from benchmarks.table import markdown, with_block
-from edgeres.backends.bundle import build_engine as device
+from edgeres.backends.bundle.build_engine import build_plan
+from edgeres.backends.bundle.device import BundleError
+from edgeres.backends.bundle.engine import recorder
 from edgeres.backends.loading import load
 from edgeres.backends.tensorrt_rtx import CAPABILITIES, MODULE, PIP, TITLE, plan_census
 from edgeres.errors import EdgeresError
@@ -95,7 +97,7 @@ def ask(model: ModelProto) -> Engine:
         BackendUnavailable: TensorRT-RTX is not installed.
     """
     runtime = load(MODULE, TITLE, PIP)
-    log = device.recorder(runtime)
+    log = recorder(runtime)
 
     def tune(config: object) -> None:
         config.num_compute_capabilities = 1  # type: ignore[attr-defined]  # bindings without types
@@ -103,8 +105,8 @@ def ask(model: ModelProto) -> Engine:
 
     build = {"workspace_mib": 512, "precisions": (), "optimization_level": None, "image": (3, SIDE, SIDE)}
     try:
-        plan = device.build_plan(runtime, model.SerializeToString(), build | {"batch": (1, 1, 8)}, log, tune)
-    except device.BundleError as refusal:
+        plan = build_plan(runtime, model.SerializeToString(), build | {"batch": (1, 1, 8)}, log, tune)
+    except BundleError as refusal:
         return Engine("refused", _short(str(refusal)))
     census = plan_census(plan)
     off = misreading(model)

@@ -27,7 +27,8 @@ SHARED = {
 }  # fmt: skip
 REPORT = {"report.html", "report.md", "report.json"}
 BUNDLE = {"SHA256SUMS", "README.md", "golden_inputs.npy", "golden_outputs.npy", "manifest.json", "preprocess.json"}
-TENSORRT = BUNDLE | {"model.onnx", "build_engine.sh", "build_engine.py"}
+TENSORRT = BUNDLE | {"model.onnx", "build_engine.sh", "build_engine.py", "run_engine.py", "engine.py", "device.py"}
+CHECKED = BUNDLE | {"model.onnx", "check_device.py", "device.py"}
 
 TARGETS = {
     # name: where the engine goes, its files, int8 activations, opset, IR, how integer layers were counted
@@ -37,10 +38,10 @@ TARGETS = {
     "rtx": ("engine", {"model.rtx.engine"}, True, 17, 8, "in the engine"),
     "x86": ("engine", {"model.xml", "model.bin"}, False, 17, 8, "OpenVINO's executable graph"),
     "cpu": ("engine", {"model.onnx"}, False, 17, 8, "as ONNX Runtime rewrote it"),
-    "raspberry-pi": ("bundle", BUNDLE | {"model.onnx", "check_device.py"}, False, 17, 8, "as ONNX Runtime rewrote it"),
-    "x86-avx2": ("bundle", BUNDLE | {"model.onnx", "check_device.py"}, False, 17, 8, "as ONNX Runtime rewrote it"),
+    "raspberry-pi": ("bundle", CHECKED, False, 17, 8, "as ONNX Runtime rewrote it"),
+    "x86-avx2": ("bundle", CHECKED, False, 17, 8, "as ONNX Runtime rewrote it"),
     "android": ("bundle", BUNDLE | {"model.ort", "required_operators.config"}, False, 17, 8, "in the .ort file"),
-    "w4a8": ("bundle", BUNDLE | {"model.onnx", "check_device.py"}, False, 21, 10, "simulates 18 layers of 4-bit weights"),
+    "w4a8": ("bundle", CHECKED, False, 21, 10, "simulates 18 layers of 4-bit weights"),
 }
 WEIGHTS = {"w4a8": {TensorProto.INT4, TensorProto.INT8}}
 INTEGER = {"w4a8": 1}

@@ -1,6 +1,6 @@
 """TensorRT and TensorRT-RTX from Python: the same names, so one way to build and to run for both.
 
-It is the way the device takes: ``bundle/build_engine.py`` holds it, because that file has to travel alone.
+It is the way the device takes: ``bundle/engine.py`` and ``bundle/build_engine.py`` hold it, because they travel there.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from edgeres.backends.bundle import build_engine as device
+from edgeres.backends.bundle.build_engine import build_plan
+from edgeres.backends.bundle.device import BundleError
+from edgeres.backends.bundle.engine import Cuda, Runner, recorder
 from edgeres.backends.bundle.golden import graph_input
 from edgeres.backends.bundle.trtexec import build_settings
 from edgeres.backends.loading import intact
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 def gpu() -> str | None:
     """Name and compute capability of the GPU here; None without one."""
     try:
-        facts = device.Cuda().facts()
-    except device.BundleError:
+        facts = Cuda().facts()
+    except BundleError:
         return None
     return f"{facts['gpu']} (compute capability {facts['sm']})"
 
@@ -49,10 +51,10 @@ def compile_graph(
         StageError: The parser or the builder refused the graph, in its own words; or it would compute wrong numbers,
             because it takes uint8 codes for int8.
     """
-    path, log = intact(model), device.recorder(runtime)
+    path, log = intact(model), recorder(runtime)
     build = plain(build_settings(target.runtime, graph_input(path, preprocess)))
     with _refusals():
-        plan = device.build_plan(runtime, path.read_bytes(), build, log, tune)
+        plan = build_plan(runtime, path.read_bytes(), build, log, tune)
     misread = [message for _, message in log.problems if "UINT8" in message]
     if misread:
         raise StageError(f"TensorRT reads uint8 codes as int8: {misread[0]}", "quantize for a target with signed: true")
@@ -67,20 +69,18 @@ def gpu_session(runtime: Any, plan: bytes) -> Iterator[Session]:
         StageError: The engine does not load or does not run.
     """
     with _refusals():
-        yield device.Runner(runtime, plan, device.recorder(runtime))
+        yield Runner(runtime, plan, recorder(runtime))
 
 
 def inspect(runtime: Any, plan: bytes) -> dict[str, Any]:
     """Weighted and integer layers of an engine by TensorRT's own inspector; needs the GPU it was built for."""
     with _refusals():
-        engine = device.Runner(runtime, plan, device.recorder(runtime)).engine
-        information = engine.create_engine_inspector().get_engine_information(runtime.LayerInformationFormat.JSON)
-    return device.layer_census(information)
+        return Runner(runtime, plan, recorder(runtime)).census()
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
     try:
         yield
-    except device.BundleError as refusal:
+    except BundleError as refusal:
         raise StageError(str(refusal), "see the node it names; edgeres lint says what TensorRT takes") from refusal

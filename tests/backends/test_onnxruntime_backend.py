@@ -139,16 +139,25 @@ def test_batches_of_exactly_the_fixed_size_are_handed_over_whole():
 def test_a_device_gets_a_bundle_that_checks_itself(tmp_path):
     engine = build(tmp_path, PI)
     assert not engine.runs_here
-    assert {"model.onnx", "check_device.py", "golden_inputs.npy", "manifest.json", "preprocess.json"} <= set(
-        engine.files
-    )
+    assert {
+        "model.onnx",
+        "check_device.py",
+        "device.py",
+        "golden_inputs.npy",
+        "manifest.json",
+        "preprocess.json",
+    } <= set(engine.files)
     out = engine.files["model.onnx"].path.parent
-    done = subprocess.run([sys.executable, "check_device.py"], cwd=out, capture_output=True, text=True, check=False)
+    call = [sys.executable, "check_device.py", "--seconds", "0"]
+    done = subprocess.run(call, cwd=out, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "device.json").read_text())
-    assert report["passed"]
-    assert report["top1_agreeing"] == 8
-    assert report["latency_ms"]["p50"] > 0
+    assert report["golden"]["passed"]
+    assert report["golden"]["top1_agreeing"] == 8
+    assert 0 < report["latency_ms"]["low"] <= report["latency_ms"]["p50"] <= report["latency_ms"]["p90_high"]
+    assert (report["latency_ms"]["p99_high"], len(report["latency_ms"]["samples_ns"])) == (None, 44)
+    assert report["conditions"]["before"]["load"] >= 0
+    assert report["model_sha256"] == engine.files["model.onnx"].sha256
 
 
 def test_the_devices_checker_refuses_a_flipped_byte(tmp_path):

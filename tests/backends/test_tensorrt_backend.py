@@ -45,7 +45,8 @@ def test_the_bundle_holds_everything_and_its_hashes(tmp_path, target):
     engine = build(tmp_path, target)
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == set(engine.files) == {
-        "model.onnx", "build_engine.sh", "build_engine.py", "golden_inputs.npy", "golden_outputs.npy",
+        "model.onnx", "build_engine.sh", "build_engine.py", "run_engine.py", "engine.py", "device.py",
+        "golden_inputs.npy", "golden_outputs.npy",
         "preprocess.json", "manifest.json", "SHA256SUMS", "README.md",
     }  # fmt: skip
     assert (engine.entry, engine.runs_here) == ("model.onnx", False)
@@ -100,7 +101,7 @@ def test_the_shell_script_parses_and_refuses_a_damaged_bundle(tmp_path, target):
     assert "@" not in script.read_text().replace('"$@"', "").replace("[@]", "")
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     recorder = tmp_path / "trtexec"
-    recorder.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@" > arguments; echo plan > model.plan\n')
+    recorder.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@" >> arguments; echo plan > model.plan\n')
     recorder.chmod(0o755)
     environment = {"TRTEXEC": str(recorder), "PATH": "/usr/bin:/bin"}
     call = ["bash", str(script), "--extra"]
@@ -109,6 +110,7 @@ def test_the_shell_script_parses_and_refuses_a_damaged_bundle(tmp_path, target):
     expected = trtexec_flags(target.runtime, GraphInput("image", (3, 32, 32), free=True))
     assert arguments == [
         "--onnx=model.onnx", *expected, "--timingCacheFile=timing.cache", "--saveEngine=model.plan", "--extra",
+        "--shapes=image:1x3x32x32", *target.runtime.timing_flags, "--loadEngine=model.plan",
     ]  # fmt: skip
     (script.parent / "arguments").unlink()
     with (script.parent / "model.onnx").open("ab") as stream:

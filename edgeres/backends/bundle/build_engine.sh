@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds model.plan from model.onnx with trtexec, on the device, for @RUNTIME@.
-# Arguments are handed on to trtexec. TRTEXEC names the program where it is not found.
+# Builds model.plan from model.onnx with trtexec, on the device, for @RUNTIME@, and times it.
+# Arguments are handed on to trtexec as it builds. TRTEXEC names the program where it is not found.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
@@ -20,4 +20,10 @@ fi
   "$@"
 
 sha256sum model.plan > model.plan.sha256
-echo "model.plan is built; python3 build_engine.py builds it too and compares its golden answers"
+echo "model.plan is built; now it is timed, one image at a time"
+
+"$trtexec" \
+@TIMING@
+  --loadEngine=model.plan
+
+echo "python3 build_engine.py builds it too, compares golden answers and writes device.json"

@@ -1,101 +1,74 @@
 """Checks the network of the bundle this file lies in, on the device it lies on, with ONNX Runtime.
 
-    python3 check_device.py    verify every file, compare golden answers, measure latency, write device.json
+    python3 check_device.py    verify every file, compare golden answers, time the network, write device.json
 
-Needs onnxruntime, numpy and Python 3.8 or newer; no network.
+Needs onnxruntime, numpy and Python 3.8 or newer; no network. ``device.py`` lies beside it.
 Exit codes: 0 done, 1 golden answers differ, 2 the bundle is damaged, 3 no ONNX Runtime here.
 """
 # ruff: noqa: T201 - this file is a command of its own and speaks to whoever runs it on the device
 
 from __future__ import annotations
 
-import hashlib
+import argparse
 import importlib
-import json
-import platform
+import os
 import sys
-import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING or __package__:
+    from edgeres.backends.bundle import device
+    from edgeres.backends.bundle.device import BundleError
+else:  # on the device, where it lies beside this file
+    import device
+    from device import BundleError
 
-class BundleError(Exception):
-    """What went wrong, with the exit code that tells it."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-def check_files(folder: Path) -> dict[str, Any]:
-    """The bundle's manifest, once every file in it has the sha256 written there."""
+def examine(folder: Path, manifest: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Golden answers and latency by ONNX Runtime on every core."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        listed = {name: entry["sha256"] for name, entry in manifest["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:
-        raise BundleError(f"manifest.json cannot be read ({failure}): copy the bundle again", 2) from failure
-    for name, expected in listed.items():
-        path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise BundleError(f"{name} is missing: copy the bundle again", 2)
-        if hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise BundleError(f"{name} is damaged (its sha256 is not the manifest's): copy the bundle again", 2)
-    return manifest
-
-
-def measure(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Golden answers and latency of the bundle's network on this device."""
-    try:
-        runtime: Any = importlib.import_module("onnxruntime")
-    except ImportError as failure:
+        runtime = importlib.import_module("onnxruntime")
+    except (ImportError, OSError) as failure:
         raise BundleError(f"ONNX Runtime does not load here ({failure}): pip install onnxruntime", 3) from failure
-    session = runtime.InferenceSession(str(folder / manifest["entry"]), providers=["CPUExecutionProvider"])
-    golden, name = manifest["golden"], session.get_inputs()[0].name
-    inputs, expected = (np.load(folder / golden[key], allow_pickle=False) for key in ("inputs", "outputs"))
+    options, threads = runtime.SessionOptions(), os.cpu_count() or 1
+    options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(str(folder / manifest["entry"]), options, providers=["CPUExecutionProvider"])
+    (inputs, expected), name = device.golden(folder, manifest), session.get_inputs()[0].name
     found = np.concatenate([session.run(None, {name: inputs[i : i + 1]})[0] for i in range(len(inputs))])
-    times = []
-    for _ in range(60):
-        start = time.perf_counter()
-        session.run(None, {name: inputs[:1]})
-        times.append(1e3 * (time.perf_counter() - start))
-    times = sorted(times[10:])
-    delta = float(np.abs(found - expected).max())
+    before = device.conditions()
+    latency = device.timed(lambda: session.run(None, {name: inputs[:1]}), seconds)
     return {
-        "onnxruntime": runtime.__version__,
-        "machine": platform.machine(),
-        "top1_agreeing": int((found.argmax(1) == expected.argmax(1)).sum()),
-        "max_abs_delta": delta if np.isfinite(delta) else None,
-        "passed": bool(delta <= golden["tolerance"]),
-        "latency_ms": {
-            "p50": times[len(times) // 2],
-            "p90": times[len(times) * 9 // 10],
-            "runs": len(times),
-            "batch": 1,
-        },
+        "runtime": {"name": "onnxruntime", "version": runtime.__version__, "threads": threads},
+        "engine": None,
+        "images": None,
+        "golden": device.compare(expected, found, manifest["golden"]["tolerance"]),
+        "latency_ms": latency,
+        "conditions": {"before": before, "after": device.conditions()},
     }
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
-    folder = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description="Check and time the network of this bundle.")
+    parser.add_argument(
+        "--seconds", type=float, default=device.SECONDS, metavar="N", help="time the network for N seconds at most"
+    )
+    folder, seconds = Path(__file__).resolve().parent, parser.parse_args(arguments).seconds
     try:
-        manifest = check_files(folder)
+        manifest = device.check_files(folder)
         print(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
-        report = measure(folder, manifest)
+        whole = device.report(folder, manifest, examine(folder, manifest, seconds))
     except BundleError as failure:
         print(f"error: {failure}", file=sys.stderr)
         return failure.exit_code
-    (folder / "device.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    latency = report["latency_ms"]
-    print(f"latency p50 {latency['p50']:.2f} ms, p90 {latency['p90']:.2f} ms (batch 1, {latency['runs']} runs)")
-    print(
-        f"golden answers: max |delta logit| {report['max_abs_delta']} (tolerance {manifest['golden']['tolerance']:.4g})"
-    )
-    if not report["passed"]:
+    for line in device.told(whole):
+        print(line)
+    if not whole["golden"]["passed"]:
         print("error: golden answers differ from what this network has to say: do not deploy it", file=sys.stderr)
-    return 0 if report["passed"] else 1
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

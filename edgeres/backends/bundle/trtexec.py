@@ -66,6 +66,13 @@ def trtexec_flags(runtime: Runtime, given: GraphInput) -> tuple[str, ...]:
     return (*runtime.flags, memory, *shapes)
 
 
+def timing_flags(runtime: Runtime, given: GraphInput) -> tuple[str, ...]:
+    """Flags with which ``trtexec`` times one image: the target's own, and the shape where the graph leaves it open."""
+    if not given.free:
+        return runtime.timing_flags
+    return (f"--shapes={given.name}:{'x'.join(map(str, (1, *given.shape)))}", *runtime.timing_flags)
+
+
 def version(runtime: Runtime) -> tuple[int, ...]:
     """TensorRT's version as integers, ``(10, 3)``.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeres.artifact import File
 from edgeres.backends.bundle.golden import golden, graph_input
-from edgeres.backends.bundle.trtexec import build_settings, trtexec_flags
+from edgeres.backends.bundle.trtexec import build_settings, timing_flags, trtexec_flags
 from edgeres.backends.loading import intact
 from edgeres.settings import plain
 
@@ -32,7 +32,7 @@ FORMAT = 1
 
 def onnxruntime_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
     """A bundle for a device with Python and ONNX Runtime: graph, golden answers, checker."""
-    own = {"model.onnx": intact(exported.model).read_bytes(), "check_device.py": _template("check_device.py")}
+    own = {"model.onnx": intact(exported.model).read_bytes(), **_commands("check_device.py", "device.py")}
     return _write(exported, target, out, entry="model.onnx", own=own, readme=_template("README.onnxruntime.md"))
 
 
@@ -43,16 +43,18 @@ def mobile_bundle(exported: Exported, target: Target, out: Path, model: bytes, o
 
 
 def tensorrt_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
-    """A bundle for a device with TensorRT: graph, golden answers, and two ways to build and check the engine."""
+    """A bundle for a device with TensorRT: graph, golden answers, two ways to build the engine, and one to run it."""
     model = intact(exported.model)
     given = graph_input(model, exported.card.preprocess)
-    flags = "\n".join(f"  {shlex.quote(flag)} \\" for flag in trtexec_flags(target.runtime, given))
+    words = {
+        "RUNTIME": " ".join(target.runtime.name.split()),
+        "FLAGS": _lines(trtexec_flags(target.runtime, given)),
+        "TIMING": _lines(timing_flags(target.runtime, given)),
+    }
     own = {
         "model.onnx": model.read_bytes(),
-        "build_engine.py": _template("build_engine.py"),
-        "build_engine.sh": _fill(
-            _template("build_engine.sh"), {"RUNTIME": " ".join(target.runtime.name.split()), "FLAGS": flags}
-        ),
+        "build_engine.sh": _fill(_template("build_engine.sh"), words),
+        **_commands("build_engine.py", "run_engine.py", "engine.py", "device.py"),
     }
     build = plain(build_settings(target.runtime, given))
     readme = _template("README.tensorrt.md")
@@ -122,6 +124,16 @@ def _preprocess(exported: Exported, given: GraphInput) -> dict[str, object]:
         "input": {"name": given.name, "shape": ["N", *given.shape], "type": "float32"},
         "classes": list(exported.card.classes),
     }
+
+
+def _commands(*names: str) -> dict[str, bytes]:
+    """Python files that travel as they are."""
+    return {name: _template(name) for name in names}
+
+
+def _lines(flags: tuple[str, ...]) -> str:
+    """Arguments of a shell command, one a line, each line continued."""
+    return "\n".join(f"  {shlex.quote(flag)} \\" for flag in flags)
 
 
 def _template(name: str) -> bytes:

@@ -1,0 +1,300 @@
+"""What every command of a bundle shares: files checked, calls timed, the device's state read, ``device.json`` written.
+
+It travels to the device beside the command that needs it. Python 3.8, numpy, nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+FORMAT, REPORT = 1, "device.json"
+WARMUP, LEAST, WANTED, MOST = 50, 44, 459, 20000
+"""Calls to warm up; calls that tell the 90th and the 99th percentile with 99 % confidence; calls at most."""
+NARROW, SECONDS = 0.02, 60.0
+PROTOCOL = (
+    "batch 1; {warmup} calls to warm up, then {n}: at least 459, and until the 95 % interval of the median is "
+    "narrower than 2 % of it or {seconds:g} s are over"
+)
+
+
+class BundleError(Exception):
+    """What went wrong, with the exit code that tells it."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def sha256(data: bytes) -> str:
+    """sha256 as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_files(folder: Path) -> dict[str, Any]:
+    """The bundle's manifest, once every file in it has the sha256 written there.
+
+    Raises:
+        BundleError: A file is missing or was changed.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        listed = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:
+        raise BundleError(f"manifest.json cannot be read ({failure}): copy the bundle again", 2) from failure
+    if manifest.get("format") != FORMAT:
+        raise BundleError(f"the bundle has format {manifest.get('format')!r}, this file reads {FORMAT}", 2)
+    for name, expected in listed.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise BundleError(f"{name} is missing: copy the bundle again", 2)
+        if sha256(path.read_bytes()) != expected:
+            raise BundleError(f"{name} is damaged (its sha256 is not the manifest's): copy the bundle again", 2)
+    return manifest
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes beside, then renames: a file is never half there."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+def golden(folder: Path, manifest: dict[str, Any]) -> tuple[Any, Any]:
+    """Golden inputs float32 ``[8,C,H,W]`` and the logits ``[8,classes]`` they must give."""
+    names = (manifest["golden"][key] for key in ("inputs", "outputs"))
+    inputs, outputs = (np.load(folder / name, allow_pickle=False) for name in names)
+    return inputs, outputs
+
+
+def compare(expected: Any, found: Any, tolerance: float) -> dict[str, Any]:
+    """Golden answers against the device's: agreeing top-1 answers and the largest difference of a logit."""
+    sane = found.shape == expected.shape and bool(np.isfinite(found).all())
+    delta = float(np.abs(found - expected).max()) if sane else None
+    return {
+        "images": len(expected),
+        "top1_agreeing": int((found.argmax(1) == expected.argmax(1)).sum()) if sane else 0,
+        "max_abs_delta": delta,
+        "tolerance": tolerance,
+        "passed": delta is not None and delta <= tolerance,
+    }
+
+
+def timed(
+    call: Callable[[], object], seconds: float = SECONDS, clock: Callable[[], int] = time.perf_counter_ns
+) -> dict[str, Any]:
+    """Times one call by ``PROTOCOL``: every sample in nanoseconds, and what they amount to in milliseconds."""
+    for _ in range(WARMUP):
+        call()
+    samples, start, check = [], clock(), WANTED
+    while True:
+        begin = clock()
+        call()
+        samples.append(clock() - begin)
+        late, count = clock() - start > seconds * 1e9, len(samples)
+        if count >= MOST or (late and count >= LEAST):
+            break
+        if count >= check:
+            low, high = median_interval(samples)
+            if high - low <= NARROW * float(np.median(samples)):
+                break
+            check = count + count // 4  # sorting after each call would weigh on what is measured
+    said = PROTOCOL.format(warmup=WARMUP, n=len(samples), seconds=seconds)
+    return {"batch": 1, "warmup": WARMUP, "protocol": said, "samples_ns": samples, **figures(samples)}
+
+
+def figures(samples: Sequence[int]) -> dict[str, float | None]:
+    """Percentiles in milliseconds, the 95 % interval of the median, and 99 % upper bounds of the tail."""
+    p50, p90, p99 = (float(value) / 1e6 for value in np.percentile(samples, (50, 90, 99)))
+    low, high = median_interval(samples)
+    found: dict[str, float | None] = {"p50": p50, "p90": p90, "p99": p99, "low": low / 1e6, "high": high / 1e6}
+    for share in (90, 99):
+        bound = percentile_bound(samples, share / 100)
+        found[f"p{share}_high"] = None if bound is None else bound / 1e6
+    return found
+
+
+def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Order statistics that enclose the true median with at least that confidence, whatever the distribution."""
+    ordered = sorted(samples)
+    k = max(1, _binomial_quantile(len(ordered), 0.5, (1 - confidence) / 2))
+    return ordered[k - 1], ordered[-k]
+
+
+def percentile_bound(samples: Sequence[float], share: float, confidence: float = 0.99) -> float | None:
+    """What the true quantile of that share does not exceed with that confidence; None for too few samples.
+
+    The question of MLPerf Inference's early stopping (github.com/mlcommons/inference_policies).
+    """
+    k = _binomial_quantile(len(samples), share, confidence) + 1
+    return sorted(samples)[k - 1] if k <= len(samples) else None
+
+
+def _binomial_quantile(n: int, share: float, probability: float) -> int:
+    """The smallest k with ``P(Bin(n, share) <= k) >= probability``, summed term by term: there is no scipy here."""
+    below = 0.0
+    for k in range(n):
+        ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+        below += math.exp(ways + k * math.log(share) + (n - k) * math.log1p(-share))
+        if below >= probability:
+            return k
+    return n
+
+
+def conditions(root: Path = Path("/")) -> dict[str, Any]:
+    """What the kernel says of the machine now; None and empty where it says nothing.
+
+    ``load``: runnable processes over a minute. ``cpu_mhz`` by core, ``gpu_mhz`` by device, ``temperature_c`` by zone.
+    ``stolen_s``: CPU seconds the hypervisor gave to others since boot. ``governor`` and ``nvpmodel`` in their words.
+    """
+    system = root / "sys/devices/system/cpu"
+    clocks = (_number(path, 1e3) for path in sorted(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")))
+    devices = (
+        (path.parent.name, _number(path, 1e6)) for path in sorted((root / "sys/class/devfreq").glob("*/cur_freq"))
+    )
+    zones = (
+        (_line(path / "type"), _number(path / "temp", 1e3))
+        for path in sorted((root / "sys/class/thermal").glob("thermal_zone*"))
+    )
+    ticks = (_line(root / "proc/stat") or "").split()
+    return {
+        "load": os.getloadavg()[0],
+        "governor": _line(system / "cpu0/cpufreq/scaling_governor"),
+        "cpu_mhz": [clock for clock in clocks if clock is not None],
+        "gpu_mhz": {
+            name: clock
+            for name, clock in devices
+            if clock is not None and name.rpartition(".")[2] in ("gpu", "ga10b", "gv11b", "gp10b")
+        },
+        "temperature_c": {name: value for name, value in zones if name and value is not None},
+        "stolen_s": int(ticks[8]) / os.sysconf("SC_CLK_TCK") if len(ticks) > 8 else None,
+        "nvpmodel": _power_mode(),
+    }
+
+
+def _line(path: Path) -> str | None:
+    """The first line of a file of the kernel's; some of them exist and cannot be read, as a sensor that is off."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return stream.readline().strip("\0\n ") or None
+    except OSError:
+        return None
+
+
+def _number(path: Path, unit: float) -> float | None:
+    text = _line(path)
+    return int(text) / unit if text and text.lstrip("-").isdigit() else None
+
+
+def _power_mode() -> str | None:
+    """The power mode as a Jetson's own tool tells it."""
+    tool = shutil.which("nvpmodel")
+    if tool is None:
+        return None
+    done = subprocess.run(  # noqa: S603 - a fixed command, no shell
+        [tool, "-q"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10, check=False
+    )
+    return " ".join(done.stdout.decode("utf-8", "replace").split())[:200]
+
+
+def machine(root: Path = Path("/")) -> dict[str, Any]:
+    """Board, processor and cores of this machine."""
+    names = ("model name", "Model")
+    try:
+        lines = [line.partition(":") for line in (root / "proc/cpuinfo").read_text().splitlines()]
+    except OSError:
+        lines = []
+    cpu = next((value.strip() for name, _, value in lines if name.strip() in names), platform.machine())
+    return {
+        "board": _line(root / "proc/device-tree/model"),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+    }
+
+
+def report(folder: Path, manifest: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Writes ``device.json``: what was found, whose it is, and a seal over both.
+
+    Args:
+        folder: The bundle.
+        manifest: Its manifest.
+        found: ``runtime``, ``golden``, ``latency_ms``, ``conditions`` and what else only one runtime knows.
+    """
+    whole = {
+        "format": FORMAT,
+        "model": manifest["model"],
+        "target": manifest["target"],
+        "manifest_sha256": sha256((folder / "manifest.json").read_bytes()),
+        "model_sha256": manifest["files"][manifest["entry"]]["sha256"],
+        "machine": machine(),
+        **found,
+    }
+    whole["seal"] = seal(whole)
+    lines = (f"  {json.dumps(key)}: {json.dumps(whole[key], sort_keys=True, allow_nan=False)}" for key in sorted(whole))
+    write(folder / REPORT, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    return whole
+
+
+def seal(whole: dict[str, Any]) -> str:
+    """sha256 of everything but the seal, as canonical JSON."""
+    rest = {key: value for key, value in whole.items() if key != "seal"}
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+
+
+def told(whole: dict[str, Any]) -> list[str]:
+    """A device report in a few lines for people."""
+    latency, answers = whole["latency_ms"], whole["golden"]
+    tail = ", ".join(
+        f"p{share} {latency[f'p{share}']:.3f}"
+        + ("" if latency[f"p{share}_high"] is None else f" (at most {latency[f'p{share}_high']:.3f}, 99 %)")
+        for share in (90, 99)
+    )
+    return [
+        f"latency p50 {latency['p50']:.3f} ms ({latency['low']:.3f} to {latency['high']:.3f}), {tail}; "
+        f"{len(latency['samples_ns'])} runs, load {whole['conditions']['before']['load']:.2f}",
+        f"golden answers: top-1 agrees on {answers['top1_agreeing']} of {answers['images']}, "
+        f"max |delta logit| {answers['max_abs_delta']} (tolerance {answers['tolerance']:.4g})",
+    ]
+
+
+class Bar:
+    """A progress bar with the time that is left, on a terminal; elsewhere one line per label."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._label, self._start, self._drawn = clock, "", 0.0, 0.0
+
+    def show(self, label: str, share: float) -> None:
+        """Draws it; ``share`` is what is done of the work, from 0 to 1."""
+        now = self._clock()
+        if label != self._label:
+            self._label, self._start, self._drawn = label, now, 0.0
+            if not sys.stderr.isatty():
+                print(f"  ...  {label}", file=sys.stderr)  # noqa: T201 - a command's bar
+        if not sys.stderr.isatty() or (now - self._drawn < 0.2 and share < 1):
+            return
+        self._drawn = now
+        left = (now - self._start) * (1 - share) / share if share > 0.01 else None
+        eta = "eta -:--" if left is None else f"eta {int(left) // 60}:{int(left) % 60:02d}"
+        filled = "#" * int(30 * share)
+        print(f"\r  {label} [{filled:.<30}] {share:4.0%} {eta} ", end="", file=sys.stderr, flush=True)  # noqa: T201
+
+    def done(self) -> None:
+        """Leaves the line."""
+        if sys.stderr.isatty() and self._label:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # noqa: T201
+        self._label = ""
