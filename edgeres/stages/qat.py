@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from edgeres.stages.stage import Context
     from edgeres.training.loop import Objective, Outcome
 
+_EPS = 1e-14
+"""Gradients in steps of an 8-bit grid are down to 1e-12."""
+
 _ALL_THE_SAME = "--set qat.when=always trains all the same"
 
 
@@ -51,8 +54,9 @@ class Qat:
         epochs: Passes over the training split.
         max_images: Images to see at most, however large the split is; None for no limit.
         batch: Images per step.
-        lr: Peak learning rate of AdamW, for weights, biases and the logarithms of scales.
-        weight_decay: Decoupled weight decay.
+        lr: Peak learning rate of AdamW, in steps of the grid that a weight or a scale lives on: 0.01 moves a weight by
+            a hundredth of a step per update, with 4 bits and with 8; see ``edgeres.training.learned``.
+        weight_decay: Decoupled decay, towards the weights that training starts from.
         clip: Largest gradient norm over all parameters.
         temperature: Softens both answers before they are compared.
         alpha: Weight of the float network's answer; the labels have the rest.
@@ -69,7 +73,7 @@ class Qat:
     epochs: Count = 1
     max_images: Count | None = None
     batch: Count = 32
-    lr: Rate = 2e-4
+    lr: Rate = 0.01
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     clip: Rate = 1.0
     temperature: Rate = 1.0
@@ -86,6 +90,7 @@ class Qat:
             batch=self.batch,
             lr=self.lr,
             weight_decay=self.weight_decay,
+            eps=_EPS,
             clip=self.clip,
             schedule=Schedule(kind="onecycle", warmup=0.2),
             augment=self.augment,

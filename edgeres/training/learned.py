@@ -20,19 +20,27 @@ if TYPE_CHECKING:
 
     from edgeres.model.graph import Op
     from edgeres.model.network import Tap
+    from edgeres.model.weights import Weights
     from edgeres.quant.qparams import QParams, QuantTable
 
-PACE = 20.0
-"""Natural logarithms of a scale per unit of its parameter: how far one learning rate moves scales beside weights."""
+PACE = 4.0
+"""How much faster than a weight the largest value on a grid moves with its scale, both in steps of that grid.
+
+Weights are about a third of their largest one, so scales and weights change by about the same share, which is what
+LSQ's gradient scale is for (section 2.2).
+"""
 
 
 class LearnedNetwork(Network):
     """Computes what ``edgeres.quant.fake.QuantNetwork`` computes, with gradients for weights, biases and scales.
 
-    A scale is ``start * exp(PACE * step)``, ``step`` a parameter that starts at 0: it stays positive, and Adam, whose
-    updates have the size of the learning rate whatever they update, moves scales of 1e-4 and of 1 by the same share
-    (Jain et al. 2019, arXiv 1903.08066, section 3.2). The gradient of the scale itself is LSQ's. Zero-points stay.
-    Norms that could not be folded keep their statistics and their gains, as what ships does.
+    Adam's updates have the size of the learning rate whatever they update, and a network whose norms are folded has
+    weights of 1e-4 beside weights of 1. So everything is learnt in steps of its grid: a weight is ``start + unit *
+    move`` with the unit its channel's scale, a scale is ``start * exp(PACE * step / largest code)`` (in the logarithm,
+    where it stays positive: Jain et al. 2019, arXiv 1903.08066, section 3.2); ``move`` and ``step`` are the parameters
+    and start at 0, so that weight decay pulls towards the start. What stays in float takes for its unit the step that
+    its largest magnitude would have with the weights' bits. The gradient of a scale is LSQ's. Zero-points stay. Norms
+    that could not be folded keep their statistics and their gains, as what ships does.
 
     Args:
         quantized: Where training starts.
@@ -42,28 +50,47 @@ class LearnedNetwork(Network):
         weight_steps: ``[sum of O]``, one per output channel of every integer weight.
     """
 
+    activation_steps: nn.Parameter
+    weight_steps: nn.Parameter
     activation_start: Tensor
+    activation_pace: Tensor
     weight_start: Tensor
+    weight_pace: Tensor
 
     def __init__(self, quantized: Quantized) -> None:
         super().__init__(quantized.spec, quantized.weights)
+        self.requires_grad_(False)
         self._scheme, self._table, self._placement = quantized.scheme, quantized.table, quantized.placement
         observed = self._placement.observed
         self._position = {tensor: index for index, tensor in enumerate(observed)}
         self._position |= {tensor: self._position[origin] for tensor, origin in self._placement.shared.items()}
         self._on_grid = {tensor for tensor in self._placement.shared if (tensor, 0) in self._placement.edges}
-        widths = [len(params.scale) for params in self._table.weights.values()]
-        bounds = list(accumulate(widths, initial=0))
+        bounds = list(accumulate((len(params.scale) for params in self._table.weights.values()), initial=0))
         self._rows = {name: slice(*bounds[i : i + 2]) for i, name in enumerate(self._table.weights)}
-        activations = [self._table.activations[tensor].scale[0] for tensor in observed]
-        weights = [scale for params in self._table.weights.values() for scale in params.scale]
-        self.register_buffer("activation_start", torch.tensor(activations, dtype=torch.float32))
-        self.register_buffer("weight_start", torch.tensor(weights, dtype=torch.float32))
-        self.activation_steps = nn.Parameter(torch.zeros(len(activations)))
-        self.weight_steps = nn.Parameter(torch.zeros(len(weights)))
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.requires_grad_(False)
+        self._add_steps("activation", [self._table.activations[tensor] for tensor in observed])
+        self._add_steps("weight", list(self._table.weights.values()))
+        for op in self.graph.weighted:
+            self._add_moves(op)
+
+    def _add_steps(self, kind: str, rounded: list[QParams]) -> None:
+        """Parameters for scales, with their start and how far a unit takes them."""
+        start = [scale for params in rounded for scale in params.scale]
+        pace = [PACE / max(map(abs, _codes(params))) for params in rounded for _ in params.scale]
+        self.register_buffer(f"{kind}_start", torch.tensor(start, dtype=torch.float32))
+        self.register_buffer(f"{kind}_pace", torch.tensor(pace, dtype=torch.float32))
+        self.register_parameter(f"{kind}_steps", nn.Parameter(torch.zeros(len(start))))
+
+    def _add_moves(self, op: Op) -> None:
+        """Parameters for the weight and the bias of an operation, with their units."""
+        module, params = self.get_submodule(op.name), self._table.weights.get(op.name)
+        for key, start in list(module.named_parameters()):
+            # A bias of zeros says nothing of its size; its operation's weights do.
+            like = start if start.any() else module.get_parameter("weight")
+            unit = (like.abs().max() / ((1 << (self._scheme.weight_bits - 1)) - 1)).clamp_min(SMALLEST)
+            if params is not None and key == "weight":
+                unit = torch.from_numpy(params.scales(start.ndim))
+            module.register_buffer(f"{key}_unit", unit)
+            module.register_parameter(f"{key}_move", nn.Parameter(torch.zeros_like(start)))
 
     def forward(self, image: Tensor, tap: Tap | None = None) -> Tensor:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``, in float32 whatever autocast is on around it."""
@@ -79,24 +106,40 @@ class LearnedNetwork(Network):
         key = f"{tensor} behind Q/DQ"
         if key not in values:
             x, position = values[tensor], self._position[tensor]
-            scale = _scales(self.activation_start, self.activation_steps)[position]
+            scale = _scales(self.activation_start, self.activation_steps, self.activation_pace)[position]
             values[key] = _through(x, scale, self._table.activations[tensor], x[0].numel())
         return values[key]
 
     def parameter(self, op: Op, key: str) -> Tensor | None:
         """A weight on its integer grid, a bias as it is."""
-        value = super().parameter(op, key)
+        value = self._moved(op, key) if super().parameter(op, key) is not None else None
         if value is None or key != "weight" or op.name not in self._rows:
             return value
         rows, params = self._rows[op.name], self._table.weights[op.name]
-        scale = _scales(self.weight_start, self.weight_steps)[rows].reshape(params.scales(value.ndim).shape)
-        return _through(value, scale, params, value[0].numel())
+        scale = _scales(self.weight_start, self.weight_steps, self.weight_pace)[rows]
+        return _through(value, scale.reshape(params.scales(value.ndim).shape), params, value[0].numel())
+
+    def _moved(self, op: Op, key: str) -> Tensor:
+        """A weight or a bias as it is now, before rounding."""
+        module = self.get_submodule(op.name)
+        # Two operations, so that each rounds once on any hardware: what ships must have the bits that were trained.
+        return module.get_parameter(key) + module.get_buffer(f"{key}_unit") * module.get_parameter(f"{key}_move")
+
+    def weights(self) -> Weights:
+        """Weights as they are now, before rounding."""
+        with torch.no_grad():
+            moved = {
+                f"{op.name}.{key}": self._moved(op, key).cpu().numpy()
+                for op in self.graph.weighted
+                for key in (("weight", "bias") if op.bias else ("weight",))
+            }
+        return super().weights().replaced(moved)
 
     def table(self) -> QuantTable:
         """The scales as they are now."""
         with torch.no_grad():
-            activations = _scales(self.activation_start, self.activation_steps).tolist()
-            weights = _scales(self.weight_start, self.weight_steps).tolist()
+            activations = _scales(self.activation_start, self.activation_steps, self.activation_pace).tolist()
+            weights = _scales(self.weight_start, self.weight_steps, self.weight_pace).tolist()
         return replace(
             self._table,
             activations={
@@ -115,16 +158,21 @@ class LearnedNetwork(Network):
         return Quantized(self.spec, self.weights(), self.table(), self._scheme)
 
 
-def _scales(start: Tensor, steps: Tensor) -> Tensor:
+def _scales(start: Tensor, steps: Tensor, pace: Tensor) -> Tensor:
     """Positive, normal float32 scales of the same shape.
 
     Always all of them: the last bit of an exponential may depend on how many are computed together, and what ships
     must have the bits that were trained with.
     """
-    return (start * torch.exp(PACE * steps)).clamp_min(SMALLEST)
+    return (start * torch.exp(pace * steps)).clamp_min(SMALLEST)
+
+
+def _codes(params: QParams) -> tuple[int, int]:
+    """Smallest and largest code, less the zero-point."""
+    return params.low - params.zero_point, params.high - params.zero_point
 
 
 def _through(x: Tensor, scale: Tensor, params: QParams, rounded: int) -> Tensor:
     """Fake quantization with LSQ's gradient; ``rounded`` is how many numbers one scale rounds (of one image)."""
-    low, high = params.low - params.zero_point, params.high - params.zero_point
+    low, high = _codes(params)
     return quantize_through(x, scale_gradient(scale, 1 / sqrt(rounded * max(high, 1))), low, high)

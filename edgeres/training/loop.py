@@ -228,7 +228,7 @@ def _optimizer(network: nn.Module, method: Method) -> torch.optim.Optimizer:
         {"params": vectors, "weight_decay": 0.0},
     ]
     if method.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=method.lr)
+        return torch.optim.AdamW(groups, lr=method.lr, eps=method.eps)
     return torch.optim.SGD(groups, lr=method.lr, momentum=0.9, nesterov=method.nesterov)
 
 

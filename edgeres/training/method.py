@@ -30,6 +30,7 @@ class Method:
         weight_decay: L2 penalty of ``sgd``, decoupled decay of ``adamw``.
         decay_all: Whether norms and biases decay too, as in 2015; otherwise only convolutions and the classifier do
             (He et al. 2018, arXiv 1812.01187).
+        eps: What ``adamw`` adds to the root of the squared gradients' mean; gradients far below it are not followed.
         clip: Largest gradient norm over all parameters (Pascanu 2013, arXiv 1211.5063); None for no limit.
         schedule: Learning rate over time.
         label_smoothing: Mass given to the other classes (Szegedy et al. 2015, arXiv 1512.00567).
@@ -49,6 +50,7 @@ class Method:
     lr: Rate
     weight_decay: Annotated[float, Field(ge=0)]
     decay_all: bool = False
+    eps: Rate = 1e-8
     clip: Rate | None = None
     schedule: Schedule = Schedule()
     label_smoothing: Share = 0.0

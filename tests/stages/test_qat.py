@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 PREPROCESS = Preprocess(resize=8, crop=8, mean=(0.305,) * 3, std=(0.376,) * 3)
 AUGMENT = Augment(crop="random", padding=1, flip=False)
-QUICK = Qat(epochs=3, lr=2e-3, augment=AUGMENT)
+QUICK = Qat(epochs=3, augment=AUGMENT)
 SPEC = ResNetSpec(
     kind="basic",
     stem=Stem(width=16, kernel=3, stride=1, pool=False),
@@ -234,7 +234,7 @@ def test_too_few_images_to_tell_train_nothing_and_say_so(broken: Checkpoint, con
 
 def test_what_training_spoils_does_not_go_on(floating: Checkpoint, context: Context) -> None:
     fine = quantized(floating, context, 8)
-    wild = Qat(when="always", lr=0.3, max_images=96, augment=AUGMENT)
+    wild = Qat(when="always", lr=30.0, max_images=96, augment=AUGMENT)
     given = wild(fine, context.view(Qat.reads))
     assert (given.quant, given.deployed) == (fine.quant, None)
     before, after = given.card.lineage[-1].rungs

@@ -55,13 +55,14 @@ def calibrated(spec: ResNetSpec, weights: Weights, scheme: QuantScheme, side: in
     return Quantized(spec, weights, table, scheme)
 
 
-def moved(start: Quantized, amount: float = 0.02) -> LearnedNetwork:
+def moved(start: Quantized, amount: float = 1.0) -> LearnedNetwork:
     """The network behind a training that went anywhere."""
     network = LearnedNetwork(start).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=amount)
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=amount)
     return network
 
 
@@ -108,10 +109,30 @@ def test_codes_that_ship_are_those_that_were_trained(start: Quantized) -> None:
         assert (params.bits, params.axis, params.narrow) == (4, 0, True)
 
 
-def test_scales_are_normal_float32_and_zero_points_stay(start: Quantized) -> None:
-    network = moved(start, 0.1)
+def test_everything_moves_in_steps_of_its_grid(start: Quantized) -> None:
+    """A unit of each parameter: one step of a channel, its largest code by ``PACE`` steps, a share of what is float."""
+    network = LearnedNetwork(start)
     with torch.no_grad():
-        network.weight_steps[0] = -10.0
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.fill_(0.01)
+    weights, table = network.weights(), network.table()
+    for name, params in start.table.weights.items():
+        before, after = start.weights[f"{name}.weight"], weights[f"{name}.weight"]
+        assert np.allclose((after - before) / params.scales(before.ndim), 0.01, atol=1e-4)
+        share = np.asarray(table.weights[name].scale) / np.asarray(params.scale)
+        assert np.allclose((share - 1) * params.high, 0.01 * PACE, rtol=0.01)
+    for key in ("fc.weight", "fc.bias", "conv1.bias"):
+        peak = np.abs(start.weights[key]).max()
+        assert np.allclose(
+            (weights[key] - start.weights[key]) / peak * (2 ** (start.scheme.weight_bits - 1) - 1), 0.01, atol=1e-4
+        )
+
+
+def test_scales_are_normal_float32_and_zero_points_stay(start: Quantized) -> None:
+    network = moved(start, 3.0)
+    with torch.no_grad():
+        network.weight_steps[0] = -300.0
     table = network.table()
     for before, after in ((start.table.activations, table.activations), (start.table.weights, table.weights)):
         for name, params in after.items():
@@ -169,7 +190,7 @@ def lsq(x: torch.Tensor, gradient: torch.Tensor, scale: float, params: QParams) 
 
 
 def test_gradients_are_lsqs(start: Quantized, images: torch.Tensor) -> None:
-    """``dL/dstep = PACE * scale * dL/dscale / sqrt(N Q)``; of a shared scale, the sum over its tensors."""
+    """``dL/dstep = PACE / Q * scale * dL/dscale / sqrt(N Q)``; of a shared scale, the sum over its tensors."""
     spy = Spy(start)
     spy(images).square().sum().backward()
     assert set(spy.rounded) >= set(start.table.weights)
@@ -177,7 +198,8 @@ def test_gradients_are_lsqs(start: Quantized, images: torch.Tensor) -> None:
     for tensor, (x, y) in spy.read_.items():
         params = start.table.activations[tensor]
         factor = 1 / sqrt(x[0].numel() * (params.high - params.zero_point))
-        own = lsq(x, y.grad, params.scale[0], params) * factor * params.scale[0] * PACE
+        pace = PACE / max(params.high - params.zero_point, params.zero_point - params.low)
+        own = lsq(x, y.grad, params.scale[0], params) * factor * params.scale[0] * pace
         expected[start.placement.shared.get(tensor, tensor)] += own
     found = spy.activation_steps.grad.tolist()
     assert found == pytest.approx(list(expected.values()), rel=1e-2, abs=1e-3 * max(map(abs, found)))
@@ -185,10 +207,14 @@ def test_gradients_are_lsqs(start: Quantized, images: torch.Tensor) -> None:
     for name, params in start.table.weights.items():
         weight, through = spy.get_parameter(f"{name}.weight"), spy.rounded[name].grad
         for channel, scale in enumerate(params.scale):
-            factor = PACE * scale / sqrt(weight[0].numel() * params.high)
+            factor = PACE / params.high * scale / sqrt(weight[0].numel() * params.high)
             wanted = lsq(weight[channel], through[channel], scale, params) * factor
             assert spy.weight_steps.grad[row].item() == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+            inside = (weight[channel] / np.float32(scale)).abs() < params.high
+            own = spy.get_parameter(f"{name}.weight_move").grad[channel]
+            assert torch.allclose(own, through[channel] * inside * scale, rtol=1e-5, atol=1e-7)
             row += 1
+        assert weight.grad is None
     assert row == len(spy.weight_steps)
 
 
@@ -252,6 +278,6 @@ def test_norms_that_could_not_be_folded_stay(tmp_path: Path, cpu_scheme: QuantSc
     )
     for key, array in weights.items():
         frozen = any(key.startswith(f"{name}.") for name in norms)
-        assert np.array_equal(array, outcome.weights[key]) == frozen, key
-    assert network.weights().digest == outcome.weights.digest
+        assert np.array_equal(array, network.weights()[key]) == frozen, key
+    assert outcome.metrics["steps"] == 3
     assert network.table() != calibrated(spec, weights, cpu_scheme, SIDE).table
