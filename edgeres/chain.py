@@ -34,12 +34,14 @@ class Chain:
 
     Attributes:
         shape: Of the input, ``[1,C,H,W]``.
+        output: Shape of the output.
         grow: Adds the layer so many times to a graph.
         few: How often in the smaller graph.
         many: How often in the larger one.
     """
 
     shape: tuple[int, int, int, int]
+    output: tuple[int, ...]
     grow: Callable[[Builder, int], str]
     few: int = 1
     many: int = 3
@@ -57,7 +59,7 @@ class Chain:
         builder = Builder(integer=integer)
         made = self.grow(builder, times)
         image = helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, self.shape)
-        output = helper.make_tensor_value_info(made, TensorProto.FLOAT, None)
+        output = helper.make_tensor_value_info(made, TensorProto.FLOAT, self.output)
         graph = helper.make_graph(builder.nodes, "chain", [image], [output], builder.initializers)
         opset = helper.make_opsetid("", runtime.opset)
         return helper.make_model(graph, opset_imports=[opset], ir_version=runtime.ir_version)
@@ -81,7 +83,7 @@ def pair(c_in: int, c_out: int, kernel: int, side: int, *, residual: bool = Fals
             x = builder.add([x, y]) if residual else y
         return builder.end(x)
 
-    return Chain((1, c_in, side, side), grow)
+    return Chain((1, c_in, side, side), (1, c_in, side, side), grow)
 
 
 def strided(c_in: int, c_out: int, kernel: int, side: int) -> Chain:
@@ -91,7 +93,7 @@ def strided(c_in: int, c_out: int, kernel: int, side: int) -> Chain:
         x = builder.start()
         return builder.end(builder.add([builder.conv(x, c_in, c_out, kernel, 2, relu=False) for _ in range(times)]))
 
-    return Chain((1, c_in, 2 * side, 2 * side), grow)
+    return Chain((1, c_in, 2 * side, 2 * side), (1, c_out, side, side), grow)
 
 
 def stem(c_out: int, side: int) -> Chain:
@@ -101,7 +103,7 @@ def stem(c_out: int, side: int) -> Chain:
         x = builder.start()
         return builder.end(builder.add([builder.pool(builder.conv(x, 3, c_out, 7, 2)) for _ in range(times)]))
 
-    return Chain((1, 3, 2 * side, 2 * side), grow)
+    return Chain((1, 3, 2 * side, 2 * side), (1, c_out, side // 2, side // 2), grow)
 
 
 def head(channels: int) -> Chain:
@@ -110,7 +112,7 @@ def head(channels: int) -> Chain:
     def grow(builder: Builder, times: int) -> str:
         return builder.sum([builder.classifier(IMAGE, channels) for _ in range(times)])
 
-    return Chain((1, channels, 7, 7), grow)
+    return Chain((1, channels, 7, 7), (1, _CLASSES), grow)
 
 
 class Builder:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SCHEMA: Literal["edgeres.profile/1"] = "edgeres.profile/1"
 MULTIPLE = 16
 """Channels that x86 kernels work on at a time, in both runtimes: the lanes of AVX-512 in float."""
+_BLOCK = 32
 _TAPS = 3
 """Windows up to this side are in the table by their channels; larger ones are stems."""
 
@@ -64,8 +65,11 @@ class Table:
         stems: 7x7 of stride 2 with its pool; ``c_in`` is 3.
         heads: Pool and classifier; ``c_in`` channels to 1,000 classes.
         add_ns: Nanoseconds of a residual add per element of its output.
+        odd: What each side of a layer whose channels fill the last block of 32 only half adds to the logarithm of its
+            time, beyond what the table's channels, which fill it, say.
         call_ms: A call of a graph with hardly any work.
-        scale: Measured over summed time of the reference network: what layers beside each other take beyond their sum.
+        unit_ms: The graph that ran in turn with everything, on a quiet machine.
+        scale: Measured over summed time of known networks: what layers beside each other take beyond their sum.
     """
 
     points: tuple[Point, ...]
@@ -73,6 +77,8 @@ class Table:
     heads: tuple[Point, ...]
     add_ns: float = Field(ge=0)
     call_ms: float = Field(ge=0)
+    unit_ms: float = Field(gt=0)
+    odd: float = Field(default=0.0, ge=0)
     scale: float = Field(default=1.0, gt=0)
 
 
@@ -108,9 +114,9 @@ class HostProfile:
         cpu: Model name of the processor.
         threads: Of the runtime.
         load: Runnable processes over the last minute when it began: above the cores, others were in the way.
-        reference: The network whose measured time set the scales.
+        known: Networks whose measured times set the scales.
         tables: By precision.
-        trials: What the table was tried on, other than the reference.
+        trials: What the table was tried on afterwards.
     """
 
     schema: Literal["edgeres.profile/1"] = SCHEMA
@@ -120,7 +126,7 @@ class HostProfile:
     cores: int
     threads: int
     load: float
-    reference: str
+    known: tuple[str, ...]
     tables: dict[Literal["int8", "float"], Table]
     trials: tuple[Trial, ...] = ()
 
@@ -160,12 +166,14 @@ class Lookup:
         stems: Output channels to the rate of a stem.
         heads: Input channels to the rate of a classifier.
         add_ns: Of the table.
+        odd: Of the table.
     """
 
     rates: Mapping[tuple[int, int], tuple[tuple[int, _Grid], ...]]
     stems: tuple[tuple[int, float], ...]
     heads: tuple[tuple[int, float], ...]
     add_ns: float
+    odd: float
 
     @classmethod
     def of(cls, table: Table) -> Lookup:
@@ -178,7 +186,7 @@ class Lookup:
             rates[window] = tuple((side, _Grid.of([p for p in own if p.side == side])) for side in sides)
         stems = tuple(sorted((point.c_out, log(point.ms / padded(point))) for point in table.stems))
         heads = tuple(sorted((point.c_in, log(point.ms / padded(point))) for point in table.heads))
-        return cls(rates, stems, heads, table.add_ns)
+        return cls(rates, stems, heads, table.add_ns, table.odd)
 
     def ms(self, work: Work) -> float:
         """Time of a kernel beside others.
@@ -199,8 +207,16 @@ class Lookup:
             raise UsageError(
                 f"the profile has no {work.title}", "predict networks of ungrouped 1x1 and 3x3 convolutions with it"
             )
-        grids = self.rates[work.kernel, work.stride]
-        return tiles * exp(_between([(side, grid.rate(work.c_in, work.c_out)) for side, grid in grids], work.side))
+        return tiles * exp(self._rate((work.kernel, work.stride), work.side, work.c_in, work.c_out))
+
+    def conv_ms(self, point: Point) -> float:
+        """Time of a convolution of 1x1 or 3x3."""
+        return padded(point) * exp(self._rate((point.kernel, point.stride), point.side, point.c_in, point.c_out))
+
+    def _rate(self, window: tuple[int, int], side: float, c_in: int, c_out: int) -> float:
+        """Logarithm of milliseconds per padded MAC."""
+        rate = _between([(known, grid.rate(c_in, c_out)) for known, grid in self.rates[window]], side)
+        return rate + self.odd * (half_filled(c_in) + half_filled(c_out))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +245,11 @@ class _Grid:
 def padded(point: Point) -> int:
     """MACs of the tiles that cover a layer of the table, as ``Work.padded_macs`` counts them."""
     return _up(point.kernel**2 * point.c_in) * _up(point.c_out) * point.side**2
+
+
+def half_filled(channels: int) -> bool:
+    """Whether channels fill the last block of 32 half or less."""
+    return 0 < channels % _BLOCK <= _BLOCK // 2
 
 
 def _up(channels: int) -> int:

@@ -87,8 +87,9 @@ def find_network(
     if precision == "int8" and target.scheme is None:
         raise UsageError(f"{target.name} has no INT8", "ask for float")
     integer = target.scheme is not None and precision != "float"
-    left = target.scheme.float_layers if target.scheme else ()
-    return NamedNetwork(word, side, of_spec(spec, side, integer=integer, float_layers=left, adds=True))
+    left, pools = (target.scheme.float_layers, target.scheme.pools) if target.scheme else ((), True)
+    works = of_spec(spec, side, integer=integer, float_layers=left, float_pools=not pools, adds=True)
+    return NamedNetwork(word, side, works)
 
 
 def read_measured(word: str, target: Target) -> tuple[Measured, ...]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgeres.onnxfile.census import Shapes
 
 Kind = Literal["conv", "linear", "pool", "add"]
+_POOL_ROWS = ("maxpool", "avgpool", "globalpool")
 _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 
 
@@ -84,7 +85,13 @@ class Work:
 
 
 def of_spec(
-    spec: ResNetSpec, side: int, *, integer: bool, float_layers: tuple[str, ...] = (), adds: bool = False
+    spec: ResNetSpec,
+    side: int,
+    *,
+    integer: bool,
+    float_layers: tuple[str, ...] = (),
+    float_pools: bool = False,
+    adds: bool = False,
 ) -> tuple[Work, ...]:
     """Every kernel of a network for one image of ``side x side`` pixels.
 
@@ -93,13 +100,18 @@ def of_spec(
         side: Side of the square input in pixels.
         integer: Whether it is quantized to INT8.
         float_layers: Layers that stay in float all the same.
+        float_pools: Whether pools read floats, as TensorRT's do.
         adds: Whether residual adds are kernels.
     """
     network = graph(spec)
     return tuple(
-        _of_op(network[row.name], row, integer and row.name not in float_layers)
+        _of_op(
+            network[row.name],
+            row,
+            integer and row.name not in float_layers and not (float_pools and row.kind in _POOL_ROWS),
+        )
         for row in spec_layers(spec, side, side)
-        if row.kind in ("weighted", "maxpool", "avgpool", "globalpool") or (adds and row.operator == "add")
+        if row.kind in ("weighted", *_POOL_ROWS) or (adds and row.operator == "add")
     )
 
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 _SIDE = 224
-_REFERENCE = "resnet18"
-_TRIED = ("resnet18", "resnet34", "resnet50")
+_NETWORKS = ("resnet18", "resnet34", "resnet50")
+_KNOWN, _TRIED = 10, 0
+"""Seeds of the pruned networks that set the scale, and of those that are tried."""
 
 
 def profile_command(options: Namespace, given: list[str]) -> int:
@@ -30,8 +31,8 @@ def profile_command(options: Namespace, given: list[str]) -> int:
 
     screen, target = Screen(quiet=options.quiet), find_target(options.target)
     out = Path(options.out or f"build/profile-{target.name}.json")
-    reference, *tried = _subjects(target)
-    profile = measure_profile(target, reference, tried, screen, threads=options.threads)
+    known, tried = (_subjects(target, seed) for seed in (_KNOWN, _TRIED))
+    profile = measure_profile(target, known, tried, screen, threads=options.threads)
     text = encode(profile)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -45,16 +46,16 @@ def profile_command(options: Namespace, given: list[str]) -> int:
     return 0
 
 
-def _subjects(target: Target) -> list[Subject]:
-    """The reference, and pruned networks to try the table on."""
+def _subjects(target: Target, seed: int) -> list[Subject]:
+    """Pruned networks of every depth."""
     from edgeres.model.spec import PRESETS
     from edgeres.profiling import Subject
     from edgeres.unlearned import thinned, unlearned
 
-    found = [Subject(_REFERENCE, unlearned(PRESETS[_REFERENCE], _SIDE, target))]
-    for seed, name in enumerate(_TRIED):
-        found.append(Subject(f"{name}, pruned", unlearned(thinned(PRESETS[name], seed), _SIDE, target)))
-    return found
+    return [
+        Subject(f"{name}, pruned", unlearned(thinned(PRESETS[name], seed + index), _SIDE, target))
+        for index, name in enumerate(_NETWORKS)
+    ]
 
 
 def _print(profile: HostProfile, screen: Screen, out: Path) -> None:

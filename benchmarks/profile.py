@@ -1,0 +1,99 @@
+"""How far a profile of this host is off on pruned ResNets it has not seen.
+
+``python -m benchmarks.profile --target cpu --profile FILE`` predicts pruned ResNet-18, 34 and 50 from the file that
+``edgeres profile`` wrote, each with other widths, and measures them afterwards, in turn with the profile's reference: a
+ratio of two times that share whatever else the machine does. ``--write`` puts the table into docs/prediction.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.command import CHECKOUT, positive, run
+from benchmarks.table import markdown, with_block
+from edgeres.host_profile import read_profile
+from edgeres.model.spec import preset
+from edgeres.onnxfile import census
+from edgeres.profiling import Subject, try_profile
+from edgeres.progress import Silent
+from edgeres.settings import plain
+from edgeres.target import find_target
+from edgeres.unlearned import thinned, unlearned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeres.host_profile import HostProfile, Trial
+    from edgeres.target import Target
+
+NETWORKS = ("resnet18", "resnet34", "resnet50")
+HEADS = ("network", "in", "predicted", "measured", "off")
+DOCUMENT = CHECKOUT / "docs" / "prediction.md"
+_SIDE = 224
+_FIRST_SEED = 100
+"""Seeds below are those that ``edgeres profile`` tries itself on."""
+
+
+def subjects(target: Target, each: int) -> list[Subject]:
+    """Pruned networks, ``each`` of every depth; their names hold the share of the MACs that is left."""
+    found = []
+    for name in NETWORKS:
+        whole = census.macs(unlearned(preset(name), _SIDE, target)["float"])
+        for seed in range(_FIRST_SEED, _FIRST_SEED + each):
+            models = unlearned(thinned(preset(name), seed), _SIDE, target)
+            found.append(Subject(f"{name}, {census.macs(models['float']) / whole:.0%} of its MACs", models))
+    return found
+
+
+def table(profile: HostProfile, trials: Sequence[Trial]) -> str:
+    """The table for people, and what it amounts to."""
+    rows = [
+        (
+            trial.name, trial.precision, f"{trial.predicted_ms:.2f} ms", f"{trial.measured_ms:.2f} ms",
+            f"{100 * (trial.ratio - 1):+.1f} %",
+        )
+        for trial in trials
+    ]  # fmt: skip
+    off = [100 * abs(trial.ratio - 1) for trial in trials]
+    told = (
+        f"{profile.cpu}, {profile.runtime}, {profile.threads} thread{'s' if profile.threads > 1 else ''}: "
+        f"{np.median(off):.1f} % off in the median, {max(off):.1f} % at most, on {len(off)} networks the profile has "
+        f"not seen."
+    )
+    return f"{told}\n\n{markdown(HEADS, rows, words=2)}"
+
+
+def _work(options: argparse.Namespace) -> str:
+    target = find_target(options.target)
+    profile = read_profile(Path(options.profile), target)
+    trials = try_profile(profile, target, subjects(target, options.each), Silent())
+    if options.write:
+        markers = f"<!-- profile-{target.name}:begin -->", f"<!-- profile-{target.name}:end -->"
+        text = with_block(DOCUMENT.read_text(encoding="utf-8"), table(profile, trials), markers)
+        DOCUMENT.write_text(text, encoding="utf-8")
+    if options.json:
+        return json.dumps([plain(trial) for trial in trials], indent=2)
+    return table(profile, trials)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile")
+    parser.add_argument("--target", default="cpu", help="x86 or cpu (default cpu)")
+    parser.add_argument("--profile", required=True, metavar="FILE", help="what edgeres profile wrote")
+    parser.add_argument(
+        "--each", type=positive, default=3, metavar="N", help="networks of each depth (default 3)"
+    )
+    parser.add_argument("--write", action="store_true", help="renew docs/prediction.md")
+    parser.add_argument("--json", action="store_true", help="print the trials for machines")
+    return run(parser, _work, given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+from dataclasses import replace
+
+import pytest
+
+from edgeres.artifact import Line, Predicted
+from edgeres.budget import latency_lines, limits
+from edgeres.model.spec import PRESETS
+from edgeres.prediction import Measured, predict, predicted
+from edgeres.roofline import roofline_of
+from edgeres.target import find_target
+from edgeres.unlearned import unlearned
+from edgeres.workload import of_spec
+
+JETSON = find_target("jetson")
+ROOFLINE = roofline_of(JETSON)
+RESNET18, RESNET50 = (of_spec(PRESETS[name], 224, integer=True) for name in ("resnet18", "resnet50"))
+
+
+def test_the_band_is_what_left_out_chips_missed():
+    found = predicted(RESNET50, ROOFLINE)
+    factor = ROOFLINE.integer.uncalibrated.factor
+    assert (found.low_ms, found.high_ms) == pytest.approx((found.ms / factor, found.ms * factor))
+    assert found.ms == pytest.approx(found.call_ms + sum(cost.ms for cost in found.costs))
+    assert "left out of the fit" in found.basis
+    assert found.notes == ()
+
+
+def test_one_measured_network_narrows_it():
+    measured = Measured("resnet50 of a friend", RESNET50, 3.0)
+    found = predicted(RESNET18, ROOFLINE, measured)
+    assert found.high_ms / found.ms == pytest.approx(ROOFLINE.integer.calibrated.factor)
+    assert found.high_ms / found.ms < ROOFLINE.integer.uncalibrated.factor
+    assert "resnet50 of a friend (3 ms)" in found.basis
+    assert predicted(RESNET50, ROOFLINE, measured).ms == pytest.approx(3.0, rel=1e-3)
+
+
+def test_small_images_are_said_to_be_unlike_the_public_ones():
+    (note,) = predicted(of_spec(PRESETS["resnet18"], 32, integer=True), ROOFLINE).notes
+    assert "224 to 256 pixels" in note
+
+
+def test_a_graph_is_predicted_as_its_spec_is():
+    model = unlearned(replace(PRESETS["resnet18"], classes=10), 64, JETSON)["int8"]
+    works = of_spec(replace(PRESETS["resnet18"], classes=10), 64, integer=True, float_layers=("fc",), float_pools=True)
+    assert predict(model, JETSON).ms == pytest.approx(predicted(works, ROOFLINE).ms)
+    assert predict(model, find_target("x86")) is None
+
+
+def line(low, high, limit=2.0):
+    known = limits("resnet18", 224, JETSON, {"latency_p50_ms": limit, "latency_p90_ms": 9.0})
+    expected = Predicted(value=(low + high) / 2, low=low, high=high, basis="peaks")
+    return latency_lines(known, None, "not here", expected)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outlook"),
+    [(0.5, 1.9, "passes"), (0.5, 2.0, "passes"), (1.9, 2.1, "open"), (2.0, 3.0, "open"), (2.1, 3.0, "fails")],
+)
+def test_the_ends_of_the_band_decide_and_the_line_stays_unmeasured(low, high, outlook):
+    median, tail = line(low, high)
+    assert (median.outlook, median.status, median.value) == (outlook, "unmeasured", None)
+    assert (tail.outlook, tail.predicted, tail.status) == ("", None, "unmeasured")
+
+
+def test_a_line_refuses_an_outlook_its_band_does_not_support():
+    expected = Predicted(value=1, low=0.5, high=3, basis="peaks")
+    said = {"name": "latency_p50_ms", "limit": 2.0, "how": "", "source": ""}
+    unmeasured = {**said, "value": None, "status": "unmeasured"}
+    with pytest.raises(ValueError, match="cannot be 'passes'"):
+        Line(**unmeasured, predicted=expected, outlook="passes")
+    with pytest.raises(ValueError, match="without an outlook"):
+        Line(**unmeasured, predicted=expected)
+    with pytest.raises(ValueError, match="without a prediction"):
+        Line(**unmeasured, outlook="open")
+    with pytest.raises(ValueError, match="passed and predicted"):
+        Line(**said, value=1.0, status="passed", predicted=expected, outlook="open")
+    assert Line(**unmeasured, predicted=expected, outlook="open").outlook == "open"
