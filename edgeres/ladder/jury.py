@@ -16,6 +16,7 @@ from edgeres.errors import StageError
 from edgeres.gate import Paired
 from edgeres.ladder.climb import Trial
 from edgeres.measure import agreement, kl, sqnr_db, top1
+from edgeres.model.cost import macs
 from edgeres.model.network import Network
 from edgeres.quant.streaming import each_image
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     Logits = NDArray[np.float32]
 
-SCREENED = 128
+SCREENED = 64
 """Tuning images that choose between variants of one rung; their divergences differ by far more than such a sample."""
 
 _POWER = 0.8
@@ -76,6 +77,8 @@ class Jury:
             raise StageError("the float network answers with NaN or infinity", "check its weights")
         self.pass_s = (time.monotonic() - start) / len(split)
         """Seconds of one float image, reading it included; predictions of what a rung costs rest on it."""
+        self.macs_per_s = macs(spec, preprocess.crop, preprocess.crop) / self.pass_s
+        """The rate at which that image was computed, for work that goes by weights and not by images."""
 
     def screen(self, quantized: Quantized, label: str) -> float:
         """Mean divergence from float in nats on the first few tuning images."""

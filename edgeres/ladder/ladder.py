@@ -25,19 +25,22 @@ RungName = Literal["calibrate", "equalize", "refine", "bias", "nncf", "adaround"
 RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed")
 """From the cheapest to the dearest."""
 
+QUICK: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias")
+"""Those that cost seconds; each makes room for the next, and biases are corrected for all of them together."""
+
 CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
     {
         "calibrate": ("calibrate",),
-        "equalize": ("calibrate", "equalize"),
-        "refine": ("calibrate", "refine"),
-        "bias": ("calibrate", "bias"),
+        "equalize": QUICK[:2],
+        "refine": QUICK[:3],
+        "bias": QUICK,
         "nncf": ("nncf",),
-        "adaround": ("calibrate", "adaround"),
-        "reconstruct": ("calibrate", "reconstruct"),
-        "mixed": ("calibrate", "mixed"),
+        "adaround": (*QUICK, "adaround"),
+        "reconstruct": (*QUICK, "reconstruct"),
+        "mixed": (*QUICK, "mixed"),
     }
 )
-"""What a forced rung stands on: nothing it does not need."""
+"""What a forced rung stands on: every quick one below it."""
 
 
 class Ladder:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.ladder.climb import best_of
-from edgeres.ladder.workshop import Candidate
 from edgeres.quant import adaround, reconstruct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.ladder.climb import Tried
-    from edgeres.ladder.workshop import Workshop
+    from edgeres.ladder.workshop import Candidate, Workshop
 
     Earlier = Sequence[Tried[Candidate]]
 
@@ -48,7 +47,7 @@ class AdaRound:
         with shop.progress.task("learn rounding by layer", adaround.steps(base.quantized)) as advance:
             made = adaround.adarounded(base.reference, base.quantized, shop.images, seed=shop.seed, advance=advance)
         settings = {**base.settings, self.name: {"seed": shop.seed}}
-        return Candidate(made, base.reference, settings, rounded=True)
+        return replace(base, quantized=made, settings=settings, rounded=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +72,4 @@ class Reconstruct:
                 base.reference, base.quantized, shop.images, seed=shop.seed, advance=advance
             )
         settings = {**base.settings, self.name: {"seed": shop.seed, "iterations": reconstruct.ITERATIONS}}
-        return Candidate(made, base.reference, settings, rounded=True)
+        return replace(base, quantized=made, settings=settings, rounded=True)

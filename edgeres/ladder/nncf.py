@@ -51,7 +51,8 @@ class Nncf:
         except StageError as failure:
             return Refusal(f"left out: {failure.what}")
         settings = {self.name: {"calibrator": made.table.calibrator}}
-        return Candidate(made, shop.weights, settings, rounded=True)
+        seen = tried[0].candidate.histograms if tried else {}  # the first rung watched the same float network
+        return Candidate(made, shop.weights, settings, rounded=True, histograms=seen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from edgeres.model.network import Network
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.table import calibration_digest, quant_table
+from edgeres.quant.table import calibration_digest, quant_table, with_sketches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgeres.progress import Progress
     from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
+    from edgeres.quant.qparams import QuantTable
     from edgeres.target import QuantScheme
 
 CalibratorName = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
@@ -42,12 +43,19 @@ class Candidate:
         reference: Float weights it stands for, in its coordinates: equalization scales them, nothing else does.
         settings: What was applied, in order.
         rounded: Whether its weights lie on their grid already, so that nothing is left for learned rounding.
+        histograms: What calibration saw of ``reference``'s tensors; empty where it saw nothing.
     """
 
     quantized: Quantized
     reference: Weights
     settings: Mapping[str, object] = field(default_factory=dict)
     rounded: bool = False
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
+
+    @property
+    def table(self) -> QuantTable:
+        """Its scales with sketches of the tensors they are for."""
+        return with_sketches(self.quantized.table, self.histograms)
 
 
 @dataclass(frozen=True, slots=True)

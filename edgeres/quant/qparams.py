@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
+from edgeres.quant.sketch import Sketch
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ class QuantTable:
         images: Number of calibration images.
         float_layers: Operations left in float for accuracy's sake, beyond those the target's scheme leaves.
         network: Digest of the weights that the scales are for: equalization moves scales and weights together.
+        sketches: What calibration saw of a tensor under its scale, where it was watched. A sketch of another scale than
+            the table's is left out, so that whoever changes a scale cannot leave a stale one behind.
     """
 
     activations: dict[str, QParams]
@@ -85,3 +89,10 @@ class QuantTable:
     images: int
     float_layers: tuple[str, ...] = ()
     network: str = ""
+    sketches: dict[str, Sketch] = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Leaves out sketches that are not of this table's scales."""
+        scales = self.activations
+        kept = {name: one for name, one in self.sketches.items() if name in scales and one.is_of(scales[name])}
+        object.__setattr__(self, "sketches", kept)

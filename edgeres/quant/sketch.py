@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import Field
 
 from edgeres.quant.histogram import BINS
 from edgeres.settings import settings
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 COLUMNS = 48
 """Columns of a sketch: as many as a small plot shows."""
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 @settings
 class Sketch:
     """The distribution of a tensor over the calibration images, next to what rounding and clipping do to it.
 
     Attributes:
+        scale: The scale it is of.
+        zero_point: The integer that stands for 0.0 under that scale.
         low: Smallest value.
         high: Largest value.
         zeros: Share of the values that are zero, which a ReLU makes and every scale represents.
@@ -30,12 +35,23 @@ class Sketch:
         sqnr_db: Signal to quantization noise in dB, ``10 log10(sum x^2 / sum (x - Q(x))^2)``; None without noise.
     """
 
+    scale: float
+    zero_point: int
     low: float
     high: float
-    zeros: float
-    columns: tuple[int, ...]
-    clipped: float
+    zeros: Share
+    columns: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=COLUMNS, max_length=COLUMNS)]
+    clipped: Share
     sqnr_db: float | None
+
+    def __post_init__(self) -> None:
+        """Refuses a range that is reversed."""
+        if self.low > self.high:
+            raise ValueError("low is above high")
+
+    def is_of(self, params: QParams) -> bool:
+        """Whether this is what those parameters make of the tensor: a sketch of another scale says nothing."""
+        return params.scale == (self.scale,) and params.zero_point == self.zero_point
 
 
 def sketch(histogram: Histogram, params: QParams) -> Sketch:
@@ -58,6 +74,8 @@ def sketch(histogram: Histogram, params: QParams) -> Sketch:
     span = _span(histogram)  # the middle of the outermost bins may lie beyond it
     columns, _ = np.histogram(np.clip(values[seen], *span), COLUMNS, span, weights=counts[seen])
     return Sketch(
+        scale=scale,
+        zero_point=middle,
         low=histogram.low,
         high=histogram.high,
         zeros=float(counts[~seen].sum()) / total,

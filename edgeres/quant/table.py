@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.qparams import QuantTable
+from edgeres.quant.sketch import sketch
 from edgeres.quant.weights import weight_qparams
 from edgeres.settings import digest, plain
 
@@ -63,3 +65,14 @@ def quant_table(
         images=images,
         network=weights.digest,
     )
+
+
+def with_sketches(table: QuantTable, histograms: Mapping[str, Histogram]) -> QuantTable:
+    """The table with a sketch of every tensor that has a histogram; others keep theirs while their scale is the same.
+
+    Args:
+        table: Scales as they ship.
+        histograms: Of the float network's tensors, in the coordinates of the weights that the table is for.
+    """
+    drawn = {name: sketch(histograms[name], params) for name, params in table.activations.items() if name in histograms}
+    return replace(table, sketches={**table.sketches, **drawn})

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from edgeres.stages.stage import Context
 
 
+_CHANGES_SCALES: tuple[RungName, ...] = ("equalize", "refine", "nncf")
+
+
 @settings
 class Quantize:
     """Recipe entry ``quantize``.
@@ -33,7 +36,7 @@ class Quantize:
             the answers nearest to float.
         weights: How a weight range is chosen per output channel; ``auto`` tries both.
         rung: ``auto`` climbs until the accuracy limit is met on the tuning images; a name takes that rung on top of
-            the first one, and keeps it whatever it is worth.
+            the quick ones below it, and keeps it whatever it is worth.
         quantizer: ``best`` gives NNCF a rung of its own, ``edgeres`` leaves it out, ``nncf`` takes NNCF's network.
         time_budget_s: Seconds that climbing may take; None for no limit. What a finished run wrote down has none: it
             names what was left out instead.
@@ -41,7 +44,7 @@ class Quantize:
     """
 
     name: ClassVar[str] = "quantize"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[Read, ...]] = ("target", "calibration", "tuning", "seed", "margin", "scales")
 
     calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
@@ -79,9 +82,10 @@ class Quantize:
             rungs=bill.rows(climb, order),
             sensitivity=ladder.noise,
         )
-        made = climb.chosen.candidate.quantized
-        deployed = None if made.weights.digest == artifact.weights.digest else made.weights
-        return replace(artifact, card=artifact.card.after(step), quant=made.table, deployed=deployed)
+        chosen = climb.chosen.candidate
+        weights = chosen.quantized.weights
+        deployed = None if weights.digest == artifact.weights.digest else weights
+        return replace(artifact, card=artifact.card.after(step), quant=chosen.table, deployed=deployed)
 
     def _order(self) -> tuple[tuple[RungName, ...], bool]:
         """The rungs to climb, and whether all of them, gate or no gate."""
@@ -93,10 +97,11 @@ class Quantize:
 
     def _order_with_scales(self) -> tuple[tuple[RungName, ...], bool]:
         """The same where scales are given: what is forced may build on them, nothing may calibrate anew."""
-        if self.quantizer == "nncf" or self.rung in ("equalize", "nncf"):
+        if self.quantizer == "nncf" or self.rung in _CHANGES_SCALES:
             asked = "quantizer=nncf" if self.quantizer == "nncf" else f"rung={self.rung}"
             raise RecipeError(f"quantize.{asked} calibrates anew beside --scales", "leave either out")
-        return CHAINS["calibrate" if self.rung == "auto" else self.rung], True
+        chain = CHAINS["calibrate" if self.rung == "auto" else self.rung]
+        return tuple(name for name in chain if name not in _CHANGES_SCALES), True
 
     def _pinned(self, climb: Climb[Candidate]) -> Quantize:
         """Settings that lead to the same network on a machine of any speed: what time cut off is left out by name."""

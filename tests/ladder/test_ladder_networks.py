@@ -279,7 +279,9 @@ def test_what_time_cut_off_is_pinned_and_gives_the_same_network_without_a_clock(
     assert "not met" in cut.card.lineage[-1].notes[-1]
 
 
-@pytest.mark.parametrize("rung", ["calibrate", "equalize", "refine", "bias", "mixed"])
+@pytest.mark.parametrize(
+    "rung", ["calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
+)
 def test_a_forced_rung_is_exactly_its_chain(spec, weights, context, rung):
     made = Quantize(rung=rung, calibrator="minmax")(
         checkpoint(spec, outlier(spec, weights)), context.view(Quantize.reads)
@@ -343,3 +345,18 @@ def test_candidates_know_their_coordinates(spec, weights):
     assert isinstance(first, Candidate)
     assert isinstance(first.quantized, Quantized)
     assert first.reference.digest == shop.weights.digest
+
+
+def test_four_bits_climb_past_what_does_not_help_them(spec, weights, context):
+    """Rounding to nearest on 16 levels loses a third of the answers; scales alone cannot help, learned rounding does."""
+    four = replace(context, target=find_target("w4a8"))
+    made = Quantize(skip=("bias",))(checkpoint(spec, weights), four.view(Quantize.reads))
+    rungs = {rung.name: rung for rung in made.card.lineage[-1].rungs}
+    assert [rungs[name].verdict for name in ("calibrate", "equalize", "refine")] == ["FAIL"] * 3
+    assert "time budget" in rungs["bias"].note
+    assert rungs["nncf"].note == "left out: NNCF has no weights of 4 bits in convolutions"
+    assert rungs["adaround"].verdict == "PASS"
+    assert rungs["adaround"].chosen
+    assert rungs["adaround"].kl < rungs["calibrate"].kl / 20
+    assert "not needed" in rungs["mixed"].note
+    assert made.card.lineage[-1].settings["skip"] == ["bias"]

@@ -1,13 +1,17 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeres.errors import UsageError
 from edgeres.quant.histogram import Histogram
-from edgeres.quant.qparams import QParams
-from edgeres.quant.sketch import COLUMNS, sketch
+from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.sketch import COLUMNS, Sketch, sketch
+from edgeres.quant.table import with_sketches
+from edgeres.settings import parse, plain
 
 
 def drawn(values):
@@ -54,3 +58,41 @@ def test_order_and_shards_change_nothing():
     whole = sketch(drawn(values), params)
     halves = drawn(values[:300]).merged(drawn(values[300:]))
     assert sketch(halves, params) == whole
+
+
+def table(**scales):
+    activations = {name: QParams(scale=(scale,)) for name, scale in scales.items()}
+    return QuantTable(activations=activations, weights={}, calibrator="minmax", data="", images=1)
+
+
+def test_a_table_gets_a_sketch_of_every_tensor_that_was_seen():
+    seen = drawn([0.5, -1.0, 2.0])
+    found = with_sketches(table(image=0.1, relu=0.2), {"image": seen, "elsewhere": seen})
+    assert found.sketches == {"image": sketch(seen, QParams(scale=(0.1,)))}
+    assert parse(QuantTable, plain(found), "x") == found
+
+
+@given(st.sampled_from([0.1, 0.3]), st.sampled_from([0, 3]))
+def test_no_sketch_outlives_its_scale(scale, zero_point):
+    first = with_sketches(table(image=0.1, relu=0.2), dict.fromkeys(("image", "relu"), drawn([0.5, 2.0])))
+    moved = QParams(scale=(scale,), zero_point=zero_point)
+    changed = replace(first, activations={**first.activations, "image": moved})
+    kept = (scale, zero_point) == (0.1, 0)
+    assert set(changed.sketches) == ({"image", "relu"} if kept else {"relu"})
+    assert set(replace(first, activations={"relu": first.activations["relu"]}).sketches) == {"relu"}
+    assert changed.sketches["relu"] == first.sketches["relu"]
+
+
+def test_a_sketch_again_is_of_the_new_scale():
+    seen = {"image": drawn([0.5, 100.0])}
+    first = with_sketches(table(image=1.0), seen)
+    again = with_sketches(replace(first, activations={"image": QParams(scale=(0.1,))}), seen)
+    assert first.sketches["image"].clipped == 0
+    assert again.sketches["image"].clipped == 0.5
+
+
+@pytest.mark.parametrize("wrong", [{"columns": (1,) * 47}, {"clipped": 1.5}, {"zeros": -0.1}, {"low": 3.0}])
+def test_what_is_no_sketch_is_refused(wrong):
+    good = plain(sketch(drawn([0.0, 1.0]), QParams(scale=(0.1,))))
+    with pytest.raises(UsageError):
+        parse(Sketch, {**good, **wrong}, "x")
