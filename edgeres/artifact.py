@@ -243,6 +243,8 @@ class Verdict:
         peak_rss_mib: Peak resident memory of the verifying process, None where the device is not here.
         peak_activation_bytes: The most activation memory alive at once in the graph that ships, None where nobody
             walked it.
+        confidences: Softmax of the predicted class per validation image, of ``float_predictions`` and of
+            ``predictions``, rounded to 4 decimals; empty where nobody kept it.
     """
 
     engine: Engine
@@ -255,6 +257,7 @@ class Verdict:
     latencies: dict[str, dict[str, float | None]] = field(default_factory=dict)
     peak_rss_mib: float | None = None
     peak_activation_bytes: int | None = None
+    confidences: tuple[tuple[float, float], ...] = ()
 
     @property
     def card(self) -> Card:
@@ -264,7 +267,8 @@ class Verdict:
     @property
     def digest(self) -> str:
         """The engine and its answers."""
-        return digest([self.engine.digest, list(self.predictions), list(self.float_predictions), plain(self.kernels)])
+        answers = [list(self.predictions), list(self.float_predictions), [list(pair) for pair in self.confidences]]
+        return digest([self.engine.digest, answers, plain(self.kernels)])
 
 
 Artifact = Source | Checkpoint | Exported | Engine | Verdict

@@ -17,7 +17,7 @@ from edgeres.pipeline import Pipeline, prepare, versions
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.recipe import is_file_name
 from edgeres.report import assemble, document
-from edgeres.report.run import Calibration, Device, Failure, FileRow, Provenance, Run, StageTime, Timings, is_timed
+from edgeres.report.run import Calibration, Device, Failure, FileRow, Run, StageTime, Timings, is_timed
 
 if TYPE_CHECKING:
     from edgeres.pipeline import Finished, Plan, Watch
@@ -97,7 +97,7 @@ def _anchored(plan: Plan) -> Request:
 
 def _started(plan: Plan, command: str) -> Run:
     """What is known before the first stage."""
-    request, target, system = plan.request, plan.target, assemble.system()
+    request, target = plan.request, plan.target
     return Run(
         edgeres=edgeres.__version__,
         command=command,
@@ -106,15 +106,13 @@ def _started(plan: Plan, command: str) -> Run:
         strict=request.strict,
         until=request.until or "",
         notes=plan.notes,
-        provenance=Provenance(
-            data=plan.dataset.name,
-            splits=assemble.split_rows(plan.dataset),
+        provenance=assemble.provenance(
+            plan.dataset,
+            yaml.safe_dump(plan.recipe.entries(), sort_keys=False),
+            versions(),
             weights=plan.source.file.sha256 if plan.source.file else None,
             scales=plan.scales.digest if plan.scales else None,
-            recipe=yaml.safe_dump(plan.recipe.entries(), sort_keys=False),
             seed=request.seed,
-            packages=versions(),
-            **system,
         ),
     )
 
@@ -162,8 +160,7 @@ def _calibration(folder: RunFolder, sums: dict[str, str]) -> Calibration | None:
     """The scales as they were published."""
     if NAME not in sums:
         return None
-    table = read_table(folder.path / NAME).table
-    return assemble.calibration(table.activations, table.calibrator, table.images, table.data)
+    return assemble.calibration(read_table(folder.path / NAME).table)
 
 
 def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:

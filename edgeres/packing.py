@@ -80,6 +80,7 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
                 "latencies": artifact.latencies,
                 "peak_rss_mib": artifact.peak_rss_mib,
                 "peak_activation_bytes": artifact.peak_activation_bytes,
+                "confidences": [list(pair) for pair in artifact.confidences],
             }
         case _:
             raise TypeError(f"a {type(artifact).__name__} is where a run starts; it is not kept")
@@ -123,4 +124,5 @@ def unpack(data: dict[str, Any], folder: Path) -> Any:
                 latencies=data["latencies"],
                 peak_rss_mib=data["peak_rss_mib"],
                 peak_activation_bytes=data.get("peak_activation_bytes"),
+                confidences=tuple((float_, deployed) for float_, deployed in data.get("confidences", ())),
             )

@@ -20,6 +20,7 @@ from edgeres.artifact import (
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StoreError
 from edgeres.model.weights import Weights
+from edgeres.packing import pack, unpack
 from edgeres.quant.qparams import QParams, QuantTable
 from edgeres.store import Store, write_beside
 
@@ -65,7 +66,8 @@ def verdict(folder):
     )
     census = KernelCensus(integer=1, weighted=2, kernels={"Conv": 1}, how="counted")
     predicted = Predicted(value=1, low=0.5, high=2, basis="peaks")
-    return Verdict(engine, 10, 5, (0, 1), (0, 0), census, predicted, {"int8": {"p50_ms": 1.0}}, 12.5)
+    sure = ((0.9, 0.8), (0.7, 0.6))
+    return Verdict(engine, 10, 5, (0, 1), (0, 0), census, predicted, {"int8": {"p50_ms": 1.0}}, 12.5, 9, sure)
 
 
 @pytest.mark.parametrize("make", [checkpoint, exported, verdict])
@@ -154,3 +156,10 @@ def test_a_record_is_plain_json(store, thin):
         entry = store.keep("k" * 64, checkpoint(thin), workspace, 0.0)
     record = json.loads((entry.folder / "artifact.json").read_text())
     assert set(record) == {"artifact", "digest", "laps", "seconds", "steps", "sums"}
+
+
+def test_a_verdict_of_an_older_store_has_no_confidences(tmp_path):
+    packed = json.loads(json.dumps(pack(verdict(tmp_path), tmp_path)))
+    assert unpack(packed, tmp_path).confidences == ((0.9, 0.8), (0.7, 0.6))
+    del packed["confidences"]
+    assert unpack(packed, tmp_path).confidences == ()

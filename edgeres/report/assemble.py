@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import platform
 from base64 import b64encode
+from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import edgeres
 from edgeres.answers import Answers
 from edgeres.budget import accuracy_lines, activation_lines, latency_lines, limits, memory_lines, static_lines
 from edgeres.gate import Paired, decide, tango
@@ -18,10 +21,13 @@ from edgeres.report.run import (
     Flip,
     Kernels,
     LatencyRow,
+    Provenance,
     SplitRow,
     StageRow,
     TensorScale,
 )
+from edgeres.report.select import FLIPS_SHOWN, worst_first
+from edgeres.report.source import source_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,10 +36,9 @@ if TYPE_CHECKING:
     from edgeres.budget import Overrides
     from edgeres.data.dataset import Dataset
     from edgeres.data.split import Split
-    from edgeres.quant.qparams import QParams
+    from edgeres.quant.qparams import QuantTable
     from edgeres.target import Target
 
-_SHOWN_FLIPS = 24
 _THUMBNAIL = 96
 
 
@@ -166,25 +171,30 @@ def confusion(verdict: Verdict) -> Confusion:
 
 
 def flips(verdict: Verdict, validation: Split) -> tuple[Flip, ...]:
-    """Images answered differently than by float; the first few with a picture."""
+    """Images answered differently than by float, by index; the worst few, which pages show, with a picture."""
     baseline = verdict.card.baseline
     assert baseline is not None
-    found: list[Flip] = []
-    for index, (label, before, after) in enumerate(
-        zip(baseline.labels, baseline.predictions, verdict.predictions, strict=True)
-    ):
-        if before != after:
-            found.append(
-                Flip(
-                    index=index,
-                    sha256=validation.hashes[index],
-                    label=label,
-                    float_prediction=before,
-                    deployed_prediction=after,
-                    thumbnail=_thumbnail(validation, index) if len(found) < _SHOWN_FLIPS else "",
-                )
+    answered = enumerate(zip(baseline.labels, baseline.predictions, verdict.predictions, strict=True))
+    found = []
+    for index, (label, before, after) in answered:
+        if before == after:
+            continue
+        surely, deployed = verdict.confidences[index] if verdict.confidences else (None, None)
+        found.append(
+            Flip(
+                index=index,
+                sha256=validation.hashes[index],
+                label=label,
+                float_prediction=before,
+                deployed_prediction=after,
+                float_confidence=surely if verdict.float_predictions[index] == before else None,
+                deployed_confidence=deployed,
             )
-    return tuple(found)
+        )
+    shown = {flip.index for flip in worst_first(found)[:FLIPS_SHOWN]}
+    return tuple(
+        replace(flip, thumbnail=_thumbnail(validation, flip.index)) if flip.index in shown else flip for flip in found
+    )
 
 
 def _thumbnail(split: Split, index: int) -> str:
@@ -195,17 +205,44 @@ def _thumbnail(split: Split, index: int) -> str:
     return "data:image/png;base64," + b64encode(stream.getvalue()).decode()
 
 
-def calibration(activations: Mapping[str, QParams], calibrator: str, images: int, data: str) -> Calibration:
-    """Every activation scale."""
-    tensors = tuple(
-        TensorScale(
+def calibration(table: QuantTable) -> Calibration:
+    """Every activation scale, with what calibration saw of the tensor under it."""
+    tensors = []
+    for name, params in table.activations.items():
+        seen = table.sketches.get(name)
+        row = TensorScale(
             tensor=name, scale=params.scale[0], zero_point=params.zero_point, bits=params.bits, signed=params.signed
         )
-        for name, params in activations.items()
+        if seen:
+            row = replace(
+                row,
+                clipped=seen.clipped,
+                sqnr_db=seen.sqnr_db,
+                low=seen.low,
+                high=seen.high,
+                zeros=seen.zeros,
+                columns=seen.columns,
+            )
+        tensors.append(row)
+    return Calibration(calibrator=table.calibrator, images=table.images, data=table.data, tensors=tuple(tensors))
+
+
+def provenance(
+    dataset: Dataset, recipe: str, packages: Mapping[str, str], *, weights: str | None, scales: str | None, seed: int
+) -> Provenance:
+    """What a run is made from, its code and this machine among it."""
+    here = machine()
+    return Provenance(
+        data=dataset.name,
+        splits=split_rows(dataset),
+        weights=weights,
+        scales=scales,
+        recipe=recipe,
+        code=source_digest(Path(edgeres.__file__).parent),
+        seed=seed,
+        python=platform.python_version(),
+        platform=platform.platform(terse=True),
+        cpu=here.cpu,
+        cores=here.cores,
+        packages=dict(packages),
     )
-    return Calibration(calibrator=calibrator, images=images, data=data, tensors=tensors)
-
-
-def system() -> dict[str, str]:
-    """Where the run took place."""
-    return {"python": platform.python_version(), "platform": platform.platform(terse=True), "cpu": machine().cpu}

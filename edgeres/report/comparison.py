@@ -206,5 +206,8 @@ def _inputs(run: Run) -> dict[str, str]:
 
 def _versions(run: Run) -> dict[str, str]:
     p = run.provenance
-    machine = {"Python": p.python, "platform": p.platform, "CPU": p.cpu, **p.packages} if p else {}
-    return {"edgeres": run.edgeres, **machine}
+    if p is None:
+        return {"edgeres": run.edgeres}
+    code, cores = short(p.code) if p.code else "unknown", "unknown" if p.cores is None else str(p.cores)
+    machine = {"Python": p.python, "platform": p.platform, "CPU": p.cpu, "cores": cores}
+    return {"edgeres": run.edgeres, "code": code, **machine, **p.packages}

@@ -18,6 +18,8 @@ from edgeres.settings import canonical, parse, plain
 if TYPE_CHECKING:
     from pathlib import Path
 
+_BEFORE = "edgeres.report/1"
+"""What was added since has a default, so its documents are read as well: baselines and runs are kept for long."""
 JSON, MARKDOWN, HTML = "report.json", "report.md", "report.html"
 
 
@@ -58,6 +60,8 @@ def decode(text: str, where: str) -> Run:
         raise UsageError(f"{where} is no JSON: {failure}", again) from failure
     if not isinstance(document, dict):
         raise UsageError(f"{where} holds no report", again)
+    if document.get("schema") == _BEFORE:
+        document["schema"] = SCHEMA
     if document.get("schema") != SCHEMA:
         raise UsageError(
             f"{where} has schema {document.get('schema')!r}; this edgeres reads {SCHEMA!r}",

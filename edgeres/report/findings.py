@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Percent = Annotated[float, Field(ge=0, le=100)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Thumbnail = Annotated[str, Field(pattern=r"^(data:image/png;base64,[A-Za-z0-9+/]+={0,2})?$", max_length=65_536)]
 
 
@@ -98,6 +99,9 @@ class Flip:
         label: True class index.
         float_prediction: Class index by the float baseline.
         deployed_prediction: Class index by what ships.
+        float_confidence: Softmax of ``float_prediction`` by the float graph behind the last stage; None where that
+            graph gives another class, as a pruned network's may.
+        deployed_confidence: Softmax of ``deployed_prediction`` by what ships; None where nobody kept it.
         thumbnail: A small PNG as a data URI, or empty.
     """
 
@@ -106,6 +110,8 @@ class Flip:
     label: Count
     float_prediction: Count
     deployed_prediction: Count
+    float_confidence: Share | None = None
+    deployed_confidence: Share | None = None
     thumbnail: Thumbnail = ""
 
 
@@ -138,6 +144,11 @@ class TensorScale:
         signed: int8 rather than uint8.
         clipped: Fraction of the calibration values outside the range, or None.
         sqnr_db: Signal to quantization noise in dB, or None.
+        low: Smallest calibration value, or None.
+        high: Largest calibration value, or None.
+        zeros: Fraction of the calibration values that are zero, or None.
+        columns: Values other than zero, counted in columns of equal width from ``low`` to ``high``; empty where nobody
+            watched the tensor, as where it takes over the scale of an earlier one.
     """
 
     tensor: str
@@ -145,8 +156,24 @@ class TensorScale:
     zero_point: int = 0
     bits: int = 8
     signed: bool = True
-    clipped: Annotated[float, Field(ge=0, le=1)] | None = None
+    clipped: Share | None = None
     sqnr_db: float | None = None
+    low: float | None = None
+    high: float | None = None
+    zeros: Share | None = None
+    columns: tuple[Count, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses columns without the values they lie between."""
+        if self.columns and (self.low is None or self.high is None or self.low > self.high):
+            raise ValueError("columns lie between low and high")
+
+    @property
+    def covered(self) -> tuple[float, float]:
+        """Smallest and largest value that the integers stand for."""
+        low = -(1 << (self.bits - 1)) if self.signed else 0
+        high = low + (1 << self.bits) - 1
+        return (low - self.zero_point) * self.scale, (high - self.zero_point) * self.scale
 
 
 @settings

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor, inf, log10
+from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from edgeres.report.bill import HEADS, bill, divergence, folded, next_step, spending
 from edgeres.report.figures import seconds
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, how, plot, section
-from edgeres.report.svg import WIDTH, figure
+from edgeres.report.svg import WIDTH, apart, figure
+from edgeres.report.tradeoff import candidates, tradeoff_plot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeres.report.bill import BillRow
     from edgeres.report.run import Run
     from edgeres.rung import LayerNoise
 
@@ -45,8 +47,19 @@ def ladder(run: Run) -> Markup:
         reading = "mean KL to float, lower is better, against the time spent so far"
         worth = plot("What each rung won", spending_plot(drawn), reading)
     listed = table(HEADS[:-1], cells, "Recovery ladder", words=2)
-    plots = tag("div.pair", worth, _noise(run))
+    plots = tag("div.pair", worth, _tradeoff(rows), _noise(run))
     return section("ladder", TITLE, tag("p", next_step(run)), listed, said, tag("ul", *told), plots)
+
+
+def _tradeoff(rows: tuple[BillRow, ...]) -> Markup:
+    points = candidates(rows)
+    if not points:
+        return Markup()
+    guessed = any(row.expected for row in rows)
+    reading = (
+        f"tuning images; one image on the target{', as a roofline expects it' if guessed else ''}; filled: went on"
+    )
+    return plot("Accuracy against latency", tradeoff_plot(points), reading)
 
 
 def _noise(run: Run) -> Markup:
@@ -62,11 +75,11 @@ def _noise(run: Run) -> Markup:
 
 def spending_plot(points: Sequence[tuple[str, float, float, bool]]) -> Markup:
     """Divergence against time, one dot a rung, names to the right on lines of their own."""
-    right = WIDTH - 108
+    right = WIDTH - 126  # room for "reconstruct 1.6e-03"
     longest = max(spent for _, spent, _, _ in points) or 1.0
     place = Decades.of([kl for _, _, kl, _ in points])
     spots = [(_LEFT + 8 + spent / longest * (right - _LEFT - 16), place(kl)) for _, spent, kl, _ in points]
-    labels = _apart([y for _, y in spots])
+    labels = apart([y for _, y in spots], _BOTTOM + 6)
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     marks = [
         join(
@@ -101,7 +114,7 @@ def noise_plot(rows: Sequence[LayerNoise], left_in_float: tuple[str, ...] = ()) 
     ]
     top, (x, y) = max(zip(rows, spots, strict=True), key=lambda pair: pair[0].kl)
     late = x > WIDTH / 2
-    name = tag("text.end" if late else "text", top.layer, at={"x": x + (-9 if late else 9), "y": y + 4})
+    name = tag("text.end.over" if late else "text.over", top.layer, at={"x": x + (-9 if late else 9), "y": y + 4})
     ends = join(
         tag("text.quiet", "first layer", at={"x": _LEFT, "y": _BOTTOM + 18}),
         tag("text.end.quiet", "last layer", at={"x": right, "y": _BOTTOM + 18}),
@@ -156,15 +169,3 @@ class Decades:
                 for power in range(self.low, self.high + 1, stride)
             )
         )
-
-
-def _apart(heights: Sequence[float], least: float = 14.0) -> list[float]:
-    """Heights pushed down until no two are nearer than that, then up where they left the picture."""
-    order = sorted(range(len(heights)), key=lambda index: heights[index])
-    found, edge = list(heights), -inf
-    for index in order:
-        found[index] = edge = max(found[index], edge + least)
-    edge = _BOTTOM + 6 + least
-    for index in reversed(order):
-        found[index] = edge = min(found[index], edge - least)
-    return found

@@ -20,9 +20,10 @@ from edgeres.report.figures import (
     relation,
     scaled,
     seconds,
+    share,
     short,
 )
-from edgeres.report.select import confusions, fate, speedup
+from edgeres.report.select import confusions, fate, noisiest, speedup, worst_first
 from edgeres.report.verdict import headline, outcome
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 _SPECIAL = re.compile(r"([\\`*\[\]~|#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")  # inside a word "_" means nothing
 _ICONS = {"passed": "\u2705 passed", "failed": "\u274c failed", "unmeasured": "\u2754 unmeasured"}
 _VERDICT = {"passed": "\u2705", "failed": "\u274c", "incomplete": "\u2754", "error": "\u274c"}
-FLIPS_LISTED = 20
-"""A comment on GitHub holds 65,536 characters; ``report.json`` has every flip."""
+FLIPS_LISTED, TENSORS_LISTED = 20, 12
+"""A comment on GitHub holds 65,536 characters; ``report.json`` has every flip and every tensor."""
 
 
 def prose(value: str) -> str:
@@ -243,15 +244,21 @@ def _flips(run: Run) -> str:
             str(flip.index),
             fate(flip),
             prose(run.class_name(flip.label)),
-            prose(run.class_name(flip.float_prediction)),
-            prose(run.class_name(flip.deployed_prediction)),
+            _answer(run, flip.float_prediction, flip.float_confidence),
+            _answer(run, flip.deployed_prediction, flip.deployed_confidence),
             code(short(flip.sha256)),
         )
-        for flip in run.flips[:FLIPS_LISTED]
+        for flip in worst_first(run.flips)[:FLIPS_LISTED]
     ]
-    rest = f"; the first {FLIPS_LISTED} here" if len(run.flips) > FLIPS_LISTED else ""
+    rest = f"; the worst {FLIPS_LISTED} here" if len(run.flips) > FLIPS_LISTED else ""
     listed = table(("Image", "", "True", "Float", "Deployed", "sha256"), rows, 6)
     return f"<details><summary>{len(run.flips):,} images{rest}</summary>\n\n{listed}\n\n</details>"
+
+
+def _answer(run: Run, answer: int, surely: float | None) -> str:
+    """A class and how sure the network is of it."""
+    name = prose(run.class_name(answer))
+    return name if surely is None else f"{name}, {share(surely)}"
 
 
 def _calibration(run: Run) -> str:
@@ -259,10 +266,25 @@ def _calibration(run: Run) -> str:
     if c is None or not c.tensors:
         return "No calibration: the network stays in float, or the run ended before it."
     scales = [tensor.scale for tensor in c.tensors]
-    return (
+    told = (
         f"{len(scales)} activation tensors, scales {min(scales):.3g} to {max(scales):.3g}, {prose(c.calibrator)} over "
         f"{c.images:,} images ({code(short(c.data))})."
     )
+    worst = noisiest(c.tensors, TENSORS_LISTED)
+    if not worst:
+        return told
+    rows = [
+        (
+            code(row.tensor),
+            f"{row.sqnr_db:.1f} dB",
+            "-" if row.clipped is None else share(row.clipped),
+            "-" if row.low is None or row.high is None else f"{number(row.low)} to {number(row.high)}",
+            f"{row.scale:.4g}",
+        )
+        for row in worst
+    ]
+    listed = table(("Tensor", "SQNR", "Cut off", "Values", "Scale"), rows)
+    return f"{told}\n\n<details><summary>The {len(rows)} tensors that lose most</summary>\n\n{listed}\n\n</details>"
 
 
 def _provenance(run: Run) -> str:
@@ -276,7 +298,9 @@ def _provenance(run: Run) -> str:
     if p is None:
         return "\n\n".join(part for part in ("The run ended before its inputs were known.", made) if part)
     facts = [
-        f"- edgeres {prose(run.edgeres)}, Python {prose(p.python)}, {prose(p.platform)}, {prose(p.cpu)}, seed {p.seed}",
+        f"- edgeres {prose(run.edgeres)}, Python {prose(p.python)}, {prose(p.platform)}, {prose(p.cpu)}"
+        f"{'' if p.cores is None else f' ({p.cores} cores)'}, seed {p.seed}",
+        *([f"- code: {code(p.code)}"] if p.code else []),
         f"- weights: {code(p.weights) if p.weights else 'trained in this run'}",
         *([f"- scales: taken from a calibration table, {code(p.scales)}"] if p.scales else []),
         f"- data: {prose(p.data)}",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.report.figures import bytes_, short
+from edgeres.report.figures import bytes_, share, short
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, facts, how, plot, section
 from edgeres.report.plots import scales_plot
+from edgeres.report.sketches import distributions
 
 if TYPE_CHECKING:
     from edgeres.report.findings import Calibration
     from edgeres.report.run import Run
+
+
+_RECIPE = "recipe.lock.yaml"
 
 
 def calibration(run: Run) -> Markup:
@@ -28,7 +32,7 @@ def calibration(run: Run) -> Markup:
         ("Data and preprocessing", tag("code", short(found.data), at={"title": found.data})),
     )
     every = tag("details", tag("summary", "Every tensor"), _scales(found))
-    return section("calibration", "Calibration", tag("div.pair", drawing, figures), every)
+    return section("calibration", "Calibration", tag("div.pair", drawing, figures), distributions(found.tensors), every)
 
 
 def _scales(found: Calibration) -> Markup:
@@ -38,7 +42,7 @@ def _scales(found: Calibration) -> Markup:
             f"{'int' if row.signed else 'uint'}{row.bits}",
             f"{row.scale:.6g}",
             str(row.zero_point),
-            NONE if row.clipped is None else f"{100 * row.clipped:.3g} %",
+            NONE if row.clipped is None else share(row.clipped),
             NONE if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
         )
         for row in found.tensors
@@ -66,16 +70,19 @@ def provenance(run: Run) -> Markup:
         return section(
             "provenance", "Provenance", tag("p.missing", "The run ended before its inputs were known."), made
         )
+    recipe = run.files.get(_RECIPE)
     figures = facts(
         ("edgeres", run.edgeres),
+        ("Code", tag("code.long", p.code) if p.code else NONE),
         ("Target", f"{run.target.title} ({run.target.runtime})"),
         ("Weights", tag("code.long", p.weights) if p.weights else "trained in this run"),
         *((("Scales", tag("code.long", p.scales)),) if p.scales else ()),
+        *((("Recipe", tag("code.long", recipe.sha256)),) if recipe else ()),
         ("Data", p.data),
         ("Seed", str(p.seed)),
         ("Python", p.python),
         ("Platform", p.platform),
-        ("CPU", p.cpu),
+        ("CPU", p.cpu if p.cores is None else f"{p.cpu}, {p.cores} cores used"),
     )
     splits: list[tuple[str, ...]] = [
         (split.name, f"{split.images:,}", tag("code", short(split.digest), at={"title": split.digest}))

@@ -48,7 +48,7 @@ __all__ = [
     "is_timed",
 ]
 
-SCHEMA: Literal["edgeres.report/1"] = "edgeres.report/1"
+SCHEMA: Literal["edgeres.report/2"] = "edgeres.report/2"
 MEASURED_EACH_TIME = ("latency_", "peak_rss_")
 """How names of budget lines begin whose values differ from run to run."""
 _ROUNDED = 1.5
@@ -111,10 +111,13 @@ class Provenance:
         weights: sha256 of the weights the run began with; None when it trained them.
         scales: sha256 of the calibration table the scales were taken from; None where images were observed.
         recipe: The recipe as YAML, locked.
+        code: Digest of edgeres' own source files, which the version of a checkout does not tell apart; None where
+            nobody took it.
         seed: Seed of everything random.
         python: Python version.
         platform: Operating system and architecture.
         cpu: CPU model.
+        cores: Cores the run could use; None where nobody counted.
         packages: Version of each package that took part.
     """
 
@@ -123,10 +126,12 @@ class Provenance:
     weights: Sha256 | None = None
     scales: Sha256 | None = None
     recipe: str
+    code: Sha256 | None = None
     seed: int
     python: str
     platform: str
     cpu: str
+    cores: Count | None = None
     packages: dict[str, str] = Field(default_factory=dict)
 
 
@@ -213,7 +218,7 @@ class Run:
         timings: Everything that differs from run to run.
     """
 
-    schema: Literal["edgeres.report/1"] = SCHEMA
+    schema: Literal["edgeres.report/2"] = SCHEMA
     edgeres: str
     command: str
     model: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.report.figures import between, confidence, millis, number, percent, points, scaled, seconds, short
+from edgeres.report.figures import between, confidence, millis, number, percent, points, scaled, seconds, share, short
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, facts, how, missing, plot, section
 from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot
@@ -16,11 +16,15 @@ from edgeres.report.select import (
     limit_of,
     speedup,
     trail,
+    worst_first,
 )
 
 if TYPE_CHECKING:
     from edgeres.report.findings import Flip, Kernels
     from edgeres.report.run import Run, StageRow
+
+_AT_ONCE = 9
+"""Flipped images before the rest is folded away: three rows on a desk, a few screens on a phone."""
 
 
 def stages(run: Run) -> Markup:
@@ -171,13 +175,15 @@ def flips(run: Run) -> Markup:
         return section("flips", title, missing("The run ended before the deployed network was judged."))
     if not run.flips:
         return section("flips", title, tag("p", "None: both give the same class on every validation image."))
-    order = ("lost", "gained", "both wrong")
-    ranked = sorted(run.flips, key=lambda flip: (order.index(fate(flip)), flip.index))
+    ranked = worst_first(run.flips)
     count = f"{len(ranked):,} of {run.accuracy.n:,} images"
-    rest = f"; the first {FLIPS_SHOWN} here, all of them in report.json" if len(ranked) > FLIPS_SHOWN else ""
+    rest = f"; the worst {FLIPS_SHOWN} here, all of them in report.json" if len(ranked) > FLIPS_SHOWN else ""
     cards = [_flip(run, flip) for flip in ranked[:FLIPS_SHOWN]]
-    legend = "Bold: true class; below it: answer of float, then of what ships."
-    return section("flips", title, how(f"{count}{rest}. {legend}"), tag("ul.flips", *cards))
+    legend = "Lost ones first, of them what float was surest of. Percent: softmax of the answer."
+    more = Markup()
+    if cards[_AT_ONCE:]:
+        more = tag("details", tag("summary", f"{len(cards) - _AT_ONCE} more"), tag("ul.flips", *cards[_AT_ONCE:]))
+    return section("flips", title, how(f"{count}{rest}. {legend}"), tag("ul.flips", *cards[:_AT_ONCE]), more)
 
 
 def _flip(run: Run, flip: Flip) -> Markup:
@@ -185,14 +191,33 @@ def _flip(run: Run, flip: Flip) -> Markup:
     picture: str = tag("span.blank", "no picture")
     if flip.thumbnail:
         picture = tag(
-            "img", at={"src": flip.thumbnail, "alt": f"validation image {flip.index}", "width": 64, "height": 64}
+            "img", at={"src": flip.thumbnail, "alt": f"validation image {flip.index}", "width": 72, "height": 72}
         )
-    words = tag(
-        "div",
-        tag(f"span.fate.{kind.replace(' ', '-')}", kind),
-        tag("span.quiet", f" #{flip.index}"),
-        tag("p", tag("b", run.class_name(flip.label))),
-        tag("p", f"{run.class_name(flip.float_prediction)} \u2192 {run.class_name(flip.deployed_prediction)}"),
-        tag("code", short(flip.sha256), at={"title": flip.sha256}),
+    head = tag(
+        "div.head",
+        picture,
+        tag(
+            "div",
+            tag(f"span.fate.{kind.replace(' ', '-')}", kind),
+            tag("span.quiet", f" #{flip.index} "),
+            tag("p", tag("span.quiet", "True: "), tag("b", run.class_name(flip.label))),
+            tag("code", short(flip.sha256), at={"title": flip.sha256}),
+        ),
     )
-    return tag("li", picture, words)
+    answers = tag(
+        "div.answers",
+        _answer(run, "Float", flip.float_prediction, flip.float_confidence, flip.label),
+        _answer(run, "Deployed", flip.deployed_prediction, flip.deployed_confidence, flip.label),
+    )
+    return tag("li", head, answers)
+
+
+def _answer(run: Run, who: str, answer: int, surely: float | None, truth: int) -> Markup:
+    """One network's answer and how sure it is."""
+    told = gauge = Markup()
+    if surely is not None:
+        told = tag("span", f" {share(surely)}")
+        bar = tag("i", at={"style": f"width:{100 * surely:.1f}%"})
+        gauge = tag("div.gauge", bar, at={"aria-hidden": "true"})
+    kind = "right" if answer == truth else "wrong"
+    return tag(f"div.{kind}", tag("small", who), tag("p", tag("b", run.class_name(answer)), told), gauge)

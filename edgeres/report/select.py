@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from edgeres.report.findings import Confusion, Flip
+    from edgeres.report.findings import Confusion, Flip, TensorScale
     from edgeres.report.run import LatencyRow, Run, StageRow
 
 DRAWN_CLASSES = 24
 """Above this many classes a confusion matrix is no longer drawn."""
-FLIPS_SHOWN = 48
+FLIPS_SHOWN = 24
 """Flipped images on the page; ``report.json`` has them all."""
+_FATES = ("lost", "gained", "both wrong")
 
 
 def trail(stages: Sequence[StageRow], field: Literal["top1", "macs"]) -> list[tuple[str, float]]:
@@ -42,6 +43,17 @@ def fate(flip: Flip) -> Literal["lost", "gained", "both wrong"]:
     if flip.float_prediction == flip.label:
         return "lost"
     return "gained" if flip.deployed_prediction == flip.label else "both wrong"
+
+
+def worst_first(flips: Iterable[Flip]) -> list[Flip]:
+    """Lost images before gained ones before those both get wrong; of each, what float was surest of first."""
+    return sorted(flips, key=lambda flip: (_FATES.index(fate(flip)), -(flip.float_confidence or 0.0), flip.index))
+
+
+def noisiest(tensors: Iterable[TensorScale], count: int) -> list[TensorScale]:
+    """The tensors of least signal to quantization noise, the worst first; those without a figure are left out."""
+    known = [(row.sqnr_db, place, row) for place, row in enumerate(tensors) if row.sqnr_db is not None]
+    return [row for _, _, row in sorted(known, key=lambda entry: entry[:2])[:count]]
 
 
 def speedup(rows: Sequence[LatencyRow]) -> float | None:

@@ -7,7 +7,7 @@ between them an axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor, log10
+from math import ceil, floor, inf, log10
 from typing import TYPE_CHECKING
 from unicodedata import east_asian_width
 
@@ -28,7 +28,7 @@ class Axis:
     low: float
     high: float
     left: float = 98
-    right: float = WIDTH - 100
+    right: float = WIDTH - 112
 
     def __call__(self, value: float) -> float:
         """Position of a value."""
@@ -79,7 +79,7 @@ def label(name: str, row: int) -> Markup:
 def value(written: str, extra: str, row: int) -> Markup:
     """The figure of a row, in the right column, with a quieter one behind it."""
     quiet = tag("tspan.quiet", f" {extra}") if extra else ""
-    return tag("text", written, quiet, at={"x": WIDTH - 94, "y": middle(row) + 4})
+    return tag("text", written, quiet, at={"x": WIDTH - 106, "y": middle(row) + 4})
 
 
 def bar(kind: str, start: float, end: float, row: int) -> Markup:
@@ -125,3 +125,15 @@ def limit(written: str, x: float, top: float, bottom: float) -> Markup:
 def spoken(rows: Sequence[tuple[str, float]], written: Callable[[float], str]) -> str:
     """Rows in words, for the text alternative."""
     return ", ".join(f"{name} {written(figure)}" for name, figure in rows)
+
+
+def apart(heights: Sequence[float], bottom: float, least: float = 14.0) -> list[float]:
+    """Heights pushed down until no two are nearer than ``least``, then up where they went below ``bottom``."""
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    found, edge = list(heights), -inf
+    for index in order:
+        found[index] = edge = max(found[index], edge + least)
+    edge = bottom + least
+    for index in reversed(order):
+        found[index] = edge = min(found[index], edge - least)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _LEAST, _TAIL = 44, 459
 """Calls that tell the 90th and the 99th percentile with 99 % confidence: the least n with 0.9**n, 0.99**n <= 0.01."""
+_DECIMALS = 4
+"""Digits of a confidence: more than a report shows, fewer than float32 noise reaches."""
 
 
 @settings
@@ -40,7 +42,7 @@ class Verify:
     """
 
     name: ClassVar[str] = "verify"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[Read, ...]] = ("target", "validation")
 
     threads: int = 2
@@ -63,9 +65,9 @@ class Verify:
         model = onnx.load(str(artifact.exported.model.path))
         prediction = predict(model, context.target)
         metrics = {
-            "top1": top1(deployed, baseline.labels),
-            "float_graph_top1": top1(twin, baseline.labels),
-            "agreement": agreement(baseline.predictions, deployed),
+            "top1": top1(deployed.classes, baseline.labels),
+            "float_graph_top1": top1(twin.classes, baseline.labels),
+            "agreement": agreement(baseline.predictions, deployed.classes),
         }
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(_where(artifact),))
         exported = replace(artifact.exported, card=artifact.card.after(step))
@@ -73,13 +75,14 @@ class Verify:
             engine=replace(artifact, exported=exported),
             macs=census.macs(model),
             parameters=census.parameters(model),
-            predictions=deployed,
-            float_predictions=twin,
+            predictions=deployed.classes,
+            float_predictions=twin.classes,
             kernels=backend.integer_kernels(artifact, context.target),
             predicted=prediction.predicted if prediction else None,
             latencies={name: plain(latency) for name, latency in latencies.items()},
             peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
             peak_activation_bytes=peak_bytes(model, artifact.card.preprocess.crop),
+            confidences=tuple(zip(twin.confidences, deployed.confidences, strict=True)),
         )
 
     def _latencies(self, backend: Backend, engine: Engine, context: Context) -> dict[str, Latency]:
@@ -99,26 +102,49 @@ class Verify:
         return found
 
 
-def _answers(backend: Backend, engine: Engine, context: Context, *, shipped: bool) -> tuple[int, ...]:
-    """Predicted class per validation image, by what ships or by its float twin on the same runtime."""
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What a network says of each validation image.
+
+    Attributes:
+        classes: Predicted class index.
+        confidences: Softmax of that class, rounded so that equal runs write equal bytes.
+    """
+
+    classes: tuple[int, ...]
+    confidences: tuple[float, ...]
+
+
+def _answers(backend: Backend, engine: Engine, context: Context, *, shipped: bool) -> _Answers:
+    """Answers of what ships or of its float twin on the same runtime."""
     model = None if shipped else engine.exported.float_model
     label = f"verify {'what ships' if shipped else 'its float twin'}"
-    found: list[int] = []
+    classes: list[int] = []
+    confidences: list[float] = []
     with (
         context.progress.task(label, len(context.validation)) as advance,
         backend.session(engine, context.target, model) as session,
     ):
         for images, _ in context.validation.batches(engine.card.preprocess):
-            found += _predict(session, images)
+            logits = _logits(session, images)
+            classes += logits.argmax(1).tolist()
+            confidences += confidence(logits).round(_DECIMALS).tolist()
             advance(len(images))
-    return tuple(found)
+    return _Answers(tuple(classes), tuple(confidences))
 
 
-def _predict(session: Session, images: NDArray[np.float32]) -> list[int]:
+def _logits(session: Session, images: NDArray[np.float32]) -> NDArray[np.float32]:
     logits = session.run(images)
     if not np.isfinite(logits).all():
         raise StageError("the deployed network answers with NaN or infinity", "look at the scales in calibration.json")
-    return [int(index) for index in logits.argmax(1)]
+    return logits
+
+
+def confidence(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Softmax ``[N]`` of the largest of the logits ``[N,classes]``."""
+    wide = logits.astype(np.float64)
+    total: NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True)).sum(axis=1)
+    return 1 / total
 
 
 def _where(engine: Engine) -> str:

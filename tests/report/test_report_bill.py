@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,9 +13,11 @@ from edgeres.artifact import LayerNoise, Rung
 from edgeres.report.bill import HEADS, bill, folded, next_step, spending
 from edgeres.report.document import decode, encode
 from edgeres.report.html import html
-from edgeres.report.ladder import Decades, _apart, drawing, noise_plot, spending_plot
+from edgeres.report.ladder import Decades, drawing, noise_plot, spending_plot
 from edgeres.report.markdown import markdown
 from edgeres.report.stages import StageRow, StageTime
+from edgeres.report.svg import apart
+from edgeres.report.tradeoff import candidates, tradeoff_plot
 
 LEFT = "left out: named in skip, or beyond the time budget"
 
@@ -152,6 +155,25 @@ def test_the_pages_hold_the_bill_and_the_sensitivities(run):
     assert "left out: named in skip" in page
 
 
+def test_candidates_are_drawn_by_accuracy_and_latency(run):
+    points = candidates(bill(run))
+    assert [(name, ms) for name, ms, _, _ in points] == [
+        ("float", 4.0), ("calibrate", 1.0), ("equalize", 1.0), ("mixed", 2.0),
+    ]  # fmt: skip
+    dots = re.findall(r'<circle class="(dot[^"]*)" cx="([\d.]+)" cy="([\d.]+)"', tradeoff_plot(points))
+    assert [kind for kind, _, _ in dots] == ["dot hollow", "dot hollow", "dot hollow", "dot"]
+    across = [float(x) for _, x, _ in dots]
+    left = across[1] - (across[3] - across[1])  # where 0 ms is, by the distance from 1 to 2
+    assert (across[0] - left) / (across[1] - left) == pytest.approx(4.0, abs=0.02)
+    assert float(dots[0][2]) < float(dots[1][2])  # float is higher up
+    assert "Accuracy against latency" in html(run)
+
+
+def test_equally_fast_candidates_have_no_such_plot(run):
+    rows = bill(run)
+    assert candidates(row for row in rows if row.rung.name in ("calibrate", "equalize")) == []
+
+
 def test_layers_left_in_float_are_hollow():
     drawn = noise_plot(NOISE, ("layer3.0.conv1",))
     assert drawn.count("dot hollow") == 1
@@ -176,7 +198,7 @@ def test_a_drawing_is_a_file_of_its_own():
 
 def test_labels_keep_apart_and_inside():
     for heights in ([10.0] * 8, [170.0] * 8, [10.0, 12.0, 90.0, 91.0], [50.0]):
-        found = sorted(_apart(heights))
+        found = sorted(apart(heights, 176))
         assert all(b - a >= 13.999 for a, b in pairwise(found))
         assert found[-1] <= 176.001
 

@@ -11,6 +11,8 @@ from example_run import evil, jetson, stopped, x86
 
 from edgeres.errors import StoreError, UsageError
 from edgeres.report.document import decode, encode, render, write
+from edgeres.report.html import html
+from edgeres.report.markdown import markdown
 from edgeres.report.run import Run, Timings
 
 RUNS = [jetson, x86, stopped, evil]
@@ -33,7 +35,7 @@ def test_order_of_a_mapping_does_not_matter() -> None:
 def test_verdict_leads_the_document() -> None:
     document = json.loads(encode(x86(1.4)))
     assert list(document)[:2] == ["schema", "verdict"]
-    assert document["schema"] == "edgeres.report/1"
+    assert document["schema"] == "edgeres.report/2"
     assert document["verdict"] == {
         "status": "failed",
         "exit_code": 3,
@@ -58,7 +60,8 @@ def edited(**changes: object) -> str:
     [
         ("{", "is no JSON"),
         ("[]", "holds no report"),
-        (edited(schema="edgeres.report/2"), "has schema 'edgeres.report/2'"),
+        (edited(schema="edgeres.report/3"), "has schema 'edgeres.report/3'"),
+        (edited(schema=None), "has schema None"),
         (edited(surprise=1), "unknown key 'surprise'"),
         (edited(stages=[{"stage": "train", "top1": 120}]), "less than or equal to 100"),
         (edited(verdict={"status": "passed"}), "its verdict is not what its facts amount to"),
@@ -74,6 +77,43 @@ def test_a_headline_in_the_words_of_another_version_is_read() -> None:
     document = json.loads(encode(x86()))
     document["verdict"]["headline"] = "Passed: resnet18 for x86 keeps every line."
     assert decode(json.dumps(document), "report.json") == x86()
+
+
+SINCE_1 = {
+    "flips": ("float_confidence", "deployed_confidence"),
+    "tensors": ("low", "high", "zeros", "columns"),
+    "stages": ("rungs",),
+    "provenance": ("code", "cores", "scales"),
+}
+
+
+def test_a_document_of_the_schema_before_is_read() -> None:
+    document = json.loads(encode(x86()))
+    document["schema"] = "edgeres.report/1"
+    del document["sensitivity"]
+    rows = {
+        "flips": document["flips"],
+        "tensors": document["calibration"]["tensors"],
+        "stages": document["stages"],
+        "provenance": [document["provenance"]],
+    }
+    for name, fields in SINCE_1.items():
+        for row in rows[name]:
+            for field in fields:
+                del row[field]
+    run = decode(json.dumps(document), "report.json")
+    assert run.schema == "edgeres.report/2"
+    assert run.accuracy == x86().accuracy
+    assert run.flips[0].float_confidence is None
+    assert html(run)
+    assert markdown(run)
+
+
+def test_columns_need_the_values_they_lie_between() -> None:
+    document = json.loads(encode(x86()))
+    document["calibration"]["tensors"][0]["high"] = None
+    with pytest.raises(UsageError, match="columns lie between low and high"):
+        decode(json.dumps(document), "report.json")
 
 
 def test_editing_a_line_is_noticed() -> None:

@@ -14,7 +14,7 @@ from edgeres.report.html import html
 from edgeres.report.markdown import block, code, markdown, prose
 from edgeres.report.markup import tag, text
 from edgeres.report.run import Run
-from edgeres.report.select import FLIPS_SHOWN
+from edgeres.report.select import FLIPS_SHOWN, worst_first
 
 RUNS = {"jetson": jetson, "x86": x86, "failed": lambda: x86(1.4), "stopped": stopped, "evil": evil}
 SECTIONS = (
@@ -221,9 +221,9 @@ def test_many_flips_are_cut_and_counted() -> None:
     base = x86()
     many = tuple(replace(base.flips[0], index=index, thumbnail="") for index in range(300))
     run = replace(base, flips=many)
-    shown = next(node for node in tree(run).iter("ul") if node.get("class") == "flips")
-    assert len(list(shown)) == FLIPS_SHOWN
-    assert "300 of 540 images; the first 48 here" in words(tree(run))
+    shown = [node for node in tree(run).iter("ul") if node.get("class") == "flips"]
+    assert sum(len(list(part)) for part in shown) == FLIPS_SHOWN
+    assert "300 of 540 images; the worst 24 here" in words(tree(run))
     assert len(markdown(run)) < 65_536
 
 
@@ -231,6 +231,35 @@ def test_lost_images_come_first() -> None:
     shown = next(node for node in tree(x86()).iter("ul") if node.get("class") == "flips")
     fates = [next(part.text for part in card.iter("span") if "fate" in part.attrib["class"]) for card in shown]
     assert fates == ["lost", "lost", "lost", "gained", "both wrong"]
+
+
+def test_of_lost_images_those_float_was_surest_of_come_first() -> None:
+    base = x86()
+    known = {98: 0.61, 318: 0.97, 471: None}
+    run = replace(base, flips=tuple(replace(flip, float_confidence=known.get(flip.index, 0.99)) for flip in base.flips))
+    assert [flip.index for flip in worst_first(run.flips)] == [318, 98, 471, 84, 377]
+    rows = [row for row in markdown(run).splitlines() if re.match(r"\| \d+ \| (lost|gained|both)", row)]
+    assert [row.split()[1] for row in rows] == ["318", "98", "471", "84", "377"]
+    assert "| eight, 97.0 % | nine, 58.2 % |" in rows[0]
+    assert "| one | eight, 42.9 % |" in rows[2]
+
+
+def test_both_answers_stand_side_by_side_with_their_confidence() -> None:
+    card = next(node for node in tree(x86()).iter("ul") if node.get("class") == "flips")[0]
+    answers = next(node for node in card.iter("div") if node.get("class") == "answers")
+    assert [words(side) for side in answers] == ["Floatone 92.8 %", "Deployedeight 42.9 %"]
+    assert [side.get("class") for side in answers] == ["right", "wrong"]
+    assert [side.find(".//i").get("style") for side in answers] == ["width:92.8%", "width:42.9%"]
+    unknown = replace(x86(), flips=(replace(x86().flips[0], float_confidence=None),))
+    assert not any(node.get("style") == "width:0.0%" for node in tree(unknown).iter("i"))
+
+
+def test_provenance_names_the_code_and_the_recipe() -> None:
+    run = x86()
+    for digest in (run.provenance.code, run.files["recipe.lock.yaml"].sha256):
+        assert digest in html(run)
+    assert run.provenance.code in markdown(run)
+    assert "2 cores" in html(run)
 
 
 def test_a_thousand_classes_are_listed_not_drawn() -> None:

@@ -1,0 +1,59 @@
+"""Accuracy against latency: every candidate of a run, and float, in one picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.report.figures import millis, percent
+from edgeres.report.markup import Markup, join, tag
+from edgeres.report.svg import WIDTH, Axis, apart, figure, grid, ticks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edgeres.report.bill import BillRow
+
+_TOP, _BOTTOM, _LEFT, _RIGHT = 12, 170, 52, WIDTH - 118
+
+Point = tuple[str, float, float, bool]
+
+
+def candidates(rows: Iterable[BillRow]) -> list[Point]:
+    """``(name, milliseconds, top-1 in percent, chosen)`` of what has both; empty where all are equally fast."""
+    found = [
+        (row.rung.name, row.latency_ms, row.rung.top1, row.rung.chosen)
+        for row in rows
+        if row.latency_ms is not None and row.rung.top1 is not None
+    ]
+    return found if len({ms for _, ms, _, _ in found}) > 1 else []
+
+
+def tradeoff_plot(points: list[Point]) -> Markup:
+    """A dot for each candidate, the chosen one filled; up and to the left is better."""
+    tops = [top1 for _, _, top1, _ in points]
+    margin = max(0.2, 0.12 * (max(tops) - min(tops)))
+    across = Axis(0.0, 1.04 * max(ms for _, ms, _, _ in points), _LEFT, _RIGHT)
+    up = Axis(max(0.0, min(tops) - margin), min(100.0, max(tops) + margin), _BOTTOM, _TOP)
+    spots = [(across(ms), up(top1)) for _, ms, top1, _ in points]
+    labels = apart([y for _, y in spots], _BOTTOM + 6)
+    lines = [
+        join(
+            tag("line.grid", at={"x1": _LEFT, "x2": _RIGHT, "y1": up(at), "y2": up(at)}),
+            tag("text.end.quiet", f"{at:g} %", at={"x": _LEFT - 6, "y": up(at) + 4}),
+        )
+        for at in ticks(up.low, up.high, 4)
+    ]
+    leads = [
+        tag("line.grid", at={"x1": x, "y1": y, "x2": _RIGHT + 4.0, "y2": labels[order]})
+        for order, (x, y) in enumerate(spots)
+    ]
+    marks = [
+        join(
+            tag("circle.dot" if chosen else "circle.dot.hollow", at={"cx": x, "cy": y, "r": 5.0}),
+            tag("text", f"{name} {top1:.2f}", at={"x": _RIGHT + 7, "y": labels[order] + 4}),
+        )
+        for order, ((name, _, top1, chosen), (x, y)) in enumerate(zip(points, spots, strict=True))
+    ]
+    words = ", ".join(f"{name} {percent(top1)} in {millis(ms)}" for name, ms, top1, _ in points)
+    below = grid(ticks(across.low, across.high, 3), across, _TOP, _BOTTOM, " ms")
+    return figure(f"Top-1 against latency: {words}", _BOTTOM + 24, *lines, below, *leads, *marks)
