@@ -17,11 +17,13 @@ INTERRUPTED = 130
 _ROOMS = {
     name: f"{name}_command"
     for name in (
+        "build",
         "calibration",
         "compare",
         "gate",
         "lint",
         "macs",
+        "measured",
         "predict",
         "profile",
         "quantize",

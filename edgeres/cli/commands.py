@@ -43,17 +43,12 @@ def train_command(options: Namespace, given: list[str]) -> int:
 
 def export_command(options: Namespace, given: list[str]) -> int:
     """``edgeres export``."""
-    return _again(options, given)
-
-
-def build_command(options: Namespace, given: list[str]) -> int:
-    """``edgeres build``."""
-    return _again(options, given)
+    return again(options, given)
 
 
 def verify_command(options: Namespace, given: list[str]) -> int:
     """``edgeres verify``."""
-    return _again(options, given)
+    return again(options, given)
 
 
 def report_command(options: Namespace, given: list[str]) -> int:
@@ -157,7 +152,8 @@ def time_budget(options: Namespace) -> tuple[str, ...]:
     return () if options.time_budget is None else (f"quantize.time_budget_s={60 * options.time_budget:g}",)
 
 
-def _again(options: Namespace, given: list[str]) -> int:
+def again(options: Namespace, given: list[str]) -> int:
+    """Does one stage of a finished run again."""
     return _run(requested_again(options), Path(options.out or options.run), options, given)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 
 import edgeres
-from edgeres.cli import gate_parser, ladder_parser, predict_parser, study_parser
+from edgeres.cli import device_parser, gate_parser, ladder_parser, predict_parser, study_parser
 
 STAGE_COMMANDS = {
     "quantize": "calibrate and quantize a finished run again",
     "export": "write a finished run's ONNX files again",
-    "build": "build a finished run's engine or device bundle again",
+    "build": "build a finished run's engine or device bundle again; on a device, the engine of a bundle",
     "verify": "measure a finished run's artifact again and judge it",
 }
 
@@ -36,10 +36,13 @@ def parser() -> argparse.ArgumentParser:
         _again(again)
         if name == "quantize":
             ladder_parser.quantize(again)
+        elif name == "build":
+            device_parser.bundle(again)
     ladder_parser.sensitivity(commands)
     report = commands.add_parser("report", help="draw a finished run's report again")
     report.add_argument("run", type=_given, metavar="RUN", help="run folder, such as build/resnet18-jetson")
     report.add_argument("--json", action="store_true", help="print report.json")
+    device_parser.measured(commands)
     _lint(commands.add_parser("lint", help="say offline what a target will refuse, misread or run slowly"))
     gate_parser.gate(commands)
     study_parser.compare(commands)

@@ -272,3 +272,60 @@ def test_a_manifest_cannot_point_out_of_its_folder(bundle):
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(device.BundleError, match="missing"):
         device.check_files(bundle)
+
+
+def test_phases_inside_steps_add_up_and_never_go_back():
+    phases, seen = build_engine.Phases(), []
+
+    def look():
+        seen.append(round(phases.share, 4))
+
+    phases.start("build", None, 4)
+    phases.step("build", 0)
+    look()
+    phases.start("tactics", "build", 2)
+    look()
+    phases.step("tactics", 0)
+    look()
+    phases.start("one kernel", "tactics", 2)
+    phases.step("one kernel", 0)
+    look()
+    phases.finish("one kernel")
+    phases.step("tactics", 1)
+    phases.finish("tactics")
+    look()
+    phases.step("build", 1)
+    phases.finish("build")
+    look()
+    assert seen == [0.25, 0.25, 0.375, 0.4375, 0.5, 1.0]
+    assert phases.name == "build"
+    phases.start("another", None, 2)
+    assert (phases.name, phases.share) == ("another", 0.0)
+
+
+PORTABLE = {"workspace_mib": 64, "precisions": [], "optimization_level": 0, "image": [3, 32, 32], "batch": [1, 1, 8]}
+
+
+def test_the_real_builder_tells_how_far_it_is_and_can_be_stopped():
+    trt = pytest.importorskip("tensorrt_rtx")
+    model, seen = draw(tiny(), 32, "signed").SerializeToString(), []
+
+    def tune(config):
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+
+    def watch(label, share):
+        seen.append((label, share))
+
+    assert build_engine.build_plan(trt, model, PORTABLE, engine.recorder(trt), tune, watch=watch)
+    shares = [share for label, share in seen if label == seen[0][0]]
+    assert shares == sorted(shares)
+    assert shares[0] == 0 < shares[-1] <= 1
+    assert len(seen) > 3
+
+    def interrupt(label, share):
+        if share > 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine.build_plan(trt, model, PORTABLE, engine.recorder(trt), tune, watch=interrupt)

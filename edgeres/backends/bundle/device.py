@@ -282,7 +282,7 @@ class Bar:
         """Draws it; ``share`` is what is done of the work, from 0 to 1."""
         now = self._clock()
         if label != self._label:
-            self._label, self._start, self._drawn = label, now, 0.0
+            self._label, self._start, self._drawn = label, now, now - 1
             if not sys.stderr.isatty():
                 print(f"  ...  {label}", file=sys.stderr)  # noqa: T201 - a command's bar
         if not sys.stderr.isatty() or (now - self._drawn < 0.2 and share < 1):

@@ -1,0 +1,29 @@
+"""``edgeres measured``: what a device measured, into the report of the run that was on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeres.cli.commands import tell
+from edgeres.cli.console import Screen
+from edgeres.folder import RunFolder
+from edgeres.report import document
+from edgeres.report.device import read_device
+from edgeres.report.measured import check_origin, with_measurement
+from edgeres.report.verdict import exit_code
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def measured_command(options: Namespace, given: list[str]) -> int:
+    """Reads, checks, and only then writes: whatever is wrong, the report that is there stays."""
+    folder = Path(options.run)
+    found = read_device(Path(options.device))
+    check_origin(document.load(folder), folder, found)  # a folder without a run must not become one by being held
+    with RunFolder(folder).held():
+        run = with_measurement(document.load(folder), found)
+        document.write(run, folder)
+    tell(run, folder, options, Screen(quiet=options.quiet))
+    return exit_code(run)
