@@ -11,7 +11,6 @@ from edgeres.model.network import Network
 from edgeres.quant.balance import balancing_scales
 from edgeres.quant.bias import empirical_bias
 from edgeres.quant.calibrator import CALIBRATORS
-from edgeres.quant.equalize import channel_peaks, equalized
 from edgeres.quant.importance import importance
 from edgeres.quant.refine import refined
 from edgeres.quant.rescale import rescaled
@@ -24,15 +23,14 @@ if TYPE_CHECKING:
 
     from edgeres.ladder.climb import Tried
     from edgeres.ladder.workshop import CalibratorName, WeightMethod, Workshop
-    from edgeres.model.weights import Weights
 
     Earlier = Sequence[Tried[Candidate]]
 
-STRENGTHS = (0.5,)
-"""Exponents of equalization by peaks that are tried."""
-
 _LOOKED_AT = 64
 """Images whose gradients tell what a channel matters."""
+
+_BACKWARDS = 8.0
+"""A pass backwards that keeps every activation's gradient, in plain passes."""
 
 _OBSERVED = 1.3
 """A pass with histograms, in plain passes."""
@@ -80,7 +78,7 @@ class Calibrate:
 
 @dataclass(frozen=True, slots=True)
 class Equalize:
-    """Channels brought to ranges that share a scale well, by their peaks or by what they matter; calibrated anew."""
+    """Channels brought to ranges that share a scale well, by what they matter to the answers; calibrated anew."""
 
     name: ClassVar[str] = "equalize"
     quick: ClassVar[bool] = True
@@ -88,21 +86,18 @@ class Equalize:
     shop: Workshop
 
     def predicted(self) -> float:
-        """One pass for the peaks, a short one backwards, one for the histograms of each variant."""
-        variants = len(STRENGTHS) + 1
-        return (1.5 + _OBSERVED * variants) * self.shop.jury.pass_s * len(self.shop.calibration)
+        """A short pass backwards, and one for the histograms."""
+        shop = self.shop
+        return shop.jury.pass_s * (_BACKWARDS * _LOOKED_AT + _OBSERVED * len(shop.calibration))
 
     def candidate(self, tried: Earlier) -> Candidate:
-        """The variant nearest to float, with the calibrator that was the best before."""
-        shop, base, screening = self.shop, best_of(tried).candidate, Screening(self.shop.jury, self.name)
-        with shop.progress.task("channel peaks", len(shop.calibration)) as advance:
-            peaks = channel_peaks(Network(shop.spec, shop.weights).eval(), shop.images(), advance)
-        for strength in STRENGTHS:
-            weights = equalized(shop.spec, shop.weights, peaks, shop.placement, strength)
-            screening.add(f"strength {strength:g}", self._variant(base, weights, {"by": "peaks", "strength": strength}))
-        weights = rescaled(shop.spec, shop.weights, self._balanced(tried))
-        screening.add("balanced", self._variant(base, weights, {"by": "importance"}))
-        return screening.best()
+        """The first rung's network with other channel scales, calibrated as that one was."""
+        shop, base = self.shop, tried[0].candidate
+        weights, (calibrator, method) = rescaled(shop.spec, shop.weights, self._balanced(tried)), chosen_scales(base)
+        histograms = shop.observed(weights, "calibrate, equalized")
+        quantized = shop.calibrated(weights, histograms, calibrator, method)
+        settings = {**base.settings, self.name: {"by": "importance"}}
+        return Candidate(quantized, weights, settings, histograms=histograms)
 
     def _balanced(self, tried: Earlier) -> Mapping[str, NDArray[np.float64]]:
         """Channel scales of least expected divergence, from the first rung's scales and each channel's importance."""
@@ -113,12 +108,6 @@ class Equalize:
                 shop.spec, shop.weights, shop.placement, shop.images, limit=few, seed=shop.seed, advance=advance
             )
         return balancing_scales(quantized, found)
-
-    def _variant(self, base: Candidate, weights: Weights, settings: dict[str, object]) -> Candidate:
-        shop, (calibrator, method) = self.shop, chosen_scales(base)
-        histograms = shop.observed(weights, "calibrate, equalized")
-        quantized = shop.calibrated(weights, histograms, calibrator, method)
-        return Candidate(quantized, weights, {**base.settings, self.name: settings}, histograms=histograms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +128,8 @@ class Refine:
         return 12 * self.shop.jury.pass_s * self._images
 
     def candidate(self, tried: Earlier) -> Candidate:
-        """The best candidate so far with other activation scales."""
-        shop, base = self.shop, best_of(tried).candidate
+        """The last candidate with other scales: only corrected biases show what a change of scales is worth."""
+        shop, base = self.shop, tried[-1].candidate
         with shop.progress.task("refine activation ranges", self._images) as advance:
             made = refined(base.quantized, shop.images, limit=self._images, seed=shop.seed, advance=advance)
         return replace(base, quantized=made, settings={**base.settings, self.name: {"images": self._images}})
@@ -163,12 +152,18 @@ class CorrectBias:
     shop: Workshop
 
     def predicted(self) -> float:
-        """A float pass and a quantized one."""
-        return 4 * self.shop.jury.pass_s * len(self.shop.calibration)
+        """A float pass and a quantized one, for one candidate or for two."""
+        return 8 * self.shop.jury.pass_s * len(self.shop.calibration)
 
     def candidate(self, tried: Earlier) -> Candidate:
-        """The best candidate so far with other biases."""
-        shop, base = self.shop, best_of(tried).candidate
+        """The best candidate so far or the last one, whichever is nearer to float once its biases are corrected."""
+        screening = Screening(self.shop.jury, self.name)
+        for base in dict.fromkeys((best_of(tried).rung, tried[-1].rung)):
+            screening.add(base, self._corrected(next(one.candidate for one in tried if one.rung == base)))
+        return screening.best()
+
+    def _corrected(self, base: Candidate) -> Candidate:
+        shop = self.shop
         reference = Network(shop.spec, base.reference).eval()
         with shop.progress.task("correct biases", len(shop.calibration)) as advance:
             corrected = empirical_bias(reference, base.quantized, shop.images, advance)
