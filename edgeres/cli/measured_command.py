@@ -10,8 +10,9 @@ from edgeres.cli.console import Screen
 from edgeres.folder import RunFolder
 from edgeres.report import document
 from edgeres.report.device import read_device
-from edgeres.report.measured import check_origin, with_measurement
+from edgeres.report.measured import check_device, check_origin, with_measurement
 from edgeres.report.verdict import exit_code
+from edgeres.target import find_target
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -21,7 +22,9 @@ def measured_command(options: Namespace, given: list[str]) -> int:
     """Reads, checks, and only then writes: whatever is wrong, the report that is there stays."""
     folder = Path(options.run)
     found = read_device(Path(options.device))
-    check_origin(document.load(folder), folder, found)  # a folder without a run must not become one by being held
+    before = document.load(folder)  # a folder without a run must not become one by being held
+    check_origin(before, folder, found)
+    check_device(find_target(before.target.name), found)
     with RunFolder(folder).held():
         run = with_measurement(document.load(folder), found)
         document.write(run, folder)

@@ -16,8 +16,16 @@ if TYPE_CHECKING:
 
     from edgeres.report.device import DeviceReport, State
     from edgeres.report.run import Run
+    from edgeres.target import Target
 
 MANIFEST = "bundle/manifest.json"
+_TITLES = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime"}
+_ARM, _X86 = ("aarch64", "arm"), ("x86_64", "amd64")
+_FAMILIES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("neon", "dotprod", "i8mm"), _ARM),
+    **dict.fromkeys(("avx2", "avx512", "avx_vnni", "avx512_vnni", "amx"), _X86),
+}
+"""How ``platform.machine()`` begins where these instructions are."""
 _SAID = "on the device: "
 """How sentences of evidence begin that a device report brought; a newer one replaces them."""
 
@@ -61,6 +69,22 @@ def check_origin(run: Run, folder: Path, found: DeviceReport) -> None:
         )
 
 
+def check_device(target: Target, found: DeviceReport) -> None:
+    """Checks that what was measured is the kind of device the run is for: any other one's latency is no answer.
+
+    Raises:
+        UsageError: The GPU has another compute capability, or the processor is of another family.
+    """
+    wanted, isa = target.device.compute_capability, target.device.isa
+    if found.engine is not None and wanted is not None and found.engine.sm != wanted:
+        kind = f"{found.engine.gpu} has compute capability {found.engine.sm}, {target.title} has {wanted}"
+    elif found.engine is None and isa is not None and not found.machine.machine.lower().startswith(_FAMILIES[isa]):
+        kind = f"{found.machine.machine} is no machine with {isa}"
+    else:
+        return
+    raise UsageError(f"device.json is not from {target.name}: {kind}", "run the bundle on the device it is for")
+
+
 def with_measurement(run: Run, found: DeviceReport) -> Run:
     """The run with the device's latency, layers and golden agreement in it.
 
@@ -84,14 +108,14 @@ def with_measurement(run: Run, found: DeviceReport) -> Run:
 def place(found: DeviceReport) -> str:
     """The device and its runtime in a few words."""
     board = found.machine.board or (found.engine.gpu if found.engine else found.machine.cpu)
-    return f"{board}, {found.runtime.name} {found.runtime.version}"
+    return f"{board}, {_TITLES[found.runtime.name]} {found.runtime.version}"
 
 
 def _row(run: Run, found: DeviceReport) -> LatencyRow:
     timing = found.latency_ms
     return LatencyRow(
         variant="int8" if run.calibration else "float16" if found.engine else "float32",
-        runtime=run.target.runtime,
+        runtime=f"{_TITLES[found.runtime.name]} {found.runtime.version}",
         batch=1,
         threads=found.runtime.threads,
         p50_ms=timing.p50,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import example_run
 import numpy as np
@@ -13,10 +14,12 @@ from edgeres import cli
 from edgeres.backends.bundle import device
 from edgeres.errors import StageError, UsageError
 from edgeres.report import document
+from edgeres.report import measured as measurement
 from edgeres.report.device import read_device
-from edgeres.report.measured import check_origin, place, with_measurement
+from edgeres.report.measured import check_device, check_origin, place, with_measurement
 from edgeres.report.run import FileRow, LatencyRow
 from edgeres.settings import sha256_file
+from edgeres.target import Isa, find_target
 
 SAMPLES = tuple(int(value) for value in np.random.default_rng(0).normal(30_000, 300, 500))
 STATE = {
@@ -80,7 +83,7 @@ def test_an_unmeasured_line_is_passed_by_what_the_device_measured(folder, capsys
     (line,) = run.timings.lines
     assert (line.status, line.limit, line.predicted) == ("passed", 0.0408, None)
     assert line.value == pytest.approx(np.median(SAMPLES) / 1e6)
-    assert line.how.startswith("batch 1 on Orin, tensorrt 10.3.0, 500 calls after 50 to warm up, load 0.40 before")
+    assert line.how.startswith("batch 1 on Orin, TensorRT 10.3.0, 500 calls after 50 to warm up, load 0.40 before")
     assert "17000000.gpu at 625 MHz" in line.how
     (row,) = run.timings.latency
     assert (row.variant, row.n, row.low_ms <= row.p50_ms <= row.high_ms) == ("int8", 500, True)
@@ -260,12 +263,30 @@ def test_a_run_whose_bundle_changed_or_that_has_none_is_refused(folder, tmp_path
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_another_kind_of_device_is_refused(folder, capsys):
+    path = measured(folder)
+    edit(path, put("engine", "sm", value="9.0"))
+    assert command(folder, path) == 2
+    assert "Orin has compute capability 9.0, Jetson Orin Nano 8GB" in capsys.readouterr().err
+    report = read_device(measured(folder, engine=None, runtime={"name": "onnxruntime", "version": "1", "threads": 4}))
+    pi, x86 = find_target("raspberry-pi"), find_target("x86-avx2")
+    for machine, right, wrong in (("aarch64", pi, x86), ("x86_64", x86, pi), ("AMD64", x86, pi), ("armv7l", pi, x86)):
+        found = replace(report, machine=replace(report.machine, machine=machine))
+        check_device(right, found)
+        with pytest.raises(UsageError, match=f"not from {wrong.name}: {machine}"):
+            check_device(wrong, found)
+
+
+def test_every_instruction_set_has_its_family():
+    assert set(measurement._FAMILIES) == set(get_args(Isa))
+
+
 def test_onnx_runtime_has_no_engine_and_its_board_is_named(folder):
     runtime = {"name": "onnxruntime", "version": "1.31.1", "threads": 4}
     report = read_device(measured(folder, runtime=runtime, engine=None, images=None))
     report = replace(report, machine=replace(report.machine, board="Raspberry Pi 5 Model B Rev 1.0"))
     before = document.load(folder)
     run = with_measurement(before, report)
-    assert place(report) == "Raspberry Pi 5 Model B Rev 1.0, onnxruntime 1.31.1"
+    assert place(report) == "Raspberry Pi 5 Model B Rev 1.0, ONNX Runtime 1.31.1"
     assert run.kernels == before.kernels
     assert run.timings.latency[0].threads == 4
