@@ -27,8 +27,8 @@ WARMUP, LEAST, WANTED, MOST = 50, 44, 459, 20000
 """Calls to warm up; calls that tell the 90th and the 99th percentile with 99 % confidence; calls at most."""
 NARROW, SECONDS = 0.02, 60.0
 PROTOCOL = (
-    "batch 1; {warmup} calls to warm up, then {n}: at least 459, and until the 95 % interval of the median is "
-    "narrower than 2 % of it or {seconds:g} s are over"
+    "batch 1, {warmup} calls to warm up, {n} timed; 459 are wanted, and more until the 95 % interval of the median is "
+    "narrower than 2 % of it, for {seconds:g} s at most"
 )
 
 
