@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.ladder.climb import best_of
+from edgeres.model.cost import parameters
+from edgeres.model.graph import graph
 from edgeres.quant import adaround, reconstruct
+from edgeres.quant.walk import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.ladder.climb import Tried
     from edgeres.ladder.workshop import Candidate, Workshop
+    from edgeres.model.spec import ResNetSpec
 
     Earlier = Sequence[Tried[Candidate]]
 
@@ -20,7 +25,19 @@ _ADAROUND_PASSES = 6.0
 """Float passes over the calibration images that layer-wise rounding amounts to."""
 
 _STEP_PASSES = 4.0
-"""Float passes over its images that one step of block reconstruction amounts to: forwards, backwards, the update."""
+"""Float passes over its images that one step of block reconstruction amounts to: forwards and backwards."""
+
+_UPDATING = 1.1e3
+"""MACs for each weight that one step's rounding and update amount to, as ResNet-18 took."""
+
+
+def solving(spec: ResNetSpec) -> float:
+    """MACs of the search for codes: a factorisation of ``[d,d]`` per layer and group, and a few sweeps over it."""
+    found = 0.0
+    for op in graph(spec).weighted:
+        reads = prod(op.parameters[f"{op.name}.weight"][1:])
+        found += op.groups * reads**3 / 6 + 2 * op.c_out * reads**2
+    return found
 
 
 def unrounded(tried: Earlier) -> Candidate:
@@ -39,7 +56,8 @@ class AdaRound:
 
     def predicted(self) -> float:
         """Moments of every layer's input, and the search for codes."""
-        return _ADAROUND_PASSES * self.shop.jury.pass_s * len(self.shop.calibration)
+        jury = self.shop.jury
+        return _ADAROUND_PASSES * jury.pass_s * len(self.shop.calibration) + solving(self.shop.spec) / jury.macs_per_s
 
     def candidate(self, tried: Earlier) -> Candidate:
         """The scales of the best candidate so far, with learned codes."""
@@ -60,9 +78,10 @@ class Reconstruct:
     shop: Workshop
 
     def predicted(self) -> float:
-        """The moments first, then a batch of 32 through its block for every iteration."""
-        learned = _STEP_PASSES * 32 * reconstruct.ITERATIONS
-        return self.shop.jury.pass_s * (learned + _ADAROUND_PASSES * len(self.shop.calibration))
+        """Layer by layer first, then a batch through its block for every iteration."""
+        jury = self.shop.jury
+        step = _STEP_PASSES * BATCH * jury.pass_s + _UPDATING * parameters(self.shop.spec) / jury.macs_per_s
+        return reconstruct.ITERATIONS * step + AdaRound(self.shop).predicted()
 
     def candidate(self, tried: Earlier) -> Candidate:
         """The scales of the best candidate so far, refined, with learned codes."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from edgeres.ladder.climb import best_of
 from edgeres.ladder.workshop import Candidate, Screening
+from edgeres.model.cost import parameters
 from edgeres.model.network import Network
 from edgeres.quant.balance import balancing_scales
 from edgeres.quant.bias import empirical_bias
@@ -34,6 +35,9 @@ _BACKWARDS = 8.0
 
 _OBSERVED = 1.3
 """A pass with histograms, in plain passes."""
+
+_BALANCING = 2.4e4
+"""MACs for each weight that the search for balanced scales amounts to, as ResNet-18 took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,10 @@ class Equalize:
     shop: Workshop
 
     def predicted(self) -> float:
-        """A short pass backwards, and one for the histograms."""
-        shop = self.shop
-        return shop.jury.pass_s * (_BACKWARDS * _LOOKED_AT + _OBSERVED * len(shop.calibration))
+        """A short pass backwards, the search for balanced scales, and a pass for the histograms."""
+        jury, images = self.shop.jury, len(self.shop.calibration)
+        search = _BALANCING * parameters(self.shop.spec) / jury.macs_per_s
+        return jury.pass_s * (_BACKWARDS * min(_LOOKED_AT, images) + _OBSERVED * images) + search
 
     def candidate(self, tried: Earlier) -> Candidate:
         """The first rung's network with other channel scales, calibrated as that one was."""

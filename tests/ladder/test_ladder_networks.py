@@ -17,11 +17,14 @@ from edgeres.gate import Outcome
 from edgeres.ladder.climb import Policy, Refusal, Tried
 from edgeres.ladder.jury import Jury
 from edgeres.ladder.ladder import CHAINS, RUNGS, Ladder
+from edgeres.ladder.learned import AdaRound, Reconstruct, solving
 from edgeres.ladder.mixed import MixedPrecision
+from edgeres.ladder.nncf import Nncf
 from edgeres.ladder.noise import layer_noise, most_sensitive, passes
-from edgeres.ladder.rungs import Calibrate
+from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize
 from edgeres.ladder.workshop import Candidate, Workshop
 from edgeres.measure import kl
+from edgeres.model.cost import macs
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.progress import Silent
@@ -339,6 +342,14 @@ def test_a_host_target_is_timed_beside_the_artifact(spec, weights, context):
     assert list(context.workspace.iterdir()) == []
 
 
+def test_what_a_rung_will_take_grows_with_its_images_and_its_weights(shop, spec, weights):
+    short = replace(shop, calibration=shop.calibration.take(range(8)))
+    for kind in (Equalize, CorrectBias, Nncf, AdaRound, Reconstruct):
+        assert 0 < kind(short).predicted() < kind(shop).predicted()
+    assert solving(spec) > 108**3 / 6  # the largest convolution reads 12 channels by 3 by 3
+    assert shop.jury.macs_per_s == pytest.approx(macs(spec, 12, 12) / shop.jury.pass_s)
+
+
 def test_candidates_know_their_coordinates(spec, weights):
     shop = shop_of(spec, outlier(spec, weights), count=40)
     first = Calibrate(shop, "minmax", "max").candidate([])
@@ -348,7 +359,7 @@ def test_candidates_know_their_coordinates(spec, weights):
 
 
 def test_four_bits_climb_past_what_does_not_help_them(spec, weights, context):
-    """Rounding to nearest on 16 levels loses a third of the answers; scales alone cannot help, learned rounding does."""
+    """Rounding to nearest on 16 levels loses a third of the answers; scales cannot help, learned rounding does."""
     four = replace(context, target=find_target("w4a8"))
     made = Quantize(skip=("bias",))(checkpoint(spec, weights), four.view(Quantize.reads))
     rungs = {rung.name: rung for rung in made.card.lineage[-1].rungs}
