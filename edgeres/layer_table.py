@@ -168,7 +168,8 @@ def _difference(bench: Workbench, layer: Layer, pace: Pace) -> float:
     image = links.image()
     with bench.opened({"few": (few, image), "many": (many, image)}) as runs:
         for attempt in range(1, _TRIES + 1):
-            found = bench.relative(runs, replace(pace, least=pace.least * attempt))
+            rounds = pace.least * attempt
+            found = bench.relative(runs, replace(pace, least=rounds, most=max(pace.most, rounds)))
             units = (found["many"] - found["few"]) / (links.many - links.few)
             if units > 0:
                 return units

@@ -71,11 +71,12 @@ def measure_profile(
         BackendUnavailable: Its runtime is not installed.
         StageError: The machine is too busy to tell a layer's time.
     """
+    check_host(target)
     host, pace = machine(), pace or Pace()
     tables, trials = {}, []
     with TemporaryDirectory(prefix="edgeres-profile-") as folder:
         for precision in PRECISIONS:
-            bench = _bench(target, threads, Path(folder), precision)
+            bench = Workbench(target, threads, Path(folder), precision)
             table = layer_table(bench, pace, progress, layers)
             slower = replace(pace, least=2 * pace.least, limit_s=_LONGER * pace.limit_s)
             with progress.task(f"networks in {precision}", len(known) + len(subjects)) as advance:
@@ -117,12 +118,13 @@ def try_profile(
         UsageError: The target does not run on this host.
         BackendUnavailable: Its runtime is not installed.
     """
+    check_host(target)
     pace = pace or Pace()
     slower = replace(pace, least=2 * pace.least, limit_s=_LONGER * pace.limit_s)
     found = []
     with TemporaryDirectory(prefix="edgeres-profile-") as folder:
         for precision in PRECISIONS:
-            bench, table = _bench(target, profile.threads, Path(folder), precision), profile.tables[precision]
+            bench, table = Workbench(target, profile.threads, Path(folder), precision), profile.tables[precision]
             with progress.task(f"networks in {precision}", len(subjects)) as advance:
                 for subject in subjects:
                     found.append(_tried(bench, table, subject, slower))
@@ -130,12 +132,17 @@ def try_profile(
     return tuple(found)
 
 
-def _bench(target: Target, threads: int, folder: Path, precision: Precision) -> Workbench:
+def check_host(target: Target) -> None:
+    """Whether a target runs on this host.
+
+    Raises:
+        UsageError: It does not.
+        BackendUnavailable: Its runtime is not installed.
+    """
     if target.build_on != "host" or target.runtime.tensorrt is not None:
         raise UsageError(f"{target.name} does not run on this host", "profile x86 or cpu")
     if missing := find_backend(target.backend).missing():
         raise BackendUnavailable(missing)
-    return Workbench(target, threads, folder, precision)
 
 
 def _tried(bench: Workbench, table: Table, subject: Subject, pace: Pace) -> Trial:

@@ -15,18 +15,18 @@ from edgeres.unlearned import thinned, unlearned
 from edgeres.workbench import Pace, Workbench
 from edgeres.workload import of_model
 
-CPU, QUICK = find_target("cpu"), Pace(least=5, most=5, limit_s=0.0)
-LAYERS = (
-    *(Layer("way", 3, side, 32, width) for side in (14, 7) for width in (32,)),
-    *(Layer("way", 3, 14, 64, width) for width in (32, 64)),
-    Layer("way", 1, 14, 64, 64),
-    Layer("step", 3, 14, 64, 64),
-    Layer("step", 1, 28, 256, 128),
-    Layer("stem", 7, 28, 3, 16),
-    Layer("head", 1, 1, 64, 1000),
-    Layer("odd", 3, 14, 48, 48),
-    Layer("add", 1, 14, 64, 64),
-    Layer("bare", 1, 14, 64, 64),
+CPU, QUICK = find_target("cpu"), Pace(least=7, most=7, limit_s=0.0)
+LAYERS = (  # large enough for a few calls to tell them on a busy machine
+    Layer("way", 3, 28, 64, 64),
+    Layer("way", 3, 14, 128, 128),
+    Layer("way", 1, 28, 256, 256),
+    Layer("step", 3, 14, 128, 128),
+    Layer("step", 1, 28, 256, 256),
+    Layer("stem", 7, 56, 3, 32),
+    Layer("head", 1, 1, 2048, 1000),
+    Layer("odd", 3, 14, 112, 112),
+    Layer("add", 1, 28, 256, 256),
+    Layer("bare", 1, 28, 256, 256),
 )
 
 
@@ -68,11 +68,11 @@ def test_other_targets_do_not_run_here(name):
 def test_more_work_takes_longer(tmp_path):
     """64 times the MACs: no load of the machine turns that round in processor time."""
     bench = Workbench(CPU, 1, Path(tmp_path), "int8")
-    small, large = Layer("way", 3, 14, 32, 32), Layer("way", 3, 28, 128, 128)
+    small, large = Layer("way", 3, 14, 64, 64), Layer("way", 3, 28, 256, 256)
     rest = tuple(layer for layer in LAYERS if layer.role in ("odd", "add", "bare"))
-    table = layer_table(bench, QUICK, Silent(), (small, large, Layer("way", 1, 14, 64, 64), *rest))
+    table = layer_table(bench, QUICK, Silent(), (small, large, Layer("way", 1, 28, 64, 64), *rest))
     ms = {(point.side, point.c_in): point.ms for point in table.points}
-    assert ms[28, 128] > 5 * ms[14, 32]
+    assert ms[28, 256] > 5 * ms[14, 64]
     assert not list(tmp_path.iterdir())
 
 

@@ -26,11 +26,12 @@ _KNOWN, _TRIED = 10, 0
 def profile_command(options: Namespace, given: list[str]) -> int:
     """``edgeres profile``."""
     from edgeres.host_profile import encode
-    from edgeres.profiling import measure_profile
+    from edgeres.profiling import check_host, measure_profile
     from edgeres.target import find_target
 
     screen, target = Screen(quiet=options.quiet), find_target(options.target)
     out = Path(options.out or f"build/profile-{target.name}.json")
+    check_host(target)
     known, tried = (_subjects(target, seed) for seed in (_KNOWN, _TRIED))
     profile = measure_profile(target, known, tried, screen, threads=options.threads)
     text = encode(profile)
