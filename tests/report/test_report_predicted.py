@@ -1,0 +1,78 @@
+"""A prediction stands beside an unmeasured line, in its own words, and passes nothing."""
+
+import json
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from example_run import jetson, x86
+
+from edgeres.artifact import Predicted
+from edgeres.errors import UsageError
+from edgeres.report.document import decode, encode
+from edgeres.report.figures import OUTLOOKS, foretold
+from edgeres.report.html import html
+from edgeres.report.markdown import markdown
+from edgeres.report.verdict import exit_code, headline, outcome, summary_lines
+
+CASES = {"passes": (0.01, 0.03), "open": (0.03, 0.06), "fails": (0.05, 0.2)}
+
+
+def predicted_run(outlook, *, strict=False):
+    run = jetson()
+    low, high = CASES[outlook]
+    expected = Predicted(value=(low + high) / 2, low=low, high=high, basis="a roofline; missed by 20 %")
+    (line,) = run.timings.lines
+    line = replace(line, predicted=expected, outlook=outlook)
+    return replace(run, strict=strict, timings=replace(run.timings, lines=(line,)))
+
+
+@pytest.mark.parametrize("outlook", CASES)
+def test_it_decides_nothing(outlook):
+    run, plain = predicted_run(outlook), jetson()
+    assert outcome(run) == outcome(plain) == "incomplete"
+    assert exit_code(run) == 0
+    assert exit_code(predicted_run(outlook, strict=True)) == 4
+
+
+@pytest.mark.parametrize("outlook", CASES)
+def test_every_page_says_that_it_is_predicted(outlook):
+    run = predicted_run(outlook)
+    said, figure = OUTLOOKS[outlook], foretold(run.timings.lines[0])
+    assert headline(run).endswith(f"unmeasured: latency p50 ({said}).")
+    (line,) = [line for line in summary_lines(run) if line.startswith("unmeasured")]
+    assert f"{said}: {figure}" in line
+    assert "missed by 20 %" in line
+    (row,) = [row for row in markdown(run).splitlines() if row.startswith("| Latency p50")]
+    assert f"unmeasured, {said} | {figure}" in row
+    budget = html(run).partition('id="budget"')[2].partition("</section>")[0]
+    assert f'class="pill predicted {outlook}">{said}<' in budget
+    assert figure in budget
+    assert "Unmeasured" in budget
+
+
+def test_the_band_and_the_limit_are_drawn_to_scale():
+    page = html(predicted_run("open")).partition("<!DOCTYPE html>\n")[2]
+    root = ElementTree.fromstring(page)
+    band = next(node for node in root.iter("i") if node.get("class") == "band")
+    style = dict(part.split(":") for part in band.get("style").split(";"))
+    left, width = (float(style[key].rstrip("%")) for key in ("margin-left", "width"))
+    assert left == pytest.approx(100 * 0.03 / (1.1 * 0.06), abs=0.1)
+    assert left + width == pytest.approx(100 / 1.1, abs=0.2)
+
+
+def test_json_keeps_it_and_refuses_one_its_band_does_not_support():
+    run = predicted_run("open")
+    text = encode(run)
+    assert decode(text, "r") == run
+    lied = json.loads(text)
+    lied["timings"]["lines"][0]["outlook"] = "passes"
+    with pytest.raises(UsageError, match="cannot be 'passes'"):
+        decode(json.dumps(lied), "r")
+
+
+def test_a_report_from_before_predictions_is_read():
+    facts = json.loads(encode(x86()))
+    for line in (*facts["lines"], *facts["timings"]["lines"]):
+        del line["predicted"], line["outlook"]
+    assert decode(json.dumps(facts), "r") == x86()
