@@ -12,7 +12,7 @@ from edgeres.backends.bundle.write import tensorrt_bundle
 from edgeres.backends.expected import expected_kernels
 from edgeres.backends.loading import absent, intact, load
 from edgeres.backends.session import onnx_session
-from edgeres.backends.tensorrt_api import compile_graph, gpu, gpu_session, inspect
+from edgeres.backends.tensorrt_api import UNITS, compile_graph, gpu, gpu_session, inspect
 from edgeres.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgeres.artifact import Exported
     from edgeres.backends.backend import Session
-    from edgeres.progress import Progress
+    from edgeres.progress import Advance, Progress
     from edgeres.target import Target
 
 TITLE, MODULE, PIP = "TensorRT", "tensorrt", "'edgeres[tensorrt]' on a machine with an NVIDIA GPU"
@@ -49,17 +49,19 @@ class TensorRT:
         Raises:
             StageError: One of them refused the graph, in its own words.
         """
-        with progress.task("tensorrt bundle", 2) as advance:
+        with progress.task("tensorrt bundle", 1) as advance:
             files = tensorrt_bundle(exported, target, out)
             advance(1)
+        with progress.task("tensorrt", UNITS) as advance:
             runtime = _runtime()
             if runtime is not None and JETSON.is_file() and _same_version(runtime, target):
-                (out / PLAN).write_bytes(compile_graph(runtime, exported.model, exported.card.preprocess, target))
+                (out / PLAN).write_bytes(
+                    compile_graph(runtime, exported.model, exported.card.preprocess, target, advance=advance)
+                )
                 files |= {PLAN: File.of(out / PLAN)}
                 evidence = f"TensorRT {runtime.__version__} built and loaded the engine on {gpu()}"
             else:
-                evidence = _proof(runtime, exported, target)
-            advance(1)
+                evidence = _proof(runtime, exported, target, advance)
         entry = PLAN if PLAN in files else "model.onnx"
         return Engine(exported, self.name, entry, files, PLAN in files, (evidence,))
 
@@ -94,13 +96,13 @@ def _same_version(runtime: ModuleType, target: Target) -> bool:
     return f"{runtime.__version__}.".startswith(f"{target.runtime.tensorrt}.")
 
 
-def _proof(runtime: ModuleType | None, exported: Exported, target: Target) -> str:
+def _proof(runtime: ModuleType | None, exported: Exported, target: Target, advance: Advance) -> str:
     """One sentence on what parsed and built the graph here."""
     if runtime is not None:
-        compile_graph(runtime, exported.model, exported.card.preprocess, target)
+        compile_graph(runtime, exported.model, exported.card.preprocess, target, advance=advance)
         return f"TensorRT {runtime.__version__} parsed and built the graph here for {gpu()}, which is not the target"
     if rtx.TensorRTRTX().missing():
         return f"not proven on this host: pip install {rtx.PIP}"
     version = load(rtx.MODULE, rtx.TITLE, rtx.PIP).__version__
-    rtx.compile_portable(exported.model, exported.card.preprocess, target)
+    rtx.compile_portable(exported.model, exported.card.preprocess, target, advance)
     return f"TensorRT-RTX {version} parsed and built the graph on this host: evidence of that and of nothing more"

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from edgeres.artifact import File
     from edgeres.backends.backend import Session
     from edgeres.data.preprocess import Preprocess
+    from edgeres.progress import Advance
     from edgeres.target import Target
+
+
+UNITS = 100
+"""What a build is worth on a progress bar."""
 
 
 def gpu() -> str | None:
@@ -36,7 +41,13 @@ def gpu() -> str | None:
 
 
 def compile_graph(
-    runtime: Any, model: File, preprocess: Preprocess, target: Target, tune: Callable[[Any], None] = lambda config: None
+    runtime: Any,
+    model: File,
+    preprocess: Preprocess,
+    target: Target,
+    tune: Callable[[Any], None] = lambda config: None,
+    *,
+    advance: Advance = lambda units: None,
 ) -> bytes:
     """The serialized engine of an ONNX graph.
 
@@ -46,15 +57,24 @@ def compile_graph(
         preprocess: Gives height and width where the graph leaves them open.
         target: Gives precisions, effort and memory cap.
         tune: Sets what only one of the two runtimes has on the builder's configuration.
+        advance: Told ``UNITS`` units in all while the engine is built, where the runtime tells how far it is.
 
     Raises:
         StageError: The parser or the builder refused the graph, in its own words; or it would compute wrong numbers,
             because it takes uint8 codes for int8.
     """
-    path, log = intact(model), recorder(runtime)
+    path, log, told = intact(model), recorder(runtime), 0
+
+    def watch(phase: str, share: float) -> None:
+        nonlocal told
+        units = int(UNITS * share) - told
+        if units > 0:
+            told += units
+            advance(units)
+
     build = plain(build_settings(target.runtime, graph_input(path, preprocess)))
     with _refusals():
-        plan = build_plan(runtime, path.read_bytes(), build, log, tune)
+        plan = build_plan(runtime, path.read_bytes(), build, log, tune, watch=watch)
     misread = [message for _, message in log.problems if "UINT8" in message]
     if misread:
         raise StageError(f"TensorRT reads uint8 codes as int8: {misread[0]}", "quantize for a target with signed: true")

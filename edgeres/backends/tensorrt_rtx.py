@@ -11,7 +11,7 @@ from edgeres.artifact import Engine, File, KernelCensus
 from edgeres.backends.expected import expected_kernels
 from edgeres.backends.loading import absent, intact, load
 from edgeres.backends.session import onnx_session
-from edgeres.backends.tensorrt_api import compile_graph, gpu, gpu_session
+from edgeres.backends.tensorrt_api import UNITS, compile_graph, gpu, gpu_session
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgeres.artifact import Exported
     from edgeres.backends.backend import Session
     from edgeres.data.preprocess import Preprocess
-    from edgeres.progress import Progress
+    from edgeres.progress import Advance, Progress
     from edgeres.target import Target
 
 TITLE, MODULE, PIP = "TensorRT-RTX", "tensorrt_rtx", "'edgeres[tensorrt-rtx]'"
@@ -49,9 +49,8 @@ class TensorRTRTX:
             BackendUnavailable: TensorRT-RTX is not installed.
             StageError: It refused the graph, in its own words.
         """
-        with progress.task("tensorrt-rtx", 1) as advance:
-            (out / ENTRY).write_bytes(compile_portable(exported.model, exported.card.preprocess, target))
-            advance(1)
+        with progress.task("tensorrt-rtx", UNITS) as advance:
+            (out / ENTRY).write_bytes(compile_portable(exported.model, exported.card.preprocess, target, advance))
         here = gpu()
         version = load(MODULE, TITLE, PIP).__version__
         evidence = (
@@ -79,7 +78,9 @@ class TensorRTRTX:
         return found
 
 
-def compile_portable(model: File, preprocess: Preprocess, target: Target) -> bytes:
+def compile_portable(
+    model: File, preprocess: Preprocess, target: Target, advance: Advance = lambda units: None
+) -> bytes:
     """An engine for every GPU in ``CAPABILITIES``; no GPU is needed.
 
     There must be no timing cache: setting one asks for a GPU (TensorRT-RTX release notes, limitations).
@@ -95,7 +96,7 @@ def compile_portable(model: File, preprocess: Preprocess, target: Target) -> byt
         for index, name in enumerate(CAPABILITIES):
             config.set_compute_capability(getattr(runtime.ComputeCapability, name), index)
 
-    return compile_graph(runtime, model, preprocess, target, tune)
+    return compile_graph(runtime, model, preprocess, target, tune, advance=advance)
 
 
 def plan_census(plan: bytes) -> KernelCensus:

@@ -323,9 +323,11 @@ def test_the_real_builder_tells_how_far_it_is_and_can_be_stopped():
     assert shares[0] == 0 < shares[-1] <= 1
     assert len(seen) > 3
 
-    def interrupt(label, share):
-        if share > 0:
-            raise KeyboardInterrupt
+    for failure, late in ((KeyboardInterrupt(), 0.1), (BrokenPipeError(), 0)):
 
-    with pytest.raises(KeyboardInterrupt):
-        build_engine.build_plan(trt, model, PORTABLE, engine.recorder(trt), tune, watch=interrupt)
+        def interrupt(label, share, failure=failure, late=late):
+            if share >= late:
+                raise failure
+
+        with pytest.raises(type(failure)):
+            build_engine.build_plan(trt, model, PORTABLE, engine.recorder(trt), tune, watch=interrupt)

@@ -231,7 +231,7 @@ def jetson(tmp_path, monkeypatch):
     (tmp_path / "nv_tegra_release").write_text("# R36\n")
     monkeypatch.setattr(tensorrt, "JETSON", tmp_path / "nv_tegra_release")
     monkeypatch.setattr(tensorrt, "_runtime", lambda: SimpleNamespace(__version__="10.3.0"))
-    monkeypatch.setattr(tensorrt, "compile_graph", lambda *_: b"plan")
+    monkeypatch.setattr(tensorrt, "compile_graph", lambda *_, advance: b"plan")
     monkeypatch.setattr(tensorrt, "gpu", lambda: "Orin (compute capability 8.7)")
     return monkeypatch
 

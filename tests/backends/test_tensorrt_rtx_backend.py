@@ -12,8 +12,8 @@ from drawn_networks import draw, export, random_images, reference, tiny
 from onnx import helper, numpy_helper
 
 from edgeres.artifact import File
-from edgeres.backends.tensorrt_api import gpu
-from edgeres.backends.tensorrt_rtx import ENTRY, TensorRTRTX, plan_census
+from edgeres.backends.tensorrt_api import UNITS, gpu
+from edgeres.backends.tensorrt_rtx import ENTRY, TensorRTRTX, compile_portable, plan_census
 from edgeres.errors import StageError
 from edgeres.progress import Silent
 from edgeres.target import find_target
@@ -43,6 +43,15 @@ def test_a_real_engine_is_built(tmp_path):
     assert engine.runs_here == (gpu() is not None)
     assert "SM86, SM89, SM120" in engine.evidence[0]
     assert not any(digit in engine.evidence[0] for digit in ("second", " ms"))
+
+
+def test_a_bar_is_told_how_far_the_build_is(tmp_path):
+    told = []
+    exported = export(tmp_path / "export", tiny(), 32, "signed")
+    compile_portable(exported.model, exported.card.preprocess, RTX, told.append)
+    assert min(told) > 0
+    assert UNITS // 2 < sum(told) <= UNITS
+    assert len(told) > 3
 
 
 def test_the_engine_lists_int8_operands_for_every_convolution(tmp_path):

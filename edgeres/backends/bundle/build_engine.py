@@ -66,7 +66,7 @@ class Phases:
 
     def __init__(self) -> None:
         self._open: dict[str, list[Any]] = {}  # name -> [parent, steps, steps done]
-        self.name, self.share, self.stopped = "", 0.0, False
+        self.name, self.share = "", 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         """A phase begins."""
@@ -101,26 +101,33 @@ class Phases:
 
 
 def monitor(trt: Any, phases: Phases, watch: Watch) -> Any:
-    """TensorRT's progress monitor, telling ``watch`` the phase and how much of it is done."""
+    """TensorRT's progress monitor, telling ``watch`` the phase and how much of it is done.
+
+    An exception may not pass through TensorRT, not even Ctrl-C: it is kept as ``failure``, and the build asked to end.
+    """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base class is known only once TensorRT is loaded
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
+            self.failure: BaseException | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             phases.start(phase_name, parent_phase, num_steps)
-            watch(phases.name, phases.share)
+            self.tell()
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            try:  # an exception may not pass through TensorRT: the build is asked to end instead
-                phases.step(phase_name, step)
-                watch(phases.name, phases.share)
-            except KeyboardInterrupt:
-                phases.stopped = True
-            return not phases.stopped
+            phases.step(phase_name, step)
+            self.tell()
+            return self.failure is None
 
         def phase_finish(self, phase_name: str) -> None:
             phases.finish(phase_name)
+
+        def tell(self) -> None:
+            try:
+                watch(phases.name, phases.share)
+            except BaseException as failure:
+                self.failure = failure
 
     return Monitor()
 
@@ -146,7 +153,7 @@ def build_plan(
 
     Raises:
         BundleError: Parser or builder refused; the message has their words.
-        KeyboardInterrupt: The user stopped it.
+        BaseException: What ``watch`` raised, once TensorRT has let go.
     """
     builder = trt.Builder(log)
     network, parser = parse(trt, builder, model, log, strong=build.get("strongly_typed", False))
@@ -157,14 +164,14 @@ def build_plan(
         profile = builder.create_optimization_profile()
         profile.set_shape(given.name, *([batch, *build["image"]] for batch in build["batch"]))
         config.add_optimization_profile(profile)
-    phases = Phases()
+    watcher = None
     if watch is not None and hasattr(config, "progress_monitor"):  # TensorRT 8 has none
-        config.progress_monitor = monitor(trt, phases, watch)
+        watcher = config.progress_monitor = monitor(trt, Phases(), watch)
     tune(config)
     plan = builder.build_serialized_network(network, config)
     del parser
-    if phases.stopped:
-        raise KeyboardInterrupt
+    if watcher is not None and watcher.failure is not None:
+        raise watcher.failure
     if plan is None:
         raise BundleError(f"TensorRT {trt.__version__} built no engine: {log.errors()}")
     return bytes(plan)
