@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from edgeres.report.bill import HEADS, bill, divergence, folded, next_step
+from edgeres.report.escape import block, code, prose, table
 from edgeres.report.figures import (
     OUTLOOKS,
     between,
@@ -32,40 +32,10 @@ if TYPE_CHECKING:
     from edgeres.artifact import Line
     from edgeres.report.run import Run
 
-_SPECIAL = re.compile(r"([\\`*\[\]~|#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")  # inside a word "_" means nothing
 _ICONS = {"passed": "\u2705 passed", "failed": "\u274c failed", "unmeasured": "\u2754 unmeasured"}
 _VERDICT = {"passed": "\u2705", "failed": "\u274c", "incomplete": "\u2754", "error": "\u274c"}
 FLIPS_LISTED, TENSORS_LISTED = 20, 12
 """A comment on GitHub holds 65,536 characters; ``report.json`` has every flip and every tensor."""
-
-
-def prose(value: str) -> str:
-    """Plain text as one line of Markdown that says the same and does nothing: no HTML, no emphasis, no table cells."""
-    line = " ".join(value.split())
-    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _SPECIAL.sub(r"\\\1", line).replace("@", "@\u200b")
-
-
-def code(value: str) -> str:
-    """Text as an inline code span that no backtick or pipe of it can leave."""
-    line = " ".join(value.split()).replace("|", "\\|")
-    longest = max((len(run) for run in re.findall("`+", line)), default=0)
-    fence = "`" * (longest + 1)
-    pad = " " if "`" in line else ""
-    return f"{fence}{pad}{line}{pad}{fence}"
-
-
-def block(value: str, language: str = "") -> str:
-    """Text as a fenced block that no fence inside it can end."""
-    longest = max((len(run) for run in re.findall("`{3,}", value)), default=2)
-    fence = "`" * (longest + 1)
-    return f"{fence}{language}\n{value.rstrip()}\n{fence}"
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A table of finished cells; columns behind the first ``words`` are right-aligned."""
-    ruler = ["---" if index < words else "---:" for index in range(len(heads))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ruler, *rows))
 
 
 def markdown(run: Run) -> str:

@@ -10,8 +10,9 @@ from example_run import SAMPLE, TARGETS_OF_EVIL, evil, jetson, stopped, x86
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeres.report.escape import block, code, prose
 from edgeres.report.html import html
-from edgeres.report.markdown import block, code, markdown, prose
+from edgeres.report.markdown import markdown
 from edgeres.report.markup import tag, text
 from edgeres.report.run import Run
 from edgeres.report.select import FLIPS_SHOWN, worst_first
