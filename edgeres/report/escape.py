@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 _SPECIAL = re.compile(r"([\\`*\[\]~|#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")  # inside a word "_" means nothing
 
+_FEW = 26
+"""Letters: a drop with its interval."""
+
 
 def prose(value: str) -> str:
     """Plain text as one line of Markdown that says the same and does nothing: no HTML, no emphasis, no table cells."""
@@ -34,7 +37,17 @@ def block(value: str, language: str = "") -> str:
     return f"{fence}{language}\n{value.rstrip()}\n{fence}"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A table of finished cells; columns behind the first ``words`` are right-aligned."""
-    ruler = ["---" if index < words else "---:" for index in range(len(heads))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ruler, *rows))
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1, last: int = 0) -> str:
+    """A table of finished cells; between ``words`` columns in front and ``last`` behind stand figures.
+
+    Figures are right-aligned and keep together with their units, however narrow the screen.
+    """
+    figures = range(words, len(heads) - last)
+    ruler = ["---:" if index in figures else "---" for index in range(len(heads))]
+    solid = [[whole(cell) if index in figures else cell for index, cell in enumerate(row)] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ruler, *solid))
+
+
+def whole(words: str) -> str:
+    """Words that no line breaks between, as long as they are few: ``98.33 %``."""
+    return words.replace(" ", "\u00a0") if len(words) <= _FEW else words

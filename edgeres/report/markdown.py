@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.report.bill import HEADS, bill, divergence, folded, next_step
-from edgeres.report.escape import block, code, prose, table
+from edgeres.report.escape import block, code, prose, table, whole
 from edgeres.report.figures import (
     OUTLOOKS,
     between,
@@ -93,19 +93,12 @@ def _budget(lines: Sequence[Line]) -> str:
         value, limit = compared(line)
         title = prose(line_title(line.name))
         rounds = " (rounds to the limit)" if relation(line) == "rounds to" else ""
-        status, how = _ICONS[line.status], line.how
+        status, how = whole(_ICONS[line.status]), line.how
         if line.predicted:
             status, how = f"{status}, {OUTLOOKS[line.outlook]}", f"{how}; {line.predicted.basis}"
         shown = f"{value}{rounds}" if value else foretold(line) or "-"
         rows.append((title, status, shown, limit, prose(how), prose(line.source)))
-    heads = ("Line", "Status", "Value", "At most", "How", "Limit from")
-    return "\n".join(
-        (
-            f"| {' | '.join(heads)} |",
-            "| --- | --- | ---: | ---: | --- | --- |",
-            *(f"| {' | '.join(row)} |" for row in rows),
-        )
-    )
+    return table(("Line", "Status", "Value", "At most", "How", "Limit from"), rows, 2, 2)
 
 
 def _stages(run: Run) -> str:
@@ -142,7 +135,7 @@ def _ladder(run: Run) -> str:
     worst = sorted(run.sensitivity, key=lambda layer: -layer.kl)[:5]
     named = ", ".join(f"{code(layer.layer)} {divergence(layer.kl)}" for layer in worst)
     noise = f"\n\nMost sensitive layers (KL to float, alone in integers): {named}." if worst else ""
-    return f"{table(HEADS, cells)}\n\nBold: went on. {prose(next_step(run))}{noise}"
+    return f"{table(HEADS, cells, 2, 1)}\n\nBold: went on. {prose(next_step(run))}{noise}"
 
 
 def _accuracy(run: Run) -> str:

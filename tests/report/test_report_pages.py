@@ -147,7 +147,7 @@ def test_figures_of_the_run_are_on_the_page() -> None:
         SAMPLE,
     ):
         assert figure in page
-        assert prose(figure) in markdown(x86())
+        assert prose(figure) in markdown(x86()).replace("\u00a0", " ")
     assert "540 images do not settle it" in page
 
 
@@ -155,7 +155,7 @@ def test_a_failed_stage_shows_where_and_the_way_out() -> None:
     page = words(tree(stopped()))
     assert "Stopped in prune: cannot reach 0.05" in page
     assert "Way out: ask for macs: 0.2 or more" in page
-    assert "stopped here" in markdown(stopped())
+    assert "stopped\u00a0here" in markdown(stopped())
     assert "stopped here" in page
 
 
@@ -253,6 +253,12 @@ def test_both_answers_stand_side_by_side_with_their_confidence() -> None:
     assert [side.find(".//i").get("style") for side in answers] == ["width:92.8%", "width:42.9%"]
     unknown = replace(x86(), flips=(replace(x86().flips[0], float_confidence=None),))
     assert not any(node.get("style") == "width:0.0%" for node in tree(unknown).iter("i"))
+
+
+def test_figures_in_markdown_keep_together_and_words_do_not() -> None:
+    rows = {row.split(" | ")[0].removeprefix("| "): row for row in markdown(x86()).splitlines() if row.startswith("| ")}
+    assert "| 98.70\u00a0% | 37\u00a0M | 11.2\u00a0M |" in rows["evaluate"]
+    assert "23.9\u00a0M | 36.7\u00a0M | closed form, equal to" in rows["MACs"]
 
 
 def test_provenance_names_the_code_and_the_recipe() -> None:
