@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.latencies import WIDTHS, Pair, Row
 from edgeres.roofline import KernelClass, Missed, Roofline
+from edgeres.settings import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,8 @@ def fit(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> KernelClass:
             best = lost, point, efficiency
     assert best is not None
     _, point, efficiency = best
-    return KernelClass(name=name, title=form.title, efficiency=efficiency, calibrated=_NOBODY, **point)
+    known = {"name": name, "title": form.title, "efficiency": efficiency, "calibrated": _NOBODY}
+    return parse(KernelClass, known | point, name)
 
 
 def roofline(kind: KernelClass, row: Row) -> Roofline:
