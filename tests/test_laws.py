@@ -299,6 +299,10 @@ TENSORRT = {
     "10.3": (20, 10),
     "10.6": (20, 10),
     "10.9": (22, 10),
+    "10.13": (24, 10),
+    "10.16": (24, 10),
+    "11.1": (24, 10),
+    "11.4": (24, 10),
     "rtx-1.7": (20, 10),
 }
 """TensorRT version to the highest opset and IR version its parser takes.
@@ -308,7 +312,18 @@ from the ONNX release each one bundles (1.8: 7, 1.12 and 1.13: 8, 1.16 and later
 of its own and is held to the parser generation it stems from, 10.x.
 """
 
-JETPACK = {"5.1": "8.5", "6.2": "10.3"}
+JETPACK = {
+    "4.6": "8.0",
+    "4.6.1": "8.2",
+    "5.0.2": "8.4",
+    "5.1": "8.5",
+    "6.0": "8.6",
+    "6.1": "10.3",
+    "6.2": "10.3",
+    "7.0": "10.13",
+    "7.1": "10.13",
+    "7.2": "10.16",
+}
 """JetPack to its TensorRT, after the L4T package lists (github.com/anduril/jetpack-nixos, sourceinfo)."""
 
 
@@ -322,7 +337,10 @@ def test_every_target_file_is_read_and_no_name_means_two():
         assert all(find_target(name) is target for name in (target.name, *target.aliases))
 
 
-@pytest.mark.parametrize("name", sorted(targets()))
+VERSIONS = [f"{name}:{version}" for name, target in targets().items() for version in target.versions]
+
+
+@pytest.mark.parametrize("name", [*sorted(targets()), *VERSIONS])
 def test_a_target_asks_its_runtime_for_no_more_than_it_takes(name):
     target = find_target(name)
     assert find_backend(target.backend).name == target.backend
