@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import onnx
 import yaml
 
 import edgeres
 from edgeres.artifact import Verdict
 from edgeres.errors import EdgeresError
 from edgeres.folder import RunFolder
+from edgeres.onnxfile.census import quantized_tensors
 from edgeres.pipeline import Pipeline, prepare, versions
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.recipe import is_file_name
@@ -160,7 +162,8 @@ def _calibration(folder: RunFolder, sums: dict[str, str]) -> Calibration | None:
     """The scales as they were published."""
     if NAME not in sums:
         return None
-    return assemble.calibration(read_table(folder.path / NAME).table)
+    order = quantized_tensors(onnx.load(str(folder.path / "model.onnx")))
+    return assemble.calibration(read_table(folder.path / NAME).table, order)
 
 
 def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:

@@ -130,6 +130,13 @@ def qdq(model: ModelProto) -> QdqCensus:
     )
 
 
+def quantized_tensors(model: ModelProto) -> tuple[str, ...]:
+    """Names of the activations that a QuantizeLinear reads, in order of execution."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    read = (node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear")
+    return tuple(name for name in read if name not in constants)
+
+
 def metadata(model: ModelProto) -> dict[str, str]:
     """The key-value strings that travel with a file."""
     return {entry.key: entry.value for entry in model.metadata_props}

@@ -30,7 +30,7 @@ from edgeres.report.select import FLIPS_SHOWN, worst_first
 from edgeres.report.source import source_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from edgeres.artifact import Line, Step, Verdict
     from edgeres.budget import Overrides
@@ -205,10 +205,16 @@ def _thumbnail(split: Split, index: int) -> str:
     return "data:image/png;base64," + b64encode(stream.getvalue()).decode()
 
 
-def calibration(table: QuantTable) -> Calibration:
-    """Every activation scale, with what calibration saw of the tensor under it."""
+def calibration(table: QuantTable, order: Sequence[str]) -> Calibration:
+    """Every activation scale, with what calibration saw of the tensor under it.
+
+    Args:
+        table: Scales as they ship.
+        order: Tensors as they are executed; a file of scales is sorted by name. What is not among them comes last.
+    """
+    place = {name: index for index, name in enumerate(order)}
     tensors = []
-    for name, params in table.activations.items():
+    for name, params in sorted(table.activations.items(), key=lambda item: (place.get(item[0], len(place)), item[0])):
         seen = table.sketches.get(name)
         row = TensorScale(
             tensor=name, scale=params.scale[0], zero_point=params.zero_point, bits=params.bits, signed=params.signed

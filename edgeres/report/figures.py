@@ -84,7 +84,7 @@ def percent(value: float) -> str:
 
 def share(value: float) -> str:
     """A share of one, such as a softmax or values cut off: ``98.3 %``, ``0.007 %``."""
-    if 0 < value < 0.001:
+    if value < 0.001:
         return f"{number(100 * value, 1)} %"
     return f"{100 * value:.1f} %"
 

@@ -62,6 +62,7 @@ def test_quantized_weights_count_once_and_scales_not_at_all():
     assert census.parameters(model) == 12
     assert census.macs(model) == 12 * 64
     assert census.qdq(model) == census.QdqCensus(activations=1, weights=1, weighted=1, adds=0)
+    assert census.quantized_tensors(model) == ("image",)
 
 
 def test_shapes_that_contradict_each_other_are_refused():

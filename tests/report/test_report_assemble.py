@@ -65,9 +65,12 @@ def test_an_older_verdict_has_no_confidences(verdict, split):
 def test_a_scale_comes_with_what_calibration_saw():
     seen = Histogram.of(np.linspace(-1, 3, 4000, dtype=np.float32).reshape(1, -1))
     params = QParams(scale=(0.02,))
-    table = QuantTable(activations={"image": params, "pool": params}, weights={}, calibrator="mse", data="d", images=1)
-    found = assemble.calibration(with_sketches(table, {"image": seen}))
-    image, pool = found.tensors
+    table = QuantTable(
+        activations={"pool": params, "image": params, "odd": params}, weights={}, calibrator="mse", data="d", images=1
+    )
+    found = assemble.calibration(with_sketches(table, {"image": seen}), ("image", "relu", "pool"))
+    assert [row.tensor for row in found.tensors] == ["image", "pool", "odd"]
+    image, pool, _ = found.tensors
     wanted = sketch(seen, params)
     assert (image.low, image.high, image.columns) == (-1.0, 3.0, wanted.columns)
     assert (image.clipped, image.sqnr_db) == (wanted.clipped, wanted.sqnr_db)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeres.artifact import Line
-from edgeres.report.figures import bytes_, change, compared, number, percent, points, scaled, seconds
+from edgeres.report.figures import bytes_, change, compared, number, percent, points, scaled, seconds, share
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,9 @@ sizes = st.floats(1e-6, 1e6)
 def test_different_values_look_different(value: float, limit: float) -> None:
     left, right = compared(line("size_mib", value, limit))
     assert (left == right) == (value == limit)
+
+
+def test_shares_of_one() -> None:
+    assert [share(value) for value in (0.0, 7.3e-5, 0.0012, 0.983, 1.0)] == [
+        "0 %", "0.007 %", "0.1 %", "98.3 %", "100.0 %",
+    ]  # fmt: skip
