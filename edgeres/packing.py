@@ -34,25 +34,7 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
     """An artifact as plain data; its weights become files."""
     match artifact:
         case Checkpoint():
-            weights = workspace / f"{prefix}weights.safetensors"
-            artifact.weights.save(weights)
-            deployed = workspace / f"{prefix}deployed.safetensors"
-            if artifact.deployed is not None:
-                artifact.deployed.save(deployed)
-            statistics = workspace / f"{prefix}statistics.safetensors"
-            if artifact.statistics is not None:
-                artifact.statistics.save(statistics)
-            teacher = pack(artifact.teacher, workspace, f"teacher.{prefix}") if artifact.teacher else None
-            return {
-                "type": "checkpoint",
-                "card": plain(artifact.card),
-                "spec": plain(artifact.spec),
-                "weights": weights.name,
-                "quant": plain(artifact.quant) if artifact.quant else None,
-                "teacher": teacher,
-                "deployed": deployed.name if artifact.deployed is not None else None,
-                "statistics": statistics.name if artifact.statistics is not None else None,
-            }
+            return _pack_checkpoint(artifact, workspace, prefix)
         case Exported():
             files = {"model": artifact.model, "float_model": artifact.float_model, "scales": artifact.scales}
             named = {name: _file(file, workspace) for name, file in files.items() if file}
@@ -84,6 +66,23 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
             }
         case _:
             raise TypeError(f"a {type(artifact).__name__} is where a run starts; it is not kept")
+
+
+def _pack_checkpoint(artifact: Checkpoint, workspace: Path, prefix: str) -> dict[str, Any]:
+    parts = {"weights": artifact.weights, "deployed": artifact.deployed, "statistics": artifact.statistics}
+    names: dict[str, str | None] = dict.fromkeys(parts)
+    for part, arrays in parts.items():
+        if arrays is not None:
+            names[part] = f"{prefix}{part}.safetensors"
+            arrays.save(workspace / f"{prefix}{part}.safetensors")
+    return {
+        "type": "checkpoint",
+        "card": plain(artifact.card),
+        "spec": plain(artifact.spec),
+        "quant": plain(artifact.quant) if artifact.quant else None,
+        "teacher": pack(artifact.teacher, workspace, f"teacher.{prefix}") if artifact.teacher else None,
+        **names,
+    }
 
 
 def unpack(data: dict[str, Any], folder: Path) -> Any:

@@ -52,19 +52,7 @@ def _scales(found: Calibration) -> Markup:
 
 def provenance(run: Run) -> Markup:
     """What the run was made from, and what it made."""
-    files: list[tuple[str, ...]] = [
-        (
-            name,
-            bytes_(run.files[name].size),
-            tag("code", short(run.files[name].sha256), at={"title": run.files[name].sha256}),
-        )
-        for name in sorted(run.files)
-    ]
-    made = (
-        join(tag("h3", "Files"), tag("div.narrow", table(("File", "Size", "sha256"), files, "Files")))
-        if files
-        else Markup()
-    )
+    made = _files(run)
     p = run.provenance
     if p is None:
         return section(
@@ -102,6 +90,20 @@ def provenance(run: Run) -> Markup:
         ),
         made,
     )
+
+
+def _files(run: Run) -> Markup:
+    files: list[tuple[str, ...]] = [
+        (
+            name,
+            bytes_(run.files[name].size),
+            tag("code", short(run.files[name].sha256), at={"title": run.files[name].sha256}),
+        )
+        for name in sorted(run.files)
+    ]
+    if not files:
+        return Markup()
+    return join(tag("h3", "Files"), tag("div.narrow", table(("File", "Size", "sha256"), files, "Files")))
 
 
 def reproduce(run: Run) -> Markup:
