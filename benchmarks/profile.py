@@ -47,7 +47,8 @@ def subjects(target: Target, each: int) -> list[Subject]:
         whole = census.macs(unlearned(preset(name), _SIDE, target)["float"])
         for seed in range(_FIRST_SEED, _FIRST_SEED + each):
             models = unlearned(thinned(preset(name), seed), _SIDE, target)
-            found.append(Subject(f"{name}, {census.macs(models['float']) / whole:.0%} of its MACs", models))
+            share = census.macs(models["float"]) / whole
+            found.append(Subject(f"{name}, {share:.1%} of its MACs", models))
     return found
 
 
@@ -87,9 +88,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile")
     parser.add_argument("--target", default="cpu", help="x86 or cpu (default cpu)")
     parser.add_argument("--profile", required=True, metavar="FILE", help="what edgeres profile wrote")
-    parser.add_argument(
-        "--each", type=positive, default=3, metavar="N", help="networks of each depth (default 3)"
-    )
+    parser.add_argument("--each", type=positive, default=3, metavar="N", help="networks of each depth (default 3)")
     parser.add_argument("--write", action="store_true", help="renew docs/prediction.md")
     parser.add_argument("--json", action="store_true", help="print the trials for machines")
     return run(parser, _work, given)

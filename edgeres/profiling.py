@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import exp, log
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from edgeres.workload import of_model
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
     from onnx import ModelProto
 
     from edgeres.layer_table import Layer
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from edgeres.workbench import Precision
 
 
-_LONGER = 8
-"""Times as long as a layer a network is measured."""
+_LONGER, _VISITS = 3, 3
+"""Times as long as a layer a network is measured, and how often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +79,11 @@ def measure_profile(
         for precision in PRECISIONS:
             bench = Workbench(target, threads, Path(folder), precision)
             table = layer_table(bench, pace, progress, layers)
-            slower = replace(pace, least=2 * pace.least, limit_s=_LONGER * pace.limit_s)
-            with progress.task(f"networks in {precision}", len(known) + len(subjects)) as advance:
-                off = []
-                for subject in known:
-                    off.append(log(_tried(bench, table, subject, slower).ratio))
-                    advance(1)
-                table = replace(table, scale=exp(-fmean(off)))
-                for subject in subjects:
-                    trials.append(_tried(bench, table, subject, slower))
-                    advance(1)
-            tables[precision] = table
+            measured = _measured_ms(bench, table, (*known, *subjects), pace, progress)
+            expected = [_sum_ms(table, subject.models[precision]) for subject in known]
+            off = [log(took / ms) for took, ms in zip(measured, expected, strict=False)]
+            tables[precision] = replace(table, scale=exp(fmean(off)))
+            trials += _trials(tables[precision], precision, subjects, measured[len(known) :])
     return HostProfile(
         target=target.name,
         runtime=target.runtime.name,
@@ -119,16 +114,11 @@ def try_profile(
         BackendUnavailable: Its runtime is not installed.
     """
     check_host(target)
-    pace = pace or Pace()
-    slower = replace(pace, least=2 * pace.least, limit_s=_LONGER * pace.limit_s)
-    found = []
+    found: list[Trial] = []
     with TemporaryDirectory(prefix="edgeres-profile-") as folder:
         for precision in PRECISIONS:
             bench, table = Workbench(target, profile.threads, Path(folder), precision), profile.tables[precision]
-            with progress.task(f"networks in {precision}", len(subjects)) as advance:
-                for subject in subjects:
-                    found.append(_tried(bench, table, subject, slower))
-                    advance(1)
+            found += _trials(table, precision, subjects, _measured_ms(bench, table, subjects, pace or Pace(), progress))
     return tuple(found)
 
 
@@ -145,19 +135,40 @@ def check_host(target: Target) -> None:
         raise BackendUnavailable(missing)
 
 
-def _tried(bench: Workbench, table: Table, subject: Subject, pace: Pace) -> Trial:
-    model = subject.models[bench.precision]
-    expected = table.scale * _sum_ms(table, model)
-    measured = _measured_ms(bench, table, model, pace)
-    return Trial(name=subject.name, precision=bench.precision, predicted_ms=expected, measured_ms=measured)
+def _trials(table: Table, precision: Precision, subjects: Sequence[Subject], measured: Sequence[float]) -> list[Trial]:
+    return [
+        Trial(
+            name=subject.name,
+            precision=precision,
+            predicted_ms=table.scale * _sum_ms(table, subject.models[precision]),
+            measured_ms=took,
+        )
+        for subject, took in zip(subjects, measured, strict=True)
+    ]
 
 
-def _measured_ms(bench: Workbench, table: Table, model: ModelProto, pace: Pace) -> float:
-    """Time of a network, brought to the machine the table saw by the reference that runs in turn with it."""
+def _measured_ms(
+    bench: Workbench, table: Table, subjects: Sequence[Subject], pace: Pace, progress: Progress
+) -> list[float]:
+    """Times of networks, each the median of several visits some time apart.
+
+    They are brought to the machine the table saw by the reference that runs in turn with them.
+    """
+    slower = replace(pace, limit_s=_LONGER * pace.limit_s)
+    found: list[list[float]] = [[] for _ in subjects]
+    with progress.task(f"networks in {bench.precision}", _VISITS * len(subjects)) as advance:
+        for _ in range(_VISITS):
+            for subject, figures in zip(subjects, found, strict=True):
+                model = subject.models[bench.precision]
+                with bench.opened({"network": (model, _image(model))}) as runs:
+                    figures.append(bench.relative(runs, slower)["network"] * table.unit_ms)
+                advance(1)
+    return [median(figures) for figures in found]
+
+
+def _image(model: ModelProto) -> NDArray[np.float32]:
     shape = tuple(dim.dim_value or 1 for dim in model.graph.input[0].type.tensor_type.shape.dim)
-    image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    with bench.opened({"network": (model, image)}) as runs:
-        return bench.relative(runs, pace)["network"] * table.unit_ms
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
 def _sum_ms(table: Table, model: ModelProto) -> float:

@@ -54,7 +54,9 @@ def _subjects(target: Target, seed: int) -> list[Subject]:
     from edgeres.unlearned import thinned, unlearned
 
     return [
-        Subject(f"{name}, pruned", unlearned(thinned(PRESETS[name], seed + index), _SIDE, target))
+        Subject(
+            f"{name}, pruned by seed {seed + index}", unlearned(thinned(PRESETS[name], seed + index), _SIDE, target)
+        )
         for index, name in enumerate(_NETWORKS)
     ]
 
