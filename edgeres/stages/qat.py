@@ -59,7 +59,9 @@ class Qat:
         weight_decay: Decoupled decay, towards the weights that training starts from.
         clip: Largest gradient norm over all parameters.
         temperature: Softens both answers before they are compared.
-        alpha: Weight of the float network's answer; the labels have the rest.
+        alpha: Weight of the float network's answer; the labels have the rest. Any share of them also changes what
+            rounding never touched: they sharpen the answers of a network that learnt from smoothed labels, which takes
+            it away from float while its accuracy may rise.
         augment: What happens to the images; by default crops of at least 60 % of the area, without mirroring.
         precision: Arithmetic of the float network's answers. The network in training computes in float32, because that
             is what its graph does when it ships.
@@ -77,7 +79,7 @@ class Qat:
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     clip: Rate = 1.0
     temperature: Rate = 1.0
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+    alpha: Annotated[float, Field(ge=0, le=1)] = 1.0
     augment: Augment = Augment(scale=(0.6, 1.0), flip=False)
     precision: Precision = "float32"
 
