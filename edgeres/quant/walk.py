@@ -15,7 +15,7 @@ from edgeres.model.network import Network
 from edgeres.quant.units import Values, units
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -67,15 +67,16 @@ class Walk:
         """Number of batches."""
         return len(self._kept)
 
-    def sources(self, index: int) -> tuple[Tensor, Tensor]:
-        """What the current unit reads in one batch, in the float and in the quantized network."""
-        exact, given = self._kept[index]
-        return exact.float(), given.float()
+    def some(self, images: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What the current unit reads in some images, in the float and in the quantized network."""
+        pairs = [(self._kept[i // BATCH], i % BATCH) for i in images]
+        exact, given = (torch.stack([pair[side][at] for pair, at in pairs]) for side in (0, 1))
+        return _laid_out(exact), _laid_out(given)
 
     def values(self, unit: Unit, index: int) -> tuple[Values, Values]:
         """Tensors of the current unit in one batch, in the float and in the quantized network."""
-        exact, given = self.sources(index)
-        return Values(self.exact, unit, exact), Values(self.network, unit, given)
+        exact, given = self._kept[index]
+        return Values(self.exact, unit, _laid_out(exact)), Values(self.network, unit, _laid_out(given))
 
     def on(self, unit: Unit) -> None:
         """Leaves a unit behind: what it makes is what the next one reads."""
@@ -88,6 +89,11 @@ class Walk:
 def _prepared(network: Network) -> Network:
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     return network
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """In float32, channels last where there are pixels."""
+    return x.float().contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.float()
 
 
 def _half(x: Tensor) -> Tensor:

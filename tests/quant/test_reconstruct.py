@@ -1,0 +1,172 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from edgeres.errors import StageError
+from edgeres.model.graph import graph
+from edgeres.model.network import Network
+from edgeres.model.spec import Block, ResNetSpec, Stem, preset
+from edgeres.model.weights import Weights
+from edgeres.quant import adaround
+from edgeres.quant.observer import observe
+from edgeres.quant.placement import place
+from edgeres.quant.quantized import Quantized
+from edgeres.quant.reconstruct import Learnable, reconstructed, rounded, steps
+from edgeres.quant.table import quant_table
+
+PREACTIVATED = ResNetSpec(
+    kind="basic",
+    stem=Stem(width=8, kernel=3, stride=1, pool=False),
+    stages=((Block(inner=(8,), out=8), Block(inner=(8,), out=16, stride=2, projected=True)),),
+    classes=5,
+    preactivation=True,
+    norm=False,
+)
+PADDED = replace(preset("resnet20"), norm=False)
+
+
+def smooth_images(count=48, side=16, seed=0):
+    coarse = torch.randn(count, 3, side // 4, side // 4, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear").numpy()
+
+
+def random_network(spec, seed=0):
+    random = np.random.default_rng(seed)
+    arrays = {}
+    for key, array in Network(spec).weights().items():
+        values = random.normal(0, 1.4, array.shape) / max(1.0, np.sqrt(array[0].size))
+        arrays[key] = np.abs(values) + 0.5 if key.endswith("running_var") else values
+    return Weights(arrays)
+
+
+def quantized_by(spec, weights, scheme, images, bits=8):
+    scheme = replace(scheme, weight_bits=bits)
+    placement = place(graph(spec), scheme)
+    histograms = observe(Network(spec, weights).eval(), [images], placement.observed)
+    table = quant_table(
+        weights, histograms, placement, scheme, calibrator="mse", method="mse", data="0", images=len(images)
+    )
+    return Quantized(spec, weights, table, scheme)
+
+
+def test_rounding_passes_gradients_and_keeps_codes_exact():
+    x = torch.tensor([0.3, 0.7, 1.5, 2.5, -126.6, 254.51], requires_grad=True)
+    y = rounded(x)
+    y.sum().backward()
+    assert y.tolist() == [0.0, 1.0, 2.0, 2.0, -127.0, 255.0]
+    assert x.grad.tolist() == [1.0] * 6
+
+
+def test_a_scale_learns_by_lsqs_formula(thin, thin_weights, jetson):
+    # Inside, d(x')/ds = round(v) - v; beyond the range it is the code the value is clipped to.
+    quantized = quantized_by(thin, thin_weights, jetson.scheme, smooth_images(8))
+    network, op = Learnable(quantized), graph(thin)["conv1"]
+    scale = quantized.table.activations["image"].scale[0]
+    network.shifts["image"] = torch.zeros((), requires_grad=True)
+    v = torch.tensor([0.25, 1.75, -3.25, 300.0, -300.0])
+    read = network.read(op, 0, {"image": (v * scale).reshape(1, 1, 1, 5)})
+    read.sum().backward()
+    assert torch.allclose(read.flatten(), torch.tensor([0.0, 2.0, -3.0, 127.0, -128.0]) * scale, rtol=1e-6)
+    expected = scale * (-0.25 + 0.25 + 0.25 + 127 - 128)
+    assert network.shifts["image"].grad.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_codes_get_the_gradient_of_their_weights_in_codes(thin, thin_weights, jetson):
+    quantized = quantized_by(thin, thin_weights, jetson.scheme, smooth_images(8))
+    network, op = Learnable(quantized), graph(thin)["conv1"]
+    params = quantized.table.weights["conv1"]
+    numbers = torch.full((8, 3, 3, 3), 2.4)
+    numbers[0] = 130.0
+    network.numbers["conv1"] = numbers.requires_grad_()
+    weight = network.parameter(op, "weight")
+    weight.sum().backward()
+    scales = torch.tensor(params.scale)
+    assert torch.equal(weight[1:, 0, 0, 0], 2 * scales[1:])
+    assert torch.equal(weight[0, 0, 0, 0], 127 * scales[0])
+    assert torch.equal(numbers.grad[1:, 0, 0, 0], scales[1:])
+    assert not numbers.grad[0].any()
+
+
+def test_before_and_behind_learning_it_computes_what_ships(thin, thin_weights, scheme):
+    images = smooth_images(8)
+    quantized = quantized_by(thin, thin_weights, scheme, images)
+    network, x = Learnable(quantized).eval(), torch.from_numpy(images)
+    with torch.no_grad():
+        assert torch.equal(network(x), quantized.network()(x))
+        codes = quantized.table.weights["conv1"].quantize(thin_weights["conv1.weight"])
+        network.numbers["conv1"] = torch.from_numpy(codes).float() + 0.3
+        network.shifts["image"] = torch.tensor(0.1)
+        learning = network(x)
+        network.keep()
+        assert torch.equal(network(x), learning)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("spec", [PREACTIVATED, PADDED])
+def test_codes_are_on_the_grid_and_scales_are_scales(spec, bits, scheme):
+    weights, images = random_network(spec), smooth_images(34)
+    start = quantized_by(spec, weights, scheme, images, bits)
+    done = []
+    found = reconstructed(weights, start, lambda: [images], seed=0, iterations=2, advance=done.append)
+    assert sum(done) == steps(start, 2)
+    assert found.table.weights == start.table.weights
+    for name, params in found.table.weights.items():
+        value = found.weights[f"{name}.weight"]
+        assert np.array_equal(params.dequantize(params.quantize(value)), value)
+    for tensor, params in found.table.activations.items():
+        (scale,), before = params.scale, start.table.activations[tensor]
+        assert scale == np.float32(scale) > 2.0**-61
+        assert replace(params, scale=before.scale) == before
+        assert 0.9 < scale / before.scale[0] < 1.1
+    for tensor, origin in found.placement.shared.items():
+        assert found.table.activations[tensor] == found.table.activations[origin]
+    assert found.table.activations != start.table.activations
+
+
+def test_no_iteration_is_rounding_by_layer(thin, thin_weights, scheme):
+    images = smooth_images(40)
+    start = quantized_by(thin, thin_weights, scheme, images, 4)
+    found = reconstructed(thin_weights, start, lambda: [images], seed=5, iterations=0)
+    assert found.table == start.table
+    assert found.weights.digest == adaround.adarounded(thin_weights, start, lambda: [images], seed=5).weights.digest
+
+
+def logit_error(quantized, weights, images):
+    exact = Network(quantized.spec, weights).logits(images)
+    return float(np.square(quantized.network().logits(images) - exact).mean())
+
+
+def test_answers_come_nearer_to_float_than_layer_by_layer(thin, thin_weights, scheme):
+    images, others = smooth_images(64), smooth_images(64, seed=1)
+    start = quantized_by(thin, thin_weights, scheme, images, 4)
+    layers = adaround.adarounded(thin_weights, start, lambda: [images], seed=0)
+    blocks = reconstructed(thin_weights, start, lambda: [images], seed=0, iterations=60)
+    nearest, layered, learned = (logit_error(one, thin_weights, others) for one in (start, layers, blocks))
+    assert learned < 0.92 * layered < 0.4 * nearest
+
+
+def test_same_arguments_give_the_same_bytes(thin, thin_weights, scheme):
+    images = smooth_images(40)
+    start = quantized_by(thin, thin_weights, scheme, images)
+    once = reconstructed(thin_weights, start, lambda: [images], seed=3, iterations=5)
+    again = reconstructed(thin_weights, start, lambda: np.array_split(images, 9), seed=3, iterations=5)
+    other = reconstructed(thin_weights, start, lambda: [images], seed=4, iterations=5)
+    assert (once.weights.digest, once.table) == (again.weights.digest, again.table)
+    assert once.weights.digest != other.weights.digest
+
+
+def test_what_it_is_given_stays_as_it_was(thin, thin_weights, cpu_scheme):
+    images = smooth_images(40)
+    start = quantized_by(thin, thin_weights, cpu_scheme, images)
+    before = start.weights.digest, start.table, images.copy()
+    reconstructed(thin_weights, start, lambda: [images], seed=0, iterations=2)
+    assert (start.weights.digest, start.table) == before[:2]
+    assert np.array_equal(images, before[2])
+
+
+def test_no_images_are_refused(thin, thin_weights, scheme):
+    start = quantized_by(thin, thin_weights, scheme, smooth_images(8))
+    with pytest.raises(StageError, match="no images"):
+        reconstructed(thin_weights, start, list, seed=0, iterations=1)
