@@ -54,7 +54,7 @@ def split():
 @pytest.fixture
 def context(split, tmp_path):
     ticks = Ticks()
-    whole = Context(find_target("cpu"), split, split, split, split, NAMES, 0, tmp_path, tmp_path, ticks)
+    whole = Context(find_target("cpu"), split, split, split, split, NAMES, 0, tmp_path, tmp_path, progress=ticks)
     return whole.view(Evaluate.reads)
 
 
