@@ -54,8 +54,8 @@ class Qat:
         epochs: Passes over the training split.
         max_images: Images to see at most, however large the split is; None for no limit.
         batch: Images per step.
-        lr: Peak learning rate of AdamW, in steps of the grid that a weight or a scale lives on: 0.01 moves a weight by
-            a hundredth of a step per update, with 4 bits and with 8; see ``edgeres.training.learned``.
+        lr: Peak learning rate of AdamW, in steps of the grid that a weight or a scale lives on: 0.002 moves a weight
+            by 1/500 of a step per update, with 4 bits and with 8; see ``edgeres.training.learned``.
         weight_decay: Decoupled decay, towards the weights that training starts from.
         clip: Largest gradient norm over all parameters.
         temperature: Softens both answers before they are compared.
@@ -75,7 +75,7 @@ class Qat:
     epochs: Count = 1
     max_images: Count | None = None
     batch: Count = 32
-    lr: Rate = 0.01
+    lr: Rate = 0.002
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     clip: Rate = 1.0
     temperature: Rate = 1.0

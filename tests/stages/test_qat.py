@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 PREPROCESS = Preprocess(resize=8, crop=8, mean=(0.305,) * 3, std=(0.376,) * 3)
 AUGMENT = Augment(crop="random", padding=1, flip=False)
-QUICK = Qat(epochs=3, augment=AUGMENT)
+QUICK = Qat(epochs=3, lr=0.01, augment=AUGMENT)
 SPEC = ResNetSpec(
     kind="basic",
     stem=Stem(width=16, kernel=3, stride=1, pool=False),
