@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeres.artifact import Engine, File
@@ -52,7 +53,7 @@ class OpenVino:
         """
         openvino = load("openvino", TITLE, PIP)
         with progress.task("openvino", 2) as advance:
-            model = _read(openvino, intact(exported.model))
+            model = _read(intact(exported.model))
             advance(1)
             _name_by_position(model)
             openvino.save_model(model, str(out / "model.xml"), compress_to_fp16=False)
@@ -106,7 +107,6 @@ def _open(engine: Engine, model: File | None, threads: int | None) -> Iterator[_
 
 
 def _compile(engine: Engine, model: File | None, threads: int | None) -> Any:
-    openvino = load("openvino", TITLE, PIP)
     if model is None:
         for file in engine.files.values():
             intact(file)
@@ -116,14 +116,25 @@ def _compile(engine: Engine, model: File | None, threads: int | None) -> Any:
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     try:
-        return openvino.Core().compile_model(_read(openvino, path), "CPU", config)
+        return _core().compile_model(_read(path), "CPU", config)
     except RuntimeError as refusal:
         raise StageError(f"OpenVINO cannot compile {path.name}: {refusal}", "see the node it names") from refusal
 
 
-def _read(openvino: Any, path: Path) -> Any:
+@cache
+def _core() -> Any:
+    """The one core of this process.
+
+    Each core that loads the CPU plugin gives the thread a signal stack (src/plugins/intel_cpu/src/plugin.cpp,
+    ``SigAltStackSetup``). Of two that end in the order they began, the second brings back the first one's, which is
+    unmapped by then, and the next Ctrl-C is a segmentation fault.
+    """
+    return load("openvino", TITLE, PIP).Core()
+
+
+def _read(path: Path) -> Any:
     try:
-        return openvino.Core().read_model(path)
+        return _core().read_model(path)
     except RuntimeError as refusal:
         raise StageError(f"OpenVINO refused {path.name}: {refusal}", "see the node it names") from refusal
 

@@ -133,3 +133,38 @@ with OpenVino().session(engine, target) as session:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_ctrl_c_still_works_after_two_sessions(tmp_path):
+    """Cores that end in the order they began leave a signal stack behind that is unmapped: the next signal is fatal."""
+    export(tmp_path / "export", tiny(), 32, "unsigned")
+    script = f"""
+import faulthandler, signal, sys
+faulthandler.enable()
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from drawn_networks import export, tiny, random_images
+from edgeres.backends.openvino import OpenVino
+from edgeres.progress import Silent
+from edgeres.target import find_target
+folder = Path({str(tmp_path)!r})
+(folder / "twice").mkdir()
+target = find_target("x86")
+engine = OpenVino().build(export(folder / "export", tiny(), 32, "unsigned"), target, folder / "twice", Silent())
+first = OpenVino().session(engine, target)
+second = OpenVino().session(engine, target)
+opened = [first.__enter__(), second.__enter__()]
+first.__exit__(None, None, None)
+opened.pop(0)
+del first
+second.__exit__(None, None, None)
+opened.clear()
+del second
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n")
