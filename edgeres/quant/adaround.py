@@ -102,8 +102,8 @@ def rounded_weight(
     covariance = Covariance(op)
     size = op.c_in // op.groups * op.kernel**2
     wanted = -(-ROWS * size // walk.images)
-    for index in range(len(walk)):
-        x = walk.values(unit, index)[1].read(op, 0)
+    for images in walk.batches(unit):
+        x = walk.values(unit, images)[1].read(op, 0)
         places = some_places(op, x.shape, wanted, generator)
         covariance.add(patches(op, x, places))
     rows = torch.tensor(weight).reshape(op.groups, -1, size)
@@ -121,9 +121,9 @@ def rounded_weight(
 def corrected_bias(walk: Walk, unit: Unit, op: Op) -> NDArray[np.float32]:
     """The bias with which a layer's mean is that of the float network; the walk's network gets it too."""
     lacking = torch.zeros(op.c_out, dtype=torch.float64)
-    for index in range(len(walk)):
-        exact, given = walk.values(unit, index)
-        difference = (exact[op.name] - given[op.name]).reshape(len(exact[op.name]), op.c_out, -1)
+    for images in walk.batches(unit):
+        exact, given = walk.values(unit, images)
+        difference = (exact[op.name] - given[op.name]).reshape(len(images), op.c_out, -1)
         lacking += difference.double().mean(2).sum(0)
     bias = walk.network.get_parameter(f"{op.name}.bias")
     bias.add_((lacking / walk.images).float())

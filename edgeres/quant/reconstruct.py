@@ -25,7 +25,7 @@ from edgeres.quant import adaround
 from edgeres.quant.adaround import corrected_bias, rounded_weight
 from edgeres.quant.fake import QuantNetwork
 from edgeres.quant.scale import SMALLEST
-from edgeres.quant.units import Values, units
+from edgeres.quant.units import units
 from edgeres.quant.walk import BATCH, Walk
 
 if TYPE_CHECKING:
@@ -200,12 +200,13 @@ def _descend(
         if len(order) < BATCH:
             order += torch.randperm(walk.images, generator=generator).tolist()
         chosen, order = order[:BATCH], order[BATCH:]
-        exact, given = walk.some(chosen)
-        with torch.no_grad():
-            target = Values(walk.exact, unit, exact)[unit.output]
-        loss = (Values(network, unit, given)[unit.output] - target).square().mean()
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        for images in walk.batches(unit, chosen):
+            exact, given = walk.values(unit, images)
+            with torch.no_grad():
+                target = exact[unit.output]
+            # Adam's steps do not depend on the scale of the loss, so a sum does as well as a mean.
+            torch.autograd.backward((given[unit.output] - target).square().sum())
         optimizer.step()
         schedule.step()
         if advance is not None:

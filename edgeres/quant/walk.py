@@ -15,7 +15,7 @@ from edgeres.model.network import Network
 from edgeres.quant.units import Values, units
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -27,13 +27,16 @@ if TYPE_CHECKING:
     Images = Callable[[], Iterable[NDArray[np.float32]]]
 
 BATCH = 32
-"""Images that go through a unit together."""
+"""Images that go through a unit together, at most."""
 
 LIMIT = 256
 """Images that learned rounding looks at, the first ones: twice as many were no better."""
 
-MEMORY = 768 << 20
+KEPT = 512 << 20
 """Bytes of activations kept between two units, in both networks together; where they are larger, fewer images are."""
+
+LARGEST = 16 << 20
+"""Bytes that a tensor of a batch may have; where a unit has larger ones, fewer images go through it together."""
 
 
 class Walk:
@@ -56,34 +59,34 @@ class Walk:
         self.units = units(quantized.spec)
         self.exact = _prepared(Network(quantized.spec, reference))
         self.network = _prepared(network)
-        self._kept = [(batch, batch) for batch in _first(images(), quantized)]
+        self._kept = [(image, image) for image in _first(images(), quantized)]
+        self._shapes = shapes(quantized.spec, *self._kept[0][0].shape[2:])
 
     @property
     def images(self) -> int:
         """Number of images in use."""
-        return sum(len(exact) for exact, _ in self._kept)
-
-    def __len__(self) -> int:
-        """Number of batches."""
         return len(self._kept)
 
-    def some(self, images: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """What the current unit reads in some images, in the float and in the quantized network."""
-        pairs = [(self._kept[i // BATCH], i % BATCH) for i in images]
-        exact, given = (torch.stack([pair[side][at] for pair, at in pairs]) for side in (0, 1))
-        return _laid_out(exact), _laid_out(given)
+    def batches(self, unit: Unit, images: Sequence[int] | None = None) -> Iterator[Sequence[int]]:
+        """Images, or all of them, in batches that a unit can take together."""
+        images = range(self.images) if images is None else images
+        largest = max(prod(self._shapes[tensor]) for tensor in (unit.source, *(op.name for op in unit.ops)))
+        size = max(1, min(BATCH, LARGEST // (4 * largest)))
+        return (images[start : start + size] for start in range(0, len(images), size))
 
-    def values(self, unit: Unit, index: int) -> tuple[Values, Values]:
-        """Tensors of the current unit in one batch, in the float and in the quantized network."""
-        exact, given = self._kept[index]
+    def values(self, unit: Unit, images: Sequence[int]) -> tuple[Values, Values]:
+        """Tensors of the current unit for some images, in the float and in the quantized network."""
+        exact, given = (torch.cat([self._kept[image][side] for image in images]).float() for side in (0, 1))
         return Values(self.exact, unit, _laid_out(exact)), Values(self.network, unit, _laid_out(given))
 
     def on(self, unit: Unit) -> None:
         """Leaves a unit behind: what it makes is what the next one reads."""
         with torch.no_grad():
-            for index in range(len(self)):
-                exact, given = self.values(unit, index)
-                self._kept[index] = _half(exact[unit.output]), _half(given[unit.output])
+            for images in self.batches(unit):
+                exact, given = self.values(unit, images)
+                made = zip(exact[unit.output].split(1), given[unit.output].split(1), strict=True)
+                for image, (one, other) in zip(images, made, strict=True):
+                    self._kept[image] = _half(one), _half(other)
 
 
 def _prepared(network: Network) -> Network:
@@ -92,29 +95,28 @@ def _prepared(network: Network) -> Network:
 
 
 def _laid_out(x: Tensor) -> Tensor:
-    """In float32, channels last where there are pixels."""
-    return x.float().contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.float()
+    """Channels last, where there are pixels."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def _half(x: Tensor) -> Tensor:
     """A tensor in half precision, unless it holds larger values than that can."""
-    half = x.half()
-    return half if bool(half.isfinite().all()) else x
+    half = x.to(torch.float16, copy=True)
+    return half if bool(half.isfinite().all()) else x.clone()
 
 
 def _first(batches: Iterable[NDArray[np.float32]], quantized: Quantized) -> list[Tensor]:
-    """The first images in batches of ``BATCH``, as many as memory is meant for."""
+    """The first images ``[1,C,H,W]``, as many as memory is meant for."""
     images = (image for batch in batches for image in batch)
     found = list(islice(images, 1))
     if not found:
         raise StageError("learned rounding has no images", "pass at least one batch of calibration images")
     found += islice(images, _affordable(quantized, *found[0].shape[1:]) - 1)
-    stacks = (np.stack(found[start : start + BATCH]) for start in range(0, len(found), BATCH))
-    return [torch.from_numpy(stack).contiguous(memory_format=torch.channels_last) for stack in stacks]
+    return [torch.tensor(image[None]) for image in found]
 
 
 def _affordable(quantized: Quantized, height: int, width: int) -> int:
-    """How many images ``MEMORY`` is enough for, at most ``LIMIT`` and at least one batch."""
+    """How many images ``KEPT`` is enough for, at most ``LIMIT`` and at least a batch."""
     made = shapes(quantized.spec, height, width)
     largest = max(prod(made[unit.output]) for unit in units(quantized.spec))
-    return max(BATCH, min(LIMIT, MEMORY // (4 * largest)))
+    return max(BATCH, min(LIMIT, KEPT // (4 * largest)))

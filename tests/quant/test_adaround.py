@@ -20,6 +20,7 @@ from edgeres.quant.placement import place
 from edgeres.quant.quantized import Quantized
 from edgeres.quant.table import quant_table
 from edgeres.quant.units import Values, units
+from edgeres.quant.walk import Walk
 
 HALF = Stem(width=8, kernel=3, stride=1)
 GROUPED = ResNetSpec(
@@ -220,7 +221,7 @@ def test_every_layers_mean_is_floats(thin, thin_weights, scheme):
 
 
 def test_large_images_leave_fewer_of_them_in_memory(thin, thin_weights, scheme, monkeypatch):
-    monkeypatch.setattr("edgeres.quant.walk.MEMORY", 40 * 4 * 8 * 16 * 16)
+    monkeypatch.setattr("edgeres.quant.walk.KEPT", 40 * 4 * 8 * 8 * 8)
     seen = []
 
     def images():
@@ -230,7 +231,23 @@ def test_large_images_leave_fewer_of_them_in_memory(thin, thin_weights, scheme, 
 
     start = quantized_by(thin, thin_weights, scheme, smooth_images(8))
     adarounded(thin_weights, start, images, seed=0)
-    assert 32 <= len(seen) <= 160
+    assert len(seen) == 40
+
+
+def test_large_tensors_leave_fewer_images_in_a_batch(thin, thin_weights, scheme, monkeypatch):
+    start = quantized_by(thin, thin_weights, scheme, smooth_images(8))
+    monkeypatch.setattr("edgeres.quant.walk.LARGEST", 5 * 4 * 8 * 16 * 16)
+    walk = Walk(thin_weights, start, start.network(), lambda: [smooth_images(48)])
+    stem, first, *_ = walk.units
+    assert [len(batch) for batch in walk.batches(stem)] == [5] * 9 + [3]
+    assert [len(batch) for batch in walk.batches(first)] == [20, 20, 8]
+    walk.on(stem)
+    exact = Network(thin, thin_weights).eval()
+    seen = {}
+    with torch.no_grad():
+        exact(torch.from_numpy(smooth_images(48)), seen.__setitem__)
+    given = walk.values(first, [3, 40])[0][first.source]
+    assert torch.allclose(given, seen[first.source][[3, 40]], rtol=2**-10, atol=1e-6)
 
 
 def test_no_images_are_refused(thin, thin_weights, scheme):
