@@ -6,7 +6,6 @@ from itertools import islice
 from math import prod
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from edgeres.errors import StageError
@@ -17,6 +16,7 @@ from edgeres.quant.units import Values, units
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
