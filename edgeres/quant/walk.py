@@ -84,9 +84,9 @@ class Walk:
         with torch.no_grad():
             for images in self.batches(unit):
                 exact, given = self.values(unit, images)
-                made = zip(exact[unit.output].split(1), given[unit.output].split(1), strict=True)
+                made = zip(exact[unit.output].unbind(), given[unit.output].unbind(), strict=True)
                 for image, (one, other) in zip(images, made, strict=True):
-                    self._kept[image] = _half(one), _half(other)
+                    self._kept[image] = _half(one[None]), _half(other[None])
 
 
 def _prepared(network: Network) -> Network:
