@@ -8,14 +8,17 @@ from dataclasses import replace
 # Two cores are shared by whatever the tests start: spinning threads would fight over them.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import numpy as np
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
+from random_weights import random_weights
 
-from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
-from edgeres.model.weights import Weights
 from edgeres.target import find_target
+
+if TYPE_CHECKING:
+    from edgeres.model.weights import Weights
 
 torch.set_num_threads(1)
 
@@ -28,18 +31,6 @@ def thin() -> ResNetSpec:
         (Block(inner=(12,), out=16, stride=2, projected=True), Block(inner=(16,), out=16)),
     )
     return ResNetSpec(kind="basic", stem=Stem(width=8, kernel=3, stride=1), stages=stages, classes=5, norm=False)
-
-
-def random_weights(spec: ResNetSpec, seed: int = 0) -> Weights:
-    """Weights whose every number matters: no zero, no channel like another."""
-    random = np.random.default_rng(seed)
-    network = Network(spec)
-    arrays = {}
-    for key, array in network.weights().items():
-        values = random.normal(0, 1, array.shape) / max(1.0, np.sqrt(array[0].size))
-        positive = key.endswith("running_var") or (array.ndim == 1 and key.endswith("weight"))
-        arrays[key] = np.abs(values) + 0.5 if positive else values
-    return Weights(arrays)
 
 
 @pytest.fixture

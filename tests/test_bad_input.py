@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import random_weights
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from random_weights import random_weights
 from safetensors.numpy import save_file
 
 from edgeres.cli import main

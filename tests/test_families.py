@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from conftest import random_weights
+from random_weights import random_weights
 
 from edgeres.artifact import Card, Checkpoint
 from edgeres.data.dataset import open_dataset

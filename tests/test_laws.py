@@ -15,7 +15,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import yaml
-from conftest import random_weights
+from random_weights import random_weights
 
 import edgeres
 from edgeres import artifact as artifacts

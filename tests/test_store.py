@@ -3,7 +3,7 @@ import os
 
 import numpy as np
 import pytest
-from conftest import random_weights
+from random_weights import random_weights
 
 from edgeres.artifact import (
     Baseline,

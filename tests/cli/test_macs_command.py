@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import onnx
 import pytest
-from conftest import random_weights
+from random_weights import random_weights
 
 from edgeres.cli import main
 from edgeres.model.cost import macs, parameters

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import random_weights
+from random_weights import random_weights
 
 from edgeres.artifact import Card, Checkpoint
 from edgeres.data.images import ArrayImage

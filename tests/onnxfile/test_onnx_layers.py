@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import onnx
 import pytest
-from conftest import random_weights
 from onnx import TensorProto, helper
+from random_weights import random_weights
 
 from edgeres.errors import ModelError
 from edgeres.model import layers as closed

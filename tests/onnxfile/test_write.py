@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import random_weights
+from random_weights import random_weights
 
 from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import graph

@@ -8,9 +8,9 @@ from math import log2
 
 import numpy as np
 import pytest
-from conftest import random_weights
 from hypothesis import given
 from hypothesis import strategies as st
+from random_weights import random_weights
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import DataError

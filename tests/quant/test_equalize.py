@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_weights
+from random_weights import random_weights
 
 from edgeres.errors import StageError
 from edgeres.model.graph import graph

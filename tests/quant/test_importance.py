@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_weights import random_weights
 
 from edgeres.errors import StageError
 from edgeres.measure import kl

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_weights import random_weights
 
 from edgeres.model.graph import IMAGE, graph
 from edgeres.model.network import Network

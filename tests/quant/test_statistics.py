@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import random_weights
 from hypothesis import given
 from hypothesis import strategies as st
+from random_weights import random_weights
 
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
