@@ -55,14 +55,14 @@ def _versions(target: Target) -> tuple[str, str]:
 def _runtime(name: str, target: Target) -> tuple[str, ...]:
     runtime = target.runtime
     weights = "float -> Q -> DQ" if runtime.float_weights else "codes -> DQ"
-    typing = "strong: FP16 in the graph" if runtime.strongly_typed else "weak: --fp16"
+    typing = "strong: FP16 in the graph" if runtime.strongly_typed else "weak: --fp16" if runtime.tensorrt else "-"
     flags = " ".join(f"`{flag}`" for flag in runtime.flags)
     return (name, runtime.name, str(runtime.opset), str(runtime.ir_version), weights, typing, flags, runtime.source)
 
 
 def _order(name: str) -> tuple[str, tuple[int, ...]]:
     kind = name.rstrip("0123456789.")
-    return kind, tuple(int(part) for part in name.removeprefix(kind).split("."))
+    return kind, tuple(int(part) for part in name.removeprefix(kind).split(".") if part)
 
 
 def main(given: Sequence[str] | None = None) -> int:

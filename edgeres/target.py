@@ -1,7 +1,8 @@
 """``Target``: everything a device and its runtime can do, want and allow, read from YAML files.
 
 ``targets/*.yaml`` are devices, ``runtimes/*.yaml`` are what runs on them: each JetPack and each generation of TensorRT
-stands there once. A device names the runtimes it may have; ``jetson-orin-nano:jp6.2`` puts both together.
+stands there once, and so does each runtime for CPUs. A device names the runtimes it may have;
+``jetson-orin-nano:jp6.2`` or ``android:litert`` puts both together.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Target:
         device: Hardware peaks.
         budget: The target's own limits.
         aliases: Other names.
-        versions: Runtimes the device may have, such as ``jp6.2`` or ``trt10.3``, oldest first.
+        versions: Runtimes the device may have: ``jp6.2`` or ``trt10.3``, oldest first, or names such as ``litert``.
         version: The one that ``runtime`` is; empty where there is no choice.
     """
 
@@ -192,6 +193,22 @@ class _Release:
 class _Releases:
     source: str
     releases: dict[str, _Release]
+
+
+@settings
+class _Portable:
+    """A runtime that is no part of the device's system: it comes with the app, and with its own backend."""
+
+    backend: str
+    name: str
+    opset: int
+    ir_version: int
+    source: str
+
+
+@settings
+class _Portables:
+    runtimes: dict[str, _Portable]
 
 
 @cache
@@ -242,7 +259,13 @@ def _composed(data: dict[str, Any], version: str | None) -> Target:
     chosen = default if version is None else version
     if default not in versions or chosen not in versions:
         raise TargetError(f"{where}: runtime {chosen!r} is not among {', '.join(versions)}", "correct the file")
-    runtime = _runtime(chosen, integers=data.get("scheme") is not None)
+    portable = _read(_Portables, "portable.yaml").runtimes.get(chosen)
+    if portable is None:
+        runtime = _runtime(chosen, integers=data.get("scheme") is not None)
+    else:
+        facts = {key: value for key, value in plain(portable).items() if key != "backend"}
+        runtime = parse(Runtime, facts, "portable.yaml", TargetError)
+        rest["backend"] = portable.backend
     rest |= {"runtime": plain(runtime), "versions": versions, "version": chosen}
     rest["title"] = f"{data.get('title')}, {_told(runtime)}"
     if chosen != default:
@@ -251,6 +274,8 @@ def _composed(data: dict[str, Any], version: str | None) -> Target:
 
 
 def _told(runtime: Runtime) -> str:
+    if runtime.tensorrt is None:
+        return runtime.name
     jetpack = f"JetPack {runtime.jetpack}, " if runtime.jetpack else ""
     return f"{jetpack}TensorRT {runtime.tensorrt}"
 
