@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from edgeres.artifact import KernelCensus
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -18,7 +19,28 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 
-__all__ = ["Backend", "KernelCensus", "Session"]
+__all__ = ["Backend", "KernelCensus", "LayerTime", "NarrowFloats", "Profiled", "Session"]
+
+Role = Literal["integer", "float", "reformat", "other"]
+NarrowFloat = Literal["bfloat16", "float16"]
+
+
+@settings
+class LayerTime:
+    """What one executed kernel takes, by the runtime's own profiler.
+
+    Attributes:
+        name: The runtime's name for it, which begins with the graph's where it is a layer of the graph.
+        kind: The runtime's name for what it does, and the kernel that does it where the runtime tells.
+        role: A weighted layer in ``integer`` or in ``float``; a ``reformat`` changes layout or type, which includes
+            quantizing and dequantizing; ``other`` is the rest.
+        ms: Median over the profiled calls. Profilers slow down what they watch: compare kernels with each other.
+    """
+
+    name: str
+    kind: str
+    role: Role
+    ms: float
 
 
 class Session(Protocol):
@@ -54,3 +76,26 @@ class Backend(Protocol):
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
         """Counts what runs in integers, asked of the runtime itself where it can tell."""
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """A backend whose runtime tells what each kernel takes."""
+
+    def layer_times(
+        self, engine: Engine, target: Target, image: NDArray[np.float32], *, threads: int, calls: int
+    ) -> tuple[LayerTime, ...]:
+        """Kernels of the engine on one image ``[1,C,H,W]``, the slowest first."""
+
+
+@runtime_checkable
+class NarrowFloats(Protocol):
+    """A backend that can compute a float graph in 16 bits where the processor has kernels for them."""
+
+    def narrow_floats(self) -> tuple[NarrowFloat, ...]:
+        """Types it has kernels for on this processor."""
+
+    def narrow_session(
+        self, engine: Engine, model: File, precision: NarrowFloat, threads: int
+    ) -> AbstractContextManager[Session]:
+        """Opens a float graph in one of them."""

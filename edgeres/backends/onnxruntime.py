@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.artifact import Engine, File
-from edgeres.backends.backend import KernelCensus
+from edgeres.backends.backend import KernelCensus, LayerTime
 from edgeres.backends.bundle.write import onnxruntime_bundle
 from edgeres.backends.loading import absent, intact
 from edgeres.backends.session import PIP, TITLE, load_graph, onnx_session, options
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
+    import numpy as np
+    from numpy.typing import NDArray
     from onnx import GraphProto
 
     from edgeres.artifact import Exported
-    from edgeres.backends.backend import Session
+    from edgeres.backends.backend import Role, Session
     from edgeres.progress import Progress
     from edgeres.target import Target
 
@@ -42,6 +46,9 @@ INTEGER_KERNELS = frozenset(
 FLOAT_KERNELS = frozenset(
     {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
 )
+_TIMED = "_kernel_time"
+"""How the profiler's names of kernels end."""
+REFORMATS = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose", "Cast"})
 
 
 def census(kernels: Mapping[str, int], how: str) -> KernelCensus:
@@ -100,6 +107,34 @@ class OnnxRuntime:
             graph = onnx.load(Path(folder, "optimised.onnx"), load_external_data=False).graph
             kernels = Counter(node.op_type for node in graph.node)
         return census(kernels, f"counted in the graph as ONNX Runtime rewrote it on this host{_simulated(graph)}")
+
+    def layer_times(
+        self, engine: Engine, target: Target, image: NDArray[np.float32], *, threads: int, calls: int
+    ) -> tuple[LayerTime, ...]:
+        """Kernel times of ONNX Runtime's own profiler (onnxruntime.ai/docs/performance/tune-performance/profiling)."""
+        with TemporaryDirectory() as folder:
+            settings = options(optimise=True, threads=threads)
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(Path(folder, "profile"))
+            session = load_graph(intact(engine.files[engine.entry]), settings)
+            for _ in range(calls):
+                session.run(None, {session.get_inputs()[0].name: image})
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        taken: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith(_TIMED):
+                key = (event["name"].removesuffix(_TIMED), event["args"]["op_name"])
+                taken[key].append(1e-3 * event["dur"])
+        found = [
+            LayerTime(name=name, kind=kind, role=_role(kind), ms=median(times)) for (name, kind), times in taken.items()
+        ]
+        return tuple(sorted(found, key=lambda layer: -layer.ms))
+
+
+def _role(kind: str) -> Role:
+    if kind in INTEGER_KERNELS:
+        return "integer"
+    return "float" if kind in FLOAT_KERNELS else "reformat" if kind in REFORMATS else "other"
 
 
 def _simulated(graph: GraphProto) -> str:

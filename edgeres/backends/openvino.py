@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from statistics import median
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeres.artifact import Engine, File
-from edgeres.backends.backend import KernelCensus
+from edgeres.backends.backend import KernelCensus, LayerTime
 from edgeres.backends.loading import absent, intact, load
 from edgeres.backends.session import in_batches
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifact import Exported
-    from edgeres.backends.backend import Session
+    from edgeres.backends.backend import NarrowFloat, Role, Session
     from edgeres.progress import Progress
     from edgeres.target import Target
 
@@ -32,6 +34,11 @@ TITLE, PIP = "OpenVINO", "'edgeres[openvino]'"
 # Node types of the CPU plugin's executable graph (openvino/src/plugins/intel_cpu/src/cpu_types.cpp).
 WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 INTEGER = frozenset({"i8", "u8"})
+REFORMATS = frozenset({"Reorder", "Convert", "Transpose", "FakeQuantize", "Subgraph"})
+"""``Subgraph`` holds fused element-wise work, which in a convolutional network is quantizing and dequantizing."""
+_CAPABILITIES: dict[str, NarrowFloat] = {"BF16": "bfloat16", "FP16": "float16"}
+_NO_HINTS: Mapping[str, object] = MappingProxyType({})
+_HINTS: dict[NarrowFloat, str] = {"bfloat16": "bf16", "float16": "f16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,41 @@ class OpenVino:
             how="counted in OpenVINO's executable graph on this host",
         )
 
+    def narrow_floats(self) -> tuple[NarrowFloat, ...]:
+        """16-bit types the CPU plugin says it is optimised for on this processor."""
+        told = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return tuple(kind for name, kind in _CAPABILITIES.items() if name in told)
+
+    def narrow_session(
+        self, engine: Engine, model: File, precision: NarrowFloat, threads: int
+    ) -> AbstractContextManager[Session]:
+        """Compiles a float graph to compute in 16 bits."""
+        return _open(engine, model, threads, {"INFERENCE_PRECISION_HINT": _HINTS[precision]})
+
+    def layer_times(
+        self, engine: Engine, target: Target, image: NDArray[np.float32], *, threads: int, calls: int
+    ) -> tuple[LayerTime, ...]:
+        """Performance counters of the CPU plugin."""
+        request = _compile(engine, None, threads, {"PERF_COUNT": True}).create_infer_request()
+        taken: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+        for _ in range(calls):
+            request.infer({0: image})
+            for node in request.get_profiling_info():
+                key = (node.node_name, node.node_type, node.exec_type)
+                taken[key].append(1e3 * node.real_time.total_seconds())
+        found = [
+            LayerTime(name=name, kind=f"{kind} {kernel}", role=_role(kind, kernel), ms=median(times))
+            for (name, kind, kernel), times in taken.items()
+            if any(times)
+        ]
+        return tuple(sorted(found, key=lambda layer: -layer.ms))
+
+
+def _role(kind: str, kernel: str) -> Role:
+    if kind in WEIGHTED:
+        return "integer" if kernel.upper().endswith(("I8", "U8")) else "float"
+    return "reformat" if kind in REFORMATS else "other"
+
 
 class _Compiled:
     """A compiled OpenVINO model."""
@@ -102,17 +144,19 @@ class _Compiled:
 
 
 @contextmanager
-def _open(engine: Engine, model: File | None, threads: int | None) -> Iterator[_Compiled]:
-    yield _Compiled(_compile(engine, model, threads))
+def _open(
+    engine: Engine, model: File | None, threads: int | None, hints: Mapping[str, object] = _NO_HINTS
+) -> Iterator[_Compiled]:
+    yield _Compiled(_compile(engine, model, threads, hints))
 
 
-def _compile(engine: Engine, model: File | None, threads: int | None) -> Any:
+def _compile(engine: Engine, model: File | None, threads: int | None, hints: Mapping[str, object] = _NO_HINTS) -> Any:
     if model is None:
         for file in engine.files.values():
             intact(file)
     path = intact(model) if model else engine.files[engine.entry].path
     # float32 outside the integer layers: a processor with AMX would otherwise compute the float twin in bfloat16.
-    config: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    config: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **hints}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     try:

@@ -17,6 +17,7 @@ INTERRUPTED = 130
 _ROOMS = {
     name: f"{name}_command"
     for name in (
+        "bench",
         "build",
         "calibration",
         "compare",

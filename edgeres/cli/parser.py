@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     study_parser.macs(commands)
     predict_parser.predict(commands, study_parser.positive, _limit)
     predict_parser.profile(commands, study_parser.positive)
+    predict_parser.bench(commands, study_parser.positive)
     study_parser.calibration(commands)
     for name, text in {
         "targets": "list targets and what is missing here",

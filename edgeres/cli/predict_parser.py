@@ -56,3 +56,23 @@ def profile(commands: Commands, positive: Callable[[str], int]) -> None:
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print the profile")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def bench(commands: Commands, positive: Callable[[str], int]) -> None:
+    """``edgeres bench``."""
+    text = "time a finished run's float32 and INT8 on every runtime of this host, and say which is fastest"
+    command = commands.add_parser("bench", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-x86")
+    command.add_argument(
+        "--threads", type=positive, default=2, metavar="N",
+        help="of each runtime, each on a processor of its own (default 2)",
+    )  # fmt: skip
+    command.add_argument("--runtimes", metavar="NAME,NAME", help="only these, such as openvino,onnxruntime,torch")
+    length = command.add_mutually_exclusive_group()
+    length.add_argument(
+        "--seconds", type=positive, default=30, metavar="S",
+        help="stop after this long, or once every median is known to 2 %% (default 30)",
+    )  # fmt: skip
+    length.add_argument("--rounds", type=positive, metavar="N", help="take just so many rounds")
+    command.add_argument("--json", action="store_true", help="every figure and every kernel, for machines")
+    command.add_argument("--quiet", action="store_true", help="print the verdict only")

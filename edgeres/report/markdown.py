@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeres.bench.verdict import sentences
 from edgeres.report.bill import HEADS, bill, divergence, folded, next_step
 from edgeres.report.escape import block, code, prose, table, whole
 from edgeres.report.figures import (
@@ -24,12 +25,16 @@ from edgeres.report.figures import (
     short,
 )
 from edgeres.report.select import confusions, fate, noisiest, speedup, worst_first
+from edgeres.report.truth import HEADS as TRUTH_HEADS
+from edgeres.report.truth import cells as truth_cells
+from edgeres.report.truth import footnotes
 from edgeres.report.verdict import headline, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edgeres.artifact import Line
+    from edgeres.bench.truth import Truth
     from edgeres.report.run import Run
 
 _ICONS = {"passed": "\u2705 passed", "failed": "\u274c failed", "unmeasured": "\u2754 unmeasured"}
@@ -152,9 +157,9 @@ def _accuracy(run: Run) -> str:
 
 
 def _speed(run: Run) -> str:
-    rows = run.timings.latency
+    rows, everywhere = run.timings.latency, _everywhere(run.timings.bench) if run.timings.bench else ""
     if not rows:
-        return _missing(run.timings.unmeasured or "Nobody timed this network.")
+        return _missing(run.timings.unmeasured or "Nobody timed this network.") + everywhere
     cells = [
         (
             prose(row.variant),
@@ -172,7 +177,14 @@ def _speed(run: Run) -> str:
     listed = table(("Variant", "Runtime", "Batch", "Threads", "p50", "95 % interval", "p90", "p99", "Calls"), cells, 2)
     faster = speedup(rows)
     ratio = [f"At p50, int8 is {number(faster)} times as fast as float32."] if faster else []
-    return f"{listed}\n\n{_bullets((*ratio, *dict.fromkeys(row.how for row in rows)))}"
+    return f"{listed}\n\n{_bullets((*ratio, *dict.fromkeys(row.how for row in rows)))}{everywhere}"
+
+
+def _everywhere(truth: Truth) -> str:
+    """The speed truth table."""
+    rows = [tuple(map(prose, row)) for row in truth_cells(truth)]
+    listed = table(TRUTH_HEADS, rows, 1)
+    return f"\n\n### Speed truth table\n\n{_bullets(sentences(truth))}\n\n{listed}\n\n{_bullets(footnotes(truth))}"
 
 
 def _integers(run: Run) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edgeres.artifact import Line
+from edgeres.bench.truth import Truth
 from edgeres.report.findings import (
     Accuracy,
     Calibration,
@@ -176,6 +177,7 @@ class Timings:
         lines: Budget lines whose values are timed or sampled: see ``is_timed``.
         latency: Latency measurements.
         unmeasured: Why ``latency`` is empty; one sentence.
+        bench: Every runtime of this host side by side; None where nobody asked.
     """
 
     total_s: float | None = None
@@ -183,6 +185,7 @@ class Timings:
     lines: tuple[Line, ...] = ()
     latency: tuple[LatencyRow, ...] = ()
     unmeasured: str = ""
+    bench: Truth | None = None
 
     def __post_init__(self) -> None:
         """Refuses a line that does not belong here."""

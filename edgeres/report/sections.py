@@ -18,6 +18,7 @@ from edgeres.report.select import (
     trail,
     worst_first,
 )
+from edgeres.report.truth import truth_table
 
 if TYPE_CHECKING:
     from edgeres.report.findings import Flip, Kernels
@@ -98,8 +99,10 @@ def accuracy(run: Run) -> Markup:
 def speed(run: Run) -> Markup:
     """Latency, or why there is none."""
     rows = run.timings.latency
+    everywhere = truth_table(run.timings.bench) if run.timings.bench else Markup()
     if not rows:
-        return section("speed", "Speed", missing(run.timings.unmeasured or "Nobody timed this network."))
+        why = run.timings.unmeasured or "Nobody timed this network."
+        return section("speed", "Speed", missing(why), everywhere)
     heads = ("Variant", "Runtime", "Batch", "Threads", "p50", "95 % interval", "p90", "p99", "Calls")
     cells: list[tuple[str, ...]] = [
         (
@@ -127,7 +130,8 @@ def speed(run: Run) -> Markup:
     sentence = tag("p", f"At p50, int8 is {number(faster)} times as fast as float32.") if faster else Markup()
     measured = [how(sentence) for sentence in dict.fromkeys(row.how for row in rows)]
     side = tag("div", sentence, *measured)
-    return section("speed", "Speed", tag("div.pair", drawing, side), table(heads, cells, "Latency", words=2))
+    listed = table(heads, cells, "Latency", words=2)
+    return section("speed", "Speed", tag("div.pair", drawing, side), listed, everywhere)
 
 
 def integers(run: Run) -> Markup:

@@ -8,6 +8,7 @@ import pytest
 from example_run import jetson
 
 from edgeres.artifact import LayerNoise, Line, Rung
+from edgeres.bench import truth
 from edgeres.report import findings, run, stages
 from edgeres.report.document import encode
 
@@ -26,6 +27,7 @@ SECTIONS = {
     "`calibration`": (findings.Calibration, findings.TensorScale),
     "`provenance`": (run.Provenance, run.SplitRow),
     "`timings`": (run.Timings, stages.StageTime, run.LatencyRow),
+    "`timings.bench`": (truth.Truth, truth.Row, truth.Ratio, truth.Peak, truth.Busy, truth.LayerTime),
 }
 
 
@@ -43,7 +45,7 @@ def test_every_field_is_documented(title: str) -> None:
 def test_no_value_is_left_out() -> None:
     kinds = {
         each
-        for module in (run, findings, stages)
+        for module in (run, findings, stages, truth)
         for each in vars(module).values()
         if isinstance(each, type) and dataclasses.is_dataclass(each)
     }

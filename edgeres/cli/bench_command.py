@@ -1,0 +1,70 @@
+"""``edgeres bench``: a finished run's network on every runtime of this host, and which variant should ship."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from edgeres.bench.verdict import sentences
+from edgeres.cli.console import Screen
+from edgeres.report import document
+from edgeres.report.truth import HEADS, cells, footnotes
+from edgeres.settings import plain
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from edgeres.bench.race import Pace
+    from edgeres.bench.truth import Truth
+    from edgeres.report.run import Run
+
+
+def bench_command(options: Namespace, given: list[str]) -> int:
+    """Times, tells, and adds the table to the run's report."""
+    from edgeres.folder import RunFolder
+
+    folder, screen = Path(options.run), Screen(quiet=options.quiet)
+    before = document.load(folder)  # a folder without a run must not become one by being held
+    truth = _measured(folder, before, options, screen)
+    with RunFolder(folder).held():
+        run = document.load(folder)
+        pages = document.write(replace(run, timings=replace(run.timings, bench=truth)), folder)
+    if options.json:
+        screen.out.out(json.dumps(plain(truth), indent=2))
+        return 0
+    if not options.quiet:
+        screen.table(tuple(head.lower() for head in HEADS), cells(truth))
+    for line in (*sentences(truth), *(() if options.quiet else footnotes(truth)), f"report: {pages[-1]}"):
+        screen.out.out(line, highlight=False)
+    return 0
+
+
+def _measured(folder: Path, run: Run, options: Namespace, screen: Screen) -> Truth:
+    import onnx
+
+    from edgeres.bench.bench import Subject, bench, pinned
+    from edgeres.bench.contenders import contenders
+    from edgeres.finished import read_graphs
+    from edgeres.onnxfile import census
+    from edgeres.target import find_target
+
+    pinned(options.threads)  # too many threads are refused before anything is built
+    target, exported = find_target(run.target.name), read_graphs(folder, run)
+    macs = census.macs(onnx.load(str(exported.float_model.path)))
+    accurate = next((line.status == "passed" for line in run.lines if line.name == "accuracy_drop_pp"), None)
+    subject = Subject(run.model, target.name, target.backend, macs, accurate if exported.scales else None)
+    wanted = options.runtimes.split(",") if options.runtimes else None
+    with TemporaryDirectory(prefix="edgeres-bench-") as out:
+        found = contenders(exported, target, Path(out), screen, wanted)
+        return bench(subject, found, screen, threads=options.threads, pace=_pace(options))
+
+
+def _pace(options: Namespace) -> Pace:
+    from edgeres.bench.race import Pace
+
+    if options.rounds is not None:
+        return Pace(least=options.rounds, most=options.rounds, limit_s=float("inf"))
+    return Pace(limit_s=float(options.seconds))
