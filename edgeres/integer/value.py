@@ -1,0 +1,113 @@
+"""What flows through an integer network: whole numbers with scales, or reals where no integers reach.
+
+Tensors are channels last, ``[N,H,W,C]`` or ``[N,F]``, so that a convolution is one matrix product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Layout = Callable[[Array], Array]
+
+UNIT = 2.0**-24
+"""Unit roundoff of float32: what rounding to it changes a number by at most, as a share of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """``count * scale / over``.
+
+    Attributes:
+        count: Whole numbers, float32 below 2**24 or float64 below 2**53, so that each is exact.
+        scale: float64, one or one per channel: a float32 number or the product of two, 48 bits, so exact.
+        reach: What the magnitudes that each count sums up cannot exceed in sum, whatever the codes; one or one per
+            channel. A dot product in floats errs by a share of these, even where its terms cancel.
+        length: How many products each count sums up; 0 where it sums up none.
+        over: How many numbers an average was taken of.
+    """
+
+    count: Array
+    scale: NDArray[np.float64]
+    reach: NDArray[np.float64]
+    length: int = 0
+    over: int = 1
+
+    def approximate(self) -> NDArray[np.float64]:
+        """The value in float64, which two roundings separate from the exact one."""
+        return np.asarray(self.count * (self.scale / self.over), dtype=np.float64)
+
+    def magnitude(self) -> NDArray[np.float64]:
+        """What the magnitudes in it cannot exceed in sum; one or one per channel."""
+        return np.asarray(self.reach * np.abs(self.scale) / self.over, dtype=np.float64)
+
+    def laid_out(self, change: Layout) -> Term:
+        """The term with its numbers in other places."""
+        return self if self.count.ndim == 0 else replace(self, count=change(self.count))
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """A sum of terms: a dequantized tensor, a convolution of one, an average, or a sum of these."""
+
+    terms: tuple[Term, ...]
+
+    def approximate(self) -> NDArray[np.float64]:
+        """The value in float64."""
+        return np.asarray(sum(term.approximate() for term in self.terms), dtype=np.float64)
+
+    def error(self) -> NDArray[np.float64]:
+        """What computing the value in float32, in any order, may be off by at most; one or one per channel.
+
+        ``gamma(n) * magnitude`` with ``gamma(n) = n u / (1 - n u)`` (Higham 2002, Accuracy and Stability of Numerical
+        Algorithms, section 3.1): each product has its two factors and itself rounded, then come the additions of the
+        dot product, one for each further term, and the multiplications of a kernel that scales its sums afterwards.
+        """
+        roundings = max(term.length for term in self.terms) + len(self.terms) + 4
+        gamma = roundings * UNIT / (1 - roundings * UNIT)
+        return np.asarray(gamma * sum(term.magnitude() for term in self.terms), dtype=np.float64)
+
+    def laid_out(self, change: Layout) -> Exact:
+        """The sum with its numbers in other places."""
+        return Exact(tuple(term.laid_out(change) for term in self.terms))
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """A tensor computed in float64: the image, or what lies behind an operation that has no integers.
+
+    Attributes:
+        values: float64.
+        share: What float32 may be off by, as a share of the largest value.
+    """
+
+    values: NDArray[np.float64]
+    share: float = 2.0**-12
+
+    def approximate(self) -> NDArray[np.float64]:
+        """The values."""
+        return self.values
+
+    def error(self) -> NDArray[np.float64]:
+        """What float32 may be off by."""
+        return np.asarray(self.share * np.max(np.abs(self.values), initial=0.0), dtype=np.float64)
+
+    def laid_out(self, change: Layout) -> Real:
+        """The same numbers in other places."""
+        return Real(change(self.values), self.share)
+
+
+Value = Exact | Real
+
+
+def constant(numbers: NDArray[np.float32]) -> Term:
+    """A bias ``[C]``: one, times each of its numbers."""
+    return Term(np.ones(()), numbers.astype(np.float64), np.ones(()))
