@@ -8,6 +8,7 @@ from edgeres.artifact import KernelCensus
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 
-__all__ = ["Backend", "KernelCensus", "LayerTime", "NarrowFloats", "Profiled", "Session"]
+__all__ = ["Backend", "KernelCensus", "LayerTime", "NarrowFloats", "Profiled", "Session", "Shown", "ShowsTensors"]
 
 Role = Literal["integer", "float", "reformat", "other"]
 NarrowFloat = Literal["bfloat16", "float16"]
@@ -99,3 +100,24 @@ class NarrowFloats(Protocol):
         self, engine: Engine, model: File, precision: NarrowFloat, threads: int
     ) -> AbstractContextManager[Session]:
         """Opens a float graph in one of them."""
+
+
+class Shown(Protocol):
+    """A loaded network that shows tensors of its graph."""
+
+    def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], Mapping[str, NDArray[np.generic]]]:
+        """Logits ``[N,classes]`` of images ``[N,C,H,W]``, and the tensors by name."""
+
+
+@runtime_checkable
+class ShowsTensors(Protocol):
+    """A backend whose runtime can show tensors inside a graph."""
+
+    def showing(
+        self, engine: Engine, tensors: Sequence[str], threads: int | None = None
+    ) -> AbstractContextManager[Shown]:
+        """Opens the graph an engine was made of with some of its tensors as outputs besides.
+
+        A runtime may then compute on other kernels than without them: what is shown has to be stored, so nothing can be
+        fused across it.
+        """

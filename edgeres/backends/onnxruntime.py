@@ -15,10 +15,10 @@ from edgeres.artifact import Engine, File
 from edgeres.backends.backend import KernelCensus, LayerTime
 from edgeres.backends.bundle.write import onnxruntime_bundle
 from edgeres.backends.loading import absent, intact
-from edgeres.backends.session import PIP, TITLE, load_graph, onnx_session, options
+from edgeres.backends.session import PIP, TITLE, load_graph, onnx_session, options, showing_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto
 
     from edgeres.artifact import Exported
-    from edgeres.backends.backend import Role, Session
+    from edgeres.backends.backend import Role, Session, Shown
     from edgeres.progress import Progress
     from edgeres.target import Target
 
@@ -95,6 +95,12 @@ class OnnxRuntime:
     ) -> AbstractContextManager[Session]:
         """Opens the graph with every optimisation, as a device's ONNX Runtime does."""
         return onnx_session(intact(model or engine.files[engine.entry]), optimise=True, threads=threads)
+
+    def showing(
+        self, engine: Engine, tensors: Sequence[str], threads: int | None = None
+    ) -> AbstractContextManager[Shown]:
+        """Opens the graph with every optimisation and more outputs; those behind QuantizeLinear cost no fusion."""
+        return showing_session(intact(engine.exported.model), tensors, optimise=True, threads=threads)
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
         """Counts the operators of the graph as ONNX Runtime rewrote it for this host's processor."""

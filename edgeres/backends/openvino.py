@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from edgeres.artifact import Engine, File
 from edgeres.backends.backend import KernelCensus, LayerTime
 from edgeres.backends.loading import absent, intact, load
-from edgeres.backends.session import in_batches
+from edgeres.backends.session import ShownSession, in_batches
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifact import Exported
-    from edgeres.backends.backend import NarrowFloat, Role, Session
+    from edgeres.backends.backend import NarrowFloat, Role, Session, Shown
     from edgeres.progress import Progress
     from edgeres.target import Target
 
@@ -73,6 +73,20 @@ class OpenVino:
     ) -> AbstractContextManager[Session]:
         """Compiles the IR, or the ONNX graph given in its place, for this processor and lowest latency."""
         return _open(engine, model, threads)
+
+    @contextmanager
+    def showing(self, engine: Engine, tensors: Sequence[str], threads: int | None = None) -> Iterator[Shown]:
+        """Compiles the ONNX graph with more outputs; a residual add is then no part of the convolution before it."""
+        model = _read(intact(engine.exported.model))
+        model.add_outputs(list(tensors))
+        compiled = _compiled(model, engine.exported.model.path, threads)
+        request, batch = compiled.create_infer_request(), compiled.input(0).get_partial_shape()[0]
+
+        def run(images: NDArray[np.float32]) -> list[Any]:
+            found = request.infer({0: images})
+            return [found[index] for index in range(len(tensors) + 1)]
+
+        yield ShownSession(run, tensors, None if batch.is_dynamic else int(batch.get_length()))
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
         """Counts the primitives of OpenVINO's own executable graph by the precision they run at."""
@@ -155,12 +169,17 @@ def _compile(engine: Engine, model: File | None, threads: int | None, hints: Map
         for file in engine.files.values():
             intact(file)
     path = intact(model) if model else engine.files[engine.entry].path
+    return _compiled(_read(path), path, threads, hints)
+
+
+def _compiled(model: Any, path: Path, threads: int | None, hints: Mapping[str, object] = _NO_HINTS) -> Any:
+    """A model for this processor; ``path`` names it where OpenVINO refuses."""
     # float32 outside the integer layers: a processor with AMX would otherwise compute the float twin in bfloat16.
     config: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **hints}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     try:
-        return _core().compile_model(_read(path), "CPU", config)
+        return _core().compile_model(model, "CPU", config)
     except RuntimeError as refusal:
         raise StageError(f"OpenVINO cannot compile {path.name}: {refusal}", "see the node it names") from refusal
 

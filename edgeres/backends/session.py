@@ -11,7 +11,7 @@ from edgeres.backends.loading import load
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -95,3 +95,53 @@ def in_batches(run: Callable[[Images], Logits], images: Images, fixed: int | Non
         filled = np.concatenate([batch, np.repeat(batch[-1:], fixed - len(batch), axis=0)])
         found.append(np.asarray(run(np.ascontiguousarray(filled)), dtype=np.float32)[: len(batch)])
     return np.concatenate(found)
+
+
+class ShownSession:
+    """A graph with some tensors as outputs besides its logits.
+
+    Args:
+        run: The logits, then each tensor, of one batch.
+        tensors: Their names.
+        fixed: The graph's batch size, None where it takes any.
+    """
+
+    def __init__(self, run: Callable[[Images], Sequence[Any]], tensors: Sequence[str], fixed: int | None) -> None:
+        self._run, self._tensors, self._fixed = run, tuple(tensors), fixed
+
+    def run(self, images: Images) -> tuple[Logits, dict[str, NDArray[np.generic]]]:
+        """Logits ``[N,classes]`` of images ``[N,C,H,W]``, and the tensors by name."""
+        size = self._fixed or len(images)
+        parts = []
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            filled = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
+            parts.append([np.array(made)[: len(batch)] for made in self._run(np.ascontiguousarray(filled))])
+        logits, *shown = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
+        return logits.astype(np.float32), dict(zip(self._tensors, shown, strict=True))
+
+
+@contextmanager
+def showing_session(
+    path: Path, tensors: Sequence[str], *, optimise: bool, threads: int | None = None
+) -> Iterator[ShownSession]:
+    """Opens a ``.onnx`` file in ONNX Runtime with some of its tensors as outputs besides; see ``options``.
+
+    Raises:
+        StageError: ONNX Runtime refused the graph, in its own words.
+    """
+    import onnx
+
+    ort = load("onnxruntime", TITLE, PIP)
+    model = onnx.load(str(path))
+    (logits,) = (value.name for value in model.graph.output)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    try:
+        session = ort.InferenceSession(
+            model.SerializeToString(), options(optimise=optimise, threads=threads), providers=["CPUExecutionProvider"]
+        )
+    except Exception as refusal:  # its exception classes are private and share no base below Exception
+        raise StageError(f"ONNX Runtime refused {path.name}: {refusal}", "see the node it names") from refusal
+    given = session.get_inputs()[0]
+    fixed = given.shape[0] if isinstance(given.shape[0], int) else None
+    yield ShownSession(lambda batch: session.run([logits, *tensors], {given.name: batch}), tensors, fixed)

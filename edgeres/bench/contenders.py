@@ -59,7 +59,7 @@ def contenders(
     found = Contenders()
     with progress.task("build for each runtime", len(names)) as advance:
         for name in names:
-            why = _lacking(name)
+            why = lacking(name)
             if why is None:
                 try:
                     found.variants += _variants(name, exported, target, out)
@@ -87,7 +87,7 @@ def _chosen(target: Target, runtimes: Sequence[str] | None) -> list[str]:
     return [name for name in known if runtimes is None or name in runtimes]
 
 
-def _lacking(name: str) -> str | None:
+def lacking(name: str) -> str | None:
     """Why a runtime runs nothing here, told without building anything."""
     if name == TORCH:
         return absent("torch", "torch", "torch")
@@ -97,7 +97,7 @@ def _lacking(name: str) -> str | None:
 
 
 def _variants(name: str, exported: Exported, target: Target, out: Path) -> list[Variant]:
-    here = _at_home(name, target)
+    here = at_home(name, target)
     if name == TORCH:
         return [_variant(name, "float32", exported, here, None)]
     folder = out / name
@@ -114,7 +114,7 @@ def _variants(name: str, exported: Exported, target: Target, out: Path) -> list[
     return [_variant(name, precision, exported, here, engine) for precision in precisions]
 
 
-def _at_home(name: str, target: Target) -> Target:
+def at_home(name: str, target: Target) -> Target:
     """The target under which a runtime is run on this host: the network's own, or the runtime's first one here."""
     if target.backend == name and target.build_on == "host":
         return target

@@ -25,6 +25,7 @@ _ROOMS = {
         "lint",
         "macs",
         "measured",
+        "parity",
         "predict",
         "profile",
         "quantize",

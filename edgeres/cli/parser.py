@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     _lint(commands.add_parser("lint", help="say offline what a target will refuse, misread or run slowly"))
     gate_parser.gate(commands)
     study_parser.compare(commands)
+    study_parser.parity(commands)
     study_parser.reproduce(commands)
     study_parser.macs(commands)
     predict_parser.predict(commands, study_parser.positive, _limit)

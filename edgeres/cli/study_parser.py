@@ -28,6 +28,27 @@ def compare(commands: Commands) -> None:
     command.add_argument("--json", action="store_true", help="machine-readable output")
 
 
+def parity(commands: Commands) -> None:
+    """``edgeres parity``."""
+    text = "run a finished run's graph on every runtime here and in exact integers, and compare"
+    codes = "exit codes: 0 every pair agrees, 1 error, 2 bad usage or input, 3 some pair agrees less than wanted"
+    command = commands.add_parser("parity", help=text, epilog=codes)
+    command.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-x86")
+    command.add_argument(
+        "--images", type=positive, default=1000, metavar="N", help="validation images to answer (default 1000)"
+    )
+    command.add_argument(
+        "--layers", type=positive, default=16, metavar="N", help="images to look at layer by layer (default 16)"
+    )
+    command.add_argument(
+        "--agreement", type=share, default=99.9, metavar="PERCENT", help="same answers wanted (default 99.9)"
+    )
+    command.add_argument("--out", metavar="DIR", help="where parity.html, .json and .svg go (default RUN)")
+    command.add_argument("--cache", metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)")
+    command.add_argument("--json", action="store_true", help="machine-readable output")
+    command.add_argument("--quiet", action="store_true", help="print the verdict only")
+
+
 def reproduce(commands: Commands) -> None:
     """``edgeres reproduce``."""
     text = "run a finished run again from nothing and compare every file"
@@ -63,3 +84,18 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def share(text: str) -> float:
+    """An argument in percent.
+
+    Raises:
+        ArgumentTypeError: It is no number from 0 to 100.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no percentage, such as 99.9")
+    return found

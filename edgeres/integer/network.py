@@ -86,7 +86,7 @@ class IntegerNetwork:
 
     def __init__(self, model: ModelProto, bias: Bias = "float") -> None:
         self.view = View.of(model)
-        self._image, self._logits = model.graph.input[0].name, model.graph.output[0].name
+        self._image, self._logits = str(model.graph.input[0].name), str(model.graph.output[0].name)
         nodes = self.view.nodes
         self._layers = {
             node.output[0]: Layer.of(self.view, node, whole_bias=bias == "int32")
@@ -122,7 +122,7 @@ class IntegerNetwork:
             label(node) for node in self.view.nodes if node.op_type in FLOAT_ONLY or node.output[0] in float_weights
         )
 
-    def steps_between(self, tensor: str) -> tuple[str, ...]:
+    def nodes_of(self, tensor: str) -> tuple[str, ...]:
         """Nodes that lie between a tensor's quantizer and the quantizers before it, in execution order."""
         found, open_ = set[str](), [tensor]
         while open_:
@@ -139,8 +139,15 @@ class IntegerNetwork:
         codes = {found.tensor: found.codes for found in evaluation.quantized()}
         return Answer(evaluation.logits(), codes)
 
-    def layers(self, images: NDArray[np.float32], given: Mapping[str, Array]) -> Iterator[Quantized]:
-        """What each layer makes of somebody else's codes, one after the other.
+    @property
+    def output(self) -> str:
+        """Name of the logits."""
+        return self._logits
+
+    def layers(
+        self, images: NDArray[np.float32], given: Mapping[str, Array]
+    ) -> Iterator[Quantized | NDArray[np.float64]]:
+        """What each layer makes of somebody else's codes, one after the other; the logits ``[N,classes]`` come last.
 
         Every tensor is computed from the codes that ``given`` has of the tensors before it, so a difference lies in
         that layer alone.
@@ -149,7 +156,9 @@ class IntegerNetwork:
             images: float32 ``[N,C,H,W]``.
             given: Codes of every quantized tensor, channels second.
         """
-        yield from _Evaluation(self, images, given).quantized()
+        evaluation = _Evaluation(self, images, given)
+        yield from evaluation.quantized()
+        yield evaluation.logits()
 
     def _last_demands(self) -> dict[str, int]:
         """Tensor to the position of the last quantizer, or of the end, that asks for it."""

@@ -49,7 +49,17 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 def html(run: Run) -> str:
     """The whole page; well-formed XML behind its doctype, and equal for equal runs."""
-    title = f"{outcome(run).capitalize()}: {run.model} for {run.target.name}"
+    links = [tag("a", name, at={"href": f"#{anchor}"}) for anchor, name, _ in (("budget", "Budget", None), *_SECTIONS)]
+    return page(
+        f"{outcome(run).capitalize()}: {run.model} for {run.target.name}",
+        _verdict(run),
+        tag("nav", *links, at={"aria-label": "Sections"}),
+        tag("main", _budget(run), *(draw(run) for _, _, draw in _SECTIONS)),
+    )
+
+
+def page(title: str, *body: Markup) -> str:
+    """A page that stands alone: its style is inside, and it loads nothing."""
     head = tag(
         "head",
         tag("meta", at={"charset": "utf-8"}),
@@ -59,14 +69,7 @@ def html(run: Run) -> str:
         tag("title", title),
         tag("style", Markup(_style())),
     )
-    links = [tag("a", name, at={"href": f"#{anchor}"}) for anchor, name, _ in (("budget", "Budget", None), *_SECTIONS)]
-    body = tag(
-        "body",
-        _verdict(run),
-        tag("nav", *links, at={"aria-label": "Sections"}),
-        tag("main", _budget(run), *(draw(run) for _, _, draw in _SECTIONS)),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, at={'lang': 'en'})}\n"
+    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', *body), at={'lang': 'en'})}\n"
 
 
 @cache

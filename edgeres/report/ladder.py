@@ -10,7 +10,7 @@ from edgeres.report.bill import HEADS, bill, divergence, folded, next_step, spen
 from edgeres.report.figures import seconds
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, how, plot, section
-from edgeres.report.svg import WIDTH, apart, figure
+from edgeres.report.svg import WIDTH, apart, figure, standalone
 from edgeres.report.tradeoff import candidates, tradeoff_plot
 
 if TYPE_CHECKING:
@@ -125,14 +125,7 @@ def noise_plot(rows: Sequence[LayerNoise], left_in_float: tuple[str, ...] = ()) 
 
 def drawing(rows: Sequence[LayerNoise]) -> str:
     """``noise_plot`` as a file of its own, with the colours of the page."""
-    style = (
-        "text{font:11px system-ui,sans-serif;fill:#1b2430}.quiet{fill:#5c6675;font-size:10.5px}.end{text-anchor:end}"
-        ".grid{stroke:#d9dee6}.dot{fill:#2563c9;stroke:#fff;stroke-width:1.5}"
-    )
-    svg = str(noise_plot(rows))
-    head = svg.index(">") + 1
-    opened = svg[: head - 1].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    return f"{opened}><style>{style}</style>{svg[head:]}\n"
+    return standalone(noise_plot(rows))
 
 
 def _sqnr(row: LayerNoise) -> str:

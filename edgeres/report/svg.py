@@ -40,6 +40,18 @@ def figure(label: str, height: float, *shapes: str) -> Markup:
     return tag("svg.plot", *shapes, at={"viewBox": f"0 0 {WIDTH} {height:g}", "role": "img", "aria-label": label})
 
 
+def standalone(drawing: Markup) -> str:
+    """A plot as a file of its own, with the colours of the page in daylight."""
+    style = (
+        "svg{--blue:#2563c9;--orange:#c2500c;--pass:#17733a;--open:#7a5200;--fail:#b3261e;--quiet:#59626d}"
+        "text{font:11px system-ui,sans-serif;fill:#1b2430}.quiet{fill:#5c6675;font-size:10.5px}.end{text-anchor:end}"
+        ".grid{stroke:#d9dee6}.dot{fill:#2563c9;stroke:#fff;stroke-width:1.5}"
+    )
+    head = drawing.index(">") + 1
+    opened = drawing[: head - 1].replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f"{opened}><style>{style}</style>{drawing[head:]}\n"
+
+
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """Round values inside ``[low, high]``, ``low < high``: steps of 1, 2 or 5 times a power of ten, at most ``count``.
 

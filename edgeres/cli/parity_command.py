@@ -1,0 +1,129 @@
+"""``edgeres parity``: a finished run's graph on every runtime of this host, and in exact integers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from edgeres.cli.commands import store_of
+from edgeres.cli.console import Screen
+from edgeres.errors import StageError, UsageError
+from edgeres.report import document
+from edgeres.settings import plain
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from edgeres.artifact import Checkpoint, Exported
+    from edgeres.parity.findings import Parity
+    from edgeres.parity.runtime import Runtime
+    from edgeres.pipeline import Plan
+    from edgeres.report.run import Run
+
+NAME = "parity"
+_OVER = 3
+
+
+def parity_command(options: Namespace, given: list[str]) -> int:
+    """Compares, tells, and writes ``parity.json``, ``parity.html`` and ``parity.svg``."""
+    from edgeres.report import parity
+
+    folder, screen = Path(options.run), Screen(quiet=options.quiet)
+    run = document.load(folder)
+    found = _found(folder, run, options, screen)
+    text = json.dumps(plain(found), indent=2)
+    page = _written(found, text, Path(options.out or folder))
+    if options.json:
+        screen.out.out(text)
+    else:
+        if not options.quiet:
+            screen.table(tuple(head.lower() for head in parity.HEADS), parity.cells(found))
+        notes = () if options.quiet else parity.footnotes(found)
+        for line in (*notes, parity.verdict(found), f"report: {page}"):
+            screen.out.out(line, highlight=False)
+    return 0 if found.passed else _OVER
+
+
+def _written(found: Parity, text: str, out: Path) -> Path:
+    """The path of the page, once everything is written."""
+    from edgeres.report.parity import drawing, html
+    from edgeres.store import write_beside
+
+    write_beside(out / f"{NAME}.json", f"{text}\n".encode())
+    if any(row.depths for row in found.runtimes):
+        write_beside(out / f"{NAME}.svg", drawing(found).encode())
+    write_beside(out / f"{NAME}.html", html(found).encode())
+    return out / f"{NAME}.html"
+
+
+def _found(folder: Path, run: Run, options: Namespace, screen: Screen) -> Parity:
+    import onnx
+
+    from edgeres.finished import read_graphs
+    from edgeres.integer.network import IntegerNetwork
+    from edgeres.parity.runtime import opened
+    from edgeres.parity.study import Subject, spread, study
+
+    exported = read_graphs(folder, run)
+    if exported.scales is None:
+        raise UsageError(f"the run in {folder} ships no integers: there is nothing to compare", "compile it in INT8")
+    plan, made = _quantized(folder, options, screen)
+    exported = replace(exported, card=made.card)
+    model = onnx.load(str(exported.model.path))
+    subject = Subject(
+        model=run.model,
+        target=run.target.name,
+        networks={"float": IntegerNetwork(model), "int32": IntegerNetwork(model, "int32")},
+        images=spread(plan.dataset.validation, options.images),
+        preprocess=made.card.preprocess,
+    )
+    names, torch = subject.networks["float"].codes, _fake(plan, made)
+    with (
+        TemporaryDirectory(prefix="edgeres-parity-") as out,
+        opened(exported, plan.target, names, Path(out), screen) as here,
+    ):
+        if torch is None:
+            found = replace(here, absent={**here.absent, "torch": "a foreign graph has no network in torch"})
+        else:
+            found = replace(here, runtimes=(torch, *here.runtimes))
+        return study(subject, found, screen, shown=options.layers, wanted=options.agreement)
+
+
+def _quantized(folder: Path, options: Namespace, screen: Screen) -> tuple[Plan, Checkpoint | Exported]:
+    """The run's plan, and the network it quantized: from the store, or once more where that has forgotten it.
+
+    Raises:
+        UsageError: The recipe quantizes nothing.
+        StageError: What comes out now is not what the run had.
+    """
+    from edgeres.artifact import Checkpoint, Exported
+    from edgeres.folder import MANIFEST, RunFolder
+    from edgeres.pipeline import Pipeline, prepare
+
+    request = RunFolder(folder).request()
+    plan = prepare(replace(request, until=None), screen)
+    names = [stage.name for stage in plan.recipe.stages]
+    last = names.index("export") if "export" in names else names.index("quantize_onnx") + 1
+    plan = replace(plan, recipe=replace(plan.recipe, stages=plan.recipe.stages[:last]))
+    done = Pipeline(plan, store_of(options), screen, screen).run()
+    known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["stages"]
+    if [stage["sha256"] for stage in known[:last]] != [stage.entry.digest for stage in done]:
+        raise StageError(f"the network of {folder} comes out differently now", "compile it again")
+    made = done[-1].entry.load()
+    assert isinstance(made, Checkpoint | Exported)
+    return plan, made
+
+
+def _fake(plan: Plan, made: Checkpoint | Exported) -> Runtime | None:
+    """Fake quantization of the run's network; None of a foreign graph."""
+    from edgeres.artifact import Checkpoint
+    from edgeres.parity.runtime import fake_quantization
+    from edgeres.quant.quantized import Quantized
+
+    if not isinstance(made, Checkpoint) or made.quant is None or plan.target.scheme is None:
+        return None
+    weights = made.weights if made.deployed is None else made.deployed
+    return fake_quantization(Quantized(made.spec, weights, made.quant, plan.target.scheme).network())

@@ -1,0 +1,153 @@
+"""From runtimes and images to ``Parity``: layers on a few images, answers on all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.errors import StageError
+from edgeres.measure import agreement, top1
+from edgeres.parity.findings import Pair, Parity, RuntimeRow
+from edgeres.parity.layers import Comparison, nearer
+from edgeres.parity.runtime import reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.data.split import Split
+    from edgeres.integer.network import Bias, IntegerNetwork
+    from edgeres.parity.findings import Depth
+    from edgeres.parity.runtime import Opened, Runtime
+    from edgeres.progress import Progress
+
+_SHOWN, _ANSWERED = 4, 8
+"""Images at a time: the reference keeps a few float64 tensors of each."""
+
+Comparisons = dict["Bias", Comparison]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is compared.
+
+    Attributes:
+        model: Name of the network.
+        target: Name of the target whose graph it is.
+        networks: The reference, under each way of taking biases.
+        images: Labelled images that judge.
+        preprocess: How they are prepared.
+    """
+
+    model: str
+    target: str
+    networks: Mapping[Bias, IntegerNetwork]
+    images: Split
+    preprocess: Preprocess
+
+
+def spread(split: Split, wanted: int) -> Split:
+    """That many images of a split, evenly spaced: folders are sorted by class, so the first ones are of one class."""
+    count = min(wanted, len(split))
+    return split.take([index * len(split) // count for index in range(count)])
+
+
+def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wanted: float) -> Parity:
+    """Compares everybody with everybody.
+
+    Args:
+        subject: Graph and images.
+        found: Who answers.
+        progress: Told image by image.
+        shown: Images to look at layer by layer.
+        wanted: Agreement of every pair that passes, in percent.
+
+    Raises:
+        StageError: A runtime answers with something that is no number.
+    """
+    few = spread(subject.images, shown)
+    depths = _layers(subject, found.runtimes, few, progress)
+    exact = reference(subject.networks["float"])
+    classes = _answers(subject, (exact, *found.runtimes), progress)
+    labels = subject.images.labels
+    rows = [RuntimeRow(name=exact.name, title=exact.title, top1=top1(classes[exact.name], labels))]
+    for runtime in found.runtimes:
+        biases, seen, note = depths.get(runtime.name, (None, (), "shows no tensors: compared by its logits"))
+        accuracy = top1(classes[runtime.name], labels)
+        row = RuntimeRow(name=runtime.name, title=runtime.title, top1=accuracy, biases=biases, depths=seen, note=note)
+        rows.append(row)
+    pairs = [_pair(first, second, classes) for first, second in combinations(classes, 2)]
+    return Parity(
+        model=subject.model,
+        target=subject.target,
+        images=len(subject.images),
+        shown=len(few),
+        wanted=wanted,
+        runtimes=tuple(rows),
+        pairs=tuple(pairs),
+        absent=found.absent,
+        float_nodes=subject.networks["float"].float_nodes,
+    )
+
+
+def _pair(first: str, second: str, classes: Mapping[str, Sequence[int]]) -> Pair:
+    same = agreement(classes[first], classes[second])
+    differing = sum(a != b for a, b in zip(classes[first], classes[second], strict=True))
+    return Pair(first=first, second=second, agreement=same, differing=differing)
+
+
+def _layers(
+    subject: Subject, runtimes: Sequence[Runtime], few: Split, progress: Progress
+) -> dict[str, tuple[Bias, tuple[Depth, ...], str]]:
+    """Depths of every runtime that shows its tensors, under the biases that it is nearer to, and a note."""
+    seeing = {runtime.name: runtime for runtime in runtimes if runtime.codes is not None}
+    found: dict[str, Comparisons] = {
+        name: {bias: Comparison(network) for bias, network in subject.networks.items()} for name in seeing
+    }
+    moved = dict.fromkeys(seeing, 0.0)
+    with progress.task("layer by layer", len(few) * max(1, len(seeing))) as advance:
+        for images, _ in few.batches(subject.preprocess, _SHOWN):
+            exact = subject.networks["float"].run(images)
+            for name, runtime in seeing.items():
+                assert runtime.codes is not None
+                logits, codes = runtime.codes(images)
+                moved[name] = max(moved[name], _most(logits, runtime.logits(images)))
+                for comparison in found[name].values():
+                    comparison.add(images, exact, _finite(logits, runtime), codes)
+                advance(len(images))
+    chosen = {name: nearer(comparisons) for name, comparisons in found.items()}
+    return {name: (bias, found[name][bias].depths(), _note(moved[name])) for name, bias in chosen.items()}
+
+
+def _most(shown: NDArray[Any], plain: NDArray[Any]) -> float:
+    """Largest difference of logits as a share of the largest one."""
+    return float(np.abs(shown - plain).max() / max(float(np.abs(plain).max()), 1e-30))
+
+
+def _note(moved: float) -> str:
+    if moved == 0:
+        return ""
+    return f"showing its tensors changed its logits by up to {moved:.1e} of the largest: it fuses less then"
+
+
+def _finite(logits: NDArray[Any], runtime: Runtime) -> NDArray[Any]:
+    if not np.isfinite(logits).all():
+        raise StageError(f"{runtime.title} answers with NaN or infinity", "look at the scales in calibration.json")
+    return logits
+
+
+def _answers(subject: Subject, runtimes: Sequence[Runtime], progress: Progress) -> dict[str, list[int]]:
+    """Class of each image, by runtime."""
+    classes: dict[str, list[int]] = {runtime.name: [] for runtime in runtimes}
+    with progress.task(f"{len(runtimes)} runtimes answer", len(subject.images)) as advance:
+        for images, _ in subject.images.batches(subject.preprocess, _ANSWERED):
+            for runtime in runtimes:
+                classes[runtime.name] += _finite(runtime.logits(images), runtime).argmax(1).tolist()
+            advance(len(images))
+    return classes

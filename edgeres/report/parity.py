@@ -1,0 +1,212 @@
+"""What a parity study found: sentences and cells for a console, a page of its own, and its plot."""
+
+from __future__ import annotations
+
+from math import ceil, floor
+from typing import TYPE_CHECKING
+
+from edgeres.report.figures import number, percent, points
+from edgeres.report.html import page
+from edgeres.report.markup import Markup, join, table, tag
+from edgeres.report.parts import how, plot, section
+from edgeres.report.svg import WIDTH, Axis, apart, clip, figure, standalone, ticks
+
+if TYPE_CHECKING:
+    from edgeres.parity.findings import Depth, Pair, Parity, RuntimeRow
+
+HEADS = (
+    "Runtime",
+    "Top-1",
+    "Agrees least with",
+    "Codes off alone",
+    "By at most",
+    "Biases",
+    "First layer that diverges",
+)
+_TOP, _BOTTOM, _LEFT, _RIGHT = 12, 190, 44, WIDTH - 112
+_STROKES = ("none", "6 3", "2 3", "8 3 2 3", "1 4", "12 4")
+_COLOURS = ("var(--blue)", "var(--orange)", "var(--pass)", "var(--open)", "var(--fail)", "var(--quiet)")
+
+
+def verdict(found: Parity) -> str:
+    """All of it in one line."""
+    worst = found.worst
+    both = f"{found.titled(worst.first)} and {found.titled(worst.second)}"
+    differing = "" if not worst.differing else f" ({worst.differing:,} answered differently)"
+    least = f"the least agreement is {percent(worst.agreement)}, of {both}{differing}"
+    spread = f"top-1 spreads over {points(found.spread_pp).removeprefix('+')}"
+    goal = f"wanted {found.wanted:g} %"
+    told = [f"{len(found.runtimes)} runtimes, {found.images:,} images: {least}; {goal}; {spread}"]
+    told += [f"{row.title} diverges first at {_place(row.diverges)}" for row in found.diverging if row.diverges]
+    if not found.diverging and any(row.depths for row in found.runtimes):
+        told.append("no layer diverges: float32 rounding explains every code that differs")
+    return f"{'PASS' if found.passed else 'FAIL'}: {'; '.join(told)}"
+
+
+def _place(depth: Depth) -> str:
+    """A layer with the nodes that may be at fault: ``layer1.0.relu (of layer1.0.conv2, layer1.0.add)``."""
+    others = [node for node in depth.nodes if node != depth.tensor]
+    return f"{depth.tensor} (with {', '.join(others)})" if others else depth.tensor
+
+
+def cells(found: Parity) -> list[tuple[str, ...]]:
+    """A row of words for each runtime; see ``HEADS``."""
+    return [_cells(found, row) for row in found.runtimes]
+
+
+def _cells(found: Parity, row: RuntimeRow) -> tuple[str, ...]:
+    least = min((pair for pair in found.pairs if row.name in (pair.first, pair.second)), key=lambda p: p.agreement)
+    other = found.titled(least.second if least.first == row.name else least.first)
+    met = f"{percent(least.agreement)} {other}"
+    if not row.depths:
+        return row.title, percent(row.top1), met, "-", "-", "-", "-"
+    farthest = max((depth.farthest for depth in row.depths[:-1]), default=0.0)
+    off = f"{row.alone:,} of {row.codes:,}"
+    first = _place(row.diverges) if row.diverges else "none"
+    return row.title, percent(row.top1), met, off, _steps(farthest), row.biases or "-", first
+
+
+def _steps(farthest: float) -> str:
+    """How far beyond a rounding boundary, in quantization steps."""
+    return "0" if not farthest else f"{farthest:.1e} steps" if farthest < 0.01 else f"{number(farthest)} steps"
+
+
+def footnotes(found: Parity) -> tuple[str, ...]:
+    """How the figures came about."""
+    told = [
+        f"codes off alone: on {found.shown} images, codes that are not what exact arithmetic makes of that runtime's "
+        "own codes one layer before; by at most: how far the exact value lies from the boundary in between",
+        "biases: whether its integer layers take them as the float32 numbers of the graph, or rounded to int32 at the "
+        "scale of their accumulators",
+    ]
+    if found.float_nodes:
+        told.append(f"without integers, in float64 in the reference: {', '.join(found.float_nodes)}")
+    told += [f"{row.title}: {row.note}" for row in found.runtimes if row.note]
+    told += [f"not here: {name}: {why}" for name, why in found.absent.items()]
+    return tuple(told)
+
+
+def growth_plot(found: Parity) -> Markup:
+    """SQNR against the exact integers at every depth, a line for each runtime; higher is better."""
+    rows = [row for row in found.runtimes if row.depths]
+    finite = [depth.sqnr_db for row in rows for depth in row.depths if depth.sqnr_db is not None]
+    low, high = floor(min(finite, default=0.0) / 10) * 10, ceil(max(finite, default=10.0) / 10) * 10 + 10
+    up = Axis(low, high, _BOTTOM, _TOP)
+    most = max(len(row.depths) for row in rows)
+    across = Axis(0, max(1, most - 1), _LEFT + 6, _RIGHT - 6)
+    lines = [
+        join(
+            tag("line.grid", at={"x1": _LEFT, "x2": _RIGHT, "y1": up(at), "y2": up(at)}),
+            tag("text.end.quiet", f"{at:g} dB", at={"x": _LEFT - 5, "y": up(at) + 4}),
+        )
+        for at in ticks(low, high, 5)
+    ]
+    ends = [up(_height(row.depths[-1], high)) for row in rows]
+    names = apart(ends, _BOTTOM + 4)
+    drawn = [join(*_line(row, order, across, up, high)) for order, row in enumerate(rows)]
+    labels = [_label(row, order, ends[order], names[order]) for order, row in enumerate(rows)]
+    below = join(
+        tag("text.quiet", "image", at={"x": _LEFT, "y": _BOTTOM + 18}),
+        tag("text.end.quiet", "logits", at={"x": _RIGHT, "y": _BOTTOM + 18}),
+    )
+    words = ", ".join(f"{row.title} {_decibels(row.depths[-1])} at the logits" for row in rows)
+    return figure(
+        f"Signal to noise against exact integers by depth: {words}", _BOTTOM + 24, *lines, *drawn, *labels, below
+    )
+
+
+def _height(depth: Depth, high: float) -> float:
+    """Where a depth is drawn: what is equal, at the top."""
+    return high if depth.sqnr_db is None else depth.sqnr_db
+
+
+def _colour(order: int) -> str:
+    return _COLOURS[order % len(_COLOURS)]
+
+
+def _line(row: RuntimeRow, order: int, across: Axis, up: Axis, high: float) -> list[Markup]:
+    """A runtime's line with a dot at each depth, large where it diverges."""
+    spots = [(across(place), up(_height(depth, high))) for place, depth in enumerate(row.depths)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    dash = _STROKES[order % len(_STROKES)]
+    stroke = f"stroke:{_colour(order)};fill:none;stroke-width:2;stroke-dasharray:{dash}"
+    marks = [tag("polyline", at={"points": path, "style": stroke})]
+    for depth, (x, y) in zip(row.depths, spots, strict=True):
+        differ = f"{depth.differing:,} of {depth.numbers:,} differ"
+        told = tag("title", f"{row.title}, {depth.tensor}: {_decibels(depth)}, {differ}")
+        size = 6.0 if depth is row.diverges else 2.5
+        marks.append(tag("circle", told, at={"cx": x, "cy": y, "r": size, "style": f"fill:{_colour(order)}"}))
+    return marks
+
+
+def _label(row: RuntimeRow, order: int, end: float, name: float) -> Markup:
+    """A runtime's name behind the end of its line."""
+    return join(
+        tag("line.grid", at={"x1": _RIGHT - 6.0, "y1": end, "x2": _RIGHT + 4.0, "y2": name}),
+        tag("text", clip(row.title, 18), at={"x": _RIGHT + 7, "y": name + 4, "style": f"fill:{_colour(order)}"}),
+    )
+
+
+def _decibels(depth: Depth) -> str:
+    return "equal" if depth.sqnr_db is None else f"{depth.sqnr_db:.1f} dB"
+
+
+def drawing(found: Parity) -> str:
+    """``growth_plot`` as a file of its own."""
+    return standalone(growth_plot(found))
+
+
+def html(found: Parity) -> str:
+    """A page of its own."""
+    parts = [_runtimes(found), _agreements(found)]
+    if any(row.depths for row in found.runtimes):
+        reading = "both running freely from the image on; equal at the top; a large dot: the first layer that diverges"
+        drawn = plot("How a difference grows with depth", growth_plot(found), reading)
+        parts += [section("growth", "Growth", drawn), *(_depths(row) for row in found.runtimes if row.depths)]
+    told = verdict(found)
+    kind, mark = ("passed", "\u2713 Passed") if found.passed else ("failed", "\u2715 Failed")
+    top = tag(
+        "div.top",
+        tag("p.badge", mark),
+        tag("h1", found.model, tag("span.quiet", " for "), found.target),
+        tag("p.headline", told.partition(": ")[2]),
+    )
+    return page(f"Parity: {found.model} for {found.target}", tag(f"header.{kind}", top), tag("main", *parts))
+
+
+def _runtimes(found: Parity) -> Markup:
+    notes = [how(note) for note in footnotes(found)]
+    return section("runtimes", "Runtimes", table(HEADS, cells(found), "Runtimes"), *notes)
+
+
+def _agreements(found: Parity) -> Markup:
+    """Same answer, in percent, everybody against everybody."""
+    names = [row.name for row in found.runtimes]
+    known: dict[frozenset[str], Pair] = {frozenset((pair.first, pair.second)): pair for pair in found.pairs}
+    rows = [
+        (
+            found.titled(name),
+            *(percent(known[frozenset((name, other))].agreement) if name != other else "-" for other in names),
+        )
+        for name in names
+    ]
+    heads = ("Same answer", *(found.titled(name) for name in names))
+    return section("agreement", "Agreement", table(heads, rows, "Agreement of every pair"))
+
+
+def _depths(row: RuntimeRow) -> Markup:
+    heads = ("Tensor", "SQNR", "Differ", "Alone", "Largest", "By at most", "Unexplained")
+    listed: list[tuple[str, ...]] = [
+        (
+            depth.tensor,
+            _decibels(depth),
+            f"{depth.differing:,} of {depth.numbers:,}",
+            f"{depth.alone:,}",
+            f"{depth.steps} steps" if depth.steps != 1 else "1 step",
+            _steps(depth.farthest),
+            f"{depth.unexplained:,}",
+        )
+        for depth in row.depths
+    ]
+    inner = table(heads, listed, f"Layers of {row.title}")
+    return section(f"layers-{row.name}", row.title, tag("details", tag("summary", "Layer by layer"), inner))
