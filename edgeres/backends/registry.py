@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeres.backends.executorch import ExecuTorch
+from edgeres.backends.litert import LiteRT
 from edgeres.backends.onnxruntime import OnnxRuntime
 from edgeres.backends.onnxruntime_mobile import OnnxRuntimeMobile
 from edgeres.backends.openvino import OpenVino
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from edgeres.backends.backend import Backend
 
 BACKENDS: dict[str, type[Backend]] = {
+    ExecuTorch.name: ExecuTorch,
+    LiteRT.name: LiteRT,
     OnnxRuntime.name: OnnxRuntime,
     OnnxRuntimeMobile.name: OnnxRuntimeMobile,
     OpenVino.name: OpenVino,

@@ -44,9 +44,9 @@ class Machine:
 
 @settings
 class Executor:
-    """What executed the network: ``tensorrt`` or ``onnxruntime``, its version, threads of the calling program."""
+    """What executed the network, its version, threads of the calling program."""
 
-    name: Literal["tensorrt", "onnxruntime"]
+    name: Literal["tensorrt", "onnxruntime", "litert"]
     version: Text
     threads: Positive
 

@@ -1,9 +1,9 @@
-"""Checks the network of the bundle this file lies in, on the device it lies on, with ONNX Runtime.
+"""Checks the network of the bundle this file lies in, on the device it lies on, with ONNX Runtime or LiteRT.
 
     python3 check_device.py    verify every file, compare golden answers, time the network, write device.json
 
-Needs onnxruntime, numpy and Python 3.8 or newer; no network. ``device.py`` lies beside it.
-Exit codes: 0 done, 1 golden answers differ, 2 the bundle is damaged, 3 no ONNX Runtime here.
+Needs onnxruntime or ai-edge-litert, numpy and Python 3.8 or newer; no network. ``device.py`` lies beside it.
+Exit codes: 0 done, 1 golden answers differ, 2 the bundle is damaged, 3 no such runtime here.
 """
 # ruff: noqa: T201 - this file is a command of its own and speaks to whoever runs it on the device
 
@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 if TYPE_CHECKING or __package__:
     from edgeres.backends.bundle import device
     from edgeres.backends.bundle.device import BundleError
@@ -26,21 +29,50 @@ else:  # on the device, where it lies beside this file
     from device import BundleError
 
 
-def examine(folder: Path, manifest: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Golden answers and latency by ONNX Runtime on every core."""
-    try:
-        runtime = importlib.import_module("onnxruntime")
-    except (ImportError, OSError) as failure:
-        raise BundleError(f"ONNX Runtime does not load here ({failure}): pip install onnxruntime", 3) from failure
-    options, threads = runtime.SessionOptions(), os.cpu_count() or 1
+def onnx_runtime(model: Path, threads: int) -> tuple[Callable[[Any], Any], str]:
+    """Logits of one image by ONNX Runtime, and its version."""
+    runtime = _imported("onnxruntime", "ONNX Runtime", "onnxruntime")
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = runtime.InferenceSession(str(folder / manifest["entry"]), options, providers=["CPUExecutionProvider"])
-    (inputs, expected), name = device.golden(folder, manifest), session.get_inputs()[0].name
-    found = np.concatenate([session.run(None, {name: inputs[i : i + 1]})[0] for i in range(len(inputs))])
+    session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {name: image})[0], runtime.__version__
+
+
+def litert(model: Path, threads: int) -> tuple[Callable[[Any], Any], str]:
+    """Logits of one image by LiteRT, and its version."""
+    runtime = _imported("ai_edge_litert", "LiteRT", "ai-edge-litert")
+    interpreter = _imported("ai_edge_litert.interpreter", "LiteRT", "ai-edge-litert").Interpreter(
+        model_path=str(model), num_threads=threads
+    )
+    interpreter.allocate_tensors()
+    given, made = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def run(image: Any) -> Any:
+        interpreter.set_tensor(given, image)
+        interpreter.invoke()
+        return interpreter.get_tensor(made)
+
+    return run, runtime.__version__
+
+
+def _imported(module: str, title: str, pip: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as failure:
+        raise BundleError(f"{title} does not load here ({failure}): pip install {pip}", 3) from failure
+
+
+def examine(folder: Path, manifest: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Golden answers and latency by the network's runtime on every core."""
+    model, threads = folder / manifest["entry"], os.cpu_count() or 1
+    name, opened = ("litert", litert) if model.suffix == ".tflite" else ("onnxruntime", onnx_runtime)
+    (run, version), (inputs, expected) = opened(model, threads), device.golden(folder, manifest)
+    found = np.concatenate([run(inputs[i : i + 1]) for i in range(len(inputs))])
     before = device.conditions()
-    latency = device.timed(lambda: session.run(None, {name: inputs[:1]}), seconds)
+    latency = device.timed(lambda: run(inputs[:1]), seconds)
     return {
-        "runtime": {"name": "onnxruntime", "version": runtime.__version__, "threads": threads},
+        "runtime": {"name": name, "version": version, "threads": threads},
         "engine": None,
         "images": None,
         "golden": device.compare(expected, found, manifest["golden"]["tolerance"]),

@@ -8,7 +8,7 @@ import re
 import shlex
 from hashlib import sha256
 from importlib.resources import files as resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
+Layout = Literal["channels first", "channels last"]
+"""How the runtime takes an image: ``[N,C,H,W]``, or ``[1,H,W,C]`` one at a time."""
+
 
 def onnxruntime_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
     """A bundle for a device with Python and ONNX Runtime: graph, golden answers, checker."""
@@ -40,6 +43,20 @@ def mobile_bundle(exported: Exported, target: Target, out: Path, model: bytes, o
     """A bundle for a phone: ``model.ort``, the operators it needs, golden answers."""
     own = {"model.ort": model, "required_operators.config": operators.encode()}
     return _write(exported, target, out, entry="model.ort", own=own, readme=_template("README.mobile.md"))
+
+
+def litert_bundle(exported: Exported, target: Target, out: Path, entry: str, model: bytes) -> dict[str, File]:
+    """A bundle for a phone or a board with LiteRT: the ``.tflite`` file, golden answers ``[N,H,W,C]``, checker."""
+    own = {entry: model, **_commands("check_device.py", "device.py")}
+    return _write(
+        exported, target, out, entry=entry, own=own, readme=_template("README.litert.md"), layout="channels last"
+    )
+
+
+def executorch_bundle(exported: Exported, target: Target, out: Path, entry: str, model: bytes) -> dict[str, File]:
+    """A bundle for a phone or a board with ExecuTorch: the ``.pte`` file, golden answers, checker."""
+    own = {entry: model, **_commands("check_device.py", "device.py")}
+    return _write(exported, target, out, entry=entry, own=own, readme=_template("README.executorch.md"))
 
 
 def tensorrt_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
@@ -70,15 +87,17 @@ def _write(
     own: dict[str, bytes],
     readme: bytes,
     further: dict[str, object] | None = None,
+    layout: Layout = "channels first",
 ) -> dict[str, File]:
     """Writes ``own`` files, golden answers, preprocessing, README and the manifest with its ``further`` sections."""
     card, model = exported.card, exported.model.path
     given = graph_input(model, card.preprocess)
     answers = golden(model, given, card.preprocess)
+    first = layout == "channels first"
     contents = own | {
-        "golden_inputs.npy": _npy(answers.inputs),
+        "golden_inputs.npy": _npy(answers.inputs if first else answers.inputs.transpose(0, 2, 3, 1)),
         "golden_outputs.npy": _npy(answers.outputs),
-        "preprocess.json": _json(_preprocess(exported, given)),
+        "preprocess.json": _json(_preprocess(exported, given, layout)),
         "README.md": _fill(
             readme,
             {
@@ -87,7 +106,7 @@ def _write(
                 "RUNTIME": target.runtime.name,
                 "ENTRY": entry,
                 "INPUT": given.name,
-                "SHAPE": ",".join(map(str, given.shape)),
+                "SHAPE": ",".join(map(str, _laid_out(given, layout))),
                 "TOLERANCE": f"{answers.tolerance:.4g}",
             },
         ),
@@ -116,12 +135,18 @@ def _manifest(
     }
 
 
-def _preprocess(exported: Exported, given: GraphInput) -> dict[str, object]:
+def _laid_out(given: GraphInput, layout: Layout) -> tuple[int, ...]:
+    """Shape of one image as the runtime takes it."""
+    return given.shape if layout == "channels first" else (*given.shape[1:], given.shape[0])
+
+
+def _preprocess(exported: Exported, given: GraphInput, layout: Layout) -> dict[str, object]:
+    batch: list[object] = ["N"] if layout == "channels first" else [1]
     return {
         "preprocess": plain(exported.card.preprocess),
         "channels": "RGB",
         "formula": "(pixel / 255 - mean) / std per channel, after resizing the shorter side and cropping the centre",
-        "input": {"name": given.name, "shape": ["N", *given.shape], "type": "float32"},
+        "input": {"name": given.name, "shape": [*batch, *_laid_out(given, layout)], "type": "float32"},
         "classes": list(exported.card.classes),
     }
 

@@ -1,0 +1,192 @@
+"""LiteRT, TensorFlow Lite of old: the graph becomes a ``.tflite`` file with the same scales.
+
+Measured on an x86-64 host: XNNPACK, LiteRT's default delegate, takes every operator of a ResNet in one piece.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from edgeres.artifact import Engine, File
+from edgeres.backends.backend import KernelCensus
+from edgeres.backends.bundle.golden import golden, graph_input
+from edgeres.backends.bundle.write import litert_bundle
+from edgeres.backends.loading import absent, intact, load
+from edgeres.backends.session import in_batches
+from edgeres.errors import StageError
+from edgeres.tflitefile.encode import encode
+from edgeres.tflitefile.translate import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edgeres.artifact import Exported
+    from edgeres.backends.backend import Session
+    from edgeres.progress import Progress
+    from edgeres.target import Target
+
+TITLE, PIP = "LiteRT", "'edgeres[litert]'"
+ENTRY = "model.tflite"
+WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+_GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
+
+
+@dataclass(frozen=True, slots=True)
+class LiteRT:
+    """LiteRT on a CPU: on this host, or from a bundle on a device."""
+
+    name: ClassVar[str] = "litert"
+
+    def missing(self) -> str | None:
+        """One sentence with the pip line when LiteRT is not installed here."""
+        return absent("ai_edge_litert", TITLE, PIP)
+
+    def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
+        """Writes ``model.tflite`` below ``out`` and compares its answers with the graph's; for a device, the bundle.
+
+        Raises:
+            BackendUnavailable: LiteRT is not installed.
+            StageError: The graph has no form in LiteRT, or LiteRT answers golden images otherwise than the graph.
+        """
+        load("ai_edge_litert", TITLE, PIP)
+        with progress.task("litert", 2) as advance:
+            model = _encoded(intact(exported.model))
+            advance(1)
+            compared = _compared(exported, model)
+            if target.build_on == "device":
+                files = litert_bundle(exported, target, out, ENTRY, model)
+                compared += ", on this host's processor and not on the device's"
+            else:
+                (out / ENTRY).write_bytes(model)
+                files = {ENTRY: File.of(out / ENTRY)}
+            advance(1)
+        return Engine(exported, self.name, ENTRY, files, target.build_on == "host", (compared,))
+
+    def session(
+        self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
+    ) -> AbstractContextManager[Session]:
+        """Opens the very file that ships, or an ONNX graph of the same run brought into that form."""
+        path = intact(model or engine.files[engine.entry])
+        return _open(path.read_bytes() if path.suffix == ".tflite" else _encoded(path), threads)
+
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+        """Counts the operators of LiteRT's interpreter by the type they make, with those XNNPACK took over."""
+        interpreter = _interpreter(intact(engine.files[engine.entry]).read_bytes(), 1)
+        details = interpreter._get_ops_details()  # the only public list of operators there is
+        taken = {int(index) for entry in details if entry["op_name"] == "DELEGATE" for index in entry["inputs"]}
+        kernels: Counter[str] = Counter()
+        integer = weighted = delegated = 0
+        for entry in details:
+            kind = entry["op_name"]
+            if kind == "DELEGATE":
+                continue
+            (made,) = entry["result_types"]
+            kernels[f"{kind} {np.dtype(made).name}"] += 1
+            if kind in WEIGHTED:
+                weighted += 1
+                delegated += int(entry["inputs"][1]) in taken
+                integer += {np.dtype(given) for given in (*entry["operand_types"][:2], made)} == {np.dtype(np.int8)}
+        return KernelCensus(
+            integer=integer,
+            weighted=weighted,
+            kernels=dict(sorted(kernels.items())),
+            how="counted in LiteRT's interpreter on this host, whose XNNPACK delegate took over "
+            f"{delegated} of {weighted} weighted layers",
+        )
+
+
+def _encoded(path: Path) -> bytes:
+    """An ONNX file as a ``.tflite`` file."""
+    import onnx
+
+    load("ai_edge_litert", TITLE, PIP)
+    return encode(translate(onnx.load(str(path))))
+
+
+def _compared(exported: Exported, model: bytes) -> str:
+    """One sentence of evidence: that LiteRT answers the golden images as the graph does."""
+    path, preprocess = exported.model.path, exported.card.preprocess
+    answers = golden(path, graph_input(path, preprocess), preprocess)
+    with _open(model, 1) as session:
+        found = session.run(answers.inputs)
+    delta = float(np.abs(found - answers.outputs).max())
+    if not delta <= answers.tolerance:
+        raise StageError(
+            f"LiteRT's logits are {delta:.3g} from those of {path.name}; rounding explains {answers.tolerance:.3g}",
+            "please report it",
+        )
+    return f"{ENTRY} answers {len(found)} golden images in LiteRT as the graph does, within 3 % of their range"
+
+
+class _Interpreted:
+    """A network in LiteRT's interpreter: one image ``[1,H,W,C]`` at a time."""
+
+    def __init__(self, interpreter: Any) -> None:
+        self._interpreter = interpreter
+        self._input, self._output = (
+            int(details[0]["index"]) for details in (interpreter.get_input_details(), interpreter.get_output_details())
+        )
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
+        return in_batches(self._one, images, 1)
+
+    def _one(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._interpreter.set_tensor(self._input, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+        self._interpreter.invoke()
+        answer: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
+        return answer
+
+
+@contextmanager
+def _open(model: bytes, threads: int | None) -> Iterator[_Interpreted]:
+    yield _Interpreted(_interpreter(model, threads or os.cpu_count() or 1))
+
+
+def _interpreter(model: bytes, threads: int) -> Any:
+    """An interpreter with its tensors allocated.
+
+    Raises:
+        StageError: LiteRT refused the file, in its own words.
+    """
+    interpreter = load("ai_edge_litert.interpreter", TITLE, PIP)
+    try:
+        with _without_greeting():
+            made = interpreter.Interpreter(model_content=model, num_threads=threads)
+            made.allocate_tensors()
+    except (RuntimeError, ValueError) as refusal:
+        raise StageError(f"LiteRT refused the file: {refusal}", "see the operator it names") from refusal
+    return made
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Drops the one line that XNNPACK writes to stderr when it is there; whatever else is written comes out after.
+
+    LiteRT has no setting for it, and writes to the file descriptor.
+    """
+    sys.stderr.flush()
+    with TemporaryFile() as kept:
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            kept.seek(0)
+            for line in kept:
+                if line.strip() != _GREETING:
+                    os.write(2, line)

@@ -1,0 +1,1 @@
+"""LiteRT's ``.tflite`` files, written from ONNX graphs with their scales."""
