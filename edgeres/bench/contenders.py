@@ -13,7 +13,7 @@ from edgeres.backends.tensorrt_api import gpu
 from edgeres.bench.job import TORCH, SealedFile, Variant
 from edgeres.errors import BackendUnavailable, EdgeresError, UsageError, nearest
 from edgeres.progress import Silent
-from edgeres.target import targets
+from edgeres.target import find_target, targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 _ON_A_GPU = ("tensorrt", "tensorrt_rtx")
+_PACKAGES = {"litert": "ai-edge-litert", "onnxruntime_mobile": "onnxruntime", "tensorrt_rtx": "tensorrt-rtx"}
 
 
 @dataclass(slots=True)
@@ -74,7 +75,7 @@ def contenders(
 def version_of(runtime: str) -> str:
     """Version of the package that a runtime comes in; empty where it has another name."""
     try:
-        return metadata.version(runtime.replace("_", "-"))
+        return metadata.version(_PACKAGES.get(runtime, runtime))
     except metadata.PackageNotFoundError:
         return ""
 
@@ -118,7 +119,9 @@ def at_home(name: str, target: Target) -> Target:
     """The target under which a runtime is run on this host: the network's own, or the runtime's first one here."""
     if target.backend == name and target.build_on == "host":
         return target
-    found = (other for other in targets().values() if other.backend == name and other.build_on == "host")
+    hosts = [other for other in targets().values() if other.build_on == "host"]
+    versions = [find_target(f"{other.name}:{version}") for other in hosts for version in other.versions]
+    found = (other for other in (*hosts, *versions) if other.backend == name)
     return next(found, replace(target, backend=name, build_on="host"))
 
 
