@@ -20,20 +20,18 @@ from edgeres.backends.backend import KernelCensus
 from edgeres.backends.bundle.golden import golden, graph_input
 from edgeres.backends.bundle.write import litert_bundle
 from edgeres.backends.loading import absent, intact, load
-from edgeres.backends.session import in_batches
+from edgeres.backends.session import ShownSession, in_batches
 from edgeres.errors import StageError
-from edgeres.tflitefile.encode import encode
-from edgeres.tflitefile.translate import translate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from edgeres.artifact import Exported
-    from edgeres.backends.backend import Session
+    from edgeres.backends.backend import Session, Shown
     from edgeres.progress import Progress
     from edgeres.target import Target
 
@@ -81,6 +79,20 @@ class LiteRT:
         path = intact(model or engine.files[engine.entry])
         return _open(path.read_bytes() if path.suffix == ".tflite" else _encoded(path), threads)
 
+    @contextmanager
+    def showing(self, engine: Engine, tensors: Sequence[str], threads: int | None = None) -> Iterator[Shown]:
+        """Writes the graph once more with codes as outputs, which come back as the graph has them."""
+        path = intact(engine.exported.model)
+        unsigned = _unsigned(path)
+        opened = _Interpreted(_interpreter(_encoded(path, tensors), threads or _cores()))
+
+        def run(images: NDArray[np.float32]) -> list[NDArray[np.generic]]:
+            logits, *codes = opened.answers(images)
+            shown = zip(tensors, codes, strict=True)
+            return [logits, *(_as_in_onnx(value, unsigned=name in unsigned) for name, value in shown)]
+
+        yield ShownSession(run, tensors, 1)
+
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
         """Counts the operators of LiteRT's interpreter by the type they make, with those XNNPACK took over."""
         interpreter = _interpreter(intact(engine.files[engine.entry]).read_bytes(), 1)
@@ -107,12 +119,35 @@ class LiteRT:
         )
 
 
-def _encoded(path: Path) -> bytes:
-    """An ONNX file as a ``.tflite`` file."""
+def _encoded(path: Path, shown: Sequence[str] = ()) -> bytes:
+    """An ONNX file as a ``.tflite`` file, with the outputs of some QuantizeLinear as outputs besides."""
     import onnx
 
+    from edgeres.tflitefile.encode import encode
+    from edgeres.tflitefile.translate import translate
+
     load("ai_edge_litert", TITLE, PIP)
-    return encode(translate(onnx.load(str(path))))
+    return encode(translate(onnx.load(str(path)), shown))
+
+
+def _unsigned(path: Path) -> frozenset[str]:
+    """Names of the codes that a graph has as uint8: QuantizeLinear makes those unless its zero-point says int8."""
+    import onnx
+
+    from edgeres.onnxfile.view import View
+
+    view = View.of(onnx.load(str(path)))
+    types = {
+        node.output[0]: view.value(node.input[2]) if len(node.input) > 2 else None
+        for node in view.of_type("QuantizeLinear")
+    }
+    return frozenset(name for name, zero in types.items() if zero is None or zero.dtype == np.uint8)
+
+
+def _as_in_onnx(codes: NDArray[np.generic], *, unsigned: bool) -> NDArray[np.generic]:
+    """Codes ``[1,H,W,C]`` in int8 as ``[1,C,H,W]`` of ONNX's type; a uint8 code is 128 above its int8 one."""
+    laid_out = codes.transpose(0, 3, 1, 2) if codes.ndim == 4 else codes
+    return (laid_out.astype(np.int16) + 128).astype(np.uint8) if unsigned else laid_out
 
 
 def _compared(exported: Exported, model: bytes) -> str:
@@ -135,24 +170,27 @@ class _Interpreted:
 
     def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
-        self._input, self._output = (
-            int(details[0]["index"]) for details in (interpreter.get_input_details(), interpreter.get_output_details())
-        )
+        self._input = int(interpreter.get_input_details()[0]["index"])
+        self._outputs = [int(details["index"]) for details in interpreter.get_output_details()]
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
-        return in_batches(self._one, images, 1)
+        return in_batches(lambda image: self.answers(image)[0], images, 1)
 
-    def _one(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def answers(self, image: NDArray[np.float32]) -> list[Any]:
+        """Every output of one image ``[1,C,H,W]``, as LiteRT has it."""
         self._interpreter.set_tensor(self._input, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
         self._interpreter.invoke()
-        answer: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
-        return answer
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
 
 
 @contextmanager
 def _open(model: bytes, threads: int | None) -> Iterator[_Interpreted]:
-    yield _Interpreted(_interpreter(model, threads or os.cpu_count() or 1))
+    yield _Interpreted(_interpreter(model, threads or _cores()))
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 def _interpreter(model: bytes, threads: int) -> Any:

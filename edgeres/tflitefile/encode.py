@@ -73,7 +73,7 @@ def _code(schema: Any, kind: str, version: int) -> Any:
 def _subgraph(schema: Any, program: Program, codes: list[tuple[str, int]]) -> Any:
     graph = schema.SubGraphT()
     graph.name = "main"
-    graph.inputs, graph.outputs = _ints(program.input), _ints(program.output)
+    graph.inputs, graph.outputs = _ints(program.input), _ints(*program.outputs)
     graph.tensors, buffer = [], 0
     for tensor in program.tensors:
         buffer += tensor.value is not None
@@ -115,12 +115,12 @@ def _signature(schema: Any, program: Program) -> Any:
     """One signature, by which apps call inputs and outputs by name."""
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-    maps = []
-    for name, tensor in zip(program.names, (program.input, program.output), strict=True):
+    named = []
+    for name, tensor in zip(program.names, (program.input, *program.outputs), strict=True):
         entry = schema.TensorMapT()
         entry.name, entry.tensorIndex = name, tensor
-        maps.append([entry])
-    signature.inputs, signature.outputs = maps
+        named.append(entry)
+    signature.inputs, signature.outputs = named[:1], named[1:]
     return signature
 
 

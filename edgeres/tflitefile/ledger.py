@@ -13,7 +13,7 @@ from edgeres.tflitefile.grids import activation_grid, real_constant
 from edgeres.tflitefile.program import Grid, Operator, Program, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from onnx import ModelProto
 
@@ -137,10 +137,16 @@ class Ledger:
             self._forms[tensor, grid] = self.operate(kind, (native,), converted, table=table)
         return self._forms[tensor, grid]
 
-    def program(self, image: str, logits: str) -> Program:
-        """The finished file."""
-        output = self.read(logits, None)
-        return Program(tuple(self._tensors), tuple(self._operators), self._made[image], output, (image, logits))
+    def program(self, image: str, logits: str, shown: Sequence[str]) -> Program:
+        """The finished file; ``shown`` are names of codes, outputs of QuantizeLinear, to answer with besides."""
+        outputs = [self.read(logits, None)]
+        for name in shown:
+            quantizer = self.view.producer(name, "QuantizeLinear")
+            if quantizer is None:
+                raise StageError(f"tensor {name!r} holds no codes", "show outputs of QuantizeLinear")
+            outputs.append(self.read(quantizer.input[0], activation_grid(self.view, quantizer)))
+        names = (image, logits, *shown)
+        return Program(tuple(self._tensors), tuple(self._operators), self._made[image], tuple(outputs), names)
 
     def _native(self, tensor: str) -> int:
         """The form an ONNX tensor is computed in; behind a Q/DQ pair that is codes on the pair's grid."""

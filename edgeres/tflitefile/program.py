@@ -83,18 +83,18 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A network of one input and one output.
+    """A network of one image.
 
     Attributes:
         tensors: Every tensor, in order of first use.
         operators: Operators in execution order.
         input: Index of the image ``[1,H,W,C]`` in float32.
-        output: Index of the logits ``[1,classes]`` in float32.
-        names: What the file's signature calls input and output.
+        outputs: Index of the logits ``[1,classes]`` in float32, and of whatever else it shows.
+        names: What the file's signature calls the input and the outputs.
     """
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     input: int
-    output: int
-    names: tuple[str, str]
+    outputs: tuple[int, ...]
+    names: tuple[str, ...]

@@ -17,7 +17,7 @@ from edgeres.tflitefile.ledger import OTHER_RUNTIME, Ledger
 from edgeres.tflitefile.pooling import average_pool, global_average, maxpool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from onnx import ModelProto, NodeProto
 
@@ -54,11 +54,12 @@ _FORMS = ("QuantizeLinear", "DequantizeLinear", "Constant")
 """Operators that the ledger answers for, when somebody reads what they make."""
 
 
-def translate(model: ModelProto) -> Program:
+def translate(model: ModelProto, shown: Sequence[str] = ()) -> Program:
     """The program of an ONNX graph with one image input ``[N,C,H,W]`` and one output ``[N,classes]``.
 
     Args:
         model: A float graph, or one with Q/DQ pairs around what is to run on integers.
+        shown: Names of codes, outputs of QuantizeLinear, that the file answers with besides.
 
     Raises:
         StageError: LiteRT's file has no form for one of its operations; the message names it.
@@ -81,4 +82,4 @@ def translate(model: ModelProto) -> Program:
             _ALONE[node.op_type](ledger, node)
         else:
             raise StageError(f"{label(node)}: edgeres has no {node.op_type} for LiteRT", OTHER_RUNTIME)
-    return ledger.program(image, logits)
+    return ledger.program(image, logits, shown)
