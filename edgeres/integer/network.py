@@ -2,8 +2,8 @@
 
 Between DequantizeLinear and QuantizeLinear the graph is taken at its word, in real numbers: ``S (q - Z)`` of each code,
 the float32 bias as the number it is, sums without rounding. What rounds is QuantizeLinear alone. Runtimes that compute
-the same graph in float32 differ from it where their own rounding crosses a boundary, and nowhere else; ``Node.bounds``
-says how far that can be.
+the same graph in float32 differ from it where their own rounding crosses a boundary, and nowhere else;
+``Quantized.bounds`` says how far that can be.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Quantized:
         codes: int8 or uint8.
         params: Scale and zero-point.
         steps: Makes the exact value over the scale, as near as float64 has it, of the codes' shape.
-        bounds: How many steps float32 arithmetic may be off by; one, or one per channel, shaped to broadcast.
+        bounds: Makes what float32 arithmetic may be off by, in steps, of the codes' shape.
     """
 
     tensor: str
     codes: Array
     params: QParams
     steps: Callable[[], NDArray[np.float64]]
-    bounds: NDArray[np.float64]
+    bounds: Callable[[], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +218,13 @@ class _Evaluation:
                 found = change(found, 0, -np.inf)
             return _channels_second(found)
 
-        bounds = value.error() / params.scale[0] + _QUANTIZING
-        repeated = codes.shape[-1] // bounds.size if bounds.ndim else 1  # flattening puts a channel's pixels in a row
-        bounds = np.repeat(bounds, repeated) if repeated > 1 else bounds
-        shape = (-1, 1, 1) if bounds.ndim and codes.ndim == 4 else bounds.shape
-        return Quantized(node.input[0], codes, params, steps, bounds.reshape(shape))
+        def bounds() -> NDArray[np.float64]:
+            found = np.broadcast_to(value.error() / params.scale[0], value.approximate().shape)
+            for change in changes:
+                found = change(found, 0, 0)
+            return _channels_second(found) + _QUANTIZING
+
+        return Quantized(node.input[0], codes, params, steps, bounds)
 
     def _as_they_were(self, tensor: str, params: QParams) -> Array | None:
         """Codes that are dequantized and quantized again by the same scale; None where something else is."""

@@ -57,7 +57,7 @@ class _Tally:
         off = given - expected.codes[wrong]
         exact = expected.steps()[wrong] + expected.params.zero_point
         beyond = np.where(off > 0, given - 0.5 - exact, exact - (given + 0.5))
-        allowed = np.broadcast_to(expected.bounds, found.shape)[wrong]
+        allowed = expected.bounds()[wrong]
         self.alone += len(off)
         self.steps = max(self.steps, int(np.abs(off).max()))
         self.farthest = max(self.farthest, float(beyond.max()))

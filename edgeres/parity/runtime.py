@@ -84,7 +84,7 @@ def fake_quantization(network: QuantNetwork) -> Runtime:
             x = torch.from_numpy(images).to(memory_format=torch.channels_last)
             return network(x, tap).numpy(), found
 
-    return Runtime(FAKE, "torch, fake quantization", network.logits, codes)
+    return Runtime(FAKE, "torch, fake quant.", network.logits, codes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def opened(
         path = intact(exported.model)
         plain = stack.enter_context(onnx_session(path, optimise=False))
         shown = stack.enter_context(showing_session(path, list(names.values()), optimise=False))
-        found = [Runtime(UNOPTIMISED, "ONNX Runtime, unoptimised", plain.run, _by_tensor(shown.run, names))]
+        found = [Runtime(UNOPTIMISED, "ORT unoptimised", plain.run, _by_tensor(shown.run, names))]
         opener = _Opener(exported, target, names, out, stack)
         with progress.task("open each runtime", len(BACKENDS)) as advance:
             for name in BACKENDS:

@@ -59,11 +59,11 @@ def _cells(found: Parity, row: RuntimeRow) -> tuple[str, ...]:
     other = found.titled(least.second if least.first == row.name else least.first)
     met = f"{percent(least.agreement)} {other}"
     if not row.depths:
-        return row.title, percent(row.top1), met, "-", "-", "-", "-"
+        return row.title, "-", "-", percent(row.top1), met, "-", "-"
     farthest = max((depth.farthest for depth in row.depths[:-1]), default=0.0)
     off = f"{row.alone:,} of {row.codes:,}"
     first = _place(row.diverges) if row.diverges else "none"
-    return row.title, percent(row.top1), met, off, _steps(farthest), row.biases or "-", first
+    return row.title, first, row.biases or "-", percent(row.top1), met, off, _steps(farthest)
 
 
 def _steps(farthest: float) -> str:
@@ -159,10 +159,12 @@ def drawing(found: Parity) -> str:
 def html(found: Parity) -> str:
     """A page of its own."""
     parts = [_runtimes(found), _agreements(found)]
+    links = [("runtimes", "Runtimes"), ("agreement", "Agreement")]
     if any(row.depths for row in found.runtimes):
         reading = "both running freely from the image on; equal at the top; a large dot: the first layer that diverges"
         drawn = plot("How a difference grows with depth", growth_plot(found), reading)
-        parts += [section("growth", "Growth", drawn), *(_depths(row) for row in found.runtimes if row.depths)]
+        parts += [section("growth", "Growth", drawn), _layers(found)]
+        links += [("growth", "Growth"), ("layers", "Layers")]
     told = verdict(found)
     kind, mark = ("passed", "\u2713 Passed") if found.passed else ("failed", "\u2715 Failed")
     top = tag(
@@ -171,12 +173,14 @@ def html(found: Parity) -> str:
         tag("h1", found.model, tag("span.quiet", " for "), found.target),
         tag("p.headline", told.partition(": ")[2]),
     )
-    return page(f"Parity: {found.model} for {found.target}", tag(f"header.{kind}", top), tag("main", *parts))
+    ways = [tag("a", name, at={"href": f"#{anchor}"}) for anchor, name in links]
+    body = (tag(f"header.{kind}", top), tag("nav", *ways, at={"aria-label": "Sections"}), tag("main", *parts))
+    return page(f"Parity: {found.model} for {found.target}", *body)
 
 
 def _runtimes(found: Parity) -> Markup:
     notes = [how(note) for note in footnotes(found)]
-    return section("runtimes", "Runtimes", table(HEADS, cells(found), "Runtimes"), *notes)
+    return section("runtimes", "Runtimes", table(HEADS, cells(found), "Runtimes", words=3), *notes)
 
 
 def _agreements(found: Parity) -> Markup:
@@ -194,6 +198,15 @@ def _agreements(found: Parity) -> Markup:
     return section("agreement", "Agreement", table(heads, rows, "Agreement of every pair"))
 
 
+def _layers(found: Parity) -> Markup:
+    tables = [tag("details", tag("summary", row.title), _depths(row)) for row in found.runtimes if row.depths]
+    note = how(
+        "SQNR and differ: against exact integers, both running freely from the image on; alone: what that layer adds; "
+        "unexplained: farther from a rounding boundary than float32 arithmetic can carry a value"
+    )
+    return section("layers", "Layers", note, *tables)
+
+
 def _depths(row: RuntimeRow) -> Markup:
     heads = ("Tensor", "SQNR", "Differ", "Alone", "Largest", "By at most", "Unexplained")
     listed: list[tuple[str, ...]] = [
@@ -208,5 +221,4 @@ def _depths(row: RuntimeRow) -> Markup:
         )
         for depth in row.depths
     ]
-    inner = table(heads, listed, f"Layers of {row.title}")
-    return section(f"layers-{row.name}", row.title, tag("details", tag("summary", "Layer by layer"), inner))
+    return table(heads, listed, f"Layers of {row.title}")
