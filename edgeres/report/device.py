@@ -46,7 +46,7 @@ class Machine:
 class Executor:
     """What executed the network, its version, threads of the calling program."""
 
-    name: Literal["tensorrt", "onnxruntime", "litert"]
+    name: Literal["tensorrt", "onnxruntime", "litert", "executorch"]
     version: Text
     threads: Positive
 

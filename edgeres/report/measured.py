@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 MANIFEST = "bundle/manifest.json"
-_TITLES = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime", "litert": "LiteRT"}
+_TITLES = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime", "litert": "LiteRT", "executorch": "ExecuTorch"}
 _ARM, _X86 = ("aarch64", "arm"), ("x86_64", "amd64")
 _FAMILIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("neon", "dotprod", "i8mm"), _ARM),

@@ -1,8 +1,9 @@
-"""Checks the network of the bundle this file lies in, on the device it lies on, with ONNX Runtime or LiteRT.
+"""Checks the network of the bundle this file lies in, on the device it lies on, with its runtime.
 
     python3 check_device.py    verify every file, compare golden answers, time the network, write device.json
 
-Needs onnxruntime or ai-edge-litert, numpy and Python 3.8 or newer; no network. ``device.py`` lies beside it.
+Needs numpy, Python 3.8 or newer and onnxruntime, ai-edge-litert or executorch; no network. ``device.py`` lies beside
+it.
 Exit codes: 0 done, 1 golden answers differ, 2 the bundle is damaged, 3 no such runtime here.
 """
 # ruff: noqa: T201 - this file is a command of its own and speaks to whoever runs it on the device
@@ -13,6 +14,7 @@ import argparse
 import importlib
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +58,22 @@ def litert(model: Path, threads: int) -> tuple[Callable[[Any], Any], str]:
     return run, runtime.__version__
 
 
+def executorch(model: Path, threads: int) -> tuple[Callable[[Any], Any], str]:
+    """Logits of one image by ExecuTorch, and its version."""
+    torch, runtime, binding = (
+        _imported(name, "ExecuTorch", "executorch")
+        for name in ("torch", "executorch.runtime", "executorch.extension.pybindings.portable_lib")
+    )
+    binding._unsafe_reset_threadpool(threads)  # the one pool there is; what is loaded afterwards uses it
+    program = runtime.Runtime.get().load_program(model)
+
+    def run(image: Any) -> Any:
+        method = program.load_method("forward")  # loaded once, and alive as long as its program
+        return method.execute([torch.from_numpy(image)])[0].numpy().copy()
+
+    return run, metadata.version("executorch")
+
+
 def _imported(module: str, title: str, pip: str) -> Any:
     try:
         return importlib.import_module(module)
@@ -66,7 +84,9 @@ def _imported(module: str, title: str, pip: str) -> Any:
 def examine(folder: Path, manifest: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Golden answers and latency by the network's runtime on every core."""
     model, threads = folder / manifest["entry"], os.cpu_count() or 1
-    name, opened = ("litert", litert) if model.suffix == ".tflite" else ("onnxruntime", onnx_runtime)
+    name, opened = {".tflite": ("litert", litert), ".pte": ("executorch", executorch)}.get(
+        model.suffix, ("onnxruntime", onnx_runtime)
+    )
     (run, version), (inputs, expected) = opened(model, threads), device.golden(folder, manifest)
     found = np.concatenate([run(inputs[i : i + 1]) for i in range(len(inputs))])
     before = device.conditions()
