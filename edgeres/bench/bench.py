@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edgeres.progress import Progress
 
 _PEAKS: tuple[str, ...] = ("int8", "float32")
-_PEAK_CALLS, _PROFILED = 5, 20
+_PEAK_CALLS, _PROFILED = 15, 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Loops = Callable[[int], object]
     """Machine code as a function of the number of turns."""
 
-_TURN_S = 0.004
+_TURN_S = 0.001
 """Seconds of one call: short enough to fit between two visits of the scheduler, long enough not to be all start."""
 _CALIBRATING = 20_000
 """Turns that tell how many fill a call."""
@@ -47,9 +47,8 @@ def peak_of(unit: Unit, cores: Sequence[int]) -> Iterator[Callable[[], float]]:
     if found is None:
         raise StageError(f"this processor has no {unit} multiply-add that edgeres measures", "")
     with _mapped(found.code) as run:
-        begin = perf_counter_ns()
-        run(_CALIBRATING)
-        turns = max(_CALIBRATING, round(_CALIBRATING * _TURN_S * 1e9 / (perf_counter_ns() - begin)))
+        quickest = min(_ns(run, _CALIBRATING) for _ in range(5))
+        turns = max(_CALIBRATING, round(_CALIBRATING * _TURN_S * 1e9 / quickest))
         yield lambda: sum(turns * found.macs * 1e9 / ns for ns in _at_once(run, turns, cores))
 
 
@@ -82,6 +81,12 @@ def _mapped(code: bytes) -> Iterator[Loops]:
         memory.close()
 
 
+def _ns(run: Loops, turns: int) -> int:
+    begin = perf_counter_ns()
+    run(turns)
+    return perf_counter_ns() - begin
+
+
 def _at_once(run: Loops, turns: int, cores: Sequence[int]) -> list[int]:
     """Nanoseconds that each of several threads takes, all begun together; ctypes lets go of the interpreter's lock."""
     barrier, taken = Barrier(len(cores)), [0] * len(cores)
@@ -89,9 +94,7 @@ def _at_once(run: Loops, turns: int, cores: Sequence[int]) -> list[int]:
     def work(index: int) -> None:
         os.sched_setaffinity(0, {cores[index]})
         barrier.wait()
-        begin = perf_counter_ns()
-        run(turns)
-        taken[index] = perf_counter_ns() - begin
+        taken[index] = _ns(run, turns)
 
     threads = [Thread(target=work, args=(index,)) for index in range(len(cores))]
     for thread in threads:

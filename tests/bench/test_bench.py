@@ -1,0 +1,147 @@
+"""A whole table of a small network, timed for real."""
+
+import json
+from dataclasses import replace
+
+import bench_networks
+import onnx
+import pytest
+
+from edgeres.bench.bench import Subject, bench, pinned
+from edgeres.bench.race import Pace
+from edgeres.bench.verdict import culprits, should_ship
+from edgeres.errors import UsageError
+from edgeres.onnxfile import census
+from edgeres.progress import Silent
+from edgeres.settings import plain
+
+QUICK = Pace(burst_s=0.01, least=4, most=4)
+SUBJECT = Subject("small", "cpu", "onnxruntime", 10_000_000, accurate=True)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    found = bench_networks.found(folder, "onnxruntime", "torch")
+    macs = census.macs(onnx.load(str(folder / "graphs" / "float.onnx")))
+    return bench(replace(SUBJECT, macs=macs), found, Silent(), threads=1, pace=QUICK)
+
+
+def test_every_variant_has_a_row_and_the_fastest_is_first(table):
+    assert sorted(row.name for row in table.rows) == [
+        "float32 on onnxruntime",
+        "float32 on torch",
+        "int8 on onnxruntime",
+    ]
+    assert [row.p50_ms for row in table.rows] == sorted(row.p50_ms for row in table.rows)
+    assert table.rows[0].to_fastest.value == 1
+    assert all(row.low_ms <= row.p50_ms <= row.high_ms for row in table.rows)
+    assert all(row.rounds == 4 and row.n >= 8 for row in table.rows)
+
+
+def test_ratios_are_those_of_the_medians(table):
+    floats = min(row.p50_ms for row in table.rows if row.precision == "float32")
+    for row in table.rows:
+        assert row.speedup.value == pytest.approx(floats / row.p50_ms)
+    int8, twin = table.row("onnxruntime", "int8"), table.row("onnxruntime", "float32")
+    assert int8.over_twin.value == pytest.approx(twin.p50_ms / int8.p50_ms)
+    assert (int8.ships, int8.own, twin.ships, twin.over_twin) == (True, True, False, None)
+
+
+def test_the_share_of_the_peak_is_macs_over_time_over_peak(table):
+    peaks = {peak.precision: peak for peak in table.peaks}
+    for row in table.rows:
+        if peak := peaks.get(row.precision):
+            assert row.peak_share == pytest.approx(table.macs / (1e6 * row.p50_ms * peak.gmacs))
+    assert all(peak.median_gmacs <= peak.gmacs for peak in table.peaks)
+    assert {"int8", "float32"} == peaks.keys() | {name.removesuffix(" peak") for name in table.absent}
+
+
+def test_the_machine_is_recorded_and_json_holds_all_of_it(table):
+    assert table.machine.cpu
+    assert table.machine.pinned == pinned(1)
+    found = json.loads(json.dumps(plain(table)))
+    assert found["schema"] == "edgeres.bench/1"
+    assert {"rows", "peaks", "machine", "layers", "absent", "threads", "batch", "macs"} <= found.keys()
+    assert found["layers"]["onnxruntime"][0]["ms"] > 0
+
+
+def test_a_layer_left_in_float_is_named_among_the_culprits(tmp_path):
+    found = bench_networks.found(tmp_path, "onnxruntime", float_layers=("fc", "layer2.0.conv2"))
+    table = bench(SUBJECT, found, Silent(), threads=1, pace=QUICK)
+    floats = [layer for layer in culprits(table.layers["onnxruntime"]) if layer.role == "float"]
+    assert any("layer2.0.conv2" in layer.name for layer in floats)
+    assert {layer.role for layer in table.layers["onnxruntime"]} >= {"integer", "float", "reformat"}
+
+
+def test_a_variant_with_planted_slowness_is_neither_fastest_nor_shipped(tmp_path):
+    found = bench_networks.found(tmp_path, "onnxruntime")
+    (tmp_path / "wide").mkdir()
+    wide = bench_networks.exported(tmp_path / "wide")
+    slowed = onnx.load(str(wide.model.path))
+    _plant(slowed, 40)
+    path = tmp_path / "wide" / "slow.onnx"
+    path.write_bytes(slowed.SerializeToString())
+    from edgeres.artifact import File
+    from edgeres.bench.job import SealedFile
+
+    sealed = SealedFile.of(File.of(path))
+    found.variants = [
+        replace(variant, files={variant.entry: sealed}) if variant.precision == "int8" else variant
+        for variant in found.variants
+    ]
+    table = bench(SUBJECT, found, Silent(), threads=1, pace=QUICK)
+    assert table.rows[0].name == "float32 on onnxruntime"
+    assert table.row("onnxruntime", "int8").over_twin.slower
+    assert should_ship(table).precision == "float32"
+    assert "planted" in culprits(table.layers["onnxruntime"])[0].name
+
+
+def _plant(model, times):
+    """Multiplies the image by the identity, often: float products that nothing fuses or quantizes."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    first = next(node for node in graph.node if graph.input[0].name in node.input)
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(32, dtype=np.float32), "identity"))
+    place, name = list(graph.node).index(first), graph.input[0].name
+    for index in range(times):
+        made = f"planted{index}"
+        graph.node.insert(place + 2 * index, helper.make_node("MatMul", [name, "identity"], [made], name=made))
+        graph.node.insert(place + 2 * index + 1, helper.make_node("Sin", [made], [f"{made}s"], name=f"{made}s"))
+        name = f"{made}s"
+    first.input[0] = name
+
+
+def test_one_variant_alone_is_its_own_fastest(tmp_path):
+    found = bench_networks.found(tmp_path, "onnxruntime")
+    found.variants = found.variants[:1]
+    table = bench(replace(SUBJECT, backend="tensorrt"), found, Silent(), threads=1, pace=QUICK)
+    (row,) = table.rows
+    assert (row.own, row.speedup.value, table.here, table.layers) == (False, 1, False, {})
+
+
+def test_runtimes_that_are_not_there_have_a_reason(tmp_path):
+    found = bench_networks.found(tmp_path, "tensorrt", "onnxruntime_mobile", "tensorrt_rtx")
+    assert not found.variants
+    assert found.absent["onnxruntime_mobile"] == "what it builds runs on its device, not here"
+    with pytest.raises(UsageError, match="no runtime of this host takes the network"):
+        bench(SUBJECT, found, Silent(), threads=1, pace=QUICK)
+
+
+def test_an_unknown_runtime_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'openvino'"):
+        bench_networks.found(tmp_path, "openvno")
+
+
+def test_threads_get_cores_before_second_hardware_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    for cpu, siblings in {0: "0,1", 1: "0,1", 2: "2,3", 3: "2,3"}.items():
+        place = tmp_path / f"devices/system/cpu/cpu{cpu}/topology"
+        place.mkdir(parents=True)
+        (place / "thread_siblings_list").write_text(siblings + "\n")
+    assert pinned(2, tmp_path) == (0, 2)
+    assert pinned(3, tmp_path) == (0, 2, 1)
+    with pytest.raises(UsageError, match="5 threads on 4 processors"):
+        pinned(5, tmp_path)

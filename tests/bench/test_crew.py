@@ -1,0 +1,111 @@
+"""Workers as real processes: stopped between their turns, and gone when anybody ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import bench_networks
+import pytest
+
+from edgeres.artifact import File
+from edgeres.bench.crew import hired
+from edgeres.bench.job import Job, Order, SealedFile
+from edgeres.errors import StageError
+from edgeres.settings import canonical, plain
+
+ONE = Order(calls=1)
+
+HOLD = """
+import os, signal, sys, time
+from edgeres.bench.crew import hired
+from edgeres.bench.job import Job, Order
+from edgeres.settings import parse
+import json
+with hired(parse(Job, json.loads(sys.argv[1]), "job")) as worker:
+    worker.ask(Order(calls=1))
+    print(worker.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory):
+    found = bench_networks.found(tmp_path_factory.mktemp("crew"), "onnxruntime")
+    assert found.absent == {}
+    return {variant.name: variant for variant in found.variants}
+
+
+def state(pid):
+    """The kernel's letter for a process; None where there is none. proc(5): it follows the name in brackets."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
+
+
+def becomes(pid, *letters):
+    until = time.monotonic() + 10
+    while state(pid) not in letters:
+        assert time.monotonic() < until, state(pid)
+        time.sleep(0.01)
+    return True
+
+
+def test_a_worker_runs_only_while_it_answers(variants):
+    with hired(Job(variant=variants["int8 on onnxruntime"], cores=(0,))) as worker:
+        assert becomes(worker.pid, "T")
+        answer = worker.ask(Order(calls=3, warmup=2))
+        assert len(answer["ns"]) == 3
+        assert min(answer["ns"]) > 0
+        assert becomes(worker.pid, "T")
+        pid = worker.pid
+    assert state(pid) is None
+
+
+def test_several_loaded_workers_are_all_stopped_but_the_one_whose_turn_it_is(variants):
+    with ExitStack() as stack:
+        crew = [stack.enter_context(hired(Job(variant=variant, cores=(0,)))) for variant in variants.values()]
+        for worker in crew:
+            assert len(worker.ask(ONE)["ns"]) == 1
+            assert all(becomes(other.pid, "T") for other in crew)
+
+
+def test_a_worker_that_is_killed_is_told_of(variants):
+    with hired(Job(variant=variants["float32 on onnxruntime"], cores=(0,))) as worker:
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(StageError, match="a worker ended with -9"):
+            worker.ask(ONE)
+
+
+def test_a_runtime_that_refuses_says_so_in_its_own_words(variants, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no graph")
+    variant = replace(variants["float32 on onnxruntime"], float_graph=SealedFile.of(File.of(broken)))
+    with pytest.raises(StageError, match=r"ONNX Runtime refused broken\.onnx"), hired(Job(variant=variant, cores=(0,))):
+        pass
+
+
+def test_a_file_that_changed_is_not_loaded(variants):
+    variant = variants["float32 on onnxruntime"]
+    changed = replace(variant, float_graph=replace(variant.float_graph, sha256="0" * 64))
+    with pytest.raises(StageError, match="changed after it was made"), hired(Job(variant=changed, cores=(0,))):
+        pass
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
+def test_workers_end_with_their_parent_though_they_are_stopped(variants, signal_):
+    job = canonical(plain(Job(variant=variants["float32 on onnxruntime"], cores=(0,))))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", HOLD, job], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    pid = int(parent.stdout.readline())
+    assert becomes(pid, "T")
+    parent.send_signal(signal_)
+    parent.wait(10)
+    assert becomes(pid, None, "Z")
+    parent.stdout.close()
