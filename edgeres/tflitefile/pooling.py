@@ -24,12 +24,10 @@ def maxpool(ledger: Ledger, node: NodeProto) -> None:
     """A MaxPool, on codes where its input is codes: the largest code is the code of the largest number.
 
     Raises:
-        StageError: Its window has holes.
+        StageError: Its window has holes, or sees no pixel somewhere.
     """
     data, output = node.input[0], node.output[0]
-    seen = window(node, ledger.shape(data), ledger.shape(output), tuple(attribute(node, "kernel_shape")))
-    if seen.dilation != (1, 1):
-        raise StageError(f"{label(node)}: a pool with dilation", "LiteRT has none")
+    seen = _seen(ledger, node)
     grid = ledger.grid(data)
     read = ledger.read(data, grid)
     if seen.explicit is not None:
@@ -48,9 +46,9 @@ def average_pool(ledger: Ledger, node: NodeProto) -> None:
         StageError: It counts padding in a way LiteRT does not.
     """
     data, output = node.input[0], node.output[0]
-    seen = window(node, ledger.shape(data), ledger.shape(output), tuple(attribute(node, "kernel_shape")))
+    seen = _seen(ledger, node)
     counted = bool(attribute(node, "count_include_pad", 0)) and any(seen.pads)
-    if seen.dilation != (1, 1) or (counted and seen.surplus) or (seen.explicit is not None and not counted):
+    if (counted and seen.surplus) or (seen.explicit is not None and not counted):
         raise StageError(
             f"{label(node)}: an average over padding {seen.pads} that LiteRT does not count alike",
             "pool without padding, with count_include_pad, or with TensorFlow's SAME padding",
@@ -80,6 +78,21 @@ def global_average(ledger: Ledger, node: NodeProto) -> None:
     axes = ledger.constant(f"{output}.axes", np.array([1, 2], np.int32))
     options: dict[str, int | float] = {"keepDims": made == kept}
     ledger.operate("MEAN", (read, axes), ledger.make(output, grid), table="ReducerOptions", options=options)
+
+
+def _seen(ledger: Ledger, node: NodeProto) -> Window:
+    """The window of a pool.
+
+    Raises:
+        StageError: It has holes, or lies outside the image somewhere: ONNX and its runtimes disagree on those.
+    """
+    kernel = tuple(attribute(node, "kernel_shape"))
+    seen = window(node, ledger.shape(node.input[0]), ledger.shape(node.output[0]), kernel)
+    if seen.dilation != (1, 1):
+        raise StageError(f"{label(node)}: a pool with dilation", "LiteRT has none")
+    if any(pad >= side for pad, side in zip(seen.pads, kernel * 2, strict=True)):
+        raise StageError(f"{label(node)}: a pool over padding alone", "export it without ceil_mode")
+    return seen
 
 
 def _pool(ledger: Ledger, kind: str, read: int, made: int, seen: Window, *, padded: bool = False) -> None:
