@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeres.lint import dla, onnxruntime, openvino, tensorrt, tensorrt_devices
+from edgeres.lint import dla, litert, onnxruntime, openvino, tensorrt, tensorrt_devices
 from edgeres.lint.rule import FIRST, tensorrt_version
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("ONNX Runtime on CPUs", onnxruntime.RULES, _onnxruntime),
     Family("x86 without VNNI", onnxruntime.WITHOUT_VNNI, lambda target: target.device.isa in ("avx2", "avx512")),
     Family("ONNX Runtime mobile", onnxruntime.MOBILE, lambda target: target.backend == "onnxruntime_mobile"),
+    Family("LiteRT", litert.RULES, lambda target: target.backend == "litert"),
     Family("OpenVINO", openvino.RULES, lambda target: target.backend == "openvino"),
 )  # fmt: skip
 

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import NodeProto
 
+    from edgeres.tflitefile.grids import Codes
     from edgeres.tflitefile.ledger import Ledger
     from edgeres.tflitefile.program import Activation
     from edgeres.tflitefile.window import Pads
 
 _GROUPED = 6
 """Version of CONV_2D that takes groups: as many as the input has times the channels of a filter."""
+_DILATED = 2
+"""Version of DEPTHWISE_CONV_2D that takes dilation, in float."""
 
 
 def convolution(ledger: Ledger, node: NodeProto, output: str, activation: Activation) -> None:
@@ -31,28 +34,23 @@ def convolution(ledger: Ledger, node: NodeProto, output: str, activation: Activa
         StageError: LiteRT has no such convolution.
     """
     data = node.input[0]
-    codes = weight_codes(ledger.view, node)
-    wanted, given = ledger.wanted(output), ledger.grid(data)
-    integers = codes is not None and wanted is not None and given is not None
-    read = ledger.read(data, given if integers else None)
-    real = _weight(ledger, node) if codes is None else codes.real
+    codes, given, wanted = weight_codes(ledger.view, node), ledger.grid(data), ledger.wanted(output)
+    weight = _weight(ledger, node) if codes is None else codes.values
     groups, channels = int(attribute(node, "group", 1)), ledger.shape(data)[1]
-    depthwise = groups == channels and real.shape[1] == 1
-    bias = _bias(ledger, node, len(real))
-    if integers and codes is not None and given is not None:
-        fitted, bias_codes = with_room_for_bias(codes, bias, given.scale[0])
-        scale, bias_scale = tuple(fitted.scale.tolist()), given.scale[0] * fitted.scale.astype(np.float64)
-        weight = ledger.constant(
-            f"{output}.weight", _laid_out(fitted.values.astype(np.int8), depthwise=depthwise),
-            Grid(scale, axis=3 if depthwise else 0),
-        )  # fmt: skip
-        bias_grid = Grid(tuple(bias_scale.astype(np.float32).tolist()))
-        inputs = (weight, ledger.constant(f"{output}.bias", bias_codes.astype(np.int32), bias_grid))
+    depthwise = groups == channels and weight.shape[1] == 1
+    bias = _bias(ledger, node, len(weight))
+    if codes is not None and given is not None and wanted is not None:
+        grid: Grid | None = wanted
+        constants = _integer(ledger, output, with_room_for_bias(codes, bias, given.scale[0]), given, depthwise)
     else:
-        wanted = None
-        weight = ledger.constant(f"{output}.weight", _laid_out(real, depthwise=depthwise))
-        inputs = (weight, ledger.constant(f"{output}.bias", bias))
-    seen = window(node, ledger.shape(data), ledger.shape(node.output[0]), real.shape[2:])
+        grid = given = None
+        real = weight if codes is None else codes.real
+        constants = (
+            ledger.constant(f"{output}.weight", _laid_out(real, depthwise=depthwise)),
+            ledger.constant(f"{output}.bias", bias),
+        )
+    seen = window(node, ledger.shape(data), ledger.shape(node.output[0]), weight.shape[2:])
+    read = ledger.read(data, given)
     if seen.explicit is not None:
         read = pad(ledger, read, seen.explicit, f"{node.name or output};padded")
     options: dict[str, int | float] = {
@@ -63,16 +61,29 @@ def convolution(ledger: Ledger, node: NodeProto, output: str, activation: Activa
         "dilationWFactor": seen.dilation[1],
         "fusedActivationFunction": activation,
     }
-    made = ledger.make(output, wanted)
+    inputs, made = (read, *constants), ledger.make(output, grid)
     if depthwise:
-        options["depthMultiplier"] = len(real) // channels
-        version = 2 if wanted is None and max(seen.dilation) > 1 else None
+        options["depthMultiplier"] = len(weight) // channels
+        version = _DILATED if grid is None and max(seen.dilation) > 1 else None
         ledger.operate(
-            "DEPTHWISE_CONV_2D", (read, *inputs), made, table="DepthwiseConv2DOptions", options=options, version=version
+            "DEPTHWISE_CONV_2D", inputs, made, table="DepthwiseConv2DOptions", options=options, version=version
         )
     else:
         version = _GROUPED if groups > 1 else None
-        ledger.operate("CONV_2D", (read, *inputs), made, table="Conv2DOptions", options=options, version=version)
+        ledger.operate("CONV_2D", inputs, made, table="Conv2DOptions", options=options, version=version)
+
+
+def _integer(
+    ledger: Ledger, output: str, fitted: tuple[Codes, NDArray[np.int32]], given: Grid, depthwise: bool
+) -> tuple[int, int]:
+    """Weight and bias as codes; the bias's scale is the product of those of the input and the weight."""
+    codes, bias = fitted
+    weight = _laid_out(codes.values.astype(np.int8), depthwise=depthwise)
+    scale, steps = codes.scale, (given.scale[0] * codes.scale.astype(np.float64)).astype(np.float32)
+    return (
+        ledger.constant(f"{output}.weight", weight, Grid(tuple(scale.tolist()), axis=3 if depthwise else 0)),
+        ledger.constant(f"{output}.bias", bias, Grid(tuple(steps.tolist()))),
+    )
 
 
 def pad(ledger: Ledger, read: int, pads: Pads, name: str, lowest: float | None = None) -> int:

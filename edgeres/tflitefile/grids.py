@@ -140,10 +140,11 @@ def with_room_for_bias(codes: Codes, bias: NDArray[np.float32], step: float) -> 
     """
     wide, scale = bias.astype(np.float64), codes.scale.astype(np.float64)
     least = np.abs(wide) / (step * (1 << BIAS_BITS))
-    raised = np.where(scale < least, np.nextafter(least.astype(np.float32), np.float32(np.inf)), codes.scale)
-    shape = (-1, *[1] * (codes.values.ndim - 1))
-    values = np.where(
-        (scale < least).reshape(shape), np.rint(codes.values * (scale / raised).reshape(shape)), codes.values
-    )
-    fitted = Codes(values.astype(np.int32), raised.astype(np.float32))
-    return fitted, np.rint(wide / (step * fitted.scale.astype(np.float64))).astype(np.int32)
+    tight = scale < least
+    if tight.any():
+        raised = np.where(tight, np.nextafter(least.astype(np.float32), np.float32(np.inf)), codes.scale)
+        factor = (scale / raised)[tight].reshape(-1, *[1] * (codes.values.ndim - 1))
+        values = codes.values.copy()
+        values[tight] = np.rint(values[tight] * factor).astype(np.int32)
+        codes = Codes(values, raised.astype(np.float32))
+    return codes, np.rint(wide / (step * codes.scale.astype(np.float64))).astype(np.int32)
