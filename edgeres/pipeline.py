@@ -39,6 +39,7 @@ SAMPLE_NOTE = (
     "bundled sample task: neither --weights nor --data was given, so the network is trained on scikit-learn's digits; "
     "pass --weights FILE and --data DIR for your own"
 )
+FLOAT_NOTE = "float ships, as asked: nothing is quantized"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
             f"recipe {recipe.name!r} loads weights, and none were given",
             "pass --weights, or choose a --recipe that trains",
         )
+    asked: tuple[str, ...] = ()
+    if request.variant == "float" and target.scheme is not None:
+        target, recipe, asked = _without_int8(target, foreign=request.foreign), recipe.in_float(), (FLOAT_NOTE,)
     if request.until is not None:
         recipe = recipe.until(request.until)
     dataset = open_dataset(
@@ -126,8 +130,18 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
     )
     if source.file is None and source.weights is None:
         source = replace(source, preprocess=request.preprocess.over(dataset.suggested))
-    notes = (*((SAMPLE_NOTE,) if sample else ()), *dataset.notes)
+    notes = (*asked, *((SAMPLE_NOTE,) if sample else ()), *dataset.notes)
     return Plan(request, target, source, recipe, dataset, notes, _scales(request, recipe))
+
+
+def _without_int8(target: Target, *, foreign: bool) -> Target:
+    """The target for a float network: its builder must not make up ranges for INT8 (trtexec's ``--int8``).
+
+    A preset keeps the scheme, whose multiples of channels the pruner keeps to, so that the float variant is the very
+    network that INT8 is made from; a foreign graph has one stage for everything, which quantizes by the scheme.
+    """
+    flags = tuple(flag for flag in target.runtime.flags if flag != "--int8")
+    return replace(target, runtime=replace(target.runtime, flags=flags), scheme=None if foreign else target.scheme)
 
 
 def _scales(request: Request, recipe: Recipe) -> CalibrationTable | None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from edgeres.stages.stage import Stage
 
+_QUANTIZING = (Sensitivity.name, Quantize.name, Qat.name)
 STAGES: dict[str, type[Any]] = {
     stage.name: stage
     for stage in (
@@ -103,6 +104,13 @@ class Recipe:
                 f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages])
             )
         return replace(self, stages=self.stages[: last + 1])
+
+    def in_float(self) -> Recipe:
+        """The recipe without what quantizes.
+
+        A foreign graph's one stage stays: it leaves a network in float for a target without a scheme.
+        """
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.name not in _QUANTIZING))
 
     def changed(self, assignments: tuple[str, ...]) -> Recipe:
         """The recipe with settings exchanged, each given as ``stage.key=value``.

@@ -56,6 +56,8 @@ class Request:
         preprocess: What the user said about preprocessing.
         budget: The user's limits; None lifts one.
         strict: Whether an unmeasured line fails.
+        variant: What ships: ``int8`` wherever the target has it, ``float``, or of both the ``fastest`` that keeps the
+            accuracy limit, as measured on the target's runtime.
     """
 
     model: str
@@ -72,6 +74,7 @@ class Request:
     preprocess: PreprocessFlags = PreprocessFlags()
     budget: dict[str, float | None] = Field(default_factory=dict)
     strict: bool = False
+    variant: Literal["int8", "float", "fastest"] = "int8"
 
     @property
     def foreign(self) -> bool:

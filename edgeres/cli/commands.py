@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def compile_command(options: Namespace, given: list[str]) -> int:
     """``edgeres compile``."""
-    request = replace(_request(options), until=options.until, recipe=options.recipe)
+    request = replace(_request(options), until=options.until, recipe=options.recipe, variant=options.variant)
     request = replace(request, changes=(*time_budget(options), *request.changes))
     if options.plan:
         return _plan(request, options)

@@ -71,6 +71,12 @@ def _compile(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recipe", type=_given, help="recipe name or file; chosen by what is given otherwise")
     command.add_argument("--until", type=_given, metavar="STAGE", help="stop after this stage")
     command.add_argument("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
+    command.add_argument(
+        "--variant",
+        choices=("int8", "float", "fastest"),
+        default="int8",
+        help="what ships: int8 (default), float, or the faster of both that keeps the accuracy limit",
+    )
     ladder_parser.time_budget(command)
     _source(command)
     _running(command, "build/<model>-<target>")

@@ -24,7 +24,7 @@ from edgeres.report.figures import (
     share,
     short,
 )
-from edgeres.report.select import confusions, fate, noisiest, speedup, worst_first
+from edgeres.report.select import confusions, fate, noisiest, slowness, speedup, worst_first
 from edgeres.report.truth import HEADS as TRUTH_HEADS
 from edgeres.report.truth import cells as truth_cells
 from edgeres.report.truth import footnotes
@@ -177,6 +177,8 @@ def _speed(run: Run) -> str:
     listed = table(("Variant", "Runtime", "Batch", "Threads", "p50", "95 % interval", "p90", "p99", "Calls"), cells, 2)
     faster = speedup(rows)
     ratio = [f"At p50, int8 is {number(faster)} times as fast as float32."] if faster else []
+    if slow := slowness(rows):
+        ratio = [slow]
     return f"{listed}\n\n{_bullets((*ratio, *dict.fromkeys(row.how for row in rows)))}{everywhere}"
 
 

@@ -14,6 +14,7 @@ from edgeres.report.select import (
     confusions,
     fate,
     limit_of,
+    slowness,
     speedup,
     trail,
     worst_first,
@@ -128,6 +129,8 @@ def speed(run: Run) -> Markup:
     )
     faster = speedup(rows)
     sentence = tag("p", f"At p50, int8 is {number(faster)} times as fast as float32.") if faster else Markup()
+    if slow := slowness(rows):
+        sentence = tag("p.caution", slow)
     measured = [how(sentence) for sentence in dict.fromkeys(row.how for row in rows)]
     side = tag("div", sentence, *measured)
     listed = table(heads, cells, "Latency", words=2)

@@ -58,11 +58,33 @@ def noisiest(tensors: Iterable[TensorScale], count: int) -> list[TensorScale]:
 
 def speedup(rows: Sequence[LatencyRow]) -> float | None:
     """How many times faster int8 is than float32 at p50, same runtime, batch and threads; None without both."""
+    pair = _pair(rows)
+    return pair[0].p50_ms / pair[1].p50_ms if pair else None
+
+
+def slowness(rows: Sequence[LatencyRow]) -> str:
+    """What to say where int8 is not faster than float32 beyond noise; empty where it is, or where one is missing.
+
+    Beyond noise: the 95 % intervals of the two medians have nothing in common.
+    """
+    pair = _pair(rows)
+    if pair is None or pair[1].high_ms < pair[0].low_ms:
+        return ""
+    ratio = pair[0].p50_ms / pair[1].p50_ms
+    how = "slower than float32" if pair[1].low_ms > pair[0].high_ms else "not faster than float32 beyond noise"
+    return (
+        f"INT8 is {how} on {pair[1].runtime} here ({ratio:.2f} times as fast): 'edgeres bench RUN' says where its time "
+        "goes, 'edgeres compile --variant fastest' ships the faster one, --variant float ships float"
+    )
+
+
+def _pair(rows: Sequence[LatencyRow]) -> tuple[LatencyRow, LatencyRow] | None:
+    """float32 and int8 on the same runtime, batch and threads."""
     for deployed in rows:
         if deployed.variant != "int8" or not deployed.p50_ms:
             continue
         alike = (deployed.runtime, deployed.batch, deployed.threads)
         for row in rows:
             if row.variant == "float32" and (row.runtime, row.batch, row.threads) == alike:
-                return row.p50_ms / deployed.p50_ms
+                return row, deployed
     return None

@@ -17,6 +17,7 @@ from edgeres.report.figures import (
     points,
     relation,
 )
+from edgeres.report.select import slowness
 
 if TYPE_CHECKING:
     from edgeres.artifact import Line
@@ -118,6 +119,8 @@ def summary_lines(run: Run) -> tuple[str, ...]:
         f"{row.variant} on {row.runtime}: p50 {millis(row.p50_ms)}, p90 {millis(row.p90_ms)} (batch {row.batch})"
         for row in run.timings.latency
     )
+    if slow := slowness(run.timings.latency):
+        found.append(slow)
     if run.kernels:
         found.append(
             f"{run.kernels.integer} of {run.kernels.weighted} weighted layers run in integers ({run.kernels.how})"
