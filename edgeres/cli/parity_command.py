@@ -64,10 +64,10 @@ def _found(folder: Path, run: Run, options: Namespace, screen: Screen) -> Parity
 
     from edgeres.finished import read_graphs
     from edgeres.integer.network import IntegerNetwork
-    from edgeres.parity.runtime import opened
+    from edgeres.parity.runtime import chosen, opened
     from edgeres.parity.study import Subject, spread, study
 
-    exported = read_graphs(folder, run)
+    backends, exported = chosen(options.runtimes), read_graphs(folder, run)
     if exported.scales is None:
         raise UsageError(f"the run in {folder} ships no integers: there is nothing to compare", "compile it in INT8")
     plan, made = _quantized(folder, options, screen)
@@ -83,7 +83,7 @@ def _found(folder: Path, run: Run, options: Namespace, screen: Screen) -> Parity
     names, torch = subject.networks["float"].codes, _fake(plan, made)
     with (
         TemporaryDirectory(prefix="edgeres-parity-") as out,
-        opened(exported, plan.target, names, Path(out), screen) as here,
+        opened(backends, exported, plan.target, names, Path(out), progress=screen) as here,
     ):
         if torch is None:
             found = replace(here, absent={**here.absent, "torch": "a foreign graph has no network in torch"})

@@ -43,6 +43,7 @@ def parity(commands: Commands) -> None:
     command.add_argument(
         "--agreement", type=share, default=99.9, metavar="PERCENT", help="same answers wanted (default 99.9)"
     )
+    command.add_argument("--runtimes", metavar="NAME,NAME", help="try these besides torch and ONNX Runtime unoptimised")
     command.add_argument("--out", metavar="DIR", help="where parity.html, .json and .svg go (default RUN)")
     command.add_argument("--cache", metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)")
     command.add_argument("--json", action="store_true", help="machine-readable output")

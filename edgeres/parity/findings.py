@@ -83,12 +83,17 @@ class Pair:
     Attributes:
         agreement: Images on which both answer the same class, in percent.
         differing: The others.
+        margin: Of the images answered differently, the clearest one's margin between the reference's two best logits.
+        rank: Images with a smaller margin than that one, in percent of all; None where no answer differs, like
+            ``margin``. Small: what differs was undecided.
     """
 
     first: str
     second: str
     agreement: float
     differing: int
+    margin: float | None = None
+    rank: float | None = None
 
 
 @settings

@@ -13,11 +13,11 @@ from edgeres.backends.loading import intact
 from edgeres.backends.registry import BACKENDS, find_backend
 from edgeres.backends.session import onnx_session, showing_session
 from edgeres.bench.contenders import at_home, lacking
-from edgeres.errors import EdgeresError
+from edgeres.errors import EdgeresError, UsageError, nearest
 from edgeres.progress import Silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -100,13 +100,33 @@ class Opened:
     absent: dict[str, str]
 
 
+def chosen(wanted: str | None) -> tuple[str, ...]:
+    """Backends by their names with commas between; None chooses all.
+
+    Raises:
+        UsageError: There is none of such a name.
+    """
+    names = tuple(BACKENDS) if wanted is None else tuple(wanted.split(","))
+    for name in names:
+        if name not in BACKENDS:
+            raise UsageError(f"unknown runtime {name!r}", nearest(name, BACKENDS))
+    return names
+
+
 @contextmanager
 def opened(
-    exported: Exported, target: Target, names: Mapping[str, str], out: Path, progress: Progress
+    backends: Sequence[str],
+    exported: Exported,
+    target: Target,
+    names: Mapping[str, str],
+    out: Path,
+    *,
+    progress: Progress,
 ) -> Iterator[Opened]:
     """Opens the graph in every runtime of this host that takes it.
 
     Args:
+        backends: Names of those to try besides ONNX Runtime without optimisations.
         exported: The graph.
         target: Whose it is.
         names: Quantized tensor to the name of its codes in the graph.
@@ -120,8 +140,8 @@ def opened(
         shown = stack.enter_context(showing_session(path, list(names.values()), optimise=False))
         found = [Runtime(UNOPTIMISED, "ORT unoptimised", plain.run, _by_tensor(shown.run, names))]
         opener = _Opener(exported, target, names, out, stack)
-        with progress.task("open each runtime", len(BACKENDS)) as advance:
-            for name in BACKENDS:
+        with progress.task("open each runtime", len(backends)) as advance:
+            for name in backends:
                 try:
                     found.append(opener.runtime(name))
                 except EdgeresError as refusal:

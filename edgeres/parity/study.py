@@ -74,7 +74,7 @@ def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wa
     few = spread(subject.images, shown)
     depths = _layers(subject, found.runtimes, few, progress)
     exact = reference(subject.networks["float"])
-    classes = _answers(subject, (exact, *found.runtimes), progress)
+    classes, margins = _answers(subject, (exact, *found.runtimes), progress)
     labels = subject.images.labels
     rows = [RuntimeRow(name=exact.name, title=exact.title, top1=top1(classes[exact.name], labels))]
     for runtime in found.runtimes:
@@ -82,7 +82,7 @@ def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wa
         accuracy = top1(classes[runtime.name], labels)
         row = RuntimeRow(name=runtime.name, title=runtime.title, top1=accuracy, biases=biases, depths=seen, note=note)
         rows.append(row)
-    pairs = [_pair(first, second, classes) for first, second in combinations(classes, 2)]
+    pairs = [_pair(first, second, classes, margins) for first, second in combinations(classes, 2)]
     return Parity(
         model=subject.model,
         target=subject.target,
@@ -96,10 +96,12 @@ def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wa
     )
 
 
-def _pair(first: str, second: str, classes: Mapping[str, Sequence[int]]) -> Pair:
+def _pair(first: str, second: str, classes: Mapping[str, Sequence[int]], margins: NDArray[Any]) -> Pair:
     same = agreement(classes[first], classes[second])
-    differing = sum(a != b for a, b in zip(classes[first], classes[second], strict=True))
-    return Pair(first=first, second=second, agreement=same, differing=differing)
+    differ = np.asarray(classes[first]) != np.asarray(classes[second])
+    margin = float(margins[differ].max()) if differ.any() else None
+    rank = None if margin is None else 100 * float(np.mean(margins < margin))
+    return Pair(first=first, second=second, agreement=same, differing=int(differ.sum()), margin=margin, rank=rank)
 
 
 def _layers(
@@ -142,12 +144,19 @@ def _finite(logits: NDArray[Any], runtime: Runtime) -> NDArray[Any]:
     return logits
 
 
-def _answers(subject: Subject, runtimes: Sequence[Runtime], progress: Progress) -> dict[str, list[int]]:
-    """Class of each image, by runtime."""
+def _answers(
+    subject: Subject, runtimes: Sequence[Runtime], progress: Progress
+) -> tuple[dict[str, list[int]], NDArray[Any]]:
+    """Class of each image, by runtime, and the first one's margins between its two best logits."""
     classes: dict[str, list[int]] = {runtime.name: [] for runtime in runtimes}
+    margins = []
     with progress.task(f"{len(runtimes)} runtimes answer", len(subject.images)) as advance:
         for images, _ in subject.images.batches(subject.preprocess, _ANSWERED):
-            for runtime in runtimes:
-                classes[runtime.name] += _finite(runtime.logits(images), runtime).argmax(1).tolist()
+            for place, runtime in enumerate(runtimes):
+                logits = _finite(runtime.logits(images), runtime)
+                classes[runtime.name] += logits.argmax(1).tolist()
+                if place == 0:
+                    best = np.sort(logits, axis=1)
+                    margins.append(best[:, -1] - best[:, -2] if best.shape[1] > 1 else best[:, 0])
             advance(len(images))
-    return classes
+    return classes, np.concatenate(margins)

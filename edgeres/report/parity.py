@@ -32,7 +32,10 @@ def verdict(found: Parity) -> str:
     """All of it in one line."""
     worst = found.worst
     both = f"{found.titled(worst.first)} and {found.titled(worst.second)}"
-    differing = "" if not worst.differing else f" ({worst.differing:,} answered differently)"
+    differing = ""
+    if worst.margin is not None and worst.rank is not None:
+        undecided = f"none clearer than the {worst.rank:.1f} % of images with the closest two classes"
+        differing = f" ({worst.differing:,} answered differently, {undecided})"
     least = f"the least agreement is {percent(worst.agreement)}, of {both}{differing}"
     spread = f"top-1 spreads over {points(found.spread_pp).removeprefix('+')}"
     goal = f"wanted {found.wanted:g} %"
