@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from functools import cache
+from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +20,13 @@ from edgeres.backends.xnnpack import PIP, TITLE, without_chatter
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from edgeres.backends.etdump import Event
 
-_CHATTER = re.compile(rb"\[(cpuinfo_utils|threadpool)\.cpp:\d+\]")
+_CHATTER = re.compile(r"\[(cpuinfo_utils|threadpool)\.cpp:\d+\]")
 """Lines about files that phones have and this host has not, and about the number of threads that was asked for."""
 
 
@@ -46,7 +46,13 @@ class PteSession:
     def _one(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         import torch
 
-        (logits,) = self._method.execute([torch.from_numpy(np.array(image, dtype=np.float32, order="C"))])
+        try:
+            (logits,) = self._method.execute([torch.from_numpy(np.array(image, dtype=np.float32, order="C"))])
+        except RuntimeError as refusal:
+            shape = "x".join(map(str, image.shape))
+            raise StageError(
+                f"ExecuTorch refused an image of {shape}: {refusal}", "give the size it was built for"
+            ) from refusal
         return np.array(logits.numpy())
 
     def trace(self) -> tuple[tuple[Event, ...], ...]:
@@ -75,12 +81,12 @@ def open_pte(data: bytes, threads: int | None = None, *, traced: bool = False) -
         StageError: ExecuTorch refused the file, in its own words, or another session holds another number of threads.
     """
     with _pool().held(threads):
-        with _native_log() as log:
+        with _log() as log:
             try:
                 session = PteSession(data, traced=traced)
             except (RuntimeError, ValueError) as refusal:
-                told = "; ".join(line.strip() for line in log())
-                raise StageError(f"ExecuTorch refused the file: {refusal} {told}".strip(), "build again") from refusal
+                told = "; ".join([str(refusal), *log()])
+                raise StageError(f"ExecuTorch refused the file: {told}", "build again") from refusal
         try:
             yield session
         finally:
@@ -104,7 +110,7 @@ class _Pool:
                 raise StageError(
                     f"another ExecuTorch session computes on {has} threads, not {wanted}", "close it first"
                 )
-            with _native_log():
+            with _log():
                 self._binding._unsafe_reset_threadpool(wanted)
         self._users += 1
         try:
@@ -116,7 +122,7 @@ class _Pool:
 @cache
 def _pool() -> _Pool:
     _runtime()
-    with _native_log():
+    with _log():
         return _Pool()
 
 
@@ -126,25 +132,21 @@ def _runtime() -> Any:
 
 
 @contextmanager
-def _native_log() -> Iterator[Any]:
-    """Keeps what ExecuTorch logs, which it does to the file descriptor alone; yields a function that reads it.
+def _log() -> Iterator[Callable[[], list[str]]]:
+    """Keeps what ExecuTorch logs, which its binding writes to ``sys.stderr``; yields a function that takes the lines.
 
-    Its chatter is dropped; every other line comes out on stderr at the end, but for those that were read.
+    Its chatter is dropped; lines that nobody took come out at the end.
     """
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with TemporaryFile() as kept:
+    kept = StringIO()
 
-        def lines() -> list[str]:
-            kept.seek(0)
-            found = [line.decode(errors="replace") for line in kept if not _CHATTER.match(line)]
-            kept.truncate(0)
-            return found
+    def lines() -> list[str]:
+        found = [line for line in kept.getvalue().splitlines() if not _CHATTER.match(line)]
+        kept.seek(0)
+        kept.truncate()
+        return found
 
-        os.dup2(kept.fileno(), 2)
-        try:
+    try:
+        with redirect_stderr(kept):
             yield lines
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            os.write(2, "".join(lines()).encode())
+    finally:
+        sys.stderr.writelines(f"{line}\n" for line in lines())

@@ -38,11 +38,11 @@ class TorchProgram:
 
     Attributes:
         module: The computation, for ``torch.export`` at batch 1.
-        names: Name of a torch node to that of the ONNX node it stands for.
+        names: For each call in it, in order, the name of the ONNX node it stands for.
     """
 
     module: GraphModule
-    names: dict[str, str]
+    names: tuple[str, ...]
 
 
 def torch_program(model: ModelProto) -> TorchProgram:
@@ -58,7 +58,7 @@ def torch_program(model: ModelProto) -> TorchProgram:
         StageError: An operator, or a form of one, that has no counterpart here; the message names the node.
     """
     translator = Translator(View.of(model))
-    return TorchProgram(translator.module(), translator.names)
+    return TorchProgram(translator.module(), tuple(translator.names))
 
 
 class Translator:
@@ -69,7 +69,8 @@ class Translator:
         self.graph = Graph()
         self.root = torch.nn.Module()
         self.made: dict[str, Node] = {}
-        self.names: dict[str, str] = {}
+        self.names: list[str] = []
+        self._current = ""
         self.integer = frozenset(node.output[0] for node in view.of_type(*WEIGHTED) if _runs_in_integers(view, node))
 
     def module(self) -> GraphModule:
@@ -88,12 +89,12 @@ class Translator:
         """The last of the torch nodes that stand for a node."""
         if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
             raise StageError(f"{label(node)}: edgeres has no {node.op_type} for ExecuTorch", OTHER_RUNTIME)
-        made = OPERATORS[node.op_type](self, node)
-        self.names.setdefault(made.name, label(node))
-        return made
+        self._current = label(node)
+        return OPERATORS[node.op_type](self, node)
 
     def call(self, operator: Any, *arguments: Any) -> Node:
         """Appends a torch operator."""
+        self.names.append(self._current)
         return self.graph.call_function(operator, arguments)
 
     def constant(self, value: NDArray[np.generic]) -> Node:

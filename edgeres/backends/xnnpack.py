@@ -60,7 +60,9 @@ def lower(model: ModelProto, shape: tuple[int, int, int]) -> Lowered:
         try:
             exported = torch.export.export(program.module, (torch.zeros(1, *shape),))
             edge = exir.to_edge_transform_and_lower(exported, partitioner=[partition.XnnpackPartitioner()])
-            left = tuple(_left(edge.exported_program(), program.names))
+            calls = (node.name for node in exported.graph.nodes if node.op == "call_function")
+            names = dict(zip(calls, program.names, strict=True))
+            left = tuple(_left(edge.exported_program(), names))
             data = bytes(edge.to_executorch().buffer)
         except (RuntimeError, AssertionError, ValueError, TypeError) as refusal:
             first = (str(refusal).splitlines() or [type(refusal).__name__])[0]
