@@ -38,10 +38,11 @@ def cells(truth: Truth, unit: str = " ms") -> list[tuple[str, ...]]:
 def footnotes(truth: Truth) -> tuple[str, ...]:
     """How it was measured, what the processor reaches, and why other runtimes are not in the table."""
     at, stolen = truth.machine, truth.machine.stolen
-    pinned = ", ".join(map(str, at.pinned))
+    pinned = f"processor{'s' if truth.threads > 1 else ''} {', '.join(map(str, at.pinned))}"
+    threads = f"{truth.threads} thread{'s' if truth.threads > 1 else ''}"
     told = [
         f"one process per variant, one running and the others stopped, bursts in turn for {truth.seconds:.0f} s; batch "
-        f"{truth.batch}, {truth.threads} threads on processors {pinned}; intervals by bootstrap over rounds; "
+        f"{truth.batch}, {threads} on {pinned}; intervals by bootstrap over rounds; "
         "x float32: times as fast as the fastest float32",
         f"{at.cpu}, governor {at.governor or 'not shown'}, load {at.load_before:.2g} before and {at.load_after:.2g} "
         f"after on {at.cores} cores" + (f", {stolen:.1%} stolen" if stolen is not None else ""),
@@ -49,7 +50,7 @@ def footnotes(truth: Truth) -> tuple[str, ...]:
     if truth.peaks:
         named = {"int8": "VPDPBUSD", "float32": "FMA"}
         reached = ", ".join(f"{named[peak.precision]} {number(peak.gmacs)} GMAC/s" for peak in truth.peaks)
-        told.append(f"peak, measured between the rounds on {truth.threads} threads: {reached}")
+        told.append(f"peak, measured between the rounds on {threads}: {reached}")
     absent = "; ".join(f"{name}: {why}" for name, why in truth.absent.items())
     return (*told, f"not timed: {absent}") if absent else tuple(told)
 
