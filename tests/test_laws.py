@@ -54,7 +54,10 @@ ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE.parent)
 
 # ---- light import
 
-HEAVY = ("torch", "torchvision", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "sklearn", "timm")
+HEAVY = (
+    "torch", "torchvision", "onnxruntime", "openvino", "nncf", "tensorrt", "tensorrt_rtx", "executorch", "sklearn",
+    "timm",
+)  # fmt: skip
 
 WALK = f"""
 import contextlib, io, json, sys

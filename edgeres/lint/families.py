@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeres.lint import dla, litert, onnxruntime, openvino, tensorrt, tensorrt_devices
+from edgeres.lint import dla, litert, onnxruntime, openvino, tensorrt, tensorrt_devices, xnnpack
 from edgeres.lint.rule import FIRST, tensorrt_version
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("ONNX Runtime mobile", onnxruntime.MOBILE, lambda target: target.backend == "onnxruntime_mobile"),
     Family("LiteRT", litert.RULES, lambda target: target.backend == "litert"),
     Family("OpenVINO", openvino.RULES, lambda target: target.backend == "openvino"),
+    Family("ExecuTorch with XNNPACK", xnnpack.RULES, lambda target: target.backend == "executorch"),
 )  # fmt: skip
 
 DLA = Family("DLA cores (with --dla)", dla.RULES, lambda target: target.device.dla_cores > 0)

@@ -27,7 +27,7 @@ def test_a_misspelt_backend_gets_the_nearest_name():
 
 
 def test_the_table_loads_no_runtime():
-    heavy = "('torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx', 'nncf')"
+    heavy = "('torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx', 'nncf', 'executorch')"
     script = f"import sys, edgeres.backends.registry; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
