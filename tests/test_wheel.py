@@ -77,7 +77,7 @@ def test_the_metadata_names_extras_and_the_command(site):
     (info,) = site.glob("edgeres-*.dist-info")
     distribution = PathDistribution(info)
     assert set(distribution.metadata.get_all("Provides-Extra")) == {
-        "openvino", "tensorrt", "tensorrt-rtx", "executorch", "dev",
+        "openvino", "tensorrt", "tensorrt-rtx", "executorch", "litert", "dev",
     }  # fmt: skip
     assert distribution.metadata["Requires-Python"] == ">=3.11"
     assert distribution.metadata["License-Expression"] == "Apache-2.0"
