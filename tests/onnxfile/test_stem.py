@@ -1,0 +1,101 @@
+"""A stem over blocks computes the same integers as the stem it stands for."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edgeres.backends.onnxruntime import OnnxRuntime
+from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.onnxfile.execute import runner
+from edgeres.onnxfile.stem import blocked_stem
+from edgeres.progress import Silent
+from edgeres.target import find_target
+from edgeres.unlearned import unlearned
+
+SPEC = ResNetSpec(
+    kind="basic",
+    stem=Stem(width=16, kernel=7, stride=2),
+    stages=((Block(inner=(16,), out=16),),),
+    classes=5,
+    norm=False,
+)
+
+
+def quantized(side=32, spec=SPEC):
+    return unlearned(spec, side, find_target("cpu"))["int8"]
+
+
+@pytest.mark.parametrize("side", [8, 32, 34])
+@pytest.mark.parametrize("zero_point", [0, 117])
+def test_optimised_answers_are_equal_to_the_last_bit(side, zero_point):
+    model = quantized(side)
+    next(
+        tensor for tensor in model.graph.initializer if tensor.name == "image.zero_point"
+    ).CopyFrom(numpy_helper.from_array(np.array(zero_point, np.uint8), "image.zero_point"))  # fmt: skip
+    blocked = blocked_stem(model)
+    onnx.checker.check_model(blocked, full_check=True)
+    images = np.random.default_rng(side).normal(0, 3, (3, 3, side, side)).astype(np.float32)
+    assert np.array_equal(runner(blocked)(images), runner(model)(images))
+    plain = [runner(each, optimise=False)(images) for each in (blocked, model)]
+    assert np.abs(plain[0] - plain[1]).max() <= 0.02 * np.abs(plain[1]).max()
+
+
+def test_it_multiplies_by_the_same_codes_and_zeros():
+    model = quantized()
+    blocked = blocked_stem(model)
+    before, after = (_stem_codes(each) for each in (model, blocked))
+    assert (before.shape, after.shape) == ((16, 3, 7, 7), (16, 12, 4, 4))
+    assert np.array_equal(np.sort(before[before != 0]), np.sort(after[after != 0]))
+    # tap (0, 0) of padding 3 is pixel -3: block -2, place 1, both ways
+    assert np.array_equal(after[:, 9:12, 0, 0], before[:, :, 0, 0])
+
+
+def _stem_codes(model):
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    weight = next(node for node in model.graph.node if node.output[0] == conv.input[1])
+    return numpy_helper.to_array(next(each for each in model.graph.initializer if each.name == weight.input[0]))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        quantized(33),
+        quantized(32, replace(SPEC, stem=Stem(width=16, kernel=3, stride=1))),
+        unlearned(SPEC, 32, find_target("cpu"))["float"],
+    ],
+    ids=["odd side", "3x3 stem", "float"],
+)
+def test_other_graphs_are_left_alone(model):
+    assert blocked_stem(model) is None
+
+
+def test_the_graph_that_is_given_stays_as_it_is():
+    model = quantized()
+    before = model.SerializeToString(deterministic=True)
+    blocked_stem(model)
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_onnx_runtime_builds_with_it_and_says_so(tmp_path):
+    from edgeres.artifact import Card, Exported, File
+    from edgeres.data.preprocess import Preprocess
+
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(quantized().SerializeToString())
+    exported = Exported(Card(name="n", preprocess=Preprocess(), classes=()), File.of(path), File.of(path))
+    engines = []
+    for name in ("once", "twice"):
+        (tmp_path / name).mkdir()
+        engines.append(OnnxRuntime().build(exported, find_target("cpu"), tmp_path / name, Silent()))
+    assert "blocks of 2x2 pixels" in engines[0].evidence[0]
+    assert engines[0].files["model.onnx"].sha256 == engines[1].files["model.onnx"].sha256 != exported.model.sha256
+    census = OnnxRuntime().integer_kernels(engines[0], find_target("cpu"))
+    assert census.kernels["QLinearConv"] == 3
+    device = find_target("raspberry-pi")
+    (tmp_path / "device").mkdir()
+    assert OnnxRuntime().build(exported, device, tmp_path / "device", Silent()).files["model.onnx"].sha256 == (
+        exported.model.sha256
+    )
