@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 from edgeres.cli.commands import store_of
 from edgeres.cli.console import Screen
-from edgeres.errors import StageError, UsageError
+from edgeres.errors import ModelError, StageError, UsageError
 from edgeres.report import document
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from onnx import ModelProto
+
     from edgeres.artifact import Checkpoint, Exported
+    from edgeres.integer.network import Bias, IntegerNetwork
     from edgeres.parity.findings import Parity
     from edgeres.parity.runtime import Runtime
     from edgeres.pipeline import Plan
@@ -63,7 +66,6 @@ def _found(folder: Path, run: Run, options: Namespace, screen: Screen) -> Parity
     import onnx
 
     from edgeres.finished import read_graphs
-    from edgeres.integer.network import IntegerNetwork
     from edgeres.parity.runtime import chosen, opened
     from edgeres.parity.study import Subject, spread, study
 
@@ -72,24 +74,35 @@ def _found(folder: Path, run: Run, options: Namespace, screen: Screen) -> Parity
         raise UsageError(f"the run in {folder} ships no integers: there is nothing to compare", "compile it in INT8")
     plan, made = _quantized(folder, options, screen)
     exported = replace(exported, card=made.card)
-    model = onnx.load(str(exported.model.path))
+    networks, unknown = _references(onnx.load(str(exported.model.path)))
     subject = Subject(
         model=run.model,
         target=run.target.name,
-        networks={"float": IntegerNetwork(model), "int32": IntegerNetwork(model, "int32")},
+        networks=networks,
         images=spread(plan.dataset.validation, options.images),
         preprocess=made.card.preprocess,
     )
-    names, torch = subject.networks["float"].codes, _fake(plan, made)
+    names, torch = networks["float"].codes if networks else {}, _fake(plan, made)
     with (
         TemporaryDirectory(prefix="edgeres-parity-") as out,
         opened(backends, exported, plan.target, names, Path(out), progress=screen) as here,
     ):
+        absent = {**here.absent, **unknown}
         if torch is None:
-            found = replace(here, absent={**here.absent, "torch": "a foreign graph has no network in torch"})
-        else:
-            found = replace(here, runtimes=(torch, *here.runtimes))
+            absent["torch"] = "a foreign graph has no network in torch"
+        runtimes = here.runtimes if torch is None else (torch, *here.runtimes)
+        found = replace(here, runtimes=runtimes, absent=absent)
         return study(subject, found, screen, shown=options.layers, wanted=options.agreement)
+
+
+def _references(model: ModelProto) -> tuple[dict[Bias, IntegerNetwork], dict[str, str]]:
+    """The reference under each way of taking biases; where the graph has none, why."""
+    from edgeres.integer.network import IntegerNetwork
+
+    try:
+        return {"float": IntegerNetwork(model), "int32": IntegerNetwork(model, "int32")}, {}
+    except ModelError as refusal:
+        return {}, {"exact integers": refusal.what}
 
 
 def _quantized(folder: Path, options: Namespace, screen: Screen) -> tuple[Plan, Checkpoint | Exported]:

@@ -100,7 +100,9 @@ def weight(view: View, node: NodeProto) -> Weight | NDArray[np.float64]:
     if found is None:
         value = view.value(node.input[1])
         if value is None:
-            raise ModelError(f"node {label(node)!r} multiplies two activations", "compare it without the reference")
+            raise ModelError(
+                f"node {label(node)!r} multiplies two activations", "its logits can be compared all the same"
+            )
         return np.asarray(value.T if across else value, dtype=np.float64)
     codes, scale, axis = found
     if axis not in (None, codes.ndim - 1 if across else 0):

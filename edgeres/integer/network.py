@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeres.errors import ModelError
 from edgeres.integer.constants import numbers, quantizer
-from edgeres.integer.operations import CARRIED, FLOAT_ONLY, Layer, carried, computed
+from edgeres.integer.operations import CARRIED, FLOAT_ONLY, KNOWN, Layer, carried, computed
 from edgeres.integer.product import PEAK
 from edgeres.integer.requantize import requantize
 from edgeres.integer.value import Exact, Real, Term, Value, constant
@@ -88,6 +88,12 @@ class IntegerNetwork:
         self.view = View.of(model)
         self._image, self._logits = str(model.graph.input[0].name), str(model.graph.output[0].name)
         nodes = self.view.nodes
+        for node in nodes:
+            if node.op_type not in (*KNOWN, "QuantizeLinear", "DequantizeLinear"):
+                raise ModelError(
+                    f"node {label(node)!r}: {node.op_type} has no integer reference",
+                    "its logits can be compared all the same",
+                )
         self._layers = {
             node.output[0]: Layer.of(self.view, node, whole_bias=bias == "int32")
             for node in nodes
@@ -257,14 +263,16 @@ class _Evaluation:
             return self._value(name)
         array = numbers(self._view, name)
         if array.size not in (1, array.shape[1] if array.ndim == 4 else -1):
-            raise ModelError(f"node {label(node)!r} takes a constant {array.shape}", "compare it without the reference")
+            raise ModelError(
+                f"node {label(node)!r} takes a constant {array.shape}", "its logits can be compared all the same"
+            )
         return Exact((constant(array.reshape(-1)),))
 
     def _dequantized(self, node: NodeProto) -> Exact:
         params = self._network._params.get(node.input[0])
         if params is None:
             raise ModelError(
-                f"node {label(node)!r} dequantizes what no quantizer made", "compare without the reference"
+                f"node {label(node)!r} dequantizes what no quantizer made", "its logits can be compared all the same"
             )
         if quantizer(self._view, node) != params:
             raise ModelError(f"node {label(node)!r} has another scale than its quantizer", "export the model again")

@@ -12,7 +12,7 @@ from edgeres.integer.constants import Weight, numbers, weight, window
 from edgeres.integer.pool import average, largest
 from edgeres.integer.product import INT32
 from edgeres.integer.value import Exact, Real, Term, Value, constant
-from edgeres.onnxfile.view import View, attribute, label
+from edgeres.onnxfile.view import WEIGHTED, View, attribute, label
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ def _padding(view: View, node: NodeProto) -> list[tuple[int, int]]:
     mode = attribute(node, "mode", b"constant")
     if given is None or given.size != 8 or mode != b"constant" or (filling is not None and np.any(filling)):
         raise ModelError(
-            f"node {label(node)!r} pads with something else than zeros", "compare it without the reference"
+            f"node {label(node)!r} pads with something else than zeros", "its logits can be compared all the same"
         )
     before, after = given[:4].tolist(), given[4:].tolist()
     return [(before[axis], after[axis]) for axis in (0, 2, 3, 1)]
@@ -134,7 +134,8 @@ def computed(view: View, node: NodeProto, values: tuple[Value, ...], layer: Laye
             return Real(_FLOATS[kind](view, node, tuple(value.approximate() for value in values)))
         case _:
             raise ModelError(
-                f"node {label(node)!r}: {node.op_type} has no integer reference", "compare it without the reference"
+                f"node {label(node)!r}: {node.op_type} has no integer reference",
+                "its logits can be compared all the same",
             )
 
 
@@ -214,3 +215,6 @@ _FLOATS: dict[str, Callable[[View, NodeProto, tuple[Array, ...]], Array]] = {
 """Operations that are computed in float64: they leave the integers, or have no integer form."""
 
 FLOAT_ONLY = frozenset(_FLOATS)
+
+KNOWN = FLOAT_ONLY.union(CARRIED, WEIGHTED, ("Add", "GlobalAveragePool", "AveragePool", "Constant"))
+"""Operators with a reference, beside the quantizers."""

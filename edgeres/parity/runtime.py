@@ -129,16 +129,18 @@ def opened(
         backends: Names of those to try besides ONNX Runtime without optimisations.
         exported: The graph.
         target: Whose it is.
-        names: Quantized tensor to the name of its codes in the graph.
+        names: Quantized tensor to the name of its codes in the graph; none where nobody wants to see them.
         out: An empty folder for engines.
         progress: Told after each runtime.
     """
     absent: dict[str, str] = {}
     with ExitStack() as stack:
         path = intact(exported.model)
-        plain = stack.enter_context(onnx_session(path, optimise=False))
-        shown = stack.enter_context(showing_session(path, list(names.values()), optimise=False))
-        found = [Runtime(UNOPTIMISED, "ORT unoptimised", plain.run, _by_tensor(shown.run, names))]
+        plain, codes = stack.enter_context(onnx_session(path, optimise=False)), None
+        if names:
+            shown = stack.enter_context(showing_session(path, list(names.values()), optimise=False))
+            codes = _by_tensor(shown.run, names)
+        found = [Runtime(UNOPTIMISED, "ORT unoptimised", plain.run, codes)]
         opener = _Opener(exported, target, names, out, stack)
         with progress.task("open each runtime", len(backends)) as advance:
             for name in backends:
@@ -175,7 +177,7 @@ class _Opener:
         if not engine.runs_here:
             raise EdgeresError("what it builds runs on its device, not here")
         session, codes = self.stack.enter_context(backend.session(engine, here)), None
-        if isinstance(backend, ShowsTensors):
+        if self.names and isinstance(backend, ShowsTensors):
             shown = self.stack.enter_context(backend.showing(engine, list(self.names.values())))
             codes = _by_tensor(shown.run, self.names)
         return Runtime(name, _TITLES.get(name, name), session.run, codes)

@@ -12,7 +12,7 @@ from edgeres.errors import StageError
 from edgeres.measure import agreement, top1
 from edgeres.parity.findings import Pair, Parity, RuntimeRow
 from edgeres.parity.layers import Comparison, nearer
-from edgeres.parity.runtime import reference
+from edgeres.parity.runtime import REFERENCE, reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class Subject:
     Attributes:
         model: Name of the network.
         target: Name of the target whose graph it is.
-        networks: The reference, under each way of taking biases.
+        networks: The reference, under each way of taking biases; none where the graph has no reference.
         images: Labelled images that judge.
         preprocess: How they are prepared.
     """
@@ -73,12 +73,13 @@ def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wa
     """
     few = spread(subject.images, shown)
     depths = _layers(subject, found.runtimes, few, progress)
-    exact = reference(subject.networks["float"])
-    classes, margins = _answers(subject, (exact, *found.runtimes), progress)
-    labels = subject.images.labels
-    rows = [RuntimeRow(name=exact.name, title=exact.title, top1=top1(classes[exact.name], labels))]
-    for runtime in found.runtimes:
-        biases, seen, note = depths.get(runtime.name, (None, (), "shows no tensors: compared by its logits"))
+    network = subject.networks.get("float")
+    runtimes = (*(() if network is None else (reference(network),)), *found.runtimes)
+    classes, margins = _answers(subject, runtimes, progress)
+    labels, rows = subject.images.labels, []
+    for runtime in runtimes:
+        unseen = "" if runtime.name == REFERENCE else "compared by its logits alone"
+        biases, seen, note = depths.get(runtime.name, (None, (), unseen))
         accuracy = top1(classes[runtime.name], labels)
         row = RuntimeRow(name=runtime.name, title=runtime.title, top1=accuracy, biases=biases, depths=seen, note=note)
         rows.append(row)
@@ -92,7 +93,7 @@ def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wa
         runtimes=tuple(rows),
         pairs=tuple(pairs),
         absent=found.absent,
-        float_nodes=subject.networks["float"].float_nodes,
+        float_nodes=network.float_nodes if network else (),
     )
 
 
@@ -108,6 +109,8 @@ def _layers(
     subject: Subject, runtimes: Sequence[Runtime], few: Split, progress: Progress
 ) -> dict[str, tuple[Bias, tuple[Depth, ...], str]]:
     """Depths of every runtime that shows its tensors, under the biases that it is nearer to, and a note."""
+    if not subject.networks:
+        return {}
     seeing = {runtime.name: runtime for runtime in runtimes if runtime.codes is not None}
     found: dict[str, Comparisons] = {
         name: {bias: Comparison(network) for bias, network in subject.networks.items()} for name in seeing

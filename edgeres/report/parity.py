@@ -14,15 +14,7 @@ from edgeres.report.svg import WIDTH, Axis, apart, clip, figure, standalone, tic
 if TYPE_CHECKING:
     from edgeres.parity.findings import Depth, Pair, Parity, RuntimeRow
 
-HEADS = (
-    "Runtime",
-    "Top-1",
-    "Agrees least with",
-    "Codes off alone",
-    "By at most",
-    "Biases",
-    "First layer that diverges",
-)
+HEADS = ("Runtime", "First that diverges", "Biases", "Top-1", "Agrees least with", "Codes off alone", "By at most")
 _TOP, _BOTTOM, _LEFT, _RIGHT = 12, 190, 44, WIDTH - 112
 _STROKES = ("none", "6 3", "2 3", "8 3 2 3", "1 4", "12 4")
 _COLOURS = ("var(--blue)", "var(--orange)", "var(--pass)", "var(--open)", "var(--fail)", "var(--quiet)")

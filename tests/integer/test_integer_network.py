@@ -150,7 +150,8 @@ def test_what_has_no_reference_is_refused_by_name():
     odd.CopyFrom(model)
     next(node for node in odd.graph.node if node.name == "relu").op_type = "Softplus"
     with pytest.raises(ModelError, match="Softplus"):
-        IntegerNetwork(odd).run(np.zeros((1, 3, 12, 12), np.float32))
+        IntegerNetwork(odd)
+    odd.CopyFrom(model)
     for scale in [next(t for t in odd.graph.initializer if t.name == "image.scale")]:
         scale.CopyFrom(numpy_helper.from_array(np.array([0.1, 0.1, 0.1], np.float32), scale.name))
     with pytest.raises(ModelError, match="no single float32 scale"):
