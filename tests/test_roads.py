@@ -38,6 +38,7 @@ TARGETS = {
     "rtx": ("engine", {"model.rtx.engine"}, True, 17, 8, "in the engine"),
     "x86": ("engine", {"model.xml", "model.bin"}, False, 17, 8, "OpenVINO's executable graph"),
     "cpu": ("engine", {"model.onnx"}, False, 17, 8, "as ONNX Runtime rewrote it"),
+    "cpu:litert": ("engine", {"model.tflite"}, False, 17, 8, "LiteRT's interpreter on this host"),
     "raspberry-pi": ("bundle", CHECKED, False, 17, 8, "as ONNX Runtime rewrote it"),
     "x86-avx2": ("bundle", CHECKED, False, 17, 8, "as ONNX Runtime rewrote it"),
     "android": ("bundle", BUNDLE | {"model.ort", "required_operators.config"}, False, 17, 8, "in the .ort file"),
@@ -46,7 +47,7 @@ TARGETS = {
 WEIGHTS = {"w4a8": {TensorProto.INT4, TensorProto.INT8}}
 INTEGER = {"w4a8": 1}
 """Where they are not int8, and not all layers but the classifier."""
-HERE = {"x86", "cpu"}
+HERE = {"x86", "cpu", "cpu:litert"}
 """Targets whose real runtime is this host; every other one's latency is nobody's to pass."""
 
 
