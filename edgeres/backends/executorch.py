@@ -19,18 +19,19 @@ from edgeres.backends.bundle.write import executorch_bundle
 from edgeres.backends.expected import expected_kernels
 from edgeres.backends.loading import absent, intact, load
 from edgeres.backends.pte import open_pte
+from edgeres.backends.session import ShownSession
 from edgeres.backends.xnnpack import PIP, TITLE, Lowered, lower
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from edgeres.artifact import Exported
-    from edgeres.backends.backend import Role, Session
+    from edgeres.backends.backend import Role, Session, Shown
     from edgeres.backends.etdump import Event
     from edgeres.data.preprocess import Preprocess
     from edgeres.progress import Progress
@@ -88,6 +89,23 @@ class ExecuTorch:
         if model is None:
             return open_pte(intact(engine.files[engine.entry]).read_bytes(), threads)
         return _open_graph(model, engine.card.preprocess, threads)
+
+    @contextmanager
+    def showing(self, engine: Engine, tensors: Sequence[str], threads: int | None = None) -> Iterator[Shown]:
+        """Lowers the graph once more with codes as outputs, which come back as the graph has them."""
+        import onnx
+
+        path = intact(engine.exported.model)
+        model = onnx.load(str(path))
+        data = lower(model, graph_input(path, engine.card.preprocess).shape, tensors).data
+        with open_pte(data, threads) as session:
+            from edgeres.backends.torch_program import as_in_graph
+
+            def run(image: NDArray[np.float32]) -> list[NDArray[np.generic]]:
+                logits, *codes = session.outputs(image)
+                return [logits, *(as_in_graph(model, *shown) for shown in zip(tensors, codes, strict=True))]
+
+            yield ShownSession(run, tensors, 1)
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
         """Counts the kernels that ran for one image, by the event tracer of ExecuTorch's runtime."""

@@ -41,19 +41,20 @@ class PteSession:
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
-        return in_batches(self._one, images, 1)
+        return in_batches(lambda image: self.outputs(image)[0], images, 1)
 
-    def _one(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def outputs(self, image: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Everything the network says of one image ``[1,C,H,W]``, the logits first."""
         import torch
 
         try:
-            (logits,) = self._method.execute([torch.from_numpy(np.array(image, dtype=np.float32, order="C"))])
+            made = self._method.execute([torch.from_numpy(np.array(image, dtype=np.float32, order="C"))])
         except RuntimeError as refusal:
             shape = "x".join(map(str, image.shape))
             raise StageError(
                 f"ExecuTorch refused an image of {shape}: {refusal}", "give the size it was built for"
             ) from refusal
-        return np.array(logits.numpy())
+        return [np.array(tensor.numpy()) for tensor in made]
 
     def trace(self) -> tuple[tuple[Event, ...], ...]:
         """The kernels of each call so far; of a session that is traced."""

@@ -22,6 +22,8 @@ from edgeres.onnxfile.stored_weights import dequantized_weight
 from edgeres.onnxfile.view import WEIGHTED, View, attribute, label
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
@@ -45,7 +47,7 @@ class TorchProgram:
     names: tuple[str, ...]
 
 
-def torch_program(model: ModelProto) -> TorchProgram:
+def torch_program(model: ModelProto, shown: Sequence[str] = ()) -> TorchProgram:
     """The same computation in torch operators.
 
     Weights go in as int8 codes where the layer can run in integers, and as the floats those codes stand for where it
@@ -53,12 +55,20 @@ def torch_program(model: ModelProto) -> TorchProgram:
 
     Args:
         model: A self-contained classifier with one image input.
+        shown: Codes, outputs of QuantizeLinear, that are outputs besides the logits.
 
     Raises:
         StageError: An operator, or a form of one, that has no counterpart here; the message names the node.
     """
     translator = Translator(View.of(model))
-    return TorchProgram(translator.module(), tuple(translator.names))
+    return TorchProgram(translator.module(shown), tuple(translator.names))
+
+
+def as_in_graph(model: ModelProto, name: str, codes: NDArray[np.int8]) -> NDArray[np.generic]:
+    """Codes of a torch program as the graph has them: uint8 where its quantizer says so."""
+    view = View.of(model)
+    zero = _zero_point(view, view.producers[name])
+    return codes if zero is None or zero.dtype != np.uint8 else (codes.astype(np.int16) + _SHIFT).astype(np.uint8)
 
 
 class Translator:
@@ -73,7 +83,7 @@ class Translator:
         self._current = ""
         self.integer = frozenset(node.output[0] for node in view.of_type(*WEIGHTED) if _runs_in_integers(view, node))
 
-    def module(self) -> GraphModule:
+    def module(self, shown: Sequence[str]) -> GraphModule:
         """Translates every node."""
         model = self.view.model
         for given in model.graph.input:
@@ -82,7 +92,8 @@ class Translator:
         for node in self.view.nodes:
             if node.op_type not in ("DequantizeLinear", "Constant"):
                 self.made[node.output[0]] = self.translated(node)
-        self.graph.output(self.tensor(model.graph.output[0].name))
+        logits = self.tensor(model.graph.output[0].name)
+        self.graph.output((logits, *(self.made[name] for name in shown)) if shown else logits)
         return GraphModule(self.root, self.graph).eval()
 
     def translated(self, node: NodeProto) -> Node:

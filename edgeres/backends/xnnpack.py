@@ -15,7 +15,7 @@ from edgeres.backends.loading import load
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from onnx import ModelProto
 
@@ -35,7 +35,7 @@ class Lowered:
     left: tuple[str, ...]
 
 
-def lower(model: ModelProto, shape: tuple[int, int, int]) -> Lowered:
+def lower(model: ModelProto, shape: tuple[int, int, int], shown: Sequence[str] = ()) -> Lowered:
     """Brings a graph into ExecuTorch's form, with the scales it has.
 
     The batch is fixed to 1: measured on ResNet-18 at 224, eight images one by one take 6 % longer than in one call, and
@@ -44,6 +44,7 @@ def lower(model: ModelProto, shape: tuple[int, int, int]) -> Lowered:
     Args:
         model: A classifier, in float or with Q/DQ.
         shape: ``(C, H, W)`` of an image.
+        shown: Codes that are outputs besides the logits.
 
     Raises:
         BackendUnavailable: ExecuTorch is not installed.
@@ -56,7 +57,7 @@ def lower(model: ModelProto, shape: tuple[int, int, int]) -> Lowered:
 
         from edgeres.backends.torch_program import torch_program
 
-        program = torch_program(model)
+        program = torch_program(model, shown)
         try:
             exported = torch.export.export(program.module, (torch.zeros(1, *shape),))
             edge = exir.to_edge_transform_and_lower(exported, partitioner=[partition.XnnpackPartitioner()])

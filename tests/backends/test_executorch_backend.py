@@ -18,11 +18,12 @@ from drawn_networks import reference
 from benchmarks.subjects import THIN, float_network, images, ours
 from edgeres.artifact import Card, Exported, File
 from edgeres.backends import executorch as adapter
-from edgeres.backends.backend import Profiled
+from edgeres.backends.backend import Profiled, ShowsTensors
 from edgeres.backends.bundle import check_device, device
 from edgeres.backends.bundle.write import executorch_bundle
 from edgeres.backends.executorch import ENTRY, ExecuTorch
 from edgeres.backends.pte import open_pte
+from edgeres.backends.session import showing_session
 from edgeres.backends.xnnpack import Lowered, without_chatter
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError
@@ -94,6 +95,11 @@ def test_every_convolution_runs_on_integers(engine):
     assert "recorded by ExecuTorch's event tracer" in found.how
 
 
+def test_no_add_leaves_the_integers(engine):
+    """The image, the portable pool and the padding, each in float, and the pooled features change their type."""
+    assert ExecuTorch().integer_kernels(engine, HOST).kernels["Convert (NC)"] == 1 + 2 + 2 + 1
+
+
 def test_what_xnnpack_did_not_take_is_named(engine):
     assert engine.evidence[-1] == (
         "XNNPACK left to ExecuTorch's portable kernels: layer3.0.subsample (max_pool2d_with_indices)"
@@ -109,6 +115,24 @@ def test_tensorrts_placement_runs_too_with_its_last_convolutions_in_float(for_te
         assert_same_answers(session.run(pixels), reference(for_tensorrt.exported.model.path, pixels))
     found = ExecuTorch().integer_kernels(for_tensorrt, HOST)
     assert (found.integer, found.weighted) == (3, 7)
+
+
+def test_codes_inside_the_network_are_those_of_the_graph(engine):
+    pixels, graph = images(3, seed=5), engine.exported.model.path
+    names = [node.output[0] for node in onnx.load(graph).graph.node if node.op_type == "QuantizeLinear"]
+    with showing_session(graph, names, optimise=False) as session:
+        _, expected = session.run(pixels)
+    assert isinstance(ExecuTorch(), ShowsTensors)
+    with ExecuTorch().showing(engine, names, threads=1) as shown:
+        logits, found = shown.run(pixels)
+    assert logits.shape == (3, 10)
+    assert len(found) == len(names) == 16
+    np.testing.assert_array_equal(found["image.codes"], expected["image.codes"])
+    for name in names:
+        assert found[name].dtype == expected[name].dtype == np.uint8
+        steps = np.abs(found[name].astype(int) - expected[name].astype(int))
+        assert steps.max() <= 5, name  # one of rounding a layer, and what came of it further down
+        assert steps.mean() < 0.3, name
 
 
 def test_kernels_are_timed_one_by_one(engine):
