@@ -44,7 +44,7 @@ class Subject:
     Attributes:
         network: Its name.
         target: Name of the target it was compiled for.
-        backend: The target's runtime.
+        backend: The target's runtime; empty where this host cannot be the target.
         macs: Multiply-adds of one image.
         accurate: Whether its INT8 kept the accuracy limit, None where nobody knows.
     """

@@ -55,7 +55,9 @@ def _measured(folder: Path, run: Run, options: Namespace, screen: Screen) -> Tru
     target, exported = find_target(run.target.name), read_graphs(folder, run)
     macs = census.macs(onnx.load(str(exported.float_model.path)))
     accurate = next((line.status == "passed" for line in run.lines if line.name == "accuracy_drop_pp"), None)
-    subject = Subject(run.model, target.name, target.backend, macs, accurate if exported.scales else None)
+    # A board's ONNX Runtime is not this host's; TensorRT's adapter itself tells whether this is the board.
+    own = target.backend if target.build_on == "host" or target.runtime.tensorrt else ""
+    subject = Subject(run.model, target.name, own, macs, accurate if exported.scales else None)
     wanted = options.runtimes.split(",") if options.runtimes else None
     with TemporaryDirectory(prefix="edgeres-bench-") as out:
         found = contenders(exported, target, Path(out), screen, wanted)

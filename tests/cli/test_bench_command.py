@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import bench_networks
 import pytest
@@ -93,6 +94,15 @@ def test_a_graph_that_is_not_the_runs_is_refused(run, capsys):
     (run / "model.onnx").write_bytes(b"another one")
     assert main(["bench", str(run), *QUICK]) == 2
     assert "model.onnx is not the file that its run reported" in capsys.readouterr().err
+
+
+def test_a_board_with_a_runtime_that_is_here_as_well_is_not_here(run, capsys):
+    board = Device(name="raspberry-pi", title="Raspberry Pi 5", backend="onnxruntime", runtime="ONNX Runtime")
+    document.write(replace(document.load(run), target=board), run)
+    assert main(["bench", str(run), *QUICK]) == 0
+    told = capsys.readouterr().out
+    assert "none of this was timed on raspberry-pi: its runtime does not run here" in told
+    assert "(ships)" not in told
 
 
 def test_no_run_is_no_bench(tmp_path, capsys):
