@@ -167,7 +167,9 @@ def _weighted(node: NodeProto, x: Value, layer: Layer) -> Value:
             length=held.kernel.length,
         )
         if layer.whole_bias and layer.bias is not None:
-            return Exact((replace(made, count=made.count + np.rint(layer.bias / made.scale)),))
+            # The operator's bias is quantized in float32 like any tensor: a large one may round to the other neighbour.
+            whole = np.rint(layer.bias / made.scale.astype(np.float32)).astype(np.float64)
+            return Exact((replace(made, count=made.count + whole),))
         return Exact((made, *bias))
     found = _float_product(node, x.approximate(), held)
     return Real(found + bias[0].scale if bias else found)
