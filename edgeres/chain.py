@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
-    from edgeres.target import Runtime
+    from edgeres.runtime import Runtime
 
 IMAGE = "image"
 _ACTIVATION_SCALE, _WEIGHT_SCALE = 0.05, 0.01

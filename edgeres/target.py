@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 
 from edgeres.errors import TargetError, nearest
+from edgeres.runtime import Runtime, find_runtime
 from edgeres.settings import parse, plain, settings
-
-T = TypeVar("T")
 
 
 @settings
@@ -51,37 +50,6 @@ class QuantScheme:
         """Bits of the weights of one operation."""
         bits = 8 if layer in self.wide_layers else self.weight_bits
         return 7 if bits == 8 and self.reduce_range else bits
-
-
-@settings
-class Runtime:
-    """Versions and limits of what executes the graph.
-
-    Attributes:
-        name: Human name with the version, such as ``TensorRT 10.3 (JetPack 6.2)``.
-        opset: ONNX opset of the exported graph.
-        ir_version: ONNX IR version of the exported file.
-        tensorrt: TensorRT version for engine builds, where it is one.
-        jetpack: JetPack that ships it, where it is one.
-        flags: Options of the builder tool, in order.
-        timing_flags: Options with which the builder tool times an engine; 10 and 11 differ in their defaults, so all
-            that matters is spelt out.
-        strongly_typed: Whether the runtime computes in the types the graph says, so that FP16 has to stand in it.
-        float_weights: Whether weights are stored in float in front of QuantizeLinear: parsers before 8.5 take no codes.
-        source: Where these facts come from.
-    """
-
-    name: str
-    opset: int
-    ir_version: int
-    tensorrt: str | None = None
-    jetpack: str | None = None
-    flags: tuple[str, ...] = ()
-    timing_flags: tuple[str, ...] = ()
-    strongly_typed: bool = False
-    float_weights: bool = False
-    workspace_mib: int = 1024
-    source: str
 
 
 Isa = Literal["avx2", "avx512", "avx_vnni", "avx512_vnni", "amx", "neon", "dotprod", "i8mm"]
@@ -164,53 +132,6 @@ class Target:
     version: str = ""
 
 
-@settings
-class _Generation:
-    """What a generation of TensorRT wants; see ``Runtime``."""
-
-    opset: int
-    ir_version: int
-    flags: tuple[str, ...]
-    float_weights: bool = False
-    strongly_typed: bool = False
-    source: str
-
-
-@settings
-class _Generations:
-    timing_flags: tuple[str, ...]
-    generations: dict[str, _Generation]
-
-
-@settings
-class _Release:
-    l4t: str
-    tensorrt: str
-    release: str
-
-
-@settings
-class _Releases:
-    source: str
-    releases: dict[str, _Release]
-
-
-@settings
-class _Portable:
-    """A runtime that is no part of the device's system: it comes with the app, and with its own backend."""
-
-    backend: str
-    name: str
-    opset: int
-    ir_version: int
-    source: str
-
-
-@settings
-class _Portables:
-    runtimes: dict[str, _Portable]
-
-
 @cache
 def targets() -> dict[str, Target]:
     """Every known device with its default runtime by name, in alphabetical order."""
@@ -259,58 +180,11 @@ def _composed(data: dict[str, Any], version: str | None) -> Target:
     chosen = default if version is None else version
     if default not in versions or chosen not in versions:
         raise TargetError(f"{where}: runtime {chosen!r} is not among {', '.join(versions)}", "correct the file")
-    portable = _read(_Portables, "portable.yaml").runtimes.get(chosen)
-    if portable is None:
-        runtime = _runtime(chosen, integers=data.get("scheme") is not None)
-    else:
-        facts = {key: value for key, value in plain(portable).items() if key != "backend"}
-        runtime = parse(Runtime, facts, "portable.yaml", TargetError)
-        rest["backend"] = portable.backend
+    runtime, backend = find_runtime(chosen, integers=data.get("scheme") is not None)
+    if backend is not None:
+        rest["backend"] = backend
     rest |= {"runtime": plain(runtime), "versions": versions, "version": chosen}
-    rest["title"] = f"{data.get('title')}, {_told(runtime)}"
+    rest["title"] = f"{data.get('title')}, {runtime.told}"
     if chosen != default:
         rest["name"] = f"{data.get('name')}:{chosen}"
     return parse(Target, rest, where, TargetError)
-
-
-def _told(runtime: Runtime) -> str:
-    if runtime.tensorrt is None:
-        return runtime.name
-    jetpack = f"JetPack {runtime.jetpack}, " if runtime.jetpack else ""
-    return f"{jetpack}TensorRT {runtime.tensorrt}"
-
-
-def _runtime(version: str, *, integers: bool) -> Runtime:
-    """``jp6.2`` or ``trt10.3`` as a runtime; a device without integers is never asked for INT8."""
-    kind, number = ("jp", version.removeprefix("jp")) if version.startswith("jp") else ("trt", version[3:])
-    if kind == "jp":
-        table = _read(_Releases, "jetpack.yaml")
-        if number not in table.releases:
-            raise TargetError(f"jetpack.yaml has no release {number!r}", f"known: {', '.join(table.releases)}")
-        shipped = table.releases[number]
-        tensorrt, name = shipped.tensorrt, f"TensorRT {shipped.release} (JetPack {number})"
-        evidence = f"{table.source} (L4T {shipped.l4t}); "
-    else:
-        tensorrt, name, evidence = number, f"TensorRT {number}", ""
-    known = _read(_Generations, "tensorrt.yaml")
-    if tensorrt not in known.generations:
-        raise TargetError(f"tensorrt.yaml has no generation {tensorrt!r}", f"known: {', '.join(known.generations)}")
-    generation = known.generations[tensorrt]
-    return Runtime(
-        name=name,
-        opset=generation.opset,
-        ir_version=generation.ir_version,
-        tensorrt=tensorrt,
-        jetpack=number if kind == "jp" else None,
-        flags=tuple(flag for flag in generation.flags if integers or flag != "--int8"),
-        timing_flags=known.timing_flags,
-        strongly_typed=generation.strongly_typed,
-        float_weights=generation.float_weights,
-        source=f"{evidence}{generation.source}",
-    )
-
-
-@cache
-def _read(kind: type[T], name: str) -> T:
-    text = files("edgeres").joinpath("runtimes", name).read_text(encoding="utf-8")
-    return parse(kind, yaml.safe_load(text), name, TargetError)

@@ -361,7 +361,9 @@ def test_a_target_asks_its_runtime_for_no_more_than_it_takes(name):
 
 
 def test_every_backend_has_a_target():
-    assert {target.backend for target in targets().values()} == set(BACKENDS)
+    named = [f"{target.name}:{version}" for target in targets().values() for version in target.versions]
+    served = [*targets().values(), *(find_target(name) for name in named)]
+    assert {target.backend for target in served} == set(BACKENDS)
 
 
 @pytest.mark.parametrize("name", recipe_names())

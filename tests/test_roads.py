@@ -403,7 +403,7 @@ def halves(monkeypatch):
     """A Jetson without INT8: TensorRT may use FP16, and the graph it gets is in float."""
     jetson = find_target("jetson")
     runtime = {field: getattr(jetson.runtime, field) for field in jetson.runtime.__dataclass_fields__}
-    from edgeres.target import Runtime
+    from edgeres.runtime import Runtime
 
     flags = tuple(flag for flag in runtime.pop("flags") if flag != "--int8")
     target = Target(

@@ -14,7 +14,7 @@ from edgeres.onnxfile.half import ROUNDING
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from edgeres.target import Runtime
+    from edgeres.runtime import Runtime
 
 _IMAGES = 2
 

@@ -26,7 +26,7 @@ from edgeres.onnxfile.view import opset_of
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from edgeres.target import Runtime
+    from edgeres.runtime import Runtime
 
 TOLERANCE = 1e-4
 """Largest ``max|delta| / max|logit|`` that reordering float32 sums may explain."""

@@ -10,7 +10,7 @@ from edgeres.onnxfile.stored_weights import float_weights
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from edgeres.target import Runtime
+    from edgeres.runtime import Runtime
 
 
 def for_runtime(model: ModelProto, runtime: Runtime) -> ModelProto:

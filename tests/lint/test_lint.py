@@ -19,7 +19,8 @@ from edgeres.onnxfile.generation import for_runtime
 from edgeres.onnxfile.write import write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams, QuantTable
-from edgeres.target import QuantScheme, Runtime, Target, find_target
+from edgeres.runtime import Runtime
+from edgeres.target import QuantScheme, Target, find_target
 
 CHANNELS = 16
 

@@ -9,7 +9,7 @@ from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from edgeres.backends.bundle.golden import GraphInput
-    from edgeres.target import Runtime
+    from edgeres.runtime import Runtime
 
 LEVEL = "--builderOptimizationLevel="
 
