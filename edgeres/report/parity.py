@@ -32,6 +32,8 @@ def verdict(found: Parity) -> str:
     spread = f"top-1 spreads over {points(found.spread_pp).removeprefix('+')}"
     goal = f"wanted {found.wanted:g} %"
     told = [f"{len(found.runtimes)} runtimes, {found.images:,} images: {least}; {goal}; {spread}"]
+    if found.images * (100 - found.wanted) < 100:
+        told.append("one image answered differently would fail: more images tell more")
     told += [f"{row.title} diverges first at {_place(row.diverges)}" for row in found.diverging if row.diverges]
     if not found.diverging and any(row.depths for row in found.runtimes):
         told.append("no layer diverges: float32 rounding explains every code that differs")
