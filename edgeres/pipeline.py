@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "edgeres", "numpy", "torch", "torchvision", "onnx", "onnxruntime", "nncf", "openvino", "tensorrt", "tensorrt_rtx",
-    "pillow", "scikit-learn",
+    "executorch", "ai-edge-litert", "pillow", "scikit-learn",
 )  # fmt: skip
 """Packages whose version is part of every cache key: another version may compute something else."""
 

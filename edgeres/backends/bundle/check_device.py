@@ -14,7 +14,9 @@ import argparse
 import importlib
 import os
 import sys
+from contextlib import redirect_stderr
 from importlib import metadata
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +62,12 @@ def litert(model: Path, threads: int) -> tuple[Callable[[Any], Any], str]:
 
 def executorch(model: Path, threads: int) -> tuple[Callable[[Any], Any], str]:
     """Logits of one image by ExecuTorch, and its version."""
-    torch, runtime, binding = (
-        _imported(name, "ExecuTorch", "executorch")
-        for name in ("torch", "executorch.runtime", "executorch.extension.pybindings.portable_lib")
-    )
-    binding._unsafe_reset_threadpool(threads)  # the one pool there is; what is loaded afterwards uses it
-    program = runtime.Runtime.get().load_program(model)
+    names = ("torch", "executorch.runtime", "executorch.extension.pybindings.portable_lib")
+    with redirect_stderr(StringIO()):  # it warns of its own insides; what is wrong is raised
+        torch, runtime, binding = (_imported(name, "ExecuTorch", "executorch") for name in names)
+        binding._unsafe_reset_threadpool(threads)  # the one pool there is; what is loaded afterwards uses it
+        program = runtime.Runtime.get().load_program(model)
+        program.load_method("forward")
 
     def run(image: Any) -> Any:
         method = program.load_method("forward")  # loaded once, and alive as long as its program
