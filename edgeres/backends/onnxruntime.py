@@ -16,7 +16,6 @@ from edgeres.backends.backend import KernelCensus, LayerTime
 from edgeres.backends.bundle.write import onnxruntime_bundle
 from edgeres.backends.loading import absent, intact
 from edgeres.backends.session import PIP, TITLE, load_graph, onnx_session, options, showing_session
-from edgeres.onnxfile.stem import blocked_stem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,6 +141,8 @@ class OnnxRuntime:
 def _placed(source: Path, place: Path) -> tuple[str, ...]:
     """Puts a graph in its place, its stem in blocks where it has the form for that; says so."""
     import onnx
+
+    from edgeres.onnxfile.stem import blocked_stem
 
     blocked = blocked_stem(onnx.load(str(source)))
     if blocked is None:
