@@ -165,6 +165,7 @@ def _weighted(node: NodeProto, x: Value, layer: Layer) -> Value:
             scale=source.scale * held.scale,
             reach=layer.reach,
             length=held.kernel.length,
+            magnitudes=lambda: held.kernel.magnitudes(source.count),
         )
         if layer.whole_bias and layer.bias is not None:
             # The operator's bias is quantized in float32 like any tensor: a large one may round to the other neighbour.

@@ -47,7 +47,9 @@ def _averaged(term: Term, window: Window | None) -> Term:
         return term
     sums, over = _sums(term.count.astype(np.float64), window)
     # Each of the numbers has been rounded itself, so the additions come on top of its own.
-    return replace(term, count=sums, over=term.over * over, reach=term.reach * over, length=term.length + over)
+    return replace(
+        term, count=sums, over=term.over * over, reach=term.reach * over, length=term.length + over, magnitudes=None
+    )
 
 
 def _sums(x: Array, window: Window | None) -> tuple[Array, int]:

@@ -9,7 +9,7 @@ of integers at all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,6 +101,10 @@ class Kernel:
     def reach(self) -> NDArray[np.float64]:
         """What the magnitudes of a dot product of codes cannot exceed in sum, ``[O]``."""
         return PEAK * np.concatenate([np.abs(part).sum(axis=0, dtype=np.float64) for part in self.groups])
+
+    def magnitudes(self, x: Array) -> Array:
+        """Sums of the magnitudes of the products, of the accumulators' shape."""
+        return replace(self, groups=tuple(np.abs(part) for part in self.groups))(np.abs(x))
 
     def __call__(self, x: Array) -> Array:
         """Accumulators ``[N,H',W',O]`` of whole numbers ``[N,H,W,C]``, or ``[N,O]`` of ``[N,I]``, each exact.

@@ -38,7 +38,7 @@ def requantize(value: Value, to: QParams) -> Array:
     channels = shape[-1]
     rows = [np.broadcast_to(term.count, shape).reshape(-1, channels) for term in value.terms]
     factors = [term.scale / (term.over * to.scale[0]) for term in value.terms]
-    slack = _SLACK * (sum(float(np.max(term.magnitude())) for term in value.terms) / to.scale[0] + 1)
+    slack = _SLACK * (sum(term.most() for term in value.terms) / to.scale[0] + 1)
     codes = np.empty((len(rows[0]), channels), np.int8 if to.signed else np.uint8)
     size = max(1, _BLOCK // channels)
     for start in range(0, len(codes), size):

@@ -30,7 +30,9 @@ class Term:
         count: Whole numbers, float32 below 2**24 or float64 below 2**53, so that each is exact.
         scale: float64, one or one per channel: a float32 number or the product of two, 48 bits, so exact.
         reach: What the magnitudes that each count sums up cannot exceed in sum, whatever the codes; one or one per
-            channel. A dot product in floats errs by a share of these, even where its terms cancel.
+            channel.
+        magnitudes: Makes what they do sum up to, of the counts' shape; a dot product in floats errs by a share of
+            these, even where its terms cancel. None where ``reach`` has to do.
         length: How many products each count sums up; 0 where it sums up none.
         over: How many numbers an average was taken of.
     """
@@ -40,18 +42,24 @@ class Term:
     reach: NDArray[np.float64]
     length: int = 0
     over: int = 1
+    magnitudes: Callable[[], Array] | None = None
 
     def approximate(self) -> NDArray[np.float64]:
         """The value in float64, which two roundings separate from the exact one."""
         return np.asarray(self.count * (self.scale / self.over), dtype=np.float64)
 
+    def most(self) -> float:
+        """What no value's magnitude exceeds, whatever the codes."""
+        return float(np.max(self.reach * np.abs(self.scale) / self.over))
+
     def magnitude(self) -> NDArray[np.float64]:
-        """What the magnitudes in it cannot exceed in sum; one or one per channel."""
-        return np.asarray(self.reach * np.abs(self.scale) / self.over, dtype=np.float64)
+        """Sum of the magnitudes in it."""
+        summed = self.reach if self.magnitudes is None else self.magnitudes()
+        return np.asarray(summed * np.abs(self.scale) / self.over, dtype=np.float64)
 
     def laid_out(self, change: Layout) -> Term:
         """The term with its numbers in other places."""
-        return self if self.count.ndim == 0 else replace(self, count=change(self.count))
+        return self if self.count.ndim == 0 else replace(self, count=change(self.count), magnitudes=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class Exact:
         return np.asarray(sum(term.approximate() for term in self.terms), dtype=np.float64)
 
     def error(self) -> NDArray[np.float64]:
-        """What computing the value in float32, in any order, may be off by at most; one or one per channel.
+        """What computing the value in float32, in any order, may be off by at most.
 
         ``gamma(n) * magnitude`` with ``gamma(n) = n u / (1 - n u)`` (Higham 2002, Accuracy and Stability of Numerical
         Algorithms, section 3.1): each product has its two factors and itself rounded, then come the additions of the

@@ -84,8 +84,8 @@ class Pair:
         agreement: Images on which both answer the same class, in percent.
         differing: The others.
         margin: Of the images answered differently, the clearest one's margin between the reference's two best logits.
-        rank: Images with a smaller margin than that one, in percent of all; None where no answer differs, like
-            ``margin``. Small: what differs was undecided.
+        rank: Images whose margin is no larger than that, in percent of all: small where what differs was undecided.
+            None where no answer differs, like ``margin``.
     """
 
     first: str

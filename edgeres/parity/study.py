@@ -101,7 +101,7 @@ def _pair(first: str, second: str, classes: Mapping[str, Sequence[int]], margins
     same = agreement(classes[first], classes[second])
     differ = np.asarray(classes[first]) != np.asarray(classes[second])
     margin = float(margins[differ].max()) if differ.any() else None
-    rank = None if margin is None else 100 * float(np.mean(margins < margin))
+    rank = None if margin is None else 100 * float(np.mean(margins <= margin))
     return Pair(first=first, second=second, agreement=same, differing=int(differ.sum()), margin=margin, rank=rank)
 
 

@@ -26,7 +26,7 @@ def verdict(found: Parity) -> str:
     both = f"{found.titled(worst.first)} and {found.titled(worst.second)}"
     differing = ""
     if worst.margin is not None and worst.rank is not None:
-        undecided = f"none clearer than the {worst.rank:.1f} % of images with the closest two classes"
+        undecided = f"all among the {worst.rank:.1f} % of images that are decided least"
         differing = f" ({worst.differing:,} answered differently, {undecided})"
     least = f"the least agreement is {percent(worst.agreement)}, of {both}{differing}"
     spread = f"top-1 spreads over {points(found.spread_pp).removeprefix('+')}"

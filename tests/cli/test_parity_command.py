@@ -93,7 +93,7 @@ def test_less_agreement_than_wanted_fails(run, monkeypatch, capsys):
     assert main(["parity", str(run), "--quiet"]) == 3
     told = capsys.readouterr().out
     assert "FAIL: 2 runtimes, 1,000 images: the least agreement is 99.80 %, of a and b (2 answered differently" in told
-    assert "none clearer than the 0.5 % of images" in told
+    assert "all among the 0.5 % of images" in told
     assert not (run / "parity.svg").exists()
 
 
