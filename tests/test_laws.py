@@ -412,9 +412,14 @@ NEVER = {
     "__import__", "yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "input",
 }  # fmt: skip
 
-DECLARED_PLACES = {("model/checkpoint.py", "pickle"), ("backends/bundle/device.py", "subprocess")}
+DECLARED_PLACES = {
+    ("model/checkpoint.py", "pickle"),
+    ("backends/bundle/device.py", "subprocess"),
+    ("bench/crew.py", "subprocess"),
+}
 """The checkpoint reader imports the exception ``UnpicklingError``, to turn it into a message; a bundle's commands ask a
-Jetson's own ``nvpmodel -q`` for the power mode, on the device, without a shell."""
+Jetson's own ``nvpmodel -q`` for the power mode, on the device, without a shell; ``edgeres bench`` gives each runtime a process of its
+own, this interpreter with a fixed module and no shell, because two in one process disturb each other."""
 
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
