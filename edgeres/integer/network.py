@@ -16,6 +16,7 @@ import numpy as np
 from edgeres.errors import ModelError
 from edgeres.integer.constants import numbers, quantizer
 from edgeres.integer.operations import CARRIED, FLOAT_ONLY, KNOWN, Layer, carried, computed
+from edgeres.integer.pool import POOLS, pooled
 from edgeres.integer.product import PEAK
 from edgeres.integer.requantize import requantize
 from edgeres.integer.value import Exact, Real, Term, Value, constant
@@ -94,6 +95,8 @@ class IntegerNetwork:
                     f"node {label(node)!r}: {node.op_type} has no integer reference",
                     "its logits can be compared all the same",
                 )
+            if node.op_type in POOLS:
+                pooled(node)
         self._layers = {
             node.output[0]: Layer.of(self.view, node, whole_bias=bias == "int32")
             for node in nodes

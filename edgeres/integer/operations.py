@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeres.errors import ModelError
 from edgeres.integer.constants import Weight, numbers, weight, window
-from edgeres.integer.pool import average, largest
+from edgeres.integer.pool import POOLS, average, largest, pooled
 from edgeres.integer.product import INT32
 from edgeres.integer.value import Exact, Real, Term, Value, constant
 from edgeres.onnxfile.view import WEIGHTED, View, attribute, label
@@ -127,7 +127,7 @@ def computed(view: View, node: NodeProto, values: tuple[Value, ...], layer: Laye
         case "Add", (x, y):
             return Exact((*x.terms, *y.terms)) if isinstance(x, Exact) and isinstance(y, Exact) else _sum(x, y)
         case (("GlobalAveragePool" | "AveragePool"), (x,)):
-            return average(x, None if node.op_type == "GlobalAveragePool" else window(node))
+            return average(x, pooled(node))
         case kind, (x,) if kind in CARRIED:
             return _carried_value(view, node, x)
         case kind, _ if kind in _FLOATS:
@@ -219,5 +219,5 @@ _FLOATS: dict[str, Callable[[View, NodeProto, tuple[Array, ...]], Array]] = {
 
 FLOAT_ONLY = frozenset(_FLOATS)
 
-KNOWN = FLOAT_ONLY.union(CARRIED, WEIGHTED, ("Add", "GlobalAveragePool", "AveragePool", "Constant"))
+KNOWN = FLOAT_ONLY.union(CARRIED, WEIGHTED, POOLS, ("Add", "Constant"))
 """Operators with a reference, beside the quantizers."""

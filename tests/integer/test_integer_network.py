@@ -158,6 +158,23 @@ def test_what_has_no_reference_is_refused_by_name():
         IntegerNetwork(odd)
 
 
+@pytest.mark.parametrize(
+    ("kind", "facts", "words"),
+    [
+        ("AveragePool", {"pads": [0, 0, 1, 1]}, "averages padding"),
+        ("AveragePool", {"ceil_mode": 1}, "no plain"),
+        ("MaxPool", {"auto_pad": "SAME_UPPER"}, "no plain"),
+    ],
+)
+def test_a_pool_without_a_reference_is_refused_before_anything_runs(kind, facts, words):
+    model = by_hand(0.3125)
+    model.graph.node[-2].CopyFrom(
+        helper.make_node(kind, [model.graph.node[-2].input[0]], ["pool"], name="pool", kernel_shape=[2, 2], **facts)
+    )
+    with pytest.raises(ModelError, match=f"'pool'.*{words}"):
+        IntegerNetwork(model)
+
+
 def test_no_torch_is_loaded():
     code = "import sys, edgeres.integer.network; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
