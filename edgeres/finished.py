@@ -6,12 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeres import answers as predictions
-from edgeres.artifact import Card, Exported, File
-from edgeres.data.preprocess import Preprocess
 from edgeres.errors import UsageError
-from edgeres.onnxfile.layers import image_of
-from edgeres.onnxfile.read import read_model
-from edgeres.quant.calibration_table import NAME as SCALES
 from edgeres.report import document
 from edgeres.settings import sha256_file
 
@@ -67,30 +62,6 @@ def read_finished(place: Path) -> Finished:
     if sha256_file(beside) != run.files[predictions.NAME].sha256:
         raise UsageError(f"{beside} is not the file that its run reported", _AGAIN)
     return Finished(run, predictions.decode(text, str(beside)))
-
-
-def read_graphs(folder: Path, run: Run) -> Exported:
-    """The graphs of a run, as it reported them.
-
-    Args:
-        folder: Its folder.
-        run: Its report.
-
-    Raises:
-        UsageError: The run ended before it exported any, or one is gone or was changed since.
-    """
-    found = {}
-    for name in ("model.onnx", "model.float.onnx", SCALES):
-        row, path = run.files.get(name), folder / name
-        if row is None and name != SCALES:
-            raise UsageError(f"the run in {folder} has no {name}: it ended before export", "compile to the end")
-        if row is not None:
-            if not path.is_file() or sha256_file(path) != row.sha256:
-                raise UsageError(f"{path} is not the file that its run reported", _AGAIN)
-            found[name] = File(path.absolute(), row.sha256)
-    _, (*_, side) = image_of(read_model(found["model.onnx"].path))
-    card = Card(name=run.model, preprocess=Preprocess(resize=side, crop=side), classes=())
-    return Exported(card, found["model.onnx"], found["model.float.onnx"], found.get(SCALES))
 
 
 def _text(path: Path, way_out: str) -> str:

@@ -47,7 +47,7 @@ def _measured(folder: Path, run: Run, options: Namespace, screen: Screen) -> Tru
 
     from edgeres.bench.bench import Subject, bench, pinned
     from edgeres.bench.contenders import contenders
-    from edgeres.finished import read_graphs
+    from edgeres.graphs import read_graphs
     from edgeres.onnxfile import census
     from edgeres.target import find_target
 

@@ -65,7 +65,7 @@ def _written(found: Parity, text: str, out: Path) -> Path:
 def _found(folder: Path, run: Run, options: Namespace, screen: Screen) -> Parity:
     import onnx
 
-    from edgeres.finished import read_graphs
+    from edgeres.graphs import read_graphs
     from edgeres.parity.runtime import chosen, opened
     from edgeres.parity.study import Subject, spread, study
 
