@@ -68,10 +68,11 @@ class ExecuTorch:
         """
         load("executorch", TITLE, PIP)
         with progress.task("executorch", 2) as advance:
-            lowered = _lower(intact(exported.model), exported.card.preprocess)
+            host = target.build_on == "host"
+            lowered, forms = _lower(intact(exported.model), exported.card.preprocess, here=host)
             advance(1)
-            evidence = [_compared(exported, lowered.data)]
-            if target.build_on == "device":
+            evidence = [_compared(exported, lowered.data), *forms]
+            if not host:
                 files = executorch_bundle(exported, target, out, ENTRY, lowered.data)
                 evidence.append("it ran on this host's processor, not on the device's")
             else:
@@ -80,7 +81,7 @@ class ExecuTorch:
             if lowered.left:
                 evidence.append(f"XNNPACK left to ExecuTorch's portable kernels: {', '.join(lowered.left)}")
             advance(1)
-        return Engine(exported, self.name, ENTRY, files, target.build_on == "host", tuple(evidence))
+        return Engine(exported, self.name, ENTRY, files, host, tuple(evidence))
 
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
@@ -185,10 +186,15 @@ def _open_graph(model: File, preprocess: Preprocess, threads: int | None) -> Ite
 @lru_cache(maxsize=1)
 def _graph_data(path: Path, sha256: str, preprocess: Preprocess) -> bytes:
     """A float twin is opened twice in a row, for its answers and for its latency; bringing it into form takes long."""
-    return _lower(path, preprocess).data
+    return _lower(path, preprocess, here=True)[0].data
 
 
-def _lower(path: Path, preprocess: Preprocess) -> Lowered:
+def _lower(path: Path, preprocess: Preprocess, *, here: bool) -> tuple[Lowered, tuple[str, ...]]:
+    """The lowered graph and what is to be said of its form; stems are in blocks where that was measured, on hosts."""
     import onnx
 
-    return lower(onnx.load(str(path)), graph_input(path, preprocess).shape)
+    from edgeres.onnxfile.stem import BLOCKED, blocked_stem
+
+    model = onnx.load(str(path))
+    blocked = blocked_stem(model) if here else None
+    return lower(blocked or model, graph_input(path, preprocess).shape), (BLOCKED,) if blocked else ()

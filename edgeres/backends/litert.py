@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from onnx import ModelProto
 
     from edgeres.artifact import Exported
     from edgeres.backends.backend import Session, Shown
@@ -60,17 +61,18 @@ class LiteRT:
         """
         load("ai_edge_litert", TITLE, PIP)
         with progress.task("litert", 2) as advance:
-            model = _encoded(intact(exported.model))
+            host = target.build_on == "host"
+            model, forms = _in_form(intact(exported.model), here=host)
             advance(1)
             compared = _compared(exported, model)
-            if target.build_on == "device":
+            if not host:
                 files = litert_bundle(exported, target, out, ENTRY, model)
                 compared += ", on this host's processor and not on the device's"
             else:
                 (out / ENTRY).write_bytes(model)
                 files = {ENTRY: File.of(out / ENTRY)}
             advance(1)
-        return Engine(exported, self.name, ENTRY, files, target.build_on == "host", (compared,))
+        return Engine(exported, self.name, ENTRY, files, host, (compared, *forms))
 
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
@@ -123,11 +125,26 @@ def _encoded(path: Path, shown: Sequence[str] = ()) -> bytes:
     """An ONNX file as a ``.tflite`` file, with the outputs of some QuantizeLinear as outputs besides."""
     import onnx
 
+    return _written(onnx.load(str(path)), shown)
+
+
+def _in_form(path: Path, *, here: bool) -> tuple[bytes, tuple[str, ...]]:
+    """The file that ships and what is to be said of its form; stems are in blocks where that was measured, on hosts."""
+    import onnx
+
+    from edgeres.onnxfile.stem import BLOCKED, blocked_stem
+
+    model = onnx.load(str(path))
+    blocked = blocked_stem(model) if here else None
+    return _written(blocked or model), (BLOCKED,) if blocked else ()
+
+
+def _written(model: ModelProto, shown: Sequence[str] = ()) -> bytes:
     from edgeres.tflitefile.encode import encode
     from edgeres.tflitefile.translate import translate
 
     load("ai_edge_litert", TITLE, PIP)
-    return encode(translate(onnx.load(str(path)), shown))
+    return encode(translate(model, shown))
 
 
 def _unsigned(path: Path) -> frozenset[str]:

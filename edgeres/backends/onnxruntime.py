@@ -142,7 +142,7 @@ def _placed(source: Path, place: Path) -> tuple[str, ...]:
     """Puts a graph in its place, its stem in blocks where it has the form for that; says so."""
     import onnx
 
-    from edgeres.onnxfile.stem import blocked_stem
+    from edgeres.onnxfile.stem import BLOCKED, blocked_stem
 
     blocked = blocked_stem(onnx.load(str(source)))
     if blocked is None:
@@ -150,7 +150,7 @@ def _placed(source: Path, place: Path) -> tuple[str, ...]:
         return ()
     place.write_bytes(blocked.SerializeToString(deterministic=True))
     load_graph(place, options(optimise=True))
-    return ("the first convolution reads blocks of 2x2 pixels as channels: the same integers in fewer cycles",)
+    return (BLOCKED,)
 
 
 def _role(kind: str) -> Role:

@@ -153,6 +153,15 @@ def _transpose(to: Translator, node: NodeProto) -> Node:
     return to.call(aten.permute.default, to.tensor(node.input[0]), list(attribute(node, "perm") or ()))
 
 
+def _space_to_depth(to: Translator, node: NodeProto) -> Node:
+    """``[N,C,H,W]`` as ``[N,b b C,H/b,W/b]``; torch's pixel_unshuffle has the channels outside, ONNX inside."""
+    block = int(attribute(node, "blocksize"))
+    rows = to.call(aten.unflatten.int, to.tensor(node.input[0]), 3, [-1, block])
+    cut = to.call(aten.unflatten.int, rows, 2, [-1, block])
+    inside = to.call(aten.permute.default, cut, [0, 3, 5, 1, 2, 4])
+    return to.call(aten.flatten.using_ints, inside, 1, 3)
+
+
 def _pad(to: Translator, node: NodeProto) -> Node:
     mode, pads = (attribute(node, "mode") or b"constant").decode(), _integers(to, node, 1, "pads") or []
     _refuse(node, unless=mode == "constant" and min(pads, default=-1) >= 0 and len(node.input) < 4, what=f"pads {pads}")
@@ -210,6 +219,7 @@ OPERATORS: dict[str, Operator] = {
     "Reshape": _reshape,
     "Sigmoid": _plain(aten.sigmoid.default),
     "Softmax": _softmax,
+    "SpaceToDepth": _space_to_depth,
     "Squeeze": _squeeze,
     "Sub": _plain(aten.sub.Tensor),
     "Tanh": _plain(aten.tanh.default),

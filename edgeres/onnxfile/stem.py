@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     Codes = NDArray[np.integer]
 
 BLOCK = 2
+BLOCKED = "the first convolution reads blocks of 2x2 pixels as channels: the same integers in fewer cycles"
+"""What an engine says that was made from such a graph."""
+
 _KERNEL = 7
 """The window this was measured to pay for."""
 

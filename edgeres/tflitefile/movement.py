@@ -59,6 +59,15 @@ def zeros_around(ledger: Ledger, node: NodeProto) -> None:
     ledger.operate("PAD", (ledger.read(data, grid), around), ledger.make(output, grid), table="PadOptions")
 
 
+def blocks(ledger: Ledger, node: NodeProto) -> None:
+    """A SpaceToDepth: ``[N,H,W,C]`` as ``[N,H/b,W/b,b b C]``, in the same order of channels as ONNX has."""
+    data, output = node.input[0], node.output[0]
+    grid = ledger.grid(data)
+    options = {"blockSize": int(attribute(node, "blocksize"))}
+    read, made = (ledger.read(data, grid),), ledger.make(output, grid)
+    ledger.operate("SPACE_TO_DEPTH", read, made, table="SpaceToDepthOptions", options=options)
+
+
 def concatenate(ledger: Ledger, node: NodeProto) -> None:
     """A Concat of channels. Codes have one grid there; what lies on another is brought onto it, as ONNX does behind."""
     output = node.output[0]

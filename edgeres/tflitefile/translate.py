@@ -47,6 +47,7 @@ _ALONE: dict[str, Callable[[Ledger, NodeProto], None]] = {
     "Squeeze": movement.reshape,
     "Pad": movement.zeros_around,
     "Concat": movement.concatenate,
+    "SpaceToDepth": movement.blocks,
     "Identity": movement.same,
     "Dropout": movement.same,
 }

@@ -99,6 +99,7 @@ CASES = {
     "Reshape": one("Reshape", "s", constants={"s": np.array([0, -1], np.int64)}),
     "Sigmoid": one("Sigmoid"),
     "Softmax": one("Softmax", axis=1),
+    "SpaceToDepth": one("SpaceToDepth", blocksize=2),
     "Squeeze": one("Squeeze", "a", constants={"a": np.array([2, 3], np.int64)}, shape=(1, 4, 1, 1)),
     "Sub": one("Sub", "c", constants={"c": np.float32(0.5)}),
     "Tanh": one("Tanh"),

@@ -7,10 +7,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from benchmarks.subjects import THIN, float_network, ours
+from edgeres.artifact import Card, Exported, File
 from edgeres.backends.onnxruntime import OnnxRuntime
+from edgeres.backends.registry import find_backend
+from edgeres.data.preprocess import Preprocess
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.onnxfile.execute import runner
-from edgeres.onnxfile.stem import blocked_stem
+from edgeres.onnxfile.stem import BLOCKED, blocked_stem
 from edgeres.progress import Silent
 from edgeres.target import find_target
 from edgeres.unlearned import unlearned
@@ -79,10 +83,42 @@ def test_the_graph_that_is_given_stays_as_it_is():
     assert model.SerializeToString(deterministic=True) == before
 
 
-def test_onnx_runtime_builds_with_it_and_says_so(tmp_path):
-    from edgeres.artifact import Card, Exported, File
-    from edgeres.data.preprocess import Preprocess
+@pytest.fixture
+def exported(tmp_path):
+    spec = replace(THIN, stem=Stem(width=16, kernel=7, stride=2))
+    onnx.save(ours(find_target("cpu"), spec), tmp_path / "int8.onnx")
+    onnx.save(float_network(spec), tmp_path / "float.onnx")
+    card = Card(name="n", preprocess=Preprocess(resize=32, crop=32), classes=tuple("abcdefghij"))
+    return Exported(card, File.of(tmp_path / "int8.onnx"), File.of(tmp_path / "float.onnx"))
 
+
+def built(exported, name, folder):
+    folder.mkdir()
+    target = find_target(name)
+    return find_backend(target.backend).build(exported, target, folder, Silent())
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert", "executorch"])
+def test_a_host_engine_is_built_with_it_and_answers_the_same_to_the_last_bit(exported, runtime, tmp_path, monkeypatch):
+    engine = built(exported, f"cpu:{runtime}", tmp_path / "blocks")
+    assert BLOCKED in engine.evidence
+    monkeypatch.setattr("edgeres.onnxfile.stem.blocked_stem", lambda model: None)
+    plain = built(exported, f"cpu:{runtime}", tmp_path / "plain")
+    assert BLOCKED not in plain.evidence
+    assert plain.files[plain.entry].sha256 != engine.files[engine.entry].sha256
+    images, answers = np.random.default_rng(0).normal(0, 2, (4, 3, 32, 32)).astype(np.float32), []
+    for each in (engine, plain):
+        with find_backend(each.backend).session(each, find_target(f"cpu:{runtime}"), threads=1) as session:
+            answers.append(session.run(images))
+    assert np.array_equal(*answers)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert", "executorch"])
+def test_a_device_where_it_was_not_measured_gets_the_graph_as_it_is(exported, runtime, tmp_path):
+    assert BLOCKED not in built(exported, f"raspberry-pi:{runtime}", tmp_path / "device").evidence
+
+
+def test_onnx_runtime_builds_with_it_and_says_so(tmp_path):
     path = tmp_path / "graph.onnx"
     path.write_bytes(quantized().SerializeToString())
     exported = Exported(Card(name="n", preprocess=Preprocess(), classes=()), File.of(path), File.of(path))

@@ -207,6 +207,15 @@ def test_a_sum_that_others_read_before_its_relu_keeps_it_apart():
     assert check(sketch) == ["CONV_2D", "RELU", "ADD"]
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+def test_blocks_of_pixels_become_channels_in_the_order_of_onnx(quantized):
+    sketch = Sketch(3, 6, 8)
+    read = sketch.pair("image", 0.03, 128) if quantized else "image"
+    blocks = sketch.node("SpaceToDepth", "blocks", read, blocksize=2)
+    sketch.node("Flatten", "out", sketch.pair(blocks, 0.03, 128) if quantized else blocks)
+    assert check(sketch).count("SPACE_TO_DEPTH") == 1
+
+
 def test_a_tensor_read_on_two_grids_is_computed_in_float():
     sketch = Sketch(4, 5, 5)
     conv = sketch.node("Conv", "conv", sketch.pair("image", 0.03, 128), sketch.weight("weight", drawn(4, 4, 1, 1)))
