@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import replace
 
 # Two cores are shared by whatever the tests start: spinning threads would fight over them.
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from edgeres.model.weights import Weights
 
 torch.set_num_threads(1)
+# A background shell starts its processes deaf to Ctrl-C, which some tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
