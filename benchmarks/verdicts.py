@@ -1,7 +1,8 @@
 """What the table says of each goal, computed and not written by hand.
 
-Ours is the rung that is nearest to float on held-out training images; nothing is chosen on the validation images, on
-which it is then judged against the best of the peers, for each figure the one that is best at it.
+Ours is the rung that is nearest to float on held-out training images, of those with as many seeds as anybody has;
+nothing is chosen on the validation images, on which it is then judged against the best of the peers, for each figure
+the one that is best at it.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def best(found: Sequence[Mean], figure: Callable[[Mean], float]) -> Mean | None:
 
 def goals(found: Sequence[Mean]) -> tuple[Goal, ...]:
     """Every goal for the contenders of one task and scheme."""
-    ours = best([one for one in found if one.ours], lambda one: one.kl_held_out.mean)
+    most = max((one.seeds for one in found), default=0)
+    ours = best([one for one in found if one.ours and one.seeds == most], lambda one: one.kl_held_out.mean)
     peers = [one for one in found if not one.ours]
     if ours is None:
         return (Goal("anything", None, "no rung has figures"),)

@@ -107,6 +107,7 @@ def test_a_contender_without_figures_says_why():
 
 
 OURS = mean("edgeres-adaround", drop_pp=Spread(0.03, 0), changed=Spread(0.5, 0), kl=Spread(1e-4, 0))
+FEWER = mean("edgeres-reconstruct", seeds=1, kl_held_out=Spread(1e-9, 0), kl=Spread(1e-9, 0))
 PEER = mean("nncf", drop_pp=Spread(0.1, 0), changed=Spread(1.0, 0), kl=Spread(2e-4, 0))
 
 
@@ -317,3 +318,8 @@ def test_a_rung_and_a_peer_meet_on_the_same_images(
 def test_nobody_by_that_name_competes(tmp_path: Path):
     with pytest.raises(UsageError, match="no contender 'nnfc': did you mean 'nncf'"):
         contenders.main([str(tmp_path), "x86", "nnfc"])
+
+
+def test_a_rung_with_fewer_seeds_than_another_is_not_judged():
+    told = [goal.told for goal in goals([replace(OURS, seeds=3), FEWER, replace(PEER, seeds=3)])[:3]]
+    assert all("adaround" in sentence and "reconstruct" not in sentence for sentence in told)
