@@ -1,6 +1,6 @@
 """What the table says of each goal, computed and not written by hand.
 
-Ours is the rung that is nearest to float on held-out training images, of those with as many seeds as anybody has;
+Ours is the rung that is nearest to float on held-out training images, of those with as many seeds as any rung has;
 nothing is chosen on the validation images, on which it is then judged against the best of the peers, for each figure
 the one that is best at it.
 """
@@ -52,7 +52,7 @@ def best(found: Sequence[Mean], figure: Callable[[Mean], float]) -> Mean | None:
 
 def goals(found: Sequence[Mean]) -> tuple[Goal, ...]:
     """Every goal for the contenders of one task and scheme."""
-    most = max((one.seeds for one in found), default=0)
+    most = max((one.seeds for one in found if one.ours), default=0)
     ours = best([one for one in found if one.ours and one.seeds == most], lambda one: one.kl_held_out.mean)
     peers = [one for one in found if not one.ours]
     if ours is None:
