@@ -14,14 +14,13 @@ import numpy as np
 
 from edgeres.artifact import Engine, File
 from edgeres.backends.backend import KernelCensus, LayerTime
-from edgeres.backends.bundle.golden import golden, graph_input
+from edgeres.backends.bundle.golden import compared, graph_input
 from edgeres.backends.bundle.write import executorch_bundle
 from edgeres.backends.expected import expected_kernels
 from edgeres.backends.loading import absent, intact, load
 from edgeres.backends.pte import open_pte
 from edgeres.backends.session import ShownSession
 from edgeres.backends.xnnpack import PIP, TITLE, Lowered, lower
-from edgeres.errors import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,7 +70,8 @@ class ExecuTorch:
             host = target.build_on == "host"
             lowered, forms = _lower(intact(exported.model), exported.card.preprocess, here=host)
             advance(1)
-            evidence = [_compared(exported, lowered.data), *forms]
+            with open_pte(lowered.data, 1) as session:
+                evidence = [compared(session, exported, ENTRY, TITLE), *forms]
             if not host:
                 files = executorch_bundle(exported, target, out, ENTRY, lowered.data)
                 evidence.append("it ran on this host's processor, not on the device's")
@@ -162,21 +162,6 @@ def _role(event: Event) -> Role:
     return "reformat" if _REFORMAT.match(event.name) else "other"
 
 
-def _compared(exported: Exported, model: bytes) -> str:
-    """One sentence of evidence: that ExecuTorch answers the golden images as the graph does."""
-    path, preprocess = exported.model.path, exported.card.preprocess
-    answers = golden(path, graph_input(path, preprocess), preprocess)
-    with open_pte(model, 1) as session:
-        found = session.run(answers.inputs)
-    delta = float(np.abs(found - answers.outputs).max())
-    if not delta <= answers.tolerance:
-        raise StageError(
-            f"ExecuTorch's logits are {delta:.3g} from those of {path.name}; rounding explains {answers.tolerance:.3g}",
-            "please report it",
-        )
-    return f"{ENTRY} answers {len(found)} golden images in ExecuTorch as the graph does, within 3 % of their range"
-
-
 @contextmanager
 def _open_graph(model: File, preprocess: Preprocess, threads: int | None) -> Iterator[Session]:
     with open_pte(_graph_data(intact(model), model.sha256, preprocess), threads) as session:
@@ -190,11 +175,11 @@ def _graph_data(path: Path, sha256: str, preprocess: Preprocess) -> bytes:
 
 
 def _lower(path: Path, preprocess: Preprocess, *, here: bool) -> tuple[Lowered, tuple[str, ...]]:
-    """The lowered graph and what is to be said of its form; stems are in blocks where that was measured, on hosts."""
+    """The lowered graph and what is to be said of its form, which is the host's where it was measured to pay."""
     import onnx
 
-    from edgeres.onnxfile.stem import BLOCKED, blocked_stem
+    from edgeres.onnxfile.stem import in_host_form
 
     model = onnx.load(str(path))
-    blocked = blocked_stem(model) if here else None
-    return lower(blocked or model, graph_input(path, preprocess).shape), (BLOCKED,) if blocked else ()
+    form, said = in_host_form(model) if here else (model, ())
+    return lower(form, graph_input(path, preprocess).shape), said

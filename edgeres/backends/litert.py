@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeres.artifact import Engine, File
 from edgeres.backends.backend import KernelCensus
-from edgeres.backends.bundle.golden import golden, graph_input
+from edgeres.backends.bundle.golden import compared
 from edgeres.backends.bundle.write import litert_bundle
 from edgeres.backends.loading import absent, intact, load
 from edgeres.backends.session import ShownSession, in_batches
@@ -64,15 +64,16 @@ class LiteRT:
             host = target.build_on == "host"
             model, forms = _in_form(intact(exported.model), here=host)
             advance(1)
-            compared = _compared(exported, model)
+            with _open(model, 1) as session:
+                evidence = [compared(session, exported, ENTRY, TITLE), *forms]
             if not host:
                 files = litert_bundle(exported, target, out, ENTRY, model)
-                compared += ", on this host's processor and not on the device's"
+                evidence.append("it ran on this host's processor, not on the device's")
             else:
                 (out / ENTRY).write_bytes(model)
                 files = {ENTRY: File.of(out / ENTRY)}
             advance(1)
-        return Engine(exported, self.name, ENTRY, files, host, (compared, *forms))
+        return Engine(exported, self.name, ENTRY, files, host, tuple(evidence))
 
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
@@ -129,14 +130,14 @@ def _encoded(path: Path, shown: Sequence[str] = ()) -> bytes:
 
 
 def _in_form(path: Path, *, here: bool) -> tuple[bytes, tuple[str, ...]]:
-    """The file that ships and what is to be said of its form; stems are in blocks where that was measured, on hosts."""
+    """The file that ships and what is to be said of its form, which is the host's where it was measured to pay."""
     import onnx
 
-    from edgeres.onnxfile.stem import BLOCKED, blocked_stem
+    from edgeres.onnxfile.stem import in_host_form
 
     model = onnx.load(str(path))
-    blocked = blocked_stem(model) if here else None
-    return _written(blocked or model), (BLOCKED,) if blocked else ()
+    form, said = in_host_form(model) if here else (model, ())
+    return _written(form), said
 
 
 def _written(model: ModelProto, shown: Sequence[str] = ()) -> bytes:
@@ -165,21 +166,6 @@ def _as_in_onnx(codes: NDArray[np.generic], *, unsigned: bool) -> NDArray[np.gen
     """Codes ``[1,H,W,C]`` in int8 as ``[1,C,H,W]`` of ONNX's type; a uint8 code is 128 above its int8 one."""
     laid_out = codes.transpose(0, 3, 1, 2) if codes.ndim == 4 else codes
     return (laid_out.astype(np.int16) + 128).astype(np.uint8) if unsigned else laid_out
-
-
-def _compared(exported: Exported, model: bytes) -> str:
-    """One sentence of evidence: that LiteRT answers the golden images as the graph does."""
-    path, preprocess = exported.model.path, exported.card.preprocess
-    answers = golden(path, graph_input(path, preprocess), preprocess)
-    with _open(model, 1) as session:
-        found = session.run(answers.inputs)
-    delta = float(np.abs(found - answers.outputs).max())
-    if not delta <= answers.tolerance:
-        raise StageError(
-            f"LiteRT's logits are {delta:.3g} from those of {path.name}; rounding explains {answers.tolerance:.3g}",
-            "please report it",
-        )
-    return f"{ENTRY} answers {len(found)} golden images in LiteRT as the graph does, within 3 % of their range"
 
 
 class _Interpreted:

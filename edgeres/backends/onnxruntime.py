@@ -142,15 +142,15 @@ def _placed(source: Path, place: Path) -> tuple[str, ...]:
     """Puts a graph in its place, its stem in blocks where it has the form for that; says so."""
     import onnx
 
-    from edgeres.onnxfile.stem import BLOCKED, blocked_stem
+    from edgeres.onnxfile.stem import in_host_form
 
-    blocked = blocked_stem(onnx.load(str(source)))
-    if blocked is None:
+    form, said = in_host_form(onnx.load(str(source)))
+    if not said:
         shutil.copyfile(source, place)
         return ()
-    place.write_bytes(blocked.SerializeToString(deterministic=True))
+    place.write_bytes(form.SerializeToString(deterministic=True))
     load_graph(place, options(optimise=True))
-    return (BLOCKED,)
+    return said
 
 
 def _role(kind: str) -> Role:

@@ -31,6 +31,12 @@ _KERNEL = 7
 """The window this was measured to pay for."""
 
 
+def in_host_form(model: ModelProto) -> tuple[ModelProto, tuple[str, ...]]:
+    """A graph as engines for this host are made from it, its stem in blocks if it can be, and what they say of that."""
+    blocked = blocked_stem(model)
+    return (model, ()) if blocked is None else (blocked, (BLOCKED,))
+
+
 @dataclass(frozen=True, slots=True)
 class _Window:
     """A square window of stride 2 over an image of even sides.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil, floor, log10
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgeres.report.figures import between, change, confidence, millis, number, percent, points, scaled
 from edgeres.report.markup import Markup, join, tag
@@ -110,21 +110,46 @@ def drop_plot(accuracy: Accuracy, budget: float | None) -> Markup:
     return figure(f"Accuracy drop {points(accuracy.drop_pp)}, {words}", bottom + 20, lines, zero, *marks)
 
 
-def latency_plot(rows: Sequence[LatencyRow], limits: Sequence[tuple[str, float]]) -> Markup:
-    """p50 as bars with the interval of the median, p90 as the lighter bar behind, and the limits."""
-    most = max(max(row.p90_ms, row.high_ms) for row in rows) or 1.0
-    axis = Axis(0, max([most, *(at for _, at in limits if at <= _IN_SIGHT * most)]))
-    bottom = len(rows) * ROW
-    bars = [
+class Timed(Protocol):
+    """Milliseconds of calls: median, 90th percentile, and the interval of the median."""
+
+    @property
+    def p50_ms(self) -> float:
+        """Median."""
+
+    @property
+    def p90_ms(self) -> float:
+        """90th percentile."""
+
+    @property
+    def low_ms(self) -> float:
+        """Low end of the median's interval."""
+
+    @property
+    def high_ms(self) -> float:
+        """High end of the median's interval."""
+
+
+def latency_bars(rows: Sequence[tuple[str, Timed]], axis: Axis) -> list[Markup]:
+    """A bar a row: p50 with the interval of the median, p90 as the lighter bar behind."""
+    return [
         join(
-            label(f"{row.variant}, {row.batch}", index),
+            label(name, index),
             bar("bar.tail", axis(0), axis(row.p90_ms), index),
             bar("bar", axis(0), axis(row.p50_ms), index),
             whisker(axis(row.low_ms), axis(row.high_ms), middle(index)),
             value(millis(row.p50_ms), f"/ {number(row.p90_ms)}", index),
         )
-        for index, row in enumerate(rows)
+        for index, (name, row) in enumerate(rows)
     ]
+
+
+def latency_plot(rows: Sequence[LatencyRow], limits: Sequence[tuple[str, float]]) -> Markup:
+    """p50 as bars with the interval of the median, p90 as the lighter bar behind, and the limits."""
+    most = max(max(row.p90_ms, row.high_ms) for row in rows) or 1.0
+    axis = Axis(0, max([most, *(at for _, at in limits if at <= _IN_SIGHT * most)]))
+    bottom = len(rows) * ROW
+    bars = latency_bars([(f"{row.variant}, {row.batch}", row) for row in rows], axis)
     words = ", ".join(f"{row.variant} p50 {millis(row.p50_ms)} and p90 {millis(row.p90_ms)}" for row in rows)
     marks = _limits(limits, axis, bottom, millis)
     return figure(f"Latency: {words}", bottom + 4 + 14 * len(limits), *bars, marks)

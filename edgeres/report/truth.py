@@ -8,7 +8,8 @@ from edgeres.bench.verdict import sentences
 from edgeres.report.figures import millis, number
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import how, plot
-from edgeres.report.svg import ROW, Axis, bar, figure, label, middle, value, whisker
+from edgeres.report.plots import latency_bars
+from edgeres.report.svg import ROW, Axis, figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,16 +68,7 @@ def truth_table(truth: Truth) -> Markup:
 def truth_plot(rows: Sequence[Row]) -> Markup:
     """p50 as bars with the interval of the median, p90 as the lighter bar behind."""
     axis = Axis(0, max(max(row.p90_ms, row.high_ms) for row in rows))
-    bars = [
-        join(
-            label(f"{row.precision} {row.runtime}", index),
-            bar("bar.tail", axis(0), axis(row.p90_ms), index),
-            bar("bar", axis(0), axis(row.p50_ms), index),
-            whisker(axis(row.low_ms), axis(row.high_ms), middle(index)),
-            value(millis(row.p50_ms), f"/ {number(row.p90_ms)}", index),
-        )
-        for index, row in enumerate(rows)
-    ]
+    bars = latency_bars([(f"{row.precision} {row.runtime}", row) for row in rows], axis)
     words = ", ".join(f"{row.name} p50 {millis(row.p50_ms)}" for row in rows)
     return figure(f"Latency by runtime: {words}", len(rows) * ROW + 4, *bars)
 

@@ -216,7 +216,7 @@ def test_it_takes_the_threads_it_is_given(tmp_path):
 def test_a_board_gets_a_bundle_that_checks_itself(tmp_path):
     engine = build(tmp_path, PI)
     assert not engine.runs_here
-    assert engine.evidence[0].endswith("on this host's processor and not on the device's")
+    assert engine.evidence[-1] == "it ran on this host's processor, not on the device's"
     assert set(engine.files) == {
         "model.tflite", "check_device.py", "device.py", "golden_inputs.npy", "golden_outputs.npy", "preprocess.json",
         "README.md", "SHA256SUMS", "manifest.json",

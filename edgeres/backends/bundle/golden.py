@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edgeres.artifact import Exported
+    from edgeres.backends.backend import Session
     from edgeres.data.preprocess import Preprocess
 
 COUNT = 8
@@ -102,3 +104,27 @@ def golden_inputs(preprocess: Preprocess, channels: int, height: int, width: int
         for value in (preprocess.mean, preprocess.std)
     )
     return ((pixels - mean) / std).astype(np.float32)
+
+
+def compared(session: Session, exported: Exported, entry: str, title: str) -> str:
+    """One sentence of evidence: that a runtime answers the golden images as the graph does.
+
+    Args:
+        session: What ships, opened in that runtime.
+        exported: The graph.
+        entry: Name of the file that ships.
+        title: Of the runtime.
+
+    Raises:
+        StageError: It answers otherwise.
+    """
+    path, preprocess = exported.model.path, exported.card.preprocess
+    answers = golden(path, graph_input(path, preprocess), preprocess)
+    found = session.run(answers.inputs)
+    delta = float(np.abs(found - answers.outputs).max())
+    if not delta <= answers.tolerance:
+        raise StageError(
+            f"{title}'s logits are {delta:.3g} from those of {path.name}; rounding explains {answers.tolerance:.3g}",
+            "please report it",
+        )
+    return f"{entry} answers {len(found)} golden images in {title} as the graph does, within 3 % of their range"
