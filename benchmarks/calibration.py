@@ -3,7 +3,7 @@
 ``python -m benchmarks.calibration [--images 64 512]`` prints, for edgeres, ONNX Runtime's calibrators and NNCF, peak
 memory at some counts of images and the slope between them, and what edgeres' observer takes beside one plain float pass
 over the same images: both passes in turn, in one process, so that the machine's drift hits both alike. Below stands
-what this says of each goal.
+what this says of each goal. ``--write docs/quantization.md`` renews the block of that page.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import json
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import child
 from benchmarks.command import IMAGES, positive, require, run, said
 from benchmarks.observers import OBSERVERS
+from benchmarks.page import renew
 from benchmarks.table import markdown
 from edgeres.errors import UsageError
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HEADS = ("calibrator", "images", "peak", "slope", "seconds", "images/s")
-PASSES = ("plain", "plain1", "observe")
+MARKERS = "<!-- calibration:begin -->", "<!-- calibration:end -->"
 PEAK_GB, SLOPE_MB, TIMES = 1.0, 0.1, 1.25
 """Goals of calibrating ResNet-50 at 224 px, whatever the calibrator."""
 STEADY = 64
@@ -158,10 +160,13 @@ def work(options: argparse.Namespace) -> str:
                 found.append(memory(folder, name, images))
                 said("  ".join(found[-1].cells()))
     rows = slopes(found)
+    table = markdown(HEADS, (row.cells() for row in rows))
+    page = "\n\n".join([table, overhead.sentence(), "\n".join(verdicts(rows, overhead))])
+    if options.write is not None:
+        renew(options.write, page, MARKERS)
     if options.json:
         return json.dumps({"memory": [asdict(row) for row in rows], "overhead": asdict(overhead)}, indent=2)
-    table = markdown(HEADS, (row.cells() for row in rows))
-    return "\n\n".join([table, overhead.sentence(), "\n".join(verdicts(rows, overhead))])
+    return page
 
 
 def parser() -> argparse.ArgumentParser:
@@ -172,6 +177,7 @@ def parser() -> argparse.ArgumentParser:
         "--theirs", nargs="+", type=positive, default=[16, 64], metavar="N", help="for the peers, default 16 64"
     )
     made.add_argument("--overhead", type=positive, default=128, metavar="N", help="images each pass is timed on")
+    made.add_argument("--write", type=Path, metavar="FILE.md", help="renew the table in this document")
     made.add_argument("--json", action="store_true", help="print the rows for machines")
     return made
 

@@ -24,7 +24,7 @@ from edgeres.report.figures import (
     share,
     short,
 )
-from edgeres.report.select import confusions, fate, noisiest, slowness, speedup, worst_first
+from edgeres.report.select import confusions, culprit, fate, noisiest, slowness, speedup, worst_first
 from edgeres.report.truth import HEADS as TRUTH_HEADS
 from edgeres.report.truth import cells as truth_cells
 from edgeres.report.truth import footnotes
@@ -153,6 +153,7 @@ def _accuracy(run: Run) -> str:
         f"({interval}) on {a.n:,} images.\n"
         f"{a.b:,} were right before and are wrong now, {a.c:,} the other way round; "
         f"{percent(a.agreement)} get the same answer.\n{prose(a.method)}"
+        + (f"\n\n{prose(culprit(run))}" if culprit(run) else "")
     )
 
 

@@ -12,6 +12,7 @@ from edgeres.report.select import (
     DRAWN_CLASSES,
     FLIPS_SHOWN,
     confusions,
+    culprit,
     fate,
     limit_of,
     slowness,
@@ -93,8 +94,8 @@ def accuracy(run: Run) -> Markup:
     drawing = plot(
         "Drop against float", drop_plot(a, limit), f"dot: measured drop; bar: {confidence(a.level)} interval"
     )
-    warning = tag("p.caution", more) if more else Markup()
-    return section("accuracy", "Accuracy", tag("div.pair", drawing, figures), warning, how(a.method))
+    warnings = [tag("p.caution", sentence) for sentence in (culprit(run), more) if sentence]
+    return section("accuracy", "Accuracy", tag("div.pair", drawing, figures), *warnings, how(a.method))
 
 
 def speed(run: Run) -> Markup:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from edgeres.report.figures import number
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -30,6 +32,35 @@ def trail(stages: Sequence[StageRow], field: Literal["top1", "macs"]) -> list[tu
 def limit_of(run: Run, name: str) -> float | None:
     """Limit of a budget line, None where there is no such line."""
     return next((line.limit for line in run.every_line if line.name == name), None)
+
+
+def culprit(run: Run) -> str:
+    """What an accuracy drop over its limit came from, pruning or INT8, and what helps; empty where nobody can tell."""
+    limited = (line for line in run.every_line if line.name == "accuracy_drop_pp")
+    failed, accuracy, narrow = any(line.status == "failed" for line in limited), run.accuracy, _narrow_top1(run)
+    if not failed or accuracy is None or narrow is None:
+        return ""
+    narrowed, rounded = accuracy.float_top1 - narrow, narrow - accuracy.deployed_top1
+    if narrowed > rounded:
+        return (
+            f"{number(narrowed)} pp went before INT8, with the channels that pruning removed: a higher prune.macs "
+            "removes less, more recover.epochs repair more, a recipe without prune removes nothing"
+        )
+    return (
+        f"{number(rounded)} pp went into INT8: 'edgeres quantize RUN --explain' lists what was tried against it, a "
+        "higher --time-budget tries more, --recipe qat trains with quantization in the loop"
+    )
+
+
+def _narrow_top1(run: Run) -> float | None:
+    """Accuracy in float of what was quantized; None where nothing was, or nobody measured it behind pruning."""
+    stages = [row.stage for row in run.stages]
+    if run.accuracy is None or "quantize" not in stages:
+        return None
+    if "prune" not in stages:
+        return run.accuracy.float_top1
+    between = run.stages[stages.index("prune") : stages.index("quantize")]
+    return next((row.top1 for row in reversed(between) if row.top1 is not None), None)
 
 
 def confusions(confusion: Confusion, count: int = 8) -> list[tuple[int, int, int]]:

@@ -17,7 +17,7 @@ from edgeres.report.figures import (
     points,
     relation,
 )
-from edgeres.report.select import slowness
+from edgeres.report.select import culprit, slowness
 
 if TYPE_CHECKING:
     from edgeres.artifact import Line
@@ -115,6 +115,8 @@ def summary_lines(run: Run) -> tuple[str, ...]:
             f"top-1 {percent(a.deployed_top1)} deployed, {percent(a.float_top1)} float; "
             f"drop {points(a.drop_pp)} ({interval}) on {a.n:,} images"
         )
+    if culprit(run):
+        found.append(culprit(run))
     found.extend(
         f"{row.variant} on {row.runtime}: p50 {millis(row.p50_ms)}, p90 {millis(row.p90_ms)} (batch {row.batch})"
         for row in run.timings.latency

@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from example_run import X86, jetson, lines, stopped, x86
+from example_run import X86, accuracy, jetson, lines, stopped, x86
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edgeres.artifact import Line
 from edgeres.report.run import Run, Timings, is_timed
+from edgeres.report.select import culprit
 from edgeres.report.verdict import exit_code, headline, line_counts, outcome, summary_lines
 
 
@@ -105,6 +106,24 @@ def test_a_value_that_rounds_to_its_limit_may_pass_and_says_so() -> None:
     run = replace(run_with([]), lines=(rounded,))
     assert outcome(run) == "passed"
     assert "1.81 G rounds to 1.8 G" in "\n".join(summary_lines(run))
+
+
+def test_a_drop_over_the_limit_says_where_it_came_from_and_what_helps() -> None:
+    lost = replace(accuracy(), deployed_top1=90.0, drop_pp=accuracy().float_top1 - 90.0, high_pp=12.0)
+    broken = replace(lines()[0], value=lost.drop_pp, status="failed")
+    run = replace(x86(), accuracy=lost, lines=(broken, *lines()[1:]))
+
+    def with_top1(stage: str, top1: float | None) -> Run:
+        return replace(run, stages=tuple(replace(row, top1=top1) if row.stage == stage else row for row in run.stages))
+
+    assert "8.52 pp went into INT8: 'edgeres quantize RUN --explain'" in culprit(run)
+    assert "7.7 pp went before INT8" in culprit(with_top1("recover", 91.0))
+    assert "7.7 pp went before INT8" in "\n".join(summary_lines(with_top1("recover", 91.0)))
+    assert culprit(replace(run, lines=lines())) == ""
+    rows = tuple(row for row in with_top1("prune", None).stages if row.stage != "recover")
+    assert culprit(replace(run, stages=rows)) == "", "nobody measured what pruning cost"
+    whole = tuple(row for row in run.stages if row.stage not in {"prune", "recover"})
+    assert "8.7 pp went into INT8" in culprit(replace(run, stages=whole))
 
 
 def test_timed_lines_stand_under_timings_alone() -> None:
