@@ -74,6 +74,26 @@ def test_reused_scales_give_the_same_network_without_observing(compiled, place, 
     assert json.loads((again / "manifest.json").read_text())["scales"] == read_table(file).digest
 
 
+def test_scales_from_other_images_are_taken_and_told(compiled, place):
+    _, folder = compiled("first")
+    notes = [
+        note
+        for row in report(compiled("again", "--scales", str(saved(place, folder)))[1])["stages"]
+        for note in row["notes"]
+    ]
+    assert not any("other images" in note for note in notes)
+    data = json.loads(saved(place, folder).read_text())
+    data["table"]["data"] = "0" * 64
+    elsewhere = place / "elsewhere.json"
+    elsewhere.write_text(json.dumps(data))
+    code, other = compiled("elsewhere", "--scales", str(elsewhere))
+    assert code == 0
+    assert (other / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+    assert any(
+        "those scales come from other images" in note for row in report(other)["stages"] for note in row["notes"]
+    )
+
+
 def test_other_scales_give_another_network_from_another_cache_entry(compiled, place):
     _, folder = compiled("first")
     data = json.loads(saved(place, folder).read_text())

@@ -39,7 +39,7 @@ def partition(
         classes[labels[members[0]]].append(content)
     parts: list[list[int]] = []
     for label in sorted(classes):
-        order = sorted(classes[label], key=lambda content: hashlib.sha256(f"{seed}/{content}".encode()).digest())
+        order = sorted(classes[label], key=lambda content: _rank(seed, content))
         bounds = np.cumsum([0, *quotas(len(order))]).tolist()
         pieces = [order[low:high] for low, high in zip(bounds, [*bounds[1:], len(order)], strict=True)]
         parts.extend([] for _ in range(len(pieces) - len(parts)))
@@ -51,11 +51,12 @@ def partition(
 def round_robin(labels: Sequence[int], seed: int) -> tuple[int, ...]:
     """Every index once: one image of each class, then a second of each, and so on until the classes run dry.
 
-    Any prefix is therefore as balanced as can be, and a longer prefix contains the shorter one.
+    Any prefix is therefore as balanced as can be, and a longer prefix contains the shorter one. One that is shorter
+    than the list of classes holds a random choice of them.
 
     Args:
         labels: Class index per image.
-        seed: Seed of the order within each class; classes are shuffled independently of each other.
+        seed: Seed of the order of the classes, and of the order within each; they are shuffled independently.
     """
     members: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
@@ -63,6 +64,11 @@ def round_robin(labels: Sequence[int], seed: int) -> tuple[int, ...]:
     shuffled = [
         # A seed sequence takes no negative number, and label -1 stands for an unknown class.
         np.random.default_rng([seed, label + 1]).permutation(members[label]).tolist()
-        for label in sorted(members)
+        for label in sorted(members, key=lambda label: _rank(seed, label))
     ]
     return tuple(index for index in chain.from_iterable(zip_longest(*shuffled)) if index is not None)
+
+
+def _rank(seed: int, name: object) -> bytes:
+    """A random place in an order, in which whatever else there is has no say."""
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()

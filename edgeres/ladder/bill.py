@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from edgeres.artifact import Rung
 from edgeres.gate import Outcome
+from edgeres.ladder.climb import best_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.ladder.climb import Climb, Tried
+    from edgeres.ladder.climb import Climb, Trial, Tried
     from edgeres.ladder.workshop import Candidate
 
 
@@ -28,10 +29,22 @@ def rows(climb: Climb[Candidate], order: Sequence[str]) -> tuple[Rung, ...]:
 
 
 def _row(one: Tried[Candidate], *, chosen: bool) -> Rung:
-    trial = one.trial
+    return row(one.rung, one.trial, chosen=chosen, settings=dict(one.candidate.settings), note=told(one))
+
+
+def row(name: str, trial: Trial, *, chosen: bool, settings: dict[str, object] | None = None, note: str = "") -> Rung:
+    """What the tuning images say of one candidate, as a row.
+
+    Args:
+        name: Of the rung.
+        trial: What they say.
+        chosen: Whether this candidate goes on.
+        settings: What was applied.
+        note: The same in words.
+    """
     return Rung(
-        name=one.rung,
-        settings=dict(one.candidate.settings),
+        name=name,
+        settings=settings or {},
         top1=trial.top1,
         drop_pp=trial.drop_pp,
         low_pp=trial.low_pp,
@@ -41,7 +54,7 @@ def _row(one: Tried[Candidate], *, chosen: bool) -> Rung:
         integer=trial.integer,
         verdict=str(trial.outcome) if trial.outcome else "",
         chosen=chosen,
-        note=told(one),
+        note=note,
     )
 
 
@@ -67,6 +80,12 @@ def notes(climb: Climb[Candidate], margin: float | None, images: int) -> tuple[s
     chosen, trial = climb.chosen, climb.chosen.trial
     chain = " + ".join(chosen.candidate.settings)
     found = [f"{chain}: {told(climb.tried[0])}, on {images:,} calibration images; KL to float {trial.kl:.2g} nats"]
+    best = best_of(climb.tried)
+    if best is not chosen:
+        found.append(
+            f"{chosen.rung} was asked for and goes on, though {best.rung} is better on the tuning images: KL to float "
+            f"{best.trial.kl:.2g} against {trial.kl:.2g} nats"
+        )
     if chosen.rung == "mixed":
         found.append(f"mixed precision: {told(chosen)}")
     if margin is None:

@@ -1,9 +1,10 @@
 """The climb: which rungs are tried, in which order, and which candidate is kept. It knows nothing of networks.
 
-Rungs are tried from the cheapest to the dearest until the gate is met on tuning images. Where these are too few to say
-PASS of any network, only rungs that cost seconds are tried: what a dearer one wins could not be seen; none at all where
-every image is answered as by float already. A rung starts only if its predicted time fits into what is left of the time
-budget. The best candidate is kept whatever came later.
+Rungs are tried from the cheapest to the dearest until the gate is met on tuning images. Where these leave it open, only
+rungs that cost seconds are tried, unless the drop itself is over the limit on images that could show a better one: what
+a dearer rung wins could not be seen. None at all is tried where every image is answered as by float already. A rung
+starts only if its predicted time fits into what is left of the time budget. The best candidate is kept whatever came
+later.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from math import inf, isnan
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from edgeres.errors import StageError
 from edgeres.gate import Outcome
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Trial:
         sqnr_db: Signal to noise of the logits in decibels.
         integer: Weighted layers that are integers.
         outcome: What the gate says; None where no drop is too large.
+        doubtful: Whether the verdict is open with a drop over the limit, on images that would say PASS of a network
+            without one.
         needed: Images on which a network without any drop would pass with a chance of 0.8.
     """
 
@@ -57,6 +61,7 @@ class Trial:
     sqnr_db: float
     integer: int
     outcome: Outcome | None
+    doubtful: bool
     needed: int | None
 
     def better(self, other: Trial) -> bool:
@@ -122,7 +127,7 @@ class Policy:
     """How far to climb.
 
     Attributes:
-        forced: Climb every rung, gate or no gate, and keep the last one.
+        forced: Climb every rung that is not in ``skip``, gate or no gate, for as long as it takes, and keep the last.
         skip: Rungs to leave out.
         budget_s: Seconds for the whole climb; None for no limit.
     """
@@ -133,14 +138,16 @@ class Policy:
 
     def reason_to_skip(self, rung: Rung[T], best: Trial | None, left_s: float) -> str:
         """Why a rung is not climbed; empty where it is. The first rung always is: without it there is no network."""
-        if best is None or self.forced:
+        if best is None:
             return ""
+        if self.forced:
+            return OUT_OF_TIME if rung.name in self.skip else ""
         reasons = {
             NOT_NEEDED: best.outcome is Outcome.PASS,
             AS_FLOAT: best.agreement == 100,
             OUT_OF_TIME: rung.name in self.skip,
             NO_LIMIT: not rung.quick and best.outcome is None,
-            UNSEEN: not rung.quick and best.outcome is Outcome.INCONCLUSIVE,
+            UNSEEN: not rung.quick and best.outcome is Outcome.INCONCLUSIVE and not best.doubtful,
         }
         why = next((reason for reason, holds in reasons.items() if holds), "")
         return why or (OUT_OF_TIME if rung.predicted() > left_s else "")
@@ -162,6 +169,9 @@ def climb(
         policy: How far.
         clock: Seconds that pass.
         took: Told of each rung's seconds.
+
+    Raises:
+        StageError: No rung has a candidate.
     """
     begun = clock()
     tried: list[Tried[T]] = []
@@ -184,7 +194,8 @@ def climb(
             best = tried[-1]
         took(rung.name, clock() - start)
     if best is None:
-        raise ValueError("a climb needs a first rung that applies")
+        reasons = "; ".join(f"{name}: {why}" for name, why in skipped.items())
+        raise StageError(f"no rung gives a network: {reasons}", "force another rung, or none")
     return Climb(tuple(tried), skipped, tried[-1] if policy.forced else best)
 
 

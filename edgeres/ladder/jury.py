@@ -108,8 +108,15 @@ class Jury:
             sqnr_db=sqnr_db(self.reference, logits),
             integer=len(quantized.placement.weighted),
             outcome=decision.outcome if decision else None,
+            doubtful=self._doubtful(paired, decision),
             needed=self._needed(paired),
         )
+
+    def _doubtful(self, paired: Paired, decision: gate.Decision | None) -> bool:
+        if self.margin is None or decision is None or decision.outcome is not gate.Outcome.INCONCLUSIVE:
+            return False
+        spotless = gate.decide(Paired(n=paired.n, b=0, c=0), self.margin)
+        return paired.drop > self.margin and spotless.outcome is gate.Outcome.PASS
 
     def _needed(self, paired: Paired) -> int | None:
         if self.margin is None or self.margin <= 0:

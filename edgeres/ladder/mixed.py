@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import log2
+from math import ceil, log2
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.gate import Outcome
@@ -24,6 +24,11 @@ _QUANTIZED = 2.0
 """A pass with Q/DQ, in plain passes."""
 
 
+def _questions(layers: int) -> int:
+    """What finding one layer among so many takes."""
+    return 3 + ceil(log2(max(2, layers)))
+
+
 @dataclass(slots=True)
 class MixedPrecision:
     """Layers back in float, the most sensitive first, until the gate is met; then those that prove unnecessary leave.
@@ -40,12 +45,14 @@ class MixedPrecision:
     noise: tuple[LayerNoise, ...] = field(default=(), init=False)
 
     def predicted(self) -> float:
-        """The sensitivities, and a trial for each question of the search when few layers are to blame."""
+        """The sensitivities, and a trial for each question of the search when few layers are to blame.
+
+        The search ends after twice as many.
+        """
         shop = self.shop
         layers, tuning = shop.placement.weighted, len(shop.jury.split)
         branches = passes(shop.spec, layers, shop.preprocess.crop) * min(SCREENED, tuning)
-        trials = (3 + log2(max(2, len(layers)))) * tuning * _QUANTIZED
-        return shop.jury.pass_s * (branches + trials)
+        return shop.jury.pass_s * (branches + _questions(len(layers)) * tuning * _QUANTIZED)
 
     def candidate(self, tried: Sequence[Tried[Candidate]]) -> Candidate | Refusal:
         """The best candidate so far with as few layers in float as it takes, or why none will do."""
@@ -55,7 +62,11 @@ class MixedPrecision:
         self.noise = layer_noise(plain, self.shop.jury)
         order = most_sensitive(self.noise)
         ceiling = self._trial(base, order)
-        layers = fewest(order, lambda names: self._meets(self._trial(base, names), ceiling))
+
+        def meets(names: tuple[str, ...]) -> bool:
+            return self._meets(ceiling if names == order else self._trial(base, names), ceiling)
+
+        layers = fewest(order, meets, 2 * _questions(len(order)))
         if layers is None:
             return Refusal("not even every layer in float meets the limit on the tuning images")
         return self._with(base, tuple(row.layer for row in self.noise if row.layer in layers))

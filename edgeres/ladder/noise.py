@@ -6,6 +6,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from edgeres.artifact import LayerNoise
+from edgeres.errors import StageError
 from edgeres.measure import kl, sqnr_db, top1
 from edgeres.model.cost import layer_macs
 from edgeres.model.graph import graph
@@ -23,6 +24,9 @@ def layer_noise(candidate: Candidate, jury: Jury) -> tuple[LayerNoise, ...]:
     Args:
         candidate: Gives each layer's rounded weight and the scale of what it reads.
         jury: Knows what float answers.
+
+    Raises:
+        StageError: A layer's rounding makes the network answer with NaN or infinity.
     """
     few, quantized, side = jury.few, candidate.quantized, jury.preprocess.crop
     reference = jury.reference[: len(few)]
@@ -31,12 +35,14 @@ def layer_noise(candidate: Candidate, jury: Jury) -> tuple[LayerNoise, ...]:
     costs = layer_macs(quantized.spec, side, side)
     rows = []
     for layer, logits in found.items():
-        noise = sqnr_db(reference, logits)
+        noise, divergence = sqnr_db(reference, logits), kl(reference, logits)
+        if not isfinite(divergence):
+            raise StageError(f"with {layer} alone in integers the network answers with NaN", "check its weights")
         rows.append(
             LayerNoise(
                 layer=layer,
                 sqnr_db=noise if isfinite(noise) else None,
-                kl=max(0.0, kl(reference, logits)),
+                kl=max(0.0, divergence),
                 top1=top1(logits.argmax(1).tolist(), few.labels),
                 macs=costs[layer],
             )

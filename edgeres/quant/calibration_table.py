@@ -121,6 +121,8 @@ def fitting(
             odd = sorted(given ^ wanted)
             where = "not in this network" if odd[0] in given else "without a scale"
             raise DataError(f"the scales do not fit: {len(odd)} {what} differ, {odd[0]!r} is {where}", _AGAIN)
+    for why in _miscoded(table, scheme):
+        raise DataError(f"the scales do not fit: {why}", _AGAIN)
     for name, params in table.weights.items():
         if len(params.scale) != len(weights[f"{name}.weight"]):
             channels = len(weights[f"{name}.weight"])
@@ -134,6 +136,18 @@ def fitting(
             f"{_AGAIN}; trained, pruned, equalized and NNCF's weights have scales of their own",
         )
     return table
+
+
+def _miscoded(table: QuantTable, scheme: QuantScheme) -> Iterator[str]:
+    """Tensors and layers whose codes are not the scheme's, whatever the table says of its scheme."""
+    for name, params in table.activations.items():
+        found, wanted = (params.bits, params.signed, params.axis), (scheme.activation_bits, scheme.signed, None)
+        if found != wanted or (scheme.signed and params.zero_point):
+            yield f"tensor {name!r} is in other codes than scheme.activation_bits and scheme.signed say"
+    for name, params in table.weights.items():
+        found = params.bits, params.signed, params.axis
+        if found != (scheme.bits_of(name), True, 0) or params.zero_point:
+            yield f"layer {name!r} is in other codes than scheme.weight_bits says"
 
 
 def _objections(saved: CalibrationTable, scheme: QuantScheme, preprocess: Preprocess) -> Iterator[str]:

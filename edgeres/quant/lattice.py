@@ -46,10 +46,25 @@ def joint_codes(weight: Tensor, gram: Tensor, scale: Tensor, top: int) -> Tensor
     order = torch.argsort(gram.diagonal(), stable=True)
     damped = gram[order][:, order]
     damped.diagonal().add_(DAMPING * float(gram.diagonal().mean()) + _TINY)
-    factor = torch.linalg.cholesky(damped)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if failed:
+        factor = _dominant(damped)
     codes = torch.empty_like(weight)
     codes[:, order] = nearest_plane(weight[:, order], factor, scale, top)
     return codes
+
+
+def _dominant(gram: Tensor) -> Tensor:
+    """The factor of a matrix that float32 left indefinite, its diagonal raised until it dominates every row.
+
+    That happens where a layer reads next to constants: what is left of its covariance is the rounding error of its
+    sums, which tells nothing of joint errors. By Gershgorin's theorem the raised matrix is positive definite; its
+    diagonal is so large that each weight is rounded nearly on its own.
+    """
+    raised = gram.clone()
+    raised.diagonal().copy_(2 * gram.abs().sum(1) + _TINY)
+    factor: Tensor = torch.linalg.cholesky(raised)
+    return factor
 
 
 def nearest_plane(weight: Tensor, factor: Tensor, scale: Tensor, top: int) -> Tensor:

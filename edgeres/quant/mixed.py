@@ -40,33 +40,41 @@ def left_in_float(quantized: Quantized, reference: Weights, layers: tuple[str, .
     return Quantized(quantized.spec, weights, table, quantized.scheme)
 
 
-def fewest(order: Sequence[str], meets: Meets) -> tuple[str, ...] | None:
+def fewest(order: Sequence[str], meets: Meets, most: int) -> tuple[str, ...] | None:
     """The fewest layers that have to stay in float.
 
-    Bisection finds the shortest run from the front of ``order`` that is enough; of that, every layer that turns out
-    not to be needed is given back, the least sensitive first. The first step takes ``log2(len(order))`` questions, the
-    second one for each layer of the run.
+    Bisection finds the shortest run from the front of ``order`` that is enough, in ``log2(len(order))`` questions. Of
+    that, layers that turn out not to be needed are given back: all of them at once if they may, else either half by
+    itself, the less sensitive one first (Zeller and Hildebrandt 2002, DOI 10.1109/32.988498, section 3).
 
     Args:
         order: Layers, the most sensitive first.
         meets: Whether the network is good enough with these layers in float.
+        most: Questions after which no further layer is given back.
 
     Returns:
         Layers in the order given; None where all of them are not enough.
     """
-    enough = len(order)
-    if not meets(tuple(order)):
+    asked: dict[tuple[str, ...], bool] = {}
+
+    def enough(layers: Sequence[str]) -> bool:
+        if tuple(layers) not in asked:
+            asked[tuple(layers)] = meets(tuple(layers))
+        return asked[tuple(layers)]
+
+    if not enough(order):
         return None
-    too_few = 0
-    while enough - too_few > 1:
-        middle = (enough + too_few) // 2
-        if meets(tuple(order[:middle])):
-            enough = middle
-        else:
-            too_few = middle
-    kept = list(order[:enough])
-    for layer in reversed(order[: enough - 1]):  # the last one of the run was needed: without it, it was not enough
-        fewer = tuple(name for name in kept if name != layer)
-        if fewer and meets(fewer):
-            kept = list(fewer)
+    too_few, run = 0, len(order)
+    while run - too_few > 1:
+        middle = (run + too_few) // 2
+        too_few, run = (too_few, middle) if enough(order[:middle]) else (middle, run)
+    kept = list(order[:run])
+    blocks = [kept[:-1]]  # the last one of the run was needed: without it, it was not enough
+    while blocks and len(asked) < most:
+        block = blocks.pop()
+        rest = [layer for layer in kept if layer not in block]
+        if block and enough(rest):
+            kept = rest
+        elif len(block) > 1:
+            blocks += [block[: len(block) // 2], block[len(block) // 2 :]]
     return tuple(kept)

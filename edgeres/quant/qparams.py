@@ -6,7 +6,7 @@ Affine quantization (Jacob et al. 2018, arXiv 1712.05877): ``q = clip(round(x / 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
@@ -33,10 +33,19 @@ class QParams:
 
     scale: tuple[float, ...]
     zero_point: int = 0
-    bits: int = 8
+    bits: Annotated[int, Field(ge=2, le=16)] = 8
     signed: bool = True
     axis: int | None = None
     narrow: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses scales that divide by nothing, and a zero that has no code."""
+        if not self.scale or min(self.scale) <= 0:
+            raise ValueError(f"scales must be positive, and at least one: {self.scale[:4]}")
+        if self.axis is None and len(self.scale) != 1:
+            raise ValueError(f"{len(self.scale)} scales need an axis")
+        if not self.low <= self.zero_point <= self.high:
+            raise ValueError(f"zero-point {self.zero_point} is no code of {self.low} to {self.high}")
 
     @property
     def low(self) -> int:

@@ -65,8 +65,16 @@ def each_image(
         with torch.set_grad_enabled(gradients):
             return work(mine, alone(image, device))
 
-    workers = [watched, *(copy.deepcopy(watched) for _ in range(1, threads_for(device)))]
+    workers = [watched, *(_twin(watched) for _ in range(1, threads_for(device)))]
     return spread(workers, batches, run, advance)
+
+
+def _twin(network: Net) -> Net:
+    """A copy with gradients of its own over the same weights: memory does not grow with the number of threads."""
+    shared: dict[int, Tensor] = {id(buffer): buffer for buffer in network.buffers()}
+    for weight in network.parameters():
+        shared[id(weight)] = torch.nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
+    return copy.deepcopy(network, shared)
 
 
 def alone(image: NDArray[np.float32], device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
@@ -16,6 +17,7 @@ from pydantic import Field
 from edgeres.artifact import Checkpoint, Rung, Step
 from edgeres.errors import StageError
 from edgeres.gate import Outcome as Verdict
+from edgeres.ladder import bill
 from edgeres.ladder.jury import Jury
 from edgeres.model.network import Network
 from edgeres.quant.quantized import Quantized
@@ -49,8 +51,9 @@ class Qat:
     """Recipe entry ``qat``, behind ``quantize``.
 
     Attributes:
-        when: ``needed`` trains only where the accuracy gate says FAIL of the quantized network on the tuning images;
-            ``always`` trains in any case. The better one goes on: the better verdict, then the lower divergence.
+        when: ``needed`` trains only where the accuracy gate says FAIL of the quantized network on the tuning images, or
+            leaves it open with a drop over the limit; ``always`` trains in any case. The better one goes on: the better
+            verdict, then the lower divergence.
         epochs: Passes over the training split.
         max_images: Images to see at most, however large the split is; None for no limit.
         batch: Images per step.
@@ -68,7 +71,7 @@ class Qat:
     """
 
     name: ClassVar[str] = "qat"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[Read, ...]] = ("scheme", "margin", "train", "tuning", "seed")
 
     when: Literal["needed", "always"] = "needed"
@@ -117,7 +120,7 @@ class Qat:
         if self.when == "needed" and (excuse := _excuse(before, context.margin)):
             note = f"not trained: {excuse}"
             return _passed(
-                self, artifact, note, (_rung("quantize", before, chosen=True), Rung(name=self.name, note=note))
+                self, artifact, note, (bill.row("quantize", before, chosen=True), Rung(name=self.name, note=note))
             )
         trained, outcome = self._trained(artifact, start, context)
         after = jury.trial(trained, "judge what training gave")
@@ -129,8 +132,8 @@ class Qat:
             metrics=outcome.metrics | _metrics(after if better else before),
             notes=(told, *outcome.conditions),
             rungs=(
-                _rung("quantize", before, chosen=not better),
-                _rung(self.name, after, chosen=better, how=plain(self), note=told),
+                bill.row("quantize", before, chosen=not better),
+                bill.row(self.name, after, chosen=better, settings=plain(self), note=told),
             ),
         )
         card = artifact.card.after(step)
@@ -195,36 +198,20 @@ def _passed(
 
 
 def _excuse(trial: Trial, margin: float | None) -> str:
-    """Why nobody would train behind this verdict, in one sentence; empty where it is FAIL."""
+    """Why nobody would train behind this verdict, in one sentence; empty where it is FAIL or leans to it."""
     drop = f"a drop of {trial.drop_pp:.2f} pp [{trial.low_pp:.2f}, {trial.high_pp:.2f}] on {trial.n:,} tuning images"
     match trial.outcome:
         case Verdict.FAIL:
             return ""
         case Verdict.PASS:
             return f"{drop} is within the limit of {margin:g} pp"
+        case Verdict.INCONCLUSIVE if trial.doubtful:
+            return ""
         case Verdict.INCONCLUSIVE:
             needed = f", about {trial.needed:,} images would" if trial.needed else ""
             return f"{drop} does not settle whether the limit of {margin:g} pp is met{needed}; {_ALL_THE_SAME}"
         case None:
             return f"no accuracy limit is set; {_ALL_THE_SAME}"
-
-
-def _rung(name: str, trial: Trial, *, chosen: bool, how: dict[str, object] | None = None, note: str = "") -> Rung:
-    """A candidate's row."""
-    return Rung(
-        name=name,
-        settings=how or {},
-        top1=trial.top1,
-        drop_pp=trial.drop_pp,
-        low_pp=trial.low_pp,
-        high_pp=trial.high_pp,
-        agreement=trial.agreement,
-        kl=max(0.0, trial.kl),
-        integer=trial.integer,
-        verdict=str(trial.outcome) if trial.outcome else "",
-        chosen=chosen,
-        note=note,
-    )
 
 
 def _told(before: Trial, after: Trial, *, better: bool) -> str:
@@ -237,9 +224,10 @@ def _told(before: Trial, after: Trial, *, better: bool) -> str:
 
 def _metrics(trial: Trial) -> dict[str, float]:
     """Figures of the network that goes on, on the tuning images, named as quantize names them."""
-    return {
+    found = {
         "agreement": trial.agreement,
-        "kl": max(0.0, trial.kl),
+        "kl": trial.kl,
         "tuning_top1": trial.top1,
         "tuning_drop_pp": trial.drop_pp,
     }
+    return {name: value for name, value in found.items() if isfinite(value)}

@@ -15,12 +15,14 @@ from edgeres.ladder.climb import OUT_OF_TIME, Policy
 from edgeres.ladder.jury import Jury
 from edgeres.ladder.ladder import CHAINS, RUNGS, Ladder, RungName
 from edgeres.ladder.workshop import Workshop
+from edgeres.quant.table import calibration_digest
 from edgeres.settings import plain, settings
 from edgeres.stages.stage import Read
 
 if TYPE_CHECKING:
     from edgeres.ladder.climb import Climb
     from edgeres.ladder.workshop import Candidate
+    from edgeres.quant.calibration_table import CalibrationTable
     from edgeres.stages.stage import Context
 
 
@@ -36,7 +38,7 @@ class Quantize:
             the answers nearest to float.
         weights: How a weight range is chosen per output channel; ``auto`` tries both.
         rung: ``auto`` climbs until the accuracy limit is met on the tuning images; a name takes that rung on top of
-            the quick ones below it, and keeps it whatever it is worth.
+            the quick ones below it for as long as they take, and keeps it whatever it is worth.
         quantizer: ``best`` gives NNCF a rung of its own, ``edgeres`` leaves it out, ``nncf`` takes NNCF's network.
         time_budget_s: Seconds that climbing may take; None for no limit. What a finished run wrote down has none: it
             names what was left out instead.
@@ -44,7 +46,7 @@ class Quantize:
     """
 
     name: ClassVar[str] = "quantize"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[Read, ...]] = ("target", "calibration", "tuning", "seed", "margin", "scales")
 
     calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
@@ -77,8 +79,11 @@ class Quantize:
             stage=self.name,
             settings=plain(self if forced else self._pinned(climb)),
             metrics=_metrics(climb) | _latencies(artifact, climb, context),
-            notes=bill.notes(climb, context.margin, saved.table.images if saved else len(context.calibration))
-            + ((f"scales of an earlier calibration, sha256 {saved.digest}: no image was observed",) if saved else ()),
+            notes=(
+                *bill.notes(climb, context.margin, saved.table.images if saved else len(context.calibration)),
+                *(_refused(order[-1], climb) if forced else ()),
+                *(_reused(saved, artifact, context) if saved else ()),
+            ),
             rungs=bill.rows(climb, order),
             sensitivity=ladder.noise,
         )
@@ -107,6 +112,23 @@ class Quantize:
         """Settings that lead to the same network on a machine of any speed: what time cut off is left out by name."""
         skipped = {*self.skip, *(name for name, why in climb.skipped.items() if why == OUT_OF_TIME)}
         return replace(self, time_budget_s=None, skip=tuple(name for name in RUNGS if name in skipped))
+
+
+def _refused(asked: RungName, climb: Climb[Candidate]) -> tuple[str, ...]:
+    """That a forced rung gave nothing, if so."""
+    why = climb.skipped.get(asked)
+    return (f"{asked} was asked for and is not what goes on: {why}",) if why else ()
+
+
+def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> tuple[str, ...]:
+    """Where scales come from that nobody observed here."""
+    notes = [f"scales of an earlier calibration, sha256 {saved.digest}: no image was observed"]
+    if saved.table.data != calibration_digest(context.calibration, artifact.card.preprocess):
+        notes.append(
+            "those scales come from other images than this run's calibration images; whether validation images were "
+            "among them is not known"
+        )
+    return tuple(notes)
 
 
 def _workshop(artifact: Checkpoint, context: Context) -> Workshop:

@@ -68,6 +68,15 @@ def test_round_robin_shuffles_by_seed():
     assert orders[0] == orders[1] != orders[2]
 
 
+def test_fewer_images_than_classes_are_of_random_classes():
+    labels = [label for label in range(1000) for _ in range(3)]
+    few = [[labels[index] for index in round_robin(labels, seed)[:100]] for seed in range(20)]
+    assert all(len(set(chosen)) == 100 for chosen in few)
+    assert few[0] != few[1]
+    mean = sum(map(sum, few)) / 2000
+    assert abs(mean - 499.5) < 5 * 288.7 / 2000**0.5, "five standard errors of a uniform choice"
+
+
 def test_a_class_more_leaves_the_others_in_their_order():
     order = round_robin([0, 1] * 20, 5)
     longer = round_robin([0, 1] * 20 + [2] * 9, 5)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeres.errors import StageError
 from edgeres.gate import Outcome
 from edgeres.ladder.climb import (
     AS_FLOAT,
@@ -26,10 +27,10 @@ from edgeres.ladder.climb import (
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 
 
-def trial(outcome, kl, agreement=99.0):
+def trial(outcome, kl, agreement=99.0, *, doubtful=False):
     return Trial(
         n=100, top1=90.0, drop_pp=0.5, low_pp=-1.0, high_pp=2.0, agreement=agreement, kl=kl, sqnr_db=30.0, integer=4,
-        outcome=outcome, needed=600,
+        outcome=outcome, doubtful=doubtful, needed=600,
     )  # fmt: skip
 
 
@@ -95,6 +96,14 @@ def test_too_few_images_leave_out_what_costs_minutes():
     )
     assert [one.rung for one in found.tried] == ["a", "b"]
     assert found.skipped == {"c": UNSEEN}
+
+
+def test_a_drop_over_the_limit_on_images_that_could_show_a_better_one_is_climbed_though_it_is_no_failure():
+    doubtful = trial(OPEN, 0.1, doubtful=True)
+    found, _ = climbed([Fake("a", doubtful), Fake("b", trial(PASS, 0.0), quick=False)])
+    assert found.chosen.rung == "b"
+    found, _ = climbed([Fake("a", doubtful), Fake("b", trial(OPEN, 0.05)), Fake("c", trial(OPEN, 0.0), quick=False)])
+    assert found.skipped == {"c": UNSEEN}, "the best one so far is no longer in doubt"
 
 
 def test_answers_equal_to_floats_leave_nothing_to_climb_for():
@@ -166,9 +175,16 @@ def test_a_forced_rung_that_refuses_leaves_what_was_before_it():
     assert found.chosen.rung == "a"
 
 
-def test_a_climb_without_any_candidate_is_a_mistake():
-    with pytest.raises(ValueError, match="first rung"):
-        climbed([Fake("a", trial(FAIL, 0.1), refuses="x")])
+def test_a_climb_without_any_candidate_ends_with_the_reasons():
+    with pytest.raises(StageError, match="no rung gives a network: a: too few bits"):
+        climbed([Fake("a", trial(FAIL, 0.1), refuses="too few bits")], Policy(forced=True))
+
+
+def test_what_is_to_be_skipped_is_skipped_below_a_forced_rung_too():
+    rungs = [Fake(name, trial(FAIL, 0.1)) for name in "abc"]
+    found, _ = climbed(rungs, Policy(forced=True, skip=frozenset("b")))
+    assert [one.rung for one in found.tried] == ["a", "c"]
+    assert found.skipped == {"b": OUT_OF_TIME}
 
 
 def test_every_rung_sees_all_before_it():

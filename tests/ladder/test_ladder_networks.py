@@ -297,6 +297,25 @@ def test_a_forced_rung_is_exactly_its_chain(spec, weights, context, rung):
     assert bool(step.sensitivity) == (rung == "mixed")
 
 
+def test_a_forced_rung_that_is_worse_than_another_goes_on_and_is_told(spec, weights, context):
+    """Equalization is the repair of an outlier; the quick rungs on top of it are not asked for."""
+    bad = checkpoint(spec, outlier(spec, weights))
+    made = Quantize(rung="refine", calibrator="minmax", skip=("equalize",))(bad, context.view(Quantize.reads))
+    step = made.card.lineage[-1]
+    assert [row.name for row in step.rungs if row.kl is not None] == ["calibrate", "refine"]
+    better = step.rungs[0].kl < step.rungs[-1].kl
+    assert any("refine was asked for and goes on" in note for note in step.notes) == better
+
+
+def test_a_forced_rung_that_refuses_is_told_or_ends_the_run(spec, weights, context):
+    four = replace(context, target=find_target("w4a8"))
+    with pytest.raises(StageError, match="no rung gives a network: nncf: left out: NNCF has no weights of 4 bits"):
+        Quantize(rung="nncf")(checkpoint(spec, weights), four.view(Quantize.reads))
+    hopeless = replace(context, margin=-200.0)
+    made = Quantize(rung="mixed", calibrator="minmax")(checkpoint(spec, weights), hopeless.view(Quantize.reads))
+    assert any("mixed was asked for and is not what goes on" in note for note in made.card.lineage[-1].notes)
+
+
 def test_layers_left_in_float_are_never_passed_over(spec, weights, context):
     made = Quantize(rung="mixed", calibrator="minmax")(
         checkpoint(spec, outlier(spec, weights)), context.view(Quantize.reads)

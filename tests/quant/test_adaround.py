@@ -254,3 +254,17 @@ def test_no_images_are_refused(thin, thin_weights, scheme):
     start = quantized_by(thin, thin_weights, scheme, smooth_images(8))
     with pytest.raises(StageError, match="no images"):
         adarounded(thin_weights, start, list, seed=0)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-2])
+@pytest.mark.parametrize("patches", [2, 7, 1000])
+def test_inputs_that_hardly_vary_are_rounded_each_on_its_own(spread: float, patches: int) -> None:
+    """Float32 leaves nothing of their covariance but rounding errors, which need not even be positive."""
+    generator = torch.Generator().manual_seed(patches)
+    seen = Covariance(Op("conv", "conv", ("x",), c_in=64, c_out=8, kernel=1, bias=True))
+    means = 100 * torch.rand(1, 64, 1, 1, generator=generator)
+    seen.add(means + spread * torch.randn(patches, 64, 1, 1, generator=generator))
+    weight = torch.randn(8, 64, generator=generator)
+    scale = weight.abs().amax(1) / 127
+    codes = joint_codes(weight, seen.matrices()[0], scale, 127)
+    assert (codes * scale[:, None] - weight).abs().max() <= 1.5 * scale.max()

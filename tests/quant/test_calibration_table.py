@@ -114,6 +114,55 @@ def test_missing_and_foreign_tensors_are_refused_by_name(saved, thin, thin_weigh
 
 
 @pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("activations", {"bits": 4, "zero_point": 0}),
+        ("activations", {"axis": 1}),
+        ("weights", {"bits": 4}),
+        ("weights", {"signed": False}),
+        ("weights", {"axis": 1}),
+        ("weights", {"zero_point": 1}),
+    ],
+)
+def test_codes_of_another_scheme_are_refused_though_the_table_says_otherwise(
+    saved, thin, thin_weights, scheme, part, change
+):
+    scales = dict(getattr(saved.table, part))
+    name = next(iter(scales))
+    changed = replace(saved.table, **{part: {**scales, name: replace(scales[name], **change)}})
+    with pytest.raises(DataError, match=f"the scales do not fit: .*'{name}' is in other codes"):
+        fitting(replace(saved, table=changed), thin, thin_weights, scheme, PREPROCESS)
+
+
+def test_a_signed_tensor_is_no_unsigned_one_and_its_zero_is_zero(saved, thin, thin_weights, scheme):
+    image = saved.table.activations["image"]
+    changes = [replace(image, signed=not image.signed, zero_point=0)]
+    changes += [replace(image, zero_point=1)] if scheme.signed else []
+    for changed in changes:
+        table = replace(saved.table, activations={**saved.table.activations, "image": changed})
+        with pytest.raises(DataError, match="tensor 'image' is in other codes"):
+            fitting(replace(saved, table=table), thin, thin_weights, scheme, PREPROCESS)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"scale": [0.0]}, "must be positive"),
+        ({"scale": [-0.1]}, "must be positive"),
+        ({"scale": []}, "at least one"),
+        ({"scale": [0.1, 0.2]}, "2 scales need an axis"),
+        ({"zero_point": 500}, "zero-point 500 is no code"),
+        ({"bits": 64}, "64 should be less"),
+    ],
+)
+def test_scales_that_make_no_sense_are_refused_where_they_are_read(saved, change, told):
+    data = json.loads(encode(saved))
+    data["table"]["activations"]["image"] |= change
+    with pytest.raises(DataError, match=f"image.*{told}"):
+        decode(json.dumps(data), "here")
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("{", "is no JSON"),

@@ -222,11 +222,11 @@ def test_training_is_skipped_where_the_gate_passes(floating: Checkpoint, context
 
 
 def test_too_few_images_to_tell_train_nothing_and_say_so(broken: Checkpoint, context: Context) -> None:
-    few = replace(context, tuning=context.tuning.take(range(0, 500, 50)), margin=60.0)
+    few = replace(context, tuning=context.tuning.take(range(0, 500, 50)), margin=85.0)
     given = Qat()(broken, few.view(Qat.reads))
     assert given.quant == broken.quant
     note = given.card.lineage[-1].notes[0]
-    assert "does not settle whether the limit of 60 pp is met" in note
+    assert "does not settle whether the limit of 85 pp is met" in note
     assert "--set qat.when=always" in note
     unlimited = Qat()(broken, replace(few, margin=None).view(Qat.reads))
     assert "no accuracy limit is set" in unlimited.card.lineage[-1].notes[0]

@@ -1,0 +1,56 @@
+"""The fewest layers in float: exactly those that are needed, in few questions."""
+
+from math import ceil, log2
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeres.quant.mixed import fewest
+
+LAYERS = tuple(f"layer{index}" for index in range(53))
+
+
+def asked(needed, layers=LAYERS, most=10**6):
+    """The answer, and how many questions it took, where exactly these layers have to be in float."""
+    questions = []
+
+    def meets(names):
+        questions.append(names)
+        return set(needed) <= set(names)
+
+    return fewest(layers, meets, most), questions
+
+
+@given(st.integers(1, 60).flatmap(lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1), min_size=1))))
+def test_exactly_the_layers_that_are_needed_stay_in_float(case):
+    size, ranks = case
+    layers = tuple(f"l{index}" for index in range(size))
+    needed = tuple(layers[rank] for rank in sorted(ranks))
+    found, questions = asked(needed, layers)
+    assert found == needed
+    assert len(set(questions)) == len(questions), "nothing is asked twice"
+
+
+@pytest.mark.parametrize("rank", [0, 1, 26, 52])
+def test_one_layer_to_blame_takes_a_bisection(rank):
+    found, questions = asked([LAYERS[rank]])
+    assert found == (LAYERS[rank],)
+    assert len(questions) <= 2 + ceil(log2(len(LAYERS)))
+
+
+def test_two_layers_far_back_do_not_take_a_question_for_each_before_them():
+    found, questions = asked([LAYERS[31], LAYERS[41]])
+    assert found == (LAYERS[31], LAYERS[41])
+    assert len(questions) <= 20
+
+
+def test_after_the_last_question_what_is_kept_is_enough():
+    needed = {LAYERS[rank] for rank in range(0, 40, 3)}
+    found, questions = asked(needed, most=12)
+    assert len(questions) == 12
+    assert needed < set(found)
+
+
+def test_where_all_layers_are_not_enough_there_is_no_answer():
+    assert fewest(LAYERS, lambda names: False, 100) is None
