@@ -57,7 +57,7 @@ def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = Us
 
 def _told(failure: ErrorDetails) -> str:
     """What a value is and what it should be: ``2 should be less than or equal to 1``."""
-    text = failure["msg"].partition(", unable to parse")[0]
+    text = failure["msg"].partition(", unable to parse")[0].removeprefix("Value error, ")
     if not text.startswith("Input "):
         return text
     value = repr(failure["input"])
