@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from benchmarks import child
 from benchmarks.command import IMAGES, positive, require, run, said
 from benchmarks.observers import OBSERVERS
-from benchmarks.page import renew
+from benchmarks.page import renew, renewed
 from benchmarks.table import markdown
 from edgeres.errors import UsageError
 
@@ -139,13 +139,15 @@ def work(options: argparse.Namespace) -> str:
     """Measures everything.
 
     Raises:
-        UsageError: ``../shared`` is absent, or the counts do not grow.
+        UsageError: ``../shared`` is absent, the counts do not grow, or the document has no place for the table.
         EdgeresError: A calibrator failed.
     """
     require(IMAGES)
     for counts in (options.images, options.theirs):
         if counts != sorted(set(counts)):
             raise UsageError(f"counts of images must grow: {counts}", "put the smaller ones first")
+    if options.write is not None:
+        renewed(options.write, "", MARKERS)
     found: list[Memory] = []
     with tempfile.TemporaryDirectory(prefix="edgeres-bench-") as folder:
         most = max(*options.images, *options.theirs, options.overhead)

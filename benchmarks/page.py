@@ -61,6 +61,18 @@ def brief(found: Sequence[Mean]) -> str:
     return "\n".join(lines)
 
 
+def renewed(path: Path, body: str, markers: tuple[str, str]) -> str:
+    """A document with another block; before long work, whether there will be a place for what it finds.
+
+    Raises:
+        UsageError: It cannot be read, or its markers do not pair.
+    """
+    try:
+        return with_block(path.read_text(encoding="utf-8"), body, markers)
+    except OSError as failure:
+        raise UsageError(f"cannot renew {path}: {failure.strerror}", "name a Markdown file") from failure
+
+
 def renew(path: Path, body: str, markers: tuple[str, str]) -> None:
     """Renews the block of a document.
 
@@ -68,7 +80,6 @@ def renew(path: Path, body: str, markers: tuple[str, str]) -> None:
         UsageError: It cannot be read or written, or its markers do not pair.
     """
     try:
-        document = path.read_text(encoding="utf-8")
-        path.write_text(with_block(document, body, markers), encoding="utf-8")
+        path.write_text(renewed(path, body, markers), encoding="utf-8")
     except OSError as failure:
         raise UsageError(f"cannot renew {path}: {failure.strerror}", "name a Markdown file") from failure

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.command import positive, run, said
 from benchmarks.drawn import IMAGES, drawn
-from benchmarks.page import renew
+from benchmarks.page import renew, renewed
 from benchmarks.table import markdown
 from edgeres.bench.bench import Subject, bench
 from edgeres.bench.contenders import contenders
@@ -152,6 +152,8 @@ def _listed(layers: Sequence[LayerTime]) -> str:
 
 
 def _work(options: argparse.Namespace) -> str:
+    if options.write is not None:
+        renewed(options.write, "", MARKERS)
     truths = []
     for name in options.networks:
         said(f"{name} ...")

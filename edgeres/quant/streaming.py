@@ -70,7 +70,7 @@ def each_image(
 
 
 def _twin(network: Net) -> Net:
-    """A copy with gradients of its own over the same weights: memory does not grow with the number of threads."""
+    """A copy with gradients of its own over the same weights, which are there once for any number of threads."""
     shared: dict[int, Tensor] = {id(buffer): buffer for buffer in network.buffers()}
     for weight in network.parameters():
         shared[id(weight)] = torch.nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)

@@ -153,7 +153,7 @@ def _accuracy(run: Run) -> str:
         f"({interval}) on {a.n:,} images.\n"
         f"{a.b:,} were right before and are wrong now, {a.c:,} the other way round; "
         f"{percent(a.agreement)} get the same answer.\n{prose(a.method)}"
-        + (f"\n\n{prose(culprit(run))}" if culprit(run) else "")
+        + (f"\n\n{prose(lost)}" if (lost := culprit(run)) else "")
     )
 
 

@@ -115,8 +115,8 @@ def summary_lines(run: Run) -> tuple[str, ...]:
             f"top-1 {percent(a.deployed_top1)} deployed, {percent(a.float_top1)} float; "
             f"drop {points(a.drop_pp)} ({interval}) on {a.n:,} images"
         )
-    if culprit(run):
-        found.append(culprit(run))
+    if lost := culprit(run):
+        found.append(lost)
     found.extend(
         f"{row.variant} on {row.runtime}: p50 {millis(row.p50_ms)}, p90 {millis(row.p90_ms)} (batch {row.batch})"
         for row in run.timings.latency

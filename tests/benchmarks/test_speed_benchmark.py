@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import speed
 from benchmarks.drawn import drawn
 from benchmarks.speed import GOAL, Gain, mean, page, parser
 from edgeres.bench.truth import Busy, LayerTime, Peak, Ratio, Row, Truth
@@ -77,3 +78,13 @@ def test_the_command_line_takes_the_family_by_default():
     options = parser().parse_args([])
     assert options.networks == ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
     assert (options.threads, options.runtimes, options.write) == (2, None, None)
+
+
+def test_a_document_without_a_place_for_the_table_is_refused_before_anything_is_measured(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "measured", lambda *_: pytest.fail("measured first"))
+    document = tmp_path / "page.md"
+    document.write_text("no markers")
+    for path, told in ((document, "no single pair"), (tmp_path / "absent.md", "cannot renew")):
+        assert speed.main(["--write", str(path)]) == 2
+        assert told in capsys.readouterr().err
+    assert document.read_text() == "no markers"

@@ -14,7 +14,8 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import StageError
 from edgeres.gate import Outcome
-from edgeres.ladder.climb import Policy, Refusal, Tried
+from edgeres.ladder import bill
+from edgeres.ladder.climb import Climb, Policy, Refusal, Tried
 from edgeres.ladder.jury import Jury
 from edgeres.ladder.ladder import CHAINS, RUNGS, Ladder
 from edgeres.ladder.learned import AdaRound, Reconstruct, solving
@@ -297,14 +298,31 @@ def test_a_forced_rung_is_exactly_its_chain(spec, weights, context, rung):
     assert bool(step.sensitivity) == (rung == "mixed")
 
 
-def test_a_forced_rung_that_is_worse_than_another_goes_on_and_is_told(spec, weights, context):
-    """Equalization is the repair of an outlier; the quick rungs on top of it are not asked for."""
-    bad = checkpoint(spec, outlier(spec, weights))
-    made = Quantize(rung="refine", calibrator="minmax", skip=("equalize",))(bad, context.view(Quantize.reads))
-    step = made.card.lineage[-1]
-    assert [row.name for row in step.rungs if row.kl is not None] == ["calibrate", "refine"]
-    better = step.rungs[0].kl < step.rungs[-1].kl
-    assert any("refine was asked for and goes on" in note for note in step.notes) == better
+def test_a_forced_rung_that_is_worse_than_another_goes_on_and_is_told(shop, plain):
+    def tried(rung, candidate):
+        return Tried(rung, candidate, shop.jury.trial(candidate.quantized, rung))
+
+    good, bad = tried("calibrate", plain), tried("refine", broken(plain, "layer1.0.conv1", 50))
+    told = "refine was asked for and goes on, though calibrate is better on the tuning images"
+    assert any(told in note for note in bill.notes(Climb((good, bad), {}, bad), 1.0, 24))
+    assert not any("asked for" in note for note in bill.notes(Climb((good, bad), {}, good), 1.0, 24))
+
+
+def test_a_verdict_is_in_doubt_where_the_drop_is_over_the_limit_on_images_that_could_tell(spec, weights, plain):
+    worse = broken(plain, "layer1.0.conv1", 50).quantized
+    drop = shop_of(spec, weights).jury.trial(worse, "x").drop_pp
+    assert drop > 5
+
+    def found(margin, count=300):
+        return shop_of(spec, weights, margin, count).jury.trial(worse, "x")
+
+    over, within, clear = found(drop - 0.5), found(drop + 0.5), found(1.0)
+    assert (over.outcome, over.doubtful) == (Outcome.INCONCLUSIVE, True)
+    assert (within.outcome, within.doubtful) == (Outcome.INCONCLUSIVE, False)
+    assert (clear.outcome, clear.doubtful) == (Outcome.FAIL, False)
+    few = found(1.0, count=12)
+    assert few.outcome is not Outcome.PASS
+    assert not few.doubtful, "12 images say PASS of nobody at 1 pp"
 
 
 def test_a_forced_rung_that_refuses_is_told_or_ends_the_run(spec, weights, context):

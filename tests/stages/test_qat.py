@@ -228,6 +228,10 @@ def test_too_few_images_to_tell_train_nothing_and_say_so(broken: Checkpoint, con
     note = given.card.lineage[-1].notes[0]
     assert "does not settle whether the limit of 85 pp is met" in note
     assert "--set qat.when=always" in note
+    doubtful = Qat()(broken, replace(few, margin=60.0).view(Qat.reads))
+    assert doubtful.card.lineage[-1].rungs[-1].top1 is not None, (
+        "a drop over the limit trains, though 10 images are few"
+    )
     unlimited = Qat()(broken, replace(few, margin=None).view(Qat.reads))
     assert "no accuracy limit is set" in unlimited.card.lineage[-1].notes[0]
 
