@@ -25,6 +25,9 @@ class Predicted:
     basis: str
 
 
+Figure = Literal["gpu_compute", "host_latency"]
+"""Which latency of one call: what the GPU computes, or what the caller waits, from launch to the last kernel's end."""
+
 Outlook = Literal["", "passes", "fails", "open"]
 """What a prediction says of an unmeasured line: its whole band keeps the limit, breaks it, or neither."""
 
