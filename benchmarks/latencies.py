@@ -134,8 +134,8 @@ def _row(fields: dict[str, str]) -> Row:
 
 
 def _figure(text: str) -> Figure | None:
-    found = {"": None, **{name: name for name in get_args(Figure)}}
-    return found[text]
+    figures: dict[str, Figure | None] = {"": None, **{name: name for name in get_args(Figure)}}
+    return figures[text]
 
 
 @cache

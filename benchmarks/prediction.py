@@ -247,9 +247,9 @@ def listed(name: str, rows: Sequence[Row]) -> str:
     cells = []
     for row in rows:
         shown = [roofline(kind, row).total_ms(row.works, row.judged) for kind in (whole, without[row.chip])]
-        told = (f"{ms:.3f} ms ({100 * (ms / row.ms - 1):+.0f} %)" for ms in shown)
+        predictions = (f"{ms:.3f} ms ({100 * (ms / row.ms - 1):+.0f} %)" for ms in shown)
         figure = row.judged.replace("_", " ")
-        cells.append((row.chip, row.network, row.precision, figure, f"{row.ms:g} ms", *told, row.source))
+        cells.append((row.chip, row.network, row.precision, figure, f"{row.ms:g} ms", *predictions, row.source))
     heads = ("chip", "network", "in", "figure", "published", "fitted to all rows", "chip left out", "source")
     return markdown(heads, cells)
 
@@ -265,14 +265,16 @@ def table(found: Sequence[Validated], kinds: Sequence[KernelClass]) -> str:
     parameters = [
         (
             kind.title, f"{kind.gain:g}", f"{kind.balance:g}",
-            "-" if kind.bandwidth_share is None else f"{kind.bandwidth_share:.0%}", f"{kind.layer_us:g}", f"{kind.call_ms:g}",
-            f"{kind.call_gops:g}", "-" if kind.efficiency is None else f"{kind.efficiency:.0%}",
+            "-" if kind.bandwidth_share is None else f"{kind.bandwidth_share:.0%}",
+            f"{kind.layer_us:g}", f"{kind.call_ms:g}", f"{kind.call_gops:g}",
+            "-" if kind.efficiency is None else f"{kind.efficiency:.0%}",
             "-" if kind.uncalibrated is None else f"{kind.uncalibrated.factor:.2f}", f"{kind.calibrated.factor:.2f}",
         )
         for kind in kinds
     ]  # fmt: skip
     heads = (
-        "class", "gain on 3x3", "ops per byte", "share of bandwidth", "us per kernel", "ms per call", "Gops per call", "share of peak",
+        "class", "gain on 3x3", "ops per byte", "share of bandwidth", "us per kernel", "ms per call", "Gops per call",
+        "share of peak",
         "band from peaks", "band, one measured",
     )  # fmt: skip
     return (

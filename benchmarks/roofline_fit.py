@@ -155,7 +155,9 @@ def _scaled(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float64]
     """Milliseconds ``[E,N]`` that go with the device's speed, at each efficiency; without a peak, but for a factor."""
     gain, balance, share = point.get("gain", 1.0), point.get("balance", 0.0), point.get("bandwidth_share")
     if share is not None:
-        return np.array([_moved(row.network, row.size, row.precision, row.gops, row.gbs, gain, share) for row in rows]).T
+        return np.array(
+            [_moved(row.network, row.size, row.precision, row.gops, row.gbs, gain, share) for row in rows]
+        ).T
     kernels = [_kernels(row.network, row.size, row.precision, gain, balance) for row in rows]
     at_peak = np.array([(row.gops or 1.0) * 1e6 for row in rows])
     return np.asarray((np.array(kernels) + 1e9 * point.get("call_gops", 0.0)) / at_peak / _EFFICIENCIES[:, None])

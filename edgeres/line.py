@@ -46,6 +46,8 @@ class Line:
         status: Never ``passed`` without a measured or closed-form value.
         how: How the value came about, or why there is none.
         source: Where the limit comes from.
+        derivation: How a documented limit became this one; empty where it is as documented, or not documented.
+        figure: Which latency a latency line is about, None for any other.
         predicted: What is expected of an unmeasured figure, None where nobody can tell.
         outlook: Where the band of that lies; empty without one.
     """
@@ -56,6 +58,8 @@ class Line:
     status: Status
     how: str
     source: str
+    derivation: str = ""
+    figure: Figure | None = None
     predicted: Predicted | None = None
     outlook: Outlook = ""
 

@@ -6,13 +6,13 @@ Williams et al. 2009 (CACM 52(4)) per kernel, a cost per launch, and a cost per 
 
 * ``ops`` are two per MAC of the tiles that cover a layer; ``gain`` is what Winograd's algorithm saves on a 3x3 of
   stride 1 (Lavin and Gray 2016, arXiv 1509.09308).
-* ``bytes`` are input, weight and output. Jetsons move them at a fixed share of their memory's bandwidth. The other classes
-  have ``balance / r`` per byte instead: at batch 1 their caches hold most activations, and public rows do not tell the
-  memory's share. Weights are read once from memory; no kernel is faster than that.
+* ``bytes`` are input, weight and output. Jetsons move them at a fixed share of their memory's bandwidth. The other
+  classes have ``balance / r`` per byte instead: at batch 1 their caches hold most activations, and public rows do not
+  tell the memory's share. Weights are read once from memory; no kernel is faster than that.
 * ``s`` is 1 until one network was measured on the device; then it is what makes the roofline give the measured time.
 
-The parameters of each class are fitted to public rows (``python -m benchmarks.prediction``); the errors on chips that the
-fit had not seen are kept beside them, and are the band of every prediction.
+The parameters of each class are fitted to public rows (``python -m benchmarks.prediction``); the errors on chips that
+the fit had not seen are kept beside them, and are the band of every prediction.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from edgeres.errors import TargetError, UsageError
-from edgeres.line import Figure
 from edgeres.settings import parse, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgeres.line import Figure
     from edgeres.target import Target
     from edgeres.workload import Work
 
@@ -132,6 +132,7 @@ class Roofline:
         peaks: Operations per second, by bytes of a number; what nobody published is missing.
         bandwidth: Bytes per second of the memory, None where nobody published it.
         multiple: Channels its kernels work on at a time.
+        gpu: Whether what the GPU computes and what the host waits are two figures.
         unlike: Why public rows say nothing of this device's share of its peak; empty where they do.
         slowness: The ``s`` of this module.
         fixed: Share of the class's launch and call times that it takes.
@@ -143,6 +144,7 @@ class Roofline:
     peaks: dict[int, float]
     bandwidth: float | None
     multiple: int
+    gpu: bool = False
     unlike: str = ""
     slowness: float = 1.0
     fixed: float = 1.0
@@ -266,8 +268,8 @@ def roofline_of(target: Target, precision: Precision = "int8") -> Roofline:
 
     Args:
         target: Where the network goes.
-        precision: Of the network. What an INT8 network leaves in float is computed in the target's own precision: FP16 in
-            a TensorRT engine, FP32 on CPUs.
+        precision: Of the network. What an INT8 network leaves in float is computed in the target's own precision: FP16
+            in a TensorRT engine, FP32 on CPUs.
     """
     device, known = target.device, kernel_classes()
     integer, floating = _classes(target, precision)
@@ -279,6 +281,7 @@ def roofline_of(target: Target, precision: Precision = "int8") -> Roofline:
         peaks=_peaks(target),
         bandwidth=None if device.bandwidth_gbs is None else device.bandwidth_gbs * 1e9,
         multiple=target.scheme.channel_multiple if target.scheme else 1,
+        gpu=target.latency_class == "gpu",
         unlike=_unlike(target),
     )
 
@@ -299,7 +302,7 @@ def _classes(target: Target, precision: Precision) -> tuple[str, str]:
 
 
 def _generation(target: Target) -> int:
-    """Major compute capability of a GPU; one that nobody wrote down is taken for a current one."""
+    """Major compute capability of a GPU; without one in the profile, that of a current GPU."""
     return int((target.device.compute_capability or "8").partition(".")[0])
 
 

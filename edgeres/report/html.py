@@ -12,9 +12,11 @@ from edgeres.report.figures import (
     change,
     compared,
     foretold,
+    how_come,
     line_title,
     millis,
     number,
+    origin,
     percent,
     points,
     relation,
@@ -152,8 +154,8 @@ def _line(line: Line) -> Markup:
         tag("p.figures", figures, limit),
         _gauge(line),
         expected,
-        tag("p.how", f"{line.how}; {line.predicted.basis}" if line.predicted else line.how),
-        tag("p.how", f"Limit: {line.source}"),
+        tag("p.how", f"{how_come(line)}; {line.predicted.basis}" if line.predicted else how_come(line)),
+        tag("p.how", f"Limit: {origin(line)}"),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.report.figures import (
@@ -11,19 +12,26 @@ from edgeres.report.figures import (
     compared,
     confidence,
     foretold,
+    how_come,
     line_title,
     millis,
     percent,
     points,
     relation,
 )
+from edgeres.report.run import is_timed
 from edgeres.report.select import culprit, slowness
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeres.artifact import Line
     from edgeres.report.run import Run
 
 Outcome = Literal["passed", "failed", "incomplete", "error"]
+_WIDTH = 120
+"""Characters of a budget line on a console."""
+_INDENT = " " * 12
 
 
 def outcome(run: Run) -> Outcome:
@@ -58,8 +66,9 @@ def line_counts(run: Run) -> Counter[str]:
 
 
 def headline(run: Run) -> str:
-    """The verdict in one sentence, its first word the outcome."""
-    return f"{outcome(run).capitalize()}: {run.model} for {run.target.name} {reason(run)}"
+    """The verdict in one sentence, which begins with the outcome; an incomplete run may be ready for its device."""
+    begins = "Ready for the device" if _for_the_device(run) else outcome(run).capitalize()
+    return f"{begins}: {run.model} for {run.target.name} {reason(run)}"
 
 
 def reason(run: Run) -> str:
@@ -76,10 +85,23 @@ def reason(run: Run) -> str:
         return f"breaks {counts['failed']} of {len(lines)} budget lines: {failed}{unmeasured}."
     if not lines:
         return f"stopped after {run.until}, as asked; nothing was judged." if run.until else "was not judged."
+    if _for_the_device(run):
+        here = f"keeps {_all(counts['passed'])} judged here; " if counts["passed"] else ""
+        return f"{here}the device measures {missing}."
     if missing:
         return f"keeps {counts['passed']} of {len(lines)} budget lines; unmeasured: {missing}."
-    kept = f"all {len(lines)} budget lines" if len(lines) > 1 else "its one budget line"
-    return f"keeps {kept}{_at(run)}."
+    return f"keeps {_all(len(lines))}{_at(run)}."
+
+
+def _for_the_device(run: Run) -> bool:
+    """Whether all that is left is to measure on a device that is not here, and nothing is expected to fail there."""
+    open_ = [line for line in run.every_line if line.status == "unmeasured"]
+    left = bool(open_) and all(is_timed(line) and line.outlook != "fails" for line in open_)
+    return left and outcome(run) == "incomplete" and not run.timings.latency and not run.until
+
+
+def _all(count: int) -> str:
+    return f"all {count} budget lines" if count > 1 else "its one budget line"
 
 
 def _at(run: Run) -> str:
@@ -104,10 +126,7 @@ def summary_lines(run: Run) -> tuple[str, ...]:
     found = [headline(run)]
     if run.error and run.error.way_out:
         found.append(f"way out: {run.error.way_out}")
-    width = max((len(line_title(line.name)) for line in run.every_line), default=0)
-    for line in run.every_line:
-        how = f"{line.how}; {line.predicted.basis}" if line.predicted else line.how
-        found.append(f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}  ({how})")
+    found.extend(_budget_lines(run.every_line))
     if run.accuracy:
         a = run.accuracy
         interval = f"{confidence(a.level)} interval {between(a.low_pp, a.high_pp)}"
@@ -128,6 +147,22 @@ def summary_lines(run: Run) -> tuple[str, ...]:
             f"{run.kernels.integer} of {run.kernels.weighted} weighted layers run in integers ({run.kernels.how})"
         )
     return (*found, *run.notes)
+
+
+def _budget_lines(lines: Sequence[Line]) -> list[str]:
+    """Every budget line within 120 characters: how it came about stands below it where it does not fit beside it."""
+    width = max((len(line_title(line.name)) for line in lines), default=0)
+    found = []
+    for line in lines:
+        head = f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}"
+        how = how_come(line) if not line.derivation else f"{how_come(line)}; limit: {line.derivation}"
+        whole = f"{head}  ({how})"
+        found += [whole] if len(whole) <= _WIDTH else [head, *_wrapped(how)]
+    return found
+
+
+def _wrapped(text: str) -> list[str]:
+    return wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
 
 
 def _figure(line: Line) -> str:
