@@ -64,6 +64,11 @@ class Row:
         return self.figure or "host_latency"
 
     @property
+    def wrapped(self) -> bool:
+        """Whether torch2trt's Python ran the engine: what that costs is the wrapper's, not the device's."""
+        return "torch2trt" in self.runtime
+
+    @property
     def has_peak(self) -> bool:
         """Whether a prediction without calibration can be held against it."""
         return self.gops is not None and (not self.kind.startswith(("arm", "x86")) or self.threads in _THREADS)

@@ -21,7 +21,7 @@ import yaml
 
 from benchmarks.command import CHECKOUT, run
 from benchmarks.latencies import disagreements, disagreements_of_ratios, pairs, read
-from benchmarks.roofline_fit import FORMS, fit, roofline
+from benchmarks.roofline_fit import FORMS, fit
 from benchmarks.table import markdown, with_block
 from edgeres.roofline import Missed
 from edgeres.settings import plain
@@ -142,7 +142,7 @@ def validated(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> Validated
     by_chip = _left_out(name, rows, twos, lambda row: row.chip)
     by_model = _left_out(name, rows, twos, lambda row: row.model)
     return Validated(
-        kind=fit(name, rows, twos),
+        kind=fit(name, rows, twos).kind,
         rows=len(rows),
         chips=len({row.chip for row in rows}),
         peaks_network=by_model[0],
@@ -168,14 +168,13 @@ def _left_out(
         rest = [two for two in twos if left not in (unit(two.known), unit(two.asked))]
         if not rest and not any(row.has_peak for row in others):
             continue  # nothing is left to fit to
-        kind = fit(name, others, rest)
+        fitted = fit(name, others, rest)
         for row in rows:
-            if unit(row) == left and row.has_peak and kind.efficiency is not None:
-                alone.append((row.chip, roofline(kind, row).total_ms(row.works, row.judged) / row.ms))
+            if unit(row) == left and row.has_peak and fitted.kind.efficiency is not None:
+                alone.append((row.chip, fitted.ms(row) / row.ms))
         for two in twos:
             if unit(two.asked) == left:
-                known = roofline(kind, two.known).calibrated(two.known.works, two.known.ms, two.known.judged)
-                paired.append((two.asked.chip, known.total_ms(two.asked.works, two.asked.judged) / two.asked.ms))
+                paired.append((two.asked.chip, fitted.asked_ms(two) / two.asked.ms))
     return _errors(alone), _errors(paired)
 
 
@@ -246,7 +245,7 @@ def listed(name: str, rows: Sequence[Row]) -> str:
     without = {chip: fit(name, rest, pairs(rest)) for chip, rest in rests.items()}
     cells = []
     for row in rows:
-        shown = [roofline(kind, row).total_ms(row.works, row.judged) for kind in (whole, without[row.chip])]
+        shown = (whole.ms(row), without[row.chip].ms(row))
         predictions = (f"{ms:.3f} ms ({100 * (ms / row.ms - 1):+.0f} %)" for ms in shown)
         figure = row.judged.replace("_", " ")
         cells.append((row.chip, row.network, row.precision, figure, f"{row.ms:g} ms", *predictions, row.source))

@@ -35,6 +35,7 @@ _GRIDS: dict[str, tuple[float, ...]] = {
     "balance": (0.0, 10.0, 20.0, 30.0, 40.0, 60.0, 80.0, 100.0, 125.0, 150.0, 200.0, 300.0),
     "layer_us": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 40.0),
     "call_ms": (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0),
+    "wrapper_ms": (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0),
     "call_gops": (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0),
 }
 
@@ -64,14 +65,13 @@ GB/s); fitted to the Orins' rows it comes out between 0.7 and 0.75, too few rows
 _WAIT_MS = 0.01
 """What the host waits beyond copies and GPU compute: trtexec on a Jetson prints 0.012 ms (AGX Xavier, github
 wang-xinyu/tensorrtx#707) and 0.013 ms (Xavier NX, OE4T/meta-tegra#1124), end to end less latency."""
-_OLDER = (("bandwidth_share", _DRAM),)
-_ORIN = (*_OLDER, ("call_ms", _WAIT_MS))
+_JETSON = (("bandwidth_share", _DRAM), ("call_ms", _WAIT_MS))
 
 
 FORMS = {
-    "jetson": Form("TensorRT on a Jetson, Orin or newer", ("layer_us",), _ORIN),
-    "jetson_xavier": Form("TensorRT on a Jetson, Xavier", ("layer_us", "call_ms"), _OLDER),
-    "jetson_cuda": Form("TensorRT on a Jetson's CUDA cores", ("gain",), _OLDER),
+    "jetson": Form("TensorRT on a Jetson, Orin or newer", ("layer_us",), _JETSON),
+    "jetson_xavier": Form("TensorRT on a Jetson, Xavier", ("layer_us", "wrapper_ms"), _JETSON),
+    "jetson_cuda": Form("TensorRT on a Jetson's CUDA cores", ("gain",), _JETSON),
     "card": Form("TensorRT on graphics cards, INT8", ("layer_us",)),
     "card_float": Form("TensorRT on graphics cards, float", ("layer_us",)),
     "npu": Form("mobile NPUs", ("balance", "call_gops")),
@@ -84,10 +84,40 @@ FORMS = {
     "x86_fp32": Form("x86 CPUs, FP32", ("balance", "call_ms")),
 }
 """Every class of ``latencies.csv``. Arm's kernels in float, and in INT8 without dot product, use Winograd's algorithm:
-the gain is free there; a call to an NPU takes longer on a slower one, so it is counted in operations."""
+the gain is free there; a call to an NPU takes longer on a slower one, so it is counted in operations. Most of Xavier's
+rows were timed through torch2trt, whose Python is a parameter of its own that no prediction has."""
 
 
-def fit(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> KernelClass:
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A class as rows give it.
+
+    Attributes:
+        kind: Its parameters.
+        wrapper_ms: Milliseconds that torch2trt's Python adds to a call, in the rows that it timed.
+    """
+
+    kind: KernelClass
+    wrapper_ms: float
+
+    def ms(self, row: Row) -> float:
+        """Milliseconds it predicts for a row from the device's peaks, in the row's own figure."""
+        return roofline(self.kind, row).total_ms(row.works, row.judged) + self._wrapper(row)
+
+    def asked_ms(self, two: Pair) -> float:
+        """Milliseconds it predicts for the second network of a pair, calibrated by the first."""
+        known, asked = two.known, two.asked
+        least = known.ms * (1 - _FIXED_SHARE)
+        found = roofline(self.kind, known).calibrated(
+            known.works, max(least, known.ms - self._wrapper(known)), known.judged
+        )
+        return found.total_ms(asked.works, asked.judged) + self._wrapper(asked)
+
+    def _wrapper(self, row: Row) -> float:
+        return self.wrapper_ms if row.wrapped else 0.0
+
+
+def fit(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> Fitted:
     """The class's parameters from some rows.
 
     Args:
@@ -106,8 +136,9 @@ def fit(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> KernelClass:
             best = float(losses[place]), point, float(_EFFICIENCIES[place]) if rows else None
     assert best is not None
     _, point, efficiency = best
+    wrapper_ms = point.pop("wrapper_ms", 0.0)
     known = {"name": name, "title": form.title, "efficiency": efficiency, "calibrated": _NOBODY}
-    return parse(KernelClass, known | point, name)
+    return Fitted(parse(KernelClass, known | point, name), wrapper_ms)
 
 
 def roofline(kind: KernelClass, row: Row) -> Roofline:
@@ -145,10 +176,11 @@ def _absolute(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float6
 
 
 def _fixed(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float64]:
-    """Milliseconds ``[N]`` that do not go with the device's speed; a call costs the host alone."""
+    """Milliseconds ``[N]`` that do not go with the device's speed; calls and wrappers cost the host alone."""
     kernels = np.array([len(row.works) for row in rows])
     calls = np.array([row.judged == "host_latency" for row in rows])
-    return point.get("call_ms", 0.0) * calls + 1e-3 * point.get("layer_us", 0.0) * kernels
+    wrappers = point.get("wrapper_ms", 0.0) * np.array([row.wrapped for row in rows])
+    return wrappers + point.get("call_ms", 0.0) * calls + 1e-3 * point.get("layer_us", 0.0) * kernels
 
 
 def _scaled(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float64]:

@@ -58,7 +58,7 @@ class _Note:
     """One latency somebody measured; see docs/prediction.md."""
 
     model: str
-    precision: Asked = "int8"
+    precision: Asked | None = None
     size: int | None = None
     latency_ms: float
     figure: Figure = "host_latency"

@@ -51,7 +51,7 @@ class Missed:
         factor: 90 % of the predictions were within this factor, either way.
         predictions: How many there were.
         chips: On how many chips.
-        pooled: Whether they are of all classes together, because the class has too few of its own.
+        pooled: Whether they are of related classes, because the class has none of its own.
     """
 
     median_pct: float
@@ -63,7 +63,7 @@ class Missed:
 
     def __str__(self) -> str:
         of = f"{self.predictions} predictions on {self.chips} chip{'s' if self.chips > 1 else ''} left out of the fit"
-        of += ", of all classes together" if self.pooled else ""
+        of += ", of related classes" if self.pooled else ""
         return f"missed by {self.median_pct:g} % (median) and {self.p90_pct:g} % (p90) in {of}"
 
 

@@ -66,9 +66,13 @@ def line_counts(run: Run) -> Counter[str]:
 
 
 def headline(run: Run) -> str:
-    """The verdict in one sentence, which begins with the outcome; an incomplete run may be ready for its device."""
-    begins = "Ready for the device" if _for_the_device(run) else outcome(run).capitalize()
-    return f"{begins}: {run.model} for {run.target.name} {reason(run)}"
+    """The verdict in one sentence."""
+    return f"{opening(run)}: {run.model} for {run.target.name} {reason(run)}"
+
+
+def opening(run: Run) -> str:
+    """The outcome in a word; an incomplete run may be ready for its device."""
+    return "Ready for the device" if _for_the_device(run) else outcome(run).capitalize()
 
 
 def reason(run: Run) -> str:
