@@ -23,14 +23,14 @@ from benchmarks.command import CHECKOUT, run
 from benchmarks.latencies import disagreements, disagreements_of_ratios, pairs, read
 from benchmarks.roofline_fit import FORMS, fit
 from benchmarks.table import markdown, with_block
-from edgeres.roofline import Missed
+from edgeres.kernel_class import Missed
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.latencies import Pair, Row
-    from edgeres.roofline import KernelClass
+    from edgeres.kernel_class import KernelClass
 
 MARKERS = "<!-- prediction:begin -->", "<!-- prediction:end -->"
 DOCUMENT = CHECKOUT / "docs" / "prediction.md"

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeres.errors import UsageError
+from edgeres.kernel_class import KernelClass, Missed, kernel_classes
 from edgeres.model.spec import PRESETS
-from edgeres.roofline import KernelClass, Missed, Roofline, float_precisions, kernel_classes, roofline_of
+from edgeres.roofline import Roofline, float_precisions, roofline_of
 from edgeres.target import find_target, targets
 from edgeres.workload import Work, of_spec, of_target
 

@@ -171,7 +171,6 @@ def test_summary_has_every_line_with_its_status_and_how() -> None:
     for each, start, end in zip(jetson().every_line, heads, ends, strict=True):
         assert said[start].startswith(each.status)
         assert each.how in " ".join(word for words in said[start:end] for word in words.split())
-    assert "host latency; " in " ".join(said)
     assert (
         "top-1 98.33 % deployed, 98.70 % float; drop +0.37 pp (95 % interval -0.35 to +1.10 pp) on 540 images" in said
     )
