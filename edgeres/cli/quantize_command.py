@@ -73,6 +73,7 @@ def _document(run: Run, rows: tuple[BillRow, ...]) -> dict[str, Any]:
             {
                 **plain(row.rung),
                 "seconds": row.seconds,
+                "predicted_seconds": row.predicted_s,
                 "latency_ms": row.latency_ms,
                 "latency_expected": row.expected if row.latency_ms is not None else None,
             }
