@@ -57,7 +57,7 @@ class Nearest:
     divergences: Mapping[str, float]
 
 
-_GROUP, _CACHED = 32, 2 << 20
+_GROUP, _CACHED = 16, 1 << 20
 """Images that go through a network together, at most, and bytes that their largest activation may have."""
 
 
