@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper
 
-from edgeres.lint.facts import output_channel_axis, weight_dequantizer, weighted_nodes
+from edgeres.lint.facts import weight_dequantizer, weighted_nodes
 from edgeres.lint.repair import Repair, insert_before, set_attribute, store
 from edgeres.onnxfile.rewrite import float_biases
-from edgeres.onnxfile.stored_weights import dequantized_weight, float_weights
+from edgeres.onnxfile.stored_weights import dequantized_weight, float_weights, output_channel_axis
 from edgeres.onnxfile.view import View, attribute
 
 if TYPE_CHECKING:

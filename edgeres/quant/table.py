@@ -10,7 +10,7 @@ import numpy as np
 from edgeres.model.graph import graph
 from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.qparams import QuantTable
-from edgeres.quant.scale import roomy_scales
+from edgeres.quant.scale import float32_scales, roomy_scales
 from edgeres.quant.sketch import sketch
 from edgeres.quant.weights import weight_qparams
 from edgeres.settings import digest, plain
@@ -97,6 +97,28 @@ def with_room(table: QuantTable, spec: ResNetSpec, weights: Weights) -> QuantTab
         op.name: _with_room(op, table, weights) for op in graph(spec).weighted if op.name in table.weights
     }
     return table if found == table.weights else replace(table, weights={name: found[name] for name in table.weights})
+
+
+def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> dict[str, int]:
+    """How many output channels of each operation have a bias too large for the scale of their weights alone.
+
+    Args:
+        table: Scales; its weight scales count for their number of bits only.
+        spec: The folded network.
+        weights: Its weights.
+    """
+    found: dict[str, int] = {}
+    for op in graph(spec).weighted:
+        if op.name not in table.weights:
+            continue
+        peaks = np.abs(weights[f"{op.name}.weight"].reshape(op.c_out, -1)).max(axis=1).astype(np.float64)
+        alone = float32_scales(peaks / table.weights[op.name].high)
+        params = replace(table.weights[op.name], scale=tuple(alone.tolist()))
+        fitting = _with_room(op, replace(table, weights={op.name: params}), weights)
+        count = int(np.sum((np.array(fitting.scale, dtype=np.float32) > alone) & (peaks > 0)))
+        if count:
+            found[op.name] = count
+    return found
 
 
 def _with_room(op: Op, table: QuantTable, weights: Weights) -> QParams:
