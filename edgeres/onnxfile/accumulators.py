@@ -1,7 +1,6 @@
 """int32 sums of a Q/DQ graph's integer layers: how far they reach, and weight scales under which they fit.
 
-A runtime computes ``DequantizeLinear -> Conv`` in integers and turns the float bias into ``round(b / (s_x s_w))``; ONNX
-Runtime takes the codes of an int32 bias as they are, whatever the scale of their DequantizeLinear says
+A runtime computes ``DequantizeLinear -> Conv`` in integers and turns the float bias into ``round(b / (s_x s_w))``
 (core/optimizer/qdq_transformer of microsoft/onnxruntime). ``edgeres.quant.scale`` has the bounds.
 """
 
@@ -79,9 +78,9 @@ def _integer_layer(view: View, node: NodeProto) -> IntegerLayer | None:
         return None
     step, scale = view.value(pair[0].input[1]), view.value(dequantizer.input[1])
     stored = dequantized_weight(view, dequantizer)
-    if step is None or scale is None or stored is None or (step.size, scale.dtype) != (1, np.float32):
+    if step is None or step.size != 1 or scale is None or stored is None:
         return None
-    if stored.ndim < 2:
+    if scale.dtype.name != "float32" or stored.ndim < 2:
         return None
     axis = output_channel_axis(node, stored.shape)
     if scale.size > 1 and attribute(dequantizer, "axis", 1) % stored.ndim != axis:
@@ -128,6 +127,17 @@ def overflows(view: View) -> Iterator[tuple[NodeProto, int, float]]:
         beyond = layer.reach > INT32_MAX
         if beyond.any():
             yield layer.node, int(beyond.sum()), float(layer.reach.max())
+
+
+def cut_off(view: View) -> dict[str, int]:
+    """Layers whose int32 bias has codes at an end of int32, by label, and how many: what was beyond is lost."""
+    found: dict[str, int] = {}
+    for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
+        stored = stored_bias(view, node)
+        count = int((np.abs(stored[0]) >= INT32_MAX).sum()) if stored is not None else 0
+        if count:
+            found[label(node)] = count
+    return found
 
 
 def require_room(model: ModelProto) -> None:
@@ -179,11 +189,13 @@ def _store(model: ModelProto, view: View, layer: IntegerLayer, scale: NDArray[np
     kind = TensorProto.UINT8 if zero is None else zero.data_type
     prefix, taken = layer.dequantizer.output[0], {*view.constants, *view.producers}
     names = [free_name(f"{prefix}.{part}", taken) for part in ("codes", "scale", "zero_point")]
-    model.graph.initializer.extend((
-        _integers(np.ascontiguousarray(whole), names[0], kind),
-        numpy_helper.from_array(scale, names[1]),
-        _integers(np.array(wide, np.int32), names[2], kind),
-    ))
+    model.graph.initializer.extend(
+        (
+            _integers(np.ascontiguousarray(whole), names[0], kind),
+            numpy_helper.from_array(scale, names[1]),
+            _integers(np.array(wide, np.int32), names[2], kind),
+        )
+    )
     layer.dequantizer.input[:] = names
     layer.dequantizer.ClearField("attribute")
     layer.dequantizer.attribute.append(helper.make_attribute("axis", layer.axis))

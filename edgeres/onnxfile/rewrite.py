@@ -32,6 +32,8 @@ from edgeres.onnxfile.view import WEIGHTED, View, attribute, free_name, label
 from edgeres.quant.qparams import QParams
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
@@ -87,12 +89,12 @@ def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
     return Rewritten(infer(changed), activations, weights, retyped, released, biases, raised)
 
 
-def float_biases(model: ModelProto) -> int:
-    """Biases behind DequantizeLinear become float32 initializers of the same values."""
+def float_biases(model: ModelProto, spared: Container[str] = ()) -> int:
+    """Biases behind DequantizeLinear become float32 initializers of the same values, but those of ``spared`` layers."""
     view, count = View.of(model), 0
     for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
         dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
-        if dequantizer is None:
+        if dequantizer is None or label(node) in spared:
             continue
         codes, scale = (_constant(view, dequantizer, index) for index in (0, 1))
         zero_point = _constant(view, dequantizer, 2).astype(np.float64) if len(dequantizer.input) > 2 else 0.0

@@ -93,9 +93,7 @@ def with_room(table: QuantTable, spec: ResNetSpec, weights: Weights) -> QuantTab
         spec: The folded network.
         weights: What the table rounds, with the biases that ship.
     """
-    found = {
-        op.name: _with_room(op, table, weights) for op in graph(spec).weighted if op.name in table.weights
-    }
+    found = {op.name: _with_room(op, table, weights) for op in graph(spec).weighted if op.name in table.weights}
     return table if found == table.weights else replace(table, weights={name: found[name] for name in table.weights})
 
 

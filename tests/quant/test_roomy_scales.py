@@ -19,9 +19,9 @@ from edgeres.onnxfile.execute import runner
 from edgeres.onnxfile.view import View
 from edgeres.onnxfile.write import write_model
 from edgeres.quant.adaround import adarounded
+from edgeres.quant.balance import balancing_scales
 from edgeres.quant.bias import empirical_bias
 from edgeres.quant.importance import importance
-from edgeres.quant.balance import balancing_scales
 from edgeres.quant.mixed import left_in_float
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quantized import Quantized
@@ -110,7 +110,7 @@ def test_the_trap_bites_without_room_and_is_named(name):
     bare = written(made, table_of(spec, weights, SCHEMES[name]))
     found = {node.name: channels for node, channels, _ in overflows(View.of(bare))}
     assert {"conv1", "layer1.0.conv1", "layer2.0.conv1", "layer2.1.conv1"} == set(found)
-    with pytest.raises(StageError, match="conv1: sums of 3 channels reach .* int32 ends at 2147483647"):
+    with pytest.raises(StageError, match=r"conv1: sums of 3 channels reach .* int32 ends at 2147483647"):
         require_room(bare)
     model = written(made)
     require_room(model)
