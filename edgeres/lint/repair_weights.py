@@ -25,7 +25,7 @@ _SEVEN_BITS = 63
 
 
 def _biases(model: ModelProto, target: Target) -> int:
-    """Biases become float but those cut off at the ends of int32: their values are lost, and that is to stay in sight."""
+    """Biases become float; those cut off at the ends of int32 stay as they are, since their values are lost."""
     return float_biases(model, spared=cut_off(View.of(model)))
 
 

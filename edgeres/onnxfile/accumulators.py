@@ -111,7 +111,7 @@ def _bias(view: View, node: NodeProto, channels: int, products: Floats) -> tuple
 
 
 def stored_bias(view: View, node: NodeProto) -> tuple[Floats, Floats] | None:
-    """int32 codes ``[O]`` of a bias and the scale ``[O]`` or ``[1]`` of their DequantizeLinear; None for a float one."""
+    """int32 codes ``[O]`` of a bias and their scale ``[O]`` or ``[1]``; None for a float bias."""
     dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
     if dequantizer is None:
         return None
