@@ -54,7 +54,7 @@ def next_steps(run: Run, folder: Path) -> tuple[NextStep, ...]:
         return _weights(run, folder)
     steps = [*_device(run, folder), *_here(run, folder)]
     if "predictions.json" in run.files:
-        steps.append(NextStep("CI", f"edgeres gate {_quoted(folder)}"))
+        steps.append(NextStep("CI", f"edgeres gate {_quoted(folder)}  # PASS, FAIL or INCONCLUSIVE"))
     return tuple(steps)
 
 
@@ -63,9 +63,10 @@ def _weights(run: Run, folder: Path) -> tuple[NextStep, ...]:
     place = _quoted(folder / "weights.safetensors")
     data = _data(run)
     steps = [NextStep("weights", place)]
-    if data is not None and not any(row.stage == "fold_batchnorm" for row in run.stages):
-        compile_ = f"edgeres compile {shlex.quote(run.model)} --target TARGET --weights {place} --data {data}"
-        steps.append(NextStep("compile", f"{compile_}  ('edgeres targets' lists targets)"))
+    if not any(row.stage == "fold_batchnorm" for row in run.stages):
+        given = "" if data is None else f" --weights {place} --data {data}"  # the sample task has its own in the cache
+        compile_ = f"edgeres compile {shlex.quote(run.model)} --target TARGET{given}"
+        steps.append(NextStep("compile", f"{compile_}  # 'edgeres targets' lists targets"))
     return tuple(steps)
 
 
@@ -86,7 +87,7 @@ def _device(run: Run, folder: Path) -> list[NextStep]:
     if not names:
         return []
     bundle = _quoted(folder / "bundle")
-    steps = [NextStep("bundle", f"{bundle} (README.md in it says more)")]
+    steps = [NextStep("bundle", f"{bundle}  # its README.md says more")]
     entry = next((name for name in _IN_APP if name in names), None)
     if entry:
         steps.append(NextStep("app", f"put {entry} into the app's assets and open it with {_IN_APP[entry]}"))
@@ -120,11 +121,11 @@ def _here(run: Run, folder: Path) -> list[NextStep]:
         return [
             NextStep("artifact", _quoted(place)),
             NextStep("Python", opened.format(repr(str(place)))),
-            NextStep("faster", f"edgeres bench {_quoted(folder)} times float32 and INT8 on every runtime of this host"),
+            NextStep("speed", f"edgeres bench {_quoted(folder)}  # float32 and INT8 on every runtime of this host"),
         ]
     if names:
         return [NextStep("artifact", f"{_quoted(folder / 'engine' / min(names))} ({run.target.runtime})")]
-    if "model.onnx" in run.files:
+    if "model.onnx" in run.files and not any(name.startswith(_BUNDLE) for name in run.files):
         return [NextStep("artifact", _quoted(folder / "model.onnx"))]
     return []
 
