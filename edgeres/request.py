@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edgeres.artifact import File, Source
+from edgeres.data import lfs
 from edgeres.data.preprocess import Crop, Positive, Preprocess, Resize
 from edgeres.errors import DataError, ModelError, UsageError
 from edgeres.model.mistaken import weights_in
@@ -18,9 +19,6 @@ from edgeres.settings import parse, plain, settings
 
 _PUBLISHED = re.compile(r"(?:\w+_Weights\.)?[A-Z][A-Z0-9_]*")
 """How torchvision names weights: ``IMAGENET1K_V2``, ``ResNet50_Weights.DEFAULT``."""
-
-_LFS = b"version https://git-lfs.github.com/spec/"
-"""How a pointer begins that Git LFS leaves in place of a file that was not fetched."""
 
 
 @settings
@@ -170,8 +168,8 @@ def _file(path: str, what: str) -> File:
         raise ModelError(f"no {what} file {path}", "check the path")
     try:
         with found.open("rb") as stream:
-            if stream.read(len(_LFS)) == _LFS:
-                raise ModelError(f"{path} is a Git LFS pointer, not the file itself", "fetch it with 'git lfs pull'")
+            if lfs.is_pointer(stream.read(64)):
+                raise ModelError(f"{path} {lfs.SAID}", lfs.WAY_OUT)
         return File.of(found.resolve())
     except OSError as failure:
         raise ModelError(f"cannot read {path}: {failure.strerror}", "check its permissions") from failure

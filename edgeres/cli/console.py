@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from edgeres.artifact import Step
-    from edgeres.pipeline import Finished
+    from edgeres.pipeline import Finished, Pipeline
     from edgeres.progress import Advance
 
 _STATUS_STYLE = {"passed": "green", "failed": "bold red", "unmeasured": "yellow"}
@@ -71,6 +71,22 @@ class Screen:
         with Progress(*columns, console=self.err, transient=True) as bars:
             task = bars.add_task(label, total=total)
             yield lambda units: bars.advance(task, units)
+
+    def planned(self, pipeline: Pipeline) -> None:
+        """Says before anything runs that a network will be trained from random weights, for how long, and the way out.
+
+        The sample task, which asked for nothing else, is left out.
+        """
+        from edgeres.estimate import training_from_scratch
+
+        request = pipeline.plan.request
+        if request.data is None or (took := training_from_scratch(pipeline)) is None:
+            return
+        self.note(
+            f"no --weights: {request.model} is trained from random weights on {len(pipeline.plan.dataset.train):,} "
+            f"images, about {seconds(took)} on this machine; --weights FILE starts from trained ones "
+            "(.safetensors, .pth, or a torchvision name such as IMAGENET1K_V1)"
+        )
 
     def begun(self, stage: str) -> None:
         """Says on a terminal-less log what is running now."""

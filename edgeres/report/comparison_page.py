@@ -52,7 +52,8 @@ def comparison_page(names: tuple[str, str], runs: tuple[Run, Run], found: Compar
 def _run(name: str, run: Run) -> Markup:
     result = outcome(run)
     pill = {"passed": "passed", "failed": "failed", "error": "failed", "incomplete": "unmeasured"}[result]
-    return tag("p.headline", tag(f"span.pill.{pill}", result.capitalize()), f" {name}: {run.model} for {run.target.name} {reason(run)}")
+    why = f" {name}: {run.model} for {run.target.name} {reason(run)}"
+    return tag("p.headline", tag(f"span.pill.{pill}", result.capitalize()), why)
 
 
 def _section(anchor: str, title: str, rows: Sequence[Row], names: tuple[str, str]) -> Markup:

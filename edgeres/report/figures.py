@@ -128,9 +128,12 @@ def millis(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """``0.42 s``, ``12.3 s``, ``3 min 5 s``."""
+    """``0.42 s``, ``12.3 s``, ``3 min 5 s``, ``2 h 40 min``."""
     if value < 60:
         return f"{number(value)} s" if value >= 0.01 else "0 s"
+    if value >= 3600:
+        hours, rest = divmod(round(value / 60), 60)
+        return f"{hours} h {rest} min"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s"
 
