@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -33,7 +34,7 @@ def quantize(command: argparse.ArgumentParser) -> None:
     )
 
 
-def sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def sensitivity(commands: argparse._SubParsersAction[Any]) -> None:
     """``edgeres sensitivity``."""
     command = commands.add_parser("sensitivity", help="say which layers of a finished run INT8 hurts, one at a time")
     command.add_argument(

@@ -29,7 +29,7 @@ class BillRow:
         predicted_s: What it would take, where it was left out for its cost.
         latency_ms: One image on the target's runtime.
         expected: Whether that is a roofline's expectation and not a measurement.
-        of: Weighted layers that could be integers, for the figure of those that are.
+        of: Weighted layers of the network, as the section on integers counts them; None where nobody counted.
     """
 
     rung: Rung
@@ -91,8 +91,8 @@ def bill(run: Run) -> tuple[BillRow, ...]:
             found = [replace(before, rung=replace(before.rung, chosen=False)) for before in found]
         whole = time.seconds if time else None
         found.extend(_row(rung, row, laps, whole if rung.name == row.stage else None) for rung in rungs)
-    most = max((row.rung.integer or 0 for row in found), default=0)
-    return tuple(replace(row, of=most or None) for row in found)
+    whole = run.kernels.weighted if run.kernels else None
+    return tuple(replace(row, of=whole) for row in found)
 
 
 def _row(rung: Rung, stage: StageRow, laps: dict[str, float], whole: float | None) -> BillRow:
