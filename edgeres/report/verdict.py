@@ -12,15 +12,15 @@ from edgeres.report.figures import (
     compared,
     confidence,
     foretold,
-    how_come,
+    integer_layers,
     line_title,
     millis,
     percent,
     points,
     relation,
 )
+from edgeres.report.remedy import remedies
 from edgeres.report.run import is_timed
-from edgeres.report.select import culprit, slowness
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,10 +126,12 @@ def _broken(line: Line) -> str:
 
 
 def summary_lines(run: Run) -> tuple[str, ...]:
-    """The report in a few lines of plain text, for a console: headline, budget lines, key figures, notes, way out."""
-    found = [headline(run)]
-    if run.error and run.error.way_out:
-        found.append(f"way out: {run.error.way_out}")
+    """The report in a few lines of plain text, for a console: headline, budget lines, key figures, remedies, notes.
+
+    How a figure came about and what a prediction rests on stand in the report. What stopped a run is no line of these:
+    it is an error, and printed as one.
+    """
+    found = [] if run.error else [headline(run)]
     found.extend(_budget_lines(run.every_line))
     if run.accuracy:
         a = run.accuracy
@@ -138,30 +140,28 @@ def summary_lines(run: Run) -> tuple[str, ...]:
             f"top-1 {percent(a.deployed_top1)} deployed, {percent(a.float_top1)} float; "
             f"drop {points(a.drop_pp)} ({interval}) on {a.n:,} images"
         )
-    if lost := culprit(run):
-        found.append(lost)
     found.extend(
         f"{row.variant} on {row.runtime}: p50 {millis(row.p50_ms)}, p90 {millis(row.p90_ms)} (batch {row.batch})"
         for row in run.timings.latency
     )
-    if slow := slowness(run.timings.latency):
-        found.append(slow)
     if run.kernels:
-        found.append(
-            f"{run.kernels.integer} of {run.kernels.weighted} weighted layers run in integers ({run.kernels.how})"
-        )
-    return (*found, *run.notes)
+        found.append(f"{integer_layers(run.kernels)} ({run.kernels.how})")
+    return (*found, *remedies(run), *run.notes)
 
 
 def _budget_lines(lines: Sequence[Line]) -> list[str]:
-    """Every budget line within 120 characters: how it came about stands below it where it does not fit beside it."""
+    """Every budget line within 120 characters: which latency it means and how its limit was derived stand beside it.
+
+    Where they do not fit, they stand below it.
+    """
     width = max((len(line_title(line.name)) for line in lines), default=0)
     found = []
     for line in lines:
         head = f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}"
-        how = how_come(line) if not line.derivation else f"{how_come(line)}; limit: {line.derivation}"
-        whole = f"{head}  ({how})"
-        found += [whole] if len(whole) <= _WIDTH else [head, *_wrapped(how)]
+        meant = [line.figure.replace("_", " ")] if line.figure else []
+        meant += [f"limit: {line.derivation}"] if line.derivation else []
+        whole = f"{head}  ({'; '.join(meant)})" if meant else head
+        found += [whole] if len(whole) <= _WIDTH else [head, *_wrapped("; ".join(meant))]
     return found
 
 
@@ -174,5 +174,5 @@ def _figure(line: Line) -> str:
     if value:
         return f"{value} {relation(line)} {limit}"
     if line.outlook:
-        return f"- (limit {limit}; {OUTLOOKS[line.outlook]}: {foretold(line)})"
-    return f"- (limit {limit})"
+        return f"limit {limit}; {OUTLOOKS[line.outlook]}: {foretold(line)}"
+    return f"limit {limit}"

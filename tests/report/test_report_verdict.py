@@ -163,19 +163,18 @@ def test_timed_lines_stand_under_timings_alone() -> None:
         Timings(lines=(line("passed"),))
 
 
-def test_summary_has_every_line_with_its_status_and_how() -> None:
+def test_summary_has_every_line_with_its_status_and_no_provenance() -> None:
     said = summary_lines(jetson())
     assert said[0] == headline(jetson())
-    heads = [number for number, words in enumerate(said) if words.startswith(("passed", "unmeasured"))]
-    ends = (*heads[1:], heads[-1] + 2)
-    for each, start, end in zip(jetson().every_line, heads, ends, strict=True):
-        assert said[start].startswith(each.status)
-        assert each.how in " ".join(word for words in said[start:end] for word in words.split())
+    for number, each in enumerate(jetson().every_line, start=1):
+        assert said[number].startswith(each.status)
+        assert each.how not in said[number]
+        assert len(said[number]) <= 120
     assert (
         "top-1 98.33 % deployed, 98.70 % float; drop +0.37 pp (95 % interval -0.35 to +1.10 pp) on 540 images" in said
     )
     assert said[-1].startswith("bundled sample task")
-    assert "way out: ask for macs: 0.2 or more" in summary_lines(stopped())
+    assert not any("ask for macs" in text for text in summary_lines(stopped())), "an error is no line of a summary"
     assert line_counts(jetson()) == {"passed": 3, "unmeasured": 1}
 
 
@@ -195,16 +194,17 @@ def test_no_budget_line_is_over_120_characters(
     known = limits(network, side, target, {"size_mib": 20.0, "latency_p90_ms": 3.0})
     measured = {"p50_ms": ms, "p90_high_ms": factor * ms, "p99_high_ms": None} if timed else None
     expected = Predicted(value=ms, low=ms / factor, high=factor * ms, basis="a roofline; missed by 20 %")
-    how = f"batch 1 on {target.title}, 459 calls after 5 to warm up, load 0.31 before, 0.42 after, governor schedutil"
+    how = f"batch 1 on {target.title}, 459 calls"
     found = (
         *static_lines(known, network=network, crop=side, macs=macs, parameters=None, size_bytes=macs),
         *latency_lines(known, measured, how, None if timed else expected),
     )
     run = replace(run_with([]), lines=tuple(row for row in found if not is_timed(row)))
     run = replace(run, timings=Timings(lines=tuple(row for row in found if is_timed(row))))
-    shown = summary_lines(run)[1:]
+    begins = ("passed", "failed", "unmeasured", 12 * " ")
+    shown = [text for text in summary_lines(run) if text.startswith(begins)]
     assert max(map(len, shown)) <= 120
     joined = " ".join(" ".join(shown).split())
     for row in found:
-        assert row.how in joined
         assert row.derivation in joined
+        assert row.figure is None or "host latency" in joined
