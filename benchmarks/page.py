@@ -21,7 +21,7 @@ PAGE = "<!-- quantizers:begin -->", "<!-- quantizers:end -->"
 BRIEF = "<!-- quantizers-brief:begin -->", "<!-- quantizers-brief:end -->"
 _TITLES = {
     "tensorrt": "TensorRT's scheme (`jetson`), simulated by ONNX Runtime without fusion",
-    "x86": "x86's scheme (`cpu`), ONNX Runtime with its integer kernels",
+    "x86": "x86's scheme (`cpu`), ONNX Runtime with its integer kernels, without saturation",
 }
 _LEGEND = f"""\
 {{images}} calibration images, {{held_out:,}} held-out training images or as many as there are, validation images
