@@ -81,7 +81,7 @@ def _network(plan: Plan) -> int | None:
 
 
 def _side(plan: Plan, *, pooled: bool) -> int:
-    """Side of the image in pixels: what is stated, else what training takes, else what such weights customarily take."""
+    """Side of the image in pixels: as stated, else as training takes it, else as such weights customarily do."""
     first = plan.recipe.stages[0]
     if isinstance(first, Train):
         return first.crop or (plan.source.preprocess or Preprocess()).crop
