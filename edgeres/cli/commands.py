@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def compile_command(options: Namespace, given: list[str]) -> int:
     """``edgeres compile``."""
     request = replace(_request(options), until=options.until, recipe=options.recipe, variant=options.variant)
-    request = replace(request, changes=(*time_budget(options), *request.changes))
+    request = replace(request, changes=(*search_changes(options), *request.changes))
     if options.plan:
         return _plan(request, options)
     out = Path(options.out or f"build/{request.name}-{options.target.replace(':', '-')}")
@@ -134,9 +134,16 @@ def _request(options: Namespace) -> Request:
     return parse(Request, asked | {"preprocess": parse(PreprocessFlags, flags, "command line")}, "command line")
 
 
-def time_budget(options: Namespace) -> tuple[str, ...]:
-    """``--time-budget`` as a change of the recipe."""
-    return () if options.time_budget is None else (f"quantize.time_budget_s={60 * options.time_budget:g}",)
+def search_changes(options: Namespace) -> tuple[str, ...]:
+    """``--effort`` and ``--time-budget`` as changes of the recipe."""
+    found: tuple[str, ...] = ()
+    if options.effort is not None:
+        found += (f"quantize.effort={options.effort}",)
+    if options.time_budget is not None:
+        found += (f"quantize.time_budget_s={60 * options.time_budget:g}",)
+    elif options.effort == "max":
+        found += ("quantize.time_budget_s=null",)
+    return found
 
 
 def again(options: Namespace, given: list[str]) -> int:

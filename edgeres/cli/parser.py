@@ -83,7 +83,7 @@ def _compile(command: CommandLine) -> None:
         default="int8",
         help="what ships: int8 (default), float, or the faster of both that keeps the accuracy limit",
     )
-    ladder_parser.time_budget(command)
+    ladder_parser.search_options(command)
     _source(command)
     _running(command, "build/<model>-<target>")
 
