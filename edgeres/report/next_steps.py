@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,9 +12,6 @@ if TYPE_CHECKING:
     from edgeres.report.run import Run
 
 _BUNDLE, _ENGINE = "bundle/", "engine/"
-_OLDEST_PYTHON = (8, 5)
-"""First TensorRT whose Python package ``build_engine.py`` can use; before it trtexec builds the engine."""
-
 _IN_APP = {"model.ort": "OrtSession", "model.tflite": "Interpreter", "model.pte": "Module"}
 """What an Android app opens each file with."""
 
@@ -91,7 +87,7 @@ def _device(run: Run, folder: Path) -> list[NextStep]:
     entry = next((name for name in _IN_APP if name in names), None)
     if entry:
         steps.append(NextStep("app", f"put {entry} into the app's assets and open it with {_IN_APP[entry]}"))
-    command = _command(run, names)
+    command = _command(names)
     if command:
         steps.append(NextStep("copy", f"scp -r {bundle} USER@DEVICE:"))
         steps.append(NextStep("device", f"cd bundle && {command}"))
@@ -101,15 +97,14 @@ def _device(run: Run, folder: Path) -> list[NextStep]:
     return steps
 
 
-def _command(run: Run, names: set[str]) -> str:
+def _command(names: set[str]) -> str:
     """What is typed on the device; empty where the bundle has no command."""
-    version = re.search(r"TensorRT (\d+)\.(\d+)", run.target.runtime)
-    old = version is not None and (int(version[1]), int(version[2])) < _OLDEST_PYTHON
-    if "build_engine.py" in names and not old:
-        return "python3 build_engine.py"
-    if "build_engine.sh" in names:
-        return "bash build_engine.sh"
-    return "python3 check_device.py" if "check_device.py" in names else ""
+    known = {
+        "build_engine.py": "python3 build_engine.py",
+        "check_device.py": "python3 check_device.py",
+        "build_engine.sh": "bash build_engine.sh",  # where TensorRT's Python package is too old for the first
+    }
+    return next((command for name, command in known.items() if name in names), "")
 
 
 def _here(run: Run, folder: Path) -> list[NextStep]:
