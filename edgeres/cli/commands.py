@@ -88,7 +88,7 @@ def targets_command(options: Namespace, given: list[str]) -> int:
         ),
     )
     for missing in dict.fromkeys(r["missing"] for r in rows if r["missing"]):
-        screen.out.out(missing, highlight=False)
+        screen.line(missing)
     return 0
 
 
