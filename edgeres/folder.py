@@ -10,6 +10,7 @@ two change places once the successor is complete. An attempt that fails leaves i
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -216,10 +217,15 @@ class RunFolder:
         sums = {name: file.sha256 for name, file in files.items()}
         for name, file in files.items():
             path = self.path / name
-            if not (path.is_file() and sha256_file(path) == file.sha256):
-                with reading(file.path):
-                    data = file.path.read_bytes()
+            with reading(file.path):
+                executable = os.access(file.path, os.X_OK)
+                data = None if path.is_file() and sha256_file(path) == file.sha256 else file.path.read_bytes()
+            if data is not None:
                 write_beside(path, data)
+            if executable:
+                with writing(path):
+                    mode = path.stat().st_mode
+                    path.chmod(mode | (mode & 0o444) >> 2)  # for whoever may read it
         if isinstance(artifact, Checkpoint):
             sums |= self._checkpoint(artifact)
         if answers is not None:

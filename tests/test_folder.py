@@ -1,4 +1,4 @@
-"""A run folder changes hands as a whole: a finished run is there until its successor is, whatever happens in between."""
+"""A finished run is there until its successor is, whatever happens in between."""
 
 import json
 from pathlib import Path
@@ -172,9 +172,9 @@ def test_nobody_gets_in_while_two_runs_change_places(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_other_things_is_no_place_for_a_run(tmp_path):
+    for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
+        (tmp_path / name).write_text("")
     with pytest.raises(UsageError, match=r"is not a run folder: it holds a\.txt, b\.txt, c\.txt, \.\.\.") as failure:
-        for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
-            (tmp_path / name).write_text("")
         RunFolder(tmp_path).check()
     assert "--out" in failure.value.way_out
     (tmp_path / "empty").mkdir()
