@@ -32,6 +32,10 @@ SMALL = [
     "train.epochs=2",
     "--set",
     "recover.epochs=1",
+    "--set",
+    "prune.max_kl=null",
+    "--set",
+    "recover.fallback=false",
 ]
 SAME = ("model.onnx", "model.float.onnx", "calibration.json", "predictions.json", "manifest.json", "recipe.lock.yaml")
 
@@ -322,13 +326,13 @@ def test_a_stage_done_again_and_stopped_half_way_leaves_the_finished_run_as_it_w
 
 
 def test_a_stage_done_again_that_fails_leaves_the_finished_run_as_it_was(copy, monkeypatch, capsys):
-    from edgeres.stages.export import Export
+    from edgeres.stages import export
 
-    def full(*_):
+    def full(*_arguments, **_options):
         raise OSError(28, "No space left on device", "model.onnx")
 
     before = files(copy)
-    monkeypatch.setattr(Export, "__call__", full)
+    monkeypatch.setattr(export, "write_model", full)
     again = ["quantize", str(copy), "--set", "quantize.calibrator=minmax"]
     assert main([*again, "--cache", str(copy.parent / "cache")]) == 1
     out, err = capsys.readouterr()
