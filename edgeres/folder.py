@@ -130,7 +130,7 @@ class RunFolder:
                 return attempt.path
             with writing(failed.path):
                 attempt.path.rename(failed.path)
-            return self.path.with_name(failed.path.name) if self.path.name else failed.path
+            return failed.path
         place, before = self.path.resolve(), self._beside(_BEFORE)
         # The successor is locked before it has the name by which others find it.
         with FileLock(attempt.path / _LOCK, timeout=0), writing(self.path):
@@ -152,7 +152,7 @@ class RunFolder:
         before = RunFolder(self._beside(_BEFORE))
         if not before.path.is_dir():
             return
-        written = before.written() if self.finished else {_LOCK}
+        written = before._written() if self.finished else {_LOCK}
         with writing(self.path):
             for path in sorted(before.path.rglob("*")):
                 name = path.relative_to(before.path)
@@ -161,7 +161,7 @@ class RunFolder:
                     path.rename(self.path / name)
             shutil.rmtree(before.path)
 
-    def written(self) -> set[str]:
+    def _written(self) -> set[str]:
         """Names of the files that the folder's run wrote itself."""
         return {_LOCK, MANIFEST, REQUEST, RECIPE, *document.NAMES, *self._listed()}
 

@@ -171,6 +171,16 @@ def test_nobody_gets_in_while_two_runs_change_places(tmp_path, monkeypatch):
     assert refused
 
 
+def test_a_mount_point_is_said_to_be_no_place_for_a_second_run(tmp_path, monkeypatch):
+    folder = RunFolder(finished(tmp_path / "run"))
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == folder.path)
+    with folder.held(), pytest.raises(StoreError, match="mount point"):
+        folder.attempt()
+    first = RunFolder(tmp_path / "new")
+    with first.held():
+        assert first.attempt() is first
+
+
 def test_a_folder_of_other_things_is_no_place_for_a_run(tmp_path):
     for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
         (tmp_path / name).write_text("")
