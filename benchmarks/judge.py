@@ -84,7 +84,11 @@ def judged(bench: Bench, scheme: str, quantizer: str) -> dict[str, object]:
         from benchmarks import program
 
         found, run = program.kernels(model), partial(program.answers, model)
-    document: dict[str, object] = {"integer": found.integer, "weighted": found.weighted}
+    document: dict[str, object] = {
+        "integer": found.integer,
+        "weighted": found.weighted,
+        "images": len(bench.labels("validation")),
+    }
     for name in JUDGED:
         document[name] = figures(bench.float_logits(name), run(bench.pixels(name)), bench.labels(name))
     return document

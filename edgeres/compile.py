@@ -85,6 +85,7 @@ def compile_model(request: Request, desk: Desk) -> Compilation:
         run = _started(plan, desk.command)
         for note in plan.notes:
             desk.watch.note(note)
+        desk.watch.planned(pipeline)
         try:
             pipeline.run()
             if request.variant == "fastest":

@@ -52,6 +52,19 @@ def estimate(pipeline: Pipeline) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def training_from_scratch(pipeline: Pipeline) -> float | None:
+    """Seconds that training from random weights would take; None where nothing is trained from them, or it is cached.
+
+    Args:
+        pipeline: Of a plan that is about to run.
+    """
+    first = pipeline.plan.recipe.stages[0]
+    source, network = pipeline.plan.source, _network(pipeline.plan)
+    if first.name != "train" or source.file or source.weights or network is None or pipeline.pending()[0][1]:
+        return None
+    return _work(first, pipeline.plan) * network / _speed() + _FIXED["train"]
+
+
 _FIXED = {"build": 20.0, "train": 3.0, "export": 3.0, "verify": 3.0}
 """Seconds a stage takes on a small network on two cores: start-up, file work, an engine build."""
 

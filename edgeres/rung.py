@@ -20,6 +20,8 @@ class Rung:
         high_pp: Upper end of it.
         agreement: Predictions equal to float's, in percent.
         kl: Mean divergence of the softmax from float's, in nats.
+        kl_low: Lower end of its 95 % interval over images.
+        kl_high: Upper end of it.
         integer: Weighted layers that are integers.
         verdict: What the gate says of it: ``PASS``, ``FAIL`` or ``INCONCLUSIVE``.
         chosen: Whether this is the one that went on.
@@ -34,6 +36,8 @@ class Rung:
     high_pp: float | None = None
     agreement: float | None = None
     kl: float | None = None
+    kl_low: float | None = None
+    kl_high: float | None = None
     integer: int | None = None
     verdict: str = ""
     chosen: bool = False

@@ -1,7 +1,7 @@
 """How fast candidates are: timed where their runtime is on this host, expected by a roofline elsewhere.
 
-The integer graph is the same for every rung but mixed precision, so there are at most three graphs: float, integers,
-and integers with layers in float.
+The integer graph is the same for every technique but mixed precision, so there are at most three graphs: float,
+integers, and integers with layers in float.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from edgeres.artifact import Exported, File, Step
 from edgeres.errors import StageError
 from edgeres.measure import agreement
 from edgeres.onnxfile import census
+from edgeres.onnxfile.accumulators import require_room
 from edgeres.onnxfile.execute import runner
 from edgeres.onnxfile.rewrite import Rewritten, rewrite
 from edgeres.onnxfile.roles import float_nodes
@@ -85,6 +86,7 @@ class QuantizeOnnx:
                 model, _Images(split, preprocess), scheme, float_nodes=float_nodes(model, scheme), advance=advance
             )
         rewritten = rewrite(by_nncf, scheme)
+        require_room(rewritten.model)
         compared = split.take(range(min(_COMPARED, len(split))))
         metrics = _compare(model, by_nncf, rewritten.model, _Images(compared, preprocess), context.progress)
         counted = census.qdq(rewritten.model)
@@ -141,6 +143,11 @@ def _notes(rewritten: Rewritten, metrics: dict[str, float], signed: bool) -> tup
         notes.append(f"{rewritten.retyped} activation pairs became {kind}, keeping their range")
     if rewritten.released:
         notes.append(f"{rewritten.released} reads went back to float: the target fuses more without their Q/DQ")
+    if rewritten.raised:
+        notes.append(
+            f"{rewritten.raised} channels have weights so small beside their bias that int32 could not hold it at the "
+            "scale of the weights: their scale was raised"
+        )
     if rewritten.biases:
         notes.append(f"{rewritten.biases} quantized biases went back to float")
     return tuple(notes)
