@@ -105,6 +105,7 @@ class Prune:
                 "macs_removed": 1 - allocation.macs / allocation.dense,
             },
             notes=(self._widths(artifact.spec, allocation), *notes),
+            shown=notes,
         )
         card = artifact.card.after(step)
         # Statistics of folded norms no longer hold: channels that stay lack what the removed ones gave them.

@@ -111,8 +111,14 @@ class Recover:
         judged = _judged(teacher, recovered, context)
         # Trained weights fill the channels with other values than the folded norms saw; those of the teacher stay.
         worse = self.fallback and judged.worse
-        notes = (*outcome.conditions, *judged.notes(artifact, teacher, fallback=worse))
-        step = Step(stage=self.name, settings=plain(self), metrics=outcome.metrics | judged.metrics, notes=notes)
+        note = judged.note(artifact, teacher, fallback=worse)
+        step = Step(
+            stage=self.name,
+            settings=plain(self),
+            metrics=outcome.metrics | judged.metrics,
+            notes=(*outcome.conditions, note),
+            shown=(note,) if worse else (),
+        )
         return replace(teacher if worse else recovered, card=artifact.card.after(step), teacher=None)
 
     def _trained(self, artifact: Checkpoint, teacher: Checkpoint, context: Context) -> Outcome:
@@ -174,10 +180,10 @@ class _Judged:
         """Figures for the report."""
         return {"tuning_drop_pp": self.drop_pp, "tuning_loss_rise": self.rise} if self.n else {}
 
-    def notes(self, pruned: Checkpoint, teacher: Checkpoint, *, fallback: bool) -> tuple[str, ...]:
+    def note(self, pruned: Checkpoint, teacher: Checkpoint, *, fallback: bool) -> str:
         """What the comparison says, and which network goes on where it is not the recovered one."""
         if not self.n:
-            return ("there are no tuning images: nobody compared it with the unpruned network",)
+            return "there are no tuning images to compare it with the unpruned network on"
         side = teacher.card.preprocess.crop
         kept = macs(pruned.spec, side, side) / macs(teacher.spec, side, side)
         found = (
@@ -189,7 +195,7 @@ class _Judged:
                 f": over the limit of {self.margin:g} pp, so the unpruned network goes on "
                 "(recover.fallback=false keeps the pruned one)"
             )
-        return (found,)
+        return found
 
 
 def _judged(teacher: Checkpoint, recovered: Checkpoint, context: Context) -> _Judged:

@@ -162,6 +162,7 @@ def test_a_network_of_which_every_channel_matters_stays_whole(dense, context):
     note = whole.card.lineage[-1].notes[1]
     assert "65% of the MACs were asked for" in note
     assert "prune.max_kl=null" in note
+    assert whole.card.lineage[-1].shown == (note,)
 
 
 def test_little_gain_is_not_worth_a_recovery(dense, context):

@@ -173,6 +173,7 @@ def test_the_unpruned_network_goes_on_where_recovery_is_not_enough(pruned: Check
     assert step.metrics["tuning_drop_pp"] > 1
     assert "the unpruned network goes on" in step.notes[-1]
     assert "recover.fallback=false" in step.notes[-1]
+    assert step.shown == step.notes[-1:]
 
 
 def test_the_pruned_network_goes_on_where_that_was_asked_for_or_any_drop_is_allowed(
@@ -184,6 +185,7 @@ def test_the_pruned_network_goes_on_where_that_was_asked_for_or_any_drop_is_allo
         assert kept.spec == pruned.spec
         assert kept.card.lineage[-1].metrics["tuning_drop_pp"] > 1
         assert "goes on" not in kept.card.lineage[-1].notes[-1]
+        assert kept.card.lineage[-1].shown == ()
 
 
 def test_a_recovered_network_goes_on_with_what_it_costs_in_its_notes(pruned: Checkpoint, context: Context) -> None:
