@@ -148,7 +148,7 @@ def _print(network: NamedNetwork, target: Target, prediction: Prediction, lines:
     if prediction.gpu_compute_ms is not None:
         told.append(_MEANT)
     for line in (*told, prediction.basis, *prediction.notes):
-        screen.out.out(line, highlight=False)
+        screen.line(line)
 
 
 def _float_of(network: NamedNetwork, target: Target) -> str:
