@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from example_run import X86, accuracy, jetson, lines, stopped, x86
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -178,6 +178,7 @@ def test_summary_has_every_line_with_its_status_and_no_provenance() -> None:
     assert line_counts(jetson()) == {"passed": 3, "unmeasured": 1}
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(targets())),
     st.sampled_from(["resnet18", "resnet50", "resnet152", "resnet34"]),
