@@ -149,7 +149,7 @@ def _smaller_latency(limit: Limit, network: str, target: Target, size: int, crop
     fixed = _fixed_share(network, target, size, limit.limit)
     share = fixed + (1 - fixed) * count_macs(spec, crop, crop) / count_macs(spec, size, size)
     stays = f"{100 * fixed:.0f} % stays (call, launches, weights), the rest scales by MACs"
-    derivation = f"{limit.limit:g} ms at {size} px, of which {stays} to {crop} px"
+    derivation = f"{limit.limit:g} ms at {size} px: {stays}"
     return replace(limit, limit=limit.limit * share, derivation=derivation)
 
 

@@ -105,7 +105,7 @@ def _for_the_device(run: Run) -> bool:
 
 
 def _all(count: int) -> str:
-    return f"all {count} budget lines" if count > 1 else "its one budget line"
+    return "its one budget line" if count == 1 else "both budget lines" if count == 2 else f"all {count} budget lines"
 
 
 def _at(run: Run) -> str:
