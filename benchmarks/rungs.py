@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 RungName = Literal[
-    "calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "first_layer", "mixed"
+    "calibrate", "equalize", "first_layer", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"
 ]  # fmt: skip
 RUNGS: tuple[RungName, ...] = (
-    "calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "first_layer", "mixed",
+    "calibrate", "equalize", "first_layer", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed",
 )  # fmt: skip
 """As ``edgeres.ladder.ladder`` has them, which is not imported here: it brings torch along."""
 MARGIN = 1.0
