@@ -68,6 +68,7 @@ def compile_model(request: Request, desk: Desk) -> Run:
         run = _started(plan, desk.command)
         for note in plan.notes:
             desk.watch.note(note)
+        desk.watch.planned(pipeline)
         try:
             pipeline.run()
             if request.variant == "fastest":

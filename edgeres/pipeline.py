@@ -85,6 +85,9 @@ class Finished:
 class Watch(Protocol):
     """Who wants to know when stages begin and end."""
 
+    def planned(self, pipeline: Pipeline) -> None:
+        """Everything is resolved and nothing has run."""
+
     def note(self, text: str) -> None:
         """Something the user should know before anything runs."""
 

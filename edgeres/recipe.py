@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -12,6 +11,7 @@ import yaml
 from edgeres.artifact import Exported, Source
 from edgeres.errors import RecipeError, nearest
 from edgeres.settings import digest, parse, plain
+from edgeres.shipped_recipes import recipe_names, recipe_text
 from edgeres.stages.build import Build
 from edgeres.stages.evaluate import Evaluate
 from edgeres.stages.export import Export
@@ -29,7 +29,6 @@ from edgeres.stages.verify import Verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from importlib.resources.abc import Traversable
 
     from edgeres.stages.stage import Stage
 
@@ -144,19 +143,6 @@ def _assign(settings: Any, path: list[str], value: object, assignment: str) -> N
     settings[path[-1]] = value
 
 
-def _folder() -> Traversable:
-    """Recipes live in the package once installed, and beside it in a checkout."""
-    packaged = files("edgeres").joinpath("recipes")
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "recipes"
-
-
-def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that ship with edgeres."""
-    return tuple(
-        sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
-    )
-
-
 def is_file_name(name: str) -> bool:
     """Whether a recipe is a file of the user's."""
     return name.endswith((".yaml", ".yml"))
@@ -176,7 +162,7 @@ def load_recipe(name: str) -> Recipe:
         return _read(_yaml(_text(path), name), path.stem, name)
     if name not in recipe_names():
         raise RecipeError(f"unknown recipe {name!r}", nearest(name, recipe_names()))
-    return _read(_yaml(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name), name, f"{name}.yaml")
+    return _read(_yaml(recipe_text(name), name), name, f"{name}.yaml")
 
 
 def _text(path: Path) -> str:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import yaml
 
-from edgeres.errors import TargetError, nearest
+from edgeres.errors import TargetError
 from edgeres.runtime import Runtime, find_runtime
 from edgeres.settings import parse, plain, settings
+from edgeres.target_hint import target_hint
 
 
 @settings
@@ -143,13 +144,13 @@ def find_target(name: str) -> Target:
     """The target of that name or alias; ``name:version`` takes another runtime than the device's default.
 
     Raises:
-        TargetError: Unknown; the message has the nearest name, or the versions there are.
+        TargetError: Unknown; the message has what comes nearest, or the versions there are.
     """
     known = targets()
     by_name = {alias: target for target in known.values() for alias in (target.name, *target.aliases)}
     device, _, version = name.partition(":")
     if device not in by_name:
-        raise TargetError(f"unknown target {device!r}", nearest(device, by_name))
+        raise TargetError(f"unknown target {device!r}", target_hint(device, by_name))
     target = by_name[device]
     if not version or version == target.version:
         return target

@@ -25,6 +25,7 @@ def compare(commands: Commands) -> None:
     command = commands.add_parser("compare", help="set two finished runs side by side")
     command.add_argument("first", metavar="A", help="run folder, such as build/resnet18-jetson")
     command.add_argument("second", metavar="B", help="another one")
+    command.add_argument("--html", metavar="FILE", help="write it as a page")
     command.add_argument("--json", action="store_true", help="machine-readable output")
 
 
