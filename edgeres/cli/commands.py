@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 def compile_command(options: Namespace, given: list[str]) -> int:
     """``edgeres compile``."""
+    from edgeres.target import find_target
+
+    find_target(options.target)  # a misspelt one is said before anything else is imported
     request = replace(_request(options), until=options.until, recipe=options.recipe, variant=options.variant)
     request = replace(request, changes=(*search_changes(options), *request.changes))
     if options.plan:
