@@ -1,17 +1,20 @@
-"""Techniques that cost seconds: calibration, equalization, range search, bias correction."""
+"""Techniques that cost seconds: calibration, equalization, a first layer in float, range search, bias correction."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from edgeres.ladder.search import Refusal
 from edgeres.ladder.workshop import Candidate, nearest
-from edgeres.model.cost import parameters
+from edgeres.model.cost import parameters, share_of_macs
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.quant.balance import balancing_scales
 from edgeres.quant.bias import empirical_bias
 from edgeres.quant.calibrator import CALIBRATORS
 from edgeres.quant.importance import importance
+from edgeres.quant.mixed import left_in_float
 from edgeres.quant.refine import refined
 from edgeres.quant.rescale import rescaled
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
     Earlier = Sequence[Tried[Candidate]]
     Best = Tried[Candidate] | None
+
+_FEW_MACS = 0.02
+"""Share of the MACs up to which the first layer may stay in float: at a quarter of the speed, 6 % of the time."""
 
 _LOOKED_AT = 64
 """Images whose gradients tell what a channel matters."""
@@ -126,6 +132,38 @@ class Equalize:
                 shop.spec, shop.weights, shop.placement, shop.images, limit=few, seed=shop.seed, advance=advance
             )
         return balancing_scales(quantized, found)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLayer:
+    """The first convolution in float, where it has few of the MACs.
+
+    The image is the most expensive tensor to round in a narrow network: its noise passes every layer, and its three
+    channels, each with 256 levels of its own, share 256 codes.
+    """
+
+    name: ClassVar[str] = "first_layer"
+    effort: ClassVar[Effort] = "quick"
+    remedy: ClassVar[bool] = False
+
+    shop: Workshop
+
+    def predicted(self) -> float:
+        """Next to nothing: no image is read."""
+        return 0.0
+
+    def candidate(self, tried: Earlier, best: Best) -> Candidate | Refusal:
+        """The best candidate so far with its first convolution in float, or why it stays in integers."""
+        assert best is not None
+        base, first = best.candidate, graph(self.shop.spec).weighted[0].name
+        if first not in base.quantized.table.weights:
+            return Refusal(f"left out: {first} is in float already")
+        share = share_of_macs(self.shop.spec, (first,), self.shop.preprocess.crop)
+        if share > _FEW_MACS:
+            return Refusal(f"left out: {first} has {100 * share:.1f} % of the MACs, more than {100 * _FEW_MACS:.0f} %")
+        settings = {**base.settings, self.name: {"float_layers": [first], "float_share_of_macs": share}}
+        quantized = left_in_float(base.quantized, base.reference, (first,))
+        return replace(base, quantized=quantized, settings=settings)
 
 
 @dataclass(frozen=True, slots=True)
