@@ -100,6 +100,9 @@ class Screen:
         took = "cached" if stage.cached else seconds(stage.entry.seconds)
         facts = ", ".join(fact for step in stage.steps for fact in _facts(step))
         _print(self.err, f"  done  {stage.name:<15}{took:>9}  {facts}", indent=8, style="green", styled=6)
+        for step in stage.steps:
+            for text in step.shown:
+                self.note(text)
 
     def note(self, text: str) -> None:
         """Something the user should know."""
