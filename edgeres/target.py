@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field
 
 from edgeres.errors import TargetError
 from edgeres.runtime import Runtime, find_runtime
@@ -85,19 +86,25 @@ class DeviceProfile:
     source: str
 
 
+AboveZero = Annotated[float, Field(gt=0)]
+
+
 @settings
 class Budget:
-    """Limits with their units in the names; None is no limit."""
+    """Limits with their units in the names; None is no limit.
 
-    accuracy_drop_pp: float | None = 1.0
-    macs_g: float | None = None
-    params_m: float | None = None
-    size_mib: float | None = None
-    latency_p50_ms: float | None = None
-    latency_p90_ms: float | None = None
-    latency_p99_ms: float | None = None
-    peak_activation_mib: float | None = None
-    peak_rss_mib: float | None = None
+    A drop of 0 pp is a limit, if a strict one; of everything else there is always something.
+    """
+
+    accuracy_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = 1.0
+    macs_g: AboveZero | None = None
+    params_m: AboveZero | None = None
+    size_mib: AboveZero | None = None
+    latency_p50_ms: AboveZero | None = None
+    latency_p90_ms: AboveZero | None = None
+    latency_p99_ms: AboveZero | None = None
+    peak_activation_mib: AboveZero | None = None
+    peak_rss_mib: AboveZero | None = None
 
 
 @settings

@@ -14,6 +14,7 @@ from edgeres.cli.console import Screen
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from edgeres.compile import Compilation
     from edgeres.report.run import Run
     from edgeres.request import Request
     from edgeres.store import Store
@@ -88,7 +89,7 @@ def targets_command(options: Namespace, given: list[str]) -> int:
         ),
     )
     for missing in dict.fromkeys(r["missing"] for r in rows if r["missing"]):
-        screen.out.out(missing, highlight=False)
+        screen.line(missing)
     return 0
 
 
@@ -147,26 +148,31 @@ def search_changes(options: Namespace) -> tuple[str, ...]:
 
 
 def again(options: Namespace, given: list[str]) -> int:
-    """Does one stage of a finished run again."""
+    """Does one stage of a finished run again, and what follows it."""
     return _run(requested_again(options), Path(options.out or options.run), options, given)
 
 
 def requested_again(options: Namespace, *more: str) -> Request:
-    """A finished run's request up to one stage, with settings exchanged; what did not change comes from the store.
+    """A finished run's request to the end of its recipe, with settings exchanged.
+
+    What did not change comes from the store.
 
     Args:
         options: Of the command.
         more: Changes of the recipe that ``--set`` still goes before.
+
+    Raises:
+        UsageError: The run's recipe has no such stage.
     """
     from edgeres.folder import RunFolder
+    from edgeres.pipeline import check_stage
 
     before = RunFolder(Path(options.run)).request()
     budget = {**before.budget, **dict(options.budget)}
     changes = (*before.changes, *more, *options.changes)
     both = before.foreign and options.command in ("quantize", "export")  # one stage does both to a foreign graph
-    stage = "quantize_onnx" if both else options.command
-    until = None if stage == "verify" else stage
-    return replace(before, until=until, changes=changes, budget=budget, strict=before.strict or options.strict)
+    check_stage(before, "quantize_onnx" if both else options.command, options.run)
+    return replace(before, until=None, changes=changes, budget=budget, strict=before.strict or options.strict)
 
 
 def store_of(options: Namespace) -> Store:
@@ -182,9 +188,9 @@ def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> i
     from edgeres.report.verdict import exit_code
 
     screen = Screen(quiet=options.quiet)
-    run = compiled(request, out, options, given, screen)
-    tell(run, out, options, screen)
-    return exit_code(run)
+    done = compiled(request, out, options, given, screen)
+    tell(done.run, done.folder, options, screen)
+    return exit_code(done.run)
 
 
 def tell(run: Run, out: Path, options: Namespace, screen: Screen) -> None:
@@ -194,12 +200,12 @@ def tell(run: Run, out: Path, options: Namespace, screen: Screen) -> None:
     if run.error:
         screen.failure(_failure(run))
     if options.json:
-        screen.out.out((out / document.JSON).read_text(encoding="utf-8"), end="")
+        screen.out.out(document.encode(run), end="")
     else:
         _summary(run, screen, out / document.HTML)
 
 
-def compiled(request: Request, out: Path, options: Namespace, given: list[str], screen: Screen) -> Run:
+def compiled(request: Request, out: Path, options: Namespace, given: list[str], screen: Screen) -> Compilation:
     """Compiles into a folder while people watch."""
     from edgeres.target import find_target
 
@@ -228,7 +234,7 @@ def _summary(run: Run, screen: Screen, page: Path) -> None:
         steps = next_steps(run, folder)
         width = max((len(step.label) for step in steps), default=0)
         for step in steps:
-            screen.command(f"next: {step.label:<{width}}  {step.text}")
+            screen.step(f"next: {step.label:<{width}}  ", step)
     screen.command(f"report: {page}")
 
 
