@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.judge FOLDER SCHEME NAME`` prints the figures of one contender as JSON.
 
-x86: ONNX Runtime with its integer kernels, as it ships. TensorRT: ONNX Runtime without fusion, which follows the scales
-to the last bit and no kernel's shortcuts; the layers that TensorRT runs in integers are read off the graph. What
-torchao made runs in torch, its Q/DQ pairs fused, and so are its integer layers counted.
+x86: ONNX Runtime with its integer kernels, without saturation (see ``bench.answers``). TensorRT: ONNX Runtime without
+fusion, which follows the scales to the last bit and no kernel's shortcuts; the layers that TensorRT runs in integers
+are read off the graph. What torchao made runs in torch, its Q/DQ pairs fused, and so are its integer layers counted.
 """
 
 from __future__ import annotations

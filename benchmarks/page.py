@@ -21,10 +21,10 @@ PAGE = "<!-- quantizers:begin -->", "<!-- quantizers:end -->"
 BRIEF = "<!-- quantizers-brief:begin -->", "<!-- quantizers-brief:end -->"
 _TITLES = {
     "tensorrt": "TensorRT's scheme (`jetson`), simulated by ONNX Runtime without fusion",
-    "x86": "x86's scheme (`cpu`), ONNX Runtime with its integer kernels",
+    "x86": "x86's scheme (`cpu`), ONNX Runtime with its integer kernels, without saturation",
 }
 _LEGEND = f"""\
-{{images}} calibration images, {{held_out:,}} held-out training images or as many as there are, validation images
+{{images}} calibration and {{held_out:,}} held-out training images, or as many as there are; validation images:
 {{validation}}. Figures are means over the seeds, each another draw of calibration images, ± the standard deviation
 between them. KL is the mean divergence of the softmax from the float network's in 1e-3 nats. SQNR of the logits,
 changed predictions, top-1 and drop are on the validation images; the interval is Tango's paired one, mean over the

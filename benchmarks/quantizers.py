@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from benchmarks.tasks import Task
     from edgeres.target import QuantScheme
 
-JUDGE = 1
+JUDGE: dict[SchemeName, int] = {"tensorrt": 1, "x86": 2}
 """Raised when the judge counts or computes something else: kept rows are of one judge."""
 _SHARE = 0.9
 """Share of the free memory that a contender may take before it is ended."""
@@ -80,7 +80,7 @@ def key(task: Task, counts: Counts, scheme: SchemeName, quantizer: str, seed: in
         "wanted": _wanted(target.scheme, ours=ours),
         "versions": versions(contender),
         "edgeres": source_digest() if ours else "",
-        "judge": JUDGE,
+        "judge": JUDGE[scheme],
     }
 
 

@@ -89,7 +89,7 @@ def targets_command(options: Namespace, given: list[str]) -> int:
         ),
     )
     for missing in dict.fromkeys(r["missing"] for r in rows if r["missing"]):
-        screen.out.out(missing, highlight=False)
+        screen.line(missing)
     return 0
 
 
@@ -234,7 +234,7 @@ def _summary(run: Run, screen: Screen, page: Path) -> None:
         steps = next_steps(run, folder)
         width = max((len(step.label) for step in steps), default=0)
         for step in steps:
-            screen.command(f"next: {step.label:<{width}}  {step.text}")
+            screen.step(f"next: {step.label:<{width}}  ", step)
     screen.command(f"report: {page}")
 
 

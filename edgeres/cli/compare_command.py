@@ -55,7 +55,7 @@ def compare_command(options: Namespace, given: list[str]) -> int:
             screen.table((_TITLES[name], options.first, options.second, "change"), cells)
             screen.out.out("")
     if not (found.recipe or found.inputs or found.versions):
-        screen.out.out("same inputs, settings and versions")
+        screen.line("same inputs, settings and versions")
     for line in notes:
         screen.line(line)
     if options.html:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgeres.artifact import Step
     from edgeres.pipeline import Finished, Pipeline
     from edgeres.progress import Advance
+    from edgeres.report.next_steps import NextStep
 
 _STATUS_STYLE = {"passed": "green", "failed": "bold red", "unmeasured": "yellow"}
 
@@ -119,6 +121,29 @@ class Screen:
         """A line that holds a command: never broken, so that it can be copied as it is."""
         self.out.out(text, highlight=False)
 
+    def step(self, label: str, step: NextStep) -> None:
+        """What to do next; where a terminal is too narrow, a command is broken with backslashes, so that it still runs.
+
+        Args:
+            label: What stands before it, with its spaces.
+            step: The step.
+        """
+        width = self.out.width
+        if not self.out.is_terminal or len(label) + len(step.line) <= width:
+            self.command(label + step.line)
+            return
+        if len(label) + len(step.text) <= width:
+            self.command(label + step.text)
+        elif step.command:
+            self.command(label.rstrip())
+            self.command("  " + " \\\n    ".join(_pieces(step.text, width - 6)))
+        elif " " in step.text:
+            self.line(label + step.text, len(label))
+        else:
+            self.command(f"{label.rstrip()}\n  {step.text}")
+        if step.about:
+            self.line(f"{' ' * len(label)}# {step.about}", len(label) + 2)
+
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table on standard output; a status colours itself.
 
@@ -167,6 +192,16 @@ def _print(console: Console, text: str, indent: int, style: str = "", styled: in
     for place, line in enumerate(lines):
         shown = Text.assemble((line[:styled], style), line[styled:]) if style and place == 0 else Text(line)
         console.print(shown)
+
+
+def _pieces(command: str, width: int) -> list[str]:
+    """A command in pieces of whole words, each no wider than ``width`` columns unless one word is."""
+    pieces = [""]
+    for word in shlex.split(command, posix=False):
+        if pieces[-1] and len(pieces[-1]) + 1 + len(word) > width:
+            pieces.append("")
+        pieces[-1] = f"{pieces[-1]} {word}".lstrip()
+    return pieces
 
 
 def _wrapped(line: str, width: int, indent: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def applied(one: Tried[Candidate]) -> str:
             variants = facts.get("kl_of_variants", {})
             nearest = f", nearest to float of {len(variants)} variants" if variants else ""
             return f"{facts['calibrator']}, weights {facts['weights']}{nearest}"
-        case "mixed":
+        case "mixed" | "first_layer":
             layers, share = facts["float_layers"], facts["float_share_of_macs"]
             return f"in float: {', '.join(layers)} ({100 * share:.1f} % of the MACs)"
         case _:
@@ -95,8 +96,9 @@ def notes(search: Search[Candidate], margin: float | None, images: int) -> tuple
             f"{chosen.technique} was asked for and goes on; on the tuning images it is not nearer to float than "
             f"{best.technique} beyond noise: KL {evaluation.kl:.2g} against {best.evaluation.kl:.2g} nats"
         )
-    if chosen.technique == "mixed":
-        found.append(f"mixed precision: {applied(chosen)}")
+    for name in ("first_layer", "mixed"):
+        if name in chosen.candidate.settings:
+            found.append(f"mixed precision: {applied(replace(chosen, technique=name))}")
     if margin is None:
         found.append("no accuracy limit is set: the candidate nearest to float was kept")
     elif evaluation.outcome is Outcome.INCONCLUSIVE:

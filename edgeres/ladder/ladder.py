@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from edgeres.ladder.learned import AdaRound, Reconstruct
 from edgeres.ladder.mixed import MixedPrecision
 from edgeres.ladder.nncf import Nncf
 from edgeres.ladder.reuse import Reuse
-from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize, Refine
+from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize, FirstLayer, Refine
 from edgeres.ladder.search import Policy, Search, search
 
 if TYPE_CHECKING:
@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     from edgeres.ladder.workshop import CalibratorName, Candidate, WeightMethod, Workshop
     from edgeres.quant.calibration_table import CalibrationTable
 
-RungName = Literal["calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
-RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed")
+RungName = Literal["calibrate", "first_layer", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
+RUNGS: tuple[RungName, ...] = get_args(RungName)
 """From the cheapest to the most expensive one."""
 
-QUICK: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias")
+QUICK: tuple[RungName, ...] = ("calibrate", "first_layer", "equalize", "refine", "bias")
 """Those that cost seconds; each makes room for the next, and biases are corrected for all of them together."""
 
 CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
     {
         "calibrate": ("calibrate",),
-        "equalize": QUICK[:2],
-        "refine": QUICK[:3],
+        "first_layer": QUICK[:2],
+        "equalize": QUICK[:3],
+        "refine": QUICK[:4],
         "bias": QUICK,
         "nncf": ("nncf",),
         "adaround": (*QUICK, "adaround"),
@@ -66,6 +67,7 @@ class Ladder:
         self._techniques: dict[RungName, Technique[Candidate]] = {
             "calibrate": Calibrate(shop, calibrator, weights) if scales is None else Reuse(shop, scales),
             "equalize": Equalize(shop),
+            "first_layer": FirstLayer(shop),
             "refine": Refine(shop),
             "bias": CorrectBias(shop),
             "nncf": Nncf(shop),

@@ -11,7 +11,7 @@ from edgeres.ladder.evaluator import SCREENED
 from edgeres.ladder.learned import unrounded
 from edgeres.ladder.noise import layer_noise, most_sensitive, passes
 from edgeres.ladder.search import Refusal
-from edgeres.model.cost import layer_macs
+from edgeres.model.cost import share_of_macs
 from edgeres.quant.mixed import fewest, left_in_float
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class MixedPrecision:
         The search ends after twice as many.
         """
         shop = self.shop
-        layers, tuning = shop.placement.weighted, len(shop.evaluator.split)
+        layers, tuning = shop.placement().weighted, len(shop.evaluator.split)
         branches = passes(shop.spec, layers, shop.preprocess.crop) * min(SCREENED, tuning)
         return shop.evaluator.pass_s * (branches + _questions(len(layers)) * tuning * _QUANTIZED)
 
@@ -75,9 +75,7 @@ class MixedPrecision:
         return self._with(base, tuple(row.layer for row in self.noise if row.layer in layers))
 
     def _with(self, base: Candidate, layers: tuple[str, ...]) -> Candidate:
-        side = self.shop.preprocess.crop
-        costs = layer_macs(self.shop.spec, side, side)
-        share = sum(costs[layer] for layer in layers) / sum(costs.values())
+        share = share_of_macs(self.shop.spec, layers, self.shop.preprocess.crop)
         settings = {**base.settings, self.name: {"float_layers": list(layers), "float_share_of_macs": share}}
         return replace(base, quantized=left_in_float(base.quantized, base.reference, layers), settings=settings)
 

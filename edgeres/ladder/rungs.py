@@ -1,17 +1,20 @@
-"""Techniques that cost seconds: calibration, equalization, range search, bias correction."""
+"""Techniques that cost seconds: calibration, equalization, a first layer in float, range search, bias correction."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from edgeres.ladder.search import Refusal
 from edgeres.ladder.workshop import Candidate, nearest
-from edgeres.model.cost import parameters
+from edgeres.model.cost import parameters, share_of_macs
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.quant.balance import balancing_scales
 from edgeres.quant.bias import empirical_bias
 from edgeres.quant.calibrator import CALIBRATORS
 from edgeres.quant.importance import importance
+from edgeres.quant.mixed import left_in_float
 from edgeres.quant.refine import refined
 from edgeres.quant.rescale import rescaled
 
@@ -27,8 +30,14 @@ if TYPE_CHECKING:
     Earlier = Sequence[Tried[Candidate]]
     Best = Tried[Candidate] | None
 
+_FEW_MACS = 0.02
+"""Share of the MACs up to which the first layer may stay in float: at a quarter of the speed, 6 % of the time."""
+
 _LOOKED_AT = 64
 """Images whose gradients tell what a channel matters."""
+
+_MEANS = 256
+"""Images whose means biases are corrected by; each has as many values of a channel as the channel has pixels."""
 
 _BACKWARDS = 8.0
 """A pass backwards that keeps every activation's gradient, in plain passes."""
@@ -109,23 +118,57 @@ class Equalize:
         return evaluator.pass_s * (_BACKWARDS * min(_LOOKED_AT, images) + _OBSERVED * images) + search
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
-        """The first candidate with other channel scales, calibrated as that one was."""
-        shop, base = self.shop, tried[0].candidate
-        weights, (calibrator, method) = rescaled(shop.spec, shop.weights, self._balanced(tried)), chosen_scales(base)
-        histograms = shop.observed(weights, "calibrate, equalized")
-        quantized = shop.calibrated(weights, histograms, calibrator, method)
+        """The best candidate with other channel scales, calibrated as that one was."""
+        assert best is not None
+        shop, base = self.shop, best.candidate
+        weights, (calibrator, method) = rescaled(shop.spec, shop.weights, self._balanced(base)), chosen_scales(base)
+        layers = base.quantized.table.float_layers
+        histograms = shop.observed(weights, "calibrate, equalized", layers)
+        quantized = shop.calibrated(weights, histograms, calibrator, method, layers)
         settings = {**base.settings, self.name: {"by": "importance"}}
         return Candidate(quantized, weights, settings, histograms=histograms)
 
-    def _balanced(self, tried: Earlier) -> Mapping[str, NDArray[np.float64]]:
-        """Channel scales of least expected divergence, from each channel's importance and the first scales."""
-        shop, quantized = self.shop, tried[0].candidate.quantized
+    def _balanced(self, base: Candidate) -> Mapping[str, NDArray[np.float64]]:
+        """Channel scales of least expected divergence, from each channel's importance and the scales so far."""
+        shop, quantized = self.shop, base.quantized
         few = min(_LOOKED_AT, len(shop.calibration))
         with shop.progress.task("importance of channels", few) as advance:
             found = importance(
-                shop.spec, shop.weights, shop.placement, shop.images, limit=few, seed=shop.seed, advance=advance
+                shop.spec, shop.weights, quantized.placement, shop.images, limit=few, seed=shop.seed, advance=advance
             )
         return balancing_scales(quantized, found)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLayer:
+    """The first convolution in float, where it has few of the MACs.
+
+    The image is the most expensive tensor to round in a narrow network: its noise passes every layer, and its three
+    channels, each with 256 levels of its own, share 256 codes.
+    """
+
+    name: ClassVar[str] = "first_layer"
+    effort: ClassVar[Effort] = "quick"
+    remedy: ClassVar[bool] = False
+
+    shop: Workshop
+
+    def predicted(self) -> float:
+        """Next to nothing: no image is read."""
+        return 0.0
+
+    def candidate(self, tried: Earlier, best: Best) -> Candidate | Refusal:
+        """The best candidate so far with its first convolution in float, or why it stays in integers."""
+        assert best is not None
+        base, first = best.candidate, graph(self.shop.spec).weighted[0].name
+        if first not in base.quantized.table.weights:
+            return Refusal(f"left out: {first} is in float already")
+        share = share_of_macs(self.shop.spec, (first,), self.shop.preprocess.crop)
+        if share > _FEW_MACS:
+            return Refusal(f"left out: {first} has {100 * share:.1f} % of the MACs, more than {100 * _FEW_MACS:.0f} %")
+        settings = {**base.settings, self.name: {"float_layers": [first], "float_share_of_macs": share}}
+        quantized = left_in_float(base.quantized, base.reference, (first,))
+        return replace(base, quantized=quantized, settings=settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,19 +215,27 @@ class CorrectBias:
     shop: Workshop
 
     def predicted(self) -> float:
-        """A float pass and a quantized one, for one candidate or for two."""
-        return 8 * self.shop.evaluator.pass_s * len(self.shop.calibration)
+        """A float pass and a quantized one for every candidate that is corrected, three at most."""
+        return 12 * self.shop.evaluator.pass_s * self._images
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
-        """The best candidate so far or the last one, whichever is nearer to float once its biases are corrected."""
+        """The best candidate so far or one that came later, whichever is nearest to float once biases are corrected.
+
+        What other ranges and channel scales are worth shows only then: they move the means of channels.
+        """
         assert best is not None
-        bases = {one.technique: one.candidate for one in (best, tried[-1])}
+        bases = {one.technique: one.candidate for one in (best, *tried[-2:])}
         return nearest({name: self._corrected(base) for name, base in bases.items()}, self.shop.evaluator, self.name)
+
+    @property
+    def _images(self) -> int:
+        return min(_MEANS, len(self.shop.calibration))
 
     def _corrected(self, base: Candidate) -> Candidate:
         shop = self.shop
         reference = Network(shop.spec, base.reference).eval()
-        with shop.progress.task("correct biases", len(shop.calibration)) as advance:
-            corrected = empirical_bias(reference, base.quantized, shop.images, advance)
-        settings = {**base.settings, self.name: {"images": len(shop.calibration)}}
+        few = shop.calibration.take(range(self._images))
+        with shop.progress.task("correct biases", self._images) as advance:
+            corrected = empirical_bias(reference, base.quantized, lambda: shop.evaluator.images(few), advance)
+        settings = {**base.settings, self.name: {"images": self._images}}
         return replace(base, quantized=corrected, settings=settings)

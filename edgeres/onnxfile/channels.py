@@ -98,6 +98,8 @@ class _Finder:
                 return self._elementwise(node)
             case "Concat":
                 return np.concatenate([self.found[name] for name in node.input]) if self._on_channels(node) else None
+            case "Pad":
+                return self._padded(node, given) if given is not None else None
             case "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze":
                 return self._reshaped(node, given) if given is not None else None
         keeps = node.op_type in _HOMOGENEOUS or self._is_relu(node) or self._spatial(node)
@@ -141,15 +143,20 @@ class _Finder:
         return float("nan") if value is None else float(value.reshape(-1)[0])
 
     def _spatial(self, node: NodeProto) -> bool:
-        """Whether a node pads with zeros, slices or averages over pixels alone."""
+        """Whether a node slices or averages over pixels alone."""
         rank = len(self.shapes[node.input[0]])
-        if node.op_type == "Pad":
-            pads, filling = self._numbers(node, 1, "pads"), self._bound(node, 2, "value")
-            plain = (attribute(node, "mode") or b"constant") == b"constant" and filling in (None, 0.0)
-            return plain and pads is not None and not any(pads[axis] for axis in (0, 1, rank, rank + 1))
         place = {"ReduceMean": 1, "Slice": 3}.get(node.op_type)
         axes = self._numbers(node, place, "axes") if place is not None else None
         return axes is not None and not {axis % rank for axis in axes} & {0, 1}
+
+    def _padded(self, node: NodeProto, given: Ints) -> Ints | None:
+        """Zeros around pixels and beside channels; a channel of zeros may have any scale."""
+        pads, filling = self._numbers(node, 1, "pads"), self._bound(node, 2, "value")
+        plain = (attribute(node, "mode") or b"constant") == b"constant" and filling in (None, 0.0)
+        rank = len(self.shapes[node.input[0]])
+        if not plain or pads is None or len(pads) != 2 * rank or pads[0] or pads[rank] or min(pads) < 0:
+            return None
+        return np.concatenate([self.union.fresh(pads[1]), given, self.union.fresh(pads[rank + 1])])
 
     def _numbers(self, node: NodeProto, index: int, name: str) -> list[int] | None:
         stated: Any = attribute(node, name)

@@ -98,7 +98,7 @@ def bill(run: Run) -> tuple[BillRow, ...]:
 def _row(rung: Rung, stage: StageRow, laps: dict[str, float], whole: float | None) -> BillRow:
     if rung.kl is None and rung.top1 is None:
         return BillRow(rung, predicted_s=laps.get(f"predicted {rung.name}"))
-    latency, expected = _latency(stage, laps, "mixed" if rung.name == "mixed" else "int8")
+    latency, expected = _latency(stage, laps, rung.graph)
     return BillRow(rung, laps.get(rung.name, whole), latency, expected)
 
 

@@ -71,10 +71,9 @@ def _tradeoff(rows: tuple[BillRow, ...]) -> Markup:
 def _noise(run: Run) -> Markup:
     if not run.sensitivity:
         return Markup()
-    left = next((row.rung.settings.get("mixed") for row in bill(run) if row.rung.chosen), None)
-    names = left.get("float_layers", ()) if isinstance(left, dict) else ()
+    names = next((row.rung.float_layers for row in bill(run) if row.rung.chosen), ())
     reading = "mean KL to float with that layer alone in integers; hollow: left in float"
-    drawn = plot("Sensitivity of each layer", noise_plot(run.sensitivity, tuple(names)), reading)
+    drawn = plot("Sensitivity of each layer", noise_plot(run.sensitivity, names), reading)
     worst = sorted(run.sensitivity, key=lambda row: -row.kl)[:_NAMED]
     return tag("div", drawn, how(f"Most sensitive: {', '.join(f'{row.layer} {divergence(row.kl)}' for row in worst)}."))
 

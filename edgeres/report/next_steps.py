@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,9 +12,6 @@ if TYPE_CHECKING:
     from edgeres.report.run import Run
 
 _BUNDLE, _ENGINE = "bundle/", "engine/"
-_OLDEST_PYTHON = (8, 5)
-"""First TensorRT whose Python package ``build_engine.py`` can use; before it trtexec builds the engine."""
-
 _IN_APP = {"model.ort": "OrtSession", "model.tflite": "Interpreter", "model.pte": "Module"}
 """What an Android app opens each file with."""
 
@@ -34,11 +30,20 @@ class NextStep:
 
     Attributes:
         label: One word for it.
-        text: A command as a shell takes it, or one sentence.
+        text: A command as a shell takes it, a path, or a clause.
+        about: What comes of it, one clause, or empty.
+        command: Whether the text is one for a shell, which may be broken with a backslash.
     """
 
     label: str
     text: str
+    about: str = ""
+    command: bool = False
+
+    @property
+    def line(self) -> str:
+        """Both in one line; what it is about is a comment that a shell skips."""
+        return f"{self.text}  # {self.about}" if self.about else self.text
 
 
 def next_steps(run: Run, folder: Path) -> tuple[NextStep, ...]:
@@ -54,7 +59,7 @@ def next_steps(run: Run, folder: Path) -> tuple[NextStep, ...]:
         return _weights(run, folder)
     steps = [*_device(run, folder), *_here(run, folder)]
     if "predictions.json" in run.files:
-        steps.append(NextStep("CI", f"edgeres gate {_quoted(folder)}  # PASS, FAIL or INCONCLUSIVE"))
+        steps.append(NextStep("CI", f"edgeres gate {_quoted(folder)}", "PASS, FAIL or INCONCLUSIVE", command=True))
     return tuple(steps)
 
 
@@ -66,7 +71,7 @@ def _weights(run: Run, folder: Path) -> tuple[NextStep, ...]:
     if not any(row.stage == "fold_batchnorm" for row in run.stages):
         given = "" if data is None else f" --weights {place} --data {data}"  # the sample task has its own in the cache
         compile_ = f"edgeres compile {shlex.quote(run.model)} --target TARGET{given}"
-        steps.append(NextStep("compile", f"{compile_}  # 'edgeres targets' lists targets"))
+        steps.append(NextStep("compile", compile_, "'edgeres targets' lists targets", command=True))
     return tuple(steps)
 
 
@@ -87,29 +92,28 @@ def _device(run: Run, folder: Path) -> list[NextStep]:
     if not names:
         return []
     bundle = _quoted(folder / "bundle")
-    steps = [NextStep("bundle", f"{bundle}  # its README.md says more")]
+    steps = [NextStep("bundle", bundle, "its README.md says more")]
     entry = next((name for name in _IN_APP if name in names), None)
     if entry:
         steps.append(NextStep("app", f"put {entry} into the app's assets and open it with {_IN_APP[entry]}"))
-    command = _command(run, names)
+    command = _command(names)
     if command:
-        steps.append(NextStep("copy", f"scp -r {bundle} USER@DEVICE:"))
-        steps.append(NextStep("device", f"cd bundle && {command}"))
+        steps.append(NextStep("copy", f"scp -r {bundle} USER@DEVICE:", command=True))
+        steps.append(NextStep("device", f"cd bundle && {command}", command=True))
     if command and not command.startswith("bash"):
-        steps.append(NextStep("back", "scp USER@DEVICE:bundle/device.json ."))
-        steps.append(NextStep("report", f"edgeres measured {_quoted(folder)} device.json"))
+        steps.append(NextStep("back", "scp USER@DEVICE:bundle/device.json .", command=True))
+        steps.append(NextStep("report", f"edgeres measured {_quoted(folder)} device.json", command=True))
     return steps
 
 
-def _command(run: Run, names: set[str]) -> str:
+def _command(names: set[str]) -> str:
     """What is typed on the device; empty where the bundle has no command."""
-    version = re.search(r"TensorRT (\d+)\.(\d+)", run.target.runtime)
-    old = version is not None and (int(version[1]), int(version[2])) < _OLDEST_PYTHON
-    if "build_engine.py" in names and not old:
-        return "python3 build_engine.py"
-    if "build_engine.sh" in names:
-        return "bash build_engine.sh"
-    return "python3 check_device.py" if "check_device.py" in names else ""
+    known = {
+        "build_engine.py": "python3 build_engine.py",
+        "check_device.py": "python3 check_device.py",
+        "build_engine.sh": "bash build_engine.sh",  # where TensorRT's Python package is too old for the first
+    }
+    return next((command for name, command in known.items() if name in names), "")
 
 
 def _here(run: Run, folder: Path) -> list[NextStep]:
@@ -121,10 +125,12 @@ def _here(run: Run, folder: Path) -> list[NextStep]:
         return [
             NextStep("artifact", _quoted(place)),
             NextStep("Python", opened.format(repr(str(place)))),
-            NextStep("speed", f"edgeres bench {_quoted(folder)}  # float32 and INT8 on every runtime of this host"),
+            NextStep(
+                "speed", f"edgeres bench {_quoted(folder)}", "float32 and INT8 on each runtime here", command=True
+            ),
         ]
     if names:
-        return [NextStep("artifact", f"{_quoted(folder / 'engine' / min(names))} ({run.target.runtime})")]
+        return [NextStep("artifact", _quoted(folder / "engine" / min(names)), run.target.runtime)]
     if "model.onnx" in run.files and not any(name.startswith(_BUNDLE) for name in run.files):
         return [NextStep("artifact", _quoted(folder / "model.onnx"))]
     return []

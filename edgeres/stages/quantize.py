@@ -16,6 +16,7 @@ from edgeres.ladder.ladder import CHAINS, RUNGS, Ladder, RungName
 from edgeres.ladder.search import Effort, Policy, Reason
 from edgeres.ladder.workshop import Workshop
 from edgeres.quant.table import calibration_digest
+from edgeres.rung import graph_kind
 from edgeres.settings import plain, settings
 from edgeres.stages.stage import Read
 
@@ -170,8 +171,7 @@ def _metrics(search: Search[Candidate]) -> dict[str, float]:
 
 def _latencies(artifact: Checkpoint, search: Search[Candidate], context: Context) -> dict[str, float]:
     """Expected milliseconds of each kind of graph; where its runtime is here, measured ones go beside the artifact."""
-    kinds = {latency.MIXED if one.technique == "mixed" else latency.INTEGER: one.candidate for one in search.tried}
-    variants = {kind: candidate.quantized for kind, candidate in kinds.items()}
+    variants = {graph_kind(one.candidate.settings): one.candidate.quantized for one in search.tried}
     side = artifact.card.preprocess.crop
     models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
     if latency.runs_here(context.target):

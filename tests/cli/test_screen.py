@@ -1,11 +1,13 @@
 """Text on a terminal is wrapped between words at its width; in a log every line is whole."""
 
 import io
+import shlex
 
 import pytest
 from rich.console import Console
 
 from edgeres.cli.console import Screen, _print
+from edgeres.report.next_steps import NextStep
 
 TEXT = (
     "Incomplete: resnet18 for jetson-orin-nano keeps 2 of 3 budget lines; unmeasured: latency p50 (predicted to fail). "
@@ -55,3 +57,23 @@ def test_a_table_breaks_no_word(width):
     words = {word for row in ROWS for cell in row for word in cell.split()} - {"-"}
     assert words <= set(text.split())
     assert max(map(len, text.splitlines())) <= width
+
+
+LONG = (
+    "edgeres compile resnet18 --target TARGET --weights 'build/my runs/resnet18-trained/weights.safetensors' --data d"
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_a_command_that_does_not_fit_is_broken_so_that_a_shell_still_reads_it_whole(width):
+    screen, stream = Screen(quiet=False), io.StringIO()
+    screen.out = Console(
+        file=stream, width=width, force_terminal=True, color_system=None, highlight=False, soft_wrap=True
+    )
+    screen.step("next: compile  ", NextStep("compile", LONG, "'edgeres targets' lists targets", command=True))
+    text = stream.getvalue()
+    widest = max(len(word) for word in shlex.split(LONG, posix=False))
+    assert max(map(len, text.splitlines())) <= max(width, widest + 6)
+    read = shlex.split(text.replace("next: compile", "", 1).replace("\\\n", ""), comments=True)
+    assert read == shlex.split(LONG)
+    assert "# 'edgeres targets' lists targets" in text

@@ -21,7 +21,7 @@ from edgeres.ladder.learned import AdaRound, Reconstruct, solving
 from edgeres.ladder.mixed import MixedPrecision
 from edgeres.ladder.nncf import Nncf
 from edgeres.ladder.noise import layer_noise, most_sensitive, passes
-from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize
+from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize, FirstLayer
 from edgeres.ladder.search import Policy, Refusal, Search, Tried
 from edgeres.ladder.workshop import Candidate, Workshop
 from edgeres.measure import kl
@@ -272,6 +272,23 @@ def test_search_goes_on_though_the_accuracy_limit_is_met(spec, weights, context)
     assert "accuracy limit is met" in rungs["mixed"].note
 
 
+def test_first_layer_stays_in_float_where_it_has_few_of_the_macs(shop, plain, monkeypatch):
+    start = Tried("calibrate", plain, shop.evaluator.evaluation(plain.quantized, "x"))
+    refused = FirstLayer(shop).candidate([start], start)
+    assert isinstance(refused, Refusal)
+    assert "conv1 has 8.2 % of the MACs, more than 2 %" in refused.why
+    monkeypatch.setattr("edgeres.ladder.rungs._FEW_MACS", 0.09)
+    found = FirstLayer(shop).candidate([start], start)
+    assert found.quantized.table.float_layers == ("conv1",)
+    assert "image" not in found.quantized.table.activations
+    again = Tried("first_layer", found, start.evaluation)
+    assert "in float already" in FirstLayer(shop).candidate([start, again], again).why
+    row = bill.rows(Search((start, again), {}, again, again), ("calibrate", "first_layer"))[1]
+    assert (row.graph, row.float_layers) == ("first_layer", ("conv1",))
+    assert row.note.startswith("in float: conv1 (8.2 % of the MACs)")
+    assert any("mixed precision: in float: conv1" in n for n in bill.notes(Search((again,), {}, again, again), 1.0, 24))
+
+
 def test_effort_bounds_the_techniques_and_the_report_has_their_predicted_seconds(spec, weights, context):
     made = Quantize(effort="quick", calibrator="minmax", weights="max")(
         checkpoint(spec, weights), context.view(Quantize.reads)
@@ -312,6 +329,7 @@ def test_a_forced_rung_is_exactly_its_chain(spec, weights, context, rung):
     )
     step = made.card.lineage[-1]
     assert tuple(row.name for row in step.rungs) == CHAINS[rung]
+    assert [row.name for row in step.rungs if row.kl is None] == [n for n in CHAINS[rung] if n == "first_layer"]
     assert step.rungs[-1].chosen
     assert step.settings["time_budget_s"] == 600.0
     assert bool(made.quant.float_layers) == (rung == "mixed")
