@@ -1,7 +1,6 @@
 """The main job, end to end, on a small network: what is published, what is repeated, what survives."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -265,7 +264,7 @@ def started(folder):
         "--cache",
         str(folder.parent / "cache"),
     ]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(process, words):

@@ -34,7 +34,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 def environment(**more):
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(edgeres.__file__).parent.parent), **more}
+    return {**kept, "PYTHONPATH": str(Path(edgeres.__file__).parent.parent), **more}
 
 
 @pytest.fixture(scope="module")
