@@ -19,6 +19,8 @@ from edgeres.onnxfile import census
 from edgeres.pipeline import Pipeline
 from edgeres.settings import sha256_file
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "resnet20",
     "--target",

@@ -17,6 +17,8 @@ from edgeres.onnxfile import census
 from edgeres.settings import sha256_file
 from edgeres.target import Budget, Target, find_target
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("flat", "steep")
 SMALL = ["--crop", "8", "--resize", "8"]
 LIMITS = ["--budget", "accuracy_drop_pp=50", "--budget", "latency_p90_ms=1000"]

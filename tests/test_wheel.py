@@ -11,6 +11,8 @@ import pytest
 
 import edgeres
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(edgeres.__file__).resolve().parent.parent
 RUN = [
     "resnet20", "--target", "jetson", "--crop", "8", "--resize", "8", "--set", "train.epochs=1",

@@ -13,6 +13,8 @@ import pytest
 import edgeres
 from edgeres.cli import main
 
+pytestmark = pytest.mark.slow
+
 RUN = [
     "compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--set", "train.epochs=2",
     "--set", "recover.epochs=1", "--set", "verify.seconds=0.1", "--budget", "accuracy_drop_pp=50",

@@ -26,6 +26,8 @@ from edgeres.data.split import Split
 from edgeres.request import PreprocessFlags
 from edgeres.settings import sha256_file
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--set", "verify.seconds=0.1", "--quiet"]
 LEARNS = ["--set", "train.epochs=12", "--set", "recover.epochs=6", "--budget", "accuracy_drop_pp=3"]
 

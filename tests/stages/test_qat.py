@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 PREPROCESS = Preprocess(resize=8, crop=8, mean=(0.305,) * 3, std=(0.376,) * 3)
 AUGMENT = Augment(crop="random", padding=1, flip=False)
 QUICK = Qat(epochs=3, lr=0.01, augment=AUGMENT)
