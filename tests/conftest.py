@@ -6,10 +6,11 @@ import os
 import signal
 from dataclasses import replace
 
-# Cores are shared by whatever the tests start: spinning threads would fight over them. Processes that tests start
-# inherit both variables; `make test WAY=...` sets another number of threads.
+# Cores are shared by whatever the tests start, and a thread that spins while it waits takes one from the thread it
+# waits for: two threads on a loaded machine were a hundred times slower. Processes that tests start inherit both
+# variables; `make test WAY=...` sets another number of threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 from typing import TYPE_CHECKING
 
