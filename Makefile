@@ -59,8 +59,8 @@ bench: $(READY) ## regenerate README's numbers (needs ../shared)
 	$(BIN)/python -m benchmarks.sample --write README.md
 	$(BIN)/python -m benchmarks.imagenette --write README.md
 
-bench-quantization: $(PEERS)/.ready ## set every rung beside its peers (hours; goes on where it was; needs ../shared)
-	$(PEERS)/bin/python -m benchmarks.quantizers --networks resnet18-imagenette resnet20-digits resnet32-digits \
+bench-quantization: $(PEERS)/.ready ## set edgeres' defaults and techniques beside their peers (hours; goes on where it was; needs ../shared)
+	$(PEERS)/bin/python -m benchmarks.quantizers --networks resnet18-imagenette resnet20-cifar10 resnet32-cifar10 \
 	  --seeds 5 --keep build/bench-quantization --write docs/quantization.md --brief README.md
 
 # The peers have a venv of their own: some of them pin older packages than edgeres runs with.

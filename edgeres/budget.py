@@ -126,6 +126,10 @@ def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dic
     Raises:
         UsageError: An override names no field of ``Budget`` or is no number.
     """
+    for name in overrides:
+        if name not in _names():
+            known = ", ".join(_names())
+            raise UsageError(f"no budget has the name {name!r}", f"known, each with its unit at its end: {known}")
     parse(Budget, dict(overrides), "budget", UsageError)
     found = documented(network, target.latency_class, crop)
     for name in _names():

@@ -90,7 +90,13 @@ def test_the_fastest_is_int8_where_it_is_faster_or_as_fast(folder, monkeypatch):
 
 def test_int8_over_the_accuracy_limit_is_not_the_fastest(folder, monkeypatch):
     monkeypatch.setattr(verify, "interleaved", timed({"float32": 2.0, "int8": 1.0}))
-    words = ("--variant", "fastest", "--set", "quantize.rung=calibrate", "--budget", "accuracy_drop_pp=-99.5")
+
+    def broken(*arguments, shipped, original=verify._answers):
+        found = original(*arguments, shipped=shipped)
+        return replace(found, classes=(0,) * len(found.classes)) if shipped else found
+
+    monkeypatch.setattr(verify, "_answers", broken)
+    words = ("--variant", "fastest", "--set", "quantize.rung=calibrate", "--set", "verify.seconds=5")
     out = folder / "inaccurate"
     main([*LINE, *words, "--cache", str(folder / "cache"), "--out", str(out)])
     assert "--variant fastest: float ships, INT8 is over the accuracy limit" in document.load(out).notes

@@ -140,7 +140,7 @@ def _print(network: NamedNetwork, target: Target, prediction: Prediction, lines:
     told = [f"\npredicted: {network.title} on {target.title} takes {millis(prediction.ms)}, band {band}"]
     told += [_judged(line) for line in lines]
     for line in (*told, prediction.basis, *prediction.notes):
-        screen.out.out(line, highlight=False)
+        screen.line(line)
 
 
 def _judged(line: Line) -> str:

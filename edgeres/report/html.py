@@ -24,6 +24,7 @@ from edgeres.report.figures import (
 from edgeres.report.ladder import ladder
 from edgeres.report.markup import Markup, join, tag
 from edgeres.report.parts import missing, section
+from edgeres.report.remedy import measuring, remedies
 from edgeres.report.select import trail
 from edgeres.report.verdict import line_counts, outcome, reason
 
@@ -85,6 +86,7 @@ def _verdict(run: Run) -> Markup:
     way_out = Markup()
     if run.error and run.error.way_out:
         way_out = tag("p.way-out", tag("b", "Way out: "), run.error.way_out)
+    helps = [tag("p.way-out", tag("b", "What helps: "), text) for text in (*remedies(run), measuring(run)) if text]
     notes = tag("ul.notes", *(tag("li", note) for note in run.notes)) if run.notes else Markup()
     top = tag(
         "div.top",
@@ -93,6 +95,7 @@ def _verdict(run: Run) -> Markup:
         tag("p.headline", f"{why[0].upper()}{why[1:]}"),
         tag("p.quiet", f"{run.target.runtime}{f' | budget lines: {tally}' if tally else ''}"),
         way_out,
+        *helps,
     )
     return tag(f"header.{result}", top, tag("ul.tiles", *_tiles(run)), notes)
 
@@ -152,9 +155,15 @@ def _line(line: Line) -> Markup:
         tag("p.figures", figures, limit),
         _gauge(line),
         expected,
-        tag("p.how", f"{line.how}; {line.predicted.basis}" if line.predicted else line.how),
-        tag("p.how", f"Limit: {line.source}"),
+        tag("p.how", line.how),
+        tag("details", tag("summary", "Where this comes from"), *(tag("p.how", text) for text in _origins(line))),
     )
+
+
+def _origins(line: Line) -> tuple[str, ...]:
+    """What a prediction rests on, and who set the limit."""
+    basis = (f"Prediction: {line.predicted.basis}",) if line.predicted else ()
+    return (*basis, f"Limit: {line.source}")
 
 
 def _gauge(line: Line) -> Markup:

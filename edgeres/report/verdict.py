@@ -11,13 +11,14 @@ from edgeres.report.figures import (
     compared,
     confidence,
     foretold,
+    integer_layers,
     line_title,
     millis,
     percent,
     points,
     relation,
 )
-from edgeres.report.select import culprit, slowness
+from edgeres.report.remedy import remedies
 
 if TYPE_CHECKING:
     from edgeres.artifact import Line
@@ -100,14 +101,15 @@ def _broken(line: Line) -> str:
 
 
 def summary_lines(run: Run) -> tuple[str, ...]:
-    """The report in a few lines of plain text, for a console: headline, budget lines, key figures, notes, way out."""
-    found = [headline(run)]
-    if run.error and run.error.way_out:
-        found.append(f"way out: {run.error.way_out}")
+    """The report in a few lines of plain text, for a console: headline, budget lines, key figures, remedies, notes.
+
+    How a figure came about and what a prediction rests on stand in the report. What stopped a run is no line of these:
+    it is an error, and printed as one.
+    """
+    found = [] if run.error else [headline(run)]
     width = max((len(line_title(line.name)) for line in run.every_line), default=0)
     for line in run.every_line:
-        how = f"{line.how}; {line.predicted.basis}" if line.predicted else line.how
-        found.append(f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}  ({how})")
+        found.append(f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}")
     if run.accuracy:
         a = run.accuracy
         interval = f"{confidence(a.level)} interval {between(a.low_pp, a.high_pp)}"
@@ -115,19 +117,13 @@ def summary_lines(run: Run) -> tuple[str, ...]:
             f"top-1 {percent(a.deployed_top1)} deployed, {percent(a.float_top1)} float; "
             f"drop {points(a.drop_pp)} ({interval}) on {a.n:,} images"
         )
-    if lost := culprit(run):
-        found.append(lost)
     found.extend(
         f"{row.variant} on {row.runtime}: p50 {millis(row.p50_ms)}, p90 {millis(row.p90_ms)} (batch {row.batch})"
         for row in run.timings.latency
     )
-    if slow := slowness(run.timings.latency):
-        found.append(slow)
     if run.kernels:
-        found.append(
-            f"{run.kernels.integer} of {run.kernels.weighted} weighted layers run in integers ({run.kernels.how})"
-        )
-    return (*found, *run.notes)
+        found.append(f"{integer_layers(run.kernels)} ({run.kernels.how})")
+    return (*found, *remedies(run), *run.notes)
 
 
 def _figure(line: Line) -> str:
@@ -135,5 +131,5 @@ def _figure(line: Line) -> str:
     if value:
         return f"{value} {relation(line)} {limit}"
     if line.outlook:
-        return f"- (limit {limit}; {OUTLOOKS[line.outlook]}: {foretold(line)})"
-    return f"- (limit {limit})"
+        return f"limit {limit}; {OUTLOOKS[line.outlook]}: {foretold(line)}"
+    return f"limit {limit}"

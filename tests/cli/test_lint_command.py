@@ -5,7 +5,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,14 +199,12 @@ def test_hostile_files_are_refused_in_one_line(tmp_path: Path, capsys, change, f
     path = hostile(tmp_path, change)
     more = ["--fix", str(tmp_path / "out.onnx")] if fixing else []
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.process_time()
     assert main(["lint", str(path), *JETSON, *more]) == 2
     said = capsys.readouterr()
     assert len(said.err.strip().splitlines()) == 1
     assert "Traceback" not in said.err
     assert "root:" not in said.err
     assert said.out == ""
-    assert time.process_time() - start < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 512 << 10  # KiB
     assert [entry.name for entry in tmp_path.iterdir()] == ["hostile.onnx"]
 
