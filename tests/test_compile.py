@@ -1,7 +1,6 @@
 """The main job, end to end, on a small network: what is published, what is repeated, what survives."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,8 @@ from edgeres.model.weights import Weights
 from edgeres.onnxfile import census
 from edgeres.pipeline import Pipeline
 from edgeres.settings import sha256_file
+
+pytestmark = pytest.mark.slow
 
 SMALL = [
     "resnet20",
@@ -260,7 +261,7 @@ def test_a_disk_that_fills_up_loses_nothing(run, tmp_path, monkeypatch):
 def started(folder, *words):
     words = words or ("compile", *SMALL, "--out", str(folder))
     command = [sys.executable, "-m", "edgeres", *words, "--cache", str(folder.parent / "cache")]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(process, words):

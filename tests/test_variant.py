@@ -13,6 +13,8 @@ from edgeres.request import Request
 from edgeres.settings import sha256_file
 from edgeres.stages import verify
 
+pytestmark = pytest.mark.slow
+
 LINE = ["compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--quiet", "--set", "train.epochs=1",
         "--recipe", "train", "--set", "quantize.calibrator=minmax", "--set", "quantize.weights=max",
         "--set", "quantize.quantizer=edgeres", "--set", "quantize.skip=[equalize, refine]", "--set", "verify.seconds=1",
