@@ -11,6 +11,8 @@ import pytest
 
 import edgeres
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(edgeres.__file__).resolve().parent.parent
 RUN = [
     "resnet20", "--target", "jetson", "--crop", "8", "--resize", "8", "--set", "train.epochs=1",
@@ -21,7 +23,7 @@ RUN = [
 def call(*command, folder, site=None):
     """Runs a command in a folder, with nothing but ``site`` added to what Python finds."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "EDGERES"))}
-    environment |= {"OMP_NUM_THREADS": "1", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environment |= {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     if site:
         environment["PYTHONPATH"] = str(site)
     done = subprocess.run(
