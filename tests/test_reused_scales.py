@@ -9,6 +9,8 @@ from edgeres.cli import main
 from edgeres.quant.calibration_table import read_table
 from edgeres.settings import sha256_file
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--crop", "8", "--resize", "8", "--set", "train.epochs=1", "--set", "recover.epochs=1"]
 PLAIN = ["--set", "quantize.rung=calibrate", "--set", "quantize.calibrator=mse", "--budget", "accuracy_drop_pp=90"]
 

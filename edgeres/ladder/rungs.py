@@ -118,15 +118,23 @@ class Equalize:
         return evaluator.pass_s * (_BACKWARDS * min(_LOOKED_AT, images) + _OBSERVED * images) + search
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
-        """The best candidate with other channel scales, calibrated as that one was."""
+        """The best candidate with other channel scales, calibrated as that one was or by least squared error.
+
+        Balanced channels fill a range evenly, for which squared error is the measure.
+        """
         assert best is not None
         shop, base = self.shop, best.candidate
         weights, (calibrator, method) = rescaled(shop.spec, shop.weights, self._balanced(base)), chosen_scales(base)
         layers = base.quantized.table.float_layers
         histograms = shop.observed(weights, "calibrate, equalized", layers)
-        quantized = shop.calibrated(weights, histograms, calibrator, method, layers)
-        settings = {**base.settings, self.name: {"by": "importance"}}
-        return Candidate(quantized, weights, settings, histograms=histograms)
+
+        def made(calibrator: str) -> Candidate:
+            quantized = shop.calibrated(weights, histograms, calibrator, method, layers)
+            settings = {**base.settings, self.name: {"by": "importance", "calibrator": calibrator}}
+            return Candidate(quantized, weights, settings, histograms=histograms)
+
+        found = {name: made(name) for name in dict.fromkeys((calibrator, "mse"))}
+        return nearest(found, shop.evaluator, self.name)
 
     def _balanced(self, base: Candidate) -> Mapping[str, NDArray[np.float64]]:
         """Channel scales of least expected divergence, from each channel's importance and the scales so far."""

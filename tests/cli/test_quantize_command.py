@@ -12,6 +12,8 @@ from edgeres.folder import RECIPE
 from edgeres.ladder.ladder import CHAINS
 from edgeres.report import document
 
+pytestmark = pytest.mark.slow
+
 LINE = ["compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--recipe", "train", "--quiet"]
 SET = ["train.epochs=1", "quantize.calibrator=minmax", "quantize.weights=max", "quantize.quantizer=edgeres",
        "quantize.skip=[equalize, refine]"]  # fmt: skip
