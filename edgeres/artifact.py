@@ -56,12 +56,23 @@ class File:
 
 @settings
 class Step:
-    """What one stage did: its settings, what it measured (no durations), and what the user should know."""
+    """What one stage did: its settings, what it measured (no durations), and what the user should know.
+
+    Attributes:
+        stage: Its name.
+        settings: Its settings.
+        metrics: What it measured.
+        notes: What the report says of it, one sentence each.
+        shown: Those of the notes that the terminal shows as soon as the stage is done.
+        rungs: Candidates of an accuracy recovery.
+        sensitivity: What quantization does to each layer.
+    """
 
     stage: str
     settings: dict[str, object]
     metrics: dict[str, float]
     notes: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
     rungs: tuple[Rung, ...] = ()
     sensitivity: tuple[LayerNoise, ...] = ()
 

@@ -66,6 +66,12 @@ def divergences(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> 
     return np.asarray(np.maximum(np.sum(np.exp(p) * (p - q), axis=1), 0.0))
 
 
+def cross_entropy(logits: NDArray[np.float32], labels: Sequence[int]) -> NDArray[np.float64]:
+    """Loss ``[N]`` in nats of logits ``[N,classes]`` against class indices, image by image."""
+    found: NDArray[np.float64] = -_log_softmax(logits)[np.arange(len(labels)), np.asarray(labels)]
+    return found
+
+
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = np.asarray(logits, dtype=np.float64) - np.max(logits, axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.sum(np.exp(shifted), axis=1, keepdims=True)))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field
 
 from edgeres.errors import TargetError
+from edgeres.isa import Isa, host_isa, saturates
 from edgeres.runtime import Runtime, find_runtime
 from edgeres.settings import parse, plain, settings
 from edgeres.target_hint import target_hint
@@ -34,7 +36,8 @@ class QuantScheme:
         wide_layers: Operations whose weights keep 8 bits where the others have 4.
         channel_multiple: Channel counts the kernels run fastest at; the pruner keeps to them.
         reduce_range: Keep weights within 7 bits, ``[-63, 63]``: where two products of a uint8 and an int8 are added in
-            16 bits, 8-bit weights saturate (x86 without VNNI; onnxruntime.ai, quantization, "reduce range").
+            16 bits, 8-bit weights saturate (x86 without VNNI; onnxruntime.ai, quantization, "reduce range"). A target
+            file may say ``host``: where this processor adds so.
     """
 
     weight_bits: Literal[4, 8] = 8
@@ -51,10 +54,6 @@ class QuantScheme:
         """Bits of the weights of one operation."""
         bits = 8 if layer in self.wide_layers else self.weight_bits
         return 7 if bits == 8 and self.reduce_range else bits
-
-
-Isa = Literal["avx2", "avx512", "avx_vnni", "avx512_vnni", "amx", "neon", "dotprod", "i8mm"]
-"""``avx2`` and ``avx512`` without VNNI add products in 16 bits and saturate; all others add in 32."""
 
 
 @settings
@@ -85,19 +84,25 @@ class DeviceProfile:
     source: str
 
 
+AboveZero = Annotated[float, Field(gt=0)]
+
+
 @settings
 class Budget:
-    """Limits with their units in the names; None is no limit."""
+    """Limits with their units in the names; None is no limit.
 
-    accuracy_drop_pp: float | None = 1.0
-    macs_g: float | None = None
-    params_m: float | None = None
-    size_mib: float | None = None
-    latency_p50_ms: float | None = None
-    latency_p90_ms: float | None = None
-    latency_p99_ms: float | None = None
-    peak_activation_mib: float | None = None
-    peak_rss_mib: float | None = None
+    A drop of 0 pp is a limit, if a strict one; of everything else there is always something.
+    """
+
+    accuracy_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = 1.0
+    macs_g: AboveZero | None = None
+    params_m: AboveZero | None = None
+    size_mib: AboveZero | None = None
+    latency_p50_ms: AboveZero | None = None
+    latency_p90_ms: AboveZero | None = None
+    latency_p99_ms: AboveZero | None = None
+    peak_activation_mib: AboveZero | None = None
+    peak_rss_mib: AboveZero | None = None
 
 
 @settings
@@ -171,9 +176,17 @@ def _devices() -> dict[str, dict[str, Any]]:
     return found
 
 
+def _for_this_host(data: dict[str, Any]) -> dict[str, Any]:
+    """The same where nothing depends on the processor, else what holds on this one."""
+    scheme = data.get("scheme")
+    if not isinstance(scheme, dict) or scheme.get("reduce_range") != "host":
+        return data
+    return {**data, "scheme": {**scheme, "reduce_range": saturates(host_isa())}}
+
+
 def _composed(data: dict[str, Any], version: str | None) -> Target:
     """A device with one of its runtimes."""
-    where = f"{data.get('name', '?')}.yaml"
+    where, data = f"{data.get('name', '?')}.yaml", _for_this_host(data)
     if "runtime" in data:
         return parse(Target, data, where, TargetError)
     rest = {key: value for key, value in data.items() if key not in ("runtimes", "default")}

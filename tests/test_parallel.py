@@ -19,7 +19,7 @@ def test_a_slow_first_item_does_not_let_a_later_one_overtake_it():
 
     def work(worker: int, item: int) -> int:
         if item == 0:
-            assert second.wait(10)
+            assert second.wait(300)
         if item == 1:
             second.set()
         return item

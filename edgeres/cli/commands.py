@@ -14,6 +14,7 @@ from edgeres.cli.console import Screen
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from edgeres.compile import Compilation
     from edgeres.report.run import Run
     from edgeres.request import Request
     from edgeres.store import Store
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 def compile_command(options: Namespace, given: list[str]) -> int:
     """``edgeres compile``."""
+    from edgeres.target import find_target
+
+    find_target(options.target)  # a misspelt one is said before anything else is imported
     request = replace(_request(options), until=options.until, recipe=options.recipe, variant=options.variant)
     request = replace(request, changes=(*search_changes(options), *request.changes))
     if options.plan:
@@ -58,6 +62,8 @@ def report_command(options: Namespace, given: list[str]) -> int:
     paths = document.render(folder)
     text = (folder / document.JSON).read_text(encoding="utf-8")
     run = document.decode(text, document.JSON)
+    if run.error:
+        screen.failure(_failure(run))
     if options.json:
         screen.out.out(text, end="")
     else:
@@ -147,26 +153,31 @@ def search_changes(options: Namespace) -> tuple[str, ...]:
 
 
 def again(options: Namespace, given: list[str]) -> int:
-    """Does one stage of a finished run again."""
+    """Does one stage of a finished run again, and what follows it."""
     return _run(requested_again(options), Path(options.out or options.run), options, given)
 
 
 def requested_again(options: Namespace, *more: str) -> Request:
-    """A finished run's request up to one stage, with settings exchanged; what did not change comes from the store.
+    """A finished run's request to the end of its recipe, with settings exchanged.
+
+    What did not change comes from the store.
 
     Args:
         options: Of the command.
         more: Changes of the recipe that ``--set`` still goes before.
+
+    Raises:
+        UsageError: The run's recipe has no such stage.
     """
     from edgeres.folder import RunFolder
+    from edgeres.pipeline import check_stage
 
     before = RunFolder(Path(options.run)).request()
     budget = {**before.budget, **dict(options.budget)}
     changes = (*before.changes, *more, *options.changes)
     both = before.foreign and options.command in ("quantize", "export")  # one stage does both to a foreign graph
-    stage = "quantize_onnx" if both else options.command
-    until = None if stage == "verify" else stage
-    return replace(before, until=until, changes=changes, budget=budget, strict=before.strict or options.strict)
+    check_stage(before, "quantize_onnx" if both else options.command, options.run)
+    return replace(before, until=None, changes=changes, budget=budget, strict=before.strict or options.strict)
 
 
 def store_of(options: Namespace) -> Store:
@@ -182,9 +193,9 @@ def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> i
     from edgeres.report.verdict import exit_code
 
     screen = Screen(quiet=options.quiet)
-    run = compiled(request, out, options, given, screen)
-    tell(run, out, options, screen)
-    return exit_code(run)
+    done = compiled(request, out, options, given, screen)
+    tell(done.run, done.folder, options, screen)
+    return exit_code(done.run)
 
 
 def tell(run: Run, out: Path, options: Namespace, screen: Screen) -> None:
@@ -194,12 +205,12 @@ def tell(run: Run, out: Path, options: Namespace, screen: Screen) -> None:
     if run.error:
         screen.failure(_failure(run))
     if options.json:
-        screen.out.out((out / document.JSON).read_text(encoding="utf-8"), end="")
+        screen.out.out(document.encode(run), end="")
     else:
         _summary(run, screen, out / document.HTML)
 
 
-def compiled(request: Request, out: Path, options: Namespace, given: list[str], screen: Screen) -> Run:
+def compiled(request: Request, out: Path, options: Namespace, given: list[str], screen: Screen) -> Compilation:
     """Compiles into a folder while people watch."""
     from edgeres.target import find_target
 
@@ -221,15 +232,26 @@ def _summary(run: Run, screen: Screen, page: Path) -> None:
     folder = page.parent
     if screen.quiet:
         if not run.error:
-            screen.line(headline(run))
+            screen.line(_trained(run) or headline(run))
     else:
-        for line in summary_lines(run):
+        trained, lines = _trained(run), summary_lines(run)
+        for line in (trained, *lines[1:]) if trained else lines:
             screen.line(line.replace(" RUN", f" {folder}"), _TITLE_COLUMN if line.startswith(_STATUSES) else 2)
         steps = next_steps(run, folder)
         width = max((len(step.label) for step in steps), default=0)
         for step in steps:
             screen.step(f"next: {step.label:<{width}}  ", step)
     screen.command(f"report: {page}")
+
+
+def _trained(run: Run) -> str:
+    """What ``edgeres train`` amounts to, which has no target and judges nothing; empty for any other run."""
+    from edgeres.report.figures import percent
+
+    top1 = next((row.top1 for row in reversed(run.stages) if row.top1 is not None), None)
+    if run.error or top1 is None or not run.command.startswith("edgeres train "):
+        return ""
+    return f"Trained: {run.model}, top-1 {percent(top1)} on the validation images."
 
 
 _STATUSES = ("passed ", "failed ", "unmeasured ")

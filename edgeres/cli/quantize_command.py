@@ -26,9 +26,9 @@ def quantize_command(options: Namespace, given: list[str]) -> int:
     out = Path(options.out or options.run)
     if not options.explain:
         screen = Screen(quiet=options.quiet)
-        run = compiled(requested_again(options, *search_changes(options)), out, options, given, screen)
-        tell(run, out, options, screen)
-        return exit_code(run)
+        done = compiled(requested_again(options, *search_changes(options)), out, options, given, screen)
+        tell(done.run, done.folder, options, screen)
+        return exit_code(done.run)
     run = _explained(options, given)
     _print(run, options)
     return run.error.exit_code if run.error else 0
@@ -39,7 +39,7 @@ def _explained(options: Namespace, given: list[str]) -> Run:
     changed = options.changes or options.budget or options.out or search_changes(options) or options.strict
     if changed:
         out, screen = Path(options.out or options.run), Screen(quiet=options.quiet)
-        run = compiled(requested_again(options, *search_changes(options)), out, options, given, screen)
+        run = compiled(requested_again(options, *search_changes(options)), out, options, given, screen).run
     else:
         run = document.load(Path(options.run))
     if not bill(run) and not run.error:

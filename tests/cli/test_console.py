@@ -13,6 +13,8 @@ import pytest
 import edgeres
 from edgeres.cli import main
 
+pytestmark = pytest.mark.slow
+
 RUN = [
     "compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--set", "train.epochs=2",
     "--set", "recover.epochs=1", "--set", "verify.seconds=0.1", "--budget", "accuracy_drop_pp=50",
@@ -34,7 +36,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 def environment(**more):
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(edgeres.__file__).parent.parent), **more}
+    return {**kept, "PYTHONPATH": str(Path(edgeres.__file__).parent.parent), **more}
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,8 @@ from edgeres.stages.sensitivity import Sensitivity
 from edgeres.stages.stage import Context
 from edgeres.target import find_target
 
+pytestmark = pytest.mark.slow
+
 PREPROCESS = Preprocess(resize=12, crop=12)
 CLASSES = ("a", "b", "c", "d")
 JETSON = find_target("jetson")
