@@ -77,3 +77,9 @@ def test_a_command_that_does_not_fit_is_broken_so_that_a_shell_still_reads_it_wh
     read = shlex.split(text.replace("next: compile", "", 1).replace("\\\n", ""), comments=True)
     assert read == shlex.split(LONG)
     assert "# 'edgeres targets' lists targets" in text
+
+
+def test_what_stands_below_a_budget_line_keeps_its_column():
+    lines = printed(60, text=f"{' ' * 12}{TEXT}", indent=12)
+    assert len(lines) > 3
+    assert all(line.startswith(" " * 12) and line[12] != " " for line in lines)
