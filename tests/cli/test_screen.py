@@ -11,7 +11,7 @@ from edgeres.report.next_steps import NextStep
 
 TEXT = (
     "Incomplete: resnet18 for jetson-orin-nano keeps 2 of 3 budget lines; unmeasured: latency p50 (predicted to fail). "
-    "edgeres measured /a/very/long/folder/that/is/wider/than/any/terminal/which/somebody/may/have/here/resnet18-jetson "
+    "edgeres measured /a/very/long/folder/that/is/wider/than/any/terminal/which/anyone/may/have/here/resnet18-jetson "
     "device.json"
 )
 
