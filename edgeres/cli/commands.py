@@ -254,7 +254,8 @@ def _trained(run: Run) -> str:
     return f"Trained: {run.model}, top-1 {percent(top1)} on the validation images."
 
 
-_STATUSES = ("passed ", "failed ", "unmeasured ")
+_STATUSES = ("passed ", "failed ", "unmeasured ", " ")
+"""How a budget line begins, and what stands below one."""
 _TITLE_COLUMN = 12
 """Where the name of a budget line begins, behind its status."""
 
