@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres.errors import UsageError
@@ -138,6 +138,7 @@ def test_every_target_has_its_classes():
     assert chosen["jetson"].multiple == 16
 
 
+@settings(deadline=None)
 @given(
     st.floats(1e-3, 1e4), st.floats(0, 300), st.floats(0, 20), st.floats(0, 5), st.floats(0, 10),
     st.one_of(st.none(), st.floats(1e8, 1e12)),
