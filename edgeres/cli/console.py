@@ -78,6 +78,9 @@ class Screen:
         took = "cached" if stage.cached else seconds(stage.entry.seconds)
         facts = ", ".join(fact for step in stage.steps for fact in _facts(step))
         self.err.print(Text.assemble(("  done ", "green"), f" {stage.name:<15}{took:>9}  {facts}"))
+        for step in stage.steps:
+            for text in step.shown:
+                self.note(text)
 
     def note(self, text: str) -> None:
         """Something the user should know."""

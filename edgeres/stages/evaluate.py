@@ -9,12 +9,15 @@ import numpy as np
 from pydantic import Field
 
 from edgeres.artifact import Baseline, Checkpoint, Step
+from edgeres.data.chance import Chance
 from edgeres.errors import StageError
 from edgeres.measure import top1
 from edgeres.model.cost import macs, parameters
 from edgeres.model.network import Network
 from edgeres.settings import plain, settings
+from edgeres.stages.fitting import check_chance
 from edgeres.stages.stage import Read
+from edgeres.stages.train import Train
 
 if TYPE_CHECKING:
     from edgeres.stages.stage import Context
@@ -31,8 +34,8 @@ class Evaluate:
     """
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[Read, ...]] = ("validation",)
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[Read, ...]] = ("validation", "allow")
 
     batch: Annotated[int, Field(ge=1)] = 32
 
@@ -41,6 +44,7 @@ class Evaluate:
 
         Raises:
             StageError: The network has scales already, or its logits are no numbers.
+            ChanceError: A network that was loaded, not trained here, answers at chance.
         """
         if artifact.quant is not None:
             raise StageError("evaluate measures the float network", "put '- evaluate' before '- quantize'")
@@ -56,7 +60,8 @@ class Evaluate:
         baseline = Baseline(top1=accuracy, predictions=predictions, labels=split.labels, images=split.digest)
         first = card.baseline is None or card.baseline.images != split.digest
         note = f"float32 on {len(split):,} images" + (", the baseline of this run" if first else "")
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note,))
+        told = _beside_chance(artifact, predictions, context) if first else ()
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note, *told), shown=told)
         return replace(artifact, card=card.after(step, baseline if first else None))
 
     def _predictions(self, artifact: Checkpoint, context: Context) -> tuple[int, ...]:
@@ -71,3 +76,13 @@ class Evaluate:
                 found.extend(logits.argmax(1).tolist())
                 advance(len(labels))
         return tuple(found)
+
+
+def _beside_chance(artifact: Checkpoint, predictions: tuple[int, ...], context: Context) -> tuple[str, ...]:
+    """Notes on a baseline at chance, which is an error unless the network was trained here, briefly as it may be."""
+    answers, labels = (np.asarray(column, dtype=np.int64) for column in (predictions, context.validation.labels))
+    chance = Chance.of(answers, labels, artifact.spec.classes)
+    trained = any(step.stage == Train.name for step in artifact.card.lineage)
+    if trained and chance.standing == "at":
+        return (f"the network answers at chance, training has taught it nothing yet: {chance.label}",)
+    return check_chance(chance, context.allow)
