@@ -26,7 +26,7 @@ _DOUBT = 0.005
 _NEAR = 0.05
 """Share of the way from chance to all right that still counts as chance, twice chance at most."""
 
-_WORKS = 0.25
+_WORKS = 0.15
 """Share of the way that a network which works has come at least; the test must be able to tell it from chance."""
 
 

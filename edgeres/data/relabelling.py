@@ -22,7 +22,7 @@ _FOLDS = 5
 _ALPHA = 1e-3
 """One-sided level at which the other order is better: an exact sign test on the images only one order gets right."""
 
-_GAIN = 0.05
+GAIN = 0.05
 """Least gain in accuracy on the images left out: what is less is a confusion of the network's own."""
 
 _TIE = 1e-6
@@ -45,6 +45,11 @@ class Relabelling:
     after: int
     images: int
 
+    @property
+    def share(self) -> float:
+        """Share of the images right in the other order."""
+        return self.after / self.images
+
     def names(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the data's classes in the order of the network's outputs."""
         ordered = [""] * len(classes)
@@ -54,13 +59,14 @@ class Relabelling:
 
 
 def find_relabelling(
-    probabilities: NDArray[np.float64], labels: NDArray[np.int64], tests: int = 1
+    answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int, tests: int = 1
 ) -> Relabelling | None:
     """Looks for an order of the classes that fits far better.
 
     Args:
-        probabilities: Softmax ``[N,classes]``.
+        answers: Predicted class of each image ``[N]``.
         labels: Class index of each image ``[N]``.
+        classes: Number of classes.
         tests: How many networks or transforms are looked at; the level is divided by it (Bonferroni).
 
     Returns:
@@ -68,18 +74,18 @@ def find_relabelling(
     """
     from scipy.stats import binom
 
-    answers, count = probabilities.argmax(1), len(labels)
+    count = len(labels)
     fold = _folds(labels)
     right = np.zeros(count, dtype=bool)
     for part in range(_FOLDS):
         held = fold == part
-        outputs = _assigned(probabilities[~held], labels[~held])
+        outputs = _assigned(answers[~held], labels[~held], classes)
         right[held] = answers[held] == outputs[labels[held]]
     given = answers == labels
     gained, lost = int((right & ~given).sum()), int((given & ~right).sum())
-    if gained - lost < _GAIN * count or binom.sf(gained - 1, gained + lost, 0.5) >= _ALPHA / tests:
+    if gained - lost < GAIN * count or binom.sf(gained - 1, gained + lost, 0.5) >= _ALPHA / tests:
         return None
-    outputs = _assigned(probabilities, labels)
+    outputs = _assigned(answers, labels, classes)
     return Relabelling(tuple(int(output) for output in outputs), int(given.sum()), int(right.sum()), count)
 
 
@@ -93,12 +99,11 @@ def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return folds
 
 
-def _assigned(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Output of each class ``[classes]`` with the largest sum of probabilities, summed over the images of the class."""
+def _assigned(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Output of each class ``[classes]``, one output a class, that make the most answers right."""
     from scipy.optimize import linear_sum_assignment
 
-    classes = probabilities.shape[1]
     matrix = _TIE * np.eye(classes)
-    np.add.at(matrix, labels, probabilities)
+    np.add.at(matrix, (labels, answers), 1)
     _, outputs = linear_sum_assignment(matrix, maximize=True)
     return np.asarray(outputs, dtype=np.int64)

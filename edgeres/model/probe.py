@@ -133,7 +133,8 @@ class Space:
         """Most images run through the network by a search, for its progress."""
         images = min(images, IMAGES)
         first = min(_FIRST, images)
-        screened = 1 + len(self.sizes) + len(self.normalisations) + _AGAIN + self.channels + self.exif
+        normalised = len(self.normalisations) * (1 + self.channels)
+        screened = 1 + len(self.sizes) + normalised + _AGAIN + self.channels + self.exif
         return screened * first + (1 + _KEPT) * (images - first)
 
 
@@ -196,7 +197,10 @@ def search(answers: Answers, images: Split, space: Space, advance: Advance) -> F
     at = best(_sized(at, size) for size in space.sizes)
     at = best(_sized(one, (at.resize, at.crop)) for one in able)
     if space.channels:
-        at = best([replace(at, channels="bgr" if at.channels == "rgb" else "rgb")])
+        reverse: Literal["rgb", "bgr"] = "bgr" if at.channels == "rgb" else "rgb"
+        at = best([replace(at, channels=reverse)])
+        if at.channels == reverse:
+            at = best(replace(_normalised(at, one), channels=reverse) for one in space.normalisations)
     if space.exif and any(image.orientation != 1 for image in images.images):
         best([replace(at, exif="apply" if at.exif == "ignore" else "ignore")])
     ranked = sorted(pool, key=lambda one: float(pool[one].loss.mean()))[:_KEPT]

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeres.data.preprocess import Preprocess
-from edgeres.data.relabelling import find_relabelling
+from edgeres.data.relabelling import GAIN, find_relabelling
 from edgeres.errors import ChanceError, DataError
 from edgeres.model.probe import Found, Space, attempt, labelled, search
 
@@ -82,7 +80,9 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
         wider = searcher.search(Space.around(chosen.preprocess, sizes))
     known = {trial.preprocess: trial for trial in (chosen, *found.trials, *(wider.trials if wider else ()))}
     if lost or not source.classes:
-        _check_order(tuple(known.values()) if lost else (chosen,), context.classes)
+        # A wrong order misleads the search, so the order is looked for under every transform that saw all images.
+        able = [trial for trial in known.values() if lost or len(trial.labels) == len(images)]
+        _check_order(chosen, able, context.classes)
     if lost and "chance" not in context.allow:
         raise _at_chance(chosen, tuple(known.values()), wider.best if wider else chosen)
     return _fitting(source, own, found, wider)
@@ -144,12 +144,15 @@ class _Searcher:
         return found
 
 
-def _check_order(trials: Sequence[Trial], classes: tuple[str, ...]) -> None:
+def _check_order(chosen: Trial, trials: Sequence[Trial], classes: tuple[str, ...]) -> None:
     """Refuses data whose classes are numbered otherwise than the network's outputs."""
+    best: tuple[float, Relabelling, Trial] | None = None
     for trial in trials:
-        found = find_relabelling(np.exp(trial.log_probabilities), trial.labels, len(trials))
-        if found is not None:
-            raise _other_order(found, trial, classes)
+        found = find_relabelling(trial.predictions, trial.labels, len(classes), len(trials))
+        if found is not None and (best is None or found.share > best[0]):
+            best = found.share, found, trial
+    if best is not None and 100 * (best[0] - GAIN) >= chosen.top1:
+        raise _other_order(best[1], best[2], classes)
 
 
 def _other_order(found: Relabelling, trial: Trial, classes: tuple[str, ...]) -> DataError:
