@@ -37,6 +37,9 @@ IMAGES = 256
 _FIRST = 64
 """Images that decide whether a transform is worth the rest."""
 
+_STATED = 32
+"""The same, beside a transform that is stated and answers above chance."""
+
 _KEPT = 2
 """Transforms besides the first that see all images."""
 
@@ -92,6 +95,7 @@ class Space:
         normalisations: Normalisations to try.
         channels: Whether to try the channels in reverse.
         exif: Whether to try the EXIF orientation.
+        screened: Images that decide whether a transform is worth the rest.
     """
 
     start: Preprocess
@@ -99,6 +103,7 @@ class Space:
     normalisations: tuple[Normalisation, ...] = ()
     channels: bool = False
     exif: bool = False
+    screened: int = _FIRST
 
     @classmethod
     def open(cls, start: Preprocess, sizes: Sequence[Size], fields: Iterable[str]) -> Space:
@@ -125,17 +130,18 @@ class Space:
         return cls(first, fitting, normalisations, "channels" in fields, "exif" in fields)
 
     @classmethod
-    def around(cls, start: Preprocess, sizes: Sequence[Size]) -> Space:
+    def around(cls, stated: Trial, sizes: Sequence[Size]) -> Space:
         """Every customary transform beside one that is stated."""
-        return cls(start, tuple(sizes), NORMALISATIONS, channels=True, exif=True)
+        screened = _FIRST if stated.chance.standing == "at" else _STATED
+        return cls(stated.preprocess, tuple(sizes), NORMALISATIONS, channels=True, exif=True, screened=screened)
 
     def budget(self, images: int) -> int:
         """Most images run through the network by a search, for its progress."""
         images = min(images, IMAGES)
-        first = min(_FIRST, images)
+        first = min(self.screened, images)
         normalised = len(self.normalisations) * (1 + self.channels)
-        screened = 1 + len(self.sizes) + normalised + _AGAIN + self.channels + self.exif
-        return screened * first + (1 + _KEPT) * (images - first)
+        tried = 1 + len(self.sizes) + normalised + _AGAIN + self.channels + self.exif
+        return tried * first + (1 + _KEPT) * (images - first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +179,7 @@ def labelled(split: Split) -> Split:
     return split.take(indices[:IMAGES])
 
 
-def search(answers: Answers, images: Split, space: Space, advance: Advance) -> Found:
+def search(answers: Answers, images: Split, space: Space, advance: Advance, started: Trial | None = None) -> Found:
     """Tries the transforms of a space, one field after the other, and compares the few that fit best.
 
     Args:
@@ -181,10 +187,11 @@ def search(answers: Answers, images: Split, space: Space, advance: Advance) -> F
         images: What ``labelled`` returned.
         space: What to try.
         advance: Told how many images were run.
+        started: The start of the space on these images, where it was tried before.
     """
-    count = min(_FIRST, len(images))
+    count = min(space.screened, len(images))
     first, rest = images.take(range(count)), images.take(range(count, len(images)))
-    pool: dict[Preprocess, Trial] = {}
+    pool: dict[Preprocess, Trial] = {} if started is None else {space.start: started.first(count)}
 
     def best(transforms: Iterable[Preprocess]) -> Preprocess:
         for one in transforms:
@@ -203,8 +210,12 @@ def search(answers: Answers, images: Split, space: Space, advance: Advance) -> F
             at = best(replace(_normalised(at, one), channels=reverse) for one in space.normalisations)
     if space.exif and any(image.orientation != 1 for image in images.images):
         best([replace(at, exif="apply" if at.exif == "ignore" else "ignore")])
-    ranked = sorted(pool, key=lambda one: float(pool[one].loss.mean()))[:_KEPT]
-    for one in dict.fromkeys([space.start, *ranked]) if len(rest) else ():
+    if started is not None:
+        pool[space.start] = started
+    usual = float(pool[space.start].first(count).loss.mean())
+    ranked = sorted((one for one in pool if one != space.start), key=lambda one: float(pool[one].loss.mean()))
+    able = [one for one in ranked[:_KEPT] if float(pool[one].loss.mean()) < usual]
+    for one in [space.start] * (started is None) + able if len(rest) else ():
         pool[one] = pool[one].joined(attempt(answers, rest, one, advance))
     whole = [trial for trial in pool.values() if len(trial.labels) == len(images)]
     return Found(choose(whole), pool[space.start], tuple(pool.values()))

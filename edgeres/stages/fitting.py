@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 AT_CHANCE = "the float network answers at chance: preprocessing, class order or labels"
 
+_TOLD = 6
+"""Transforms tried of which a message says the result."""
+
 _LISTED = 40
 """Classes of which a message lists every name."""
 
@@ -77,7 +80,7 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
     chosen, wider = found.best, None
     lost = chosen.chance.standing == "at"
     if source.preprocess is not None or (own is not None and lost):
-        wider = searcher.search(Space.around(chosen.preprocess, sizes))
+        wider = searcher.search(Space.around(chosen, sizes), chosen)
     known = {trial.preprocess: trial for trial in (chosen, *found.trials, *(wider.trials if wider else ()))}
     if lost or not source.classes:
         # A wrong order misleads the search, so the order is looked for under every transform that saw all images.
@@ -129,7 +132,7 @@ class _Searcher:
         fields = source.left_open or tuple(Preprocess.__dataclass_fields__)
         return self.search(Space.open(source.preprocess or Preprocess(), self.sizes, fields))
 
-    def search(self, space: Space) -> Found:
+    def search(self, space: Space, started: Trial | None = None) -> Found:
         """The best of a space, with a bar that ends full."""
         total, done = space.budget(len(self.images)), 0
         with self.progress.task("search the preprocessing", total) as advance:
@@ -139,7 +142,7 @@ class _Searcher:
                 done += count
                 advance(count)
 
-            found = search(self.answers, self.images, space, counted)
+            found = search(self.answers, self.images, space, counted, started)
             advance(max(0, total - done))
         return found
 
@@ -178,14 +181,15 @@ def _share(right: int, images: int) -> str:
 
 def _at_chance(chosen: Trial, trials: Sequence[Trial], better: Trial) -> ChanceError:
     """The error, with what was tried and what fits better."""
-    tried = "; ".join(trial.label for trial in trials)
+    ranked = sorted(trials, key=lambda trial: float(trial.loss.mean()))[:_TOLD]
+    tried = f"{len(trials)} tried, the best: " + "; ".join(trial.label for trial in ranked)
     what = f"{AT_CHANCE} ({chosen.chance.label} among the tuning images, with {chosen.preprocess.label})"
     if better.preprocess != chosen.preprocess and better.chance.standing != "at":
         fits = f"{better.preprocess.label} fits better: {better.chance.label}"
-        return ChanceError(f"{what}; {fits}; tried: {tried}", f"pass {better.preprocess.options}, or leave them out")
+        return ChanceError(f"{what}; {fits}; {tried}", f"pass {better.preprocess.options}, or leave them out")
     none = "no customary preprocessing and no other order of the classes fits better"
     way_out = "check that the weights belong to these classes, and the labels; --allow chance goes on all the same"
-    return ChanceError(f"{what}; {none}; tried: {tried}", way_out)
+    return ChanceError(f"{what}; {none}; {tried}", way_out)
 
 
 def _origin(source: Source, own: Preprocess | None) -> str:
