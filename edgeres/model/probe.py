@@ -141,7 +141,7 @@ class Space:
         first = min(self.screened, images)
         normalised = len(self.normalisations) * (1 + self.channels)
         tried = 1 + len(self.sizes) + normalised + _AGAIN + self.channels + self.exif
-        return tried * first + (1 + _KEPT) * (images - first)
+        return tried * first + (2 + _KEPT) * (images - first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +215,9 @@ def search(answers: Answers, images: Split, space: Space, advance: Advance, star
     usual = float(pool[space.start].first(count).loss.mean())
     ranked = sorted((one for one in pool if one != space.start), key=lambda one: float(pool[one].loss.mean()))
     able = [one for one in ranked[:_KEPT] if float(pool[one].loss.mean()) < usual]
+    # The customary size stays in the running under the best normalisation.
+    sized_as_usual = [_sized(one, (space.start.resize, space.start.crop)) for one in able[:1]]
+    able += [one for one in sized_as_usual if one in pool and one not in (*able, space.start)]
     for one in [space.start] * (started is None) + able if len(rest) else ():
         pool[one] = pool[one].joined(attempt(answers, rest, one, advance))
     whole = [trial for trial in pool.values() if len(trial.labels) == len(images)]

@@ -85,4 +85,5 @@ def _beside_chance(artifact: Checkpoint, predictions: tuple[int, ...], context: 
     trained = any(step.stage == Train.name for step in artifact.card.lineage)
     if trained and chance.standing == "at":
         return (f"the network answers at chance, training has taught it nothing yet: {chance.label}",)
-    return check_chance(chance, context.allow)
+    said = [text for step in artifact.card.lineage for text in step.shown]
+    return check_chance(chance, context.allow, said)

@@ -81,6 +81,8 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
     lost = chosen.chance.standing == "at"
     if source.preprocess is not None or (own is not None and lost):
         wider = searcher.search(Space.around(chosen, sizes), chosen)
+        # Few images do not show chance by themselves; beside a transform that they show to be right, they do.
+        lost = lost or (chosen.chance.standing == "unknown" and _beaten(chosen, wider.best))
     known = {trial.preprocess: trial for trial in (chosen, *found.trials, *(wider.trials if wider else ()))}
     if lost or not source.classes:
         # A wrong order misleads the search, so the order is looked for under every transform that saw all images.
@@ -91,8 +93,13 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
     return _fitting(source, own, found, wider)
 
 
-def check_chance(chance: Chance, allow: frozenset[str]) -> tuple[str, ...]:
+def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()) -> tuple[str, ...]:
     """Refuses a float network that answers the validation images at chance.
+
+    Args:
+        chance: Its answers beside chance.
+        allow: What the user allows.
+        said: What was shown of its preprocessing when it was loaded.
 
     Returns:
         A note where it is allowed, or where the images are too few to tell.
@@ -107,7 +114,7 @@ def check_chance(chance: Chance, allow: frozenset[str]) -> tuple[str, ...]:
     if "chance" in allow:
         return (f"the float network answers at chance, as allowed: {chance.label}",)
     raise ChanceError(
-        f"{AT_CHANCE} ({chance.label} among the validation images)",
+        "; ".join([f"{AT_CHANCE} ({chance.label} among the validation images)", *said]),
         "check that the validation folders name the same classes as the training folders, or pass --allow chance",
     )
 
@@ -173,6 +180,10 @@ def _other_order(found: Relabelling, trial: Trial, classes: tuple[str, ...]) -> 
         "write the folder names in the order of the network's outputs into a text file, one a line, and pass "
         "--classes FILE; with the sorted order in it, that is taken as meant",
     )
+
+
+def _beaten(chosen: Trial, better: Trial) -> bool:
+    return better.preprocess != chosen.preprocess and better.chance.standing == "above"
 
 
 def _share(right: int, images: int) -> str:

@@ -75,7 +75,7 @@ class LoadOnnx:
             "nodes_given": float(prepared.nodes[0]),
             "nodes": float(prepared.nodes[1]),
         }
-        told = check_chance(_beside_chance(baseline, given.classes), context.allow)
+        told = check_chance(_beside_chance(baseline, given.classes), context.allow, fitting.shown)
         step = Step(
             stage=self.name,
             settings=plain(self),
