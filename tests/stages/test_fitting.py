@@ -80,8 +80,8 @@ def test_the_normalisation_a_network_was_trained_with_is_found_and_shown(load, r
 
 @pytest.mark.parametrize("road", ROADS)
 def test_what_is_stated_holds_where_it_answers_above_chance(load, road):
-    """The stated transform is right on three classes of six; the customary one would be right on all."""
-    stated = Preprocess(resize=32, crop=32, mean=(0.2, 0.456, 0.406))
+    """The stated transform answers some images wrong; the customary one would be right on all."""
+    stated = Preprocess(resize=32, crop=32, mean=(0.42, 0.456, 0.406))
     card = load(road, preprocess=stated)
     assert card.preprocess == stated
     shown = card.lineage[0].shown[0]
