@@ -6,12 +6,23 @@ PEERS := .venv-peers
 READY := $(VENV)/.ready
 MODEL ?= resnet18
 TARGET ?= jetson
+JOBS ?= 2
+WAY ?=
+
+# What stands for other processors: the widest instructions that ATen and oneDNN may use, and the number of threads.
+# Whatever the tests start inherits the variables; tests/test_processor.py holds that they are in force.
+way-aten-default := ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1
+way-aten-avx2 := ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2
+way-onednn-avx2 := ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1
+way-two-threads := OMP_NUM_THREADS=2
+WAYS := aten-default aten-avx2 onednn-avx2 two-threads
+$(if $(WAY),$(if $(filter $(WAY),$(WAYS)),,$(error WAY=$(WAY) is none of: $(WAYS))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quantize gate test lint types bench bench-quantization report clean
+.PHONY: help setup quantize gate test test-portable ways lint types bench bench-quantization report clean
 
 help: ## list what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv from constraints.txt
 
@@ -28,8 +39,15 @@ quantize: $(READY) ## the main job: edgeres compile resnet18 --target jetson
 gate: quantize ## judge the accuracy of the main job: 0 PASS, 3 FAIL, 5 too few images to tell
 	$(BIN)/edgeres gate build/$(MODEL)-$(TARGET)
 
-test: $(READY) lint ## ruff, mypy --strict, import layers, pytest
-	$(BIN)/python -m pytest
+# A file's tests stay in one process: they share what their fixtures made.
+test: $(READY) lint ## ruff, mypy --strict, import layers, pytest; WAY=aten-default: as on another processor
+	$(if $(WAY),env $(way-$(WAY))) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-portable: ## pytest four times, as on four processors
+	@failed=; for way in $(WAYS); do echo "WAY=$$way"; $(MAKE) --no-print-directory test WAY=$$way || failed=1; done; test -z "$$failed"
+
+ways: ## name what WAY may be
+	@echo $(WAYS)
 
 lint: $(READY) ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check .
@@ -41,8 +59,8 @@ bench: $(READY) ## regenerate README's numbers (needs ../shared)
 	$(BIN)/python -m benchmarks.sample --write README.md
 	$(BIN)/python -m benchmarks.imagenette --write README.md
 
-bench-quantization: $(PEERS)/.ready ## set every rung beside its peers (hours; goes on where it was; needs ../shared)
-	$(PEERS)/bin/python -m benchmarks.quantizers --networks resnet18-imagenette resnet20-digits resnet32-digits \
+bench-quantization: $(PEERS)/.ready ## set edgeres' defaults and techniques beside their peers (hours; goes on where it was; needs ../shared)
+	$(PEERS)/bin/python -m benchmarks.quantizers --networks resnet18-imagenette resnet20-cifar10 resnet32-cifar10 \
 	  --seeds 5 --keep build/bench-quantization --write docs/quantization.md --brief README.md
 
 # The peers have a venv of their own: some of them pin older packages than edgeres runs with.

@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+DEFAULT = "edgeres-default"
+"""What ``edgeres compile`` ships where nothing is set."""
+
+
 def _all() -> dict[str, Quantizer]:
-    ours: dict[str, Quantizer] = {f"edgeres-{rung}": Ours(rung) for rung in RUNGS}
+    ours: dict[str, Quantizer] = {DEFAULT: Ours(None), **{f"edgeres-{rung}": Ours(rung) for rung in RUNGS}}
     theirs: dict[str, Quantizer] = {
         "nncf": Nncf(),
         "nncf-full": Nncf(full=True),

@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.judge FOLDER SCHEME NAME`` prints the figures of one contender as JSON.
 
-x86: ONNX Runtime with its integer kernels, as it ships. TensorRT: ONNX Runtime without fusion, which follows the scales
-to the last bit and no kernel's shortcuts; the layers that TensorRT runs in integers are read off the graph. What
-torchao made runs in torch, its Q/DQ pairs fused, and so are its integer layers counted.
+x86: ONNX Runtime with its integer kernels, without saturation (see ``bench.answers``). TensorRT: ONNX Runtime without
+fusion, which follows the scales to the last bit and no kernel's shortcuts; the layers that TensorRT runs in integers
+are read off the graph. What torchao made runs in torch, its Q/DQ pairs fused, and so are its integer layers counted.
 """
 
 from __future__ import annotations
@@ -84,7 +84,11 @@ def judged(bench: Bench, scheme: str, quantizer: str) -> dict[str, object]:
         from benchmarks import program
 
         found, run = program.kernels(model), partial(program.answers, model)
-    document: dict[str, object] = {"integer": found.integer, "weighted": found.weighted}
+    document: dict[str, object] = {
+        "integer": found.integer,
+        "weighted": found.weighted,
+        "images": len(bench.labels("validation")),
+    }
     for name in JUDGED:
         document[name] = figures(bench.float_logits(name), run(bench.pixels(name)), bench.labels(name))
     return document

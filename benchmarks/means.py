@@ -46,9 +46,11 @@ class Mean:
         quantizer: Its name.
         seeds: Draws of calibration images that have figures.
         images: Validation images, so that the noise of a share is known.
+        older: Seeds whose kept rows are of code or packages that have changed since.
         failure: Why there are no figures at all, or empty.
         top1: Percent.
         drop_pp: Drop in percentage points.
+        worst_pp: The largest drop of any seed.
         low_pp: Lower end of the paired 95 % interval, mean over the seeds. Seeds share their validation images, so
             averaging takes little of this noise away and none is subtracted.
         high_pp: Upper end, likewise.
@@ -66,11 +68,13 @@ class Mean:
     task: str
     scheme: str
     quantizer: str
-    images: int
+    images: int = 0
     seeds: int = 0
+    older: int = 0
     failure: str = ""
     top1: Spread = Spread(0, 0)
     drop_pp: Spread = Spread(0, 0)
+    worst_pp: float = 0
     low_pp: float = 0
     high_pp: float = 0
     changed: Spread = Spread(0, 0)
@@ -94,6 +98,8 @@ class Mean:
         if self.failure:
             return (f"{title}: {self.failure}", "0", *["-"] * (len(HEADS) - 2))
         loaded = "*" if self.load > CORES + 0.5 else ""
+        if self.older:
+            title += f" (older {'code' if self.ours else 'packages'}: {self.older} of {self.seeds})"
         return (
             title,
             str(self.seeds),
@@ -113,28 +119,30 @@ def _pair(spread: Spread, digits: int, factor: float = 1) -> str:
     return f"{factor * spread.mean:.{digits}f} ± {factor * spread.deviation:.{digits}f}"
 
 
-def means(rows: Sequence[Row], images: int) -> tuple[Mean, ...]:
+def means(rows: Sequence[Row]) -> tuple[Mean, ...]:
     """Rows by task, scheme and quantizer, in the order they first come in."""
     groups: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.task, row.scheme, row.quantizer), []).append(row)
-    return tuple(_mean(*name, group, images) for name, group in groups.items())
+    return tuple(_mean(*name, group) for name, group in groups.items())
 
 
-def _mean(task: str, scheme: str, quantizer: str, rows: Sequence[Row], images: int) -> Mean:
+def _mean(task: str, scheme: str, quantizer: str, rows: Sequence[Row]) -> Mean:
     done = [row for row in rows if row.validation and row.held_out]
     if not done:
-        return Mean(task, scheme, quantizer, images, failure=rows[-1].failure)
+        return Mean(task, scheme, quantizer, failure=rows[-1].failure)
     judged = [row.validation for row in done if row.validation]
     held_out = [row.held_out for row in done if row.held_out]
     return Mean(
         task,
         scheme,
         quantizer,
-        images,
+        images=min(row.images for row in done),
         seeds=len(done),
+        older=sum(row.older for row in done),
         top1=Spread.of(figures.top1 for figures in judged),
         drop_pp=Spread.of(figures.drop_pp for figures in judged),
+        worst_pp=max(figures.drop_pp for figures in judged),
         low_pp=fmean(figures.low_pp for figures in judged),
         high_pp=fmean(figures.high_pp for figures in judged),
         changed=Spread.of(figures.changed for figures in judged),

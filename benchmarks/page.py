@@ -21,19 +21,20 @@ PAGE = "<!-- quantizers:begin -->", "<!-- quantizers:end -->"
 BRIEF = "<!-- quantizers-brief:begin -->", "<!-- quantizers-brief:end -->"
 _TITLES = {
     "tensorrt": "TensorRT's scheme (`jetson`), simulated by ONNX Runtime without fusion",
-    "x86": "x86's scheme (`cpu`), ONNX Runtime with its integer kernels",
+    "x86": "x86's scheme (`cpu`), ONNX Runtime with its integer kernels, without saturation",
 }
 _LEGEND = f"""\
-{{images}} calibration images, {{validation:,}} validation images and {{held_out:,}} held-out training images, or as
-many as there are. Figures are means over the seeds, each another draw of calibration images, ± the standard deviation
+{{images}} calibration and {{held_out:,}} held-out training images, or as many as there are; validation images:
+{{validation}}. Figures are means over the seeds, each another draw of calibration images, ± the standard deviation
 between them. KL is the mean divergence of the softmax from the float network's in 1e-3 nats. SQNR of the logits,
 changed predictions, top-1 and drop are on the validation images; the interval is Tango's paired one, mean over the
 seeds. Seconds cover quantizing: of decoded images for the peers; of JPEGs for edgeres, with every comparison its
 stages make; `*` marks a machine on which more than {CORES} processes ran or waited (compare these with their neighbours
-only). Peak memory is the whole process's. torchao's networks run in torch, its own runtime, and are judged there."""
+only). Rows marked as older are of code or packages that have changed since; `--renew` measures them again. Peak memory
+is the whole process's. torchao's networks run in torch, its own runtime, and are judged there."""
 
 
-def page(found: Sequence[Mean], images: int, validation: int, held_out: int) -> str:
+def page(found: Sequence[Mean], images: int, held_out: int) -> str:
     """Tables and verdicts for people, as Markdown."""
     parts = []
     for task in dict.fromkeys(mean.task for mean in found):
@@ -44,7 +45,9 @@ def page(found: Sequence[Mean], images: int, validation: int, held_out: int) -> 
                 lines = "\n".join(goal.line() for goal in goals(group))
                 table = markdown(HEADS, (mean.cells() for mean in group))
                 parts += [f"### {_TITLES[scheme]}", table, lines]
-    return "\n\n".join([*parts, _LEGEND.format(images=images, validation=validation, held_out=held_out)])
+    judged = {TASKS[mean.task].title.partition(",")[0]: mean.images for mean in found if not mean.failure}
+    counts = ", ".join(f"{count:,} of {title}" for title, count in judged.items())
+    return "\n\n".join([*parts, _LEGEND.format(images=images, validation=counts or "none", held_out=held_out)])
 
 
 def brief(found: Sequence[Mean]) -> str:

@@ -161,7 +161,7 @@ class ModelOptimizer:
 
     packages: ClassVar[tuple[str, ...]] = (
         "nvidia-modelopt", "onnx-graphsurgeon", "onnxconverter-common", "onnxscript", "onnxslim", "polygraphy", "lief",
-        "cppimport",
+        "cppimport", "tqdm",
     )  # fmt: skip
     schemes: ClassVar[tuple[SchemeName, ...]] = ("tensorrt",)
     suffix: ClassVar[str] = ".onnx"

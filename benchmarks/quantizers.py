@@ -1,9 +1,10 @@
 """Quantizers side by side: the same network, the same calibration images, the same judges.
 
 ``python -m benchmarks.quantizers [--networks NAME ...] [--seeds 5] [--keep DIR] [--write docs/quantization.md]``
-quantizes each network with edgeres at every rung of its ladder and with its peers, under TensorRT's scheme and under
-x86's, each in a process of its own, and says of each goal whether it is met. ``--keep`` keeps finished rows: a run that
-was killed goes on. ``--fast`` is a quick look.
+quantizes each network with edgeres at its defaults, with edgeres' techniques alone and with its peers, under TensorRT's
+scheme and under x86's, each in a process of its own, and says of each goal whether it is met. ``--keep`` keeps finished
+rows: a run that was killed goes on. A kept row of older code is shown, marked as such; ``--renew`` measures it again.
+``--fast`` is a quick look.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from benchmarks.tasks import Task
     from edgeres.target import QuantScheme
 
-JUDGE = 1
+JUDGE: dict[SchemeName, int] = {"tensorrt": 1, "x86": 2}
 """Raised when the judge counts or computes something else: kept rows are of one judge."""
 _SHARE = 0.9
 """Share of the free memory that a contender may take before it is ended."""
@@ -54,17 +55,16 @@ class Counts:
     """Images of each kind."""
 
     images: int
-    validation: int
+    validation: int | None
     held_out: int
 
     def arguments(self) -> tuple[str, ...]:
         """For ``benchmarks.bench``."""
-        return (
-            "--images", str(self.images), "--validation", str(self.validation), "--held-out", str(self.held_out),
-        )  # fmt: skip
+        judged = () if self.validation is None else ("--validation", str(self.validation))
+        return ("--images", str(self.images), "--held-out", str(self.held_out), *judged)
 
 
-def key(task: Task, checkpoint: Path, counts: Counts, scheme: SchemeName, quantizer: str, seed: int) -> dict[str, Any]:
+def key(task: Task, counts: Counts, scheme: SchemeName, quantizer: str, seed: int) -> dict[str, Any]:
     """Everything that decides a row."""
     contender = QUANTIZERS[quantizer]
     target = find_target(SCHEMES[scheme])
@@ -76,11 +76,11 @@ def key(task: Task, checkpoint: Path, counts: Counts, scheme: SchemeName, quanti
         "seed": seed,
         "settings": repr(contender),
         "counts": [counts.images, counts.validation, counts.held_out],
-        "network": sha256_file(checkpoint),
+        "network": sha256_file(task.checkpoint),
         "wanted": _wanted(target.scheme, ours=ours),
         "versions": versions(contender),
         "edgeres": source_digest() if ours else "",
-        "judge": JUDGE,
+        "judge": JUDGE[scheme],
     }
 
 
@@ -127,8 +127,9 @@ def _place(kept: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _benched(place: Path, task: Task, checkpoint: Path, counts: Counts, seed: int) -> Path:
+def _benched(place: Path, task: Task, counts: Counts, seed: int) -> Path:
     """The folder of one seed, made if it is not there; of two runs that keep in one place, the second one waits."""
+    checkpoint = task.checkpoint
     identity = digest([sha256_file(checkpoint), plain(task.preprocess), counts.validation])[:16]
     folder = place / "benches" / f"{task.name}-{identity}" / f"seed-{seed}-{counts.images}-{counts.held_out}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -144,15 +145,17 @@ def rows(options: argparse.Namespace, place: Path) -> Iterator[Row]:
     """Every row asked for, one after the other: all contenders of a seed are neighbours in time."""
     keep, counts = Keep(place), Counts(options.images, options.validation, options.held_out)
     for task in (TASKS[name] for name in options.networks):
-        checkpoint = task.checkpoint(place / "networks")
         for seed in range(options.seeds):
             for scheme, name in pairs(options.schemes, options.quantizers):
-                absent, identity = missing(QUANTIZERS[name]), key(task, checkpoint, counts, scheme, name, seed)
+                absent, identity = missing(QUANTIZERS[name]), key(task, counts, scheme, name, seed)
                 row = keep.find(identity)
+                if row is None and (absent or options.kept or not options.renew):
+                    row = keep.find_older(identity)
                 if row is None and (absent or options.kept):
                     row = Row(task.name, scheme, name, seed, failure=absent or "not measured yet")
                 elif row is None:
-                    row = measured(_benched(place, task, checkpoint, counts, seed), task.name, scheme, name, seed)
+                    row = measured(_benched(place, task, counts, seed), task.name, scheme, name, seed)
+                    row = replace(row, code=identity["edgeres"])
                     keep.put(identity, row)
                     said(told(row))
                 yield row
@@ -191,8 +194,8 @@ def work(options: argparse.Namespace) -> str:
         options.images, options.validation, options.held_out = _FAST
     with _place(options.keep) as place:
         found = list(rows(options, place))
-    summary = means(found, options.validation)
-    body = page(summary, options.images, options.validation, options.held_out)
+    summary = means(found)
+    body = page(summary, options.images, options.held_out)
     if options.write is not None:
         renew(options.write, body, PAGE)
     if options.brief is not None:
@@ -205,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks.quantizers", description=__doc__.partition("\n")[0])
     made.add_argument("--networks", nargs="+", choices=TASKS, default=["resnet18-imagenette"], metavar="NAME")
     made.add_argument("--images", type=positive, default=512, metavar="N", help="calibration images (default 512)")
-    made.add_argument("--validation", type=positive, default=3925, metavar="N", help="validation images (default all)")
+    made.add_argument("--validation", type=positive, metavar="N", help="validation images (default all)")
     made.add_argument("--held-out", type=positive, default=1024, metavar="N", help="training images to choose on")
     made.add_argument("--seeds", type=positive, default=1, metavar="N", help="draws of calibration images")
     made.add_argument("--schemes", nargs="+", choices=SCHEMES, default=tuple(SCHEMES), metavar="NAME")
@@ -213,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--fast", action="store_true", help="128 calibration, 500 validation, 500 held-out images")
     made.add_argument("--keep", type=Path, metavar="DIR", help="keep finished rows here and go on from them")
     made.add_argument("--kept", action="store_true", help="measure nothing: draw what --keep has")
+    made.add_argument("--renew", action="store_true", help="measure rows of older code or packages again")
     made.add_argument("--write", type=Path, metavar="FILE.md", help="renew the tables in this document")
     made.add_argument("--brief", type=Path, metavar="FILE.md", help="renew the short block in this document")
     made.add_argument("--json", action="store_true", help="print every row for machines")

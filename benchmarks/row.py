@@ -41,6 +41,9 @@ class Row:
         weighted: All convolutions and matrix products.
         held_out: On held-out training images.
         validation: On validation images.
+        images: Number of validation images.
+        code: Digest of edgeres' code that quantized, empty for peers.
+        older: Whether that code has changed since; set when a kept row is read.
     """
 
     task: str
@@ -55,6 +58,9 @@ class Row:
     weighted: int = 0
     held_out: Figures | None = None
     validation: Figures | None = None
+    images: int = 0
+    code: str = ""
+    older: bool = False
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Row:

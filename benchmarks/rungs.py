@@ -1,4 +1,4 @@
-"""Edgeres itself at each rung of its ladder, through the stages a user runs."""
+"""Edgeres itself through the stages a user runs: at its default settings, and with each technique alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from benchmarks.command import CHECKOUT
 from benchmarks.quantizer import BOTH
+from edgeres.errors import EdgeresError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,38 +21,59 @@ if TYPE_CHECKING:
     from edgeres.stages.stage import Context
     from edgeres.target import Target
 
-RungName = Literal["calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
-RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed")
+RungName = Literal["calibrate", "first_layer", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
+RUNGS: tuple[RungName, ...] = (
+    "calibrate",
+    "first_layer",
+    "equalize",
+    "refine",
+    "bias",
+    "nncf",
+    "adaround",
+    "reconstruct",
+    "mixed",
+)
 """As ``edgeres.ladder.ladder`` has them, which is not imported here: it brings torch along."""
 MARGIN = 1.0
 """Accuracy drop in percentage points that the ladder is told is allowed: the targets' own budget."""
-_SOURCES = ("edgeres/quant/**/*.py", "edgeres/ladder/**/*.py", "edgeres/stages/quantize.py", "edgeres/model/**/*.py")
+_SOURCES = (
+    "edgeres/quant/**/*.py",
+    "edgeres/ladder/**/*.py",
+    "edgeres/model/**/*.py",
+    "edgeres/stages/fold_batchnorm.py",
+    "edgeres/stages/quantize.py",
+    "edgeres/stages/export.py",
+    "edgeres/onnxfile/write.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """The stages fold_batchnorm, quantize with one rung forced, and export.
+    """The stages fold_batchnorm, quantize and export, as recipe ``int8`` has them.
 
     The clock covers ``quantize`` and ``export``, the decoding of JPEGs and every comparison the stages make included.
+
+    Attributes:
+        rung: The technique to force, without a time limit; None leaves every setting at its default.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
     schemes: ClassVar[tuple[SchemeName, ...]] = BOTH
     suffix: ClassVar[str] = ".onnx"
 
-    rung: RungName
+    rung: RungName | None
 
     @property
     def title(self) -> str:
-        """Its rung."""
-        return f"edgeres {self.rung}"
+        """Its technique."""
+        return f"edgeres {self.rung or 'default'}"
 
     def prepare(self, bench: Bench, target: Target) -> Callable[[], bytes]:
         """See the class."""
         from edgeres.stages.export import Export
         from edgeres.stages.quantize import Quantize
 
-        stage = Quantize(rung=self.rung, time_budget_s=None)
+        stage = Quantize() if self.rung is None else Quantize(rung=self.rung, time_budget_s=None)
         context, artifact = _start(bench, target)
 
         def quantize() -> bytes:
@@ -88,8 +110,16 @@ def _start(bench: Bench, target: Target) -> tuple[Context, Checkpoint]:
 
 
 def source_digest(checkout: Path = CHECKOUT) -> str:
-    """Digest of the code that decides what ours is worth: a kept row is of this code or is measured again."""
+    """sha256 over names and bytes of the files that decide what edgeres' rows are worth.
+
+    Raises:
+        EdgeresError: A pattern of ``_SOURCES`` matches no file, as after a renaming: the digest would miss changes.
+    """
     found = hashlib.sha256()
-    for path in sorted(path for pattern in _SOURCES for path in checkout.glob(pattern)):
-        found.update(path.relative_to(checkout).as_posix().encode() + b"\0" + path.read_bytes())
+    for pattern in _SOURCES:
+        paths = sorted(checkout.glob(pattern))
+        if not paths:
+            raise EdgeresError(f"no file matches {pattern} in {checkout}", "renew _SOURCES in benchmarks/rungs.py")
+        for path in paths:
+            found.update(path.relative_to(checkout).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()

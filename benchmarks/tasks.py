@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks import child
-from benchmarks.command import IMAGES, WEIGHTS, require, said
+from benchmarks.command import IMAGES, WEIGHTS, require
 from edgeres.data.dataset import open_dataset
 from edgeres.data.partition import round_robin
 from edgeres.data.preprocess import Preprocess
-from edgeres.data.sources import DIGITS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.data.dataset import Dataset
     from edgeres.data.split import Split
 
 
@@ -45,15 +42,16 @@ class Task:
         title: For people.
         model: Name of the preset.
         preprocess: What the weights were trained for.
-        shared: Whether weights and images lie in ``../shared``; otherwise the network is trained on the digits that
-            scikit-learn ships.
+        weights: The checkpoint below ``../shared``.
+        images: The image folder below ``../shared``.
     """
 
     name: str
     title: str
     model: str
     preprocess: Preprocess
-    shared: bool
+    weights: str
+    images: str
 
     def check(self) -> None:
         """Looks for the files it needs.
@@ -61,27 +59,27 @@ class Task:
         Raises:
             UsageError: One is absent.
         """
-        if self.shared:
-            require(WEIGHTS), require(IMAGES)
+        require(self.weights), require(self.images)
 
-    def checkpoint(self, folder: Path) -> Path:
-        """The float network; trained below ``folder`` unless it is there or shared.
+    @property
+    def checkpoint(self) -> Path:
+        """The float network.
 
         Raises:
-            EdgeresError: Training failed.
+            UsageError: It is absent.
         """
-        if self.shared:
-            return require(WEIGHTS)
-        made = folder / self.name
-        if not (made / "weights.safetensors").is_file():
-            said(f"training {self.title}")
-            arguments = ["train", self.model, "--seed", "0", "--out", str(made), "--cache", str(folder / "cache")]
-            child.python("edgeres", [*arguments, "--quiet"]).checked(f"training {self.title}")
-        return made / "weights.safetensors"
+        return require(self.weights)
 
-    def splits(self, seed: int, images: int, held_out: int, validation: int) -> Splits:
-        """Calibration and held-out images drawn by the seed; as many as there are, where more are asked for."""
-        dataset = self._dataset()
+    def splits(self, seed: int, images: int, held_out: int, validation: int | None) -> Splits:
+        """Calibration and held-out images drawn by the seed.
+
+        Args:
+            seed: Of the draw.
+            images: Calibration images; as many as there are, where more are asked for.
+            held_out: Held-out training images, likewise.
+            validation: Validation images, likewise; None takes all of them.
+        """
+        dataset = open_dataset(require(self.images), seed=0, calibration=32, allow=frozenset())
         train = dataset.train
         order = round_robin(train.labels, seed)
         calibration = train.take(order[:images], "calibration")
@@ -92,17 +90,21 @@ class Task:
             calibration, train.take(rest[:held_out], "held_out"), dataset.tuning, dataset.validation.take(judged)
         )
 
-    def _dataset(self) -> Dataset:
-        return open_dataset(require(IMAGES) if self.shared else None, seed=0, calibration=32, allow=frozenset())
-
 
 _IMAGENETTE = Preprocess(resize=192, crop=160)
-"""See ``../shared/models/README.md``."""
+_CIFAR = Preprocess(resize=0, crop=32)
+"""Mean and deviation are ImageNet's for both; see ``../shared/models/README.md``."""
+
+
+def _cifar(depth: int) -> Task:
+    title, weights = f"ResNet-{depth} on CIFAR-10, 32 px", f"models/cifar-resnet{depth}.th"
+    return Task(f"resnet{depth}-cifar10", title, f"resnet{depth}", _CIFAR, weights, "data/cifar10")
+
 
 _TASKS = (
-    Task("resnet18-imagenette", "ResNet-18 on Imagenette, 160 px", "resnet18", _IMAGENETTE, shared=True),
-    Task("resnet20-digits", "ResNet-20 (CIFAR stem) on scikit-learn's digits, 32 px", "resnet20", DIGITS, shared=False),
-    Task("resnet32-digits", "ResNet-32 (CIFAR stem) on scikit-learn's digits, 32 px", "resnet32", DIGITS, shared=False),
+    Task("resnet18-imagenette", "ResNet-18 on Imagenette, 160 px", "resnet18", _IMAGENETTE, WEIGHTS, IMAGES),
+    _cifar(20),
+    _cifar(32),
 )
 TASKS = {task.name: task for task in _TASKS}
 """Every task by its name."""

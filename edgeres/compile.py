@@ -51,37 +51,59 @@ class Desk:
     command: str
 
 
-def compile_model(request: Request, desk: Desk) -> Run:
+@dataclass(frozen=True)
+class Compilation:
+    """What a compilation came to.
+
+    Attributes:
+        run: Its report.
+        folder: Where the report lies: the run folder, or beside a finished run the folder of the attempt that failed.
+    """
+
+    run: Run
+    folder: Path
+
+
+def compile_model(request: Request, desk: Desk) -> Compilation:
     """Compiles a network; the report is written whether it succeeds or not.
+
+    A finished run in the folder stays as it is until its successor is complete.
 
     Raises:
         EdgeresError: The request cannot be carried out at all, or the run folder cannot be used.
         KeyboardInterrupt: The user stopped it; finished stages are kept and the report says so.
     """
-    plan = prepare(request, desk.progress)
     folder = RunFolder(desk.out)
+    folder.check()
+    plan = prepare(request, desk.progress)
     with folder.held():
         desk.store.sweep()
-        folder.begin(_anchored(plan), plan.recipe)
+        attempt = folder.attempt()
+        attempt.begin(_anchored(plan), plan.recipe)
         pipeline = Pipeline(plan, desk.store, desk.progress, desk.watch)
         start = time.monotonic()
         run = _started(plan, desk.command)
         for note in plan.notes:
             desk.watch.note(note)
+        desk.watch.planned(pipeline)
         try:
             pipeline.run()
             if request.variant == "fastest":
                 plan, pipeline = _fastest(plan, pipeline, desk)
                 run = _started(plan, desk.command)
-                folder.begin(_anchored(plan), plan.recipe)
-            run = _finished(run, plan, pipeline, folder)
+                attempt.begin(_anchored(plan), plan.recipe)
+            run = _finished(run, plan, pipeline, attempt)
         except BaseException as failure:
             run = replace(run, error=_failure(failure, pipeline.current))
             if not isinstance(failure, EdgeresError):
                 raise
         finally:
-            document.write(_timed(run, pipeline, time.monotonic() - start), folder.path)
-    return document.decode((folder.path / document.JSON).read_text(encoding="utf-8"), document.JSON)
+            document.write(_timed(run, pipeline, time.monotonic() - start), attempt.path)
+            run = document.load(attempt.path)  # what the pages were drawn from
+            place = folder.settle(attempt, complete=run.error is None)
+            if place != folder.path:
+                desk.watch.note(f"{folder.path} is as it was; the report of this attempt is in {place}")
+    return Compilation(run, place)
 
 
 def _fastest(plan: Plan, pipeline: Pipeline, desk: Desk) -> tuple[Plan, Pipeline]:

@@ -7,8 +7,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from edgeres.data.preprocess import Preprocess
 from edgeres.model.cost import macs
 from edgeres.model.spec import preset
+from edgeres.stages.train import Train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +54,19 @@ def estimate(pipeline: Pipeline) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def training_from_scratch(pipeline: Pipeline) -> float | None:
+    """Seconds that training from random weights would take; None where nothing is trained from them, or it is cached.
+
+    Args:
+        pipeline: Of a plan that is about to run.
+    """
+    first = pipeline.plan.recipe.stages[0]
+    source, network = pipeline.plan.source, _network(pipeline.plan)
+    if not isinstance(first, Train) or source.file or source.weights or network is None or pipeline.pending()[0][1]:
+        return None
+    return _work(first, pipeline.plan) * network / _speed() + _FIXED["train"]
+
+
 _FIXED = {"build": 20.0, "train": 3.0, "export": 3.0, "verify": 3.0}
 """Seconds a stage takes on a small network on two cores: start-up, file work, an engine build."""
 
@@ -61,9 +76,16 @@ def _network(plan: Plan) -> int | None:
     if plan.request.foreign:
         return None
     spec = replace(preset(plan.request.model), classes=len(plan.dataset.classes))
-    preprocess = plan.source.preprocess
-    size = preprocess.crop if preprocess else 224 if spec.stem.pool else 32
+    size = _side(plan, pooled=spec.stem.pool)
     return macs(spec, size, size)
+
+
+def _side(plan: Plan, *, pooled: bool) -> int:
+    """Side of the image in pixels: as stated, else as training takes it, else as such weights customarily do."""
+    first = plan.recipe.stages[0]
+    if isinstance(first, Train):
+        return first.crop or (plan.source.preprocess or Preprocess()).crop
+    return plan.source.preprocess.crop if plan.source.preprocess else 224 if pooled else 32
 
 
 def _work(stage: Stage, plan: Plan) -> float:

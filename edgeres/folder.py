@@ -2,11 +2,16 @@
 
 Every file is written beside its place and renamed into it; ``manifest.json`` comes last and has the sha256 of the files
 that two equal runs share to the byte. The report holds durations and the request holds paths, so neither is among them.
+
+A folder that holds a finished run is never written into: its successor is made in a hidden folder beside it, and the
+two change places once the successor is complete. An attempt that fails leaves its report in ``<folder>.failed``.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +21,7 @@ from filelock import FileLock, Timeout
 from edgeres import answers as predictions
 from edgeres.artifact import Checkpoint, Engine, Exported, Verdict
 from edgeres.errors import StoreError, UsageError
+from edgeres.report import document
 from edgeres.request import Request
 from edgeres.settings import parse, plain, sha256_file
 from edgeres.store import reading, write_beside, writing
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
     from edgeres.recipe import Recipe
 
 MANIFEST, REQUEST, RECIPE = "manifest.json", "request.json", "recipe.lock.yaml"
+_LOCK = ".lock"
+_NEXT, _BEFORE, _FAILED = ".next", ".before", ".failed"
+"""Endings of the folders beside a finished run: its successor as it is made, what it replaced, a failed attempt."""
 
 
 class RunFolder:
@@ -41,14 +50,35 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @property
+    def finished(self) -> bool:
+        """Whether a run was completed here; its manifest was written last."""
+        return (self.path / MANIFEST).is_file() and (self.path / REQUEST).is_file()
+
+    def check(self) -> None:
+        """Refuses a folder that something else than a run lies in.
+
+        Raises:
+            UsageError: It has files, and none of them is a run's request.
+        """
+        try:
+            found = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+        except OSError:  # not there yet, or not readable: holding it says so
+            return
+        if found and not (self.path / REQUEST).is_file():
+            raise UsageError(
+                f"{self.path} is not a run folder: it holds {', '.join(found[:3])}{', ...' if found[3:] else ''}",
+                "choose another --out: a folder that is new, empty, or an earlier run's",
+            )
+
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the folder for one run.
+        """Holds the folder for one run, and completes or undoes what a killed one left half done.
 
         Raises:
             StoreError: Another run holds it, or it cannot be made.
         """
-        lock = FileLock(self.path / ".lock", timeout=0)
+        lock = FileLock(self.path / _LOCK, timeout=0)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -57,9 +87,83 @@ class RunFolder:
         except OSError as failure:
             raise StoreError(f"cannot write {self.path}: {failure.strerror}", "choose another --out") from failure
         try:
+            self._tidy()
             yield
         finally:
             lock.release()
+
+    def attempt(self) -> RunFolder:
+        """Where the next run is written: here, or in an empty folder beside the finished run that is here.
+
+        Raises:
+            StoreError: Nothing can be made beside it, or it is a mount point, which cannot be renamed.
+        """
+        if not self.finished:
+            return self
+        staging = self._beside(_NEXT)
+        if self.path.is_mount():
+            raise StoreError(f"{self.path} is a mount point and holds a finished run", "choose an --out below it")
+        with writing(staging):
+            staging.mkdir()
+        return RunFolder(staging)
+
+    def settle(self, attempt: RunFolder, *, complete: bool) -> Path:
+        """Puts an attempt in its place: a complete one here, another one into ``<folder>.failed``.
+
+        Args:
+            attempt: What ``attempt`` gave, written by now.
+            complete: Whether it takes the place of the finished run.
+
+        Returns:
+            The folder in which the attempt and its report are found from now on.
+
+        Raises:
+            StoreError: The folders cannot be renamed; the finished run stays, or comes back with the next command.
+        """
+        failed = RunFolder(self._beside(_FAILED))
+        if (failed.path / REQUEST).is_file() and not failed.finished:
+            shutil.rmtree(failed.path, ignore_errors=True)
+        if attempt.path == self.path:
+            return self.path
+        if not complete:
+            if failed.path.exists():  # something of the user's own
+                return attempt.path
+            with writing(failed.path):
+                attempt.path.rename(failed.path)
+            return failed.path
+        place, before = self.path.resolve(), self._beside(_BEFORE)
+        # The successor is locked before it has the name by which others find it.
+        with FileLock(attempt.path / _LOCK, timeout=0), writing(self.path):
+            place.rename(before)
+            attempt.path.rename(place)
+            RunFolder(place)._tidy()
+        return self.path
+
+    def _beside(self, ending: str) -> Path:
+        place = self.path.resolve()
+        return place.with_name(f"{'' if ending == _FAILED else '.'}{place.name}{ending}")
+
+    def _tidy(self) -> None:
+        """Removes an attempt that was killed, and the run that was replaced, but for files that no run wrote.
+
+        Where a kill fell between the two renames, the finished run comes back.
+        """
+        shutil.rmtree(self._beside(_NEXT), ignore_errors=True)
+        before = RunFolder(self._beside(_BEFORE))
+        if not before.path.is_dir():
+            return
+        written = before._written() if self.finished else {_LOCK}
+        with writing(self.path):
+            for path in sorted(before.path.rglob("*")):
+                name = path.relative_to(before.path)
+                if path.is_file() and str(name) not in written and not (self.path / name).exists():
+                    (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                    path.rename(self.path / name)
+            shutil.rmtree(before.path)
+
+    def _written(self) -> set[str]:
+        """Names of the files that the folder's run wrote itself."""
+        return {_LOCK, MANIFEST, REQUEST, RECIPE, *document.NAMES, *self._listed()}
 
     def begin(self, request: Request, recipe: Recipe) -> None:
         """Writes down what is about to run, so that a killed run can be asked for again."""
@@ -77,6 +181,9 @@ class RunFolder:
             UsageError: No run was ever here.
         """
         path = self.path / REQUEST
+        if not path.is_file() and self._beside(_BEFORE).is_dir():  # a kill between two renames: it comes back
+            with self.held():
+                pass
         try:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as failure:
@@ -110,10 +217,15 @@ class RunFolder:
         sums = {name: file.sha256 for name, file in files.items()}
         for name, file in files.items():
             path = self.path / name
-            if not (path.is_file() and sha256_file(path) == file.sha256):
-                with reading(file.path):
-                    data = file.path.read_bytes()
+            with reading(file.path):
+                executable = os.access(file.path, os.X_OK)
+                data = None if path.is_file() and sha256_file(path) == file.sha256 else file.path.read_bytes()
+            if data is not None:
                 write_beside(path, data)
+            if executable:
+                with writing(path):
+                    mode = path.stat().st_mode
+                    path.chmod(mode | (mode & 0o444) >> 2)  # for whoever may read it
         if isinstance(artifact, Checkpoint):
             sums |= self._checkpoint(artifact)
         if answers is not None:
@@ -137,15 +249,18 @@ class RunFolder:
 
     def _forget(self, sums: dict[str, str]) -> None:
         """Removes files of an earlier run that this one does not make."""
-        try:
-            before = set(map(str, json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))["files"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return
         root = self.path.resolve()
-        for name in before - set(sums) - {RECIPE}:
+        for name in self._listed() - set(sums) - {RECIPE}:
             stale = (self.path / name).resolve()
             if stale.is_relative_to(root):
                 stale.unlink(missing_ok=True)
+
+    def _listed(self) -> set[str]:
+        """Names in the folder's manifest; none where it cannot be read."""
+        try:
+            return set(map(str, json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))["files"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return set()
 
 
 def _files(artifact: Artifact, place: str) -> dict[str, File | None]:

@@ -57,8 +57,19 @@ def sqnr_db(reference: NDArray[np.float32], value: NDArray[np.float32]) -> float
 
 def kl(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
     """Mean Kullback-Leibler divergence ``KL(softmax(reference) || softmax(logits))`` in nats, of ``[N,classes]``."""
+    return float(np.mean(divergences(reference, logits)))
+
+
+def divergences(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The same for each image, float64 ``[N]``; never below 0."""
     p, q = _log_softmax(reference), _log_softmax(logits)
-    return float(np.mean(np.sum(np.exp(p) * (p - q), axis=1)))
+    return np.asarray(np.maximum(np.sum(np.exp(p) * (p - q), axis=1), 0.0))
+
+
+def cross_entropy(logits: NDArray[np.float32], labels: Sequence[int]) -> NDArray[np.float64]:
+    """Loss ``[N]`` in nats of logits ``[N,classes]`` against class indices, image by image."""
+    found: NDArray[np.float64] = -_log_softmax(logits)[np.arange(len(labels)), np.asarray(labels)]
+    return found
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ def _file(file: File, workspace: Path) -> dict[str, str]:
             try:
                 os.link(file.path, inside)
             except OSError:  # another file system: a copy does the same
-                shutil.copyfile(file.path, inside)
+                shutil.copy(file.path, inside)  # with its mode: a command of a bundle stays one
         file = File(inside, file.sha256)
     return {"name": str(file.path.relative_to(workspace)), "sha256": file.sha256}
 

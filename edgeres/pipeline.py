@@ -88,6 +88,9 @@ class Finished:
 class Watch(Protocol):
     """Who wants to know when stages begin and end."""
 
+    def planned(self, pipeline: Pipeline) -> None:
+        """Everything is resolved and nothing has run."""
+
     def note(self, text: str) -> None:
         """Something the user should know before anything runs."""
 
@@ -107,18 +110,7 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
     target = find_target(request.target)
     limits(request.name, 1, target, request.budget)
     source = request.source()
-    sample = request.data is None
-    recipe = load_recipe(request.recipe or default_recipe(source, sample=sample)).changed(request.changes)
-    if takes_graphs(recipe) != request.foreign:
-        wanted = "an ONNX file" if takes_graphs(recipe) else "a preset with or without weights"
-        raise UsageError(
-            f"recipe {recipe.name!r} starts from {wanted}, not from {request.model}", "choose another --recipe"
-        )
-    if isinstance(recipe.stages[0], Load) and source.file is None and source.weights is None:
-        raise UsageError(
-            f"recipe {recipe.name!r} loads weights, and none were given",
-            "pass --weights, or choose a --recipe that trains",
-        )
+    recipe = _recipe(request, source)
     asked: tuple[str, ...] = ()
     if request.variant == "float" and target.scheme is not None:
         target, recipe, asked = _without_int8(target, foreign=request.foreign), recipe.in_float(), (FLOAT_NOTE,)
@@ -135,7 +127,13 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
         source = replace(source, preprocess=request.preprocess.over(dataset.suggested), left_open=())
     source, names = _companion(source, recipe)
     source, dataset, moved = _in_order(request, source, dataset, names)
-    notes = (*asked, *((SAMPLE_NOTE,) if sample else ()), *dataset.notes, *_orientation(dataset, request), *moved)
+    notes = (
+        *asked,
+        *((SAMPLE_NOTE,) if request.data is None else ()),
+        *dataset.notes,
+        *_orientation(dataset, request),
+        *moved,
+    )
     return Plan(request, target, source, recipe, dataset, notes, _scales(request, recipe))
 
 
@@ -178,6 +176,49 @@ def _orientation(dataset: Dataset, request: Request) -> tuple[str, ...]:
         return (f"{found}; it is ignored, as asked",)
     way_out = "--exif apply turns them upright, --exif ignore says that this is meant"
     return (f"{found}; it is ignored, as torchvision does, unless the weights state otherwise: {way_out}",)
+
+
+def _recipe(request: Request, source: Source) -> Recipe:
+    """The recipe of a request, whose settings are exchanged, and which fits where the network comes from."""
+    sample = request.data is None
+    recipe = load_recipe(request.recipe or default_recipe(source, sample=sample)).changed(request.changes)
+    if takes_graphs(recipe) != request.foreign:
+        wanted = "an ONNX file" if takes_graphs(recipe) else "a preset with or without weights"
+        raise UsageError(
+            f"recipe {recipe.name!r} starts from {wanted}, not from {request.model}", "choose another --recipe"
+        )
+    if isinstance(recipe.stages[0], Load) and source.file is None and source.weights is None:
+        raise UsageError(
+            f"recipe {recipe.name!r} loads weights, and none were given",
+            "pass --weights, or choose a --recipe that trains",
+        )
+    return recipe
+
+
+def check_stage(request: Request, stage: str, run: str) -> None:
+    """Refuses to do a stage again that a run's recipe has not.
+
+    Args:
+        request: What the run was asked.
+        stage: Name of the stage.
+        run: Its folder, for the message.
+
+    Raises:
+        UsageError: The recipe has no such stage, or the run was asked for a float network and ``stage`` quantizes.
+    """
+    recipe = _recipe(request, request.source())
+    names = [step.name for step in recipe.stages]
+    if stage not in names:
+        raise UsageError(
+            f"{run} has no stage {stage!r} to do again: recipe {recipe.name!r} is {', '.join(names)}",
+            "compile with a --recipe that has it",
+        )
+    kept = recipe.in_float() if request.variant == "float" else recipe
+    if stage not in [step.name for step in kept.stages]:
+        raise UsageError(
+            f"{run} has no stage {stage!r} to do again: it ships a float network, as --variant asked",
+            "compile with --variant int8 into another --out",
+        )
 
 
 def _without_int8(target: Target, *, foreign: bool) -> Target:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 
-from edgeres.artifact import Exported, Source
+from edgeres.artifact import Checkpoint, Engine, Exported, Source, Verdict
 from edgeres.errors import RecipeError, nearest
 from edgeres.settings import digest, parse, plain
+from edgeres.shipped_recipes import recipe_names, recipe_text
 from edgeres.stages.build import Build
 from edgeres.stages.evaluate import Evaluate
 from edgeres.stages.export import Export
@@ -29,7 +29,6 @@ from edgeres.stages.verify import Verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from importlib.resources.abc import Traversable
 
     from edgeres.stages.stage import Stage
 
@@ -54,6 +53,19 @@ STAGES: dict[str, type[Any]] = {
     )
 }
 """Every stage a recipe may name."""
+
+_WORDS: dict[type, str] = {
+    Source: "the start of a recipe",
+    Checkpoint: "a network with its weights",
+    Exported: "an exported graph",
+    Engine: "a built engine or bundle",
+    Verdict: "the measured end of a run",
+}
+"""What stages work on, for messages."""
+_NEEDS = {"recover": ("prune",), "qat": ("quantize",), "verify": ("evaluate or load_onnx",)}
+"""Stages that a stage takes something from besides the network itself, alternatives joined by ``or``."""
+_AFTER_QUANTIZING = dict.fromkeys(("evaluate", "prune", "recover", "sensitivity"), ("quantize", "qat"))
+"""Stages of a float network, with those that leave none."""
 
 
 @dataclass(frozen=True)
@@ -144,19 +156,6 @@ def _assign(settings: Any, path: list[str], value: object, assignment: str) -> N
     settings[path[-1]] = value
 
 
-def _folder() -> Traversable:
-    """Recipes live in the package once installed, and beside it in a checkout."""
-    packaged = files("edgeres").joinpath("recipes")
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "recipes"
-
-
-def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that ship with edgeres."""
-    return tuple(
-        sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
-    )
-
-
 def is_file_name(name: str) -> bool:
     """Whether a recipe is a file of the user's."""
     return name.endswith((".yaml", ".yml"))
@@ -176,7 +175,7 @@ def load_recipe(name: str) -> Recipe:
         return _read(_yaml(_text(path), name), path.stem, name)
     if name not in recipe_names():
         raise RecipeError(f"unknown recipe {name!r}", nearest(name, recipe_names()))
-    return _read(_yaml(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name), name, f"{name}.yaml")
+    return _read(_yaml(recipe_text(name), name), name, f"{name}.yaml")
 
 
 def _text(path: Path) -> str:
@@ -232,21 +231,48 @@ def _names(stage: Stage) -> dict[str, Any]:
 
 
 def _check_chain(recipe: Recipe, where: str) -> None:
+    """Refuses stages in an order in which one of them lacks what it works on.
+
+    Raises:
+        RecipeError: Naming what the stage needs, what it would get, and what to change.
+    """
     given: type = Source
-    before = "the start"
-    for stage in recipe.stages:
+    for index, stage in enumerate(recipe.stages):
         wanted, made = _types(stage)
+        before = [earlier.name for earlier in recipe.stages[:index]]
         if not issubclass(given, wanted):
+            gets = f"behind {before[-1]} there is {_WORDS[given]}" if before else "nothing is there at the start"
+            raise RecipeError(f"{where}: {stage.name} needs {_WORDS[wanted]}, and {gets}", _cure(stage, given, before))
+        for needed in _NEEDS.get(stage.name, ()):
+            if not {*needed.split(" or ")} & {*before}:
+                raise RecipeError(
+                    f"{where}: {stage.name} needs {needed} before it", f"put '- {needed.split()[0]}' before it"
+                )
+        if quantized := [name for name in before if name in _AFTER_QUANTIZING.get(stage.name, ())]:
             raise RecipeError(
-                f"{where}: {stage.name} takes {_kind(wanted)}, but {before} yields {_kind(given)}",
-                "reorder the stages",
+                f"{where}: {stage.name} works on a float network, and {quantized[0]} comes before it",
+                f"put '- {stage.name}' before '- {quantized[0]}'",
             )
-        given, before = made, stage.name
+        given = made
 
 
-def _kind(artifact: type) -> str:
-    name = artifact.__name__.lower()
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+def _cure(stage: Stage, given: type, before: list[str]) -> str:
+    """How to give a stage what it needs: a stage before it, or another place for it."""
+    wanted = _types(stage)[0]
+    if wanted is Source:
+        return f"put '- {stage.name}' first, or leave it out"
+    makers = {name: _types(kind()) for name, kind in STAGES.items()}
+    makers = {name: types for name, types in makers.items() if types[1] is wanted and types[0] is not wanted}
+    if used := [name for name in before if name in makers]:
+        behind = next(name for name in before[before.index(used[-1]) + 1 :] if _types(STAGES[name]())[1] is not wanted)
+        return f"put '- {stage.name}' before '- {behind}'" if behind != stage.name else f"leave the second {behind} out"
+    fitting = [name for name, types in makers.items() if types[0] is given] or list(makers)
+    entries = " or ".join(f"'- {name}'" for name in fitting)
+    return (
+        f"start with {entries} instead of '- {before[0]}'"
+        if before and given is not Source and all(types[0] is Source for types in makers.values())
+        else f"put {entries} before it"
+    )
 
 
 def default_recipe(source: Source, *, sample: bool) -> str:

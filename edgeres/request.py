@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,12 +10,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edgeres.artifact import File, Source
+from edgeres.data import lfs
 from edgeres.data.preprocess import Crop, Positive, Preprocess, Resize
 from edgeres.errors import DataError, ModelError, UsageError
+from edgeres.model.mistaken import weights_in
 from edgeres.model.spec import preset
 from edgeres.settings import parse, plain, settings
 
-WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
+_PUBLISHED = re.compile(r"(?:\w+_Weights\.)?[A-Z][A-Z0-9_]*")
+"""How torchvision names weights: ``IMAGENET1K_V2``, ``ResNet50_Weights.DEFAULT``."""
 
 
 @settings
@@ -110,6 +114,23 @@ class Request:
         """Name of the network: the preset's, or the file's stem."""
         return Path(self.model).stem if self.foreign else self.model
 
+    def check_names(self) -> None:
+        """Refuses a misspelt model or a path that cannot be one, without reading any file.
+
+        Raises:
+            ModelError: Unknown preset, or something else than weights given as ``--weights``.
+        """
+        if not self.foreign:
+            preset(self.model)
+            if self.weights is not None and not self._published:
+                _check_weights(self.weights, self.model)
+
+    @property
+    def _published(self) -> bool:
+        """Whether the weights are named as torchvision names its own."""
+        weights = self.weights or ""
+        return _PUBLISHED.fullmatch(weights) is not None and not Path(weights).exists()
+
     def source(self) -> Source:
         """Where the network comes from, its file hashed.
 
@@ -122,7 +143,7 @@ class Request:
                 raise UsageError(f"--weights {self.weights} beside {self.model}", "an ONNX file holds its own weights")
             source = Source(self.name, file=_graph(self.model))
         else:
-            preset(self.model)
+            self.check_names()
             source = self._weights()
         if self.data is None and (source.file or source.weights):
             raise DataError(
@@ -138,9 +159,27 @@ class Request:
     def _weights(self) -> Source:
         if self.weights is None:
             return Source(self.model)
-        if self.weights.endswith(WEIGHT_FILES) or "/" in self.weights:
-            return Source(self.model, file=_file(self.weights, "weights"))
-        return Source(self.model, weights=self.weights)
+        if self._published:
+            return Source(self.model, weights=self.weights)
+        return Source(self.model, file=_file(self.weights, "weights"))
+
+
+def _check_weights(word: str, model: str) -> None:
+    """Refuses what cannot be a file of weights, by its place and name alone.
+
+    Raises:
+        ModelError: A folder, an ONNX file, or nothing at all.
+    """
+    path = Path(word)
+    if path.is_dir():
+        found = weights_in(path)
+        inside = f"name the file in it: --weights {found[0]}" if found else "name a file, such as model.safetensors"
+        raise ModelError(f"--weights {word} is a folder", inside)
+    if path.suffix.lower() == ".onnx":
+        way_out = f"pass it instead of {model}: edgeres compile {word} --target TARGET --data DIR"
+        raise ModelError(f"--weights {word} is an ONNX file, which is a network of its own", way_out)
+    if not path.exists():
+        raise ModelError(f"no weights file {word}", "check the path, or name published weights such as IMAGENET1K_V1")
 
 
 def _graph(path: str) -> File:
@@ -156,6 +195,9 @@ def _file(path: str, what: str) -> File:
     if not found.is_file():
         raise ModelError(f"no {what} file {path}", "check the path")
     try:
+        with found.open("rb") as stream:
+            if lfs.is_pointer(stream.read(64)):
+                raise ModelError(f"{path} {lfs.SAID}", lfs.WAY_OUT)
         return File.of(found.resolve())
     except OSError as failure:
         raise ModelError(f"cannot read {path}: {failure.strerror}", "check its permissions") from failure

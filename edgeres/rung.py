@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
 
 from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @settings
@@ -20,6 +25,8 @@ class Rung:
         high_pp: Upper end of it.
         agreement: Predictions equal to float's, in percent.
         kl: Mean divergence of the softmax from float's, in nats.
+        kl_low: Lower end of its 95 % interval over images.
+        kl_high: Upper end of it.
         integer: Weighted layers that are integers.
         verdict: What the gate says of it: ``PASS``, ``FAIL`` or ``INCONCLUSIVE``.
         chosen: Whether this is the one that went on.
@@ -34,10 +41,28 @@ class Rung:
     high_pp: float | None = None
     agreement: float | None = None
     kl: float | None = None
+    kl_low: float | None = None
+    kl_high: float | None = None
     integer: int | None = None
     verdict: str = ""
     chosen: bool = False
     note: str = ""
+
+    @property
+    def graph(self) -> str:
+        """Which graph of the search the candidate has; all graphs of one kind take the same time."""
+        return graph_kind(self.settings)
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """Layers that techniques left in float."""
+        parts = [self.settings.get(name) for name in ("first_layer", "mixed")]
+        return tuple(layer for part in parts if isinstance(part, dict) for layer in part.get("float_layers", ()))
+
+
+def graph_kind(settings: Mapping[str, object]) -> str:
+    """``mixed``, ``first_layer`` or ``int8``: the layers in float follow from what was applied to a candidate."""
+    return next((kind for kind in ("mixed", "first_layer") if kind in settings), "int8")
 
 
 @settings

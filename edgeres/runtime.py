@@ -24,6 +24,7 @@ class Runtime:
         ir_version: ONNX IR version of the exported file.
         tensorrt: TensorRT version for engine builds, where it is one.
         jetpack: JetPack that ships it, where it is one.
+        python: Version of that JetPack's ``python3``.
         flags: Options of the builder tool, in order.
         timing_flags: Options with which the builder tool times an engine; 10 and 11 differ in their defaults, so all
             that matters is spelt out.
@@ -37,6 +38,7 @@ class Runtime:
     ir_version: int
     tensorrt: str | None = None
     jetpack: str | None = None
+    python: str | None = None
     flags: tuple[str, ...] = ()
     timing_flags: tuple[str, ...] = ()
     strongly_typed: bool = False
@@ -76,6 +78,7 @@ class _Release:
     l4t: str
     tensorrt: str
     release: str
+    python: str
 
 
 @settings
@@ -123,12 +126,13 @@ def find_runtime(version: str, *, integers: bool) -> tuple[Runtime, str | None]:
 def _tensorrt(version: str, *, integers: bool) -> Runtime:
     """``jp6.2`` or ``trt10.3`` as a runtime; a device without integers is never asked for INT8."""
     kind, number = ("jp", version.removeprefix("jp")) if version.startswith("jp") else ("trt", version[3:])
+    python = None
     if kind == "jp":
         table = _read(_Releases, "jetpack.yaml")
         if number not in table.releases:
             raise TargetError(f"jetpack.yaml has no release {number!r}", f"known: {', '.join(table.releases)}")
         shipped = table.releases[number]
-        tensorrt, name = shipped.tensorrt, f"TensorRT {shipped.release} (JetPack {number})"
+        tensorrt, python, name = shipped.tensorrt, shipped.python, f"TensorRT {shipped.release} (JetPack {number})"
         evidence = f"{table.source} (L4T {shipped.l4t}); "
     else:
         tensorrt, name, evidence = number, f"TensorRT {number}", ""
@@ -142,6 +146,7 @@ def _tensorrt(version: str, *, integers: bool) -> Runtime:
         ir_version=generation.ir_version,
         tensorrt=tensorrt,
         jetpack=number if kind == "jp" else None,
+        python=python,
         flags=tuple(flag for flag in generation.flags if integers or flag != "--int8"),
         timing_flags=known.timing_flags,
         strongly_typed=generation.strongly_typed,

@@ -47,6 +47,10 @@ def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = Us
         return TypeAdapter(cls).validate_python(data)
     except ValidationError as failure:
         first = failure.errors()[0]
+        if choices := _choices(failure.errors()):
+            path = ".".join(str(part) for part in first["loc"] if not str(part).startswith("literal["))
+            what = f"{where}: {path}: {_shown(first['input'])} is not one of {', '.join(choices)}"
+            raise error(what, "correct the value") from failure
         path = ".".join(str(part) for part in first["loc"])
         if first["type"] == "unexpected_keyword_argument":
             known = _fields_at(cls, first["loc"][:-1])
@@ -58,10 +62,23 @@ def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = Us
 def _told(failure: ErrorDetails) -> str:
     """What a value is and what it should be: ``2 should be less than or equal to 1``."""
     text = failure["msg"].partition(", unable to parse")[0].removeprefix("Value error, ")
-    if not text.startswith("Input "):
-        return text
-    value = repr(failure["input"])
-    return f"{value if len(value) <= _SHOWN else f'{value[:_SHOWN]}...'}{text.removeprefix('Input')}"
+    return f"{_shown(failure['input'])}{text.removeprefix('Input')}" if text.startswith("Input ") else text
+
+
+def _shown(value: object) -> str:
+    """A wrong value, shortened."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _choices(failures: list[ErrorDetails]) -> list[str]:
+    """Every name a value may have where it may only be one of several; a union of such lists fails once for each."""
+    same = [failure for failure in failures if failure["input"] is failures[0]["input"]]
+    if any(failure["type"] != "literal_error" for failure in same):
+        return []
+    return [
+        choice.strip() for failure in same for choice in failure["ctx"]["expected"].replace(" or ", ", ").split(",")
+    ]
 
 
 def _fields_at(cls: Any, path: tuple[int | str, ...]) -> list[str]:

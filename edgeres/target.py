@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field
 
-from edgeres.errors import TargetError, nearest
+from edgeres.errors import TargetError
 from edgeres.runtime import Runtime, find_runtime
 from edgeres.settings import parse, plain, settings
+from edgeres.target_hint import target_hint
 
 
 @settings
@@ -84,19 +86,25 @@ class DeviceProfile:
     source: str
 
 
+AboveZero = Annotated[float, Field(gt=0)]
+
+
 @settings
 class Budget:
-    """Limits with their units in the names; None is no limit."""
+    """Limits with their units in the names; None is no limit.
 
-    accuracy_drop_pp: float | None = 1.0
-    macs_g: float | None = None
-    params_m: float | None = None
-    size_mib: float | None = None
-    latency_p50_ms: float | None = None
-    latency_p90_ms: float | None = None
-    latency_p99_ms: float | None = None
-    peak_activation_mib: float | None = None
-    peak_rss_mib: float | None = None
+    A drop of 0 pp is a limit, if a strict one; of everything else there is always something.
+    """
+
+    accuracy_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = 1.0
+    macs_g: AboveZero | None = None
+    params_m: AboveZero | None = None
+    size_mib: AboveZero | None = None
+    latency_p50_ms: AboveZero | None = None
+    latency_p90_ms: AboveZero | None = None
+    latency_p99_ms: AboveZero | None = None
+    peak_activation_mib: AboveZero | None = None
+    peak_rss_mib: AboveZero | None = None
 
 
 @settings
@@ -143,13 +151,13 @@ def find_target(name: str) -> Target:
     """The target of that name or alias; ``name:version`` takes another runtime than the device's default.
 
     Raises:
-        TargetError: Unknown; the message has the nearest name, or the versions there are.
+        TargetError: Unknown; the message has what comes nearest, or the versions there are.
     """
     known = targets()
     by_name = {alias: target for target in known.values() for alias in (target.name, *target.aliases)}
     device, _, version = name.partition(":")
     if device not in by_name:
-        raise TargetError(f"unknown target {device!r}", nearest(device, by_name))
+        raise TargetError(f"unknown target {device!r}", target_hint(device, by_name))
     target = by_name[device]
     if not version or version == target.version:
         return target

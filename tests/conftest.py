@@ -6,11 +6,15 @@ import os
 import signal
 from dataclasses import replace
 
-# Two cores are shared by whatever the tests start: spinning threads would fight over them.
-os.environ["OMP_NUM_THREADS"] = "1"
+# Cores are shared by whatever the tests start, and a thread that spins while it waits takes one from the thread it
+# waits for: two threads on a loaded machine were a hundred times slower. Processes that tests start inherit both
+# variables; `make test WAY=...` sets another number of threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 from random_weights import random_weights
@@ -21,9 +25,28 @@ from edgeres.target import find_target
 if TYPE_CHECKING:
     from edgeres.model.weights import Weights
 
-torch.set_num_threads(1)
+THREADS = int(os.environ["OMP_NUM_THREADS"])
+torch.set_num_threads(THREADS)
+# The same examples everywhere, however long one takes on a machine that others use too.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 # A background shell starts its processes deaf to Ctrl-C, which some tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Every test begins with the number of threads that was asked for, whatever ran before it."""
+    torch.set_num_threads(THREADS)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which instructions and how many threads the results are of."""
+    onednn = os.environ.get("ONEDNN_MAX_CPU_ISA", "all")
+    told = f"ATen {torch.backends.cpu.get_cpu_capability()}, oneDNN {onednn}, threads: {THREADS}"
+    terminalreporter.write_line(told)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The main job, end to end, on a small network: what is published, what is repeated, what survives."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,8 @@ from edgeres.onnxfile import census
 from edgeres.pipeline import Pipeline
 from edgeres.settings import sha256_file
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "resnet20",
     "--target",
@@ -32,6 +33,10 @@ SMALL = [
     "train.epochs=2",
     "--set",
     "recover.epochs=1",
+    "--set",
+    "prune.max_kl=null",
+    "--set",
+    "recover.fallback=false",
 ]
 SAME = ("model.onnx", "model.float.onnx", "calibration.json", "predictions.json", "manifest.json", "recipe.lock.yaml")
 
@@ -169,11 +174,11 @@ def test_quantizing_again_changes_the_scales_alone(run, tmp_path):
         == 0
     )
     report = json.loads((out / "report.json").read_text())
-    assert [row["stage"] for row in report["timings"]["stages"] if not row["cached"]] == ["quantize"]
-    assert main(["export", str(out), "--cache", cache, "--quiet"]) == 0
+    computed = [row["stage"] for row in report["timings"]["stages"] if not row["cached"]]
+    assert computed == ["quantize", "export", "build", "verify"]
+    assert (out / "engine" / "model.onnx").is_file()
     before, after = (json.loads((folder / "calibration.json").read_text())["table"] for folder in (run, out))
     assert before["activations"] != after["activations"]
-    assert before["weights"] == after["weights"]
 
 
 def test_report_alone_draws_it_again(run):
@@ -208,7 +213,7 @@ def test_stopping_early_publishes_the_weights_so_far(run, tmp_path):
 def test_files_of_an_earlier_longer_run_do_not_linger(run, tmp_path):
     out, cache = tmp_path / "shrinks", str(run.parent / "cache")
     assert main(["compile", *SMALL, "--out", str(out), "--cache", cache, "--quiet"]) in (0, 3)
-    assert main(["export", str(out), "--cache", cache, "--quiet"]) == 0
+    assert main(["compile", *SMALL, "--until", "export", "--out", str(out), "--cache", cache, "--quiet"]) == 0
     assert not (out / "engine" / "model.onnx").exists()
     assert (out / "model.onnx").is_file()
 
@@ -253,19 +258,10 @@ def test_a_disk_that_fills_up_loses_nothing(run, tmp_path, monkeypatch):
     assert (out / "model.onnx").read_bytes() == (run / "model.onnx").read_bytes()
 
 
-def started(folder):
-    command = [
-        sys.executable,
-        "-m",
-        "edgeres",
-        "compile",
-        *SMALL,
-        "--out",
-        str(folder),
-        "--cache",
-        str(folder.parent / "cache"),
-    ]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def started(folder, *words):
+    words = words or ("compile", *SMALL, "--out", str(folder))
+    command = [sys.executable, "-m", "edgeres", *words, "--cache", str(folder.parent / "cache")]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(process, words):
@@ -295,6 +291,75 @@ def test_ctrl_c_is_reported_and_resumable(tmp_path):
     report = json.loads((tmp_path / "stopped" / "report.json").read_text())
     assert report["error"]["kind"] == "Interrupted"
     assert "again" in report["error"]["way_out"]
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A finished run with its stages in a store beside it."""
+    shutil.copytree(run, tmp_path / "copy")
+    shutil.copytree(run.parent / "cache", tmp_path / "cache")
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stage", ["quantize", "verify"])
+def test_a_stage_done_again_and_stopped_half_way_leaves_the_finished_run_as_it_was(copy, stage, stop):
+    before = files(copy)
+    again = ["quantize", str(copy), "--set", "quantize.calibrator=percentile"]  # nothing else here has computed it
+    process = started(copy, *again)
+    wait_for(process, f"...  {stage}")
+    process.send_signal(stop)
+    assert process.wait() == (-signal.SIGKILL if stop == signal.SIGKILL else 130)
+    assert files(copy) == before
+    if stop == signal.SIGINT:
+        report = json.loads((copy.parent / "copy.failed" / "report.json").read_text())
+        assert report["error"]["kind"] == "Interrupted"
+    assert main([*again, "--cache", str(copy.parent / "cache"), "--quiet"]) in (0, 3)
+    assert sorted(path.name for path in copy.parent.iterdir()) == ["cache", "copy"]
+    after = files(copy)
+    assert b"quantize.calibrator=percentile" in after["request.json"]
+    assert set(after) == set(before)
+
+
+def test_a_stage_done_again_that_fails_leaves_the_finished_run_as_it_was(copy, monkeypatch, capsys):
+    from edgeres.stages import export
+
+    def full(*_arguments, **_options):
+        raise OSError(28, "No space left on device", "model.onnx")
+
+    before = files(copy)
+    monkeypatch.setattr(export, "write_model", full)
+    again = ["quantize", str(copy), "--set", "quantize.calibrator=percentile"]
+    assert main([*again, "--cache", str(copy.parent / "cache")]) == 1
+    out, err = capsys.readouterr()
+    assert files(copy) == before
+    assert f"{copy} is as it was" in " ".join(err.split())
+    assert str(copy.parent / "copy.failed" / "report.html") in "".join(out.split())
+
+
+def test_a_stage_that_the_run_has_not_is_refused_in_the_users_words(copy, capsys):
+    request = json.loads((copy / "request.json").read_text())
+    (copy / "request.json").write_text(json.dumps({**request, "variant": "float"}))
+    assert main(["quantize", str(copy)]) == 2
+    assert "it ships a float network, as --variant asked" in capsys.readouterr().err
+    (copy / "recipe.yaml").write_text("- train\n- evaluate\n")
+    request |= {"changes": [], "recipe": str(copy / "recipe.yaml")}
+    (copy / "request.json").write_text(json.dumps(request))
+    assert main(["build", str(copy)]) == 2
+    assert "has no stage 'build' to do again: recipe 'recipe' is train, evaluate" in capsys.readouterr().err
+
+
+def test_a_folder_of_other_things_is_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert compiled(tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "is not a run folder: it holds thesis.tex" in said
+    assert "--out" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
@@ -332,7 +397,7 @@ def test_a_graph_that_computes_something_else_is_refused(run, monkeypatch, tmp_p
         == 0
     )
     assert main(["export", str(tmp_path / "run"), "--cache", str(cache), "--quiet"]) == 1
-    error = json.loads((tmp_path / "run" / "report.json").read_text())["error"]
+    error = json.loads((tmp_path / "run.failed" / "report.json").read_text())["error"]
     assert error["stage"] == "export"
     assert "differs between ONNX Runtime and torch" in error["what"]
 
@@ -356,7 +421,7 @@ def test_a_cache_entry_that_leaves_during_a_run_is_one_line(run, tmp_path, monke
 
     monkeypatch.setattr(Pipeline, "run", robbed)
     assert compiled(tmp_path / "out") == 1
-    assert "leave the cache alone" in capsys.readouterr().out
+    assert "leave the cache alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["{", '{"files": 5}', '{"files": [["a"]]}'])
@@ -365,6 +430,7 @@ def test_a_damaged_manifest_is_written_anew(run, tmp_path, text):
     shutil.copytree(run.parent / "cache", cache)
     out.mkdir()
     (out / "manifest.json").write_text(text)
+    (out / "request.json").write_text("{")
     assert compiled(out, "--budget", "accuracy_drop_pp=50") == 0
     assert (out / "manifest.json").read_bytes() == (run / "manifest.json").read_bytes()
 

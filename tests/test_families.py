@@ -23,6 +23,8 @@ from edgeres.stages.stage import Context
 from edgeres.stages.verify import Verify
 from edgeres.target import find_target
 
+pytestmark = pytest.mark.slow
+
 STAGES = (
     Evaluate(),
     FoldBatchnorm(),

@@ -50,7 +50,7 @@ from edgeres.stages.verify import Verify
 from edgeres.target import find_target, targets
 
 PACKAGE = Path(edgeres.__file__).parent
-ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE.parent)}
+ALONE = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
 
 # ---- light import
 

@@ -1,8 +1,10 @@
-from pathlib import Path
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from edgeres import workbench
 from edgeres.errors import UsageError
 from edgeres.host_profile import encode, read_profile
 from edgeres.layer_table import Layer, layer_table
@@ -16,7 +18,7 @@ from edgeres.workbench import Pace, Workbench
 from edgeres.workload import of_model
 
 CPU, QUICK = find_target("cpu"), Pace(least=7, most=7, limit_s=0.0)
-LAYERS = (  # large enough for a few calls to tell them on a busy machine
+LAYERS = (
     Layer("way", 3, 28, 64, 64),
     Layer("way", 3, 14, 128, 128),
     Layer("way", 1, 28, 256, 256),
@@ -34,9 +36,41 @@ def subject(seed):
     return Subject(f"seed {seed}", unlearned(thinned(PRESETS["resnet18"], seed), 64, CPU))
 
 
+def law_ns(model):
+    """A machine on which every MAC takes a nanosecond, an add half of one per element, a call 10 us."""
+    works = of_model(model, adds=True)
+    return 10_000 + sum(work.macs + 0.5 * (work.kind == "add") * work.activations / 3 for work in works)
+
+
+@contextmanager
+def machine_of_one_law():
+    """That machine in place of this one: graphs take what the law says, on a clock that nothing else moves."""
+    clock = SimpleNamespace(now=0)
+
+    def opened(self, model, image, stack):
+        took = round(law_ns(model))
+
+        def run():
+            clock.now += took
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workbench, "process_time_ns", lambda: clock.now)
+        patch.setattr(Workbench, "_open", opened)
+        yield
+
+
+@pytest.fixture
+def lawful():
+    with machine_of_one_law():
+        yield
+
+
 @pytest.fixture(scope="module")
 def measured():
-    return measure_profile(CPU, [subject(0)], [subject(1)], Silent(), threads=1, pace=QUICK, layers=LAYERS)
+    with machine_of_one_law():
+        return measure_profile(CPU, [subject(0)], [subject(1)], Silent(), threads=1, pace=QUICK, layers=LAYERS)
 
 
 def test_a_profile_knows_its_machine_and_what_it_was_tried_on(measured, tmp_path):
@@ -44,19 +78,22 @@ def test_a_profile_knows_its_machine_and_what_it_was_tried_on(measured, tmp_path
     assert {trial.precision for trial in measured.trials} == {"int8", "float"}
     assert measured.factor >= 1
     for table in measured.tables.values():
-        assert table.scale > 0
+        assert table.scale == pytest.approx(1, rel=0.05)
+        assert table.add_ns == pytest.approx(0.5, rel=0.01)
+        assert table.call_ms == pytest.approx(0.01, rel=0.01)
         assert {(point.kernel, point.stride) for point in table.points} == {(1, 1), (1, 2), (3, 1), (3, 2)}
     place = tmp_path / "p.json"
     place.write_text(encode(measured))
     assert read_profile(place, CPU) == measured
 
 
+@pytest.mark.usefixtures("lawful")
 def test_it_predicts_and_is_tried_again(measured):
     (int8, floating) = try_profile(measured, CPU, [subject(2)], Silent(), QUICK)
-    works = of_model(subject(2).models["int8"], adds=True)
-    assert int8.predicted_ms == pytest.approx(measured.predicted(works).ms)
-    assert 0.2 < int8.ratio < 5  # three calls on a busy machine
-    assert 0.2 < floating.ratio < 5
+    assert int8.predicted_ms == pytest.approx(measured.predicted(of_model(subject(2).models["int8"], adds=True)).ms)
+    for trial in (int8, floating):
+        assert trial.measured_ms == pytest.approx(1e-6 * law_ns(subject(2).models[trial.precision]), rel=1e-6)
+        assert trial.ratio == pytest.approx(1, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["jetson", "raspberry-pi", "rtx"])
@@ -65,14 +102,27 @@ def test_other_targets_do_not_run_here(name):
         measure_profile(find_target(name), [subject(0)], [], Silent(), pace=QUICK, layers=LAYERS)
 
 
-def test_more_work_takes_longer(tmp_path):
-    """64 times the MACs: no load of the machine turns that round in processor time."""
-    bench = Workbench(CPU, 1, Path(tmp_path), "int8")
+@pytest.mark.usefixtures("lawful")
+def test_a_layer_takes_what_its_macs_take(tmp_path):
+    bench = Workbench(CPU, 1, tmp_path, "int8")
     small, large = Layer("way", 3, 14, 64, 64), Layer("way", 3, 28, 256, 256)
     rest = tuple(layer for layer in LAYERS if layer.role in ("odd", "add", "bare"))
     table = layer_table(bench, QUICK, Silent(), (small, large, Layer("way", 1, 28, 64, 64), *rest))
     ms = {(point.side, point.c_in): point.ms for point in table.points}
-    assert ms[28, 256] > 5 * ms[14, 64]
+    assert ms[14, 64] == pytest.approx(1e-6 * 9 * 64**2 * 14**2, rel=1e-3)
+    assert ms[28, 256] == pytest.approx(1e-6 * 9 * 256**2 * 28**2, rel=1e-3)
+
+
+def test_graphs_run_on_the_runtime_of_the_target_beside_the_reference(tmp_path):
+    bench, model = Workbench(CPU, 1, tmp_path, "int8"), subject(0).models["int8"]
+    image = np.random.default_rng(0).standard_normal((1, 3, 64, 64), dtype=np.float32)
+    with bench.opened({"network": (model, image)}) as runs:
+        assert set(runs) == {"reference", "network"}
+        assert runs["network"]().shape == (1, 1000)
+        found = bench.relative(runs, QUICK)
+    assert found["reference"] == 1
+    assert found["network"] > 0
+    assert bench.unit_ms > 0
     assert not list(tmp_path.iterdir())
 
 

@@ -11,6 +11,8 @@ from edgeres.folder import MANIFEST, RECIPE
 from edgeres.reproduction import reproduction
 from edgeres.settings import sha256_file
 
+pytestmark = pytest.mark.slow
+
 LINE = ["compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--until", "evaluate"]
 
 

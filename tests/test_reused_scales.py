@@ -9,6 +9,8 @@ from edgeres.cli import main
 from edgeres.quant.calibration_table import read_table
 from edgeres.settings import sha256_file
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--crop", "8", "--resize", "8", "--set", "train.epochs=1", "--set", "recover.epochs=1"]
 PLAIN = ["--set", "quantize.rung=calibrate", "--set", "quantize.calibrator=mse", "--budget", "accuracy_drop_pp=90"]
 
@@ -38,6 +40,23 @@ def saved(place, folder):
     file = place / "kept.json"
     assert main(["calibration", "save", str(folder), str(file)]) == 0
     return file
+
+
+def test_a_file_that_holds_something_else_is_overwritten_by_force_alone(compiled, place, tmp_path, capsys):
+    _, folder = compiled("first")
+    file = tmp_path / "table.json"
+    save = ["calibration", "save", str(folder), str(file)]
+    assert main(save) == main(save) == 0  # the same table again changes nothing
+    file.write_text("a table of another run")
+    assert main(save) == 2
+    assert file.read_text() == "a table of another run"
+    said = capsys.readouterr().err
+    assert f"{file} is there already and holds something else" in said
+    assert "--force" in said
+    assert main([*save, "--force"]) == 0
+    assert file.read_bytes() == (folder / "calibration.json").read_bytes()
+    (tmp_path / "folder").mkdir()
+    assert main(["calibration", "save", str(folder), str(tmp_path / "folder")]) == 2
 
 
 def report(folder):

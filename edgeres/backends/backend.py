@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 
-__all__ = ["Backend", "KernelCensus", "LayerTime", "NarrowFloats", "Profiled", "Session", "Shown", "ShowsTensors"]
+__all__ = [
+    "Backend",
+    "Concurrent",
+    "KernelCensus",
+    "LayerTime",
+    "NarrowFloats",
+    "Profiled",
+    "Session",
+    "Shown",
+    "ShowsTensors",
+]
 
 Role = Literal["integer", "float", "reformat", "other"]
 NarrowFloat = Literal["bfloat16", "float16"]
@@ -77,6 +87,18 @@ class Backend(Protocol):
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
         """Counts what runs in integers, asked of the runtime itself where it can tell."""
+
+
+@runtime_checkable
+class Concurrent(Protocol):
+    """A backend with sessions that may run at the same time, each on one thread.
+
+    One thread answers an image with the same bits on any number of cores, and many small images are faster side by
+    side than one after the other with their layers split over threads.
+    """
+
+    def concurrent(self, engine: Engine) -> bool:
+        """Whether sessions of this engine may run at the same time; on a GPU they would wait for each other."""
 
 
 @runtime_checkable

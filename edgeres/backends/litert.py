@@ -82,6 +82,10 @@ class LiteRT:
         path = intact(model or engine.files[engine.entry])
         return _open(path.read_bytes() if path.suffix == ".tflite" else _encoded(path), threads)
 
+    def concurrent(self, engine: Engine) -> bool:
+        """Interpreters share nothing."""
+        return True
+
     @contextmanager
     def showing(self, engine: Engine, tensors: Sequence[str], threads: int | None = None) -> Iterator[Shown]:
         """Writes the graph once more with codes as outputs, which come back as the graph has them."""

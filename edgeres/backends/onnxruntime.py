@@ -97,6 +97,10 @@ class OnnxRuntime:
         """Opens the graph with every optimisation, as a device's ONNX Runtime does."""
         return onnx_session(intact(model or engine.files[engine.entry]), optimise=True, threads=threads)
 
+    def concurrent(self, engine: Engine) -> bool:
+        """Sessions share nothing."""
+        return True
+
     def showing(
         self, engine: Engine, tensors: Sequence[str], threads: int | None = None
     ) -> AbstractContextManager[Shown]:

@@ -68,6 +68,10 @@ class OnnxRuntimeMobile:
         """Opens the very file that ships, on this host's processor."""
         return onnx_session(intact(model or engine.files[engine.entry]), optimise=True, threads=threads)
 
+    def concurrent(self, engine: Engine) -> bool:
+        """Sessions share nothing."""
+        return True
+
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
         """Counts the operators in the ``.ort`` file, whose optimisations are final."""
         found = operators(intact(engine.files[engine.entry]).read_bytes())

@@ -68,13 +68,21 @@ class TensorRT:
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
     ) -> AbstractContextManager[Session]:
-        """Runs the engine on the Jetson; elsewhere simulates it: the graph as written, every optimisation off."""
+        """Runs the engine on the Jetson; elsewhere simulates it: the graph as written, every optimisation off.
+
+        A float twin has no rounding to follow and runs with every optimisation.
+        """
         if not engine.runs_here:
-            return onnx_session(intact(model or engine.files[engine.entry]), optimise=False, threads=threads)
+            path = intact(model or engine.files[engine.entry])
+            return onnx_session(path, optimise=model is not None, threads=threads)
         runtime = load(MODULE, TITLE, PIP)
         if model is None:
             return gpu_session(runtime, intact(engine.files[PLAN]).read_bytes())
         return gpu_session(runtime, compile_graph(runtime, model, engine.card.preprocess, target))
+
+    def concurrent(self, engine: Engine) -> bool:
+        """Whether it is simulated: sessions of ONNX Runtime share nothing."""
+        return not engine.runs_here
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
         """Asks TensorRT's inspector on the Jetson; elsewhere tells what the graph's Q/DQ pairs let it fuse."""

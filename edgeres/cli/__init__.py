@@ -29,6 +29,7 @@ _ROOMS = {
         "predict",
         "profile",
         "quantize",
+        "recipes",
         "reproduce",
         "sensitivity",
     )
@@ -54,19 +55,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_text(word):
             command_line.error(f"{word!a} is not UTF-8; rename the file or the folder, or set LANG=C.UTF-8")
     options = command_line.parse_args(given)
+    if options.command is None:
+        command_line.print_help()
+        return 0
     room = import_module(f"edgeres.cli.{_ROOMS.get(options.command, 'commands')}")
     try:
         code: int = getattr(room, f"{options.command}_command")(options, given)
     except EdgeresError as failure:
-        print(f"edgeres: {failure}", file=sys.stderr)
+        _complain(str(failure))
         return failure.exit_code
     except KeyboardInterrupt:
-        print("\nedgeres: stopped; finished stages are kept, run the same command again to go on", file=sys.stderr)
+        print(file=sys.stderr)
+        _complain("stopped; finished stages are kept, run the same command again to go on")
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     return code
+
+
+def _complain(text: str) -> None:
+    from edgeres.cli.console import complain
+
+    complain(text)
 
 
 def _is_text(word: str) -> bool:

@@ -38,7 +38,7 @@ def bench_command(options: Namespace, given: list[str]) -> int:
     if not options.quiet:
         screen.table(tuple(head.lower() for head in HEADS), cells(truth))
     for line in (*sentences(truth), *(() if options.quiet else footnotes(truth)), f"report: {pages[-1]}"):
-        screen.out.out(line, highlight=False)
+        screen.line(line)
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeres.cli.console import Screen
+from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -23,12 +24,24 @@ def calibration_command(options: Namespace, given: list[str]) -> int:
 
 
 def _save(options: Namespace) -> int:
-    """Keeps a run's table; the same bytes as the ``calibration.json`` it was published as."""
+    """Keeps a run's table; the same bytes as the ``calibration.json`` it was published as.
+
+    Raises:
+        UsageError: The file holds something else, and ``--force`` was not given.
+    """
     from edgeres.quant.calibration_table import encode, read_table
-    from edgeres.store import write_beside
+    from edgeres.store import reading, write_beside
 
     saved, place = read_table(Path(options.run)), Path(options.file)
-    write_beside(place, encode(saved).encode())
+    data = encode(saved).encode()
+    if place.exists() and not options.force:
+        with reading(place):
+            same = place.is_file() and place.read_bytes() == data
+        if not same:
+            raise UsageError(
+                f"{place} is there already and holds something else", "choose another name, or pass --force"
+            )
+    write_beside(place, data)
     Screen(quiet=False).out.out(f"{place}: {_told(saved)}", highlight=False)
     return 0
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.cli.console import Screen
-from edgeres.report import document
-from edgeres.report.verdict import exit_code, headline, summary_lines
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from edgeres.compile import Compilation
     from edgeres.report.run import Run
     from edgeres.request import Request
     from edgeres.store import Store
@@ -23,8 +22,11 @@ if TYPE_CHECKING:
 
 def compile_command(options: Namespace, given: list[str]) -> int:
     """``edgeres compile``."""
+    from edgeres.target import find_target
+
+    find_target(options.target)  # a misspelt one is said before anything else is imported
     request = replace(_request(options), until=options.until, recipe=options.recipe, variant=options.variant)
-    request = replace(request, changes=(*time_budget(options), *request.changes))
+    request = replace(request, changes=(*search_changes(options), *request.changes))
     if options.plan:
         return _plan(request, options)
     out = Path(options.out or f"build/{request.name}-{options.target.replace(':', '-')}")
@@ -53,10 +55,15 @@ def verify_command(options: Namespace, given: list[str]) -> int:
 
 def report_command(options: Namespace, given: list[str]) -> int:
     """``edgeres report``: renders from ``report.json`` alone."""
+    from edgeres.report import document
+    from edgeres.report.verdict import exit_code
+
     screen, folder = Screen(quiet=False), Path(options.run)
     paths = document.render(folder)
     text = (folder / document.JSON).read_text(encoding="utf-8")
     run = document.decode(text, document.JSON)
+    if run.error:
+        screen.failure(_failure(run))
     if options.json:
         screen.out.out(text, end="")
     else:
@@ -87,7 +94,7 @@ def targets_command(options: Namespace, given: list[str]) -> int:
         ),
     )
     for missing in dict.fromkeys(r["missing"] for r in rows if r["missing"]):
-        screen.out.out(missing, highlight=False)
+        screen.line(missing)
     return 0
 
 
@@ -121,20 +128,6 @@ def models_command(options: Namespace, given: list[str]) -> int:
     return 0
 
 
-def recipes_command(options: Namespace, given: list[str]) -> int:
-    """``edgeres recipes``."""
-    from edgeres.recipe import load_recipe, recipe_names
-
-    screen = Screen(quiet=False)
-    recipes = [load_recipe(name) for name in recipe_names()]
-    if options.json:
-        screen.out.out(json.dumps({recipe.name: recipe.entries() for recipe in recipes}, indent=2))
-    else:
-        rows = ((recipe.name, " -> ".join(stage.name for stage in recipe.stages)) for recipe in recipes)
-        screen.table(("recipe", "stages"), rows)
-    return 0
-
-
 def _request(options: Namespace) -> Request:
     from edgeres.request import PreprocessFlags, Request
     from edgeres.settings import parse
@@ -149,32 +142,44 @@ def _request(options: Namespace) -> Request:
     return parse(Request, asked | {"preprocess": parse(PreprocessFlags, flags, "command line")}, "command line")
 
 
-def time_budget(options: Namespace) -> tuple[str, ...]:
-    """``--time-budget`` as a change of the recipe."""
-    return () if options.time_budget is None else (f"quantize.time_budget_s={60 * options.time_budget:g}",)
+def search_changes(options: Namespace) -> tuple[str, ...]:
+    """``--effort`` and ``--time-budget`` as changes of the recipe."""
+    found: tuple[str, ...] = ()
+    if options.effort is not None:
+        found += (f"quantize.effort={options.effort}",)
+    if options.time_budget is not None:
+        found += (f"quantize.time_budget_s={60 * options.time_budget:g}",)
+    elif options.effort == "max":
+        found += ("quantize.time_budget_s=null",)
+    return found
 
 
 def again(options: Namespace, given: list[str]) -> int:
-    """Does one stage of a finished run again."""
+    """Does one stage of a finished run again, and what follows it."""
     return _run(requested_again(options), Path(options.out or options.run), options, given)
 
 
 def requested_again(options: Namespace, *more: str) -> Request:
-    """A finished run's request up to one stage, with settings exchanged; what did not change comes from the store.
+    """A finished run's request to the end of its recipe, with settings exchanged.
+
+    What did not change comes from the store.
 
     Args:
         options: Of the command.
         more: Changes of the recipe that ``--set`` still goes before.
+
+    Raises:
+        UsageError: The run's recipe has no such stage.
     """
     from edgeres.folder import RunFolder
+    from edgeres.pipeline import check_stage
 
     before = RunFolder(Path(options.run)).request()
     budget = {**before.budget, **dict(options.budget)}
     changes = (*before.changes, *more, *options.changes)
     both = before.foreign and options.command in ("quantize", "export")  # one stage does both to a foreign graph
-    stage = "quantize_onnx" if both else options.command
-    until = None if stage == "verify" else stage
-    return replace(before, until=until, changes=changes, budget=budget, strict=before.strict or options.strict)
+    check_stage(before, "quantize_onnx" if both else options.command, options.run)
+    return replace(before, until=None, changes=changes, budget=budget, strict=before.strict or options.strict)
 
 
 def store_of(options: Namespace) -> Store:
@@ -187,28 +192,34 @@ def store_of(options: Namespace) -> Store:
 
 def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> int:
     """Compiles, and tells how it went."""
+    from edgeres.report.verdict import exit_code
+
     screen = Screen(quiet=options.quiet)
-    run = compiled(request, out, options, given, screen)
-    tell(run, out, options, screen)
-    return exit_code(run)
+    done = compiled(request, out, options, given, screen)
+    tell(done.run, done.folder, options, screen)
+    return exit_code(done.run)
 
 
 def tell(run: Run, out: Path, options: Namespace, screen: Screen) -> None:
-    """What a finished run amounts to."""
+    """What a finished run amounts to; an error goes to standard error, whatever else is printed."""
+    from edgeres.report import document
+
+    if run.error:
+        screen.failure(_failure(run))
     if options.json:
-        screen.out.out((out / document.JSON).read_text(encoding="utf-8"), end="")
-        if run.error:
-            screen.err.out(_verdict(run), highlight=False)
+        screen.out.out(document.encode(run), end="")
     else:
         _summary(run, screen, out / document.HTML)
 
 
-def compiled(request: Request, out: Path, options: Namespace, given: list[str], screen: Screen) -> Run:
+def compiled(request: Request, out: Path, options: Namespace, given: list[str], screen: Screen) -> Compilation:
     """Compiles into a folder while people watch."""
-    from edgeres.compile import Desk, compile_model
     from edgeres.target import find_target
 
     target = find_target(request.target)
+    request.check_names()
+    from edgeres.compile import Desk, compile_model  # what is misspelt is said before torch is loaded
+
     goal = "" if options.command == "train" else f" -> {target.name} ({target.title})"
     screen.err.print(f"edgeres {options.command}: {request.name}{goal}")
     desk = Desk(out, store_of(options), screen, screen, shlex.join(["edgeres", *given]))
@@ -216,15 +227,46 @@ def compiled(request: Request, out: Path, options: Namespace, given: list[str], 
 
 
 def _summary(run: Run, screen: Screen, page: Path) -> None:
-    for line in (_verdict(run),) if screen.quiet else summary_lines(run):
-        screen.out.out(line, highlight=False)
-    screen.out.out(f"report: {page}")
+    """The verdict and its lines; unless quiet, what to do next. The report's place comes last."""
+    from edgeres.report.next_steps import next_steps
+    from edgeres.report.verdict import headline, summary_lines
+
+    folder = page.parent
+    if screen.quiet:
+        if not run.error:
+            screen.line(_trained(run) or headline(run))
+    else:
+        trained, lines = _trained(run), summary_lines(run)
+        for line in (trained, *lines[1:]) if trained else lines:
+            screen.line(line.replace(" RUN", f" {folder}"), _TITLE_COLUMN if line.startswith(_STATUSES) else 2)
+        steps = next_steps(run, folder)
+        width = max((len(step.label) for step in steps), default=0)
+        for step in steps:
+            screen.step(f"next: {step.label:<{width}}  ", step)
+    screen.command(f"report: {page}")
 
 
-def _verdict(run: Run) -> str:
-    """All that a quiet run says: the headline, and behind an error the way out."""
-    way_out = run.error.way_out if run.error else ""
-    return f"{headline(run)}: {way_out}" if way_out else headline(run)
+def _trained(run: Run) -> str:
+    """What ``edgeres train`` amounts to, which has no target and judges nothing; empty for any other run."""
+    from edgeres.report.figures import percent
+
+    top1 = next((row.top1 for row in reversed(run.stages) if row.top1 is not None), None)
+    if run.error or top1 is None or not run.command.startswith("edgeres train "):
+        return ""
+    return f"Trained: {run.model}, top-1 {percent(top1)} on the validation images."
+
+
+_STATUSES = ("passed ", "failed ", "unmeasured ")
+_TITLE_COLUMN = 12
+"""Where the name of a budget line begins, behind its status."""
+
+
+def _failure(run: Run) -> str:
+    """Where a run stopped, why, and the way out."""
+    from edgeres.report.verdict import reason
+
+    way_out = f": {run.error.way_out}" if run.error and run.error.way_out else ""
+    return f"{run.model} for {run.target.name} {reason(run)}{way_out}"
 
 
 def _plan(request: Request, options: Namespace) -> int:

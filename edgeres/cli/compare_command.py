@@ -12,7 +12,9 @@ from edgeres.errors import UsageError
 from edgeres.gate import Paired
 from edgeres.report import document
 from edgeres.report.comparison import compare
+from edgeres.report.comparison_page import comparison_page
 from edgeres.settings import sha256_file
+from edgeres.store import write_beside
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -36,6 +38,10 @@ def compare_command(options: Namespace, given: list[str]) -> int:
     runs = [_run(folder) for folder in folders]
     found = compare(*runs)
     paired, why = _paired(folders, runs)
+    notes = (*found.notes, _told(paired) if paired else f"not paired: {why}")
+    if options.html:
+        names = (options.first, options.second)
+        write_beside(Path(options.html), comparison_page(names, (runs[0], runs[1]), found, notes).encode())
     groups = {name: getattr(found, name) for name in _TITLES}
     if options.json:
         facts: dict[str, Any] = {name: [_plain(row) for row in rows] for name, rows in groups.items()}
@@ -49,9 +55,11 @@ def compare_command(options: Namespace, given: list[str]) -> int:
             screen.table((_TITLES[name], options.first, options.second, "change"), cells)
             screen.out.out("")
     if not (found.recipe or found.inputs or found.versions):
-        screen.out.out("same inputs, settings and versions")
-    for line in (*found.notes, _told(paired) if paired else f"not paired: {why}"):
-        screen.out.out(line, highlight=False)
+        screen.line("same inputs, settings and versions")
+    for line in notes:
+        screen.line(line)
+    if options.html:
+        screen.command(f"page: {options.html}")
     return 0
 
 

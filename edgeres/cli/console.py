@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
+import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -17,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from edgeres.artifact import Step
-    from edgeres.pipeline import Finished
+    from edgeres.pipeline import Finished, Pipeline
     from edgeres.progress import Advance
+    from edgeres.report.next_steps import NextStep
 
 _STATUS_STYLE = {"passed": "green", "failed": "bold red", "unmeasured": "yellow"}
 
@@ -37,7 +41,9 @@ class _Patient(Console):
 
 
 class Screen:
-    """Standard error of a run, and the tables on standard output.
+    """Standard error of a run, and the results on standard output.
+
+    On a terminal text is wrapped between words at its width; elsewhere every line is printed whole, for grep.
 
     Args:
         quiet: Show nothing but results.
@@ -68,6 +74,22 @@ class Screen:
             task = bars.add_task(label, total=total)
             yield lambda units: bars.advance(task, units)
 
+    def planned(self, pipeline: Pipeline) -> None:
+        """Says before anything runs that a network will be trained from random weights, for how long, and the way out.
+
+        The sample task, which asked for nothing else, is left out.
+        """
+        from edgeres.estimate import training_from_scratch
+
+        request = pipeline.plan.request
+        if request.data is None or (took := training_from_scratch(pipeline)) is None:
+            return
+        self.note(
+            f"no --weights: {request.model} is trained from random weights on {len(pipeline.plan.dataset.train):,} "
+            f"images, about {seconds(took)} on this machine; --weights FILE starts from trained ones "
+            "(.safetensors, .pth, or a torchvision name such as IMAGENET1K_V1)"
+        )
+
     def begun(self, stage: str) -> None:
         """Says on a terminal-less log what is running now."""
         if not self.err.is_terminal:
@@ -77,33 +99,129 @@ class Screen:
         """One line per finished stage."""
         took = "cached" if stage.cached else seconds(stage.entry.seconds)
         facts = ", ".join(fact for step in stage.steps for fact in _facts(step))
-        self.err.print(Text.assemble(("  done ", "green"), f" {stage.name:<15}{took:>9}  {facts}"))
+        _print(self.err, f"  done  {stage.name:<15}{took:>9}  {facts}", indent=8, style="green", styled=6)
         for step in stage.steps:
             for text in step.shown:
                 self.note(text)
 
     def note(self, text: str) -> None:
         """Something the user should know."""
-        self.err.print(Text.assemble(("  note ", "yellow"), f" {text}"))
+        _print(self.err, f"  note  {text}", indent=8, style="yellow", styled=6)
+
+    def failure(self, text: str) -> None:
+        """An error on standard error; shown by a quiet run too."""
+        complain(text)
+
+    def line(self, text: str, indent: int = 2) -> None:
+        """One line of results; on a terminal its continuations are indented. A status in front colours itself."""
+        status = text.partition(" ")[0]
+        _print(self.out, text, indent, _STATUS_STYLE.get(status, ""), len(status))
+
+    def command(self, text: str) -> None:
+        """A line that holds a command: never broken, so that it can be copied as it is."""
+        self.out.out(text, highlight=False)
+
+    def step(self, label: str, step: NextStep) -> None:
+        """What to do next; where a terminal is too narrow, a command is broken with backslashes, so that it still runs.
+
+        Args:
+            label: What stands before it, with its spaces.
+            step: The step.
+        """
+        width = self.out.width
+        if not self.out.is_terminal or len(label) + len(step.line) <= width:
+            self.command(label + step.line)
+            return
+        if len(label) + len(step.text) <= width:
+            self.command(label + step.text)
+        elif step.command:
+            self.command(label.rstrip())
+            self.command("  " + " \\\n    ".join(_pieces(step.text, width - 6)))
+        elif " " in step.text:
+            self.line(label + step.text, len(label))
+        else:
+            self.command(f"{label.rstrip()}\n  {step.text}")
+        if step.about:
+            self.line(f"{' ' * len(label)}# {step.about}", len(label) + 2)
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table on standard output; a status colours itself."""
+        """A table on standard output; a status colours itself.
+
+        Where a terminal is too narrow for the longest word of every column, each row is a block of ``head: cell``.
+        """
+        cells = [list(row) for row in rows]
+        columns = [[head, *column] for head, *column in zip(heads, *cells, strict=True)]
+        longest = [max(cell_len(word) for cell in column for word in (cell.split() or [""])) for column in columns]
+        if self.out.is_terminal and sum(longest) + 2 * (len(longest) - 1) > self.out.width:
+            self._blocks(heads, cells)
+            return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for head in heads:
-            table.add_column(head, overflow="fold")
-        for row in rows:
+        for head, width in zip(heads, longest, strict=True):
+            table.add_column(head, overflow="fold", min_width=width)
+        for row in cells:
             table.add_row(*(Text(cell, _STATUS_STYLE.get(cell, "")) for cell in row))
-        self.out.print(table)
+        self.out.print(table, soft_wrap=not self.out.is_terminal)
+
+    def _blocks(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table as one block a row, its first cell in front, empty cells left out."""
+        for first, *rest in rows:
+            self.line(first)
+            for head, cell in zip(heads[1:], rest, strict=True):
+                if cell not in ("", "-"):
+                    self.line(f"  {head}: {cell}", 4)
+
+
+def complain(text: str) -> None:
+    """Prints an error as every command does: ``edgeres: what: way out`` on standard error."""
+    _print(_Patient(stderr=True, highlight=False, soft_wrap=True), f"edgeres: {text}", indent=2)
+
+
+def _print(console: Console, text: str, indent: int, style: str = "", styled: int = 0) -> None:
+    """Prints one line; on a terminal it is wrapped between words and continuations are indented.
+
+    Args:
+        console: Where to.
+        text: The line; line breaks in it stay.
+        indent: Columns before a continuation.
+        style: How its first characters look.
+        styled: How many of them.
+    """
+    lines = text.splitlines() or [""]
+    if console.is_terminal:
+        lines = [part for line in lines for part in _wrapped(line, console.width, indent)]
+    for place, line in enumerate(lines):
+        shown = Text.assemble((line[:styled], style), line[styled:]) if style and place == 0 else Text(line)
+        console.print(shown)
+
+
+def _pieces(command: str, width: int) -> list[str]:
+    """A command in pieces of whole words, each no wider than ``width`` columns unless one word is."""
+    pieces = [""]
+    for word in shlex.split(command, posix=False):
+        if pieces[-1] and len(pieces[-1]) + 1 + len(word) > width:
+            pieces.append("")
+        pieces[-1] = f"{pieces[-1]} {word}".lstrip()
+    return pieces
+
+
+def _wrapped(line: str, width: int, indent: int) -> list[str]:
+    """A line in pieces no wider than the terminal; a word that is wider, such as a path, stays whole."""
+    margin = " " * min(indent, max(0, width // 4))
+    found = textwrap.wrap(
+        line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    return found or [""]
 
 
 def _facts(step: Step) -> list[str]:
-    """The figures of a step that fit on its line."""
+    """The figures of a step that fit on its line; agreement says with which float network."""
+    compared = "same answer as the float reference" if step.stage == "verify" else "same answer as before INT8"
     known: dict[str, Callable[[float], str]] = {
         "top1": lambda value: f"top-1 {percent(value)}",
         "macs": lambda value: f"{scaled(value)}MACs",
         "max_abs_delta_logit": lambda value: f"max |delta logit| {value:.1e}",
         "sqnr_db": lambda value: f"SQNR {value:.1f} dB",
-        "agreement": lambda value: f"agreement {percent(value)}",
+        "agreement": lambda value: f"{compared} {percent(value)}",
         "mib": lambda value: f"{value:.2f} MiB",
     }
     return [show(step.metrics[name]) for name, show in known.items() if name in step.metrics]

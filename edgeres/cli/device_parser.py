@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 _BUNDLE = (
     "RUN may be a device bundle: then every file's sha256 is checked and its engine is built, compared and timed on "
-    "this device, without torch. exit codes of that: 0 done, 1 the build failed or golden answers differ, 2 damaged, "
-    "3 no TensorRT or no GPU here. Of a run: "
+    "this device, without torch. This needs edgeres on the device, so Python 3.11 or newer; with an older one, as in "
+    "JetPack 4 to 6, the commands in the bundle's README.md do it. exit codes of that: 0 done, 1 the build failed or "
+    "golden answers differ, 2 damaged, 3 no TensorRT or no GPU here. Of a run: "
 )
 _EXIT_CODES = (
     "exit codes: 0 nothing is over a budget, 1 the device answers wrongly, 2 bad usage, or a file that is foreign, "

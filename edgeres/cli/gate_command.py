@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeres.cli.console import Screen
 from edgeres.errors import StoreError, UsageError
 from edgeres.finished import read_finished
 from edgeres.judgement import DEFAULT_MARGIN_PP, MLPERF_SHARE, Comparison, judge
@@ -39,7 +40,9 @@ def gate_command(options: Namespace, given: list[str]) -> int:
     if options.json:
         print(json.dumps(plain(found), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        print("\n".join(_lines(found)))
+        screen = Screen(quiet=False)
+        for line in _lines(found):
+            screen.line(line)
     if options.github:
         # The runner reads both streams; JSON stays alone on the one it is on.
         print("\n".join(workflow_commands(found, name)), file=sys.stderr if options.json else sys.stdout)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def time_budget(command: argparse.ArgumentParser) -> None:
-    """``--time-budget``, wherever a network is quantized."""
+def search_options(command: argparse.ArgumentParser) -> None:
+    """``--effort`` and ``--time-budget``, wherever a network is quantized."""
+    command.add_argument(
+        "--effort",
+        choices=("quick", "default", "max"),
+        help="techniques that the search for the best INT8 network tries: those that cost seconds, minutes, or all",
+    )
     command.add_argument(
         "--time-budget",
         type=_minutes,
         metavar="MINUTES",
-        help="most that repairing what INT8 costs may take (default 10); nothing is repaired where nothing is lost",
+        help="most that this search may take (default 10, with --effort max no limit)",
     )
 
 
 def quantize(command: argparse.ArgumentParser) -> None:
     """What ``edgeres quantize`` has beyond the other stages."""
-    time_budget(command)
+    search_options(command)
     command.add_argument(
         "--explain",
         action="store_true",
@@ -28,7 +34,7 @@ def quantize(command: argparse.ArgumentParser) -> None:
     )
 
 
-def sensitivity(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def sensitivity(commands: argparse._SubParsersAction[Any]) -> None:
     """``edgeres sensitivity``."""
     command = commands.add_parser("sensitivity", help="say which layers of a finished run INT8 hurts, one at a time")
     command.add_argument(

@@ -145,13 +145,13 @@ def _print(options: Namespace, findings: Sequence[Finding], census: Census, fixe
         _print_fix(screen, options, fixed)
     after = " after the repairs" if fixed is not None and fixed.repairs else ""
     for line in _census_lines(census, after):
-        screen.out.out(line, highlight=False)
+        screen.line(line)
 
 
 def _print_fix(screen: Screen, options: Namespace, fixed: Fixed) -> None:
     screen.out.out("")
     if not fixed.repairs:
-        screen.out.out("nothing here can be repaired mechanically; no file was written", highlight=False)
+        screen.line("nothing here can be repaired mechanically; no file was written")
         return
     screen.table(
         ("repaired", "places", "what", "proof on random images"),

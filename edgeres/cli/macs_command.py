@@ -60,7 +60,7 @@ def macs_command(options: Namespace, given: list[str]) -> int:
     else:
         _table(network, screen)
     for line in (*_summary(network), *(network.notes if options.explain else ())):
-        screen.out.out(line, highlight=False)
+        screen.line(line)
     return 0
 
 

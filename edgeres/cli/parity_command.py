@@ -46,7 +46,7 @@ def parity_command(options: Namespace, given: list[str]) -> int:
             screen.table(tuple(head.lower() for head in parity.HEADS), parity.cells(found))
         notes = () if options.quiet else parity.footnotes(found)
         for line in (*notes, parity.verdict(found), f"report: {page}"):
-            screen.out.out(line, highlight=False)
+            screen.line(line)
     return 0 if found.passed else _OVER
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import edgeres
 from edgeres.cli import device_parser, gate_parser, ladder_parser, predict_parser, study_parser
+from edgeres.cli.command_line import CommandLine
 
 STAGE_COMMANDS = {
     "quantize": "calibrate and quantize a finished run again",
@@ -20,15 +22,15 @@ _EXIT_CODES = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandLine:
     """The whole command line."""
-    top = argparse.ArgumentParser(
+    top = CommandLine(
         prog="edgeres",
         description="Compile a ResNet for an edge device, with proof that it is still right and inside its budgets.",
         epilog=_EXIT_CODES,
     )
     top.add_argument("--version", action="version", version=f"edgeres {edgeres.__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands: argparse._SubParsersAction[Any] = top.add_subparsers(dest="command", metavar="COMMAND")
     _compile(commands.add_parser("compile", help="train or load, fold, prune, quantize, export, build, verify, report"))
     _train(commands.add_parser("train", help="train a network and keep its weights"))
     for name, text in STAGE_COMMANDS.items():
@@ -58,11 +60,15 @@ def parser() -> argparse.ArgumentParser:
         "models": "list presets with their costs",
         "recipes": "list recipes and their stages",
     }.items():
-        commands.add_parser(name, help=text).add_argument("--json", action="store_true", help="machine-readable output")
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--json", action="store_true", help="machine-readable output")
+        if name == "recipes":
+            keys = "list every setting that --set takes, with type, default and choices"
+            command.add_argument("--keys", action="store_true", help=keys)
     return top
 
 
-def _compile(command: argparse.ArgumentParser) -> None:
+def _compile(command: CommandLine) -> None:
     command.epilog = _EXIT_CODES
     command.add_argument(
         "model", type=_given, metavar="MODEL", help="preset (see 'edgeres models') or a foreign .onnx file"
@@ -77,12 +83,12 @@ def _compile(command: argparse.ArgumentParser) -> None:
         default="int8",
         help="what ships: int8 (default), float, or the faster of both that keeps the accuracy limit",
     )
-    ladder_parser.time_budget(command)
+    ladder_parser.search_options(command)
     _source(command)
     _running(command, "build/<model>-<target>")
 
 
-def _train(command: argparse.ArgumentParser) -> None:
+def _train(command: CommandLine) -> None:
     command.epilog = _EXIT_CODES
     command.add_argument("model", type=_given, metavar="MODEL", help="preset (see 'edgeres models')")
     command.add_argument("--recipe", choices=("he", "modern"), help="training recipe; default modern")
@@ -92,7 +98,7 @@ def _train(command: argparse.ArgumentParser) -> None:
     _running(command, "build/<model>-trained")
 
 
-def _source(command: argparse.ArgumentParser) -> None:
+def _source(command: CommandLine) -> None:
     group = command.add_argument_group("network and data")
     group.add_argument(
         "--weights", type=_given, metavar="FILE|NAME", help=".safetensors, .pt, .pth, .th, or a torchvision enum name"
@@ -126,7 +132,7 @@ def _source(command: argparse.ArgumentParser) -> None:
     group.add_argument("--exif", choices=("ignore", "apply"), help=exif)
 
 
-def _running(command: argparse.ArgumentParser, out: str) -> None:
+def _running(command: CommandLine, out: str) -> None:
     group = command.add_argument_group("run")
     group.add_argument("--out", type=_given, metavar="DIR", help=f"run folder (default {out})")
     group.add_argument(
@@ -135,9 +141,9 @@ def _running(command: argparse.ArgumentParser, out: str) -> None:
         default=[],
         dest="changes",
         metavar="STAGE.KEY=VALUE",
-        help="change a recipe's setting",
+        help="change a recipe's setting ('edgeres recipes --keys' lists them)",
     )
-    group.add_argument(
+    limit = group.add_argument(
         "--budget",
         action="append",
         default=[],
@@ -145,6 +151,7 @@ def _running(command: argparse.ArgumentParser, out: str) -> None:
         metavar="NAME=VALUE",
         help="a limit, or NAME=none to lift it",
     )
+    command.late(limit, _budget_help)
     group.add_argument("--strict", action="store_true", help="fail when a budget line is unmeasured")
     group.add_argument(
         "--cache", type=_given, metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)"
@@ -153,12 +160,20 @@ def _running(command: argparse.ArgumentParser, out: str) -> None:
     group.add_argument("--quiet", action="store_true", help="print the verdict only")
 
 
-def _again(command: argparse.ArgumentParser) -> None:
+def _budget_help() -> str:
+    from dataclasses import fields
+
+    from edgeres.target import Budget
+
+    return f"a limit, or NAME=none to lift it; NAME is {', '.join(field.name for field in fields(Budget))}"
+
+
+def _again(command: CommandLine) -> None:
     command.add_argument("run", type=_given, metavar="RUN", help="run folder, such as build/resnet18-jetson")
     _running(command, "RUN itself")
 
 
-def _lint(command: argparse.ArgumentParser) -> None:
+def _lint(command: CommandLine) -> None:
     command.add_argument("model", type=_given, metavar="FILE.onnx", help="any ONNX classifier")
     command.epilog = "exit codes: 0 no errors, 1 a repair could not be proven, 2 bad usage or input, 3 errors found"
     command.add_argument("--target", type=_given, required=True, help="where it goes, such as jetson-orin-nano:jp6.2")

@@ -83,4 +83,4 @@ def _print(profile: HostProfile, screen: Screen, out: Path) -> None:
         f"{layers} layers on {profile.cpu}, {profile.runtime}, {profile.threads} threads{busy}",
         f"profile: {out}",
     ):
-        screen.out.out(line, highlight=False)
+        screen.line(line)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.cli.commands import compiled, requested_again, tell, time_budget
+from edgeres.cli.commands import compiled, requested_again, search_changes, tell
 from edgeres.cli.console import Screen
 from edgeres.errors import UsageError
 from edgeres.report import document
@@ -26,9 +26,9 @@ def quantize_command(options: Namespace, given: list[str]) -> int:
     out = Path(options.out or options.run)
     if not options.explain:
         screen = Screen(quiet=options.quiet)
-        run = compiled(requested_again(options, *time_budget(options)), out, options, given, screen)
-        tell(run, out, options, screen)
-        return exit_code(run)
+        done = compiled(requested_again(options, *search_changes(options)), out, options, given, screen)
+        tell(done.run, done.folder, options, screen)
+        return exit_code(done.run)
     run = _explained(options, given)
     _print(run, options)
     return run.error.exit_code if run.error else 0
@@ -36,10 +36,10 @@ def quantize_command(options: Namespace, given: list[str]) -> int:
 
 def _explained(options: Namespace, given: list[str]) -> Run:
     """The run to explain: as it is, or quantized again where something is changed."""
-    changed = options.changes or options.budget or options.out or options.time_budget is not None or options.strict
+    changed = options.changes or options.budget or options.out or search_changes(options) or options.strict
     if changed:
         out, screen = Path(options.out or options.run), Screen(quiet=options.quiet)
-        run = compiled(requested_again(options, *time_budget(options)), out, options, given, screen)
+        run = compiled(requested_again(options, *search_changes(options)), out, options, given, screen).run
     else:
         run = document.load(Path(options.run))
     if not bill(run) and not run.error:
@@ -73,6 +73,7 @@ def _document(run: Run, rows: tuple[BillRow, ...]) -> dict[str, Any]:
             {
                 **plain(row.rung),
                 "seconds": row.seconds,
+                "predicted_seconds": row.predicted_s,
                 "latency_ms": row.latency_ms,
                 "latency_expected": row.expected if row.latency_ms is not None else None,
             }

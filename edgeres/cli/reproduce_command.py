@@ -55,7 +55,7 @@ def _again(before: Path, out: Path, cache: Path, screen: Screen, given: list[str
     request = RunFolder(before).request()
     request = replace(request, changes=(*request.changes, *_pins(before)))
     screen.err.print(f"edgeres reproduce: {request.name} -> {request.target}, as {before} was made")
-    return compile_model(request, Desk(out, Store(cache), screen, screen, shlex.join(["edgeres", *given])))
+    return compile_model(request, Desk(out, Store(cache), screen, screen, shlex.join(["edgeres", *given]))).run
 
 
 def _pins(before: Path) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def sensitivity_command(options: Namespace, given: list[str]) -> int:
             for row in sorted(rows, key=lambda row: -row.kl)
         ),
     )
-    screen.out.out("the layer alone in integers, all others in float; the most sensitive first", highlight=False)
+    screen.line("the layer alone in integers, all others in float; the most sensitive first")
     screen.out.out(f"report: {pages[-1]}", highlight=False)
     return 0
 

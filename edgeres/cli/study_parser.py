@@ -25,6 +25,7 @@ def compare(commands: Commands) -> None:
     command = commands.add_parser("compare", help="set two finished runs side by side")
     command.add_argument("first", metavar="A", help="run folder, such as build/resnet18-jetson")
     command.add_argument("second", metavar="B", help="another one")
+    command.add_argument("--html", metavar="FILE", help="write it as a page")
     command.add_argument("--json", action="store_true", help="machine-readable output")
 
 
@@ -68,7 +69,8 @@ def calibration(commands: Commands) -> None:
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
     save = actions.add_parser("save", help="keep a run's scales in a file, for 'edgeres compile --scales FILE'")
     save.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
-    save.add_argument("file", metavar="FILE", help="where to")
+    save.add_argument("file", metavar="FILE", help="where to; a file that holds something else is not overwritten")
+    save.add_argument("--force", action="store_true", help="overwrite FILE")
     codes = "exit codes: 0 nothing differs, 2 bad usage or input, 3 something differs"
     diff = actions.add_parser("diff", help="compare two tables, scale by scale", epilog=codes)
     diff.add_argument("first", metavar="A", help="a saved table, or a run folder")

@@ -22,6 +22,9 @@ TRAIN = ("train", "training")
 VALIDATION = ("val", "valid", "validation", "test")
 CALIBRATION = ("calibration", "calib")
 
+_NAMED = 5
+"""Images that a message names."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
@@ -47,14 +50,17 @@ def image_folder(folder: Path, progress: Progress) -> Found:
     roots = [root for root in (train, validation) if root]
     classes = sorted({name for root in roots for name in _class_names(root) if root / name != calibration})
     _check_names(folder, classes)
-    return Found(
-        folder.resolve().name,
-        str(folder),
-        tuple(classes),
-        _probed("train", _labelled(train, classes), progress) if train else None,
-        _probed("validation", _labelled(validation, classes), progress) if validation else None,
-        _probed("calibration", _set_apart(calibration, classes), progress) if calibration else None,
-    )
+    listed = {
+        "train": _labelled(train, classes) if train else None,
+        "validation": _labelled(validation, classes) if validation else None,
+        "calibration": _set_apart(calibration, classes) if calibration else None,
+    }
+    refused: list[DataError] = []
+    found = {name: _probed(name, files, progress, refused) if files else None for name, files in listed.items()}
+    if refused:
+        raise _all_refused(folder, refused, sum(len(files.paths) for files in listed.values() if files))
+    splits = (found["train"], found["validation"], found["calibration"])
+    return Found(folder.resolve().name, str(folder), tuple(classes), *splits)
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -109,12 +115,25 @@ def _unreadable(failure: OSError) -> NoReturn:
     raise DataError(f"{failure.filename} cannot be listed: {failure.strerror}", "check its permissions") from failure
 
 
-def _probed(name: str, listed: _Listed, progress: Progress) -> Split:
-    """Reads every header."""
+def _probed(name: str, listed: _Listed, progress: Progress, refused: list[DataError]) -> Split:
+    """Reads every header; what is wrong with those that cannot be used is added to ``refused``."""
     images: list[ImageFile] = []
     # Threads would only slow this down: a header takes 50 microseconds, most of them under the interpreter lock.
     with progress.task(f"read the headers of the {name} images", len(listed.paths)) as advance:
         for path in listed.paths:
-            images.append(ImageFile.probe(path))
+            try:
+                images.append(ImageFile.probe(path))
+            except DataError as failure:
+                refused.append(failure)
             advance(1)
-    return Split(name, tuple(images), listed.labels)
+    return Split(name, tuple(images), listed.labels[: len(images)])
+
+
+def _all_refused(folder: Path, refused: list[DataError], images: int) -> DataError:
+    """One message for every image that cannot be used: how many, and the first few by name."""
+    if len(refused) == 1:
+        return refused[0]
+    more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    first = "; ".join(failure.what for failure in refused[:_NAMED])
+    way_out = refused[0].way_out if len({failure.way_out for failure in refused}) == 1 else "repair or remove them"
+    return DataError(f"{len(refused)} of {images} images in {folder} cannot be used: {first}{more}", way_out)

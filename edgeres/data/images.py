@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from edgeres.data import lfs
 from edgeres.data.preprocess import MAX_PIXELS, orientation_of
 from edgeres.errors import DataError
 from edgeres.settings import sha256_file
@@ -91,6 +92,8 @@ class ImageFile:
                 stream.seek(max(0, size - _TAIL))
                 tail = stream.read()
                 stream.seek(0)
+                if lfs.is_pointer(head):
+                    raise DataError(f"{path} {lfs.SAID}", lfs.WAY_OUT)
                 with Image.open(stream, formats=FORMATS) as image:
                     _check_header(path, image)
                     _check_end(path, image.format, head, tail, size)

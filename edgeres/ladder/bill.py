@@ -1,73 +1,81 @@
-"""The bill of a climb: one row a rung, and what the user should know, in words."""
+"""The report of a search: one row a technique, and what the user should know, in words."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from edgeres.artifact import Rung
 from edgeres.gate import Outcome
-from edgeres.ladder.climb import best_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.ladder.climb import Climb, Trial, Tried
+    from edgeres.ladder.evaluation import Evaluation
+    from edgeres.ladder.search import Search, Tried
     from edgeres.ladder.workshop import Candidate
 
 
-def rows(climb: Climb[Candidate], order: Sequence[str]) -> tuple[Rung, ...]:
-    """Every rung of the ladder, tried or not, in its order."""
-    tried = {one.rung: one for one in climb.tried}
+def rows(search: Search[Candidate], order: Sequence[str]) -> tuple[Rung, ...]:
+    """Every technique, tried or not, in its order."""
+    tried = {one.technique: one for one in search.tried}
     found = []
     for name in order:
         if name in tried:
-            found.append(_row(tried[name], chosen=tried[name] is climb.chosen))
-        elif name in climb.skipped:
-            found.append(Rung(name=name, note=climb.skipped[name]))
+            found.append(_row(tried[name], chosen=tried[name] is search.chosen))
+        elif name in search.skipped:
+            found.append(Rung(name=name, note=search.skipped[name].note))
     return tuple(found)
 
 
 def _row(one: Tried[Candidate], *, chosen: bool) -> Rung:
-    return row(one.rung, one.trial, chosen=chosen, settings=dict(one.candidate.settings), note=told(one))
+    settings = dict(one.candidate.settings)
+    return row(one.technique, one.evaluation, chosen=chosen, settings=settings, note=applied(one))
 
 
-def row(name: str, trial: Trial, *, chosen: bool, settings: dict[str, object] | None = None, note: str = "") -> Rung:
+def row(
+    name: str, evaluation: Evaluation, *, chosen: bool, settings: dict[str, object] | None = None, note: str = ""
+) -> Rung:
     """What the tuning images say of one candidate, as a row.
 
     Args:
-        name: Of the rung.
-        trial: What they say.
+        name: Of the technique.
+        evaluation: What they say.
         chosen: Whether this candidate goes on.
         settings: What was applied.
         note: The same in words.
     """
+    divergence = evaluation.divergence
+    known = isfinite(divergence.mean)
     return Rung(
         name=name,
         settings=settings or {},
-        top1=trial.top1,
-        drop_pp=trial.drop_pp,
-        low_pp=trial.low_pp,
-        high_pp=trial.high_pp,
-        agreement=trial.agreement,
-        kl=max(0.0, trial.kl) if isfinite(trial.kl) else None,
-        integer=trial.integer,
-        verdict=str(trial.outcome) if trial.outcome else "",
+        top1=evaluation.top1,
+        drop_pp=evaluation.drop_pp,
+        low_pp=evaluation.low_pp,
+        high_pp=evaluation.high_pp,
+        agreement=evaluation.agreement,
+        kl=divergence.mean if known else None,
+        kl_low=divergence.low if known and isfinite(divergence.low) else None,
+        kl_high=divergence.high if known and isfinite(divergence.high) else None,
+        integer=evaluation.integer,
+        verdict=str(evaluation.outcome) if evaluation.outcome else "",
         chosen=chosen,
         note=note,
     )
 
 
-def told(one: Tried[Candidate]) -> str:
-    """What a rung did, in a few words."""
-    mine = one.candidate.settings.get(one.rung)
+def applied(one: Tried[Candidate]) -> str:
+    """What a technique did, in a few words."""
+    mine = one.candidate.settings.get(one.technique)
     facts = mine if isinstance(mine, dict) else {}
-    match one.rung:
+    match one.technique:
         case "calibrate":
             variants = facts.get("kl_of_variants", {})
             nearest = f", nearest to float of {len(variants)} variants" if variants else ""
             return f"{facts['calibrator']}, weights {facts['weights']}{nearest}"
-        case "mixed":
+        case "mixed" | "first_layer":
             layers, share = facts["float_layers"], facts["float_share_of_macs"]
             return f"in float: {', '.join(layers)} ({100 * share:.1f} % of the MACs)"
         case _:
@@ -75,32 +83,35 @@ def told(one: Tried[Candidate]) -> str:
             return ", ".join(f"{key} {value}" for key, value in plain.items())
 
 
-def notes(climb: Climb[Candidate], margin: float | None, images: int) -> tuple[str, ...]:
-    """What the user should know of the choice; layers left in float are never passed over."""
-    chosen, trial = climb.chosen, climb.chosen.trial
+def notes(search: Search[Candidate], margin: float | None, images: int) -> tuple[str, ...]:
+    """What the user should know of the choice; layers left in float are always among it."""
+    chosen, evaluation = search.chosen, search.chosen.evaluation
     chain = " + ".join(chosen.candidate.settings)
-    found = [f"{chain}: {told(climb.tried[0])}, on {images:,} calibration images; KL to float {trial.kl:.2g} nats"]
-    best = best_of(climb.tried)
+    found = [
+        f"{chain}: {applied(search.tried[0])}, on {images:,} calibration images; KL to float {evaluation.kl:.2g} nats"
+    ]
+    best = search.best
     if best is not chosen:
         found.append(
-            f"{chosen.rung} was asked for and goes on, though {best.rung} is better on the tuning images: KL to float "
-            f"{best.trial.kl:.2g} against {trial.kl:.2g} nats"
+            f"{chosen.technique} was asked for and goes on; on the tuning images it is not nearer to float than "
+            f"{best.technique} beyond noise: KL {evaluation.kl:.2g} against {best.evaluation.kl:.2g} nats"
         )
-    if chosen.rung == "mixed":
-        found.append(f"mixed precision: {told(chosen)}")
+    for name in ("first_layer", "mixed"):
+        if name in chosen.candidate.settings:
+            found.append(f"mixed precision: {applied(replace(chosen, technique=name))}")
     if margin is None:
-        found.append("no accuracy limit is set: nothing was judged, the candidate nearest to float was kept")
-    elif trial.outcome is Outcome.INCONCLUSIVE:
-        found.append(_too_few(climb, margin))
-    elif trial.outcome is Outcome.FAIL:
+        found.append("no accuracy limit is set: the candidate nearest to float was kept")
+    elif evaluation.outcome is Outcome.INCONCLUSIVE:
+        found.append(_too_few(evaluation, margin))
+    elif evaluation.outcome is Outcome.FAIL:
         found.append(
-            f"the limit of {margin:g} pp is not met on {trial.n:,} tuning images (drop {trial.drop_pp:.2f} pp): train "
-            "with quantization in the loop (recipe qat), or raise --time-budget where rungs were left out"
+            f"the limit of {margin:g} pp is not met on {evaluation.n:,} tuning images "
+            f"(drop {evaluation.drop_pp:.2f} pp): "
+            "train with quantization in the loop (recipe qat), or raise --time-budget where techniques were left out"
         )
     return tuple(found)
 
 
-def _too_few(climb: Climb[Candidate], margin: float) -> str:
-    trial = climb.chosen.trial
-    needed = f"; a PASS takes about {trial.needed:,}" if trial.needed else ""
-    return f"{trial.n:,} tuning images do not settle whether the drop stays below {margin:g} pp{needed}"
+def _too_few(evaluation: Evaluation, margin: float) -> str:
+    needed = f"; a PASS takes about {evaluation.needed:,}" if evaluation.needed else ""
+    return f"{evaluation.n:,} tuning images do not settle whether the drop stays below {margin:g} pp{needed}"

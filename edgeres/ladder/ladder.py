@@ -1,38 +1,40 @@
-"""The ladder: every rung there is, the chain behind each forced one, and one climb over them."""
+"""All techniques in order, the chain behind each forced one, and one search over them."""
 
 from __future__ import annotations
 
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from edgeres.ladder.climb import Climb, Policy, climb
 from edgeres.ladder.learned import AdaRound, Reconstruct
 from edgeres.ladder.mixed import MixedPrecision
 from edgeres.ladder.nncf import Nncf
 from edgeres.ladder.reuse import Reuse
-from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize, Refine
+from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize, FirstLayer, Refine
+from edgeres.ladder.search import Policy, Search, search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edgeres.artifact import LayerNoise
-    from edgeres.ladder.climb import Rung, Trial
+    from edgeres.ladder.evaluation import Evaluation
+    from edgeres.ladder.search import Technique
     from edgeres.ladder.workshop import CalibratorName, Candidate, WeightMethod, Workshop
     from edgeres.quant.calibration_table import CalibrationTable
 
-RungName = Literal["calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
-RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed")
-"""From the cheapest to the dearest."""
+RungName = Literal["calibrate", "first_layer", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
+RUNGS: tuple[RungName, ...] = get_args(RungName)
+"""From the cheapest to the most expensive one."""
 
-QUICK: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias")
+QUICK: tuple[RungName, ...] = ("calibrate", "first_layer", "equalize", "refine", "bias")
 """Those that cost seconds; each makes room for the next, and biases are corrected for all of them together."""
 
 CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
     {
         "calibrate": ("calibrate",),
-        "equalize": QUICK[:2],
-        "refine": QUICK[:3],
+        "first_layer": QUICK[:2],
+        "equalize": QUICK[:3],
+        "refine": QUICK[:4],
         "bias": QUICK,
         "nncf": ("nncf",),
         "adaround": (*QUICK, "adaround"),
@@ -40,17 +42,17 @@ CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
         "mixed": (*QUICK, "mixed"),
     }
 )
-"""What a forced rung stands on: every quick one below it."""
+"""What a forced technique builds on: every quick one before it."""
 
 
 class Ladder:
-    """The rungs over one network.
+    """The techniques over one network.
 
     Args:
-        shop: What rungs share.
-        calibrator: Of the first rung.
-        weights: Of the first rung.
-        scales: A table the first rung takes instead of calibrating.
+        shop: What techniques share.
+        calibrator: Of the first one.
+        weights: Of the first one.
+        scales: A table the first one takes instead of calibrating.
     """
 
     def __init__(
@@ -62,9 +64,10 @@ class Ladder:
     ) -> None:
         self._shop = shop
         self._mixed = MixedPrecision(shop)
-        self._rungs: dict[RungName, Rung[Candidate]] = {
+        self._techniques: dict[RungName, Technique[Candidate]] = {
             "calibrate": Calibrate(shop, calibrator, weights) if scales is None else Reuse(shop, scales),
             "equalize": Equalize(shop),
+            "first_layer": FirstLayer(shop),
             "refine": Refine(shop),
             "bias": CorrectBias(shop),
             "nncf": Nncf(shop),
@@ -75,22 +78,24 @@ class Ladder:
 
     @property
     def noise(self) -> tuple[LayerNoise, ...]:
-        """What each layer disturbs alone, where the last rung had to find out."""
+        """What each layer disturbs alone, where mixed precision had to find out."""
         return self._mixed.noise
 
-    def climb(
-        self, rungs: tuple[RungName, ...], policy: Policy, took: Callable[[str, float], None]
-    ) -> Climb[Candidate]:
-        """Climbs some rungs, in the order given.
+    def search(
+        self, techniques: tuple[RungName, ...], policy: Policy, took: Callable[[str, float], None]
+    ) -> Search[Candidate]:
+        """Tries some techniques, in the order given.
 
         Args:
-            rungs: The first one needs no other: ``calibrate`` or ``nncf``.
+            techniques: The first one needs no other: ``calibrate`` or ``nncf``.
             policy: How far.
-            took: Told of each rung's seconds.
+            took: Called with each technique's name and seconds.
         """
-        jury = self._shop.jury
+        evaluator = self._shop.evaluator
 
-        def judge(candidate: Candidate) -> Trial:
-            return jury.trial(candidate.quantized, f"judge {list(candidate.settings)[-1]}")
+        def evaluate(candidate: Candidate) -> Evaluation:
+            return evaluator.evaluation(candidate.quantized, f"evaluate {list(candidate.settings)[-1]}")
 
-        return climb([self._rungs[name] for name in rungs], judge, policy, clock=time.monotonic, took=took)
+        return search(
+            [self._techniques[name] for name in techniques], evaluate, policy, clock=time.monotonic, took=took
+        )

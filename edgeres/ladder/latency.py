@@ -1,7 +1,6 @@
 """How fast candidates are: timed where their runtime is on this host, expected by a roofline elsewhere.
 
-The integer graph is the same for every rung but mixed precision, so there are at most three graphs: float, integers,
-and integers with layers in float.
+The integer graph is the same for all techniques that leave the same layers in float (``edgeres.rung.graph_kind``).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from edgeres.quant.quantized import Quantized
     from edgeres.target import Target
 
-FLOAT, INTEGER, MIXED = "float32", "int8", "mixed"
+FLOAT = "float32"
 _THREADS = 2
 _LIMIT_S = 1.5
 

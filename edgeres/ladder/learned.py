@@ -1,4 +1,4 @@
-"""Rungs that choose every weight's rounding by what the network answers."""
+"""Techniques that choose every weight's rounding by what the network answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
-from edgeres.ladder.climb import best_of
 from edgeres.model.cost import parameters
 from edgeres.model.graph import graph
 from edgeres.quant import adaround, reconstruct
@@ -15,11 +14,12 @@ from edgeres.quant.walk import BATCH
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.ladder.climb import Tried
+    from edgeres.ladder.search import Effort, Tried
     from edgeres.ladder.workshop import Candidate, Workshop
     from edgeres.model.spec import ResNetSpec
 
     Earlier = Sequence[Tried[Candidate]]
+    Best = Tried[Candidate] | None
 
 _ADAROUND_PASSES = 6.0
 """Float passes over the calibration images that layer-wise rounding amounts to."""
@@ -41,8 +41,12 @@ def solving(spec: ResNetSpec) -> float:
 
 
 def unrounded(tried: Earlier) -> Candidate:
-    """The best candidate whose weights are not on their grid yet; rounding is learned from there."""
-    return best_of([one for one in tried if not one.candidate.rounded]).candidate
+    """The best of the candidates whose weights are not on their grid yet; rounding starts from there."""
+    first, *others = [one for one in tried if not one.candidate.rounded]
+    for one in others:
+        if one.evaluation.better_than(first.evaluation):
+            first = one
+    return first.candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +54,20 @@ class AdaRound:
     """Rounding learned layer by layer."""
 
     name: ClassVar[str] = "adaround"
-    quick: ClassVar[bool] = False
+    effort: ClassVar[Effort] = "default"
+    remedy: ClassVar[bool] = False
 
     shop: Workshop
 
     def predicted(self) -> float:
         """Moments of every layer's input, and the search for codes."""
-        jury = self.shop.jury
-        return _ADAROUND_PASSES * jury.pass_s * len(self.shop.calibration) + solving(self.shop.spec) / jury.macs_per_s
+        evaluator = self.shop.evaluator
+        return (
+            _ADAROUND_PASSES * evaluator.pass_s * len(self.shop.calibration)
+            + solving(self.shop.spec) / evaluator.macs_per_s
+        )
 
-    def candidate(self, tried: Earlier) -> Candidate:
+    def candidate(self, tried: Earlier, best: Best) -> Candidate:
         """The scales of the best candidate so far, with learned codes."""
         shop, base = self.shop, unrounded(tried)
         with shop.progress.task("learn rounding by layer", adaround.steps(base.quantized)) as advance:
@@ -73,17 +81,18 @@ class Reconstruct:
     """Rounding learned block by block."""
 
     name: ClassVar[str] = "reconstruct"
-    quick: ClassVar[bool] = False
+    effort: ClassVar[Effort] = "default"
+    remedy: ClassVar[bool] = False
 
     shop: Workshop
 
     def predicted(self) -> float:
         """Layer by layer first, then a batch through its block for every iteration."""
-        jury = self.shop.jury
-        step = _STEP_PASSES * BATCH * jury.pass_s + _UPDATING * parameters(self.shop.spec) / jury.macs_per_s
+        evaluator = self.shop.evaluator
+        step = _STEP_PASSES * BATCH * evaluator.pass_s + _UPDATING * parameters(self.shop.spec) / evaluator.macs_per_s
         return reconstruct.ITERATIONS * step + AdaRound(self.shop).predicted()
 
-    def candidate(self, tried: Earlier) -> Candidate:
+    def candidate(self, tried: Earlier, best: Best) -> Candidate:
         """The scales of the best candidate so far, refined, with learned codes."""
         shop, base = self.shop, unrounded(tried)
         with shop.progress.task("reconstruct block by block", reconstruct.steps(base.quantized)) as advance:

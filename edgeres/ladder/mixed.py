@@ -1,4 +1,4 @@
-"""The last rung: the fewest layers back in float that meet the gate."""
+"""Mixed precision: the fewest layers back in float that meet the gate."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from math import ceil, log2
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.gate import Outcome
-from edgeres.ladder.climb import Refusal, best_of
-from edgeres.ladder.jury import SCREENED
+from edgeres.ladder.evaluator import SCREENED
+from edgeres.ladder.learned import unrounded
 from edgeres.ladder.noise import layer_noise, most_sensitive, passes
-from edgeres.model.cost import layer_macs
+from edgeres.ladder.search import Refusal
+from edgeres.model.cost import share_of_macs
 from edgeres.quant.mixed import fewest, left_in_float
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.artifact import LayerNoise
-    from edgeres.ladder.climb import Trial, Tried
+    from edgeres.ladder.evaluation import Evaluation
+    from edgeres.ladder.search import Effort, Tried
     from edgeres.ladder.workshop import Candidate, Workshop
 
 _QUANTIZED = 2.0
@@ -34,12 +36,13 @@ class MixedPrecision:
     """Layers back in float, the most sensitive first, until the gate is met; then those that prove unnecessary leave.
 
     Attributes:
-        shop: What rungs share.
+        shop: What techniques share.
         noise: What each layer disturbs alone, once it has been found out.
     """
 
     name: ClassVar[str] = "mixed"
-    quick: ClassVar[bool] = False
+    effort: ClassVar[Effort] = "default"
+    remedy: ClassVar[bool] = True
 
     shop: Workshop
     noise: tuple[LayerNoise, ...] = field(default=(), init=False)
@@ -50,21 +53,21 @@ class MixedPrecision:
         The search ends after twice as many.
         """
         shop = self.shop
-        layers, tuning = shop.placement.weighted, len(shop.jury.split)
+        layers, tuning = shop.placement().weighted, len(shop.evaluator.split)
         branches = passes(shop.spec, layers, shop.preprocess.crop) * min(SCREENED, tuning)
-        return shop.jury.pass_s * (branches + _questions(len(layers)) * tuning * _QUANTIZED)
+        return shop.evaluator.pass_s * (branches + _questions(len(layers)) * tuning * _QUANTIZED)
 
-    def candidate(self, tried: Sequence[Tried[Candidate]]) -> Candidate | Refusal:
+    def candidate(self, tried: Sequence[Tried[Candidate]], best: Tried[Candidate] | None) -> Candidate | Refusal:
         """The best candidate so far with as few layers in float as it takes, or why none will do."""
-        base = best_of(tried).candidate
+        assert best is not None
+        base = best.candidate
         # Sensitivities are those of rounding to nearest: where rounding was learned, a layer alone is not what it is.
-        plain = best_of([one for one in tried if not one.candidate.rounded]).candidate
-        self.noise = layer_noise(plain, self.shop.jury)
+        self.noise = layer_noise(unrounded(tried), self.shop.evaluator)
         order = most_sensitive(self.noise)
-        ceiling = self._trial(base, order)
+        ceiling = self._evaluation(base, order)
 
         def meets(names: tuple[str, ...]) -> bool:
-            return self._meets(ceiling if names == order else self._trial(base, names), ceiling)
+            return self._meets(ceiling if names == order else self._evaluation(base, names), ceiling)
 
         layers = fewest(order, meets, 2 * _questions(len(order)))
         if layers is None:
@@ -72,16 +75,14 @@ class MixedPrecision:
         return self._with(base, tuple(row.layer for row in self.noise if row.layer in layers))
 
     def _with(self, base: Candidate, layers: tuple[str, ...]) -> Candidate:
-        side = self.shop.preprocess.crop
-        costs = layer_macs(self.shop.spec, side, side)
-        share = sum(costs[layer] for layer in layers) / sum(costs.values())
+        share = share_of_macs(self.shop.spec, layers, self.shop.preprocess.crop)
         settings = {**base.settings, self.name: {"float_layers": list(layers), "float_share_of_macs": share}}
         return replace(base, quantized=left_in_float(base.quantized, base.reference, layers), settings=settings)
 
-    def _trial(self, base: Candidate, layers: tuple[str, ...]) -> Trial:
-        return self.shop.jury.trial(self._with(base, layers).quantized, f"{len(layers)} layers in float")
+    def _evaluation(self, base: Candidate, layers: tuple[str, ...]) -> Evaluation:
+        return self.shop.evaluator.evaluation(self._with(base, layers).quantized, f"{len(layers)} layers in float")
 
-    def _meets(self, trial: Trial, ceiling: Trial) -> bool:
+    def _meets(self, trial: Evaluation, ceiling: Evaluation) -> bool:
         """Whether a verdict is as good as that of every layer in float, and keeps the limit.
 
         A few tuning images may not say PASS even of that; then a drop within the limit has to do.
@@ -90,5 +91,5 @@ class MixedPrecision:
             return True
         if ceiling.outcome is Outcome.PASS:
             return trial.outcome is Outcome.PASS
-        assert self.shop.jury.margin is not None
-        return trial.outcome is not Outcome.FAIL and trial.drop_pp <= self.shop.jury.margin
+        assert self.shop.evaluator.margin is not None
+        return trial.outcome is not Outcome.FAIL and trial.drop_pp <= self.shop.evaluator.margin

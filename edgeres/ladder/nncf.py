@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.errors import StageError
-from edgeres.ladder.climb import Refusal
+from edgeres.ladder.search import Refusal
 from edgeres.ladder.workshop import Candidate
 from edgeres.onnxfile.by_nncf import nncf_quantized
 from edgeres.quant.table import calibration_digest
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.ladder.climb import Tried
+    from edgeres.ladder.search import Effort, Tried
     from edgeres.ladder.workshop import Workshop
 
 _PASSES = 6.0
@@ -32,15 +32,16 @@ class Nncf:
     """NNCF's post-training quantization under the target's scheme; it starts anew from the float network."""
 
     name: ClassVar[str] = "nncf"
-    quick: ClassVar[bool] = False
+    effort: ClassVar[Effort] = "max"
+    remedy: ClassVar[bool] = False
 
     shop: Workshop
 
     def predicted(self) -> float:
         """Its own passes over the calibration images."""
-        return _START_S + _PASSES * self.shop.jury.pass_s * len(self.shop.calibration)
+        return _START_S + _PASSES * self.shop.evaluator.pass_s * len(self.shop.calibration)
 
-    def candidate(self, tried: Sequence[Tried[Candidate]]) -> Candidate | Refusal:
+    def candidate(self, tried: Sequence[Tried[Candidate]], best: Tried[Candidate] | None) -> Candidate | Refusal:
         """NNCF's network, or why it makes none."""
         shop = self.shop
         images = _Singles(shop.calibration, shop.preprocess)
@@ -51,7 +52,7 @@ class Nncf:
         except StageError as failure:
             return Refusal(f"left out: {failure.what}")
         settings = {self.name: {"calibrator": made.table.calibrator}}
-        seen = tried[0].candidate.histograms if tried else {}  # the first rung watched the same float network
+        seen = tried[0].candidate.histograms if tried else {}  # the first one observed the same float network
         return Candidate(made, shop.weights, settings, rounded=True, histograms=seen)
 
 

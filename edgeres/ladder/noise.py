@@ -13,25 +13,25 @@ from edgeres.model.graph import graph
 from edgeres.quant.sensitivity import one_layer_logits
 
 if TYPE_CHECKING:
-    from edgeres.ladder.jury import Jury
+    from edgeres.ladder.evaluator import Evaluator
     from edgeres.ladder.workshop import Candidate
     from edgeres.model.spec import ResNetSpec
 
 
-def layer_noise(candidate: Candidate, jury: Jury) -> tuple[LayerNoise, ...]:
-    """Every layer with integer weights, in the order of execution, on the jury's few images.
+def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerNoise, ...]:
+    """Every layer with integer weights, in the order of execution, on the evaluator's few images.
 
     Args:
         candidate: Gives each layer's rounded weight and the scale of what it reads.
-        jury: Knows what float answers.
+        evaluator: Knows what float answers.
 
     Raises:
         StageError: A layer's rounding makes the network answer with NaN or infinity.
     """
-    few, quantized, side = jury.few, candidate.quantized, jury.preprocess.crop
-    reference = jury.reference[: len(few)]
-    with jury.progress.task("one layer at a time", len(few)) as advance:
-        found = one_layer_logits(candidate.reference, quantized, jury.images(few), advance)
+    few, quantized, side = evaluator.few, candidate.quantized, evaluator.preprocess.crop
+    reference = evaluator.reference[: len(few)]
+    with evaluator.progress.task("one layer at a time", len(few)) as advance:
+        found = one_layer_logits(candidate.reference, quantized, evaluator.images(few), advance)
     costs = layer_macs(quantized.spec, side, side)
     rows = []
     for layer, logits in found.items():

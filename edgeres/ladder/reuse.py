@@ -12,22 +12,23 @@ from edgeres.quant.quantized import Quantized
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.ladder.climb import Tried
+    from edgeres.ladder.search import Effort, Tried
     from edgeres.ladder.workshop import Workshop
     from edgeres.quant.calibration_table import CalibrationTable
 
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """The first rung where a calibration table is given.
+    """The first technique where a calibration table is given.
 
     Attributes:
-        shop: What rungs share.
+        shop: What techniques share.
         saved: The table.
     """
 
     name: ClassVar[str] = "calibrate"
-    quick: ClassVar[bool] = True
+    effort: ClassVar[Effort] = "quick"
+    remedy: ClassVar[bool] = False
 
     shop: Workshop
     saved: CalibrationTable
@@ -36,7 +37,7 @@ class Reuse:
         """Next to nothing: no image is read."""
         return 0.0
 
-    def candidate(self, tried: Sequence[Tried[Candidate]]) -> Candidate:
+    def candidate(self, tried: Sequence[Tried[Candidate]], best: Tried[Candidate] | None) -> Candidate:
         """The float network with the table's scales.
 
         Raises:

@@ -1,9 +1,9 @@
-"""What every rung works with: the float network, calibration images, the scheme, and the jury."""
+"""What every technique works with: the float network, calibration images, the scheme, and the evaluator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import inf, isfinite
+from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.model.graph import graph
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.ladder.jury import Jury
+    from edgeres.ladder.evaluator import Evaluator
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.progress import Progress
@@ -60,7 +60,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What rungs share.
+    """What techniques share.
 
     Attributes:
         spec: The folded network.
@@ -69,7 +69,7 @@ class Workshop:
         calibration: Images that set scales and correct weights.
         preprocess: How images are prepared.
         seed: Seed of everything random.
-        jury: Screens variants.
+        evaluator: Compares variants with float.
         progress: Where to report how far work is.
     """
 
@@ -79,67 +79,57 @@ class Workshop:
     calibration: Split
     preprocess: Preprocess
     seed: int
-    jury: Jury
+    evaluator: Evaluator
     progress: Progress
 
-    @property
-    def placement(self) -> Placement:
-        """Q/DQ pairs with every layer in integers that the scheme wants."""
-        return place(graph(self.spec), self.scheme)
+    def placement(self, float_layers: tuple[str, ...] = ()) -> Placement:
+        """Q/DQ pairs with every layer in integers that the scheme wants but for some."""
+        return place(graph(self.spec), self.scheme, float_layers)
 
     def images(self) -> Iterable[NDArray[np.float32]]:
         """Calibration images, batch by batch."""
         return (batch for batch, _ in self.calibration.batches(self.preprocess))
 
-    def observed(self, weights: Weights, label: str) -> dict[str, Histogram]:
+    def observed(self, weights: Weights, label: str, float_layers: tuple[str, ...] = ()) -> dict[str, Histogram]:
         """Histograms of every activation that needs a scale."""
+        tensors = self.placement(float_layers).observed
         with self.progress.task(label, len(self.calibration)) as advance:
-            return observe(Network(self.spec, weights).eval(), self.images(), self.placement.observed, advance)
+            return observe(Network(self.spec, weights).eval(), self.images(), tensors, advance)
 
     def calibrated(
-        self, weights: Weights, histograms: Mapping[str, Histogram], calibrator: str, method: WeightMethod
+        self,
+        weights: Weights,
+        histograms: Mapping[str, Histogram],
+        calibrator: str,
+        method: WeightMethod,
+        float_layers: tuple[str, ...] = (),
     ) -> Quantized:
         """A network with scales."""
         table = quant_table(
             weights,
             histograms,
-            self.placement,
+            self.placement(float_layers),
             self.scheme,
             calibrator=calibrator,
             method=method,
             data=calibration_digest(self.calibration, self.preprocess),
             images=len(self.calibration),
         )
-        return Quantized(self.spec, weights, table, self.scheme)
+        return Quantized(self.spec, weights, replace(table, float_layers=float_layers), self.scheme)
 
 
-class Screening:
-    """Variants of one rung, compared on a few tuning images.
+def nearest(variants: Mapping[str, Candidate], evaluator: Evaluator, technique: str) -> Candidate:
+    """The variant of a technique that is nearest to float on the tuning images; a single one is compared with nothing.
 
     Args:
-        jury: Compares.
-        rung: Name of the rung whose settings tell of the comparison.
+        variants: Candidates by name.
+        evaluator: Compares.
+        technique: Whose settings say what was compared.
     """
-
-    def __init__(self, jury: Jury, rung: str) -> None:
-        self._jury, self._rung = jury, rung
-        self._made: dict[str, Candidate] = {}
-        self._divergence: dict[str, float] = {}
-
-    def add(self, name: str, candidate: Candidate) -> None:
-        """One more variant."""
-        self._made[name] = candidate
-
-    def best(self) -> Candidate:
-        """The variant nearest to float; a single one is not compared with anything."""
-        if len(self._made) == 1:
-            return next(iter(self._made.values()))
-        for name, candidate in self._made.items():
-            if name not in self._divergence:
-                found = self._jury.screen(candidate.quantized, f"{self._rung}: {name}")
-                self._divergence[name] = found if isfinite(found) else inf
-        best = self._made[min(self._divergence, key=self._divergence.__getitem__)]
-        told = {name: value for name, value in self._divergence.items() if isfinite(value)}
-        mine = best.settings[self._rung]
-        assert isinstance(mine, dict)
-        return replace(best, settings={**best.settings, self._rung: {**mine, "kl_of_variants": told}})
+    if len(variants) == 1:
+        return next(iter(variants.values()))
+    found = evaluator.nearest({name: one.quantized for name, one in variants.items()}, technique)
+    best, known = variants[found.name], {name: kl for name, kl in found.divergences.items() if isfinite(kl)}
+    mine = best.settings[technique]
+    assert isinstance(mine, dict)
+    return replace(best, settings={**best.settings, technique: {**mine, "kl_of_variants": known}})

@@ -89,15 +89,3 @@ def weight_dequantizer(view: View, node: NodeProto) -> NodeProto | None:
     """The DequantizeLinear right in front of a weight, None where the weight is float."""
     found = view.producer(node.input[1], "DequantizeLinear")
     return found if found is not None and view.is_weight_dequantizer(found) else None
-
-
-def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:
-    """Axis of a weight ``[OC,IC,kh,kw]``, ``[OC,IC]`` or ``[IC,OC]`` that counts output channels."""
-    match node.op_type:
-        case "Conv":
-            return 0
-        case "ConvTranspose":
-            return 1
-        case "Gemm":
-            return 0 if attribute(node, "transB", 0) else 1
-    return max(len(shape) - 1, 0)

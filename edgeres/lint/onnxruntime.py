@@ -15,10 +15,18 @@ from onnx import TensorProto
 from edgeres.lint import tensorrt_nodes as nodes
 from edgeres.lint.facts import weight_dequantizer
 from edgeres.lint.rule import Defect, Rule, Version, rule
+from edgeres.onnxfile.accumulators import cut_off, integer_layers, overflows, stored_bias
 from edgeres.onnxfile.view import View, label
+from edgeres.quant.scale import INT32_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_SAME_SCALE = 1e-3
+"""Share by which the scale of a bias may be off before a layer is named: more than float32 rounding of a product."""
+
+_TAKEN = 0.01
+"""Share up to which ONNX Runtime 1.31 takes the codes as they are; beyond, the layer stays in float (tried here)."""
 
 SELECTORS = "onnxruntime, core/optimizer/qdq_transformer/selectors_actions"
 
@@ -80,6 +88,38 @@ def static(view: View, _: Version) -> Iterator[Defect]:
         yield label(node), "looks for the range of every image while it runs"
 
 
+@rule("O05", "E", "raise the weight's scale and round its weights again",
+      "microsoft/onnxruntime issue 21000, pull requests 22020 and 25278")  # fmt: skip
+def room_for_bias(view: View, _: Version) -> Iterator[Defect]:
+    """Sums of products and bias fit int32."""
+    for node, channels, reach in overflows(view):
+        yield label(node), f"sums of {channels} channels reach {reach:.2g}; int32 ends at {INT32_MAX}"
+
+
+@rule("O06", "W", "store the bias in float, or its codes at that scale",
+      "onnxruntime, core/optimizer/qdq_transformer; onnx QLinearConv, input B")  # fmt: skip
+def bias_scale(view: View, _: Version) -> Iterator[Defect]:
+    """The scale of an int32 bias is that of the products."""
+    for layer in integer_layers(view):
+        stored = stored_bias(view, layer.node)
+        if stored is None:
+            continue
+        products = layer.step * layer.scale.astype(np.float64)
+        ratio = np.broadcast_to(stored[1], products.shape) / products
+        worst = float(ratio[np.argmax(np.abs(np.log(ratio)))])
+        if abs(worst - 1) > _SAME_SCALE:
+            told = "it runs in float" if abs(worst - 1) > _TAKEN else "its codes are taken at the scale of the products"
+            yield label(layer.node), f"its bias's scale is {worst:.4g} times data scale x weight scale: {told}"
+
+
+@rule("O07", "E", "quantize again from the float network, with larger weight scales",
+      "microsoft/onnxruntime issue 21000, pull request 21645")  # fmt: skip
+def bias_within_range(view: View, _: Version) -> Iterator[Defect]:
+    """No int32 bias is cut off."""
+    for name, channels in cut_off(view).items():
+        yield name, f"{channels} codes of its bias are the largest that int32 has: the bias itself was larger"
+
+
 @rule("M01", "I", "fix the batch: python -m onnxruntime.tools.make_dynamic_shape_fixed",
       "onnxruntime.ai/docs/tutorials/mobile/helpers/make-dynamic-shape-fixed.html")  # fmt: skip
 def fixed_shapes(view: View, _: Version) -> Iterator[Defect]:
@@ -105,6 +145,9 @@ RULES: tuple[Rule, ...] = (
     unsigned_adds,
     quantized_outputs,
     static,
+    room_for_bias,
+    bias_scale,
+    bias_within_range,
 )
 WITHOUT_VNNI: tuple[Rule, ...] = (no_saturation,)
 MOBILE: tuple[Rule, ...] = (fixed_shapes, standard_operators)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper, numpy_helper
 
-from edgeres.onnxfile.rewrite import free_name
-from edgeres.onnxfile.view import View
+from edgeres.onnxfile.view import View, free_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

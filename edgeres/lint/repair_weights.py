@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper
 
-from edgeres.lint.facts import output_channel_axis, weight_dequantizer, weighted_nodes
+from edgeres.lint.facts import weight_dequantizer, weighted_nodes
 from edgeres.lint.repair import Repair, insert_before, set_attribute, store
+from edgeres.onnxfile.accumulators import cut_off, make_room
 from edgeres.onnxfile.rewrite import float_biases
-from edgeres.onnxfile.stored_weights import dequantized_weight, float_weights
+from edgeres.onnxfile.stored_weights import dequantized_weight, float_weights, output_channel_axis
 from edgeres.onnxfile.view import View, attribute
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ _SEVEN_BITS = 63
 
 
 def _biases(model: ModelProto, target: Target) -> int:
-    return float_biases(model)
+    """Biases become float; those cut off at the ends of int32 stay as they are, since their values are lost."""
+    return float_biases(model, spared=cut_off(View.of(model)))
+
+
+def _room(model: ModelProto, target: Target) -> int:
+    return len(make_room(model))
 
 
 def _kernel_shapes(model: ModelProto, target: Target) -> int:
@@ -139,11 +145,12 @@ def _float_weights(model: ModelProto, target: Target) -> int:
 
 
 WEIGHTS: tuple[Repair, ...] = (
-    Repair(("W04",), "biases in float32", _biases),
+    Repair(("W04", "O05", "O06"), "biases in float32", _biases),
     Repair(("W05",), "kernel_shape written out", _kernel_shapes),
     Repair(("W01",), "moves folded into the codes", _fold_moves),
     Repair(("Q01", "Q02", "V01"), "symmetric int8 weights", _signed_weights),
     Repair(("W03",), "weights scaled per output channel", _per_output_channel),
+    Repair(("O05",), "weight scales raised until int32 holds the bias", _room),
 )
 STORAGE: tuple[Repair, ...] = (
     Repair(("O03",), "weights within 7 bits", _seven_bits),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.lint.facts import data_shape, output_channel_axis, type_name, weight_dequantizer, weighted_nodes
+from edgeres.lint.facts import data_shape, type_name, weight_dequantizer, weighted_nodes
 from edgeres.lint.rule import Defect, Version, rule
+from edgeres.onnxfile.stored_weights import output_channel_axis
 from edgeres.onnxfile.view import View, attribute, label
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from math import ceil, gcd, lcm
+from math import ceil, gcd, inf, lcm
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,11 +34,13 @@ class Allocation:
         keep: Ascending indices by name of the group; groups that stay whole are absent.
         macs: MACs of the network that stays.
         dense: MACs of the network before.
+        lost: Importance of the units that go.
     """
 
     keep: dict[str, tuple[int, ...]]
     macs: int
     dense: int
+    lost: float
 
 
 class _Layers:
@@ -113,6 +115,7 @@ def allocate(
     macs: int,
     multiple: int,
     minimum: float,
+    most: float = inf,
 ) -> Allocation:
     """Chooses the units that stay.
 
@@ -123,6 +126,7 @@ def allocate(
         macs: MACs to come down to.
         multiple: Channels of every shrunk axis stay a multiple of this.
         minimum: Least share of a group's units that stays.
+        most: Importance that may be lost in all; a step that would lose more is not taken.
 
     Returns:
         The first allocation at or below ``macs``; the smallest there is where that is out of reach.
@@ -133,18 +137,21 @@ def allocate(
     ranked = {name: np.argsort(importance[name], kind="stable") for name in groups}
     lost = {name: np.concatenate([[0.0], np.cumsum(importance[name][ranked[name]])]) for name in groups}
     plans = {name: list(steps(group, multiple, minimum)) for name, group in groups.items()}
+    spent = 0.0
     while left > macs:
-        best, best_rate = None, float("inf")
+        best, best_rate, best_loss = None, inf, 0.0
         for name, plan in plans.items():
             if len(plan) > 1:
                 gone = groups[name].width - plan[0]
                 units = plan[0] - plan[1]
-                rate = (lost[name][gone + units] - lost[name][gone]) / layers.saved(name, units)
-                if rate < best_rate:
-                    best, best_rate = name, rate
+                loss = lost[name][gone + units] - lost[name][gone]
+                rate = loss / layers.saved(name, units)
+                if rate < best_rate and spent + loss <= most:
+                    best, best_rate, best_loss = name, rate, loss
         if best is None:
             break
         units = plans[best][0] - plans[best][1]
+        spent += best_loss
         left -= layers.saved(best, units)
         layers.remove(best, units)
         del plans[best][0]
@@ -153,4 +160,4 @@ def allocate(
         for name, plan in plans.items()
         if plan[0] < groups[name].width
     }
-    return Allocation(keep, left, dense)
+    return Allocation(keep, left, dense, spent)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from dataclasses import dataclass, field
 from pickle import UnpicklingError  # the exception alone: nothing here unpickles
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import EdgeresError, ModelError
+from edgeres.model.mistaken import WEIGHT_SUFFIXES
 from edgeres.model.spec import ResNetSpec
 from edgeres.settings import canonical, parse, plain
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from edgeres.model.weights import Weights
 
-TORCH_SUFFIXES = frozenset({".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"})
+TORCH_SUFFIXES = WEIGHT_SUFFIXES - {".safetensors"}
 """Names PyTorch files go by."""
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module")
@@ -90,7 +92,7 @@ def read_file(path: Path) -> RawFile:
         return _read_safetensors(path)
     if path.suffix in TORCH_SUFFIXES:
         return _read_torch(path)
-    known = ", ".join(sorted({".safetensors", *TORCH_SUFFIXES}))
+    known = ", ".join(sorted(WEIGHT_SUFFIXES))
     raise ModelError(f"{path}: {path.suffix or 'no suffix'} is no weight file", f"known: {known}")
 
 
@@ -126,6 +128,8 @@ def _own(path: Path, text: str | None) -> dict[str, Any]:
 def _read_torch(path: Path) -> RawFile:
     import torch
 
+    if _is_program(path):  # torch.load would warn of it in words of its own
+        raise ModelError(f"{path} is a TorchScript program, not weights", _RESAVE)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as failure:
@@ -133,10 +137,17 @@ def _read_torch(path: Path) -> RawFile:
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError) as failure:
         # What torch raises on damaged archives is not one class; the first line says which part was bad.
         reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
-        if "TorchScript" in str(failure):
-            raise ModelError(f"{path} is a TorchScript program, not weights", _RESAVE) from failure
         raise ModelError(f"{path} is truncated or no PyTorch file: {reason}", "fetch it again") from failure
     return _unwrapped(path, content)
+
+
+def _is_program(path: Path) -> bool:
+    """Whether an archive holds TorchScript code beside its tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False
 
 
 def _refused(path: Path, failure: UnpicklingError) -> ModelError:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from edgeres.model.graph import IMAGE, Op, graph
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from edgeres.model.spec import ResNetSpec
 
 Shape = tuple[int, ...]
@@ -40,6 +42,12 @@ def layer_macs(spec: ResNetSpec, height: int, width: int) -> dict[str, int]:
     """MACs of each convolution and of the classifier for one image of ``height x width`` pixels."""
     size = shapes(spec, height, width)
     return {op.name: prod(op.parameters[f"{op.name}.weight"]) * prod(size[op.name][1:]) for op in graph(spec).weighted}
+
+
+def share_of_macs(spec: ResNetSpec, layers: Collection[str], side: int) -> float:
+    """Share of the network's MACs that some layers have, for one image of ``side x side`` pixels."""
+    costs = layer_macs(spec, side, side)
+    return sum(costs[layer] for layer in layers) / sum(costs.values())
 
 
 def macs(spec: ResNetSpec, height: int, width: int) -> int:

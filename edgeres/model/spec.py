@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edgeres.errors import ModelError, nearest
+from edgeres.errors import ModelError
+from edgeres.model.mistaken import no_preset
 from edgeres.settings import settings
 
 Kind = Literal["basic", "bottleneck"]
@@ -206,8 +207,8 @@ def preset(name: str) -> ResNetSpec:
     """The spec of a known network.
 
     Raises:
-        ModelError: Unknown name; the message has the nearest one.
+        ModelError: Unknown name; the message says what it is instead, or has the nearest one.
     """
     if name not in PRESETS:
-        raise ModelError(f"unknown model {name!r}", nearest(name, PRESETS))
+        raise no_preset(name, PRESETS)
     return PRESETS[name]

@@ -12,6 +12,8 @@ move values; all others read the float tensor (TensorRT developer guide, "Q/DQ l
 An operator that only moves values gets the pair of its inputs on its output too: rounding is monotonic and keeps 0, so
 no value changes. Where pools are integer both pairs stay, and ONNX Runtime runs the operator on codes; elsewhere the
 one in front goes, and every reader has its pair right before it.
+
+Last, weight scales under which int32 could not hold a layer's bias are raised (``edgeres.onnxfile.accumulators``).
 """
 
 from __future__ import annotations
@@ -23,12 +25,15 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from edgeres.errors import StageError
+from edgeres.onnxfile.accumulators import make_room
 from edgeres.onnxfile.read import infer
 from edgeres.onnxfile.residual import residual_adds
-from edgeres.onnxfile.view import WEIGHTED, View, attribute, label
+from edgeres.onnxfile.view import WEIGHTED, View, attribute, free_name, label
 from edgeres.quant.qparams import QParams
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
@@ -49,6 +54,7 @@ class Rewritten:
         retyped: Activation pairs whose codes changed type or lost their zero-point.
         released: Reads that went through Q/DQ and are float now.
         biases: Quantized biases that became float.
+        raised: Output channels whose weight scale was raised for the bias's sake.
     """
 
     model: ModelProto
@@ -57,6 +63,7 @@ class Rewritten:
     retyped: int
     released: int
     biases: int
+    raised: int
 
 
 def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
@@ -74,19 +81,20 @@ def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
     retyped = retype(changed, scheme)
     _repeat_behind_moves(changed)
     _release(changed, scheme)
+    raised = sum(make_room(changed).values())
     weights = _weights(changed)
     prune(changed)
     view = View.of(changed)
     activations = {node.input[0]: _params(view, node) for node in _activation_quantizers(view)}
-    return Rewritten(infer(changed), activations, weights, retyped, released, biases)
+    return Rewritten(infer(changed), activations, weights, retyped, released, biases, raised)
 
 
-def float_biases(model: ModelProto) -> int:
-    """Biases behind DequantizeLinear become float32 initializers of the same values."""
+def float_biases(model: ModelProto, spared: Container[str] = ()) -> int:
+    """Biases behind DequantizeLinear become float32 initializers of the same values, but those of ``spared`` layers."""
     view, count = View.of(model), 0
     for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
         dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
-        if dequantizer is None:
+        if dequantizer is None or label(node) in spared:
             continue
         codes, scale = (_constant(view, dequantizer, index) for index in (0, 1))
         zero_point = _constant(view, dequantizer, 2).astype(np.float64) if len(dequantizer.input) > 2 else 0.0
@@ -207,15 +215,6 @@ def retype(model: ModelProto, scheme: QuantScheme) -> int:
             node.input[:] = [node.input[0], scale, zero_point]
             node.ClearField("attribute")
     return count
-
-
-def free_name(name: str, taken: set[str]) -> str:
-    """That name, or the first numbered one nobody has; taken from now on."""
-    free = next(
-        candidate for candidate in (name, *(f"{name}.{n}" for n in range(len(taken) + 1))) if candidate not in taken
-    )
-    taken.add(free)
-    return free
 
 
 def convert(params: QParams, *, signed: bool) -> QParams:

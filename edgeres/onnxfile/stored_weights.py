@@ -32,6 +32,18 @@ def dequantized_weight(view: View, node: NodeProto) -> NDArray[np.float64] | Non
     return values
 
 
+def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:
+    """Axis of a weight ``[OC,IC,kh,kw]``, ``[OC,IC]`` or ``[IC,OC]`` that counts output channels."""
+    match node.op_type:
+        case "Conv":
+            return 0
+        case "ConvTranspose":
+            return 1
+        case "Gemm":
+            return 0 if attribute(node, "transB", 0) else 1
+    return max(len(shape) - 1, 0)
+
+
 def float_weights(model: ModelProto) -> int:
     """Turns weights stored as codes into float weights in front of QuantizeLinear, in place.
 

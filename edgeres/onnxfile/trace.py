@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from onnx import ValueInfoProto
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from edgeres.errors import StageError
 
-    import numpy as np
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from numpy.typing import NDArray
     from onnx import ModelProto
 
@@ -25,6 +27,42 @@ def trace(model: ModelProto, images: NDArray[np.float32], tensors: Sequence[str]
     Returns:
         Each tensor's value by name.
     """
+    return _exposing(model, tensors)(images)
+
+
+def channel_peaks(
+    model: ModelProto, batches: Iterable[NDArray[np.float32]], tensors: Sequence[str], advance: Callable[[int], None]
+) -> dict[str, NDArray[np.float64]]:
+    """Range ``[C]`` of every channel: the mean over images of its largest magnitude.
+
+    Args:
+        model: A float graph with one image input.
+        batches: Images ``[1,C,H,W]``.
+        tensors: Names of tensors ``[N,C,...]`` that the graph computes, or of its input.
+        advance: Called with the number of images done.
+
+    Raises:
+        StageError: There is no image, or a tensor has values that are no numbers.
+    """
+    image = model.graph.input[0].name
+    run = _exposing(model, [name for name in tensors if name != image])
+    sums: dict[str, NDArray[np.float64]] = {}
+    count = 0
+    for batch in batches:
+        for name, value in {**run(batch), image: batch}.items():
+            peaks = np.abs(value.astype(np.float64)).reshape(*value.shape[:2], -1).max(axis=2).sum(axis=0)
+            sums[name] = sums.get(name, 0.0) + peaks
+        count += len(batch)
+        advance(len(batch))
+    if not count or not all(np.isfinite(total).all() for total in sums.values()):
+        raise StageError("no range of a channel is known: no images, or NaN", "check the images and the weights")
+    return {name: sums[name] / count for name in tensors}
+
+
+def _exposing(
+    model: ModelProto, tensors: Sequence[str]
+) -> Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    """Runs a graph for the values of some tensors."""
     import onnxruntime
 
     exposed = type(model)()
@@ -35,5 +73,5 @@ def trace(model: ModelProto, images: NDArray[np.float32], tensors: Sequence[str]
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    values = session.run(list(tensors), {session.get_inputs()[0].name: images})
-    return dict(zip(tensors, values, strict=True))
+    name = session.get_inputs()[0].name
+    return lambda images: dict(zip(tensors, session.run(list(tensors), {name: images}), strict=True))

@@ -110,6 +110,15 @@ def label(node: NodeProto) -> str:
     return node.name or f"{node.op_type} -> {node.output[0] if node.output else '?'}"
 
 
+def free_name(name: str, taken: set[str]) -> str:
+    """That name, or the first numbered one nobody has; taken from now on."""
+    free = next(
+        candidate for candidate in (name, *(f"{name}.{n}" for n in range(len(taken) + 1))) if candidate not in taken
+    )
+    taken.add(free)
+    return free
+
+
 def opset_of(model: ModelProto) -> int:
     """Version of the default operator set, 0 where the file imports none."""
     return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)

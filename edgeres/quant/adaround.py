@@ -28,16 +28,15 @@ from edgeres.quant.walk import Walk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from edgeres.model.graph import Op
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
-    from edgeres.quant.qparams import QParams
+    from edgeres.quant.qparams import QParams, QuantTable
     from edgeres.quant.quantized import Quantized
     from edgeres.quant.units import Unit
     from edgeres.quant.walk import Images
-
-    Arrays = dict[str, NDArray[np.float32]]
 
 ROWS = 4
 """Patches per column of a covariance, where the images have that many."""
@@ -70,61 +69,86 @@ def adarounded(
     """
     walk = Walk(reference, quantized, quantized.network(), images)
     generator = torch.Generator().manual_seed(seed)
-    found: Arrays = {}
     for unit in walk.units:
+        means = walk.lead(unit)
         for op in unit.weighted:
-            key = f"{op.name}.weight"
-            if op.name in quantized.table.weights:
-                params = quantized.table.weights[op.name]
-                found[key] = rounded_weight(walk, unit, op, params=params, weight=reference[key], generator=generator)
-            if op.bias:
-                found[f"{op.name}.bias"] = corrected_bias(walk, unit, op)
+            mean = means[op.name]
+            round_layer(walk, unit, op, table=quantized.table, reference=reference, mean=mean, generator=generator)
             if advance is not None:
                 advance(1)
-        walk.on(unit)
-    return replace(quantized, weights=quantized.weights.replaced(found))
+        walk.follow(unit)
+    return replace(quantized, weights=quantized.weights.replaced(walk.network.weights()))
 
 
 @torch.no_grad()
-def rounded_weight(
-    walk: Walk, unit: Unit, op: Op, *, params: QParams, weight: NDArray[np.float32], generator: torch.Generator
-) -> NDArray[np.float32]:
-    """Weights of a layer on their grid, chosen for their joint error; the walk's network gets them too.
+def round_layer(
+    walk: Walk,
+    unit: Unit,
+    op: Op,
+    *,
+    table: QuantTable,
+    reference: Weights,
+    mean: Tensor,
+    generator: torch.Generator,
+) -> None:
+    """Chooses a layer's codes and bias in the walk's network, from one pass over what the layer reads.
 
     Args:
-        walk: In front of the unit.
+        walk: The float network has been led through the unit.
         unit: The unit the layer is part of.
         op: The layer.
-        params: Its weight scales.
-        weight: What to round, of the weight's shape.
+        table: Scales; a layer without weight scales stays in float and gets a bias.
+        reference: Float weights.
+        mean: Mean ``[C]`` of what the layer makes in the float network.
         generator: Chooses output pixels.
     """
-    covariance = Covariance(op)
+    covariance = Covariance(op) if op.name in table.weights else None
     size = op.c_in // op.groups * op.kernel**2
-    wanted = -(-ROWS * size // walk.images)
+    pixels = -(-ROWS * size // walk.images)
+    total: Tensor | None = None
     for images in walk.batches(unit):
-        x = walk.values(unit, images)[1].read(op, 0)
-        places = some_places(op, x.shape, wanted, generator)
-        covariance.add(patches(op, x, places))
-    rows = torch.tensor(weight).reshape(op.groups, -1, size)
+        x = walk.given(unit, images).read(op, 0)
+        if covariance is not None:
+            covariance.add(patches(op, x, some_places(op, x.shape, pixels, generator)))
+        summed = x.sum(0, keepdim=True).double()
+        total = summed if total is None else total + summed
+    if covariance is not None:
+        params, weight = table.weights[op.name], reference[f"{op.name}.weight"]
+        walk.network.get_parameter(f"{op.name}.weight").copy_(best_weight(op, params, weight, covariance.matrices()))
+    if op.bias and total is not None:
+        _correct(walk, op, (total / walk.images).float(), mean)
+
+
+def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance: Tensor) -> Tensor:
+    """A layer's weights on their grid, chosen for their joint error.
+
+    Args:
+        op: The layer.
+        params: Its weight scales.
+        weight: What to round.
+        covariance: Of what the layer reads, ``[groups,d,d]``.
+
+    Returns:
+        float32 of the weight's shape.
+    """
+    rows = torch.tensor(weight).reshape(op.groups, -1, covariance.shape[-1])
     scale = torch.tensor(params.scale, dtype=torch.float32).reshape(op.groups, -1)
-    matrices = covariance.matrices()
-    codes = [joint_codes(rows[g], matrices[g], scale[g], params.high) for g in range(op.groups)]
-    parameter = walk.network.get_parameter(f"{op.name}.weight")
-    integers = torch.cat(codes).reshape(parameter.shape).numpy().astype(np.int32)
-    found = params.dequantize(integers)
-    parameter.copy_(torch.from_numpy(found))
-    return found
+    codes = [joint_codes(rows[g], covariance[g], scale[g], params.high) for g in range(op.groups)]
+    integers = torch.cat(codes).reshape(weight.shape).numpy().astype(np.int32)
+    return torch.from_numpy(params.dequantize(integers))
 
 
 @torch.no_grad()
-def corrected_bias(walk: Walk, unit: Unit, op: Op) -> NDArray[np.float32]:
-    """The bias with which a layer's mean is that of the float network; the walk's network gets it too."""
-    lacking = torch.zeros(op.c_out, dtype=torch.float64)
-    for images in walk.batches(unit):
-        exact, given = walk.values(unit, images)
-        difference = (exact[op.name] - given[op.name]).reshape(len(images), op.c_out, -1)
-        lacking += difference.double().mean(2).sum(0)
-    bias = walk.network.get_parameter(f"{op.name}.bias")
-    bias.add_((lacking / walk.images).float())
-    return bias.numpy().copy()
+def correct_bias(walk: Walk, unit: Unit, op: Op, mean: Tensor) -> None:
+    """Sets the bias with which a layer of the walk's network has the given mean ``[C]``."""
+    total = torch.stack([walk.given(unit, images).read(op, 0).sum(0).double() for images in walk.batches(unit)]).sum(0)
+    _correct(walk, op, (total / walk.images).float()[None], mean)
+
+
+def _correct(walk: Walk, op: Op, read: Tensor, mean: Tensor) -> None:
+    """Sets the bias with which a layer has the given mean ``[C]``, from the mean image ``[1,C,H,W]`` that it reads.
+
+    A convolution is linear: the mean of what it makes of all images is what it makes of their mean.
+    """
+    made = walk.network.apply_op(op, [read]).double().reshape(op.c_out, -1).mean(1)
+    walk.network.get_parameter(f"{op.name}.bias").add_((mean - made).float())

@@ -145,7 +145,7 @@ class _Correcting(QuantNetwork):
 
 def _mean(x: Tensor) -> Tensor:
     """Mean ``[C]`` in float64 of ``[N,C,H,W]`` or ``[N,C]``."""
-    return x.double().mean([axis for axis in range(x.ndim) if axis != 1])
+    return x.reshape(*x.shape[:2], -1).mean(2).double().mean(0)
 
 
 def _means(network: Network, x: Tensor, names: Container[str]) -> dict[str, Tensor]:

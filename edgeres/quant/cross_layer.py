@@ -1,86 +1,113 @@
-"""Cross-layer equalization: like ranges for the weights before and behind a channel, without data.
+"""Cross-layer equalization: channels of one tensor and the weights that read them share the range evenly.
 
-Nagel et al. 2019 (arXiv 1906.04721, equation 11): a channel whose maker has the range ``r1`` (largest ``|W|`` of its
-row) and whose reader has ``r2`` (of its column) is divided by
+All channels of an activation have one scale, so a channel far above the others costs these their resolution. Dividing
+channel ``c`` by ``s_c`` and multiplying the weights that read it by ``s_c`` leaves the function as it is (Nagel et al.
+2019, arXiv 1906.04721, section 4.1). Where each output channel has a weight scale of its own, what makes the channel
+costs nothing, and the range of the activation is weighed against that of the weights that read it, evenly as in
+SmoothQuant with an exponent of 1/2 (Xiao et al. 2022, arXiv 2211.10438, equation 4):
 
-    s = sqrt(r1 r2) / r2
+    s_c = sqrt(a_c / w_c),    a_c = max_t peak_tc / max_c' peak_tc',    w_c = max_o |W_oc| / max_c' |W_oc'|
 
-after which both ranges are ``sqrt(r1 r2)``. A unit of ``edgeres.quant.rescale`` with several makers or readers has the
-largest of their ranges. It matters where one scale covers a whole weight tensor; where each output channel has its own,
-``r1`` costs nothing, and activations are the better measure (``edgeres.quant.balance``).
+with ``t`` the quantized tensors that carry the channel and ``o`` the output channels that read it. A network whose
+channels somebody scaled without changing its function gets the same result as the network before: where ``a_c`` is
+``x`` times larger and ``w_c`` as much smaller, so is ``s_c`` larger.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.model.graph import graph
-from edgeres.quant.rescale import FIXED, channel_units, tensor_scales
+from edgeres.quant.rescale import FIXED, tensor_scales
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from edgeres.model.graph import Op
-    from edgeres.model.spec import ResNetSpec
-    from edgeres.model.weights import Weights
     from edgeres.quant.rescale import Units
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
 _SWEEPS = 50
+
 _ENOUGH = 1e-4
 """A sweep that moves no logarithm of a scale by more than this was the last."""
 
+_LEAST = 2.0**-24
+"""Share of its tensor's or row's largest that a channel counts as at least: a dead one has no scale of its own."""
 
-def cross_layer_scales(spec: ResNetSpec, weights: Weights) -> dict[str, Floats]:
-    """The scale ``[C]`` of every tensor's channels for which makers and readers have like ranges.
 
-    Groups of units are levelled one after the other, again and again until nothing moves, since what one group does to
-    its readers changes the ranges of the next. Channels without a maker or a reader that is alive stay.
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Channels of one quantized tensor.
+
+    Attributes:
+        units: Unit ``[C]`` of each channel.
+        peaks: Range ``[C]`` of each channel over calibration images.
+    """
+
+    units: Ints
+    peaks: Floats
+
+    def shares(self, scales: Floats) -> Floats:
+        """Ranges ``[C]`` under given scales ``[units]``, as shares of the largest."""
+        ranges = self.peaks / scales[self.units]
+        return np.asarray(ranges / max(float(ranges.max()), np.finfo(np.float64).tiny))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Weights that read channels.
+
+    Attributes:
+        units: Unit ``[groups, I]`` of each input channel of each group.
+        peaks: Largest magnitudes ``[groups, O, I]`` of the kernels.
+    """
+
+    units: Ints
+    peaks: Floats
+
+    def shares(self, scales: Floats) -> Floats:
+        """Largest share ``[groups, I]`` of a row's range that each channel has, under given scales ``[units]``."""
+        ranges = self.peaks * scales[self.units][:, None, :]
+        rows = np.maximum(ranges.max(axis=2, keepdims=True), np.finfo(np.float64).tiny)
+        return np.asarray((ranges / rows).max(axis=1))
+
+
+def cross_layer_scales(units: Units, carried: Sequence[Carried], readings: Sequence[Reading]) -> dict[str, Floats]:
+    """The scale ``[C]`` of every tensor's channels for which both ranges of each unit are alike.
+
+    Groups of units are levelled again and again until nothing moves, since what one does to its readers' rows changes
+    the shares of others. Units that no quantized tensor carries, that no weight reads, or that are dead stay.
 
     Args:
-        spec: The folded network.
-        weights: Its weights.
+        units: Which channels have one scale.
+        carried: Tensors with a scale for all channels.
+        readings: Layers with integer weights.
     """
-    units = channel_units(spec)
-    layers = [_Layer(op, weights, units) for op in graph(spec).weighted]
-    groups = [np.flatnonzero(units.group == root) for root in np.unique(units.group) if root != FIXED]
     logs = np.zeros(units.count)
     for _ in range(_SWEEPS):
-        moved = 0.0
-        for group in groups:
-            mine = [layer for layer in layers if layer.touches(group)]
-            made, read = np.zeros(units.count), np.zeros(units.count)
-            for layer in mine:
-                layer.add_ranges(np.exp(logs), made, read)
-            alive = group[(made[group] > 0) & (read[group] > 0)]
-            change = np.log(made[alive] / read[alive]) / 2
-            logs[alive] += change
-            moved = max(moved, float(np.abs(change).max(initial=0.0)))
-        if moved < _ENOUGH:
+        change = _change(units, carried, readings, np.exp(logs))
+        logs += change
+        if float(np.abs(change).max()) < _ENOUGH:
             break
     return tensor_scales(units, np.exp(logs))
 
 
-class _Layer:
-    """Largest magnitudes ``[groups, C_out / groups, C_in / groups]`` of one layer's kernels, and the units they tie."""
-
-    def __init__(self, op: Op, weights: Weights, units: Units) -> None:
-        shape = op.groups, op.c_out // op.groups, op.c_in // op.groups
-        weight = np.abs(weights[f"{op.name}.weight"].astype(np.float64))
-        self._peaks: Floats = weight.reshape(*shape, -1).max(axis=3)
-        self._made: Ints = units.of[op.name].reshape(*shape[:2], 1)
-        self._read: Ints = units.of[op.inputs[0]].reshape(shape[0], 1, shape[2])
-
-    def touches(self, group: Ints) -> bool:
-        """Whether the layer makes or reads one of these units."""
-        return bool(np.isin(self._made, group).any() or np.isin(self._read, group).any())
-
-    def add_ranges(self, scales: Floats, made: Floats, read: Floats) -> None:
-        """Raises the ranges ``[units]`` of rows and columns to those of this layer."""
-        peaks = self._peaks * scales[self._read] / scales[self._made]
-        np.maximum.at(made, self._made.ravel(), peaks.max(axis=2).ravel())
-        np.maximum.at(read, self._read.ravel(), peaks.max(axis=1).ravel())
+def _change(units: Units, carried: Sequence[Carried], readings: Sequence[Reading], scales: Floats) -> Floats:
+    """By how much the logarithms of the scales ``[units]`` move in one sweep."""
+    made, read = np.zeros(units.count), np.zeros(units.count)
+    for tensor in carried:
+        np.maximum.at(made, tensor.units, tensor.shares(scales))
+    for layer in readings:
+        np.maximum.at(read, layer.units.ravel(), layer.shares(scales).ravel())
+    alive = (made > 0) & (read > 0)
+    alive[FIXED] = False
+    ratio = np.maximum(made, _LEAST) / np.maximum(read, _LEAST)
+    change = np.where(alive, np.log(ratio) / 2, 0.0)
+    sums, counts = (np.bincount(units.group, part, minlength=units.count) for part in (change, alive.astype(float)))
+    return np.asarray(np.where(alive, change - (sums / np.maximum(counts, 1))[units.group], 0.0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from edgeres.model.network import Network
 
@@ -34,9 +33,9 @@ def fake_quantize(x: Tensor, params: QParams) -> Tensor:
     Divides by the scale, as ONNX QuantizeLinear does; ``torch.fake_quantize`` multiplies by its reciprocal, which
     lands on the other side of a rounding boundary now and then.
     """
-    scale = torch.tensor(np.float32(params.scale[0]))
-    codes = torch.round(x / scale).add_(params.zero_point).clamp_(params.low, params.high)
-    return codes.sub_(params.zero_point).mul_(scale)
+    scale = float(np.float32(params.scale[0]))
+    low, high = params.low - params.zero_point, params.high - params.zero_point
+    return (x / scale).round_().clamp_(low, high).mul_(scale)
 
 
 class QuantNetwork(Network):

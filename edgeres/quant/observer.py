@@ -19,7 +19,7 @@ import torch
 from edgeres.errors import StageError, nearest
 from edgeres.model.graph import IMAGE
 from edgeres.quant.histogram import BINS, BITS, FINEST, Histogram, coarsened, exact_units, grid_exponent
-from edgeres.quant.streaming import alone, spread, threads_for
+from edgeres.quant.streaming import laid_out, spread, threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -127,9 +127,9 @@ class _Worker:
             tally.add(x)
 
     def watch(self, image: NDArray[np.float32]) -> None:
-        """Counts every wanted tensor of one image ``[C,H,W]``."""
+        """Counts every wanted tensor of one image ``[1,C,H,W]``."""
         with torch.inference_mode():
-            self.network(alone(image, self.device), self.tap)
+            self.network(laid_out(image, self.device), self.tap)
 
 
 def observe(

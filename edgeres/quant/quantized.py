@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.model.graph import graph
 from edgeres.quant.placement import Placement, place
+from edgeres.quant.table import with_room
 
 if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
@@ -24,7 +25,8 @@ class Quantized:
         spec: The network.
         weights: float32 values that the table rounds; where rounding was learned they lie on the grid already, so that
             rounding them again changes nothing.
-        table: Scales.
+        table: Scales, under which int32 holds every sum of an integer layer: weight scales that are too small for the
+            biases are raised (``edgeres.quant.scale``), whatever made the scales, the weights or the biases.
         scheme: What the target wants.
     """
 
@@ -32,6 +34,10 @@ class Quantized:
     weights: Weights
     table: QuantTable
     scheme: QuantScheme
+
+    def __post_init__(self) -> None:
+        """Raises weight scales that are too small for the biases."""
+        object.__setattr__(self, "table", with_room(self.table, self.spec, self.weights))
 
     @property
     def placement(self) -> Placement:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from edgeres.quant import adaround
-from edgeres.quant.adaround import corrected_bias, rounded_weight
+from edgeres.quant.adaround import correct_bias, round_layer
 from edgeres.quant.fake import QuantNetwork
 from edgeres.quant.scale import SMALLEST
 from edgeres.quant.units import units
@@ -150,12 +150,10 @@ def reconstructed(
     walk = Walk(reference, quantized, network, images)
     generator = torch.Generator().manual_seed(seed)
     for unit in walk.units:
+        means = walk.lead(unit)
         for op in unit.weighted:
-            if op.name in quantized.table.weights:
-                weight, params = reference[f"{op.name}.weight"], quantized.table.weights[op.name]
-                rounded_weight(walk, unit, op, params=params, weight=weight, generator=generator)
-            if op.bias:
-                corrected_bias(walk, unit, op)
+            mean = means[op.name]
+            round_layer(walk, unit, op, table=quantized.table, reference=reference, mean=mean, generator=generator)
             if advance is not None:
                 advance(1)
         if iterations and _learns(unit, quantized):
@@ -164,8 +162,8 @@ def reconstructed(
             network.keep()
             for op in unit.weighted:
                 if op.bias:
-                    corrected_bias(walk, unit, op)
-        walk.on(unit)
+                    correct_bias(walk, unit, op, means[op.name])
+        walk.follow(unit)
     weights = quantized.weights.replaced(network.weights())
     return replace(quantized, weights=weights, table=network.table)
 
@@ -202,11 +200,8 @@ def _descend(
         chosen, order = order[:BATCH], order[BATCH:]
         optimizer.zero_grad()
         for images in walk.batches(unit, chosen):
-            exact, given = walk.values(unit, images)
-            with torch.no_grad():
-                target = exact[unit.output]
             # Adam's steps do not depend on the scale of the loss, so a sum does as well as a mean.
-            torch.autograd.backward((given[unit.output] - target).square().sum())
+            torch.autograd.backward((walk.given(unit, images)[unit.output] - walk.wanted(images)).square().sum())
         optimizer.step()
         schedule.step()
         if advance is not None:

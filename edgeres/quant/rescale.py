@@ -58,7 +58,7 @@ class Units:
         return len(self.group)
 
 
-class _Union:
+class UnionFind:
     """Union-find over integers; the smallest of a set is its root."""
 
     def __init__(self) -> None:
@@ -71,6 +71,7 @@ class _Union:
         return np.arange(first, first + count)
 
     def find(self, element: int) -> int:
+        """The root of an element."""
         while self._parent[element] != element:
             self._parent[element] = self._parent[self._parent[element]]
             element = self._parent[element]
@@ -90,14 +91,19 @@ class _Union:
 @lru_cache(maxsize=16)
 def channel_units(spec: ResNetSpec) -> Units:
     """The units of a network, numbered in execution order."""
-    ops, union = graph(spec).ops, _Union()
+    ops, union = graph(spec).ops, UnionFind()
     found: dict[str, Ints] = {IMAGE: np.full(ops[0].c_in, FIXED)}
     for op in ops:
         found[op.name] = _made(op, found, union)
     union.join(found[ops[-1].name], np.full(ops[-1].c_out, FIXED))
+    return numbered(found, union)
+
+
+def numbered(found: Mapping[str, Ints], union: UnionFind) -> Units:
+    """Units of tensors whose channels are elements of a union, numbered in the order in which they were made."""
     _, numbers = np.unique(union.roots(), return_inverse=True)
     units = {name: numbers[channels] for name, channels in found.items()}
-    groups = _Union()
+    groups = UnionFind()
     groups.fresh(int(numbers.max()))
     for channels in units.values():
         free = channels[channels != FIXED]
@@ -105,7 +111,7 @@ def channel_units(spec: ResNetSpec) -> Units:
     return Units(units, groups.roots())
 
 
-def _made(op: Op, found: Mapping[str, Ints], union: _Union) -> Ints:
+def _made(op: Op, found: Mapping[str, Ints], union: UnionFind) -> Ints:
     """Elements of an operation's output channels."""
     given = found[op.inputs[0]]
     match op.kind:

@@ -1,8 +1,9 @@
-"""``each_image``: work on one image at a time, every image alone on one thread, results in the order of the images.
+"""``each_image``: work on images, alone or in groups, on one thread each, results in the order of the images.
 
 Convolution libraries choose their algorithm by the size of the batch and the number of threads, so the last bits of an
 activation depend on both. Alone on one thread an activation is a function of the image and the weights; the images, not
-the operations, are spread over the threads.
+the operations, are spread over the threads. Small images leave a thread idle between operations: they go in groups,
+whose size and members depend on neither the batches that come in nor the number of threads.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
 
 from edgeres.errors import StageError
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -40,16 +41,18 @@ def each_image(
     advance: Advance | None = None,
     *,
     gradients: bool = False,
+    group: int = 1,
 ) -> Iterator[Made]:
-    """Applies a function to every image.
+    """Applies a function to every image, or to every group of images.
 
     Args:
         network: What the function is given a copy of, in evaluation mode and channels-last layout; every thread has
             its own.
         batches: Images float32 ``[N,C,H,W]``; a few of them are in flight at a time.
-        work: From a network and an image ``[1,C,H,W]`` to anything.
-        advance: Called with 1 for each finished image.
+        work: From a network and images ``[group,C,H,W]``, the last ones fewer, to anything.
+        advance: Called with the number of images that are finished.
         gradients: Whether the function differentiates.
+        group: Images that go through the network together.
 
     Yields:
         Results in the order of the images.
@@ -61,12 +64,12 @@ def each_image(
     watched.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
     device = next(watched.parameters()).device
 
-    def run(mine: Net, image: NDArray[np.float32]) -> Made:
+    def run(mine: Net, images: NDArray[np.float32]) -> Made:
         with torch.set_grad_enabled(gradients):
-            return work(mine, alone(image, device))
+            return work(mine, laid_out(images, device))
 
     workers = [watched, *(_twin(watched) for _ in range(1, threads_for(device)))]
-    return spread(workers, batches, run, advance)
+    return spread(workers, batches, run, advance, group=group)
 
 
 def _twin(network: Net) -> Net:
@@ -77,9 +80,22 @@ def _twin(network: Net) -> Net:
     return copy.deepcopy(network, shared)
 
 
-def alone(image: NDArray[np.float32], device: torch.device) -> Tensor:
-    """An image ``[C,H,W]`` as a batch of its own, channels last."""
-    return torch.tensor(image[None], device=device).contiguous(memory_format=torch.channels_last)
+def laid_out(images: NDArray[np.float32], device: torch.device) -> Tensor:
+    """Images ``[N,C,H,W]`` as a tensor, channels last."""
+    return torch.tensor(images, device=device).contiguous(memory_format=torch.channels_last)
+
+
+def grouped(batches: Iterable[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
+    """The same images ``[size,C,H,W]`` at a time, the last ones fewer, whatever the batches were."""
+    kept: list[NDArray[np.float32]] = []
+    for batch in batches:
+        for image in batch:
+            kept.append(image)
+            if len(kept) == size:
+                yield np.stack(kept)
+                kept = []
+    if kept:
+        yield np.stack(kept)
 
 
 def threads_for(device: torch.device) -> int:
@@ -92,14 +108,17 @@ def spread(
     batches: Iterable[NDArray[np.float32]],
     work: Callable[[Worker, NDArray[np.float32]], Made],
     advance: Advance | None = None,
+    *,
+    group: int = 1,
 ) -> Iterator[Made]:
     """Spreads images over workers, each of them on one thread and a bounded number of images in flight.
 
     Args:
         workers: What each thread works with, as many as there shall be threads.
         batches: Images float32 ``[N,C,H,W]``.
-        work: From a worker and an image ``[C,H,W]`` to anything.
-        advance: Called with 1 for each finished image.
+        work: From a worker and images ``[group,C,H,W]``, the last ones fewer, to anything.
+        advance: Called with the number of images that are finished.
+        group: Images of one piece of work.
 
     Yields:
         Results in the order of the images.
@@ -111,27 +130,27 @@ def spread(
     for worker in workers:
         idle.put(worker)
 
-    def run(image: NDArray[np.float32]) -> Made:
+    def run(images: NDArray[np.float32]) -> tuple[Made, int]:
         worker = idle.get()
         try:
-            return work(worker, image)
+            return work(worker, images), len(images)
         finally:
             idle.put(worker)
 
-    def finish(future: Future[Made]) -> Made:
-        made = future.result()
+    def finish(future: Future[tuple[Made, int]]) -> Made:
+        made, count = future.result()
         if advance is not None:
-            advance(1)
+            advance(count)
         return made
 
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(len(workers), "images", initializer=torch.set_num_threads, initargs=(1,))
-    flying: deque[Future[Made]] = deque()
+    flying: deque[Future[tuple[Made, int]]] = deque()
     empty = True
     try:
-        for image in (image for batch in batches for image in batch):
+        for images in grouped(batches, group):
             empty = False
-            flying.append(pool.submit(run, image))
+            flying.append(pool.submit(run, images))
             if len(flying) > 2 * len(workers):
                 yield finish(flying.popleft())
         while flying:

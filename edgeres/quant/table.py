@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from edgeres.model.graph import graph
 from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.qparams import QuantTable
+from edgeres.quant.scale import float32_scales, roomy_scales
 from edgeres.quant.sketch import sketch
 from edgeres.quant.weights import weight_qparams
 from edgeres.settings import digest, plain
@@ -16,9 +20,12 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
+    from edgeres.model.graph import Op
+    from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
+    from edgeres.quant.qparams import QParams
     from edgeres.target import QuantScheme
 
 WeightMethod = Literal["max", "mse"]
@@ -76,3 +83,46 @@ def with_sketches(table: QuantTable, histograms: Mapping[str, Histogram]) -> Qua
     """
     drawn = {name: sketch(histograms[name], params) for name, params in table.activations.items() if name in histograms}
     return replace(table, sketches={**table.sketches, **drawn})
+
+
+def with_room(table: QuantTable, spec: ResNetSpec, weights: Weights) -> QuantTable:
+    """The table with every weight scale raised under which a sum of its layer might leave int32.
+
+    Args:
+        table: Scales, of activations and of weights.
+        spec: The folded network.
+        weights: What the table rounds, with the biases that ship.
+    """
+    found = {op.name: _with_room(op, table, weights) for op in graph(spec).weighted if op.name in table.weights}
+    return table if found == table.weights else replace(table, weights={name: found[name] for name in table.weights})
+
+
+def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> dict[str, int]:
+    """How many output channels of each operation have a bias too large for the scale of their weights alone.
+
+    Args:
+        table: Scales; its weight scales count for their number of bits only.
+        spec: The folded network.
+        weights: Its weights.
+    """
+    found: dict[str, int] = {}
+    for op in graph(spec).weighted:
+        if op.name not in table.weights:
+            continue
+        peaks = np.abs(weights[f"{op.name}.weight"].reshape(op.c_out, -1)).max(axis=1).astype(np.float64)
+        alone = float32_scales(peaks / table.weights[op.name].high)
+        params = replace(table.weights[op.name], scale=tuple(alone.tolist()))
+        fitting = _with_room(op, replace(table, weights={op.name: params}), weights)
+        count = int(np.sum((np.array(fitting.scale, dtype=np.float32) > alone) & (peaks > 0)))
+        if count:
+            found[op.name] = count
+    return found
+
+
+def _with_room(op: Op, table: QuantTable, weights: Weights) -> QParams:
+    """The weight scales of one operation; see ``edgeres.quant.scale``."""
+    params, weight = table.weights[op.name], weights[f"{op.name}.weight"]
+    bias = weights[f"{op.name}.bias"] if op.bias else np.zeros(len(weight))
+    step = table.activations[op.inputs[0]].scale[0]
+    scales = roomy_scales(np.array(params.scale, dtype=np.float32), weight, bias, step)
+    return replace(params, scale=tuple(scales.tolist()))

@@ -40,7 +40,9 @@ LARGEST = 16 << 20
 
 
 class Walk:
-    """Activations of both networks between two units; ``on`` moves them behind the current one.
+    """Activations of both networks between two units: the float network goes through a unit first, once.
+
+    ``lead`` takes the float network through the next unit, ``follow`` the quantized one, once its weights are chosen.
 
     They are kept in half precision: its rounding error is an eighth of an INT8 step's at the largest value, and less
     below. The images themselves are kept as they are.
@@ -59,7 +61,7 @@ class Walk:
         self.units = units(quantized.spec)
         self.exact = _prepared(Network(quantized.spec, reference))
         self.network = _prepared(network)
-        self._kept = [(image, image) for image in _first(images(), quantized)]
+        self._kept = [[image, image] for image in _first(images(), quantized)]
         self._shapes = shapes(quantized.spec, *self._kept[0][0].shape[2:])
 
     @property
@@ -74,19 +76,41 @@ class Walk:
         size = max(1, min(BATCH, LARGEST // (4 * largest)))
         return (images[start : start + size] for start in range(0, len(images), size))
 
-    def values(self, unit: Unit, images: Sequence[int]) -> tuple[Values, Values]:
-        """Tensors of the current unit for some images, in the float and in the quantized network."""
-        exact, given = (torch.cat([self._kept[image][side] for image in images]).float() for side in (0, 1))
-        return Values(self.exact, unit, _laid_out(exact)), Values(self.network, unit, _laid_out(given))
+    @torch.no_grad()
+    def lead(self, unit: Unit) -> dict[str, Tensor]:
+        """Takes the float network through a unit; from then on ``wanted`` gives what it makes of each image.
 
-    def on(self, unit: Unit) -> None:
-        """Leaves a unit behind: what it makes is what the next one reads."""
-        with torch.no_grad():
-            for images in self.batches(unit):
-                exact, given = self.values(unit, images)
-                made = zip(exact[unit.output].unbind(), given[unit.output].unbind(), strict=True)
-                for image, (one, other) in zip(images, made, strict=True):
-                    self._kept[image] = _half(one[None]), _half(other[None])
+        Returns:
+            Mean ``[C]`` in float64 of what each convolution and linear operation of the unit makes, by name.
+        """
+        sums = {op.name: torch.zeros(op.c_out, dtype=torch.float64) for op in unit.weighted}
+        for images in self.batches(unit):
+            values = Values(self.exact, unit, self._batch(images, 0))
+            self._keep(images, 0, values[unit.output])
+            for op in unit.weighted:
+                sums[op.name] += values[op.name].reshape(len(images), op.c_out, -1).mean(2).double().sum(0)
+        return {name: total / self.images for name, total in sums.items()}
+
+    def given(self, unit: Unit, images: Sequence[int]) -> Values:
+        """Tensors of the current unit in the quantized network, for some images."""
+        return Values(self.network, unit, self._batch(images, 1))
+
+    def wanted(self, images: Sequence[int]) -> Tensor:
+        """What the float network makes of some images in the unit that it was led through last."""
+        return self._batch(images, 0)
+
+    @torch.no_grad()
+    def follow(self, unit: Unit) -> None:
+        """Takes the quantized network through a unit that the float network was led through."""
+        for images in self.batches(unit):
+            self._keep(images, 1, self.given(unit, images)[unit.output])
+
+    def _batch(self, images: Sequence[int], side: int) -> Tensor:
+        return _laid_out(torch.cat([self._kept[image][side] for image in images]).float())
+
+    def _keep(self, images: Sequence[int], side: int, made: Tensor) -> None:
+        for image, one in zip(images, made.unbind(), strict=True):
+            self._kept[image][side] = _half(one[None])
 
 
 def _prepared(network: Network) -> Network:

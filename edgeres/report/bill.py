@@ -26,9 +26,10 @@ class BillRow:
     Attributes:
         rung: Its figures; none where it was left out.
         seconds: What it took; None where nobody took it.
+        predicted_s: What it would take, where it was left out for its cost.
         latency_ms: One image on the target's runtime.
         expected: Whether that is a roofline's expectation and not a measurement.
-        of: Weighted layers that could be integers, for the figure of those that are.
+        of: Weighted layers of the network, as the section on integers counts them; None where nobody counted.
     """
 
     rung: Rung
@@ -36,6 +37,7 @@ class BillRow:
     latency_ms: float | None = None
     expected: bool = False
     of: int | None = None
+    predicted_s: float | None = None
 
     @property
     def tried(self) -> bool:
@@ -57,8 +59,18 @@ class BillRow:
             none if r.integer is None else f"{r.integer} of {self.of}" if self.of else str(r.integer),
             f"{speed} expected" if self.expected and self.latency_ms is not None else speed,
             none if self.seconds is None else seconds(self.seconds),
-            r.note,
+            r.note + self.more_time,
         )
+
+    @property
+    def more_time(self) -> str:
+        """What a technique would take that was left out for its cost, for people; empty where it was not."""
+        return "" if self.predicted_s is None else f"; would take about {rough(self.predicted_s)} more"
+
+
+def rough(time: float) -> str:
+    """Predicted seconds for people, in whole seconds or minutes."""
+    return seconds(float(round(time))) if time < 60 else f"{time / 60:.0f} min"
 
 
 def divergence(nats: float) -> str:
@@ -79,14 +91,14 @@ def bill(run: Run) -> tuple[BillRow, ...]:
             found = [replace(before, rung=replace(before.rung, chosen=False)) for before in found]
         whole = time.seconds if time else None
         found.extend(_row(rung, row, laps, whole if rung.name == row.stage else None) for rung in rungs)
-    most = max((row.rung.integer or 0 for row in found), default=0)
-    return tuple(replace(row, of=most or None) for row in found)
+    whole = run.kernels.weighted if run.kernels else None
+    return tuple(replace(row, of=whole) for row in found)
 
 
 def _row(rung: Rung, stage: StageRow, laps: dict[str, float], whole: float | None) -> BillRow:
     if rung.kl is None and rung.top1 is None:
-        return BillRow(rung)
-    latency, expected = _latency(stage, laps, "mixed" if rung.name == "mixed" else "int8")
+        return BillRow(rung, predicted_s=laps.get(f"predicted {rung.name}"))
+    latency, expected = _latency(stage, laps, rung.graph)
     return BillRow(rung, laps.get(rung.name, whole), latency, expected)
 
 
@@ -111,8 +123,7 @@ def _latency(stage: StageRow, laps: dict[str, float], kind: str) -> tuple[float 
 _NEXT = {
     "PASS": "The limit is met on the tuning images; 'edgeres gate RUN' judges what ships on the validation images.",
     "FAIL": "The limit is not met: --recipe qat trains with quantization in the loop.",
-    "INCONCLUSIVE": "The tuning images do not settle it: 'edgeres gate RUN' judges what ships on the validation "
-    "images; --set quantize.rung=reconstruct takes a dearer rung all the same.",
+    "INCONCLUSIVE": "The tuning images do not settle it; 'edgeres gate RUN' judges what ships.",
     "": "No accuracy limit is set: --budget accuracy_drop_pp=1 sets one.",
 }
 
@@ -123,12 +134,13 @@ def next_step(run: Run) -> str:
     chosen = next((row.rung for row in rows if row.rung.chosen), None)
     if chosen is None:
         return ""
-    left = [row.rung.name for row in rows if not row.tried and "time budget" in row.rung.note]
+    left = [row for row in rows if row.predicted_s is not None]
+    table = ", ".join(f"{row.rung.name}, about {rough(row.predicted_s)} more" for row in left if row.predicted_s)
     if chosen.verdict == "FAIL" and any(row.rung.name == "qat" and row.tried for row in rows):
         return "Training with quantization in the loop did not meet the limit either: loosen it, or change the network."
     if chosen.verdict == "FAIL" and left:
-        return f"The limit is not met: give it more time with --time-budget MINUTES ({', '.join(left)} left out)."
-    return _NEXT[chosen.verdict]
+        return f"The limit is not met: --effort max or a higher --time-budget also tries what was left out ({table})."
+    return f"{_NEXT[chosen.verdict]} Left out for its cost: {table}." if table else _NEXT[chosen.verdict]
 
 
 def folded(rows: tuple[BillRow, ...]) -> tuple[BillRow, ...]:
@@ -136,7 +148,8 @@ def folded(rows: tuple[BillRow, ...]) -> tuple[BillRow, ...]:
     found: list[BillRow] = []
     for row in rows:
         last = found[-1] if found else None
-        if last and not (row.tried or last.tried) and row.rung.note == last.rung.note:
+        left_out = last is not None and not (row.tried or last.tried or row.predicted_s or last.predicted_s)
+        if last is not None and left_out and row.rung.note == last.rung.note:
             found[-1] = replace(last, rung=replace(last.rung, name=f"{last.rung.name}, {row.rung.name}"))
         else:
             found.append(row)

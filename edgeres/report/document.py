@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _BEFORE = "edgeres.report/1"
 """What was added since has a default, so its documents are read as well: baselines and runs are kept for long."""
-JSON, MARKDOWN, HTML = "report.json", "report.md", "report.html"
+JSON, MARKDOWN, HTML = NAMES = "report.json", "report.md", "report.html"
 
 
 def encode(run: Run) -> str:

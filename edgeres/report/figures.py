@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeres.artifact import Line
+    from edgeres.report.findings import Kernels
 
 _LINES = {
     "accuracy_drop_pp": ("Accuracy drop", " pp"),
@@ -61,6 +62,16 @@ def foretold(line: Line) -> str:
         number(factor * figure) for figure in (line.predicted.value, line.predicted.low, line.predicted.high)
     )
     return f"about {value}{unit}, {low} to {high}{unit}"
+
+
+def origin(line: Line) -> str:
+    """Where a line's limit comes from, and how it was derived where it is not as documented."""
+    return f"{line.derivation}; {line.source}" if line.derivation else line.source
+
+
+def how_come(line: Line) -> str:
+    """How a line's value came about, and which latency it is."""
+    return f"{line.figure.replace('_', ' ')}; {line.how}" if line.figure else line.how
 
 
 def _unit_for(line: Line) -> tuple[float, str]:
@@ -127,11 +138,23 @@ def millis(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """``0.42 s``, ``12.3 s``, ``3 min 5 s``."""
+    """``0.42 s``, ``12.3 s``, ``3 min 5 s``, ``2 h 40 min``."""
     if value < 60:
         return f"{number(value)} s" if value >= 0.01 else "0 s"
+    if value >= 3600:
+        hours, rest = divmod(round(value / 60), 60)
+        return f"{hours} h {rest} min"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s"
+
+
+WEIGHTED = "weighted layers (convolutions and matrix products) run in integers"
+"""What the count of integer layers counts, wherever it is printed."""
+
+
+def integer_layers(kernels: Kernels) -> str:
+    """What runs in integers, with what is counted: ``20 of 21 weighted layers run in integers``."""
+    return f"{kernels.integer} of {kernels.weighted} weighted layers run in integers"
 
 
 def change(now: float, before: float) -> str:

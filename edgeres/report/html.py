@@ -12,9 +12,11 @@ from edgeres.report.figures import (
     change,
     compared,
     foretold,
+    how_come,
     line_title,
     millis,
     number,
+    origin,
     percent,
     points,
     relation,
@@ -24,8 +26,9 @@ from edgeres.report.figures import (
 from edgeres.report.ladder import ladder
 from edgeres.report.markup import Markup, join, tag
 from edgeres.report.parts import missing, section
+from edgeres.report.remedy import measuring, remedies
 from edgeres.report.select import trail
-from edgeres.report.verdict import line_counts, outcome, reason
+from edgeres.report.verdict import line_counts, opening, outcome, reason
 
 if TYPE_CHECKING:
     from edgeres.artifact import Line
@@ -51,7 +54,7 @@ def html(run: Run) -> str:
     """The whole page; well-formed XML behind its doctype, and equal for equal runs."""
     links = [tag("a", name, at={"href": f"#{anchor}"}) for anchor, name, _ in (("budget", "Budget", None), *_SECTIONS)]
     return page(
-        f"{outcome(run).capitalize()}: {run.model} for {run.target.name}",
+        f"{opening(run)}: {run.model} for {run.target.name}",
         _verdict(run),
         tag("nav", *links, at={"aria-label": "Sections"}),
         tag("main", _budget(run), *(draw(run) for _, _, draw in _SECTIONS)),
@@ -81,10 +84,11 @@ def _verdict(run: Run) -> Markup:
     result = outcome(run)
     counts, why = line_counts(run), reason(run)
     tally = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "unmeasured") if counts[status])
-    badge = tag("p.badge", tag("span", _MARKS[result], at={"aria-hidden": "true"}), f" {result.capitalize()}")
+    badge = tag("p.badge", tag("span", _MARKS[result], at={"aria-hidden": "true"}), f" {opening(run)}")
     way_out = Markup()
     if run.error and run.error.way_out:
         way_out = tag("p.way-out", tag("b", "Way out: "), run.error.way_out)
+    helps = [tag("p.way-out", tag("b", "What helps: "), text) for text in (*remedies(run), measuring(run)) if text]
     notes = tag("ul.notes", *(tag("li", note) for note in run.notes)) if run.notes else Markup()
     top = tag(
         "div.top",
@@ -93,6 +97,7 @@ def _verdict(run: Run) -> Markup:
         tag("p.headline", f"{why[0].upper()}{why[1:]}"),
         tag("p.quiet", f"{run.target.runtime}{f' | budget lines: {tally}' if tally else ''}"),
         way_out,
+        *helps,
     )
     return tag(f"header.{result}", top, tag("ul.tiles", *_tiles(run)), notes)
 
@@ -152,9 +157,15 @@ def _line(line: Line) -> Markup:
         tag("p.figures", figures, limit),
         _gauge(line),
         expected,
-        tag("p.how", f"{line.how}; {line.predicted.basis}" if line.predicted else line.how),
-        tag("p.how", f"Limit: {line.source}"),
+        tag("p.how", how_come(line)),
+        tag("details", tag("summary", "Where this comes from"), *(tag("p.how", text) for text in _origins(line))),
     )
+
+
+def _origins(line: Line) -> tuple[str, ...]:
+    """What a prediction rests on, and who set the limit."""
+    basis = (f"Prediction: {line.predicted.basis}",) if line.predicted else ()
+    return (*basis, f"Limit: {origin(line)}")
 
 
 def _gauge(line: Line) -> Markup:

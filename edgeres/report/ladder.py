@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from edgeres.report.bill import HEADS, bill, divergence, folded, next_step, spen
 from edgeres.report.figures import seconds
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, how, plot, section
+from edgeres.report.select import tuned_float
 from edgeres.report.svg import WIDTH, apart, figure, standalone
 from edgeres.report.tradeoff import candidates, tradeoff_plot
 
@@ -35,18 +36,23 @@ def ladder(run: Run) -> Markup:
         return section("ladder", TITLE, tag("p.missing", why), _noise(run))
     cells: list[tuple[str, ...]] = []
     told = []
+    guessed = all(row.expected for row in rows if row.latency_ms is not None)
     for row in folded(rows):
-        name, *figures, what = row.cells(NONE)
+        name, *figures, what = replace(row, expected=row.expected and not guessed).cells(NONE)
         if row.tried:
             cells.append((tag("b", f"\u2713 {name}") if row.rung.chosen else name, *figures))
         told.append(tag("li", tag("b", name), f": {what}"))
-    said = how("Judged on the tuning images, which share none with calibration and validation. \u2713: went on.")
+    said = how(
+        f"Judged on the tuning images, which share none with calibration and validation. {tuned_float(run)} "
+        "Integer layers: convolutions and matrix products. \u2713: went on."
+    )
     drawn = spending(rows)
     worth = Markup()
     if len(drawn) > 1:
         reading = "mean KL to float, lower is better, against the time spent so far"
         worth = plot("What each rung won", spending_plot(drawn), reading)
-    listed = table(HEADS[:-1], cells, "Recovery ladder", words=2)
+    heads = tuple(f"{head} (expected)" if head == "Latency" and guessed else head for head in HEADS[:-1])
+    listed = table(heads, cells, "Recovery ladder", words=2)
     plots = tag("div.pair", worth, _tradeoff(rows), _noise(run))
     return section("ladder", TITLE, tag("p", next_step(run)), listed, said, tag("ul", *told), plots)
 
@@ -65,10 +71,9 @@ def _tradeoff(rows: tuple[BillRow, ...]) -> Markup:
 def _noise(run: Run) -> Markup:
     if not run.sensitivity:
         return Markup()
-    left = next((row.rung.settings.get("mixed") for row in bill(run) if row.rung.chosen), None)
-    names = left.get("float_layers", ()) if isinstance(left, dict) else ()
+    names = next((row.rung.float_layers for row in bill(run) if row.rung.chosen), ())
     reading = "mean KL to float with that layer alone in integers; hollow: left in float"
-    drawn = plot("Sensitivity of each layer", noise_plot(run.sensitivity, tuple(names)), reading)
+    drawn = plot("Sensitivity of each layer", noise_plot(run.sensitivity, names), reading)
     worst = sorted(run.sensitivity, key=lambda row: -row.kl)[:_NAMED]
     return tag("div", drawn, how(f"Most sensitive: {', '.join(f'{row.layer} {divergence(row.kl)}' for row in worst)}."))
 

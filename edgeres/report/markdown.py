@@ -9,13 +9,16 @@ from edgeres.report.bill import HEADS, bill, divergence, folded, next_step
 from edgeres.report.escape import block, code, prose, table, whole
 from edgeres.report.figures import (
     OUTLOOKS,
+    WEIGHTED,
     between,
     compared,
     confidence,
     foretold,
+    how_come,
     line_title,
     millis,
     number,
+    origin,
     percent,
     points,
     relation,
@@ -24,7 +27,18 @@ from edgeres.report.figures import (
     share,
     short,
 )
-from edgeres.report.select import confusions, culprit, fate, noisiest, slowness, speedup, worst_first
+from edgeres.report.remedy import measuring, remedies
+from edgeres.report.select import (
+    confusions,
+    culprit,
+    fate,
+    noisiest,
+    reference_float,
+    slowness,
+    speedup,
+    tuned_float,
+    worst_first,
+)
 from edgeres.report.truth import HEADS as TRUTH_HEADS
 from edgeres.report.truth import cells as truth_cells
 from edgeres.report.truth import footnotes
@@ -87,7 +101,8 @@ def _opening(run: Run) -> list[str]:
     if run.error:
         way_out = f" **Way out:** {prose(run.error.way_out)}" if run.error.way_out else ""
         found.append(f"> **{prose(run.error.kind)}:** {prose(run.error.what)}{way_out}")
-    return [*found, _bullets(run.notes)]
+    helps = [f"> **What helps:** {prose(remedy)}" for remedy in (*remedies(run), measuring(run)) if remedy]
+    return [*found, *helps, _bullets(run.notes)]
 
 
 def _budget(lines: Sequence[Line]) -> str:
@@ -98,11 +113,11 @@ def _budget(lines: Sequence[Line]) -> str:
         value, limit = compared(line)
         title = prose(line_title(line.name))
         rounds = " (rounds to the limit)" if relation(line) == "rounds to" else ""
-        status, how = whole(_ICONS[line.status]), line.how
+        status, how = whole(_ICONS[line.status]), how_come(line)
         if line.predicted:
             status, how = f"{status}, {OUTLOOKS[line.outlook]}", f"{how}; {line.predicted.basis}"
         shown = f"{value}{rounds}" if value else foretold(line) or "-"
-        rows.append((title, status, shown, limit, prose(how), prose(line.source)))
+        rows.append((title, status, shown, limit, prose(how), prose(origin(line))))
     return table(("Line", "Status", "Value", "At most", "How", "Limit from"), rows, 2, 2)
 
 
@@ -140,7 +155,7 @@ def _ladder(run: Run) -> str:
     worst = sorted(run.sensitivity, key=lambda layer: -layer.kl)[:5]
     named = ", ".join(f"{code(layer.layer)} {divergence(layer.kl)}" for layer in worst)
     noise = f"\n\nMost sensitive layers (KL to float, alone in integers): {named}." if worst else ""
-    return f"{table(HEADS, cells, 2, 1)}\n\nBold: went on. {prose(next_step(run))}{noise}"
+    return f"{table(HEADS, cells, 2, 1)}\n\nBold: went on. {prose(tuned_float(run))} {prose(next_step(run))}{noise}"
 
 
 def _accuracy(run: Run) -> str:
@@ -152,7 +167,7 @@ def _accuracy(run: Run) -> str:
         f"{percent(a.deployed_top1)} deployed, {percent(a.float_top1)} float: a drop of **{points(a.drop_pp)}** "
         f"({interval}) on {a.n:,} images.\n"
         f"{a.b:,} were right before and are wrong now, {a.c:,} the other way round; "
-        f"{percent(a.agreement)} get the same answer.\n{prose(a.method)}"
+        f"{percent(a.agreement)} get the same answer as by float.\n{prose(reference_float(run))}\n{prose(a.method)}"
         + (f"\n\n{prose(lost)}" if (lost := culprit(run)) else "")
     )
 
@@ -194,7 +209,7 @@ def _integers(run: Run) -> str:
     k = run.kernels
     counted = _missing("Nobody counted which layers run in integers.")
     if k:
-        counted = f"**{k.integer} of {k.weighted}** convolutions and matrix products. {prose(k.how)}"
+        counted = f"**{k.integer} of {k.weighted}** {WEIGHTED}. {prose(k.how)}"
         if k.counts:
             counted += "\n\n" + table(
                 ("Kernel", "Executed"), [(code(name), f"{k.counts[name]:,}") for name in sorted(k.counts)]

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.report.figures import between, confidence, millis, number, percent, points, scaled, seconds, share, short
+from edgeres.report.figures import (
+    WEIGHTED,
+    between,
+    confidence,
+    millis,
+    number,
+    percent,
+    points,
+    scaled,
+    seconds,
+    share,
+    short,
+)
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, facts, how, missing, plot, section
 from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot
@@ -15,6 +27,7 @@ from edgeres.report.select import (
     culprit,
     fate,
     limit_of,
+    reference_float,
     slowness,
     speedup,
     trail,
@@ -82,11 +95,11 @@ def accuracy(run: Run) -> Markup:
     more = f"{a.n:,} images do not settle it: the interval reaches beyond the limit." if open_question else ""
     interval = between(a.low_pp, a.high_pp)
     figures = facts(
-        ("Float", percent(a.float_top1)),
+        ("Float reference", percent(a.float_top1)),
         ("Deployed", percent(a.deployed_top1)),
         ("Drop", points(a.drop_pp)),
         (f"{confidence(a.level)} interval", interval),
-        ("Same answer", percent(a.agreement)),
+        ("Same answer as float", percent(a.agreement)),
         ("Newly wrong", f"{a.b:,}"),
         ("Newly right", f"{a.c:,}"),
         ("Images", f"{a.n:,}"),
@@ -95,7 +108,8 @@ def accuracy(run: Run) -> Markup:
         "Drop against float", drop_plot(a, limit), f"dot: measured drop; bar: {confidence(a.level)} interval"
     )
     warnings = [tag("p.caution", sentence) for sentence in (culprit(run), more) if sentence]
-    return section("accuracy", "Accuracy", tag("div.pair", drawing, figures), *warnings, how(a.method))
+    made = [how(sentence) for sentence in (reference_float(run), a.method)]
+    return section("accuracy", "Accuracy", tag("div.pair", drawing, figures), *warnings, *made)
 
 
 def speed(run: Run) -> Markup:
@@ -150,7 +164,7 @@ def integers(run: Run) -> Markup:
 def _kernels(kernels: Kernels) -> Markup:
     share = kernels.integer / kernels.weighted if kernels.weighted else 0.0
     gauge = tag("div.gauge", tag("i.neutral", at={"style": f"width:{100 * share:.1f}%"}))
-    lead = tag("p.lead", tag("b", f"{kernels.integer} of {kernels.weighted}"), " convolutions and matrix products")
+    lead = tag("p.lead", tag("b", f"{kernels.integer} of {kernels.weighted}"), f" {WEIGHTED}")
     types: list[tuple[str, ...]] = [(name, f"{kernels.counts[name]:,}") for name in sorted(kernels.counts)]
     listed = table(("Kernel", "Executed"), types, "Kernel types") if types else Markup()
     return join(lead, gauge, how(kernels.how), tag("div.narrow", listed))

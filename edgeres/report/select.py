@@ -63,6 +63,26 @@ def _narrow_top1(run: Run) -> float | None:
     return next((row.top1 for row in reversed(between) if row.top1 is not None), None)
 
 
+def reference_float(run: Run) -> str:
+    """Which float network the accuracy section compares with, one sentence."""
+    stages = [row.stage for row in run.stages]
+    if "evaluate" not in stages:
+        return "Float is the network as it was given, before anything was changed."
+    behind = stages[stages.index("evaluate") :]
+    changed = list(dict.fromkeys(name for name in ("prune", "recover") if name in behind))
+    before = f", before {' and '.join(changed)}" if changed else ""
+    return f"Float is the network that the first 'evaluate' measured{before}; all figures are of validation images."
+
+
+def tuned_float(run: Run) -> str:
+    """Which float network the candidates of quantization are compared with, one sentence."""
+    stages = [row.stage for row in run.stages]
+    before = stages[: stages.index("quantize")] if "quantize" in stages else stages
+    changed = next((name for name in reversed(before) if name in ("prune", "recover")), "")
+    which = f"the float network that was quantized, behind '{changed}'" if changed else "the float network"
+    return f"Same answer and KL compare with {which}, on tuning images."
+
+
 def confusions(confusion: Confusion, count: int = 8) -> list[tuple[int, int, int]]:
     """The most frequent errors as ``(true, predicted, images)``, most frequent first, ties by class index."""
     errors = [cell for cell in confusion.cells if cell[0] != cell[1]]

@@ -44,7 +44,7 @@ class StageTime:
         stage: Name of the stage.
         cached: Whether it came from the store.
         seconds: When it ran.
-        laps: Seconds of parts of it, by name: rungs of a ladder, one inference of each graph it made.
+        laps: Seconds of parts of it, by name: techniques, ``predicted`` ones where left out, one inference of a graph.
     """
 
     stage: str

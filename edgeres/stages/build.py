@@ -29,7 +29,7 @@ class Build:
     """Recipe entry ``build``."""
 
     name: ClassVar[str] = "build"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads: ClassVar[tuple[Read, ...]] = ("target",)
 
     def __call__(self, artifact: Exported, context: Context) -> Engine:

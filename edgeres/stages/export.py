@@ -13,11 +13,13 @@ from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import IMAGE, graph
 from edgeres.model.network import Network
 from edgeres.onnxfile import census
+from edgeres.onnxfile.accumulators import require_room
 from edgeres.onnxfile.trace import trace
 from edgeres.onnxfile.write import LOGITS, write_model
 from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
 from edgeres.quant.fake import QuantNetwork
 from edgeres.quant.placement import place
+from edgeres.quant.table import narrow_channels
 from edgeres.settings import canonical, plain, settings
 from edgeres.stages.stage import Read
 
@@ -44,15 +46,15 @@ class Export:
     """Recipe entry ``export``."""
 
     name: ClassVar[str] = "export"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[Read, ...]] = ("scheme", "runtime", "calibration")
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Exported:
         """Writes ``model.onnx``, ``model.float.onnx`` and ``calibration.json``.
 
         Raises:
-            StageError: A file is not valid ONNX, counts other MACs or parameters than the closed form, or computes
-                something else than torch does.
+            StageError: A file is not valid ONNX, counts other MACs or parameters than the closed form, computes
+                something else than torch does, or has an integer layer whose sums may leave int32.
         """
         scheme = context.target.scheme
         table = artifact.quant
@@ -61,6 +63,7 @@ class Export:
         model = _write(artifact, context, placement) if placement else float_model
         _check(artifact, float_model)
         _check(artifact, model)
+        require_room(model)
         images = context.calibration.take(range(min(_COMPARED, len(context.calibration))))
         batch, _ = next(images.batches(artifact.card.preprocess))
         metrics: dict[str, float] = {"macs": census.macs(model), "parameters": census.parameters(model)}
@@ -70,7 +73,7 @@ class Export:
         saved_float = _save(float_model, context.workspace / "model.float.onnx")
         saved = _save(model, context.workspace / "model.onnx")
         metrics["mib"] = saved.path.stat().st_size / 2**20
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics)
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=_notes(artifact))
         scales = _save_scales(artifact, scheme, context.workspace / NAME)
         return Exported(artifact.card.after(step), saved, saved_float, scales)
 
@@ -91,6 +94,20 @@ def _write(artifact: Checkpoint, context: Context, placement: Placement | None) 
         metadata=metadata,
         table=artifact.quant if placement else None,
         placement=placement,
+    )
+
+
+def _notes(artifact: Checkpoint) -> tuple[str, ...]:
+    """Which layers have weight scales that go by their biases."""
+    if artifact.quant is None:
+        return ()
+    found = narrow_channels(artifact.quant, artifact.spec, artifact.deployed or artifact.weights)
+    if not found:
+        return ()
+    names = ", ".join(list(found)[:3]) + (", ..." if len(found) > 3 else "")
+    return (
+        f"{sum(found.values())} channels of {len(found)} layers ({names}) have weights so small beside their bias that "
+        "int32 could not hold it at the scale of the weights: their scale was raised",
     )
 
 

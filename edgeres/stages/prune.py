@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from pydantic import Field
 
 from edgeres.artifact import Checkpoint, Step
-from edgeres.errors import StageError
+from edgeres.errors import RecipeError, StageError
 from edgeres.model import cost
 from edgeres.model.allocation import Allocation, allocate, is_stream
 from edgeres.model.coupling import CouplingGroup, Member, channels, coupling_groups, sliced
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     Importance = dict[str, NDArray[np.float64]]
 
 _BATCH = 16
+_PER_KL = 2.0
+"""``fisher`` is twice the divergence that a removal costs."""
+_WORTH = 0.5
+"""Least share of the asked saving for which a network is pruned and recovered."""
 
 
 @settings
@@ -53,10 +58,13 @@ class Prune:
             al. 2017, arXiv 1707.06168, solve for weights; the bias alone is the closed form). Exact on average but for
             the border pixels, where padding leaves part of a kernel without input.
         images: Calibration images to look at, spread over the split.
+        max_kl: Most that the removal may cost before recovery, as ``fisher`` estimates it: mean divergence of the
+            answers in nats. Fewer MACs go than asked where more would cost that much, and none where less than half of
+            what was asked is left to gain: a recovery takes as long for little as for much. None for no limit.
     """
 
     name: ClassVar[str] = "prune"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "seed")
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.65
@@ -65,6 +73,7 @@ class Prune:
     residual: bool = True
     compensate: bool = True
     images: Annotated[int, Field(ge=1)] = 64
+    max_kl: Annotated[float, Field(gt=0)] | None = None
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """Removes channels until at most ``macs`` of the multiply-accumulates are left.
@@ -72,23 +81,16 @@ class Prune:
         The un-pruned network stays at hand as ``teacher``.
 
         Raises:
+            RecipeError: ``max_kl`` beside an importance that is no estimate of it.
             StageError: The network is quantized already, or that few MACs are out of reach.
         """
+        if self.max_kl is not None and self.importance != "fisher":
+            raise RecipeError("prune.max_kl is estimated by importance: fisher alone", "leave either out")
         if artifact.quant is not None:
             raise StageError("prune: the network is quantized, its scales would not fit", "prune before quantize")
-        spec, side = artifact.spec, artifact.card.preprocess.crop
-        scheme = context.target.scheme
+        spec = artifact.spec
         survey = self._survey(artifact, context)
-        allocation = allocate(
-            spec,
-            self._importance(artifact, survey),
-            side=side,
-            macs=int(self.macs * cost.macs(spec, side, side)),
-            multiple=scheme.channel_multiple if scheme else 8,
-            minimum=self.minimum,
-        )
-        if allocation.macs > self.macs * allocation.dense:
-            raise StageError(self._out_of_reach(allocation), "raise macs, lower minimum, or set residual: true")
+        allocation, notes = self._allocation(artifact, context, survey)
         weights = artifact.weights
         if self.compensate:
             weights = weights.replaced(compensation(spec, weights, survey.means, allocation.keep))
@@ -102,11 +104,42 @@ class Prune:
                 "parameters": float(cost.parameters(spec)),
                 "macs_removed": 1 - allocation.macs / allocation.dense,
             },
-            notes=(self._widths(artifact.spec, allocation),),
+            notes=(self._widths(artifact.spec, allocation), *notes),
+            shown=notes,
         )
         card = artifact.card.after(step)
         # Statistics of folded norms no longer hold: channels that stay lack what the removed ones gave them.
-        return replace(artifact, card=card, spec=spec, weights=weights, teacher=teacher, statistics=None)
+        statistics = None if allocation.keep else artifact.statistics
+        return replace(artifact, card=card, spec=spec, weights=weights, teacher=teacher, statistics=statistics)
+
+    def _allocation(self, artifact: Checkpoint, context: Context, survey: Survey) -> tuple[Allocation, tuple[str, ...]]:
+        """The channels that stay, and why fewer go than were asked for."""
+        spec, side, scheme = artifact.spec, artifact.card.preprocess.crop, context.target.scheme
+        dense, importance = cost.macs(spec, side, side), self._importance(artifact, survey)
+        multiple = scheme.channel_multiple if scheme else 8
+        wanted = int(self.macs * dense)
+
+        def found(most: float) -> Allocation:
+            return allocate(
+                spec, importance, side=side, macs=wanted, multiple=multiple, minimum=self.minimum, most=most
+            )
+
+        if self.max_kl is None:
+            whole = found(inf)
+            if whole.macs > self.macs * dense:
+                raise StageError(self._out_of_reach(whole), "raise macs, lower minimum, or set residual: true")
+            return whole, ()
+        bounded = found(_PER_KL * self.max_kl)
+        if bounded.macs <= wanted:
+            return bounded, ()
+        if dense - bounded.macs < _WORTH * (dense - wanted):
+            bounded = Allocation({}, dense, dense, 0.0)
+        cheapest = found(inf)
+        return bounded, (
+            f"{self.macs:.0%} of the MACs were asked for: {cheapest.macs / dense:.1%} would cost about "
+            f"{cheapest.lost / _PER_KL:.2g} nats before recovery, and max_kl allows {self.max_kl:g} "
+            "(prune.max_kl=null prunes all the same)",
+        )
 
     def _survey(self, artifact: Checkpoint, context: Context) -> Survey:
         if self.importance != "fisher" and not self.compensate:

@@ -18,7 +18,7 @@ from edgeres.artifact import Checkpoint, Rung, Step
 from edgeres.errors import StageError
 from edgeres.gate import Outcome as Verdict
 from edgeres.ladder import bill
-from edgeres.ladder.jury import Jury
+from edgeres.ladder.evaluator import Evaluator
 from edgeres.model.network import Network
 from edgeres.quant.quantized import Quantized
 from edgeres.settings import digest, plain, settings
@@ -36,7 +36,7 @@ from edgeres.training.schedule import Schedule
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgeres.ladder.climb import Trial
+    from edgeres.ladder.evaluation import Evaluation
     from edgeres.stages.stage import Context
     from edgeres.training.loop import Objective, Outcome
 
@@ -52,8 +52,8 @@ class Qat:
 
     Attributes:
         when: ``needed`` trains only where the accuracy gate says FAIL of the quantized network on the tuning images, or
-            leaves it open with a drop over the limit; ``always`` trains in any case. The better one goes on: the better
-            verdict, then the lower divergence.
+            leaves it open with a drop over the limit; ``always`` trains in any case. What training gives goes on only
+            where it is nearer to float beyond noise.
         epochs: Passes over the training split.
         max_images: Images to see at most, however large the split is; None for no limit.
         batch: Images per step.
@@ -71,7 +71,7 @@ class Qat:
     """
 
     name: ClassVar[str] = "qat"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[Read, ...]] = ("scheme", "margin", "train", "tuning", "seed")
 
     when: Literal["needed", "always"] = "needed"
@@ -115,16 +115,16 @@ class Qat:
         if artifact.quant is None:
             raise StageError("qat: the network has no scales to start from", "put '- qat' behind '- quantize'")
         start = Quantized(artifact.spec, artifact.deployed or artifact.weights, artifact.quant, scheme)
-        jury = _jury(artifact, context)
-        before = jury.trial(start, "judge what quantize gave")
+        evaluator = _evaluator(artifact, context)
+        before = evaluator.evaluation(start, "evaluate what quantize gave")
         if self.when == "needed" and (excuse := _excuse(before, context.margin)):
             note = f"not trained: {excuse}"
             return _passed(
                 self, artifact, note, (bill.row("quantize", before, chosen=True), Rung(name=self.name, note=note))
             )
         trained, outcome = self._trained(artifact, start, context)
-        after = jury.trial(trained, "judge what training gave")
-        better = after.better(before)
+        after = evaluator.evaluation(trained, "evaluate what training gave")
+        better = after.better_than(before)
         told = _told(before, after, better=better)
         step = Step(
             stage=self.name,
@@ -181,10 +181,10 @@ class Qat:
         return objective
 
 
-def _jury(artifact: Checkpoint, context: Context) -> Jury:
-    """Who compares with the float network on the tuning images."""
+def _evaluator(artifact: Checkpoint, context: Context) -> Evaluator:
+    """Compares with the float network on the tuning images."""
     margin, progress = context.margin, context.progress
-    return Jury(
+    return Evaluator(
         artifact.spec, artifact.weights, context.tuning, artifact.card.preprocess, margin=margin, progress=progress
     )
 
@@ -197,24 +197,25 @@ def _passed(
     return replace(artifact, card=artifact.card.after(step))
 
 
-def _excuse(trial: Trial, margin: float | None) -> str:
-    """Why nobody would train behind this verdict, in one sentence; empty where it is FAIL or leans to it."""
-    drop = f"a drop of {trial.drop_pp:.2f} pp [{trial.low_pp:.2f}, {trial.high_pp:.2f}] on {trial.n:,} tuning images"
-    match trial.outcome:
+def _excuse(evaluation: Evaluation, margin: float | None) -> str:
+    """Why training is not needed, in one sentence; empty where the verdict is FAIL or leans to it."""
+    interval = f"[{evaluation.low_pp:.2f}, {evaluation.high_pp:.2f}]"
+    drop = f"a drop of {evaluation.drop_pp:.2f} pp {interval} on {evaluation.n:,} tuning images"
+    match evaluation.outcome:
         case Verdict.FAIL:
             return ""
         case Verdict.PASS:
             return f"{drop} is within the limit of {margin:g} pp"
-        case Verdict.INCONCLUSIVE if trial.doubtful:
+        case Verdict.INCONCLUSIVE if evaluation.doubtful:
             return ""
         case Verdict.INCONCLUSIVE:
-            needed = f", about {trial.needed:,} images would" if trial.needed else ""
+            needed = f", about {evaluation.needed:,} images would" if evaluation.needed else ""
             return f"{drop} does not settle whether the limit of {margin:g} pp is met{needed}; {_ALL_THE_SAME}"
         case None:
             return f"no accuracy limit is set; {_ALL_THE_SAME}"
 
 
-def _told(before: Trial, after: Trial, *, better: bool) -> str:
+def _told(before: Evaluation, after: Evaluation, *, better: bool) -> str:
     """Which of both goes on, and by what it was chosen."""
     measure = f"KL to float {after.kl:.2g} behind training, {before.kl:.2g} before"
     if after.outcome is not before.outcome:
@@ -222,12 +223,12 @@ def _told(before: Trial, after: Trial, *, better: bool) -> str:
     return f"{measure}; {'the trained network' if better else 'what quantize gave'} goes on"
 
 
-def _metrics(trial: Trial) -> dict[str, float]:
+def _metrics(evaluation: Evaluation) -> dict[str, float]:
     """Figures of the network that goes on, on the tuning images, named as quantize names them."""
     found = {
-        "agreement": trial.agreement,
-        "kl": trial.kl,
-        "tuning_top1": trial.top1,
-        "tuning_drop_pp": trial.drop_pp,
+        "agreement": evaluation.agreement,
+        "kl": evaluation.kl,
+        "tuning_top1": evaluation.top1,
+        "tuning_drop_pp": evaluation.drop_pp,
     }
     return {name: value for name, value in found.items() if isfinite(value)}

@@ -1,4 +1,4 @@
-"""Quantize: calibrate on real images, choose scales, and repair what integers cost until the accuracy limit is met."""
+"""Quantize: calibrate on real images, choose scales, and search for the candidate nearest to float."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pydantic import Field
 from edgeres.artifact import Checkpoint, Step
 from edgeres.errors import RecipeError, StageError
 from edgeres.ladder import bill, latency
-from edgeres.ladder.climb import OUT_OF_TIME, Policy
-from edgeres.ladder.jury import Jury
+from edgeres.ladder.evaluator import Evaluator
 from edgeres.ladder.ladder import CHAINS, RUNGS, Ladder, RungName
+from edgeres.ladder.search import Effort, Policy, Reason
 from edgeres.ladder.workshop import Workshop
 from edgeres.quant.table import calibration_digest
+from edgeres.rung import graph_kind
 from edgeres.settings import plain, settings
 from edgeres.stages.stage import Read
 
 if TYPE_CHECKING:
-    from edgeres.ladder.climb import Climb
+    from edgeres.ladder.search import Search
     from edgeres.ladder.workshop import Candidate
     from edgeres.quant.calibration_table import CalibrationTable
     from edgeres.stages.stage import Context
@@ -37,20 +38,22 @@ class Quantize:
         calibrator: How a range follows from an activation histogram; ``auto`` tries all and keeps the one that leaves
             the answers nearest to float.
         weights: How a weight range is chosen per output channel; ``auto`` tries both.
-        rung: ``auto`` climbs until the accuracy limit is met on the tuning images; a name takes that rung on top of
-            the quick ones below it for as long as they take, and keeps it whatever it is worth.
-        quantizer: ``best`` gives NNCF a rung of its own, ``edgeres`` leaves it out, ``nncf`` takes NNCF's network.
-        time_budget_s: Seconds that climbing may take; None for no limit. What a finished run wrote down has none: it
+        effort: ``quick`` tries the techniques that cost seconds, ``default`` those that cost minutes too, ``max`` all.
+        rung: ``auto`` searches for the candidate nearest to float; a name takes that technique on top of the quick ones
+            before it for as long as they take, and keeps it whatever it is worth.
+        quantizer: ``best`` tries NNCF as a technique, ``edgeres`` leaves it out, ``nncf`` takes NNCF's network.
+        time_budget_s: Seconds that the search may take; None for no limit. What a finished run wrote down has none: it
             names what was left out instead.
-        skip: Rungs to leave out.
+        skip: Techniques to leave out.
     """
 
     name: ClassVar[str] = "quantize"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 7
     reads: ClassVar[tuple[Read, ...]] = ("target", "calibration", "tuning", "seed", "margin", "scales")
 
     calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     weights: Literal["auto", "max", "mse"] = "auto"
+    effort: Effort = "default"
     rung: Literal["auto"] | RungName = "auto"
     quantizer: Literal["edgeres", "nncf", "best"] = "best"
     time_budget_s: Annotated[float, Field(ge=0)] | None = 600.0
@@ -73,27 +76,30 @@ class Quantize:
         saved = context.scales
         ladder = Ladder(shop, self.calibrator, self.weights, saved)
         order, forced = self._order() if saved is None else self._order_with_scales()
-        policy = Policy(forced=forced, skip=frozenset(self.skip), budget_s=self.time_budget_s)
-        climb = ladder.climb(order, policy, context.laps.add)
+        policy = Policy(effort=self.effort, forced=forced, skip=frozenset(self.skip), budget_s=self.time_budget_s)
+        found = ladder.search(order, policy, context.laps.add)
+        for name, one in found.skipped.items():
+            if one.seconds is not None:
+                context.laps.add(f"predicted {name}", one.seconds)
         step = Step(
             stage=self.name,
-            settings=plain(self if forced else self._pinned(climb)),
-            metrics=_metrics(climb) | _latencies(artifact, climb, context),
+            settings=plain(self if forced else self._pinned(found)),
+            metrics=_metrics(found) | _latencies(artifact, found, context),
             notes=(
-                *bill.notes(climb, context.margin, saved.table.images if saved else len(context.calibration)),
-                *(_refused(order[-1], climb) if forced else ()),
+                *bill.notes(found, context.margin, saved.table.images if saved else len(context.calibration)),
+                *(_refused(order[-1], found) if forced else ()),
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
-            rungs=bill.rows(climb, order),
+            rungs=bill.rows(found, order),
             sensitivity=ladder.noise,
         )
-        chosen = climb.chosen.candidate
+        chosen = found.chosen.candidate
         weights = chosen.quantized.weights
         deployed = None if weights.digest == artifact.weights.digest else weights
         return replace(artifact, card=artifact.card.after(step), quant=chosen.table, deployed=deployed)
 
     def _order(self) -> tuple[tuple[RungName, ...], bool]:
-        """The rungs to climb, and whether all of them, gate or no gate."""
+        """The techniques to try, and whether all of them are to be applied."""
         if self.quantizer == "nncf":
             return CHAINS["nncf"], True
         if self.rung != "auto":
@@ -108,20 +114,20 @@ class Quantize:
         chain = CHAINS["calibrate" if self.rung == "auto" else self.rung]
         return tuple(name for name in chain if name not in _CHANGES_SCALES), True
 
-    def _pinned(self, climb: Climb[Candidate]) -> Quantize:
+    def _pinned(self, search: Search[Candidate]) -> Quantize:
         """Settings that lead to the same network on a machine of any speed: what time cut off is left out by name."""
-        skipped = {*self.skip, *(name for name, why in climb.skipped.items() if why == OUT_OF_TIME)}
+        skipped = {*self.skip, *(name for name, one in search.skipped.items() if one.reason is Reason.TIME)}
         return replace(self, time_budget_s=None, skip=tuple(name for name in RUNGS if name in skipped))
 
 
-def _refused(asked: RungName, climb: Climb[Candidate]) -> tuple[str, ...]:
-    """That a forced rung gave nothing, if so."""
-    why = climb.skipped.get(asked)
-    return (f"{asked} was asked for and is not what goes on: {why}",) if why else ()
+def _refused(asked: RungName, search: Search[Candidate]) -> tuple[str, ...]:
+    """That a forced technique gave nothing, if so."""
+    skipped = search.skipped.get(asked)
+    return (f"{asked} was asked for and is not what goes on: {skipped.note}",) if skipped else ()
 
 
 def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> tuple[str, ...]:
-    """Where scales come from that nobody observed here."""
+    """Where scales come from that were not observed here."""
     notes = [f"scales of an earlier calibration, sha256 {saved.digest}: no image was observed"]
     if saved.table.data != calibration_digest(context.calibration, artifact.card.preprocess):
         notes.append(
@@ -135,7 +141,7 @@ def _workshop(artifact: Checkpoint, context: Context) -> Workshop:
     scheme, preprocess = context.target.scheme, artifact.card.preprocess
     assert scheme is not None
     margin, progress = context.margin, context.progress
-    jury = Jury(artifact.spec, artifact.weights, context.tuning, preprocess, margin=margin, progress=progress)
+    evaluator = Evaluator(artifact.spec, artifact.weights, context.tuning, preprocess, margin=margin, progress=progress)
     return Workshop(
         spec=artifact.spec,
         weights=artifact.weights,
@@ -143,30 +149,29 @@ def _workshop(artifact: Checkpoint, context: Context) -> Workshop:
         calibration=context.calibration,
         preprocess=preprocess,
         seed=int(context.seed),
-        jury=jury,
+        evaluator=evaluator,
         progress=progress,
     )
 
 
-def _metrics(climb: Climb[Candidate]) -> dict[str, float]:
+def _metrics(search: Search[Candidate]) -> dict[str, float]:
     """Figures of the network that goes on, on the tuning images."""
-    trial, placement = climb.chosen.trial, climb.chosen.candidate.quantized.placement
+    evaluation, placement = search.chosen.evaluation, search.chosen.candidate.quantized.placement
     found = {
-        "agreement": trial.agreement,
-        "kl": trial.kl,
-        "sqnr_db": trial.sqnr_db,
-        "tuning_top1": trial.top1,
-        "tuning_drop_pp": trial.drop_pp,
+        "agreement": evaluation.agreement,
+        "kl": evaluation.kl,
+        "sqnr_db": evaluation.sqnr_db,
+        "tuning_top1": evaluation.top1,
+        "tuning_drop_pp": evaluation.drop_pp,
         "activation_quantizers": float(len(placement.tensors)),
         "integer_weights": float(len(placement.weighted)),
     }
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _latencies(artifact: Checkpoint, climb: Climb[Candidate], context: Context) -> dict[str, float]:
+def _latencies(artifact: Checkpoint, search: Search[Candidate], context: Context) -> dict[str, float]:
     """Expected milliseconds of each kind of graph; where its runtime is here, measured ones go beside the artifact."""
-    kinds = {latency.MIXED if one.rung == "mixed" else latency.INTEGER: one.candidate for one in climb.tried}
-    variants = {kind: candidate.quantized for kind, candidate in kinds.items()}
+    variants = {graph_kind(one.candidate.settings): one.candidate.quantized for one in search.tried}
     side = artifact.card.preprocess.crop
     models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
     if latency.runs_here(context.target):

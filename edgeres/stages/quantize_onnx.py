@@ -1,17 +1,24 @@
-"""Quantize a foreign graph: NNCF chooses ranges and places, then the result is brought under the target's scheme."""
+"""Quantize a foreign graph: NNCF chooses ranges and places, then the result is brought under the target's scheme.
+
+That is done to the graph as it is and to the same function with its channels equalized (``edgeres.quant.cross_layer``):
+of both, what is nearer to float on the tuning images goes on. The float twin stays the user's.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import onnx
 
 from edgeres.artifact import Exported, File, Step
 from edgeres.errors import StageError
-from edgeres.measure import agreement
+from edgeres.ladder.evaluation import mean_interval
+from edgeres.measure import agreement, divergences
 from edgeres.onnxfile import census
+from edgeres.onnxfile.accumulators import require_room
+from edgeres.onnxfile.equalize import Equalized, equalized
 from edgeres.onnxfile.execute import runner
 from edgeres.onnxfile.rewrite import Rewritten, rewrite
 from edgeres.onnxfile.roles import float_nodes
@@ -29,11 +36,16 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
+    from edgeres.ladder.evaluation import Gain
     from edgeres.progress import Progress
     from edgeres.stages.stage import Context
+    from edgeres.target import QuantScheme
 
 _COMPARED = 64
 """Calibration images on which the graphs are compared."""
+
+_JUDGED = 256
+"""Tuning images on which two candidates are compared."""
 
 
 class _Images:
@@ -52,19 +64,39 @@ class _Images:
             yield batch
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A quantized graph.
+
+    Attributes:
+        by_nncf: As NNCF left it.
+        rewritten: Under the target's scheme.
+    """
+
+    by_nncf: ModelProto
+    rewritten: Rewritten
+
+
 @settings
 class QuantizeOnnx:
-    """Recipe entry ``quantize_onnx``."""
+    """Recipe entry ``quantize_onnx``.
+
+    Attributes:
+        equalize: ``auto`` tries equalized channels as well and keeps what is nearer to float; ``never`` does not.
+    """
 
     name: ClassVar[str] = "quantize_onnx"
-    version: ClassVar[int] = 2
-    reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration")
+    version: ClassVar[int] = 3
+    reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "tuning")
+
+    equalize: Literal["auto", "never"] = "auto"
 
     def __call__(self, artifact: Exported, context: Context) -> Exported:
         """Quantizes a float graph; a target without integers passes it through and says so.
 
         Raises:
-            StageError: NNCF refuses the graph, or its result cannot be brought under the scheme.
+            StageError: NNCF refuses the graph, its result cannot be brought under the scheme, or int32 does not hold
+                the sums of one of its layers.
         """
         scheme = context.target.scheme
         if scheme is None:
@@ -80,19 +112,17 @@ class QuantizeOnnx:
             )
         model = onnx.load_model_from_string(artifact.float_model.path.read_bytes())
         split, preprocess = context.calibration, artifact.card.preprocess
-        with context.progress.task("calibrate", len(split)) as advance:
-            by_nncf = quantize_float_graph(
-                model, _Images(split, preprocess), scheme, float_nodes=float_nodes(model, scheme), advance=advance
-            )
-        rewritten = rewrite(by_nncf, scheme)
+        images = _Images(split, preprocess)
+        chosen, notes, metrics = self._chosen(model, images, _Images(context.tuning, preprocess), scheme, context)
+        rewritten = chosen.rewritten
+        require_room(rewritten.model)
         compared = split.take(range(min(_COMPARED, len(split))))
-        metrics = _compare(model, by_nncf, rewritten.model, _Images(compared, preprocess), context.progress)
+        metrics |= _compare(model, chosen.by_nncf, rewritten.model, _Images(compared, preprocess), context.progress)
         counted = census.qdq(rewritten.model)
         metrics |= {"activation_quantizers": counted.activations, "integer_weights": counted.weights}
         metrics |= {"retyped_pairs": rewritten.retyped, "released_reads": rewritten.released}
-        step = Step(
-            stage=self.name, settings=plain(self), metrics=metrics, notes=_notes(rewritten, metrics, scheme.signed)
-        )
+        notes += _notes(rewritten, metrics, scheme.signed)
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=notes)
         table = QuantTable(
             activations=rewritten.activations,
             weights=rewritten.weights,
@@ -106,6 +136,59 @@ class QuantizeOnnx:
         quantized.write_bytes(rewritten.model.SerializeToString(deterministic=True))
         scales.write_text(encode(saved), encoding="utf-8")
         return Exported(artifact.card.after(step), File.of(quantized), artifact.float_model, File.of(scales))
+
+    def _chosen(
+        self, model: ModelProto, images: _Images, tuning: _Images, scheme: QuantScheme, context: Context
+    ) -> tuple[_Candidate, tuple[str, ...], dict[str, float]]:
+        """The candidate that goes on, and what is to be said of the choice."""
+        progress = context.progress
+        given = _candidate(model, images, scheme, progress, "calibrate")
+        if self.equalize == "never" or not len(tuning):
+            return given, (), {}
+        with progress.task("ranges of channels", len(images)) as advance:
+            other = equalized(model, images, float_nodes(model, scheme), advance)
+        if isinstance(other, str):
+            return given, (f"channels were not equalized: {other}",), {}
+        levelled = _candidate(other.model, images, scheme, progress, "calibrate, equalized")
+        kl = _divergences(model, (given, levelled), tuning, progress)
+        gain = mean_interval(kl[0] - kl[1])
+        better = gain.low > 0
+        metrics = {"kl_as_given": float(kl[0].mean()), "kl_equalized": float(kl[1].mean())}
+        metrics |= {"max_relative_delta_equalized": other.relative}
+        return levelled if better else given, (_told(other, kl, gain, kept=better),), metrics
+
+
+def _candidate(model: ModelProto, images: _Images, scheme: QuantScheme, progress: Progress, label: str) -> _Candidate:
+    """A float graph quantized by NNCF under the target's scheme."""
+    with progress.task(label, len(images)) as advance:
+        by_nncf = quantize_float_graph(model, images, scheme, float_nodes=float_nodes(model, scheme), advance=advance)
+    return _Candidate(by_nncf, rewrite(by_nncf, scheme))
+
+
+def _divergences(
+    model: ModelProto, candidates: tuple[_Candidate, ...], tuning: _Images, progress: Progress
+) -> list[NDArray[np.float64]]:
+    """KL from float in nats of each candidate, one an image of the first tuning images."""
+    few = _Images(tuning.split.take(range(min(_JUDGED, len(tuning)))), tuning.preprocess)
+    runners = [runner(model), *(runner(one.rewritten.model, optimise=False) for one in candidates)]
+    rows: list[list[NDArray[np.float32]]] = [[] for _ in runners]
+    with progress.task("compare candidates", len(few)) as advance:
+        for batch in few:
+            for found, run in zip(rows, runners, strict=True):
+                found.append(run(batch))
+            advance(1)
+    reference, *others = (np.concatenate(found) for found in rows)
+    return [divergences(reference, logits) for logits in others]
+
+
+def _told(other: Equalized, kl: list[NDArray[np.float64]], gain: Gain, *, kept: bool) -> str:
+    """What equalizing was worth."""
+    what = f"{other.channels} channels were equalized, by up to {other.most:.3g} times within a tensor"
+    proof = f"the float function stays, {other.relative:.1e} of the logits' range"
+    measure = f"KL to float {kl[0].mean():.2g} as given, {kl[1].mean():.2g} equalized"
+    interval = f"gain {gain.mean:.2g} [{gain.low:.2g}, {gain.high:.2g}] on {len(kl[0])} tuning images"
+    outcome = "the equalized graph goes on" if kept else "the graph as given goes on"
+    return f"{what} ({proof}): {measure}, {interval}; {outcome}"
 
 
 def _compare(
@@ -141,6 +224,11 @@ def _notes(rewritten: Rewritten, metrics: dict[str, float], signed: bool) -> tup
         notes.append(f"{rewritten.retyped} activation pairs became {kind}, keeping their range")
     if rewritten.released:
         notes.append(f"{rewritten.released} reads went back to float: the target fuses more without their Q/DQ")
+    if rewritten.raised:
+        notes.append(
+            f"{rewritten.raised} channels have weights so small beside their bias that int32 could not hold it at the "
+            "scale of the weights: their scale was raised"
+        )
     if rewritten.biases:
         notes.append(f"{rewritten.biases} quantized biases went back to float")
     return tuple(notes)

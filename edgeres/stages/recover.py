@@ -1,14 +1,19 @@
-"""Recover: what pruning cost is learnt back from the network that was pruned."""
+"""Recover: what pruning cost is learnt back from the unpruned network, which goes on where that is not enough."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import log, sqrt
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from edgeres.artifact import Checkpoint, Step
 from edgeres.errors import StageError
+from edgeres.gate import Paired
+from edgeres.measure import cross_entropy
+from edgeres.model.cost import macs
 from edgeres.model.network import Network
 from edgeres.settings import digest, plain, settings
 from edgeres.stages.stage import Read
@@ -22,7 +27,12 @@ from edgeres.training.resume import Snapshots
 from edgeres.training.schedule import Schedule
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgeres.stages.stage import Context
+    from edgeres.training.loop import Outcome
+
+_ONE_SIDED_95 = 1.645
 
 
 @settings
@@ -43,11 +53,13 @@ class Recover:
         alpha: Weight of the teacher's answer; the labels have the rest.
         augment: What happens to the images; None for crops of at least 60 % of the area, without mirroring.
         precision: Arithmetic of the forward passes.
+        fallback: Whether the unpruned network goes on where the recovered one is over the accuracy limit on the tuning
+            images; otherwise the recovered one goes on whatever it is worth.
     """
 
     name: ClassVar[str] = "recover"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[Read, ...]] = ("train", "seed")
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[Read, ...]] = ("train", "tuning", "seed", "margin")
 
     epochs: Count = 4
     max_images: Count | None = 10_000
@@ -59,6 +71,7 @@ class Recover:
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
     augment: Augment = Augment(scale=(0.6, 1.0), flip=False)
     precision: Precision = "auto"
+    fallback: bool = True
 
     def method(self) -> Method:
         """The training loop's view of these settings."""
@@ -78,6 +91,8 @@ class Recover:
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """Trains the pruned network towards its teacher's answers, and lets go of the teacher.
 
+        A network from which nothing was removed is passed through.
+
         Raises:
             StageError: There is no teacher, the network is quantized already, or the loss is no longer finite.
             DataError: A training split that cannot be learnt from.
@@ -87,6 +102,26 @@ class Recover:
             raise StageError("recover: there is no network to learn from", "place recover behind prune")
         if artifact.quant is not None:
             raise StageError("recover: the network is quantized, new weights would not fit", "recover before quantize")
+        if artifact.spec == teacher.spec:
+            note = "nothing was removed: there is nothing to recover"
+            step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
+            return replace(artifact, card=artifact.card.after(step), teacher=None)
+        outcome = self._trained(artifact, teacher, context)
+        recovered = replace(artifact, weights=outcome.weights, teacher=None, statistics=None)
+        judged = _judged(teacher, recovered, context)
+        # Trained weights fill the channels with other values than the folded norms saw; those of the teacher stay.
+        worse = self.fallback and judged.worse
+        note = judged.note(artifact, teacher, fallback=worse)
+        step = Step(
+            stage=self.name,
+            settings=plain(self),
+            metrics=outcome.metrics | judged.metrics,
+            notes=(*outcome.conditions, note),
+            shown=(note,) if worse else (),
+        )
+        return replace(teacher if worse else recovered, card=artifact.card.after(step), teacher=None)
+
+    def _trained(self, artifact: Checkpoint, teacher: Checkpoint, context: Context) -> Outcome:
         method = self.method()
         device = training_device()
         master = Network(teacher.spec, teacher.weights).eval().requires_grad_(False).to(device)
@@ -99,7 +134,7 @@ class Recover:
             seed=context.seed,
         )
         identity = digest([plain(self), artifact.digest, context.train.digest, context.seed])
-        outcome = fit(
+        return fit(
             Network(artifact.spec, artifact.weights),
             Distillation(master, self.temperature, self.alpha),
             feed,
@@ -109,7 +144,75 @@ class Recover:
             progress=context.progress,
             label=f"recover {artifact.card.name}",
         )
-        step = Step(stage=self.name, settings=plain(self), metrics=outcome.metrics, notes=outcome.conditions)
-        card = artifact.card.after(step)
-        # Trained weights fill the channels with other values than the folded norms saw.
-        return replace(artifact, card=card, weights=outcome.weights, teacher=None, statistics=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A recovered network beside its teacher on the tuning images.
+
+    Attributes:
+        n: Images.
+        drop_pp: Top-1 of the teacher less that of the recovered network, in percentage points.
+        rise: Mean rise of the cross-entropy per image, in nats.
+        low: Lower end of that mean's one-sided 95 % interval over the images.
+        margin: Accuracy drop in percentage points that is allowed; None allows any.
+    """
+
+    n: int
+    drop_pp: float
+    rise: float
+    low: float
+    margin: float | None
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is over the limit: by the answers themselves, or by the loss beyond noise.
+
+        Few images resolve no small drop of top-1, but do resolve the loss. An answer that turns wrong costs at least
+        ``ln 2``, since its class falls from nearly 1 to below 1/2; as many as the limit allows cost that share of it.
+        """
+        if self.margin is None or not self.n:
+            return False
+        return self.drop_pp > self.margin or self.low > self.margin / 100 * log(2)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Figures for the report."""
+        return {"tuning_drop_pp": self.drop_pp, "tuning_loss_rise": self.rise} if self.n else {}
+
+    def note(self, pruned: Checkpoint, teacher: Checkpoint, *, fallback: bool) -> str:
+        """What the comparison says, and which network goes on where it is not the recovered one."""
+        if not self.n:
+            return "there are no tuning images to compare it with the unpruned network on"
+        side = teacher.card.preprocess.crop
+        kept = macs(pruned.spec, side, side) / macs(teacher.spec, side, side)
+        found = (
+            f"on {self.n:,} tuning images {kept:.1%} of the MACs lose {self.drop_pp:.2f} pp of top-1, "
+            f"and the loss changes by {self.rise:+.3g} nats"
+        )
+        if fallback:
+            found += (
+                f": over the limit of {self.margin:g} pp, so the unpruned network goes on "
+                "(recover.fallback=false keeps the pruned one)"
+            )
+        return found
+
+
+def _judged(teacher: Checkpoint, recovered: Checkpoint, context: Context) -> _Judged:
+    """Compares two networks image by image."""
+    n, labels = len(context.tuning), context.tuning.labels
+    if not n:
+        return _Judged(0, 0.0, 0.0, 0.0, context.margin)
+    before, after = (_logits(checkpoint, context) for checkpoint in (teacher, recovered))
+    paired = Paired.of(before.argmax(1).tolist(), after.argmax(1).tolist(), labels)
+    rise = cross_entropy(after, labels) - cross_entropy(before, labels)
+    error = float(rise.std(ddof=1)) / sqrt(n) if n > 1 else 0.0
+    mean = float(rise.mean())
+    return _Judged(n, paired.drop, mean, mean - _ONE_SIDED_95 * error, context.margin)
+
+
+def _logits(checkpoint: Checkpoint, context: Context) -> NDArray[np.float32]:
+    """Logits ``[N,classes]`` of the tuning images."""
+    network = Network(checkpoint.spec, checkpoint.weights)
+    batches = context.tuning.batches(checkpoint.card.preprocess)
+    return np.concatenate([network.logits(images) for images, _ in batches])

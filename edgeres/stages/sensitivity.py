@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.artifact import Checkpoint, Step
 from edgeres.errors import StageError
-from edgeres.ladder.jury import Jury
+from edgeres.ladder.evaluator import Evaluator
 from edgeres.ladder.noise import layer_noise
 from edgeres.ladder.rungs import Calibrate
 from edgeres.ladder.workshop import CalibratorName, WeightMethod, Workshop
@@ -47,7 +47,9 @@ class Sensitivity:
             raise StageError(
                 "sensitivity needs a folded float network", "put '- sensitivity' between fold_batchnorm and quantize"
             )
-        jury = Jury(artifact.spec, artifact.weights, context.tuning, preprocess, margin=None, progress=progress)
+        evaluator = Evaluator(
+            artifact.spec, artifact.weights, context.tuning, preprocess, margin=None, progress=progress
+        )
         shop = Workshop(
             spec=artifact.spec,
             weights=artifact.weights,
@@ -55,11 +57,11 @@ class Sensitivity:
             calibration=context.calibration,
             preprocess=preprocess,
             seed=0,
-            jury=jury,
+            evaluator=evaluator,
             progress=progress,
         )
-        rows = layer_noise(Calibrate(shop, self.calibrator, self.weights).candidate([]), jury)
+        rows = layer_noise(Calibrate(shop, self.calibrator, self.weights).candidate([], None), evaluator)
         worst = max(rows, key=lambda row: row.kl)
-        note = f"{worst.layer} hurts most: KL {worst.kl:.1e} alone, on {len(jury.few):,} tuning images"
+        note = f"{worst.layer} hurts most: KL {worst.kl:.1e} alone, on {len(evaluator.few):,} tuning images"
         step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,), sensitivity=rows)
         return replace(artifact, card=artifact.card.after(step))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -9,11 +10,13 @@ import numpy as np
 import onnx
 
 from edgeres.artifact import Engine, Step, Verdict
+from edgeres.backends.backend import Concurrent
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
 from edgeres.measure import agreement, interleaved, peak_rss_mib, top1
 from edgeres.onnxfile import census
 from edgeres.onnxfile.layers import peak_bytes
+from edgeres.parallel import cores, in_order
 from edgeres.prediction import predict
 from edgeres.settings import plain, settings
 from edgeres.stages.stage import Read
@@ -21,6 +24,7 @@ from edgeres.stages.stage import Read
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgeres.artifact import File
     from edgeres.backends.backend import Backend, Session
     from edgeres.measure import Latency
     from edgeres.stages.stage import Context
@@ -30,6 +34,10 @@ _LEAST, _TAIL = 44, 459
 """Calls that tell the 90th and the 99th percentile with 99 % confidence: the least n with 0.9**n, 0.99**n <= 0.01."""
 _DECIMALS = 4
 """Digits of a confidence: more than a report shows, fewer than float32 noise reaches."""
+_BATCH = 8
+"""Images per batch, whatever the number of cores: activations of 32-pixel images stay in a core's cache."""
+_MOST = 8
+"""Threads that answer at most: each has a copy of both networks and the activations of a batch."""
 
 
 @settings
@@ -42,7 +50,7 @@ class Verify:
     """
 
     name: ClassVar[str] = "verify"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[Read, ...]] = ("target", "validation")
 
     threads: int = 2
@@ -59,8 +67,7 @@ class Verify:
         if baseline is None or baseline.images != context.validation.digest:
             raise StageError("no float baseline on these images", "put '- evaluate' before '- fold_batchnorm'")
         backend = find_backend(context.target.backend)
-        deployed = _answers(backend, artifact, context, shipped=True)
-        twin = _answers(backend, artifact, context, shipped=False) if artifact.exported.scales else deployed
+        deployed, twin = _answers(backend, artifact, context)
         latencies = self._latencies(backend, artifact, context) if artifact.runs_here else {}
         model = onnx.load(str(artifact.exported.model.path))
         prediction = predict(model, context.target)
@@ -114,27 +121,57 @@ class _Answers:
     classes: tuple[int, ...]
     confidences: tuple[float, ...]
 
-
-def _answers(backend: Backend, engine: Engine, context: Context, *, shipped: bool) -> _Answers:
-    """Answers of what ships or of its float twin on the same runtime."""
-    model = None if shipped else engine.exported.float_model
-    label = f"verify {'what ships' if shipped else 'its float twin'}"
-    classes: list[int] = []
-    confidences: list[float] = []
-    with (
-        context.progress.task(label, len(context.validation)) as advance,
-        backend.session(engine, context.target, model) as session,
-    ):
-        for images, _ in context.validation.batches(engine.card.preprocess):
-            logits = _logits(session, images)
-            classes += logits.argmax(1).tolist()
-            confidences += confidence(logits).round(_DECIMALS).tolist()
-            advance(len(images))
-    return _Answers(tuple(classes), tuple(confidences))
+    @classmethod
+    def of(cls, logits: NDArray[np.float32]) -> _Answers:
+        """Of logits ``[N,classes]``."""
+        return cls(tuple(logits.argmax(1).tolist()), tuple(confidence(logits).round(_DECIMALS).tolist()))
 
 
-def _logits(session: Session, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    logits = session.run(images)
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """What one thread works with.
+
+    Attributes:
+        shipped: What ships.
+        twin: Its float twin on the same runtime; None where the network ships in float.
+    """
+
+    shipped: Session
+    twin: Session | None
+
+    def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits ``[N,classes]`` of what ships and of its float twin, of images ``[N,C,H,W]``."""
+        shipped = _finite(self.shipped.run(images))
+        return shipped, shipped if self.twin is None else _finite(self.twin.run(images))
+
+
+def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answers, _Answers]:
+    """Answers of what ships and of its float twin, each image decoded once.
+
+    Sessions of one thread each take batches of one size from one stream, so answers depend on no number of cores, and
+    ``workers + AHEAD`` batches beside the two being decoded are in memory at a time.
+    """
+    alone = isinstance(backend, Concurrent) and backend.concurrent(engine)
+    parts = []
+    with ExitStack() as stack, context.progress.task("verify", len(context.validation)) as advance:
+
+        def opened(model: File | None) -> Session:
+            return stack.enter_context(backend.session(engine, context.target, model, 1 if alone else None))
+
+        quantized = bool(engine.exported.scales)
+        workers = [
+            _Sessions(opened(None), opened(engine.exported.float_model) if quantized else None)
+            for _ in range(min(cores(), _MOST) if alone else 1)
+        ]
+        batches = (images for images, _ in context.validation.batches(engine.card.preprocess, _BATCH))
+        for pair in in_order(workers, batches, _Sessions.logits):
+            parts.append(pair)
+            advance(len(pair[0]))
+    shipped, twin = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return _Answers.of(shipped), _Answers.of(twin)
+
+
+def _finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(logits).all():
         raise StageError("the deployed network answers with NaN or infinity", "look at the scales in calibration.json")
     return logits

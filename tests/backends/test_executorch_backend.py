@@ -31,6 +31,8 @@ from edgeres.model.spec import Block
 from edgeres.progress import Silent
 from edgeres.target import find_target
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("executorch")
 HOST, SIGNED, BOARD = find_target("cpu:executorch"), find_target("jetson"), find_target("raspberry-pi:executorch")
 EVERY_SHORTCUT = replace(THIN, stages=(*THIN.stages, (Block(inner=(48,), out=48, stride=2),)))

@@ -19,6 +19,8 @@ from edgeres.errors import StageError
 from edgeres.settings import canonical, plain
 
 ONE = Order(calls=1)
+PATIENCE_S = 300
+"""After which a process that does not change is given up, also on a machine with much else to do."""
 
 HOLD = """
 import os, signal, sys, time
@@ -29,7 +31,7 @@ import json
 with hired(parse(Job, json.loads(sys.argv[1]), "job")) as worker:
     worker.ask(Order(calls=1))
     print(worker.pid, flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -49,7 +51,7 @@ def state(pid):
 
 
 def becomes(pid, *letters):
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while state(pid) not in letters:
         assert time.monotonic() < until, state(pid)
         time.sleep(0.01)
@@ -106,6 +108,6 @@ def test_workers_end_with_their_parent_though_they_are_stopped(variants, signal_
     pid = int(parent.stdout.readline())
     assert becomes(pid, "T")
     parent.send_signal(signal_)
-    parent.wait(10)
+    parent.wait(PATIENCE_S)
     assert becomes(pid, None, "Z")
     parent.stdout.close()

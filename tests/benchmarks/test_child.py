@@ -48,9 +48,9 @@ def test_a_peak_is_the_child_s_own():
 
 
 def test_a_child_over_its_limit_is_ended_and_says_so(python):
-    done = python(GREEDY.format(mib=200, rest=30), limit_mib=100)
+    done = python(GREEDY.format(mib=200, rest=3600), limit_mib=100)
     assert done.starved
-    assert done.seconds < 20
+    assert done.seconds < 3600
     with pytest.raises(EdgeresError, match="out of memory"):
         done.checked("it")
 

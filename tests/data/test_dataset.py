@@ -438,3 +438,26 @@ def test_head_that_does_not_fit_the_data(head, way_out):
     check_head(dataset.classes, 10)
     with pytest.raises(DataError, match=f"the data has 10 classes, the network's head has {head}: .*{way_out}"):
         check_head(dataset.classes, head)
+
+
+def test_all_bad_images_are_named_in_one_message(tmp_path):
+    folder = layout(tmp_path / "data")
+    places = sorted((folder / "train").rglob("*.png"))[:7]
+    for place in places[:6]:
+        place.write_bytes(place.read_bytes()[:60])
+    places[6].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", encoding="utf-8")
+    with pytest.raises(DataError) as refused:
+        opened(folder)
+    assert refused.value.what.startswith("7 of ")
+    for place in places[:5]:
+        assert str(place) in refused.value.what
+    assert str(places[5]) not in refused.value.what
+    assert refused.value.what.endswith("; and 2 more")
+
+
+def test_git_lfs_pointers_in_place_of_images_are_recognised(tmp_path):
+    folder = layout(tmp_path / "data")
+    for place in sorted(folder.rglob("*.png")):
+        place.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"is a Git LFS pointer.*and \d+ more: fetch it with 'git lfs pull'"):
+        opened(folder)

@@ -3,11 +3,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edgeres.data import split as module
 from edgeres.data.images import ArrayImage, ImageFile
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -69,27 +71,32 @@ def test_no_more_than_two_batches_are_decoded_ahead():
     batches.close()
 
 
-def test_abandoned_iteration_decodes_no_further_and_leaves_no_thread_behind():
-    decoded = []
+def test_abandoned_iteration_decodes_no_further_and_leaves_no_thread_behind(monkeypatch):
+    """Images of the second batch wait until the pool has been told to end, and only those that wait are finished."""
+    decoded, ending = [], threading.Event()
 
-    class Slow(ArrayImage):
+    class Waiting(ArrayImage):
         def decode(self):
-            time.sleep(0.01)
+            if int(self.where) >= 40:
+                ending.wait()
             decoded.append(self.where)
             return super().decode()
 
-    before = threading.active_count()
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            ending.set()
+            super().shutdown(wait=wait)
+
+    monkeypatch.setattr(module, "ThreadPoolExecutor", Pool)
     split = synthetic(80)
-    batches = Split("s", tuple(Slow(image.pixels, image.where) for image in split.images), split.labels).batches(
+    batches = Split("s", tuple(Waiting(image.pixels, image.where) for image in split.images), split.labels).batches(
         PREPROCESS, 40
     )
     next(batches)
     batches.close()
-    stopped = len(decoded)
-    assert stopped < 80
-    time.sleep(0.1)
-    assert len(decoded) == stopped
-    assert threading.active_count() == before
+    assert len(decoded) <= 40 + module.WORKERS
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
 def test_truncated_jpeg_is_named_and_the_batches_before_it_arrive(tmp_path):

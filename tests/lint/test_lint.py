@@ -1,6 +1,6 @@
 """Every rule on a graph with exactly its defect, and none on the clean one."""
 
-import time
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -470,11 +470,41 @@ def parses(trt, model: ModelProto) -> bool:
     return bool(trt.OnnxParser(network, logger).parse(model.SerializeToString()))
 
 
-def test_lint_is_fast() -> None:
-    model = clean().model()
-    start = time.perf_counter()
-    lint(model, target())
-    assert time.perf_counter() - start < 0.5
+def chained(blocks: int) -> ModelProto:
+    """Residual blocks, one behind the other."""
+    draft = Draft()
+    draft.quantize("image")
+    draft.conv("stem", "image", into=3)
+    source = draft.add("Relu", "stem.relu", ["stem"])
+    for index in range(blocks):
+        draft.quantize(source)
+        draft.conv(f"{index}.conv", source)
+        draft.add("Add", f"{index}.add", [f"{index}.conv", draft.dequantize(source, f"{index}.identity")])
+        source = draft.add("Relu", f"{index}.relu", [f"{index}.add"])
+    draft.add("GlobalAveragePool", "pool", [source])
+    draft.add("Flatten", "logits", ["pool"])
+    return draft.model()
+
+
+def test_work_grows_with_the_graph_and_no_faster() -> None:
+    """Counted in calls of functions, which no load of the machine changes."""
+
+    def calls(blocks: int) -> int:
+        model, counted = chained(blocks), [0]
+
+        def count(frame: object, event: str, what: object) -> None:
+            counted[0] += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            lint(model, target())
+        finally:
+            sys.setprofile(before)
+        return counted[0]
+
+    calls(2)  # what is computed once and kept
+    assert calls(80) < 2.5 * calls(40)
 
 
 def test_rules_have_unique_ids_and_a_title() -> None:

@@ -82,6 +82,28 @@ def test_out_of_reach_gives_the_smallest_there_is():
     assert found.macs == macs(narrowed(spec, {group.name: group.width // 2 for group in coupling_groups(spec)}), 64, 64)
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.sampled_from(NAMES), st.integers(0, 99), st.floats(0.0, 30.0))
+def test_no_more_importance_is_lost_than_allowed(name, seed, most):
+    spec, side = PRESETS[name], 64
+    importance = random_importance(spec, seed)
+    found = allocate(spec, importance, side=side, macs=0, multiple=16, minimum=0.25, most=most)
+    gone = {group: np.delete(importance[group], list(kept)).sum() for group, kept in found.keep.items()}
+    assert found.lost == pytest.approx(sum(gone.values()))
+    assert found.lost <= most
+    free = allocate(spec, importance, side=side, macs=found.macs, multiple=16, minimum=0.25)
+    assert free.macs <= found.macs
+
+
+def test_a_step_over_the_limit_does_not_keep_others_from_being_taken():
+    spec, side = PRESETS["resnet20"], 32
+    importance = {group.name: np.full(group.width, 10.0) for group in coupling_groups(spec)}
+    importance["layer3.2.conv1"] = np.zeros(64)
+    found = allocate(spec, importance, side=side, macs=0, multiple=16, minimum=0.25, most=1.0)
+    assert {name: len(kept) for name, kept in found.keep.items()} == {"layer3.2.conv1": 16}
+    assert found.lost == 0
+
+
 def test_streams_are_told_from_inner_widths():
     spec = PRESETS["resnet50"]
     streams = {group.name for group in coupling_groups(spec) if is_stream(group, spec)}

@@ -241,13 +241,17 @@ def test_large_tensors_leave_fewer_images_in_a_batch(thin, thin_weights, scheme,
     stem, first, *_ = walk.units
     assert [len(batch) for batch in walk.batches(stem)] == [5] * 9 + [3]
     assert [len(batch) for batch in walk.batches(first)] == [20, 20, 8]
-    walk.on(stem)
+    means = walk.lead(stem)
+    walk.follow(stem)
     exact = Network(thin, thin_weights).eval()
     seen = {}
     with torch.no_grad():
         exact(torch.from_numpy(smooth_images(48)), seen.__setitem__)
-    given = walk.values(first, [3, 40])[0][first.source]
-    assert torch.allclose(given, seen[first.source][[3, 40]], rtol=2**-10, atol=1e-6)
+    assert torch.allclose(walk.wanted([3, 40]), seen[first.source][[3, 40]], rtol=2**-10, atol=1e-6)
+    assert torch.allclose(means["conv1"].float(), seen["conv1"].mean((0, 2, 3)), atol=1e-6)
+    with torch.no_grad():
+        start.network()(torch.from_numpy(smooth_images(48)), seen.__setitem__)
+    assert torch.allclose(walk.given(first, [3, 40])[first.source], seen[first.source][[3, 40]], rtol=2**-10, atol=1e-6)
 
 
 def test_no_images_are_refused(thin, thin_weights, scheme):

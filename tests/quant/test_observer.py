@@ -113,14 +113,10 @@ def test_scales_are_identical_for_any_order_batches_and_shards(seed: int, size: 
 def test_the_number_of_threads_leaves_no_trace(
     network: Network, images: Floats, reference: dict[str, Histogram]
 ) -> None:
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            assert observe(network, [images], TENSORS) == reference
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        assert observe(network, [images], TENSORS) == reference
+        assert torch.get_num_threads() == threads
 
 
 def test_every_image_is_alone_in_its_forward_pass(images: Floats) -> None:

@@ -1,7 +1,6 @@
 """Work on one image at a time: results in order, whatever the threads, over weights that are there once."""
 
 import numpy as np
-import pytest
 import torch
 from random_weights import random_weights
 
@@ -11,16 +10,8 @@ from edgeres.quant.streaming import each_image
 IMAGES = np.random.default_rng(0).normal(size=(12, 3, 32, 32)).astype(np.float32)
 
 
-@pytest.fixture
-def four_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("four_threads")
 def test_threads_share_the_weights_and_not_the_gradients(thin):
+    torch.set_num_threads(4)
     network = Network(thin, random_weights(thin)).eval()
     name = "conv1.weight"
     copies = {}

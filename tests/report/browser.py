@@ -42,7 +42,7 @@ for end, wanted in zip(ends, (3, 4)):
     os.dup2(end, wanted)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
 
 
 class Browser:

@@ -71,7 +71,7 @@ def test_every_candidate_has_its_row_and_its_price(run):
     assert not any(row.expected for row in rows if row.tried)
     assert rows[0].rung.top1 == 98.0
     assert rows[-1].cells("-") == (
-        "mixed", "PASS", "96.00 %", "+2.00 pp (+1.20 to +2.90)", "97.00 %", "1.0e-03", "19 of 20", "2 ms", "1 min 15 s",
+        "mixed", "PASS", "96.00 %", "+2.00 pp (+1.20 to +2.90)", "97.00 %", "1.0e-03", "19 of 21", "2 ms", "1 min 15 s",
         "what mixed did",
     )  # fmt: skip
     assert len(rows[-1].cells("-")) == len(HEADS)
@@ -110,7 +110,8 @@ def test_training_that_was_not_needed_leaves_the_mark_where_it_was(run):
     ("verdict", "name", "others", "said"),
     [
         ("PASS", "bias", (), "limit is met"),
-        ("FAIL", "bias", (Rung(name="adaround", note=LEFT),), "--time-budget MINUTES (adaround left out)"),
+        ("FAIL", "bias", (Rung(name="gptq", note=LEFT),), "also tries what was left out (gptq, about 2 min more)"),
+        ("PASS", "bias", (Rung(name="gptq", note=LEFT),), "Left out for its cost: gptq, about 2 min more."),
         ("FAIL", "bias", (), "--recipe qat"),
         ("INCONCLUSIVE", "bias", (), "do not settle"),
         ("", "bias", (), "accuracy_drop_pp=1"),
@@ -120,7 +121,13 @@ def test_training_that_was_not_needed_leaves_the_mark_where_it_was(run):
 def test_what_to_do_next(run, verdict, name, others, said):
     rungs = (rung(name, 0.01, verdict, chosen=True), *others)
     stages = tuple(replace(row, rungs=rungs) if row.stage == "quantize" else row for row in run.stages)
-    assert said in next_step(replace(run, stages=stages))
+    laps = {"predicted gptq": 118.0} if others else {}
+    times = tuple(replace(time, laps=laps) for time in run.timings.stages)
+    run = replace(run, stages=stages, timings=replace(run.timings, stages=times))
+    assert said in next_step(run)
+    assert [row.cells("-")[-1] for row in bill(run) if not row.tried] == [
+        f"{LEFT}; would take about 2 min more" for _ in others
+    ]
 
 
 def test_without_a_ladder_there_is_nothing_to_say():
@@ -144,7 +151,7 @@ def test_the_pages_hold_the_bill_and_the_sensitivities(run):
     for part in (
         "\u2713 mixed",
         "adaround, reconstruct",
-        "19 of 20",
+        "19 of 21",
         "What each rung won",
         "Sensitivity of each layer",
     ):
@@ -152,7 +159,7 @@ def test_the_pages_hold_the_bill_and_the_sensitivities(run):
     for part in (
         "**mixed**",
         "adaround, reconstruct",
-        "19\u00a0of\u00a020",
+        "19\u00a0of\u00a021",
         "Most sensitive layers",
         "`layer1.0.conv1` 1.0e-01",
     ):

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from edgeres.artifact import Card, Checkpoint
 from edgeres.data.images import ArrayImage
@@ -83,6 +84,31 @@ def test_answers_are_the_networks(checkpoint, context, split):
 def test_batch_size_changes_no_answer(checkpoint, context):
     found = {Evaluate(batch=size)(checkpoint, context).card.baseline.predictions for size in (1, 5, 64)}
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_the_number_of_threads_changes_no_answer_and_is_left_as_it_was(checkpoint, context, split, threads):
+    before = torch.get_num_threads()
+    alone = Evaluate(batch=4)(checkpoint, context).card.baseline
+    torch.set_num_threads(threads)
+    try:
+        assert Evaluate(batch=4)(checkpoint, context).card.baseline == alone
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_every_thread_computes_alone(checkpoint, context, monkeypatch):
+    seen = []
+    logits = Network.logits
+    monkeypatch.setattr(Network, "logits", lambda *given: (seen.append(torch.get_num_threads()), logits(*given))[1])
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        Evaluate(batch=4)(checkpoint, context)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1] * 6
 
 
 def test_the_first_evaluation_stays_the_baseline(checkpoint, context, split):

@@ -37,6 +37,8 @@ from edgeres.target import Target, find_target
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 CALIBRATION, VALIDATION = 32, 200
 
 

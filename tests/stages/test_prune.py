@@ -9,7 +9,7 @@ from edgeres.artifact import Card, Checkpoint
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
-from edgeres.errors import StageError
+from edgeres.errors import RecipeError, StageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.coupling import channels, coupling_groups, sliced
 from edgeres.model.graph import graph
@@ -129,6 +129,57 @@ def test_macs_out_of_reach_name_the_least_there_is(dense, context):
     assert Prune(macs=least + 0.001)(dense, seen(context)).card.lineage[-1].metrics["macs_removed"] < 1 - least + 0.001
 
 
+def halves_unread(dense):
+    """The network with half of each inner width unread, so that those channels go for nothing."""
+    arrays = dict(dense.weights)
+    for name, _, block in SPEC.blocks:
+        arrays[f"{name}.conv2.weight"] = np.array(arrays[f"{name}.conv2.weight"])
+        arrays[f"{name}.conv2.weight"][:, : block.inner[0] // 2] = 0
+    return replace(dense, weights=dense.weights.replaced(arrays))
+
+
+def test_no_more_is_removed_than_its_estimated_cost_allows(dense, context):
+    """Unread halves go for nothing, and the walk stops where channels that matter would have to go."""
+    known = replace(halves_unread(dense), statistics=Weights({"conv1.mean": np.zeros(16)}))
+    pruned = Prune(macs=0.5, max_kl=1e-9)(known, seen(context))
+    kept = macs(pruned.spec, SIDE, SIDE) / macs(SPEC, SIDE, SIDE)
+    assert 0.5 < kept < 0.75
+    assert "50% of the MACs were asked for" in pruned.card.lineage[-1].notes[1]
+    assert "max_kl allows 1e-09" in pruned.card.lineage[-1].notes[1]
+    x = images(3)
+    torch.testing.assert_close(logits(pruned.spec, pruned.weights, x), logits(SPEC, known.weights, x))
+    enough = Prune(macs=0.8, max_kl=1e-9)(known, seen(context))
+    assert macs(enough.spec, SIDE, SIDE) <= 0.8 * macs(SPEC, SIDE, SIDE)
+    assert len(enough.card.lineage[-1].notes) == 1
+
+
+def test_a_network_of_which_every_channel_matters_stays_whole(dense, context):
+    known = replace(dense, statistics=Weights({"conv1.mean": np.zeros(16)}))
+    whole = Prune(macs=0.65, max_kl=1e-9)(known, seen(context))
+    assert whole.spec == dense.spec
+    assert whole.weights.digest == dense.weights.digest
+    assert whole.statistics is known.statistics
+    note = whole.card.lineage[-1].notes[1]
+    assert "65% of the MACs were asked for" in note
+    assert "prune.max_kl=null" in note
+    assert whole.card.lineage[-1].shown == (note,)
+
+
+def test_little_gain_is_not_worth_a_recovery(dense, context):
+    """A quarter of the saving that was asked for is free; the network stays whole all the same."""
+    arrays = dict(dense.weights)
+    arrays["layer3.2.conv2.weight"] = np.array(arrays["layer3.2.conv2.weight"])
+    arrays["layer3.2.conv2.weight"][:, :32] = 0
+    free = replace(dense, weights=dense.weights.replaced(arrays))
+    assert Prune(macs=0.97, max_kl=1e-9)(free, seen(context)).spec != SPEC
+    assert Prune(macs=0.6, max_kl=1e-9)(free, seen(context)).spec == SPEC
+
+
+def test_an_estimate_needs_the_importance_that_makes_it(dense, context):
+    with pytest.raises(RecipeError, match="importance: fisher"):
+        Prune(importance="l2", max_kl=0.01)(dense, seen(context))
+
+
 def test_a_quantized_network_is_refused(dense, context):
     table = QuantTable(activations={}, weights={}, calibrator="mse", data="", images=0)
     with pytest.raises(StageError, match="prune before quantize"):
@@ -142,7 +193,9 @@ def test_no_images_are_refused_where_they_are_needed(dense, context):
     assert Prune(importance="l2", compensate=False)(dense, seen(empty)).teacher is dense
 
 
-@pytest.mark.parametrize("bad", [{"macs": 0.0}, {"macs": 1.1}, {"minimum": -0.1}, {"images": 0}, {"importance": "x"}])
+@pytest.mark.parametrize(
+    "bad", [{"macs": 0.0}, {"macs": 1.1}, {"minimum": -0.1}, {"images": 0}, {"importance": "x"}, {"max_kl": 0}]
+)
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValidationError):
         Prune(**bad)

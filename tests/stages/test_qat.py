@@ -1,4 +1,8 @@
-"""Quantization-aware training on handwritten digits: a network that rounding broke answers again, and ships."""
+"""Quantization-aware training of a seeded network, with the images of the digits and its own answers as labels.
+
+No verdict rests on what a training happened to give: tuning images are picked by what the float network and the
+quantized one answer on them, and both are sure of it, so counts of lost answers are the same on every processor.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from random_weights import random_weights
 
 from edgeres.artifact import Card, Checkpoint
+from edgeres.backends.session import onnx_session
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import RecipeError, StageError
@@ -28,20 +34,19 @@ from edgeres.recipe import load_recipe
 from edgeres.stages.build import Build
 from edgeres.stages.evaluate import Evaluate
 from edgeres.stages.export import Export
-from edgeres.stages.fold_batchnorm import folded
 from edgeres.stages.qat import Qat
 from edgeres.stages.stage import Context
 from edgeres.stages.verify import Verify
 from edgeres.target import find_target
 from edgeres.training.augment import Augment
 from edgeres.training.feed import Feed
-from edgeres.training.loop import fit
-from edgeres.training.method import Method
 from edgeres.training.resume import NAME, Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 PREPROCESS = Preprocess(resize=8, crop=8, mean=(0.305,) * 3, std=(0.376,) * 3)
 AUGMENT = Augment(crop="random", padding=1, flip=False)
@@ -51,7 +56,14 @@ SPEC = ResNetSpec(
     stem=Stem(width=16, kernel=3, stride=1, pool=False),
     stages=((Block(inner=(16,), out=16),), (Block(inner=(32,), out=32, stride=2, projected=True),)),
     classes=10,
+    norm=False,
 )
+SURE = 0.3
+"""Lead of the best logit over the next that no order of summation turns round; all logits have a spread of 3."""
+
+
+def lead(logits: np.ndarray) -> np.ndarray:
+    return np.diff(np.sort(logits, axis=1)[:, -2:], axis=1)[:, 0]
 
 
 @pytest.fixture(scope="module")
@@ -76,25 +88,15 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
 
 @pytest.fixture(scope="module")
 def floating(context: Context) -> Checkpoint:
-    """A folded float network that reads digits."""
-    method = Method(epochs=5, batch=32, lr=0.1, weight_decay=5e-4, augment=AUGMENT)
-    feed = Feed(context.train, PREPROCESS, method.augment, classes=10, batch=method.batch, seed=0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = Network(SPEC)
-    outcome = fit(
-        network,
-        lambda logits, images, labels: F.cross_entropy(logits, labels),
-        feed,
-        method,
-        device=torch.device("cpu"),
-        snapshots=Snapshots(context.scratch / "float", "float"),
-        progress=Silent(),
-        label="train digits",
+    """A folded float network from a seeded generator, whose answers are spread over the classes."""
+    made = random_weights(SPEC)
+    answers = Network(SPEC, made).logits(next(context.tuning.batches(PREPROCESS, 1000))[0])
+    gain = 3 / answers.std(0).mean()
+    weights = made.replaced(
+        {"fc.weight": made["fc.weight"] * gain, "fc.bias": (made["fc.bias"] - answers.mean(0)) * gain}
     )
-    spec, weights = folded(SPEC, outcome.weights)
     return Evaluate()(
-        Checkpoint(Card(name="digits", preprocess=PREPROCESS, classes=context.classes), spec, weights), context
+        Checkpoint(Card(name="drawn", preprocess=PREPROCESS, classes=context.classes), SPEC, weights), context
     )
 
 
@@ -130,41 +132,56 @@ def logits(checkpoint: Checkpoint, context: Context) -> np.ndarray:
     return Quantized(checkpoint.spec, weights, checkpoint.quant, scheme).network().logits(images)
 
 
+def picked(checkpoint: Checkpoint, context: Context, *, lost: int, kept: int) -> Context:
+    """The context with tuning images of which rounding loses that many: labels are the float network's answers."""
+    before = Network(checkpoint.spec, checkpoint.weights).logits(next(context.tuning.batches(PREPROCESS, 1000))[0])
+    after = logits(checkpoint, context)
+    sure = (lead(before) > SURE) & (lead(after) > SURE)
+    same = before.argmax(1) == after.argmax(1)
+    indices = [*np.flatnonzero(sure & ~same)[:lost], *np.flatnonzero(sure & same)[:kept]]
+    assert len(indices) == lost + kept
+    labelled = replace(context.tuning, labels=tuple(before.argmax(1).tolist()))
+    return replace(context, tuning=labelled.take(sorted(indices)))
+
+
 @pytest.fixture(scope="module")
 def broken(floating: Checkpoint, context: Context) -> Checkpoint:
-    """Two bits a weight: codes -1, 0 and 1."""
-    return quantized(floating, context, 2)
+    """Three bits a weight: codes -3 to 3."""
+    return quantized(floating, context, 3)
 
 
 @pytest.fixture(scope="module")
-def recovered(broken: Checkpoint, context: Context) -> Checkpoint:
-    return QUICK(broken, context.view(Qat.reads))
+def half(broken: Checkpoint, context: Context) -> Context:
+    """Of every two tuning images, the broken network loses one."""
+    return picked(broken, context, lost=60, kept=60)
 
 
-def test_a_network_broken_by_rounding_answers_again(
-    broken: Checkpoint, recovered: Checkpoint, context: Context
+@pytest.fixture(scope="module")
+def recovered(broken: Checkpoint, half: Context) -> Checkpoint:
+    return QUICK(broken, half.view(Qat.reads))
+
+
+def test_a_network_broken_by_rounding_comes_back_to_the_float_network(
+    broken: Checkpoint, recovered: Checkpoint, half: Context
 ) -> None:
     before, after = recovered.card.lineage[-1].rungs
     assert (before.name, after.name) == ("quantize", "qat")
-    assert before.verdict == "FAIL"
+    assert (before.verdict, before.drop_pp) == ("FAIL", 50)
     assert (before.chosen, after.chosen) == (False, True)
-    assert before.drop_pp is not None
-    assert after.drop_pp is not None
-    assert before.drop_pp > 20
-    assert after.drop_pp < before.drop_pp / 3
     assert before.kl is not None
     assert after.kl is not None
-    assert after.kl < before.kl / 4
+    assert after.kl < before.kl / 3  # it is a fifteenth
     assert recovered.card.lineage[-1].notes[0].endswith("; the trained network goes on")
-    # The rows say what anybody finds who runs both.
-    float_logits = Network(broken.spec, broken.weights).logits(next(context.tuning.batches(PREPROCESS, 1000))[0])
+    # The rows say what anybody finds who runs both; an image alone may round to another code than in a batch.
+    float_logits = Network(broken.spec, broken.weights).logits(next(half.tuning.batches(PREPROCESS, 1000))[0])
     for checkpoint, rung in ((broken, before), (recovered, after)):
-        found = logits(checkpoint, context)
-        assert rung.top1 == pytest.approx(100 * np.mean(found.argmax(1) == context.tuning.labels), abs=0.21)
+        found = logits(checkpoint, half)
+        unsure = 100 * np.mean(lead(found) < SURE)
+        assert rung.top1 == pytest.approx(100 * np.mean(found.argmax(1) == half.tuning.labels), abs=unsure + 1e-9)
         assert rung.agreement == pytest.approx(
-            agreement(float_logits.argmax(1).tolist(), found.argmax(1).tolist()), abs=0.21
+            agreement(float_logits.argmax(1).tolist(), found.argmax(1).tolist()), abs=unsure + 1e-9
         )
-        assert rung.kl == pytest.approx(kl(float_logits, found), rel=0.02)
+        assert rung.kl == pytest.approx(kl(float_logits, found), rel=0.05)
 
 
 def test_only_scales_and_deployed_weights_change(broken: Checkpoint, recovered: Checkpoint, context: Context) -> None:
@@ -187,7 +204,10 @@ def test_only_scales_and_deployed_weights_change(broken: Checkpoint, recovered: 
 
 
 def test_what_ships_answers_as_the_torch_module(recovered: Checkpoint, context: Context, tmp_path: Path) -> None:
-    """Through export's comparison of every operation, and ONNX Runtime on images nobody trained on."""
+    """Through export's comparison of every operation, and on images nobody trained on.
+
+    In ONNX Runtime without its rewriting: with it, biases are integers, whose steps are wide where weights have 3 bits.
+    """
     places = [replace(context, workspace=tmp_path / name) for name in ("export", "build", "verify")]
     for place_ in places:
         place_.workspace.mkdir()
@@ -199,10 +219,14 @@ def test_what_ships_answers_as_the_torch_module(recovered: Checkpoint, context: 
     assert recovered.quant is not None
     assert recovered.deployed is not None
     module = Quantized(recovered.spec, recovered.deployed, recovered.quant, scheme).network()
-    images, labels = next(context.validation.batches(PREPROCESS, 1000))
+    images = next(context.validation.batches(PREPROCESS, 1000))[0]
     expected = module.logits(images)
-    assert list(verdict.predictions) == expected.argmax(1).tolist()
-    assert np.mean(np.array(verdict.predictions) == labels) > 0.6
+    with onnx_session(exported.model.path, optimise=False) as session:
+        found = np.concatenate([session.run(image[None]) for image in images])
+    assert np.median(np.abs(found - expected).max(1)) < 1e-3
+    sure = lead(expected) > SURE
+    assert np.mean(sure) > 0.5
+    assert np.array_equal(found.argmax(1)[sure], expected.argmax(1)[sure])
     # The float twin is the network that came, not the trained one.
     baseline = recovered.card.baseline
     assert baseline is not None
@@ -211,7 +235,7 @@ def test_what_ships_answers_as_the_torch_module(recovered: Checkpoint, context: 
 
 def test_training_is_skipped_where_the_gate_passes(floating: Checkpoint, context: Context) -> None:
     fine = quantized(floating, context, 8)
-    given = Qat()(fine, context.view(Qat.reads))
+    given = Qat()(fine, picked(fine, context, lost=0, kept=250).view(Qat.reads))
     assert (given.quant, given.deployed) == (fine.quant, None)
     assert given.weights is fine.weights
     before, skipped = given.card.lineage[-1].rungs
@@ -222,10 +246,11 @@ def test_training_is_skipped_where_the_gate_passes(floating: Checkpoint, context
 
 
 def test_too_few_images_to_tell_train_nothing_and_say_so(broken: Checkpoint, context: Context) -> None:
-    few = replace(context, tuning=context.tuning.take(range(0, 500, 50)), margin=85.0)
+    few = replace(picked(broken, context, lost=8, kept=2), margin=85.0)
     given = Qat()(broken, few.view(Qat.reads))
     assert given.quant == broken.quant
     note = given.card.lineage[-1].notes[0]
+    assert "a drop of 80.00 pp" in note
     assert "does not settle whether the limit of 85 pp is met" in note
     assert "--set qat.when=always" in note
     doubtful = Qat()(broken, replace(few, margin=60.0).view(Qat.reads))
@@ -239,7 +264,7 @@ def test_too_few_images_to_tell_train_nothing_and_say_so(broken: Checkpoint, con
 def test_what_training_spoils_does_not_go_on(floating: Checkpoint, context: Context) -> None:
     fine = quantized(floating, context, 8)
     wild = Qat(when="always", lr=30.0, max_images=96, augment=AUGMENT)
-    given = wild(fine, context.view(Qat.reads))
+    given = wild(fine, picked(fine, context, lost=0, kept=100).view(Qat.reads))
     assert (given.quant, given.deployed) == (fine.quant, None)
     before, after = given.card.lineage[-1].rungs
     assert (before.chosen, after.chosen) == (True, False)
@@ -249,11 +274,9 @@ def test_what_training_spoils_does_not_go_on(floating: Checkpoint, context: Cont
     assert "what quantize gave goes on" in given.card.lineage[-1].notes[0]
 
 
-def test_weights_that_rounding_already_changed_are_where_training_starts(
-    broken: Checkpoint, recovered: Checkpoint, context: Context
-) -> None:
+def test_weights_that_rounding_already_changed_are_where_training_starts(recovered: Checkpoint, half: Context) -> None:
     still = Qat(when="always", lr=1e-12, max_images=64, augment=AUGMENT)
-    given = still(recovered, context.view(Qat.reads))
+    given = still(recovered, half.view(Qat.reads))
     before, after = given.card.lineage[-1].rungs
     assert before.kl == recovered.card.lineage[-1].rungs[1].kl
     assert after.kl == pytest.approx(before.kl, rel=1e-3)
@@ -282,7 +305,9 @@ def test_the_float_network_teaches_and_labels_have_the_rest(
 
 def test_asymmetric_and_signed_schemes_learn_alike(floating: Checkpoint, context: Context) -> None:
     jetson = replace(context, target=find_target("jetson"), scratch=context.scratch / "jetson")
-    given = replace(QUICK, epochs=1)(quantized(floating, jetson, 2), jetson.view(Qat.reads))
+    given = replace(QUICK, epochs=1)(
+        broken := quantized(floating, jetson, 3), picked(broken, jetson, lost=60, kept=60).view(Qat.reads)
+    )
     before, after = given.card.lineage[-1].rungs
     assert after.chosen
     assert after.kl < before.kl / 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 from edgeres.quant.qparams import QuantTable
-from edgeres.stages.recover import Recover
+from edgeres.stages.recover import Recover, _Judged
 from edgeres.stages.stage import Context
 from edgeres.target import find_target
 
@@ -138,3 +139,97 @@ def test_what_cannot_be_recovered_is_refused(pruned: Checkpoint, context: Contex
     table = QuantTable(activations={}, weights={}, calibrator="mse", data="", images=1)
     with pytest.raises(StageError, match="before quantize"):
         SHORT(replace(pruned, quant=table), context)
+
+
+def _taught(pruned: Checkpoint, context: Context) -> Context:
+    """The context with tuning labels on which the teacher is always right, and a limit of 1 pp."""
+    assert pruned.teacher is not None
+    teacher = Network(pruned.teacher.spec, pruned.teacher.weights)
+    images, _ = next(context.train.batches(PREPROCESS, 100))
+    labels = tuple(teacher.logits(images).argmax(1).tolist())
+    return replace(context, tuning=Split("tuning", context.train.images, labels), margin=1.0)
+
+
+SHUT = replace(SHORT, epochs=1, lr=1e-9)
+"""A recovery that recovers nothing."""
+
+
+def _broken(pruned: Checkpoint) -> Checkpoint:
+    """The pruned network with its classes in another order: it is wrong wherever its teacher is right."""
+    arrays = dict(pruned.weights)
+    arrays |= {key: np.roll(arrays[key], 1, axis=0) * 3 for key in ("fc.weight", "fc.bias")}
+    return replace(pruned, weights=Weights(arrays))
+
+
+def test_the_unpruned_network_goes_on_where_recovery_is_not_enough(pruned: Checkpoint, context: Context) -> None:
+    assert pruned.teacher is not None
+    statistics = Weights({"conv1.mean": np.zeros(8)})
+    broken = replace(_broken(pruned), teacher=replace(pruned.teacher, statistics=statistics))
+    whole = SHUT(broken, _taught(pruned, context))
+    assert (whole.spec, whole.weights.digest) == (pruned.teacher.spec, pruned.teacher.weights.digest)
+    assert whole.statistics is statistics
+    assert whole.teacher is None
+    step = whole.card.lineage[-1]
+    assert step.metrics["tuning_drop_pp"] > 1
+    assert "the unpruned network goes on" in step.notes[-1]
+    assert "recover.fallback=false" in step.notes[-1]
+    assert step.shown == step.notes[-1:]
+
+
+def test_the_pruned_network_goes_on_where_that_was_asked_for_or_any_drop_is_allowed(
+    pruned: Checkpoint, context: Context
+) -> None:
+    broken, taught = _broken(pruned), _taught(pruned, context)
+    for stage, where in ((replace(SHUT, fallback=False), taught), (SHUT, replace(taught, margin=None))):
+        kept = stage(broken, where)
+        assert kept.spec == pruned.spec
+        assert kept.card.lineage[-1].metrics["tuning_drop_pp"] > 1
+        assert "goes on" not in kept.card.lineage[-1].notes[-1]
+        assert kept.card.lineage[-1].shown == ()
+
+
+def test_a_recovered_network_goes_on_with_what_it_costs_in_its_notes(pruned: Checkpoint, context: Context) -> None:
+    """Of a teacher whose removed channels are unread, the pruned network is the teacher."""
+    assert pruned.teacher is not None
+    arrays = dict(pruned.teacher.weights)
+    for block in ("layer1.0", "layer2.0"):
+        arrays[f"{block}.conv2.weight"] = np.array(arrays[f"{block}.conv2.weight"])
+        arrays[f"{block}.conv2.weight"][:, 8:] = 0
+    teacher = replace(pruned.teacher, weights=Weights(arrays))
+    same = replace(pruned, weights=_narrowed(teacher.weights, 8), teacher=teacher)
+    recovered = SHUT(same, _taught(same, context))
+    assert recovered.spec == pruned.spec
+    step = recovered.card.lineage[-1]
+    assert step.metrics["tuning_drop_pp"] == 0
+    assert abs(step.metrics["tuning_loss_rise"]) < 1e-3
+    assert "lose 0.00 pp of top-1" in step.notes[-1]
+    empty = replace(_taught(same, context), tuning=context.train.take([]))
+    assert "there are no tuning images" in SHUT(same, empty).card.lineage[-1].notes[-1]
+
+
+def test_a_network_from_which_nothing_was_removed_is_passed_through(pruned: Checkpoint, context: Context) -> None:
+    assert pruned.teacher is not None
+    whole = replace(pruned.teacher, teacher=pruned.teacher, statistics=Weights({"conv1.mean": np.zeros(8)}))
+    passed = SHORT(whole, context)
+    assert passed.weights is whole.weights
+    assert passed.statistics is whole.statistics
+    assert passed.teacher is None
+    assert passed.card.lineage[-1].notes == ("nothing was removed: there is nothing to recover",)
+
+
+@pytest.mark.parametrize(
+    ("drop", "rise", "low", "margin", "worse"),
+    [
+        (1.0, 0.0, -0.01, 1.0, False),
+        (1.1, 0.0, -0.01, 1.0, True),
+        (0.0, 0.05, -0.01, 1.0, False),  # large, but no larger than noise
+        (0.0, 0.05, 0.01 * math.log(2) + 1e-6, 1.0, True),
+        (0.0, 0.05, 0.01 * math.log(2) - 1e-6, 1.0, False),
+        (0.0, 0.05, 0.03, 5.0, False),
+        (90.0, 5.0, 5.0, None, False),
+    ],
+)
+def test_a_network_is_worse_by_its_answers_or_by_its_loss_beyond_noise(
+    drop: float, rise: float, low: float, margin: float | None, worse: bool
+) -> None:
+    assert _Judged(100, drop, rise, low, margin).worse is worse

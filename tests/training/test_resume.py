@@ -164,6 +164,7 @@ def test_going_on_elsewhere_is_said(training: Training, monkeypatch: pytest.Monk
         if seen == 24:
             raise RuntimeError("stop")
 
+    training = replace(training, method=replace(training.method, precision="float32"))
     with pytest.raises(RuntimeError, match="stop"):
         training.run(watch=stop)
     monkeypatch.setattr("edgeres.training.loop.conditions", lambda device, dtype: "trained elsewhere")

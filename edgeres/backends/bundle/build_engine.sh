@@ -26,4 +26,4 @@ echo "model.plan is built; now it is timed, one image at a time"
 @TIMING@
   --loadEngine=model.plan
 
-echo "python3 build_engine.py builds it too, compares golden answers and writes device.json"
+echo "@NEXT@"

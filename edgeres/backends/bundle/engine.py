@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PLAN, SIDECAR = "model.plan", "model.plan.json"
 WEIGHTED = ("conv", "gemm", "matrix", "fullyconnected")  # parts of the inspector's names for weighted layers
-ELSEWHERE = "copy the bundle to the device and type 'python3 build_engine.py' there"
+ELSEWHERE = "copy the bundle to the device and type a command of its README.md there"
 
 
 def load_tensorrt() -> Any:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from edgeres.runtime import Runtime
 
 LEVEL = "--builderOptimizationLevel="
+PYTHON_API = (8, 5)
+"""First TensorRT whose Python package has what ``engine.py`` calls: tensors by name and ``execute_async_v3``."""
+_PERCENTILE = "--percentile="
 
 
 @settings
@@ -67,10 +70,16 @@ def trtexec_flags(runtime: Runtime, given: GraphInput) -> tuple[str, ...]:
 
 
 def timing_flags(runtime: Runtime, given: GraphInput) -> tuple[str, ...]:
-    """Flags with which ``trtexec`` times one image: the target's own, and the shape where the graph leaves it open."""
+    """Flags with which ``trtexec`` times one image: the target's own, and the shape where the graph leaves it open.
+
+    Before 8.5 it reports one percentile (``--percentile=P``, samples/common/sampleOptions.cpp of 8.4): the highest.
+    """
+    flags = runtime.timing_flags
+    if version(runtime) < (8, 5):
+        flags = tuple(f"{_PERCENTILE}{flag.split(',')[-1]}" if flag.startswith(_PERCENTILE) else flag for flag in flags)
     if not given.free:
-        return runtime.timing_flags
-    return (f"--shapes={given.name}:{'x'.join(map(str, (1, *given.shape)))}", *runtime.timing_flags)
+        return flags
+    return (f"--shapes={given.name}:{'x'.join(map(str, (1, *given.shape)))}", *flags)
 
 
 def version(runtime: Runtime) -> tuple[int, ...]:

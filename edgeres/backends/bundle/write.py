@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeres.artifact import File
 from edgeres.backends.bundle.golden import golden, graph_input
-from edgeres.backends.bundle.trtexec import build_settings, timing_flags, trtexec_flags
+from edgeres.backends.bundle.trtexec import PYTHON_API, build_settings, timing_flags, trtexec_flags, version
 from edgeres.backends.loading import intact
 from edgeres.settings import plain
 
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 FORMAT = 1
+EXECUTABLE = ("build_engine.sh",)
+_COMPARES = {
+    True: "builds it too, compares golden answers and writes device.json",
+    False: "says how its answers are compared with the golden ones",
+}
 
 Layout = Literal["channels first", "channels last"]
 """How the runtime takes an image: ``[N,C,H,W]``, or ``[1,H,W,C]`` one at a time."""
@@ -60,21 +65,26 @@ def executorch_bundle(exported: Exported, target: Target, out: Path, entry: str,
 
 
 def tensorrt_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
-    """A bundle for a device with TensorRT: graph, golden answers, two ways to build the engine, and one to run it."""
-    model = intact(exported.model)
-    given = graph_input(model, exported.card.preprocess)
+    """A bundle for a device with TensorRT: graph, golden answers, and what builds the engine there.
+
+    That is a shell command for ``trtexec``, and where TensorRT's Python package has what they need, two Python commands
+    besides, which compare golden answers and measure.
+    """
+    model, runtime = intact(exported.model), target.runtime
+    given, python = graph_input(model, exported.card.preprocess), version(target.runtime) >= PYTHON_API
     words = {
-        "RUNTIME": " ".join(target.runtime.name.split()),
-        "FLAGS": _lines(trtexec_flags(target.runtime, given)),
-        "TIMING": _lines(timing_flags(target.runtime, given)),
+        "RUNTIME": " ".join(runtime.name.split()),
+        "FLAGS": _lines(trtexec_flags(runtime, given)),
+        "TIMING": _lines(timing_flags(runtime, given)),
+        "NEXT": f"{'python3 build_engine.py' if python else 'README.md'} {_COMPARES[python]}",
     }
     own = {
         "model.onnx": model.read_bytes(),
         "build_engine.sh": _fill(_template("build_engine.sh"), words),
-        **_commands("build_engine.py", "run_engine.py", "engine.py", "device.py"),
+        **(_commands("build_engine.py", "run_engine.py", "engine.py", "device.py") if python else {}),
     }
-    build = plain(build_settings(target.runtime, given))
-    readme = _template("README.tensorrt.md")
+    build = plain(build_settings(runtime, given))
+    readme = _template("README.tensorrt.md" if python else "README.trtexec.md")
     return _write(exported, target, out, entry="model.onnx", own=own, readme=readme, further={"build": build})
 
 
@@ -108,6 +118,7 @@ def _write(
                 "INPUT": given.name,
                 "SHAPE": ",".join(map(str, _laid_out(given, layout))),
                 "TOLERANCE": f"{answers.tolerance:.4g}",
+                "PYTHON": _python(target),
             },
         ),
     }
@@ -116,6 +127,8 @@ def _write(
     contents["manifest.json"] = _json(_manifest(exported, target, entry, answers, contents) | (further or {}))
     for name, data in contents.items():
         (out / name).write_bytes(data)
+        if name in EXECUTABLE:
+            (out / name).chmod(0o755)
     return {name: File.of(out / name) for name in sorted(contents)}
 
 
@@ -152,6 +165,12 @@ def _preprocess(exported: Exported, given: GraphInput, layout: Layout) -> dict[s
         "input": {"name": given.name, "shape": [*batch, *_laid_out(given, layout)], "type": "float32"},
         "classes": list(exported.card.classes),
     }
+
+
+def _python(target: Target) -> str:
+    """Whose Python runs the commands of the bundle."""
+    runtime = target.runtime
+    return f"the Python {runtime.python} of JetPack {runtime.jetpack}" if runtime.python else "Python 3.8 or newer"
 
 
 def _commands(*names: str) -> dict[str, bytes]:

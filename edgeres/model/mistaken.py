@@ -1,0 +1,105 @@
+"""What a word given as a MODEL is where no preset has that name: a file or folder of another kind, a misspelling."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeres.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"})
+"""Names of weight files."""
+
+_BUILT = {
+    ".engine": "a TensorRT engine",
+    ".plan": "a TensorRT engine",
+    ".trt": "a TensorRT engine",
+    ".tflite": "a LiteRT model",
+    ".lite": "a LiteRT model",
+    ".ort": "a model in ONNX Runtime's own format",
+    ".pte": "an ExecuTorch program",
+    ".xml": "an OpenVINO model",
+    ".mlmodel": "a Core ML model",
+    ".mlpackage": "a Core ML model",
+    ".pb": "a TensorFlow graph",
+    ".h5": "a Keras model",
+    ".keras": "a Keras model",
+}
+"""Files that a network was compiled or saved into, and that nothing here reads back."""
+
+_SOURCE = "pass the .onnx it was made from, or its weights with --weights"
+_PLACE = "edgeres compile {} --target TARGET --data DIR"
+
+
+def no_preset(word: str, presets: Iterable[str]) -> ModelError:
+    """The error for a MODEL that is no preset: what it is, and how that is given instead.
+
+    Args:
+        word: What was given.
+        presets: The names there are.
+    """
+    known, path = sorted(presets), Path(word)
+    suffix = path.suffix.lower()
+    if path.is_dir() and suffix not in _BUILT:
+        return _folder(path)
+    if suffix in WEIGHT_SUFFIXES:
+        name = _named_in(path.stem, known) or "resnet18"
+        return ModelError(
+            f"{word} is a weights file, and a MODEL is a preset or an .onnx file",
+            f"name its network and pass the file with --weights: {_PLACE.format(f'{name} --weights {word}')}",
+        )
+    if suffix in _BUILT:
+        return ModelError(f"{word} is {_BUILT[suffix]}, which cannot be read back into a network", _SOURCE)
+    return ModelError(*_word(word, known))
+
+
+def _word(word: str, known: list[str]) -> tuple[str, str]:
+    """What a word is that is no network's file, and the way out."""
+    if word.lower().endswith((".yaml", ".yml")):
+        return f"{word} is no MODEL", f"a recipe file is given with --recipe {word}"
+    if word.isupper() and "_" in word:
+        weights = _PLACE.format(f"resnet50 --weights {word}")
+        return f"{word} names weights, not a MODEL", f"pass it with --weights: {weights}"
+    if Path(word).is_file():
+        return f"{word} is no preset and no .onnx file", "'edgeres models' lists presets"
+    return f"unknown model {word!r}", _similar(word, known)
+
+
+def weights_in(folder: Path) -> tuple[Path, ...]:
+    """Weight files that lie in a folder, in alphabetical order."""
+    return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file()))
+
+
+def _folder(path: Path) -> ModelError:
+    """What a folder is, and how it is given."""
+    what, way_out = "a folder", "name a preset ('edgeres models' lists them) or an .onnx file"
+    found = weights_in(path)
+    if (path / "request.json").is_file() or (path / "report.json").is_file():
+        what = "the folder of a run"
+        way_out = f"edgeres quantize {path}, export, build, verify and report take it as RUN"
+        if found:
+            way_out = f"name its network and pass its weights: {_PLACE.format(f'resnet18 --weights {found[0]}')}"
+    elif (path / "train").is_dir() or (path / "val").is_dir():
+        what = "a folder of images"
+        way_out = f"name a network and pass it with --data: edgeres compile resnet18 --target TARGET --data {path}"
+    elif found:
+        way_out = f"name its network and the file in it: {_PLACE.format(f'resnet18 --weights {found[0]}')}"
+    return ModelError(f"{path} is {what}, not a MODEL", way_out)
+
+
+def _named_in(stem: str, known: list[str]) -> str:
+    """The longest preset's name that a file's name begins with or holds; empty where there is none."""
+    plain = stem.casefold()
+    return max((name for name in known if name.casefold() in plain), key=len, default="")
+
+
+def _similar(word: str, known: list[str]) -> str:
+    by_lower = {name.casefold(): name for name in known}
+    close = get_close_matches(word.casefold(), by_lower, n=1, cutoff=0.7)
+    if close:
+        return f"did you mean {by_lower[close[0]]!r}?"
+    return "'edgeres models' lists the presets, all of them ResNets; any other classifier is given as an .onnx file"

@@ -1,0 +1,68 @@
+"""The page of ``edgeres compare``: two runs side by side, in the style of their reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.report.html import page
+from edgeres.report.markup import Markup, join, table, tag
+from edgeres.report.parts import how, section
+from edgeres.report.verdict import outcome, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeres.report.comparison import Comparison, Row
+    from edgeres.report.run import Run
+
+_SECTIONS = (
+    ("facts", "Accuracy, costs, speed"),
+    ("stages", "Seconds of each stage"),
+    ("recipe", "Settings that differ"),
+    ("inputs", "Inputs that differ"),
+    ("versions", "Versions that differ"),
+)
+
+
+def comparison_page(names: tuple[str, str], runs: tuple[Run, Run], found: Comparison, notes: Sequence[str]) -> str:
+    """The whole page, equal for equal runs.
+
+    Args:
+        names: How the user names the two runs.
+        runs: The runs.
+        found: What was compared.
+        notes: What the reader should know: of the comparison, and of pairing the answers.
+    """
+    shown = [(anchor, title, getattr(found, anchor)) for anchor, title in _SECTIONS]
+    links = [tag("a", title, at={"href": f"#{anchor}"}) for anchor, title, _ in shown]
+    top = tag(
+        "div.top",
+        tag("h1", names[0], tag("span.quiet", " and "), names[1]),
+        *(_run(name, run) for name, run in zip(names, runs, strict=True)),
+    )
+    told = tag("ul.notes", *(tag("li", note) for note in notes)) if notes else Markup()
+    return page(
+        f"{names[0]} and {names[1]}",
+        tag("header", top, told),
+        tag("nav", *links, at={"aria-label": "Sections"}),
+        tag("main", *(_section(anchor, title, rows, names) for anchor, title, rows in shown)),
+    )
+
+
+def _run(name: str, run: Run) -> Markup:
+    result = outcome(run)
+    pill = {"passed": "passed", "failed": "failed", "error": "failed", "incomplete": "unmeasured"}[result]
+    why = f" {name}: {run.model} for {run.target.name} {reason(run)}"
+    return tag("p.headline", tag(f"span.pill.{pill}", result.capitalize()), why)
+
+
+def _section(anchor: str, title: str, rows: Sequence[Row], names: tuple[str, str]) -> Markup:
+    if not rows:
+        return section(anchor, title, how("Nothing differs."))
+    cells = [(row.name, *(_cell(text) for text in row.written)) for row in rows]
+    return section(anchor, title, tag("div.prose", table(("", *names, "Change"), cells, title)))
+
+
+def _cell(text: str) -> Markup:
+    """A long value may wrap; a figure stays on its line."""
+    return tag("span.wraps", text) if " " in text or len(text) > 24 else join(text)

@@ -1,0 +1,140 @@
+"""``NextStep``: what to do with a finished run, from the files it has: copy, run there, bring back, gate in CI."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeres.report.run import Run
+
+_BUNDLE, _ENGINE = "bundle/", "engine/"
+_IN_APP = {"model.ort": "OrtSession", "model.tflite": "Interpreter", "model.pte": "Module"}
+"""What an Android app opens each file with."""
+
+_OPENED = {
+    "openvino": ("model.xml", "openvino.Core().compile_model({})"),
+    "onnxruntime": ("model.onnx", "onnxruntime.InferenceSession({})"),
+    "litert": ("model.tflite", "ai_edge_litert.interpreter.Interpreter({})"),
+    "executorch": ("model.pte", "executorch.runtime.Runtime.get().load_program({})"),
+}
+"""File of an engine and the Python that opens it, by backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """One thing to do next.
+
+    Attributes:
+        label: One word for it.
+        text: A command as a shell takes it, a path, or a clause.
+        about: What comes of it, one clause, or empty.
+        command: Whether the text is one for a shell, which may be broken with a backslash.
+    """
+
+    label: str
+    text: str
+    about: str = ""
+    command: bool = False
+
+    @property
+    def line(self) -> str:
+        """Both in one line; what it is about is a comment that a shell skips."""
+        return f"{self.text}  # {self.about}" if self.about else self.text
+
+
+def next_steps(run: Run, folder: Path) -> tuple[NextStep, ...]:
+    """What applies to a finished run; empty for one that ended in an error.
+
+    Args:
+        run: The run.
+        folder: Its folder, as the user names it.
+    """
+    if run.error:
+        return ()
+    if "weights.safetensors" in run.files:
+        return _weights(run, folder)
+    steps = [*_device(run, folder), *_here(run, folder)]
+    if "predictions.json" in run.files:
+        steps.append(NextStep("CI", f"edgeres gate {_quoted(folder)}", "PASS, FAIL or INCONCLUSIVE", command=True))
+    return tuple(steps)
+
+
+def _weights(run: Run, folder: Path) -> tuple[NextStep, ...]:
+    """Behind ``edgeres train``, or ``--until`` a stage before the export: the weights, and how to compile them."""
+    place = _quoted(folder / "weights.safetensors")
+    data = _data(run)
+    steps = [NextStep("weights", place)]
+    if not any(row.stage == "fold_batchnorm" for row in run.stages):
+        given = "" if data is None else f" --weights {place} --data {data}"  # the sample task has its own in the cache
+        compile_ = f"edgeres compile {shlex.quote(run.model)} --target TARGET{given}"
+        steps.append(NextStep("compile", compile_, "'edgeres targets' lists targets", command=True))
+    return tuple(steps)
+
+
+def _data(run: Run) -> str | None:
+    """The ``--data`` of the run's command line, quoted; None for the bundled sample task."""
+    words = shlex.split(run.command)
+    for place, word in enumerate(words):
+        if word.startswith("--data="):
+            return shlex.quote(word.removeprefix("--data="))
+        if word == "--data" and place + 1 < len(words):
+            return shlex.quote(words[place + 1])
+    return None
+
+
+def _device(run: Run, folder: Path) -> list[NextStep]:
+    """A device bundle: where it is, how it gets there, what to run there, how the answer comes back."""
+    names = {name.removeprefix(_BUNDLE) for name in run.files if name.startswith(_BUNDLE)}
+    if not names:
+        return []
+    bundle = _quoted(folder / "bundle")
+    steps = [NextStep("bundle", bundle, "its README.md says more")]
+    entry = next((name for name in _IN_APP if name in names), None)
+    if entry:
+        steps.append(NextStep("app", f"put {entry} into the app's assets and open it with {_IN_APP[entry]}"))
+    command = _command(names)
+    if command:
+        steps.append(NextStep("copy", f"scp -r {bundle} USER@DEVICE:", command=True))
+        steps.append(NextStep("device", f"cd bundle && {command}", command=True))
+    if command and not command.startswith("bash"):
+        steps.append(NextStep("back", "scp USER@DEVICE:bundle/device.json .", command=True))
+        steps.append(NextStep("report", f"edgeres measured {_quoted(folder)} device.json", command=True))
+    return steps
+
+
+def _command(names: set[str]) -> str:
+    """What is typed on the device; empty where the bundle has no command."""
+    known = {
+        "build_engine.py": "python3 build_engine.py",
+        "check_device.py": "python3 check_device.py",
+        "build_engine.sh": "bash build_engine.sh",  # where TensorRT's Python package is too old for the first
+    }
+    return next((command for name, command in known.items() if name in names), "")
+
+
+def _here(run: Run, folder: Path) -> list[NextStep]:
+    """What was built and runs on this host, or on another one without a bundle."""
+    names = {name.removeprefix(_ENGINE) for name in run.files if name.startswith(_ENGINE)}
+    entry, opened = _OPENED.get(run.target.backend, ("", ""))
+    if entry in names:
+        place = folder / "engine" / entry
+        return [
+            NextStep("artifact", _quoted(place)),
+            NextStep("Python", opened.format(repr(str(place)))),
+            NextStep(
+                "speed", f"edgeres bench {_quoted(folder)}", "float32 and INT8 on each runtime here", command=True
+            ),
+        ]
+    if names:
+        return [NextStep("artifact", _quoted(folder / "engine" / min(names)), run.target.runtime)]
+    if "model.onnx" in run.files and not any(name.startswith(_BUNDLE) for name in run.files):
+        return [NextStep("artifact", _quoted(folder / "model.onnx"))]
+    return []
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
