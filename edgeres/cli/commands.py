@@ -132,8 +132,10 @@ def _request(options: Namespace) -> Request:
     from edgeres.request import PreprocessFlags, Request
     from edgeres.settings import parse
 
-    flags = {name: getattr(options, name) for name in ("resize", "crop", "mean", "std", "interpolation")}
-    words = ("model", "weights", "data", "seed", "calibration", "scales", "strict")
+    flags = {
+        name: getattr(options, name) for name in ("resize", "crop", "mean", "std", "interpolation", "channels", "exif")
+    }
+    words = ("model", "weights", "data", "classes", "seed", "calibration", "scales", "strict")
     asked = {name: getattr(options, name) for name in words}
     asked |= {"target": getattr(options, "target", "cpu"), "budget": dict(options.budget)}
     asked |= {"changes": tuple(options.changes), "allow": tuple(options.allow)}
