@@ -132,8 +132,10 @@ def _request(options: Namespace) -> Request:
     from edgeres.request import PreprocessFlags, Request
     from edgeres.settings import parse
 
-    flags = {name: getattr(options, name) for name in ("resize", "crop", "mean", "std", "interpolation")}
-    words = ("model", "weights", "data", "seed", "calibration", "scales", "strict")
+    flags = {
+        name: getattr(options, name) for name in ("resize", "crop", "mean", "std", "interpolation", "channels", "exif")
+    }
+    words = ("model", "weights", "data", "classes", "seed", "calibration", "scales", "strict")
     asked = {name: getattr(options, name) for name in words}
     asked |= {"target": getattr(options, "target", "cpu"), "budget": dict(options.budget)}
     asked |= {"changes": tuple(options.changes), "allow": tuple(options.allow)}
@@ -254,7 +256,8 @@ def _trained(run: Run) -> str:
     return f"Trained: {run.model}, top-1 {percent(top1)} on the validation images."
 
 
-_STATUSES = ("passed ", "failed ", "unmeasured ")
+_STATUSES = ("passed ", "failed ", "unmeasured ", " ")
+"""How a budget line begins, and what stands below one."""
 _TITLE_COLUMN = 12
 """Where the name of a budget line begins, behind its status."""
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeres.model.cost import layer_macs
-from edgeres.model.graph import IMAGE, graph
+from edgeres.model.graph import graph
 from edgeres.quant.placement import place
 from edgeres.quant.quantized import Quantized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
 
     Meets = Callable[[tuple[str, ...]], bool]
@@ -40,27 +38,6 @@ def left_in_float(quantized: Quantized, reference: Weights, layers: tuple[str, .
     )
     weights = quantized.weights.replaced({key: reference[key] for key in keys})
     return Quantized(quantized.spec, weights, table, quantized.scheme)
-
-
-IMAGE_SHARE = 0.02
-"""Share of the MACs that layers behind the image may have to be left in float for accuracy's sake."""
-
-
-def image_layers(spec: ResNetSpec, side: int, most: float = IMAGE_SHARE) -> tuple[str, ...]:
-    """Convolutions that read the image, where leaving them in float costs next to nothing; none where it does.
-
-    An image has 256 levels per channel, and per-tensor codes of normalized channels fall between them: where images are
-    small, the noise of this one tensor is a third of all that quantization adds to the answers (ResNet-20 and 32 on
-    CIFAR-10). The convolution behind it has 1 % of the MACs there, and 6.5 % in an ImageNet stem.
-
-    Args:
-        spec: The network.
-        side: Height and width of its images in pixels.
-        most: Largest share of the network's MACs that these layers may have together.
-    """
-    costs = layer_macs(spec, side, side)
-    names = tuple(op.name for op in graph(spec).weighted if IMAGE in op.inputs)
-    return names if sum(costs[name] for name in names) <= most * sum(costs.values()) else ()
 
 
 def fewest(order: Sequence[str], meets: Meets, most: int) -> tuple[str, ...] | None:

@@ -152,10 +152,10 @@ class QuantizeOnnx:
         levelled = _candidate(other.model, images, scheme, progress, "calibrate, equalized")
         kl = _divergences(model, (given, levelled), tuning, progress)
         gain = mean_interval(kl[0] - kl[1])
-        better = gain.low > 0
+        better = bool(np.isfinite(kl[1]).all()) and (gain.low > 0 or not np.isfinite(kl[0]).all())
         metrics = {"kl_as_given": float(kl[0].mean()), "kl_equalized": float(kl[1].mean())}
         metrics |= {"max_relative_delta_equalized": other.relative}
-        return levelled if better else given, (_told(other, kl, gain, kept=better),), metrics
+        return levelled if better else given, (_comparison(other, kl, gain, kept=better),), metrics
 
 
 def _candidate(model: ModelProto, images: _Images, scheme: QuantScheme, progress: Progress, label: str) -> _Candidate:
@@ -181,7 +181,7 @@ def _divergences(
     return [divergences(reference, logits) for logits in others]
 
 
-def _told(other: Equalized, kl: list[NDArray[np.float64]], gain: Gain, *, kept: bool) -> str:
+def _comparison(other: Equalized, kl: list[NDArray[np.float64]], gain: Gain, *, kept: bool) -> str:
     """What equalizing was worth."""
     what = f"{other.channels} channels were equalized, by up to {other.most:.3g} times within a tensor"
     proof = f"the float function stays, {other.relative:.1e} of the logits' range"

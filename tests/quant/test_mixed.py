@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import preset
-from edgeres.quant.mixed import fewest, image_layers, left_in_float
+from edgeres.quant.mixed import fewest, left_in_float
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.quantized import Quantized
@@ -65,14 +64,6 @@ def test_where_all_layers_are_not_enough_there_is_no_answer():
     assert fewest(LAYERS, lambda names: False, 100) is None
 
 
-def test_layers_that_read_the_image_are_named_where_they_cost_next_to_nothing():
-    # ResNet-20: 3 * 16 * 9 * 32^2 of 40.55e6 MACs is 1.1 %; ResNet-18 at 224: 3 * 64 * 49 * 112^2 of 1.814e9 is 6.5 %.
-    assert image_layers(preset("resnet20"), 32) == ("conv1",)
-    assert image_layers(preset("resnet18"), 224) == ()
-    assert image_layers(preset("resnet18"), 224, most=0.066) == ("conv1",)
-    assert image_layers(preset("resnet20"), 32, most=0.0106) == ()
-
-
 def test_a_layer_that_reads_the_image_in_float_answers_as_float(thin, thin_weights, scheme):
     images = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)
     placement = place(graph(thin), scheme)
@@ -81,7 +72,7 @@ def test_a_layer_that_reads_the_image_in_float_answers_as_float(thin, thin_weigh
         thin_weights, histograms, placement, scheme, calibrator="minmax", method="max", data="", images=len(images)
     )
     quantized = Quantized(thin, thin_weights, table, scheme)
-    found = left_in_float(quantized, thin_weights, image_layers(thin, 16, most=1.0))
+    found = left_in_float(quantized, thin_weights, ("conv1",))
     assert "image" in quantized.table.activations
     assert "image" not in found.table.activations
 
