@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.cost import macs
 from edgeres.model.spec import preset
+from edgeres.stages.quantize import Quantize
 from edgeres.stages.train import Train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeres.data.dataset import Dataset
     from edgeres.pipeline import Pipeline, Plan
     from edgeres.stages.stage import Stage
 
@@ -89,10 +91,7 @@ def _side(plan: Plan, *, pooled: bool) -> int:
 
 
 def _work(stage: Stage, plan: Plan) -> float:
-    """Forward passes over one image that a stage amounts to; a backward pass counts two.
-
-    Quantizing is taken to climb the rungs that cost seconds and no others.
-    """
+    """Forward passes over one image that a stage amounts to; a backward pass counts two."""
     data = plan.dataset
     count: dict[str, Callable[[], float]] = {
         "train": lambda: 3.0 * len(data.train) * stage.method().epochs,  # type: ignore[attr-defined]  # Train has it
@@ -101,10 +100,17 @@ def _work(stage: Stage, plan: Plan) -> float:
         "load": lambda: float(min(len(data.tuning), 256)) * 8,
         "evaluate": lambda: float(len(data.validation)),
         "sensitivity": lambda: 1.3 * len(data.calibration) + 12.0 * min(len(data.tuning), 128),
-        "quantize": lambda: 5.0 * len(data.calibration) + 2.0 * (6 * min(len(data.tuning), 128) + 4 * len(data.tuning)),
+        "quantize": lambda: _searching(stage, data),
         "verify": lambda: 1.5 * len(data.validation),
     }
     return count.get(stage.name, lambda: 0.0)()
+
+
+def _searching(stage: Stage, data: Dataset) -> float:
+    """Passes of the search for a quantization: two calibrations, bias correction, what learns rounding, evaluations."""
+    quick = isinstance(stage, Quantize) and stage.effort == "quick"
+    learned = 0.0 if quick else 12.0 * len(data.calibration) + 400.0 * 32
+    return 15.0 * len(data.calibration) + learned + (14.0 if quick else 20.0) * len(data.tuning)
 
 
 def _speed() -> float:

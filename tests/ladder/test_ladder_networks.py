@@ -448,3 +448,41 @@ def test_four_bits_climb_past_what_does_not_help_them(spec, weights, context):
     assert rungs["adaround"].kl < rungs["calibrate"].kl / 20
     assert "not needed" in rungs["mixed"].note
     assert made.card.lineage[-1].settings["skip"] == ["bias"]
+
+
+# ---- variants of one technique
+
+
+def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(shop, plain):
+    seen = []
+
+    class Counted(Evaluator):
+        def _logits(self, network, split, label):
+            seen.append((label.split(": ")[-1], len(split)))
+            return super()._logits(network, split, label)
+
+    evaluator = Counted(shop.spec, shop.weights, shop.evaluator.split, PREPROCESS, margin=1.0, progress=Silent())
+    seen.clear()
+    variants = {
+        "broken": broken(plain, "layer2.0.conv1", 90.0).quantized,
+        "plain": plain.quantized,
+        "same": plain.quantized,
+    }
+    found = evaluator.nearest(variants, "test")
+    assert found.name == "plain", "of equals the earlier one"
+    assert [count for name, count in seen if name == "broken"] == [64]
+    assert sum(count for name, count in seen if name == "plain") == 300
+    assert found.divergences["plain"] == found.divergences["same"] < found.divergences["broken"]
+    assert found.divergences["plain"] == pytest.approx(evaluator.evaluation(plain.quantized, "x").kl, rel=1e-6)
+
+
+def test_evaluation_does_not_depend_on_the_number_of_threads(shop, plain):
+    import torch
+
+    threads = torch.get_num_threads()
+    found = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        found.append(shop.evaluator.evaluation(plain.quantized, "x").divergences)
+    torch.set_num_threads(threads)
+    np.testing.assert_array_equal(*found)
