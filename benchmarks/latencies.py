@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from edgeres.line import Figure
 from edgeres.model.spec import preset
 from edgeres.workload import Work, of_spec
 
@@ -26,6 +27,7 @@ class Row:
     """One published latency; the fields are those of the file.
 
     Attributes:
+        figure: Which latency it is, None where the source does not say.
         gops: Peak in 1e9 operations per second, None where nobody knows it.
         gbs: Memory bandwidth in 1e9 bytes per second, None where nobody knows it.
         entry: Rows of one entry were measured together.
@@ -40,6 +42,7 @@ class Row:
     size: int
     network: str
     ms: float
+    figure: Figure | None
     entry: int
     gops: float | None
     gbs: float | None
@@ -54,6 +57,16 @@ class Row:
     def works(self) -> tuple[Work, ...]:
         """What its kernels had to do; published networks are quantized throughout."""
         return _works(self.network, self.size, self.precision == "int8")
+
+    @property
+    def judged(self) -> Figure:
+        """The figure that a prediction is held against: what the host waits, unless the source says otherwise."""
+        return self.figure or "host_latency"
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether torch2trt's Python ran the engine: what that costs is the wrapper's, not the device's."""
+        return "torch2trt" in self.runtime
 
     @property
     def has_peak(self) -> bool:
@@ -117,11 +130,17 @@ def _row(fields: dict[str, str]) -> Row:
         size=int(fields["size"]),
         network=fields["network"],
         ms=float(fields["ms"]),
+        figure=_figure(fields["figure"]),
         entry=int(fields["entry"]),
         gops=float(fields["gops"]) if fields["gops"] else None,
         gbs=float(fields["gbs"]) if fields["gbs"] else None,
         source=fields["source"],
     )
+
+
+def _figure(text: str) -> Figure | None:
+    figures: dict[str, Figure | None] = {"": None, **{name: name for name in get_args(Figure)}}
+    return figures[text]
 
 
 @cache

@@ -14,23 +14,23 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from math import exp, log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from benchmarks.command import CHECKOUT, run
 from benchmarks.latencies import disagreements, disagreements_of_ratios, pairs, read
-from benchmarks.roofline_fit import FORMS, fit, roofline
+from benchmarks.roofline_fit import FORMS, fit
 from benchmarks.table import markdown, with_block
-from edgeres.roofline import Missed
+from edgeres.kernel_class import Missed
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.latencies import Pair, Row
-    from edgeres.roofline import KernelClass
+    from edgeres.kernel_class import KernelClass
 
 MARKERS = "<!-- prediction:begin -->", "<!-- prediction:end -->"
 DOCUMENT = CHECKOUT / "docs" / "prediction.md"
@@ -39,8 +39,10 @@ HEADS = (
     "class", "rows", "chips", "peaks, new network", "peaks, new chip", "one measured, new network",
     "one measured, new chip", "two sources", "their ratios",
 )  # fmt: skip
-_FEW_CHIPS = 3
-"""Below, a class's own errors are too few to be its band."""
+_LEAST_CHIPS, _LEAST_PREDICTIONS = 3, 10
+"""Below either, a class's own errors are too few to be its band."""
+_SHOWN = "jetson"
+"""The class whose rows are listed one by one: few, and the first of the README's targets is of it."""
 _CLASSES_HEADER = (
     "# Fitted by `python -m benchmarks.prediction --write`; a test fits again and compares. Do not edit.\n"
 )
@@ -52,11 +54,21 @@ class Errors:
 
     Attributes:
         ratios: One per prediction.
-        chips: Chips they are of.
+        of: Chip that each is of.
     """
 
     ratios: tuple[float, ...]
-    chips: int
+    of: tuple[str, ...]
+
+    @property
+    def chips(self) -> int:
+        """On how many chips they were made."""
+        return len(set(self.of))
+
+    @property
+    def enough(self) -> bool:
+        """Whether their quantiles are a band."""
+        return self.chips >= _LEAST_CHIPS and len(self.ratios) >= _LEAST_PREDICTIONS
 
     @property
     def relative(self) -> tuple[float, float]:
@@ -69,15 +81,13 @@ class Errors:
         """Factor either way that 90 % keep within."""
         return exp(float(np.quantile([abs(log(ratio)) for ratio in self.ratios], 0.9)))
 
-    def missed(self, least_factor: float = 1.0) -> Missed | None:
-        """As ``edgeres`` keeps it; None where nothing was predicted."""
-        if not self.ratios:
-            return None
+    def missed(self, least_factor: float = 1.0, *, pooled: bool = False) -> Missed:
+        """As ``edgeres`` keeps it; ``pooled`` where they are of other classes."""
         median, p90 = self.relative
         factor = max(self.factor, least_factor)
         return Missed(
             median_pct=round(median, 1), p90_pct=round(p90, 1), factor=round(factor, 3),
-            predictions=len(self.ratios), chips=self.chips,
+            predictions=len(self.ratios), chips=self.chips, pooled=pooled,
         )  # fmt: skip
 
     def cell(self) -> str:
@@ -120,7 +130,7 @@ class Validated:
         return self.kind.title, str(self.rows), str(self.chips), *(found.cell() for found in errors), *self._floors()
 
     def _floors(self) -> tuple[str, str]:
-        floors = (Errors(tuple(1 + apart for apart in apart_by), 0) for apart_by in (self.noise, self.ratio_noise))
+        floors = (Errors(tuple(1 + apart for apart in apart_by), ()) for apart_by in (self.noise, self.ratio_noise))
         first, second = (floor.cell() for floor in floors)
         return first, second
 
@@ -132,7 +142,7 @@ def validated(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> Validated
     by_chip = _left_out(name, rows, twos, lambda row: row.chip)
     by_model = _left_out(name, rows, twos, lambda row: row.model)
     return Validated(
-        kind=fit(name, rows, twos),
+        kind=fit(name, rows, twos).kind,
         rows=len(rows),
         chips=len({row.chip for row in rows}),
         peaks_network=by_model[0],
@@ -158,19 +168,24 @@ def _left_out(
         rest = [two for two in twos if left not in (unit(two.known), unit(two.asked))]
         if not rest and not any(row.has_peak for row in others):
             continue  # nothing is left to fit to
-        kind = fit(name, others, rest)
+        fitted = fit(name, others, rest)
         for row in rows:
-            if unit(row) == left and row.has_peak and kind.efficiency is not None:
-                alone.append((row.chip, roofline(kind, row).total_ms(row.works) / row.ms))
+            if unit(row) == left and row.has_peak and fitted.kind.efficiency is not None:
+                alone.append((row.chip, fitted.ms(row) / row.ms))
         for two in twos:
             if unit(two.asked) == left:
-                known = roofline(kind, two.known).calibrated(two.known.works, two.known.ms)
-                paired.append((two.asked.chip, known.total_ms(two.asked.works) / two.asked.ms))
+                paired.append((two.asked.chip, fitted.asked_ms(two) / two.asked.ms))
     return _errors(alone), _errors(paired)
 
 
 def _errors(found: Sequence[tuple[str, float]]) -> Errors:
-    return Errors(tuple(ratio for _, ratio in found), len({chip for chip, _ in found}))
+    return Errors(tuple(ratio for _, ratio in found), tuple(chip for chip, _ in found))
+
+
+def _pooled(found: Sequence[Errors]) -> Errors:
+    """Errors of several classes as one."""
+    ratios = tuple(ratio for errors in found for ratio in errors.ratios)
+    return Errors(ratios, tuple(chip for errors in found for chip in errors.of))
 
 
 def everything() -> tuple[Validated, ...]:
@@ -183,48 +198,89 @@ def everything() -> tuple[Validated, ...]:
 def with_bands(found: Sequence[Validated]) -> tuple[KernelClass, ...]:
     """The classes with the errors that become bands.
 
-    One of few chips gets no narrower band than all classes together.
+    One of few chips or predictions gets no narrower band than its relatives together (the classes for the same runtime,
+    such as those of the Jetsons), or than all classes where those are few too.
     """
-    pooled = Errors(tuple(ratio for row in found for ratio in row.known_chip.ratios), 0).factor
-    made = []
-    for row in found:
-        few = row.known_chip.chips < _FEW_CHIPS
-        calibrated = row.known_chip.missed(pooled if few else 1.0)
-        assert calibrated is not None
-        made.append(replace(row.kind, calibrated=calibrated, uncalibrated=row.peaks_chip.missed()))
-    return tuple(made)
+    return tuple(
+        replace(
+            row.kind,
+            calibrated=_band(found, row, lambda of: of.known_chip),
+            uncalibrated=None if row.kind.efficiency is None else _band(found, row, lambda of: of.peaks_chip),
+        )
+        for row in found
+    )
+
+
+def _band(found: Sequence[Validated], row: Validated, errors: Callable[[Validated], Errors]) -> Missed:
+    own = errors(row)
+    if own.enough:
+        return own.missed()
+    relatives = _pooled([errors(other) for other in found if _family(other.kind) == _family(row.kind)])
+    wider = relatives if relatives.enough else _pooled([errors(other) for other in found])
+    return own.missed(wider.factor) if own.ratios else wider.missed(pooled=True)
+
+
+def _family(kind: KernelClass) -> str:
+    """``jetson`` of ``jetson_cuda``."""
+    return kind.name.partition("_")[0]
 
 
 def classes_text(kinds: Sequence[KernelClass]) -> str:
     """``classes.yaml``."""
-    rows = [{key: value for key, value in plain(kind).items() if value is not None} for kind in kinds]
+    rows = [_said(plain(kind)) for kind in kinds]
     return _CLASSES_HEADER + str(yaml.safe_dump(rows, sort_keys=False, allow_unicode=True))
 
 
+def _said(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without what is not there, at every level."""
+    kept = {key: value for key, value in fields.items() if value is not None and value is not False}
+    return {key: _said(value) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
+def listed(name: str, rows: Sequence[Row]) -> str:
+    """Every row of a class beside what a fit to all rows predicts, and one to the rows of the other chips."""
+    rows = sorted((row for row in rows if row.kind == name and row.has_peak), key=lambda row: row.chip)
+    whole = fit(name, rows, pairs(rows))
+    rests = {chip: [row for row in rows if row.chip != chip] for chip in {row.chip for row in rows}}
+    without = {chip: fit(name, rest, pairs(rest)) for chip, rest in rests.items()}
+    cells = []
+    for row in rows:
+        shown = (whole.ms(row), without[row.chip].ms(row))
+        predictions = (f"{ms:.3f} ms ({100 * (ms / row.ms - 1):+.0f} %)" for ms in shown)
+        figure = row.judged.replace("_", " ")
+        cells.append((row.chip, row.network, row.precision, figure, f"{row.ms:g} ms", *predictions, row.source))
+    heads = ("chip", "network", "in", "figure", "published", "fitted to all rows", "chip left out", "source")
+    return markdown(heads, cells)
+
+
 def table(found: Sequence[Validated], kinds: Sequence[KernelClass]) -> str:
-    """Both tables for people: errors, and parameters."""
-    every = [
-        Errors(tuple(ratio for row in found for ratio in getattr(row, name).ratios), 0)
-        for name in ("peaks_network", "peaks_chip", "known_network", "known_chip")
-    ]
-    chips = len({row.chip for row in read()})
+    """The tables for people: errors, one class row by row, and parameters."""
+    names = ("peaks_network", "peaks_chip", "known_network", "known_chip")
+    every = [_pooled([getattr(row, name) for row in found]) for name in names]
+    every_row = read()
+    chips = len({row.chip for row in every_row})
     rows = [row.cells() for row in found]
     rows.append(("all", str(sum(row.rows for row in found)), str(chips), *(error.cell() for error in every), "-", "-"))
     parameters = [
         (
-            kind.title, f"{kind.gain:g}", f"{kind.balance:g}", f"{kind.layer_us:g}", f"{kind.call_ms:g}",
-            f"{kind.call_gops:g}", "-" if kind.efficiency is None else f"{kind.efficiency:.0%}",
+            kind.title, f"{kind.gain:g}", f"{kind.balance:g}",
+            "-" if kind.bandwidth_share is None else f"{kind.bandwidth_share:.0%}",
+            f"{kind.layer_us:g}", f"{kind.call_ms:g}", f"{kind.call_gops:g}",
+            "-" if kind.efficiency is None else f"{kind.efficiency:.0%}",
             "-" if kind.uncalibrated is None else f"{kind.uncalibrated.factor:.2f}", f"{kind.calibrated.factor:.2f}",
         )
         for kind in kinds
     ]  # fmt: skip
     heads = (
-        "class", "gain on 3x3", "ops per byte", "us per kernel", "ms per call", "Gops per call", "share of peak",
+        "class", "gain on 3x3", "ops per byte", "share of bandwidth", "us per kernel", "ms per call", "Gops per call",
+        "share of peak",
         "band from peaks", "band, one measured",
     )  # fmt: skip
     return (
         "Relative error, median / 90 % quantile (predictions):\n\n"
         f"{markdown(HEADS, rows)}\n\n"
+        f"{FORMS[_SHOWN].title}, row by row:\n\n"
+        f"{listed(_SHOWN, every_row)}\n\n"
         "Parameters, fitted to all rows, and the factor either way of a prediction's band:\n\n"
         f"{markdown(heads, parameters)}"
     )

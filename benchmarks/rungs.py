@@ -21,8 +21,18 @@ if TYPE_CHECKING:
     from edgeres.stages.stage import Context
     from edgeres.target import Target
 
-RungName = Literal["calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
-RUNGS: tuple[RungName, ...] = ("calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed")
+RungName = Literal["calibrate", "first_layer", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
+RUNGS: tuple[RungName, ...] = (
+    "calibrate",
+    "first_layer",
+    "equalize",
+    "refine",
+    "bias",
+    "nncf",
+    "adaround",
+    "reconstruct",
+    "mixed",
+)
 """As ``edgeres.ladder.ladder`` has them, which is not imported here: it brings torch along."""
 MARGIN = 1.0
 """Accuracy drop in percentage points that the ladder is told is allowed: the targets' own budget."""

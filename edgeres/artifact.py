@@ -121,18 +121,37 @@ class Source:
         weights: A torchvision enum name, or None.
         file: A weights file or a ``.onnx``, or None.
         preprocess: What the user said about it; None leaves it to the weights or to the data.
+        left_open: Fields of ``preprocess`` that nobody stated: they are left to the weights, or to what fits best.
+        classes: Names of the data's classes in the order of the network's outputs, as the user stated them; empty where
+            the order is that of the data.
+        suggested: Preprocessing that files of others beside the weights state; None where none does.
     """
 
     model: str
     weights: str | None = None
     file: File | None = None
     preprocess: Preprocess | None = None
+    left_open: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    suggested: Preprocess | None = None
 
     @property
     def digest(self) -> str:
         """Content of the file, the names, and the preprocessing."""
         content = self.file.sha256 if self.file else None
-        return digest([self.model, self.weights, content, plain(self.preprocess) if self.preprocess else None])
+        stated, beside = (plain(one) if one else None for one in (self.preprocess, self.suggested))
+        return digest([self.model, self.weights, content, stated, list(self.left_open), list(self.classes), beside])
+
+    def stated_over(self, base: Preprocess) -> Preprocess:
+        """``base`` with what the user said in its place."""
+        if self.preprocess is None:
+            return base
+        left = {name: getattr(base, name) for name in self.left_open}
+        if "resize" in left and "crop" not in left:
+            left["resize"] = round(self.preprocess.crop * base.resize / base.crop)  # the base's own margin
+        if "crop" in left and "resize" not in left and self.preprocess.resize:
+            left["crop"] = min(base.crop, self.preprocess.resize)
+        return replace(self.preprocess, **left)
 
 
 @dataclass(frozen=True)

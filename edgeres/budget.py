@@ -1,7 +1,12 @@
 """Budgets: the documented limits, the target's and the user's, and the lines of a verdict they lead to.
 
 A limit comes from the user, else from the target, else from the documents. Documented limits hold for 224x224 pixels;
-for smaller images they shrink with the area, for larger ones they stay as they are.
+for larger images they stay as they are. For smaller ones a MAC count shrinks with the area. A latency shrinks as the
+roofline of the target does: what it spends on the call, on launches and on reading the weights stays, whatever the
+image; the rest scales by the network's MACs.
+
+A latency is the host's: from launch to the end of the last kernel, copies of image and answer left out. That is what a
+device report brings, and what is timed on this host.
 
 A documented MAC count is itself a rounded count (ResNet-18 has 1.814 G and is written 1.8 G), so it is met by every
 count that rounds to it or below. A latency, and every limit a target or a user sets, is taken as it stands.
@@ -21,9 +26,11 @@ import yaml
 from edgeres.artifact import Line, Outlook, Predicted, Status
 from edgeres.errors import TargetError, UsageError
 from edgeres.model.cost import macs as count_macs
-from edgeres.model.spec import PRESETS
+from edgeres.model.spec import PRESETS, preset
+from edgeres.roofline import float_precisions, roofline_of
 from edgeres.settings import parse, settings
 from edgeres.target import Budget, Target
+from edgeres.workload import of_target
 
 _LATENCIES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
 
@@ -67,12 +74,14 @@ class Limit:
         limit: The figure as it is shown.
         rounding: Half a unit of the limit's last written digit; a value below ``limit + rounding`` rounds to it.
         source: Where the limit comes from.
+        derivation: How a documented limit became this one; empty where it is as documented, or not documented.
     """
 
     name: str
     limit: float
     source: str
     rounding: float = 0.0
+    derivation: str = ""
 
     def met(self, value: float) -> bool:
         """Whether a value keeps the limit."""
@@ -81,7 +90,16 @@ class Limit:
     def line(self, value: float | None, how: str, predicted: Predicted | None = None) -> Line:
         """The verdict's line about it; no value is ``unmeasured``, whatever is predicted."""
         status: Status = "unmeasured" if value is None else "passed" if self.met(value) else "failed"
-        line = Line(name=self.name, value=value, limit=self.limit, status=status, how=how, source=self.source)
+        line = Line(
+            name=self.name,
+            value=value,
+            limit=self.limit,
+            status=status,
+            how=how,
+            source=self.source,
+            derivation=self.derivation,
+            figure="host_latency" if self.name in _LATENCIES else None,
+        )
         return replace(line, predicted=predicted, outlook=self.outlook(predicted)) if predicted else line
 
     def outlook(self, predicted: Predicted) -> Outlook:
@@ -97,21 +115,55 @@ def requirements() -> Requirements:
     return parse(Requirements, data, "resnet.yaml", TargetError)
 
 
-def documented(network: str, latency_class: Literal["gpu", "mobile"], crop: int) -> dict[str, Limit]:
-    """Documented limits of a network for images of ``crop x crop`` pixels; empty where nothing is documented."""
+def documented(network: str, target: Target, crop: int) -> dict[str, Limit]:
+    """Documented limits of a network for images of ``crop x crop`` pixels; empty where nothing is documented.
+
+    Args:
+        network: Preset name.
+        target: Its latency class picks the limit, its roofline says what of a latency stays at a smaller image.
+        crop: Side of the square input in pixels.
+    """
     known = requirements()
     row = next((row for row in known.networks if network in row.names), None)
     if row is None:
         return {}
-    area = min(1.0, crop**2 / known.size**2)
-    source = known.source if area == 1 else f"{known.source}; scaled by the input area, ({crop}/{known.size})^2"
-    written = Decimal(row.macs_g)
+    latency_ms, written = row.latency_ms[target.latency_class], Decimal(row.macs_g)
     half_digit = float(Decimal(5).scaleb(int(written.as_tuple().exponent) - 1))
-    found = (
-        Limit("macs_g", float(written) * area, source, half_digit * area),
-        Limit("latency_p50_ms", row.latency_ms[latency_class] * area, source),
-    )
-    return {limit.name: limit for limit in found}
+    macs = Limit("macs_g", float(written), known.source, half_digit)
+    latency = Limit("latency_p50_ms", latency_ms, known.source)
+    if crop < known.size:
+        macs = _smaller_macs(macs, known.size, crop)
+        latency = _smaller_latency(latency, network, target, known.size, crop)
+    return {limit.name: limit for limit in (macs, latency)}
+
+
+def _smaller_macs(limit: Limit, size: int, crop: int) -> Limit:
+    area = crop**2 / size**2
+    derivation = f"{limit.limit:g} G at {size} px, scaled by the area to {crop} px"
+    return replace(limit, limit=limit.limit * area, rounding=limit.rounding * area, derivation=derivation)
+
+
+def _smaller_latency(limit: Limit, network: str, target: Target, size: int, crop: int) -> Limit:
+    """``L (f + (1 - f) m)`` with the share ``f`` of the latency that no smaller image saves, and ``m`` of the MACs."""
+    spec = preset(network)
+    fixed = _fixed_share(network, target, size, limit.limit)
+    share = fixed + (1 - fixed) * count_macs(spec, crop, crop) / count_macs(spec, size, size)
+    stays = f"{100 * fixed:.0f} % stays (call, launches, weights), the rest scales by MACs"
+    derivation = f"{limit.limit:g} ms at {size} px: {stays}"
+    return replace(limit, limit=limit.limit * share, derivation=derivation)
+
+
+def _fixed_share(network: str, target: Target, side: int, latency_ms: float) -> float:
+    """Share of a network's latency that no smaller image saves, by the roofline of the target.
+
+    Where the device's peaks are unknown, it is that of a device which takes just the documented latency.
+    """
+    integer = target.scheme is not None
+    works = of_target(preset(network), side, target, integer=integer)
+    roofline = roofline_of(target, "int8" if integer else float_precisions(target)[0])
+    if roofline.missing(works):
+        roofline = roofline.calibrated(works, latency_ms)
+    return min(1.0, roofline.fixed_ms(works) / roofline.total_ms(works))
 
 
 def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dict[str, Limit]:
@@ -131,7 +183,7 @@ def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dic
             known = ", ".join(_names())
             raise UsageError(f"no budget has the name {name!r}", f"known, each with its unit at its end: {known}")
     parse(Budget, dict(overrides), "budget", UsageError)
-    found = documented(network, target.latency_class, crop)
+    found = documented(network, target, crop)
     for name in _names():
         own = getattr(target.budget, name)
         if own is not None:

@@ -151,6 +151,7 @@ def _anchored(plan: Plan) -> Request:
         weights=absolute(request.weights) if file else request.weights,
         recipe=absolute(request.recipe) if request.recipe and is_file_name(request.recipe) else request.recipe,
         data=absolute(request.data),
+        classes=absolute(request.classes),
         scales=absolute(request.scales),
     )
 

@@ -51,6 +51,10 @@ class DataError(UsageError):
     """Images that are missing, corrupt, too few, or shared between splits."""
 
 
+class ChanceError(UsageError):
+    """A float network that answers at chance: its preprocessing, the order of its classes, or the labels are wrong."""
+
+
 class StageError(EdgeresError):
     """A stage failed on input that looked right."""
 

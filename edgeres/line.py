@@ -25,6 +25,9 @@ class Predicted:
     basis: str
 
 
+Figure = Literal["gpu_compute", "host_latency"]
+"""Which latency of one call: what the GPU computes, or what the caller waits, from launch to the last kernel's end."""
+
 Outlook = Literal["", "passes", "fails", "open"]
 """What a prediction says of an unmeasured line: its whole band keeps the limit, breaks it, or neither."""
 
@@ -43,6 +46,8 @@ class Line:
         status: Never ``passed`` without a measured or closed-form value.
         how: How the value came about, or why there is none.
         source: Where the limit comes from.
+        derivation: How a documented limit became this one; empty where it is as documented, or not documented.
+        figure: Which latency a latency line is about, None for any other.
         predicted: What is expected of an unmeasured figure, None where nobody can tell.
         outlook: Where the band of that lies; empty without one.
     """
@@ -53,6 +58,8 @@ class Line:
     status: Status
     how: str
     source: str
+    derivation: str = ""
+    figure: Figure | None = None
     predicted: Predicted | None = None
     outlook: Outlook = ""
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgeres.budget import limits
+from edgeres.companion import Companion, published_companion, read_companion
+from edgeres.data.class_names import matched_order, read_names, stated_order
 from edgeres.data.dataset import open_dataset
 from edgeres.errors import StoreError, UsageError
 from edgeres.progress import Progress, Silent
@@ -16,6 +18,7 @@ from edgeres.quant.calibration_table import read_table
 from edgeres.recipe import default_recipe, load_recipe, takes_graphs
 from edgeres.settings import digest, plain
 from edgeres.stages.load import Load
+from edgeres.stages.load_onnx import LoadOnnx
 from edgeres.stages.stage import Context, Laps
 from edgeres.target import find_target
 
@@ -121,9 +124,58 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
         progress=progress,
     )
     if source.file is None and source.weights is None:
-        source = replace(source, preprocess=request.preprocess.over(dataset.suggested))
-    notes = (*asked, *((SAMPLE_NOTE,) if request.data is None else ()), *dataset.notes)
+        source = replace(source, preprocess=request.preprocess.over(dataset.suggested), left_open=())
+    source, names = _companion(source, recipe)
+    source, dataset, moved = _in_order(request, source, dataset, names)
+    notes = (
+        *asked,
+        *((SAMPLE_NOTE,) if request.data is None else ()),
+        *dataset.notes,
+        *_orientation(dataset, request),
+        *moved,
+    )
     return Plan(request, target, source, recipe, dataset, notes, _scales(request, recipe))
+
+
+def _companion(source: Source, recipe: Recipe) -> tuple[Source, Companion]:
+    """What travels with weights that are to be loaded; weights that training starts from may know other classes."""
+    if not isinstance(recipe.stages[0], Load | LoadOnnx):
+        return source, Companion()
+    found = published_companion(source) or (read_companion(source.file.path) if source.file else Companion())
+    return replace(source, suggested=found.preprocess), found
+
+
+def _in_order(
+    request: Request, source: Source, dataset: Dataset, found: Companion
+) -> tuple[Source, Dataset, tuple[str, ...]]:
+    """The data with its classes in the order of the network's outputs, as far as anything says which that is."""
+    if request.classes is not None:
+        if dataset.sample:
+            raise UsageError(f"--classes {request.classes} without --data", "pass the folder whose classes it names")
+        order = stated_order(read_names(Path(request.classes)), dataset.classes, f"--classes {request.classes}")
+        source, how = replace(source, classes=order), f"as --classes {request.classes} has it"
+    elif len(found.classes) == len(dataset.classes):
+        order = matched_order(found.classes, dataset.classes, found.where)
+        how = f"by the class names that travel with it ({found.where})"
+    else:
+        return source, dataset, ()
+    if order == dataset.classes:
+        return source, dataset, ()
+    note = f"the class folders are numbered in the order of the network's outputs, {how}, not in sorted order"
+    return source, dataset.ordered(order), (note,)
+
+
+def _orientation(dataset: Dataset, request: Request) -> tuple[str, ...]:
+    """What becomes of images that EXIF calls turned."""
+    if not dataset.turned:
+        return ()
+    found = f"{' and '.join(dataset.turned)} carry an orientation tag (EXIF) that turns them"
+    if request.preprocess.exif == "apply":
+        return (f"{found}; it is applied, as asked",)
+    if request.preprocess.exif == "ignore":
+        return (f"{found}; it is ignored, as asked",)
+    way_out = "--exif apply turns them upright, --exif ignore says that this is meant"
+    return (f"{found}; it is ignored, as torchvision does, unless the weights state otherwise: {way_out}",)
 
 
 def _recipe(request: Request, source: Source) -> Recipe:
@@ -240,6 +292,7 @@ class Pipeline:
             seed=plan.request.seed,
             margin=drop.limit if drop else None,
             scales=plan.scales,
+            allow=frozenset(plan.request.allow),
             workspace=Path(),
             scratch=Path(),
             progress=self.progress,

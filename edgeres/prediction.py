@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeres.artifact import Predicted
-from edgeres.roofline import roofline_of
+from edgeres.roofline import float_precisions, roofline_of
 from edgeres.workload import of_model
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from edgeres.roofline import Cost, Roofline
+    from edgeres.line import Figure
+    from edgeres.roofline import Cost, Precision, Roofline
     from edgeres.target import Target
     from edgeres.workload import Work
 
@@ -30,24 +31,31 @@ class Measured:
         name: What it is, for people.
         works: What its kernels had to do.
         ms: How long one image took.
+        precision: What it was measured in.
+        figure: Which latency that is.
     """
 
     name: str
     works: tuple[Work, ...]
     ms: float
+    precision: Precision = "int8"
+    figure: Figure = "host_latency"
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A predicted latency of one image in milliseconds.
+    """A predicted latency of one image in milliseconds: what the host waits, which is what a latency budget limits.
 
     Attributes:
+        ms: Host latency: from launch to the end of the last kernel, copies of image and answer left out.
         low_ms: Lower end of the band that 90 % of predictions for unseen devices lay in.
         high_ms: Upper end of it.
         costs: Every kernel's share.
-        call_ms: What a call costs beside its kernels.
+        call_ms: What a call costs the host beside its kernels.
         basis: What it rests on and how far such predictions were off, one sentence.
         notes: What the user should know.
+        gpu_compute_ms: The part of ``ms`` that the GPU computes, trtexec's ``GPU Compute Time``; None where the two
+            figures are one.
     """
 
     ms: float
@@ -57,6 +65,7 @@ class Prediction:
     call_ms: float
     basis: str
     notes: tuple[str, ...] = ()
+    gpu_compute_ms: float | None = None
 
     @property
     def predicted(self) -> Predicted:
@@ -70,7 +79,8 @@ def predict(model: ModelProto, target: Target) -> Prediction | None:
     Returns:
         None where the profile, or the public rows behind the class of kernels, do not tell.
     """
-    roofline, works = roofline_of(target), of_model(model)
+    works = of_model(model)
+    roofline = roofline_of(target, "int8" if any(work.integer for work in works) else float_precisions(target)[0])
     return None if roofline.missing(works) else predicted(works, roofline)
 
 
@@ -83,7 +93,7 @@ def predicted(works: Sequence[Work], roofline: Roofline, measured: Measured | No
         measured: A network measured on that device; without one, the roofline must miss nothing for this network.
     """
     if measured:
-        roofline = roofline.calibrated(measured.works, measured.ms)
+        roofline = roofline.calibrated(measured.works, measured.ms, measured.figure)
         kind = roofline.main(works)
         missed, on = kind.calibrated, f"a roofline calibrated by {measured.name} ({measured.ms:g} ms)"
     else:
@@ -99,6 +109,7 @@ def predicted(works: Sequence[Work], roofline: Roofline, measured: Measured | No
         call_ms=roofline.call_ms(works),
         basis=f"{on}; {kind.title}: {missed}",
         notes=_notes(works),
+        gpu_compute_ms=roofline.total_ms(works, "gpu_compute") if roofline.gpu else None,
     )
 
 

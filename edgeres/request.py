@@ -30,15 +30,36 @@ class PreprocessFlags:
     mean: tuple[float, float, float] | None = None
     std: tuple[Positive, Positive, Positive] | None = None
     interpolation: Literal["bilinear", "bicubic", "nearest"] | None = None
+    channels: Literal["rgb", "bgr"] | None = None
+    exif: Literal["ignore", "apply"] | None = None
+
+    @property
+    def left_open(self) -> tuple[str, ...]:
+        """Fields that the user said nothing about."""
+        return tuple(name for name in self.__dataclass_fields__ if getattr(self, name) is None)
 
     def over(self, base: Preprocess | None) -> Preprocess | None:
-        """These values over a base; a crop without a resize keeps ImageNet's ratio of 256 to 224."""
+        """These values over a base; a crop without a resize keeps ImageNet's ratio of 256 to 224.
+
+        A resize below the base's crop takes a crop of its own: the square that is left, so that nothing is padded.
+
+        Raises:
+            UsageError: A crop larger than the side it is cut from.
+        """
         given = {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
         if not given:
             return base
         if "crop" in given and "resize" not in given:
             given["resize"] = round(given["crop"] * 256 / 224)
-        return parse(Preprocess, {**plain(base or Preprocess()), **given}, "preprocessing")
+        if given.get("resize") and "crop" not in given:
+            given["crop"] = min(given["resize"], (base or Preprocess()).crop)
+        found = parse(Preprocess, {**plain(base or Preprocess()), **given}, "preprocessing")
+        if found.resize and found.crop > found.resize:
+            raise UsageError(
+                f"--crop {found.crop} is larger than --resize {found.resize}: the image would be padded with black",
+                "give a crop of at most the resized side, or --resize 0 for images as they are",
+            )
+        return found
 
 
 @settings
@@ -50,6 +71,8 @@ class Request:
         target: Target name or alias.
         weights: torchvision enum name or path of a weights file.
         data: Folder of images; None is the bundled sample task.
+        classes: Text file with the names of the class folders in the order of the network's outputs; None matches them
+            by the names that travel with the weights, or else sorts them.
         recipe: Recipe name or file; None chooses by what was given.
         changes: ``stage.key=value`` over the recipe.
         until: Stage to stop after.
@@ -68,6 +91,7 @@ class Request:
     target: str
     weights: str | None = None
     data: str | None = None
+    classes: str | None = None
     recipe: str | None = None
     changes: tuple[str, ...] = ()
     until: str | None = None
@@ -126,7 +150,11 @@ class Request:
                 f"{self.weights or self.model} comes without data to calibrate and judge it",
                 "pass --data DIR with train/<class>/ and val/<class>/ images",
             )
-        return replace(source, preprocess=self.preprocess.over(None))
+        return replace(source, preprocess=self.preprocess.over(None), left_open=self._left_open())
+
+    def _left_open(self) -> tuple[str, ...]:
+        """Fields of the preprocessing that nobody stated, where somebody stated any."""
+        return self.preprocess.left_open if self.preprocess.over(None) is not None else ()
 
     def _weights(self) -> Source:
         if self.weights is None:

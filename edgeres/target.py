@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field
 
 from edgeres.errors import TargetError
+from edgeres.isa import Isa, host_isa, saturates
 from edgeres.runtime import Runtime, find_runtime
 from edgeres.settings import parse, plain, settings
 from edgeres.target_hint import target_hint
@@ -35,7 +36,8 @@ class QuantScheme:
         wide_layers: Operations whose weights keep 8 bits where the others have 4.
         channel_multiple: Channel counts the kernels run fastest at; the pruner keeps to them.
         reduce_range: Keep weights within 7 bits, ``[-63, 63]``: where two products of a uint8 and an int8 are added in
-            16 bits, 8-bit weights saturate (x86 without VNNI; onnxruntime.ai, quantization, "reduce range").
+            16 bits, 8-bit weights saturate (x86 without VNNI; onnxruntime.ai, quantization, "reduce range"). A target
+            file may say ``host``: where this processor adds so.
     """
 
     weight_bits: Literal[4, 8] = 8
@@ -52,10 +54,6 @@ class QuantScheme:
         """Bits of the weights of one operation."""
         bits = 8 if layer in self.wide_layers else self.weight_bits
         return 7 if bits == 8 and self.reduce_range else bits
-
-
-Isa = Literal["avx2", "avx512", "avx_vnni", "avx512_vnni", "amx", "neon", "dotprod", "i8mm"]
-"""``avx2`` and ``avx512`` without VNNI add products in 16 bits and saturate; all others add in 32."""
 
 
 @settings
@@ -178,9 +176,17 @@ def _devices() -> dict[str, dict[str, Any]]:
     return found
 
 
+def _for_this_host(data: dict[str, Any]) -> dict[str, Any]:
+    """The same where nothing depends on the processor, else what holds on this one."""
+    scheme = data.get("scheme")
+    if not isinstance(scheme, dict) or scheme.get("reduce_range") != "host":
+        return data
+    return {**data, "scheme": {**scheme, "reduce_range": saturates(host_isa())}}
+
+
 def _composed(data: dict[str, Any], version: str | None) -> Target:
     """A device with one of its runtimes."""
-    where = f"{data.get('name', '?')}.yaml"
+    where, data = f"{data.get('name', '?')}.yaml", _for_this_host(data)
     if "runtime" in data:
         return parse(Target, data, where, TargetError)
     rest = {key: value for key, value in data.items() if key not in ("runtimes", "default")}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgeres.model.layers import Layer
     from edgeres.model.spec import ResNetSpec
     from edgeres.onnxfile.census import Shapes
+    from edgeres.target import Target
 
 Kind = Literal["conv", "linear", "pool", "add"]
 _POOL_ROWS = ("maxpool", "avgpool", "globalpool")
@@ -113,6 +114,19 @@ def of_spec(
         for row in spec_layers(spec, side, side)
         if row.kind in ("weighted", *_POOL_ROWS) or (adds and row.operator == "add")
     )
+
+
+def of_target(spec: ResNetSpec, side: int, target: Target, *, integer: bool) -> tuple[Work, ...]:
+    """Every kernel of a network as a target runs it: its scheme says what of an INT8 network stays in float.
+
+    Args:
+        spec: The network.
+        side: Side of the square input in pixels.
+        target: Where it goes.
+        integer: Whether it is quantized; the target must have INT8 then.
+    """
+    left, pools = (target.scheme.float_layers, target.scheme.pools) if target.scheme else ((), True)
+    return of_spec(spec, side, integer=integer, float_layers=left, float_pools=not pools, adds=True)
 
 
 def _of_op(op: Op, row: Layer, integer: bool) -> Work:

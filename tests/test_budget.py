@@ -16,7 +16,10 @@ from edgeres.budget import (
 from edgeres.errors import UsageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.spec import PRESETS
-from edgeres.target import Budget, find_target
+from edgeres.prediction import predicted
+from edgeres.roofline import float_precisions, roofline_of
+from edgeres.target import Budget, find_target, targets
+from edgeres.workload import of_target
 
 JETSON = find_target("jetson")
 X86 = find_target("x86")
@@ -37,9 +40,9 @@ def macs_line(network, crop=224, target=JETSON):
     [("resnet18", 2, 50, 1.8), ("resnet50", 4, 150, 4.1), ("resnet152", 12, 500, 11.3)],
 )
 def test_documented_figures(network, gpu, mobile, macs_g):
-    assert documented(network, "gpu", 224)["latency_p50_ms"].limit == gpu
-    assert documented(network, "mobile", 224)["latency_p50_ms"].limit == mobile
-    assert documented(network, "gpu", 224)["macs_g"].limit == macs_g
+    assert documented(network, JETSON, 224)["latency_p50_ms"].limit == gpu
+    assert documented(network, X86, 224)["latency_p50_ms"].limit == mobile
+    assert documented(network, JETSON, 224)["macs_g"].limit == macs_g
 
 
 def test_every_documented_name_is_a_preset():
@@ -47,17 +50,73 @@ def test_every_documented_name_is_a_preset():
 
 
 def test_an_undocumented_network_has_only_the_targets_limits():
-    assert documented("resnet34", "gpu", 224) == {}
+    assert documented("resnet34", JETSON, 224) == {}
     assert set(limits("resnet34", 224, JETSON, {})) == {"accuracy_drop_pp"}
 
 
-def test_smaller_images_scale_limits_by_area_and_larger_ones_do_not():
-    half = documented("resnet50", "mobile", 112)
-    assert half["latency_p50_ms"].limit == pytest.approx(37.5)
-    assert half["macs_g"].limit == pytest.approx(4.1 / 4)
-    assert half["macs_g"].rounding == pytest.approx(0.05 / 4)
-    assert "(112/224)^2" in half["macs_g"].source
-    assert documented("resnet50", "mobile", 288)["latency_p50_ms"].limit == 150
+def test_smaller_images_scale_macs_by_area_and_larger_ones_do_not():
+    half = documented("resnet50", X86, 112)["macs_g"]
+    assert half.limit == pytest.approx(4.1 / 4)
+    assert half.rounding == pytest.approx(0.05 / 4)
+    assert half.derivation == "4.1 G at 224 px, scaled by the area to 112 px"
+    larger = documented("resnet50", X86, 288)
+    assert (larger["macs_g"].limit, larger["latency_p50_ms"].limit) == (4.1, 150)
+    assert [limit.derivation for limit in larger.values()] == ["", ""]
+
+
+@pytest.mark.parametrize("name", ["jetson", "jetson-agx-orin", "rtx", "raspberry-pi", "jetson-xavier-nx"])
+@pytest.mark.parametrize("network", ["resnet18", "resnet50"])
+def test_a_latency_keeps_its_fixed_part_at_smaller_images_and_scales_the_rest_by_macs(name, network):
+    """The share that call, launches and weights take of the network at 224 px stays, whatever the image."""
+    target, spec = find_target(name), PRESETS[network]
+    works = of_target(spec, 224, target, integer=True)
+    roofline = roofline_of(target)
+    share = roofline.fixed_ms(works) / roofline.total_ms(works)
+    whole, small = (documented(network, target, side)["latency_p50_ms"] for side in (224, 32))
+    ratio = macs(spec, 32, 32) / macs(spec, 224, 224)
+    assert small.limit == pytest.approx(whole.limit * (share + (1 - share) * ratio))
+    assert small.derivation == (
+        f"{whole.limit:g} ms at 224 px: {100 * share:.0f} % stays (call, launches, weights), the rest scales by MACs"
+    )
+
+
+def test_without_the_devices_peaks_it_is_a_device_that_just_keeps_the_limit():
+    """x86: of 50 ms, the 0.7 ms of a call stay."""
+    share = roofline_of(X86).integer.call_ms / 50
+    ratio = macs(PRESETS["resnet18"], 32, 32) / macs(PRESETS["resnet18"], 224, 224)
+    unknown = replace(X86, device=replace(X86.device, bandwidth_gbs=None))
+    assert documented("resnet18", unknown, 32)["latency_p50_ms"].limit == pytest.approx(
+        50 * (share + (1 - share) * ratio), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("name", targets())
+def test_no_smaller_image_gets_a_limit_below_what_call_and_launches_take(name):
+    target = find_target(name)
+    sides = (1, 8, 16, 32, 64, 112, 160, 192, 224)
+    found = [documented("resnet18", target, side)["latency_p50_ms"].limit for side in sides]
+    assert found == sorted(found)
+    integer = target.scheme is not None
+    roofline = roofline_of(target, "int8" if integer else float_precisions(target)[0])
+    works = of_target(PRESETS["resnet18"], 32, target, integer=integer)
+    if not roofline.missing(works):
+        assert min(found) > replace(roofline, bandwidth=None).fixed_ms(works)
+
+
+@pytest.mark.parametrize("name", [name for name in targets() if name.startswith("jetson")])
+def test_a_network_that_keeps_its_latency_at_224_px_keeps_it_at_the_sample_tasks_32(name):
+    """The dense ResNet-18: what the roofline expects stands to both limits alike."""
+    target = find_target(name)
+    integer = target.scheme is not None
+    roofline = roofline_of(target, "int8" if integer else "fp16")
+    lines = []
+    for side in (224, 32):
+        expected = predicted(of_target(PRESETS["resnet18"], side, target, integer=integer), roofline).predicted
+        lines += latency_lines(limits("resnet18", side, target, {}), None, "not here", expected)
+    assert [line.status for line in lines] == ["unmeasured"] * 2
+    assert lines[0].outlook == lines[1].outlook
+    if name == "jetson-orin-nano":
+        assert lines[1].outlook == "passes"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +128,7 @@ def test_dense_networks_against_their_documented_macs(network, status):
 
 
 def test_a_documented_count_is_read_at_its_own_precision():
-    limit = documented("resnet18", "gpu", 224)["macs_g"]
+    limit = documented("resnet18", JETSON, 224)["macs_g"]
     assert limit.met(1.8)
     assert limit.met(math.nextafter(1.85, 0))
     assert not limit.met(1.85)
@@ -78,7 +137,7 @@ def test_a_documented_count_is_read_at_its_own_precision():
 
 
 def test_other_limits_are_exact():
-    limit = documented("resnet18", "gpu", 224)["latency_p50_ms"]
+    limit = documented("resnet18", JETSON, 224)["latency_p50_ms"]
     assert limit.met(2.0)
     assert not limit.met(math.nextafter(2.0, 3))
 
@@ -152,6 +211,15 @@ def test_the_tail_is_held_to_what_it_does_not_exceed():
     lines = latency_lines(limits("resnet18", 224, X86, asked), timed, "60 calls")
     assert [(line.value, line.status) for line in lines] == [(1.9, "passed"), (3.1, "failed"), (None, "unmeasured")]
     assert lines[2].how == "60 calls; too few for a 99 % upper bound, which takes 459"
+
+
+def test_a_latency_line_says_which_figure_it_is_and_no_other_line_does():
+    asked = {"latency_p50_ms": 2.0, "latency_p90_ms": 3.0, "params_m": 99.0}
+    known = limits("resnet18", 224, X86, asked)
+    lines = latency_lines(known, {"p50_ms": 1.0, "p90_high_ms": 1.0, "p99_high_ms": None}, "here")
+    static = static_lines(known, network="resnet18", crop=224, macs=1, parameters=1, size_bytes=1)
+    assert [line.figure for line in lines] == ["host_latency"] * 2
+    assert {line.figure for line in (*static, *accuracy_lines(known, 0.0, ""))} == {None}
 
 
 def test_activation_memory_is_a_static_line():

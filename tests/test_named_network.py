@@ -41,7 +41,11 @@ def test_a_preset_is_what_its_target_makes_of_it():
     floating = [work.name for work in found.works if not work.integer]
     assert floating == ["maxpool", "avgpool", "fc"]  # TensorRT's pools take floats
     assert [work.name for work in find_network("resnet50", CPU).works if not work.integer] == ["fc"]
-    assert find_network("resnet50", JETSON, precision="float").precision == "float"
+    assert find_network("resnet50", JETSON, precision="float").precision == "fp16"
+    assert find_network("resnet50", CPU, precision="float").precision == "fp32"
+    floating = find_network("resnet50", JETSON, precision="fp32")
+    assert (floating.precision, floating.title) == ("fp32", "resnet50 at 224 px, FP32")
+    assert not any(work.integer for work in floating.works)
     assert find_network("resnet20", JETSON, size=64).side == 64
 
 
@@ -49,7 +53,7 @@ def test_a_run_is_what_it_ships(run):
     found = find_network(str(run), CPU)
     assert (found.name, found.side, found.precision) == ("resnet20", 32, "int8")
     assert find_network(str(run / "report.json"), CPU) == found
-    assert find_network(str(run), CPU, precision="float").precision == "float"
+    assert find_network(str(run), CPU, precision="float").precision == "fp32"
     spec = of_spec(PRESETS["resnet20"], 32, integer=True, float_layers=("fc",), adds=True)
     assert sum(work.macs for work in found.works) == sum(work.macs for work in spec)
     assert sum(work.kind == "add" for work in found.works) == 9
@@ -58,8 +62,12 @@ def test_a_run_is_what_it_ships(run):
 def test_a_file_is_itself(run):
     found = find_network(str(run / "model.onnx"), CPU, size=64)
     assert (found.name, found.side) == ("model", 64)
-    with pytest.raises(UsageError, match="has its precision"):
+    with pytest.raises(UsageError, match=r"fp32 for .*INT8 alone"):
         find_network(str(run / "model.onnx"), CPU, precision="float")
+    with pytest.raises(UsageError, match=r"int8 for .*no INT8"):
+        find_network(str(run / "model.float.onnx"), CPU, precision="int8")
+    assert find_network(str(run / "model.float.onnx"), JETSON).precision == "fp16"
+    assert find_network(str(run / "model.float.onnx"), JETSON, precision="fp32").precision == "fp32"
 
 
 def test_what_is_nothing_is_said(tmp_path):
@@ -69,11 +77,14 @@ def test_what_is_nothing_is_said(tmp_path):
         find_network(str(tmp_path), CPU)
     with pytest.raises(UsageError, match="has no INT8"):
         find_network("resnet18", find_target("jetson-nano"), precision="int8")
+    with pytest.raises(UsageError, match="cpu has no FP16: ask for int8 or fp32"):
+        find_network("resnet18", CPU, precision="fp16")
 
 
 def test_a_run_calibrates_with_every_variant_it_timed(run):
     floating, int8 = read_measured(str(run), CPU)
     assert (floating.ms, int8.ms) == (2.0, 1.0)
+    assert (floating.precision, int8.precision) == ("fp32", "int8")
     assert any(work.integer for work in int8.works)
     assert not any(work.integer for work in floating.works)
     with pytest.raises(UsageError, match="is a run for cpu"):
@@ -89,6 +100,10 @@ def test_a_note_calibrates(run, tmp_path):
     place.write_text(json.dumps({"model": "model.onnx", "latency_ms": 3}))
     (found,) = read_measured(str(place), CPU)
     assert found.works == find_network(str(run / "model.onnx"), CPU).works
+    assert (found.precision, found.figure) == ("int8", "host_latency")
+    place.write_text(json.dumps({"model": "model.float.onnx", "latency_ms": 3, "figure": "gpu_compute"}))
+    (found,) = read_measured(str(place), JETSON)
+    assert (found.precision, found.figure) == ("fp16", "gpu_compute")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +113,7 @@ def test_a_note_calibrates(run, tmp_path):
         ('{"model": "resnet50"}', "latency_ms"),
         ('{"model": "resnet50", "latency": 1}', "latency_ms: Field required"),
         ('{"model": "resnet50", "latency_ms": 1, "precision": "int4"}', "precision"),
+        ('{"model": "resnet50", "latency_ms": 1, "figure": "wall"}', "figure"),
     ],
 )
 def test_a_note_that_says_something_else_is_refused(text, said, tmp_path):

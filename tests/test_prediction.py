@@ -9,7 +9,7 @@ from edgeres.prediction import Measured, predict, predicted
 from edgeres.roofline import roofline_of
 from edgeres.target import find_target
 from edgeres.unlearned import unlearned
-from edgeres.workload import of_spec
+from edgeres.workload import of_spec, of_target
 
 JETSON = find_target("jetson")
 ROOFLINE = roofline_of(JETSON)
@@ -25,6 +25,25 @@ def test_the_band_is_what_left_out_chips_missed():
     assert found.notes == ()
 
 
+def test_a_gpu_has_a_figure_of_its_own_and_a_cpu_has_not():
+    found = predicted(RESNET50, ROOFLINE)
+    assert found.gpu_compute_ms == pytest.approx(sum(cost.ms for cost in found.costs))
+    assert found.ms == pytest.approx(found.gpu_compute_ms + ROOFLINE.integer.call_ms)
+    assert predicted(RESNET50, roofline_of(find_target("raspberry-pi"))).gpu_compute_ms is None
+
+
+@pytest.mark.parametrize("target", ["jetson-orin-nano-super", "jetson-agx-orin", "jetson-xavier-nx"])
+def test_fewer_bits_take_less_time(target):
+    device = find_target(target)
+    took = [
+        predicted(
+            of_target(PRESETS["resnet50"], 224, device, integer=precision == "int8"), roofline_of(device, precision)
+        )
+        for precision in ("int8", "fp16", "fp32")
+    ]
+    assert took[0].ms < took[1].ms < took[2].ms
+
+
 def test_one_measured_network_narrows_it():
     measured = Measured("resnet50 of a friend", RESNET50, 3.0)
     found = predicted(RESNET18, ROOFLINE, measured)
@@ -37,6 +56,13 @@ def test_one_measured_network_narrows_it():
 def test_small_images_are_said_to_be_unlike_the_public_ones():
     (note,) = predicted(of_spec(PRESETS["resnet18"], 32, integer=True), ROOFLINE).notes
     assert "224 to 256 pixels" in note
+
+
+def test_a_network_measured_by_the_gpus_own_clock_calibrates_that():
+    measured = Measured("resnet50 by trtexec", RESNET50, 3.0, figure="gpu_compute")
+    found = predicted(RESNET50, ROOFLINE, measured)
+    assert found.gpu_compute_ms == pytest.approx(3.0, rel=1e-3)
+    assert found.ms == pytest.approx(3.0 + ROOFLINE.integer.call_ms, rel=1e-3)
 
 
 def test_a_graph_is_predicted_as_its_spec_is():

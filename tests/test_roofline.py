@@ -1,14 +1,15 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres.errors import UsageError
+from edgeres.kernel_class import KernelClass, Missed, kernel_classes
 from edgeres.model.spec import PRESETS
-from edgeres.roofline import KernelClass, Missed, Roofline, kernel_classes, roofline_of
-from edgeres.target import find_target
-from edgeres.workload import Work, of_spec
+from edgeres.roofline import Roofline, float_precisions, roofline_of
+from edgeres.target import find_target, targets
+from edgeres.workload import Work, of_spec, of_target
 
 MISSED = Missed(median_pct=1, p90_pct=2, factor=1.5, predictions=3, chips=4)
 RESNET18, RESNET50 = (of_spec(PRESETS[name], 224, integer=True) for name in ("resnet18", "resnet50"))
@@ -23,7 +24,7 @@ def work(c_in=64, c_out=32, side=10, *, kernel=1, integer=True):
 def roofline(*, peak=1e9, bandwidth=None, multiple=1, slowness=1.0, **parameters):
     kind = KernelClass(name="k", title="k", calibrated=MISSED, **({"efficiency": 0.5} | parameters))
     peaks = {width: peak / width for width in (1, 2, 4)}
-    return Roofline(kind, kind, 2, peaks, bandwidth, multiple, slowness)
+    return Roofline(kind, kind, 2, peaks, bandwidth, multiple, slowness=slowness)
 
 
 def test_compute_in_closed_form():
@@ -40,6 +41,17 @@ def test_memory_in_closed_form():
     assert found.costs([layer])[0].bound == "memory"
 
 
+def test_bytes_have_a_time_of_their_own_at_a_share_of_the_bandwidth():
+    layer = work()
+    found = roofline(peak=1e18, bandwidth=1e6, bandwidth_share=0.5)
+    moved = 64 * 100 + 64 * 32 + 32 * 100
+    assert found.total_ms([layer]) == pytest.approx(1e3 * moved / 0.5e6)
+    assert found.costs([layer])[0].bound == "memory"
+    assert replace(found, slowness=3.0).total_ms([layer]) == pytest.approx(3e3 * moved / 0.5e6)
+    assert found.total_ms([work(integer=False)]) == pytest.approx(2e3 * moved / 0.5e6)
+    assert replace(found, bandwidth=None).costs([layer])[0].bound == "compute"
+
+
 def test_weights_are_read_once():
     found = roofline(peak=1e18, bandwidth=1e6)
     assert found.total_ms([work()]) == pytest.approx(1e3 * 64 * 32 / 1e6)
@@ -52,6 +64,40 @@ def test_a_launch_per_kernel_and_a_call_per_image():
     assert found.costs([work()])[0].bound == "launch"
     assert roofline(call_gops=2.0, efficiency=1.0).call_ms([work()]) == pytest.approx(2000)
     assert roofline(call_gops=2.0, efficiency=1.0).call_ms([work(integer=False)]) == pytest.approx(4000)
+
+
+def test_a_call_costs_the_host_alone():
+    found = roofline(peak=1e9, layer_us=5.0, call_ms=0.25, efficiency=1.0)
+    layers = [work()] * 3
+    assert found.total_ms(layers) == pytest.approx(found.total_ms(layers, "gpu_compute") + 0.25)
+    assert found.total_ms(layers, "gpu_compute") == pytest.approx(sum(cost.ms for cost in found.costs(layers)))
+
+
+def test_calibrating_by_what_the_gpu_computed_leaves_the_call_out():
+    found = roofline(peak=1e12, call_ms=0.25).calibrated(RESNET18, 3.0, "gpu_compute")
+    assert found.total_ms(RESNET18, "gpu_compute") == pytest.approx(3.0, rel=1e-3)
+    assert found.total_ms(RESNET18) == pytest.approx(3.25, rel=1e-3)
+
+
+def test_call_launches_and_weights_are_what_no_smaller_image_saves():
+    layers = [work(side=10), work(side=20, integer=False)]
+    found = roofline(peak=1e18, bandwidth=1e6, bandwidth_share=0.5, layer_us=5.0, call_ms=0.25, efficiency=1.0)
+    weights = 1e3 * 64 * 32 * (1 + 2) / 0.5e6
+    assert found.fixed_ms(layers) == pytest.approx(0.25 + 2 * 5e-3 + weights)
+    assert roofline(bandwidth=1e6).fixed_ms(layers) == pytest.approx(1e3 * 64 * 32 * 3 / 1e6)
+    assert roofline(call_ms=0.25).fixed_ms(layers) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("name", targets())
+def test_a_smaller_image_takes_at_least_the_fixed_part_and_less_than_the_whole(name):
+    target = find_target(name)
+    integer = target.scheme is not None
+    found = roofline_of(target, "int8" if integer else float_precisions(target)[0])
+    large, small = (of_target(PRESETS["resnet18"], side, target, integer=integer) for side in (224, 32))
+    if found.missing(large):
+        found = found.calibrated(large, 50.0)
+    assert found.fixed_ms(large) == pytest.approx(found.fixed_ms(small))
+    assert found.fixed_ms(small) <= found.total_ms(small) < found.total_ms(large)
 
 
 def test_winograd_helps_a_3x3_of_stride_1_alone():
@@ -85,10 +131,14 @@ def test_every_target_has_its_classes():
     assert {name: found.integer.name for name, found in chosen.items()} == {
         "jetson": "jetson", "rtx": "card", "raspberry-pi": "arm_dot", "android": "arm_dot", "cpu": "x86_int8",
     }  # fmt: skip
+    assert {name: found.gpu for name, found in chosen.items()} == {
+        "jetson": True, "rtx": True, "raspberry-pi": False, "android": False, "cpu": False,
+    }  # fmt: skip
     assert (chosen["rtx"].float_bytes, chosen["cpu"].float_bytes) == (2, 4)
     assert chosen["jetson"].multiple == 16
 
 
+@settings(deadline=None)
 @given(
     st.floats(1e-3, 1e4), st.floats(0, 300), st.floats(0, 20), st.floats(0, 5), st.floats(0, 10),
     st.one_of(st.none(), st.floats(1e8, 1e12)),
@@ -146,7 +196,8 @@ def test_no_latency_no_calibration(ms):
     ],
 )
 def test_public_measurements_lie_inside_the_band(device, name, measured):
-    found = roofline_of(find_target(device))
+    target = find_target(device)
+    found = roofline_of(target)
     ratio = found.total_ms(of_spec(PRESETS[name], 224, integer=True)) / measured
     assert 1 / found.integer.uncalibrated.factor < ratio < found.integer.uncalibrated.factor
     assert ratio == pytest.approx(1, abs=0.35)
@@ -170,6 +221,49 @@ def test_instructions_and_tensor_cores_decide_the_class():
     assert classes("raspberry-pi", isa="i8mm") == ("arm_dot", "arm_fp32")
     assert classes("raspberry-pi", isa="avx512_vnni") == ("x86_int8", "x86_fp32")
     assert classes("raspberry-pi", isa=None) == ("npu", "npu")
-    old = find_target("jetson")
-    old = replace(old, device=replace(old.device, compute_capability="5.3"))
+    old = find_target("rtx")
+    old = replace(old, device=replace(old.device, compute_capability="6.1"))
     assert "tensor cores" in roofline_of(old).missing(RESNET18)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "floating", "width", "tops"),
+    [
+        ("jetson-orin-nano-super", "fp16", "jetson", 2, 16.71),
+        ("jetson-orin-nano-super", "fp32", "jetson", 4, 16.71 / 2),  # TF32, on tensor cores
+        ("jetson-xavier-nx", "int8", "jetson_xavier", 2, 6.758),
+        ("jetson-xavier-nx", "fp32", "jetson_cuda", 4, 0.8448),
+        ("jetson-nano", "fp16", "jetson_cuda", 2, 0.4719),
+        ("rtx", "int8", "card", 2, None),
+        ("rtx", "fp32", "card_float", 4, None),
+        ("t4", "fp32", "card_float", 4, None),
+        ("raspberry-pi", "fp16", "arm_fp16", 2, None),
+        ("raspberry-pi", "fp32", "arm_fp32", 4, None),
+        ("cpu", "int8", "x86_fp32", 4, None),
+    ],
+)
+def test_the_precision_decides_class_width_and_peak_of_floats(name, precision, floating, width, tops):
+    target = find_target(name)
+    found = roofline_of(target, precision)
+    assert (found.floating.name, found.float_bytes) == (floating, width)
+    if tops is not None:
+        assert found.peaks[width] == pytest.approx(1e12 * tops)
+    if name == "t4":
+        assert found.peaks[4] == pytest.approx(1e12 * target.device.fp32_tops)
+
+
+def test_what_a_target_computes_floats_in():
+    known = {
+        name: float_precisions(find_target(name)) for name in ("jetson", "rtx", "raspberry-pi-4", "raspberry-pi", "x86")
+    }
+    assert known == {
+        "jetson": ("fp16", "fp32"), "rtx": ("fp16", "fp32"), "raspberry-pi-4": ("fp32",),
+        "raspberry-pi": ("fp32", "fp16"), "x86": ("fp32",),
+    }  # fmt: skip
+
+
+def test_errors_of_other_classes_are_said_to_be_so():
+    assert str(replace(MISSED, pooled=True)).endswith(
+        "3 predictions on 4 chips left out of the fit, of related classes"
+    )
+    assert "related" not in str(MISSED)

@@ -110,5 +110,6 @@ def test_lists_come_from_the_package(site, tmp_path):
     assert set(recipes) == {path.stem for path in (CHECKOUT / "recipes").glob("*.yaml")}
     targets = json.loads(call("-m", "edgeres", "targets", "--json", folder=tmp_path, site=site).stdout)
     assert {row["name"] for row in targets} == {path.stem for path in (CHECKOUT / "edgeres/targets").glob("*.yaml")}
-    budgets = "from edgeres.budget import documented; print(*documented('resnet18', 'gpu', 224))"
+    known = "from edgeres.budget import documented; from edgeres.target import find_target; "
+    budgets = f"{known}print(*documented('resnet18', find_target('jetson'), 224))"
     assert call("-c", budgets, folder=tmp_path, site=site).stdout.split() == ["macs_g", "latency_p50_ms"]

@@ -52,7 +52,7 @@ def images(count: int = 6, seed: int = 0) -> np.ndarray:
 
 
 def table_of(spec: ResNetSpec, weights: Weights, scheme: QuantScheme) -> QuantTable:
-    """Scales by the largest values there are, before anybody looks at biases."""
+    """Scales by the largest values there are, without a look at biases."""
     placement = place(graph(spec), scheme)
     histograms = observe(Network(spec, weights).eval(), [images()], placement.observed)
     return quant_table(

@@ -16,6 +16,7 @@ from edgeres.backends.backend import KernelCensus, LayerTime
 from edgeres.backends.bundle.write import onnxruntime_bundle
 from edgeres.backends.loading import absent, intact
 from edgeres.backends.session import PIP, TITLE, load_graph, onnx_session, options, showing_session
+from edgeres.isa import host_isa, saturates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +87,7 @@ class OnnxRuntime:
                     "the file that ships loads and runs in ONNX Runtime on this host's processor",
                 )
             else:
-                evidence = _placed(exported.model.path, out / "model.onnx")
+                evidence = (*_placed(exported.model.path, out / "model.onnx"), *_precision(target))
                 files = {"model.onnx": File.of(out / "model.onnx")}
             advance(1)
         return Engine(exported, self.name, "model.onnx", files, target.build_on == "host", evidence)
@@ -140,6 +141,16 @@ class OnnxRuntime:
             LayerTime(name=name, kind=kind, role=_role(kind), ms=median(times)) for (name, kind), times in taken.items()
         ]
         return tuple(sorted(found, key=lambda layer: -layer.ms))
+
+
+def _precision(target: Target) -> tuple[str, ...]:
+    """What a session of one's own needs on this processor to give the same answers."""
+    if target.scheme is None or target.scheme.reduce_range or not saturates(host_isa()):
+        return ()
+    return (
+        "this processor has no VNNI: edgeres sets session.x64quantprecision=1; without it ONNX Runtime cuts sums of "
+        "8-bit weights off at 16 bits (targets x86-avx2 and x86-avx512 have 7-bit weights instead)",
+    )
 
 
 def _placed(source: Path, place: Path) -> tuple[str, ...]:

@@ -35,11 +35,11 @@ class CommandLine(argparse.ArgumentParser):
         """Ends with exit code 2 and one line on standard error: what is wrong, and where the help is."""
         from edgeres.cli.console import complain
 
-        complain(f"{_told(message)} (see '{self.prog} --help')")
+        complain(f"{_readable(message)} (see '{self.prog} --help')")
         raise SystemExit(2)
 
 
-def _told(message: str) -> str:
+def _readable(message: str) -> str:
     """The message of argparse, a wrong choice with the nearest right one instead of all there are."""
     from edgeres.errors import nearest
 

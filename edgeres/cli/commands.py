@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 def compile_command(options: Namespace, given: list[str]) -> int:
     """``edgeres compile``."""
+    from edgeres.target import find_target
+
+    find_target(options.target)  # a misspelt one is said before anything else is imported
     request = replace(_request(options), until=options.until, recipe=options.recipe, variant=options.variant)
     request = replace(request, changes=(*search_changes(options), *request.changes))
     if options.plan:
@@ -59,6 +62,8 @@ def report_command(options: Namespace, given: list[str]) -> int:
     paths = document.render(folder)
     text = (folder / document.JSON).read_text(encoding="utf-8")
     run = document.decode(text, document.JSON)
+    if run.error:
+        screen.failure(_failure(run))
     if options.json:
         screen.out.out(text, end="")
     else:
@@ -127,8 +132,10 @@ def _request(options: Namespace) -> Request:
     from edgeres.request import PreprocessFlags, Request
     from edgeres.settings import parse
 
-    flags = {name: getattr(options, name) for name in ("resize", "crop", "mean", "std", "interpolation")}
-    words = ("model", "weights", "data", "seed", "calibration", "scales", "strict")
+    flags = {
+        name: getattr(options, name) for name in ("resize", "crop", "mean", "std", "interpolation", "channels", "exif")
+    }
+    words = ("model", "weights", "data", "classes", "seed", "calibration", "scales", "strict")
     asked = {name: getattr(options, name) for name in words}
     asked |= {"target": getattr(options, "target", "cpu"), "budget": dict(options.budget)}
     asked |= {"changes": tuple(options.changes), "allow": tuple(options.allow)}
@@ -227,9 +234,10 @@ def _summary(run: Run, screen: Screen, page: Path) -> None:
     folder = page.parent
     if screen.quiet:
         if not run.error:
-            screen.line(headline(run))
+            screen.line(_trained(run) or headline(run))
     else:
-        for line in summary_lines(run):
+        trained, lines = _trained(run), summary_lines(run)
+        for line in (trained, *lines[1:]) if trained else lines:
             screen.line(line.replace(" RUN", f" {folder}"), _TITLE_COLUMN if line.startswith(_STATUSES) else 2)
         steps = next_steps(run, folder)
         width = max((len(step.label) for step in steps), default=0)
@@ -238,7 +246,18 @@ def _summary(run: Run, screen: Screen, page: Path) -> None:
     screen.command(f"report: {page}")
 
 
-_STATUSES = ("passed ", "failed ", "unmeasured ")
+def _trained(run: Run) -> str:
+    """What ``edgeres train`` amounts to, which has no target and judges nothing; empty for any other run."""
+    from edgeres.report.figures import percent
+
+    top1 = next((row.top1 for row in reversed(run.stages) if row.top1 is not None), None)
+    if run.error or top1 is None or not run.command.startswith("edgeres train "):
+        return ""
+    return f"Trained: {run.model}, top-1 {percent(top1)} on the validation images."
+
+
+_STATUSES = ("passed ", "failed ", "unmeasured ", " ")
+"""How a budget line begins, and what stands below one."""
 _TITLE_COLUMN = 12
 """Where the name of a budget line begins, behind its status."""
 

@@ -214,13 +214,14 @@ def _wrapped(line: str, width: int, indent: int) -> list[str]:
 
 
 def _facts(step: Step) -> list[str]:
-    """The figures of a step that fit on its line."""
+    """The figures of a step that fit on its line; agreement says with which float network."""
+    compared = "same answer as the float reference" if step.stage == "verify" else "same answer as before INT8"
     known: dict[str, Callable[[float], str]] = {
         "top1": lambda value: f"top-1 {percent(value)}",
         "macs": lambda value: f"{scaled(value)}MACs",
         "max_abs_delta_logit": lambda value: f"max |delta logit| {value:.1e}",
         "sqnr_db": lambda value: f"SQNR {value:.1f} dB",
-        "agreement": lambda value: f"agreement {percent(value)}",
+        "agreement": lambda value: f"{compared} {percent(value)}",
         "mib": lambda value: f"{value:.2f} MiB",
     }
     return [show(step.metrics[name]) for name, show in known.items() if name in step.metrics]

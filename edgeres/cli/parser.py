@@ -106,6 +106,10 @@ def _source(command: CommandLine) -> None:
     group.add_argument(
         "--data", type=_given, metavar="DIR", help="train/<class>/ and val/<class>/ images, or CIFAR-10's binary files"
     )
+    classes = (
+        "text file: the class folders in the order of the network's outputs, one a line (default: matched by name)"
+    )
+    group.add_argument("--classes", type=_given, metavar="FILE", help=classes)
     group.add_argument("--calibration", type=_whole, default=512, metavar="N", help="calibration images (default 512)")
     scales = "take the scales of a saved table, or of a run, instead of calibrating"
     group.add_argument("--scales", type=_given, metavar="FILE", help=scales)
@@ -115,13 +119,17 @@ def _source(command: CommandLine) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="accept a breach of the data contract: few-images, overlap or missing-classes; the report shows it",
+        help="accept few-images, overlap, missing-classes or chance (a network at chance); the report shows it",
     )
     group.add_argument("--resize", type=_whole, metavar="PX", help="shorter side before the crop")
     group.add_argument("--crop", type=_whole, metavar="PX", help="side of the centre crop")
     group.add_argument("--mean", type=_triple, metavar="R,G,B", help="mean of each channel, of pixels in 0..1")
     group.add_argument("--std", type=_triple, metavar="R,G,B", help="standard deviation of each channel")
     group.add_argument("--interpolation", choices=("bilinear", "bicubic", "nearest"), help="how images are resized")
+    channels = "order of the network's input channels (default rgb); mean and std stay in the order red, green, blue"
+    group.add_argument("--channels", choices=("rgb", "bgr"), help=channels)
+    exif = "what becomes of the EXIF orientation of images (default ignore, as torchvision does)"
+    group.add_argument("--exif", choices=("ignore", "apply"), help=exif)
 
 
 def _running(command: CommandLine, out: str) -> None:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from edgeres.target import Target
 
 _SHOWN = 8
+_MEANT = (
+    "a latency budget means host latency: from launch to the end of the last kernel, copies left out; "
+    "trtexec calls the GPU's part 'GPU Compute Time'"
+)
 _EXIT_CODES = {"passes": 0, "fails": 3, "open": 5}
 
 
@@ -49,7 +53,7 @@ def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -
     from edgeres.prediction import predicted
     from edgeres.roofline import roofline_of
 
-    roofline = roofline_of(target)
+    roofline = roofline_of(target, network.precision)
     if calibrate:
         return predicted(network.works, roofline, _alike(read_measured(calibrate, target), network))
     if missing := roofline.missing(network.works):
@@ -69,13 +73,12 @@ def _by_profile(network: NamedNetwork, target: Target, place: Path) -> Predictio
 
 def _alike(measured: Sequence[Measured], network: NamedNetwork) -> Measured:
     """The one in the network's precision: no public row says how far the other one leads astray."""
-    integer = network.precision == "int8"
     for found in measured:
-        if any(work.integer for work in found.works) is integer:
+        if found.precision == network.precision:
             return found
     raise UsageError(
-        f"{network.title} cannot be calibrated by {measured[0].name}",
-        f"measure a network in {'INT8' if integer else 'float'}, or ask for the other precision",
+        f"{network.title} cannot be calibrated by {measured[0].name} in {measured[0].precision.upper()}",
+        f"measure a network in {network.precision.upper()}, or ask for the other precision",
     )
 
 
@@ -96,9 +99,11 @@ def _document(network: NamedNetwork, target: Target, prediction: Prediction, lin
         "size": network.side,
         "precision": network.precision,
         "target": target.name,
+        "figure": "host_latency",
         "predicted_ms": prediction.ms,
         "low_ms": prediction.low_ms,
         "high_ms": prediction.high_ms,
+        "gpu_compute_ms": prediction.gpu_compute_ms,
         "call_ms": prediction.call_ms,
         "basis": prediction.basis,
         "notes": list(prediction.notes),
@@ -122,7 +127,7 @@ def _print(network: NamedNetwork, target: Target, prediction: Prediction, lines:
         (
             cost.work.name,
             cost.work.title,
-            "INT8" if cost.work.integer else "float",
+            "INT8" if cost.work.integer else _float_of(network, target),
             millis(cost.ms),
             f"{cost.ms / prediction.ms:.0%}",
             cost.bound,
@@ -134,17 +139,37 @@ def _print(network: NamedNetwork, target: Target, prediction: Prediction, lines:
     if rest:
         title = f"{len(slowest) - _SHOWN} more"
         rows.append((title, "", "", millis(rest), f"{rest / prediction.ms:.0%}", "", ""))
-    rows.append(("call", "", "", millis(prediction.call_ms), f"{prediction.call_ms / prediction.ms:.0%}", "", ""))
+    rows.append(
+        ("call, on the host", "", "", millis(prediction.call_ms), f"{prediction.call_ms / prediction.ms:.0%}", "", "")
+    )
     screen.table(("layer", "kernel", "in", "time", "share", "bound by", "of its tiles"), rows)
-    band = f"{number(prediction.low_ms)} to {millis(prediction.high_ms)}"
-    told = [f"\npredicted: {network.title} on {target.title} takes {millis(prediction.ms)}, band {band}"]
+    told = [f"\npredicted: {network.title} on {target.title}: {_figures(prediction)}"]
     told += [_judged(line) for line in lines]
+    if prediction.gpu_compute_ms is not None:
+        told.append(_MEANT)
     for line in (*told, prediction.basis, *prediction.notes):
         screen.line(line)
 
 
+def _float_of(network: NamedNetwork, target: Target) -> str:
+    from edgeres.roofline import float_precisions
+
+    precision = float_precisions(target)[0] if network.precision == "int8" else network.precision
+    return precision.upper()
+
+
+def _figures(prediction: Prediction) -> str:
+    """``GPU compute 0.47 ms (0.3 to 0.75 ms), host latency 0.48 ms (0.31 to 0.76 ms)``."""
+    found = []
+    for name, ms in (("GPU compute", prediction.gpu_compute_ms), ("host latency", prediction.ms)):
+        if ms is not None:
+            low, high = (ms * end / prediction.ms for end in (prediction.low_ms, prediction.high_ms))
+            found.append(f"{name} {millis(ms)} (band {number(low)} to {millis(high)})")
+    return ", ".join(found)
+
+
 def _judged(line: Line) -> str:
-    limit = f"at most {millis(line.limit)} ({line.source.partition(' (')[0]})"
+    limit = f"at most {millis(line.limit)} ({line.derivation or line.source.partition(' (')[0]})"
     if not line.outlook:
         return f"unmeasured: {line_title(line.name)}, {limit}; a prediction says nothing of the tail"
     return f"{OUTLOOKS[line.outlook]}: {line_title(line.name)}, {limit}"

@@ -32,7 +32,11 @@ def predict(
     )
     known.add_argument("--profile", metavar="FILE", help="layers measured on this host by 'edgeres profile'")
     command.add_argument("--size", type=positive, metavar="PX", help="side of the image (default the network's own)")
-    command.add_argument("--precision", choices=("int8", "float"), help="of a preset or a run (default int8)")
+    command.add_argument(
+        "--precision",
+        choices=("int8", "fp16", "fp32", "float"),
+        help="of the network; float is the target's own: FP16 in TensorRT, FP32 on CPUs (default int8)",
+    )
     command.add_argument(
         "--budget",
         action="append",

@@ -10,7 +10,7 @@ Laws, by content and not by file name:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeres.data.cifar import cifar10, is_cifar
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeres.data.preprocess import Preprocess
+    from edgeres.data.sources import Found
     from edgeres.data.split import Split
 
 DIGITS_PER_CLASS = (50, 16, 10)
@@ -46,6 +47,8 @@ class Dataset:
         sample: Whether these are the embedded digits.
         suggested: Preprocessing that fits, None where the data says nothing about it.
         notes: What the user should know about how the splits came about.
+        turned: How many images of a kind carry an EXIF orientation that turns them, such as ``400 of 400 validation
+            images``; kinds without any are left out.
     """
 
     name: str
@@ -57,6 +60,28 @@ class Dataset:
     sample: bool
     suggested: Preprocess | None
     notes: tuple[str, ...] = ()
+    turned: tuple[str, ...] = ()
+
+    def ordered(self, classes: tuple[str, ...]) -> Dataset:
+        """The same images with the classes numbered in another order.
+
+        Args:
+            classes: The class names, each once.
+        """
+        places = {name: index for index, name in enumerate(classes)}
+        moved = {-1: -1} | {index: places[name] for index, name in enumerate(self.classes)}
+
+        def renumbered(split: Split) -> Split:
+            return replace(split, labels=tuple(moved[label] for label in split.labels))
+
+        return replace(
+            self,
+            classes=classes,
+            train=renumbered(self.train),
+            calibration=renumbered(self.calibration),
+            tuning=renumbered(self.tuning),
+            validation=renumbered(self.validation),
+        )
 
 
 def open_dataset(
@@ -97,7 +122,17 @@ def open_dataset(
         False,
         found.suggested,
         splits.notes,
+        _turned(found),
     )
+
+
+def _turned(found: Found) -> tuple[str, ...]:
+    """Kinds of images with an EXIF orientation other than upright, counted."""
+    counted = []
+    for split in (found.train, found.validation, found.calibration):
+        if split is not None and (count := sum(image.orientation != 1 for image in split.images)):
+            counted.append(f"{count:,} of {len(split):,} {split.name} images")
+    return tuple(counted)
 
 
 def _digits(seed: int, calibration: int, allow: frozenset[str]) -> Dataset:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from edgeres.data import lfs
-from edgeres.data.preprocess import MAX_PIXELS
+from edgeres.data.preprocess import MAX_PIXELS, orientation_of
 from edgeres.errors import DataError
 from edgeres.settings import sha256_file
 
@@ -50,8 +50,12 @@ class StoredImage(Protocol):
     def fingerprint(self) -> Hashable:
         """Equal for equal contents, rarely equal for others, and cheaper than the hash of a large file."""
 
+    @property
+    def orientation(self) -> int:
+        """EXIF orientation, 1 (upright) to 8."""
+
     def decode(self) -> Pillow.Image:
-        """The RGB image.
+        """The RGB image as it is stored.
 
         Raises:
             DataError: It is corrupt or truncated.
@@ -65,10 +69,12 @@ class ImageFile:
     Attributes:
         path: The file.
         fingerprint: Size and the hash of the first 4 KiB.
+        orientation: EXIF orientation of the header, 1 to 8; 1, upright, where there is none.
     """
 
     path: Path
     fingerprint: tuple[int, bytes]
+    orientation: int = 1
 
     @classmethod
     def probe(cls, path: Path) -> ImageFile:
@@ -91,9 +97,10 @@ class ImageFile:
                 with Image.open(stream, formats=FORMATS) as image:
                     _check_header(path, image)
                     _check_end(path, image.format, head, tail, size)
+                    orientation = orientation_of(image) if _states_exif(image) else 1
         except _decoder_failures() as failure:
             raise _corrupt(path, failure) from failure
-        return cls(path, (size, hashlib.sha256(head).digest()))
+        return cls(path, (size, hashlib.sha256(head).digest()), orientation)
 
     @property
     def where(self) -> str:
@@ -109,7 +116,7 @@ class ImageFile:
             raise _corrupt(self.path, failure) from failure
 
     def decode(self) -> Pillow.Image:
-        """The whole image as RGB, without EXIF rotation and without the JPEG draft mode, which changes pixels."""
+        """The whole image as RGB, as it is stored, with its EXIF; JPEG's draft mode, which changes pixels, is off."""
         from PIL import Image
 
         try:
@@ -127,10 +134,12 @@ class ArrayImage:
     Attributes:
         pixels: uint8 ``[H,W]`` (grey) or ``[H,W,3]`` (RGB).
         where: Where it comes from, for messages.
+        orientation: Always upright: an array carries no EXIF.
     """
 
     pixels: NDArray[np.uint8] = field(repr=False)
     where: str
+    orientation: int = 1
 
     @cached_property
     def sha256(self) -> str:
@@ -157,6 +166,11 @@ def _check_header(path: Path, image: Pillow.Image) -> None:
         )
     if image.mode in DEEP_MODES:
         raise DataError(f"{path}: more than 8 bits a channel (mode {image.mode})", "convert it to 8 bits")
+
+
+def _states_exif(image: Pillow.Image) -> bool:
+    """Whether the header has EXIF; a PNG may keep it behind the pixels, which would all be decoded to find it."""
+    return image.format != "PNG" or "exif" in image.info
 
 
 def _check_end(path: Path, kind: str | None, head: bytes, tail: bytes, size: int) -> None:

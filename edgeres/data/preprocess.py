@@ -6,6 +6,7 @@ uses the same resampler (Pillow's) and the same roundings (torchvision/transform
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 89_478_485
 """Largest image handled, in pixels: Pillow's own limit against decompression bombs, 0.25 GiB of RGB."""
+
+_ORIENTATION = 0x0112
+"""EXIF tag of the orientation (CIPA DC-008, EXIF 2.32, section 4.6.4)."""
 
 Positive = Annotated[float, Field(gt=0)]
 Resize = Annotated[int, Field(ge=0, le=8192)]
@@ -36,6 +40,10 @@ class Preprocess:
         mean: Mean of red, green and blue on the scale 0..1.
         std: Standard deviation of red, green and blue on the same scale.
         interpolation: Resampling filter of the resize.
+        channels: Order of the channels in the input; ``bgr`` is Caffe's and OpenCV's. ``mean`` and ``std`` stay those
+            of red, green and blue.
+        exif: ``apply`` turns an image upright as its EXIF orientation says before anything else; ``ignore`` takes the
+            pixels as they are stored, as torchvision does.
     """
 
     resize: Resize = 256
@@ -43,30 +51,61 @@ class Preprocess:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    channels: Literal["rgb", "bgr"] = "rgb"
+    exif: Literal["ignore", "apply"] = "ignore"
 
     @property
     def digest(self) -> str:
         """sha256 of the canonical settings."""
         return digest(self)
 
+    @property
+    def label(self) -> str:
+        """The transform in a few words: sizes, normalisation, and what is unusual about it."""
+        resize = f"resize {self.resize}" if self.resize else "no resize"
+        mean, std = ("/".join(f"{value:.4g}" for value in _once(values)) for values in (self.mean, self.std))
+        unusual: list[str] = [self.interpolation] if self.interpolation != "bilinear" else []
+        unusual += ["BGR"] if self.channels == "bgr" else []
+        unusual += ["EXIF applied"] if self.exif == "apply" else []
+        return ", ".join([resize, f"crop {self.crop}", f"mean {mean}", f"std {std}", *unusual])
+
+    @property
+    def options(self) -> str:
+        """The command-line options that state it."""
+        mean, std = (",".join(f"{value:.10g}" for value in values) for values in (self.mean, self.std))
+        text = f"--resize {self.resize} --crop {self.crop} --mean {mean} --std {std}"
+        for name in ("interpolation", "channels", "exif"):
+            value = getattr(self, name)
+            text += "" if value == getattr(_DEFAULT, name) else f" --{name} {value}"
+        return text
+
+    def upright(self, image: Pillow.Image) -> Pillow.Image:
+        """The image as ``exif`` wants it: turned by its EXIF orientation, or as it is stored."""
+        if self.exif == "ignore" or orientation_of(image) == 1:
+            return image
+        from PIL import ImageOps
+
+        return ImageOps.exif_transpose(image)
+
     def apply(self, image: Pillow.Image) -> NDArray[np.float32]:
         """Turns one image into network input.
 
         Args:
-            image: A PIL image; anything but RGB is converted. EXIF orientation is ignored, as torchvision does.
+            image: A PIL image, with its EXIF where it has any; anything but RGB is converted.
 
         Returns:
-            float32 ``[3,crop,crop]``, normalised.
+            float32 ``[3,crop,crop]``, normalised, in the order of ``channels``.
 
         Raises:
             DataError: The image is so elongated that resizing its shorter side would exceed ``MAX_PIXELS``.
         """
+        image = self.upright(image)
         window = self._window(image if image.mode == "RGB" else image.convert("RGB"))
         pixels = np.asarray(window).transpose(2, 0, 1).astype(np.float32, order="C")
         pixels /= np.float32(255)
         pixels -= np.asarray(self.mean, dtype=np.float32).reshape(3, 1, 1)
         pixels /= np.asarray(self.std, dtype=np.float32).reshape(3, 1, 1)
-        return pixels
+        return pixels if self.channels == "rgb" else np.ascontiguousarray(pixels[::-1])
 
     def _window(self, image: Pillow.Image) -> Pillow.Image:
         """The resized and centre-cropped RGB image, ``crop`` by ``crop`` pixels."""
@@ -93,6 +132,24 @@ class Preprocess:
         return image if size == image.size else image.resize(size, Image.Resampling[self.interpolation.upper()])
 
 
+def orientation_of(image: Pillow.Image) -> int:
+    """EXIF orientation of an image, 2 to 8; 1, upright, where there is none, or EXIF that cannot be read."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, struct.error):  # what Pillow raises on damaged EXIF
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
 def _offset(length: int, crop: int) -> int:
     """Where the centre crop starts on one axis; negative where it is padded (CenterCrop in torchvision)."""
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
+
+
+def _once(values: tuple[float, ...]) -> tuple[float, ...]:
+    """One value where all are equal."""
+    return values[:1] if len(set(values)) == 1 else values
+
+
+_DEFAULT = Preprocess()
+"""Values that ``Preprocess.options`` leaves out."""

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from edgeres.ladder.workshop import CalibratorName, Candidate, WeightMethod, Workshop
     from edgeres.quant.calibration_table import CalibrationTable
 
-RungName = Literal["calibrate", "equalize", "first_layer", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
+RungName = Literal["calibrate", "first_layer", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
 RUNGS: tuple[RungName, ...] = get_args(RungName)
 """From the cheapest to the most expensive one."""
 
-QUICK: tuple[RungName, ...] = ("calibrate", "equalize", "first_layer", "refine", "bias")
+QUICK: tuple[RungName, ...] = ("calibrate", "first_layer", "equalize", "refine", "bias")
 """Those that cost seconds; each makes room for the next, and biases are corrected for all of them together."""
 
 CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
     {
         "calibrate": ("calibrate",),
-        "equalize": QUICK[:2],
-        "first_layer": QUICK[:3],
+        "first_layer": QUICK[:2],
+        "equalize": QUICK[:3],
         "refine": QUICK[:4],
         "bias": QUICK,
         "nncf": ("nncf",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf, isnan, prod
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.model.cost import parameters
@@ -41,9 +41,12 @@ def solving(spec: ResNetSpec) -> float:
 
 
 def unrounded(tried: Earlier) -> Candidate:
-    """The candidate nearest to float of those whose weights are not on their grid yet; rounding starts from there."""
-    open_ones = [one for one in tried if not one.candidate.rounded]
-    return min(open_ones, key=lambda one: inf if isnan(one.evaluation.kl) else one.evaluation.kl).candidate
+    """The best of the candidates whose weights are not on their grid yet; rounding starts from there."""
+    first, *others = [one for one in tried if not one.candidate.rounded]
+    for one in others:
+        if one.evaluation.better_than(first.evaluation):
+            first = one
+    return first.candidate
 
 
 @dataclass(frozen=True, slots=True)

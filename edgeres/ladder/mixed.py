@@ -53,7 +53,7 @@ class MixedPrecision:
         The search ends after twice as many.
         """
         shop = self.shop
-        layers, tuning = shop.placement.weighted, len(shop.evaluator.split)
+        layers, tuning = shop.placement().weighted, len(shop.evaluator.split)
         branches = passes(shop.spec, layers, shop.preprocess.crop) * min(SCREENED, tuning)
         return shop.evaluator.pass_s * (branches + _questions(len(layers)) * tuning * _QUANTIZED)
 

@@ -36,6 +36,9 @@ _FEW_MACS = 0.02
 _LOOKED_AT = 64
 """Images whose gradients tell what a channel matters."""
 
+_MEANS = 256
+"""Images whose means biases are corrected by; each has as many values of a channel as the channel has pixels."""
+
 _BACKWARDS = 8.0
 """A pass backwards that keeps every activation's gradient, in plain passes."""
 
@@ -115,21 +118,31 @@ class Equalize:
         return evaluator.pass_s * (_BACKWARDS * min(_LOOKED_AT, images) + _OBSERVED * images) + search
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
-        """The first candidate with other channel scales, calibrated as that one was."""
-        shop, base = self.shop, tried[0].candidate
-        weights, (calibrator, method) = rescaled(shop.spec, shop.weights, self._balanced(tried)), chosen_scales(base)
-        histograms = shop.observed(weights, "calibrate, equalized")
-        quantized = shop.calibrated(weights, histograms, calibrator, method)
-        settings = {**base.settings, self.name: {"by": "importance"}}
-        return Candidate(quantized, weights, settings, histograms=histograms)
+        """The best candidate with other channel scales, calibrated as that one was or by least squared error.
 
-    def _balanced(self, tried: Earlier) -> Mapping[str, NDArray[np.float64]]:
-        """Channel scales of least expected divergence, from each channel's importance and the first scales."""
-        shop, quantized = self.shop, tried[0].candidate.quantized
+        Balanced channels fill a range evenly, for which squared error is the measure.
+        """
+        assert best is not None
+        shop, base = self.shop, best.candidate
+        weights, (calibrator, method) = rescaled(shop.spec, shop.weights, self._balanced(base)), chosen_scales(base)
+        layers = base.quantized.table.float_layers
+        histograms = shop.observed(weights, "calibrate, equalized", layers)
+
+        def made(calibrator: str) -> Candidate:
+            quantized = shop.calibrated(weights, histograms, calibrator, method, layers)
+            settings = {**base.settings, self.name: {"by": "importance", "calibrator": calibrator}}
+            return Candidate(quantized, weights, settings, histograms=histograms)
+
+        found = {name: made(name) for name in dict.fromkeys((calibrator, "mse"))}
+        return nearest(found, shop.evaluator, self.name)
+
+    def _balanced(self, base: Candidate) -> Mapping[str, NDArray[np.float64]]:
+        """Channel scales of least expected divergence, from each channel's importance and the scales so far."""
+        shop, quantized = self.shop, base.quantized
         few = min(_LOOKED_AT, len(shop.calibration))
         with shop.progress.task("importance of channels", few) as advance:
             found = importance(
-                shop.spec, shop.weights, shop.placement, shop.images, limit=few, seed=shop.seed, advance=advance
+                shop.spec, shop.weights, quantized.placement, shop.images, limit=few, seed=shop.seed, advance=advance
             )
         return balancing_scales(quantized, found)
 
@@ -210,19 +223,27 @@ class CorrectBias:
     shop: Workshop
 
     def predicted(self) -> float:
-        """A float pass and a quantized one, for one candidate or for two."""
-        return 8 * self.shop.evaluator.pass_s * len(self.shop.calibration)
+        """A float pass and a quantized one for every candidate that is corrected, three at most."""
+        return 12 * self.shop.evaluator.pass_s * self._images
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
-        """The best candidate so far or the last one, whichever is nearer to float once its biases are corrected."""
+        """The best candidate so far or one that came later, whichever is nearest to float once biases are corrected.
+
+        What other ranges and channel scales are worth shows only then: they move the means of channels.
+        """
         assert best is not None
-        bases = {one.technique: one.candidate for one in (best, tried[-1])}
+        bases = {one.technique: one.candidate for one in (best, *tried[-2:])}
         return nearest({name: self._corrected(base) for name, base in bases.items()}, self.shop.evaluator, self.name)
+
+    @property
+    def _images(self) -> int:
+        return min(_MEANS, len(self.shop.calibration))
 
     def _corrected(self, base: Candidate) -> Candidate:
         shop = self.shop
         reference = Network(shop.spec, base.reference).eval()
-        with shop.progress.task("correct biases", len(shop.calibration)) as advance:
-            corrected = empirical_bias(reference, base.quantized, shop.images, advance)
-        settings = {**base.settings, self.name: {"images": len(shop.calibration)}}
+        few = shop.calibration.take(range(self._images))
+        with shop.progress.task("correct biases", self._images) as advance:
+            corrected = empirical_bias(reference, base.quantized, lambda: shop.evaluator.images(few), advance)
+        settings = {**base.settings, self.name: {"images": self._images}}
         return replace(base, quantized=corrected, settings=settings)

@@ -82,35 +82,40 @@ class Workshop:
     evaluator: Evaluator
     progress: Progress
 
-    @property
-    def placement(self) -> Placement:
-        """Q/DQ pairs with every layer in integers that the scheme wants."""
-        return place(graph(self.spec), self.scheme)
+    def placement(self, float_layers: tuple[str, ...] = ()) -> Placement:
+        """Q/DQ pairs with every layer in integers that the scheme wants but for some."""
+        return place(graph(self.spec), self.scheme, float_layers)
 
     def images(self) -> Iterable[NDArray[np.float32]]:
         """Calibration images, batch by batch."""
         return (batch for batch, _ in self.calibration.batches(self.preprocess))
 
-    def observed(self, weights: Weights, label: str) -> dict[str, Histogram]:
+    def observed(self, weights: Weights, label: str, float_layers: tuple[str, ...] = ()) -> dict[str, Histogram]:
         """Histograms of every activation that needs a scale."""
+        tensors = self.placement(float_layers).observed
         with self.progress.task(label, len(self.calibration)) as advance:
-            return observe(Network(self.spec, weights).eval(), self.images(), self.placement.observed, advance)
+            return observe(Network(self.spec, weights).eval(), self.images(), tensors, advance)
 
     def calibrated(
-        self, weights: Weights, histograms: Mapping[str, Histogram], calibrator: str, method: WeightMethod
+        self,
+        weights: Weights,
+        histograms: Mapping[str, Histogram],
+        calibrator: str,
+        method: WeightMethod,
+        float_layers: tuple[str, ...] = (),
     ) -> Quantized:
         """A network with scales."""
         table = quant_table(
             weights,
             histograms,
-            self.placement,
+            self.placement(float_layers),
             self.scheme,
             calibrator=calibrator,
             method=method,
             data=calibration_digest(self.calibration, self.preprocess),
             images=len(self.calibration),
         )
-        return Quantized(self.spec, weights, table, self.scheme)
+        return Quantized(self.spec, weights, replace(table, float_layers=float_layers), self.scheme)
 
 
 def nearest(variants: Mapping[str, Candidate], evaluator: Evaluator, technique: str) -> Candidate:

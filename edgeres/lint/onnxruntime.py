@@ -108,8 +108,10 @@ def bias_scale(view: View, _: Version) -> Iterator[Defect]:
         ratio = np.broadcast_to(stored[1], products.shape) / products
         worst = float(ratio[np.argmax(np.abs(np.log(ratio)))])
         if abs(worst - 1) > _SAME_SCALE:
-            told = "it runs in float" if abs(worst - 1) > _TAKEN else "its codes are taken at the scale of the products"
-            yield label(layer.node), f"its bias's scale is {worst:.4g} times data scale x weight scale: {told}"
+            effect = (
+                "it runs in float" if abs(worst - 1) > _TAKEN else "its codes are taken at the scale of the products"
+            )
+            yield label(layer.node), f"its bias's scale is {worst:.4g} times data scale x weight scale: {effect}"
 
 
 @rule("O07", "E", "quantize again from the float network, with larger weight scales",

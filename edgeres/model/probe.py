@@ -1,160 +1,256 @@
 """Finds out which preprocessing a network was trained for, where neither its file nor the user says so.
 
-A network's accuracy depends on the apparent size of objects (Touvron et al. 2019, arXiv 1906.06423), so customary
-transforms are tried on labelled images that judge nothing else. Sizes come first; then, at the best size, other
-normalisations. Whatever answers clearly worse is dropped after 64 images.
+A network's accuracy depends on the apparent size of objects (Touvron et al. 2019, arXiv 1906.06423), on the
+normalisation and on the order of the channels, so customary transforms are tried on labelled images that judge nothing
+else. One thing is varied at a time, on 64 images; the few that fit best are compared on all of them, by paired loss.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from edgeres.data.partition import round_robin
-from edgeres.data.preprocess import Preprocess
+from edgeres.model.trial import Trial, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.model.network import Network
     from edgeres.model.spec import ResNetSpec
     from edgeres.progress import Advance
 
+    Answers = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    """Logits ``[N,classes]`` of images ``[N,3,S,S]``."""
+
+Size = tuple[int, int]
+"""``(resize, crop)`` in pixels."""
+
 IMAGES = 256
-"""Most images a candidate is judged on."""
+"""Most images a transform is tried on."""
 
 _FIRST = 64
-"""Images that decide whether a candidate is worth the rest."""
+"""Images that decide whether a transform is worth the rest."""
 
-_KEPT = 3
-"""Sizes that see all images."""
+_STATED = 32
+"""The same, beside a transform that is stated and answers above chance."""
 
-_LARGE = ((256, 224), (232, 224), (0, 224), (192, 160), (160, 128), (146, 128), (64, 64))
-"""``(resize, crop)`` for stems that reduce the resolution: torchvision's V1 and V2, no resize, and small trainings."""
+_KEPT = 2
+"""Transforms besides the first that see all images."""
 
-_SMALL = ((32, 32), (36, 32), (64, 64), (28, 28))
+_AGAIN = 3
+"""Normalisations tried again at a better size, those that fit best at the first."""
+
+LARGE: tuple[Size, ...] = ((256, 224), (232, 224), (0, 224), (192, 160), (160, 128), (146, 128), (64, 64))
+"""Sizes for stems that reduce the resolution: torchvision's V1 and V2, no resize, and small trainings."""
+
+SMALL: tuple[Size, ...] = ((32, 32), (36, 32), (64, 64), (28, 28))
 """For stems that keep the resolution: CIFAR, with and without a margin, and Tiny ImageNet."""
 
-_NORMALISATIONS = (
-    ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),  # statistics of CIFAR-10
-    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # [-1, 1], timm's inception convention
-    ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),  # [0, 1], no normalisation at all
-)
-"""Mean and standard deviation tried besides ImageNet's."""
+_RATIO = 224 / 256
+"""Crop over resize, of ImageNet's customary pair."""
+
+Values = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One candidate and its answers.
+class Normalisation:
+    """Mean and standard deviation of red, green and blue on the scale 0..1, and the order the channels come in."""
+
+    mean: Values
+    std: Values
+    channels: Literal["rgb", "bgr"] = "rgb"
+
+
+def _even(mean: float, std: float) -> Normalisation:
+    return Normalisation((mean,) * 3, (std,) * 3)
+
+
+_CAFFE: Values = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+
+NORMALISATIONS = (
+    Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet, torchvision's
+    Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),  # statistics of CIFAR-10
+    _even(0.5, 0.5),  # [-1, 1], TensorFlow's and timm's inception convention
+    _even(0, 1),  # [0, 1], no normalisation at all
+    _even(0, 1 / 255),  # 0..255, the pixels as they are
+    Normalisation(_CAFFE, (1 / 255,) * 3),  # 0..255 less ImageNet's mean, Caffe's and Keras'
+    _even(0.1307, 0.3081),  # statistics of MNIST
+)
+"""Normalisations tried, the most usual first; the better one is tried with the channels in reverse, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Transforms to try.
 
     Attributes:
-        preprocess: The candidate.
-        right: Whether each image was classified rightly, in the order of the probe.
-        loss: Cross-entropy of each image in nats; it orders sizes with equally many right answers.
+        start: The customary transform; it stays unless another fits better beyond noise.
+        sizes: Sizes to try.
+        normalisations: Normalisations to try.
+        channels: Whether to try the channels in reverse.
+        exif: Whether to try the EXIF orientation.
+        screened: Images that decide whether a transform is worth the rest.
     """
 
-    preprocess: Preprocess
-    right: NDArray[np.bool_]
-    loss: NDArray[np.float64]
+    start: Preprocess
+    sizes: tuple[Size, ...] = ()
+    normalisations: tuple[Normalisation, ...] = ()
+    channels: bool = False
+    exif: bool = False
+    screened: int = _FIRST
 
-    @property
-    def top1(self) -> float:
-        """Accuracy in percent."""
-        return float(100 * self.right.mean())
+    @classmethod
+    def open(cls, start: Preprocess, sizes: Sequence[Size], fields: Iterable[str]) -> Space:
+        """Varies the fields of a transform that nobody stated; what is stated holds in every trial.
 
-    @property
-    def label(self) -> str:
-        """The candidate in a few words with its result."""
-        resize = f"resize {self.preprocess.resize}" if self.preprocess.resize else "no resize"
-        mean = "/".join(f"{value:g}" for value in self.preprocess.mean)
-        size = f"{resize}, crop {self.preprocess.crop}, mean {mean}"
-        return f"{size}: {self.top1:.1f} % of {len(self.right)}"
+        Args:
+            start: What is stated; its other fields are replaced by the customary ones, the first of each kind.
+            sizes: Customary sizes.
+            fields: Names of the fields nobody stated.
+        """
+        fields = frozenset(fields)
+        fitting = tuple(dict.fromkeys(_sizes(start, sizes, fields)))
+        normalisations = tuple(
+            dict.fromkeys(
+                Normalisation(
+                    one.mean if "mean" in fields else start.mean,
+                    one.std if "std" in fields else start.std,
+                    one.channels if "channels" in fields else start.channels,
+                )
+                for one in NORMALISATIONS
+            )
+        )
+        first = _normalised(_sized(start, fitting[0]), normalisations[0])
+        return cls(first, fitting, normalisations, "channels" in fields, "exif" in fields)
+
+    @classmethod
+    def around(cls, stated: Trial, sizes: Sequence[Size]) -> Space:
+        """Every customary transform beside one that is stated."""
+        screened = _FIRST if stated.chance.standing == "at" else _STATED
+        return cls(stated.preprocess, tuple(sizes), NORMALISATIONS, channels=True, exif=True, screened=screened)
+
+    def budget(self, images: int) -> int:
+        """Most images run through the network by a search, for its progress."""
+        images = min(images, IMAGES)
+        first = min(self.screened, images)
+        normalised = len(self.normalisations) * (1 + self.channels)
+        tried = 1 + len(self.sizes) + normalised + _AGAIN + self.channels + self.exif
+        return tried * first + (2 + _KEPT) * (images - first)
 
 
-def candidates(spec: ResNetSpec) -> tuple[Preprocess, ...]:
-    """Customary sizes for a stem, with ImageNet's normalisation."""
-    sizes = _LARGE if spec.stem.stride > 1 or spec.stem.pool else _SMALL
-    return tuple(Preprocess(resize=resize, crop=crop) for resize, crop in sizes)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        best: The transform that fits best, or the start where nothing fits better beyond noise.
+        start: The start, on the same images.
+        trials: Every transform tried, in that order; most on the first images alone.
+    """
+
+    best: Trial
+    start: Trial
+    trials: tuple[Trial, ...]
 
 
-def budget(spec: ResNetSpec, images: int) -> int:
-    """Images run through the network by a probe, for its progress."""
-    images = min(images, IMAGES)
-    first, count = min(_FIRST, images), len(candidates(spec))
-    return count * first + min(_KEPT, count) * (images - first) + len(_NORMALISATIONS) * images
+def customary(spec: ResNetSpec) -> tuple[Size, ...]:
+    """Customary sizes for a stem."""
+    return LARGE if spec.stem.stride > 1 or spec.stem.pool else SMALL
 
 
-def probe(network: Network, split: Split, advance: Advance) -> tuple[Trial, tuple[Trial, ...]]:
-    """Tries the customary transforms.
+def customary_for(side: int | None) -> tuple[Size, ...]:
+    """Customary sizes for a graph that takes square images of ``side`` pixels; None takes any."""
+    if side is None:
+        return (*LARGE, *SMALL)
+    margins = [round(side / _RATIO), side] if side > 64 else [side, round(side / _RATIO)]
+    known = [resize for resize, crop in (*LARGE, *SMALL) if crop == side]
+    return tuple((resize, side) for resize in dict.fromkeys([*margins, *known]))
+
+
+def labelled(split: Split) -> Split:
+    """The images a network is tried on: those with a label, class by class in turn, at most ``IMAGES``."""
+    indices = [index for index in round_robin(split.labels, seed=0) if split.labels[index] >= 0]
+    return split.take(indices[:IMAGES])
+
+
+def search(answers: Answers, images: Split, space: Space, advance: Advance, started: Trial | None = None) -> Found:
+    """Tries the transforms of a space, one field after the other, and compares the few that fit best.
 
     Args:
-        network: The network in float.
-        split: Labelled images; those without a label are passed over, and the rest drawn class by class.
+        answers: The network in float.
+        images: What ``labelled`` returned.
+        space: What to try.
         advance: Told how many images were run.
-
-    Returns:
-        The winner, and every trial in the order tried.
+        started: The start of the space on these images, where it was tried before.
     """
-    labelled = [index for index in round_robin(split.labels, seed=0) if split.labels[index] >= 0]
-    images = split.take(labelled[:IMAGES])
-    first, rest = images.take(range(min(_FIRST, len(images)))), images.take(range(_FIRST, len(images)))
-    trials = [_trial(network, first, preprocess, advance) for preprocess in candidates(network.spec)]
-    kept = sorted(sorted(range(len(trials)), key=lambda index: _rank(trials[index]))[:_KEPT])
-    for index in kept if len(rest) else ():
-        trials[index] = _joined(trials[index], _trial(network, rest, trials[index].preprocess, advance))
-    size = choose([trials[index] for index in kept])
-    others = []
-    for mean, std in _NORMALISATIONS:
-        trial = _trial(network, first, replace(size.preprocess, mean=mean, std=std), advance)
-        if len(rest) and trial.right.sum() > size.right[: len(first)].sum():
-            trial = _joined(trial, _trial(network, rest, trial.preprocess, advance))
-        else:
-            advance(len(rest))
-        others.append(trial)
-    rivals = [trial for trial in others if len(trial.right) == len(images)]
-    return choose([size, *rivals]), (*trials, *others)
+    count = min(space.screened, len(images))
+    first, rest = images.take(range(count)), images.take(range(count, len(images)))
+    pool: dict[Preprocess, Trial] = {} if started is None else {space.start: started.first(count)}
+
+    def best(transforms: Iterable[Preprocess]) -> Preprocess:
+        for one in transforms:
+            if one not in pool:
+                pool[one] = attempt(answers, first, one, advance)
+        return min(pool, key=lambda one: float(pool[one].loss.mean()))
+
+    at = best([space.start, *(_normalised(space.start, one) for one in space.normalisations)])
+    able = sorted(pool, key=lambda one: float(pool[one].loss.mean()))[:_AGAIN]
+    at = best(_sized(at, size) for size in space.sizes)
+    at = best(_sized(one, (at.resize, at.crop)) for one in able)
+    if space.channels:
+        reverse: Literal["rgb", "bgr"] = "bgr" if at.channels == "rgb" else "rgb"
+        at = best([replace(at, channels=reverse)])
+        if at.channels == reverse:
+            at = best(replace(_normalised(at, one), channels=reverse) for one in space.normalisations)
+    if space.exif and any(image.orientation != 1 for image in images.images):
+        best([replace(at, exif="apply" if at.exif == "ignore" else "ignore")])
+    if started is not None:
+        pool[space.start] = started
+    usual = float(pool[space.start].first(count).loss.mean())
+    ranked = sorted((one for one in pool if one != space.start), key=lambda one: float(pool[one].loss.mean()))
+    able = [one for one in ranked[:_KEPT] if float(pool[one].loss.mean()) < usual]
+    # The customary size stays in the running under the best normalisation.
+    sized_as_usual = [_sized(one, (space.start.resize, space.start.crop)) for one in able[:1]]
+    able += [one for one in sized_as_usual if one in pool and one not in (*able, space.start)]
+    for one in [space.start] * (started is None) + able if len(rest) else ():
+        pool[one] = pool[one].joined(attempt(answers, rest, one, advance))
+    whole = [trial for trial in pool.values() if len(trial.labels) == len(images)]
+    return Found(choose(whole), pool[space.start], tuple(pool.values()))
 
 
-def choose(trials: Sequence[Trial]) -> Trial:
-    """The trial with the most right answers, or an earlier one that differs from it by no more than noise.
-
-    Two trials differ by noise where the images that only one of them gets right split by no more than one standard
-    error, the square root of their number (McNemar 1947). Trials stand in the order of custom, so the more usual
-    transform wins a tie. Cross-entropy would separate them sooner, but it also rewards sheer contrast: a smaller crop
-    or a stronger normalisation makes a network more sure of itself, not more right.
-    """
-    best = max(trials, key=lambda trial: int(trial.right.sum()))
-    return next(trial for trial in trials if _within_noise(best, trial))
-
-
-def _within_noise(best: Trial, other: Trial) -> bool:
-    discordant = int((best.right != other.right).sum())
-    lead = int(best.right.sum()) - int(other.right.sum())
-    return bool(lead**2 <= discordant)
-
-
-def _rank(trial: Trial) -> tuple[int, float]:
-    return -int(trial.right.sum()), float(trial.loss.mean())
-
-
-def _joined(first: Trial, second: Trial) -> Trial:
-    right = np.concatenate([first.right, second.right])
-    return Trial(first.preprocess, right, np.concatenate([first.loss, second.loss]))
-
-
-def _trial(network: Network, split: Split, preprocess: Preprocess, advance: Advance) -> Trial:
-    right: list[NDArray[np.bool_]] = []
-    loss: list[NDArray[np.float64]] = []
-    for images, labels in split.batches(preprocess):
-        logits = network.logits(images).astype(np.float64)
-        shifted = logits - logits.max(1, keepdims=True)
-        log_sum = np.log(np.exp(shifted).sum(1))
-        right.append(logits.argmax(1) == labels)
-        loss.append(log_sum - shifted[np.arange(len(labels)), labels])
+def attempt(answers: Answers, images: Split, preprocess: Preprocess, advance: Advance) -> Trial:
+    """A network's answers to images prepared in one way."""
+    logits = []
+    for batch, labels in images.batches(preprocess):
+        logits.append(answers(batch))
         advance(len(labels))
-    return Trial(preprocess, np.concatenate(right), np.concatenate(loss))
+    return Trial(preprocess, np.concatenate(logits), np.asarray(images.labels, dtype=np.int64))
+
+
+def _sizes(start: Preprocess, sizes: Sequence[Size], fields: frozenset[str]) -> list[Size]:
+    """Sizes that agree with what is stated of them, the customary first."""
+    resize, crop = start.resize, start.crop
+    margin_first = sizes[0][0] > sizes[0][1]
+    if {"resize", "crop"} <= fields:
+        return list(sizes)
+    if "resize" in fields:
+        own = [(round(crop / _RATIO), crop), (crop, crop)]
+        return [*(own if margin_first else own[::-1]), *(pair for pair in sizes if pair[1] == crop)]
+    if "crop" in fields and resize:
+        own = [(resize, round(resize * _RATIO)), (resize, resize)]
+        return [*(own if margin_first else own[::-1]), *((resize, side) for _, side in sizes if side <= resize)]
+    return [(0, side) for _, side in sizes] if "crop" in fields else [(resize, crop)]
+
+
+def _sized(preprocess: Preprocess, size: Size) -> Preprocess:
+    return replace(preprocess, resize=size[0], crop=size[1])
+
+
+def _normalised(preprocess: Preprocess, one: Normalisation) -> Preprocess:
+    return replace(preprocess, mean=one.mean, std=one.std, channels=one.channels)

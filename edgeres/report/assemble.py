@@ -32,6 +32,8 @@ from edgeres.report.source import source_digest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from PIL import Image as Pillow
+
     from edgeres.artifact import Line, Step, Verdict
     from edgeres.budget import Overrides
     from edgeres.data.dataset import Dataset
@@ -172,7 +174,7 @@ def confusion(verdict: Verdict) -> Confusion:
 
 def flips(verdict: Verdict, validation: Split) -> tuple[Flip, ...]:
     """Images answered differently than by float, by index; the worst few, which pages show, with a picture."""
-    baseline = verdict.card.baseline
+    baseline, preprocess = verdict.card.baseline, verdict.card.preprocess
     assert baseline is not None
     answered = enumerate(zip(baseline.labels, baseline.predictions, verdict.predictions, strict=True))
     found = []
@@ -193,12 +195,14 @@ def flips(verdict: Verdict, validation: Split) -> tuple[Flip, ...]:
         )
     shown = {flip.index for flip in worst_first(found)[:FLIPS_SHOWN]}
     return tuple(
-        replace(flip, thumbnail=_thumbnail(validation, flip.index)) if flip.index in shown else flip for flip in found
+        replace(flip, thumbnail=_thumbnail(preprocess.upright(validation.image(flip.index))))
+        if flip.index in shown
+        else flip
+        for flip in found
     )
 
 
-def _thumbnail(split: Split, index: int) -> str:
-    image = split.image(index)
+def _thumbnail(image: Pillow.Image) -> str:
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     stream = BytesIO()
     image.quantize(64).save(stream, "PNG", optimize=True)

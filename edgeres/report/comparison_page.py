@@ -40,10 +40,10 @@ def comparison_page(names: tuple[str, str], runs: tuple[Run, Run], found: Compar
         tag("h1", names[0], tag("span.quiet", " and "), names[1]),
         *(_run(name, run) for name, run in zip(names, runs, strict=True)),
     )
-    told = tag("ul.notes", *(tag("li", note) for note in notes)) if notes else Markup()
+    listed = tag("ul.notes", *(tag("li", note) for note in notes)) if notes else Markup()
     return page(
         f"{names[0]} and {names[1]}",
-        tag("header", top, told),
+        tag("header", top, listed),
         tag("nav", *links, at={"aria-label": "Sections"}),
         tag("main", *(_section(anchor, title, rows, names) for anchor, title, rows in shown)),
     )

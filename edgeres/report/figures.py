@@ -64,6 +64,16 @@ def foretold(line: Line) -> str:
     return f"about {value}{unit}, {low} to {high}{unit}"
 
 
+def origin(line: Line) -> str:
+    """Where a line's limit comes from, and how it was derived where it is not as documented."""
+    return f"{line.derivation}; {line.source}" if line.derivation else line.source
+
+
+def how_come(line: Line) -> str:
+    """How a line's value came about, and which latency it is."""
+    return f"{line.figure.replace('_', ' ')}; {line.how}" if line.figure else line.how
+
+
 def _unit_for(line: Line) -> tuple[float, str]:
     """Factor and unit: a count of less than a tenth of its unit is written in the next smaller one."""
     unit = _LINES.get(line.name, ("", ""))[1]

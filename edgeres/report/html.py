@@ -12,9 +12,11 @@ from edgeres.report.figures import (
     change,
     compared,
     foretold,
+    how_come,
     line_title,
     millis,
     number,
+    origin,
     percent,
     points,
     relation,
@@ -26,7 +28,7 @@ from edgeres.report.markup import Markup, join, tag
 from edgeres.report.parts import missing, section
 from edgeres.report.remedy import measuring, remedies
 from edgeres.report.select import trail
-from edgeres.report.verdict import line_counts, outcome, reason
+from edgeres.report.verdict import line_counts, opening, outcome, reason
 
 if TYPE_CHECKING:
     from edgeres.artifact import Line
@@ -52,7 +54,7 @@ def html(run: Run) -> str:
     """The whole page; well-formed XML behind its doctype, and equal for equal runs."""
     links = [tag("a", name, at={"href": f"#{anchor}"}) for anchor, name, _ in (("budget", "Budget", None), *_SECTIONS)]
     return page(
-        f"{outcome(run).capitalize()}: {run.model} for {run.target.name}",
+        f"{opening(run)}: {run.model} for {run.target.name}",
         _verdict(run),
         tag("nav", *links, at={"aria-label": "Sections"}),
         tag("main", _budget(run), *(draw(run) for _, _, draw in _SECTIONS)),
@@ -82,7 +84,7 @@ def _verdict(run: Run) -> Markup:
     result = outcome(run)
     counts, why = line_counts(run), reason(run)
     tally = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "unmeasured") if counts[status])
-    badge = tag("p.badge", tag("span", _MARKS[result], at={"aria-hidden": "true"}), f" {result.capitalize()}")
+    badge = tag("p.badge", tag("span", _MARKS[result], at={"aria-hidden": "true"}), f" {opening(run)}")
     way_out = Markup()
     if run.error and run.error.way_out:
         way_out = tag("p.way-out", tag("b", "Way out: "), run.error.way_out)
@@ -155,7 +157,7 @@ def _line(line: Line) -> Markup:
         tag("p.figures", figures, limit),
         _gauge(line),
         expected,
-        tag("p.how", line.how),
+        tag("p.how", how_come(line)),
         tag("details", tag("summary", "Where this comes from"), *(tag("p.how", text) for text in _origins(line))),
     )
 
@@ -163,7 +165,7 @@ def _line(line: Line) -> Markup:
 def _origins(line: Line) -> tuple[str, ...]:
     """What a prediction rests on, and who set the limit."""
     basis = (f"Prediction: {line.predicted.basis}",) if line.predicted else ()
-    return (*basis, f"Limit: {line.source}")
+    return (*basis, f"Limit: {origin(line)}")
 
 
 def _gauge(line: Line) -> Markup:

@@ -14,9 +14,11 @@ from edgeres.report.figures import (
     compared,
     confidence,
     foretold,
+    how_come,
     line_title,
     millis,
     number,
+    origin,
     percent,
     points,
     relation,
@@ -111,11 +113,11 @@ def _budget(lines: Sequence[Line]) -> str:
         value, limit = compared(line)
         title = prose(line_title(line.name))
         rounds = " (rounds to the limit)" if relation(line) == "rounds to" else ""
-        status, how = whole(_ICONS[line.status]), line.how
+        status, how = whole(_ICONS[line.status]), how_come(line)
         if line.predicted:
             status, how = f"{status}, {OUTLOOKS[line.outlook]}", f"{how}; {line.predicted.basis}"
         shown = f"{value}{rounds}" if value else foretold(line) or "-"
-        rows.append((title, status, shown, limit, prose(how), prose(line.source)))
+        rows.append((title, status, shown, limit, prose(how), prose(origin(line))))
     return table(("Line", "Status", "Value", "At most", "How", "Limit from"), rows, 2, 2)
 
 

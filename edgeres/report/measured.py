@@ -93,7 +93,7 @@ def with_measurement(run: Run, found: DeviceReport) -> Run:
     count, warmup = len(found.latency_ms.samples_ns), found.latency_ms.warmup
     how = f"batch 1 on {place(found)}, {count:,} calls after {warmup} to warm up, {_conditions(found)}"
     before = run.timings.lines
-    known = {line.name: Limit(line.name, line.limit, line.source) for line in before}
+    known = {line.name: Limit(line.name, line.limit, line.source, derivation=line.derivation) for line in before}
     timing = found.latency_ms
     plain = {name: getattr(timing, name) for name in ("p90_high", "p99_high")}
     timed = {"p50_ms": timing.p50, **{f"{name}_ms": value for name, value in plain.items()}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.report.figures import (
@@ -19,12 +20,18 @@ from edgeres.report.figures import (
     relation,
 )
 from edgeres.report.remedy import remedies
+from edgeres.report.run import is_timed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeres.artifact import Line
     from edgeres.report.run import Run
 
 Outcome = Literal["passed", "failed", "incomplete", "error"]
+_WIDTH = 120
+"""Characters of a budget line on a console."""
+_INDENT = " " * 12
 
 
 def outcome(run: Run) -> Outcome:
@@ -59,8 +66,13 @@ def line_counts(run: Run) -> Counter[str]:
 
 
 def headline(run: Run) -> str:
-    """The verdict in one sentence, its first word the outcome."""
-    return f"{outcome(run).capitalize()}: {run.model} for {run.target.name} {reason(run)}"
+    """The verdict in one sentence."""
+    return f"{opening(run)}: {run.model} for {run.target.name} {reason(run)}"
+
+
+def opening(run: Run) -> str:
+    """The outcome in a word; an incomplete run may be ready for its device."""
+    return "Ready for the device" if _for_the_device(run) else outcome(run).capitalize()
 
 
 def reason(run: Run) -> str:
@@ -77,10 +89,23 @@ def reason(run: Run) -> str:
         return f"breaks {counts['failed']} of {len(lines)} budget lines: {failed}{unmeasured}."
     if not lines:
         return f"stopped after {run.until}, as asked; nothing was judged." if run.until else "was not judged."
+    if _for_the_device(run):
+        here = f"keeps {_all(counts['passed'])} judged here; " if counts["passed"] else ""
+        return f"{here}the device measures {missing}."
     if missing:
         return f"keeps {counts['passed']} of {len(lines)} budget lines; unmeasured: {missing}."
-    kept = f"all {len(lines)} budget lines" if len(lines) > 1 else "its one budget line"
-    return f"keeps {kept}{_at(run)}."
+    return f"keeps {_all(len(lines))}{_at(run)}."
+
+
+def _for_the_device(run: Run) -> bool:
+    """Whether all that is left is to measure on a device that is not here, and nothing is expected to fail there."""
+    open_ = [line for line in run.every_line if line.status == "unmeasured"]
+    left = bool(open_) and all(is_timed(line) and line.outlook != "fails" for line in open_)
+    return left and outcome(run) == "incomplete" and not run.timings.latency and not run.until
+
+
+def _all(count: int) -> str:
+    return "its one budget line" if count == 1 else "both budget lines" if count == 2 else f"all {count} budget lines"
 
 
 def _at(run: Run) -> str:
@@ -107,9 +132,7 @@ def summary_lines(run: Run) -> tuple[str, ...]:
     it is an error, and printed as one.
     """
     found = [] if run.error else [headline(run)]
-    width = max((len(line_title(line.name)) for line in run.every_line), default=0)
-    for line in run.every_line:
-        found.append(f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}")
+    found.extend(_budget_lines(run.every_line))
     if run.accuracy:
         a = run.accuracy
         interval = f"{confidence(a.level)} interval {between(a.low_pp, a.high_pp)}"
@@ -124,6 +147,26 @@ def summary_lines(run: Run) -> tuple[str, ...]:
     if run.kernels:
         found.append(f"{integer_layers(run.kernels)} ({run.kernels.how})")
     return (*found, *remedies(run), *run.notes)
+
+
+def _budget_lines(lines: Sequence[Line]) -> list[str]:
+    """Every budget line within 120 characters: which latency it means and how its limit was derived stand beside it.
+
+    Where they do not fit, they stand below it.
+    """
+    width = max((len(line_title(line.name)) for line in lines), default=0)
+    found = []
+    for line in lines:
+        head = f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}"
+        meant = [line.figure.replace("_", " ")] if line.figure else []
+        meant += [f"limit: {line.derivation}"] if line.derivation else []
+        whole = f"{head}  ({'; '.join(meant)})" if meant else head
+        found += [whole] if len(whole) <= _WIDTH else [head, *_wrapped("; ".join(meant))]
+    return found
+
+
+def _wrapped(text: str) -> list[str]:
+    return wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
 
 
 def _figure(line: Line) -> str:

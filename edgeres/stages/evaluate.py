@@ -10,13 +10,16 @@ import torch
 from pydantic import Field
 
 from edgeres.artifact import Baseline, Checkpoint, Step
+from edgeres.data.chance import Chance
 from edgeres.errors import StageError
 from edgeres.measure import top1
 from edgeres.model.cost import macs, parameters
 from edgeres.model.network import Network
 from edgeres.parallel import in_order
 from edgeres.settings import plain, settings
+from edgeres.stages.fitting import check_chance
 from edgeres.stages.stage import Read
+from edgeres.stages.train import Train
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +38,8 @@ class Evaluate:
     """
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[Read, ...]] = ("validation",)
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[Read, ...]] = ("validation", "allow")
 
     batch: Annotated[int, Field(ge=1)] = 32
 
@@ -45,6 +48,7 @@ class Evaluate:
 
         Raises:
             StageError: The network has scales already, or its logits are no numbers.
+            ChanceError: A network that was loaded, not trained here, answers at chance.
         """
         if artifact.quant is not None:
             raise StageError("evaluate measures the float network", "put '- evaluate' before '- quantize'")
@@ -60,7 +64,8 @@ class Evaluate:
         baseline = Baseline(top1=accuracy, predictions=predictions, labels=split.labels, images=split.digest)
         first = card.baseline is None or card.baseline.images != split.digest
         note = f"float32 on {len(split):,} images" + (", the baseline of this run" if first else "")
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note,))
+        told = _beside_chance(artifact, predictions, context) if first else ()
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note, *told), shown=told)
         return replace(artifact, card=card.after(step, baseline if first else None))
 
     def _predictions(self, artifact: Checkpoint, context: Context) -> tuple[int, ...]:
@@ -88,3 +93,14 @@ def _logits(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32
     """Logits ``[N,classes]`` of images ``[N,C,H,W]``, computed by this thread alone."""
     torch.set_num_threads(1)
     return network.logits(images)
+
+
+def _beside_chance(artifact: Checkpoint, predictions: tuple[int, ...], context: Context) -> tuple[str, ...]:
+    """Notes on a baseline at chance, which is an error unless the network was trained here, briefly as it may be."""
+    answers, labels = (np.asarray(column, dtype=np.int64) for column in (predictions, context.validation.labels))
+    chance = Chance.of(answers, labels, artifact.spec.classes)
+    trained = any(step.stage == Train.name for step in artifact.card.lineage)
+    if trained and chance.standing == "at":
+        return (f"the network answers at chance, training has taught it nothing yet: {chance.label}",)
+    said = [text for step in artifact.card.lineage for text in step.shown]
+    return check_chance(chance, context.allow, said)

@@ -46,7 +46,7 @@ class Export:
     """Recipe entry ``export``."""
 
     name: ClassVar[str] = "export"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[Read, ...]] = ("scheme", "runtime", "calibration")
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Exported:

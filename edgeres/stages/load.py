@@ -9,14 +9,14 @@ from edgeres.artifact import Card, Checkpoint, Source, Step
 from edgeres.data.contract import check_head
 from edgeres.errors import DataError, ModelError, StageError
 from edgeres.model.network import Network
-from edgeres.model.probe import budget, probe
+from edgeres.model.probe import customary
 from edgeres.model.spec import preset
 from edgeres.model.zoo import read_checkpoint
 from edgeres.settings import plain, settings, sha256_file
+from edgeres.stages.fitting import fit
 from edgeres.stages.stage import Read
 
 if TYPE_CHECKING:
-    from edgeres.data.preprocess import Preprocess
     from edgeres.model.zoo import Loaded
     from edgeres.stages.stage import Context
 
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
 class Load:
     """Recipe entry ``load``.
 
-    Preprocessing is what the user says, else what the weights say, else what a probe on tuning images finds best.
+    Preprocessing is what the user says, else what the weights say, else what a search on tuning images finds best.
     """
 
     name: ClassVar[str] = "load"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[Read, ...]] = ("tuning", "classes")
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[Read, ...]] = ("tuning", "classes", "allow")
 
     def __call__(self, artifact: Source, context: Context) -> Checkpoint:
         """Reads the source's weights.
 
         Raises:
             ModelError: They cannot be read, or are not the named model's.
-            DataError: They know other classes than the data.
+            DataError: They know other classes than the data, or number them otherwise.
+            ChanceError: They answer at chance, whatever preprocessing is tried.
             StageError: The source has no weights.
         """
         loaded = _read(artifact)
@@ -48,9 +49,11 @@ class Load:
         check_head(context.classes, loaded.spec.classes)
         if loaded.classes:
             _check_order(loaded.classes, context.classes)
-        preprocess, metrics, notes = _preprocess(artifact, loaded, context)
-        card = Card(name=artifact.model, preprocess=preprocess, classes=loaded.classes or context.classes)
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(*loaded.notes, *notes))
+        answers = Network(loaded.spec, loaded.weights).logits
+        fitting = fit(answers, artifact, loaded.preprocess or artifact.suggested, customary(loaded.spec), context)
+        card = Card(name=artifact.model, preprocess=fitting.preprocess, classes=loaded.classes or context.classes)
+        notes = (*loaded.notes, *fitting.notes)
+        step = Step(stage=self.name, settings=plain(self), metrics=fitting.metrics, notes=notes, shown=fitting.shown)
         return Checkpoint(card.after(step), loaded.spec, loaded.weights)
 
 
@@ -79,24 +82,3 @@ def _check_order(head: tuple[str, ...], data: tuple[str, ...]) -> None:
                 f"class {name!r} is number {index} in the data and {places[name][0]} in the weights",
                 "name the class folders so that they sort into the order of the weights",
             )
-
-
-def _preprocess(source: Source, loaded: Loaded, context: Context) -> tuple[Preprocess, dict[str, float], list[str]]:
-    """The evaluation transform, with figures and notes on where it comes from."""
-    if source.preprocess is not None:
-        return source.preprocess, {}, []
-    if loaded.preprocess is not None:
-        return loaded.preprocess, {}, ["preprocessing as stated with the weights"]
-    if not any(label >= 0 for label in context.tuning.labels):
-        raise DataError("no labelled tuning images to probe the preprocessing on", "say it with --resize and --crop")
-    network = Network(loaded.spec, loaded.weights)
-    with context.progress.task("probe preprocessing", budget(loaded.spec, len(context.tuning))) as advance:
-        best, trials = probe(network, context.tuning, advance)
-    found = best.preprocess
-    mean, std = (",".join(f"{value:g}" for value in values) for values in (found.mean, found.std))
-    notes = [
-        "nothing says which preprocessing the weights were trained for; it was probed on tuning images: " + best.label,
-        f"to say it outright: --resize {found.resize} --crop {found.crop} --mean {mean} --std {std}",
-        "tried: " + "; ".join(trial.label for trial in trials),
-    ]
-    return found, {"probe_top1": best.top1, "probe_images": float(len(best.right))}, notes

@@ -9,21 +9,27 @@ import numpy as np
 from onnx import helper
 
 from edgeres.artifact import Baseline, Card, Exported, File, Source, Step
+from edgeres.data.chance import Chance
 from edgeres.data.contract import check_head
-from edgeres.data.preprocess import Preprocess
-from edgeres.errors import ModelError, StageError
+from edgeres.errors import DataError, ModelError, StageError
 from edgeres.measure import top1
+from edgeres.model.probe import customary_for
 from edgeres.onnxfile import census
 from edgeres.onnxfile.execute import runner
 from edgeres.onnxfile.fold import prepare
 from edgeres.onnxfile.read import read_model
 from edgeres.onnxfile.signature import signature
 from edgeres.settings import canonical, plain, settings
+from edgeres.stages.fitting import check_chance, fit
 from edgeres.stages.stage import Read
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from onnx import ModelProto
 
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.model.probe import Answers
+    from edgeres.onnxfile.signature import Signature
     from edgeres.stages.stage import Context
 
 
@@ -32,15 +38,16 @@ class LoadOnnx:
     """Recipe entry ``load_onnx``."""
 
     name: ClassVar[str] = "load_onnx"
-    version: ClassVar[int] = 2
-    reads: ClassVar[tuple[Read, ...]] = ("runtime", "validation", "classes")
+    version: ClassVar[int] = 3
+    reads: ClassVar[tuple[Read, ...]] = ("runtime", "tuning", "validation", "classes", "allow")
 
     def __call__(self, artifact: Source, context: Context) -> Exported:
         """Reads, folds and judges a float graph.
 
         Raises:
             ModelError: The file is no float classifier edgeres can take; the message says what, where, and the way out.
-            DataError: The data has more or fewer classes than the graph.
+            DataError: The data has more or fewer classes than the graph, or numbers them otherwise.
+            ChanceError: The graph answers at chance, whatever preprocessing is tried.
             StageError: The graph has no equivalent in the target's opset, or computes something else once folded.
         """
         if artifact.file is None:
@@ -48,12 +55,16 @@ class LoadOnnx:
         model = read_model(artifact.file.path)
         given = signature(model)
         check_head(context.classes, given.classes)
-        wanted = artifact.preprocess.crop if artifact.preprocess else None
+        source, notes = (artifact, ()) if given.size is None else at_side(artifact, given.size)
+        crop = source.preprocess.crop if source.preprocess else None
         with context.progress.task("fold", 1) as advance:
-            prepared = prepare(model, context.target.runtime, wanted)
+            prepared = prepare(model, context.target.runtime, crop)
             advance(1)
-        side = int(prepared.model.graph.input[0].type.tensor_type.shape.dim[2].dim_value)
-        preprocess, note = choose_preprocess(artifact.preprocess, side)
+        answers = runner(prepared.model) if given.size else _answers(model, given)
+        fitting = fit(answers, source, source.suggested, customary_for(given.size), context)
+        preprocess = fitting.preprocess
+        if _side(prepared.model) != preprocess.crop:
+            prepared = prepare(model, context.target.runtime, preprocess.crop)
         card = Card(name=artifact.model, preprocess=preprocess, classes=context.classes)
         baseline = judge(prepared.model, preprocess, context)
         metrics = {
@@ -64,7 +75,14 @@ class LoadOnnx:
             "nodes_given": float(prepared.nodes[0]),
             "nodes": float(prepared.nodes[1]),
         }
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note,) if note else ())
+        told = check_chance(_beside_chance(baseline, given.classes), context.allow, fitting.shown)
+        step = Step(
+            stage=self.name,
+            settings=plain(self),
+            metrics=metrics | fitting.metrics,
+            notes=(*notes, *fitting.notes, *told),
+            shown=(*notes, *fitting.shown, *told),
+        )
         _describe(prepared.model, card)
         path = context.workspace / "model.float.onnx"
         path.write_bytes(prepared.model.SerializeToString(deterministic=True))
@@ -72,21 +90,60 @@ class LoadOnnx:
         return Exported(card.after(step, baseline), saved, saved)
 
 
-def choose_preprocess(given: Preprocess | None, side: int) -> tuple[Preprocess, str]:
-    """The preprocessing of a graph that takes square images of ``side`` pixels, and what the user should know of it.
+def at_side(source: Source, side: int) -> tuple[Source, tuple[str, ...]]:
+    """What is said about preprocessing, for a graph that takes square images of ``side`` pixels and no others.
 
-    A file says nothing about preprocessing but the size: what the user leaves open is torchvision's default for
-    ImageNet classifiers, with its ratio of 256 to 224 between the resize and the crop.
+    The crop is the graph's; where a crop was stated or suggested with its resize, the resize follows in proportion.
+
+    Returns:
+        The source, and a note where a stated crop gave way.
+
+    Raises:
+        DataError: A resized side smaller than the graph's.
     """
-    base = given or Preprocess()
-    resize = round(side * base.resize / base.crop)
-    chosen = base if side == base.crop else replace(base, crop=side, resize=resize)
-    if given is None:
-        how = f"resize {chosen.resize}, crop {side}, ImageNet mean and std"
-        return chosen, f"the file says nothing about preprocessing: {how} (--resize, --crop, --mean, --std change it)"
-    if chosen is not given:
-        return chosen, f"the graph takes {side} px: crop {given.crop} -> {side}, resize {given.resize} -> {resize}"
-    return chosen, ""
+    suggested = _scaled(source.suggested, side) if source.suggested else None
+    stated = source.preprocess
+    notes: tuple[str, ...] = ()
+    if stated is None:
+        return replace(source, suggested=suggested), ()
+    left_open = tuple(name for name in source.left_open if name != "crop")
+    if left_open != source.left_open:
+        if "resize" not in left_open and 0 < stated.resize < side:
+            raise DataError(
+                f"--resize {stated.resize} is smaller than the {side} px the graph takes",
+                "give at least that, or leave it out",
+            )
+        stated = replace(stated, crop=side)
+    elif stated.crop != side:
+        scaled = _scaled(stated, side)
+        change = f"crop {stated.crop} -> {side}, resize {stated.resize} -> {scaled.resize}"
+        stated, notes = scaled, (f"the graph takes {side} px: {change}",)
+    return replace(source, preprocess=stated, left_open=left_open, suggested=suggested), notes
+
+
+def _scaled(preprocess: Preprocess, side: int) -> Preprocess:
+    return replace(preprocess, crop=side, resize=round(side * preprocess.resize / preprocess.crop))
+
+
+def _side(model: ModelProto) -> int:
+    return int(model.graph.input[0].type.tensor_type.shape.dim[2].dim_value)
+
+
+def _answers(model: ModelProto, given: Signature) -> Answers:
+    """A graph for images of any size as it was given; a fixed batch is filled with copies of each image."""
+    run = runner(model)
+
+    def answers(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if given.batch is None:
+            return run(images)
+        return np.concatenate([run(np.repeat(image[None], given.batch, axis=0))[:1] for image in images])
+
+    return answers
+
+
+def _beside_chance(baseline: Baseline, classes: int) -> Chance:
+    answers, labels = (np.asarray(column, dtype=np.int64) for column in (baseline.predictions, baseline.labels))
+    return Chance.of(answers, labels, classes)
 
 
 def judge(model: ModelProto, preprocess: Preprocess, context: Context) -> Baseline:

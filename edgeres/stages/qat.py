@@ -71,7 +71,7 @@ class Qat:
     """
 
     name: ClassVar[str] = "qat"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[Read, ...]] = ("scheme", "margin", "train", "tuning", "seed")
 
     when: Literal["needed", "always"] = "needed"

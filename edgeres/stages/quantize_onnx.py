@@ -7,7 +7,6 @@ of both, what is nearer to float on the tuning images goes on. The float twin st
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import sqrt
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ import onnx
 
 from edgeres.artifact import Exported, File, Step
 from edgeres.errors import StageError
+from edgeres.ladder.evaluation import mean_interval
 from edgeres.measure import agreement, divergences
 from edgeres.onnxfile import census
 from edgeres.onnxfile.accumulators import require_room
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
+    from edgeres.ladder.evaluation import Gain
     from edgeres.progress import Progress
     from edgeres.stages.stage import Context
     from edgeres.target import QuantScheme
@@ -45,9 +46,6 @@ _COMPARED = 64
 
 _JUDGED = 256
 """Tuning images on which two candidates are compared."""
-
-_CONFIDENCE = 0.95
-"""Of the interval of their difference."""
 
 
 class _Images:
@@ -153,11 +151,11 @@ class QuantizeOnnx:
             return given, (f"channels were not equalized: {other}",), {}
         levelled = _candidate(other.model, images, scheme, progress, "calibrate, equalized")
         kl = _divergences(model, (given, levelled), tuning, progress)
-        gain = _interval(kl[0] - kl[1])
-        better = gain[1] > 0
+        gain = mean_interval(kl[0] - kl[1])
+        better = bool(np.isfinite(kl[1]).all()) and (gain.low > 0 or not np.isfinite(kl[0]).all())
         metrics = {"kl_as_given": float(kl[0].mean()), "kl_equalized": float(kl[1].mean())}
         metrics |= {"max_relative_delta_equalized": other.relative}
-        return levelled if better else given, (_told(other, kl, gain, kept=better),), metrics
+        return levelled if better else given, (_comparison(other, kl, gain, kept=better),), metrics
 
 
 def _candidate(model: ModelProto, images: _Images, scheme: QuantScheme, progress: Progress, label: str) -> _Candidate:
@@ -183,23 +181,12 @@ def _divergences(
     return [divergences(reference, logits) for logits in others]
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean of ``[N]`` and the ends of its interval by Student's t."""
-    from scipy.stats import t
-
-    mean, count = float(values.mean()), len(values)
-    if count < 2:
-        return mean, float("-inf"), float("inf")
-    half = float(t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * float(values.std(ddof=1)) / sqrt(count)
-    return mean, mean - half, mean + half
-
-
-def _told(other: Equalized, kl: list[NDArray[np.float64]], gain: tuple[float, float, float], *, kept: bool) -> str:
+def _comparison(other: Equalized, kl: list[NDArray[np.float64]], gain: Gain, *, kept: bool) -> str:
     """What equalizing was worth."""
     what = f"{other.channels} channels were equalized, by up to {other.most:.3g} times within a tensor"
     proof = f"the float function stays, {other.relative:.1e} of the logits' range"
     measure = f"KL to float {kl[0].mean():.2g} as given, {kl[1].mean():.2g} equalized"
-    interval = f"gain {gain[0]:.2g} [{gain[1]:.2g}, {gain[2]:.2g}] on {len(kl[0])} tuning images"
+    interval = f"gain {gain.mean:.2g} [{gain.low:.2g}, {gain.high:.2g}] on {len(kl[0])} tuning images"
     outcome = "the equalized graph goes on" if kept else "the graph as given goes on"
     return f"{what} ({proof}): {measure}, {interval}; {outcome}"
 

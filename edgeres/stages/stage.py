@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Read = Literal[
     "scheme", "runtime", "device", "budget", "target", "train", "calibration", "tuning", "validation", "classes",
-    "seed", "margin", "scales",
+    "seed", "margin", "scales", "allow",
 ]  # fmt: skip
 """Parts of the context a stage may declare in ``reads``."""
 
@@ -48,6 +48,7 @@ class Context:
         seed: Seed of everything random.
         margin: Accuracy drop in percentage points that the user or the target allows; None allows any.
         scales: A calibration table to take instead of calibrating.
+        allow: Names of ``edgeres.data.contract.ALLOW`` that the user allows.
         workspace: Empty folder for the files this stage makes, and only those.
         scratch: Folder that survives a kill, for checkpoints of unfinished work.
         progress: Where to report how far the work is.
@@ -65,6 +66,7 @@ class Context:
     scratch: Path
     margin: float | None = None
     scales: CalibrationTable | None = None
+    allow: frozenset[str] = frozenset()
     progress: Progress = field(default_factory=Silent)
     laps: Laps = field(default_factory=Laps)
 
@@ -75,8 +77,8 @@ class Context:
                 return getattr(self, read)
             case "scales":
                 return self.scales.digest if self.scales is not None else None
-            case "classes":
-                return list(self.classes)
+            case "classes" | "allow":
+                return list(self.classes) if read == "classes" else sorted(self.allow)
             case "train" | "calibration" | "tuning" | "validation":
                 split: Split = getattr(self, read)
                 return split.digest
@@ -90,7 +92,8 @@ class Context:
         hidden = {
             part.name: _Hidden(part.name)
             for part in fields(self)
-            if part.name in ("train", "calibration", "tuning", "validation", "classes", "seed", "margin", "scales")
+            if part.name
+            in ("train", "calibration", "tuning", "validation", "classes", "seed", "margin", "scales", "allow")
             and part.name not in reads
         }
         if "target" not in reads:

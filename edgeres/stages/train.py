@@ -137,7 +137,7 @@ class Train:
             spec = replace(spec, classes=classes)
             fresh = _random(spec, seed)
             weights = weights.replaced({key: fresh[key] for key in fresh if key.startswith(_CLASSIFIER)})
-        return _Start(spec, weights, self._sized(source.preprocess or loaded.preprocess or Preprocess()), loaded.notes)
+        return _Start(spec, weights, self._sized(source.stated_over(loaded.preprocess or Preprocess())), loaded.notes)
 
     def _sized(self, preprocess: Preprocess) -> Preprocess:
         return replace(

@@ -50,7 +50,7 @@ class Verify:
     """
 
     name: ClassVar[str] = "verify"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[Read, ...]] = ("target", "validation")
 
     threads: int = 2

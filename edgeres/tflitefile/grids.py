@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeres.errors import StageError
 from edgeres.onnxfile.view import View, attribute, label
+from edgeres.quant.scale import roomy_scales
 from edgeres.tflitefile.program import Grid
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 TOP = 127
 """Largest magnitude of a weight's code: kernels for ARM add two products in 16 bits, where -128 twice overflows."""
-BIAS_BITS = 30
-"""Bits of the largest bias code. The products of a layer share its int32 sum with it and need the other half."""
 
 
 def activation_grid(view: View, node: NodeProto) -> Grid:
@@ -127,24 +126,20 @@ def real_constant(view: View, tensor: str) -> NDArray[np.float32] | None:
 
 
 def with_room_for_bias(codes: Codes, bias: NDArray[np.float32], step: float) -> tuple[Codes, NDArray[np.int32]]:
-    """Codes and the int32 bias ``[O]`` at ``step * scale``, with the scale raised where the bias would not fit.
+    """Codes and the int32 bias ``[O]`` at ``step * scale``, with scales raised where the sums would not fit.
 
-    A channel that pruning or training has emptied has weights near 0, so a scale near 0, and still a bias. Raising its
-    scale until the bias takes 30 bits rounds its weights by at most ``|bias| / (2**31 * step)``, which moves an output
-    by at most ``255 * K * |bias| / 2**31`` for ``K`` weights: 0.06 % of the bias at K = 4,608, ResNet's largest.
+    Graphs that edgeres quantized have room (``edgeres.quant.scale`` has the bounds); those of others may not.
 
     Args:
         codes: The weight.
         bias: float32 ``[O]``.
         step: Scale of the input.
     """
-    wide, scale = bias.astype(np.float64), codes.scale.astype(np.float64)
-    least = np.abs(wide) / (step * (1 << BIAS_BITS))
-    tight = scale < least
-    if tight.any():
-        raised = np.where(tight, np.nextafter(least.astype(np.float32), np.float32(np.inf)), codes.scale)
-        factor = (scale / raised)[tight].reshape(-1, *[1] * (codes.values.ndim - 1))
+    scale = roomy_scales(codes.scale, codes.real, bias, step)
+    changed = scale != codes.scale
+    if changed.any():
+        factor = (codes.scale.astype(np.float64) / scale)[changed].reshape(-1, *[1] * (codes.values.ndim - 1))
         values = codes.values.copy()
-        values[tight] = np.rint(values[tight] * factor).astype(np.int32)
-        codes = Codes(values, raised.astype(np.float32))
-    return codes, np.rint(wide / (step * codes.scale.astype(np.float64))).astype(np.int32)
+        values[changed] = np.rint(values[changed] * factor).astype(np.int32)
+        codes = Codes(values, scale)
+    return codes, np.rint(bias.astype(np.float64) / (step * scale.astype(np.float64))).astype(np.int32)

@@ -114,7 +114,8 @@ class Feed:
             torch.tensor(values, device=images.device).reshape(3, 1, 1)
             for values in (self.preprocess.mean, self.preprocess.std)
         )
-        return images.permute(0, 3, 1, 2).contiguous().float().div_(255).sub_(mean).div_(std)
+        pixels = images.permute(0, 3, 1, 2).contiguous().float().div_(255).sub_(mean).div_(std)
+        return pixels if self.preprocess.channels == "rgb" else pixels.flip(1)
 
     def _make(self, step: int, size: Callable[[int], int]) -> Batch:
         epoch, position = divmod(step, self.steps)
@@ -132,7 +133,7 @@ class Feed:
         kept = self._kept.get(index)
         if kept is not None:
             return kept
-        image = self.split.image(index)
+        image = self.preprocess.upright(self.split.image(index))
         weight = image.width * image.height * 3
         if self._kept_bytes + weight <= KEPT_BYTES:
             self._kept[index] = image

@@ -51,7 +51,8 @@ class Drawing:
         )
 
     def weight(self, name: str, value: np.ndarray) -> str:
-        scale = np.abs(value).reshape(len(value), -1).max(axis=1).astype(np.float32) / 127
+        # Codes of 7 bits: sums of two products fit 16 bits, which is all that a processor without VNNI has.
+        scale = np.abs(value).reshape(len(value), -1).max(axis=1).astype(np.float32) / 63
         codes = np.rint(value / scale.reshape(-1, *[1] * (value.ndim - 1))).astype(np.int8)
         q, s = self.constant(name, codes), self.constant(f"{name}.scale", scale)
         z = self.constant(f"{name}.zero", np.zeros(len(value), np.int8))

@@ -1,4 +1,4 @@
-"""What somebody meets who has never used edgeres: lists without a wait, hints that fit, errors in one form."""
+"""What a new user meets: lists without a wait, hints that fit, errors in one form."""
 
 import json
 import subprocess
@@ -218,14 +218,14 @@ def test_a_folder_given_as_model_is_recognised(capsys, tmp_path, monkeypatch):
     (tmp_path / "images" / "val").mkdir(parents=True)
     (tmp_path / "other").mkdir()
 
-    def told(name):
+    def message(name):
         return refused(capsys, "compile", name, "--target", "cpu")
 
-    assert "run is the folder of a run, not a MODEL: edgeres quantize run" in told("run")
-    assert "--weights trained/weights.safetensors" in told("trained")
-    assert "--weights hub/model.safetensors" in told("hub")
-    assert "--data images" in told("images")
-    assert "'edgeres models' lists them" in told("other")
+    assert "run is the folder of a run, not a MODEL: edgeres quantize run" in message("run")
+    assert "--weights trained/weights.safetensors" in message("trained")
+    assert "--weights hub/model.safetensors" in message("hub")
+    assert "--data images" in message("images")
+    assert "'edgeres models' lists them" in message("other")
 
 
 def test_what_is_no_weights_file_is_recognised(capsys, tmp_path, monkeypatch):
@@ -237,15 +237,15 @@ def test_what_is_no_weights_file_is_recognised(capsys, tmp_path, monkeypatch):
     (tmp_path / "lfs.pth").write_text(pointer, encoding="utf-8")
     (tmp_path / "lfs.onnx").write_text(pointer, encoding="utf-8")
 
-    def told(*words):
+    def message(*words):
         return refused(capsys, "compile", *words, "--target", "cpu", "--data", "d", "--cache", "c", "--quiet")
 
-    assert "edgeres compile x.onnx --target" in told("resnet18", "--weights", "x.onnx")
-    assert "name the file in it: --weights hub/model.safetensors" in told("resnet18", "--weights", "hub")
-    assert "lfs.pth is a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'" in told(
+    assert "edgeres compile x.onnx --target" in message("resnet18", "--weights", "x.onnx")
+    assert "name the file in it: --weights hub/model.safetensors" in message("resnet18", "--weights", "hub")
+    assert "lfs.pth is a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'" in message(
         "resnet18", "--weights", "lfs.pth"
     )
-    assert "lfs.onnx is a Git LFS pointer" in told("lfs.onnx")
+    assert "lfs.onnx is a Git LFS pointer" in message("lfs.onnx")
 
 
 def test_a_torchscript_archive_is_refused_without_the_warning_of_torch(tmp_path, recwarn):

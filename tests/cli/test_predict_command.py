@@ -49,7 +49,35 @@ def test_every_layer_the_band_and_the_line_it_decides(capsys):
     assert (line["status"], line["value"], line["outlook"], line["limit"]) == ("unmeasured", None, "passes", 4)
 
 
-@pytest.mark.parametrize(("limit", "code", "outlook"), [(100, 0, "passes"), (1.8, 5, "open"), (0.5, 3, "fails")])
+def test_both_figures_and_the_one_a_budget_means(capsys):
+    found = document(capsys, "resnet50", "--target", "jetson")
+    assert found["figure"] == "host_latency"
+    assert found["lines"][0]["figure"] == "host_latency"
+    assert found["gpu_compute_ms"] + found["call_ms"] == pytest.approx(found["predicted_ms"])
+    assert document(capsys, "resnet50", "--target", "raspberry-pi")["gpu_compute_ms"] is None
+    main(["predict", "resnet50", "--target", "jetson"])
+    text = capsys.readouterr().out
+    assert f"GPU compute {found['gpu_compute_ms']:.3g} ms (band " in text
+    assert f"host latency {found['predicted_ms']:.3g} ms (band " in text
+    assert "a latency budget means host latency" in text
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
+def test_every_precision_of_a_gpu(precision, capsys):
+    found = document(capsys, "resnet34", "--target", "jetson-orin-nano-super", "--precision", precision)
+    assert found["precision"] == precision
+    assert any(layer["integer"] for layer in found["layers"]) is (precision == "int8")
+
+
+def test_old_jetsons_are_predicted_in_float(capsys):
+    found = document(capsys, "resnet34", "--target", "jetson-nano")
+    assert found["precision"] == "fp16"
+    assert "CUDA cores" in found["basis"]
+    assert main(["predict", "resnet34", "--target", "jetson-nano", "--precision", "int8"]) == 2
+    assert "ask for fp16 or fp32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("limit", "code", "outlook"), [(100, 0, "passes"), (1.6, 5, "open"), (0.5, 3, "fails")])
 def test_the_exit_code_is_the_outlook(limit, code, outlook, capsys):
     found = document(capsys, "resnet50", "--target", "jetson", "--budget", f"latency_p50_ms={limit}", code=code)
     assert found["lines"][0]["outlook"] == outlook
@@ -85,7 +113,7 @@ def test_calibrating_in_the_other_precision_is_refused(measured, capsys):
     assert (
         main(["predict", "resnet18", "--target", "jetson", "--precision", "float", "--calibrate", str(measured)]) == 2
     )
-    assert "cannot be calibrated" in capsys.readouterr().err
+    assert "measure a network in FP16" in capsys.readouterr().err
 
 
 def test_people_see_the_slowest_layers_and_the_rest_in_one_line(capsys):
@@ -94,6 +122,7 @@ def test_people_see_the_slowest_layers_and_the_rest_in_one_line(capsys):
     assert "48 more" in text
     assert "predicted: resnet50 at 224 px, INT8 on Jetson Orin Nano" in text
     assert "predicted to pass: Latency p50, at most 4 ms" in text
+    assert "call, on the host" in text
     assert "missed by" in text
 
 

@@ -11,7 +11,7 @@ from edgeres.report.next_steps import NextStep
 
 TEXT = (
     "Incomplete: resnet18 for jetson-orin-nano keeps 2 of 3 budget lines; unmeasured: latency p50 (predicted to fail). "
-    "edgeres measured /a/very/long/folder/that/is/wider/than/any/terminal/which/somebody/may/have/here/resnet18-jetson "
+    "edgeres measured /a/very/long/folder/that/is/wider/than/any/terminal/which/anyone/may/have/here/resnet18-jetson "
     "device.json"
 )
 
@@ -77,3 +77,9 @@ def test_a_command_that_does_not_fit_is_broken_so_that_a_shell_still_reads_it_wh
     read = shlex.split(text.replace("next: compile", "", 1).replace("\\\n", ""), comments=True)
     assert read == shlex.split(LONG)
     assert "# 'edgeres targets' lists targets" in text
+
+
+def test_what_stands_below_a_budget_line_keeps_its_column():
+    lines = printed(60, text=f"{' ' * 12}{TEXT}", indent=12)
+    assert len(lines) > 3
+    assert all(line.startswith(" " * 12) and line[12] != " " for line in lines)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from edgeres.data.images import ArrayImage, ImageFile
-from edgeres.data.preprocess import MAX_PIXELS
+from edgeres.data.preprocess import MAX_PIXELS, Preprocess
 from edgeres.errors import DataError
 
 
@@ -54,6 +54,30 @@ def test_exif_orientation_is_ignored_as_torchvision_does(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
     assert ImageFile.probe(stored(tmp_path, "turned.jpg", noise(), exif=exif)).decode().size == (48, 40)
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png", "turned.webp"])
+def test_exif_orientation_is_read_and_applied_where_that_is_asked(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = ImageFile.probe(
+        stored(tmp_path, name, noise(), exif=exif, **({"lossless": True} if "webp" in name else {}))
+    )
+    assert image.orientation == 6
+    decoded = image.decode()
+    ignored, applied = (Preprocess(resize=0, crop=40, exif=exif) for exif in ("ignore", "apply"))
+    assert applied.upright(decoded).size == (40, 48)
+    assert ignored.upright(decoded) is decoded
+    turned = decoded.transpose(Image.Transpose.ROTATE_270)
+    np.testing.assert_array_equal(applied.apply(decoded), ignored.apply(turned))
+    assert not np.array_equal(applied.apply(decoded), ignored.apply(decoded))
+
+
+def test_damaged_exif_and_none_at_all_are_upright(tmp_path):
+    damaged = ImageFile.probe(stored(tmp_path, "damaged.jpg", noise(), exif=b"Exif\x00\x00no tiff at all"))
+    assert damaged.orientation == 1
+    assert Preprocess(exif="apply").upright(damaged.decode()).size == (48, 40)
+    assert ImageFile.probe(stored(tmp_path, "plain.jpg", noise())).orientation == 1
 
 
 def test_hash_is_of_the_bytes(tmp_path):

@@ -154,6 +154,26 @@ def test_balancing_brings_the_answers_nearer(thin, uneven, images, scheme):
     assert divergence[1] < divergence[0] / 2
 
 
+def test_balancing_takes_back_what_outlier_channels_cost(thin, thin_weights, images, scheme):
+    """Some channels times 100, the weights that read them by 100: the same function."""
+    units = channel_units(thin)
+    factors = np.ones(units.count)
+    factors[[2, 9, 17]] = 1 / 100
+    made = rescaled(thin, thin_weights, {name: factors[channels] for name, channels in units.of.items()})
+    expected = Network(thin, thin_weights).logits(images)
+
+    def divergence(weights, *, balanced):
+        one = calibrated(thin, weights, scheme, images)
+        if balanced:
+            found = importance(thin, weights, one.placement, lambda: [images])
+            one = calibrated(thin, rescaled(thin, weights, balancing_scales(one, found)), scheme, images)
+        return kl(expected, one.network().logits(images))
+
+    clean = divergence(thin_weights, balanced=True)
+    assert divergence(made, balanced=False) > 20 * clean
+    assert divergence(made, balanced=True) < 4 * clean
+
+
 @pytest.fixture
 def problem(thin, uneven, images):
     """The cost of scales, and its minimum."""

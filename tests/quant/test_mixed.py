@@ -2,11 +2,19 @@
 
 from math import ceil, log2
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.quant.mixed import fewest
+from edgeres.model.graph import graph
+from edgeres.model.network import Network
+from edgeres.quant.mixed import fewest, left_in_float
+from edgeres.quant.observer import observe
+from edgeres.quant.placement import place
+from edgeres.quant.quantized import Quantized
+from edgeres.quant.table import quant_table
 
 LAYERS = tuple(f"layer{index}" for index in range(53))
 
@@ -54,3 +62,26 @@ def test_after_the_last_question_what_is_kept_is_enough():
 
 def test_where_all_layers_are_not_enough_there_is_no_answer():
     assert fewest(LAYERS, lambda names: False, 100) is None
+
+
+def test_a_layer_that_reads_the_image_in_float_answers_as_float(thin, thin_weights, scheme):
+    images = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)
+    placement = place(graph(thin), scheme)
+    histograms = observe(Network(thin, thin_weights).eval(), [images], placement.observed)
+    table = quant_table(
+        thin_weights, histograms, placement, scheme, calibrator="minmax", method="max", data="", images=len(images)
+    )
+    quantized = Quantized(thin, thin_weights, table, scheme)
+    found = left_in_float(quantized, thin_weights, ("conv1",))
+    assert "image" in quantized.table.activations
+    assert "image" not in found.table.activations
+
+    def stem(network):
+        seen = {}
+        with torch.inference_mode():
+            network(torch.from_numpy(images), seen.__setitem__)
+        return seen["conv1"]
+
+    exact = stem(Network(thin, thin_weights).eval())
+    assert torch.equal(stem(found.network()), exact)
+    assert not torch.equal(stem(quantized.network()), exact)

@@ -24,13 +24,13 @@ def run_with(*names, backend="onnxruntime", runtime="ONNX Runtime 1.31", command
     return replace(jetson(), target=device, files=dict.fromkeys(names, ROW), command=command)
 
 
-def told(run, place=PLACE):
+def steps_of(run, place=PLACE):
     return {step.label: step.text for step in next_steps(run, place)}
 
 
 def test_a_tensorrt_bundle_is_copied_built_there_and_brought_back():
     files = ("bundle/model.onnx", "bundle/build_engine.py", "bundle/build_engine.sh", "predictions.json", "model.onnx")
-    steps = told(run_with(*files, backend="tensorrt", runtime="TensorRT 10.3.0.30 (JetPack 6.2)"))
+    steps = steps_of(run_with(*files, backend="tensorrt", runtime="TensorRT 10.3.0.30 (JetPack 6.2)"))
     assert list(steps) == ["bundle", "copy", "device", "back", "report", "CI"]
     assert steps["copy"] == "scp -r build/run/bundle USER@DEVICE:"
     assert steps["device"] == "cd bundle && python3 build_engine.py"
@@ -39,19 +39,19 @@ def test_a_tensorrt_bundle_is_copied_built_there_and_brought_back():
 
 
 def test_a_bundle_without_the_python_builder_is_built_by_the_shell():
-    steps = told(run_with("bundle/build_engine.sh", backend="tensorrt", runtime="TensorRT 8.2.1 (JetPack 4.6)"))
+    steps = steps_of(run_with("bundle/build_engine.sh", backend="tensorrt", runtime="TensorRT 8.2.1 (JetPack 4.6)"))
     assert steps["device"] == "cd bundle && bash build_engine.sh"
     assert "report" not in steps, "the shell script writes no device.json"
 
 
 def test_a_bundle_for_an_app_has_no_command_and_one_with_a_check_has():
-    app = told(run_with("bundle/model.ort", "bundle/required_operators.config"))
+    app = steps_of(run_with("bundle/model.ort", "bundle/required_operators.config"))
     assert "model.ort into the app's assets" in app["app"]
     assert not {"copy", "device", "report"} & set(app)
-    board = told(run_with("bundle/model.onnx", "bundle/check_device.py"))
+    board = steps_of(run_with("bundle/model.onnx", "bundle/check_device.py"))
     assert "app" not in board
     assert board["device"] == "cd bundle && python3 check_device.py"
-    both = told(run_with("bundle/model.tflite", "bundle/check_device.py"))
+    both = steps_of(run_with("bundle/model.tflite", "bundle/check_device.py"))
     assert {"app", "device"} <= set(both)
 
 
@@ -65,7 +65,7 @@ def test_a_bundle_for_an_app_has_no_command_and_one_with_a_check_has():
     ],
 )
 def test_what_runs_here_is_named_with_the_python_that_opens_it(backend, entry, module):
-    steps = told(run_with(f"engine/{entry}", "model.onnx", backend=backend))
+    steps = steps_of(run_with(f"engine/{entry}", "model.onnx", backend=backend))
     assert steps["artifact"] == f"build/run/engine/{entry}"
     assert steps["Python"].startswith(f"{module}.")
     assert f"'build/run/engine/{entry}'" in steps["Python"]
@@ -73,7 +73,7 @@ def test_what_runs_here_is_named_with_the_python_that_opens_it(backend, entry, m
 
 
 def test_a_folder_with_a_space_is_quoted():
-    steps = told(run_with("bundle/check_device.py", "predictions.json"), Path("my runs/a"))
+    steps = steps_of(run_with("bundle/check_device.py", "predictions.json"), Path("my runs/a"))
     for label in ("copy", "report", "CI"):
         assert any("my runs/a" in word for word in shlex.split(steps[label], comments=True))
 
@@ -81,7 +81,7 @@ def test_a_folder_with_a_space_is_quoted():
 @pytest.mark.parametrize("given", ["--data 'my images'", "--data='my images'"])
 def test_training_ends_with_the_weights_and_the_command_that_compiles_them(given):
     run = replace(run_with("weights.safetensors", command=f"edgeres train resnet18 {given}"), stages=())
-    steps = told(run)
+    steps = steps_of(run)
     assert steps["weights"] == "build/run/weights.safetensors"
     words = shlex.split(steps["compile"], comments=True)
     assert words[:3] == ["edgeres", "compile", "resnet18"]
@@ -91,7 +91,7 @@ def test_training_ends_with_the_weights_and_the_command_that_compiles_them(given
 
 def test_weights_of_a_folded_network_are_no_input_of_another_compilation():
     folded = replace(run_with("weights.safetensors"), stages=(StageRow(stage="fold_batchnorm"),))
-    assert list(told(folded)) == ["weights"]
+    assert list(steps_of(folded)) == ["weights"]
 
 
 def test_a_run_that_stopped_has_no_next_step_and_no_remedy_but_its_way_out():

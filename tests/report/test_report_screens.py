@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,47 @@ def test_the_markdown_reads_well_in_a_pull_request(browser, name, width):
     if name == "full":
         assert len(drawn["tables"]) == 9
         assert [part[0] for part in drawn["folded"]] == ["SUMMARY"] * 4
+
+
+CLIPPED = (
+    "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+    ".map(e => e.getAttribute('aria-label'))"
+)
+HOLE = (
+    "(() => { const list = document.querySelector('.budget'), last = list.lastElementChild;"
+    "return list.getBoundingClientRect().right - last.getBoundingClientRect().right })()"
+)
+
+
+def expected(run):
+    """The run with latencies that nobody measured and a verdict in the widest word, for every candidate."""
+    metrics = {"expected_ms_float32": 0.728, "expected_ms_int8": 0.484, "expected_ms_mixed": 0.5}
+    stages = tuple(
+        replace(row, metrics=metrics, rungs=tuple(replace(rung, verdict="INCONCLUSIVE") for rung in row.rungs))
+        if row.rungs
+        else row
+        for row in run.stages
+    )
+    laps = tuple(
+        replace(time, laps={part: s for part, s in time.laps.items() if not part.startswith("latency")})
+        for time in run.timings.stages
+    )
+    return replace(run, stages=stages, timings=replace(run.timings, stages=laps))
+
+
+def test_every_column_is_on_a_desks_screen(browser):
+    page = html(expected(full()))
+    assert "Latency (expected)" in page
+    browser.screen(*DESK, "light")
+    browser.show(page)
+    assert browser.ask(CLIPPED) == []
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3])
+def test_budget_cards_fill_their_row(browser, lines):
+    run = jetson()
+    shown = replace(run, lines=run.lines[: lines - 1])
+    assert len(shown.every_line) == lines
+    browser.screen(*DESK, "light")
+    browser.show(html(shown))
+    assert abs(browser.ask(HOLE)) < 1

@@ -4,14 +4,16 @@ from dataclasses import replace
 
 import pytest
 from example_run import X86, accuracy, jetson, lines, stopped, x86
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgeres.artifact import Line
+from edgeres.artifact import Line, Predicted
+from edgeres.budget import latency_lines, limits, static_lines
 from edgeres.report.run import Run, Timings, is_timed
 from edgeres.report.select import culprit
 from edgeres.report.verdict import exit_code, headline, line_counts, outcome, summary_lines
+from edgeres.target import find_target, targets
 
 
 def line(status: str, name: str = "size_mib") -> Line:
@@ -61,11 +63,33 @@ def test_passed_says_what_it_costs() -> None:
 
 
 def test_incomplete_names_what_is_unmeasured() -> None:
-    assert headline(jetson()) == (
-        "Incomplete: resnet18 for jetson-orin-nano keeps 3 of 4 budget lines; unmeasured: latency p50."
+    run = run_with(["passed", "unmeasured"])
+    assert headline(run) == "Incomplete: m for x86 keeps 1 of 2 budget lines; unmeasured: size."
+    assert exit_code(run) == 0
+
+
+def test_a_run_that_lacks_the_devices_measurement_alone_is_ready_for_the_device() -> None:
+    run = jetson()
+    assert headline(run) == (
+        "Ready for the device: resnet18 for jetson-orin-nano keeps all 3 budget lines judged here; "
+        "the device measures latency p50."
     )
-    assert exit_code(jetson()) == 0
-    assert exit_code(replace(jetson(), strict=True)) == 4
+    assert (outcome(run), exit_code(run)) == ("incomplete", 0)
+    assert exit_code(replace(run, strict=True)) == 4
+    alone = replace(run, lines=())
+    assert headline(alone).endswith("for jetson-orin-nano the device measures latency p50.")
+
+
+def test_it_is_not_ready_where_more_is_missing_or_the_device_is_expected_to_break_the_limit() -> None:
+    run = jetson()
+    (latency,) = run.timings.lines
+    slow = Predicted(value=9.0, low=8.0, high=10.0, basis="a roofline")
+    fails = replace(latency, predicted=slow, outlook="fails")
+    assert headline(replace(run, timings=replace(run.timings, lines=(fails,)))).startswith("Incomplete: ")
+    assert headline(replace(run, lines=(line("unmeasured"),))).startswith("Incomplete: ")
+    assert headline(replace(run, lines=(line("failed"),))).startswith("Failed: ")
+    timed = replace(x86(), timings=replace(x86().timings, lines=(latency,)))
+    assert headline(timed).startswith("Incomplete: "), "it was timed here, but too few calls for the tail"
 
 
 def test_failed_and_unmeasured_says_both() -> None:
@@ -152,3 +176,36 @@ def test_summary_has_every_line_with_its_status_and_no_provenance() -> None:
     assert said[-1].startswith("bundled sample task")
     assert not any("ask for macs" in text for text in summary_lines(stopped())), "an error is no line of a summary"
     assert line_counts(jetson()) == {"passed": 3, "unmeasured": 1}
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(sorted(targets())),
+    st.sampled_from(["resnet18", "resnet50", "resnet152", "resnet34"]),
+    st.integers(16, 256),
+    st.floats(1e-3, 900.0),
+    st.floats(1.0, 5.0),
+    st.integers(10**6, 10**11),
+    st.booleans(),
+)
+def test_no_budget_line_is_over_120_characters(
+    name: str, network: str, side: int, ms: float, factor: float, macs: int, timed: bool
+) -> None:
+    target = find_target(name)
+    known = limits(network, side, target, {"size_mib": 20.0, "latency_p90_ms": 3.0})
+    measured = {"p50_ms": ms, "p90_high_ms": factor * ms, "p99_high_ms": None} if timed else None
+    expected = Predicted(value=ms, low=ms / factor, high=factor * ms, basis="a roofline; missed by 20 %")
+    how = f"batch 1 on {target.title}, 459 calls"
+    found = (
+        *static_lines(known, network=network, crop=side, macs=macs, parameters=None, size_bytes=macs),
+        *latency_lines(known, measured, how, None if timed else expected),
+    )
+    run = replace(run_with([]), lines=tuple(row for row in found if not is_timed(row)))
+    run = replace(run, timings=Timings(lines=tuple(row for row in found if is_timed(row))))
+    begins = ("passed", "failed", "unmeasured", 12 * " ")
+    shown = [text for text in summary_lines(run) if text.startswith(begins)]
+    assert max(map(len, shown)) <= 120
+    joined = " ".join(" ".join(shown).split())
+    for row in found:
+        assert row.derivation in joined
+        assert row.figure is None or "host latency" in joined

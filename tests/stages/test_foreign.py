@@ -29,7 +29,7 @@ from edgeres.onnxfile.view import View, opset_of
 from edgeres.quant.calibration_table import read_table
 from edgeres.quant.foreign import quantize_float_graph
 from edgeres.settings import parse
-from edgeres.stages.load_onnx import LoadOnnx, choose_preprocess
+from edgeres.stages.load_onnx import LoadOnnx, at_side
 from edgeres.stages.quantize_onnx import QuantizeOnnx
 from edgeres.stages.stage import Context
 from edgeres.target import Target, find_target
@@ -397,13 +397,22 @@ def test_a_source_without_a_file_is_refused(digits, tmp_path: Path) -> None:
         LoadOnnx()(Source("resnet18"), context(LoadOnnx, find_target("jetson"), digits, tmp_path))
 
 
-def test_preprocessing_is_the_users_or_torchvisions_at_the_graphs_size() -> None:
-    chosen, note = choose_preprocess(None, 64)
-    assert (chosen.resize, chosen.crop, chosen.mean) == (73, 64, Preprocess().mean)
-    assert "says nothing about preprocessing" in note
-    assert choose_preprocess(None, 224)[0] == Preprocess()
-    own = Preprocess(resize=32, crop=32)
-    assert choose_preprocess(own, 32) == (own, "")
-    chosen, note = choose_preprocess(own, 64)
-    assert (chosen.resize, chosen.crop) == (64, 64)
-    assert "crop 32 -> 64" in note
+def test_the_graphs_side_is_the_crop() -> None:
+    assert at_side(Source("theirs"), 64) == (Source("theirs"), ())
+    own = Source("theirs", preprocess=Preprocess(resize=32, crop=32))
+    assert at_side(own, 32) == (own, ())
+    scaled, (note,) = at_side(own, 64)
+    assert scaled.preprocess == Preprocess(resize=64, crop=64)
+    assert "crop 32 -> 64, resize 32 -> 64" in note
+    suggested, _ = at_side(Source("theirs", suggested=Preprocess()), 64)
+    assert suggested.suggested == Preprocess(resize=73, crop=64)
+
+
+def test_a_stated_resize_keeps_the_graphs_crop_and_must_hold_it() -> None:
+    fields = tuple(name for name in Preprocess.__dataclass_fields__ if name != "resize")
+    stated = Source("theirs", preprocess=Preprocess(resize=80, crop=80), left_open=fields)
+    found, notes = at_side(stated, 64)
+    assert (found.preprocess.resize, found.preprocess.crop, notes) == (80, 64, ())
+    assert "crop" not in found.left_open
+    with pytest.raises(DataError, match="--resize 80 is smaller than the 96 px"):
+        at_side(stated, 96)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreted import Sketch, answers, interpreter, written
 
-from edgeres.tflitefile.grids import BIAS_BITS, Codes, with_room_for_bias
+from edgeres.quant.scale import LIMIT, PEAK
+from edgeres.tflitefile.grids import Codes, with_room_for_bias
 
 
 def codes(values, scale):
@@ -31,10 +32,11 @@ def test_a_bias_that_fits_changes_no_code_and_no_scale():
 def test_any_bias_gets_room_and_weights_move_by_half_a_step_at_most(bias, exponent, step, values):
     made = codes([values], [2.0**exponent])
     fitted, code = with_room_for_bias(made, np.array([bias], np.float32), step)
-    assert np.abs(code).max() <= (1 << BIAS_BITS) + 1
+    assert np.abs(code).max() + PEAK * np.abs(fitted.values).sum() <= 1.001 * LIMIT
     assert np.abs(fitted.values).max() <= 127
     moved = np.abs(fitted.real.astype(np.float64) - made.real.astype(np.float64)).max()
-    assert moved <= abs(bias) / (2.0 ** (BIAS_BITS + 1) * step) * 1.0001
+    reach = PEAK * np.abs(made.real.astype(np.float64)).sum() + abs(bias) / step
+    assert moved <= 1.01 * reach / (2 * LIMIT)
     told = code[0] * step * float(fitted.scale[0])
     assert abs(told - bias) <= 0.5001 * step * float(fitted.scale[0]) + 1e-12
 

@@ -99,8 +99,9 @@ def golden_inputs(preprocess: Preprocess, channels: int, height: int, width: int
     grain = rng.random((COUNT, channels, height, width), dtype=np.float32)
     rows, columns = (np.arange(size) * 7 // size for size in (height, width))
     pixels = np.float32(0.8) * coarse[:, :, rows][:, :, :, columns] + np.float32(0.2) * grain
+    order = 1 if preprocess.channels == "rgb" else -1
     mean, std = (
-        np.resize(np.asarray(value, np.float32), channels).reshape(channels, 1, 1)
+        np.resize(np.asarray(value[::order], np.float32), channels).reshape(channels, 1, 1)
         for value in (preprocess.mean, preprocess.std)
     )
     return ((pixels - mean) / std).astype(np.float32)

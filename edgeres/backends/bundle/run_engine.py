@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import struct
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ def preprocess(image: Any, wanted: dict[str, Any]) -> Any:
     Returns:
         float32 ``[3,crop,crop]``, normalised.
     """
+    image = upright(image) if wanted["exif"] == "apply" else image
     image = resized(image if image.mode == "RGB" else image.convert("RGB"), wanted["resize"], wanted["interpolation"])
     crop = wanted["crop"]
     left, top = (offset(length, crop) for length in image.size)
@@ -55,7 +57,23 @@ def preprocess(image: Any, wanted: dict[str, Any]) -> Any:
     pixels /= np.float32(255)
     pixels -= np.asarray(wanted["mean"], dtype=np.float32).reshape(3, 1, 1)
     pixels /= np.asarray(wanted["std"], dtype=np.float32).reshape(3, 1, 1)
-    return pixels
+    return pixels if wanted["channels"] == "rgb" else np.ascontiguousarray(pixels[::-1])
+
+
+def upright(image: Any) -> Any:
+    """The image turned as its EXIF orientation says.
+
+    Raises:
+        BundleError: Pillow is too old to know how.
+    """
+    from PIL import ImageOps
+
+    if not hasattr(ImageOps, "exif_transpose"):
+        raise BundleError("preprocess.json applies EXIF orientation, which needs Pillow 6.0 or newer", 2)
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, struct.error):  # damaged EXIF says nothing of an orientation
+        return image
 
 
 def resized(image: Any, side: int, interpolation: str) -> Any:
@@ -79,7 +97,7 @@ def offset(length: int, crop: int) -> int:
 
 
 def opened(path: Path) -> Any:
-    """The RGB image of a file, without EXIF rotation.
+    """The RGB image of a file as it is stored; ``preprocess`` turns it where that is asked for.
 
     Raises:
         BundleError: It is damaged, too large, or no image of a known format: nothing is skipped in silence.

@@ -155,10 +155,13 @@ def _laid_out(given: GraphInput, layout: Layout) -> tuple[int, ...]:
 
 def _preprocess(exported: Exported, given: GraphInput, layout: Layout) -> dict[str, object]:
     batch: list[object] = ["N"] if layout == "channels first" else [1]
+    wanted = exported.card.preprocess
+    first = "turning the image upright by its EXIF orientation, " if wanted.exif == "apply" else ""
     return {
-        "preprocess": plain(exported.card.preprocess),
-        "channels": "RGB",
-        "formula": "(pixel / 255 - mean) / std per channel, after resizing the shorter side and cropping the centre",
+        "preprocess": plain(wanted),
+        "channels": wanted.channels.upper(),
+        "formula": "(pixel / 255 - mean) / std per channel, mean and std in the order red, green, blue, after "
+        f"{first}resizing the shorter side and cropping the centre",
         "input": {"name": given.name, "shape": [*batch, *_laid_out(given, layout)], "type": "float32"},
         "classes": list(exported.card.classes),
     }

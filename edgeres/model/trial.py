@@ -1,0 +1,154 @@
+"""``Trial``: a network's answers to labelled images prepared in one way, and how two trials compare.
+
+Logits are divided by the temperature that fits the labels best before their cross-entropy is taken (Guo et al. 2017,
+arXiv 1706.04599). Without it a stronger contrast, which makes a network more sure of itself and not more right, would
+win; with it a network at chance costs ``log(classes)`` whatever the size of its logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.data.chance import Chance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from edgeres.data.preprocess import Preprocess
+
+_ALPHA = 0.01
+"""One-sided level at which one trial's loss is larger than another's."""
+
+_LOG_SCALES = (-18.0, 7.0)
+"""Natural logarithms of the inverse temperatures searched: logits of 1e-3 to 1e7 come to a reasonable size."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One transform and what the network answered.
+
+    Attributes:
+        preprocess: The transform.
+        logits: ``[N,classes]``, in the order of the images.
+        labels: Class index of each image ``[N]``.
+    """
+
+    preprocess: Preprocess
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    @cached_property
+    def log_probabilities(self) -> NDArray[np.float64]:
+        """Natural logarithm of the softmax at the best temperature ``[N,classes]``."""
+        from scipy.optimize import minimize_scalar
+
+        wide = _centred(self.logits)
+        rows = np.arange(len(self.labels))
+
+        def mean_loss(log_scale: float) -> float:
+            return float(-_log_softmax(wide * np.exp(log_scale))[rows, self.labels].mean())
+
+        found = minimize_scalar(mean_loss, bounds=_LOG_SCALES, method="bounded", options={"xatol": 1e-3})
+        return _log_softmax(wide * np.exp(found.x))
+
+    @cached_property
+    def loss(self) -> NDArray[np.float64]:
+        """Cross-entropy of each image's label in nats ``[N]``, at the best temperature."""
+        return -self.log_probabilities[np.arange(len(self.labels)), self.labels]
+
+    @cached_property
+    def predictions(self) -> NDArray[np.int64]:
+        """Class index per image ``[N]``; answers that are no numbers count as class 0, as ``argmax`` has it."""
+        return np.asarray(_centred(self.logits).argmax(1), dtype=np.int64)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each image was classified rightly ``[N]``."""
+        return np.asarray(self.predictions == self.labels)
+
+    @property
+    def top1(self) -> float:
+        """Accuracy in percent."""
+        return float(100 * self.right.mean())
+
+    @property
+    def chance(self) -> Chance:
+        """The answers beside chance."""
+        return Chance.of(self.predictions, self.labels, self.logits.shape[1])
+
+    @property
+    def label(self) -> str:
+        """The transform in a few words with its result."""
+        return f"{self.preprocess.label}: {self.top1:.1f} % of {len(self.labels)}, loss {self.loss.mean():.3g}"
+
+    def joined(self, rest: Trial) -> Trial:
+        """This trial with further images behind its own."""
+        logits = np.concatenate([self.logits, rest.logits])
+        return Trial(self.preprocess, logits, np.concatenate([self.labels, rest.labels]))
+
+    def first(self, count: int) -> Trial:
+        """The first images alone."""
+        return Trial(self.preprocess, self.logits[:count], self.labels[:count])
+
+    def worse_than(self, other: Trial) -> bool:
+        """Whether this trial's loss is larger beyond noise, image by image: a one-sided paired t-test at 1 %."""
+        from scipy.stats import t
+
+        difference = self.loss - other.loss
+        count = len(difference)
+        if count < 2:
+            return False
+        error = float(difference.std(ddof=1)) / count**0.5
+        return bool(difference.mean() > t.ppf(1 - _ALPHA, count - 1) * error + _TIE)
+
+    def less_right_than(self, other: Trial) -> bool:
+        """Whether this trial has fewer right answers beyond noise.
+
+        The images that only one of the two gets right split by no more than two standard errors where it is noise,
+        twice the square root of their number (McNemar 1947).
+        """
+        lead = int(other.right.sum()) - int(self.right.sum())
+        return lead > 0 and lead**2 > 4 * int((self.right != other.right).sum())
+
+
+_TIE = 1e-6
+"""Nats within which two losses are equal: the search for the temperature ends no closer."""
+
+
+def choose(trials: Sequence[Trial]) -> Trial:
+    """The trial of the smallest loss, or the first that differs from it by no more than noise.
+
+    Trials stand in the order of custom, so the more usual transform wins a tie. A trial with fewer right answers beyond
+    noise than the best in that respect is none of the candidates.
+    """
+    most = max(trials, key=lambda trial: int(trial.right.sum()))
+    able = [trial for trial in trials if not trial.less_right_than(most)]
+    best = min(able, key=lambda trial: float(trial.loss.mean()))
+    return next(trial for trial in able if not trial.worse_than(best))
+
+
+def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Logits less their largest ``[N,classes]``; a graph that ends in a softmax is taken back to them.
+
+    A row that is no numbers becomes zeros: it says nothing.
+    """
+    wide = logits.astype(np.float64)
+    wide[~np.isfinite(wide).all(axis=1)] = 0
+    sums = wide.sum(axis=1)
+    if wide.size and wide.min() >= 0 and np.allclose(sums, 1, atol=1e-3):
+        wide = np.log(np.maximum(wide, _LEAST))
+    return np.asarray(wide - wide.max(axis=1, keepdims=True))
+
+
+_LEAST = 1e-12
+"""Smallest probability a softmax in float32 is taken to have said."""
+
+
+def _log_softmax(centred: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(centred - np.log(np.exp(centred).sum(axis=1, keepdims=True)))
