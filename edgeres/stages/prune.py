@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -115,29 +114,22 @@ class Prune:
     def _allocation(self, artifact: Checkpoint, context: Context, survey: Survey) -> tuple[Allocation, tuple[str, ...]]:
         """The channels that stay, and why fewer go than were asked for."""
         spec, side, scheme = artifact.spec, artifact.card.preprocess.crop, context.target.scheme
-        dense, importance = cost.macs(spec, side, side), self._importance(artifact, survey)
-        multiple = scheme.channel_multiple if scheme else 8
-        wanted = int(self.macs * dense)
-
-        def found(most: float) -> Allocation:
-            return allocate(
-                spec, importance, side=side, macs=wanted, multiple=multiple, minimum=self.minimum, most=most
-            )
-
+        dense, multiple = cost.macs(spec, side, side), scheme.channel_multiple if scheme else 8
+        importance, wanted = self._importance(artifact, survey), int(self.macs * dense)
+        bounds: dict[str, int] = {"side": side, "macs": wanted, "multiple": multiple}
+        whole = allocate(spec, importance, **bounds, minimum=self.minimum)
         if self.max_kl is None:
-            whole = found(inf)
             if whole.macs > self.macs * dense:
                 raise StageError(self._out_of_reach(whole), "raise macs, lower minimum, or set residual: true")
             return whole, ()
-        bounded = found(_PER_KL * self.max_kl)
+        bounded = allocate(spec, importance, **bounds, minimum=self.minimum, most=_PER_KL * self.max_kl)
         if bounded.macs <= wanted:
             return bounded, ()
         if dense - bounded.macs < _WORTH * (dense - wanted):
             bounded = Allocation({}, dense, dense, 0.0)
-        cheapest = found(inf)
         return bounded, (
-            f"{self.macs:.0%} of the MACs were asked for: {cheapest.macs / dense:.1%} would cost about "
-            f"{cheapest.lost / _PER_KL:.2g} nats before recovery, and max_kl allows {self.max_kl:g} "
+            f"{self.macs:.0%} of the MACs were asked for: {whole.macs / dense:.1%} would cost about "
+            f"{whole.lost / _PER_KL:.2g} nats before recovery, and max_kl allows {self.max_kl:g} "
             "(prune.max_kl=null prunes all the same)",
         )
 
