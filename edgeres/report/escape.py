@@ -48,6 +48,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1, l
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ruler, *solid))
 
 
+def bullets(sentences: Iterable[str]) -> str:
+    """Sentences as a list, one bullet each."""
+    return "\n".join(f"- {prose(sentence)}" for sentence in sentences)
+
+
 def whole(words: str) -> str:
     """Words that no line breaks between, as long as they are few: ``98.33 %``."""
     return words.replace(" ", "\u00a0") if len(words) <= _FEW else words

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.bench.verdict import sentences
 from edgeres.report.bill import HEADS, bill, divergence, folded, next_step
-from edgeres.report.escape import block, code, prose, table, whole
+from edgeres.report.escape import block, bullets, code, prose, table, whole
 from edgeres.report.figures import (
     OUTLOOKS,
     WEIGHTED,
@@ -45,7 +45,7 @@ from edgeres.report.truth import footnotes
 from edgeres.report.verdict import headline, outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from edgeres.artifact import Line
     from edgeres.bench.truth import Truth
@@ -92,10 +92,6 @@ def _missing(why: str) -> str:
     return f"{_ICONS['unmeasured']}: {prose(why)}"
 
 
-def _bullets(sentences: Iterable[str]) -> str:
-    return "\n".join(f"- {prose(sentence)}" for sentence in sentences)
-
-
 def _opening(run: Run) -> list[str]:
     found = [f"{prose(run.model)} for {prose(run.target.title)}, {prose(run.target.runtime)}."]
     if run.error:
@@ -103,7 +99,7 @@ def _opening(run: Run) -> list[str]:
         found.append(f"> **{prose(run.error.kind)}:** {prose(run.error.what)}{way_out}")
     said = (*(("What helps", text) for text in remedies(run)), ("Next", measuring(run)))
     helps = [f"> **{label}:** {prose(text)}" for label, text in said if text]
-    return [*found, *helps, _bullets(run.notes)]
+    return [*found, *helps, bullets(run.notes)]
 
 
 def _budget(lines: Sequence[Line]) -> str:
@@ -140,7 +136,7 @@ def _stages(run: Run) -> str:
         )
     if run.error:
         rows.append((prose(run.error.stage or "start"), "-", "-", "-", "-", "stopped here"))
-    notes = _bullets(f"{row.stage}: {note}" for row in run.stages for note in row.notes)
+    notes = bullets(f"{row.stage}: {note}" for row in run.stages for note in row.notes)
     listed = table(("Stage", "Top-1", "MACs", "Parameters", "Size", "Time"), rows)
     return f"{listed}\n\n{notes}" if notes else listed
 
@@ -196,14 +192,14 @@ def _speed(run: Run) -> str:
     ratio = [f"At p50, int8 is {number(faster)} times as fast as float32."] if faster else []
     if slow := slowness(rows):
         ratio = [slow]
-    return f"{listed}\n\n{_bullets((*ratio, *dict.fromkeys(row.how for row in rows)))}{everywhere}"
+    return f"{listed}\n\n{bullets((*ratio, *dict.fromkeys(row.how for row in rows)))}{everywhere}"
 
 
 def _everywhere(truth: Truth) -> str:
     """The speed truth table."""
     rows = [tuple(map(prose, row)) for row in truth_cells(truth)]
     listed = table(TRUTH_HEADS, rows, 1)
-    return f"\n\n### Speed truth table\n\n{_bullets(sentences(truth))}\n\n{listed}\n\n{_bullets(footnotes(truth))}"
+    return f"\n\n### Speed truth table\n\n{bullets(sentences(truth))}\n\n{listed}\n\n{bullets(footnotes(truth))}"
 
 
 def _integers(run: Run) -> str:
@@ -215,7 +211,7 @@ def _integers(run: Run) -> str:
             counted += "\n\n" + table(
                 ("Kernel", "Executed"), [(code(name), f"{k.counts[name]:,}") for name in sorted(k.counts)]
             )
-    return f"{counted}\n\nProven on this host:\n\n{_bullets(run.evidence)}" if run.evidence else counted
+    return f"{counted}\n\nProven on this host:\n\n{bullets(run.evidence)}" if run.evidence else counted
 
 
 def _confusion(run: Run) -> str:
