@@ -88,7 +88,8 @@ def _verdict(run: Run) -> Markup:
     way_out = Markup()
     if run.error and run.error.way_out:
         way_out = tag("p.way-out", tag("b", "Way out: "), run.error.way_out)
-    helps = [tag("p.way-out", tag("b", "What helps: "), text) for text in (*remedies(run), measuring(run)) if text]
+    said = (*(("What helps: ", text) for text in remedies(run)), ("Next: ", measuring(run)))
+    helps = [tag("p.way-out", tag("b", label), text) for label, text in said if text]
     notes = tag("ul.notes", *(tag("li", note) for note in run.notes)) if run.notes else Markup()
     top = tag(
         "div.top",

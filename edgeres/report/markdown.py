@@ -97,7 +97,8 @@ def _opening(run: Run) -> list[str]:
     if run.error:
         way_out = f" **Way out:** {prose(run.error.way_out)}" if run.error.way_out else ""
         found.append(f"> **{prose(run.error.kind)}:** {prose(run.error.what)}{way_out}")
-    helps = [f"> **What helps:** {prose(remedy)}" for remedy in (*remedies(run), measuring(run)) if remedy]
+    said = (*(("What helps", text) for text in remedies(run)), ("Next", measuring(run)))
+    helps = [f"> **{label}:** {prose(text)}" for label, text in said if text]
     return [*found, *helps, bullets(run.notes)]
 
 
