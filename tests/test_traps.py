@@ -83,7 +83,7 @@ def test_a_slip_of_scale_ends_in_an_error_and_no_model(compiled, data, tmp_path)
     code, said, report = compiled(theirs(tmp_path), data, *slip)
     assert code == 2
     assert "the float network answers at chance: preprocessing, class order or labels" in said
-    assert "way out: pass --resize" in said
+    assert "pass --resize 32 --crop 32 --mean 0.485,0.456,0.406" in said
     assert report["error"]["kind"] == "ChanceError"
     assert not list((tmp_path / "run").glob("**/*.onnx"))
 
