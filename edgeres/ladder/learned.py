@@ -81,7 +81,7 @@ class Reconstruct:
     """Rounding learned block by block."""
 
     name: ClassVar[str] = "reconstruct"
-    effort: ClassVar[Effort] = "default"
+    effort: ClassVar[Effort] = "max"
     remedy: ClassVar[bool] = False
 
     shop: Workshop
