@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeres.stages.stage import Context
 
 
-_CHANGES_SCALES: tuple[RungName, ...] = ("equalize", "refine", "nncf")
+_CHANGES_SCALES: tuple[RungName, ...] = ("first_layer", "equalize", "refine", "nncf")
 
 
 @settings
