@@ -374,7 +374,8 @@ def test_both_commands_that_write_its_graph_work_on_a_foreign_run(road, place, i
     again = [command, str(finished), "--out", str(out), "--cache", str(place / "cache"), "--quiet"]
     assert main(again) == 0
     assert (out / "model.onnx").read_bytes() == (finished / "model.onnx").read_bytes()
-    assert not (out / "engine").exists()
+    assert (out / "engine" / "model.onnx").is_file(), "a stage done again goes on to the end"
+    assert json.loads((out / "report.json").read_text())["accuracy"]["n"] == 80
 
 
 def test_a_finished_run_is_taken_up_from_any_folder(road, place, images, trained, foreign, monkeypatch, tmp_path):

@@ -65,7 +65,7 @@ def test_int8_that_is_slower_is_told_of_and_ships_all_the_same(folder, monkeypat
     capsys.readouterr()
     main(["report", str(out)])
     told = " ".join(capsys.readouterr().out.split())
-    assert "(0.67 times as fast): 'edgeres bench RUN' says where its time goes" in told
+    assert f"(0.67 times as fast): 'edgeres bench {out}' says where its time goes" in told
     assert "--variant float" in told
 
 

@@ -98,8 +98,7 @@ def _opening(run: Run) -> list[str]:
         way_out = f" **Way out:** {prose(run.error.way_out)}" if run.error.way_out else ""
         found.append(f"> **{prose(run.error.kind)}:** {prose(run.error.what)}{way_out}")
     said = (*(("What helps", text) for text in remedies(run)), ("Next", measuring(run)))
-    helps = [f"> **{label}:** {prose(text)}" for label, text in said if text]
-    return [*found, *helps, bullets(run.notes)]
+    return [*found, *(f"> **{label}:** {prose(text)}" for label, text in said if text), bullets(run.notes)]
 
 
 def _budget(lines: Sequence[Line]) -> str:
