@@ -16,7 +16,7 @@ import numpy as np
 from edgeres import gate
 from edgeres.errors import StageError
 from edgeres.gate import Paired
-from edgeres.ladder.evaluation import Evaluation, mean_interval
+from edgeres.ladder.evaluation import Evaluation, nearer
 from edgeres.measure import agreement, divergences, sqnr_db, top1
 from edgeres.model.cost import macs, shapes
 from edgeres.model.network import Network
@@ -184,6 +184,6 @@ def _not_beaten(seen: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.fl
     best = min(seen, key=lambda name: float(seen[name].mean()))
     kept = {best: seen[best]}
     for name, found in seen.items():
-        if name != best and np.isfinite(found).all() and mean_interval(found - seen[best]).low <= 0:
+        if name != best and np.isfinite(found).all() and not nearer(seen[best], found):
             kept[name] = found
     return kept

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeres.errors import StageError
 from edgeres.gate import Outcome
-from edgeres.ladder.evaluation import NEGLIGIBLE, Evaluation, mean_interval
+from edgeres.ladder.evaluation import NEGLIGIBLE, Evaluation, mean_interval, nearer
 from edgeres.ladder.search import Policy, Reason, Refusal, search
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
@@ -107,6 +107,22 @@ def test_three_images_cannot_carry_a_decision():
     before, after = divergences(0.1), divergences(0.1)
     after[:3] = 0.0
     assert mean_interval(before - after).low < 0 < mean_interval(before - after).mean
+
+
+def test_smaller_on_most_images_is_better_where_a_few_uncertain_ones_hide_it_in_the_mean():
+    rng = np.random.default_rng(0)
+    unsure = np.exp(rng.normal(0, 2.5, 500))  # what float's doubt makes of the same noise
+    before, after = (unsure * scale * rng.chisquare(3, 500) for scale in (1.0, 0.7))
+    assert mean_interval(before - after).low < 0 < mean_interval(before - after).mean
+    assert nearer(after, before)
+    assert not nearer(before, after)
+
+
+def test_smaller_on_most_images_is_not_better_where_the_mean_is_larger():
+    before = divergences(0.1)
+    after = 0.8 * before
+    after[:2] += 5.0
+    assert not nearer(after, before)
 
 
 def test_negligible_divergence_ends_the_search():
