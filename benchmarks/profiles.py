@@ -41,7 +41,7 @@ def profiles() -> str:
 def _device(target: Target) -> tuple[str, ...]:
     device, scheme = target.device, target.scheme
     graph = "float, no Q/DQ" if scheme is None else f"{'int8' if scheme.signed else 'uint8'} activations"
-    if scheme is not None and scheme.reduce_range:
+    if scheme is not None and scheme.reduce_range and device.isa:  # of this host it says nothing: hosts differ
         graph += ", 7-bit weights"
     figures = (device.int8_tops, device.bandwidth_gbs, device.tdp_w)
     cells = ("-" if figure is None else f"{figure:g}" for figure in figures)

@@ -121,9 +121,8 @@ class Source:
         weights: A torchvision enum name, or None.
         file: A weights file or a ``.onnx``, or None.
         preprocess: What the user said about it; None leaves it to the weights or to the data.
-        left_open: Fields of ``preprocess`` that nobody stated: they are left to the weights, or to what fits best.
-        classes: Names of the data's classes in the order of the network's outputs, as the user stated them; empty where
-            the order is that of the data.
+        left_open: Fields of ``preprocess`` that were not stated: the weights say them, or what fits best.
+        classes: Class names in the order of the network's outputs, as stated; empty where the data's order holds.
         suggested: Preprocessing that files of others beside the weights state; None where none does.
     """
 
@@ -264,17 +263,14 @@ class Verdict:
         engine: What was measured.
         macs: MACs of one image, counted on the graph that ships.
         parameters: Learned parameters of that graph.
-        predictions: Class index per validation image, by the deployed artifact.
+        predictions: Class index per validation image, by the artifact that ships.
         float_predictions: The same by ``model.float.onnx``.
         kernels: What runs in integers.
         predicted: Milliseconds a roofline expects of the device, None without a device profile.
-        latencies: Milliseconds and counts per variant, ``int8`` or ``float32``; empty where the device is not here.
-            They and the memory differ from run to run and are kept out of the digest.
+        latencies: Milliseconds and counts per variant; empty where the device is not here. Not in the digest.
         peak_rss_mib: Peak resident memory of the verifying process, None where the device is not here.
-        peak_activation_bytes: The most activation memory alive at once in the graph that ships, None where nobody
-            walked it.
-        confidences: Softmax of the predicted class per validation image, of ``float_predictions`` and of
-            ``predictions``, rounded to 4 decimals; empty where nobody kept it.
+        peak_activation_bytes: The most activation memory alive at once in the graph that ships; None if not counted.
+        confidences: Softmax of the class in ``float_predictions`` and in ``predictions``, to 4 decimals; may be empty.
     """
 
     engine: Engine

@@ -15,14 +15,16 @@ from edgeres.artifact import Verdict
 from edgeres.errors import EdgeresError
 from edgeres.folder import RunFolder
 from edgeres.onnxfile.census import quantized_tensors
-from edgeres.pipeline import Pipeline, prepare, versions
+from edgeres.pipeline import Pipeline, versions
+from edgeres.plan import prepare
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.recipe import is_file_name
 from edgeres.report import assemble, document
 from edgeres.report.run import Calibration, Device, Failure, FileRow, Run, StageTime, Timings, is_timed
 
 if TYPE_CHECKING:
-    from edgeres.pipeline import Finished, Plan, Watch
+    from edgeres.pipeline import Finished, Watch
+    from edgeres.plan import Plan
     from edgeres.progress import Progress
     from edgeres.recipe import Recipe
     from edgeres.request import Request

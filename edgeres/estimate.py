@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeres.data.dataset import Dataset
-    from edgeres.pipeline import Pipeline, Plan
+    from edgeres.pipeline import Pipeline
+    from edgeres.plan import Plan
     from edgeres.stages.stage import Stage
 
 

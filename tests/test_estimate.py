@@ -11,7 +11,8 @@ from edgeres.cli import main
 from edgeres.estimate import training_from_scratch
 from edgeres.model.cost import macs
 from edgeres.model.spec import preset
-from edgeres.pipeline import Pipeline, prepare
+from edgeres.pipeline import Pipeline
+from edgeres.plan import prepare
 from edgeres.request import Request
 from edgeres.settings import parse
 from edgeres.store import Store

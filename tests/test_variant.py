@@ -7,7 +7,7 @@ import pytest
 
 from edgeres.cli import main
 from edgeres.measure import Latency
-from edgeres.pipeline import prepare
+from edgeres.plan import prepare
 from edgeres.report import document
 from edgeres.request import Request
 from edgeres.settings import sha256_file

@@ -172,7 +172,7 @@ def requested_again(options: Namespace, *more: str) -> Request:
         UsageError: The run's recipe has no such stage.
     """
     from edgeres.folder import RunFolder
-    from edgeres.pipeline import check_stage
+    from edgeres.plan import check_stage
 
     before = RunFolder(Path(options.run)).request()
     budget = {**before.budget, **dict(options.budget)}
@@ -272,7 +272,8 @@ def _failure(run: Run) -> str:
 
 def _plan(request: Request, options: Namespace) -> int:
     from edgeres.estimate import estimate
-    from edgeres.pipeline import Pipeline, prepare
+    from edgeres.pipeline import Pipeline
+    from edgeres.plan import prepare
 
     screen = Screen(quiet=options.quiet)
     plan = prepare(request, screen)

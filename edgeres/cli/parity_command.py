@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeres.integer.network import Bias, IntegerNetwork
     from edgeres.parity.findings import Parity
     from edgeres.parity.runtime import Runtime
-    from edgeres.pipeline import Plan
+    from edgeres.plan import Plan
     from edgeres.report.run import Run
 
 NAME = "parity"
@@ -114,7 +114,8 @@ def _quantized(folder: Path, options: Namespace, screen: Screen) -> tuple[Plan, 
     """
     from edgeres.artifact import Checkpoint, Exported
     from edgeres.folder import MANIFEST, RunFolder
-    from edgeres.pipeline import Pipeline, prepare
+    from edgeres.pipeline import Pipeline
+    from edgeres.plan import prepare
 
     request = RunFolder(folder).request()
     plan = prepare(replace(request, until=None), screen)

@@ -59,7 +59,8 @@ def sensitivity_command(options: Namespace, given: list[str]) -> int:
 def _found(options: Namespace, screen: Screen) -> tuple[LayerNoise, ...]:
     """The run's stages up to ``quantize`` from the store, and one more."""
     from edgeres.folder import RunFolder
-    from edgeres.pipeline import Pipeline, prepare
+    from edgeres.pipeline import Pipeline
+    from edgeres.plan import prepare
 
     request = RunFolder(Path(options.run)).request()
     plan = prepare(replace(request, until=None), screen)

@@ -19,12 +19,15 @@ from edgeres.parallel import in_order
 from edgeres.settings import plain, settings
 from edgeres.stages.fitting import check_chance
 from edgeres.stages.stage import Read
-from edgeres.stages.train import Train
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.stages.stage import Context
+
+
+_TRAINED = "train"
+"""Name of the stage behind which a network may still be at chance."""
 
 
 @settings
@@ -99,8 +102,9 @@ def _beside_chance(artifact: Checkpoint, predictions: tuple[int, ...], context: 
     """Notes on a baseline at chance, which is an error unless the network was trained here, briefly as it may be."""
     answers, labels = (np.asarray(column, dtype=np.int64) for column in (predictions, context.validation.labels))
     chance = Chance.of(answers, labels, artifact.spec.classes)
-    trained = any(step.stage == Train.name for step in artifact.card.lineage)
+    allow = frozenset(context.allow)
+    trained = any(step.stage == _TRAINED for step in artifact.card.lineage)
     if trained and chance.standing == "at":
         return (f"the network answers at chance, training has taught it nothing yet: {chance.label}",)
     said = [text for step in artifact.card.lineage for text in step.shown]
-    return check_chance(chance, context.allow, said)
+    return check_chance(chance, allow, said)

@@ -66,7 +66,7 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
         ChanceError: Whatever is tried, or what is stated, answers at chance.
         DataError: Another order of the classes fits far better, or there is nothing to try on.
     """
-    images = labelled(context.tuning)
+    images, chance_allowed = labelled(context.tuning), "chance" in context.allow
     settled = source.preprocess is not None and not source.left_open
     if not len(images):
         if own is None and not settled:
@@ -88,7 +88,7 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
         # A wrong order misleads the search, so the order is looked for under every transform that saw all images.
         able = [trial for trial in known.values() if lost or len(trial.labels) == len(images)]
         _check_order(chosen, able, context.classes)
-    if lost and "chance" not in context.allow:
+    if lost and not chance_allowed:
         raise _at_chance(chosen, tuple(known.values()), wider.best if wider else chosen)
     return _fitting(source, own, found, wider)
 

@@ -145,11 +145,11 @@ def files(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return paths
 
 
-def context(stage: object, target: Target, data: Dataset, folder: Path) -> Context:
+def context(stage: object, target: Target, data: Dataset, folder: Path, allow: frozenset[str] = frozenset()) -> Context:
     folder.mkdir(parents=True, exist_ok=True)
     everything = Context(
         target=target, train=data.train, calibration=data.calibration, tuning=data.tuning, validation=data.validation,
-        classes=data.classes, seed=0, workspace=folder, scratch=folder,
+        classes=data.classes, seed=0, workspace=folder, scratch=folder, allow=allow,
     )  # fmt: skip
     return everything.view(stage.reads)
 

@@ -91,7 +91,9 @@ def runs(digits: Dataset, tmp_path_factory: pytest.TempPathFactory):
     def run(name: str, target: str, equalize: str = "auto") -> tuple[Exported, Exported]:
         if (name, target, equalize) not in made:
             goal, place = find_target(target), folder / f"{name}-{target}-{equalize}"
-            loaded = LoadOnnx()(source(folder / f"{name}.onnx", digits), context(LoadOnnx, goal, digits, place / "l"))
+            # The last layer was fitted to the clean network: the others are compared with float, not with labels.
+            near = context(LoadOnnx, goal, digits, place / "l", frozenset({"chance"}))
+            loaded = LoadOnnx()(source(folder / f"{name}.onnx", digits), near)
             stage = QuantizeOnnx(equalize=equalize)
             made[name, target, equalize] = loaded, stage(loaded, context(stage, goal, digits, place / "q"))
         return made[name, target, equalize]
