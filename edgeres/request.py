@@ -153,7 +153,7 @@ class Request:
         return replace(source, preprocess=self.preprocess.over(None), left_open=self._left_open())
 
     def _left_open(self) -> tuple[str, ...]:
-        """Fields of the preprocessing that nobody stated, where somebody stated any."""
+        """Fields of the preprocessing that were not stated, where any was."""
         return self.preprocess.left_open if self.preprocess.over(None) is not None else ()
 
     def _weights(self) -> Source:

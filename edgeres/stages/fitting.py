@@ -1,6 +1,6 @@
 """``Fitting``: the preprocessing a float network is used with, proven on tuning images to fit network and labels.
 
-What the user states goes first, then what the weights state; what nobody states is searched. A network that still
+What the user states goes first, then what the weights state; what is not stated is searched. A network that still
 answers at chance, or that fits the labels far better in another order of the classes, is refused with the reason.
 """
 
@@ -220,7 +220,7 @@ def _fitting(source: Source, own: Preprocess | None, found: Found, wider: Found 
         better = chosen is not found.start
         usual = found.start.label if better else "no other fits better beyond noise"
         against = f"against the customary {usual}" if better else f"the customary one, as {usual}"
-        stated = "the rest of the preprocessing is stated by nobody" if source.preprocess else "nothing states it"
+        stated = "the rest of the preprocessing is not stated" if source.preprocess else "nothing states it"
         shown.append(
             f"preprocessing found by trying {len(found.trials)} on {count} tuning images, as {stated}: "
             f"{chosen.label}, {against}"
