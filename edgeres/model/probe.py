@@ -107,12 +107,12 @@ class Space:
 
     @classmethod
     def open(cls, start: Preprocess, sizes: Sequence[Size], fields: Iterable[str]) -> Space:
-        """Varies the fields of a transform that were not stated; what is stated holds in every trial.
+        """Varies the fields of a transform that nobody stated; what is stated holds in every trial.
 
         Args:
             start: What is stated; its other fields are replaced by the customary ones, the first of each kind.
             sizes: Customary sizes.
-            fields: Names of the fields that were not stated.
+            fields: Names of the fields nobody stated.
         """
         fields = frozenset(fields)
         fitting = tuple(dict.fromkeys(_sizes(start, sizes, fields)))
