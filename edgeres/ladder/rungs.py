@@ -118,12 +118,12 @@ class Equalize:
         return evaluator.pass_s * (_BACKWARDS * min(_LOOKED_AT, images) + _OBSERVED * images) + search
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
-        """The best candidate with other channel scales, calibrated as that one was or by least squared error.
+        """The last candidate with other channel scales, calibrated as that one was or by least squared error.
 
-        Balanced channels fill a range evenly, for which squared error is the measure.
+        Balanced channels fill a range evenly, for which squared error is the measure. A first layer in float stays so
+        even where biases that are not corrected yet hide its gain: bias correction compares the candidates once more.
         """
-        assert best is not None
-        shop, base = self.shop, best.candidate
+        shop, base = self.shop, tried[-1].candidate
         weights, (calibrator, method) = rescaled(shop.spec, shop.weights, self._balanced(base)), chosen_scales(base)
         layers = base.quantized.table.float_layers
         histograms = shop.observed(weights, "calibrate, equalized", layers)
