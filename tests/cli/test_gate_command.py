@@ -151,8 +151,8 @@ def graph_with(run, name, change):
 @pytest.mark.parametrize(
     ("tensor", "change"),
     [
-        ("conv1.weight.scale", lambda scale: scale * 8),
         ("layer1.0.conv1.weight.scale", lambda scale: scale * 8),
+        ("layer1.0.conv2.weight.scale", lambda scale: scale * 8),
         ("layer1.0.conv2.weight.codes", lambda codes: np.roll(codes, 1, axis=0)),
     ],
 )
