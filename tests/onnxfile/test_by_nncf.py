@@ -66,8 +66,10 @@ def test_our_terms_compute_what_nncf_s_graph_computes(thin, thin_weights, scheme
     ours, plain = logits(made.network()), logits(Network(thin, thin_weights).eval())
     assert made.table.calibrator == "nncf"
     assert np.array_equal(theirs.argmax(1), ours.argmax(1))
-    # One code on a rounding boundary that falls the other way in float32 leaves 50 dB.
-    assert likeness(theirs, ours) > 40 > likeness(plain, ours) > 10
+    # A code on a rounding boundary may fall the other way in float32: on one image, not on the others.
+    same = np.abs(theirs - ours).max(1).argsort()[:-1]
+    assert likeness(theirs[same], ours[same]) > 60 > likeness(plain, ours) > 10
+    assert likeness(theirs, ours) > 40
     assert sum(done) >= len(IMAGES)
 
 
