@@ -38,8 +38,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(autouse=True)
 def threads():
-    """Every test begins with the number of threads that was asked for, whatever ran before it."""
+    """Every test begins with the same number of threads and the same random numbers, whatever ran before it."""
     torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

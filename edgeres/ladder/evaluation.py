@@ -5,8 +5,8 @@ interval, by Student's t over images, lies above zero
 
 * of the mean of ``KL_i(before) - KL_i(after)``,
 * or of the mean of ``log(KL_i(before) / KL_i(after))``, and the mean divergence is not larger either. A few images of
-  which float is unsure have most of the divergence, so that the first mean resolves little; the ratio, whose spread is
-  that of rounding noise, resolves three times finer differences.
+  which float is unsure have most of the divergence, so that the first mean resolves little; the ratio has the spread of
+  rounding noise alone, and resolves finer differences.
 
 Top-1 cannot resolve them: of 512 images a good candidate changes two or three answers, and which way they fall is
 chance.
