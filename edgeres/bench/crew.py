@@ -47,7 +47,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
-            env={"GOMP_SPINCOUNT": "20000", **os.environ},  # as the command line has it
+            env={"GOMP_SPINCOUNT": "1000", **os.environ},  # as the command line has it
             start_new_session=True,
         )
         self._heard = b""

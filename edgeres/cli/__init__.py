@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 passed, 1 error, 2 bad usage or input, 3 over a budget or the accuracy drop, 4 unmeasured under ``--strict``,
         5 too few images for the gate to tell, 130 stopped by the user.
     """
-    # torch's OpenMP threads spin long while they wait; where cores are shared, training was five times slower for it.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    # torch's OpenMP threads spin while they wait. Long spinning gains up to a third on free cores and loses several
+    # times as much where other programs use the cores.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     given = list(sys.argv[1:] if arguments is None else arguments)
     command_line = parser()
     for word in given:

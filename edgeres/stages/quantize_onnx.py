@@ -14,7 +14,7 @@ import onnx
 
 from edgeres.artifact import Exported, File, Step
 from edgeres.errors import StageError
-from edgeres.ladder.evaluation import mean_interval
+from edgeres.ladder.evaluation import mean_interval, nearer
 from edgeres.measure import agreement, divergences
 from edgeres.onnxfile import census
 from edgeres.onnxfile.accumulators import require_room
@@ -86,7 +86,7 @@ class QuantizeOnnx:
     """
 
     name: ClassVar[str] = "quantize_onnx"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "tuning")
 
     equalize: Literal["auto", "never"] = "auto"
@@ -152,7 +152,7 @@ class QuantizeOnnx:
         levelled = _candidate(other.model, images, scheme, progress, "calibrate, equalized")
         kl = _divergences(model, (given, levelled), tuning, progress)
         gain = mean_interval(kl[0] - kl[1])
-        better = bool(np.isfinite(kl[1]).all()) and (gain.low > 0 or not np.isfinite(kl[0]).all())
+        better = bool(np.isfinite(kl[1]).all()) and (not np.isfinite(kl[0]).all() or nearer(kl[1], kl[0]))
         metrics = {"kl_as_given": float(kl[0].mean()), "kl_equalized": float(kl[1].mean())}
         metrics |= {"max_relative_delta_equalized": other.relative}
         return levelled if better else given, (_comparison(other, kl, gain, kept=better),), metrics
