@@ -19,7 +19,7 @@ from edgeres.pipeline import Pipeline, versions
 from edgeres.plan import prepare
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.recipe import is_file_name
-from edgeres.report import assemble, document
+from edgeres.report import assemble, document, report_files
 from edgeres.report.run import Calibration, Device, Failure, FileRow, Run, StageTime, Timings, is_timed
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def compile_model(request: Request, desk: Desk) -> Compilation:
             if not isinstance(failure, EdgeresError):
                 raise
         finally:
-            document.write(_timed(run, pipeline, time.monotonic() - start), attempt.path)
+            report_files.write(_timed(run, pipeline, time.monotonic() - start), attempt.path)
             run = document.load(attempt.path)  # what the pages were drawn from
             place = folder.settle(attempt, complete=run.error is None)
             if place != folder.path:

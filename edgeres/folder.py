@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from edgeres import answers as predictions
 from edgeres.artifact import Checkpoint, Engine, Exported, Verdict
 from edgeres.errors import StoreError, UsageError
-from edgeres.report import document
+from edgeres.report import report_files
 from edgeres.request import Request
 from edgeres.settings import parse, plain, sha256_file
 from edgeres.store import reading, write_beside, writing
@@ -163,7 +163,7 @@ class RunFolder:
 
     def _written(self) -> set[str]:
         """Names of the files that the folder's run wrote itself."""
-        return {_LOCK, MANIFEST, REQUEST, RECIPE, *document.NAMES, *self._listed()}
+        return {_LOCK, MANIFEST, REQUEST, RECIPE, *report_files.NAMES, *self._listed()}
 
     def begin(self, request: Request, recipe: Recipe) -> None:
         """Writes down what is about to run, so that a killed run can be asked for again."""

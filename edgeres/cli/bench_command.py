@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.bench.verdict import sentences
 from edgeres.cli.console import Screen
-from edgeres.report import document
+from edgeres.report import document, report_files
 from edgeres.report.truth import HEADS, cells, footnotes
 from edgeres.settings import plain
 
@@ -31,7 +31,7 @@ def bench_command(options: Namespace, given: list[str]) -> int:
     truth = _measured(folder, before, options, screen)
     with RunFolder(folder).held():
         run = document.load(folder)
-        pages = document.write(replace(run, timings=replace(run.timings, bench=truth)), folder)
+        pages = report_files.write(replace(run, timings=replace(run.timings, bench=truth)), folder)
     if options.json:
         screen.out.out(json.dumps(plain(truth), indent=2))
         return 0

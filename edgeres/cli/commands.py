@@ -55,11 +55,11 @@ def verify_command(options: Namespace, given: list[str]) -> int:
 
 def report_command(options: Namespace, given: list[str]) -> int:
     """``edgeres report``: renders from ``report.json`` alone."""
-    from edgeres.report import document
+    from edgeres.report import document, report_files
     from edgeres.report.verdict import exit_code
 
     screen, folder = Screen(quiet=False), Path(options.run)
-    paths = document.render(folder)
+    paths = report_files.render(folder)
     text = (folder / document.JSON).read_text(encoding="utf-8")
     run = document.decode(text, document.JSON)
     if run.error:
@@ -202,14 +202,14 @@ def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> i
 
 def tell(run: Run, out: Path, options: Namespace, screen: Screen) -> None:
     """What a finished run amounts to; an error goes to standard error, whatever else is printed."""
-    from edgeres.report import document
+    from edgeres.report import document, report_files
 
     if run.error:
         screen.failure(_failure(run))
     if options.json:
         screen.out.out(document.encode(run), end="")
     else:
-        _summary(run, screen, out / document.HTML)
+        _summary(run, screen, out / report_files.HTML)
 
 
 def compiled(request: Request, out: Path, options: Namespace, given: list[str], screen: Screen) -> Compilation:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgeres.cli.commands import tell
 from edgeres.cli.console import Screen
 from edgeres.folder import RunFolder
-from edgeres.report import document
+from edgeres.report import document, report_files
 from edgeres.report.device import read_device
 from edgeres.report.measured import check_device, check_origin, with_measurement
 from edgeres.report.verdict import exit_code
@@ -27,6 +27,6 @@ def measured_command(options: Namespace, given: list[str]) -> int:
     check_device(find_target(before.target.name), found)
     with RunFolder(folder).held():
         run = with_measurement(document.load(folder), found)
-        document.write(run, folder)
+        report_files.write(run, folder)
     tell(run, folder, options, Screen(quiet=options.quiet))
     return exit_code(run)

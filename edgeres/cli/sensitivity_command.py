@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgeres.cli.commands import store_of
 from edgeres.cli.console import Screen
 from edgeres.errors import UsageError
-from edgeres.report import document
+from edgeres.report import document, report_files
 from edgeres.report.bill import divergence
 from edgeres.report.figures import percent, scaled
 from edgeres.report.ladder import drawing
@@ -28,7 +28,7 @@ def sensitivity_command(options: Namespace, given: list[str]) -> int:
     folder, screen = Path(options.run), Screen(quiet=options.quiet)
     run = document.load(folder)
     rows = _found(options, screen)
-    pages = document.write(replace(run, sensitivity=rows), folder)
+    pages = report_files.write(replace(run, sensitivity=rows), folder)
     if options.svg:
         from edgeres.store import write_beside
 

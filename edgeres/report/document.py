@@ -1,16 +1,11 @@
-"""``report.json`` to and from ``Run``, and the three files of a report.
-
-The pages are drawn from the value that was read back from JSON, so nothing reaches them that the JSON does not say.
-"""
+"""``report.json`` to and from ``Run``."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from edgeres.errors import StoreError, UsageError
-from edgeres.report.html import html
-from edgeres.report.markdown import markdown
+from edgeres.errors import UsageError
 from edgeres.report.run import SCHEMA, Run
 from edgeres.report.verdict import exit_code, headline, line_counts, outcome
 from edgeres.settings import canonical, parse, plain
@@ -20,7 +15,7 @@ if TYPE_CHECKING:
 
 _BEFORE = "edgeres.report/1"
 """What was added since has a default, so its documents are read as well: baselines and runs are kept for long."""
-JSON, MARKDOWN, HTML = NAMES = "report.json", "report.md", "report.html"
+JSON = "report.json"
 
 
 def encode(run: Run) -> str:
@@ -74,33 +69,6 @@ def decode(text: str, where: str) -> Run:
     return run
 
 
-def write(run: Run, folder: Path) -> tuple[Path, ...]:
-    """Writes the three files of a report, each beside its place and then renamed into it.
-
-    Args:
-        run: What to report.
-        folder: The run folder, which exists.
-
-    Returns:
-        Paths of ``report.json``, ``report.md`` and ``report.html``.
-
-    Raises:
-        StoreError: The folder cannot be written.
-    """
-    text = encode(run)
-    return _place(folder, {JSON: text, **_pages(decode(text, JSON))})
-
-
-def render(folder: Path) -> tuple[Path, ...]:
-    """Draws ``report.md`` and ``report.html`` again from the ``report.json`` of a run folder.
-
-    Raises:
-        UsageError: There is no readable ``report.json``; see ``decode``.
-        StoreError: The folder cannot be written.
-    """
-    return _place(folder, _pages(load(folder)))
-
-
 def load(folder: Path) -> Run:
     """Reads the ``report.json`` of a run folder.
 
@@ -116,20 +84,3 @@ def load(folder: Path) -> Run:
             "name the folder of a run, such as build/resnet18-x86",
         ) from failure
     return decode(text, str(source))
-
-
-def _pages(run: Run) -> dict[str, str]:
-    return {MARKDOWN: markdown(run), HTML: html(run)}
-
-
-def _place(folder: Path, texts: dict[str, str]) -> tuple[Path, ...]:
-    for name, text in texts.items():
-        beside = folder / f".{name}.part"
-        try:
-            beside.write_text(text, encoding="utf-8", newline="\n")
-            beside.replace(folder / name)
-        except OSError as failure:
-            raise StoreError(
-                f"cannot write {folder / name}: {failure.strerror}", "free the disk or choose --out"
-            ) from failure
-    return tuple(folder / name for name in texts)

@@ -9,7 +9,7 @@ import pytest
 
 from edgeres.artifact import File, Line
 from edgeres.cli import main
-from edgeres.report import document
+from edgeres.report import document, report_files
 from edgeres.report.run import Device, FileRow, Provenance, Run, Timings
 
 QUICK = ["--threads", "1", "--rounds", "3", "--runtimes", "onnxruntime"]
@@ -34,7 +34,7 @@ def made(tmp_path_factory):
         provenance=Provenance(data="digits", recipe="- load", seed=0, python="3", platform="here", cpu=""),
         timings=Timings(unmeasured="nobody asked"),
     )  # fmt: skip
-    document.write(run, folder)
+    report_files.write(run, folder)
     return folder
 
 
@@ -98,7 +98,7 @@ def test_a_graph_that_is_not_the_runs_is_refused(run, capsys):
 
 def test_a_board_with_a_runtime_that_is_here_as_well_is_not_here(run, capsys):
     board = Device(name="raspberry-pi", title="Raspberry Pi 5", backend="onnxruntime", runtime="ONNX Runtime")
-    document.write(replace(document.load(run), target=board), run)
+    report_files.write(replace(document.load(run), target=board), run)
     assert main(["bench", str(run), *QUICK]) == 0
     told = capsys.readouterr().out
     assert "none of this was timed on raspberry-pi: its runtime does not run here" in told

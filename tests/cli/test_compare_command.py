@@ -10,7 +10,7 @@ import pytest
 import edgeres
 from edgeres import answers
 from edgeres.cli import main
-from edgeres.report import document
+from edgeres.report import report_files
 from edgeres.report.run import Device, FileRow, Run
 from edgeres.settings import sha256_file
 
@@ -26,7 +26,7 @@ def place(folder, deployed=None, images=HASHES):
         path = folder / answers.NAME
         path.write_bytes(answers.encode(told))
         run = replace(run, files={answers.NAME: FileRow(sha256=sha256_file(path), size=path.stat().st_size)})
-    document.write(run, folder)
+    report_files.write(run, folder)
     return str(folder)
 
 

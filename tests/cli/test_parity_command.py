@@ -11,7 +11,7 @@ import pytest
 
 from edgeres.cli import main, parity_command
 from edgeres.parity.findings import Pair, Parity, RuntimeRow
-from edgeres.report import document
+from edgeres.report import document, report_files
 
 pytestmark = pytest.mark.slow
 
@@ -108,11 +108,11 @@ def test_what_cannot_be_compared_is_told(made, run, tmp_path, capsys):
     report = document.load(run)
     bare = tmp_path / "bare"
     bare.mkdir()
-    document.write(replace(report, files={}), bare)
+    report_files.write(replace(report, files={}), bare)
     assert "it ended before export" in refused(str(bare))
-    document.write(replace(report, files={n: f for n, f in report.files.items() if n != "calibration.json"}), run)
+    report_files.write(replace(report, files={n: f for n, f in report.files.items() if n != "calibration.json"}), run)
     assert "ships no integers" in refused(str(run))
-    document.write(report, run)
+    report_files.write(report, run)
     assert "did you mean 'openvino'" in refused(str(run), "--runtimes", "openvno")
     request = json.loads((run / "request.json").read_text())
     (run / "request.json").write_text(json.dumps({**request, "data": str(tmp_path / "gone")}))

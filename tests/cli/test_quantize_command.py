@@ -10,7 +10,7 @@ import yaml
 from edgeres.cli import main
 from edgeres.folder import RECIPE
 from edgeres.ladder.ladder import CHAINS
-from edgeres.report import document
+from edgeres.report import document, report_files
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +95,7 @@ def test_a_run_without_a_ladder_is_told_apart(tmp_path, run, capsys):
 
     bare = tmp_path / "bare"
     bare.mkdir()
-    document.write(replace(found, stages=tuple(row for row in found.stages if row.stage != "quantize")), bare)
+    report_files.write(replace(found, stages=tuple(row for row in found.stages if row.stage != "quantize")), bare)
     assert main(["quantize", str(bare), "--explain"]) == 2
     assert "climbed no ladder" in capsys.readouterr().err
     assert main(["quantize", str(tmp_path / "nothing"), "--explain"]) == 2
@@ -111,7 +111,7 @@ def test_sensitivity_is_printed_drawn_and_added_to_the_report(made, run, tmp_pat
     assert ElementTree.parse(drawn).getroot().tag.endswith("svg")
     report = document.load(run)
     assert len(report.sensitivity) == 19
-    assert "Sensitivity of each layer" in (run / document.HTML).read_text()
+    assert "Sensitivity of each layer" in (run / report_files.HTML).read_text()
     assert main(["sensitivity", str(run), "--json", "--quiet", *cached(made)]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["layer"] for row in rows] == [row.layer for row in report.sensitivity]

@@ -12,7 +12,7 @@ from example_run import full, jetson, stopped, x86
 from edgeres.artifact import Step
 from edgeres.cli import main
 from edgeres.cli.console import _facts
-from edgeres.report import document
+from edgeres.report import report_files
 from edgeres.report.run import FileRow
 
 ROW = FileRow(sha256="0" * 64, size=1)
@@ -25,7 +25,7 @@ def summary(tmp_path, capsys, monkeypatch):
 
     def printed(run):
         Path("r").mkdir()
-        document.write(run, Path("r"))
+        report_files.write(run, Path("r"))
         main(["report", "r"])
         said = capsys.readouterr()
         return said.out.splitlines(), said.err.splitlines()

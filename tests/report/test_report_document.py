@@ -10,9 +10,10 @@ import pytest
 from example_run import evil, jetson, stopped, x86
 
 from edgeres.errors import StoreError, UsageError
-from edgeres.report.document import decode, encode, render, write
+from edgeres.report.document import decode, encode
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
+from edgeres.report.report_files import render, write
 from edgeres.report.run import Run, Timings
 
 RUNS = [jetson, x86, stopped, evil]
@@ -183,7 +184,7 @@ def test_times_pair_with_stages_of_the_same_name() -> None:
 def test_rendering_does_not_import_torch(tmp_path: Path) -> None:
     write(jetson(), tmp_path)
     script = (
-        "import sys; from pathlib import Path; from edgeres.report.document import render; "
+        "import sys; from pathlib import Path; from edgeres.report.report_files import render; "
         "render(Path(sys.argv[1])); print(sorted({'torch', 'onnxruntime', 'openvino', 'onnx'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)

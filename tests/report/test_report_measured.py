@@ -13,7 +13,7 @@ import pytest
 from edgeres import cli
 from edgeres.backends.bundle import device
 from edgeres.errors import StageError, UsageError
-from edgeres.report import document
+from edgeres.report import document, report_files
 from edgeres.report import measured as measurement
 from edgeres.report.device import read_device
 from edgeres.report.measured import check_device, check_origin, place, with_measurement
@@ -62,7 +62,7 @@ def folder(tmp_path):
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     run = example_run.jetson()
     row = FileRow(sha256=sha256_file(bundle / "manifest.json"), size=1)
-    document.write(replace(run, files={**run.files, "bundle/manifest.json": row}), tmp_path / "run")
+    report_files.write(replace(run, files={**run.files, "bundle/manifest.json": row}), tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -256,7 +256,7 @@ def test_a_run_whose_bundle_changed_or_that_has_none_is_refused(folder, tmp_path
     (folder / "bundle" / "manifest.json").write_text("{}")
     assert command(folder, path) == 2
     assert "not the file that the run reported" in capsys.readouterr().err
-    document.write(example_run.x86(), folder)
+    report_files.write(example_run.x86(), folder)
     assert command(folder, path) == 2
     assert "has no device bundle" in capsys.readouterr().err
     assert command(tmp_path / "nowhere", path) == 2

@@ -1,0 +1,65 @@
+"""The three files of a report: ``report.json``, and the pages ``report.md`` and ``report.html`` drawn from it.
+
+The pages are drawn from the value that was read back from JSON, so they say nothing that the JSON does not hold.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.errors import StoreError
+from edgeres.report.document import JSON, decode, encode, load
+from edgeres.report.html import html
+from edgeres.report.markdown import markdown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeres.report.run import Run
+
+MARKDOWN, HTML = "report.md", "report.html"
+NAMES = (JSON, MARKDOWN, HTML)
+
+
+def write(run: Run, folder: Path) -> tuple[Path, ...]:
+    """Writes the three files of a report, each beside its place and then renamed into it.
+
+    Args:
+        run: What to report.
+        folder: The run folder, which exists.
+
+    Returns:
+        Paths of ``report.json``, ``report.md`` and ``report.html``.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    text = encode(run)
+    return _place(folder, {JSON: text, **_pages(decode(text, JSON))})
+
+
+def render(folder: Path) -> tuple[Path, ...]:
+    """Draws ``report.md`` and ``report.html`` again from the ``report.json`` of a run folder.
+
+    Raises:
+        UsageError: There is no readable ``report.json``; see ``decode``.
+        StoreError: The folder cannot be written.
+    """
+    return _place(folder, _pages(load(folder)))
+
+
+def _pages(run: Run) -> dict[str, str]:
+    return {MARKDOWN: markdown(run), HTML: html(run)}
+
+
+def _place(folder: Path, texts: dict[str, str]) -> tuple[Path, ...]:
+    for name, text in texts.items():
+        beside = folder / f".{name}.part"
+        try:
+            beside.write_text(text, encoding="utf-8", newline="\n")
+            beside.replace(folder / name)
+        except OSError as failure:
+            raise StoreError(
+                f"cannot write {folder / name}: {failure.strerror}", "free the disk or choose --out"
+            ) from failure
+    return tuple(folder / name for name in texts)
