@@ -27,14 +27,12 @@ from edgeres.report.figures import (
     share,
     short,
 )
-from edgeres.report.remedy import measuring, remedies
+from edgeres.report.remedy import drop_cause, int8_slowness, measuring, remedies
 from edgeres.report.select import (
     confusions,
-    culprit,
     fate,
     noisiest,
     reference_float,
-    slowness,
     speedup,
     tuned_float,
     worst_first,
@@ -164,7 +162,7 @@ def _accuracy(run: Run) -> str:
         f"({interval}) on {a.n:,} images.\n"
         f"{a.b:,} were right before and are wrong now, {a.c:,} the other way round; "
         f"{percent(a.agreement)} get the same answer as by float.\n{prose(reference_float(run))}\n{prose(a.method)}"
-        + (f"\n\n{prose(lost)}" if (lost := culprit(run)) else "")
+        + (f"\n\n{prose(lost)}" if (lost := drop_cause(run)) else "")
     )
 
 
@@ -189,7 +187,7 @@ def _speed(run: Run) -> str:
     listed = table(("Variant", "Runtime", "Batch", "Threads", "p50", "95 % interval", "p90", "p99", "Calls"), cells, 2)
     faster = speedup(rows)
     ratio = [f"At p50, int8 is {number(faster)} times as fast as float32."] if faster else []
-    if slow := slowness(rows):
+    if slow := int8_slowness(rows):
         ratio = [slow]
     return f"{listed}\n\n{bullets((*ratio, *dict.fromkeys(row.how for row in rows)))}{everywhere}"
 

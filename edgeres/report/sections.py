@@ -20,15 +20,14 @@ from edgeres.report.figures import (
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, facts, how, missing, plot, section
 from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot
+from edgeres.report.remedy import drop_cause, int8_slowness
 from edgeres.report.select import (
     DRAWN_CLASSES,
     FLIPS_SHOWN,
     confusions,
-    culprit,
     fate,
     limit_of,
     reference_float,
-    slowness,
     speedup,
     trail,
     worst_first,
@@ -107,7 +106,7 @@ def accuracy(run: Run) -> Markup:
     drawing = plot(
         "Drop against float", drop_plot(a, limit), f"dot: measured drop; bar: {confidence(a.level)} interval"
     )
-    warnings = [tag("p.caution", sentence) for sentence in (culprit(run), more) if sentence]
+    warnings = [tag("p.caution", sentence) for sentence in (drop_cause(run), more) if sentence]
     made = [how(sentence) for sentence in (reference_float(run), a.method)]
     return section("accuracy", "Accuracy", tag("div.pair", drawing, figures), *warnings, *made)
 
@@ -144,7 +143,7 @@ def speed(run: Run) -> Markup:
     )
     faster = speedup(rows)
     sentence = tag("p", f"At p50, int8 is {number(faster)} times as fast as float32.") if faster else Markup()
-    if slow := slowness(rows):
+    if slow := int8_slowness(rows):
         sentence = tag("p.caution", slow)
     measured = [how(sentence) for sentence in dict.fromkeys(row.how for row in rows)]
     side = tag("div", sentence, *measured)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from edgeres.report.figures import number
+from edgeres.report.remedy import float_and_int8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,35 +32,6 @@ def trail(stages: Sequence[StageRow], field: Literal["top1", "macs"]) -> list[tu
 def limit_of(run: Run, name: str) -> float | None:
     """Limit of a budget line, None where there is no such line."""
     return next((line.limit for line in run.every_line if line.name == name), None)
-
-
-def culprit(run: Run) -> str:
-    """What an accuracy drop over its limit came from, pruning or INT8, and what helps; empty where nobody can tell."""
-    limited = (line for line in run.every_line if line.name == "accuracy_drop_pp")
-    failed, accuracy, narrow = any(line.status == "failed" for line in limited), run.accuracy, _narrow_top1(run)
-    if not failed or accuracy is None or narrow is None:
-        return ""
-    narrowed, rounded = accuracy.float_top1 - narrow, narrow - accuracy.deployed_top1
-    if narrowed > rounded:
-        return (
-            f"{number(narrowed)} pp went before INT8, with the channels that pruning removed: a higher prune.macs "
-            "removes less, more recover.epochs repair more, a recipe without prune removes nothing"
-        )
-    return (
-        f"{number(rounded)} pp went into INT8: 'edgeres quantize RUN --explain' lists what was tried against it, a "
-        "higher --time-budget tries more, --recipe qat trains with quantization in the loop"
-    )
-
-
-def _narrow_top1(run: Run) -> float | None:
-    """Accuracy in float of what was quantized; None where nothing was, or nobody measured it behind pruning."""
-    stages = [row.stage for row in run.stages]
-    if run.accuracy is None or "quantize" not in stages:
-        return None
-    if "prune" not in stages:
-        return run.accuracy.float_top1
-    between = run.stages[stages.index("prune") : stages.index("quantize")]
-    return next((row.top1 for row in reversed(between) if row.top1 is not None), None)
 
 
 def reference_float(run: Run) -> str:
@@ -109,33 +80,5 @@ def noisiest(tensors: Iterable[TensorScale], count: int) -> list[TensorScale]:
 
 def speedup(rows: Sequence[LatencyRow]) -> float | None:
     """How many times faster int8 is than float32 at p50, same runtime, batch and threads; None without both."""
-    pair = _pair(rows)
+    pair = float_and_int8(rows)
     return pair[0].p50_ms / pair[1].p50_ms if pair else None
-
-
-def slowness(rows: Sequence[LatencyRow]) -> str:
-    """What to say where int8 is not faster than float32 beyond noise; empty where it is, or where one is missing.
-
-    Beyond noise: the 95 % intervals of the two medians have nothing in common.
-    """
-    pair = _pair(rows)
-    if pair is None or pair[1].high_ms < pair[0].low_ms:
-        return ""
-    ratio = pair[0].p50_ms / pair[1].p50_ms
-    how = "slower than float32" if pair[1].low_ms > pair[0].high_ms else "not faster than float32 beyond noise"
-    return (
-        f"INT8 is {how} on {pair[1].runtime} here ({ratio:.2f} times as fast): 'edgeres bench RUN' says where its time "
-        "goes, 'edgeres compile --variant fastest' ships the faster one, --variant float ships float"
-    )
-
-
-def _pair(rows: Sequence[LatencyRow]) -> tuple[LatencyRow, LatencyRow] | None:
-    """float32 and int8 on the same runtime, batch and threads."""
-    for deployed in rows:
-        if deployed.variant != "int8" or not deployed.p50_ms:
-            continue
-        alike = (deployed.runtime, deployed.batch, deployed.threads)
-        for row in rows:
-            if row.variant == "float32" and (row.runtime, row.batch, row.threads) == alike:
-                return row, deployed
-    return None

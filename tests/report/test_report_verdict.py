@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from edgeres.artifact import Line, Predicted
 from edgeres.budget import latency_lines, limits, static_lines
+from edgeres.report.remedy import drop_cause
 from edgeres.report.run import Run, Timings, is_timed
-from edgeres.report.select import culprit
 from edgeres.report.verdict import exit_code, headline, line_counts, outcome, summary_lines
 from edgeres.target import find_target, targets
 
@@ -140,14 +140,14 @@ def test_a_drop_over_the_limit_says_where_it_came_from_and_what_helps() -> None:
     def with_top1(stage: str, top1: float | None) -> Run:
         return replace(run, stages=tuple(replace(row, top1=top1) if row.stage == stage else row for row in run.stages))
 
-    assert "8.52 pp went into INT8: 'edgeres quantize RUN --explain'" in culprit(run)
-    assert "7.7 pp went before INT8" in culprit(with_top1("recover", 91.0))
+    assert "8.52 pp went into INT8: 'edgeres quantize RUN --explain'" in drop_cause(run)
+    assert "7.7 pp went before INT8" in drop_cause(with_top1("recover", 91.0))
     assert "7.7 pp went before INT8" in "\n".join(summary_lines(with_top1("recover", 91.0)))
-    assert culprit(replace(run, lines=lines())) == ""
+    assert drop_cause(replace(run, lines=lines())) == ""
     rows = tuple(row for row in with_top1("prune", None).stages if row.stage != "recover")
-    assert culprit(replace(run, stages=rows)) == "", "nobody measured what pruning cost"
+    assert drop_cause(replace(run, stages=rows)) == "", "nobody measured what pruning cost"
     whole = tuple(row for row in run.stages if row.stage not in {"prune", "recover"})
-    assert "8.7 pp went into INT8" in culprit(replace(run, stages=whole))
+    assert "8.7 pp went into INT8" in drop_cause(replace(run, stages=whole))
 
 
 def test_timed_lines_stand_under_timings_alone() -> None:
