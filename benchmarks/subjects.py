@@ -15,7 +15,8 @@ from edgeres.onnxfile.read import infer
 from edgeres.onnxfile.trace import trace
 from edgeres.onnxfile.write import write_model
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.weights import weight_qparams
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.artifact import Artifact, Card, Checkpoint, Engine, Exported, File, KernelCensus, Predicted, Verdict
 from edgeres.model.spec import ResNetSpec
 from edgeres.model.weights import Weights
-from edgeres.quant.qparams import QuantTable
+from edgeres.quant.quant_table import QuantTable
 from edgeres.settings import parse, plain
 
 if TYPE_CHECKING:

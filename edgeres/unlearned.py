@@ -11,7 +11,8 @@ from edgeres.model.graph import graph
 from edgeres.model.weights import Weights
 from edgeres.onnxfile.write import write_model
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -17,7 +17,8 @@ from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.onnxfile.write import write_model
 from edgeres.quant.fake import QuantNetwork
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.weights import weight_qparams
 
 if TYPE_CHECKING:

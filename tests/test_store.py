@@ -21,7 +21,8 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StoreError
 from edgeres.model.weights import Weights
 from edgeres.packing import pack, unpack
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 from edgeres.store import Store, write_beside
 
 CARD = Card(

@@ -18,7 +18,7 @@ from edgeres.quant.table import quant_table
 if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
-    from edgeres.quant.qparams import QuantTable
+    from edgeres.quant.quant_table import QuantTable
     from edgeres.target import QuantScheme
 
 TRAPS = {

@@ -7,20 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from edgeres.backends.torch_translator import OTHER_RUNTIME
 from edgeres.errors import StageError
 from edgeres.onnxfile.view import attribute, label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from onnx import NodeProto
     from torch.fx import Node
 
-    from edgeres.backends.torch_program import Translator
+    from edgeres.backends.torch_translator import Operator, Translator
 
-    Operator = Callable[[Translator, NodeProto], Node]
-
-OTHER_RUNTIME = "choose a target with another runtime"
 aten = torch.ops.aten
 
 

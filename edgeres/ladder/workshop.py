@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeres.progress import Progress
     from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
-    from edgeres.quant.qparams import QuantTable
+    from edgeres.quant.quant_table import QuantTable
     from edgeres.target import QuantScheme
 
 CalibratorName = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]

@@ -21,7 +21,8 @@ from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.foreign import quantize_float_graph
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
 from edgeres.quant.weights import weight_qparams
 

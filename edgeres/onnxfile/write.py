@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.quant.placement import Placement
-    from edgeres.quant.qparams import QParams, QuantTable
+    from edgeres.quant.qparams import QParams
+    from edgeres.quant.quant_table import QuantTable
 
 LOGITS = "logits"
 _NORM_EPSILON = 1e-5

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from edgeres.model.graph import Op
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
-    from edgeres.quant.qparams import QParams, QuantTable
+    from edgeres.quant.qparams import QParams
+    from edgeres.quant.quant_table import QuantTable
     from edgeres.quant.quantized import Quantized
     from edgeres.quant.units import Unit
     from edgeres.quant.walk import Images

@@ -13,7 +13,7 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.errors import DataError
 from edgeres.model.graph import graph
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QuantTable
+from edgeres.quant.quant_table import QuantTable
 from edgeres.settings import digest, parse, plain, settings
 from edgeres.target import QuantScheme
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.quant.placement import Placement
-    from edgeres.quant.qparams import QParams, QuantTable
+    from edgeres.quant.qparams import QParams
+    from edgeres.quant.quant_table import QuantTable
 
 
 def quantized_weights(weights: Weights, table: QuantTable) -> Weights:

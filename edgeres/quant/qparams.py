@@ -1,4 +1,4 @@
-"""``QParams`` and ``QuantTable``: the one numeric truth every runtime is fed from.
+"""``QParams``: scale, zero-point and integer type of one tensor.
 
 Affine quantization (Jacob et al. 2018, arXiv 1712.05877): ``q = clip(round(x / scale) + zero_point, low, high)`` and
 ``x' = (q - zero_point) * scale``, rounding half to even as ONNX QuantizeLinear does.
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 
-from edgeres.quant.sketch import Sketch
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -73,35 +72,3 @@ class QParams:
     def dequantize(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
         """float32 values of integer codes."""
         return ((codes - self.zero_point) * self.scales(codes.ndim)).astype(np.float32)
-
-
-@settings
-class QuantTable:
-    """Every scale of a network.
-
-    Attributes:
-        activations: Tensor name to per-tensor parameters.
-        weights: Name of a convolution or linear operation to per-channel parameters of its weight (axis 0).
-        calibrator: The calibrator the activation scales come from.
-        data: Digest of the calibration images with their preprocessing.
-        images: Number of calibration images.
-        float_layers: Operations left in float for accuracy's sake, beyond those the target's scheme leaves.
-        network: Digest of the weights that the scales are for: equalization moves scales and weights together.
-        sketches: What calibration saw of a tensor under its scale, where it was watched. A sketch of another scale than
-            the table's is left out, so that whoever changes a scale cannot leave a stale one behind.
-    """
-
-    activations: dict[str, QParams]
-    weights: dict[str, QParams]
-    calibrator: str
-    data: str
-    images: int
-    float_layers: tuple[str, ...] = ()
-    network: str = ""
-    sketches: dict[str, Sketch] = Field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Leaves out sketches that are not of this table's scales."""
-        scales = self.activations
-        kept = {name: one for name, one in self.sketches.items() if name in scales and one.is_of(scales[name])}
-        object.__setattr__(self, "sketches", kept)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.quant.fake import QuantNetwork
-    from edgeres.quant.qparams import QuantTable
+    from edgeres.quant.quant_table import QuantTable
     from edgeres.target import QuantScheme
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeres.model.graph import graph
 from edgeres.quant.calibrator import activation_qparams
-from edgeres.quant.qparams import QuantTable
+from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.scale import float32_scales, roomy_scales
 from edgeres.quant.sketch import sketch
 from edgeres.quant.weights import weight_qparams

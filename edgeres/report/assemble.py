@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from edgeres.budget import Overrides
     from edgeres.data.dataset import Dataset
     from edgeres.data.split import Split
-    from edgeres.quant.qparams import QuantTable
+    from edgeres.quant.quant_table import QuantTable
     from edgeres.target import Target
 
 _THUMBNAIL = 96

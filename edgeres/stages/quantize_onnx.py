@@ -24,7 +24,7 @@ from edgeres.onnxfile.rewrite import Rewritten, rewrite
 from edgeres.onnxfile.roles import float_nodes
 from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
 from edgeres.quant.foreign import quantize_float_graph
-from edgeres.quant.qparams import QuantTable
+from edgeres.quant.quant_table import QuantTable
 from edgeres.settings import digest, plain, settings
 from edgeres.stages.stage import Read
 

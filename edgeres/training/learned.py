@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from edgeres.model.graph import Op
     from edgeres.model.network import Tap
     from edgeres.model.weights import Weights
-    from edgeres.quant.qparams import QParams, QuantTable
+    from edgeres.quant.qparams import QParams
+    from edgeres.quant.quant_table import QuantTable
 
 PACE = 4.0
 """How much faster than a weight the largest value on a grid moves with its scale, both in steps of that grid.

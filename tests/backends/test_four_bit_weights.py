@@ -22,7 +22,7 @@ from edgeres.progress import Silent
 from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QuantTable
+from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
 from edgeres.quant.weights import weight_qparams
 from edgeres.target import find_target

@@ -20,7 +20,8 @@ from edgeres.onnxfile.view import View
 from edgeres.onnxfile.write import LOGITS, write_model
 from edgeres.quant.fake import QuantNetwork
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.weights import weight_qparams
 from edgeres.target import find_target
 

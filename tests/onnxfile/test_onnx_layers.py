@@ -14,7 +14,8 @@ from edgeres.onnxfile import census
 from edgeres.onnxfile.layers import image_of, layers, peak_bytes, sized
 from edgeres.onnxfile.write import write_model
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.weights import weight_qparams
 from edgeres.target import find_target
 

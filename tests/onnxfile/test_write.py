@@ -15,7 +15,8 @@ from edgeres.onnxfile.trace import trace
 from edgeres.onnxfile.write import LOGITS, write_model
 from edgeres.quant.fake import QuantNetwork
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 
 FAMILIES = [
     "resnet18",

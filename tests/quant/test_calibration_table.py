@@ -193,7 +193,7 @@ def test_a_scale_s_change_is_told_in_percent_and_bits(factor):
         from edgeres.target import find_target
 
         made = {"scheme": find_target("cpu").scheme, "model": "m", "preprocess": PREPROCESS}
-        from edgeres.quant.qparams import QuantTable
+        from edgeres.quant.quant_table import QuantTable
 
         scales = {"a": QParams(scale=(scale,)), "b": QParams(scale=(1.0,))}
         return CalibrationTable(

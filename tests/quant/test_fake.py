@@ -8,7 +8,8 @@ from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.quant.fake import QuantNetwork, fake_quantize, quantized_weights
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 
 floats = hnp.arrays(np.float32, 16, elements=st.floats(-40, 40, width=32))
 

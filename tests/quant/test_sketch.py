@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from edgeres.errors import UsageError
 from edgeres.quant.histogram import Histogram
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.sketch import COLUMNS, Sketch, sketch
 from edgeres.quant.table import with_sketches
 from edgeres.settings import parse, plain

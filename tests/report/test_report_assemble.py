@@ -11,7 +11,8 @@ from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.quant.histogram import Histogram
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.sketch import sketch
 from edgeres.quant.table import with_sketches
 from edgeres.report import assemble

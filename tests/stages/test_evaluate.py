@@ -12,7 +12,7 @@ from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
-from edgeres.quant.qparams import QuantTable
+from edgeres.quant.quant_table import QuantTable
 from edgeres.stages.evaluate import Evaluate
 from edgeres.stages.stage import Context
 from edgeres.target import find_target

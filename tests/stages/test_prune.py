@@ -16,7 +16,7 @@ from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import PRESETS, Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
-from edgeres.quant.qparams import QuantTable
+from edgeres.quant.quant_table import QuantTable
 from edgeres.stages.prune import Prune, compensation, look, magnitude
 from edgeres.stages.stage import Context
 from edgeres.target import find_target

@@ -17,7 +17,7 @@ from edgeres.errors import StageError
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
-from edgeres.quant.qparams import QuantTable
+from edgeres.quant.quant_table import QuantTable
 from edgeres.stages.recover import Recover, _Judged
 from edgeres.stages.stage import Context
 from edgeres.target import find_target

@@ -17,7 +17,8 @@ from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.progress import Silent
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams, QuantTable
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
 from edgeres.quant.weights import weight_qparams
 from edgeres.training.feed import Feed
