@@ -29,6 +29,9 @@ RUNGS: tuple[RungName, ...] = get_args(RungName)
 QUICK: tuple[RungName, ...] = ("calibrate", "first_layer", "equalize", "refine", "bias")
 """Those that cost seconds; each makes room for the next, and biases are corrected for all of them together."""
 
+RESERVED: frozenset[RungName] = frozenset({"bias", "adaround"})
+"""Those that brought most on the networks measured (docs/quantization.md): the last to be left out for time."""
+
 CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
     {
         "calibrate": ("calibrate",),

@@ -2,9 +2,10 @@
 
 Techniques are tried from the cheapest to the most expensive one, each on top of what was kept. A candidate is kept only
 where it is nearer to float than the one before beyond noise (``edgeres.ladder.evaluation``). The search goes on until
-the divergence that is left is negligible or cannot be told from zero on these images, and a technique starts only where
-its predicted time fits into what is left of the time budget. Remedies, which give up integers, are tried only where the
-accuracy limit is missed. The module knows nothing of networks.
+the divergence that is left is negligible or cannot be told from zero on these images. A technique starts only where its
+predicted time fits into what is left of the time budget, besides that of later techniques which are expected to gain
+more. Remedies, which give up integers, are tried only where the accuracy limit is missed. The module knows nothing of
+networks.
 """
 
 from __future__ import annotations
@@ -121,12 +122,15 @@ class Policy:
         forced: Try every technique that is not in ``skip``, for as long as it takes, and keep the last.
         skip: Techniques to leave out.
         budget_s: Seconds for the whole search; None for no limit.
+        reserved: Techniques expected to gain most. Where the accuracy limit is met, the time they are predicted to take
+            is kept for them.
     """
 
     effort: Effort = "default"
     forced: bool = False
     skip: frozenset[str] = frozenset()
     budget_s: float | None = None
+    reserved: frozenset[str] = frozenset()
 
     def skipped(self, technique: Technique[T], best: Evaluation | None, left_s: float) -> Skipped | None:
         """Why a technique is not tried; None where it is. The first one always is: it makes the network."""
@@ -144,6 +148,16 @@ class Policy:
         if EFFORTS.index(technique.effort) > EFFORTS.index(allowed):
             return Skipped(Reason.EFFORT, f"{Reason.EFFORT} {self.effort}", seconds)
         return Skipped(Reason.TIME, Reason.TIME, seconds) if seconds > left_s else None
+
+    def reserved_s(self, later: Sequence[Technique[T]], best: Evaluation | None, left_s: float) -> float:
+        """Seconds of ``left_s`` kept for later techniques, the last first, as far as they fit."""
+        if best is None or best.limit_missed:
+            return 0.0
+        kept = 0.0
+        for technique in reversed(later):
+            if technique.name in self.reserved and self.skipped(technique, best, left_s - kept) is None:
+                kept += technique.predicted()
+        return kept
 
     def _needless(self, technique: Technique[T], best: Evaluation) -> Reason | None:
         if technique.remedy and not best.limit_missed:
@@ -191,10 +205,11 @@ def search(
     tried: list[Tried[T]] = []
     skipped: dict[str, Skipped] = {}
     best: Tried[T] | None = None
-    for technique in techniques:
+    for index, technique in enumerate(techniques):
         start = clock()
         left = inf if policy.budget_s is None else policy.budget_s - (start - begun)
-        why = policy.skipped(technique, best.evaluation if best else None, left)
+        known = best.evaluation if best else None
+        why = policy.skipped(technique, known, left - policy.reserved_s(techniques[index + 1 :], known, left))
         if why is not None:
             skipped[technique.name] = why
             continue

@@ -12,7 +12,7 @@ from edgeres.artifact import Checkpoint, Step
 from edgeres.errors import RecipeError, StageError
 from edgeres.ladder import bill, latency
 from edgeres.ladder.evaluator import Evaluator
-from edgeres.ladder.ladder import CHAINS, RUNGS, Ladder, RungName
+from edgeres.ladder.ladder import CHAINS, RESERVED, RUNGS, Ladder, RungName
 from edgeres.ladder.search import Effort, Policy, Reason
 from edgeres.ladder.workshop import Workshop
 from edgeres.quant.table import calibration_digest
@@ -76,7 +76,8 @@ class Quantize:
         saved = context.scales
         ladder = Ladder(shop, self.calibrator, self.weights, saved)
         order, forced = self._order() if saved is None else self._order_with_scales()
-        policy = Policy(effort=self.effort, forced=forced, skip=frozenset(self.skip), budget_s=self.time_budget_s)
+        skip, limit = frozenset(self.skip), self.time_budget_s
+        policy = Policy(effort=self.effort, forced=forced, skip=skip, budget_s=limit, reserved=RESERVED)
         found = ladder.search(order, policy, context.laps.add)
         for name, one in found.skipped.items():
             if one.seconds is not None:

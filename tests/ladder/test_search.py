@@ -190,6 +190,31 @@ def test_technique_that_does_not_fit_the_time_budget_is_left_out_with_its_predic
     assert laps == {"a": 1.0, "b": 5.0, "d": 1.0}
 
 
+def test_time_is_kept_for_the_techniques_that_gain_most():
+    techniques = [
+        Fake("a", evaluation(PASS, 0.1), costs=4.0),
+        Fake("b", evaluation(PASS, 0.08), costs=3.0),
+        Fake("c", evaluation(PASS, 0.06), costs=2.0),
+        Fake("d", evaluation(PASS, 0.04), costs=3.0),
+    ]
+    keen = frozenset({"c", "d"})
+    assert names(searched(techniques, Policy(budget_s=10.0))[0]) == ["a", "b", "c"]
+    assert names(searched(techniques, Policy(budget_s=10.0, reserved=keen))[0]) == ["a", "c", "d"]
+    assert names(searched(techniques, Policy(budget_s=8.0, reserved=keen))[0]) == ["a", "d"], "the last one first"
+    assert names(searched(techniques, Policy(budget_s=6.0, reserved=keen))[0]) == ["a", "c"], "what fits"
+    assert names(searched(techniques, Policy(budget_s=12.0, reserved=keen))[0]) == ["a", "b", "c", "d"]
+    assert names(searched(techniques, Policy(reserved=keen))[0]) == ["a", "b", "c", "d"]
+
+
+def test_no_time_is_kept_where_the_limit_is_missed():
+    techniques = [
+        Fake("a", evaluation(FAIL, 0.1), costs=4.0),
+        Fake("b", evaluation(FAIL, 0.08), costs=3.0),
+        Fake("c", evaluation(FAIL, 0.06), costs=4.0),
+    ]
+    assert names(searched(techniques, Policy(budget_s=8.0, reserved=frozenset({"c"})))[0]) == ["a", "b"]
+
+
 def test_no_time_at_all_still_gives_the_first_technique():
     found, _ = searched([Fake("a", evaluation(FAIL, 0.1)), Fake("b", evaluation(PASS, 0.0))], Policy(budget_s=0.0))
     assert found.chosen.technique == "a"
