@@ -109,7 +109,7 @@ class Bench:
     def network(self) -> tuple[ResNetSpec, Weights]:
         """The float network, its batch norms folded."""
         from edgeres.model.zoo import read_checkpoint
-        from edgeres.stages.fold_batchnorm import folded
+        from edgeres.pipeline.stages.fold_batchnorm import folded
 
         loaded = read_checkpoint(self.checkpoint)
         return folded(loaded.spec, loaded.weights)
@@ -154,7 +154,7 @@ def make(folder: Path, settings: Settings, checkpoint: Path) -> None:
         UsageError: Files of the task are absent.
     """
     from edgeres.model.zoo import read_checkpoint, save_checkpoint
-    from edgeres.onnxfile.write import write_model
+    from edgeres.onnx_graph.write import write_model
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(json.dumps(asdict(settings)), encoding="utf-8")

@@ -20,7 +20,7 @@ from benchmarks.pt2e import TorchAo
 from benchmarks.quantizer import SCHEMES, Quantizer
 from benchmarks.rungs import RUNGS, Ours
 from edgeres.errors import UsageError, nearest
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,13 +29,13 @@ from edgeres.backends.bundle.build_engine import build_plan
 from edgeres.backends.bundle.device import BundleError
 from edgeres.backends.bundle.engine import recorder
 from edgeres.backends.loading import load
-from edgeres.backends.tensorrt_rtx import CAPABILITIES, MODULE, PIP, TITLE, plan_census
+from edgeres.backends.tensorrt.rtx import CAPABILITIES, MODULE, PIP, TITLE, plan_census
 from edgeres.errors import EdgeresError
 from edgeres.lint.facts import has_zero_point, quantizers
 from edgeres.lint.linter import lint
-from edgeres.onnxfile.execute import relative_delta, runner
-from edgeres.onnxfile.view import View, attribute
-from edgeres.target import find_target
+from edgeres.onnx_graph.execute import relative_delta, runner
+from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Card, Exported, File
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.graph import graph
 from edgeres.model.weights import Weights
-from edgeres.onnxfile.trace import trace
-from edgeres.onnxfile.write import write_model
+from edgeres.onnx_graph.trace import trace
+from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from edgeres.model.spec import ResNetSpec
     from edgeres.quant.placement import Placement
-    from edgeres.target import QuantScheme, Target
+    from edgeres.targets.target import QuantScheme, Target
 
 IMAGES = 4
 _BRANCH = 0.2

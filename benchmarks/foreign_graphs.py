@@ -82,7 +82,7 @@ def _onnxruntime(**choices: Any) -> Callable[[Path], ModelProto]:
 
 def _nncf(**choices: Any) -> Callable[[Path], ModelProto]:
     def make(_: Path) -> ModelProto:
-        from edgeres.quant.foreign import import_nncf
+        from edgeres.onnx_graph.nncf import import_nncf
 
         nncf = import_nncf()
         logging.getLogger("nncf").setLevel(logging.CRITICAL)
@@ -108,10 +108,10 @@ class _Images:
 
 def _nncf_for_tensorrt(_: Path) -> ModelProto:
     """As edgeres quantizes a foreign graph: NNCF, then brought under TensorRT's scheme."""
-    from edgeres.onnxfile.rewrite import rewrite
-    from edgeres.onnxfile.roles import float_nodes
-    from edgeres.quant.foreign import quantize_float_graph
-    from edgeres.target import find_target
+    from edgeres.onnx_graph.nncf import quantize_float_graph
+    from edgeres.onnx_graph.rewrite import rewrite
+    from edgeres.onnx_graph.roles import float_nodes
+    from edgeres.targets.target import find_target
 
     scheme = find_target("jetson").scheme
     assert scheme is not None

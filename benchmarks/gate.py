@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks.command import positive, run, said
 from benchmarks.table import markdown, with_block
-from edgeres.finished import read_finished
-from edgeres.gate import Paired, images_needed, score
-from edgeres.sequential import LOOK, Bets
+from edgeres.gate.paired_test import Paired, images_needed, score
+from edgeres.gate.sequential import LOOK, Bets
+from edgeres.runs.finished import read_finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -18,13 +18,13 @@ from benchmarks import child
 from benchmarks.command import IMAGES, WEIGHTS, require, run, said
 from benchmarks.table import markdown, with_block
 from edgeres.errors import EdgeresError, UsageError
-from edgeres.report import document
-from edgeres.report.figures import millis, percent, points
+from edgeres.runs import document
+from edgeres.runs.figures import millis, percent, points
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.report.run import Run
+    from edgeres.runs.run import Run
 
 TARGETS = ("x86", "cpu", "jetson")
 HEADS = (

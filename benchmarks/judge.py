@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.bench import JUDGED, Bench, answers
 from benchmarks.contenders import QUANTIZERS
-from edgeres.gate import Paired, tango
-from edgeres.measure import agreement, kl, sqnr_db, top1
+from edgeres.gate.paired_test import Paired, tango
+from edgeres.metrics import agreement, kl, sqnr_db, top1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgeres.artifact import KernelCensus
+    from edgeres.artifacts.artifact import KernelCensus
 
 
 def figures(
@@ -58,9 +58,9 @@ def kernels(model: Path, *, optimised: bool) -> KernelCensus:
     """Layers in integers: of the graph as ONNX Runtime rewrote it, or as TensorRT is expected to run it."""
     import onnx
 
-    from edgeres.backends.expected import expected_kernels
-    from edgeres.backends.onnxruntime import census
+    from edgeres.backends.onnxruntime.onnxruntime import census
     from edgeres.backends.session import load_graph, options
+    from edgeres.backends.tensorrt.expected import expected_kernels
 
     if not optimised:
         return expected_kernels(model, "TensorRT is not here")

@@ -9,9 +9,9 @@ from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from edgeres.line import Figure
+from edgeres.artifacts.budget_check import Figure
+from edgeres.latency.workload import Work, of_spec
 from edgeres.model.spec import preset
-from edgeres.workload import Work, of_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

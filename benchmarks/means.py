@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from benchmarks.contenders import PEERS, QUANTIZERS
-from edgeres.report.figures import percent, points
+from edgeres.runs.figures import percent, points
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -20,7 +20,7 @@ from benchmarks.bench import IR_VERSION, OPSET
 from benchmarks.command import IMAGES, positive, require
 from benchmarks.pixels import Pixels, decode
 from edgeres.data.preprocess import Preprocess
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.model.network import Network
-    from edgeres.target import QuantScheme
+    from edgeres.targets.target import QuantScheme
 
 MODEL = "resnet50"
 PREPROCESS = Preprocess()
@@ -117,7 +117,7 @@ class NncfStatistics:
         """See the class."""
         import onnx
 
-        from edgeres.quant.foreign import import_nncf
+        from edgeres.onnx_graph.nncf import import_nncf
 
         nncf, model = import_nncf(), onnx.load(folder / "float.onnx")
         logging.getLogger("nncf").setLevel(logging.CRITICAL)
@@ -182,7 +182,7 @@ def pixels(folder: Path) -> Pixels:
 def make(folder: Path, images: int) -> None:
     """Decodes the images and writes the float graph."""
     from edgeres.data.dataset import open_dataset
-    from edgeres.onnxfile.write import write_model
+    from edgeres.onnx_graph.write import write_model
 
     dataset = open_dataset(require(IMAGES), seed=0, calibration=images, allow=frozenset({"few-images"}))
     decode(dataset.calibration, PREPROCESS, folder / "pixels")

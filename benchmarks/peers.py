@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
     from benchmarks.quantizer import SchemeName
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Nncf:
         """See the class."""
         import onnx
 
-        from edgeres.onnxfile.rewrite import rewrite
-        from edgeres.onnxfile.roles import float_nodes
-        from edgeres.quant.foreign import import_nncf
+        from edgeres.onnx_graph.nncf import import_nncf
+        from edgeres.onnx_graph.rewrite import rewrite
+        from edgeres.onnx_graph.roles import float_nodes
 
         nncf = import_nncf()
         logging.getLogger("nncf").setLevel(logging.CRITICAL)

@@ -3,8 +3,8 @@
 ``python -m benchmarks.prediction [--json] [--write]`` fits every class of kernels to ``latencies.csv`` (see
 ``benchmarks.roofline_fit``), then leaves out one chip or one network at a time, fits again and predicts what was left
 out: from the device's peaks alone, and calibrated by one other network of the same entry. ``--write`` puts the table
-into ``docs/prediction.md`` and the parameters with their errors into ``edgeres/rooflines/classes.yaml``, from which
-``edgeres predict`` takes its bands.
+into ``docs/prediction.md`` and the parameters with their errors into ``edgeres/targets/rooflines/classes.yaml``, from
+which ``edgeres predict`` takes its bands.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from benchmarks.command import CHECKOUT, run
 from benchmarks.latencies import disagreements, disagreements_of_ratios, pairs, read
 from benchmarks.roofline_fit import FORMS, fit
 from benchmarks.table import markdown, with_block
-from edgeres.kernel_class import Missed
+from edgeres.latency.kernel_class import Missed
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.latencies import Pair, Row
-    from edgeres.kernel_class import KernelClass
+    from edgeres.latency.kernel_class import KernelClass
 
 MARKERS = "<!-- prediction:begin -->", "<!-- prediction:end -->"
 DOCUMENT = CHECKOUT / "docs" / "prediction.md"
-CLASSES = CHECKOUT / "edgeres" / "rooflines" / "classes.yaml"
+CLASSES = CHECKOUT / "edgeres" / "targets" / "rooflines" / "classes.yaml"
 HEADS = (
     "class", "rows", "chips", "peaks, new network", "peaks, new chip", "one measured, new network",
     "one measured, new chip", "two sources", "their ratios",
@@ -303,7 +303,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prediction")
     parser.add_argument("--json", action="store_true", help="print the classes for machines")
     parser.add_argument(
-        "--write", action="store_true", help="renew docs/prediction.md and edgeres/rooflines/classes.yaml"
+        "--write", action="store_true", help="renew docs/prediction.md and edgeres/targets/rooflines/classes.yaml"
     )
     return run(parser, _work, given)
 

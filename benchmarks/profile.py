@@ -17,20 +17,20 @@ import numpy as np
 
 from benchmarks.command import CHECKOUT, positive, run
 from benchmarks.table import markdown, with_block
-from edgeres.host_profile import read_profile
+from edgeres.latency.host_profile import read_profile
+from edgeres.latency.profiling import Subject, try_profile
+from edgeres.latency.random_model import thinned, unlearned
 from edgeres.model.spec import preset
-from edgeres.onnxfile import census
-from edgeres.profiling import Subject, try_profile
+from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.settings import plain
-from edgeres.target import find_target
-from edgeres.unlearned import thinned, unlearned
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.host_profile import HostProfile, Trial
-    from edgeres.target import Target
+    from edgeres.latency.host_profile import HostProfile, Trial
+    from edgeres.targets.target import Target
 
 NETWORKS = ("resnet18", "resnet34", "resnet50")
 HEADS = ("network", "in", "predicted", "measured", "off")
@@ -44,10 +44,10 @@ def subjects(target: Target, each: int) -> list[Subject]:
     """Pruned networks, ``each`` of every depth; their names hold the share of the MACs that is left."""
     found = []
     for name in NETWORKS:
-        whole = census.macs(unlearned(preset(name), _SIDE, target)["float"])
+        whole = operator_counts.macs(unlearned(preset(name), _SIDE, target)["float"])
         for seed in range(_FIRST_SEED, _FIRST_SEED + each):
             models = unlearned(thinned(preset(name), seed), _SIDE, target)
-            share = census.macs(models["float"]) / whole
+            share = operator_counts.macs(models["float"]) / whole
             found.append(Subject(f"{name}, {share:.1%} of its MACs", models))
     return found
 

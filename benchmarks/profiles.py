@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks.command import run
 from benchmarks.table import markdown, with_block
-from edgeres.target import find_target, targets
+from edgeres.targets.target import find_target, targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 MARKERS = "<!-- targets:begin -->", "<!-- targets:end -->"
 

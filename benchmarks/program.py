@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeres.artifact import KernelCensus
+from edgeres.artifacts.artifact import KernelCensus
 from edgeres.model.network import Network
 
 if TYPE_CHECKING:

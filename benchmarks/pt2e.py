@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
     from benchmarks.quantizer import SchemeName
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True)

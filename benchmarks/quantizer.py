@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.bench import Bench
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 SchemeName = Literal["tensorrt", "x86"]
 SCHEMES: dict[SchemeName, str] = {"tensorrt": "jetson", "x86": "cpu"}

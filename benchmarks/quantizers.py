@@ -34,14 +34,14 @@ from benchmarks.rungs import source_digest
 from benchmarks.tasks import TASKS
 from edgeres.errors import UsageError
 from edgeres.settings import digest, plain, sha256_file
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchmarks.quantizer import SchemeName
     from benchmarks.tasks import Task
-    from edgeres.target import QuantScheme
+    from edgeres.targets.target import QuantScheme
 
 JUDGE: dict[SchemeName, int] = {"tensorrt": 1, "x86": 2}
 """Raised when the judge counts or computes something else: kept rows are of one judge."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.latencies import WIDTHS, Pair, Row
-from edgeres.kernel_class import KernelClass, Missed
-from edgeres.roofline import Roofline
+from edgeres.latency.kernel_class import KernelClass, Missed
+from edgeres.latency.roofline import Roofline
 from edgeres.settings import parse
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks.command import run
 from benchmarks.table import markdown, with_block
 from edgeres.lint.families import DLA, FAMILIES, NO_DLA
-from edgeres.lint.fix import REPAIRS
+from edgeres.lint.fixer import REPAIRS
 from edgeres.lint.rule import FIRST, LAST
 from edgeres.lint.undecided import UNDECIDED
 

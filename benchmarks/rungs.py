@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from benchmarks.bench import Bench
     from benchmarks.quantizer import SchemeName
-    from edgeres.artifact import Checkpoint
-    from edgeres.stages.stage import Context
-    from edgeres.target import Target
+    from edgeres.artifacts.artifact import Checkpoint
+    from edgeres.pipeline.stages.stage import Context
+    from edgeres.targets.target import Target
 
 RungName = Literal["calibrate", "first_layer", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
 RUNGS: tuple[RungName, ...] = (
@@ -33,17 +33,17 @@ RUNGS: tuple[RungName, ...] = (
     "reconstruct",
     "mixed",
 )
-"""As ``edgeres.ladder.ladder`` has them, which is not imported here: it brings torch along."""
+"""As ``edgeres.recovery.techniques`` has them, which is not imported here: it brings torch along."""
 MARGIN = 1.0
 """Accuracy drop in percentage points that the ladder is told is allowed: the targets' own budget."""
 _SOURCES = (
     "edgeres/quant/**/*.py",
-    "edgeres/ladder/**/*.py",
+    "edgeres/recovery/**/*.py",
     "edgeres/model/**/*.py",
-    "edgeres/stages/fold_batchnorm.py",
-    "edgeres/stages/quantize.py",
-    "edgeres/stages/export.py",
-    "edgeres/onnxfile/write.py",
+    "edgeres/pipeline/stages/fold_batchnorm.py",
+    "edgeres/pipeline/stages/quantize.py",
+    "edgeres/pipeline/stages/export.py",
+    "edgeres/onnx_graph/write.py",
 )
 
 
@@ -70,8 +70,8 @@ class Ours:
 
     def prepare(self, bench: Bench, target: Target) -> Callable[[], bytes]:
         """See the class."""
-        from edgeres.stages.export import Export
-        from edgeres.stages.quantize import Quantize
+        from edgeres.pipeline.stages.export import Export
+        from edgeres.pipeline.stages.quantize import Quantize
 
         stage = Quantize() if self.rung is None else Quantize(rung=self.rung, time_budget_s=None)
         context, artifact = _start(bench, target)
@@ -86,10 +86,10 @@ class Ours:
 
 def _start(bench: Bench, target: Target) -> tuple[Context, Checkpoint]:
     """What the stage is given in a run: the folded network, and images as files."""
-    from edgeres.artifact import Card, Checkpoint
+    from edgeres.artifacts.artifact import Card, Checkpoint
     from edgeres.model.zoo import read_checkpoint
-    from edgeres.stages.fold_batchnorm import FoldBatchnorm
-    from edgeres.stages.stage import Context
+    from edgeres.pipeline.stages.fold_batchnorm import FoldBatchnorm
+    from edgeres.pipeline.stages.stage import Context
 
     settings, splits, task = bench.settings, bench.splits(), bench.task
     context = Context(

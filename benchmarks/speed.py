@@ -21,20 +21,20 @@ from benchmarks.command import positive, run, said
 from benchmarks.drawn import IMAGES, drawn
 from benchmarks.page import renew, renewed
 from benchmarks.table import markdown
-from edgeres.bench.bench import Subject, bench
-from edgeres.bench.contenders import contenders
-from edgeres.bench.race import Pace
-from edgeres.bench.verdict import culprits
+from edgeres.latency.benchmark.benchmark import Subject, bench
+from edgeres.latency.benchmark.conclusions import culprits
+from edgeres.latency.benchmark.interleaved import Pace
+from edgeres.latency.benchmark.variants import contenders
 from edgeres.model.cost import macs
 from edgeres.model.spec import preset
 from edgeres.progress import Silent
 from edgeres.settings import plain
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.bench.truth import LayerTime, Row, Truth
+    from edgeres.latency.benchmark.result import LayerTime, Row, Truth
 
 NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 HEADS = ("network", "variant", "p50", "95 % interval", "p10", "x float32", "of peak")

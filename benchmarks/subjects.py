@@ -11,9 +11,9 @@ import numpy as np
 from edgeres.model.graph import graph
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
-from edgeres.onnxfile.read import infer
-from edgeres.onnxfile.trace import trace
-from edgeres.onnxfile.write import write_model
+from edgeres.onnx_graph.read import infer
+from edgeres.onnx_graph.trace import trace
+from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 SIDE = 32
 THIN = ResNetSpec(
@@ -62,7 +62,7 @@ def float_network(spec: ResNetSpec = THIN, opset: int = 17, ir_version: int = 8,
 
 def ours(target: Target, spec: ResNetSpec = THIN, side: int = SIDE) -> ModelProto:
     """The network as edgeres quantizes and writes it for a target, calibrated on random images."""
-    from edgeres.onnxfile.generation import for_runtime
+    from edgeres.onnx_graph.lowering import for_runtime
 
     scheme, runtime = target.scheme, target.runtime
     if scheme is None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeres.artifact import Card, Exported, File
-from edgeres.bench.contenders import contenders
+from edgeres.artifacts.artifact import Card, Exported, File
 from edgeres.data.preprocess import Preprocess
+from edgeres.latency.benchmark.variants import contenders
+from edgeres.latency.random_model import unlearned
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.progress import Silent
-from edgeres.target import find_target
-from edgeres.unlearned import unlearned
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.bench.contenders import Contenders
+    from edgeres.latency.benchmark.variants import Contenders
 
 SIDE = 32
 STAGES = ((Block(inner=(16,), out=16),), (Block(inner=(32,), out=32, stride=2, projected=True),))

@@ -20,7 +20,7 @@ import torch
 from random_weights import random_weights
 
 from edgeres.model.spec import Block, ResNetSpec, Stem
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from edgeres.model.weights import Weights

@@ -10,12 +10,12 @@ import torch
 from random_weights import random_weights
 
 from edgeres.backends.session import showing_session
-from edgeres.integer.network import IntegerNetwork
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
-from edgeres.onnxfile.write import write_model
-from edgeres.quant.fake import QuantNetwork
+from edgeres.onnx_graph.write import write_model
+from edgeres.parity.integer.network import IntegerNetwork
+from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from edgeres.target import QuantScheme
+    from edgeres.targets.target import QuantScheme
 
 SIDE = 12
 

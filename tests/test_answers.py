@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.answers import Answers, decode, encode, shared
 from edgeres.errors import UsageError
+from edgeres.gate.predictions import Answers, decode, encode, shared
 from edgeres.settings import digest
 
 

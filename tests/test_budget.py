@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from edgeres.budget import (
+from edgeres.errors import UsageError
+from edgeres.gate.budget import (
     accuracy_lines,
     activation_lines,
     documented,
@@ -13,13 +14,12 @@ from edgeres.budget import (
     requirements,
     static_lines,
 )
-from edgeres.errors import UsageError
+from edgeres.latency.prediction import predicted
+from edgeres.latency.roofline import float_precisions, roofline_of
+from edgeres.latency.workload import of_target
 from edgeres.model.cost import macs, parameters
 from edgeres.model.spec import PRESETS
-from edgeres.prediction import predicted
-from edgeres.roofline import float_precisions, roofline_of
-from edgeres.target import Budget, find_target, targets
-from edgeres.workload import of_target
+from edgeres.targets.target import Budget, find_target, targets
 
 JETSON = find_target("jetson")
 X86 = find_target("x86")

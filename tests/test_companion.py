@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 from template_network import CLASSES, onnx_file
 
-from edgeres.artifact import Source
-from edgeres.companion import Companion, published_companion, read_companion
+from edgeres.artifacts.artifact import Source
+from edgeres.artifacts.companion import Companion, published_companion, read_companion
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.probe import NORMALISATIONS
 from edgeres.model.spec import preset

@@ -13,10 +13,10 @@ import pytest
 
 from edgeres.cli import main
 from edgeres.errors import StoreError
-from edgeres.folder import RunFolder
 from edgeres.model.weights import Weights
-from edgeres.onnxfile import census
-from edgeres.pipeline import Pipeline
+from edgeres.onnx_graph import operator_counts
+from edgeres.pipeline.run_folder import RunFolder
+from edgeres.pipeline.runner import Pipeline
 from edgeres.settings import sha256_file
 
 pytestmark = pytest.mark.slow
@@ -81,8 +81,8 @@ def test_folding_and_pruning_say_what_they_did(report):
 def test_counts_are_those_of_the_graph(run, report):
     model = onnx.load(run / "model.onnx")
     rows = {row["stage"]: row for row in report["stages"]}
-    assert census.macs(model) == rows["export"]["macs"]
-    assert census.qdq(model).activations == rows["quantize"]["metrics"]["activation_quantizers"]
+    assert operator_counts.macs(model) == rows["export"]["macs"]
+    assert operator_counts.qdq(model).activations == rows["quantize"]["metrics"]["activation_quantizers"]
 
 
 def test_integers_really_run(report):
@@ -326,7 +326,7 @@ def test_a_stage_done_again_and_stopped_half_way_leaves_the_finished_run_as_it_w
 
 
 def test_a_stage_done_again_that_fails_leaves_the_finished_run_as_it_was(copy, monkeypatch, capsys):
-    from edgeres.stages import export
+    from edgeres.pipeline.stages import export
 
     def full(*_arguments, **_options):
         raise OSError(28, "No space left on device", "model.onnx")
@@ -370,7 +370,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("mutation", ["scale", "channels", "residual"])
 def test_a_graph_that_computes_something_else_is_refused(run, monkeypatch, tmp_path, mutation):
     """Export compares with torch: a wrong scale, swapped channels and a dropped residual are all noticed."""
-    from edgeres.stages import export
+    from edgeres.pipeline.stages import export
 
     def broken(*arguments, original=export.write_model, **options):
         model = original(*arguments, **options)

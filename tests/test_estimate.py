@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeres import estimate
+from edgeres.artifacts.store import Store
 from edgeres.cli import main
-from edgeres.estimate import training_from_scratch
 from edgeres.model.cost import macs
 from edgeres.model.spec import preset
-from edgeres.pipeline import Pipeline
-from edgeres.plan import prepare
-from edgeres.request import Request
+from edgeres.pipeline import estimate
+from edgeres.pipeline.estimate import training_from_scratch
+from edgeres.pipeline.plan import prepare
+from edgeres.pipeline.request import Request
+from edgeres.pipeline.runner import Pipeline
 from edgeres.settings import parse
-from edgeres.store import Store
 
 SPEED = 1e9
 

@@ -7,21 +7,21 @@ import onnx
 import pytest
 from random_weights import random_weights
 
-from edgeres.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Card, Checkpoint
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.spec import preset
-from edgeres.onnxfile import census
-from edgeres.stages.build import Build
-from edgeres.stages.evaluate import Evaluate
-from edgeres.stages.export import Export
-from edgeres.stages.fold_batchnorm import FoldBatchnorm
-from edgeres.stages.prune import Prune
-from edgeres.stages.quantize import Quantize
-from edgeres.stages.recover import Recover
-from edgeres.stages.stage import Context
-from edgeres.stages.verify import Verify
-from edgeres.target import find_target
+from edgeres.onnx_graph import operator_counts
+from edgeres.pipeline.stages.build import Build
+from edgeres.pipeline.stages.evaluate import Evaluate
+from edgeres.pipeline.stages.export import Export
+from edgeres.pipeline.stages.fold_batchnorm import FoldBatchnorm
+from edgeres.pipeline.stages.prune import Prune
+from edgeres.pipeline.stages.quantize import Quantize
+from edgeres.pipeline.stages.recover import Recover
+from edgeres.pipeline.stages.stage import Context
+from edgeres.pipeline.stages.verify import Verify
+from edgeres.targets.target import find_target
 
 pytestmark = pytest.mark.slow
 
@@ -80,9 +80,9 @@ def test_a_family_walks_every_stage(data, tmp_path, name, target):
         made = stage(made, replace(context, workspace=place, scratch=place).view(stage.reads))
     rows = {step.stage: step.metrics for step in made.card.lineage}
     model = onnx.load(made.engine.exported.model.path)
-    counted = census.qdq(model)
+    counted = operator_counts.qdq(model)
     assert rows["fold_batchnorm"]["max_abs_delta_logit"] < 1e-2
-    assert census.macs(model) == rows["prune"]["macs"] <= 0.9 * rows["evaluate"]["macs"]
+    assert operator_counts.macs(model) == rows["prune"]["macs"] <= 0.9 * rows["evaluate"]["macs"]
     assert counted.activations == rows["quantize"]["activation_quantizers"]
     assert counted.weights == rows["quantize"]["integer_weights"] == made.kernels.integer
     assert rows["quantize"]["sqnr_db"] > 15

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeres.errors import StoreError, UsageError
-from edgeres.folder import MANIFEST, REQUEST, RunFolder
+from edgeres.pipeline.run_folder import MANIFEST, REQUEST, RunFolder
 
 
 def finished(path, text="first"):

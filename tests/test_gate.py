@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.gate import (
+from edgeres.gate.paired_test import (
     Outcome,
     Paired,
     decide,

@@ -6,12 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeres.errors import UsageError
-from edgeres.host_profile import HostProfile, Lookup, Point, Table, Trial, encode, half_filled, padded, read_profile
-from edgeres.layer_table import WHOLE, Layer, assembled
+from edgeres.latency.host_profile import (
+    HostProfile,
+    Lookup,
+    Point,
+    Table,
+    Trial,
+    encode,
+    half_filled,
+    padded,
+    read_profile,
+)
+from edgeres.latency.lookup_table import WHOLE, Layer, assembled
+from edgeres.latency.random_model import thinned
+from edgeres.latency.workload import Work, of_spec
 from edgeres.model.spec import PRESETS
-from edgeres.target import find_target
-from edgeres.unlearned import thinned
-from edgeres.workload import Work, of_spec
+from edgeres.targets.target import find_target
 
 CPU = find_target("cpu")
 

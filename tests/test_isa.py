@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgeres import target
-from edgeres.isa import host_isa, saturates
-from edgeres.target import find_target
+from edgeres.targets import target
+from edgeres.targets.isa import host_isa, saturates
+from edgeres.targets.target import find_target
 
 FLAGS = "processor\t: 0\nflags\t\t: fpu sse4_1 avx2 fma {}\nflags\t\t: other\n"
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from edgeres.answers import Answers
-from edgeres.gate import Outcome, images_needed, power
-from edgeres.judgement import Comparison, judge
+from edgeres.gate.judgement import Comparison, judge
+from edgeres.gate.paired_test import Outcome, images_needed, power
+from edgeres.gate.predictions import Answers
 from edgeres.settings import digest
 
 CLASSES = 10

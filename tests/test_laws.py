@@ -18,36 +18,36 @@ import yaml
 from random_weights import random_weights
 
 import edgeres
-from edgeres import artifact as artifacts
-from edgeres.artifact import Engine, Exported, File, Source, Verdict
+from edgeres.artifacts import artifact as artifacts
+from edgeres.artifacts.artifact import Engine, Exported, File, Source, Verdict
 from edgeres.backends.registry import BACKENDS, find_backend
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.cost import macs, parameters
 from edgeres.model.spec import PRESETS, preset
 from edgeres.model.weights import Weights
-from edgeres.pipeline import key_of
-from edgeres.recipe import STAGES, load_recipe, recipe_names
-from edgeres.report.document import encode
-from edgeres.report.run import Device, Provenance, Run
+from edgeres.pipeline.recipe import STAGES, load_recipe, recipe_names
+from edgeres.pipeline.runner import key_of
+from edgeres.pipeline.stages import stage as contract
+from edgeres.pipeline.stages.build import Build
+from edgeres.pipeline.stages.evaluate import Evaluate
+from edgeres.pipeline.stages.export import Export
+from edgeres.pipeline.stages.fold_batchnorm import FoldBatchnorm
+from edgeres.pipeline.stages.load import Load
+from edgeres.pipeline.stages.load_onnx import LoadOnnx
+from edgeres.pipeline.stages.prune import Prune
+from edgeres.pipeline.stages.qat import Qat
+from edgeres.pipeline.stages.quantize import Quantize
+from edgeres.pipeline.stages.quantize_onnx import QuantizeOnnx
+from edgeres.pipeline.stages.recover import Recover
+from edgeres.pipeline.stages.sensitivity import Sensitivity
+from edgeres.pipeline.stages.stage import Context, Read
+from edgeres.pipeline.stages.train import Train
+from edgeres.pipeline.stages.verify import Verify
+from edgeres.runs.document import encode
+from edgeres.runs.run import Device, Provenance, Run
 from edgeres.settings import sha256_file
-from edgeres.stages import stage as contract
-from edgeres.stages.build import Build
-from edgeres.stages.evaluate import Evaluate
-from edgeres.stages.export import Export
-from edgeres.stages.fold_batchnorm import FoldBatchnorm
-from edgeres.stages.load import Load
-from edgeres.stages.load_onnx import LoadOnnx
-from edgeres.stages.prune import Prune
-from edgeres.stages.qat import Qat
-from edgeres.stages.quantize import Quantize
-from edgeres.stages.quantize_onnx import QuantizeOnnx
-from edgeres.stages.recover import Recover
-from edgeres.stages.sensitivity import Sensitivity
-from edgeres.stages.stage import Context, Read
-from edgeres.stages.train import Train
-from edgeres.stages.verify import Verify
-from edgeres.target import find_target, targets
+from edgeres.targets.target import find_target, targets
 
 PACKAGE = Path(edgeres.__file__).parent
 ALONE = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
@@ -331,7 +331,7 @@ JETPACK = {
 
 
 def test_every_target_file_is_read_and_no_name_means_two():
-    files = sorted(path.stem for path in (PACKAGE / "targets").glob("*.yaml"))
+    files = sorted(path.stem for path in (PACKAGE / "targets" / "devices").glob("*.yaml"))
     assert sorted(targets()) == files
     assert {target.name for target in targets().values()} == set(files)
     names = [name for target in targets().values() for name in (target.name, *target.aliases)]
@@ -519,12 +519,12 @@ def test_stages_and_backends_do_not_know_each_other():
             if isinstance(node, ast.ImportFrom) and node.module:
                 imports[name].add(node.module)
     stages = {name for name in trees() if name.startswith("stages/") and not name.endswith("__init__.py")}
-    shared = {"edgeres.stages.stage", "edgeres.stages.fitting"}
+    shared = {"edgeres.pipeline.stages.stage", "edgeres.pipeline.stages.fitting"}
     assert len(stages) == len(STAGES) + len(shared)
     for name in stages:
-        assert {module for module in imports[name] if module.startswith("edgeres.stages")} <= shared
+        assert {module for module in imports[name] if module.startswith("edgeres.pipeline.stages")} <= shared
     for name in (name for name in trees() if name.startswith("backends/")):
-        assert not any(module.startswith("edgeres.stages") for module in imports[name]), name
+        assert not any(module.startswith("edgeres.pipeline.stages") for module in imports[name]), name
 
 
 def test_no_stage_asks_for_the_name_of_its_target():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.measure import (
+from edgeres.metrics import (
     agreement,
     interleaved,
     kl,

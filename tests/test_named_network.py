@@ -4,13 +4,13 @@ import onnx
 import pytest
 
 from edgeres.errors import ModelError, UsageError
+from edgeres.latency.random_model import unlearned
+from edgeres.latency.workload import of_spec
 from edgeres.model.spec import PRESETS
-from edgeres.named_network import find_network, read_measured
-from edgeres.report import document
-from edgeres.report.run import Device, LatencyRow, Run, Timings
-from edgeres.target import find_target
-from edgeres.unlearned import unlearned
-from edgeres.workload import of_spec
+from edgeres.runs import document
+from edgeres.runs.model_reference import find_network, read_measured
+from edgeres.runs.run import Device, LatencyRow, Run, Timings
+from edgeres.targets.target import find_target
 
 CPU, JETSON = find_target("cpu"), find_target("jetson")
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from edgeres.parallel import AHEAD, cores, in_order
+from edgeres.pipeline.parallel import AHEAD, cores, in_order
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

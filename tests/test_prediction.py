@@ -2,14 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from edgeres.artifact import Line, Predicted
-from edgeres.budget import latency_lines, limits
+from edgeres.artifacts.artifact import Line, Predicted
+from edgeres.gate.budget import latency_lines, limits
+from edgeres.latency.prediction import Measured, predict, predicted
+from edgeres.latency.random_model import unlearned
+from edgeres.latency.roofline import roofline_of
+from edgeres.latency.workload import of_spec, of_target
 from edgeres.model.spec import PRESETS
-from edgeres.prediction import Measured, predict, predicted
-from edgeres.roofline import roofline_of
-from edgeres.target import find_target
-from edgeres.unlearned import unlearned
-from edgeres.workload import of_spec, of_target
+from edgeres.targets.target import find_target
 
 JETSON = find_target("jetson")
 ROOFLINE = roofline_of(JETSON)

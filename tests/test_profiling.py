@@ -4,18 +4,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgeres import workbench
 from edgeres.errors import UsageError
-from edgeres.host_profile import encode, read_profile
-from edgeres.layer_table import Layer, layer_table
+from edgeres.latency import timer
+from edgeres.latency.host_profile import encode, read_profile
+from edgeres.latency.lookup_table import Layer, layer_table
+from edgeres.latency.profiling import Subject, measure_profile, try_profile
+from edgeres.latency.random_model import thinned, unlearned
+from edgeres.latency.timer import Pace, Workbench
+from edgeres.latency.workload import of_model
 from edgeres.model.spec import PRESETS
-from edgeres.onnxfile import census
-from edgeres.profiling import Subject, measure_profile, try_profile
+from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
-from edgeres.target import find_target
-from edgeres.unlearned import thinned, unlearned
-from edgeres.workbench import Pace, Workbench
-from edgeres.workload import of_model
+from edgeres.targets.target import find_target
 
 CPU, QUICK = find_target("cpu"), Pace(least=7, most=7, limit_s=0.0)
 LAYERS = (
@@ -56,7 +56,7 @@ def machine_of_one_law():
         return run
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workbench, "process_time_ns", lambda: clock.now)
+        patch.setattr(timer, "process_time_ns", lambda: clock.now)
         patch.setattr(Workbench, "_open", opened)
         yield
 
@@ -136,8 +136,8 @@ def test_pruned_widths_are_multiples_and_leave_the_structure():
 
 def test_an_unlearned_network_has_the_graph_of_a_quantized_one():
     models = unlearned(PRESETS["resnet20"], 32, CPU)
-    assert census.macs(models["int8"]) == census.macs(models["float"])
-    counts = census.qdq(models["int8"])
+    assert operator_counts.macs(models["int8"]) == operator_counts.macs(models["float"])
+    counts = operator_counts.qdq(models["int8"])
     assert (counts.weights, counts.weighted) == (19, 20)
     assert all(np.isfinite(tensor).all() for tensor in [np.zeros(1)])
-    assert census.qdq(models["float"]).activations == 0
+    assert operator_counts.qdq(models["float"]).activations == 0

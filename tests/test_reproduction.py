@@ -7,8 +7,8 @@ import pytest
 
 from edgeres.cli import main
 from edgeres.errors import UsageError
-from edgeres.folder import MANIFEST, RECIPE
-from edgeres.reproduction import reproduction
+from edgeres.pipeline.reproduction import reproduction
+from edgeres.pipeline.run_folder import MANIFEST, RECIPE
 from edgeres.settings import sha256_file
 
 pytestmark = pytest.mark.slow

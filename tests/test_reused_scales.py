@@ -79,7 +79,7 @@ def test_reused_scales_give_the_same_network_without_observing(compiled, place, 
     def observed(*_arguments, **_options):
         raise AssertionError("images were observed")
 
-    monkeypatch.setattr("edgeres.ladder.workshop.observe", observed)
+    monkeypatch.setattr("edgeres.recovery.context.observe", observed)
     code, again = compiled("again", "--scales", str(file))
     assert code == 0
     for name in ("model.onnx", "model.float.onnx", "calibration.json"):

@@ -11,11 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.numpy import load_file
 
-from edgeres import target as known_targets
 from edgeres.cli import main
-from edgeres.onnxfile import census
+from edgeres.onnx_graph import operator_counts
 from edgeres.settings import sha256_file
-from edgeres.target import Budget, Target, find_target
+from edgeres.targets import target as known_targets
+from edgeres.targets.target import Budget, Target, find_target
 
 pytestmark = pytest.mark.slow
 
@@ -133,7 +133,7 @@ def test_a_run_holds_what_its_target_needs(road, target):
 def test_the_graph_is_written_for_its_target(road, target):
     _, _, signed, opset, ir_version, _ = TARGETS[target]
     model = onnx.load(sample(road, target)[1] / "model.onnx")
-    assert (census.opset(model), model.ir_version) == (opset, ir_version)
+    assert (operator_counts.opset(model), model.ir_version) == (opset, ir_version)
     activations, weights = code_types(model)
     assert weights == WEIGHTS.get(target, {TensorProto.INT8})
     if signed:
@@ -142,9 +142,9 @@ def test_the_graph_is_written_for_its_target(road, target):
     else:
         assert TensorProto.UINT8 in activations
     twin = onnx.load(sample(road, target)[1] / "model.float.onnx")
-    assert (census.opset(twin), twin.ir_version) == (opset, ir_version)
-    assert census.qdq(twin) == census.QdqCensus(activations=0, weights=0, weighted=20, adds=0)
-    assert census.macs(twin) == census.macs(model)
+    assert (operator_counts.opset(twin), twin.ir_version) == (opset, ir_version)
+    assert operator_counts.qdq(twin) == operator_counts.QdqCensus(activations=0, weights=0, weighted=20, adds=0)
+    assert operator_counts.macs(twin) == operator_counts.macs(model)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -280,7 +280,7 @@ def test_a_pruned_network_is_loaded_without_a_further_word(road, images, trained
     assert macs <= 0.65 * report["stages"][1]["macs"]
     code, out, report = road("narrow", *common, *LIMITS, "--weights", str(pruned / "weights.safetensors"))
     assert code == 0
-    assert census.macs(onnx.load(out / "model.onnx")) == macs
+    assert operator_counts.macs(onnx.load(out / "model.onnx")) == macs
     assert report["provenance"]["weights"] == sha256_file(pruned / "weights.safetensors")
     assert "preprocessing as stated with the weights" in report["stages"][0]["notes"]
 
@@ -353,13 +353,13 @@ def test_a_foreign_graph_walks_the_same_road(road, images, foreign, target):
     assert code == 0
     assert names(out) == SHARED | REPORT | {f"{where}/{file}" for file in files}
     model = onnx.load(out / "model.onnx")
-    assert (census.opset(model), model.ir_version) == (opset, ir_version)
+    assert (operator_counts.opset(model), model.ir_version) == (opset, ir_version)
     assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["image", "logits"]
     activations, weights = code_types(model)
     assert weights == {TensorProto.INT8}
     assert activations == {TensorProto.INT8} if signed else TensorProto.UINT8 in activations
     assert not (signed and zero_points(model).any())
-    assert census.macs(model) == 16 * 3 * 9 * 64 + 16 * 16 * 9 * 64 + 16 * 2
+    assert operator_counts.macs(model) == 16 * 3 * 9 * 64 + 16 * 16 * 9 * 64 + 16 * 2
     assert (report["kernels"]["integer"], report["kernels"]["weighted"]) == (2, 3)
     assert how in report["kernels"]["how"]
     assert [row["stage"] for row in report["stages"]] == ["load_onnx", "quantize_onnx", "build", "verify"]
@@ -404,7 +404,7 @@ def halves(monkeypatch):
     """A Jetson without INT8: TensorRT may use FP16, and the graph it gets is in float."""
     jetson = find_target("jetson")
     runtime = {field: getattr(jetson.runtime, field) for field in jetson.runtime.__dataclass_fields__}
-    from edgeres.runtime import Runtime
+    from edgeres.targets.runtime import Runtime
 
     flags = tuple(flag for flag in runtime.pop("flags") if flag != "--int8")
     target = Target(
@@ -427,7 +427,7 @@ def test_a_target_without_integers_gets_the_float_graph_and_says_so(road, halves
     code, out, report = sample(road, halves.name)
     assert code == 0
     model = onnx.load(out / "model.onnx")
-    assert census.qdq(model) == census.QdqCensus(activations=0, weights=0, weighted=20, adds=0)
+    assert operator_counts.qdq(model) == operator_counts.QdqCensus(activations=0, weights=0, weighted=20, adds=0)
     assert (out / "model.onnx").read_bytes() == (out / "model.float.onnx").read_bytes()
     assert names(out) == (SHARED - {"calibration.json"}) | REPORT | {f"bundle/{name}" for name in TENSORRT}
     rows = {row["stage"]: row for row in report["stages"]}

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.gate import Truth, measure
-from edgeres.gate import Outcome
-from edgeres.sequential import Bets, _kelly, sequential
+from edgeres.gate.paired_test import Outcome
+from edgeres.gate.sequential import Bets, _kelly, sequential
 
 MARGIN = 0.01
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from random_weights import random_weights
 
-from edgeres.artifact import (
+from edgeres.artifacts.artifact import (
     Baseline,
     Card,
     Checkpoint,
@@ -17,13 +17,13 @@ from edgeres.artifact import (
     Step,
     Verdict,
 )
+from edgeres.artifacts.serialization import pack, unpack
+from edgeres.artifacts.store import Store, write_beside
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StoreError
 from edgeres.model.weights import Weights
-from edgeres.packing import pack, unpack
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
-from edgeres.store import Store, write_beside
 
 CARD = Card(
     name="thin",

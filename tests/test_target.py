@@ -15,9 +15,9 @@ from edgeres.cli import main
 from edgeres.errors import TargetError
 from edgeres.lint.linter import lint
 from edgeres.lint.rule import tensorrt_version
-from edgeres.onnxfile.execute import runner
-from edgeres.onnxfile.view import View
-from edgeres.target import find_target, targets
+from edgeres.onnx_graph.execute import runner
+from edgeres.onnx_graph.graph_index import View
+from edgeres.targets.target import find_target, targets
 
 NAMES = [
     f"{target.name}:{version}" if version else target.name

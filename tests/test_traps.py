@@ -13,7 +13,7 @@ from template_network import CLASSES, colours, onnx_file, tensors
 from edgeres.cli import main
 from edgeres.data.dataset import open_dataset
 from edgeres.model.probe import NORMALISATIONS
-from edgeres.request import PreprocessFlags, Request
+from edgeres.pipeline.request import PreprocessFlags, Request
 
 NAMES = ("zebra", "yak", "wolf", "vole", "toad", "swan")
 """Folder names that sort into the reverse of the network's order."""

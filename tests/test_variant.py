@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from edgeres.cli import main
-from edgeres.measure import Latency
-from edgeres.plan import prepare
-from edgeres.report import document
-from edgeres.request import Request
+from edgeres.metrics import Latency
+from edgeres.pipeline.plan import prepare
+from edgeres.pipeline.request import Request
+from edgeres.pipeline.stages import verify
+from edgeres.runs import document
 from edgeres.settings import sha256_file
-from edgeres.stages import verify
 
 pytestmark = pytest.mark.slow
 

@@ -109,7 +109,9 @@ def test_lists_come_from_the_package(site, tmp_path):
     recipes = json.loads(call("-m", "edgeres", "recipes", "--json", folder=tmp_path, site=site).stdout)
     assert set(recipes) == {path.stem for path in (CHECKOUT / "recipes").glob("*.yaml")}
     targets = json.loads(call("-m", "edgeres", "targets", "--json", folder=tmp_path, site=site).stdout)
-    assert {row["name"] for row in targets} == {path.stem for path in (CHECKOUT / "edgeres/targets").glob("*.yaml")}
-    known = "from edgeres.budget import documented; from edgeres.target import find_target; "
+    assert {row["name"] for row in targets} == {
+        path.stem for path in (CHECKOUT / "edgeres/targets/devices").glob("*.yaml")
+    }
+    known = "from edgeres.gate.budget import documented; from edgeres.targets.target import find_target; "
     budgets = f"{known}print(*documented('resnet18', find_target('jetson'), 224))"
     assert call("-c", budgets, folder=tmp_path, site=site).stdout.split() == ["macs_g", "latency_p50_ms"]

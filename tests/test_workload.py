@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeres.latency.workload import Work, of_model, of_spec
 from edgeres.model.cost import layer_macs
 from edgeres.model.graph import graph
 from edgeres.model.spec import PRESETS
 from edgeres.model.weights import Weights
-from edgeres.onnxfile.write import write_model
-from edgeres.workload import Work, of_model, of_spec
+from edgeres.onnx_graph.write import write_model
 
 
 def float_model(name, side):

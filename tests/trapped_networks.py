@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.quant.quant_table import QuantTable
-    from edgeres.target import QuantScheme
+    from edgeres.targets.target import QuantScheme
 
 TRAPS = {
     0: (1e-7, 2.0),  # a gain of nearly 0 behind a shift: the bias needs 2**40 codes of the weights' scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
-from edgeres.artifact import KernelCensus
+from edgeres.artifacts.artifact import KernelCensus
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgeres.artifact import Engine, Exported, File
+    from edgeres.artifacts.artifact import Engine, Exported, File
     from edgeres.progress import Progress
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 
 __all__ = [

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from edgeres.artifact import File
+    from edgeres.artifacts.artifact import File
 
 
 def absent(module: str, title: str, pip: str) -> str | None:

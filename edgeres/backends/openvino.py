@@ -11,7 +11,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgeres.artifact import Engine, File
+from edgeres.artifacts.artifact import Engine, File
 from edgeres.backends.backend import KernelCensus, LayerTime
 from edgeres.backends.loading import absent, intact, load
 from edgeres.backends.session import ShownSession, in_batches
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgeres.artifact import Exported
+    from edgeres.artifacts.artifact import Exported
     from edgeres.backends.backend import NarrowFloat, Role, Session, Shown
     from edgeres.progress import Progress
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 TITLE, PIP = "OpenVINO", "'edgeres[openvino]'"
 # Node types of the CPU plugin's executable graph (openvino/src/plugins/intel_cpu/src/cpu_types.cpp).

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.backends.executorch import ExecuTorch
-from edgeres.backends.litert import LiteRT
-from edgeres.backends.onnxruntime import OnnxRuntime
-from edgeres.backends.onnxruntime_mobile import OnnxRuntimeMobile
+from edgeres.backends.executorch.executorch import ExecuTorch
+from edgeres.backends.litert.litert import LiteRT
+from edgeres.backends.onnxruntime.mobile import OnnxRuntimeMobile
+from edgeres.backends.onnxruntime.onnxruntime import OnnxRuntime
 from edgeres.backends.openvino import OpenVino
-from edgeres.backends.tensorrt import TensorRT
-from edgeres.backends.tensorrt_rtx import TensorRTRTX
+from edgeres.backends.tensorrt.rtx import TensorRTRTX
+from edgeres.backends.tensorrt.tensorrt import TensorRT
 from edgeres.errors import TargetError, nearest
 
 if TYPE_CHECKING:

@@ -8,23 +8,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from edgeres.bench.verdict import sentences
 from edgeres.cli.console import Screen
-from edgeres.report import document, report_files
-from edgeres.report.truth import HEADS, cells, footnotes
+from edgeres.latency.benchmark.conclusions import sentences
+from edgeres.report import report_files
+from edgeres.report.benchmark import HEADS, cells, footnotes
+from edgeres.runs import document
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.bench.race import Pace
-    from edgeres.bench.truth import Truth
-    from edgeres.report.run import Run
+    from edgeres.latency.benchmark.interleaved import Pace
+    from edgeres.latency.benchmark.result import Truth
+    from edgeres.runs.run import Run
 
 
 def bench_command(options: Namespace, given: list[str]) -> int:
     """Times, tells, and adds the table to the run's report."""
-    from edgeres.folder import RunFolder
+    from edgeres.pipeline.run_folder import RunFolder
 
     folder, screen = Path(options.run), Screen(quiet=options.quiet)
     before = document.load(folder)  # a folder without a run must not become one by being held
@@ -45,15 +46,15 @@ def bench_command(options: Namespace, given: list[str]) -> int:
 def _measured(folder: Path, run: Run, options: Namespace, screen: Screen) -> Truth:
     import onnx
 
-    from edgeres.bench.bench import Subject, bench, pinned
-    from edgeres.bench.contenders import contenders
-    from edgeres.graphs import read_graphs
-    from edgeres.onnxfile import census
-    from edgeres.target import find_target
+    from edgeres.latency.benchmark.benchmark import Subject, bench, pinned
+    from edgeres.latency.benchmark.variants import contenders
+    from edgeres.onnx_graph import operator_counts
+    from edgeres.runs.graphs import read_graphs
+    from edgeres.targets.target import find_target
 
     pinned(options.threads)  # too many threads are refused before anything is built
     target, exported = find_target(run.target.name), read_graphs(folder, run)
-    macs = census.macs(onnx.load(str(exported.float_model.path)))
+    macs = operator_counts.macs(onnx.load(str(exported.float_model.path)))
     accurate = next((line.status == "passed" for line in run.lines if line.name == "accuracy_drop_pp"), None)
     # A board's ONNX Runtime is not this host's; TensorRT's adapter itself tells whether this is the board.
     own = target.backend if target.build_on == "host" or target.runtime.tensorrt else ""
@@ -65,7 +66,7 @@ def _measured(folder: Path, run: Run, options: Namespace, screen: Screen) -> Tru
 
 
 def _pace(options: Namespace) -> Pace:
-    from edgeres.bench.race import Pace
+    from edgeres.latency.benchmark.interleaved import Pace
 
     if options.rounds is not None:
         return Pace(least=options.rounds, most=options.rounds, limit_s=float("inf"))

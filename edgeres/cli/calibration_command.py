@@ -29,8 +29,8 @@ def _save(options: Namespace) -> int:
     Raises:
         UsageError: The file holds something else, and ``--force`` was not given.
     """
+    from edgeres.artifacts.store import reading, write_beside
     from edgeres.quant.calibration_table import encode, read_table
-    from edgeres.store import reading, write_beside
 
     saved, place = read_table(Path(options.run)), Path(options.file)
     data = encode(saved).encode()

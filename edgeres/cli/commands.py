@@ -14,15 +14,15 @@ from edgeres.cli.console import Screen
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.compile import Compilation
-    from edgeres.report.run import Run
-    from edgeres.request import Request
-    from edgeres.store import Store
+    from edgeres.artifacts.store import Store
+    from edgeres.pipeline.compile import Compilation
+    from edgeres.pipeline.request import Request
+    from edgeres.runs.run import Run
 
 
 def compile_command(options: Namespace, given: list[str]) -> int:
     """``edgeres compile``."""
-    from edgeres.target import find_target
+    from edgeres.targets.target import find_target
 
     find_target(options.target)  # a misspelt one is said before anything else is imported
     request = replace(_request(options), until=options.until, recipe=options.recipe, variant=options.variant)
@@ -55,8 +55,9 @@ def verify_command(options: Namespace, given: list[str]) -> int:
 
 def report_command(options: Namespace, given: list[str]) -> int:
     """``edgeres report``: renders from ``report.json`` alone."""
-    from edgeres.report import document, report_files
-    from edgeres.report.verdict import exit_code
+    from edgeres.report import report_files
+    from edgeres.runs import document
+    from edgeres.runs.verdict import exit_code
 
     screen, folder = Screen(quiet=False), Path(options.run)
     paths = report_files.render(folder)
@@ -74,7 +75,7 @@ def report_command(options: Namespace, given: list[str]) -> int:
 def targets_command(options: Namespace, given: list[str]) -> int:
     """``edgeres targets``."""
     from edgeres.backends.registry import find_backend
-    from edgeres.target import targets
+    from edgeres.targets.target import targets
 
     screen = Screen(quiet=False)
     rows: list[dict[str, Any]] = []
@@ -129,7 +130,7 @@ def models_command(options: Namespace, given: list[str]) -> int:
 
 
 def _request(options: Namespace) -> Request:
-    from edgeres.request import PreprocessFlags, Request
+    from edgeres.pipeline.request import PreprocessFlags, Request
     from edgeres.settings import parse
 
     flags = {
@@ -171,8 +172,8 @@ def requested_again(options: Namespace, *more: str) -> Request:
     Raises:
         UsageError: The run's recipe has no such stage.
     """
-    from edgeres.folder import RunFolder
-    from edgeres.plan import check_stage
+    from edgeres.pipeline.plan import check_stage
+    from edgeres.pipeline.run_folder import RunFolder
 
     before = RunFolder(Path(options.run)).request()
     budget = {**before.budget, **dict(options.budget)}
@@ -184,7 +185,7 @@ def requested_again(options: Namespace, *more: str) -> Request:
 
 def store_of(options: Namespace) -> Store:
     """Where a command keeps finished stages."""
-    from edgeres.store import Store
+    from edgeres.artifacts.store import Store
 
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "edgeres")
     return Store(Path(options.cache or os.environ.get("EDGERES_CACHE") or default))
@@ -192,7 +193,7 @@ def store_of(options: Namespace) -> Store:
 
 def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> int:
     """Compiles, and tells how it went."""
-    from edgeres.report.verdict import exit_code
+    from edgeres.runs.verdict import exit_code
 
     screen = Screen(quiet=options.quiet)
     done = compiled(request, out, options, given, screen)
@@ -202,7 +203,8 @@ def _run(request: Request, out: Path, options: Namespace, given: list[str]) -> i
 
 def tell(run: Run, out: Path, options: Namespace, screen: Screen) -> None:
     """What a finished run amounts to; an error goes to standard error, whatever else is printed."""
-    from edgeres.report import document, report_files
+    from edgeres.report import report_files
+    from edgeres.runs import document
 
     if run.error:
         screen.failure(_failure(run))
@@ -214,11 +216,11 @@ def tell(run: Run, out: Path, options: Namespace, screen: Screen) -> None:
 
 def compiled(request: Request, out: Path, options: Namespace, given: list[str], screen: Screen) -> Compilation:
     """Compiles into a folder while people watch."""
-    from edgeres.target import find_target
+    from edgeres.targets.target import find_target
 
     target = find_target(request.target)
     request.check_names()
-    from edgeres.compile import Desk, compile_model  # what is misspelt is said before torch is loaded
+    from edgeres.pipeline.compile import Desk, compile_model  # what is misspelt is said before torch is loaded
 
     goal = "" if options.command == "train" else f" -> {target.name} ({target.title})"
     screen.err.print(f"edgeres {options.command}: {request.name}{goal}")
@@ -229,7 +231,7 @@ def compiled(request: Request, out: Path, options: Namespace, given: list[str], 
 def _summary(run: Run, screen: Screen, page: Path) -> None:
     """The verdict and its lines; unless quiet, what to do next. The report's place comes last."""
     from edgeres.report.next_steps import next_steps
-    from edgeres.report.verdict import headline, summary_lines
+    from edgeres.runs.verdict import headline, summary_lines
 
     folder = page.parent
     if screen.quiet:
@@ -248,7 +250,7 @@ def _summary(run: Run, screen: Screen, page: Path) -> None:
 
 def _trained(run: Run) -> str:
     """What ``edgeres train`` amounts to, which has no target and judges nothing; empty for any other run."""
-    from edgeres.report.figures import percent
+    from edgeres.runs.figures import percent
 
     top1 = next((row.top1 for row in reversed(run.stages) if row.top1 is not None), None)
     if run.error or top1 is None or not run.command.startswith("edgeres train "):
@@ -264,16 +266,16 @@ _TITLE_COLUMN = 12
 
 def _failure(run: Run) -> str:
     """Where a run stopped, why, and the way out."""
-    from edgeres.report.verdict import reason
+    from edgeres.runs.verdict import reason
 
     way_out = f": {run.error.way_out}" if run.error and run.error.way_out else ""
     return f"{run.model} for {run.target.name} {reason(run)}{way_out}"
 
 
 def _plan(request: Request, options: Namespace) -> int:
-    from edgeres.estimate import estimate
-    from edgeres.pipeline import Pipeline
-    from edgeres.plan import prepare
+    from edgeres.pipeline.estimate import estimate
+    from edgeres.pipeline.plan import prepare
+    from edgeres.pipeline.runner import Pipeline
 
     screen = Screen(quiet=options.quiet)
     plan = prepare(request, screen)

@@ -6,21 +6,21 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres import answers
+from edgeres.artifacts.store import write_beside
 from edgeres.cli.console import Screen
 from edgeres.errors import UsageError
-from edgeres.gate import Paired
-from edgeres.report import document
+from edgeres.gate import predictions
+from edgeres.gate.paired_test import Paired
 from edgeres.report.comparison import compare
 from edgeres.report.comparison_page import comparison_page
+from edgeres.runs import document
 from edgeres.settings import sha256_file
-from edgeres.store import write_beside
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from edgeres.report.comparison import Row
-    from edgeres.report.run import Run
+    from edgeres.runs.run import Run
 
 _TITLES = {
     "facts": "",
@@ -84,15 +84,15 @@ def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
     """Both deployed networks on the images they share, or why they cannot be paired."""
     read = []
     for folder, run in zip(folders, runs, strict=True):
-        place = folder / answers.NAME
+        place = folder / predictions.NAME
         if not place.is_file():
             return None, f"there is no {place}"
-        if answers.NAME not in run.files or sha256_file(place) != run.files[answers.NAME].sha256:
+        if predictions.NAME not in run.files or sha256_file(place) != run.files[predictions.NAME].sha256:
             return None, f"{place} is not the file that its run reported"
-        read.append(answers.decode(place.read_text(encoding="utf-8"), str(place)))
+        read.append(predictions.decode(place.read_text(encoding="utf-8"), str(place)))
     a, b = read
     try:
-        common = answers.shared(a, b)
+        common = predictions.shared(a, b)
     except UsageError as failure:
         return None, failure.what
     ours = [a.deployed_predictions[place] for place in common.ours]

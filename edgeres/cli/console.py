@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from edgeres.report.figures import percent, scaled, seconds
+from edgeres.runs.figures import percent, scaled, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from edgeres.artifact import Step
-    from edgeres.pipeline import Finished, Pipeline
+    from edgeres.artifacts.artifact import Step
+    from edgeres.pipeline.runner import Finished, Pipeline
     from edgeres.progress import Advance
     from edgeres.report.next_steps import NextStep
 
@@ -79,7 +79,7 @@ class Screen:
 
         The sample task, which asked for nothing else, is left out.
         """
-        from edgeres.estimate import training_from_scratch
+        from edgeres.pipeline.estimate import training_from_scratch
 
         request = pipeline.plan.request
         if request.data is None or (took := training_from_scratch(pipeline)) is None:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 from edgeres.cli.console import Screen
 from edgeres.errors import StoreError, UsageError
-from edgeres.finished import read_finished
-from edgeres.judgement import DEFAULT_MARGIN_PP, MLPERF_SHARE, Comparison, judge
-from edgeres.report import document
+from edgeres.gate.judgement import DEFAULT_MARGIN_PP, MLPERF_SHARE, Comparison, judge
 from edgeres.report.github import workflow_commands
 from edgeres.report.junit import junit
 from edgeres.report.sarif import sarif
+from edgeres.runs import document
+from edgeres.runs.finished import read_finished
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.finished import Finished
-    from edgeres.judgement import Judgement
+    from edgeres.gate.judgement import Judgement
+    from edgeres.runs.finished import Finished
 
 
 def gate_command(options: Namespace, given: list[str]) -> int:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from edgeres.lint.census import Census
-    from edgeres.lint.fix import Fixed
+    from edgeres.lint.fixer import Fixed
+    from edgeres.lint.integer_coverage import Census
     from edgeres.lint.rule import Finding, Rule
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 _SEVERITY = {"E": "error", "W": "warning", "I": "info"}
 _SHOWN = 12
@@ -28,11 +28,11 @@ _SHOWN = 12
 
 def lint_command(options: Namespace, given: list[str]) -> int:
     """Reads a graph, asks every rule of the target, and with ``--fix`` writes a repaired graph beside it."""
-    from edgeres.lint.census import take_census
     from edgeres.lint.families import rules_for
+    from edgeres.lint.integer_coverage import take_census
     from edgeres.lint.linter import lint
-    from edgeres.onnxfile.read import read_model
-    from edgeres.target import find_target
+    from edgeres.onnx_graph.read import read_model
+    from edgeres.targets.target import find_target
 
     target = find_target(options.target)
     out = _new(options.fix, Path(options.model)) if options.fix else None
@@ -83,7 +83,7 @@ def _only(text: str, rules: Sequence[Rule]) -> frozenset[str]:
 
 
 def _fixed(model: ModelProto, target: Target, out: Path, only: frozenset[str] | None) -> Fixed:
-    from edgeres.lint.fix import fix
+    from edgeres.lint.fixer import fix
 
     fixed = fix(model, target, only=only)
     if fixed.repairs:

@@ -12,7 +12,7 @@ from edgeres.cli.console import Screen
 from edgeres.errors import UsageError
 from edgeres.model.conventions import CONVENTIONS, MEANING
 from edgeres.model.layers import activations, peak
-from edgeres.report.figures import bytes_, scaled
+from edgeres.runs.figures import bytes_, scaled
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -77,9 +77,9 @@ def _preset(name: str, size: int | None, classes: int | None) -> _Network:
 
 
 def _foreign(name: str, size: int | None, classes: int | None) -> _Network:
-    from edgeres.onnxfile.census import qdq
-    from edgeres.onnxfile.layers import UNCOVERED, image_of, layers, sized
-    from edgeres.onnxfile.read import read_model
+    from edgeres.onnx_graph.layers import UNCOVERED, image_of, layers, sized
+    from edgeres.onnx_graph.operator_counts import qdq
+    from edgeres.onnx_graph.read import read_model
 
     if classes is not None:
         raise UsageError(f"--classes {classes} beside {name}", "an ONNX file has its classes; export it with others")

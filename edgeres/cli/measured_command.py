@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from edgeres.cli.commands import tell
 from edgeres.cli.console import Screen
-from edgeres.folder import RunFolder
-from edgeres.report import document, report_files
-from edgeres.report.device import read_device
-from edgeres.report.measured import check_device, check_origin, with_measurement
-from edgeres.report.verdict import exit_code
-from edgeres.target import find_target
+from edgeres.pipeline.run_folder import RunFolder
+from edgeres.report import report_files
+from edgeres.runs import document
+from edgeres.runs.device import read_device
+from edgeres.runs.measured import check_device, check_origin, with_measurement
+from edgeres.runs.verdict import exit_code
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from argparse import Namespace

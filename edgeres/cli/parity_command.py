@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edgeres.cli.commands import store_of
 from edgeres.cli.console import Screen
 from edgeres.errors import ModelError, StageError, UsageError
-from edgeres.report import document
+from edgeres.runs import document
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from edgeres.artifact import Checkpoint, Exported
-    from edgeres.integer.network import Bias, IntegerNetwork
-    from edgeres.parity.findings import Parity
-    from edgeres.parity.runtime import Runtime
-    from edgeres.plan import Plan
-    from edgeres.report.run import Run
+    from edgeres.artifacts.artifact import Checkpoint, Exported
+    from edgeres.parity.integer.network import Bias, IntegerNetwork
+    from edgeres.parity.result import Parity
+    from edgeres.parity.runtimes import Runtime
+    from edgeres.pipeline.plan import Plan
+    from edgeres.runs.run import Run
 
 NAME = "parity"
 _OVER = 3
@@ -52,8 +52,8 @@ def parity_command(options: Namespace, given: list[str]) -> int:
 
 def _written(found: Parity, text: str, out: Path) -> Path:
     """The path of the page, once everything is written."""
+    from edgeres.artifacts.store import write_beside
     from edgeres.report.parity import drawing, html
-    from edgeres.store import write_beside
 
     write_beside(out / f"{NAME}.json", f"{text}\n".encode())
     if any(row.depths for row in found.runtimes):
@@ -65,9 +65,9 @@ def _written(found: Parity, text: str, out: Path) -> Path:
 def _found(folder: Path, run: Run, options: Namespace, screen: Screen) -> Parity:
     import onnx
 
-    from edgeres.graphs import read_graphs
-    from edgeres.parity.runtime import chosen, opened
+    from edgeres.parity.runtimes import chosen, opened
     from edgeres.parity.study import Subject, spread, study
+    from edgeres.runs.graphs import read_graphs
 
     backends, exported = chosen(options.runtimes), read_graphs(folder, run)
     if exported.scales is None:
@@ -97,7 +97,7 @@ def _found(folder: Path, run: Run, options: Namespace, screen: Screen) -> Parity
 
 def _references(model: ModelProto) -> tuple[dict[Bias, IntegerNetwork], dict[str, str]]:
     """The reference under each way of taking biases; where the graph has none, why."""
-    from edgeres.integer.network import IntegerNetwork
+    from edgeres.parity.integer.network import IntegerNetwork
 
     try:
         return {"float": IntegerNetwork(model), "int32": IntegerNetwork(model, "int32")}, {}
@@ -112,10 +112,10 @@ def _quantized(folder: Path, options: Namespace, screen: Screen) -> tuple[Plan, 
         UsageError: The recipe quantizes nothing.
         StageError: What comes out now is not what the run had.
     """
-    from edgeres.artifact import Checkpoint, Exported
-    from edgeres.folder import MANIFEST, RunFolder
-    from edgeres.pipeline import Pipeline
-    from edgeres.plan import prepare
+    from edgeres.artifacts.artifact import Checkpoint, Exported
+    from edgeres.pipeline.plan import prepare
+    from edgeres.pipeline.run_folder import MANIFEST, RunFolder
+    from edgeres.pipeline.runner import Pipeline
 
     request = RunFolder(folder).request()
     plan = prepare(replace(request, until=None), screen)
@@ -133,8 +133,8 @@ def _quantized(folder: Path, options: Namespace, screen: Screen) -> tuple[Plan, 
 
 def _fake(plan: Plan, made: Checkpoint | Exported) -> Runtime | None:
     """Fake quantization of the run's network; None of a foreign graph."""
-    from edgeres.artifact import Checkpoint
-    from edgeres.parity.runtime import fake_quantization
+    from edgeres.artifacts.artifact import Checkpoint
+    from edgeres.parity.runtimes import fake_quantization
     from edgeres.quant.quantized import Quantized
 
     if not isinstance(made, Checkpoint) or made.quant is None or plan.target.scheme is None:

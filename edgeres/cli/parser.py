@@ -163,7 +163,7 @@ def _running(command: CommandLine, out: str) -> None:
 def _budget_help() -> str:
     from dataclasses import fields
 
-    from edgeres.target import Budget
+    from edgeres.targets.target import Budget
 
     return f"a limit, or NAME=none to lift it; NAME is {', '.join(field.name for field in fields(Budget))}"
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.cli.console import Screen
 from edgeres.errors import UsageError
-from edgeres.report.figures import OUTLOOKS, line_title, millis, number
+from edgeres.runs.figures import OUTLOOKS, line_title, millis, number
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from edgeres.artifact import Line
-    from edgeres.named_network import NamedNetwork
-    from edgeres.prediction import Measured, Prediction
-    from edgeres.target import Target
+    from edgeres.artifacts.artifact import Line
+    from edgeres.latency.prediction import Measured, Prediction
+    from edgeres.runs.model_reference import NamedNetwork
+    from edgeres.targets.target import Target
 
 _SHOWN = 8
 _MEANT = (
@@ -30,8 +30,8 @@ _EXIT_CODES = {"passes": 0, "fails": 3, "open": 5}
 
 def predict_command(options: Namespace, given: list[str]) -> int:
     """``edgeres predict``."""
-    from edgeres.named_network import find_network
-    from edgeres.target import find_target
+    from edgeres.runs.model_reference import find_network
+    from edgeres.targets.target import find_target
 
     target = find_target(options.target)
     network = find_network(options.model, target, options.size, options.precision)
@@ -49,9 +49,9 @@ def predict_command(options: Namespace, given: list[str]) -> int:
 
 def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -> Prediction:
     """From the device's peaks, or calibrated by a network measured on it."""
-    from edgeres.named_network import read_measured
-    from edgeres.prediction import predicted
-    from edgeres.roofline import roofline_of
+    from edgeres.latency.prediction import predicted
+    from edgeres.latency.roofline import roofline_of
+    from edgeres.runs.model_reference import read_measured
 
     roofline = roofline_of(target, network.precision)
     if calibrate:
@@ -66,7 +66,7 @@ def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -
 
 def _by_profile(network: NamedNetwork, target: Target, place: Path) -> Prediction:
     """From a table of layers measured on this host."""
-    from edgeres.host_profile import read_profile
+    from edgeres.latency.host_profile import read_profile
 
     return read_profile(place, target).predicted(network.works)
 
@@ -85,7 +85,7 @@ def _alike(measured: Sequence[Measured], network: NamedNetwork) -> Measured:
 def _lines(
     network: NamedNetwork, target: Target, overrides: dict[str, float | None], prediction: Prediction
 ) -> tuple[Line, ...]:
-    from edgeres.budget import latency_lines, limits
+    from edgeres.gate.budget import latency_lines, limits
 
     known = limits(network.name, network.side, target, overrides)
     return latency_lines(known, None, "not measured", prediction.predicted)
@@ -152,7 +152,7 @@ def _print(network: NamedNetwork, target: Target, prediction: Prediction, lines:
 
 
 def _float_of(network: NamedNetwork, target: Target) -> str:
-    from edgeres.roofline import float_precisions
+    from edgeres.latency.roofline import float_precisions
 
     precision = float_precisions(target)[0] if network.precision == "int8" else network.precision
     return precision.upper()

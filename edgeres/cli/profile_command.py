@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from edgeres.cli.console import Screen
 from edgeres.errors import StoreError
-from edgeres.report.figures import millis
+from edgeres.runs.figures import millis
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.host_profile import HostProfile
-    from edgeres.profiling import Subject
-    from edgeres.target import Target
+    from edgeres.latency.host_profile import HostProfile
+    from edgeres.latency.profiling import Subject
+    from edgeres.targets.target import Target
 
 _SIDE = 224
 _NETWORKS = ("resnet18", "resnet34", "resnet50")
@@ -25,9 +25,9 @@ _KNOWN, _TRIED = 10, 0
 
 def profile_command(options: Namespace, given: list[str]) -> int:
     """``edgeres profile``."""
-    from edgeres.host_profile import encode
-    from edgeres.profiling import check_host, measure_profile
-    from edgeres.target import find_target
+    from edgeres.latency.host_profile import encode
+    from edgeres.latency.profiling import check_host, measure_profile
+    from edgeres.targets.target import find_target
 
     screen, target = Screen(quiet=options.quiet), find_target(options.target)
     out = Path(options.out or f"build/profile-{target.name}.json")
@@ -49,9 +49,9 @@ def profile_command(options: Namespace, given: list[str]) -> int:
 
 def _subjects(target: Target, seed: int) -> list[Subject]:
     """Pruned networks of every depth."""
+    from edgeres.latency.profiling import Subject
+    from edgeres.latency.random_model import thinned, unlearned
     from edgeres.model.spec import PRESETS
-    from edgeres.profiling import Subject
-    from edgeres.unlearned import thinned, unlearned
 
     return [
         Subject(

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from edgeres.cli.commands import compiled, requested_again, search_changes, tell
 from edgeres.cli.console import Screen
 from edgeres.errors import UsageError
-from edgeres.report import document
-from edgeres.report.bill import HEADS, bill, folded, next_step
-from edgeres.report.verdict import exit_code
+from edgeres.report.candidates import HEADS, bill, folded, next_step
+from edgeres.runs import document
+from edgeres.runs.verdict import exit_code
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.report.bill import BillRow
-    from edgeres.report.run import Run
+    from edgeres.report.candidates import BillRow
+    from edgeres.runs.run import Run
 
 
 def quantize_command(options: Namespace, given: list[str]) -> int:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from edgeres.cli.console import Screen
-from edgeres.shipped_recipes import recipe_names, stage_names
+from edgeres.pipeline.shipped_recipes import recipe_names, stage_names
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -18,7 +18,7 @@ def recipes_command(options: Namespace, given: list[str]) -> int:
     if options.keys:
         _keys(screen, as_json=options.json)
     elif options.json:
-        from edgeres.recipe import load_recipe
+        from edgeres.pipeline.recipe import load_recipe
 
         screen.out.out(json.dumps({name: load_recipe(name).entries() for name in recipe_names()}, indent=2))
     else:
@@ -28,7 +28,7 @@ def recipes_command(options: Namespace, given: list[str]) -> int:
 
 
 def _keys(screen: Screen, *, as_json: bool) -> None:
-    from edgeres.setting_keys import setting_keys
+    from edgeres.pipeline.setting_keys import setting_keys
 
     keys = setting_keys()
     if as_json:

@@ -16,16 +16,16 @@ from edgeres.errors import StageError, UsageError
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.report.run import Run
-    from edgeres.reproduction import Reproduction
+    from edgeres.pipeline.reproduction import Reproduction
+    from edgeres.runs.run import Run
 
 _DIFFERENT = 3
 
 
 def reproduce_command(options: Namespace, given: list[str]) -> int:
     """``edgeres reproduce``."""
-    from edgeres.folder import MANIFEST
-    from edgeres.reproduction import manifest, reproduction
+    from edgeres.pipeline.reproduction import manifest, reproduction
+    from edgeres.pipeline.run_folder import MANIFEST
 
     screen = Screen(quiet=options.quiet)
     named = Path(options.run)
@@ -48,9 +48,9 @@ def reproduce_command(options: Namespace, given: list[str]) -> int:
 
 
 def _again(before: Path, out: Path, cache: Path, screen: Screen, given: list[str]) -> Run:
-    from edgeres.compile import Desk, compile_model
-    from edgeres.folder import RunFolder
-    from edgeres.store import Store
+    from edgeres.artifacts.store import Store
+    from edgeres.pipeline.compile import Desk, compile_model
+    from edgeres.pipeline.run_folder import RunFolder
 
     request = RunFolder(before).request()
     request = replace(request, changes=(*request.changes, *_pins(before)))
@@ -60,8 +60,8 @@ def _again(before: Path, out: Path, cache: Path, screen: Screen, given: list[str
 
 def _pins(before: Path) -> tuple[str, ...]:
     """What the first run's time budget left out is left out again, however fast this machine is."""
-    from edgeres.folder import RECIPE
-    from edgeres.recipe import load_recipe
+    from edgeres.pipeline.recipe import load_recipe
+    from edgeres.pipeline.run_folder import RECIPE
 
     path = before / RECIPE
     if not path.is_file():

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 from edgeres.cli.commands import store_of
 from edgeres.cli.console import Screen
 from edgeres.errors import UsageError
-from edgeres.report import document, report_files
-from edgeres.report.bill import divergence
-from edgeres.report.figures import percent, scaled
-from edgeres.report.ladder import drawing
+from edgeres.report import report_files
+from edgeres.report.candidates import divergence
+from edgeres.report.recovery import drawing
+from edgeres.runs import document
+from edgeres.runs.figures import percent, scaled
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.artifact import LayerNoise
-    from edgeres.recipe import Recipe
+    from edgeres.artifacts.artifact import LayerNoise
+    from edgeres.pipeline.recipe import Recipe
 
 
 def sensitivity_command(options: Namespace, given: list[str]) -> int:
@@ -30,7 +31,7 @@ def sensitivity_command(options: Namespace, given: list[str]) -> int:
     rows = _found(options, screen)
     pages = report_files.write(replace(run, sensitivity=rows), folder)
     if options.svg:
-        from edgeres.store import write_beside
+        from edgeres.artifacts.store import write_beside
 
         write_beside(Path(options.svg), drawing(rows).encode())
     if options.json:
@@ -58,9 +59,9 @@ def sensitivity_command(options: Namespace, given: list[str]) -> int:
 
 def _found(options: Namespace, screen: Screen) -> tuple[LayerNoise, ...]:
     """The run's stages up to ``quantize`` from the store, and one more."""
-    from edgeres.folder import RunFolder
-    from edgeres.pipeline import Pipeline
-    from edgeres.plan import prepare
+    from edgeres.pipeline.plan import prepare
+    from edgeres.pipeline.run_folder import RunFolder
+    from edgeres.pipeline.runner import Pipeline
 
     request = RunFolder(Path(options.run)).request()
     plan = prepare(replace(request, until=None), screen)
@@ -69,7 +70,7 @@ def _found(options: Namespace, screen: Screen) -> tuple[LayerNoise, ...]:
 
 
 def _cut(recipe: Recipe, run: str) -> Recipe:
-    from edgeres.stages.sensitivity import Sensitivity
+    from edgeres.pipeline.stages.sensitivity import Sensitivity
 
     names = [stage.name for stage in recipe.stages]
     if "quantize" not in names:

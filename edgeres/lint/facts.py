@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from edgeres.onnxfile.view import WEIGHTED, View, attribute
+from edgeres.onnx_graph.graph_index import WEIGHTED, View, attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeres.lint import dla, litert, onnxruntime, openvino, tensorrt, tensorrt_devices, xnnpack
 from edgeres.lint.rule import FIRST, tensorrt_version
+from edgeres.lint.rules import dla, litert, onnxruntime, openvino, tensorrt, tensorrt_devices, xnnpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeres.lint.rule import Rule, Version
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 _TURING = (7, 5)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.lint.families import rules_for
-from edgeres.onnxfile.view import View
+from edgeres.onnx_graph.graph_index import View
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.lint.rule import Finding
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 
 def lint(model: ModelProto, target: Target, *, accelerator: bool = False) -> tuple[Finding, ...]:

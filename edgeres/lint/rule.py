@@ -10,7 +10,7 @@ from edgeres.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgeres.onnxfile.view import View
+    from edgeres.onnx_graph.graph_index import View
 
 Severity = Literal["E", "W", "I"]
 """``E``: the runtime refuses the file or computes something else. ``W``: runs, but slower. ``I``: worth knowing."""

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeres.parity.findings import Depth
+from edgeres.parity.result import Depth
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from edgeres.integer.network import Answer, Bias, IntegerNetwork, Quantized
+    from edgeres.parity.integer.network import Answer, Bias, IntegerNetwork, Quantized
 
     Array = NDArray[Any]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.errors import StageError
-from edgeres.measure import agreement, top1
-from edgeres.parity.findings import Pair, Parity, RuntimeRow
+from edgeres.metrics import agreement, top1
 from edgeres.parity.layers import Comparison, nearer
-from edgeres.parity.runtime import REFERENCE, reference
+from edgeres.parity.result import Pair, Parity, RuntimeRow
+from edgeres.parity.runtimes import REFERENCE, reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.integer.network import Bias, IntegerNetwork
-    from edgeres.parity.findings import Depth
-    from edgeres.parity.runtime import Opened, Runtime
+    from edgeres.parity.integer.network import Bias, IntegerNetwork
+    from edgeres.parity.result import Depth
+    from edgeres.parity.runtimes import Opened, Runtime
     from edgeres.progress import Progress
 
 _SHOWN, _ANSWERED = 4, 8

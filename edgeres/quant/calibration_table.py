@@ -15,7 +15,7 @@ from edgeres.model.graph import graph
 from edgeres.quant.placement import place
 from edgeres.quant.quant_table import QuantTable
 from edgeres.settings import digest, parse, plain, settings
-from edgeres.target import QuantScheme
+from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

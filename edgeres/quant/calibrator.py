@@ -14,17 +14,17 @@ import numpy as np
 from pydantic import Field
 
 from edgeres.errors import RecipeError, nearest
-from edgeres.quant.divergence import least_divergent
+from edgeres.quant.entropy import least_divergent
+from edgeres.quant.mse import least_error
 from edgeres.quant.qparams import QParams
 from edgeres.quant.scale import float32_scales
-from edgeres.quant.squared_error import least_error
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeres.quant.histogram import Histogram
-    from edgeres.target import QuantScheme
+    from edgeres.targets.target import QuantScheme
 
 
 class Calibrator(Protocol):

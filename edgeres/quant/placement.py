@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeres.model.graph import Graph
-    from edgeres.target import QuantScheme
+    from edgeres.targets.target import QuantScheme
 
 _RANGE_PRESERVING = ("maxpool", "subsample", "zeropad")
 """Operations whose output never leaves the range of their input, so both may share one scale."""

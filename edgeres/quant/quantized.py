@@ -12,9 +12,9 @@ from edgeres.quant.table import with_room
 if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
-    from edgeres.quant.fake import QuantNetwork
+    from edgeres.quant.fake_quantize import QuantNetwork
     from edgeres.quant.quant_table import QuantTable
-    from edgeres.target import QuantScheme
+    from edgeres.targets.target import QuantScheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,6 @@ class Quantized:
 
     def network(self) -> QuantNetwork:
         """The torch module that computes what ships, in evaluation mode."""
-        from edgeres.quant.fake import QuantNetwork
+        from edgeres.quant.fake_quantize import QuantNetwork
 
         return QuantNetwork(self.spec, self.weights, self.table, self.placement).eval()

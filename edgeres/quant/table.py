@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
     from edgeres.quant.qparams import QParams
-    from edgeres.target import QuantScheme
+    from edgeres.targets.target import QuantScheme
 
 WeightMethod = Literal["max", "mse"]
 

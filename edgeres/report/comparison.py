@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from edgeres.errors import UsageError
-from edgeres.report.figures import bytes_, change, millis, percent, points, scaled, seconds, short
-from edgeres.report.verdict import headline, outcome
+from edgeres.runs.figures import bytes_, change, millis, percent, points, scaled, seconds, short
+from edgeres.runs.verdict import headline, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from edgeres.report.run import Run
+    from edgeres.runs.run import Run
 
 Figure = float | str | None
 ABSENT = "-"

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from edgeres.report.html import page
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import how, section
-from edgeres.report.verdict import outcome, reason
+from edgeres.runs.verdict import outcome, reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.report.comparison import Comparison, Row
-    from edgeres.report.run import Run
+    from edgeres.runs.run import Run
 
 _SECTIONS = (
     ("facts", "Accuracy, costs, speed"),

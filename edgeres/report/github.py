@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.gate import Outcome
+from edgeres.gate.paired_test import Outcome
 
 if TYPE_CHECKING:
-    from edgeres.judgement import Judgement
+    from edgeres.gate.judgement import Judgement
 
 _COMMANDS = {Outcome.PASS: "notice", Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "error"}
 

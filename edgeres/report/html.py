@@ -7,7 +7,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from edgeres.report import origins, sections
-from edgeres.report.figures import (
+from edgeres.report.markup import Markup, join, tag
+from edgeres.report.parts import missing, section
+from edgeres.report.recovery import ladder
+from edgeres.report.select import trail
+from edgeres.runs.figures import (
     OUTLOOKS,
     change,
     compared,
@@ -23,16 +27,12 @@ from edgeres.report.figures import (
     scaled,
     seconds,
 )
-from edgeres.report.ladder import ladder
-from edgeres.report.markup import Markup, join, tag
-from edgeres.report.parts import missing, section
-from edgeres.report.remedy import measuring, remedies
-from edgeres.report.select import trail
-from edgeres.report.verdict import line_counts, opening, outcome, reason
+from edgeres.runs.remedy import measuring, remedies
+from edgeres.runs.verdict import line_counts, opening, outcome, reason
 
 if TYPE_CHECKING:
-    from edgeres.artifact import Line
-    from edgeres.report.run import Run
+    from edgeres.artifacts.artifact import Line
+    from edgeres.runs.run import Run
 
 _MARKS = {"passed": "\u2713", "failed": "\u2715", "unmeasured": "\u25cb", "incomplete": "\u25cb", "error": "\u2715"}
 _SECTIONS = (

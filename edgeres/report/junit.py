@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Tree
 
-from edgeres.gate import Outcome
+from edgeres.gate.paired_test import Outcome
 
 if TYPE_CHECKING:
-    from edgeres.judgement import Judgement
+    from edgeres.gate.judgement import Judgement
 
 
 def junit(judgement: Judgement, name: str) -> str:
@@ -23,7 +23,7 @@ def junit(judgement: Judgement, name: str) -> str:
     suites = Tree.Element("testsuites", {"name": "edgeres gate", **counts})
     suite = Tree.SubElement(suites, "testsuite", {"name": "edgeres gate", **counts})
     title = f"accuracy against {judgement.reference}"
-    case = Tree.SubElement(suite, "testcase", {"classname": f"edgeres.gate.{_clean(name)}", "name": title})
+    case = Tree.SubElement(suite, "testcase", {"classname": f"edgeres.gate.paired_test.{_clean(name)}", "name": title})
     if failed or unknown:
         kind = "failure" if failed else "error"
         found = Tree.SubElement(case, kind, {"message": _clean(judgement.sentence), "type": judgement.outcome.value})

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.bench.verdict import sentences
-from edgeres.report.bill import HEADS, bill, divergence, folded, next_step
+from edgeres.latency.benchmark.conclusions import sentences
+from edgeres.report.benchmark import HEADS as TRUTH_HEADS
+from edgeres.report.benchmark import cells as truth_cells
+from edgeres.report.benchmark import footnotes
+from edgeres.report.candidates import HEADS, bill, divergence, folded, next_step
 from edgeres.report.escape import block, bullets, code, prose, table, whole
-from edgeres.report.figures import (
+from edgeres.report.select import (
+    confusions,
+    fate,
+    noisiest,
+    reference_float,
+    speedup,
+    tuned_float,
+    worst_first,
+)
+from edgeres.runs.figures import (
     OUTLOOKS,
     WEIGHTED,
     between,
@@ -27,27 +39,15 @@ from edgeres.report.figures import (
     share,
     short,
 )
-from edgeres.report.remedy import drop_cause, int8_slowness, measuring, remedies
-from edgeres.report.select import (
-    confusions,
-    fate,
-    noisiest,
-    reference_float,
-    speedup,
-    tuned_float,
-    worst_first,
-)
-from edgeres.report.truth import HEADS as TRUTH_HEADS
-from edgeres.report.truth import cells as truth_cells
-from edgeres.report.truth import footnotes
-from edgeres.report.verdict import headline, outcome
+from edgeres.runs.remedy import drop_cause, int8_slowness, measuring, remedies
+from edgeres.runs.verdict import headline, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.artifact import Line
-    from edgeres.bench.truth import Truth
-    from edgeres.report.run import Run
+    from edgeres.artifacts.artifact import Line
+    from edgeres.latency.benchmark.result import Truth
+    from edgeres.runs.run import Run
 
 _ICONS = {"passed": "\u2705 passed", "failed": "\u274c failed", "unmeasured": "\u2754 unmeasured"}
 _VERDICT = {"passed": "\u2705", "failed": "\u274c", "incomplete": "\u2754", "error": "\u274c"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.report.run import Run
+    from edgeres.runs.run import Run
 
 _BUNDLE, _ENGINE = "bundle/", "engine/"
 _IN_APP = {"model.ort": "OrtSession", "model.tflite": "Interpreter", "model.pte": "Module"}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.report.figures import bytes_, share, short
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, facts, how, plot, section
 from edgeres.report.plots import scales_plot
 from edgeres.report.sketches import distributions
+from edgeres.runs.figures import bytes_, share, short
 
 if TYPE_CHECKING:
-    from edgeres.report.findings import Calibration
-    from edgeres.report.run import Run
+    from edgeres.runs.findings import Calibration
+    from edgeres.runs.run import Run
 
 
 _RECIPE = "recipe.lock.yaml"

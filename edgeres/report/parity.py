@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import ceil, floor
 from typing import TYPE_CHECKING
 
-from edgeres.report.figures import number, percent, points
 from edgeres.report.html import page
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import how, plot, section
 from edgeres.report.svg import WIDTH, Axis, apart, clip, figure, standalone, ticks
+from edgeres.runs.figures import number, percent, points
 
 if TYPE_CHECKING:
-    from edgeres.parity.findings import Depth, Pair, Parity, RuntimeRow
+    from edgeres.parity.result import Depth, Pair, Parity, RuntimeRow
 
 HEADS = ("Runtime", "First that diverges", "Biases", "Top-1", "Agrees least with", "Codes off alone", "By at most")
 _TOP, _BOTTOM, _LEFT, _RIGHT = 12, 190, 44, WIDTH - 112

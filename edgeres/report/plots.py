@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Protocol
 
-from edgeres.report.figures import between, change, confidence, millis, number, percent, points, scaled
 from edgeres.report.markup import Markup, join, tag
 from edgeres.report.svg import (
     ROW,
@@ -24,12 +23,13 @@ from edgeres.report.svg import (
     value,
     whisker,
 )
+from edgeres.runs.figures import between, change, confidence, millis, number, percent, points, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgeres.report.findings import Accuracy, TensorScale
-    from edgeres.report.run import LatencyRow
+    from edgeres.runs.findings import Accuracy, TensorScale
+    from edgeres.runs.run import LatencyRow
 
 _IN_SIGHT = 3.0
 """A limit beyond this many times the largest value is written, not drawn: it would squeeze the bars to nothing."""

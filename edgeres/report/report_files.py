@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.errors import StoreError
-from edgeres.report.document import JSON, decode, encode, load
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
+from edgeres.runs.document import JSON, decode, encode, load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.report.run import Run
+    from edgeres.runs.run import Run
 
 MARKDOWN, HTML = "report.md", "report.html"
 NAMES = (JSON, MARKDOWN, HTML)

@@ -6,12 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import edgeres
-from edgeres.gate import Outcome
+from edgeres.gate.paired_test import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.judgement import Judgement
+    from edgeres.gate.judgement import Judgement
     from edgeres.lint.rule import Finding, Rule
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.report.figures import (
+from edgeres.report.benchmark import truth_table
+from edgeres.report.markup import Markup, join, table, tag
+from edgeres.report.parts import NONE, facts, how, missing, plot, section
+from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot
+from edgeres.report.select import (
+    DRAWN_CLASSES,
+    FLIPS_SHOWN,
+    confusions,
+    fate,
+    limit_of,
+    reference_float,
+    speedup,
+    trail,
+    worst_first,
+)
+from edgeres.runs.figures import (
     WEIGHTED,
     between,
     confidence,
@@ -17,26 +32,11 @@ from edgeres.report.figures import (
     share,
     short,
 )
-from edgeres.report.markup import Markup, join, table, tag
-from edgeres.report.parts import NONE, facts, how, missing, plot, section
-from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot
-from edgeres.report.remedy import drop_cause, int8_slowness
-from edgeres.report.select import (
-    DRAWN_CLASSES,
-    FLIPS_SHOWN,
-    confusions,
-    fate,
-    limit_of,
-    reference_float,
-    speedup,
-    trail,
-    worst_first,
-)
-from edgeres.report.truth import truth_table
+from edgeres.runs.remedy import drop_cause, int8_slowness
 
 if TYPE_CHECKING:
-    from edgeres.report.findings import Flip, Kernels
-    from edgeres.report.run import Run, StageRow
+    from edgeres.runs.findings import Flip, Kernels
+    from edgeres.runs.run import Run, StageRow
 
 _AT_ONCE = 9
 """Flipped images before the rest is folded away: three rows on a desk, a few screens on a phone."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from edgeres.report.remedy import float_and_int8
+from edgeres.runs.remedy import float_and_int8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgeres.report.findings import Confusion, Flip, TensorScale
-    from edgeres.report.run import LatencyRow, Run, StageRow
+    from edgeres.runs.findings import Confusion, Flip, TensorScale
+    from edgeres.runs.run import LatencyRow, Run, StageRow
 
 DRAWN_CLASSES = 24
 """Above this many classes a confusion matrix is no longer drawn."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from math import log1p
 from typing import TYPE_CHECKING
 
-from edgeres.report.figures import number, share
 from edgeres.report.markup import Markup, tag
 from edgeres.report.parts import how
 from edgeres.report.select import noisiest
 from edgeres.report.svg import Axis
+from edgeres.runs.figures import number, share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.report.findings import TensorScale
+    from edgeres.runs.findings import TensorScale
 
 AT_ONCE = 24
 """More tensors than these are folded away behind the worst few."""

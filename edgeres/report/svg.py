@@ -11,8 +11,8 @@ from math import ceil, floor, inf, log10
 from typing import TYPE_CHECKING
 from unicodedata import east_asian_width
 
-from edgeres.report.figures import number
 from edgeres.report.markup import Markup, join, tag
+from edgeres.runs.figures import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.report.figures import millis, percent
 from edgeres.report.markup import Markup, join, tag
 from edgeres.report.svg import WIDTH, Axis, apart, figure, grid, ticks
+from edgeres.runs.figures import millis, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edgeres.report.bill import BillRow
+    from edgeres.report.candidates import BillRow
 
 _TOP, _BOTTOM, _LEFT, _RIGHT = 12, 170, 52, WIDTH - 118
 

@@ -33,7 +33,7 @@ LSQ's gradient scale is for (section 2.2).
 
 
 class LearnedNetwork(Network):
-    """Computes what ``edgeres.quant.fake.QuantNetwork`` computes, with gradients for weights, biases and scales.
+    """Computes what ``QuantNetwork`` computes, with gradients for weights, biases and scales.
 
     Adam's updates have the size of the learning rate whatever they update, and a network whose norms are folded has
     weights of 1e-4 beside weights of 1. So everything is learnt in steps of its grid: a weight is ``start + unit *

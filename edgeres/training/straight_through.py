@@ -1,7 +1,7 @@
 """Fake quantization with a gradient, so that weights and step sizes can be learnt through it.
 
-Forward, exactly what ships (``edgeres.quant.fake``), with ``s`` the step, ``low`` and ``high`` the codes less the
-zero-point, and rounding half to even::
+Forward, exactly what ships (``edgeres.quant.fake_quantize``), with ``s`` the step, ``low`` and ``high`` the codes less
+the zero-point, and rounding half to even::
 
     v = x / s        x' = s * clamp(round(v), low, high)
 

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeres.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Card, Exported, File
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.graph import Graph, Op, graph
 from edgeres.model.spec import Block, ResNetSpec, Stem

@@ -17,7 +17,7 @@ from host_engine import install
 
 from edgeres.backends.bundle import build_engine, device, engine
 from edgeres.backends.bundle.write import tensorrt_bundle
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 BUNDLE = Path(device.__file__).parent
 COMMANDS = ("build_engine.py", "run_engine.py", "check_device.py", "engine.py", "device.py")

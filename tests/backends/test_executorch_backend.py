@@ -16,20 +16,20 @@ import pytest
 from drawn_networks import reference
 
 from benchmarks.subjects import THIN, float_network, images, ours
-from edgeres.artifact import Card, Exported, File
-from edgeres.backends import executorch as adapter
+from edgeres.artifacts.artifact import Card, Exported, File
 from edgeres.backends.backend import Profiled, ShowsTensors
 from edgeres.backends.bundle import check_device, device
 from edgeres.backends.bundle.write import executorch_bundle
-from edgeres.backends.executorch import ENTRY, ExecuTorch
-from edgeres.backends.pte import open_pte
+from edgeres.backends.executorch import executorch as adapter
+from edgeres.backends.executorch.executorch import ENTRY, ExecuTorch
+from edgeres.backends.executorch.pte import open_pte
+from edgeres.backends.executorch.xnnpack import Lowered, without_chatter
 from edgeres.backends.session import showing_session
-from edgeres.backends.xnnpack import Lowered, without_chatter
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError
 from edgeres.model.spec import Block
 from edgeres.progress import Silent
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 pytestmark = pytest.mark.slow
 
@@ -234,11 +234,11 @@ sys.addaudithook(lambda event, _: os._exit(9) if event in ("socket.connect", "so
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from benchmarks.subjects import images
-from edgeres.artifact import Card, Exported, File
-from edgeres.backends.executorch import ExecuTorch
+from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.backends.executorch.executorch import ExecuTorch
 from edgeres.data.preprocess import Preprocess
 from edgeres.progress import Silent
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 model = File.of(Path({str(engine.exported.model.path)!r}))
 card = Card(name="thin", preprocess=Preprocess(resize=32, crop=32), classes=tuple("abcdefghij"))
 target = find_target("cpu:executorch")

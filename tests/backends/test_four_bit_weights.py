@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from random_weights import random_weights
 
-from edgeres.artifact import Card, Exported, File
-from edgeres.backends.expected import expected_kernels
-from edgeres.backends.onnxruntime import OnnxRuntime
+from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.backends.onnxruntime.onnxruntime import OnnxRuntime
 from edgeres.backends.openvino import OpenVino
+from edgeres.backends.tensorrt.expected import expected_kernels
 from edgeres.data.preprocess import Preprocess
 from edgeres.lint.linter import lint
-from edgeres.measure import sqnr_db
+from edgeres.metrics import sqnr_db
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.onnxfile.write import write_model
+from edgeres.onnx_graph.write import write_model
 from edgeres.progress import Silent
 from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.observer import observe
@@ -25,7 +25,7 @@ from edgeres.quant.placement import place
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
 from edgeres.quant.weights import weight_qparams
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 TARGET = find_target("w4a8")
 IMAGES = np.random.default_rng(3).normal(size=(6, 3, 32, 32)).astype(np.float32)

@@ -14,14 +14,14 @@ import onnx
 import pytest
 from drawn_networks import export, random_images, reference, tiny
 
-from edgeres.artifact import File
-from edgeres.backends import litert
+from edgeres.artifacts.artifact import File
 from edgeres.backends.backend import ShowsTensors
-from edgeres.backends.litert import LiteRT
+from edgeres.backends.litert import litert
+from edgeres.backends.litert.litert import LiteRT
+from edgeres.backends.litert.tflite import translate as translation
 from edgeres.errors import StageError
 from edgeres.progress import Silent
-from edgeres.target import find_target
-from edgeres.tflitefile import translate as translation
+from edgeres.targets.target import find_target
 
 CPU, PI, PHONE = (find_target(f"{name}:litert") for name in ("cpu", "raspberry-pi", "android"))
 
@@ -180,9 +180,9 @@ sys.addaudithook(lambda event, _: os._exit(9) if event in ("socket.connect", "so
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from drawn_networks import export, tiny, random_images
-from edgeres.backends.litert import LiteRT
+from edgeres.backends.litert.litert import LiteRT
 from edgeres.progress import Silent
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 folder = Path({folder!r})
 (folder / "quiet").mkdir()
 target = find_target("cpu:litert")

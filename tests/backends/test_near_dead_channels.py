@@ -9,14 +9,14 @@ import onnx
 import pytest
 from trapped_networks import images, quantized, trapped
 
-from edgeres.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Card, Exported, File
 from edgeres.backends.registry import find_backend
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.network import Network
-from edgeres.onnxfile.execute import runner
-from edgeres.onnxfile.write import write_model
+from edgeres.onnx_graph.execute import runner
+from edgeres.onnx_graph.write import write_model
 from edgeres.progress import Silent
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 NEEDS = {"cpu": "onnxruntime", "cpu:litert": "ai_edge_litert", "cpu:executorch": "executorch", "x86": "openvino"}
 SIDE = 12

@@ -14,12 +14,12 @@ import pytest
 from drawn_networks import draw, export, random_images, reference, tiny
 from onnx import numpy_helper
 
-from edgeres.artifact import File
-from edgeres.backends.onnxruntime import OnnxRuntime, census
+from edgeres.artifacts.artifact import File
+from edgeres.backends.onnxruntime.onnxruntime import OnnxRuntime, census
 from edgeres.backends.session import in_batches, onnx_session
 from edgeres.errors import BackendUnavailable, StageError
 from edgeres.progress import Silent
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 CPU, PI = find_target("cpu"), find_target("raspberry-pi")
 

@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 from drawn_networks import export, random_images, reference, tiny
 
-from edgeres.backends.onnxruntime_mobile import OnnxRuntimeMobile
-from edgeres.backends.ort_format import Operator, canonical, operators, required_operators
+from edgeres.backends.onnxruntime.mobile import OnnxRuntimeMobile
+from edgeres.backends.onnxruntime.ort_format import Operator, canonical, operators, required_operators
 from edgeres.backends.session import load_graph, options
 from edgeres.errors import StageError
 from edgeres.model.spec import cifar
 from edgeres.progress import Silent
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 ANDROID = find_target("android")
 

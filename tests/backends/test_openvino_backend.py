@@ -12,11 +12,11 @@ import onnx
 import pytest
 from drawn_networks import draw, export, random_images, reference, tiny
 
-from edgeres.artifact import File
+from edgeres.artifacts.artifact import File
 from edgeres.backends.openvino import OpenVino
 from edgeres.errors import StageError
 from edgeres.progress import Silent
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 pytest.importorskip("openvino")
 X86 = find_target("x86")
@@ -123,7 +123,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from drawn_networks import export, tiny, random_images
 from edgeres.backends.openvino import OpenVino
 from edgeres.progress import Silent
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 folder = Path({str(tmp_path)!r})
 (folder / "quiet").mkdir()
 target = find_target("x86")
@@ -146,7 +146,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from drawn_networks import export, tiny, random_images
 from edgeres.backends.openvino import OpenVino
 from edgeres.progress import Silent
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 folder = Path({str(tmp_path)!r})
 (folder / "twice").mkdir()
 target = find_target("x86")

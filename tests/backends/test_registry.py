@@ -9,7 +9,7 @@ import pytest
 
 from edgeres.backends.registry import BACKENDS, find_backend
 from edgeres.errors import TargetError
-from edgeres.target import targets
+from edgeres.targets.target import targets
 
 
 def test_every_target_names_a_backend_there_is():

@@ -20,7 +20,7 @@ from edgeres.backends.bundle.write import tensorrt_bundle
 from edgeres.data.images import DEEP_MODES, EXTENSIONS, FORMATS
 from edgeres.data.preprocess import MAX_PIXELS, Preprocess
 from edgeres.settings import plain
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 
 @settings(max_examples=60, deadline=None)

@@ -19,20 +19,20 @@ import pytest
 from drawn_networks import draw, export, random_images, reference, tiny
 from onnx import numpy_helper
 
-from edgeres.artifact import File
-from edgeres.backends import tensorrt
+from edgeres.artifacts.artifact import File
+from edgeres.artifacts.store import Store
 from edgeres.backends.bundle.golden import GraphInput, golden_inputs
 from edgeres.backends.bundle.trtexec import build_settings, timing_flags, trtexec_flags
-from edgeres.backends.expected import expected_kernels
-from edgeres.backends.tensorrt import TensorRT
+from edgeres.backends.tensorrt import tensorrt
+from edgeres.backends.tensorrt.expected import expected_kernels
+from edgeres.backends.tensorrt.tensorrt import TensorRT
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError, TargetError
-from edgeres.folder import RECIPE, RunFolder
 from edgeres.model.spec import preset
+from edgeres.pipeline.run_folder import RECIPE, RunFolder
 from edgeres.progress import Silent
 from edgeres.settings import sha256_file
-from edgeres.store import Store
-from edgeres.target import find_target, targets
+from edgeres.targets.target import find_target, targets
 
 JETSONS = [target for target in targets().values() if target.backend == "tensorrt"]
 RUNTIMES = list({target.runtime.flags: target for target in JETSONS}.values())

@@ -11,12 +11,12 @@ import pytest
 from drawn_networks import draw, export, random_images, reference, tiny
 from onnx import helper, numpy_helper
 
-from edgeres.artifact import File
-from edgeres.backends.tensorrt_api import UNITS, gpu
-from edgeres.backends.tensorrt_rtx import ENTRY, TensorRTRTX, compile_portable, plan_census
+from edgeres.artifacts.artifact import File
+from edgeres.backends.tensorrt.api import UNITS, gpu
+from edgeres.backends.tensorrt.rtx import ENTRY, TensorRTRTX, compile_portable, plan_census
 from edgeres.errors import StageError
 from edgeres.progress import Silent
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 pytest.importorskip("tensorrt_rtx")
 RTX = find_target("rtx")

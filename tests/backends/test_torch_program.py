@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.subjects import THIN, images, ours, thin_like
-from edgeres.backends.torch_operators import OPERATORS
-from edgeres.backends.torch_program import torch_program
+from edgeres.backends.executorch.torch_operators import OPERATORS
+from edgeres.backends.executorch.torch_program import torch_program
 from edgeres.errors import StageError
 from edgeres.model.spec import preset
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 CPU = find_target("cpu:executorch")
 RNG = np.random.default_rng(0)

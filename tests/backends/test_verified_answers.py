@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from drawn_networks import export, tiny
 
-from edgeres.artifact import Baseline, Engine
+from edgeres.artifacts.artifact import Baseline, Engine
 from edgeres.backends.registry import find_backend
-from edgeres.backends.tensorrt import TensorRT
+from edgeres.backends.tensorrt.tensorrt import TensorRT
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import StageError
-from edgeres.parallel import AHEAD
+from edgeres.pipeline.parallel import AHEAD
+from edgeres.pipeline.stages import verify
+from edgeres.pipeline.stages.stage import Context
+from edgeres.pipeline.stages.verify import Verify, confidence
 from edgeres.progress import Silent
-from edgeres.stages import verify
-from edgeres.stages.stage import Context
-from edgeres.stages.verify import Verify, confidence
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from pathlib import Path

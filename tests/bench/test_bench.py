@@ -13,12 +13,12 @@ import bench_networks
 import onnx
 import pytest
 
-from edgeres.bench import bench as bench_module
-from edgeres.bench.bench import Subject, bench, pinned
-from edgeres.bench.race import Pace
-from edgeres.bench.verdict import culprits, should_ship
 from edgeres.errors import UsageError
-from edgeres.onnxfile import census
+from edgeres.latency.benchmark import benchmark as bench_module
+from edgeres.latency.benchmark.benchmark import Subject, bench, pinned
+from edgeres.latency.benchmark.conclusions import culprits, should_ship
+from edgeres.latency.benchmark.interleaved import Pace
+from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.settings import plain
 
@@ -30,7 +30,7 @@ SUBJECT = Subject("small", "cpu", "onnxruntime", 10_000_000, accurate=True)
 def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     found = bench_networks.found(folder, "onnxruntime", "torch")
-    macs = census.macs(onnx.load(str(folder / "graphs" / "float.onnx")))
+    macs = operator_counts.macs(onnx.load(str(folder / "graphs" / "float.onnx")))
     return bench(replace(SUBJECT, macs=macs), found, Silent(), threads=1, pace=QUICK)
 
 
@@ -68,7 +68,7 @@ def test_the_machine_is_recorded_and_json_holds_all_of_it(table):
     assert table.machine.cpu
     assert table.machine.pinned == pinned(1)
     found = json.loads(json.dumps(plain(table)))
-    assert found["schema"] == "edgeres.bench/1"
+    assert found["schema"] == "edgeres.latency.benchmark/1"
     assert {"rows", "peaks", "machine", "layers", "absent", "threads", "batch", "macs"} <= found.keys()
     assert found["layers"]["onnxruntime"][0]["ms"] > 0
 
@@ -112,8 +112,8 @@ def test_a_variant_with_planted_slowness_is_neither_fastest_nor_shipped(tmp_path
     _plant(slowed, 40)
     path = tmp_path / "wide" / "slow.onnx"
     path.write_bytes(slowed.SerializeToString())
-    from edgeres.artifact import File
-    from edgeres.bench.job import SealedFile
+    from edgeres.artifacts.artifact import File
+    from edgeres.latency.benchmark.worker_spec import SealedFile
 
     sealed = SealedFile.of(File.of(path))
     found.variants = [

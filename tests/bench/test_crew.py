@@ -12,10 +12,10 @@ from pathlib import Path
 import bench_networks
 import pytest
 
-from edgeres.artifact import File
-from edgeres.bench.crew import hired
-from edgeres.bench.job import Job, Order, SealedFile
+from edgeres.artifacts.artifact import File
 from edgeres.errors import StageError
+from edgeres.latency.benchmark.worker_pool import hired
+from edgeres.latency.benchmark.worker_spec import Job, Order, SealedFile
 from edgeres.settings import canonical, plain
 
 ONE = Order(calls=1)
@@ -24,8 +24,8 @@ PATIENCE_S = 300
 
 HOLD = """
 import os, signal, sys, time
-from edgeres.bench.crew import hired
-from edgeres.bench.job import Job, Order
+from edgeres.latency.benchmark.worker_pool import hired
+from edgeres.latency.benchmark.worker_spec import Job, Order
 from edgeres.settings import parse
 import json
 with hired(parse(Job, json.loads(sys.argv[1]), "job")) as worker:

@@ -5,12 +5,12 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeres.bench.eager import eager_session
 from edgeres.errors import StageError
+from edgeres.latency.benchmark.eager import eager_session
+from edgeres.latency.random_model import unlearned
 from edgeres.model.spec import preset
-from edgeres.onnxfile.execute import runner
-from edgeres.target import find_target
-from edgeres.unlearned import unlearned
+from edgeres.onnx_graph.execute import runner
+from edgeres.targets.target import find_target
 
 
 @pytest.mark.parametrize("name", ["small", "resnet20"])

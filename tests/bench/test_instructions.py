@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from edgeres.bench.instructions import loop
-from edgeres.bench.peak import cpu_flags, peak_of
 from edgeres.errors import StageError
+from edgeres.latency.benchmark.instructions import loop
+from edgeres.latency.benchmark.peak import cpu_flags, peak_of
 
 WIDE = frozenset({"avx2", "fma", "avx512f", "avx512_vnni"})
 NARROW = frozenset({"avx2", "fma", "avx_vnni"})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeres.bench.race import Pace, race
+from edgeres.latency.benchmark.interleaved import Pace, race
 
 
 class Fake:

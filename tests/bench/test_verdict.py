@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from edgeres.bench.truth import Busy, LayerTime, Ratio, Row, Truth
-from edgeres.bench.verdict import culprits, sentences, should_ship
+from edgeres.latency.benchmark.conclusions import culprits, sentences, should_ship
+from edgeres.latency.benchmark.result import Busy, LayerTime, Ratio, Row, Truth
 
 ONE = Ratio(value=1, low=1, high=1)
 BUSY = Busy(cpu="a CPU", cores=2, pinned=(0, 1), governor=None, load_before=0, load_after=0, stolen=None)

@@ -18,9 +18,9 @@ from benchmarks.row import Figures
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import EdgeresError, UsageError
-from edgeres.gate import Paired, tango
-from edgeres.report.findings import Accuracy, Kernels
-from edgeres.report.run import Device, FileRow, LatencyRow, Run, Timings
+from edgeres.gate.paired_test import Paired, tango
+from edgeres.runs.findings import Accuracy, Kernels
+from edgeres.runs.run import Device, FileRow, LatencyRow, Run, Timings
 
 if TYPE_CHECKING:
     from pathlib import Path

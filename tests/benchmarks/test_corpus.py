@@ -12,7 +12,7 @@ from benchmarks.foreign_graphs import Absent, modelopt
 from benchmarks.rules import MARKERS, rules
 from benchmarks.subjects import ours
 from benchmarks.table import with_block
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks.gate import MARKERS, Truth, _fixed, main, measure, truths
 from edgeres.cli.parser import parser
-from edgeres.gate import Outcome, Paired, decide
+from edgeres.gate.paired_test import Outcome, Paired, decide
 
 CHECKOUT = Path(__file__).parents[2]
 

@@ -23,9 +23,9 @@ from benchmarks.rungs import Ours, source_digest
 from benchmarks.tasks import TASKS, Task
 from benchmarks.verdicts import goals
 from edgeres.errors import EdgeresError, UsageError
-from edgeres.ladder.ladder import RUNGS
 from edgeres.model.graph import graph
 from edgeres.model.zoo import save_checkpoint
+from edgeres.recovery.techniques import RUNGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,8 +232,9 @@ def test_a_row_survives_json():
 
 
 SOURCE = {
-    "edgeres/quant/bias.py", "edgeres/ladder/climb.py", "edgeres/model/graph.py", "edgeres/stages/fold_batchnorm.py",
-    "edgeres/stages/quantize.py", "edgeres/stages/export.py", "edgeres/onnxfile/write.py",
+    "edgeres/quant/algorithms/bias_correction.py", "edgeres/recovery/climb.py", "edgeres/model/graph.py",
+    "edgeres/pipeline/stages/fold_batchnorm.py", "edgeres/pipeline/stages/quantize.py",
+    "edgeres/pipeline/stages/export.py", "edgeres/onnx_graph/write.py",
 }  # fmt: skip
 
 

@@ -6,12 +6,12 @@ import pytest
 from benchmarks import speed
 from benchmarks.drawn import drawn
 from benchmarks.speed import GOAL, Gain, mean, page, parser
-from edgeres.bench.truth import Busy, LayerTime, Peak, Ratio, Row, Truth
+from edgeres.latency.benchmark.result import Busy, LayerTime, Peak, Ratio, Row, Truth
 from edgeres.model.spec import Block, ResNetSpec, Stem
-from edgeres.onnxfile import census
-from edgeres.onnxfile.execute import runner
-from edgeres.onnxfile.read import read_model
-from edgeres.target import find_target
+from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.execute import runner
+from edgeres.onnx_graph.read import read_model
+from edgeres.targets.target import find_target
 
 STAGES = ((Block(inner=(8,), out=8),), (Block(inner=(16,), out=16, stride=2, projected=True),))
 SPEC = ResNetSpec(kind="basic", stem=Stem(width=8, kernel=7, stride=2), stages=STAGES, classes=5)
@@ -66,7 +66,7 @@ def test_the_goal_is_held_against_the_medians(int8, verdict):
 def test_a_drawn_network_keeps_its_range_and_loses_little_in_int8(tmp_path):
     exported = drawn("small", SPEC, 32, find_target("cpu"), tmp_path)
     models = [read_model(file.path) for file in (exported.model, exported.float_model)]
-    assert census.macs(models[0]) == census.macs(models[1])
+    assert operator_counts.macs(models[0]) == operator_counts.macs(models[1])
     images = np.random.default_rng(5).standard_normal((8, 3, 32, 32), dtype=np.float32)
     integer, plain = (runner(model)(images) for model in models)
     noise = np.sum((integer - plain) ** 2) / np.sum(plain**2)

@@ -7,10 +7,11 @@ from dataclasses import replace
 import bench_networks
 import pytest
 
-from edgeres.artifact import File, Line
+from edgeres.artifacts.artifact import File, Line
 from edgeres.cli import main
-from edgeres.report import document, report_files
-from edgeres.report.run import Device, FileRow, Provenance, Run, Timings
+from edgeres.report import report_files
+from edgeres.runs import document
+from edgeres.runs.run import Device, FileRow, Provenance, Run, Timings
 
 QUICK = ["--threads", "1", "--rounds", "3", "--runtimes", "onnxruntime"]
 CPU = Device(name="cpu", title="any CPU", backend="onnxruntime", runtime="ONNX Runtime")
@@ -62,7 +63,7 @@ def test_json_is_the_table_of_the_report(run, capsys):
     assert main(["bench", str(run), *QUICK, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((run / "report.json").read_text())["timings"]["bench"]
-    assert found["schema"] == "edgeres.bench/1"
+    assert found["schema"] == "edgeres.latency.benchmark/1"
     assert [row["rounds"] for row in found["rows"]] == [3, 3]
     assert {layer["role"] for layer in found["layers"]["onnxruntime"]} == {"integer", "float", "reformat", "other"}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import edgeres
-from edgeres import answers
 from edgeres.cli import main
+from edgeres.gate import predictions
 from edgeres.report import report_files
-from edgeres.report.run import Device, FileRow, Run
+from edgeres.runs.run import Device, FileRow, Run
 from edgeres.settings import sha256_file
 
 DEVICE = Device(name="cpu", title="CPU", backend="onnxruntime", runtime="ONNX Runtime")
@@ -22,10 +22,10 @@ def place(folder, deployed=None, images=HASHES):
     folder.mkdir()
     run = Run(edgeres="0", command="edgeres", model="resnet20", target=DEVICE, until="load")
     if deployed is not None:
-        told = answers.Answers.of("d", images, [0, 1, 0, 1, 0], [0, 1, 0, 1, 0], deployed)
-        path = folder / answers.NAME
-        path.write_bytes(answers.encode(told))
-        run = replace(run, files={answers.NAME: FileRow(sha256=sha256_file(path), size=path.stat().st_size)})
+        told = predictions.Answers.of("d", images, [0, 1, 0, 1, 0], [0, 1, 0, 1, 0], deployed)
+        path = folder / predictions.NAME
+        path.write_bytes(predictions.encode(told))
+        run = replace(run, files={predictions.NAME: FileRow(sha256=sha256_file(path), size=path.stat().st_size)})
     report_files.write(run, folder)
     return str(folder)
 
@@ -59,7 +59,7 @@ def test_answers_on_other_images_are_not_paired(tmp_path, capsys):
 
 def test_altered_answers_are_not_paired(tmp_path, capsys):
     a, b = place(tmp_path / "a", [0, 1, 0, 0, 1]), place(tmp_path / "b", [0, 1, 0, 0, 1])
-    path = tmp_path / "b" / answers.NAME
+    path = tmp_path / "b" / predictions.NAME
     path.write_text(path.read_text().replace("0", "1"))
     assert "is not the file that its run reported" in compared(capsys, a, b)["notes"][0]
 

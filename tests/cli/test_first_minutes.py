@@ -11,10 +11,10 @@ import torch
 from test_console import environment
 
 from edgeres.cli import main
-from edgeres.setting_keys import setting_keys
-from edgeres.shipped_recipes import recipe_names, stage_names
-from edgeres.target import Budget, find_target, targets
-from edgeres.target_hint import families, target_hint
+from edgeres.pipeline.setting_keys import setting_keys
+from edgeres.pipeline.shipped_recipes import recipe_names, stage_names
+from edgeres.targets.hint import families, target_hint
+from edgeres.targets.target import Budget, find_target, targets
 
 HEAVY = ("torch", "onnx", "nncf", "onnxruntime", "scipy", "sklearn")
 WITHOUT = f"""
@@ -80,14 +80,14 @@ def test_help_names_every_budget_and_where_the_settings_are(capsys):
 
 
 def test_recipes_are_listed_as_their_files_have_them():
-    from edgeres.recipe import load_recipe
+    from edgeres.pipeline.recipe import load_recipe
 
     for name in recipe_names():
         assert stage_names(name) == tuple(stage.name for stage in load_recipe(name).stages)
 
 
 def test_every_setting_of_every_stage_is_listed_with_a_default_that_it_takes():
-    from edgeres.recipe import STAGES
+    from edgeres.pipeline.recipe import STAGES
 
     keys = setting_keys()
     assert {key.name.partition(".")[0] for key in keys} == {name for name, stage in STAGES.items() if fields(stage)}

@@ -18,12 +18,12 @@ import onnx
 import pytest
 
 import edgeres
-from edgeres.answers import decode, encode
 from edgeres.backends.session import onnx_session
 from edgeres.cli import main
 from edgeres.data.dataset import open_dataset
 from edgeres.data.split import Split
-from edgeres.request import PreprocessFlags
+from edgeres.gate.predictions import decode, encode
+from edgeres.pipeline.request import PreprocessFlags
 from edgeres.settings import sha256_file
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from benchmarks.draft import Draft
 from benchmarks.subjects import ours
 from edgeres.cli import main
 from edgeres.model.spec import preset
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 JETSON = ("--target", "jetson-orin-nano:jp6.2")
 

@@ -8,7 +8,7 @@ from random_weights import random_weights
 from edgeres.cli import main
 from edgeres.model.cost import macs, parameters
 from edgeres.model.spec import preset
-from edgeres.onnxfile.write import write_model
+from edgeres.onnx_graph.write import write_model
 
 
 @pytest.fixture

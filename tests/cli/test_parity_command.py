@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 import pytest
 
 from edgeres.cli import main, parity_command
-from edgeres.parity.findings import Pair, Parity, RuntimeRow
-from edgeres.report import document, report_files
+from edgeres.parity.result import Pair, Parity, RuntimeRow
+from edgeres.report import report_files
+from edgeres.runs import document
 
 pytestmark = pytest.mark.slow
 

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from edgeres.cli import main
-from edgeres.host_profile import HostProfile, Trial, encode
-from edgeres.layer_table import WHOLE, assembled
+from edgeres.latency.host_profile import HostProfile, Trial, encode
+from edgeres.latency.lookup_table import WHOLE, assembled
 from edgeres.model.cost import macs
 from edgeres.model.spec import preset
 

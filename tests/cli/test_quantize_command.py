@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from edgeres.cli import main
-from edgeres.folder import RECIPE
-from edgeres.ladder.ladder import CHAINS
-from edgeres.report import document, report_files
+from edgeres.pipeline.run_folder import RECIPE
+from edgeres.recovery.techniques import CHAINS
+from edgeres.report import report_files
+from edgeres.runs import document
 
 pytestmark = pytest.mark.slow
 

@@ -9,11 +9,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
 from example_run import full, jetson, stopped, x86
 
-from edgeres.artifact import Step
+from edgeres.artifacts.artifact import Step
 from edgeres.cli import main
 from edgeres.cli.console import _facts
 from edgeres.report import report_files
-from edgeres.report.run import FileRow
+from edgeres.runs.run import FileRow
 
 ROW = FileRow(sha256="0" * 64, size=1)
 

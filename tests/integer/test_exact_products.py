@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeres.integer.pool import average, largest
-from edgeres.integer.product import EXACT, PEAK, Kernel, Window, pieces
-from edgeres.integer.requantize import requantize
-from edgeres.integer.value import Exact, Term, constant
+from edgeres.parity.integer.pool import average, largest
+from edgeres.parity.integer.product import EXACT, PEAK, Kernel, Window, pieces
+from edgeres.parity.integer.requantize import requantize
+from edgeres.parity.integer.value import Exact, Term, constant
 from edgeres.quant.qparams import QParams
 
 

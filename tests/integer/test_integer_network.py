@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from quantized_graph import drawn, drawn_spec
 
 from edgeres.errors import ModelError
-from edgeres.integer.network import IntegerNetwork
-from edgeres.target import find_target
+from edgeres.parity.integer.network import IntegerNetwork
+from edgeres.targets.target import find_target
 
 SCHEMES = {"signed": find_target("jetson").scheme, "unsigned": find_target("cpu").scheme}
 
@@ -176,6 +176,6 @@ def test_a_pool_without_a_reference_is_refused_before_anything_runs(kind, facts,
 
 
 def test_no_torch_is_loaded():
-    code = "import sys, edgeres.integer.network; print('torch' in sys.modules)"
+    code = "import sys, edgeres.parity.integer.network; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

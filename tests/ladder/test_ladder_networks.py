@@ -8,33 +8,33 @@ import numpy as np
 import pytest
 from random_weights import random_weights
 
-from edgeres.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Card, Checkpoint
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import StageError
-from edgeres.gate import Outcome
-from edgeres.ladder import bill
-from edgeres.ladder.evaluator import Evaluator
-from edgeres.ladder.ladder import CHAINS, RUNGS, Ladder
-from edgeres.ladder.learned import AdaRound, Reconstruct, solving
-from edgeres.ladder.mixed import MixedPrecision
-from edgeres.ladder.nncf import Nncf
-from edgeres.ladder.noise import layer_noise, most_sensitive, passes
-from edgeres.ladder.rungs import Calibrate, CorrectBias, Equalize, FirstLayer
-from edgeres.ladder.search import Policy, Refusal, Search, Tried
-from edgeres.ladder.workshop import Candidate, Workshop
-from edgeres.measure import kl
+from edgeres.gate.paired_test import Outcome
+from edgeres.metrics import kl
 from edgeres.model.cost import macs
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.pipeline.stages.quantize import Quantize
+from edgeres.pipeline.stages.sensitivity import Sensitivity
+from edgeres.pipeline.stages.stage import Context
 from edgeres.progress import Silent
+from edgeres.quant.algorithms.channel_scaling import channel_units, rescaled, tensor_scales
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.rescale import channel_units, rescaled, tensor_scales
-from edgeres.stages.quantize import Quantize
-from edgeres.stages.sensitivity import Sensitivity
-from edgeres.stages.stage import Context
-from edgeres.target import find_target
+from edgeres.recovery import recovery_report
+from edgeres.recovery.calibration import Calibrate, CorrectBias, Equalize, FirstLayer
+from edgeres.recovery.context import Candidate, Workshop
+from edgeres.recovery.evaluator import Evaluator
+from edgeres.recovery.layer_sensitivity import layer_noise, most_sensitive, passes
+from edgeres.recovery.mixed_precision import MixedPrecision
+from edgeres.recovery.nncf import Nncf
+from edgeres.recovery.rounding import AdaRound, Reconstruct, solving
+from edgeres.recovery.search import Policy, Refusal, Search, Tried
+from edgeres.recovery.techniques import CHAINS, RUNGS, Ladder
+from edgeres.targets.target import find_target
 
 pytestmark = pytest.mark.slow
 
@@ -192,7 +192,7 @@ def test_one_layer_alone_is_what_a_network_with_that_layer_alone_computes(shop, 
 
     class Alone(Network):
         def read(self, op, index, values):
-            from edgeres.quant.fake import fake_quantize
+            from edgeres.quant.fake_quantize import fake_quantize
 
             x = super().read(op, index, values)
             return fake_quantize(x, table.activations[op.inputs[0]]) if op.name == name else x
@@ -254,7 +254,7 @@ def checkpoint(spec, weights):
 
 
 def test_search_ends_where_the_divergence_that_is_left_is_negligible(spec, weights, context, monkeypatch):
-    monkeypatch.setattr("edgeres.ladder.search.NEGLIGIBLE", 1.0)
+    monkeypatch.setattr("edgeres.recovery.search.NEGLIGIBLE", 1.0)
     made = Quantize(calibrator="minmax", weights="max")(checkpoint(spec, weights), context.view(Quantize.reads))
     step = made.card.lineage[-1]
     assert [rung.name for rung in step.rungs] == list(RUNGS)
@@ -280,16 +280,19 @@ def test_first_layer_stays_in_float_where_it_has_few_of_the_macs(shop, plain, mo
     refused = FirstLayer(shop).candidate([start], start)
     assert isinstance(refused, Refusal)
     assert "conv1 has 8.2 % of the MACs, more than 2 %" in refused.why
-    monkeypatch.setattr("edgeres.ladder.rungs._FEW_MACS", 0.09)
+    monkeypatch.setattr("edgeres.recovery.calibration._FEW_MACS", 0.09)
     found = FirstLayer(shop).candidate([start], start)
     assert found.quantized.table.float_layers == ("conv1",)
     assert "image" not in found.quantized.table.activations
     again = Tried("first_layer", found, start.evaluation)
     assert "in float already" in FirstLayer(shop).candidate([start, again], again).why
-    row = bill.rows(Search((start, again), {}, again, again), ("calibrate", "first_layer"))[1]
+    row = recovery_report.rows(Search((start, again), {}, again, again), ("calibrate", "first_layer"))[1]
     assert (row.graph, row.float_layers) == ("first_layer", ("conv1",))
     assert row.note.startswith("in float: conv1 (8.2 % of the MACs)")
-    assert any("mixed precision: in float: conv1" in n for n in bill.notes(Search((again,), {}, again, again), 1.0, 24))
+    assert any(
+        "mixed precision: in float: conv1" in n
+        for n in recovery_report.notes(Search((again,), {}, again, again), 1.0, 24)
+    )
 
 
 def test_effort_bounds_the_techniques_and_the_report_has_their_predicted_seconds(spec, weights, context):
@@ -345,8 +348,8 @@ def test_a_forced_rung_that_is_worse_than_another_goes_on_and_is_told(shop, plai
 
     good, bad = tried("calibrate", plain), tried("refine", broken(plain, "layer1.0.conv1", 50))
     expected = "refine was asked for and goes on; on the tuning images it is not nearer to float than calibrate"
-    assert any(expected in note for note in bill.notes(Search((good, bad), {}, good, bad), 1.0, 24))
-    assert not any("asked for" in note for note in bill.notes(Search((good, bad), {}, good, good), 1.0, 24))
+    assert any(expected in note for note in recovery_report.notes(Search((good, bad), {}, good, bad), 1.0, 24))
+    assert not any("asked for" in note for note in recovery_report.notes(Search((good, bad), {}, good, good), 1.0, 24))
 
 
 def test_a_verdict_is_in_doubt_where_the_drop_is_over_the_limit_on_images_that_could_tell(spec, weights, plain):

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeres.errors import StageError
-from edgeres.gate import Outcome
-from edgeres.ladder.evaluation import NEGLIGIBLE, Evaluation, mean_interval, nearer
-from edgeres.ladder.search import Policy, Reason, Refusal, search
+from edgeres.gate.paired_test import Outcome
+from edgeres.recovery.evaluation import NEGLIGIBLE, Evaluation, mean_interval, nearer
+from edgeres.recovery.search import Policy, Reason, Refusal, search
 
 PASS, FAIL, OPEN = Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE
 IMAGES = 200

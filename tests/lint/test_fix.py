@@ -10,13 +10,13 @@ from benchmarks.draft import Draft
 from benchmarks.mutants import MUTANTS, Mutant, mutate
 from benchmarks.subjects import images, ours
 from edgeres.errors import ModelError, StageError
-from edgeres.lint.fix import fix
+from edgeres.lint.fixer import fix
+from edgeres.lint.fixes.proof import prove
 from edgeres.lint.linter import lint
-from edgeres.lint.proof import prove
-from edgeres.onnxfile.execute import relative_delta, runner
-from edgeres.onnxfile.read import infer
-from edgeres.onnxfile.view import View
-from edgeres.target import find_target
+from edgeres.onnx_graph.execute import relative_delta, runner
+from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.read import infer
+from edgeres.targets.target import find_target
 
 NO_ONNX = {"Q05", "Q09", "Q10"}
 """Defects that the ONNX checker refuses itself, in the opset where they are."""

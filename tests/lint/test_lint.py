@@ -15,13 +15,13 @@ from edgeres.lint.rule import tensorrt_version
 from edgeres.model.graph import graph
 from edgeres.model.spec import imagenet, preset
 from edgeres.model.weights import Weights
-from edgeres.onnxfile.generation import for_runtime
-from edgeres.onnxfile.write import write_model
+from edgeres.onnx_graph.lowering import for_runtime
+from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
-from edgeres.runtime import Runtime
-from edgeres.target import QuantScheme, Target, find_target
+from edgeres.targets.runtime import Runtime
+from edgeres.targets.target import QuantScheme, Target, find_target
 
 CHANNELS = 16
 

@@ -8,12 +8,12 @@ from onnx import helper
 
 from benchmarks.draft import Draft
 from benchmarks.subjects import THIN, ours, thin_like
-from edgeres.lint.census import take_census
 from edgeres.lint.families import DLA, FAMILIES, NO_DLA, rules_for
+from edgeres.lint.integer_coverage import take_census
 from edgeres.lint.linter import lint
 from edgeres.lint.undecided import UNDECIDED
 from edgeres.model.spec import preset
-from edgeres.target import find_target, targets
+from edgeres.targets.target import find_target, targets
 
 RESEARCHED = (
     {f"Q{number:02}" for number in range(1, 22)}

@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from benchmarks.subjects import ours
 from edgeres.lint.linter import lint
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 LITERT = find_target("android:litert")
 

@@ -12,11 +12,11 @@ from onnx import helper
 
 from benchmarks.draft import Draft
 from benchmarks.subjects import images, ours
-from edgeres.lint.fix import fix
+from edgeres.lint.fixer import fix
 from edgeres.lint.linter import lint
-from edgeres.onnxfile.execute import runner
-from edgeres.onnxfile.read import infer
-from edgeres.target import find_target
+from edgeres.onnx_graph.execute import runner
+from edgeres.onnx_graph.read import infer
+from edgeres.targets.target import find_target
 
 CPU = find_target("cpu")
 PIXELS = images(4, seed=3)

@@ -9,11 +9,11 @@ import pytest
 
 from benchmarks.draft import Draft
 from benchmarks.subjects import THIN, ours
-from edgeres.backends.torch_program import torch_program
+from edgeres.backends.executorch.torch_program import torch_program
 from edgeres.errors import StageError
 from edgeres.lint.linter import lint
 from edgeres.model.spec import Block
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 CPU = find_target("cpu:executorch")
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeres.model.allocation import allocate, is_stream, steps
 from edgeres.model.cost import macs
-from edgeres.model.coupling import CouplingGroup, Member, coupling_groups, narrowed
+from edgeres.model.pruning.allocation import allocate, is_stream, steps
+from edgeres.model.pruning.coupling import CouplingGroup, Member, coupling_groups, narrowed
 from edgeres.model.spec import PRESETS
 
 NAMES = ["resnet18", "resnet20", "resnet50", "resnet50_v1", "resnext50_32x4d", "seresnet18", "resnetv2_18"]

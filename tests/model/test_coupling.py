@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres.model.cost import parameters
-from edgeres.model.coupling import CouplingGroup, channels, coupling_groups, narrowed, sliced
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
+from edgeres.model.pruning.coupling import CouplingGroup, channels, coupling_groups, narrowed, sliced
 from edgeres.model.spec import PRESETS, Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 

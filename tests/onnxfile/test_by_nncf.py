@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from edgeres.errors import StageError
-from edgeres.measure import sqnr_db
+from edgeres.metrics import sqnr_db
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.onnxfile import by_nncf
-from edgeres.onnxfile.by_nncf import nncf_quantized
-from edgeres.onnxfile.execute import runner
-from edgeres.onnxfile.write import write_model
-from edgeres.quant.fake import quantized_weights
+from edgeres.onnx_graph import nncf_network
+from edgeres.onnx_graph.execute import runner
+from edgeres.onnx_graph.nncf_network import nncf_quantized
+from edgeres.onnx_graph.write import write_model
+from edgeres.quant.fake_quantize import quantized_weights
 
 IMAGES = np.random.default_rng(0).normal(size=(24, 3, 32, 32)).astype(np.float32)
 
@@ -49,13 +49,13 @@ def likeness(first, second):
 @pytest.fixture
 def graphs(monkeypatch):
     """Every graph that was read back, as the rewrite left it."""
-    kept, genuine = [], by_nncf.rewrite
+    kept, genuine = [], nncf_network.rewrite
 
     def keeping(model, scheme):
         kept.append(genuine(model, scheme))
         return kept[-1]
 
-    monkeypatch.setattr(by_nncf, "rewrite", keeping)
+    monkeypatch.setattr(nncf_network, "rewrite", keeping)
     return kept
 
 

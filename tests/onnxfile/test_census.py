@@ -3,7 +3,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.errors import ModelError
-from edgeres.onnxfile import census
+from edgeres.onnx_graph import operator_counts
 
 
 def model_of(nodes, constants, image=("N", 3, 8, 8)):
@@ -25,13 +25,13 @@ def zeros(*shape):
 def test_a_convolution_by_hand():
     conv = helper.make_node("Conv", ["image", "w", "b"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     model = model_of([conv], {"w": zeros(5, 3, 3, 3), "b": zeros(5)})
-    assert census.macs(model) == 5 * 3 * 9 * 4 * 4
-    assert census.parameters(model) == 5 * 3 * 9 + 5
+    assert operator_counts.macs(model) == 5 * 3 * 9 * 4 * 4
+    assert operator_counts.parameters(model) == 5 * 3 * 9 + 5
 
 
 def test_a_grouped_convolution_reads_a_share_of_the_channels():
     conv = helper.make_node("Conv", ["image", "w"], ["y"], kernel_shape=[1, 1], group=3)
-    assert census.macs(model_of([conv], {"w": zeros(6, 1, 1, 1)})) == 6 * 64
+    assert operator_counts.macs(model_of([conv], {"w": zeros(6, 1, 1, 1)})) == 6 * 64
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
@@ -41,7 +41,7 @@ def test_matrix_products_by_hand(transposed):
         helper.make_node("Flatten", ["image"], ["x"]),
         helper.make_node("Gemm", ["x", "w"], ["y"], transB=transposed),
     ]
-    assert census.macs(model_of(nodes, {"w": zeros(*shape)})) == 192 * 7
+    assert operator_counts.macs(model_of(nodes, {"w": zeros(*shape)})) == 192 * 7
 
 
 def test_quantized_weights_count_once_and_scales_not_at_all():
@@ -59,13 +59,13 @@ def test_quantized_weights_count_once_and_scales_not_at_all():
         "wz": np.zeros(4, np.int8),
     }
     model = model_of(nodes, constants)
-    assert census.parameters(model) == 12
-    assert census.macs(model) == 12 * 64
-    assert census.qdq(model) == census.QdqCensus(activations=1, weights=1, weighted=1, adds=0)
-    assert census.quantized_tensors(model) == ("image",)
+    assert operator_counts.parameters(model) == 12
+    assert operator_counts.macs(model) == 12 * 64
+    assert operator_counts.qdq(model) == operator_counts.QdqCensus(activations=1, weights=1, weighted=1, adds=0)
+    assert operator_counts.quantized_tensors(model) == ("image",)
 
 
 def test_shapes_that_contradict_each_other_are_refused():
     nodes = [helper.make_node("Flatten", ["image"], ["x"]), helper.make_node("MatMul", ["x", "w"], ["y"])]
     with pytest.raises(ModelError, match="shapes cannot be inferred"):
-        census.macs(model_of(nodes, {"w": zeros(190, 7)}))
+        operator_counts.macs(model_of(nodes, {"w": zeros(190, 7)}))

@@ -15,16 +15,16 @@ from random_weights import random_weights
 from torch import nn
 
 from edgeres.model.graph import graph
-from edgeres.onnxfile.channels import channel_units, rescaled
-from edgeres.onnxfile.equalize import equalized
-from edgeres.onnxfile.execute import relative_delta, runner
-from edgeres.onnxfile.fold import fold
-from edgeres.onnxfile.read import infer
-from edgeres.onnxfile.signature import normalise
-from edgeres.onnxfile.view import View
-from edgeres.onnxfile.write import write_model
-from edgeres.quant.rescale import FIXED, tensor_scales
-from edgeres.quant.rescale import channel_units as units_of_spec
+from edgeres.onnx_graph.channels import channel_units, rescaled
+from edgeres.onnx_graph.equalization import equalized
+from edgeres.onnx_graph.execute import relative_delta, runner
+from edgeres.onnx_graph.fold import fold
+from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.read import infer
+from edgeres.onnx_graph.signature import normalise
+from edgeres.onnx_graph.write import write_model
+from edgeres.quant.algorithms.channel_scaling import FIXED, tensor_scales
+from edgeres.quant.algorithms.channel_scaling import channel_units as units_of_spec
 
 if TYPE_CHECKING:
     from pathlib import Path

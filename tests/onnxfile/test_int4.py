@@ -13,17 +13,17 @@ from onnx import TensorProto, numpy_helper
 from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import graph
-from edgeres.onnxfile import census
-from edgeres.onnxfile.int4 import int4_tensor
-from edgeres.onnxfile.trace import trace
-from edgeres.onnxfile.view import View
-from edgeres.onnxfile.write import LOGITS, write_model
-from edgeres.quant.fake import QuantNetwork
+from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.int4 import int4_tensor
+from edgeres.onnx_graph.trace import trace
+from edgeres.onnx_graph.write import LOGITS, write_model
+from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.weights import weight_qparams
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 
 @given(st.lists(st.integers(-8, 7), min_size=1, max_size=33))
@@ -94,9 +94,9 @@ def test_weights_lie_in_half_a_byte_and_count_as_whole_parameters(thin, thin_wei
         expected = table.weights[name].quantize(thin_weights[f"{name}.weight"])
         assert np.array_equal(View.of(model).value(codes.name), expected)
         assert np.abs(expected).max() == (127 if wide else 7)
-    assert census.parameters(model) == parameters(thin)
-    assert census.macs(model) == macs(thin, 32, 32)
-    assert census.qdq(model).weights == len(placement.weighted)
+    assert operator_counts.parameters(model) == parameters(thin)
+    assert operator_counts.macs(model) == macs(thin, 32, 32)
+    assert operator_counts.qdq(model).weights == len(placement.weighted)
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(17, 8), (20, 10), (21, 9)])

@@ -10,14 +10,14 @@ from edgeres.model import layers as closed
 from edgeres.model.conventions import CONVENTIONS
 from edgeres.model.graph import graph
 from edgeres.model.spec import imagenet, preset
-from edgeres.onnxfile import census
-from edgeres.onnxfile.layers import image_of, layers, peak_bytes, sized
-from edgeres.onnxfile.write import write_model
+from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.layers import image_of, layers, peak_bytes, sized
+from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.weights import weight_qparams
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 SPECS = {
     "resnet20": preset("resnet20"),
@@ -53,8 +53,8 @@ def test_a_written_graph_has_the_rows_of_its_spec(both, size):
 def test_rows_add_up_to_the_census(both):
     _, model = both
     rows = layers(sized(model, None))
-    assert sum(row.macs for row in rows) == census.macs(model)
-    assert sum(row.parameters for row in rows) == census.parameters(model)
+    assert sum(row.macs for row in rows) == operator_counts.macs(model)
+    assert sum(row.parameters for row in rows) == operator_counts.parameters(model)
 
 
 def graph_of(nodes, image, made, constants=()):

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
 from edgeres.errors import ModelError, StageError
-from edgeres.onnxfile.execute import probe, relative_delta, runner
-from edgeres.onnxfile.external import content_digest
-from edgeres.onnxfile.fold import fold, prepare
-from edgeres.onnxfile.opset import to_opset
-from edgeres.onnxfile.read import read_model, require_float
-from edgeres.onnxfile.signature import normalise, signature
-from edgeres.onnxfile.view import opset_of
+from edgeres.onnx_graph.execute import probe, relative_delta, runner
+from edgeres.onnx_graph.external import content_digest
+from edgeres.onnx_graph.fold import fold, prepare
+from edgeres.onnx_graph.graph_index import opset_of
+from edgeres.onnx_graph.opset import to_opset
+from edgeres.onnx_graph.read import read_model, require_float
+from edgeres.onnx_graph.signature import normalise, signature
 from edgeres.settings import sha256_file
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -355,7 +355,7 @@ def test_a_fold_that_changes_numbers_is_noticed(tmp_path: Path, monkeypatch: pyt
                 tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
         return folded
 
-    monkeypatch.setattr("edgeres.onnxfile.fold.fold", wrong)
+    monkeypatch.setattr("edgeres.onnx_graph.fold.fold", wrong)
     with pytest.raises(StageError, match="computes something else"):
         prepare(read_model(written(model_of(body()), tmp_path)), find_target("jetson").runtime)
 

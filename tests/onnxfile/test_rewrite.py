@@ -12,14 +12,14 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgeres.errors import StageError
 from edgeres.lint.linter import lint
-from edgeres.onnxfile.census import qdq
-from edgeres.onnxfile.execute import probe, relative_delta, runner
-from edgeres.onnxfile.residual import residual_adds
-from edgeres.onnxfile.rewrite import convert, rewrite
-from edgeres.onnxfile.roles import classifier, float_nodes
-from edgeres.onnxfile.view import View, attribute
+from edgeres.onnx_graph.execute import probe, relative_delta, runner
+from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.operator_counts import qdq
+from edgeres.onnx_graph.residual import residual_adds
+from edgeres.onnx_graph.rewrite import convert, rewrite
+from edgeres.onnx_graph.roles import classifier, float_nodes
 from edgeres.quant.qparams import QParams
-from edgeres.target import QuantScheme, find_target
+from edgeres.targets.target import QuantScheme, find_target
 
 C = 16
 

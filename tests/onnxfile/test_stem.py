@@ -8,16 +8,16 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks.subjects import THIN, float_network, ours
-from edgeres.artifact import Card, Exported, File
-from edgeres.backends.onnxruntime import OnnxRuntime
+from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.backends.onnxruntime.onnxruntime import OnnxRuntime
 from edgeres.backends.registry import find_backend
 from edgeres.data.preprocess import Preprocess
+from edgeres.latency.random_model import unlearned
 from edgeres.model.spec import Block, ResNetSpec, Stem
-from edgeres.onnxfile.execute import runner
-from edgeres.onnxfile.stem import BLOCKED, blocked_stem
+from edgeres.onnx_graph.execute import runner
+from edgeres.onnx_graph.space_to_depth import BLOCKED, blocked_stem
 from edgeres.progress import Silent
-from edgeres.target import find_target
-from edgeres.unlearned import unlearned
+from edgeres.targets.target import find_target
 
 SPEC = ResNetSpec(
     kind="basic",
@@ -102,7 +102,7 @@ def built(exported, name, folder):
 def test_a_host_engine_is_built_with_it_and_answers_the_same_to_the_last_bit(exported, runtime, tmp_path, monkeypatch):
     engine = built(exported, f"cpu:{runtime}", tmp_path / "blocks")
     assert BLOCKED in engine.evidence
-    monkeypatch.setattr("edgeres.onnxfile.stem.blocked_stem", lambda model: None)
+    monkeypatch.setattr("edgeres.onnx_graph.space_to_depth.blocked_stem", lambda model: None)
     plain = built(exported, f"cpu:{runtime}", tmp_path / "plain")
     assert BLOCKED not in plain.evidence
     assert plain.files[plain.entry].sha256 != engine.files[engine.entry].sha256

@@ -10,10 +10,10 @@ from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import preset
-from edgeres.onnxfile import census
-from edgeres.onnxfile.trace import trace
-from edgeres.onnxfile.write import LOGITS, write_model
-from edgeres.quant.fake import QuantNetwork
+from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.trace import trace
+from edgeres.onnx_graph.write import LOGITS, write_model
+from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
@@ -67,8 +67,8 @@ def test_float_graph_equals_torch_and_the_closed_forms(name, norm):
     with torch.no_grad():
         expected = Network(spec, weights).eval()(torch.from_numpy(images)).numpy()
     assert np.allclose(trace(model, images, [LOGITS])[LOGITS], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-    assert census.macs(model) == macs(spec, 32, 32)
-    assert census.parameters(model) == parameters(spec)
+    assert operator_counts.macs(model) == macs(spec, 32, 32)
+    assert operator_counts.parameters(model) == parameters(spec)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet152", "resnext50_32x4d", "wide_resnet50_2"])
@@ -85,9 +85,9 @@ def test_published_macs_are_what_a_walk_over_the_graph_counts(name):
     }
     model = write_model(spec, weights, (224, 224), opset=17, ir_version=8)
     norms = sum(op.c_out for op in graph(preset(name)).ops if op.kind == "norm")
-    assert census.macs(model) == golden[name][0]
+    assert operator_counts.macs(model) == golden[name][0]
     # Folding leaves one bias where a norm had a scale and a shift.
-    assert census.parameters(model) == golden[name][1] - norms
+    assert operator_counts.parameters(model) == golden[name][1] - norms
 
 
 def quantized(thin, weights, scheme):
@@ -123,7 +123,7 @@ def test_quantized_graph_equals_the_fake_quantized_network(thin, thin_weights, s
 
 def test_quantized_graph_has_what_was_placed_and_no_more(thin, thin_weights, scheme):
     table, placement = quantized(thin, thin_weights, scheme)
-    counted = census.qdq(write(thin, thin_weights, table=table, placement=placement))
+    counted = operator_counts.qdq(write(thin, thin_weights, table=table, placement=placement))
     assert counted.activations == len(placement.tensors)
     assert counted.weights == len(placement.weighted) == counted.weighted - 1
     assert counted.adds == 3
@@ -154,5 +154,5 @@ def test_same_network_same_bytes_and_another_opset_other_bytes(thin, thin_weight
     first, second = (write(thin, thin_weights, metadata={"b": "1", "a": "2"}) for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
     older = write_model(thin, thin_weights, (32, 32), opset=13, ir_version=7)
-    assert (census.opset(older), older.ir_version) == (13, 7)
-    assert census.metadata(first) == {"a": "2", "b": "1"}
+    assert (operator_counts.opset(older), older.ir_version) == (13, 7)
+    assert operator_counts.metadata(first) == {"a": "2", "b": "1"}

@@ -8,10 +8,10 @@ import pytest
 from onnx import numpy_helper
 from quantized_graph import drawn, drawn_spec
 
-from edgeres.integer.network import IntegerNetwork
-from edgeres.parity.findings import RuntimeRow
+from edgeres.parity.integer.network import IntegerNetwork
 from edgeres.parity.layers import LOGITS, Comparison, nearer
-from edgeres.target import find_target
+from edgeres.parity.result import RuntimeRow
+from edgeres.targets.target import find_target
 
 SCHEMES = {"signed": find_target("jetson").scheme, "unsigned": find_target("cpu").scheme}
 

@@ -12,15 +12,15 @@ from edgeres.model.graph import Op, graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem, preset
 from edgeres.model.weights import Weights
-from edgeres.quant.adaround import adarounded, steps
-from edgeres.quant.gram import Covariance, patches, some_places
-from edgeres.quant.lattice import joint_codes, nearest_plane
+from edgeres.quant.algorithms.covariance import Covariance, patches, some_places
+from edgeres.quant.algorithms.error_feedback import joint_codes, nearest_plane
+from edgeres.quant.algorithms.gptq import adarounded, steps
+from edgeres.quant.algorithms.layerwise import Walk
+from edgeres.quant.algorithms.units import Values, units
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.quantized import Quantized
 from edgeres.quant.table import quant_table
-from edgeres.quant.units import Values, units
-from edgeres.quant.walk import Walk
 
 HALF = Stem(width=8, kernel=3, stride=1)
 GROUPED = ResNetSpec(
@@ -106,7 +106,7 @@ def test_blocks_of_columns_change_nothing(monkeypatch):
     weight, scale = torch.randn(4, 300, generator=generator), torch.full((4,), 0.2)
     factor = torch.linalg.cholesky(x.T @ x / 500)
     blocked = nearest_plane(weight, factor, scale, 7)
-    monkeypatch.setattr("edgeres.quant.lattice._BLOCK", 1000)
+    monkeypatch.setattr("edgeres.quant.algorithms.error_feedback._BLOCK", 1000)
     assert (blocked != nearest_plane(weight, factor, scale, 7)).float().mean() < 0.01  # last bits decide few ties
 
 
@@ -226,7 +226,7 @@ def test_every_layers_mean_is_floats(thin, thin_weights, scheme):
 
 
 def test_large_images_leave_fewer_of_them_in_memory(thin, thin_weights, scheme, monkeypatch):
-    monkeypatch.setattr("edgeres.quant.walk.KEPT", 40 * 4 * 8 * 8 * 8)
+    monkeypatch.setattr("edgeres.quant.algorithms.layerwise.KEPT", 40 * 4 * 8 * 8 * 8)
     seen = []
 
     def images():
@@ -241,7 +241,7 @@ def test_large_images_leave_fewer_of_them_in_memory(thin, thin_weights, scheme, 
 
 def test_large_tensors_leave_fewer_images_in_a_batch(thin, thin_weights, scheme, monkeypatch):
     start = quantized_by(thin, thin_weights, scheme, smooth_images(8))
-    monkeypatch.setattr("edgeres.quant.walk.LARGEST", 5 * 4 * 8 * 16 * 16)
+    monkeypatch.setattr("edgeres.quant.algorithms.layerwise.LARGEST", 5 * 4 * 8 * 16 * 16)
     walk = Walk(thin_weights, start, start.network(), lambda: [smooth_images(48)])
     stem, first, *_ = walk.units
     assert [len(batch) for batch in walk.batches(stem)] == [5] * 9 + [3]

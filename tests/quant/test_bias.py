@@ -12,8 +12,8 @@ from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import preset
 from edgeres.model.weights import Weights
-from edgeres.quant.bias import analytic_bias, empirical_bias
-from edgeres.quant.fake import quantized_weights
+from edgeres.quant.algorithms.bias_correction import analytic_bias, empirical_bias
+from edgeres.quant.fake_quantize import quantized_weights
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.quantized import Quantized

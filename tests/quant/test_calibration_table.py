@@ -190,7 +190,7 @@ def test_equal_tables_do_not_differ(saved):
 @given(st.floats(0.01, 100).filter(lambda factor: abs(factor - 1) > 1e-3))
 def test_a_scale_s_change_is_told_in_percent_and_bits(factor):
     def table(scale):
-        from edgeres.target import find_target
+        from edgeres.targets.target import find_target
 
         made = {"scheme": find_target("cpu").scheme, "model": "m", "preprocess": PREPROCESS}
         from edgeres.quant.quant_table import QuantTable

@@ -12,12 +12,12 @@ from scipy import stats
 
 from edgeres.errors import RecipeError, UsageError
 from edgeres.quant.calibrator import CALIBRATORS, Entropy, MeanSquaredError, Percentile, activation_qparams
-from edgeres.quant.divergence import divergences
+from edgeres.quant.entropy import divergences
 from edgeres.quant.histogram import Histogram
+from edgeres.quant.mse import Density, least_error
 from edgeres.quant.scale import SMALLEST
-from edgeres.quant.squared_error import Density, least_error
 from edgeres.settings import parse
-from edgeres.target import QuantScheme
+from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeres.quant.cross_layer import Carried, Reading, cross_layer_scales
-from edgeres.quant.rescale import FIXED, UnionFind, Units, numbered
+from edgeres.quant.algorithms.channel_scaling import FIXED, UnionFind, Units, numbered
+from edgeres.quant.algorithms.cross_layer_equalization import Carried, Reading, cross_layer_scales
 
 
 def one_tensor(channels: int, name: str = "x") -> Units:

@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.fake import QuantNetwork, fake_quantize, quantized_weights
+from edgeres.quant.fake_quantize import QuantNetwork, fake_quantize, quantized_weights
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable

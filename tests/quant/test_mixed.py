@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.mixed import fewest, left_in_float
+from edgeres.quant.algorithms.mixed_precision import fewest, left_in_float
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.quantized import Quantized

@@ -14,7 +14,7 @@ from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.quant.calibrator import CALIBRATORS, activation_qparams
 from edgeres.quant.histogram import Histogram
 from edgeres.quant.observer import _Binner, _Tally, observe
-from edgeres.target import QuantScheme
+from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

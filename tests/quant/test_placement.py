@@ -5,7 +5,7 @@ import pytest
 from edgeres.model.graph import IMAGE, graph
 from edgeres.model.spec import PRESETS, preset
 from edgeres.quant.placement import place
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 TENSORRT = find_target("jetson").scheme
 BOTH = find_target("cpu").scheme

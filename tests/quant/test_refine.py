@@ -7,10 +7,10 @@ import pytest
 from test_importance import calibrated
 
 from edgeres.errors import StageError
-from edgeres.measure import kl
+from edgeres.metrics import kl
 from edgeres.model.network import Network
-from edgeres.quant.fake import QuantNetwork
-from edgeres.quant.refine import FACTORS, best_factors, divergences, refined
+from edgeres.quant.algorithms.range_search import FACTORS, best_factors, divergences, refined
+from edgeres.quant.fake_quantize import QuantNetwork
 
 
 @pytest.fixture(scope="module")

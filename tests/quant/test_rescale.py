@@ -12,7 +12,7 @@ from edgeres.model.graph import IMAGE, graph
 from edgeres.model.network import Network
 from edgeres.model.spec import PRESETS, Block, ResNetSpec, Stem, preset
 from edgeres.model.weights import Weights
-from edgeres.quant.rescale import FIXED, channel_units, rescaled, rescaled_statistics, tensor_scales
+from edgeres.quant.algorithms.channel_scaling import FIXED, channel_units, rescaled, rescaled_statistics, tensor_scales
 
 
 def narrow(spec, depth=2):

@@ -13,24 +13,24 @@ from trapped_networks import TRAPS, images, quantized, table_of, trapped
 
 from edgeres.errors import ModelError, StageError
 from edgeres.model.network import Network
-from edgeres.onnxfile.accumulators import overflows, require_room
-from edgeres.onnxfile.by_nncf import nncf_quantized
-from edgeres.onnxfile.execute import runner
-from edgeres.onnxfile.view import View
-from edgeres.onnxfile.write import write_model
-from edgeres.quant.adaround import adarounded
-from edgeres.quant.balance import balancing_scales
-from edgeres.quant.bias import empirical_bias
-from edgeres.quant.importance import importance
-from edgeres.quant.mixed import left_in_float
+from edgeres.onnx_graph.accumulators import overflows, require_room
+from edgeres.onnx_graph.execute import runner
+from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.nncf_network import nncf_quantized
+from edgeres.onnx_graph.write import write_model
+from edgeres.quant.algorithms.bias_correction import empirical_bias
+from edgeres.quant.algorithms.block_reconstruction import reconstructed
+from edgeres.quant.algorithms.channel_scaling import rescaled
+from edgeres.quant.algorithms.equalization import balancing_scales
+from edgeres.quant.algorithms.fisher_information import importance
+from edgeres.quant.algorithms.gptq import adarounded
+from edgeres.quant.algorithms.mixed_precision import left_in_float
+from edgeres.quant.algorithms.range_search import refined
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.reconstruct import reconstructed
-from edgeres.quant.refine import refined
-from edgeres.quant.rescale import rescaled
 from edgeres.quant.scale import INT32_MAX, LIMIT, PEAK, SMALLEST, roomy_scales
 from edgeres.quant.table import narrow_channels
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 from edgeres.training.learned import LearnedNetwork
 
 SCHEMES = {

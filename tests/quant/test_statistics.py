@@ -12,8 +12,8 @@ from random_weights import random_weights
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import preset
+from edgeres.pipeline.stages.fold_batchnorm import folded
 from edgeres.quant.statistics import clipped_normal, contracted, expected_activations, normal_statistics
-from edgeres.stages.fold_batchnorm import folded
 
 
 def normed(spec):

@@ -10,9 +10,9 @@ import struct
 import zlib
 from dataclasses import replace
 
-from edgeres.artifact import LayerNoise, Line, Rung
-from edgeres.report.findings import Accuracy, Calibration, Confusion, Flip, Kernels, TensorScale
-from edgeres.report.run import (
+from edgeres.artifacts.artifact import LayerNoise, Line, Rung
+from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, Kernels, TensorScale
+from edgeres.runs.run import (
     Device,
     Failure,
     FileRow,

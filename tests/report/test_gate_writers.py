@@ -7,8 +7,8 @@ from xml.etree import ElementTree as Tree
 
 import pytest
 
-from edgeres.gate import Outcome
-from edgeres.judgement import Comparison, judge
+from edgeres.gate.judgement import Comparison, judge
+from edgeres.gate.paired_test import Outcome
 from edgeres.report.github import workflow_commands
 from edgeres.report.junit import junit
 from edgeres.report.sarif import sarif

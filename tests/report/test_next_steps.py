@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from example_run import accuracy, jetson, lines, stopped, x86
 
-from edgeres.artifact import Line
+from edgeres.artifacts.artifact import Line
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.report.next_steps import next_steps
-from edgeres.report.remedy import measuring, remedies
-from edgeres.report.run import Device, FileRow, StageRow
 from edgeres.report.select import reference_float, tuned_float
+from edgeres.runs.remedy import measuring, remedies
+from edgeres.runs.run import Device, FileRow, StageRow
 
 PLACE = Path("build/run")
 ROW = FileRow(sha256="0" * 64, size=1)

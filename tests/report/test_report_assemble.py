@@ -6,16 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgeres.artifact import Baseline, Card, KernelCensus, Verdict
+from edgeres.artifacts.artifact import Baseline, Card, KernelCensus, Verdict
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
+from edgeres.pipeline import assemble
 from edgeres.quant.histogram import Histogram
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.sketch import sketch
 from edgeres.quant.table import with_sketches
-from edgeres.report import assemble
 from edgeres.report.select import FLIPS_SHOWN, noisiest, worst_first
 
 COUNT = 60

@@ -9,15 +9,15 @@ from itertools import pairwise
 import pytest
 from example_run import jetson
 
-from edgeres.artifact import LayerNoise, Rung
-from edgeres.report.bill import HEADS, bill, folded, next_step, spending
-from edgeres.report.document import decode, encode
+from edgeres.artifacts.artifact import LayerNoise, Rung
+from edgeres.report.candidates import HEADS, bill, folded, next_step, spending
 from edgeres.report.html import html
-from edgeres.report.ladder import Decades, drawing, noise_plot, spending_plot
 from edgeres.report.markdown import markdown
-from edgeres.report.stages import StageRow, StageTime
+from edgeres.report.recovery import Decades, drawing, noise_plot, spending_plot
 from edgeres.report.svg import apart
 from edgeres.report.tradeoff import candidates, tradeoff_plot
+from edgeres.runs.document import decode, encode
+from edgeres.runs.stage import StageRow, StageTime
 
 LEFT = "left out: named in skip, or beyond the time budget"
 

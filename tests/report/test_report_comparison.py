@@ -7,7 +7,7 @@ from example_run import evil, jetson, sha, stopped, x86
 
 from edgeres.errors import UsageError
 from edgeres.report.comparison import Row, compare, settings_of
-from edgeres.report.figures import percent
+from edgeres.runs.figures import percent
 
 PLAIN = "- train: {epochs: 2, augment: {crop: random}}\n- evaluate\n- quantize: {calibrator: mse}\n- evaluate\n"
 

@@ -10,11 +10,11 @@ import pytest
 from example_run import evil, jetson, stopped, x86
 
 from edgeres.errors import StoreError, UsageError
-from edgeres.report.document import decode, encode
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.report.report_files import render, write
-from edgeres.report.run import Run, Timings
+from edgeres.runs.document import decode, encode
+from edgeres.runs.run import Run, Timings
 
 RUNS = [jetson, x86, stopped, evil]
 

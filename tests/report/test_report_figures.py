@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.artifact import Line
-from edgeres.report.figures import bytes_, change, compared, number, percent, points, scaled, seconds, share
+from edgeres.artifacts.artifact import Line
+from edgeres.runs.figures import bytes_, change, compared, number, percent, points, scaled, seconds, share
 
 
 @pytest.mark.parametrize(

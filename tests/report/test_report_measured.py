@@ -13,13 +13,14 @@ import pytest
 from edgeres import cli
 from edgeres.backends.bundle import device
 from edgeres.errors import StageError, UsageError
-from edgeres.report import document, report_files
-from edgeres.report import measured as measurement
-from edgeres.report.device import read_device
-from edgeres.report.measured import check_device, check_origin, place, with_measurement
-from edgeres.report.run import FileRow, LatencyRow
+from edgeres.report import report_files
+from edgeres.runs import document
+from edgeres.runs import measured as measurement
+from edgeres.runs.device import read_device
+from edgeres.runs.measured import check_device, check_origin, place, with_measurement
+from edgeres.runs.run import FileRow, LatencyRow
 from edgeres.settings import sha256_file
-from edgeres.target import Isa, find_target
+from edgeres.targets.target import Isa, find_target
 
 SAMPLES = tuple(int(value) for value in np.random.default_rng(0).normal(30_000, 300, 500))
 STATE = {

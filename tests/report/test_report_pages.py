@@ -14,8 +14,8 @@ from edgeres.report.escape import block, code, prose
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.report.markup import tag, text
-from edgeres.report.run import Run
 from edgeres.report.select import FLIPS_SHOWN, worst_first
+from edgeres.runs.run import Run
 
 RUNS = {"jetson": jetson, "x86": x86, "failed": lambda: x86(1.4), "stopped": stopped, "evil": evil}
 SECTIONS = (

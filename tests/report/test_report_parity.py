@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgeres.parity.findings import Depth, Pair, Parity, RuntimeRow
+from edgeres.parity.result import Depth, Pair, Parity, RuntimeRow
 from edgeres.report import parity
 
 

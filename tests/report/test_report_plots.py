@@ -8,9 +8,9 @@ from example_run import CLASSES, accuracy, answers, calibration, x86
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.report.findings import Confusion
 from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot, scales_plot
 from edgeres.report.svg import Axis, ticks
+from edgeres.runs.findings import Confusion
 
 STAGES = [("train", 98.9), ("prune", 95.2), ("recover", 98.5)]
 

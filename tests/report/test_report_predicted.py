@@ -7,13 +7,13 @@ from xml.etree import ElementTree
 import pytest
 from example_run import jetson, x86
 
-from edgeres.artifact import Predicted
+from edgeres.artifacts.artifact import Predicted
 from edgeres.errors import UsageError
-from edgeres.report.document import decode, encode
-from edgeres.report.figures import OUTLOOKS, foretold
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
-from edgeres.report.verdict import exit_code, headline, outcome, summary_lines
+from edgeres.runs.document import decode, encode
+from edgeres.runs.figures import OUTLOOKS, foretold
+from edgeres.runs.verdict import exit_code, headline, outcome, summary_lines
 
 CASES = {"passes": (0.01, 0.03), "open": (0.03, 0.06), "fails": (0.05, 0.2)}
 

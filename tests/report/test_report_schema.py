@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from example_run import jetson
 
-from edgeres.artifact import LayerNoise, Line, Rung
-from edgeres.bench import truth
-from edgeres.report import findings, run, stages
-from edgeres.report.document import encode
+from edgeres.artifacts.artifact import LayerNoise, Line, Rung
+from edgeres.latency.benchmark import result
+from edgeres.runs import findings, run, stage
+from edgeres.runs.document import encode
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "report-schema.md").read_text(encoding="utf-8")
 SECTIONS = {
     "Top level": (run.Run, run.Device, run.FileRow),
     "`error`": (run.Failure,),
     "`lines` and `timings.lines`": (Line,),
-    "`stages[]`": (stages.StageRow,),
+    "`stages[]`": (stage.StageRow,),
     "`stages[].rungs[]`": (Rung,),
     "`sensitivity[]`": (LayerNoise,),
     "`accuracy`": (findings.Accuracy,),
@@ -26,8 +26,8 @@ SECTIONS = {
     "`kernels`": (findings.Kernels,),
     "`calibration`": (findings.Calibration, findings.TensorScale),
     "`provenance`": (run.Provenance, run.SplitRow),
-    "`timings`": (run.Timings, stages.StageTime, run.LatencyRow),
-    "`timings.bench`": (truth.Truth, truth.Row, truth.Ratio, truth.Peak, truth.Busy, truth.LayerTime),
+    "`timings`": (run.Timings, stage.StageTime, run.LatencyRow),
+    "`timings.bench`": (result.Truth, result.Row, result.Ratio, result.Peak, result.Busy, result.LayerTime),
 }
 
 
@@ -45,7 +45,7 @@ def test_every_field_is_documented(title: str) -> None:
 def test_no_value_is_left_out() -> None:
     kinds = {
         each
-        for module in (run, findings, stages, truth)
+        for module in (run, findings, stage, result)
         for each in vars(module).values()
         if isinstance(each, type) and dataclasses.is_dataclass(each)
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import edgeres
-from edgeres.report.source import source_digest
+from edgeres.pipeline.source_digest import source_digest
 
 
 @pytest.fixture

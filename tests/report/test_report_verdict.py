@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgeres.artifact import Line, Predicted
-from edgeres.budget import latency_lines, limits, static_lines
-from edgeres.report.remedy import drop_cause
-from edgeres.report.run import Run, Timings, is_timed
-from edgeres.report.verdict import exit_code, headline, line_counts, outcome, summary_lines
-from edgeres.target import find_target, targets
+from edgeres.artifacts.artifact import Line, Predicted
+from edgeres.gate.budget import latency_lines, limits, static_lines
+from edgeres.runs.remedy import drop_cause
+from edgeres.runs.run import Run, Timings, is_timed
+from edgeres.runs.verdict import exit_code, headline, line_counts, outcome, summary_lines
+from edgeres.targets.target import find_target, targets
 
 
 def line(status: str, name: str = "size_mib") -> Line:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeres.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Card, Checkpoint
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -12,10 +12,10 @@ from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.pipeline.stages.evaluate import Evaluate
+from edgeres.pipeline.stages.stage import Context
 from edgeres.quant.quant_table import QuantTable
-from edgeres.stages.evaluate import Evaluate
-from edgeres.stages.stage import Context
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 SPEC = ResNetSpec(
     kind="basic", stem=Stem(width=4, kernel=3, stride=1, pool=False), stages=((Block(inner=(4,), out=4),),), classes=3

@@ -9,16 +9,16 @@ import pytest
 from safetensors.numpy import save_file
 from template_network import CLASSES, onnx_file, plain_images, tensors
 
-from edgeres.artifact import Checkpoint, File, Source
+from edgeres.artifacts.artifact import Checkpoint, File, Source
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import ChanceError, DataError
 from edgeres.model.probe import NORMALISATIONS, Normalisation
-from edgeres.stages.evaluate import Evaluate
-from edgeres.stages.load import Load
-from edgeres.stages.load_onnx import LoadOnnx
-from edgeres.stages.stage import Context
-from edgeres.target import find_target
+from edgeres.pipeline.stages.evaluate import Evaluate
+from edgeres.pipeline.stages.load import Load
+from edgeres.pipeline.stages.load_onnx import LoadOnnx
+from edgeres.pipeline.stages.stage import Context
+from edgeres.targets.target import find_target
 
 IMAGENET = NORMALISATIONS[0]
 SORTED = tuple(range(6))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeres.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Card, Checkpoint
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -17,10 +17,10 @@ from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem, preset
 from edgeres.model.weights import Weights
-from edgeres.stages import fold_batchnorm as module
-from edgeres.stages.fold_batchnorm import TOLERANCE, FoldBatchnorm, folded
-from edgeres.stages.stage import Context
-from edgeres.target import find_target
+from edgeres.pipeline.stages import fold_batchnorm as module
+from edgeres.pipeline.stages.fold_batchnorm import TOLERANCE, FoldBatchnorm, folded
+from edgeres.pipeline.stages.stage import Context
+from edgeres.targets.target import find_target
 
 PREPROCESS = Preprocess(resize=0, crop=16)
 

@@ -15,24 +15,24 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from edgeres.artifact import Exported, File, Source
+from edgeres.artifacts.artifact import Exported, File, Source
 from edgeres.data.dataset import Dataset, open_dataset
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import DataError, ModelError, StageError
 from edgeres.lint.linter import lint
-from edgeres.onnxfile.census import metadata, qdq
-from edgeres.onnxfile.execute import runner
-from edgeres.onnxfile.fold import prepare
-from edgeres.onnxfile.read import read_model
-from edgeres.onnxfile.roles import float_nodes
-from edgeres.onnxfile.view import View, opset_of
+from edgeres.onnx_graph.execute import runner
+from edgeres.onnx_graph.fold import prepare
+from edgeres.onnx_graph.graph_index import View, opset_of
+from edgeres.onnx_graph.nncf import quantize_float_graph
+from edgeres.onnx_graph.operator_counts import metadata, qdq
+from edgeres.onnx_graph.read import read_model
+from edgeres.onnx_graph.roles import float_nodes
+from edgeres.pipeline.stages.load_onnx import LoadOnnx, at_side
+from edgeres.pipeline.stages.quantize_onnx import QuantizeOnnx
+from edgeres.pipeline.stages.stage import Context
 from edgeres.quant.calibration_table import read_table
-from edgeres.quant.foreign import quantize_float_graph
 from edgeres.settings import parse
-from edgeres.stages.load_onnx import LoadOnnx, at_side
-from edgeres.stages.quantize_onnx import QuantizeOnnx
-from edgeres.stages.stage import Context
-from edgeres.target import Target, find_target
+from edgeres.targets.target import Target, find_target
 
 if TYPE_CHECKING:
     from pathlib import Path

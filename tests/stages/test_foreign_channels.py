@@ -17,15 +17,15 @@ from torch import nn
 
 from edgeres.data.dataset import open_dataset
 from edgeres.errors import StageError
-from edgeres.onnxfile.accumulators import overflows
-from edgeres.onnxfile.execute import runner
-from edgeres.onnxfile.view import View
-from edgeres.stages.load_onnx import LoadOnnx
-from edgeres.stages.quantize_onnx import QuantizeOnnx
-from edgeres.target import find_target
+from edgeres.onnx_graph.accumulators import overflows
+from edgeres.onnx_graph.execute import runner
+from edgeres.onnx_graph.graph_index import View
+from edgeres.pipeline.stages.load_onnx import LoadOnnx
+from edgeres.pipeline.stages.quantize_onnx import QuantizeOnnx
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
-    from edgeres.artifact import Exported
+    from edgeres.artifacts.artifact import Exported
     from edgeres.data.dataset import Dataset
 
 OUTLIERS, DEAD = (1, 5, 11), (2, 7)
@@ -154,7 +154,7 @@ def test_a_graph_whose_sums_leave_int32_is_never_written(runs, digits, tmp_path,
         return {}
 
     loaded, _ = runs("dead", "cpu", "never")
-    monkeypatch.setattr("edgeres.onnxfile.rewrite.make_room", shrink)
+    monkeypatch.setattr("edgeres.onnx_graph.rewrite.make_room", shrink)
     stage = QuantizeOnnx(equalize="never")
     with pytest.raises(StageError, match=r"sums of \d+ channels reach .*, int32 ends at 2147483647"):
         stage(loaded, context(stage, find_target("cpu"), digits, tmp_path))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeres.artifact import File, Source
+from edgeres.artifacts.artifact import File, Source
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -12,10 +12,10 @@ from edgeres.errors import DataError, ModelError, StageError
 from edgeres.model.network import Network
 from edgeres.model.spec import preset
 from edgeres.model.zoo import Loaded, save_checkpoint
-from edgeres.stages import load as module
-from edgeres.stages.load import Load
-from edgeres.stages.stage import Context
-from edgeres.target import find_target
+from edgeres.pipeline.stages import load as module
+from edgeres.pipeline.stages.load import Load
+from edgeres.pipeline.stages.stage import Context
+from edgeres.targets.target import find_target
 
 NAMES = tuple("abcdefghij")
 OWN = Preprocess(resize=40, crop=32)

@@ -5,21 +5,21 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from edgeres.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Card, Checkpoint
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import RecipeError, StageError
 from edgeres.model.cost import macs, parameters
-from edgeres.model.coupling import channels, coupling_groups, sliced
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
+from edgeres.model.pruning.coupling import channels, coupling_groups, sliced
 from edgeres.model.spec import PRESETS, Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
+from edgeres.pipeline.stages.prune import Prune, compensation, look, magnitude
+from edgeres.pipeline.stages.stage import Context
 from edgeres.quant.quant_table import QuantTable
-from edgeres.stages.prune import Prune, compensation, look, magnitude
-from edgeres.stages.stage import Context
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 SIDE = 16
 SPEC = replace(PRESETS["resnet20_b"], norm=False)

@@ -16,29 +16,29 @@ import torch
 import torch.nn.functional as F
 from random_weights import random_weights
 
-from edgeres.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Card, Checkpoint
 from edgeres.backends.session import onnx_session
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import RecipeError, StageError
-from edgeres.measure import agreement, kl
+from edgeres.metrics import agreement, kl
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.pipeline.recipe import load_recipe
+from edgeres.pipeline.stages.build import Build
+from edgeres.pipeline.stages.evaluate import Evaluate
+from edgeres.pipeline.stages.export import Export
+from edgeres.pipeline.stages.qat import Qat
+from edgeres.pipeline.stages.stage import Context
+from edgeres.pipeline.stages.verify import Verify
 from edgeres.progress import Silent
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
 from edgeres.quant.weights import weight_qparams
-from edgeres.recipe import load_recipe
-from edgeres.stages.build import Build
-from edgeres.stages.evaluate import Evaluate
-from edgeres.stages.export import Export
-from edgeres.stages.qat import Qat
-from edgeres.stages.stage import Context
-from edgeres.stages.verify import Verify
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 from edgeres.training.augment import Augment
 from edgeres.training.feed import Feed
 from edgeres.training.resume import NAME, Snapshots

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgeres.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Card, Checkpoint
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -17,10 +17,10 @@ from edgeres.errors import StageError
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
+from edgeres.pipeline.stages.recover import Recover, _Judged
+from edgeres.pipeline.stages.stage import Context
 from edgeres.quant.quant_table import QuantTable
-from edgeres.stages.recover import Recover, _Judged
-from edgeres.stages.stage import Context
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
     from pathlib import Path

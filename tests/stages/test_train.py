@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeres.artifact import File, Source
+from edgeres.artifacts.artifact import File, Source
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -16,10 +16,10 @@ from edgeres.errors import DataError, ModelError, RecipeError, UsageError
 from edgeres.model import spec as spec_module
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.pipeline.stages.stage import Context
+from edgeres.pipeline.stages.train import Train
 from edgeres.settings import parse, plain
-from edgeres.stages.stage import Context
-from edgeres.stages.train import Train
-from edgeres.target import find_target
+from edgeres.targets.target import find_target
 from edgeres.training.augment import Augment
 from edgeres.training.method import HE, MODERN
 

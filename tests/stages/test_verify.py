@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from edgeres.stages.verify import confidence
+from edgeres.pipeline.stages.verify import confidence
 
 LOGITS = arrays.arrays(np.float32, (3, 5), elements=st.floats(-1e4, 1e4, width=32))
 

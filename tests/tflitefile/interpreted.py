@@ -8,8 +8,8 @@ import onnxruntime
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeres.tflitefile.encode import encode
-from edgeres.tflitefile.translate import translate
+from edgeres.backends.litert.tflite.encode import encode
+from edgeres.backends.litert.tflite.translate import translate
 
 
 def interpreter(model: onnx.ModelProto, *, kernels: OpResolverType = OpResolverType.AUTO, shown=()) -> Interpreter:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreted import Sketch, answers, interpreter, written
 
+from edgeres.backends.litert.tflite.parameters import Codes, with_room_for_bias
 from edgeres.quant.scale import LIMIT, PEAK
-from edgeres.tflitefile.grids import Codes, with_room_for_bias
 
 
 def codes(values, scale):

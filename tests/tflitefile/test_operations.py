@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from interpreted import Sketch, answers, interpreter, names, written
 
+from edgeres.backends.litert.tflite.translate import translate
 from edgeres.errors import StageError
-from edgeres.tflitefile.translate import translate
 
 
 def pixels(*shape: int, count: int = 2, seed: int = 0) -> np.ndarray:

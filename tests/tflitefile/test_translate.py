@@ -12,12 +12,12 @@ from interpreted import Sketch, all_written, answers, interpreter, names, writte
 from onnx import numpy_helper
 
 from benchmarks.subjects import THIN, images, ours
+from edgeres.backends.litert.tflite.program import Grid
+from edgeres.backends.litert.tflite.translate import translate
 from edgeres.errors import StageError
 from edgeres.model.spec import Block, Stem
-from edgeres.onnxfile.view import View
-from edgeres.target import find_target
-from edgeres.tflitefile.program import Grid
-from edgeres.tflitefile.translate import translate
+from edgeres.onnx_graph.graph_index import View
+from edgeres.targets.target import find_target
 
 LITERT = find_target("cpu:litert")
 FLOAT = replace(LITERT, scheme=None)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from edgeres.model.graph import Op
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
-    from edgeres.target import QuantScheme
+    from edgeres.targets.target import QuantScheme
 
 
 def calibrated(spec: ResNetSpec, weights: Weights, scheme: QuantScheme, side: int, bits: int = 8) -> Quantized:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeres.quant.fake import fake_quantize
+from edgeres.quant.fake_quantize import fake_quantize
 from edgeres.quant.qparams import QParams
 from edgeres.training.straight_through import quantize_through, scale_gradient
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeres.artifact import Exported
+    from edgeres.artifacts.artifact import Exported
     from edgeres.backends.backend import Session
     from edgeres.data.preprocess import Preprocess
 

@@ -9,7 +9,7 @@ from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from edgeres.backends.bundle.golden import GraphInput
-    from edgeres.runtime import Runtime
+    from edgeres.targets.runtime import Runtime
 
 LEVEL = "--builderOptimizationLevel="
 PYTHON_API = (8, 5)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeres.artifact import File
+from edgeres.artifacts.artifact import File
 from edgeres.backends.bundle.golden import golden, graph_input
 from edgeres.backends.bundle.trtexec import PYTHON_API, build_settings, timing_flags, trtexec_flags, version
 from edgeres.backends.loading import intact
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeres.artifact import Exported
+    from edgeres.artifacts.artifact import Exported
     from edgeres.backends.bundle.golden import Golden, GraphInput
-    from edgeres.target import Target
+    from edgeres.targets.target import Target
 
 FORMAT = 1
 EXECUTABLE = ("build_engine.sh",)

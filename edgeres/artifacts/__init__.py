@@ -1,0 +1,1 @@
+"""Values that flow between stages, and the store that keeps them by content."""

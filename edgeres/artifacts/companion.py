@@ -1,0 +1,209 @@
+"""``Companion``: what travels with weights of others besides tensors: class names and preprocessing.
+
+Read are strings inside the file (safetensors' metadata, ONNX's ``metadata_props``) and JSON beside it:
+
+* ``edgeres.classes`` and ``edgeres.preprocess``, which edgeres itself writes into ONNX files;
+* class names under ``names`` (Ultralytics), ``class_names``, ``classes``, ``labels``, ``label_names`` or ``id2label``:
+  a list, or a dictionary from the index, as JSON or as Python writes it;
+* ``config.json``: ``label_names`` and ``pretrained_cfg`` (timm), ``id2label`` (Hugging Face transformers);
+* ``preprocessor_config.json``: ``image_mean``, ``image_std``, ``size``, ``crop_pct`` (Hugging Face transformers).
+
+Nothing here is trusted further than text: what cannot be read says nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeres.data.preprocess import Preprocess
+from edgeres.errors import EdgeresError
+from edgeres.model.published import published, recognised
+from edgeres.model.spec import preset
+from edgeres.onnx_graph.external import parse as parse_onnx
+from edgeres.onnx_graph.operator_counts import metadata
+from edgeres.settings import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from edgeres.artifacts.artifact import Source
+
+_NAMES = ("edgeres.classes", "names", "class_names", "classes", "labels", "label_names", "id2label")
+"""Keys that hold class names, the surest first."""
+
+_PREPROCESS = "edgeres.preprocess"
+
+_PLACEHOLDER = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)
+"""Names that say no more than their number, such as ``LABEL_3``."""
+
+_MOST_BYTES = 1 << 22
+"""Longest text that is read."""
+
+_FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers of resampling filters, as Hugging Face writes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """What a weights file says of itself.
+
+    Attributes:
+        classes: Class names in the order of the network's outputs; empty where nothing says them.
+        preprocess: Evaluation transform; None where nothing says it.
+        where: Where both were found, for people.
+    """
+
+    classes: tuple[str, ...] = ()
+    preprocess: Preprocess | None = None
+    where: str = ""
+
+
+def read_companion(path: Path) -> Companion:
+    """What travels with a ``.safetensors``, a ``.onnx`` or a PyTorch file."""
+    strings = _metadata(path)
+    config, processor = (_json_file(path.parent / name) for name in ("config.json", "preprocessor_config.json"))
+    inside = _classes(strings)
+    classes = inside or _classes(_described(config))
+    preprocess = _own_preprocess(strings) or _timm(config) or _transformers(processor)
+    where = path.name if inside else "config.json beside it"
+    return Companion(classes, preprocess, where if classes else "")
+
+
+def published_companion(source: Source) -> Companion | None:
+    """The class names of weights that torchvision publishes; None for any other weights.
+
+    Raises:
+        ModelError: A name that torchvision does not publish.
+    """
+    if source.weights is None and (source.file is None or source.file.path.suffix == ".onnx"):
+        return None
+    hint = preset(source.model)
+    if source.weights is not None:
+        member = published(source.weights, hint)
+    else:
+        assert source.file is not None
+        member = recognised(source.file.path, hint)
+    return None if member is None else Companion(tuple(member.meta["categories"]), None, "torchvision")
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """The strings inside a file."""
+    if path.suffix == ".onnx":
+        return metadata(parse_onnx(path))
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="np") as file:
+                found: dict[str, Any] = dict(file.metadata() or {})
+        except (SafetensorError, OSError, ValueError):
+            return {}  # the stage that reads the tensors says what is wrong with the file
+        own = _value(found.get("edgeres", ""))
+        return {**found, "edgeres.classes": own.get("classes")} if isinstance(own, dict) else found
+    return {}
+
+
+def _json_file(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _value(text: object) -> object:
+    """A value written as JSON, or as a Python literal."""
+    if not isinstance(text, str) or len(text) > _MOST_BYTES:
+        return text
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return text
+
+
+def _classes(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class names by the first key that holds any."""
+    return next(filter(None, (_listed(_value(content.get(key))) for key in _NAMES)), ())
+
+
+def _described(config: dict[str, Any]) -> dict[str, Any]:
+    """The config, each of timm's ``label_names`` followed by its words in ``label_descriptions`` where it has them."""
+    cfg = config.get("pretrained_cfg")
+    both = {**(cfg if isinstance(cfg, dict) else {}), **config}
+    names, words = both.get("label_names"), both.get("label_descriptions")
+    if isinstance(names, list) and isinstance(words, dict) and all(isinstance(words.get(name), str) for name in names):
+        return {"label_names": [f"{name}, {words[name]}" for name in names]}
+    return both
+
+
+def _listed(value: object) -> tuple[str, ...]:
+    """Names of a list, or of a dictionary whose keys are all indices from 0 on; placeholders are no names."""
+    if isinstance(value, dict):
+        try:
+            numbered = {int(key): name for key, name in value.items()}
+        except (TypeError, ValueError):
+            return ()
+        if sorted(numbered) != list(range(len(value))):
+            return ()
+        value = [numbered[index] for index in range(len(value))]
+    if not isinstance(value, list | tuple) or len(value) < 2 or not all(isinstance(name, str) for name in value):
+        return ()
+    names = tuple(str(name) for name in value)
+    return () if all(_PLACEHOLDER.fullmatch(name) for name in names) else names
+
+
+def _own_preprocess(strings: Mapping[str, Any]) -> Preprocess | None:
+    return _checked(_value(strings.get(_PREPROCESS)))
+
+
+def _timm(config: Mapping[str, Any]) -> Preprocess | None:
+    """``pretrained_cfg``: the crop is the input size, and a share ``crop_pct`` of the resize."""
+    cfg = config.get("pretrained_cfg")
+    if not isinstance(cfg, dict) or "mean" not in cfg or "std" not in cfg:
+        return None
+    size = cfg.get("test_input_size") or cfg.get("input_size")
+    side = size[-1] if isinstance(size, list) and size else None
+    share = cfg.get("test_crop_pct") or cfg.get("crop_pct") or 0.875
+    return _sized(side, share, cfg["mean"], cfg["std"], cfg.get("interpolation", "bicubic"))
+
+
+def _transformers(processor: Mapping[str, Any]) -> Preprocess | None:
+    """``preprocessor_config.json``: ConvNextImageProcessor's share of the resize, or sizes given outright."""
+    mean, std = processor.get("image_mean"), processor.get("image_std")
+    if mean is None or std is None or processor.get("do_normalize") is False:
+        return None
+    interpolation = _FILTERS.get(processor.get("resample", 2), "bilinear")
+    size, crop = processor.get("size"), processor.get("crop_size")
+    resize = size.get("shortest_edge", size.get("height")) if isinstance(size, dict) else size
+    side = crop.get("height") if isinstance(crop, dict) else crop
+    if side is not None and processor.get("do_center_crop", True):
+        content = {"resize": resize, "crop": side, "mean": mean, "std": std, "interpolation": interpolation}
+        return _checked(content)
+    return _sized(resize, processor.get("crop_pct", 1.0), mean, std, interpolation)
+
+
+def _sized(side: object, share: object, mean: object, std: object, interpolation: object) -> Preprocess | None:
+    if not isinstance(side, int) or not isinstance(share, int | float) or not 0 < share <= 1:
+        return None
+    content = {"resize": int(side / share), "crop": side, "mean": mean, "std": std, "interpolation": interpolation}
+    return _checked(content)
+
+
+def _checked(content: object) -> Preprocess | None:
+    """A transform that holds together; None for anything else."""
+    if not isinstance(content, dict):
+        return None
+    try:
+        return parse(Preprocess, content, "preprocessing")
+    except EdgeresError:
+        return None

@@ -1,0 +1,224 @@
+"""``Store``: finished stages by content, so that nothing is computed twice and nothing is ever half-written.
+
+An entry is a folder named by its key: ``artifact.json`` with its seal, ``weights.safetensors`` where there are weights,
+and the files the stage made. It is written beside its place and renamed into it. ``sha256`` sums are checked on the way
+out; an entry that no longer matches its sums is removed and computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from filelock import FileLock
+
+from edgeres.artifacts.artifact import Artifact, Card, Checkpoint, Engine, Exported, Step, Verdict
+from edgeres.artifacts.serialization import pack, unpack
+from edgeres.errors import StoreError
+from edgeres.settings import canonical, parse, plain, sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_RECORD, _SEAL = "artifact.json", "artifact.sha256"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished stage in the store.
+
+    Attributes:
+        folder: Where it is.
+        digest: Digest of the artifact it holds.
+        seconds: How long the stage took when it ran.
+        steps: The lineage of its artifact.
+        laps: How long parts of the stage took, by name, in seconds.
+    """
+
+    folder: Path
+    digest: str
+    seconds: float
+    steps: tuple[Step, ...]
+    laps: dict[str, float]
+
+    def load(self) -> Artifact:
+        """The artifact, its weights read back.
+
+        Raises:
+            StoreError: The entry was removed since it was found.
+        """
+        with reading(self.folder):
+            artifact: Artifact = unpack(_record(self.folder)["artifact"], self.folder)
+        return artifact
+
+
+class Store:
+    """A content-addressed folder.
+
+    Args:
+        root: Where entries live; made on first use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Holds others off a key, so that two runs never compute the same thing at once.
+
+        Raises:
+            StoreError: The store is not writable.
+        """
+        lock = FileLock(self.root / "locks" / f"{key}.lock")
+        with writing(self.root / "locks"):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def sweep(self) -> None:
+        """Removes the workspaces of processes that were killed."""
+        for folder in (self.root / "work").glob("*-*"):
+            owner = folder.name.partition("-")[0]
+            if owner.isdecimal() and not _alive(int(owner)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _place(self, key: str) -> Path:
+        return self.root / "entries" / key[:2] / key
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of a key, or None; one whose files do not match their sums is removed."""
+        folder = self._place(key)
+        if not (folder / _RECORD).is_file():
+            return None
+        try:
+            record = _record(folder)
+            sums = {**record["sums"], _RECORD: (folder / _SEAL).read_text(encoding="ascii")}
+            sound = all(sha256_file(folder / name) == wanted for name, wanted in sums.items())
+        except (OSError, ValueError, KeyError):
+            sound = False
+        if not sound:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        steps = tuple(parse(Step, step, str(folder)) for step in record["steps"])
+        return Entry(folder, record["digest"], record["seconds"], steps, record.get("laps", {}))
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """An empty folder for one stage; gone afterwards unless it was kept."""
+        folder = self.root / "work" / f"{os.getpid()}-{uuid4().hex}"
+        with writing(folder):
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def scratch(self, key: str) -> Path:
+        """The folder in which unfinished work of a key survives a kill."""
+        folder = self.root / "scratch" / key
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def keep(
+        self, key: str, artifact: Artifact, workspace: Path, seconds: float, laps: dict[str, float] | None = None
+    ) -> Entry:
+        """Turns a stage's workspace into the entry of a key.
+
+        Raises:
+            StoreError: The disk is full or not writable; what was there before is untouched.
+        """
+        place = self._place(key)
+        with writing(place):
+            packed = pack(artifact, workspace)
+            sums = {
+                str(path.relative_to(workspace)): sha256_file(path)
+                for path in sorted(workspace.rglob("*"))
+                if path.is_file()
+            }
+            steps = [plain(step) for step in artifact_card(artifact).lineage]
+            timed = {"seconds": seconds, "laps": laps or {}}
+            record = {"artifact": packed, "digest": artifact.digest, "steps": steps, "sums": sums, **timed}
+            (workspace / _RECORD).write_text(canonical(record), encoding="utf-8")
+            (workspace / _SEAL).write_text(sha256_file(workspace / _RECORD), encoding="ascii")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                shutil.rmtree(place)
+            workspace.rename(place)
+        shutil.rmtree(self.root / "scratch" / key, ignore_errors=True)
+        return Entry(place, artifact.digest, seconds, tuple(artifact_card(artifact).lineage), laps or {})
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the operating system says about a path into an error a user can act on.
+
+    Raises:
+        StoreError: Not writable, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as failure:
+        reason = failure.strerror or str(failure)
+        raise StoreError(f"cannot write {path}: {reason}", "free some space or choose another place") from failure
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns a file that left the store while a run was under way into an error a user can act on.
+
+    Raises:
+        StoreError: Gone, or not readable.
+    """
+    try:
+        yield
+    except OSError as failure:
+        reason = failure.strerror or str(failure)
+        raise StoreError(
+            f"cannot read {failure.filename or path}: {reason}", "leave the cache alone while it runs, and run it again"
+        ) from failure
+
+
+def write_beside(path: Path, data: bytes) -> None:
+    """Writes a file beside its place and renames it, so that a reader sees the old one or the new one."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{uuid4().hex}")
+        try:
+            with beside.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def artifact_card(artifact: Artifact) -> Card:
+    """The card of any artifact that has one."""
+    assert isinstance(artifact, Checkpoint | Exported | Engine | Verdict)
+    return artifact.card
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    return record

@@ -1,0 +1,1 @@
+"""ExecuTorch: ``.pte`` files with the XNNPACK delegate."""

@@ -1,0 +1,223 @@
+"""Each ONNX operator of a classifier as a torch operator, at the batch size of 1 that a ``.pte`` is made for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from edgeres.backends.executorch.torch_translator import OTHER_RUNTIME
+from edgeres.errors import StageError
+from edgeres.onnx_graph.graph_index import attribute, label
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+    from torch.fx import Node
+
+    from edgeres.backends.executorch.torch_translator import Operator, Translator
+
+aten = torch.ops.aten
+
+
+def _inputs(to: Translator, node: NodeProto) -> list[Node]:
+    return [to.tensor(name) for name in node.input if name]
+
+
+def _plain(operator: Any) -> Operator:
+    """An operator of tensors alone."""
+    return lambda to, node: to.call(operator, *_inputs(to, node))
+
+
+def _first(to: Translator, node: NodeProto) -> Node:
+    """What passes its input on."""
+    return to.tensor(node.input[0])
+
+
+def _numbers(to: Translator, node: NodeProto, index: int, name: str) -> list[float] | None:
+    """A list that newer opsets have as a constant input and older ones as an attribute; None where it is left out."""
+    if len(node.input) <= index or not node.input[index]:
+        stated = attribute(node, name)
+        return None if stated is None else [float(value) for value in np.atleast_1d(stated)]
+    value = to.view.value(node.input[index])
+    if value is None:
+        raise StageError(f"{label(node)}: {name} is computed", OTHER_RUNTIME)
+    return [float(number) for number in value.reshape(-1)]
+
+
+def _integers(to: Translator, node: NodeProto, index: int, name: str) -> list[int] | None:
+    found = _numbers(to, node, index, name)
+    return None if found is None else [int(number) for number in found]
+
+
+def _refuse(node: NodeProto, *, unless: bool, what: str) -> None:
+    if not unless:
+        raise StageError(f"{label(node)}: {node.op_type} with {what}", OTHER_RUNTIME)
+
+
+def _window(node: NodeProto) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, strides, pads ``[top, left, bottom, right]`` and dilations of a window over ``[N,C,H,W]``."""
+    kernel = list(attribute(node, "kernel_shape") or ())
+    _refuse(node, unless=len(kernel) == 2, what=f"a kernel of {len(kernel)} dimensions")
+    auto = (attribute(node, "auto_pad") or b"NOTSET").decode()
+    _refuse(node, unless=auto in ("NOTSET", "VALID"), what=f"auto_pad {auto}")
+    pads = list(attribute(node, "pads") or [0] * 4)
+    return kernel, list(attribute(node, "strides") or [1, 1]), pads, list(attribute(node, "dilations") or [1, 1])
+
+
+def _conv(to: Translator, node: NodeProto) -> Node:
+    _, strides, pads, dilations = _window(node)
+    image, groups = to.tensor(node.input[0]), int(attribute(node, "group", 1))
+    if pads[:2] != pads[2:]:
+        image = to.call(aten.constant_pad_nd.default, image, [pads[1], pads[3], pads[0], pads[2]], 0.0)
+        pads = [0] * 4
+    weight, bias = to.weight(node, transposed=False), to.bias(node)
+    return to.call(aten.conv2d.default, image, weight, bias, strides, pads[:2], dilations, groups)
+
+
+def _gemm(to: Translator, node: NodeProto) -> Node:
+    plain = (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0), attribute(node, "transA", 0)) == (1, 1, 0)
+    _refuse(node, unless=plain, what="alpha, beta or transA")
+    weight = to.weight(node, transposed=not attribute(node, "transB", 0))
+    return to.call(aten.linear.default, to.tensor(node.input[0]), weight, to.bias(node))
+
+
+def _matmul(to: Translator, node: NodeProto) -> Node:
+    return to.call(aten.linear.default, to.tensor(node.input[0]), to.weight(node, transposed=True))
+
+
+def _norm(to: Translator, node: NodeProto) -> Node:
+    epsilon = float(attribute(node, "epsilon", 1e-5))
+    return to.call(aten.batch_norm.default, *_inputs(to, node), False, 0.0, epsilon, False)
+
+
+def _maxpool(to: Translator, node: NodeProto) -> Node:
+    kernel, strides, pads, dilations = _window(node)
+    _refuse(node, unless=pads[:2] == pads[2:], what=f"pads {pads}")
+    ceil = bool(attribute(node, "ceil_mode", 0))
+    return to.call(aten.max_pool2d.default, to.tensor(node.input[0]), kernel, strides, pads[:2], dilations, ceil)
+
+
+def _avgpool(to: Translator, node: NodeProto) -> Node:
+    kernel, strides, pads, dilations = _window(node)
+    _refuse(node, unless=pads[:2] == pads[2:] and dilations == [1, 1], what=f"pads {pads}, dilations {dilations}")
+    ceil, padded = bool(attribute(node, "ceil_mode", 0)), bool(attribute(node, "count_include_pad", 0))
+    return to.call(aten.avg_pool2d.default, to.tensor(node.input[0]), kernel, strides, pads[:2], ceil, padded)
+
+
+def _global_average(to: Translator, node: NodeProto) -> Node:
+    return to.call(aten.mean.dim, to.tensor(node.input[0]), [-1, -2], True)
+
+
+def _mean(to: Translator, node: NodeProto) -> Node:
+    axes = _integers(to, node, 1, "axes")
+    return to.call(aten.mean.dim, to.tensor(node.input[0]), axes, bool(attribute(node, "keepdims", 1)))
+
+
+def _clip(to: Translator, node: NodeProto) -> Node:
+    low, high = (_numbers(to, node, index, name) for index, name in ((1, "min"), (2, "max")))
+    image = to.tensor(node.input[0])
+    if low == [0.0] and high is None:
+        return to.call(aten.relu.default, image)
+    if low is not None and high is not None:
+        return to.call(aten.hardtanh.default, image, low[0], high[0])
+    return to.call(aten.clamp.default, image, *(None if bound is None else bound[0] for bound in (low, high)))
+
+
+def _flatten(to: Translator, node: NodeProto) -> Node:
+    _refuse(node, unless=attribute(node, "axis", 1) == 1, what="an axis other than 1")
+    return to.call(aten.flatten.using_ints, to.tensor(node.input[0]), 1)
+
+
+def _reshape(to: Translator, node: NodeProto) -> Node:
+    shape = _integers(to, node, 1, "shape") or []
+    _refuse(node, unless=bool(shape) and 0 not in shape[1:], what=f"shape {shape}")
+    return to.call(aten.reshape.default, to.tensor(node.input[0]), [shape[0] or 1, *shape[1:]])
+
+
+def _squeeze(to: Translator, node: NodeProto) -> Node:
+    axes = _integers(to, node, 1, "axes")
+    _refuse(node, unless=bool(axes), what="no axes")
+    return to.call(aten.squeeze.dims, to.tensor(node.input[0]), axes)
+
+
+def _concat(to: Translator, node: NodeProto) -> Node:
+    return to.call(aten.cat.default, _inputs(to, node), attribute(node, "axis"))
+
+
+def _transpose(to: Translator, node: NodeProto) -> Node:
+    return to.call(aten.permute.default, to.tensor(node.input[0]), list(attribute(node, "perm") or ()))
+
+
+def _space_to_depth(to: Translator, node: NodeProto) -> Node:
+    """``[N,C,H,W]`` as ``[N,b b C,H/b,W/b]``; torch's pixel_unshuffle has the channels outside, ONNX inside."""
+    block = int(attribute(node, "blocksize"))
+    rows = to.call(aten.unflatten.int, to.tensor(node.input[0]), 3, [-1, block])
+    cut = to.call(aten.unflatten.int, rows, 2, [-1, block])
+    inside = to.call(aten.permute.default, cut, [0, 3, 5, 1, 2, 4])
+    return to.call(aten.flatten.using_ints, inside, 1, 3)
+
+
+def _pad(to: Translator, node: NodeProto) -> Node:
+    mode, pads = (attribute(node, "mode") or b"constant").decode(), _integers(to, node, 1, "pads") or []
+    _refuse(node, unless=mode == "constant" and min(pads, default=-1) >= 0 and len(node.input) < 4, what=f"pads {pads}")
+    value = (_numbers(to, node, 2, "value") or [0.0])[0]
+    rank = len(pads) // 2
+    ordered = [amount for axis in reversed(range(rank)) for amount in (pads[axis], pads[axis + rank])]
+    while ordered[-2:] == [0, 0]:  # torch counts from the last axis: leading ones may be left out
+        del ordered[-2:]
+    return to.call(aten.constant_pad_nd.default, to.tensor(node.input[0]), ordered, value)
+
+
+def _softmax(to: Translator, node: NodeProto) -> Node:
+    return to.call(aten.softmax.int, to.tensor(node.input[0]), attribute(node, "axis", -1))
+
+
+def _hardsigmoid(to: Translator, node: NodeProto) -> Node:
+    slope, offset = float(attribute(node, "alpha", 0.2)), float(attribute(node, "beta", 0.5))
+    line = to.call(aten.add.Tensor, to.call(aten.mul.Tensor, to.tensor(node.input[0]), slope), offset)
+    return to.call(aten.hardtanh.default, line, 0.0, 1.0)
+
+
+def _leaky(to: Translator, node: NodeProto) -> Node:
+    return to.call(aten.leaky_relu.default, to.tensor(node.input[0]), float(attribute(node, "alpha", 0.01)))
+
+
+def _quantize(to: Translator, node: NodeProto) -> Node:
+    scale, zero = to.affine(node)
+    operator = torch.ops.quantized_decomposed.quantize_per_tensor.default
+    return to.call(operator, to.tensor(node.input[0]), scale, zero, -128, 127, torch.int8)
+
+
+OPERATORS: dict[str, Operator] = {
+    "Add": _plain(aten.add.Tensor),
+    "AveragePool": _avgpool,
+    "BatchNormalization": _norm,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Conv": _conv,
+    "Div": _plain(aten.div.Tensor),
+    "Dropout": _first,
+    "Flatten": _flatten,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_average,
+    "HardSigmoid": _hardsigmoid,
+    "HardSwish": _plain(aten.hardswish.default),
+    "Identity": _first,
+    "LeakyRelu": _leaky,
+    "MatMul": _matmul,
+    "MaxPool": _maxpool,
+    "Mul": _plain(aten.mul.Tensor),
+    "Pad": _pad,
+    "QuantizeLinear": _quantize,
+    "ReduceMean": _mean,
+    "Relu": _plain(aten.relu.default),
+    "Reshape": _reshape,
+    "Sigmoid": _plain(aten.sigmoid.default),
+    "Softmax": _softmax,
+    "SpaceToDepth": _space_to_depth,
+    "Squeeze": _squeeze,
+    "Sub": _plain(aten.sub.Tensor),
+    "Tanh": _plain(aten.tanh.default),
+    "Transpose": _transpose,
+}

@@ -1,0 +1,165 @@
+"""``Translator``: an ONNX graph as a torch graph, node by node, with the scales that stand in the graph.
+
+XNNPACK computes in int8 alone: per-tensor affine activations, symmetric weights with a scale per output channel, int32
+biases of scale ``s_input * s_weight`` (executorch/backends/xnnpack/quantizer). A uint8 code with zero-point ``z`` and
+the int8 code 128 below it with zero-point ``z - 128`` stand for the same number, so uint8 graphs move over without a
+change of any value.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.ao.quantization.fx import _decomposed as _registered  # noqa: F401  # makes ops.quantized_decomposed
+from torch.fx import Graph, GraphModule, Node
+
+from edgeres.errors import StageError
+from edgeres.onnx_graph.graph_index import WEIGHTED, View, attribute, label
+from edgeres.onnx_graph.stored_weights import dequantized_weight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from onnx import NodeProto
+
+    Operator = Callable[["Translator", NodeProto], Node]
+
+OTHER_RUNTIME = "choose a target with another runtime"
+
+_FUSED = ("Relu", "Clip")
+"""Activations that XNNPACK computes inside the integer layer in front of them."""
+
+SHIFT = 128
+"""From uint8 codes to int8 codes."""
+
+
+class Translator:
+    """Reads tensors, weights and scales of an ONNX graph, and appends torch operators to a graph of its own."""
+
+    def __init__(self, view: View, operators: Mapping[str, Operator]) -> None:
+        self.view = view
+        self.operators = operators
+        self.graph = Graph()
+        self.root = torch.nn.Module()
+        self.made: dict[str, Node] = {}
+        self.names: list[str] = []
+        self._current = ""
+        self.integer = frozenset(node.output[0] for node in view.of_type(*WEIGHTED) if _runs_in_integers(view, node))
+
+    def module(self, shown: Sequence[str]) -> GraphModule:
+        """Translates every node."""
+        model = self.view.model
+        for given in model.graph.input:
+            if given.name not in self.view.constants:
+                self.made[given.name] = self.graph.placeholder(given.name)
+        for node in self.view.nodes:
+            if node.op_type not in ("DequantizeLinear", "Constant"):
+                self.made[node.output[0]] = self.translated(node)
+        logits = self.tensor(model.graph.output[0].name)
+        self.graph.output((logits, *(self.made[name] for name in shown)) if shown else logits)
+        return GraphModule(self.root, self.graph).eval()
+
+    def translated(self, node: NodeProto) -> Node:
+        """The last of the torch nodes that stand for a node."""
+        if node.op_type not in self.operators or node.domain not in ("", "ai.onnx"):
+            raise StageError(f"{label(node)}: edgeres has no {node.op_type} for ExecuTorch", OTHER_RUNTIME)
+        self._current = label(node)
+        return self.operators[node.op_type](self, node)
+
+    def call(self, operator: Any, *arguments: Any) -> Node:
+        """Appends a torch operator."""
+        self.names.append(self._current)
+        return self.graph.call_function(operator, arguments)
+
+    def constant(self, value: NDArray[np.generic]) -> Node:
+        """Stores a value and reads it."""
+        name = f"constant{sum(1 for _ in self.root.buffers())}"
+        self.root.register_buffer(name, torch.from_numpy(np.array(value)))
+        return self.graph.get_attr(name)
+
+    def tensor(self, name: str) -> Node:
+        """What a node reads; each reader gets a DequantizeLinear of its own, as XNNPACK's patterns want it."""
+        if name in self.made:
+            return self.made[name]
+        value = self.view.value(name)
+        if value is not None:
+            return self.constant(value)
+        node = self.view.producers[name]
+        if self.view.is_weight_dequantizer(node):
+            return self.constant(_floats(self.view, node))
+        scale, zero = self.affine(node)
+        codes = self.tensor(node.input[0])
+        operator = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+        return self.call(operator, codes, scale, zero, -128, 127, torch.int8)
+
+    def affine(self, node: NodeProto) -> tuple[float, int]:
+        """Scale and int8 zero-point of an activation's quantizer."""
+        scale, zero = self.view.value(node.input[1]), zero_point(self.view, node)
+        if scale is None or zero is None or scale.size != 1:
+            raise StageError(f"{label(node)}: the scale is not one constant", "quantize activations per tensor")
+        return float(scale.reshape(())), int(zero.reshape(-1)[0]) - (SHIFT if zero.dtype == np.uint8 else 0)
+
+    def weight(self, node: NodeProto, *, transposed: bool) -> Node:
+        """The weight ``[OC,...]`` of a node, as codes behind a dequantizer where the node runs in integers."""
+        if node.output[0] not in self.integer:
+            value = self.view.value(node.input[1])
+            dequantizer = self.view.producer(node.input[1], "DequantizeLinear")
+            floats = value if value is not None or dequantizer is None else _floats(self.view, dequantizer)
+            if floats is None:
+                raise StageError(f"{label(node)}: its weight is computed", OTHER_RUNTIME)
+            return self.constant(floats.T if transposed else floats)
+        codes, scales = _codes(self.view, self.view.producers[node.input[1]])
+        codes = codes.T if transposed else codes
+        channels = np.broadcast_to(scales, len(codes)).astype(np.float32)
+        operator = torch.ops.quantized_decomposed.dequantize_per_channel.default
+        zeros = np.zeros(len(codes), np.int64)
+        return self.call(
+            operator, self.constant(codes), self.constant(channels), self.constant(zeros), 0, -127, 127, torch.int8
+        )
+
+    def bias(self, node: NodeProto) -> Node | None:
+        """The float bias ``[OC]`` of a node; XNNPACK's lowering turns it into int32 codes."""
+        return self.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+
+
+def _runs_in_integers(view: View, node: NodeProto) -> bool:
+    """Whether data, weight and output of a weighted node are integers, with symmetric weights."""
+    dequantizer = view.producer(node.input[1], "DequantizeLinear")
+    if node.op_type == "ConvTranspose" or view.pair(node.input[0]) is None or dequantizer is None:
+        return False
+    if not view.is_weight_dequantizer(dequantizer) or dequantized_weight(view, dequantizer) is None:
+        return False
+    zero = zero_point(view, dequantizer)
+    if zero is None or zero.dtype != np.int8 or np.any(zero):
+        return False
+    readers = view.consumers(node.output[0])
+    if len(readers) == 1 and readers[0][0].op_type in _FUSED:
+        readers = view.consumers(readers[0][0].output[0])
+    return len(readers) == 1 and readers[0][0].op_type == "QuantizeLinear"
+
+
+def zero_point(view: View, node: NodeProto) -> NDArray[np.generic] | None:
+    """A quantizer's zero-point; uint8 0 where it is left out (ONNX QuantizeLinear)."""
+    return view.value(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.uint8)
+
+
+def _floats(view: View, dequantizer: NodeProto) -> NDArray[np.float32]:
+    values = dequantized_weight(view, dequantizer)
+    if values is None:
+        raise StageError(f"{label(dequantizer)}: codes or scales are computed", "store weights as constants")
+    return values.astype(np.float32)
+
+
+def _codes(view: View, dequantizer: NodeProto) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Symmetric int8 codes and their scales, one or one per channel."""
+    scale, stored = view.value(dequantizer.input[1]), view.value(dequantizer.input[0])
+    assert scale is not None, "asked only of layers that run in integers"
+    if stored is None:  # floats in front of QuantizeLinear
+        floats = _floats(view, dequantizer)
+        axis = attribute(dequantizer, "axis", 1) if scale.size > 1 else 0
+        shape = [-1 if place == axis % floats.ndim else 1 for place in range(floats.ndim)]
+        stored = np.clip(np.rint(floats / scale.astype(np.float32).reshape(shape)), -128, 127)
+    return stored.astype(np.int8), scale.astype(np.float32).reshape(-1)

@@ -1,0 +1,128 @@
+"""A program as the bytes of a ``.tflite`` file: the same program gives the same bytes."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import edgeres
+
+if TYPE_CHECKING:
+    from edgeres.backends.litert.tflite.program import Operator, Program, Tensor
+
+IDENTIFIER = b"TFL3"
+SCHEMA = 3
+ALIGNMENT = 16
+"""Bytes the kernels expect constants to be aligned to (``force_align`` of ``Buffer.data`` in the schema)."""
+_LAST_SHORT = 127
+"""Operators up to this number stand in the old field too, which is one byte wide (schema.fbs, ``OperatorCode``)."""
+
+
+def encode(program: Program) -> bytes:
+    """The file of a program. The classes that write it come with the LiteRT package."""
+    flatbuffers, schema = import_module("flatbuffers"), import_module("ai_edge_litert.schema_py_generated")
+    constants = [tensor.value for tensor in program.tensors if tensor.value is not None]
+    builder = flatbuffers.Builder(sum(value.nbytes + 64 for value in constants) + 4096)
+    buffers = [_buffer(builder, schema, None), *(_buffer(builder, schema, value) for value in constants)]
+    codes = sorted({(operator.kind, operator.version) for operator in program.operators})
+    tables = {
+        "OperatorCodes": [_code(schema, *code).Pack(builder) for code in codes],
+        "Subgraphs": [_subgraph(schema, program, codes).Pack(builder)],
+        "Buffers": buffers,
+        "SignatureDefs": [_signature(schema, program).Pack(builder)],
+    }
+    vectors = {name: _vector(builder, getattr(schema, f"ModelStart{name}Vector"), tables[name]) for name in tables}
+    description = builder.CreateString(f"edgeres {edgeres.__version__}")
+    schema.ModelStart(builder)
+    schema.ModelAddVersion(builder, SCHEMA)
+    schema.ModelAddDescription(builder, description)
+    for name, vector in vectors.items():
+        getattr(schema, f"ModelAdd{name}")(builder, vector)
+    builder.Finish(schema.ModelEnd(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _buffer(builder: Any, schema: Any, value: Any) -> int:
+    """A buffer's offset; the first one of a file is empty and belongs to tensors that are computed."""
+    data = b"" if value is None else np.ascontiguousarray(value).tobytes()
+    if data:
+        builder.Prep(ALIGNMENT, len(data))
+        vector = builder.CreateByteVector(data)
+    schema.BufferStart(builder)
+    if data:
+        schema.BufferAddData(builder, vector)
+    return int(schema.BufferEnd(builder))
+
+
+def _vector(builder: Any, start: Any, offsets: list[int]) -> int:
+    start(builder, len(offsets))
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())
+
+
+def _code(schema: Any, kind: str, version: int) -> Any:
+    number = getattr(schema.BuiltinOperator, kind)
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, _LAST_SHORT), version
+    return code
+
+
+def _subgraph(schema: Any, program: Program, codes: list[tuple[str, int]]) -> Any:
+    graph = schema.SubGraphT()
+    graph.name = "main"
+    graph.inputs, graph.outputs = _ints(program.input), _ints(*program.outputs)
+    graph.tensors, buffer = [], 0
+    for tensor in program.tensors:
+        buffer += tensor.value is not None
+        graph.tensors.append(_tensor(schema, tensor, buffer if tensor.value is not None else 0))
+    graph.operators = [
+        _operator(schema, entry, codes.index((entry.kind, entry.version))) for entry in program.operators
+    ]
+    return graph
+
+
+def _tensor(schema: Any, tensor: Tensor, buffer: int) -> Any:
+    made = schema.TensorT()
+    made.name, made.type, made.buffer = tensor.name, getattr(schema.TensorType, tensor.type), buffer
+    made.shape = _ints(*tensor.shape)
+    made.hasRank = True
+    if tensor.grid is not None:
+        made.quantization = schema.QuantizationParametersT()
+        made.quantization.scale = np.array(tensor.grid.scale, np.float32)
+        made.quantization.zeroPoint = np.full(len(tensor.grid.scale), tensor.grid.zero_point, np.int64)
+        made.quantization.quantizedDimension = tensor.grid.axis
+    return made
+
+
+def _operator(schema: Any, operator: Operator, code: int) -> Any:
+    made = schema.OperatorT()
+    made.opcodeIndex = code
+    made.inputs, made.outputs = _ints(*operator.inputs), _ints(operator.output)
+    if operator.table:
+        made.builtinOptionsType = getattr(schema.BuiltinOptions, operator.table)
+        made.builtinOptions = getattr(schema, f"{operator.table}T")()
+        for name, value in operator.options.items():
+            if not hasattr(made.builtinOptions, name):
+                raise AttributeError(f"{operator.table} has no {name}")
+            setattr(made.builtinOptions, name, value)
+    return made
+
+
+def _signature(schema: Any, program: Program) -> Any:
+    """One signature, by which apps call inputs and outputs by name."""
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    named = []
+    for name, tensor in zip(program.names, (program.input, *program.outputs), strict=True):
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name, tensor
+        named.append(entry)
+    signature.inputs, signature.outputs = named[:1], named[1:]
+    return signature
+
+
+def _ints(*values: int) -> Any:
+    return np.array(values, np.int32)

@@ -1,0 +1,145 @@
+"""Scales and codes of an ONNX graph on the grids that LiteRT's integer kernels take.
+
+Activations are int8 of one scale with a zero-point; weights int8 of one scale per output channel, zero-point 0, codes
+``[-127, 127]``; biases int32 at ``s_in * s_weight`` (ai.google.dev/edge/litert/models/quantization_spec). A uint8 code
+less 128 is an int8 code of the same number, so ONNX's unsigned activations are shifted and nothing is rounded again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.backends.litert.tflite.program import Grid
+from edgeres.errors import StageError
+from edgeres.onnx_graph.graph_index import View, attribute, label
+from edgeres.quant.scale import roomy_scales
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from onnx import NodeProto
+
+TOP = 127
+"""Largest magnitude of a weight's code: kernels for ARM add two products in 16 bits, where -128 twice overflows."""
+
+
+def activation_grid(view: View, node: NodeProto) -> Grid:
+    """The int8 grid of an activation's QuantizeLinear or DequantizeLinear.
+
+    Raises:
+        StageError: Its scale is computed, or there is more than one, or its codes have not 8 bits.
+    """
+    scale = view.value(node.input[1])
+    zero = view.value(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.uint8)
+    if scale is None or zero is None or scale.size != 1:
+        raise StageError(f"{label(node)}: LiteRT takes one constant scale per activation", "quantize per tensor")
+    if zero.dtype not in (np.dtype(np.uint8), np.dtype(np.int8)):
+        raise StageError(f"{label(node)}: activations of type {zero.dtype}", "LiteRT takes 8 bits: quantize to uint8")
+    shift = 128 if zero.dtype == np.uint8 else 0
+    return Grid((float(np.float32(scale.item())),), int(zero.item()) - shift)
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """A quantized weight.
+
+    Attributes:
+        values: int32 codes, zero-point 0, output channels first.
+        scale: float32 ``[O]``.
+    """
+
+    values: NDArray[np.int32]
+    scale: NDArray[np.float32]
+
+    @property
+    def real(self) -> NDArray[np.float32]:
+        """The numbers they stand for."""
+        shape = (-1, *[1] * (self.values.ndim - 1))
+        return (self.values * self.scale.reshape(shape)).astype(np.float32)
+
+
+def weight_codes(view: View, node: NodeProto) -> Codes | None:
+    """The codes of a convolution's weight, None where it is float.
+
+    Raises:
+        StageError: They are on no grid that LiteRT's kernels take.
+    """
+    dequantizer = view.producer(node.input[1], "DequantizeLinear")
+    if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
+        return None
+    values, scale = _codes(view, dequantizer), view.value(dequantizer.input[1])
+    axis = attribute(dequantizer, "axis", 1)
+    if scale is None or scale.ndim > 1 or (scale.size > 1 and axis % values.ndim != 0):
+        raise StageError(f"{label(node)}: weight scales that do not count output channels", "quantize along axis 0")
+    top = int(np.abs(values).max(initial=0))
+    if top > TOP:
+        raise StageError(
+            f"{label(node)}: weight codes up to {top} on a symmetric grid; LiteRT's kernels take -{TOP} to {TOP}",
+            "quantize weights symmetrically, without the lowest code",
+        )
+    channels = np.broadcast_to(scale.astype(np.float32).reshape(-1), (len(values),))
+    return Codes(values, np.array(channels))
+
+
+def _codes(view: View, dequantizer: NodeProto) -> NDArray[np.int32]:
+    """Codes less their zero-point; where the graph stores floats in front of QuantizeLinear, what that makes of them.
+
+    Raises:
+        StageError: Something of them is computed.
+    """
+    scale = view.value(dequantizer.input[1])
+    zero = view.value(dequantizer.input[2]) if len(dequantizer.input) > 2 else np.zeros((), np.int8)
+    quantizer = view.producer(dequantizer.input[0], "QuantizeLinear")
+    stored = view.value(quantizer.input[0] if quantizer is not None else dequantizer.input[0])
+    if scale is None or zero is None or stored is None:
+        raise StageError(f"{label(dequantizer)}: a weight that is computed", "export weights as constants")
+    axis = attribute(dequantizer, "axis", 1) % max(stored.ndim, 1)
+    shape = [-1 if place == axis else 1 for place in range(stored.ndim)] if scale.size > 1 else []
+    zeros = zero.astype(np.int32).reshape(shape if zero.size > 1 else [])
+    if quantizer is None:
+        shifted: NDArray[np.int32] = stored.astype(np.int32) - zeros
+        return shifted
+    low, high = (0, 255) if zero.dtype == np.uint8 else (-128, 127)
+    rounded = np.rint(stored.astype(np.float32) / scale.astype(np.float32).reshape(shape)).astype(np.int64) + zeros
+    codes: NDArray[np.int32] = (np.clip(rounded, low, high) - zeros).astype(np.int32)
+    return codes
+
+
+def real_constant(view: View, tensor: str) -> NDArray[np.float32] | None:
+    """A constant in float32, also one behind DequantizeLinear; None where it is computed."""
+    value = view.value(tensor)
+    if value is not None:
+        return value.astype(np.float32)
+    dequantizer = view.producer(tensor, "DequantizeLinear")
+    if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
+        return None
+    scale = view.value(dequantizer.input[1])
+    if scale is None:
+        return None
+    codes = _codes(view, dequantizer)
+    axis = attribute(dequantizer, "axis", 1) % max(codes.ndim, 1)
+    shape = [-1 if place == axis else 1 for place in range(codes.ndim)] if scale.size > 1 else []
+    real: NDArray[np.float32] = (codes * scale.astype(np.float32).reshape(shape)).astype(np.float32)
+    return real
+
+
+def with_room_for_bias(codes: Codes, bias: NDArray[np.float32], step: float) -> tuple[Codes, NDArray[np.int32]]:
+    """Codes and the int32 bias ``[O]`` at ``step * scale``, with scales raised where the sums would not fit.
+
+    Graphs that edgeres quantized have room (``edgeres.quant.scale`` has the bounds); those of others may not.
+
+    Args:
+        codes: The weight.
+        bias: float32 ``[O]``.
+        step: Scale of the input.
+    """
+    scale = roomy_scales(codes.scale, codes.real, bias, step)
+    changed = scale != codes.scale
+    if changed.any():
+        factor = (codes.scale.astype(np.float64) / scale)[changed].reshape(-1, *[1] * (codes.values.ndim - 1))
+        values = codes.values.copy()
+        values[changed] = np.rint(values[changed] * factor).astype(np.int32)
+        codes = Codes(values, scale)
+    return codes, np.rint(bias.astype(np.float64) / (step * scale.astype(np.float64))).astype(np.int32)

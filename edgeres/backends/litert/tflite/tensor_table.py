@@ -1,0 +1,171 @@
+"""``Ledger``: which tensor of the file holds which ONNX tensor, in float or as codes on which grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.backends.litert.tflite.parameters import activation_grid, real_constant
+from edgeres.backends.litert.tflite.program import Grid, Operator, Program, Tensor
+from edgeres.errors import StageError
+from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.operator_counts import tensor_shapes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from onnx import ModelProto
+
+    from edgeres.backends.litert.tflite.program import Type, Value
+
+_TYPES: dict[str, Type] = {"float32": "FLOAT32", "int32": "INT32", "int8": "INT8"}
+OTHER_RUNTIME = "take a runtime that reads ONNX: the same target without ':litert'"
+"""The way out where a network has no form in LiteRT."""
+_INT8_VERSION = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "QUANTIZE": 1, "RESHAPE": 1}
+
+
+class Ledger:
+    """A file in the making.
+
+    Every ONNX tensor is made once, in float or on one grid; other forms are converted from that one when somebody
+    reads them, once each.
+
+    Args:
+        model: The ONNX graph.
+
+    Attributes:
+        view: The same with its edges.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.view = View.of(model)
+        self._shapes = tensor_shapes(model)
+        self._outputs = {value.name for value in model.graph.output}
+        self._tensors: list[Tensor] = []
+        self._operators: list[Operator] = []
+        self._made: dict[str, int] = {}
+        self._forms: dict[tuple[str, Grid | None], int] = {}
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Shape of an ONNX tensor as ONNX has it, for a batch of one.
+
+        Raises:
+            StageError: Nobody knows it.
+        """
+        shape = self._shapes.get(tensor)
+        if not shape or min(shape) < 1:
+            raise StageError(f"tensor {tensor!r} has no fixed shape", "export the graph for images of one size")
+        return shape
+
+    def constant(self, name: str, value: Value, grid: Grid | None = None) -> int:
+        """A new constant."""
+        self._tensors.append(Tensor(name, value.shape, _TYPES[value.dtype.name], grid, value))
+        return len(self._tensors) - 1
+
+    def activation(self, name: str, shape: tuple[int, ...], grid: Grid | None) -> int:
+        """A new activation of a shape as LiteRT has it."""
+        self._tensors.append(Tensor(name, shape, "INT8" if grid else "FLOAT32", grid))
+        return len(self._tensors) - 1
+
+    def operate(
+        self,
+        kind: str,
+        inputs: tuple[int, ...],
+        output: int,
+        *,
+        table: str = "",
+        options: Mapping[str, int | float] | None = None,
+        version: int | None = None,
+    ) -> int:
+        """A new operator; returns its output.
+
+        Its version, unless given, is the lowest that takes the type of its first input (op_version.cc of the
+        converter, tools/versioning).
+        """
+        integers = self._tensors[inputs[0]].type == "INT8"
+        lowest = _INT8_VERSION.get(kind, 2) if integers else 1
+        self._operators.append(Operator(kind, version or lowest, inputs, output, table, options or {}))
+        return output
+
+    def make(self, tensor: str, grid: Grid | None) -> int:
+        """Declares the one form in which an ONNX tensor is computed."""
+        self._made[tensor] = self.activation(tensor, _laid_out(self.shape(tensor)), grid)
+        return self._made[tensor]
+
+    def adopt(self, tensor: str, other: str) -> None:
+        """Lets an ONNX tensor be another one: what an operator that does nothing makes."""
+        self._made[tensor] = self._native(other)
+
+    def grid(self, tensor: str) -> Grid | None:
+        """The grid an ONNX tensor lies on, None where it is float or a constant."""
+        return None if self.view.value(tensor) is not None else self._tensors[self._native(tensor)].grid
+
+    def grid_of(self, index: int) -> Grid | None:
+        """The grid of a tensor of the file."""
+        return self._tensors[index].grid
+
+    def shape_of(self, index: int) -> tuple[int, ...]:
+        """The shape of a tensor of the file."""
+        return self._tensors[index].shape
+
+    def wanted(self, tensor: str) -> Grid | None:
+        """The one grid on which everybody reads an ONNX tensor; None where somebody reads it in float."""
+        if tensor in self._outputs:
+            return None
+        readers = self.view.consumers(tensor)
+        if not readers or any(node.op_type != "QuantizeLinear" for node, _ in readers):
+            return None
+        grids = {activation_grid(self.view, node) for node, _ in readers}
+        return grids.pop() if len(grids) == 1 else None
+
+    def is_output(self, tensor: str) -> bool:
+        """Whether the graph answers with this tensor."""
+        return tensor in self._outputs
+
+    def read(self, tensor: str, grid: Grid | None) -> int:
+        """An ONNX tensor in float (``grid`` None) or as codes of a grid, converted where it is in another form."""
+        if (constant := real_constant(self.view, tensor)) is not None:
+            return self._constant(tensor, constant)
+        native = self._native(tensor)
+        if self._tensors[native].grid == grid:
+            return native
+        if (tensor, grid) not in self._forms:
+            kind, table = ("DEQUANTIZE", "DequantizeOptions") if grid is None else ("QUANTIZE", "QuantizeOptions")
+            ending = "float" if grid is None else "codes"
+            converted = self.activation(f"{tensor};{ending}", self._tensors[native].shape, grid)
+            self._forms[tensor, grid] = self.operate(kind, (native,), converted, table=table)
+        return self._forms[tensor, grid]
+
+    def program(self, image: str, logits: str, shown: Sequence[str]) -> Program:
+        """The finished file; ``shown`` are names of codes, outputs of QuantizeLinear, to answer with besides."""
+        outputs = [self.read(logits, None)]
+        for name in shown:
+            quantizer = self.view.producer(name, "QuantizeLinear")
+            if quantizer is None:
+                raise StageError(f"tensor {name!r} holds no codes", "show outputs of QuantizeLinear")
+            outputs.append(self.read(quantizer.input[0], activation_grid(self.view, quantizer)))
+        names = (image, logits, *shown)
+        return Program(tuple(self._tensors), tuple(self._operators), self._made[image], tuple(outputs), names)
+
+    def _native(self, tensor: str) -> int:
+        """The form an ONNX tensor is computed in; behind a Q/DQ pair that is codes on the pair's grid."""
+        if tensor not in self._made:
+            pair = self.view.pair(tensor)
+            if pair is None:
+                raise StageError(f"tensor {tensor!r} is read before it is computed", "export the graph again")
+            self._made[tensor] = self.read(pair[0].input[0], activation_grid(self.view, pair[0]))
+        return self._made[tensor]
+
+    def _constant(self, tensor: str, value: Value) -> int:
+        """A constant operand ``[C,1,1]``, ``[1,C,1,1]`` or of one element, which broadcasts over ``[N,H,W,C]``."""
+        if (tensor, None) not in self._forms:
+            if value.size != max(value.shape, default=1) or (value.size > 1 and value.shape[-2:] != (1, 1)):
+                raise StageError(f"constant {tensor!r} of shape {value.shape}", "LiteRT's file takes one per channel")
+            self._forms[tensor, None] = self.constant(tensor, np.ascontiguousarray(value.reshape(-1)))
+        return self._forms[tensor, None]
+
+
+def _laid_out(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``[N,C,H,W]`` as ``[N,H,W,C]``; other ranks stay."""
+    return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape

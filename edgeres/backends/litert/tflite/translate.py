@@ -1,0 +1,86 @@
+"""An ONNX classifier as a program for LiteRT: same layers, same scales, ``[N,H,W,C]``.
+
+An operation runs on integers where it reads codes and everybody reads its output as codes of one grid; everything else
+runs in float between DEQUANTIZE and QUANTIZE, so no number is rounded that ONNX does not round. A ReLU is fused into
+what makes its input. Batch size is 1: LiteRT plans memory for shapes it knows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.backends.litert.tflite import elementwise, movement
+from edgeres.backends.litert.tflite.convolution import convolution, product
+from edgeres.backends.litert.tflite.pooling import average_pool, global_average, maxpool
+from edgeres.backends.litert.tflite.tensor_table import OTHER_RUNTIME, Ledger
+from edgeres.errors import StageError
+from edgeres.onnx_graph.graph_index import label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from onnx import ModelProto, NodeProto
+
+    from edgeres.backends.litert.tflite.program import Activation, Program
+
+_FUSING: dict[str, Callable[[Ledger, NodeProto, str, Activation], None]] = {
+    "Conv": convolution,
+    "Gemm": product,
+    "MatMul": product,
+    "Add": elementwise.binary,
+    "Mul": elementwise.binary,
+}
+"""Operators that do the ReLU behind them as well: they are told which, and the tensor behind it."""
+
+_ALONE: dict[str, Callable[[Ledger, NodeProto], None]] = {
+    "Relu": elementwise.rectifier,
+    "Clip": elementwise.rectifier,
+    "Sigmoid": elementwise.sigmoid,
+    "Softmax": elementwise.softmax,
+    "BatchNormalization": elementwise.norm,
+    "MaxPool": maxpool,
+    "AveragePool": average_pool,
+    "GlobalAveragePool": global_average,
+    "ReduceMean": global_average,
+    "Flatten": movement.reshape,
+    "Reshape": movement.reshape,
+    "Squeeze": movement.reshape,
+    "Pad": movement.zeros_around,
+    "Concat": movement.concatenate,
+    "SpaceToDepth": movement.blocks,
+    "Identity": movement.same,
+    "Dropout": movement.same,
+}
+_FORMS = ("QuantizeLinear", "DequantizeLinear", "Constant")
+"""Operators that the ledger answers for, when somebody reads what they make."""
+
+
+def translate(model: ModelProto, shown: Sequence[str] = ()) -> Program:
+    """The program of an ONNX graph with one image input ``[N,C,H,W]`` and one output ``[N,classes]``.
+
+    Args:
+        model: A float graph, or one with Q/DQ pairs around what is to run on integers.
+        shown: Names of codes, outputs of QuantizeLinear, that the file answers with besides.
+
+    Raises:
+        StageError: LiteRT's file has no form for one of its operations; the message names it.
+        ModelError: Shapes cannot be inferred.
+    """
+    ledger = Ledger(model)
+    image, logits = model.graph.input[0].name, model.graph.output[0].name
+    if len(ledger.shape(image)) != 4 or len(model.graph.input) != 1 or len(model.graph.output) != 1:
+        raise StageError("the graph is no classifier of one image [N,C,H,W]", OTHER_RUNTIME)
+    ledger.make(image, None)
+    done: set[str] = set()
+    for node in ledger.view.nodes:
+        if node.output[0] in done or node.op_type in _FORMS:
+            continue
+        if node.op_type in _FUSING:
+            output, activation = elementwise.fused(ledger, node)
+            _FUSING[node.op_type](ledger, node, output, activation)
+            done.add(output)
+        elif node.op_type in _ALONE:
+            _ALONE[node.op_type](ledger, node)
+        else:
+            raise StageError(f"{label(node)}: edgeres has no {node.op_type} for LiteRT", OTHER_RUNTIME)
+    return ledger.program(image, logits, shown)

@@ -1,0 +1,103 @@
+"""Padding: ONNX says how many pixels on which side, LiteRT knows ``SAME``, ``VALID`` and an operator that pads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgeres.backends.litert.tflite.program import SAME, VALID
+from edgeres.errors import StageError
+from edgeres.onnx_graph.graph_index import attribute, label
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+Pads = tuple[int, int, int, int]
+"""Pixels above, left, below and right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How a kernel slides over an image.
+
+    Attributes:
+        kernel: Height and width.
+        stride: Down and to the right.
+        dilation: Distance of its rows and columns.
+        pads: What the kernel sees around the image.
+        padding: ``SAME`` where that pads just so, otherwise ``VALID``.
+        surplus: Pixels that ``ceil_mode`` adds below or to the right of what the node says, part of ``pads``.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pads: Pads
+    padding: int
+    surplus: bool
+
+    @property
+    def explicit(self) -> Pads | None:
+        """What an operator in front has to pad, None where nothing."""
+        return None if self.padding == SAME or not any(self.pads) else self.pads
+
+
+def window(node: NodeProto, given: tuple[int, ...], made: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
+    """Reads the window of a convolution or pool.
+
+    Args:
+        node: The ONNX node.
+        given: Shape ``[N,C,H,W]`` of its input.
+        made: Shape ``[N,C,H',W']`` of its output.
+        kernel: Height and width of the kernel.
+
+    Raises:
+        StageError: It slides over something else than images.
+    """
+    if len(given) != 4 or len(kernel) != 2:
+        raise StageError(f"{label(node)}: {len(kernel)}-dimensional kernel", "edgeres writes networks of 2-d images")
+    stride = tuple(attribute(node, "strides", (1, 1)))
+    dilation = tuple(attribute(node, "dilations", (1, 1)))
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
+    covered = [(made[2 + axis] - 1) * stride[axis] + reach[axis] for axis in (0, 1)]
+    sides = [_side(node, axis, covered[axis] - given[2 + axis]) for axis in (0, 1)]
+    same = all(
+        made[2 + axis] == -(-given[2 + axis] // stride[axis])
+        and sides[axis].before == max(covered[axis] - given[2 + axis], 0) // 2
+        for axis in (0, 1)
+    )
+    pads = (sides[0].before, sides[1].before, sides[0].behind, sides[1].behind)
+    return Window(
+        kernel=(kernel[0], kernel[1]),
+        stride=(stride[0], stride[1]),
+        dilation=(dilation[0], dilation[1]),
+        pads=pads,
+        padding=SAME if same and any(pads) else VALID,
+        surplus=sides[0].surplus or sides[1].surplus,
+    )
+
+
+class _Side(NamedTuple):
+    """Pixels before and behind an axis, and whether ``ceil_mode`` added some that the node does not say."""
+
+    before: int
+    behind: int
+    surplus: bool
+
+
+def _side(node: NodeProto, axis: int, missing: int) -> _Side:
+    """Pixels that windows see around an axis which is ``missing`` as many as they cover together.
+
+    Padding behind that no window reaches is left out: ``SAME`` has none there either.
+    """
+    pads = attribute(node, "pads", (0, 0, 0, 0))
+    match attribute(node, "auto_pad", b"NOTSET"):
+        case b"SAME_UPPER":
+            before, said = max(missing, 0) // 2, missing
+        case b"SAME_LOWER":
+            before, said = -(-max(missing, 0) // 2), missing
+        case b"VALID":
+            before, said = 0, 0
+        case _:
+            before, said = pads[axis], pads[axis] + pads[2 + axis]
+    return _Side(before, max(missing - before, 0), missing > said)

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: engines, and the bundle that builds one on a device."""

@@ -1,0 +1,39 @@
+"""What a TensorRT builder is expected to run in integers, read off the Q/DQ pairs of the graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.artifacts.artifact import KernelCensus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WEIGHTED = ("Conv", "Gemm", "MatMul")
+
+
+def expected_kernels(model: Path, why: str) -> KernelCensus:
+    """Weighted layers whose data and weight both come from DequantizeLinear.
+
+    Only those run on integers, but for 4-bit weights, which TensorRT computes with in float; an add fuses into the
+    convolution in front of it where its other input, the identity, is dequantized too (TensorRT developer guide, Q/DQ
+    layer-placement recommendations and "INT4 weight-only quantization").
+
+    Args:
+        model: The ONNX file.
+        why: Why the runtime itself cannot be asked.
+    """
+    import onnx
+
+    graph = onnx.load(model, load_external_data=False).graph
+    nodes = graph.node
+    narrow = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT4}
+    dequantized = {
+        node.output[0] for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] not in narrow
+    }
+    weighted = [node for node in nodes if node.op_type in WEIGHTED]
+    integer = sum(dequantized.issuperset(node.input[:2]) for node in weighted)
+    adds = [node for node in nodes if node.op_type == "Add"]
+    fused = sum(not dequantized.isdisjoint(node.input) for node in adds)
+    how = f"expected from the graph, {fused} of {len(adds)} residual adds among them; {why}"
+    return KernelCensus(integer=integer, weighted=len(weighted), kernels={}, how=how)

@@ -1,0 +1,118 @@
+"""TensorRT-RTX: engines for desktop GPUs, built without one; building shows that a graph parses and builds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgeres.artifacts.artifact import Engine, File, KernelCensus
+from edgeres.backends.loading import absent, intact, load
+from edgeres.backends.session import onnx_session
+from edgeres.backends.tensorrt.api import UNITS, compile_graph, gpu, gpu_session
+from edgeres.backends.tensorrt.expected import expected_kernels
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from edgeres.artifacts.artifact import Exported
+    from edgeres.backends.backend import Session
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.progress import Advance, Progress
+    from edgeres.targets.target import Target
+
+TITLE, MODULE, PIP = "TensorRT-RTX", "tensorrt_rtx", "'edgeres[tensorrt-rtx]'"
+ENTRY = "model.rtx.engine"
+CAPABILITIES = ("SM86", "SM89", "SM120")
+"""Ampere, Ada and Blackwell desktops, which one portable engine covers (docs.nvidia.com, TensorRT-RTX CPU engines)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRTRTX:
+    """TensorRT-RTX, whose engine is compiled here ahead of time and finished on the GPU it first meets."""
+
+    name: ClassVar[str] = "tensorrt_rtx"
+
+    def missing(self) -> str | None:
+        """One sentence with the pip line when TensorRT-RTX is not installed here."""
+        return absent(MODULE, TITLE, PIP)
+
+    def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
+        """Writes ``model.rtx.engine`` below ``out``.
+
+        TensorRT-RTX numbers its internal tensors by a counter that depends on the order of a hash map, so two engines
+        of one graph differ in those numbers and in nothing else.
+
+        Raises:
+            BackendUnavailable: TensorRT-RTX is not installed.
+            StageError: It refused the graph, in its own words.
+        """
+        with progress.task("tensorrt-rtx", UNITS) as advance:
+            (out / ENTRY).write_bytes(compile_portable(exported.model, exported.card.preprocess, target, advance))
+        here = gpu()
+        version = load(MODULE, TITLE, PIP).__version__
+        evidence = (
+            f"TensorRT-RTX {version} built the engine for {', '.join(CAPABILITIES)}; "
+            + (f"it runs here on {here}" if here else "no GPU has run it"),
+            "the engine's bytes differ from build to build in the numbers of internal tensors",
+        )
+        return Engine(exported, self.name, ENTRY, {ENTRY: File.of(out / ENTRY)}, here is not None, evidence)
+
+    def session(
+        self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
+    ) -> AbstractContextManager[Session]:
+        """Runs the engine where a GPU is; elsewhere simulates it: the graph as written, every optimisation off."""
+        if not engine.runs_here:
+            return onnx_session(intact(model or engine.exported.model), optimise=False, threads=threads)
+        if model is None:
+            return gpu_session(load(MODULE, TITLE, PIP), intact(engine.files[ENTRY]).read_bytes())
+        return gpu_session(load(MODULE, TITLE, PIP), compile_portable(model, engine.card.preprocess, target))
+
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+        """Counts convolutions with int8 operands in the engine, or expects them from the graph if it does not tell."""
+        found = plan_census(intact(engine.files[ENTRY]).read_bytes())
+        if found.weighted == 0:
+            return expected_kernels(engine.exported.model.path, "this TensorRT-RTX does not tell what it built")
+        return found
+
+
+def compile_portable(
+    model: File, preprocess: Preprocess, target: Target, advance: Advance = lambda units: None
+) -> bytes:
+    """An engine for every GPU in ``CAPABILITIES``; no GPU is needed.
+
+    There must be no timing cache: setting one asks for a GPU (TensorRT-RTX release notes, limitations).
+
+    Raises:
+        BackendUnavailable: TensorRT-RTX is not installed.
+        StageError: It refused the graph.
+    """
+    runtime = load(MODULE, TITLE, PIP)
+
+    def tune(config: Any) -> None:
+        config.num_compute_capabilities = len(CAPABILITIES)
+        for index, name in enumerate(CAPABILITIES):
+            config.set_compute_capability(getattr(runtime.ComputeCapability, name), index)
+
+    return compile_graph(runtime, model, preprocess, target, tune, advance=advance)
+
+
+def plan_census(plan: bytes) -> KernelCensus:
+    """Weighted layers in the listing an engine carries, and how many of them take int8 data and int8 weights.
+
+    The listing is no documented format (seen in TensorRT-RTX 1.7): tensors have a name and a type, ``corrltn`` is a
+    convolution, ``fully_connected`` a matrix product. Where nothing is recognised, nothing is counted.
+    """
+    text = plan.decode("latin-1")
+    types = dict(re.findall(r'tensor=\{[^{}]*(?:\{[^{}]*\}[^{}]*)*?name="([^"]+)"[^\n]*? type=(\w+) \}', text))
+    kernels: Counter[str] = Counter()
+    integer = weighted = 0
+    for kind, operands in re.findall(r"\b(corrltn|fully_connected)=\{ name=[^\n]*?input=\{([^{}]*)\}", text):
+        read = [types.get(name, "unknown") for name in re.findall(r'"([^"]+)"', operands)[:2]]
+        kernels[f"{'convolution' if kind == 'corrltn' else 'matrix product'} {' x '.join(read)}"] += 1
+        weighted += 1
+        integer += read == ["int8", "int8"]
+    how = "read off the operands of the layers in the engine; the GPU chooses the kernels when it first loads it"
+    return KernelCensus(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)

@@ -1,0 +1,1 @@
+"""The accuracy gate: paired statistics on predictions, and the limits of a budget."""

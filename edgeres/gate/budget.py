@@ -1,0 +1,284 @@
+"""Budgets: the documented limits, the target's and the user's, and the lines of a verdict they lead to.
+
+A limit comes from the user, else from the target, else from the documents. Documented limits hold for 224x224 pixels;
+for larger images they stay as they are. For smaller ones a MAC count shrinks with the area. A latency shrinks as the
+roofline of the target does: what it spends on the call, on launches and on reading the weights stays, whatever the
+image; the rest scales by the network's MACs.
+
+A latency is the host's: from launch to the end of the last kernel, copies of image and answer left out. That is what a
+device report brings, and what is timed on this host.
+
+A documented MAC count is itself a rounded count (ResNet-18 has 1.814 G and is written 1.8 G), so it is met by every
+count that rounds to it or below. A latency, and every limit a target or a user sets, is taken as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+
+from edgeres.artifacts.artifact import Line, Outlook, Predicted, Status
+from edgeres.errors import TargetError, UsageError
+from edgeres.latency.roofline import float_precisions, roofline_of
+from edgeres.latency.workload import of_target
+from edgeres.model.cost import macs as count_macs
+from edgeres.model.spec import PRESETS, preset
+from edgeres.settings import parse, settings
+from edgeres.targets.target import Budget, Target
+
+_LATENCIES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
+
+Overrides = Mapping[str, float | None]
+"""Limits the user sets, by field of ``Budget``; None lifts a limit."""
+
+Limits = Mapping[str, "Limit"]
+"""Limits in force, by field of ``Budget``."""
+
+
+@settings
+class Requirement:
+    """Documented limits of one network.
+
+    Attributes:
+        names: Presets they hold for.
+        macs_g: MACs in 1e9, as written.
+        latency_ms: Milliseconds for one image, by latency class of the target.
+    """
+
+    names: tuple[str, ...]
+    macs_g: str
+    latency_ms: dict[Literal["gpu", "mobile"], float]
+
+
+@settings
+class Requirements:
+    """Every documented limit, the square image in pixels it holds for, and where it is documented."""
+
+    size: int
+    source: str
+    networks: tuple[Requirement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most a figure may be.
+
+    Attributes:
+        name: Field of ``Budget``, with its unit.
+        limit: The figure as it is shown.
+        rounding: Half a unit of the limit's last written digit; a value below ``limit + rounding`` rounds to it.
+        source: Where the limit comes from.
+        derivation: How a documented limit became this one; empty where it is as documented, or not documented.
+    """
+
+    name: str
+    limit: float
+    source: str
+    rounding: float = 0.0
+    derivation: str = ""
+
+    def met(self, value: float) -> bool:
+        """Whether a value keeps the limit."""
+        return value <= self.limit or value < self.limit + self.rounding
+
+    def line(self, value: float | None, how: str, predicted: Predicted | None = None) -> Line:
+        """The verdict's line about it; no value is ``unmeasured``, whatever is predicted."""
+        status: Status = "unmeasured" if value is None else "passed" if self.met(value) else "failed"
+        line = Line(
+            name=self.name,
+            value=value,
+            limit=self.limit,
+            status=status,
+            how=how,
+            source=self.source,
+            derivation=self.derivation,
+            figure="host_latency" if self.name in _LATENCIES else None,
+        )
+        return replace(line, predicted=predicted, outlook=self.outlook(predicted)) if predicted else line
+
+    def outlook(self, predicted: Predicted) -> Outlook:
+        """What a prediction says: it passes by the upper end of its band alone, and fails by the lower one alone."""
+        return "passes" if self.met(predicted.high) else "open" if self.met(predicted.low) else "fails"
+
+
+@cache
+def requirements() -> Requirements:
+    """The documented limits, read from package data."""
+    path = files("edgeres.targets").joinpath("budgets", "resnet.yaml")
+    data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return parse(Requirements, data, "resnet.yaml", TargetError)
+
+
+def documented(network: str, target: Target, crop: int) -> dict[str, Limit]:
+    """Documented limits of a network for images of ``crop x crop`` pixels; empty where nothing is documented.
+
+    Args:
+        network: Preset name.
+        target: Its latency class picks the limit, its roofline says what of a latency stays at a smaller image.
+        crop: Side of the square input in pixels.
+    """
+    known = requirements()
+    row = next((row for row in known.networks if network in row.names), None)
+    if row is None:
+        return {}
+    latency_ms, written = row.latency_ms[target.latency_class], Decimal(row.macs_g)
+    half_digit = float(Decimal(5).scaleb(int(written.as_tuple().exponent) - 1))
+    macs = Limit("macs_g", float(written), known.source, half_digit)
+    latency = Limit("latency_p50_ms", latency_ms, known.source)
+    if crop < known.size:
+        macs = _smaller_macs(macs, known.size, crop)
+        latency = _smaller_latency(latency, network, target, known.size, crop)
+    return {limit.name: limit for limit in (macs, latency)}
+
+
+def _smaller_macs(limit: Limit, size: int, crop: int) -> Limit:
+    area = crop**2 / size**2
+    derivation = f"{limit.limit:g} G at {size} px, scaled by the area to {crop} px"
+    return replace(limit, limit=limit.limit * area, rounding=limit.rounding * area, derivation=derivation)
+
+
+def _smaller_latency(limit: Limit, network: str, target: Target, size: int, crop: int) -> Limit:
+    """``L (f + (1 - f) m)`` with the share ``f`` of the latency that no smaller image saves, and ``m`` of the MACs."""
+    spec = preset(network)
+    fixed = _fixed_share(network, target, size, limit.limit)
+    share = fixed + (1 - fixed) * count_macs(spec, crop, crop) / count_macs(spec, size, size)
+    stays = f"{100 * fixed:.0f} % stays (call, launches, weights), the rest scales by MACs"
+    derivation = f"{limit.limit:g} ms at {size} px: {stays}"
+    return replace(limit, limit=limit.limit * share, derivation=derivation)
+
+
+def _fixed_share(network: str, target: Target, side: int, latency_ms: float) -> float:
+    """Share of a network's latency that no smaller image saves, by the roofline of the target.
+
+    Where the device's peaks are unknown, it is that of a device which takes just the documented latency.
+    """
+    integer = target.scheme is not None
+    works = of_target(preset(network), side, target, integer=integer)
+    roofline = roofline_of(target, "int8" if integer else float_precisions(target)[0])
+    if roofline.missing(works):
+        roofline = roofline.calibrated(works, latency_ms)
+    return min(1.0, roofline.fixed_ms(works) / roofline.total_ms(works))
+
+
+def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dict[str, Limit]:
+    """The limits in force, in the order of ``Budget``'s fields.
+
+    Args:
+        network: Preset name; any other name has no documented limits.
+        crop: Side of the square input in pixels.
+        target: Its own limits go before documented ones, its latency class picks among those.
+        overrides: The user's limits, which go before all others.
+
+    Raises:
+        UsageError: An override names no field of ``Budget`` or is no number.
+    """
+    for name in overrides:
+        if name not in _names():
+            known = ", ".join(_names())
+            raise UsageError(f"no budget has the name {name!r}", f"known, each with its unit at its end: {known}")
+    parse(Budget, dict(overrides), "budget", UsageError)
+    found = documented(network, target, crop)
+    for name in _names():
+        own = getattr(target.budget, name)
+        if own is not None:
+            found[name] = Limit(name, own, f"target {target.name}")
+        if name in overrides:
+            found.pop(name, None)
+            asked = overrides[name]
+            if asked is not None:
+                found[name] = Limit(name, asked, "asked for")
+    return {name: found[name] for name in _names() if name in found}
+
+
+def static_lines(
+    known: Limits, *, network: str, crop: int, macs: int, parameters: int | None, size_bytes: int
+) -> tuple[Line, ...]:
+    """Lines that need no run: MACs, parameters and file size.
+
+    Args:
+        known: The limits in force.
+        network: Preset name, for the way out when there are too many MACs.
+        crop: Side of the square input in pixels.
+        macs: Exact MACs of one image.
+        parameters: Learned parameters, None where nobody counted them.
+        size_bytes: Size of the file that ships.
+    """
+    found: list[Line] = []
+    if limit := known.get("macs_g"):
+        value = macs / 1e9
+        how = f"closed form, {macs:,} MACs"
+        if limit.limit < value and limit.met(value):
+            how += "; within the last written digit of the documented limit"
+        elif not limit.met(value):
+            how += f"; too many: {_cure(limit, macs, network, crop)}"
+        found.append(limit.line(value, how))
+    if limit := known.get("params_m"):
+        how = "not counted" if parameters is None else f"closed form, {parameters:,} parameters"
+        found.append(limit.line(None if parameters is None else parameters / 1e6, how))
+    if limit := known.get("size_mib"):
+        found.append(limit.line(size_bytes / 2**20, f"file size, {size_bytes:,} bytes"))
+    return tuple(found)
+
+
+def accuracy_lines(known: Limits, drop_pp: float | None, how: str) -> tuple[Line, ...]:
+    """The accuracy drop against the float network, in percentage points; ``how`` carries its paired interval."""
+    return _line(known, "accuracy_drop_pp", drop_pp, how)
+
+
+def latency_lines(
+    known: Limits, timed: Mapping[str, float | None] | None, how: str, predicted: Predicted | None = None
+) -> tuple[Line, ...]:
+    """Latency of one image: the median, and upper bounds of the tail.
+
+    Args:
+        known: The limits in force.
+        timed: A ``measure.Latency``, plain; None where the device is not here. The tail is held to the limit by what it
+            does not exceed with 99 % confidence, and is unmeasured where too few calls were timed for that.
+        how: Where it was timed, or why not.
+        predicted: Milliseconds expected where it was not timed. They are of the median: nothing is said of the tail.
+    """
+    if timed is None:
+        median = (known["latency_p50_ms"].line(None, how, predicted),) if "latency_p50_ms" in known else ()
+        return median + tuple(line for name in _LATENCIES[1:] for line in _line(known, name, None, how))
+    found = list(_line(known, "latency_p50_ms", timed["p50_ms"], how))
+    for name, bound, calls in (("latency_p90_ms", "p90_high_ms", 44), ("latency_p99_ms", "p99_high_ms", 459)):
+        value = timed[bound]
+        tail = "99 % upper bound" if value is not None else f"too few for a 99 % upper bound, which takes {calls}"
+        found += _line(known, name, value, f"{how}; {tail}")
+    return tuple(found)
+
+
+def memory_lines(known: Limits, peak_rss_mib: float | None, how: str) -> tuple[Line, ...]:
+    """Peak resident memory of the process that runs the network."""
+    return _line(known, "peak_rss_mib", peak_rss_mib, how)
+
+
+def activation_lines(known: Limits, peak_bytes: int | None) -> tuple[Line, ...]:
+    """The most activation memory alive at once, from the graph alone; None where nobody walked it."""
+    how = "not counted" if peak_bytes is None else f"walk over the graph, {peak_bytes:,} bytes, workspaces on top"
+    return _line(known, "peak_activation_mib", None if peak_bytes is None else peak_bytes / 2**20, how)
+
+
+def _names() -> tuple[str, ...]:
+    return tuple(field.name for field in fields(Budget))
+
+
+def _line(known: Limits, name: str, value: float | None, how: str) -> tuple[Line, ...]:
+    return (known[name].line(value, how),) if name in known else ()
+
+
+def _cure(limit: Limit, macs: int, network: str, crop: int) -> str:
+    """What brings the MACs below their limit: a pruning ratio, or the variant with its strides in the 1x1."""
+    kept = int(limit.limit * 1e9 / macs * 1000) / 1000
+    way_out = f"prune to macs: {kept:.3f} of these"
+    variant = f"{network}_v1"
+    if variant not in PRESETS:
+        return way_out
+    others = count_macs(PRESETS[variant], crop, crop) / 1e9
+    return f"{way_out}, or take {variant} ({others:.4g} G)" if limit.met(others) else way_out

@@ -1,0 +1,214 @@
+"""What the gate says of a finished run: the answers of what ships against those it must not fall behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edgeres.gate import paired_test
+from edgeres.gate.paired_test import Outcome, Paired
+from edgeres.gate.predictions import shared
+from edgeres.gate.sequential import Sequential, sequential
+from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgeres.gate.predictions import Answers
+
+SCHEMA: Literal["edgeres.gate.paired_test/1"] = "edgeres.gate.paired_test/1"
+DEFAULT_MARGIN_PP = 1.0
+MLPERF_SHARE = 0.01
+"""MLPerf Inference's closed division: what ships reaches 99 % of the float network's accuracy."""
+_POWER = 0.8
+EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two networks' answers to the same images.
+
+    Attributes:
+        reference: Whose the first ones are: ``float``, or ``baseline`` for another run's deployed network.
+        labels: True class index per image.
+        before: The reference's class index per image.
+        after: The deployed network's class index per image.
+    """
+
+    reference: Literal["float", "baseline"]
+    labels: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    @classmethod
+    def with_float(cls, answers: Answers) -> Comparison:
+        """What ships against its own float baseline."""
+        return cls("float", answers.labels, answers.float_predictions, answers.deployed_predictions)
+
+    @classmethod
+    def with_baseline(cls, answers: Answers, other: Answers) -> Comparison:
+        """What ships against what another run ships, on the images that both have.
+
+        Raises:
+            UsageError: Fewer than half of the images match, or their labels differ.
+        """
+        common = shared(answers, other)
+        before = tuple(other.deployed_predictions[place] for place in common.theirs)
+        labels, after = (
+            tuple(column[place] for place in common.ours) for column in (answers.labels, answers.deployed_predictions)
+        )
+        return cls("baseline", labels, before, after)
+
+    @property
+    def reference_top1(self) -> float:
+        """Accuracy of the reference, in percent."""
+        return 100 * sum(b == y for b, y in zip(self.before, self.labels, strict=True)) / len(self.labels)
+
+
+@settings
+class Judgement:
+    """The gate's answer and everything it rests on; ``docs/gate.md`` documents it.
+
+    Attributes:
+        schema: Version of this layout.
+        outcome: PASS, FAIL or INCONCLUSIVE.
+        sentence: Why, for people.
+        warnings: What deserves a look and does not decide.
+        reference: ``float``, or ``baseline`` for another run's deployed network.
+        n: Images compared.
+        lost: Images that only the reference gets right.
+        gained: Images that only the deployed network gets right.
+        changed: Images answered differently, rightly or not.
+        reference_top1: Accuracy of the reference, in percent.
+        deployed_top1: Accuracy of what ships, in percent.
+        margin_pp: Drop that is still acceptable.
+        alpha: Level of either verdict.
+        drop_pp: Observed drop.
+        low_pp: Lower end of the Tango interval of confidence ``1 - 2 alpha``.
+        high_pp: Upper end of it.
+        p_margin: One-sided score test: small means that the drop is below the margin.
+        p_worse: One-sided exact mid-p McNemar: small means that what ships is worse at all.
+        p_changed: Two-sided exact mid-p McNemar: small means that the two are not equally accurate.
+        power: Chance that a network without any drop and with this discordance passes on these images.
+        n_needed: Images on which that chance is 0.8.
+        n_to_settle: Images that would settle an inconclusive verdict, were the drop what it seems.
+        sequential: What the sequential test said, where it decides.
+    """
+
+    schema: Literal["edgeres.gate.paired_test/1"] = SCHEMA
+    outcome: Outcome
+    sentence: str
+    warnings: tuple[str, ...]
+    reference: Literal["float", "baseline"]
+    n: int
+    lost: int
+    gained: int
+    changed: int
+    reference_top1: float
+    deployed_top1: float
+    margin_pp: float
+    alpha: float
+    drop_pp: float
+    low_pp: float
+    high_pp: float
+    p_margin: float
+    p_worse: float
+    p_changed: float
+    power: float
+    n_needed: int
+    n_to_settle: int | None
+    sequential: Sequential | None
+
+    @property
+    def exit_code(self) -> int:
+        """0 PASS, 3 FAIL, 5 INCONCLUSIVE."""
+        return EXIT_CODES[self.outcome]
+
+
+def judge(comparison: Comparison, margin_pp: float, *, alpha: float = 0.05, seed: int | None = None) -> Judgement:
+    """Judges two networks' answers.
+
+    A reference that is no better than naming the commonest class every time can vouch for nothing: the labels are not
+    those of these images, or their preprocessing is wrong. What would be a PASS is INCONCLUSIVE then.
+
+    Args:
+        comparison: The answers.
+        margin_pp: Drop that is still acceptable, in pp, above zero.
+        alpha: One-sided level of either verdict.
+        seed: Order of the images for the sequential test, which then decides; None decides once, on all of them.
+    """
+    c = comparison
+    paired = Paired.of(c.before, c.after, c.labels)
+    decision = paired_test.decide(paired, margin_pp, alpha)
+    bets = None if seed is None else sequential(_signs(c), margin_pp, alpha=alpha, seed=seed)
+    outcome = bets.outcome if bets else decision.outcome
+    sentence = _told(bets, decision.sentence, margin_pp) if bets else decision.sentence
+    chance = _chance(c)
+    if chance and outcome is Outcome.PASS:
+        outcome, sentence = Outcome.INCONCLUSIVE, f"{Outcome.INCONCLUSIVE}: {chance}; it would be a {sentence}"
+    psi, drop = paired.discordance, paired.drop
+    return Judgement(
+        outcome=outcome,
+        sentence=sentence,
+        warnings=tuple(filter(None, (chance, _changed(c, decision.p_same, drop, alpha)))),
+        reference=c.reference,
+        n=paired.n,
+        lost=paired.b,
+        gained=paired.c,
+        changed=sum(before != after for before, after in zip(c.before, c.after, strict=True)),
+        reference_top1=c.reference_top1,
+        deployed_top1=c.reference_top1 - drop,
+        margin_pp=margin_pp,
+        alpha=alpha,
+        drop_pp=drop,
+        low_pp=decision.interval.low,
+        high_pp=decision.interval.high,
+        p_margin=decision.p,
+        p_worse=paired_test.mcnemar_worse(paired),
+        p_changed=decision.p_same,
+        power=paired_test.power(paired.n, 0.0, psi, margin_pp=margin_pp, alpha=alpha),
+        n_needed=paired_test.images_needed(0.0, psi, margin_pp=margin_pp, alpha=alpha, power=_POWER),
+        n_to_settle=decision.n_needed,
+        sequential=bets,
+    )
+
+
+def _signs(c: Comparison) -> NDArray[np.int8]:
+    """1 where only the reference is right, -1 where only the deployed network is, 0 elsewhere, ``[N]``."""
+    labels = np.array(c.labels)
+    before, after = np.array(c.before) == labels, np.array(c.after) == labels
+    signs: NDArray[np.int8] = before.astype(np.int8) - after.astype(np.int8)
+    return signs
+
+
+def _told(bets: Sequential, fixed: str, margin_pp: float) -> str:
+    knew = "did not know" if bets.outcome is Outcome.INCONCLUSIVE else "knew"
+    return (
+        f"{bets.outcome}: {knew} after {bets.used} of {bets.n} images against a margin of {margin_pp:g} pp "
+        f"(always-valid test, order of seed {bets.seed}); all of them at once: {fixed}"
+    )
+
+
+def _chance(c: Comparison) -> str:
+    """Why the reference vouches for nothing, or empty."""
+    counts = Counter(c.labels)
+    commonest = 100 * max(counts.values()) / len(c.labels)
+    right = sum(b == y for b, y in zip(c.before, c.labels, strict=True))
+    low = paired_test.wilson(right, len(c.labels)).low
+    if len(counts) == 1 or low > commonest:
+        return ""
+    return (
+        f"the {c.reference} network gets {c.reference_top1:.1f} % right, and naming the commonest class "
+        f"every time {commonest:.1f} %: check the labels, the order of the classes and the preprocessing"
+    )
+
+
+def _changed(c: Comparison, p: float, drop: float, alpha: float) -> str:
+    """Whether two builds differ in accuracy, in either direction; float and integer answers always differ a little."""
+    if c.reference == "float" or p >= alpha:
+        return ""
+    way = "lower" if drop > 0 else "higher"
+    return f"changed: accuracy is {abs(drop):.2f} pp {way} than the baseline's (two-sided mid-p McNemar p = {p:.2g})"

@@ -1,0 +1,242 @@
+"""From variants to a truth table: hire a worker each, let them take turns, and say what came of it."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeres.backends.backend import Profiled
+from edgeres.backends.registry import find_backend
+from edgeres.errors import EdgeresError, StageError, UsageError
+from edgeres.latency.benchmark.bootstrap import median_interval, ratio_interval
+from edgeres.latency.benchmark.interleaved import Pace, race
+from edgeres.latency.benchmark.result import Busy, LayerTime, Peak, Ratio, Row, Truth
+from edgeres.latency.benchmark.variants import version_of
+from edgeres.latency.benchmark.worker_pool import Worker, hired
+from edgeres.latency.benchmark.worker_spec import TORCH, Job, Order
+from edgeres.metrics import machine
+from edgeres.settings import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgeres.latency.benchmark.interleaved import Samples
+    from edgeres.latency.benchmark.variants import Contenders
+    from edgeres.latency.benchmark.worker_spec import Variant
+    from edgeres.metrics import Machine
+    from edgeres.progress import Progress
+
+_PEAKS: tuple[str, ...] = ("int8", "float32")
+_PEAK_CALLS, _PROFILED = 15, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is timed, in words.
+
+    Attributes:
+        network: Its name.
+        target: Name of the target it was compiled for.
+        backend: The target's runtime; empty where this host cannot be the target.
+        macs: Multiply-adds of one image.
+        accurate: Whether its INT8 kept the accuracy limit, None where nobody knows.
+    """
+
+    network: str
+    target: str
+    backend: str
+    macs: int
+    accurate: bool | None = None
+
+
+def bench(
+    subject: Subject, found: Contenders, progress: Progress, *, threads: int = 2, pace: Pace | None = None
+) -> Truth:
+    """Times every variant.
+
+    Args:
+        subject: What it is.
+        found: What can be timed here.
+        progress: Told about workers and rounds.
+        threads: Of each runtime, each pinned to a processor of its own.
+        pace: How long; None takes half a minute.
+
+    Raises:
+        UsageError: Nothing can be timed, or there are fewer processors than threads.
+    """
+    pace, cores = pace or Pace(), pinned(threads)
+    before, absent = machine(), dict(found.absent)
+    with ExitStack() as stack:
+        crew = _hired(found.variants, cores, absent, stack, progress)
+        if not crew:
+            raise UsageError("no runtime of this host takes the network", "; ".join(absent.values()))
+        meter = _Meter.hired(cores, stack)
+        begin = monotonic()
+        with progress.task("rounds", 100) as advance:
+            samples = race({name: worker for name, (_, worker) in crew.items()}, pace, advance, meter.read)
+        seconds, after = monotonic() - begin, machine()
+        absent |= meter.absent
+        layers = _layers(crew, progress)
+    peaks = meter.peaks()
+    rows = _rows(subject, {name: variant for name, (variant, _) in crew.items()}, samples, peaks)
+    return Truth(
+        network=subject.network,
+        target=subject.target,
+        here=any(row.own for row in rows),
+        accurate=subject.accurate,
+        macs=subject.macs,
+        threads=threads,
+        seconds=seconds,
+        rows=rows,
+        peaks=peaks,
+        machine=_busy(before, after, cores, seconds),
+        absent=absent,
+        layers=layers,
+    )
+
+
+def pinned(threads: int, sysfs: Path = Path("/sys")) -> tuple[int, ...]:
+    """One processor for each thread; the second hardware thread of a core comes after the first of every core.
+
+    Raises:
+        UsageError: This process may use fewer.
+    """
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    if threads > len(allowed):
+        raise UsageError(f"{threads} threads on {len(allowed)} processors", f"--threads {len(allowed)}")
+    firsts: list[int] = []
+    seconds: list[int] = []
+    seen: set[str] = set()
+    for cpu in allowed:
+        listed = sysfs / f"devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+        core = listed.read_text(encoding="utf-8").strip() if listed.is_file() else str(cpu)
+        (seconds if core in seen else firsts).append(cpu)
+        seen.add(core)
+    return tuple((*firsts, *seconds)[:threads])
+
+
+def _hired(
+    variants: Sequence[Variant], cores: tuple[int, ...], absent: dict[str, str], stack: ExitStack, progress: Progress
+) -> dict[str, tuple[Variant, Worker]]:
+    """A worker for each variant its runtime takes; why not for the others goes into ``absent``."""
+    crew = {}
+    with progress.task("load each runtime", len(variants)) as advance:
+        for variant in variants:
+            try:
+                worker = stack.enter_context(hired(Job(variant=variant, cores=cores)))
+            except StageError as refusal:
+                absent[variant.name] = refusal.what
+            else:
+                crew[variant.name] = variant, worker
+            advance(1)
+    return crew
+
+
+@dataclass(slots=True)
+class _Meter:
+    """The workers that measure the processor's peak, once a round."""
+
+    workers: dict[str, Worker]
+    absent: dict[str, str]
+    rates: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def hired(cls, cores: tuple[int, ...], stack: ExitStack) -> _Meter:
+        workers, absent = {}, {}
+        for kind in _PEAKS:
+            try:
+                workers[kind] = stack.enter_context(hired(parse(Job, {"peak": kind, "cores": cores}, "job")))
+            except EdgeresError as refusal:
+                absent[f"{kind} peak"] = refusal.what
+        return cls(workers, absent)
+
+    def read(self) -> None:
+        for kind, worker in self.workers.items():
+            self.rates[kind] += worker.ask(Order(calls=_PEAK_CALLS))["rates"]
+
+    def peaks(self) -> tuple[Peak, ...]:
+        found = []
+        for kind, rates in self.rates.items():
+            figures = {"gmacs": max(rates) / 1e9, "median_gmacs": float(np.median(rates)) / 1e9, "n": len(rates)}
+            found.append(parse(Peak, {"precision": kind, **figures}, "peak"))
+        return tuple(found)
+
+
+def _layers(crew: Mapping[str, tuple[Variant, Worker]], progress: Progress) -> dict[str, tuple[LayerTime, ...]]:
+    """Kernels of each INT8 variant whose runtime tells."""
+    told = [pair for pair in crew.values() if pair[0].precision == "int8" and pair[0].runtime != TORCH]
+    told = [(variant, worker) for variant, worker in told if isinstance(find_backend(variant.runtime), Profiled)]
+    found = {}
+    with progress.task("profile", len(told)) as advance:
+        for variant, worker in told:
+            answer = worker.ask(Order(calls=_PROFILED, layers=True))["layers"]
+            found[variant.runtime] = tuple(parse(LayerTime, layer, "layer") for layer in answer)
+            advance(1)
+    return found
+
+
+def _rows(
+    subject: Subject, variants: Mapping[str, Variant], samples: Samples, peaks: Sequence[Peak]
+) -> tuple[Row, ...]:
+    medians = {name: float(np.median(np.concatenate(rounds))) for name, rounds in samples.items()}
+    order = sorted(medians, key=medians.__getitem__)
+    floats = [name for name in order if variants[name].precision == "float32"]
+    reach: dict[str, float] = {peak.precision: peak.gmacs for peak in peaks}
+    quantized = any(variant.precision == "int8" for variant in variants.values())
+
+    def ratio(to: str | None, name: str) -> Ratio | None:
+        if to is None:
+            return None
+        low, high = ratio_interval(samples[to], samples[name]) if to != name else (1.0, 1.0)
+        return Ratio(value=medians[to] / medians[name], low=low, high=high)
+
+    def row(name: str) -> Row:
+        variant, every = variants[name], np.concatenate(samples[name])
+        low, high = median_interval(samples[name])
+        own = variant.runtime == subject.backend
+        twin = f"float32 on {variant.runtime}"
+        peak = reach.get(variant.precision)
+        to_fastest = ratio(order[0], name)
+        assert to_fastest is not None
+        return Row(
+            runtime=variant.runtime,
+            version=version_of(variant.runtime),
+            precision=variant.precision,
+            own=own,
+            ships=own and variant.precision == ("int8" if quantized else "float32"),
+            p50_ms=medians[name],
+            low_ms=low,
+            high_ms=high,
+            p10_ms=float(np.percentile(every, 10)),
+            p90_ms=float(np.percentile(every, 90)),
+            n=len(every),
+            rounds=len(samples[name]),
+            speedup=ratio(floats[0] if floats else None, name),
+            over_twin=ratio(twin, name) if twin in samples and twin != name else None,
+            to_fastest=to_fastest,
+            peak_share=subject.macs / (1e6 * medians[name] * peak) if peak else None,
+        )
+
+    return tuple(row(name) for name in order)
+
+
+def _busy(before: Machine, after: Machine, cores: tuple[int, ...], seconds: float) -> Busy:
+    stolen: Any = None
+    if before.stolen is not None and after.stolen is not None:
+        stolen = (after.stolen - before.stolen) / (seconds * (os.cpu_count() or 1))
+    return Busy(
+        cpu=before.cpu,
+        cores=before.cores,
+        pinned=cores,
+        governor=before.governor,
+        load_before=before.load,
+        load_after=after.load,
+        stolen=stolen,
+    )

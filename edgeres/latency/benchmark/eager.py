@@ -1,0 +1,52 @@
+"""A float ONNX graph in plain torch, operator by operator: what a network runs in before anything is deployed."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edgeres.backends.backend import Session
+
+
+@contextmanager
+def eager_session(path: Path, threads: int) -> Iterator[Session]:
+    """Opens a float graph in torch, in the channels-last layout that its convolutions are fastest in.
+
+    Raises:
+        StageError: It holds an operator that has no counterpart in torch.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    yield _Eager(path)
+
+
+class _Eager:
+    """A graph in torch operators, images one by one."""
+
+    def __init__(self, path: Path) -> None:
+        import torch
+
+        from edgeres.backends.executorch.torch_program import torch_program
+
+        self._layout = torch.channels_last
+        module = torch_program(onnx.load(str(path))).module
+        self._module = module.to(memory_format=self._layout)  # type: ignore[call-overload]  # left out of its stubs
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(images).contiguous(memory_format=self._layout)
+            found = [self._module(batch[index : index + 1]).numpy() for index in range(len(batch))]
+        return np.concatenate(found).astype(np.float32, copy=False)

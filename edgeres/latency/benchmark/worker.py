@@ -1,0 +1,132 @@
+"""The process that runs one variant, ``python -m edgeres.latency.benchmark.worker``, over its standard streams."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from edgeres.backends.backend import NarrowFloats, Profiled
+from edgeres.backends.registry import find_backend
+from edgeres.errors import EdgeresError, StageError
+from edgeres.latency.benchmark.worker_spec import TORCH, Job, Order
+from edgeres.settings import parse, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+    from edgeres.backends.backend import Session
+    from edgeres.latency.benchmark.worker_spec import Variant
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> int:
+    """Serves one job."""
+    answers = _private_stdout()
+    _die_with_parent()
+    job = parse(Job, json.loads(sys.stdin.readline()), "job")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job.cores)
+    try:
+        with _opened(job) as serve:
+            _say(answers, {"ready": True})
+            for line in sys.stdin:
+                _say(answers, serve(parse(Order, json.loads(line), "order")))
+    except EdgeresError as failure:
+        _say(answers, {"refused": failure.what, "way_out": failure.way_out})
+        return failure.exit_code
+    return 0
+
+
+@contextmanager
+def _opened(job: Job) -> Iterator[Callable[[Order], dict[str, Any]]]:
+    """What answers the orders of a job."""
+    if job.variant is None:
+        from edgeres.latency.benchmark.peak import peak_of
+
+        with peak_of(job.peak, job.cores) as measure:
+            yield lambda order: {"rates": [measure() for _ in range(order.calls)]}
+        return
+    variant, threads = job.variant, len(job.cores)
+    side = variant.preprocess.crop
+    image = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
+    with _session(variant, threads) as session:
+
+        def serve(order: Order) -> dict[str, Any]:
+            if order.layers:
+                return {"layers": _layers(variant, image, threads, order.calls)}
+            return {"ns": burst(lambda: session.run(image), order)}
+
+        yield serve
+
+
+def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
+    """The runtime with the network in it."""
+    if variant.runtime == TORCH:
+        from edgeres.latency.benchmark.eager import eager_session
+
+        return eager_session(variant.float_graph.file.path, threads)
+    backend, engine = find_backend(variant.runtime), variant.engine
+    if variant.precision == "int8":
+        return backend.session(engine, variant.target, threads=threads)
+    if variant.precision == "float32":
+        return backend.session(engine, variant.target, variant.float_graph.file, threads)
+    if not isinstance(backend, NarrowFloats):
+        raise StageError(f"{variant.runtime} computes nothing in {variant.precision}", "")
+    return backend.narrow_session(engine, variant.float_graph.file, variant.precision, threads)
+
+
+def _layers(variant: Variant, image: NDArray[np.float32], threads: int, calls: int) -> list[dict[str, Any]]:
+    backend = find_backend(variant.runtime)
+    if not isinstance(backend, Profiled):
+        raise StageError(f"{variant.runtime} does not tell what its kernels take", "")
+    times = backend.layer_times(variant.engine, variant.target, image, threads=threads, calls=calls)
+    return [plain(layer) for layer in times]
+
+
+def burst(run: Callable[[], object], order: Order) -> list[int]:
+    """Nanoseconds of each call of an order, its warm-up left out."""
+    for _ in range(order.warmup):
+        run()
+    taken = []
+    for _ in range(order.calls):
+        begin = perf_counter_ns()
+        run()
+        taken.append(perf_counter_ns() - begin)
+    return taken
+
+
+def _private_stdout() -> TextIO:
+    """Standard output for answers alone; what a runtime prints goes to standard error."""
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
+
+
+def _say(answers: TextIO, what: dict[str, Any]) -> None:
+    answers.write(json.dumps(what) + "\n")
+    answers.flush()
+
+
+def _die_with_parent() -> None:
+    """On Linux a parent that is killed takes this process along, stopped or not (prctl(2), PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

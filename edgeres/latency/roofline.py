@@ -1,0 +1,251 @@
+"""Predicted latency of a network on a device that was not measured, or was measured with one network.
+
+``host_latency = call + s * call_work / r + gpu_compute`` and ``gpu_compute = sum over kernels of
+[s * max(ops / gain / r, bytes / (share * bandwidth)) + launch]``, rate ``r = efficiency * peak``: the roofline of
+Williams et al. 2009 (CACM 52(4)) per kernel, a cost per launch, and a cost per call that only the host sees.
+
+* ``ops`` are two per MAC of the tiles that cover a layer; ``gain`` is what Winograd's algorithm saves on a 3x3 of
+  stride 1 (Lavin and Gray 2016, arXiv 1509.09308).
+* ``bytes`` are input, weight and output. Jetsons move them at a fixed share of their memory's bandwidth. The other
+  classes have ``balance / r`` per byte instead: at batch 1 their caches hold most activations, and public rows do not
+  tell the memory's share. Weights are read once from memory; no kernel is faster than that.
+* ``s`` is 1 until one network was measured on the device; then it is what makes the roofline give the measured time.
+
+The parameters are those of a ``KernelClass``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from edgeres.errors import UsageError
+from edgeres.latency.kernel_class import kernel_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeres.artifacts.budget_check import Figure
+    from edgeres.latency.kernel_class import KernelClass
+    from edgeres.latency.workload import Work
+    from edgeres.targets.target import Target
+
+Bound = Literal["compute", "memory", "weights", "launch", "measured"]
+_FIXED_SHARE = 0.8
+"""Most of a measured latency that launches and calls may take: a device that is faster than these launches faster."""
+_STEPS = 60
+"""Halvings of the interval in which ``s`` lies: more than a double has digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Time of one kernel.
+
+    Attributes:
+        bound: What it is made of, mostly.
+        share_of_tiles: Useful MACs over those of the tiles that cover the layer.
+    """
+
+    work: Work
+    ms: float
+    bound: Bound
+    share_of_tiles: float
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """What is known about the speed of one device.
+
+    Attributes:
+        integer: Its INT8 kernels.
+        floating: Its kernels in float.
+        float_bytes: Bytes of a float it computes with.
+        peaks: Operations per second, by bytes of a number; what nobody published is missing.
+        bandwidth: Bytes per second of the memory, None where nobody published it.
+        multiple: Channels its kernels work on at a time.
+        gpu: Whether what the GPU computes and what the host waits are two figures.
+        unlike: Why public rows say nothing of this device's share of its peak; empty where they do.
+        slowness: The ``s`` of this module.
+        fixed: Share of the class's launch and call times that it takes.
+    """
+
+    integer: KernelClass
+    floating: KernelClass
+    float_bytes: Literal[2, 4]
+    peaks: dict[int, float]
+    bandwidth: float | None
+    multiple: int
+    gpu: bool = False
+    unlike: str = ""
+    slowness: float = 1.0
+    fixed: float = 1.0
+
+    def main(self, works: Sequence[Work]) -> KernelClass:
+        """The class that decides: that of the integer kernels, where there are any."""
+        return self.integer if any(work.integer for work in works) else self.floating
+
+    def missing(self, works: Sequence[Work]) -> str:
+        """Why nothing can be said of a network before one was measured; empty where it can."""
+        if self.unlike:
+            return self.unlike
+        for work in works:
+            kind, width = (self.integer, 1) if work.integer else (self.floating, self.float_bytes)
+            if kind.efficiency is None:
+                return f"public latencies of {kind.title} tell no share of a peak"
+            if width not in self.peaks:
+                return f"the device profile has no {_PEAK[width]}"
+        return ""
+
+    def costs(self, works: Sequence[Work]) -> tuple[Cost, ...]:
+        """Every kernel's time; residual adds are part of the convolution before them."""
+        return tuple(self._cost(work) for work in works if work.kind != "add")
+
+    def call_ms(self, works: Sequence[Work]) -> float:
+        """What a call costs the host beside the kernels, in milliseconds."""
+        kind = self.main(works)
+        width = 1 if any(work.integer for work in works) else self.float_bytes
+        return self.fixed * kind.call_ms + self.slowness * 1e3 * kind.call_gops * 1e9 / self._rate(kind, width)
+
+    def total_ms(self, works: Sequence[Work], figure: Figure = "host_latency") -> float:
+        """Latency of one image in milliseconds: as the host sees it, or what the GPU computes."""
+        call = self.call_ms(works) if figure == "host_latency" else 0.0
+        return call + sum(cost.ms for cost in self.costs(works))
+
+    def fixed_ms(self, works: Sequence[Work]) -> float:
+        """The part of ``total_ms`` that no smaller image saves: call, launches, and the weights read from memory."""
+        return self.call_ms(works) + sum(self._fixed_ms(work) for work in works if work.kind != "add")
+
+    def calibrated(self, works: Sequence[Work], measured_ms: float, figure: Figure = "host_latency") -> Roofline:
+        """The roofline that takes as long over a network as the device took.
+
+        Args:
+            works: What the measured network's kernels have to do.
+            measured_ms: How long one image took, in milliseconds.
+            figure: Which latency that is.
+
+        Raises:
+            UsageError: The latency is not above zero.
+        """
+        if not 0 < measured_ms < float("inf"):
+            raise UsageError(f"a measured latency of {measured_ms} ms", "give milliseconds above zero")
+        idle = replace(self, slowness=0.0, bandwidth=None).total_ms(works, figure)
+        fixed = min(1.0, _FIXED_SHARE * measured_ms / idle) if idle else 1.0
+        low, high = 0.0, 1.0
+        while replace(self, slowness=high, fixed=fixed).total_ms(works, figure) < measured_ms:
+            low, high = high, 2 * high
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            above = replace(self, slowness=middle, fixed=fixed).total_ms(works, figure) > measured_ms
+            low, high = (low, middle) if above else (middle, high)
+        found = replace(self, slowness=high, fixed=fixed)
+        if found.total_ms(works, figure) > 1.001 * measured_ms:  # the memory is faster than its profile says
+            return replace(self, bandwidth=None).calibrated(works, measured_ms, figure)
+        return found
+
+    def _kind(self, work: Work) -> KernelClass:
+        return self.integer if work.integer else self.floating
+
+    def _fixed_ms(self, work: Work) -> float:
+        kind, width = self._kind(work), 1 if work.integer else self.float_bytes
+        reached = (kind.bandwidth_share or 1.0) * self.bandwidth if self.bandwidth else float("inf")
+        return 1e3 * (self.fixed * kind.layer_us * 1e-6 + width * work.weights / reached)
+
+    def _cost(self, work: Work) -> Cost:
+        kind, width = self._kind(work), 1 if work.integer else self.float_bytes
+        padded = work.padded_macs(self.multiple)
+        gain = kind.gain if (work.kind, work.kernel, work.stride, work.groups) == ("conv", 3, 1, 1) else 1.0
+        rate = self._rate(kind, width) / self.slowness if self.slowness else float("inf")
+        moved = width * (work.activations + work.weights)
+        times: dict[Bound, float] = {
+            "compute": 2 * padded / gain / rate,
+            "memory": kind.balance * moved / rate,
+            "weights": width * work.weights / self.bandwidth if self.bandwidth else 0.0,
+        }
+        if kind.bandwidth_share and self.bandwidth:
+            times["memory"] = self.slowness * moved / (kind.bandwidth_share * self.bandwidth)
+        bound = max(times, key=lambda name: times[name])
+        launch = self.fixed * kind.layer_us * 1e-6
+        seconds = times[bound] + launch
+        return Cost(work, 1e3 * seconds, "launch" if launch > times[bound] else bound, work.macs / (padded or 1))
+
+    def _rate(self, kind: KernelClass, width: int) -> float:
+        """Operations per second; where no peak is known, one that only a calibration makes true."""
+        return (kind.efficiency or 1.0) * self.peaks.get(width, _NOMINAL / width)
+
+
+_NOMINAL = 1e12
+_ARM = ("neon", "dotprod", "i8mm")
+_TENSOR_CORES, _TF32 = 7, 8
+"""Compute capabilities from which on GPUs have tensor cores (Volta), and those compute FP32 as TF32 (Ampere)."""
+_PEAK = {1: "int8_tops", 2: "fp16_tops", 4: "fp32_tops"}
+FloatPrecision = Literal["fp16", "fp32"]
+Precision = Literal["int8", "fp16", "fp32"]
+
+
+def float_precisions(target: Target) -> tuple[FloatPrecision, ...]:
+    """Precisions that a target computes a float network in; the first is what it takes unless asked."""
+    isa = target.device.isa
+    if target.latency_class == "gpu":
+        return ("fp16", "fp32")
+    if isa in _ARM:
+        return ("fp32",) if isa == "neon" else ("fp32", "fp16")
+    return ("fp32",) if isa or target.build_on == "host" else ("fp16",)
+
+
+def roofline_of(target: Target, precision: Precision = "int8") -> Roofline:
+    """The roofline of a target for networks of one precision, from its device profile.
+
+    A device that is neither a GPU nor a CPU of known instructions nor this host is an NPU.
+
+    Args:
+        target: Where the network goes.
+        precision: Of the network. What an INT8 network leaves in float is computed in the target's own precision: FP16
+            in a TensorRT engine, FP32 on CPUs.
+    """
+    device, known = target.device, kernel_classes()
+    integer, floating = _classes(target, precision)
+    width = float_precisions(target)[0] if precision == "int8" else precision
+    return Roofline(
+        integer=known[integer],
+        floating=known[floating],
+        float_bytes=4 if width == "fp32" else 2,
+        peaks=_peaks(target),
+        bandwidth=None if device.bandwidth_gbs is None else device.bandwidth_gbs * 1e9,
+        multiple=target.scheme.channel_multiple if target.scheme else 1,
+        gpu=target.latency_class == "gpu",
+        unlike=_unlike(target),
+    )
+
+
+def _classes(target: Target, precision: Precision) -> tuple[str, str]:
+    """Names of the classes of a target's INT8 kernels and of those in float."""
+    isa = target.device.isa
+    if target.latency_class == "gpu":
+        if not target.runtime.jetpack:
+            return "card", "card" if precision == "int8" else "card_float"
+        generation = _generation(target)
+        cores = "jetson" if generation >= _TF32 else "jetson_xavier" if generation >= _TENSOR_CORES else "jetson_cuda"
+        return cores, "jetson_cuda" if precision == "fp32" and generation < _TF32 else cores
+    if isa in _ARM:
+        floating = "arm_fp16" if precision == "fp16" else "arm_fp32"
+        return ("arm_int8" if isa == "neon" else "arm_dot"), floating
+    return ("x86_int8", "x86_fp32") if isa or target.build_on == "host" else ("npu", "npu")
+
+
+def _generation(target: Target) -> int:
+    """Major compute capability of a GPU; without one in the profile, that of a current GPU."""
+    return int((target.device.compute_capability or "8").partition(".")[0])
+
+
+def _unlike(target: Target) -> str:
+    if target.latency_class == "gpu" and not target.runtime.jetpack and _generation(target) < _TENSOR_CORES:
+        return "the roofline of a graphics card rests on tensor cores, which this one does not have"
+    return ""
+
+
+def _peaks(target: Target) -> dict[int, float]:
+    device = target.device
+    tops = {1: device.int8_tops, 2: device.fp16_tops, 4: device.fp32_tops}
+    if target.latency_class == "gpu" and _generation(target) >= _TF32 and device.fp16_tops:
+        tops[4] = device.fp16_tops / 2  # TensorRT computes FP32 as TF32 unless told otherwise
+    return {width: 1e12 * value for width, value in tops.items() if value is not None}

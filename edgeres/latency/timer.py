@@ -1,0 +1,127 @@
+"""``Workbench``: times graphs on this host in units of a reference that runs in turn with them.
+
+Other work on the machine slows everything that runs meanwhile. So a reference, a few convolutions in the same
+precision, takes turns with whatever is measured; of each the quietest tenth of its calls counts. On one thread the
+clock is the processor time of the process, which stands still while others have the core; on more it is the wall's,
+since threads that wait for each other spin.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter_ns, process_time_ns
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from edgeres.artifacts.artifact import Card, Engine, Exported, File
+from edgeres.backends.registry import find_backend
+from edgeres.data.preprocess import Preprocess
+from edgeres.latency import microbenchmark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from edgeres.backends.backend import Backend
+    from edgeres.targets.target import Target
+
+Precision = Literal["int8", "float"]
+PRECISIONS: tuple[Precision, ...] = ("int8", "float")
+
+_QUIET_CALLS, _QUIET = 0.1, 0.1
+"""Quantiles that stand for a quiet machine: of the calls in a measurement, and of the reference's times."""
+_WARMUP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long everything is measured.
+
+    Attributes:
+        least: Rounds at least.
+        most: Rounds at most.
+        limit_s: Seconds after which a measurement ends, once it has the least rounds.
+    """
+
+    least: int = 12
+    most: int = 80
+    limit_s: float = 0.2
+
+
+def _quiet_ms(runs: Mapping[str, Callable[[], object]], pace: Pace, clock: Callable[[], int]) -> dict[str, float]:
+    """The quietest calls of each, all taking turns, forwards and backwards."""
+    for run in runs.values():
+        for _ in range(_WARMUP):
+            run()
+    samples: dict[str, list[int]] = {name: [] for name in runs}
+    order, start = list(runs), clock()
+    for number in range(1, pace.most + 1):
+        for name in order:
+            begin = clock()
+            runs[name]()
+            samples[name].append(clock() - begin)
+        order.reverse()
+        if number >= pace.least and clock() - start > pace.limit_s * 1e9:
+            break
+    return {name: 1e-6 * float(np.quantile(taken, _QUIET_CALLS)) for name, taken in samples.items()}
+
+
+@dataclass
+class Workbench:
+    """The runtime with its reference; everything is timed in turn with it.
+
+    Attributes:
+        precision: Of what is measured, and of the reference.
+        quiet: Times of the reference in milliseconds, one per measurement.
+    """
+
+    target: Target
+    threads: int
+    folder: Path
+    precision: Precision
+    quiet: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._backend: Backend = find_backend(self.target.backend)
+        self._files = 0
+
+    def relative(self, runs: Mapping[str, Callable[[], object]], pace: Pace) -> dict[str, float]:
+        """Quiet time of each in units of the reference, which is the one called ``reference``."""
+        found = _quiet_ms(runs, pace, process_time_ns if self.threads == 1 else perf_counter_ns)
+        unit = found["reference"]
+        self.quiet.append(unit)
+        return {name: ms / unit for name, ms in found.items()}
+
+    @property
+    def unit_ms(self) -> float:
+        """The reference on a quiet machine."""
+        return float(np.quantile(self.quiet, _QUIET))
+
+    @contextmanager
+    def opened(
+        self, models: Mapping[str, tuple[ModelProto, NDArray[np.float32]]]
+    ) -> Iterator[dict[str, Callable[[], object]]]:
+        """Runs of graphs, each on its own input, and of the reference."""
+        some = microbenchmark.pair(
+            64, 64, 3, 56
+        )  # long enough that being sent away now and then is a small part of its time
+        _, unit = some.models(self.target.runtime, integer=self.precision == "int8")
+        both = {"reference": (unit, some.image()), **models}
+        with ExitStack() as stack:
+            yield {name: self._open(model, image, stack) for name, (model, image) in both.items()}
+
+    def _open(self, model: ModelProto, image: NDArray[np.float32], stack: ExitStack) -> Callable[[], object]:
+        self._files += 1
+        path = self.folder / f"{self._files}.onnx"
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        stack.callback(path.unlink)
+        file = File.of(path)
+        card = Card(name="chain", preprocess=Preprocess(), classes=())
+        engine = Engine(Exported(card, file, file), self._backend.name, path.name, {path.name: file})
+        session = stack.enter_context(self._backend.session(engine, self.target, file, threads=self.threads))
+        return lambda: session.run(image)

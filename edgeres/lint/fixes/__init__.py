@@ -1,0 +1,1 @@
+"""Repairs of what lint finds, each proven before the next one."""

@@ -1,0 +1,174 @@
+"""Proves a rewrite on random images: every tensor both graphs have, computed from the original's values.
+
+Each shared tensor of the rewritten graph is computed from the *original's* values of the shared ones in front of it, by
+unoptimised ONNX Runtime. So a difference is that of one rewrite and nothing piles up along the network: it is nought,
+or at most the step of a quantizer between those tensors, or the rewrite is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from onnx import TensorProto, ValueInfoProto, helper
+
+from edgeres.lint.facts import element_types
+from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.trace import trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto, NodeProto
+
+_NOISE = 1e-6
+"""Largest ``max|delta| / max|value|`` that is float32 rounding."""
+
+_SLACK = 1.001
+"""Share of a step that float32 division may add to it."""
+
+_EIGHT_BITS = (TensorProto.INT8, TensorProto.UINT8)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What comparing two graphs showed.
+
+    Attributes:
+        relation: ``equal``, ``one step`` (of a quantizer), ``half`` (FP16 rounding), or ``different``.
+        steps: Largest difference, in steps of the quantizers around it; in shares of the allowed rounding for ``half``.
+        where: Tensor of the largest difference.
+        tensors: Tensors compared.
+    """
+
+    relation: Literal["equal", "one step", "half", "different"]
+    steps: float
+    where: str
+    tensors: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether the rewrite computes the same."""
+        return self.relation != "different"
+
+
+def prove(before: ModelProto, after: ModelProto, images: NDArray[np.float32], rounding: float = 0.0) -> Proof:
+    """Compares a graph with its rewrite.
+
+    Args:
+        before: The graph as it was.
+        after: The graph as it is to be.
+        images: float32 ``[N,C,H,W]``.
+        rounding: Share of a tensor's range that other float types may add; 0 where types stay.
+    """
+    views = View.of(before), View.of(after)
+    names = _shared(*views)
+    shared = frozenset(names)
+    known = trace(before, images, names)
+    found = _recomputed(views[1], names, images, known)
+    worst, where, relation = 0.0, names[-1] if names else "", "equal"
+    for name in names:
+        steps, kind = _compared(name, views, shared, (known[name], found[name]), rounding)
+        if steps > worst or (kind == "different" and relation != "different"):
+            worst, where = steps, name
+        if kind != "equal" and relation != "different":
+            relation = kind
+    return Proof(relation, worst, where, len(names))  # type: ignore[arg-type]  # every kind is one of the literals
+
+
+def _shared(before: View, after: View) -> list[str]:
+    """Float tensors that both compute, and codes of fused integer operators, in execution order."""
+    kinds = element_types(before), element_types(after)
+    made = {name for node in after.nodes for name in node.output}
+    found = []
+    for node in before.nodes:
+        for name in filter(None, node.output):
+            kind = kinds[0].get(name)
+            fused = kind in _EIGHT_BITS and node.op_type not in ("QuantizeLinear", "DequantizeLinear")
+            if name in made and kind == kinds[1].get(name) and (kind == TensorProto.FLOAT or fused):
+                found.append(name)
+    return found
+
+
+def _recomputed(
+    view: View, names: list[str], images: NDArray[np.float32], known: dict[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """Each named tensor of a graph, from the known values of those in front of it."""
+    import onnxruntime
+
+    cut = type(view.model)()
+    cut.CopyFrom(view.model)
+    cut.graph.ClearField("value_info")
+    shared, kinds = set(names), element_types(view)
+    given = {name for node in cut.graph.node for name in node.input} & shared
+    for node in cut.graph.node:
+        node.output[:] = [f"{name}:again" if name in shared else name for name in node.output]
+    cut.graph.input.extend(helper.make_tensor_value_info(name, kinds[name], None) for name in sorted(given))
+    del cut.graph.output[:]
+    cut.graph.output.extend(ValueInfoProto(name=f"{name}:again") for name in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(cut.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feeds = {name: known[name] for name in given} | {view.model.graph.input[0].name: images}
+    return dict(zip(names, session.run([f"{name}:again" for name in names], feeds), strict=True))
+
+
+def _compared(
+    name: str,
+    views: tuple[View, View],
+    shared: frozenset[str],
+    values: tuple[NDArray[np.float32], NDArray[np.float32]],
+    rounding: float,
+) -> tuple[float, str]:
+    """Largest difference in allowed steps, and the relation it shows."""
+    was, now = values
+    if was.shape != now.shape:
+        return float("inf"), "different"
+    wide = was.astype(np.float64), now.astype(np.float64)
+    delta = np.abs(wide[1] - wide[0])
+    if not np.isfinite(delta).all():
+        return float("inf"), "different"
+    top = float(np.max(np.abs(wide[0]), initial=0.0))
+    if float(np.max(delta, initial=0.0)) <= _NOISE * top:
+        return 0.0, "equal"
+    step = np.ones(()) if was.dtype in (np.int8, np.uint8) else _step(name, views, shared - {name}, was.ndim)
+    allowed = np.maximum(step, rounding * top)
+    if not np.all(allowed > 0):
+        return float("inf"), "different"
+    steps = float(np.max(delta / allowed))
+    kind = "half" if rounding and float(np.max(step)) == 0 else "one step"
+    return steps, kind if steps <= _SLACK else "different"
+
+
+def _step(name: str, views: tuple[View, View], shared: frozenset[str], rank: int) -> NDArray[np.float64]:
+    """The coarsest quantizer between a tensor and the shared ones in front of it, in either graph."""
+    steps: list[NDArray[np.float64]] = [np.zeros(())]
+    for view in views:
+        for node in _between(view, name, shared):
+            scale = view.value(node.input[1])
+            if scale is None:
+                continue
+            wide = scale.astype(np.float64)
+            axis = attribute(node, "axis", 1) % max(rank, 1)
+            own = node.output[0] == name and wide.size > 1
+            shape = [-1 if place == axis else 1 for place in range(rank)]
+            steps.append(wide.reshape(shape) if own else np.asarray(np.max(wide)))
+    return np.asarray(max(steps, key=np.size) if any(step.size > 1 for step in steps) else max(steps))
+
+
+def _between(view: View, name: str, shared: frozenset[str]) -> Iterator[NodeProto]:
+    """Q/DQ nodes from a tensor back to the shared ones."""
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        tensor = waiting.pop()
+        node = view.producer(tensor)
+        if node is None or tensor in seen or tensor in shared:
+            continue
+        seen.add(tensor)
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            yield node
+        waiting += node.input[:1] if node.op_type in ("QuantizeLinear", "DequantizeLinear") else node.input

@@ -1,0 +1,54 @@
+"""The graph in the form one generation of a runtime takes, proven to compute what it did before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeres.errors import StageError
+from edgeres.lint.fixes.proof import Proof, prove
+from edgeres.onnx_graph.execute import probe
+from edgeres.onnx_graph.float16 import ROUNDING
+from edgeres.onnx_graph.lowering import for_runtime
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from edgeres.targets.runtime import Runtime
+
+_IMAGES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """What a runtime gets.
+
+    Attributes:
+        model: The graph.
+        proof: How it compares with the graph it came from; None where it is that graph.
+        note: One sentence on what is different; empty where nothing is.
+    """
+
+    model: ModelProto
+    proof: Proof | None = None
+    note: str = ""
+
+
+def shipped(model: ModelProto, runtime: Runtime) -> Shipped:
+    """A graph in its runtime's form: float weights for TensorRT before 8.5, FP16 casts where typing is strong.
+
+    Raises:
+        StageError: The form computes something else, which is a defect of edgeres.
+    """
+    formed = for_runtime(model, runtime)
+    if formed is model or formed.graph == model.graph:
+        return Shipped(model)
+    proof = prove(model, formed, probe(model, _IMAGES), ROUNDING if runtime.strongly_typed else 0.0)
+    if not proof.holds:
+        raise StageError(f"the graph for {runtime.name} differs at {proof.where!r}", "please report it")
+    told = {
+        "equal": "every tensor equal",
+        "half": f"within FP16 rounding, {proof.steps:.0%} of what is allowed",
+    }.get(proof.relation, f"within {proof.steps:.2g} steps")
+    form = "weights in float in front of QuantizeLinear" if runtime.float_weights else "FP16 where it computes in float"
+    return Shipped(formed, proof, f"the graph has the form {runtime.name} takes, {form}: {told}")

@@ -1,0 +1,1 @@
+"""Lint rules, by the runtime that they are about."""

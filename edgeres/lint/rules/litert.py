@@ -1,0 +1,35 @@
+"""What keeps LiteRT from taking a Q/DQ graph, or from running it in integers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgeres.backends.litert.tflite.translate import translate
+from edgeres.errors import EdgeresError
+from edgeres.lint.rule import Defect, Rule, Version, rule
+from edgeres.lint.rules.onnxruntime import quantized_outputs, static
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeres.onnx_graph.graph_index import View
+
+SPECIFICATION = "ai.google.dev/edge/litert/models/quantization_spec"
+
+
+@rule("L01", "E", "take a runtime that reads ONNX: the same target without ':litert'", SPECIFICATION)
+def expressible(view: View, _: Version) -> Iterator[Defect]:
+    """Every operation has a form in a .tflite file."""
+    try:
+        translate(view.model)
+    except EdgeresError as refusal:
+        where, _colon, what = refusal.what.partition(": ")
+        yield (where, what) if what else ("graph", where)
+
+
+RULES: tuple[Rule, ...] = (
+    expressible,
+    replace(quantized_outputs, id="L02", source=SPECIFICATION),
+    replace(static, id="L03", source=SPECIFICATION),
+)

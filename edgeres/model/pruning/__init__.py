@@ -1,0 +1,1 @@
+"""Structured pruning: coupled channels, and how many of them may stay."""

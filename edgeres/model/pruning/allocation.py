@@ -1,0 +1,163 @@
+"""How many channels each coupling group may keep: a greedy walk towards a number of MACs.
+
+Each step takes from one group the least important units, as many as bring its channels to the next multiple the target
+likes, and picks the group that loses the least importance per MAC saved. The MACs are exact at each step, because what
+a step saves depends on the widths around it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from math import ceil, gcd, inf, lcm
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.model.cost import layer_macs, shapes
+from edgeres.model.graph import graph
+from edgeres.model.pruning.coupling import CouplingGroup, coupling_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from edgeres.model.spec import ResNetSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Units that stay.
+
+    Attributes:
+        keep: Ascending indices by name of the group; groups that stay whole are absent.
+        macs: MACs of the network that stays.
+        dense: MACs of the network before.
+        lost: Importance of the units that go.
+    """
+
+    keep: dict[str, tuple[int, ...]]
+    macs: int
+    dense: int
+    lost: float
+
+
+class _Layers:
+    """MACs of every weighted operation while widths shrink: ``c * fan_in * c_out``, c per operation."""
+
+    def __init__(self, spec: ResNetSpec, height: int, width: int) -> None:
+        size = shapes(spec, height, width)
+        self.width: dict[str, list[int]] = {}
+        self.unit: dict[str, int] = {}
+        for op in graph(spec).weighted:
+            # A grouped convolution keeps its channels per group: only its outputs count.
+            fan_in = op.c_in if op.groups == 1 else 1
+            self.width[op.name] = [fan_in, op.c_out]
+            pixels = int(np.prod(size[op.name][1:]))
+            self.unit[op.name] = pixels * op.kernel**2 * (1 if op.groups == 1 else op.c_in // op.groups)
+        assert {name: self.macs(name) for name in self.unit} == layer_macs(spec, height, width)
+        groups_of = {op.name: op.groups for op in graph(spec).weighted}
+        self.touched = {group.name: _touched(group, groups_of) for group in coupling_groups(spec)}
+
+    def macs(self, name: str, less_in: int = 0, less_out: int = 0) -> int:
+        """MACs of one operation with so many channels less."""
+        fan_in, out = self.width[name]
+        return self.unit[name] * (fan_in - less_in) * (out - less_out)
+
+    def saved(self, group: str, units: int) -> int:
+        """MACs that go when a group loses units."""
+        return sum(
+            self.macs(name) - self.macs(name, units * span_in, units * span_out)
+            for name, (span_in, span_out) in self.touched[group].items()
+        )
+
+    def remove(self, group: str, units: int) -> None:
+        """Takes units from a group for good."""
+        for name, (span_in, span_out) in self.touched[group].items():
+            self.width[name][0] -= units * span_in
+            self.width[name][1] -= units * span_out
+
+
+def _touched(group: CouplingGroup, groups_of: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Channels each weighted operation loses with one unit, as ``(in, out)``; a grouped one counts no inputs."""
+    spans: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for member in group.members:
+        if member.op in groups_of and (member.axis == "out" or groups_of[member.op] == 1):
+            spans[member.op][member.axis == "out"] = member.span
+    return {name: (spans[name][0], spans[name][1]) for name in spans}
+
+
+def is_stream(group: CouplingGroup, spec: ResNetSpec) -> bool:
+    """Whether a group is a residual stream rather than a width inside a block."""
+    return any(graph(spec)[tensor].kind == "add" for tensor in group.tensors)
+
+
+def steps(group: CouplingGroup, multiple: int, minimum: float) -> tuple[int, ...]:
+    """Widths in units a group may shrink to, widest first, its own width included.
+
+    Args:
+        group: The group.
+        multiple: Channels of every member stay a multiple of this.
+        minimum: Least share of the units that stays.
+    """
+    grain = lcm(*(multiple // gcd(multiple, member.span) for member in group.members))
+    least = max(grain, ceil(minimum * group.width / grain) * grain)
+    first = (group.width - 1) // grain * grain
+    return (group.width, *range(first, least - 1, -grain))
+
+
+def allocate(
+    spec: ResNetSpec,
+    importance: Mapping[str, NDArray[np.float64]],
+    *,
+    side: int,
+    macs: int,
+    multiple: int,
+    minimum: float,
+    most: float = inf,
+) -> Allocation:
+    """Chooses the units that stay.
+
+    Args:
+        spec: The network.
+        importance: What losing each unit costs, ``[units]``, by name of the groups that may shrink.
+        side: Side of the square input in pixels, at which MACs count.
+        macs: MACs to come down to.
+        multiple: Channels of every shrunk axis stay a multiple of this.
+        minimum: Least share of a group's units that stays.
+        most: Importance that may be lost in all; a step that would lose more is not taken.
+
+    Returns:
+        The first allocation at or below ``macs``; the smallest there is where that is out of reach.
+    """
+    layers = _Layers(spec, side, side)
+    dense = left = sum(layers.macs(name) for name in layers.unit)
+    groups = {group.name: group for group in coupling_groups(spec) if group.name in importance}
+    ranked = {name: np.argsort(importance[name], kind="stable") for name in groups}
+    lost = {name: np.concatenate([[0.0], np.cumsum(importance[name][ranked[name]])]) for name in groups}
+    plans = {name: list(steps(group, multiple, minimum)) for name, group in groups.items()}
+    spent = 0.0
+    while left > macs:
+        best, best_rate, best_loss = None, inf, 0.0
+        for name, plan in plans.items():
+            if len(plan) > 1:
+                gone = groups[name].width - plan[0]
+                units = plan[0] - plan[1]
+                loss = lost[name][gone + units] - lost[name][gone]
+                rate = loss / layers.saved(name, units)
+                if rate < best_rate and spent + loss <= most:
+                    best, best_rate, best_loss = name, rate, loss
+        if best is None:
+            break
+        units = plans[best][0] - plans[best][1]
+        spent += best_loss
+        left -= layers.saved(best, units)
+        layers.remove(best, units)
+        del plans[best][0]
+    keep = {
+        name: tuple(sorted(int(unit) for unit in ranked[name][groups[name].width - plan[0] :]))
+        for name, plan in plans.items()
+        if plan[0] < groups[name].width
+    }
+    return Allocation(keep, left, dense, spent)

@@ -1,0 +1,208 @@
+"""int32 sums of a Q/DQ graph's integer layers: how far they reach, and weight scales under which they fit.
+
+A runtime computes ``DequantizeLinear -> Conv`` in integers and turns the float bias into ``round(b / (s_x s_w))``
+(core/optimizer/qdq_transformer of microsoft/onnxruntime). ``edgeres.quant.scale`` has the bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeres.errors import StageError
+from edgeres.onnx_graph.graph_index import View, attribute, free_name, label
+from edgeres.onnx_graph.int4 import int4_tensor
+from edgeres.onnx_graph.stored_weights import dequantized_weight, output_channel_axis
+from edgeres.quant.scale import INT32_MAX, PEAK, roomy_scales
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto, NodeProto
+
+    Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerLayer:
+    """A weighted node whose data and weight are codes.
+
+    Attributes:
+        node: Conv, Gemm or MatMul.
+        dequantizer: DequantizeLinear of its weight.
+        axis: Axis of the weight that counts output channels.
+        real: The weight as the codes stand for it, float64, output channels first.
+        codes: Its codes less their zero-point, as float64 of the same shape.
+        scale: float32 ``[O]``.
+        step: Scale of the data.
+        bias: float64 ``[O]``, zeros where there is none.
+        bias_codes: What an int32 sum starts from, float64 ``[O]``: stored codes, or what the bias is rounded to.
+    """
+
+    node: NodeProto
+    dequantizer: NodeProto
+    axis: int
+    real: Floats
+    codes: Floats
+    scale: NDArray[np.float32]
+    step: float
+    bias: Floats
+    bias_codes: Floats
+
+    @property
+    def reach(self) -> Floats:
+        """What no sum of an output channel exceeds in magnitude, ``[O]``."""
+        sums: Floats = PEAK * np.abs(self.codes).reshape(len(self.codes), -1).sum(axis=1) + np.abs(self.bias_codes)
+        return sums
+
+
+def integer_layers(view: View) -> Iterator[IntegerLayer]:
+    """Every layer with constant integer weights on quantized data, in execution order.
+
+    Left out are forms whose sums no kernel shares with a bias: transposed convolutions, products of two activations,
+    Gemm with factors.
+    """
+    for node in view.of_type("Conv", "Gemm", "MatMul"):
+        found = _integer_layer(view, node)
+        if found is not None:
+            yield found
+
+
+def _integer_layer(view: View, node: NodeProto) -> IntegerLayer | None:
+    pair, dequantizer = view.pair(node.input[0]), view.producer(node.input[1], "DequantizeLinear")
+    if pair is None or dequantizer is None or attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1:
+        return None
+    step, scale = view.value(pair[0].input[1]), view.value(dequantizer.input[1])
+    stored = dequantized_weight(view, dequantizer)
+    if step is None or step.size != 1 or scale is None or stored is None:
+        return None
+    if scale.dtype.name != "float32" or stored.ndim < 2:
+        return None
+    axis = output_channel_axis(node, stored.shape)
+    if scale.size > 1 and attribute(dequantizer, "axis", 1) % stored.ndim != axis:
+        return None
+    real = np.moveaxis(stored, axis, 0)
+    channels = np.broadcast_to(scale.astype(np.float32).reshape(-1), len(real))
+    codes = np.rint(real / channels.astype(np.float64).reshape(-1, *[1] * (real.ndim - 1)))
+    width = float(step.reshape(-1)[0])
+    bias = _bias(view, node, len(real), width * channels.astype(np.float64))
+    if bias is None:
+        return None
+    return IntegerLayer(node, dequantizer, axis, real, codes, np.array(channels), width, *bias)
+
+
+def _bias(view: View, node: NodeProto, channels: int, products: Floats) -> tuple[Floats, Floats] | None:
+    """The bias ``[O]`` and its codes; None where it is computed."""
+    if len(node.input) < 3 or not node.input[2]:
+        return np.zeros(channels), np.zeros(channels)
+    value = view.value(node.input[2])
+    if value is not None:
+        real = np.broadcast_to(value.astype(np.float64).reshape(-1), channels)
+        return real, np.rint(real / products)
+    stored = stored_bias(view, node)
+    if stored is None or stored[0].size != channels:
+        return None
+    codes, scale = stored
+    return codes * scale, codes
+
+
+def stored_bias(view: View, node: NodeProto) -> tuple[Floats, Floats] | None:
+    """int32 codes ``[O]`` of a bias and their scale ``[O]`` or ``[1]``; None for a float bias."""
+    dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
+    if dequantizer is None:
+        return None
+    codes, scale = view.value(dequantizer.input[0]), view.value(dequantizer.input[1])
+    if codes is None or scale is None or codes.dtype != np.int32:
+        return None
+    return codes.astype(np.float64).reshape(-1), scale.astype(np.float64).reshape(-1)
+
+
+def overflows(view: View) -> Iterator[tuple[NodeProto, int, float]]:
+    """Layers with a channel whose sums may leave int32: the node, how many such channels, and the farthest reach."""
+    for layer in integer_layers(view):
+        beyond = layer.reach > INT32_MAX
+        if beyond.any():
+            yield layer.node, int(beyond.sum()), float(layer.reach.max())
+
+
+def cut_off(view: View) -> dict[str, int]:
+    """Layers whose int32 bias has codes at an end of int32, by label, and how many: what was beyond is lost."""
+    found: dict[str, int] = {}
+    for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
+        stored = stored_bias(view, node)
+        count = int((np.abs(stored[0]) >= INT32_MAX).sum()) if stored is not None else 0
+        if count:
+            found[label(node)] = count
+    return found
+
+
+def require_room(model: ModelProto) -> None:
+    """The last look at a graph that is to ship.
+
+    Raises:
+        StageError: A sum of an integer layer may leave int32; the message names the layer.
+    """
+    for node, channels, reach in overflows(View.of(model)):
+        raise StageError(
+            f"{label(node)}: sums of {channels} channels reach {reach:.2g}, int32 ends at {INT32_MAX}",
+            f"leave the layer in float: scheme.float_layers: [{label(node)}]",
+        )
+
+
+def make_room(model: ModelProto) -> dict[str, int]:
+    """Raises weight scales until int32 holds every sum, in place, and rounds the weights of those channels again.
+
+    Float biases only: an int32 bias has been cut off at the ends of its range, or fits. A scale for the whole tensor
+    becomes one per output channel, so that the other channels keep theirs.
+
+    Returns:
+        How many channels changed, by the name of their node.
+    """
+    found: dict[str, int] = {}
+    view = View.of(model)
+    for node in view.of_type("Conv", "Gemm", "MatMul"):
+        layer = _integer_layer(view, node)
+        if layer is None or stored_bias(view, node) is not None:
+            continue
+        fitting = roomy_scales(layer.scale, layer.real, layer.bias, layer.step)
+        if np.any(fitting != layer.scale):
+            _store(model, view, layer, fitting)
+            view = View.of(model)
+            found[label(node)] = int((fitting != layer.scale).sum())
+    return found
+
+
+def _store(model: ModelProto, view: View, layer: IntegerLayer, scale: NDArray[np.float32]) -> None:
+    """Writes a weight anew with one scale per output channel."""
+    zero = view.constants[layer.dequantizer.input[2]] if len(layer.dequantizer.input) > 2 else None
+    zeros = np.zeros(1, np.int64) if zero is None else np.asarray(view.value(zero.name)).astype(np.int64).reshape(-1)
+    wide = np.broadcast_to(zeros, len(scale))
+    shape = (-1, *[1] * (layer.real.ndim - 1))
+    same = scale == layer.scale
+    codes = np.rint(layer.real / scale.astype(np.float64).reshape(shape))
+    codes[same] = layer.codes[same]
+    whole = np.moveaxis(codes + wide.reshape(shape), 0, layer.axis).astype(np.int32)
+    kind = TensorProto.UINT8 if zero is None else zero.data_type
+    prefix, taken = layer.dequantizer.output[0], {*view.constants, *view.producers}
+    names = [free_name(f"{prefix}.{part}", taken) for part in ("codes", "scale", "zero_point")]
+    model.graph.initializer.extend(
+        (
+            _integers(np.ascontiguousarray(whole), names[0], kind),
+            numpy_helper.from_array(scale, names[1]),
+            _integers(np.array(wide, np.int32), names[2], kind),
+        )
+    )
+    layer.dequantizer.input[:] = names
+    layer.dequantizer.ClearField("attribute")
+    layer.dequantizer.attribute.append(helper.make_attribute("axis", layer.axis))
+
+
+def _integers(values: NDArray[np.int32], name: str, kind: int) -> TensorProto:
+    """An initializer of codes of that type."""
+    if kind == TensorProto.INT4:
+        return int4_tensor(values, name)
+    return numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(kind)), name)

@@ -1,0 +1,136 @@
+"""Brings a graph to a target's opset and IR version.
+
+Upwards ``onnx.version_converter`` knows the way. Downwards it knows next to nothing (it has no adapter even for Relu 14
+to 13), so nodes are lowered here by their own schemas: a node stays as it is where the older schema takes the same
+inputs and attributes with the same defaults, because then the versions differ in types alone; the operators that moved
+an attribute to an input are moved back. Whether the result computes the same is the caller's to prove by running both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnx import checker, defs, helper, version_converter
+
+from edgeres.errors import StageError
+from edgeres.onnx_graph.graph_index import View, attribute, label, opset_of
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+_AXES_MOVED_TO_AN_INPUT = {
+    "ReduceSum": 13, "Squeeze": 13, "Unsqueeze": 13, "ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18,
+    "ReduceProd": 18, "ReduceL1": 18, "ReduceL2": 18, "ReduceSumSquare": 18, "ReduceLogSum": 18,
+    "ReduceLogSumExp": 18,
+}  # fmt: skip
+"""Operators whose ``axes`` are an input from this opset on (ONNX operator changelog)."""
+
+_OPTIONAL_IN_EFFECT = {"num_outputs"}
+"""Attributes that an older schema implies: Split divides evenly without ``num_outputs``."""
+
+
+def to_opset(model: ModelProto, opset: int, ir_version: int) -> ModelProto:
+    """A copy of a model in another opset and IR version.
+
+    Raises:
+        StageError: A node has no equivalent there; the message names it.
+    """
+    changed = type(model)()
+    changed.CopyFrom(model)
+    if opset_of(model) < opset:
+        changed = _raise(changed, opset)
+    elif opset_of(model) > opset:
+        _lower(changed, opset)
+    changed.ir_version = ir_version
+    try:
+        checker.check_model(changed, full_check=True)
+    except (checker.ValidationError, ValueError, RuntimeError) as failure:
+        raise StageError(
+            f"the graph does not fit opset {opset}, IR {ir_version}: {failure}", f"export it with opset {opset}"
+        ) from failure
+    return changed
+
+
+def _raise(model: ModelProto, opset: int) -> ModelProto:
+    try:
+        return version_converter.convert_version(model, opset)
+    except (version_converter.ConvertError, RuntimeError) as failure:
+        raise StageError(
+            f"opset {opset_of(model)} cannot become {opset}: {failure}", f"export it with opset {opset}"
+        ) from failure
+
+
+def _lower(model: ModelProto, opset: int) -> None:
+    view = View.of(model)
+    given = opset_of(model)
+    for node in list(model.graph.node):
+        if _since(node, given) == _since(node, opset):
+            continue
+        if node.op_type == "HardSwish" and opset < 14:
+            _spell_out_hard_swish(model, node)
+        elif _AXES_MOVED_TO_AN_INPUT.get(node.op_type, 0) > opset:
+            _axes_to_attribute(view, node)
+        elif node.op_type == "Reshape":
+            forget_allowzero(view, node)
+        _fit_attributes(node, given, opset)
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = opset
+
+
+def _since(node: NodeProto, opset: int) -> int:
+    return int(defs.get_schema(node.op_type, opset, "").since_version) if defs.has(node.op_type, opset, "") else 0
+
+
+def _spell_out_hard_swish(model: ModelProto, node: NodeProto) -> None:
+    """``x * max(0, min(1, x / 6 + 1/2))``, the definition of HardSwish 14."""
+    gate = f"{node.output[0]}.gate"
+    hard = helper.make_node("HardSigmoid", [node.input[0]], [gate], name=f"{node.name}.gate", alpha=1 / 6, beta=0.5)
+    position = next(index for index, entry in enumerate(model.graph.node) if entry.name == node.name)
+    model.graph.node.insert(position, hard)
+    node.op_type = "Mul"
+    node.input.append(gate)
+
+
+def _axes_to_attribute(view: View, node: NodeProto) -> None:
+    if len(node.input) < 2:
+        return
+    axes = view.value(node.input[1])
+    if axes is None:
+        raise StageError(f"node {label(node)!r}: its axes are computed", "export it with the target's opset")
+    del node.input[1:]
+    node.attribute.append(helper.make_attribute("axes", [int(axis) for axis in axes.ravel()]))
+
+
+def forget_allowzero(view: View, node: NodeProto) -> None:
+    """Removes ``allowzero`` from a Reshape whose constant shape has no 0, where it says nothing."""
+    shape = view.value(node.input[1])
+    found = next((entry for entry in node.attribute if entry.name == "allowzero"), None)
+    if found is not None and shape is not None and 0 not in shape:
+        node.attribute.remove(found)
+
+
+def _fit_attributes(node: NodeProto, given: int, opset: int) -> None:
+    """Drops attributes at their default that the older schema lacks; spells out those whose default changed."""
+    if not defs.has(node.op_type, opset, ""):
+        raise StageError(f"node {label(node)!r}: {node.op_type} is not in opset {opset}", "export without it")
+    new, old = (defs.get_schema(node.op_type, version, "").attributes for version in (given, opset))
+    for entry in list(node.attribute):
+        if entry.name in old:
+            continue
+        if entry.name not in _OPTIONAL_IN_EFFECT and helper.get_attribute_value(entry) != _default(new[entry.name]):
+            raise StageError(
+                f"node {label(node)!r}: {node.op_type} has no {entry.name!r} in opset {opset}",
+                f"export it with opset {opset}",
+            )
+        node.attribute.remove(entry)
+    for name in new.keys() & old.keys():
+        default = _default(new[name])
+        if attribute(node, name) is None and default is not None and default != _default(old[name]):
+            node.attribute.append(helper.make_attribute(name, default))
+
+
+def _default(schema: defs.OpSchema.Attribute) -> object:
+    """Default of an attribute as a Python value, None where it has none."""
+    entry = schema.default_value
+    return helper.get_attribute_value(entry) if entry is not None and entry.name else None

@@ -1,0 +1,198 @@
+"""Reads a foreign ONNX file: parsed, checked, sorted, shape-inferred; never run, never trusted.
+
+What comes back is self-contained: external tensors are inside, nodes are in execution order and have unique names, and
+nothing of the exporter's environment (stack traces, metadata) is left.
+"""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from math import prod
+from typing import TYPE_CHECKING
+
+from onnx import checker, defs, shape_inference
+
+from edgeres.errors import ModelError, nearest
+from edgeres.onnx_graph.external import MAX_BYTES, parse, take_in, tensors
+from edgeres.onnx_graph.graph_index import label, opset_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnx import GraphProto, ModelProto, NodeProto
+
+MAX_ELEMENTS = 1 << 30
+"""The largest tensor a graph may make: 4 GiB in float32."""
+
+_EXPORT_AGAIN = "export the model again"
+
+
+def read_model(path: Path) -> ModelProto:
+    """Reads and checks an ONNX model.
+
+    Args:
+        path: The ``.onnx`` file; its external tensors must lie in the same folder.
+
+    Returns:
+        The model with every tensor inside, sorted, without metadata, with inferred shapes.
+
+    Raises:
+        ModelError: No such file, too large, not ONNX, or a graph that does not hold together; the message names the
+            node or tensor.
+    """
+    model = parse(path)
+    take_in(model, path.parent, MAX_BYTES)
+    _refuse_what_is_no_plain_graph(model)
+    strip(model)
+    _known_operators(model)
+    sort_nodes(model)
+    name_nodes(model)
+    return infer(model)
+
+
+def _refuse_what_is_no_plain_graph(model: ModelProto) -> None:
+    graph = model.graph
+    if model.functions:
+        raise ModelError(f"local function {model.functions[0].name!r}", "inline functions: onnx.inliner")
+    if graph.sparse_initializer:
+        name = graph.sparse_initializer[0].values.name
+        raise ModelError(f"sparse initializer {name!r}", "store weights densely")
+    for node in graph.node:
+        if any(entry.HasField("g") or entry.graphs for entry in node.attribute):
+            raise ModelError(f"node {label(node)!r}: {node.op_type} is control flow", "export a traced graph")
+    for tensor in tensors(model):
+        if any(size < 0 for size in tensor.dims) or prod(tensor.dims) > MAX_ELEMENTS:
+            raise ModelError(f"tensor {tensor.name!r} has shape {list(tensor.dims)}", _EXPORT_AGAIN)
+
+
+def require_float(model: ModelProto) -> None:
+    """Wants a graph of standard operators that nobody quantized yet.
+
+    Raises:
+        ModelError: A vendor's operator, or an integer one; the message names the node.
+    """
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise ModelError(
+                f"node {label(node)!r}: operator {node.domain}.{node.op_type} is no ONNX operator",
+                "export with standard operators",
+            )
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"):
+            raise ModelError(f"node {label(node)!r}: the graph is quantized already", "give the float model")
+
+
+def strip(model: ModelProto) -> None:
+    """Removes what does not compute: documentation, metadata, quantization and training hints, stale shapes."""
+    for holder in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input):
+        holder.ClearField("doc_string")
+    for holder in (model, model.graph, *model.graph.node, *model.graph.initializer):
+        if "metadata_props" in holder.DESCRIPTOR.fields_by_name:
+            holder.ClearField("metadata_props")
+    model.graph.ClearField("quantization_annotation")
+    model.graph.ClearField("value_info")
+    model.ClearField("training_info")
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]  # IR 3 lists initializers too
+    model.graph.ClearField("input")
+    model.graph.input.extend(inputs)
+
+
+def _known_operators(model: ModelProto) -> None:
+    opset = opset_of(model)
+    if not 7 <= opset <= defs.onnx_opset_version():
+        raise ModelError(f"opset {opset}", f"export with an opset from 7 to {defs.onnx_opset_version()}")
+    for node in model.graph.node:
+        if node.domain in ("", "ai.onnx") and not defs.has(node.op_type, opset, ""):
+            names = {schema.name for schema in defs.get_all_schemas()}
+            where = f"node {label(node)!r}: operator {node.op_type!r} is not in opset {opset}"
+            way_out = "export with a newer opset" if node.op_type in names else nearest(node.op_type, names)
+            raise ModelError(where, way_out)
+
+
+def sort_nodes(model: ModelProto) -> None:
+    """Puts nodes into execution order, keeping the given order where it is one.
+
+    Raises:
+        ModelError: A tensor made twice, a tensor nobody makes, or a cycle.
+    """
+    graph = model.graph
+    makers = _makers(graph)
+    available = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input} | {""}
+    for node in graph.node:
+        for name in node.input:
+            if name not in available and name not in makers:
+                raise ModelError(f"node {label(node)!r} reads {name!r}, which nothing provides", _EXPORT_AGAIN)
+    for value in graph.output:
+        if value.name not in available and value.name not in makers:
+            raise ModelError(f"output {value.name!r} is made by no node", _EXPORT_AGAIN)
+    if _in_order(graph, available):
+        return
+    sorter = TopologicalSorter(
+        {number: {makers[name][0] for name in node.input if name in makers} for number, node in enumerate(graph.node)}
+    )
+    try:
+        ordered = [graph.node[number] for number in sorter.static_order()]
+    except CycleError as failure:
+        node = graph.node[failure.args[1][0]]
+        raise ModelError(f"node {label(node)!r} waits for its own result: a cycle", _EXPORT_AGAIN) from failure
+    sorted_nodes = [type(node).FromString(node.SerializeToString()) for node in ordered]
+    graph.ClearField("node")
+    graph.node.extend(sorted_nodes)
+
+
+def _in_order(graph: GraphProto, available: set[str]) -> bool:
+    """Whether every node reads only what is available before it."""
+    made = set(available)
+    for node in graph.node:
+        if not made.issuperset(node.input):
+            return False
+        made.update(node.output)
+    return True
+
+
+def _makers(graph: GraphProto) -> dict[str, tuple[int, NodeProto]]:
+    """Every computed tensor with the position of its node, and the node."""
+    given = {value.name for value in graph.input}
+    makers: dict[str, tuple[int, NodeProto]] = {}
+    names: set[str] = set()
+    for tensor in graph.initializer:
+        if tensor.name in names:
+            raise ModelError(f"initializer {tensor.name!r} is there twice", _EXPORT_AGAIN)
+        names.add(tensor.name)
+    for number, node in enumerate(graph.node):
+        for name in filter(None, node.output):
+            if name in makers or name in names or name in given:
+                first = f"node {label(makers[name][1])!r}" if name in makers else "an input or initializer"
+                raise ModelError(f"node {label(node)!r} makes {name!r} again, after {first}", _EXPORT_AGAIN)
+            makers[name] = number, node
+    return makers
+
+
+def name_nodes(model: ModelProto) -> None:
+    """Gives every node a unique name: its own where it has one, otherwise operator and position."""
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{number}"
+        while node.name in taken:
+            node.name += "_"
+        taken.add(node.name)
+
+
+def infer(model: ModelProto) -> ModelProto:
+    """Checks a model in full and infers the shape of every tensor.
+
+    Raises:
+        ModelError: The checker or the inference refuses it, or a tensor is larger than any classifier's.
+    """
+    try:
+        checker.check_model(model, full_check=True)
+        inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (checker.ValidationError, shape_inference.InferenceError, ValueError) as failure:
+        lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+        raise ModelError(f"the graph does not hold together: {'; '.join(lines)}", _EXPORT_AGAIN) from failure
+    for value in inferred.graph.value_info:
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
+        if prod(sizes) > MAX_ELEMENTS:
+            raise ModelError(f"tensor {value.name!r} has shape {sizes}", "use a smaller model or image")
+    return inferred

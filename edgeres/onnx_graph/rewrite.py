@@ -1,0 +1,298 @@
+"""Brings a graph with anybody's Q/DQ pairs under a target's scheme.
+
+Code types first, keeping the real range of every pair. For a signed scheme (TensorRT refuses zero-points and reads
+uint8 as int8): uint8 with zero-point 0 covers ``[0, 255 s]``, and int8 covers it with ``s' = s * 255 / 127``, at half
+the resolution; a pair with a zero-point covers ``[(low - z) s, (high - z) s]``, and int8 covers that with
+``s' = max|bound| / 127``. For an unsigned scheme int8 codes become uint8 by ``z' = z + 128``, which changes nothing.
+
+Then placement. Where only the identity of a residual add is to be quantized, and pools are float, a read through Q/DQ
+stays where it feeds a convolution or matrix product, or the identity of an add, directly or through operators that only
+move values; all others read the float tensor (TensorRT developer guide, "Q/DQ layer-placement recommendations").
+
+An operator that only moves values gets the pair of its inputs on its output too: rounding is monotonic and keeps 0, so
+no value changes. Where pools are integer both pairs stay, and ONNX Runtime runs the operator on codes; elsewhere the
+one in front goes, and every reader has its pair right before it.
+
+Last, weight scales under which int32 could not hold a layer's bias are raised (``edgeres.onnx_graph.accumulators``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import helper, numpy_helper
+
+from edgeres.errors import StageError
+from edgeres.onnx_graph.accumulators import make_room
+from edgeres.onnx_graph.graph_index import WEIGHTED, View, attribute, free_name, label
+from edgeres.onnx_graph.read import infer
+from edgeres.onnx_graph.residual import residual_adds
+from edgeres.quant.qparams import QParams
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto, NodeProto
+
+    from edgeres.targets.target import QuantScheme
+
+_MOVING = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat", "Relu", "Pad")
+"""Operators that commute with Q/DQ, so that what they feed decides."""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A graph under a target's scheme.
+
+    Attributes:
+        model: The graph.
+        activations: Scale of every quantized tensor.
+        weights: Scales of every quantized weight, by the name of the node that reads it.
+        retyped: Activation pairs whose codes changed type or lost their zero-point.
+        released: Reads that went through Q/DQ and are float now.
+        biases: Quantized biases that became float.
+        raised: Output channels whose weight scale was raised for the bias's sake.
+    """
+
+    model: ModelProto
+    activations: dict[str, QParams]
+    weights: dict[str, QParams]
+    retyped: int
+    released: int
+    biases: int
+    raised: int
+
+
+def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
+    """Brings a Q/DQ graph under a scheme; the given model is left as it is.
+
+    Raises:
+        StageError: A pair with a computed scale, or per-channel activations.
+    """
+    changed = type(model)()
+    changed.CopyFrom(model)
+    changed.graph.ClearField("value_info")
+    biases = float_biases(changed)
+    released = _release(changed, scheme)
+    prune(changed)
+    retyped = retype(changed, scheme)
+    _repeat_behind_moves(changed)
+    _release(changed, scheme)
+    raised = sum(make_room(changed).values())
+    weights = _weights(changed)
+    prune(changed)
+    view = View.of(changed)
+    activations = {node.input[0]: _params(view, node) for node in _activation_quantizers(view)}
+    return Rewritten(infer(changed), activations, weights, retyped, released, biases, raised)
+
+
+def float_biases(model: ModelProto, spared: Container[str] = ()) -> int:
+    """Biases behind DequantizeLinear become float32 initializers of the same values, but those of ``spared`` layers."""
+    view, count = View.of(model), 0
+    for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
+        dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
+        if dequantizer is None or label(node) in spared:
+            continue
+        codes, scale = (_constant(view, dequantizer, index) for index in (0, 1))
+        zero_point = _constant(view, dequantizer, 2).astype(np.float64) if len(dequantizer.input) > 2 else 0.0
+        value = ((codes.astype(np.float64) - zero_point) * scale.astype(np.float64)).astype(np.float32)
+        name = f"{dequantizer.output[0]}.float"
+        if name not in view.constants:
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
+        node.input[2] = name
+        count += 1
+    return count
+
+
+def _release(model: ModelProto, scheme: QuantScheme) -> int:
+    """Lets every read that the scheme does not want quantized bypass its Q/DQ pair."""
+    if scheme.add_inputs == "both" and scheme.pools:
+        return 0
+    view = View.of(model)
+    wanted = _Wanted(view, scheme)
+    reads = [
+        (node, index, pair[0].input[0])
+        for node in view.nodes
+        for index, name in enumerate(node.input)
+        if (pair := view.pair(name)) is not None and not wanted(node, index)
+    ]
+    for node, index, tensor in reads:
+        node.input[index] = tensor
+    return len(reads)
+
+
+class _Wanted:
+    """Whether a read is to go through Q/DQ."""
+
+    def __init__(self, view: View, scheme: QuantScheme) -> None:
+        self.view = view
+        self.scheme = scheme
+        self.identity = {add.node.name: add.identity for add in residual_adds(view)}
+        self.known: dict[str, bool] = {}
+
+    def __call__(self, node: NodeProto, index: int) -> bool:
+        if node.op_type in WEIGHTED:
+            return index == 0 or node.input[index] not in self.view.constants
+        if node.op_type == "Add" and node.name in self.identity:
+            return self.scheme.add_inputs == "both" or index == self.identity[node.name]
+        if self.scheme.pools:
+            return True
+        return node.op_type in _MOVING and self.feeds(node)
+
+    def feeds(self, node: NodeProto) -> bool:
+        """Whether an operator that moves values feeds a read that is wanted, with no pair of its own between."""
+        if node.name not in self.known:
+            readers = self.view.consumers(node.output[0])
+            self.known[node.name] = any(
+                self(reader, index) for reader, index in readers if reader.op_type != "QuantizeLinear"
+            )
+        return self.known[node.name]
+
+
+def _repeat_behind_moves(model: ModelProto) -> None:
+    """Repeats the pair in front of every operator that moves values behind it, where none follows."""
+    for name in [node.name for node in model.graph.node if node.op_type in _MOVING]:
+        view = View.of(model)
+        position = next(number for number, node in enumerate(view.nodes) if node.name == name)
+        node = view.nodes[position]
+        parameters, readers = _common_parameters(view, node), view.consumers(node.output[0])
+        if parameters is None or not readers or any(reader.op_type == "QuantizeLinear" for reader, _ in readers):
+            continue
+        tensor = node.output[0]
+        codes, value = f"{tensor}.moved.codes", f"{tensor}.moved"
+        for reader, index in readers:
+            reader.input[index] = value
+        again = (
+            helper.make_node("QuantizeLinear", [tensor, *parameters], [codes], name=f"{tensor}.moved.quantize"),
+            helper.make_node("DequantizeLinear", [codes, *parameters], [value], name=f"{tensor}.moved.dequantize"),
+        )
+        for offset, entry in enumerate(again, start=1):
+            model.graph.node.insert(position + offset, entry)
+
+
+def _common_parameters(view: View, node: NodeProto) -> tuple[str, str] | None:
+    """Scale and zero-point of the pairs on all data inputs of an operator; None where they differ or are missing."""
+    if node.op_type == "Pad" and len(node.input) > 2 and np.any(view.value(node.input[2])):
+        return None  # pads with something else than 0
+    names = node.input if node.op_type == "Concat" else node.input[:1]
+    pairs = [view.pair(name) for name in names]
+    quantizers = [pair[0] for pair in pairs if pair is not None]
+    if len(quantizers) < len(names) or len({_params(view, entry).scale for entry in quantizers}) != 1:
+        return None
+    if len({_params(view, entry).zero_point for entry in quantizers}) != 1:
+        return None
+    return quantizers[0].input[1], quantizers[0].input[2]
+
+
+def _activation_quantizers(view: View) -> tuple[NodeProto, ...]:
+    return tuple(node for node in view.of_type("QuantizeLinear") if node.input[0] not in view.constants)
+
+
+def retype(model: ModelProto, scheme: QuantScheme) -> int:
+    """Gives every activation pair the scheme's code type; what has it already is left alone."""
+    view, count = View.of(model), 0
+    taken = {*view.constants, *view.producers}
+    for quantizer in _activation_quantizers(view):
+        given = _params(view, quantizer)
+        params = convert(given, signed=scheme.signed)
+        if params == given and len(quantizer.input) == 3:
+            continue
+        count += params != given
+        codes = quantizer.output[0]
+        scale, zero_point = free_name(f"{codes}.scale", taken), free_name(f"{codes}.zero_point", taken)
+        kind = np.int8 if params.signed else np.uint8
+        model.graph.initializer.extend(
+            (
+                numpy_helper.from_array(np.array(params.scale[0], dtype=np.float32), scale),
+                numpy_helper.from_array(np.array(params.zero_point, dtype=kind), zero_point),
+            )
+        )
+        readers = (reader for reader, _ in view.consumers(codes) if reader.op_type == "DequantizeLinear")
+        for node in (quantizer, *readers):
+            node.input[:] = [node.input[0], scale, zero_point]
+            node.ClearField("attribute")
+    return count
+
+
+def convert(params: QParams, *, signed: bool) -> QParams:
+    """The same real range in int8 codes with zero-point 0, or in uint8 codes.
+
+    A symmetric int8 range and a uint8 range stay as they are; int8 to uint8 changes no value at all.
+    """
+    if not signed:
+        return QParams(scale=params.scale, zero_point=params.zero_point + (128 if params.signed else 0), signed=False)
+    if params.signed and params.zero_point == 0:
+        return params
+    bound = max(abs(params.low - params.zero_point), abs(params.high - params.zero_point))
+    return QParams(scale=(float(np.float32(params.scale[0] * bound / 127)),))
+
+
+def _params(view: View, node: NodeProto) -> QParams:
+    """Per-tensor parameters of an activation's Q or DQ node."""
+    scale = _constant(view, node, 1)
+    zero_point = _constant(view, node, 2) if len(node.input) > 2 else np.array(0, np.uint8)
+    if scale.size != 1 or zero_point.size != 1 or zero_point.dtype not in (np.int8, np.uint8):
+        raise StageError(
+            f"{label(node)}: {scale.size} scales of {zero_point.dtype} codes", "quantize per tensor, 8 bits"
+        )
+    signed = zero_point.dtype == np.int8
+    return QParams(scale=(float(scale.ravel()[0]),), zero_point=int(zero_point.ravel()[0]), signed=bool(signed))
+
+
+def _weights(model: ModelProto) -> dict[str, QParams]:
+    """Writes the axis of every per-channel weight; returns the scales by reader."""
+    view = View.of(model)
+    found: dict[str, QParams] = {}
+    for node in view.of_type(*WEIGHTED):
+        dequantizer = view.producer(node.input[1], "DequantizeLinear")
+        if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
+            continue
+        scale, zero_point = (_constant(view, dequantizer, index) for index in (1, 2))
+        if zero_point.dtype != np.int8 or np.any(zero_point):
+            raise StageError(
+                f"{label(dequantizer)}: the weight is not symmetric int8", "quantize weights symmetrically"
+            )
+        axis = attribute(dequantizer, "axis", 1) if scale.size > 1 else None
+        codes = view.constants.get(dequantizer.input[0])
+        if axis is not None:
+            axis %= len(codes.dims) if codes is not None else 4
+            dequantizer.ClearField("attribute")
+            dequantizer.attribute.append(helper.make_attribute("axis", axis))
+        found[node.name] = QParams(
+            scale=tuple(float(value) for value in scale.ravel()), axis=axis, narrow=_is_narrow(view, dequantizer)
+        )
+    return found
+
+
+def _is_narrow(view: View, dequantizer: NodeProto) -> bool:
+    codes = view.value(dequantizer.input[0])
+    return codes is not None and int(codes.min(initial=0)) >= -127
+
+
+def _constant(view: View, node: NodeProto, index: int) -> NDArray[np.generic]:
+    value = view.value(node.input[index])
+    if value is None:
+        raise StageError(f"{label(node)}: {node.input[index]!r} is computed", "store scales as initializers")
+    return value
+
+
+def prune(model: ModelProto) -> None:
+    """Removes nodes and initializers that nothing reads any more; initializers come in the order of their names."""
+    graph = model.graph
+    outputs = {value.name for value in graph.output}
+    needed = set(outputs)
+    kept: list[NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    nodes = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
+    tensors = sorted((tensor for tensor in graph.initializer if tensor.name in needed), key=lambda tensor: tensor.name)
+    copies = [type(tensor).FromString(tensor.SerializeToString()) for tensor in tensors]
+    graph.ClearField("node")
+    graph.ClearField("initializer")
+    graph.node.extend(nodes)
+    graph.initializer.extend(copies)

@@ -1,0 +1,151 @@
+"""The signature of a classifier: one image ``[N,3,H,W]`` in, one row of logits ``[N,classes]`` out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnx import TensorProto, helper
+
+from edgeres.errors import ModelError
+from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.read import infer
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+IMAGE, LOGITS, BATCH = "image", "logits", "N"
+_DEFAULT_SIZE = 224
+
+Dim = int | None
+"""A size, None where it is symbolic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a foreign classifier takes and gives.
+
+    Attributes:
+        image: Name of the input.
+        logits: Name of the output.
+        batch: Images per run, None where any number goes.
+        size: Side of the square image in pixels, None where any size goes.
+        classes: Number of classes.
+        flatten: Whether the output is ``[N,classes,1,1]``.
+    """
+
+    image: str
+    logits: str
+    batch: int | None
+    size: int | None
+    classes: int
+    flatten: bool
+
+
+def signature(model: ModelProto) -> Signature:
+    """Reads the signature of a checked model with inferred shapes.
+
+    Raises:
+        ModelError: Anything but one float32 image ``[N,3,H,W]`` and one output ``[N,classes]``, with the way out.
+    """
+    image = _only(model.graph.input, "input", "export the image as the only input")
+    logits = _only(model.graph.output, "output", "export the logits as the only output")
+    shape = _shape(image)
+    where = f"input {image.name!r} is {_describe(image)}"
+    if image.type.tensor_type.elem_type != TensorProto.FLOAT:
+        raise ModelError(where, "export a float32 model")
+    if len(shape) != 4 or shape[1] != 3:
+        nhwc = len(shape) == 4 and shape[3] == 3
+        raise ModelError(where, "export it channels first, [N,3,H,W]" if nhwc else "the image must be [N,3,H,W]")
+    if shape[2] != shape[3]:
+        raise ModelError(where, "export it for a square image with both sides fixed, or both symbolic")
+    out = _shape(logits)
+    flatten = len(out) == 4 and out[2:] == (1, 1)
+    classes = out[1] if len(out) == 2 or flatten else None
+    if classes is None or classes < 2 or logits.type.tensor_type.elem_type != TensorProto.FLOAT:
+        raise ModelError(f"output {logits.name!r} is {_describe(logits)}", "the logits must be float32 [N,classes]")
+    return Signature(image.name, logits.name, shape[0], shape[2], classes, flatten)
+
+
+def _only(values: object, kind: str, way_out: str) -> ValueInfoProto:
+    found: list[ValueInfoProto] = list(values)  # type: ignore[call-overload]  # a repeated protobuf field
+    if len(found) != 1:
+        names = ", ".join(repr(value.name) for value in found) or "none"
+        raise ModelError(f"the graph has {len(found)} {kind}s: {names}", way_out)
+    return found[0]
+
+
+def _shape(value: ValueInfoProto) -> tuple[Dim, ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(int(dim.dim_value) if dim.HasField("dim_value") else None for dim in dims)
+
+
+def _describe(value: ValueInfoProto) -> str:
+    dims = value.type.tensor_type.shape.dim
+    sizes = (str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)
+    return f"{TensorProto.DataType.Name(value.type.tensor_type.elem_type)} [{','.join(sizes)}]"
+
+
+def normalise(model: ModelProto, size: int | None = None) -> ModelProto:
+    """Brings a classifier to the one signature: ``image`` ``[N,3,S,S]`` in, ``logits`` ``[N,classes]`` out.
+
+    A fixed batch becomes symbolic; shapes written into Reshape nodes follow it. Whether the graph really works for any
+    batch is the caller's to prove by running it.
+
+    Args:
+        model: A checked model with inferred shapes.
+        size: Side of the image where the graph leaves it open; 224 when None.
+
+    Raises:
+        ModelError: As ``signature``, and where the graph does not hold together for another batch.
+    """
+    given = signature(model)
+    changed = type(model)()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    if given.batch is not None:
+        _free_batch(changed, given.batch)
+    rename(changed, {given.image: IMAGE, given.logits: f"{LOGITS}.map" if given.flatten else LOGITS})
+    if given.flatten:
+        graph.node.append(helper.make_node("Flatten", [f"{LOGITS}.map"], [LOGITS], name=LOGITS, axis=1))
+    side = given.size or size or _DEFAULT_SIZE
+    for field in ("input", "output", "value_info"):
+        graph.ClearField(field)
+    graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [BATCH, 3, side, side]))
+    graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [BATCH, given.classes]))
+    return infer(changed)
+
+
+def rename(model: ModelProto, names: dict[str, str]) -> None:
+    """Renames tensors in place; a tensor that already has a new name steps aside."""
+    graph = model.graph
+    taken = {name for node in graph.node for name in (*node.input, *node.output)} | {t.name for t in graph.initializer}
+    moved = dict(names)
+    for new in names.values():
+        if new in taken and new not in names:
+            moved[new] = next(free for number in range(len(taken) + 1) if (free := f"{new}.{number}") not in taken)
+    for node in graph.node:
+        node.input[:] = [moved.get(name, name) for name in node.input]
+        node.output[:] = [moved.get(name, name) for name in node.output]
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = moved.get(value.name, value.name)
+
+
+def _free_batch(model: ModelProto, batch: int) -> None:
+    """Reshape to ``[batch, ...]`` becomes Reshape to ``[0, ...]``: the size of the input's own first axis.
+
+    A Reshape of ``[batch, C, H, W]`` to ``[batch * C, ...]`` is left alone; running the graph on another batch tells.
+    """
+    view = View.of(model)
+    for number, node in enumerate(view.of_type("Reshape")):
+        shape = view.value(node.input[1])
+        if shape is None or shape.size == 0 or int(shape.flat[0]) != batch:
+            continue
+        if attribute(node, "allowzero", 0) and 0 in shape:
+            continue
+        for entry in [entry for entry in node.attribute if entry.name == "allowzero"]:
+            node.attribute.remove(entry)  # a 0 is to copy the size
+        name = f"{node.name}.shape.{number}"
+        sizes = [0, *(int(value) for value in shape.flat[1:])]
+        model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(sizes)], sizes))
+        node.input[1] = name

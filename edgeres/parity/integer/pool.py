@@ -1,0 +1,73 @@
+"""Pools of tensors ``[N,H,W,C]``, of codes or of values alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.errors import ModelError
+from edgeres.onnx_graph.graph_index import label
+from edgeres.parity.integer.constants import window
+from edgeres.parity.integer.value import Exact, Real, Term
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+    from edgeres.parity.integer.product import Window
+    from edgeres.parity.integer.value import Array, Value
+
+POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
+
+
+def pooled(node: NodeProto) -> Window | None:
+    """Where a pool looks; None for all there is.
+
+    Raises:
+        ModelError: It rounds its size up, leaves its padding to the runtime, or averages padding: how many numbers an
+            average is of would differ from place to place.
+    """
+    if node.op_type == "GlobalAveragePool":
+        return None
+    found = window(node)
+    if node.op_type == "AveragePool" and any(found.pads):
+        raise ModelError(f"node {label(node)!r} averages padding", "pad in a node of its own")
+    return found
+
+
+def largest(x: Array, look: Window, filling: float) -> Array:
+    """The largest number in each window ``[N,H',W',C]``; ``filling`` stands beyond the edge and must not win."""
+    if look.size == (1, 1):
+        return x[:, :: look.strides[0], :: look.strides[1]]
+    seen = look.over(look.padded(x, filling))
+    rows, columns = look.size
+    found = seen[..., 0, 0].copy()
+    for place in range(1, rows * columns):
+        np.maximum(found, seen[..., place // columns, place % columns], out=found)
+    return found
+
+
+def average(value: Value, look: Window | None) -> Value:
+    """The average of each window without padding, or of all there is; sums of whole numbers stay whole."""
+    if isinstance(value, Real):
+        sums, over = _sums(value.values, look)
+        return Real(sums / over, value.share)
+    return Exact(tuple(_averaged(term, look) for term in value.terms))
+
+
+def _averaged(term: Term, look: Window | None) -> Term:
+    if term.count.ndim == 0:
+        return term
+    sums, over = _sums(term.count.astype(np.float64), look)
+    # Each of the numbers has been rounded itself, so the additions come on top of its own.
+    return replace(
+        term, count=sums, over=term.over * over, reach=term.reach * over, length=term.length + over, magnitudes=None
+    )
+
+
+def _sums(x: Array, look: Window | None) -> tuple[Array, int]:
+    if look is None:
+        return x.sum(axis=(1, 2), keepdims=True), x.shape[1] * x.shape[2]
+    return look.over(x).sum(axis=(4, 5)), prod(look.size)

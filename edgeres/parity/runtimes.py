@@ -1,0 +1,195 @@
+"""Everybody who takes a graph on this host, opened side by side."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.backends.backend import ShowsTensors
+from edgeres.backends.loading import intact
+from edgeres.backends.registry import BACKENDS, find_backend
+from edgeres.backends.session import onnx_session, showing_session
+from edgeres.errors import EdgeresError, UsageError, nearest
+from edgeres.latency.benchmark.variants import at_home, lacking
+from edgeres.progress import Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from edgeres.artifacts.artifact import Exported
+    from edgeres.parity.integer.network import IntegerNetwork
+    from edgeres.progress import Progress
+    from edgeres.quant.fake_quantize import QuantNetwork
+    from edgeres.targets.target import Target
+
+    Images = NDArray[np.float32]
+    Logits = NDArray[Any]
+    Codes = Mapping[str, NDArray[Any]]
+
+REFERENCE, FAKE, UNOPTIMISED = "reference", "torch", "onnxruntime_unoptimised"
+_TITLES = {
+    "onnxruntime": "ONNX Runtime",
+    "onnxruntime_mobile": "ONNX Runtime mobile",
+    "openvino": "OpenVINO",
+    "executorch": "ExecuTorch",
+    "litert": "LiteRT",
+    "tensorrt": "TensorRT",
+    "tensorrt_rtx": "TensorRT-RTX",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Somebody who answers images.
+
+    Attributes:
+        name: Identifier.
+        title: For people.
+        logits: ``[N,classes]`` of images ``[N,C,H,W]``.
+        codes: Logits, and the codes of every quantized tensor by its name; None where it shows none.
+    """
+
+    name: str
+    title: str
+    logits: Callable[[Images], Logits]
+    codes: Callable[[Images], tuple[Logits, Codes]] | None = None
+
+
+def reference(network: IntegerNetwork) -> Runtime:
+    """Exact integers."""
+    return Runtime(REFERENCE, "exact integers", lambda images: network.run(images).logits)
+
+
+def fake_quantization(network: QuantNetwork) -> Runtime:
+    """Float arithmetic between rounded values in torch: what calibration and the ladder judge by."""
+    import torch
+
+    def codes(images: Images) -> tuple[Logits, Codes]:
+        found: dict[str, NDArray[Any]] = {}
+        params = network.table.activations
+
+        def tap(name: str, x: torch.Tensor) -> None:
+            if name in network.placement.tensors:
+                kind = np.int8 if params[name].signed else np.uint8
+                found[name] = params[name].quantize(x.numpy()).astype(kind)
+
+        with torch.inference_mode():
+            x = torch.from_numpy(images).to(memory_format=torch.channels_last)
+            return network(x, tap).numpy(), found
+
+    return Runtime(FAKE, "torch, fake quant.", network.logits, codes)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Runtimes ready to answer.
+
+    Attributes:
+        runtimes: In the order of a report.
+        absent: Why others are not among them, by name.
+    """
+
+    runtimes: tuple[Runtime, ...]
+    absent: dict[str, str]
+
+
+def chosen(wanted: str | None) -> tuple[str, ...]:
+    """Backends by their names with commas between; None chooses all.
+
+    Raises:
+        UsageError: There is none of such a name.
+    """
+    names = tuple(BACKENDS) if wanted is None else tuple(wanted.split(","))
+    for name in names:
+        if name not in BACKENDS:
+            raise UsageError(f"unknown runtime {name!r}", nearest(name, BACKENDS))
+    return names
+
+
+@contextmanager
+def opened(
+    backends: Sequence[str],
+    exported: Exported,
+    target: Target,
+    names: Mapping[str, str],
+    out: Path,
+    *,
+    progress: Progress,
+) -> Iterator[Opened]:
+    """Opens the graph in every runtime of this host that takes it.
+
+    Args:
+        backends: Names of those to try besides ONNX Runtime without optimisations.
+        exported: The graph.
+        target: Whose it is.
+        names: Quantized tensor to the name of its codes in the graph; none where nobody wants to see them.
+        out: An empty folder for engines.
+        progress: Told after each runtime.
+    """
+    absent: dict[str, str] = {}
+    with ExitStack() as stack:
+        path = intact(exported.model)
+        plain, codes = stack.enter_context(onnx_session(path, optimise=False)), None
+        if names:
+            shown = stack.enter_context(showing_session(path, list(names.values()), optimise=False))
+            codes = _by_tensor(shown.run, names)
+        found = [Runtime(UNOPTIMISED, "ORT unoptimised", plain.run, codes)]
+        opener = _Opener(exported, target, names, out, stack)
+        with progress.task("open each runtime", len(backends)) as advance:
+            for name in backends:
+                try:
+                    found.append(opener.runtime(name))
+                except EdgeresError as refusal:
+                    absent[name] = refusal.what
+                advance(1)
+        yield Opened(tuple(found), absent)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """What every backend gets: see ``opened``."""
+
+    exported: Exported
+    target: Target
+    names: Mapping[str, str]
+    out: Path
+    stack: ExitStack
+
+    def runtime(self, name: str) -> Runtime:
+        """One backend's session of an engine that it builds here.
+
+        Raises:
+            EdgeresError: It is not installed, does not take the graph, or runs nothing on this host.
+        """
+        if why := lacking(name):
+            raise EdgeresError(why)
+        folder = self.out / name
+        folder.mkdir()
+        backend, here = find_backend(name), at_home(name, self.target)
+        engine = backend.build(self.exported, here, folder, Silent())
+        if not engine.runs_here:
+            raise EdgeresError("what it builds runs on its device, not here")
+        session, codes = self.stack.enter_context(backend.session(engine, here)), None
+        if self.names and isinstance(backend, ShowsTensors):
+            shown = self.stack.enter_context(backend.showing(engine, list(self.names.values())))
+            codes = _by_tensor(shown.run, self.names)
+        return Runtime(name, _TITLES.get(name, name), session.run, codes)
+
+
+def _by_tensor(
+    run: Callable[[Images], tuple[Logits, Codes]], names: Mapping[str, str]
+) -> Callable[[Images], tuple[Logits, Codes]]:
+    """Codes under the name of the tensor that they are of."""
+
+    def renamed(images: Images) -> tuple[Logits, Codes]:
+        logits, codes = run(images)
+        return logits, {tensor: codes[name] for tensor, name in names.items()}
+
+    return renamed

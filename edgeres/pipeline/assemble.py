@@ -1,0 +1,258 @@
+"""From what a pipeline has to what a report says: artifacts in, ``Run`` out."""
+
+from __future__ import annotations
+
+import platform
+from base64 import b64encode
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import edgeres
+from edgeres.gate.budget import accuracy_lines, activation_lines, latency_lines, limits, memory_lines, static_lines
+from edgeres.gate.paired_test import Paired, decide, tango
+from edgeres.gate.predictions import Answers
+from edgeres.metrics import agreement, machine, top1
+from edgeres.pipeline.source_digest import source_digest
+from edgeres.report.select import FLIPS_SHOWN, worst_first
+from edgeres.runs.run import (
+    Accuracy,
+    Calibration,
+    Confusion,
+    Flip,
+    Kernels,
+    LatencyRow,
+    Provenance,
+    SplitRow,
+    StageRow,
+    TensorScale,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from PIL import Image as Pillow
+
+    from edgeres.artifacts.artifact import Line, Step, Verdict
+    from edgeres.data.dataset import Dataset
+    from edgeres.data.split import Split
+    from edgeres.gate.budget import Overrides
+    from edgeres.quant.quant_table import QuantTable
+    from edgeres.targets.target import Target
+
+_THUMBNAIL = 96
+
+
+def stage_rows(steps: Iterable[Step]) -> tuple[StageRow, ...]:
+    """One row per step; figures every report shows get their own columns."""
+    rows = []
+    for step in steps:
+        rest = dict(step.metrics)
+        macs, parameters = rest.pop("macs", None), rest.pop("parameters", None)
+        rows.append(
+            StageRow(
+                stage=step.stage,
+                top1=rest.pop("top1", None),
+                macs=None if macs is None else round(macs),
+                parameters=None if parameters is None else round(parameters),
+                mib=rest.pop("mib", None),
+                metrics=rest,
+                notes=step.notes,
+                rungs=step.rungs,
+            )
+        )
+    return tuple(rows)
+
+
+def split_rows(dataset: Dataset) -> tuple[SplitRow, ...]:
+    """The four splits with their digests; training images are hashed only where something read them."""
+    splits = (dataset.calibration, dataset.tuning, dataset.validation)
+    return tuple(SplitRow(name=split.name, images=len(split), digest=split.digest) for split in splits)
+
+
+def paired(verdict: Verdict) -> Paired:
+    """The float baseline against what ships, image by image."""
+    baseline = verdict.card.baseline
+    assert baseline is not None
+    return Paired.of(baseline.predictions, verdict.predictions, baseline.labels)
+
+
+def answers(verdict: Verdict, validation: Split) -> Answers:
+    """The same, with the hash of each image."""
+    baseline = verdict.card.baseline
+    assert baseline is not None
+    columns = (baseline.labels, baseline.predictions, verdict.predictions)
+    return Answers.of(validation.digest, validation.hashes, *columns)
+
+
+def accuracy(verdict: Verdict, margin_pp: float | None) -> Accuracy:
+    """Both accuracies, their paired difference, and its interval."""
+    baseline, counts = verdict.card.baseline, paired(verdict)
+    assert baseline is not None
+    interval = tango(counts)
+    method = "Tango (1998) score interval of the paired difference"
+    if margin_pp is not None and margin_pp > 0:
+        method += f". {decide(counts, margin_pp).sentence}"
+    return Accuracy(
+        n=counts.n,
+        float_top1=baseline.top1,
+        deployed_top1=top1(verdict.predictions, baseline.labels),
+        drop_pp=counts.drop,
+        low_pp=interval.low,
+        high_pp=interval.high,
+        b=counts.b,
+        c=counts.c,
+        agreement=agreement(baseline.predictions, verdict.predictions),
+        method=method,
+    )
+
+
+def judged(verdict: Verdict, target: Target, overrides: Overrides) -> tuple[Line, ...]:
+    """Every budget line, accuracy first."""
+    card, engine = verdict.card, verdict.engine
+    known = limits(card.name, card.preprocess.crop, target, overrides)
+    counts = paired(verdict)
+    interval = tango(counts)
+    how = (
+        f"{counts.n} validation images, {counts.b} lost and {counts.c} gained, "
+        f"95 % interval {interval.low:+.2f} to {interval.high:+.2f} pp"
+    )
+    static = static_lines(
+        known,
+        network=card.name,
+        crop=card.preprocess.crop,
+        macs=verdict.macs,
+        parameters=verdict.parameters,
+        size_bytes=engine.files[engine.entry].path.stat().st_size,
+    )
+    timed = verdict.latencies.get("int8") or verdict.latencies.get("float32")
+    if timed:
+        latency = latency_lines(known, timed, f"batch 1 on this host, {timed['n']:.0f} calls")
+    else:
+        latency = latency_lines(known, None, f"{target.title} is not here", verdict.predicted)
+    memory = memory_lines(known, verdict.peak_rss_mib, "peak of the whole verifying process")
+    activations = activation_lines(known, verdict.peak_activation_bytes)
+    return (*accuracy_lines(known, counts.drop, how), *static, *activations, *latency, *memory)
+
+
+def latency_rows(verdict: Verdict, target: Target, threads: int) -> tuple[LatencyRow, ...]:
+    """Each variant's latency, float first."""
+    host = machine()
+    rows = []
+    for variant, timed in sorted(verdict.latencies.items()):
+        figures = {
+            name: value for name in ("p50_ms", "p90_ms", "p99_ms", "low_ms", "high_ms") if (value := timed[name])
+        }
+        stolen = timed.get("stolen")
+        rows.append(
+            LatencyRow(
+                variant=variant,
+                runtime=target.runtime.name,
+                batch=1,
+                threads=threads,
+                n=round(timed["n"] or 0),
+                how=f"variants in turn on {host.cpu}"
+                + (f", {stolen:.1%} of the CPU stolen" if stolen is not None else ""),
+                **figures,
+            )
+        )
+    return tuple(rows)
+
+
+def kernels(verdict: Verdict) -> Kernels:
+    """What runs in integers."""
+    census = verdict.kernels
+    return Kernels(integer=census.integer, weighted=census.weighted, counts=census.kernels, how=census.how)
+
+
+def confusion(verdict: Verdict) -> Confusion:
+    """The deployed network's confusion matrix."""
+    assert verdict.card.baseline is not None
+    return Confusion.of(verdict.card.classes, verdict.card.baseline.labels, verdict.predictions)
+
+
+def flips(verdict: Verdict, validation: Split) -> tuple[Flip, ...]:
+    """Images answered differently than by float, by index; the worst few, which pages show, with a picture."""
+    baseline, preprocess = verdict.card.baseline, verdict.card.preprocess
+    assert baseline is not None
+    answered = enumerate(zip(baseline.labels, baseline.predictions, verdict.predictions, strict=True))
+    found = []
+    for index, (label, before, after) in answered:
+        if before == after:
+            continue
+        surely, deployed = verdict.confidences[index] if verdict.confidences else (None, None)
+        found.append(
+            Flip(
+                index=index,
+                sha256=validation.hashes[index],
+                label=label,
+                float_prediction=before,
+                deployed_prediction=after,
+                float_confidence=surely if verdict.float_predictions[index] == before else None,
+                deployed_confidence=deployed,
+            )
+        )
+    shown = {flip.index for flip in worst_first(found)[:FLIPS_SHOWN]}
+    return tuple(
+        replace(flip, thumbnail=_thumbnail(preprocess.upright(validation.image(flip.index))))
+        if flip.index in shown
+        else flip
+        for flip in found
+    )
+
+
+def _thumbnail(image: Pillow.Image) -> str:
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    stream = BytesIO()
+    image.quantize(64).save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + b64encode(stream.getvalue()).decode()
+
+
+def calibration(table: QuantTable, order: Sequence[str]) -> Calibration:
+    """Every activation scale, with what calibration saw of the tensor under it.
+
+    Args:
+        table: Scales as they ship.
+        order: Tensors as they are executed; a file of scales is sorted by name. What is not among them comes last.
+    """
+    place = {name: index for index, name in enumerate(order)}
+    tensors = []
+    for name, params in sorted(table.activations.items(), key=lambda item: (place.get(item[0], len(place)), item[0])):
+        seen = table.sketches.get(name)
+        row = TensorScale(
+            tensor=name, scale=params.scale[0], zero_point=params.zero_point, bits=params.bits, signed=params.signed
+        )
+        if seen:
+            row = replace(
+                row,
+                clipped=seen.clipped,
+                sqnr_db=seen.sqnr_db,
+                low=seen.low,
+                high=seen.high,
+                zeros=seen.zeros,
+                columns=seen.columns,
+            )
+        tensors.append(row)
+    return Calibration(calibrator=table.calibrator, images=table.images, data=table.data, tensors=tuple(tensors))
+
+
+def provenance(
+    dataset: Dataset, recipe: str, packages: Mapping[str, str], *, weights: str | None, scales: str | None, seed: int
+) -> Provenance:
+    """What a run is made from, its code and this machine among it."""
+    here = machine()
+    return Provenance(
+        data=dataset.name,
+        splits=split_rows(dataset),
+        weights=weights,
+        scales=scales,
+        recipe=recipe,
+        code=source_digest(Path(edgeres.__file__).parent),
+        seed=seed,
+        python=platform.python_version(),
+        platform=platform.platform(terse=True),
+        cpu=here.cpu,
+        cores=here.cores,
+        packages=dict(packages),
+    )

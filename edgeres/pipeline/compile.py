@@ -1,0 +1,271 @@
+"""A request from beginning to end: prepare, run, judge, publish, and report whatever happens."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import onnx
+import yaml
+
+import edgeres
+from edgeres.artifacts.artifact import Verdict
+from edgeres.errors import EdgeresError
+from edgeres.onnx_graph.operator_counts import quantized_tensors
+from edgeres.pipeline import assemble
+from edgeres.pipeline.plan import prepare
+from edgeres.pipeline.recipe import is_file_name
+from edgeres.pipeline.run_folder import RunFolder
+from edgeres.pipeline.runner import Pipeline, versions
+from edgeres.quant.calibration_table import NAME, read_table
+from edgeres.report import report_files
+from edgeres.runs import document
+from edgeres.runs.run import Calibration, Device, Failure, FileRow, Run, StageTime, Timings, is_timed
+
+if TYPE_CHECKING:
+    from edgeres.artifacts.store import Store
+    from edgeres.pipeline.plan import Plan
+    from edgeres.pipeline.recipe import Recipe
+    from edgeres.pipeline.request import Request
+    from edgeres.pipeline.runner import Finished, Watch
+    from edgeres.progress import Progress
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a compilation happens and who watches.
+
+    Attributes:
+        out: Run folder.
+        store: Finished stages.
+        progress: How far work is.
+        watch: Who hears of stages.
+        command: The command line, for the report.
+    """
+
+    out: Path
+    store: Store
+    progress: Progress
+    watch: Watch
+    command: str
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What a compilation came to.
+
+    Attributes:
+        run: Its report.
+        folder: Where the report lies: the run folder, or beside a finished run the folder of the attempt that failed.
+    """
+
+    run: Run
+    folder: Path
+
+
+def compile_model(request: Request, desk: Desk) -> Compilation:
+    """Compiles a network; the report is written whether it succeeds or not.
+
+    A finished run in the folder stays as it is until its successor is complete.
+
+    Raises:
+        EdgeresError: The request cannot be carried out at all, or the run folder cannot be used.
+        KeyboardInterrupt: The user stopped it; finished stages are kept and the report says so.
+    """
+    folder = RunFolder(desk.out)
+    folder.check()
+    plan = prepare(request, desk.progress)
+    with folder.held():
+        desk.store.sweep()
+        attempt = folder.attempt()
+        attempt.begin(_anchored(plan), plan.recipe)
+        pipeline = Pipeline(plan, desk.store, desk.progress, desk.watch)
+        start = time.monotonic()
+        run = _started(plan, desk.command)
+        for note in plan.notes:
+            desk.watch.note(note)
+        desk.watch.planned(pipeline)
+        try:
+            pipeline.run()
+            if request.variant == "fastest":
+                plan, pipeline = _fastest(plan, pipeline, desk)
+                run = _started(plan, desk.command)
+                attempt.begin(_anchored(plan), plan.recipe)
+            run = _finished(run, plan, pipeline, attempt)
+        except BaseException as failure:
+            run = replace(run, error=_failure(failure, pipeline.current))
+            if not isinstance(failure, EdgeresError):
+                raise
+        finally:
+            report_files.write(_timed(run, pipeline, time.monotonic() - start), attempt.path)
+            run = document.load(attempt.path)  # what the pages were drawn from
+            place = folder.settle(attempt, complete=run.error is None)
+            if place != folder.path:
+                desk.watch.note(f"{folder.path} is as it was; the report of this attempt is in {place}")
+    return Compilation(run, place)
+
+
+def _fastest(plan: Plan, pipeline: Pipeline, desk: Desk) -> tuple[Plan, Pipeline]:
+    """The run of the faster variant that keeps the accuracy limit; the request then names it, so that it can be redone.
+
+    INT8 ships unless float32 is faster beyond noise, or INT8 lost too much: it is smaller, and what was asked for.
+    """
+    verdict = pipeline.done[-1].entry.load()
+    variant, why = _chosen(verdict, plan) if isinstance(verdict, Verdict) else ("int8", "nothing was measured")
+    note = f"--variant fastest: {variant} ships, {why}"
+    desk.watch.note(note)
+    if variant == "int8":
+        settled = replace(plan.request, variant=variant)
+        return replace(plan, request=settled, notes=(*plan.notes, note)), pipeline
+    again = prepare(replace(plan.request, variant=variant), desk.progress)
+    again = replace(again, notes=(*again.notes, note))
+    second = Pipeline(again, desk.store, desk.progress, desk.watch)
+    second.run()
+    return again, second
+
+
+def _chosen(verdict: Verdict, plan: Plan) -> tuple[Literal["int8", "float"], str]:
+    """Which variant ships, and why."""
+    lines = assemble.judged(verdict, plan.target, plan.request.budget)
+    if any(line.name == "accuracy_drop_pp" and line.status == "failed" for line in lines):
+        return "float", "INT8 is over the accuracy limit"
+    int8, float32 = verdict.latencies.get("int8"), verdict.latencies.get("float32")
+    if int8 is None or float32 is None:
+        return "int8", f"{plan.target.title} is not here to time float beside it" if not float32 else "there is no INT8"
+    told = f"{int8['p50_ms']:.3g} ms against {float32['p50_ms']:.3g} ms in float32"
+    slower = (int8["low_ms"] or 0.0) > (float32["high_ms"] or 0.0)
+    return ("float", f"INT8 takes {told}") if slower else ("int8", told)
+
+
+def _anchored(plan: Plan) -> Request:
+    """The request with absolute paths, so that the folder's run can be taken up from anywhere."""
+    request, file = plan.request, plan.source.file is not None
+
+    def absolute(path: str | None) -> str | None:
+        return str(Path(path).absolute()) if path else path
+
+    return replace(
+        request,
+        model=str(Path(request.model).absolute()) if request.foreign else request.model,
+        weights=absolute(request.weights) if file else request.weights,
+        recipe=absolute(request.recipe) if request.recipe and is_file_name(request.recipe) else request.recipe,
+        data=absolute(request.data),
+        classes=absolute(request.classes),
+        scales=absolute(request.scales),
+    )
+
+
+def _started(plan: Plan, command: str) -> Run:
+    """What is known before the first stage."""
+    request, target = plan.request, plan.target
+    return Run(
+        edgeres=edgeres.__version__,
+        command=command,
+        model=request.name,
+        target=Device(name=target.name, title=target.title, backend=target.backend, runtime=target.runtime.name),
+        strict=request.strict,
+        until=request.until or "",
+        notes=plan.notes,
+        provenance=assemble.provenance(
+            plan.dataset,
+            yaml.safe_dump(plan.recipe.entries(), sort_keys=False),
+            versions(),
+            weights=plan.source.file.sha256 if plan.source.file else None,
+            scales=plan.scales.digest if plan.scales else None,
+            seed=request.seed,
+        ),
+    )
+
+
+def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Run:
+    """Publishes the last artifact and adds what it says."""
+    artifact = pipeline.done[-1].entry.load()
+    place: Literal["engine", "bundle"] = "engine" if plan.target.build_on == "host" else "bundle"
+    answers = assemble.answers(artifact, plan.dataset.validation) if isinstance(artifact, Verdict) else None
+    recipe = plan.recipe.locked([done.steps[-1].settings for done in pipeline.done])
+    folder.lock(recipe)
+    sums = folder.publish(artifact, _facts(plan, pipeline, recipe), place, answers)
+    files = {name: FileRow(sha256=digest, size=(folder.path / name).stat().st_size) for name, digest in sums.items()}
+    assert run.provenance is not None
+    written = yaml.safe_dump(recipe.entries(), sort_keys=False)
+    run = replace(run, files=files, provenance=replace(run.provenance, recipe=written))
+    if isinstance(artifact, Verdict):
+        run = _judged(run, plan, artifact)
+    return replace(run, calibration=_calibration(folder, sums))
+
+
+def _judged(run: Run, plan: Plan, verdict: Verdict) -> Run:
+    overrides = plan.request.budget
+    lines = assemble.judged(verdict, plan.target, overrides)
+    threads = next(stage.threads for stage in plan.recipe.stages if stage.name == "verify")  # type: ignore[attr-defined]  # Verify has them
+    margin = next((line.limit for line in lines if line.name == "accuracy_drop_pp"), None)
+    unmeasured = "" if verdict.latencies else f"{plan.target.title} is not here"
+    return replace(
+        run,
+        lines=tuple(line for line in lines if not is_timed(line)),
+        accuracy=assemble.accuracy(verdict, margin),
+        confusion=assemble.confusion(verdict),
+        flips=assemble.flips(verdict, plan.dataset.validation),
+        kernels=assemble.kernels(verdict),
+        evidence=verdict.engine.evidence,
+        timings=Timings(
+            lines=tuple(line for line in lines if is_timed(line)),
+            latency=assemble.latency_rows(verdict, plan.target, threads),
+            unmeasured=unmeasured,
+        ),
+    )
+
+
+def _calibration(folder: RunFolder, sums: dict[str, str]) -> Calibration | None:
+    """The scales as they were published."""
+    if NAME not in sums:
+        return None
+    order = quantized_tensors(onnx.load(str(folder.path / "model.onnx")))
+    return assemble.calibration(read_table(folder.path / NAME).table, order)
+
+
+def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:
+    """What identifies a run for its manifest."""
+    return {
+        "model": plan.request.name,
+        "target": plan.target.name,
+        "seed": plan.request.seed,
+        "source": plan.source.digest,
+        "scales": plan.scales.digest if plan.scales else None,
+        "recipe": recipe.digest,
+        "data": {row.name: {"images": row.images, "sha256": row.digest} for row in assemble.split_rows(plan.dataset)},
+        "stages": [{"stage": done.name, "sha256": done.entry.digest} for done in pipeline.done],
+        "versions": versions(),
+    }
+
+
+def _timed(run: Run, pipeline: Pipeline, seconds: float) -> Run:
+    """Adds stages and durations, as far as the run came."""
+    rows = assemble.stage_rows(step for done in pipeline.done for step in done.steps)
+    times = tuple(_stage_time(done) for done in pipeline.done)
+    noise = [step.sensitivity for done in pipeline.done for step in done.steps if step.sensitivity]
+    timings = replace(run.timings, total_s=round(seconds, 3), stages=times)
+    return replace(run, stages=rows, sensitivity=noise[-1] if noise else (), timings=timings)
+
+
+def _stage_time(done: Finished) -> StageTime:
+    laps = {part: round(seconds, 6) for part, seconds in done.entry.laps.items()}
+    return StageTime(stage=done.name, cached=done.cached, seconds=round(done.entry.seconds, 3), laps=laps)
+
+
+def _failure(failure: BaseException, stage: str) -> Failure:
+    if isinstance(failure, EdgeresError):
+        kind = type(failure).__name__
+        return Failure(stage=stage, kind=kind, what=failure.what, way_out=failure.way_out, exit_code=failure.exit_code)
+    if isinstance(failure, KeyboardInterrupt):
+        again = "run the same command again: finished stages are kept"
+        return Failure(
+            stage=stage, kind="Interrupted", what="stopped by the user", way_out=again, exit_code=INTERRUPTED
+        )
+    what = f"{type(failure).__name__}: {failure}"
+    return Failure(stage=stage, kind="Unexpected", what=what, way_out="please report it with this file", exit_code=1)

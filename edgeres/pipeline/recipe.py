@@ -1,0 +1,294 @@
+"""``Recipe``: an ordered list of stages with their settings, read from YAML and checked before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import yaml
+
+from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, Source, Verdict
+from edgeres.errors import RecipeError, nearest
+from edgeres.pipeline.shipped_recipes import recipe_names, recipe_text
+from edgeres.pipeline.stages.build import Build
+from edgeres.pipeline.stages.evaluate import Evaluate
+from edgeres.pipeline.stages.export import Export
+from edgeres.pipeline.stages.fold_batchnorm import FoldBatchnorm
+from edgeres.pipeline.stages.load import Load
+from edgeres.pipeline.stages.load_onnx import LoadOnnx
+from edgeres.pipeline.stages.prune import Prune
+from edgeres.pipeline.stages.qat import Qat
+from edgeres.pipeline.stages.quantize import Quantize
+from edgeres.pipeline.stages.quantize_onnx import QuantizeOnnx
+from edgeres.pipeline.stages.recover import Recover
+from edgeres.pipeline.stages.sensitivity import Sensitivity
+from edgeres.pipeline.stages.train import Train
+from edgeres.pipeline.stages.verify import Verify
+from edgeres.settings import digest, parse, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgeres.pipeline.stages.stage import Stage
+
+_QUANTIZING = (Sensitivity.name, Quantize.name, Qat.name)
+STAGES: dict[str, type[Any]] = {
+    stage.name: stage
+    for stage in (
+        Load,
+        Train,
+        LoadOnnx,
+        Evaluate,
+        FoldBatchnorm,
+        Prune,
+        Recover,
+        Sensitivity,
+        Quantize,
+        Qat,
+        QuantizeOnnx,
+        Export,
+        Build,
+        Verify,
+    )
+}
+"""Every stage a recipe may name."""
+
+_WORDS: dict[type, str] = {
+    Source: "the start of a recipe",
+    Checkpoint: "a network with its weights",
+    Exported: "an exported graph",
+    Engine: "a built engine or bundle",
+    Verdict: "the measured end of a run",
+}
+"""What stages work on, for messages."""
+_NEEDS = {"recover": ("prune",), "qat": ("quantize",), "verify": ("evaluate or load_onnx",)}
+"""Stages that a stage takes something from besides the network itself, alternatives joined by ``or``."""
+_AFTER_QUANTIZING = dict.fromkeys(("evaluate", "prune", "recover", "sensitivity"), ("quantize", "qat"))
+"""Stages of a float network, with those that leave none."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked list of stages.
+
+    Attributes:
+        name: The recipe file's stem.
+        stages: Stages in order; each takes what the one before yields.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def digest(self) -> str:
+        """sha256 over every stage and setting."""
+        return digest(self.entries())
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The recipe as a file would hold it, every default spelt out."""
+        return [{stage.name: plain(stage)} for stage in self.stages]
+
+    def locked(self, written: Sequence[Mapping[str, Any]]) -> Recipe:
+        """The recipe with the settings that its first stages wrote down of themselves.
+
+        They are the recipe's, but for what depends on the speed of a machine: that is pinned to how it turned out. A
+        stage that writes down more than its settings, as training does, keeps those of the recipe.
+
+        Args:
+            written: Settings by stage, as many as have finished.
+        """
+        entries = self.entries()
+        for stage, entry, settings in zip(self.stages, entries, written, strict=False):
+            if settings.keys() == entry[stage.name].keys():
+                entry[stage.name] = dict(settings)
+        return _read(entries, self.name, "recipe.lock.yaml")
+
+    def until(self, name: str) -> Recipe:
+        """The recipe up to and including its first stage of that name.
+
+        Raises:
+            RecipeError: No such stage here.
+        """
+        last = next((index for index, stage in enumerate(self.stages) if stage.name == name), None)
+        if last is None:
+            raise RecipeError(
+                f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages])
+            )
+        return replace(self, stages=self.stages[: last + 1])
+
+    def in_float(self) -> Recipe:
+        """The recipe without what quantizes.
+
+        A foreign graph's one stage stays: it leaves a network in float for a target without a scheme.
+        """
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.name not in _QUANTIZING))
+
+    def changed(self, assignments: tuple[str, ...]) -> Recipe:
+        """The recipe with settings exchanged, each given as ``stage.key=value``.
+
+        Raises:
+            RecipeError: Not of that form, no such stage or key, or a bad value.
+        """
+        entries = [dict(entry) for entry in self.entries()]
+        for assignment in assignments:
+            path, equals, value = assignment.partition("=")
+            name, dot, key = path.partition(".")
+            if not (equals and dot):
+                raise RecipeError(f"cannot read {assignment!r}", "write stage.key=value, such as prune.macs=0.5")
+            if not any(name in entry for entry in entries):
+                raise RecipeError(
+                    f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages])
+                )
+            for entry in entries:
+                if name in entry:
+                    _assign(entry[name], key.split("."), _yaml(value, assignment), assignment)
+        return _read(entries, self.name, "command line")
+
+
+def _assign(settings: Any, path: list[str], value: object, assignment: str) -> None:
+    for part in path[:-1]:
+        settings = settings.setdefault(part, {})
+        if not isinstance(settings, dict):
+            raise RecipeError(
+                f"cannot read {assignment!r}: {part} is one value", "write it without what follows the dot"
+            )
+    settings[path[-1]] = value
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a recipe is a file of the user's."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by name, or from a ``.yaml`` file of the user's.
+
+    Raises:
+        RecipeError: Unknown name, unreadable file, unknown stage or key, bad value, or a stage that cannot take what
+            the one before yields.
+    """
+    if is_file_name(name):
+        path = Path(name)
+        if not path.is_file():
+            raise RecipeError(f"no recipe file {name}", f"built in: {', '.join(recipe_names())}")
+        return _read(_yaml(_text(path), name), path.stem, name)
+    if name not in recipe_names():
+        raise RecipeError(f"unknown recipe {name!r}", nearest(name, recipe_names()))
+    return _read(_yaml(recipe_text(name), name), name, f"{name}.yaml")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as failure:
+        raise RecipeError(f"cannot read {path}: {failure.strerror}", "check its permissions") from failure
+    except UnicodeDecodeError as failure:
+        raise RecipeError(f"{path} is no UTF-8 text", "save it as UTF-8") from failure
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except RecursionError as failure:
+        raise RecipeError(f"{where} is nested too deeply", "correct it") from failure
+    except yaml.YAMLError as failure:
+        raise RecipeError(f"{where} is not YAML: {' '.join(str(failure).split())}", "correct it") from failure
+
+
+def _read(data: Any, name: str, where: str) -> Recipe:
+    if not isinstance(data, list) or not data:
+        raise RecipeError(f"{where}: a recipe is a list of stages", "such as '- prune: {macs: 0.5}' or '- export'")
+    recipe = Recipe(name, tuple(_stage(entry, where) for entry in data))
+    _check_chain(recipe, where)
+    return recipe
+
+
+def _stage(entry: Any, where: str) -> Stage:
+    name, fields = entry, None
+    if isinstance(entry, dict) and len(entry) == 1:
+        name, fields = next(iter(entry.items()))
+    if not isinstance(name, str) or not isinstance(fields, dict | None):
+        raise RecipeError(f"{where}: cannot read {entry!r}", "an entry is '- stage' or '- stage: {key: value}'")
+    if name not in STAGES:
+        raise RecipeError(f"{where}: unknown stage {name!r}", nearest(name, STAGES))
+    stage: Stage = parse(STAGES[name], fields or {}, f"{where}: {name}", RecipeError)
+    return stage
+
+
+def _types(stage: Stage) -> tuple[type, type]:
+    """What a stage takes and yields, read off the annotations of its call."""
+    hints = get_type_hints(type(stage).__call__, localns=_names(stage))
+    return hints["artifact"], hints["return"]
+
+
+def _names(stage: Stage) -> dict[str, Any]:
+    """Names that the stage's module imports for type checkers alone."""
+    from edgeres.artifacts import artifact
+    from edgeres.pipeline.stages import stage as contract
+
+    return {**vars(artifact), **vars(contract)}
+
+
+def _check_chain(recipe: Recipe, where: str) -> None:
+    """Refuses stages in an order in which one of them lacks what it works on.
+
+    Raises:
+        RecipeError: Naming what the stage needs, what it would get, and what to change.
+    """
+    given: type = Source
+    for index, stage in enumerate(recipe.stages):
+        wanted, made = _types(stage)
+        before = [earlier.name for earlier in recipe.stages[:index]]
+        if not issubclass(given, wanted):
+            gets = f"behind {before[-1]} there is {_WORDS[given]}" if before else "nothing is there at the start"
+            raise RecipeError(f"{where}: {stage.name} needs {_WORDS[wanted]}, and {gets}", _cure(stage, given, before))
+        for needed in _NEEDS.get(stage.name, ()):
+            if not {*needed.split(" or ")} & {*before}:
+                raise RecipeError(
+                    f"{where}: {stage.name} needs {needed} before it", f"put '- {needed.split()[0]}' before it"
+                )
+        if quantized := [name for name in before if name in _AFTER_QUANTIZING.get(stage.name, ())]:
+            raise RecipeError(
+                f"{where}: {stage.name} works on a float network, and {quantized[0]} comes before it",
+                f"put '- {stage.name}' before '- {quantized[0]}'",
+            )
+        given = made
+
+
+def _cure(stage: Stage, given: type, before: list[str]) -> str:
+    """How to give a stage what it needs: a stage before it, or another place for it."""
+    wanted = _types(stage)[0]
+    if wanted is Source:
+        return f"put '- {stage.name}' first, or leave it out"
+    makers = {name: _types(kind()) for name, kind in STAGES.items()}
+    makers = {name: types for name, types in makers.items() if types[1] is wanted and types[0] is not wanted}
+    if used := [name for name in before if name in makers]:
+        behind = next(name for name in before[before.index(used[-1]) + 1 :] if _types(STAGES[name]())[1] is not wanted)
+        return f"put '- {stage.name}' before '- {behind}'" if behind != stage.name else f"leave the second {behind} out"
+    fitting = [name for name, types in makers.items() if types[0] is given] or list(makers)
+    entries = " or ".join(f"'- {name}'" for name in fitting)
+    return (
+        f"start with {entries} instead of '- {before[0]}'"
+        if before and given is not Source and all(types[0] is Source for types in makers.values())
+        else f"put {entries} before it"
+    )
+
+
+def default_recipe(source: Source, *, sample: bool) -> str:
+    """The recipe for what the user gave: weights are kept whole, a foreign graph goes through its own road.
+
+    Args:
+        source: Where the network comes from.
+        sample: Whether the bundled sample task stands in for data.
+    """
+    if source.file is not None and source.file.path.suffix == ".onnx":
+        return "onnx"
+    if source.file is not None or source.weights is not None:
+        return "int8"
+    return "sample" if sample else "train"
+
+
+def takes_graphs(recipe: Recipe) -> bool:
+    """Whether the recipe starts from a foreign ONNX file."""
+    return issubclass(_types(recipe.stages[0])[1], Exported)

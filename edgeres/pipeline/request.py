@@ -1,0 +1,203 @@
+"""``Request``: everything a user asked for, as one value that can be written down and asked again."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edgeres.artifacts.artifact import File, Source
+from edgeres.data import lfs
+from edgeres.data.preprocess import Crop, Positive, Preprocess, Resize
+from edgeres.errors import DataError, ModelError, UsageError
+from edgeres.model.mistaken import weights_in
+from edgeres.model.spec import preset
+from edgeres.settings import parse, plain, settings
+
+_PUBLISHED = re.compile(r"(?:\w+_Weights\.)?[A-Z][A-Z0-9_]*")
+"""How torchvision names weights: ``IMAGENET1K_V2``, ``ResNet50_Weights.DEFAULT``."""
+
+
+@settings
+class PreprocessFlags:
+    """What the user said about preprocessing; None leaves a value to the weights or to the data."""
+
+    resize: Resize | None = None
+    crop: Crop | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
+    interpolation: Literal["bilinear", "bicubic", "nearest"] | None = None
+    channels: Literal["rgb", "bgr"] | None = None
+    exif: Literal["ignore", "apply"] | None = None
+
+    @property
+    def left_open(self) -> tuple[str, ...]:
+        """Fields that the user said nothing about."""
+        return tuple(name for name in self.__dataclass_fields__ if getattr(self, name) is None)
+
+    def over(self, base: Preprocess | None) -> Preprocess | None:
+        """These values over a base; a crop without a resize keeps ImageNet's ratio of 256 to 224.
+
+        A resize below the base's crop takes a crop of its own: the square that is left, so that nothing is padded.
+
+        Raises:
+            UsageError: A crop larger than the side it is cut from.
+        """
+        given = {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
+        if not given:
+            return base
+        if "crop" in given and "resize" not in given:
+            given["resize"] = round(given["crop"] * 256 / 224)
+        if given.get("resize") and "crop" not in given:
+            given["crop"] = min(given["resize"], (base or Preprocess()).crop)
+        found = parse(Preprocess, {**plain(base or Preprocess()), **given}, "preprocessing")
+        if found.resize and found.crop > found.resize:
+            raise UsageError(
+                f"--crop {found.crop} is larger than --resize {found.resize}: the image would be padded with black",
+                "give a crop of at most the resized side, or --resize 0 for images as they are",
+            )
+        return found
+
+
+@settings
+class Request:
+    """A compilation.
+
+    Attributes:
+        model: Preset name, or path of a foreign ``.onnx``.
+        target: Target name or alias.
+        weights: torchvision enum name or path of a weights file.
+        data: Folder of images; None is the bundled sample task.
+        classes: Text file with the names of the class folders in the order of the network's outputs; None matches them
+            by the names that travel with the weights, or else sorts them.
+        recipe: Recipe name or file; None chooses by what was given.
+        changes: ``stage.key=value`` over the recipe.
+        until: Stage to stop after.
+        seed: Seed of everything random; every generator takes 32 bits.
+        calibration: Calibration images wanted.
+        scales: Path of a calibration table, or of a run folder with one, to take instead of calibrating.
+        allow: Named exceptions from the data contract.
+        preprocess: What the user said about preprocessing.
+        budget: The user's limits; None lifts one.
+        strict: Whether an unmeasured line fails.
+        variant: What ships: ``int8`` wherever the target has it, ``float``, or of both the ``fastest`` that keeps the
+            accuracy limit, as measured on the target's runtime.
+    """
+
+    model: str
+    target: str
+    weights: str | None = None
+    data: str | None = None
+    classes: str | None = None
+    recipe: str | None = None
+    changes: tuple[str, ...] = ()
+    until: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    calibration: int = 512
+    scales: str | None = None
+    allow: tuple[str, ...] = ()
+    preprocess: PreprocessFlags = PreprocessFlags()
+    budget: dict[str, float | None] = Field(default_factory=dict)
+    strict: bool = False
+    variant: Literal["int8", "float", "fastest"] = "int8"
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the model is an ONNX file of somebody else's."""
+        return self.model.lower().endswith(".onnx")
+
+    @property
+    def name(self) -> str:
+        """Name of the network: the preset's, or the file's stem."""
+        return Path(self.model).stem if self.foreign else self.model
+
+    def check_names(self) -> None:
+        """Refuses a misspelt model or a path that cannot be one, without reading any file.
+
+        Raises:
+            ModelError: Unknown preset, or something else than weights given as ``--weights``.
+        """
+        if not self.foreign:
+            preset(self.model)
+            if self.weights is not None and not self._published:
+                _check_weights(self.weights, self.model)
+
+    @property
+    def _published(self) -> bool:
+        """Whether the weights are named as torchvision names its own."""
+        weights = self.weights or ""
+        return _PUBLISHED.fullmatch(weights) is not None and not Path(weights).exists()
+
+    def source(self) -> Source:
+        """Where the network comes from, its file hashed.
+
+        Raises:
+            ModelError: Unknown preset, or a file that is not there.
+            DataError: Weights or a foreign graph without data to judge them on.
+        """
+        if self.foreign:
+            if self.weights:
+                raise UsageError(f"--weights {self.weights} beside {self.model}", "an ONNX file holds its own weights")
+            source = Source(self.name, file=_graph(self.model))
+        else:
+            self.check_names()
+            source = self._weights()
+        if self.data is None and (source.file or source.weights):
+            raise DataError(
+                f"{self.weights or self.model} comes without data to calibrate and judge it",
+                "pass --data DIR with train/<class>/ and val/<class>/ images",
+            )
+        return replace(source, preprocess=self.preprocess.over(None), left_open=self._left_open())
+
+    def _left_open(self) -> tuple[str, ...]:
+        """Fields of the preprocessing that were not stated, where any was."""
+        return self.preprocess.left_open if self.preprocess.over(None) is not None else ()
+
+    def _weights(self) -> Source:
+        if self.weights is None:
+            return Source(self.model)
+        if self._published:
+            return Source(self.model, weights=self.weights)
+        return Source(self.model, file=_file(self.weights, "weights"))
+
+
+def _check_weights(word: str, model: str) -> None:
+    """Refuses what cannot be a file of weights, by its place and name alone.
+
+    Raises:
+        ModelError: A folder, an ONNX file, or nothing at all.
+    """
+    path = Path(word)
+    if path.is_dir():
+        found = weights_in(path)
+        inside = f"name the file in it: --weights {found[0]}" if found else "name a file, such as model.safetensors"
+        raise ModelError(f"--weights {word} is a folder", inside)
+    if path.suffix.lower() == ".onnx":
+        way_out = f"pass it instead of {model}: edgeres compile {word} --target TARGET --data DIR"
+        raise ModelError(f"--weights {word} is an ONNX file, which is a network of its own", way_out)
+    if not path.exists():
+        raise ModelError(f"no weights file {word}", "check the path, or name published weights such as IMAGENET1K_V1")
+
+
+def _graph(path: str) -> File:
+    """A foreign graph, hashed with the files its weights lie in."""
+    from edgeres.onnx_graph.external import content_digest
+
+    given = _file(path, "model")
+    return replace(given, sha256=content_digest(given.path))
+
+
+def _file(path: str, what: str) -> File:
+    found = Path(path)
+    if not found.is_file():
+        raise ModelError(f"no {what} file {path}", "check the path")
+    try:
+        with found.open("rb") as stream:
+            if lfs.is_pointer(stream.read(64)):
+                raise ModelError(f"{path} {lfs.SAID}", lfs.WAY_OUT)
+        return File.of(found.resolve())
+    except OSError as failure:
+        raise ModelError(f"cannot read {path}: {failure.strerror}", "check its permissions") from failure

@@ -1,0 +1,284 @@
+"""``RunFolder``: what a user finds in ``build/<model>-<target>``, held by one run at a time.
+
+Every file is written beside its place and renamed into it; ``manifest.json`` comes last and has the sha256 of the files
+that two equal runs share to the byte. The report holds durations and the request holds paths, so neither is among them.
+
+A folder that holds a finished run is never written into: its successor is made in a hidden folder beside it, and the
+two change places once the successor is complete. An attempt that fails leaves its report in ``<folder>.failed``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from filelock import FileLock, Timeout
+
+from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, Verdict
+from edgeres.artifacts.store import reading, write_beside, writing
+from edgeres.errors import StoreError, UsageError
+from edgeres.gate import predictions
+from edgeres.pipeline.request import Request
+from edgeres.report import report_files
+from edgeres.settings import parse, plain, sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgeres.artifacts.artifact import Artifact, File
+    from edgeres.gate.predictions import Answers
+    from edgeres.pipeline.recipe import Recipe
+
+MANIFEST, REQUEST, RECIPE = "manifest.json", "request.json", "recipe.lock.yaml"
+_LOCK = ".lock"
+_NEXT, _BEFORE, _FAILED = ".next", ".before", ".failed"
+"""Endings of the folders beside a finished run: its successor as it is made, what it replaced, a failed attempt."""
+
+
+class RunFolder:
+    """One run's folder.
+
+    Args:
+        path: Where it is; made when it is first written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def finished(self) -> bool:
+        """Whether a run was completed here; its manifest was written last."""
+        return (self.path / MANIFEST).is_file() and (self.path / REQUEST).is_file()
+
+    def check(self) -> None:
+        """Refuses a folder that something else than a run lies in.
+
+        Raises:
+            UsageError: It has files, and none of them is a run's request.
+        """
+        try:
+            found = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+        except OSError:  # not there yet, or not readable: holding it says so
+            return
+        if found and not (self.path / REQUEST).is_file():
+            raise UsageError(
+                f"{self.path} is not a run folder: it holds {', '.join(found[:3])}{', ...' if found[3:] else ''}",
+                "choose another --out: a folder that is new, empty, or an earlier run's",
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the folder for one run, and completes or undoes what a killed one left half done.
+
+        Raises:
+            StoreError: Another run holds it, or it cannot be made.
+        """
+        lock = FileLock(self.path / _LOCK, timeout=0)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout as failure:
+            raise StoreError(f"another run is using {self.path}", "wait for it or choose another --out") from failure
+        except OSError as failure:
+            raise StoreError(f"cannot write {self.path}: {failure.strerror}", "choose another --out") from failure
+        try:
+            self._tidy()
+            yield
+        finally:
+            lock.release()
+
+    def attempt(self) -> RunFolder:
+        """Where the next run is written: here, or in an empty folder beside the finished run that is here.
+
+        Raises:
+            StoreError: Nothing can be made beside it, or it is a mount point, which cannot be renamed.
+        """
+        if not self.finished:
+            return self
+        staging = self._beside(_NEXT)
+        if self.path.is_mount():
+            raise StoreError(f"{self.path} is a mount point and holds a finished run", "choose an --out below it")
+        with writing(staging):
+            staging.mkdir()
+        return RunFolder(staging)
+
+    def settle(self, attempt: RunFolder, *, complete: bool) -> Path:
+        """Puts an attempt in its place: a complete one here, another one into ``<folder>.failed``.
+
+        Args:
+            attempt: What ``attempt`` gave, written by now.
+            complete: Whether it takes the place of the finished run.
+
+        Returns:
+            The folder in which the attempt and its report are found from now on.
+
+        Raises:
+            StoreError: The folders cannot be renamed; the finished run stays, or comes back with the next command.
+        """
+        failed = RunFolder(self._beside(_FAILED))
+        if (failed.path / REQUEST).is_file() and not failed.finished:
+            shutil.rmtree(failed.path, ignore_errors=True)
+        if attempt.path == self.path:
+            return self.path
+        if not complete:
+            if failed.path.exists():  # something of the user's own
+                return attempt.path
+            with writing(failed.path):
+                attempt.path.rename(failed.path)
+            return failed.path
+        place, before = self.path.resolve(), self._beside(_BEFORE)
+        # The successor is locked before it has the name by which others find it.
+        with FileLock(attempt.path / _LOCK, timeout=0), writing(self.path):
+            place.rename(before)
+            attempt.path.rename(place)
+            RunFolder(place)._tidy()
+        return self.path
+
+    def _beside(self, ending: str) -> Path:
+        place = self.path.resolve()
+        return place.with_name(f"{'' if ending == _FAILED else '.'}{place.name}{ending}")
+
+    def _tidy(self) -> None:
+        """Removes an attempt that was killed, and the run that was replaced, but for files that no run wrote.
+
+        Where a kill fell between the two renames, the finished run comes back.
+        """
+        shutil.rmtree(self._beside(_NEXT), ignore_errors=True)
+        before = RunFolder(self._beside(_BEFORE))
+        if not before.path.is_dir():
+            return
+        written = before._written() if self.finished else {_LOCK}
+        with writing(self.path):
+            for path in sorted(before.path.rglob("*")):
+                name = path.relative_to(before.path)
+                if path.is_file() and str(name) not in written and not (self.path / name).exists():
+                    (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                    path.rename(self.path / name)
+            shutil.rmtree(before.path)
+
+    def _written(self) -> set[str]:
+        """Names of the files that the folder's run wrote itself."""
+        return {_LOCK, MANIFEST, REQUEST, RECIPE, *report_files.NAMES, *self._listed()}
+
+    def begin(self, request: Request, recipe: Recipe) -> None:
+        """Writes down what is about to run, so that a killed run can be asked for again."""
+        write_beside(self.path / REQUEST, _json(plain(request)))
+        self.lock(recipe)
+
+    def lock(self, recipe: Recipe) -> None:
+        """Writes down the recipe, every setting spelt out."""
+        write_beside(self.path / RECIPE, yaml.safe_dump(recipe.entries(), sort_keys=False).encode())
+
+    def request(self) -> Request:
+        """What the folder's run was asked.
+
+        Raises:
+            UsageError: No run was ever here.
+        """
+        path = self.path / REQUEST
+        if not path.is_file() and self._beside(_BEFORE).is_dir():  # a kill between two renames: it comes back
+            with self.held():
+                pass
+        try:
+            data: Any = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError) as failure:
+            raise UsageError(
+                f"{self.path} holds no run", "name the folder of one, such as build/resnet18-jetson"
+            ) from failure
+        except (OSError, ValueError) as failure:
+            reason = getattr(failure, "strerror", None) or "it is no JSON"
+            raise UsageError(f"cannot read {path}: {reason}", "mend it, or compile again") from failure
+        return parse(Request, data, str(path))
+
+    def publish(
+        self,
+        artifact: Artifact,
+        facts: dict[str, object],
+        place: Literal["engine", "bundle"],
+        answers: Answers | None = None,
+    ) -> dict[str, str]:
+        """Copies an artifact's files into the folder and seals it with a manifest.
+
+        Args:
+            artifact: The last one of the run.
+            facts: What else identifies the run: versions, seed, digests; no durations, no paths.
+            place: Subfolder of what was built: an engine, or the bundle that a device builds it from.
+            answers: What the float and the deployed network answered, of a run that was verified.
+
+        Returns:
+            sha256 by name of every file that belongs to the run.
+        """
+        files = {name: file for name, file in _files(artifact, place).items() if file is not None}
+        sums = {name: file.sha256 for name, file in files.items()}
+        for name, file in files.items():
+            path = self.path / name
+            with reading(file.path):
+                executable = os.access(file.path, os.X_OK)
+                data = None if path.is_file() and sha256_file(path) == file.sha256 else file.path.read_bytes()
+            if data is not None:
+                write_beside(path, data)
+            if executable:
+                with writing(path):
+                    mode = path.stat().st_mode
+                    path.chmod(mode | (mode & 0o444) >> 2)  # for whoever may read it
+        if isinstance(artifact, Checkpoint):
+            sums |= self._checkpoint(artifact)
+        if answers is not None:
+            write_beside(self.path / predictions.NAME, predictions.encode(answers))
+            sums[predictions.NAME] = sha256_file(self.path / predictions.NAME)
+        self._forget(sums)
+        sums[RECIPE] = sha256_file(self.path / RECIPE)
+        write_beside(self.path / MANIFEST, _json({**facts, "files": dict(sorted(sums.items()))}))
+        return sums
+
+    def _checkpoint(self, artifact: Checkpoint) -> dict[str, str]:
+        """A network that is not exported yet: its weights with spec and preprocessing inside."""
+        from edgeres.model.zoo import save_checkpoint
+
+        place = self.path / "weights.safetensors"
+        beside = self.path / ".weights.safetensors"
+        with writing(place):
+            save_checkpoint(beside, artifact.spec, artifact.weights, artifact.card.preprocess, artifact.card.classes)
+            beside.replace(place)
+        return {place.name: sha256_file(place)}
+
+    def _forget(self, sums: dict[str, str]) -> None:
+        """Removes files of an earlier run that this one does not make."""
+        root = self.path.resolve()
+        for name in self._listed() - set(sums) - {RECIPE}:
+            stale = (self.path / name).resolve()
+            if stale.is_relative_to(root):
+                stale.unlink(missing_ok=True)
+
+    def _listed(self) -> set[str]:
+        """Names in the folder's manifest; none where it cannot be read."""
+        try:
+            return set(map(str, json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))["files"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return set()
+
+
+def _files(artifact: Artifact, place: str) -> dict[str, File | None]:
+    """Files of an artifact by their name in the run folder."""
+    match artifact:
+        case Exported():
+            return {
+                "model.onnx": artifact.model,
+                "model.float.onnx": artifact.float_model,
+                "calibration.json": artifact.scales,
+            }
+        case Engine():
+            return _files(artifact.exported, place) | {f"{place}/{name}": file for name, file in artifact.files.items()}
+        case Verdict():
+            return _files(artifact.engine, place)
+        case _:
+            return {}
+
+
+def _json(data: object) -> bytes:
+    return (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()

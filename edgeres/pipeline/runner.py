@@ -1,0 +1,169 @@
+"""The one loop: every stage of a recipe over one artifact, each taken from the store or computed and kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from edgeres.errors import StoreError
+from edgeres.gate.budget import limits
+from edgeres.pipeline.stages.stage import Context, Laps
+from edgeres.progress import Progress, Silent
+from edgeres.settings import digest, plain
+
+if TYPE_CHECKING:
+    from edgeres.artifacts.artifact import Step
+    from edgeres.artifacts.store import Entry, Store
+    from edgeres.pipeline.plan import Plan
+    from edgeres.pipeline.stages.stage import Stage
+
+PACKAGES = (
+    "edgeres", "numpy", "torch", "torchvision", "onnx", "onnxruntime", "nncf", "openvino", "tensorrt", "tensorrt_rtx",
+    "executorch", "ai-edge-litert", "pillow", "scikit-learn",
+)  # fmt: skip
+"""Packages whose version is part of every cache key: another version may compute something else."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A stage that is done.
+
+    Attributes:
+        name: The stage.
+        entry: Its artifact in the store.
+        cached: Whether it was there before.
+        steps: What this stage itself recorded.
+    """
+
+    name: str
+    entry: Entry
+    cached: bool
+    steps: tuple[Step, ...]
+
+
+class Watch(Protocol):
+    """Who wants to know when stages begin and end."""
+
+    def planned(self, pipeline: Pipeline) -> None:
+        """Everything is resolved and nothing has run."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know before anything runs."""
+
+    def begun(self, stage: str) -> None:
+        """A stage starts computing."""
+
+    def finished(self, stage: Finished) -> None:
+        """A stage is done."""
+
+
+def versions() -> dict[str, str]:
+    """Installed version of each package that takes part, absent ones left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def key_of(stage: Stage, given: str, context: Context) -> str:
+    """Cache key: what the stage is, what it gets, what it reads, and the packages it computes with."""
+    reads = {read: context.digest_of(read) for read in stage.reads}
+    return digest([stage.name, stage.version, plain(stage), given, reads, versions()])
+
+
+class Pipeline:
+    """Runs a plan.
+
+    Args:
+        plan: What to run.
+        store: Where finished stages are kept.
+        progress: Where stages report how far they are.
+        watch: Who hears of stages.
+    """
+
+    def __init__(self, plan: Plan, store: Store, progress: Progress | None = None, watch: Watch | None = None) -> None:
+        self.plan = plan
+        self.store = store
+        self.progress = progress or Silent()
+        self.watch = watch
+        self.done: list[Finished] = []
+        self.current = ""
+
+    def context(self) -> Context:
+        """The context of the run, its folders still those of nobody."""
+        plan, dataset = self.plan, self.plan.dataset
+        # A drop is in percentage points: its limit is the same for every size of the image.
+        drop = limits(plan.request.name, 1, plan.target, plan.request.budget).get("accuracy_drop_pp")
+        return Context(
+            target=plan.target,
+            train=dataset.train,
+            calibration=dataset.calibration,
+            tuning=dataset.tuning,
+            validation=dataset.validation,
+            classes=dataset.classes,
+            seed=plan.request.seed,
+            margin=drop.limit if drop else None,
+            scales=plan.scales,
+            allow=frozenset(plan.request.allow),
+            workspace=Path(),
+            scratch=Path(),
+            progress=self.progress,
+        )
+
+    def run(self) -> tuple[Finished, ...]:
+        """Every stage in order; what is finished stays in ``done`` whatever happens.
+
+        Raises:
+            EdgeresError: A stage failed; ``current`` names it.
+        """
+        context = self.context()
+        given, steps = self.plan.source.digest, 0
+        for stage in self.plan.recipe.stages:
+            self.current = stage.name
+            key = key_of(stage, given, context)
+            with self.store.lock(key):
+                entry = self.store.find(key)
+                cached = entry is not None
+                if entry is None:
+                    entry = self._compute(stage, key, context)
+            finished = Finished(stage.name, entry, cached, entry.steps[steps:])
+            self.done.append(finished)
+            given, steps = entry.digest, len(entry.steps)
+            if self.watch:
+                self.watch.finished(finished)
+        self.current = ""
+        return tuple(self.done)
+
+    def _compute(self, stage: Stage, key: str, context: Context) -> Entry:
+        if self.watch:
+            self.watch.begun(stage.name)
+        artifact = self.done[-1].entry.load() if self.done else self.plan.source
+        with self.store.workspace() as workspace:
+            window = replace(context, workspace=workspace, scratch=self.store.scratch(key), laps=Laps()).view(
+                stage.reads
+            )
+            start = time.monotonic()
+            try:
+                made = stage(artifact, window)
+            except OSError as failure:
+                where = failure.filename or workspace
+                raise StoreError(
+                    f"{where}: {failure.strerror or failure}", "free some space or set --cache"
+                ) from failure
+            return self.store.keep(key, made, workspace, time.monotonic() - start, window.laps.seconds)
+
+    def pending(self) -> tuple[tuple[Stage, Entry | None], ...]:
+        """Every stage with its entry in the store; behind the first one that is missing nothing is known."""
+        context, given = self.context(), self.plan.source.digest
+        found: list[tuple[Stage, Entry | None]] = []
+        for stage in self.plan.recipe.stages:
+            entry = self.store.find(key_of(stage, given, context)) if given else None
+            found.append((stage, entry))
+            given = entry.digest if entry else ""
+        return tuple(found)

@@ -1,0 +1,145 @@
+"""``SettingKey``: a setting that ``--set`` takes, with its type, default and choices, read off the stage classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic.fields import FieldInfo
+
+from edgeres.pipeline.recipe import STAGES
+from edgeres.settings import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BOUNDS = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
+_WORDS = {bool: "true or false", int: "whole number", float: "number", str: "text", NoneType: "none"}
+
+
+@dataclass(frozen=True, slots=True)
+class SettingKey:
+    """One setting of one stage.
+
+    Attributes:
+        name: ``stage.key``, as ``--set`` takes it.
+        type: What it may be: ``choice``, ``whole number >= 1``, ``number or none``.
+        default: What it is where nothing is set, as plain JSON data.
+        choices: The words it may be; empty where it is no choice.
+        about: What it does, from the stage's documentation; empty where that says nothing.
+    """
+
+    name: str
+    type: str
+    default: Any
+    choices: tuple[str, ...]
+    about: str
+
+    @property
+    def shown_default(self) -> str:
+        """The default as ``--set`` would be given it."""
+        return _written(self.default)
+
+    @property
+    def shown_type(self) -> str:
+        """The type, with the choices in place of the word ``choice``."""
+        return self.type.replace("choice", " | ".join(self.choices), 1) if self.choices else self.type
+
+
+def setting_keys() -> tuple[SettingKey, ...]:
+    """Every setting of every stage, stages in the order of ``STAGES``, settings as their class has them."""
+    return tuple(key for name, stage in STAGES.items() for key in _keys_of(name, stage))
+
+
+def _keys_of(prefix: str, cls: type[Any], value: object = None) -> Iterator[SettingKey]:
+    """The settings of a class; those of a nested class that is there by default stand one by one.
+
+    Args:
+        prefix: What the keys begin with.
+        cls: A settings class.
+        value: An instance whose values are the defaults; None takes the class's own.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    about = _documented(cls.__doc__ or "")
+    for field in dataclasses.fields(cls):
+        name, hint = f"{prefix}.{field.name}", hints[field.name]
+        default = _default(field) if value is None else getattr(value, field.name)
+        if dataclasses.is_dataclass(default):
+            yield from _keys_of(name, type(default), default)
+            continue
+        yield SettingKey(
+            name=name,
+            type=" or ".join(dict.fromkeys(_described(hint))),
+            default=plain(default),
+            choices=tuple(dict.fromkeys(_choices(hint))),
+            about=about.get(field.name, ""),
+        )
+
+
+def _described(hint: Any, bound: str = "") -> Iterator[str]:
+    """The alternatives of a type, each in words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        yield from _described(arguments[0], _bounded(arguments[1:]))
+    elif origin in (Union, UnionType):
+        for alternative in arguments:
+            yield from _described(alternative, bound)
+    elif origin is Literal:
+        yield from ("choice" if isinstance(value, str) else _written(value) for value in arguments)
+    elif origin in (tuple, list):
+        yield f"list of {next(_described(arguments[0]))}"
+    elif dataclasses.is_dataclass(hint):
+        yield f"{{{', '.join(field.name for field in dataclasses.fields(hint))}}}"
+    else:
+        yield f"{_WORDS.get(hint, getattr(hint, '__name__', str(hint)))}{bound if hint in (int, float) else ''}"
+
+
+def _bounded(metadata: tuple[Any, ...]) -> str:
+    """`` >= 0, < 1``, from the marks that pydantic validates by."""
+    marks = [part for one in metadata for part in (one.metadata if isinstance(one, FieldInfo) else (one,))]
+    return ",".join(
+        f" {sign} {getattr(mark, name):g}" for mark in marks for name, sign in _BOUNDS if hasattr(mark, name)
+    )
+
+
+def _choices(hint: Any) -> Iterator[str]:
+    if get_origin(hint) is Literal:
+        yield from (value for value in get_args(hint) if isinstance(value, str))
+    elif get_origin(hint) is not None:
+        for argument in get_args(hint):
+            yield from _choices(argument)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """A field's default; pydantic keeps some inside its own ``FieldInfo``."""
+    value = field.default
+    if isinstance(value, FieldInfo):
+        value = value.get_default(call_default_factory=True)
+    elif value is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    return value
+
+
+def _written(value: Any) -> str:
+    """Plain data as ``--set`` reads it."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case list():
+            return f"[{', '.join(map(_written, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{key}: {_written(item)}' for key, item in value.items())}}}"
+        case _:
+            return str(value)
+
+
+def _documented(doc: str) -> dict[str, str]:
+    """First sentences of the ``Attributes:`` of a docstring, by attribute."""
+    _, _, section = doc.partition("Attributes:\n")
+    found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, flags=re.MULTILINE)
+    return {name: re.split(r"(?<=\w\.) (?=[A-Z`])|; ", " ".join(text.split()))[0].rstrip(".") for name, text in found}

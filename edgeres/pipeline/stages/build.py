@@ -1,0 +1,71 @@
+"""Build: from the graph to what the target executes, or to the bundle that builds it on the device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import onnx
+
+from edgeres.artifacts.artifact import Engine, Exported, File, Step
+from edgeres.backends.registry import find_backend
+from edgeres.errors import BackendUnavailable, StageError
+from edgeres.lint.linter import lint
+from edgeres.lint.lowering import shipped
+from edgeres.pipeline.stages.stage import Read
+from edgeres.settings import plain, settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnx import ModelProto
+
+    from edgeres.lint.rule import Finding
+    from edgeres.pipeline.stages.stage import Context
+
+
+@settings
+class Build:
+    """Recipe entry ``build``."""
+
+    name: ClassVar[str] = "build"
+    version: ClassVar[int] = 6
+    reads: ClassVar[tuple[Read, ...]] = ("target",)
+
+    def __call__(self, artifact: Exported, context: Context) -> Engine:
+        """Gives the graph the form of the target's runtime, lints it for the target, then builds it.
+
+        Raises:
+            StageError: The target would refuse the graph, or compute wrong numbers with it.
+            BackendUnavailable: The runtime is needed here and is not installed.
+        """
+        backend = find_backend(context.target.backend)
+        if context.target.build_on == "host" and (missing := backend.missing()):
+            raise BackendUnavailable(missing)
+        formed = shipped(onnx.load(str(artifact.model.path)), context.target.runtime)
+        if formed.proof is not None:
+            artifact = replace(artifact, model=_kept(formed.model, context.workspace / "graph"))
+        findings = lint(formed.model, context.target)
+        _refuse(findings, context.target.name)
+        engine = backend.build(artifact, context.target, context.workspace, context.progress)
+        mib = sum(file.path.stat().st_size for file in engine.files.values()) / 2**20
+        warnings = tuple(f"lint {finding}" for finding in findings)
+        told = (formed.note,) if formed.note else ()
+        metrics = {"mib": mib, "lint_findings": float(len(findings))}
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(*told, *engine.evidence, *warnings))
+        exported = replace(engine.exported, card=engine.card.after(step))
+        return replace(engine, exported=exported)
+
+
+def _kept(model: ModelProto, folder: Path) -> File:
+    folder.mkdir()
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return File.of(path)
+
+
+def _refuse(findings: tuple[Finding, ...], target: str) -> None:
+    errors = [finding for finding in findings if finding.severity == "E"]
+    if errors:
+        first = errors[0]
+        raise StageError(f"{target} cannot take this graph: {first.rule} at {first.where}: {first.what}", first.fix)

@@ -1,0 +1,110 @@
+"""Evaluate: the float network's answers on every validation image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from edgeres.artifacts.artifact import Baseline, Checkpoint, Step
+from edgeres.data.chance import Chance
+from edgeres.errors import StageError
+from edgeres.metrics import top1
+from edgeres.model.cost import macs, parameters
+from edgeres.model.network import Network
+from edgeres.pipeline.parallel import in_order
+from edgeres.pipeline.stages.fitting import check_chance
+from edgeres.pipeline.stages.stage import Read
+from edgeres.settings import plain, settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgeres.pipeline.stages.stage import Context
+
+
+_TRAINED = "train"
+"""Name of the stage behind which a network may still be at chance."""
+
+
+@settings
+class Evaluate:
+    """Recipe entry ``evaluate``.
+
+    The first evaluation of a run is its float baseline, which every later accuracy is compared with image by image.
+
+    Attributes:
+        batch: Images per batch; it changes speed and memory, not the answers.
+    """
+
+    name: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[Read, ...]] = ("validation", "allow")
+
+    batch: Annotated[int, Field(ge=1)] = 32
+
+    def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
+        """Measures the network in float32 on the validation split.
+
+        Raises:
+            StageError: The network has scales already, or its logits are no numbers.
+            ChanceError: A network that was loaded, not trained here, answers at chance.
+        """
+        if artifact.quant is not None:
+            raise StageError("evaluate measures the float network", "put '- evaluate' before '- quantize'")
+        split, card = context.validation, artifact.card
+        predictions = self._predictions(artifact, context)
+        accuracy = top1(predictions, split.labels)
+        side = card.preprocess.crop
+        metrics = {
+            "top1": accuracy,
+            "macs": float(macs(artifact.spec, side, side)),
+            "parameters": float(parameters(artifact.spec)),
+        }
+        baseline = Baseline(top1=accuracy, predictions=predictions, labels=split.labels, images=split.digest)
+        first = card.baseline is None or card.baseline.images != split.digest
+        note = f"float32 on {len(split):,} images" + (", the baseline of this run" if first else "")
+        told = _beside_chance(artifact, predictions, context) if first else ()
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note, *told), shown=told)
+        return replace(artifact, card=card.after(step, baseline if first else None))
+
+    def _predictions(self, artifact: Checkpoint, context: Context) -> tuple[int, ...]:
+        """Class index per validation image.
+
+        Batches are spread over threads of one torch thread each: the same bits on any number of cores, and no waiting
+        of threads for each other in every layer.
+        """
+        network, found, threads = Network(artifact.spec, artifact.weights).eval(), list[int](), torch.get_num_threads()
+        batches = (images for images, _ in context.validation.batches(artifact.card.preprocess, self.batch))
+        try:
+            with context.progress.task("evaluate", len(context.validation)) as advance:
+                for logits in in_order([network] * threads, batches, _logits):
+                    if not np.isfinite(logits).all():
+                        hint = "its weights or statistics overflow"
+                        raise StageError("the network answers with NaN or infinity", hint)
+                    found.extend(logits.argmax(1).tolist())
+                    advance(len(logits))
+        finally:
+            torch.set_num_threads(threads)  # a thread's setting is also the default of threads that start later
+        return tuple(found)
+
+
+def _logits(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits ``[N,classes]`` of images ``[N,C,H,W]``, computed by this thread alone."""
+    torch.set_num_threads(1)
+    return network.logits(images)
+
+
+def _beside_chance(artifact: Checkpoint, predictions: tuple[int, ...], context: Context) -> tuple[str, ...]:
+    """Notes on a baseline at chance, which is an error unless the network was trained here, briefly as it may be."""
+    answers, labels = (np.asarray(column, dtype=np.int64) for column in (predictions, context.validation.labels))
+    chance = Chance.of(answers, labels, artifact.spec.classes)
+    allow = frozenset(context.allow)
+    trained = any(step.stage == _TRAINED for step in artifact.card.lineage)
+    if trained and chance.standing == "at":
+        return (f"the network answers at chance, training has taught it nothing yet: {chance.label}",)
+    said = [text for step in artifact.card.lineage for text in step.shown]
+    return check_chance(chance, allow, said)

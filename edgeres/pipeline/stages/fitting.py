@@ -1,0 +1,240 @@
+"""``Fitting``: the preprocessing a float network is used with, proven on tuning images to fit network and labels.
+
+What the user states goes first, then what the weights state; what is not stated is searched. A network that still
+answers at chance, or that fits the labels far better in another order of the classes, is refused with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeres.data.preprocess import Preprocess
+from edgeres.data.relabelling import GAIN, find_relabelling
+from edgeres.errors import ChanceError, DataError
+from edgeres.model.probe import Found, Space, attempt, labelled, search
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeres.artifacts.artifact import Source
+    from edgeres.data.chance import Chance
+    from edgeres.data.relabelling import Relabelling
+    from edgeres.data.split import Split
+    from edgeres.model.probe import Answers, Size
+    from edgeres.model.trial import Trial
+    from edgeres.pipeline.stages.stage import Context
+    from edgeres.progress import Progress
+
+AT_CHANCE = "the float network answers at chance: preprocessing, class order or labels"
+
+_TOLD = 6
+"""Transforms tried of which a message says the result."""
+
+_LISTED = 40
+"""Classes of which a message lists every name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """What was settled, and what the user should know about it.
+
+    Attributes:
+        preprocess: The evaluation transform.
+        metrics: Accuracy in percent and number of the images it was tried on.
+        notes: For the report.
+        shown: Those of the notes that the terminal shows.
+    """
+
+    preprocess: Preprocess
+    metrics: dict[str, float]
+    notes: tuple[str, ...]
+    shown: tuple[str, ...]
+
+
+def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequence[Size], context: Context) -> Fitting:
+    """Settles the preprocessing of a network.
+
+    Args:
+        answers: The network in float.
+        source: What the user stated.
+        own: What travels with the weights; None where they state nothing.
+        sizes: Customary sizes for the network.
+        context: Tuning images, class names and what is allowed.
+
+    Raises:
+        ChanceError: Whatever is tried, or what is stated, answers at chance.
+        DataError: Another order of the classes fits far better, or there is nothing to try on.
+    """
+    images, chance_allowed = labelled(context.tuning), "chance" in context.allow
+    settled = source.preprocess is not None and not source.left_open
+    if not len(images):
+        if own is None and not settled:
+            raise DataError(
+                "no labelled tuning images to probe the preprocessing on", "say it with --resize and --crop"
+            )
+        note = _origin(source, own)
+        return Fitting(source.stated_over(own or Preprocess()), {}, (note,) if note else (), ())
+    searcher = _Searcher(answers, tuple(sizes), images, context.progress)
+    found = searcher.settle(source, own)
+    chosen, wider = found.best, None
+    lost = chosen.chance.standing == "at"
+    if source.preprocess is not None or (own is not None and lost):
+        wider = searcher.search(Space.around(chosen, sizes), chosen)
+        # Few images do not show chance by themselves; beside a transform that they show to be right, they do.
+        lost = lost or (chosen.chance.standing == "unknown" and _beaten(chosen, wider.best))
+    known = {trial.preprocess: trial for trial in (chosen, *found.trials, *(wider.trials if wider else ()))}
+    if lost or not source.classes:
+        # A wrong order misleads the search, so the order is looked for under every transform that saw all images.
+        able = [trial for trial in known.values() if lost or len(trial.labels) == len(images)]
+        _check_order(chosen, able, context.classes)
+    if lost and not chance_allowed:
+        raise _at_chance(chosen, tuple(known.values()), wider.best if wider else chosen)
+    return _fitting(source, own, found, wider)
+
+
+def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()) -> tuple[str, ...]:
+    """Refuses a float network that answers the validation images at chance.
+
+    Args:
+        chance: Its answers beside chance.
+        allow: What the user allows.
+        said: What was shown of its preprocessing when it was loaded.
+
+    Returns:
+        A note where it is allowed, or where the images are too few to tell.
+
+    Raises:
+        ChanceError: It is not allowed.
+    """
+    if chance.standing == "above":
+        return ()
+    if chance.standing == "unknown":
+        return (f"too few validation images to tell the float network from chance: {chance.label}",)
+    if "chance" in allow:
+        return (f"the float network answers at chance, as allowed: {chance.label}",)
+    raise ChanceError(
+        "; ".join([f"{AT_CHANCE} ({chance.label} among the validation images)", *said]),
+        "check that the validation folders name the same classes as the training folders, or pass --allow chance",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Searcher:
+    """A network, the images it is tried on, and the sizes that are customary for it."""
+
+    answers: Answers
+    sizes: tuple[Size, ...]
+    images: Split
+    progress: Progress
+
+    def settle(self, source: Source, own: Preprocess | None) -> Found:
+        """What is stated, tried as it is; or the best of what it leaves open."""
+        if own is not None or (source.preprocess is not None and not source.left_open):
+            stated = source.stated_over(own or Preprocess())
+            with self.progress.task("try the preprocessing", len(self.images)) as advance:
+                trial = attempt(self.answers, self.images, stated, advance)
+            return Found(trial, trial, (trial,))
+        # The resampling filter stays at its default where it is not stated: it moves accuracy by tenths of a point.
+        fields = source.left_open or tuple(Preprocess.__dataclass_fields__)
+        return self.search(Space.open(source.preprocess or Preprocess(), self.sizes, fields))
+
+    def search(self, space: Space, started: Trial | None = None) -> Found:
+        """The best of a space, with a bar that ends full."""
+        total, done = space.budget(len(self.images)), 0
+        with self.progress.task("search the preprocessing", total) as advance:
+
+            def counted(count: int) -> None:
+                nonlocal done
+                done += count
+                advance(count)
+
+            found = search(self.answers, self.images, space, counted, started)
+            advance(max(0, total - done))
+        return found
+
+
+def _check_order(chosen: Trial, trials: Sequence[Trial], classes: tuple[str, ...]) -> None:
+    """Refuses data whose classes are numbered otherwise than the network's outputs."""
+    best: tuple[float, Relabelling, Trial] | None = None
+    for trial in trials:
+        found = find_relabelling(trial.predictions, trial.labels, len(classes), len(trials))
+        if found is not None and (best is None or found.share > best[0]):
+            best = found.share, found, trial
+    if best is not None and 100 * (best[0] - GAIN) >= chosen.top1:
+        raise _other_order(best[1], best[2], classes)
+
+
+def _other_order(found: Relabelling, trial: Trial, classes: tuple[str, ...]) -> DataError:
+    moved = [
+        f"{name!r} (folder {index}) is output {output}"
+        for index, (name, output) in enumerate(zip(classes, found.outputs, strict=True))
+        if index != output
+    ]
+    listed = len(classes) <= _LISTED
+    order = ", ".join(found.names(classes)) if listed else f"{'; '.join(moved[:5])}; ... {len(moved)} in all"
+    return DataError(
+        f"the class folders sort into another order than the network's outputs: {_share(found.before, found.images)} "
+        f"of {found.images} tuning images are right in sorted order, {_share(found.after, found.images)} in another "
+        f"one, each judged by an order found without it ({trial.preprocess.label}); outputs in order: {order}",
+        "write the folder names in the order of the network's outputs into a text file, one a line, and pass "
+        "--classes FILE; with the sorted order in it, that is taken as meant",
+    )
+
+
+def _beaten(chosen: Trial, better: Trial) -> bool:
+    return better.preprocess != chosen.preprocess and better.chance.standing == "above"
+
+
+def _share(right: int, images: int) -> str:
+    return f"{100 * right / images:.1f} %"
+
+
+def _at_chance(chosen: Trial, trials: Sequence[Trial], better: Trial) -> ChanceError:
+    """The error, with what was tried and what fits better."""
+    ranked = sorted(trials, key=lambda trial: float(trial.loss.mean()))[:_TOLD]
+    tried = f"{len(trials)} tried, the best: " + "; ".join(trial.label for trial in ranked)
+    what = f"{AT_CHANCE} ({chosen.chance.label} among the tuning images, with {chosen.preprocess.label})"
+    if better.preprocess != chosen.preprocess and better.chance.standing != "at":
+        fits = f"{better.preprocess.label} fits better: {better.chance.label}"
+        return ChanceError(f"{what}; {fits}; {tried}", f"pass {better.preprocess.options}, or leave them out")
+    none = "no customary preprocessing and no other order of the classes fits better"
+    way_out = "check that the weights belong to these classes, and the labels; --allow chance goes on all the same"
+    return ChanceError(f"{what}; {none}; {tried}", way_out)
+
+
+def _origin(source: Source, own: Preprocess | None) -> str:
+    """Where a preprocessing that was not searched comes from; empty where the user stated all of it."""
+    if own is None:
+        return ""
+    if source.preprocess is None:
+        return "preprocessing as stated with the weights"
+    stated = [name for name in Preprocess.__dataclass_fields__ if name not in source.left_open]
+    return f"preprocessing as stated with the weights, but for {', '.join(stated)}"
+
+
+def _fitting(source: Source, own: Preprocess | None, found: Found, wider: Found | None) -> Fitting:
+    chosen, count = found.best, len(found.best.labels)
+    notes, shown = [], []
+    if len(found.trials) > 1:
+        better = chosen is not found.start
+        usual = found.start.label if better else "no other fits better beyond noise"
+        against = f"against the customary {usual}" if better else f"the customary one, as {usual}"
+        stated = "the rest of the preprocessing is not stated" if source.preprocess else "nothing states it"
+        shown.append(
+            f"preprocessing found by trying {len(found.trials)} on {count} tuning images, as {stated}: "
+            f"{chosen.label}, {against}"
+        )
+        notes.append(f"to state it outright: {chosen.preprocess.options}")
+        notes.append("tried: " + "; ".join(trial.label for trial in found.trials))
+    elif origin := _origin(source, own):
+        notes.append(origin)
+    if wider is not None and wider.best.preprocess != chosen.preprocess:
+        shown.append(
+            f"the stated preprocessing fits clearly worse than a customary one: {chosen.label}, against "
+            f"{wider.best.label}; what is stated is taken ({wider.best.preprocess.options} takes the other)"
+        )
+    if chosen.chance.standing == "at":
+        shown.append(f"the float network answers the tuning images at chance, as allowed: {chosen.chance.label}")
+    metrics = {"probe_top1": chosen.top1, "probe_images": float(count)}
+    return Fitting(chosen.preprocess, metrics, (*shown, *notes), tuple(shown))

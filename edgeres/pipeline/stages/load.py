@@ -1,0 +1,84 @@
+"""Load: weights of any origin become a checkpoint with everything its answers depend on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeres.artifacts.artifact import Card, Checkpoint, Source, Step
+from edgeres.data.contract import check_head
+from edgeres.errors import DataError, ModelError, StageError
+from edgeres.model.network import Network
+from edgeres.model.probe import customary
+from edgeres.model.spec import preset
+from edgeres.model.zoo import read_checkpoint
+from edgeres.pipeline.stages.fitting import fit
+from edgeres.pipeline.stages.stage import Read
+from edgeres.settings import plain, settings, sha256_file
+
+if TYPE_CHECKING:
+    from edgeres.model.zoo import Loaded
+    from edgeres.pipeline.stages.stage import Context
+
+
+@settings
+class Load:
+    """Recipe entry ``load``.
+
+    Preprocessing is what the user says, else what the weights say, else what a search on tuning images finds best.
+    """
+
+    name: ClassVar[str] = "load"
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[Read, ...]] = ("tuning", "classes", "allow")
+
+    def __call__(self, artifact: Source, context: Context) -> Checkpoint:
+        """Reads the source's weights.
+
+        Raises:
+            ModelError: They cannot be read, or are not the named model's.
+            DataError: They know other classes than the data, or number them otherwise.
+            ChanceError: They answer at chance, whatever preprocessing is tried.
+            StageError: The source has no weights.
+        """
+        loaded = _read(artifact)
+        if loaded.spec.channels != 3:
+            raise ModelError(
+                f"weight 'conv1.weight' reads images of {loaded.spec.channels} channels", "edgeres feeds RGB images"
+            )
+        check_head(context.classes, loaded.spec.classes)
+        if loaded.classes:
+            _check_order(loaded.classes, context.classes)
+        answers = Network(loaded.spec, loaded.weights).logits
+        fitting = fit(answers, artifact, loaded.preprocess or artifact.suggested, customary(loaded.spec), context)
+        card = Card(name=artifact.model, preprocess=fitting.preprocess, classes=loaded.classes or context.classes)
+        notes = (*loaded.notes, *fitting.notes)
+        step = Step(stage=self.name, settings=plain(self), metrics=fitting.metrics, notes=notes, shown=fitting.shown)
+        return Checkpoint(card.after(step), loaded.spec, loaded.weights)
+
+
+def _read(source: Source) -> Loaded:
+    hint = preset(source.model)
+    if source.file is not None:
+        if sha256_file(source.file.path) != source.file.sha256:
+            raise ModelError(f"{source.file.path} changed since the run began", "start again")
+        return read_checkpoint(source.file.path, hint)
+    if source.weights is not None:
+        return read_checkpoint(source.weights, hint)
+    raise StageError(f"there are no weights of {source.model} to load", "pass --weights, or start with '- train'")
+
+
+def _check_order(head: tuple[str, ...], data: tuple[str, ...]) -> None:
+    """Names that both know must stand at the same index, or every answer is counted as another class.
+
+    ImageNet has two cranes and two maillots: a name may stand at several indices.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(head):
+        places[name].append(index)
+    for index, name in enumerate(data):
+        if name in places and index not in places[name]:
+            raise DataError(
+                f"class {name!r} is number {index} in the data and {places[name][0]} in the weights",
+                "name the class folders so that they sort into the order of the weights",
+            )

@@ -1,0 +1,237 @@
+"""Quantization-aware training: what rounding cost is learnt back from the float network, where it cost too much.
+
+Krishnamoorthi 2018 (arXiv 1806.08342, section 4.1) for training through fake quantization with norms folded; weights
+and step sizes learn together as in LSQ (arXiv 1902.08153), from the scales that calibration found.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from edgeres.artifacts.artifact import Checkpoint, Rung, Step
+from edgeres.errors import StageError
+from edgeres.gate.paired_test import Outcome as Verdict
+from edgeres.model.network import Network
+from edgeres.pipeline.stages.stage import Read
+from edgeres.quant.quantized import Quantized
+from edgeres.recovery import recovery_report
+from edgeres.recovery.evaluator import Evaluator
+from edgeres.settings import digest, plain, settings
+from edgeres.training.augment import Augment
+from edgeres.training.device import autocast_dtype, training_device
+from edgeres.training.distill import Distillation
+from edgeres.training.feed import Feed
+from edgeres.training.learned import LearnedNetwork
+from edgeres.training.loop import fit
+from edgeres.training.method import Count, Method, Precision, Rate
+from edgeres.training.resume import Snapshots
+from edgeres.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgeres.pipeline.stages.stage import Context
+    from edgeres.recovery.evaluation import Evaluation
+    from edgeres.training.loop import Objective, Outcome
+
+_EPS = 1e-14
+"""Gradients in steps of an 8-bit grid are down to 1e-12."""
+
+_ALL_THE_SAME = "--set qat.when=always trains all the same"
+
+
+@settings
+class Qat:
+    """Recipe entry ``qat``, behind ``quantize``.
+
+    Attributes:
+        when: ``needed`` trains only where the accuracy gate says FAIL of the quantized network on the tuning images, or
+            leaves it open with a drop over the limit; ``always`` trains in any case. What training gives goes on only
+            where it is nearer to float beyond noise.
+        epochs: Passes over the training split.
+        max_images: Images to see at most, however large the split is; None for no limit.
+        batch: Images per step.
+        lr: Peak learning rate of AdamW, in steps of the grid that a weight or a scale lives on: 0.002 moves a weight
+            by 1/500 of a step per update, with 4 bits and with 8; see ``edgeres.training.learned``.
+        weight_decay: Decoupled decay, towards the weights that training starts from.
+        clip: Largest gradient norm over all parameters.
+        temperature: Softens both answers before they are compared.
+        alpha: Weight of the float network's answer; the labels have the rest. Any share of them also changes what
+            rounding never touched: they sharpen the answers of a network that learnt from smoothed labels, which takes
+            it away from float while its accuracy may rise.
+        augment: What happens to the images; by default crops of at least 60 % of the area, without mirroring.
+        precision: Arithmetic of the float network's answers. The network in training computes in float32, because that
+            is what its graph does when it ships.
+    """
+
+    name: ClassVar[str] = "qat"
+    version: ClassVar[int] = 4
+    reads: ClassVar[tuple[Read, ...]] = ("scheme", "margin", "train", "tuning", "seed")
+
+    when: Literal["needed", "always"] = "needed"
+    epochs: Count = 1
+    max_images: Count | None = None
+    batch: Count = 32
+    lr: Rate = 0.002
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    clip: Rate = 1.0
+    temperature: Rate = 1.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = 1.0
+    augment: Augment = Augment(scale=(0.6, 1.0), flip=False)
+    precision: Precision = "float32"
+
+    def method(self) -> Method:
+        """The training loop's view of these settings."""
+        return Method(
+            optimizer="adamw",
+            epochs=self.epochs,
+            max_images=self.max_images,
+            batch=self.batch,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            eps=_EPS,
+            clip=self.clip,
+            schedule=Schedule(kind="onecycle", warmup=0.2),
+            augment=self.augment,
+            precision="float32",
+        )
+
+    def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
+        """Trains where it is needed; the float weights stay, so that the float twin is still the float network.
+
+        Raises:
+            StageError: The network has no scales yet, or the loss is no longer finite.
+            DataError: A training split that cannot be learnt from.
+        """
+        scheme = context.target.scheme
+        if scheme is None:
+            return _passed(self, artifact, "the target has no INT8: there is nothing to train for")
+        if artifact.quant is None:
+            raise StageError("qat: the network has no scales to start from", "put '- qat' behind '- quantize'")
+        start = Quantized(artifact.spec, artifact.deployed or artifact.weights, artifact.quant, scheme)
+        evaluator = _evaluator(artifact, context)
+        before = evaluator.evaluation(start, "evaluate what quantize gave")
+        if self.when == "needed" and (excuse := _excuse(before, context.margin)):
+            note = f"not trained: {excuse}"
+            return _passed(
+                self,
+                artifact,
+                note,
+                (recovery_report.row("quantize", before, chosen=True), Rung(name=self.name, note=note)),
+            )
+        trained, outcome = self._trained(artifact, start, context)
+        after = evaluator.evaluation(trained, "evaluate what training gave")
+        better = after.better_than(before)
+        told = _told(before, after, better=better)
+        step = Step(
+            stage=self.name,
+            settings=plain(self),
+            metrics=outcome.metrics | _metrics(after if better else before),
+            notes=(told, *outcome.conditions),
+            rungs=(
+                recovery_report.row("quantize", before, chosen=not better),
+                recovery_report.row(self.name, after, chosen=better, settings=plain(self), note=told),
+            ),
+        )
+        card = artifact.card.after(step)
+        if not better:
+            return replace(artifact, card=card)
+        return replace(artifact, card=card, quant=trained.table, deployed=trained.weights)
+
+    def _trained(self, artifact: Checkpoint, start: Quantized, context: Context) -> tuple[Quantized, Outcome]:
+        """The network behind training, and what training says of itself."""
+        method, device = self.method(), training_device()
+        feed = Feed(
+            context.train,
+            artifact.card.preprocess,
+            method.augment,
+            classes=artifact.spec.classes,
+            batch=method.batch,
+            seed=context.seed,
+        )
+        identity = digest([plain(self), artifact.digest, plain(start.scheme), context.train.digest, context.seed])
+        network = LearnedNetwork(start)
+        began = time.monotonic()
+        outcome = fit(
+            network,
+            self._objective(artifact, device),
+            feed,
+            method,
+            device=device,
+            snapshots=Snapshots(context.scratch, identity),
+            progress=context.progress,
+            label=f"qat {artifact.card.name}",
+        )
+        context.laps.add(self.name, time.monotonic() - began)
+        return network.quantized(), outcome
+
+    def _objective(self, artifact: Checkpoint, device: torch.device) -> Objective:
+        """Distance to the float network's answers and to the labels."""
+        teacher = Network(artifact.spec, artifact.weights).eval().requires_grad_(False).to(device)
+        distance = Distillation(teacher, self.temperature, self.alpha)
+        dtype = autocast_dtype(self.precision, device)
+
+        def objective(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+                return distance(logits, images.contiguous(memory_format=torch.channels_last), labels)
+
+        return objective
+
+
+def _evaluator(artifact: Checkpoint, context: Context) -> Evaluator:
+    """Compares with the float network on the tuning images."""
+    margin, progress = context.margin, context.progress
+    return Evaluator(
+        artifact.spec, artifact.weights, context.tuning, artifact.card.preprocess, margin=margin, progress=progress
+    )
+
+
+def _passed(
+    stage: Qat, artifact: Checkpoint, note: str, rungs: tuple[Rung, ...] = (), metrics: dict[str, float] | None = None
+) -> Checkpoint:
+    """The artifact as it came, with a word about why."""
+    step = Step(stage=stage.name, settings=plain(stage), metrics=metrics or {}, notes=(note,), rungs=rungs)
+    return replace(artifact, card=artifact.card.after(step))
+
+
+def _excuse(evaluation: Evaluation, margin: float | None) -> str:
+    """Why training is not needed, in one sentence; empty where the verdict is FAIL or leans to it."""
+    interval = f"[{evaluation.low_pp:.2f}, {evaluation.high_pp:.2f}]"
+    drop = f"a drop of {evaluation.drop_pp:.2f} pp {interval} on {evaluation.n:,} tuning images"
+    match evaluation.outcome:
+        case Verdict.FAIL:
+            return ""
+        case Verdict.PASS:
+            return f"{drop} is within the limit of {margin:g} pp"
+        case Verdict.INCONCLUSIVE if evaluation.doubtful:
+            return ""
+        case Verdict.INCONCLUSIVE:
+            needed = f", about {evaluation.needed:,} images would" if evaluation.needed else ""
+            return f"{drop} does not settle whether the limit of {margin:g} pp is met{needed}; {_ALL_THE_SAME}"
+        case None:
+            return f"no accuracy limit is set; {_ALL_THE_SAME}"
+
+
+def _told(before: Evaluation, after: Evaluation, *, better: bool) -> str:
+    """Which of both goes on, and by what it was chosen."""
+    measure = f"KL to float {after.kl:.2g} behind training, {before.kl:.2g} before"
+    if after.outcome is not before.outcome:
+        measure = f"the gate says {after.outcome} behind training, {before.outcome} before; {measure}"
+    return f"{measure}; {'the trained network' if better else 'what quantize gave'} goes on"
+
+
+def _metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Figures of the network that goes on, on the tuning images, named as quantize names them."""
+    found = {
+        "agreement": evaluation.agreement,
+        "kl": evaluation.kl,
+        "tuning_top1": evaluation.top1,
+        "tuning_drop_pp": evaluation.drop_pp,
+    }
+    return {name: value for name, value in found.items() if isfinite(value)}

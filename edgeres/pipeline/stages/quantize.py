@@ -1,0 +1,185 @@
+"""Quantize: calibrate on real images, choose scales, and search for the candidate nearest to float."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from edgeres.artifacts.artifact import Checkpoint, Step
+from edgeres.artifacts.candidate import graph_kind
+from edgeres.errors import RecipeError, StageError
+from edgeres.pipeline.stages.stage import Read
+from edgeres.quant.table import calibration_digest
+from edgeres.recovery import latency, recovery_report
+from edgeres.recovery.context import Workshop
+from edgeres.recovery.evaluator import Evaluator
+from edgeres.recovery.search import Effort, Policy, Reason
+from edgeres.recovery.techniques import CHAINS, RESERVED, RUNGS, Ladder, RungName
+from edgeres.settings import plain, settings
+
+if TYPE_CHECKING:
+    from edgeres.pipeline.stages.stage import Context
+    from edgeres.quant.calibration_table import CalibrationTable
+    from edgeres.recovery.context import Candidate
+    from edgeres.recovery.search import Search
+
+
+_CHANGES_SCALES: tuple[RungName, ...] = ("first_layer", "equalize", "refine", "nncf")
+
+
+@settings
+class Quantize:
+    """Recipe entry ``quantize``.
+
+    Attributes:
+        calibrator: How a range follows from an activation histogram; ``auto`` tries all and keeps the one that leaves
+            the answers nearest to float.
+        weights: How a weight range is chosen per output channel; ``auto`` tries both.
+        effort: ``quick`` tries the techniques that cost seconds, ``default`` those that cost minutes too, ``max`` all.
+        rung: ``auto`` searches for the candidate nearest to float; a name takes that technique on top of the quick ones
+            before it for as long as they take, and keeps it whatever it is worth.
+        quantizer: ``best`` tries NNCF as a technique, ``edgeres`` leaves it out, ``nncf`` takes NNCF's network.
+        time_budget_s: Seconds that the search may take; None for no limit. What a finished run wrote down has none: it
+            names what was left out instead.
+        skip: Techniques to leave out.
+    """
+
+    name: ClassVar[str] = "quantize"
+    version: ClassVar[int] = 7
+    reads: ClassVar[tuple[Read, ...]] = ("target", "calibration", "tuning", "seed", "margin", "scales")
+
+    calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
+    weights: Literal["auto", "max", "mse"] = "auto"
+    effort: Effort = "default"
+    rung: Literal["auto"] | RungName = "auto"
+    quantizer: Literal["edgeres", "nncf", "best"] = "best"
+    time_budget_s: Annotated[float, Field(ge=0)] | None = 600.0
+    skip: tuple[RungName, ...] = ()
+
+    def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
+        """Adds a ``QuantTable``; a target without integers passes the network through and says so.
+
+        Raises:
+            StageError: Batch norms that belong into convolutions are still there, or there are no tuning images.
+            DataError: Scales were given that are for another network, scheme or preprocessing.
+        """
+        if context.target.scheme is None:
+            note = "the target has no INT8: the network stays in float"
+            step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
+            return replace(artifact, card=artifact.card.after(step))
+        if artifact.spec.norm:
+            raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
+        shop = _workshop(artifact, context)
+        saved = context.scales
+        ladder = Ladder(shop, self.calibrator, self.weights, saved)
+        order, forced = self._order() if saved is None else self._order_with_scales()
+        skip, limit = frozenset(self.skip), self.time_budget_s
+        policy = Policy(effort=self.effort, forced=forced, skip=skip, budget_s=limit, reserved=RESERVED)
+        found = ladder.search(order, policy, context.laps.add)
+        for name, one in found.skipped.items():
+            if one.seconds is not None:
+                context.laps.add(f"predicted {name}", one.seconds)
+        step = Step(
+            stage=self.name,
+            settings=plain(self if forced else self._pinned(found)),
+            metrics=_metrics(found) | _latencies(artifact, found, context),
+            notes=(
+                *recovery_report.notes(
+                    found, context.margin, saved.table.images if saved else len(context.calibration)
+                ),
+                *(_refused(order[-1], found) if forced else ()),
+                *(_reused(saved, artifact, context) if saved else ()),
+            ),
+            rungs=recovery_report.rows(found, order),
+            sensitivity=ladder.noise,
+        )
+        chosen = found.chosen.candidate
+        weights = chosen.quantized.weights
+        deployed = None if weights.digest == artifact.weights.digest else weights
+        return replace(artifact, card=artifact.card.after(step), quant=chosen.table, deployed=deployed)
+
+    def _order(self) -> tuple[tuple[RungName, ...], bool]:
+        """The techniques to try, and whether all of them are to be applied."""
+        if self.quantizer == "nncf":
+            return CHAINS["nncf"], True
+        if self.rung != "auto":
+            return CHAINS[self.rung], True
+        return tuple(name for name in RUNGS if name != "nncf" or self.quantizer == "best"), False
+
+    def _order_with_scales(self) -> tuple[tuple[RungName, ...], bool]:
+        """The same where scales are given: what is forced may build on them, nothing may calibrate anew."""
+        if self.quantizer == "nncf" or self.rung in _CHANGES_SCALES:
+            asked = "quantizer=nncf" if self.quantizer == "nncf" else f"rung={self.rung}"
+            raise RecipeError(f"quantize.{asked} calibrates anew beside --scales", "leave either out")
+        chain = CHAINS["calibrate" if self.rung == "auto" else self.rung]
+        return tuple(name for name in chain if name not in _CHANGES_SCALES), True
+
+    def _pinned(self, search: Search[Candidate]) -> Quantize:
+        """Settings that lead to the same network on a machine of any speed: what time cut off is left out by name."""
+        skipped = {*self.skip, *(name for name, one in search.skipped.items() if one.reason is Reason.TIME)}
+        return replace(self, time_budget_s=None, skip=tuple(name for name in RUNGS if name in skipped))
+
+
+def _refused(asked: RungName, search: Search[Candidate]) -> tuple[str, ...]:
+    """That a forced technique gave nothing, if so."""
+    skipped = search.skipped.get(asked)
+    return (f"{asked} was asked for and is not what goes on: {skipped.note}",) if skipped else ()
+
+
+def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> tuple[str, ...]:
+    """Where scales come from that were not observed here."""
+    notes = [f"scales of an earlier calibration, sha256 {saved.digest}: no image was observed"]
+    if saved.table.data != calibration_digest(context.calibration, artifact.card.preprocess):
+        notes.append(
+            "those scales come from other images than this run's calibration images; whether validation images were "
+            "among them is not known"
+        )
+    return tuple(notes)
+
+
+def _workshop(artifact: Checkpoint, context: Context) -> Workshop:
+    scheme, preprocess = context.target.scheme, artifact.card.preprocess
+    assert scheme is not None
+    margin, progress = context.margin, context.progress
+    evaluator = Evaluator(artifact.spec, artifact.weights, context.tuning, preprocess, margin=margin, progress=progress)
+    return Workshop(
+        spec=artifact.spec,
+        weights=artifact.weights,
+        scheme=scheme,
+        calibration=context.calibration,
+        preprocess=preprocess,
+        seed=int(context.seed),
+        evaluator=evaluator,
+        progress=progress,
+    )
+
+
+def _metrics(search: Search[Candidate]) -> dict[str, float]:
+    """Figures of the network that goes on, on the tuning images."""
+    evaluation, placement = search.chosen.evaluation, search.chosen.candidate.quantized.placement
+    found = {
+        "agreement": evaluation.agreement,
+        "kl": evaluation.kl,
+        "sqnr_db": evaluation.sqnr_db,
+        "tuning_top1": evaluation.top1,
+        "tuning_drop_pp": evaluation.drop_pp,
+        "activation_quantizers": float(len(placement.tensors)),
+        "integer_weights": float(len(placement.weighted)),
+    }
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _latencies(artifact: Checkpoint, search: Search[Candidate], context: Context) -> dict[str, float]:
+    """Expected milliseconds of each kind of graph; where its runtime is here, measured ones go beside the artifact."""
+    variants = {graph_kind(one.candidate.settings): one.candidate.quantized for one in search.tried}
+    side = artifact.card.preprocess.crop
+    models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
+    if latency.runs_here(context.target):
+        with context.progress.task("latency", 1) as advance:
+            for kind, seconds in latency.measured_s(models, artifact.card, context.target, context.workspace).items():
+                context.laps.add(f"latency {kind}", seconds)
+            advance(1)
+    return {f"expected_ms_{kind}": ms for kind, ms in latency.predicted_ms(models, context.target).items()}

@@ -1,0 +1,235 @@
+"""Quantize a foreign graph: NNCF chooses ranges and places, then the result is brought under the target's scheme.
+
+That is done to the graph as it is and to the same function with its channels equalized
+(``edgeres.quant.algorithms.cross_layer_equalization``): of both, what is nearer to float on the tuning images goes on.
+The float twin stays the user's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import onnx
+
+from edgeres.artifacts.artifact import Exported, File, Step
+from edgeres.errors import StageError
+from edgeres.metrics import agreement, divergences
+from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.accumulators import require_room
+from edgeres.onnx_graph.equalization import Equalized, equalized
+from edgeres.onnx_graph.execute import runner
+from edgeres.onnx_graph.nncf import quantize_float_graph
+from edgeres.onnx_graph.rewrite import Rewritten, rewrite
+from edgeres.onnx_graph.roles import float_nodes
+from edgeres.pipeline.stages.stage import Read
+from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
+from edgeres.quant.quant_table import QuantTable
+from edgeres.recovery.evaluation import mean_interval, nearer
+from edgeres.settings import digest, plain, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.data.split import Split
+    from edgeres.pipeline.stages.stage import Context
+    from edgeres.progress import Progress
+    from edgeres.recovery.evaluation import Gain
+    from edgeres.targets.target import QuantScheme
+
+_COMPARED = 64
+"""Calibration images on which the graphs are compared."""
+
+_JUDGED = 256
+"""Tuning images on which two candidates are compared."""
+
+
+class _Images:
+    """Images of a split one by one, as often as they are asked for; never more than a few in memory."""
+
+    def __init__(self, split: Split, preprocess: Preprocess) -> None:
+        self.split = split
+        self.preprocess = preprocess
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Batches ``[1,3,H,W]``."""
+        for batch, _ in self.split.batches(self.preprocess, 1):
+            yield batch
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A quantized graph.
+
+    Attributes:
+        by_nncf: As NNCF left it.
+        rewritten: Under the target's scheme.
+    """
+
+    by_nncf: ModelProto
+    rewritten: Rewritten
+
+
+@settings
+class QuantizeOnnx:
+    """Recipe entry ``quantize_onnx``.
+
+    Attributes:
+        equalize: ``auto`` tries equalized channels as well and keeps what is nearer to float; ``never`` does not.
+    """
+
+    name: ClassVar[str] = "quantize_onnx"
+    version: ClassVar[int] = 4
+    reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "tuning")
+
+    equalize: Literal["auto", "never"] = "auto"
+
+    def __call__(self, artifact: Exported, context: Context) -> Exported:
+        """Quantizes a float graph; a target without integers passes it through and says so.
+
+        Raises:
+            StageError: NNCF refuses the graph, its result cannot be brought under the scheme, or int32 does not hold
+                the sums of one of its layers.
+        """
+        scheme = context.target.scheme
+        if scheme is None:
+            note = "the target has no INT8: the network stays in float"
+            step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
+            return replace(artifact, card=artifact.card.after(step))
+        if artifact.scales is not None:
+            raise StageError(f"{artifact.card.name} is quantized already", "remove the second quantize from the recipe")
+        if scheme.weight_bits != 8:
+            raise StageError(
+                f"NNCF quantizes the weights of a foreign graph to 8 bits, the target wants {scheme.weight_bits}",
+                "choose another target",
+            )
+        model = onnx.load_model_from_string(artifact.float_model.path.read_bytes())
+        split, preprocess = context.calibration, artifact.card.preprocess
+        images = _Images(split, preprocess)
+        chosen, notes, metrics = self._chosen(model, images, _Images(context.tuning, preprocess), scheme, context)
+        rewritten = chosen.rewritten
+        require_room(rewritten.model)
+        compared = split.take(range(min(_COMPARED, len(split))))
+        metrics |= _compare(model, chosen.by_nncf, rewritten.model, _Images(compared, preprocess), context.progress)
+        counted = operator_counts.qdq(rewritten.model)
+        metrics |= {"activation_quantizers": counted.activations, "integer_weights": counted.weights}
+        metrics |= {"retyped_pairs": rewritten.retyped, "released_reads": rewritten.released}
+        notes += _notes(rewritten, metrics, scheme.signed)
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=notes)
+        table = QuantTable(
+            activations=rewritten.activations,
+            weights=rewritten.weights,
+            calibrator="nncf",
+            data=digest([split.digest, plain(preprocess)]),
+            images=len(split),
+            network=artifact.float_model.sha256,
+        )
+        saved = CalibrationTable(model=artifact.card.name, preprocess=preprocess, scheme=scheme, table=table)
+        quantized, scales = context.workspace / "model.onnx", context.workspace / NAME
+        quantized.write_bytes(rewritten.model.SerializeToString(deterministic=True))
+        scales.write_text(encode(saved), encoding="utf-8")
+        return Exported(artifact.card.after(step), File.of(quantized), artifact.float_model, File.of(scales))
+
+    def _chosen(
+        self, model: ModelProto, images: _Images, tuning: _Images, scheme: QuantScheme, context: Context
+    ) -> tuple[_Candidate, tuple[str, ...], dict[str, float]]:
+        """The candidate that goes on, and what is to be said of the choice."""
+        progress = context.progress
+        given = _candidate(model, images, scheme, progress, "calibrate")
+        if self.equalize == "never" or not len(tuning):
+            return given, (), {}
+        with progress.task("ranges of channels", len(images)) as advance:
+            other = equalized(model, images, float_nodes(model, scheme), advance)
+        if isinstance(other, str):
+            return given, (f"channels were not equalized: {other}",), {}
+        levelled = _candidate(other.model, images, scheme, progress, "calibrate, equalized")
+        kl = _divergences(model, (given, levelled), tuning, progress)
+        gain = mean_interval(kl[0] - kl[1])
+        better = bool(np.isfinite(kl[1]).all()) and (not np.isfinite(kl[0]).all() or nearer(kl[1], kl[0]))
+        metrics = {"kl_as_given": float(kl[0].mean()), "kl_equalized": float(kl[1].mean())}
+        metrics |= {"max_relative_delta_equalized": other.relative}
+        return levelled if better else given, (_comparison(other, kl, gain, kept=better),), metrics
+
+
+def _candidate(model: ModelProto, images: _Images, scheme: QuantScheme, progress: Progress, label: str) -> _Candidate:
+    """A float graph quantized by NNCF under the target's scheme."""
+    with progress.task(label, len(images)) as advance:
+        by_nncf = quantize_float_graph(model, images, scheme, float_nodes=float_nodes(model, scheme), advance=advance)
+    return _Candidate(by_nncf, rewrite(by_nncf, scheme))
+
+
+def _divergences(
+    model: ModelProto, candidates: tuple[_Candidate, ...], tuning: _Images, progress: Progress
+) -> list[NDArray[np.float64]]:
+    """KL from float in nats of each candidate, one an image of the first tuning images."""
+    few = _Images(tuning.split.take(range(min(_JUDGED, len(tuning)))), tuning.preprocess)
+    runners = [runner(model), *(runner(one.rewritten.model, optimise=False) for one in candidates)]
+    rows: list[list[NDArray[np.float32]]] = [[] for _ in runners]
+    with progress.task("compare candidates", len(few)) as advance:
+        for batch in few:
+            for found, run in zip(rows, runners, strict=True):
+                found.append(run(batch))
+            advance(1)
+    reference, *others = (np.concatenate(found) for found in rows)
+    return [divergences(reference, logits) for logits in others]
+
+
+def _comparison(other: Equalized, kl: list[NDArray[np.float64]], gain: Gain, *, kept: bool) -> str:
+    """What equalizing was worth."""
+    what = f"{other.channels} channels were equalized, by up to {other.most:.3g} times within a tensor"
+    proof = f"the float function stays, {other.relative:.1e} of the logits' range"
+    measure = f"KL to float {kl[0].mean():.2g} as given, {kl[1].mean():.2g} equalized"
+    interval = f"gain {gain.mean:.2g} [{gain.low:.2g}, {gain.high:.2g}] on {len(kl[0])} tuning images"
+    outcome = "the equalized graph goes on" if kept else "the graph as given goes on"
+    return f"{what} ({proof}): {measure}, {interval}; {outcome}"
+
+
+def _compare(
+    given: ModelProto, by_nncf: ModelProto, rewritten: ModelProto, images: _Images, progress: Progress
+) -> dict[str, float]:
+    """What quantization costs, and what the rewrite costs on top, node by node as ONNX defines them."""
+    runners = [runner(model, optimise=False) for model in (given, by_nncf, rewritten)]
+    rows: list[list[NDArray[np.float32]]] = [[], [], []]
+    with progress.task("compare with float", len(images)) as advance:
+        for batch in images:
+            for found, run in zip(rows, runners, strict=True):
+                found.append(run(batch))
+            advance(1)
+    wanted, nncf, got = (np.concatenate(found) for found in rows)
+    classes = [[int(index) for index in logits.argmax(1)] for logits in (wanted, nncf, got)]
+    return {
+        "agreement": agreement(classes[0], classes[2]),
+        "nncf_agreement": agreement(classes[0], classes[1]),
+        "rewrite_agreement": agreement(classes[1], classes[2]),
+        "rewrite_max_abs_delta_logit": float(np.max(np.abs(nncf - got))),
+    }
+
+
+def _notes(rewritten: Rewritten, metrics: dict[str, float], signed: bool) -> tuple[str, ...]:
+    """What the rewrite did and what it costs."""
+    kind = "int8 with zero-point 0" if signed else "uint8"
+    cost = (
+        f"max |delta logit| {metrics['rewrite_max_abs_delta_logit']:.3g}, the same class on"
+        f" {metrics['rewrite_agreement']:.4g} % of the calibration images compared"
+    )
+    notes = [f"NNCF's graph was brought under the target's scheme: {cost}"]
+    if rewritten.retyped:
+        notes.append(f"{rewritten.retyped} activation pairs became {kind}, keeping their range")
+    if rewritten.released:
+        notes.append(f"{rewritten.released} reads went back to float: the target fuses more without their Q/DQ")
+    if rewritten.raised:
+        notes.append(
+            f"{rewritten.raised} channels have weights so small beside their bias that int32 could not hold it at the "
+            "scale of the weights: their scale was raised"
+        )
+    if rewritten.biases:
+        notes.append(f"{rewritten.biases} quantized biases went back to float")
+    return tuple(notes)

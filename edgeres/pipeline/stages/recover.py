@@ -1,0 +1,218 @@
+"""Recover: what pruning cost is learnt back from the unpruned network, which goes on where that is not enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import log, sqrt
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from edgeres.artifacts.artifact import Checkpoint, Step
+from edgeres.errors import StageError
+from edgeres.gate.paired_test import Paired
+from edgeres.metrics import cross_entropy
+from edgeres.model.cost import macs
+from edgeres.model.network import Network
+from edgeres.pipeline.stages.stage import Read
+from edgeres.settings import digest, plain, settings
+from edgeres.training.augment import Augment
+from edgeres.training.device import training_device
+from edgeres.training.distill import Distillation
+from edgeres.training.feed import Feed
+from edgeres.training.loop import fit
+from edgeres.training.method import Count, Method, Precision, Rate
+from edgeres.training.resume import Snapshots
+from edgeres.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgeres.pipeline.stages.stage import Context
+    from edgeres.training.loop import Outcome
+
+_ONE_SIDED_95 = 1.645
+
+
+@settings
+class Recover:
+    """A short knowledge distillation (Hinton et al. 2015, arXiv 1503.02531), with or without batch norms.
+
+    Adam's steps do not depend on the scale of a gradient, which a folded network has lost its norms to even out; with
+    the clipped gradient and the one-cycle rate that keeps training without norms stable.
+
+    Attributes:
+        epochs: Passes over the training split.
+        max_images: Images to see at most, however large the split is; None for no limit.
+        batch: Images per step.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Decoupled weight decay.
+        clip: Largest gradient norm over all parameters.
+        temperature: Softens both answers before they are compared.
+        alpha: Weight of the teacher's answer; the labels have the rest.
+        augment: What happens to the images; None for crops of at least 60 % of the area, without mirroring.
+        precision: Arithmetic of the forward passes.
+        fallback: Whether the unpruned network goes on where the recovered one is over the accuracy limit on the tuning
+            images; otherwise the recovered one goes on whatever it is worth.
+    """
+
+    name: ClassVar[str] = "recover"
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[Read, ...]] = ("train", "tuning", "seed", "margin")
+
+    epochs: Count = 4
+    max_images: Count | None = 10_000
+    batch: Count = 64
+    lr: Rate = 5e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    clip: Rate = 1.0
+    temperature: Rate = 4.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
+    augment: Augment = Augment(scale=(0.6, 1.0), flip=False)
+    precision: Precision = "auto"
+    fallback: bool = True
+
+    def method(self) -> Method:
+        """The training loop's view of these settings."""
+        return Method(
+            optimizer="adamw",
+            epochs=self.epochs,
+            max_images=self.max_images,
+            batch=self.batch,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            schedule=Schedule(kind="onecycle", warmup=0.2),
+            augment=self.augment,
+            precision=self.precision,
+        )
+
+    def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
+        """Trains the pruned network towards its teacher's answers, and lets go of the teacher.
+
+        A network from which nothing was removed is passed through.
+
+        Raises:
+            StageError: There is no teacher, the network is quantized already, or the loss is no longer finite.
+            DataError: A training split that cannot be learnt from.
+        """
+        teacher = artifact.teacher
+        if teacher is None:
+            raise StageError("recover: there is no network to learn from", "place recover behind prune")
+        if artifact.quant is not None:
+            raise StageError("recover: the network is quantized, new weights would not fit", "recover before quantize")
+        if artifact.spec == teacher.spec:
+            note = "nothing was removed: there is nothing to recover"
+            step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
+            return replace(artifact, card=artifact.card.after(step), teacher=None)
+        outcome = self._trained(artifact, teacher, context)
+        recovered = replace(artifact, weights=outcome.weights, teacher=None, statistics=None)
+        judged = _judged(teacher, recovered, context)
+        # Trained weights fill the channels with other values than the folded norms saw; those of the teacher stay.
+        worse = self.fallback and judged.worse
+        note = judged.note(artifact, teacher, fallback=worse)
+        step = Step(
+            stage=self.name,
+            settings=plain(self),
+            metrics=outcome.metrics | judged.metrics,
+            notes=(*outcome.conditions, note),
+            shown=(note,) if worse else (),
+        )
+        return replace(teacher if worse else recovered, card=artifact.card.after(step), teacher=None)
+
+    def _trained(self, artifact: Checkpoint, teacher: Checkpoint, context: Context) -> Outcome:
+        method = self.method()
+        device = training_device()
+        master = Network(teacher.spec, teacher.weights).eval().requires_grad_(False).to(device)
+        feed = Feed(
+            context.train,
+            artifact.card.preprocess,
+            method.augment,
+            classes=artifact.spec.classes,
+            batch=method.batch,
+            seed=context.seed,
+        )
+        identity = digest([plain(self), artifact.digest, context.train.digest, context.seed])
+        return fit(
+            Network(artifact.spec, artifact.weights),
+            Distillation(master, self.temperature, self.alpha),
+            feed,
+            method,
+            device=device,
+            snapshots=Snapshots(context.scratch, identity),
+            progress=context.progress,
+            label=f"recover {artifact.card.name}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A recovered network beside its teacher on the tuning images.
+
+    Attributes:
+        n: Images.
+        drop_pp: Top-1 of the teacher less that of the recovered network, in percentage points.
+        rise: Mean rise of the cross-entropy per image, in nats.
+        low: Lower end of that mean's one-sided 95 % interval over the images.
+        margin: Accuracy drop in percentage points that is allowed; None allows any.
+    """
+
+    n: int
+    drop_pp: float
+    rise: float
+    low: float
+    margin: float | None
+
+    @property
+    def worse(self) -> bool:
+        """Whether it is over the limit: by the answers themselves, or by the loss beyond noise.
+
+        Few images resolve no small drop of top-1, but do resolve the loss. An answer that turns wrong costs at least
+        ``ln 2``, since its class falls from nearly 1 to below 1/2; as many as the limit allows cost that share of it.
+        """
+        if self.margin is None or not self.n:
+            return False
+        return self.drop_pp > self.margin or self.low > self.margin / 100 * log(2)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Figures for the report."""
+        return {"tuning_drop_pp": self.drop_pp, "tuning_loss_rise": self.rise} if self.n else {}
+
+    def note(self, pruned: Checkpoint, teacher: Checkpoint, *, fallback: bool) -> str:
+        """What the comparison says, and which network goes on where it is not the recovered one."""
+        if not self.n:
+            return "there are no tuning images to compare it with the unpruned network on"
+        side = teacher.card.preprocess.crop
+        kept = macs(pruned.spec, side, side) / macs(teacher.spec, side, side)
+        found = (
+            f"on {self.n:,} tuning images {kept:.1%} of the MACs lose {self.drop_pp:.2f} pp of top-1, "
+            f"and the loss changes by {self.rise:+.3g} nats"
+        )
+        if fallback:
+            found += (
+                f": over the limit of {self.margin:g} pp, so the unpruned network goes on "
+                "(recover.fallback=false keeps the pruned one)"
+            )
+        return found
+
+
+def _judged(teacher: Checkpoint, recovered: Checkpoint, context: Context) -> _Judged:
+    """Compares two networks image by image."""
+    n, labels = len(context.tuning), context.tuning.labels
+    if not n:
+        return _Judged(0, 0.0, 0.0, 0.0, context.margin)
+    before, after = (_logits(checkpoint, context) for checkpoint in (teacher, recovered))
+    paired = Paired.of(before.argmax(1).tolist(), after.argmax(1).tolist(), labels)
+    rise = cross_entropy(after, labels) - cross_entropy(before, labels)
+    error = float(rise.std(ddof=1)) / sqrt(n) if n > 1 else 0.0
+    mean = float(rise.mean())
+    return _Judged(n, paired.drop, mean, mean - _ONE_SIDED_95 * error, context.margin)
+
+
+def _logits(checkpoint: Checkpoint, context: Context) -> NDArray[np.float32]:
+    """Logits ``[N,classes]`` of the tuning images."""
+    network = Network(checkpoint.spec, checkpoint.weights)
+    batches = context.tuning.batches(checkpoint.card.preprocess)
+    return np.concatenate([network.logits(images) for images, _ in batches])

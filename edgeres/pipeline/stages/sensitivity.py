@@ -1,0 +1,67 @@
+"""Sensitivity: what quantizing each layer alone does to the answers; the network passes through unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeres.artifacts.artifact import Checkpoint, Step
+from edgeres.errors import StageError
+from edgeres.pipeline.stages.stage import Read
+from edgeres.recovery.calibration import Calibrate
+from edgeres.recovery.context import CalibratorName, WeightMethod, Workshop
+from edgeres.recovery.evaluator import Evaluator
+from edgeres.recovery.layer_sensitivity import layer_noise
+from edgeres.settings import plain, settings
+
+if TYPE_CHECKING:
+    from edgeres.pipeline.stages.stage import Context
+
+
+@settings
+class Sensitivity:
+    """Recipe entry ``sensitivity``, between ``fold_batchnorm`` and ``quantize``.
+
+    Attributes:
+        calibrator: How a range follows from an activation histogram.
+        weights: How a weight range is chosen per output channel.
+    """
+
+    name: ClassVar[str] = "sensitivity"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "tuning")
+
+    calibrator: CalibratorName = "mse"
+    weights: WeightMethod = "max"
+
+    def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
+        """Adds a row for each layer that the target's scheme wants in integers, each weight rounded to the nearest.
+
+        Raises:
+            StageError: The target has no integers, or batch norms that belong into convolutions are still there.
+        """
+        scheme, preprocess, progress = context.target.scheme, artifact.card.preprocess, context.progress
+        if scheme is None:
+            raise StageError("sensitivity: the target has no INT8", "choose a target that has")
+        if artifact.spec.norm or artifact.quant is not None:
+            raise StageError(
+                "sensitivity needs a folded float network", "put '- sensitivity' between fold_batchnorm and quantize"
+            )
+        evaluator = Evaluator(
+            artifact.spec, artifact.weights, context.tuning, preprocess, margin=None, progress=progress
+        )
+        shop = Workshop(
+            spec=artifact.spec,
+            weights=artifact.weights,
+            scheme=scheme,
+            calibration=context.calibration,
+            preprocess=preprocess,
+            seed=0,
+            evaluator=evaluator,
+            progress=progress,
+        )
+        rows = layer_noise(Calibrate(shop, self.calibrator, self.weights).candidate([], None), evaluator)
+        worst = max(rows, key=lambda row: row.kl)
+        note = f"{worst.layer} hurts most: KL {worst.kl:.1e} alone, on {len(evaluator.few):,} tuning images"
+        step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,), sensitivity=rows)
+        return replace(artifact, card=artifact.card.after(step))

@@ -1,0 +1,135 @@
+"""What a stage is, and the only window it has on the run around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from edgeres.progress import Progress, Silent
+from edgeres.settings import digest, plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from edgeres.data.split import Split
+    from edgeres.quant.calibration_table import CalibrationTable
+    from edgeres.targets.target import Target
+
+Read = Literal[
+    "scheme", "runtime", "device", "budget", "target", "train", "calibration", "tuning", "validation", "classes",
+    "seed", "margin", "scales", "allow",
+]  # fmt: skip
+"""Parts of the context a stage may declare in ``reads``."""
+
+
+class Laps:
+    """How long the parts of a stage took, in seconds; kept beside the artifact, never in it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def add(self, part: str, seconds: float) -> None:
+        """Adds to a part's time."""
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+
+
+@dataclass(frozen=True)
+class Context:
+    """What surrounds a run. A stage sees only the parts it declared; the cache key covers exactly those.
+
+    Attributes:
+        target: Target the network is compiled for.
+        train: Labelled images to learn from.
+        calibration: Images whose activations set the scales.
+        tuning: Labelled images for decisions, disjoint from calibration and validation.
+        validation: Labelled images that judge.
+        classes: Class names of the data, in label order.
+        seed: Seed of everything random.
+        margin: Accuracy drop in percentage points that the user or the target allows; None allows any.
+        scales: A calibration table to take instead of calibrating.
+        allow: Names of ``edgeres.data.contract.ALLOW`` that the user allows.
+        workspace: Empty folder for the files this stage makes, and only those.
+        scratch: Folder that survives a kill, for checkpoints of unfinished work.
+        progress: Where to report how far the work is.
+        laps: Where to report how long parts of the work took.
+    """
+
+    target: Target
+    train: Split
+    calibration: Split
+    tuning: Split
+    validation: Split
+    classes: tuple[str, ...]
+    seed: int
+    workspace: Path
+    scratch: Path
+    margin: float | None = None
+    scales: CalibrationTable | None = None
+    allow: frozenset[str] = frozenset()
+    progress: Progress = field(default_factory=Silent)
+    laps: Laps = field(default_factory=Laps)
+
+    def digest_of(self, read: Read) -> object:
+        """What the cache key holds for one declared part."""
+        match read:
+            case "seed" | "margin":
+                return getattr(self, read)
+            case "scales":
+                return self.scales.digest if self.scales is not None else None
+            case "classes" | "allow":
+                return list(self.classes) if read == "classes" else sorted(self.allow)
+            case "train" | "calibration" | "tuning" | "validation":
+                split: Split = getattr(self, read)
+                return split.digest
+            case "target":
+                return digest(self.target)
+            case "scheme" | "runtime" | "device" | "budget":
+                return plain(part) if (part := getattr(self.target, read)) is not None else None
+
+    def view(self, reads: tuple[Read, ...]) -> Context:
+        """A copy in which everything not declared is out of sight."""
+        hidden = {
+            part.name: _Hidden(part.name)
+            for part in fields(self)
+            if part.name
+            in ("train", "calibration", "tuning", "validation", "classes", "seed", "margin", "scales", "allow")
+            and part.name not in reads
+        }
+        if "target" not in reads:
+            hidden["target"] = _Hidden(
+                "target", {read: getattr(self.target, read) for read in reads if hasattr(self.target, read)}
+            )
+        return replace(self, **hidden)  # type: ignore[arg-type]  # a hidden part stands in for any type and refuses use
+
+
+class _Hidden:
+    """A part of the context a stage did not declare; touching it is a programming error."""
+
+    def __init__(self, name: str, visible: dict[str, object] | None = None) -> None:
+        self._name = name
+        self._visible = visible or {}
+
+    def __getattr__(self, attribute: str) -> object:
+        visible: dict[str, object] = object.__getattribute__(self, "_visible")
+        if attribute in visible:
+            return visible[attribute]
+        raise AttributeError(f"this stage does not declare {self._name}.{attribute} in its reads")
+
+    def __len__(self) -> int:
+        raise AttributeError(f"this stage does not declare {self._name} in its reads")
+
+
+class Stage(Protocol):
+    """A frozen settings class with one method from an artifact to the next.
+
+    The annotations of ``__call__`` are the stage's types; a recipe's chain is checked on them before work starts.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    reads: ClassVar[tuple[Read, ...]]
+
+    @property
+    def __call__(self) -> Any:
+        """``(self, artifact: In, context: Context) -> Out`` of the concrete stage."""

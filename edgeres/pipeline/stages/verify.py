@@ -1,0 +1,190 @@
+"""Verify: the deployed file's answers on every validation image, and its speed where it runs here."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import onnx
+
+from edgeres.artifacts.artifact import Engine, Step, Verdict
+from edgeres.backends.backend import Concurrent
+from edgeres.backends.registry import find_backend
+from edgeres.errors import StageError
+from edgeres.latency.prediction import predict
+from edgeres.metrics import agreement, interleaved, peak_rss_mib, top1
+from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.layers import peak_bytes
+from edgeres.pipeline.parallel import cores, in_order
+from edgeres.pipeline.stages.stage import Read
+from edgeres.settings import plain, settings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgeres.artifacts.artifact import File
+    from edgeres.backends.backend import Backend, Session
+    from edgeres.metrics import Latency
+    from edgeres.pipeline.stages.stage import Context
+
+
+_LEAST, _TAIL = 44, 459
+"""Calls that tell the 90th and the 99th percentile with 99 % confidence: the least n with 0.9**n, 0.99**n <= 0.01."""
+_DECIMALS = 4
+"""Digits of a confidence: more than a report shows, fewer than float32 noise reaches."""
+_BATCH = 8
+"""Images per batch, whatever the number of cores: activations of 32-pixel images stay in a core's cache."""
+_MOST = 8
+"""Threads that answer at most: each has a copy of both networks and the activations of a batch."""
+
+
+@settings
+class Verify:
+    """Recipe entry ``verify``.
+
+    Attributes:
+        threads: Threads of the runtime while it is timed.
+        seconds: Time cap of the latency measurement, in seconds.
+    """
+
+    name: ClassVar[str] = "verify"
+    version: ClassVar[int] = 5
+    reads: ClassVar[tuple[Read, ...]] = ("target", "validation")
+
+    threads: int = 2
+    seconds: float = 8.0
+
+    def __call__(self, artifact: Engine, context: Context) -> Verdict:
+        """Measures an engine.
+
+        Raises:
+            StageError: There is no float baseline on these validation images to compare with, or the network answers
+                with something that is no number.
+        """
+        baseline = artifact.card.baseline
+        if baseline is None or baseline.images != context.validation.digest:
+            raise StageError("no float baseline on these images", "put '- evaluate' before '- fold_batchnorm'")
+        backend = find_backend(context.target.backend)
+        deployed, twin = _answers(backend, artifact, context)
+        latencies = self._latencies(backend, artifact, context) if artifact.runs_here else {}
+        model = onnx.load(str(artifact.exported.model.path))
+        prediction = predict(model, context.target)
+        metrics = {
+            "top1": top1(deployed.classes, baseline.labels),
+            "float_graph_top1": top1(twin.classes, baseline.labels),
+            "agreement": agreement(baseline.predictions, deployed.classes),
+        }
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(_where(artifact),))
+        exported = replace(artifact.exported, card=artifact.card.after(step))
+        return Verdict(
+            engine=replace(artifact, exported=exported),
+            macs=operator_counts.macs(model),
+            parameters=operator_counts.parameters(model),
+            predictions=deployed.classes,
+            float_predictions=twin.classes,
+            kernels=backend.integer_kernels(artifact, context.target),
+            predicted=prediction.predicted if prediction else None,
+            latencies={name: plain(latency) for name, latency in latencies.items()},
+            peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
+            peak_activation_bytes=peak_bytes(model, artifact.card.preprocess.crop),
+            confidences=tuple(zip(twin.confidences, deployed.confidences, strict=True)),
+        )
+
+    def _latencies(self, backend: Backend, engine: Engine, context: Context) -> dict[str, Latency]:
+        """What ships and its float twin, batch 1, in turn, on the target's runtime."""
+        twin = engine.exported.float_model
+        image, _ = next(context.validation.take([0]).batches(engine.card.preprocess, 1))
+        with (
+            context.progress.task("latency", 1) as advance,
+            backend.session(engine, context.target, threads=self.threads) as shipped,
+            backend.session(engine, context.target, twin, threads=self.threads) as plain_model,
+        ):
+            runs = {"float32": lambda: plain_model.run(image)}
+            if engine.exported.scales:
+                runs["int8"] = lambda: shipped.run(image)
+            found = interleaved(runs, least=_LEAST, wanted=_TAIL, limit_s=self.seconds)
+            advance(1)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What a network says of each validation image.
+
+    Attributes:
+        classes: Predicted class index.
+        confidences: Softmax of that class, rounded so that equal runs write equal bytes.
+    """
+
+    classes: tuple[int, ...]
+    confidences: tuple[float, ...]
+
+    @classmethod
+    def of(cls, logits: NDArray[np.float32]) -> _Answers:
+        """Of logits ``[N,classes]``."""
+        return cls(tuple(logits.argmax(1).tolist()), tuple(confidence(logits).round(_DECIMALS).tolist()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """What one thread works with.
+
+    Attributes:
+        shipped: What ships.
+        twin: Its float twin on the same runtime; None where the network ships in float.
+    """
+
+    shipped: Session
+    twin: Session | None
+
+    def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits ``[N,classes]`` of what ships and of its float twin, of images ``[N,C,H,W]``."""
+        shipped = _finite(self.shipped.run(images))
+        return shipped, shipped if self.twin is None else _finite(self.twin.run(images))
+
+
+def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answers, _Answers]:
+    """Answers of what ships and of its float twin, each image decoded once.
+
+    Sessions of one thread each take batches of one size from one stream, so answers depend on no number of cores, and
+    ``workers + AHEAD`` batches beside the two being decoded are in memory at a time.
+    """
+    alone = isinstance(backend, Concurrent) and backend.concurrent(engine)
+    parts = []
+    with ExitStack() as stack, context.progress.task("verify", len(context.validation)) as advance:
+
+        def opened(model: File | None) -> Session:
+            return stack.enter_context(backend.session(engine, context.target, model, 1 if alone else None))
+
+        quantized = bool(engine.exported.scales)
+        workers = [
+            _Sessions(opened(None), opened(engine.exported.float_model) if quantized else None)
+            for _ in range(min(cores(), _MOST) if alone else 1)
+        ]
+        batches = (images for images, _ in context.validation.batches(engine.card.preprocess, _BATCH))
+        for pair in in_order(workers, batches, _Sessions.logits):
+            parts.append(pair)
+            advance(len(pair[0]))
+    shipped, twin = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return _Answers.of(shipped), _Answers.of(twin)
+
+
+def _finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(logits).all():
+        raise StageError("the deployed network answers with NaN or infinity", "look at the scales in calibration.json")
+    return logits
+
+
+def confidence(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Softmax ``[N]`` of the largest of the logits ``[N,classes]``."""
+    wide = logits.astype(np.float64)
+    total: NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True)).sum(axis=1)
+    return 1 / total
+
+
+def _where(engine: Engine) -> str:
+    if engine.runs_here:
+        return f"accuracy of {engine.entry} on {engine.backend}, the runtime that ships"
+    return f"accuracy of {engine.entry} as this host simulates it; the device has not run it"

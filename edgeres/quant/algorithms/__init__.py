@@ -1,0 +1,1 @@
+"""Quantization algorithms under the names of their papers."""

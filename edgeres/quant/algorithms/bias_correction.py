@@ -1,0 +1,171 @@
+"""Bias correction: quantization moves the mean of a channel, and a bias can move it back.
+
+Rounding noise has a mean of its own in every output channel: few weights feed it, and an activation's range is cut on
+one side. Nagel et al. 2019 (arXiv 1906.04721, section 4.2) take ``E[y] - E[y_quantized]`` per output channel and add it
+to the bias, from data layer by layer, or without data from what the batch norms know.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from edgeres.errors import StageError
+from edgeres.model.graph import graph
+from edgeres.quant.fake_quantize import QuantNetwork, quantized_weights
+from edgeres.quant.statistics import contracted, expected_activations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from edgeres.model.graph import Op
+    from edgeres.model.network import Network
+    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.weights import Weights
+    from edgeres.progress import Advance
+    from edgeres.quant.quantized import Quantized
+
+    Images = Callable[[], Iterable[NDArray[np.float32]]]
+
+_BLOCK = 16
+"""Images between two corrections."""
+
+
+def analytic_bias(spec: ResNetSpec, quantized: Quantized, statistics: Weights) -> Quantized:
+    """Takes the mean that rounded weights add out of the biases, without data.
+
+    ``b -= sum_{i,k} (W_rounded - W)[o,i,k] E[x_i]`` with ``E[x]`` from the norms; borders, where padding leaves part of
+    a kernel without input, are taken for interior. Only the weights' part of the error: that of the activations needs
+    images. What reads the image, whose mean no norm knows, and convolutions without a bias stay as they are.
+
+    Args:
+        spec: The folded network, equal to ``quantized.spec``.
+        quantized: Rounds its weights to nearest: where rounding was learned, what the rounding changed is lost.
+        statistics: From ``normal_statistics``, rescaled with the weights where these were
+            (``edgeres.quant.algorithms.channel_scaling.rescaled_statistics``).
+
+    Raises:
+        StageError: The statistics are of a network of other widths.
+    """
+    weights = quantized.weights
+    expected = expected_activations(spec, weights, statistics)
+    rounded = quantized_weights(weights, quantized.table)
+    found = {}
+    for op in graph(spec).weighted:
+        if op.name not in quantized.table.weights or not op.bias or op.inputs[0] not in expected:
+            continue
+        error = rounded[f"{op.name}.weight"].astype(np.float64) - weights[f"{op.name}.weight"]
+        found[f"{op.name}.bias"] = weights[f"{op.name}.bias"] - contracted(op, error, expected[op.inputs[0]])
+    return replace(quantized, weights=weights.replaced(found))
+
+
+def empirical_bias(
+    reference: Network, quantized: Quantized, images: Images, advance: Advance | None = None
+) -> Quantized:
+    """Gives every channel of a quantized layer the mean it has in the float network, in one pass over images.
+
+    ``b += E[y] - E[y_quantized]`` per output channel before its activation, layer by layer in execution order, where
+    the quantized layer reads what the corrected quantized network before it makes. Layer by layer would take a pass for
+    each; here both networks take the images in blocks, and each layer of the quantized one is corrected by a running
+    mean before the next one reads it. Its weights grow with the block's number, so that what the first blocks saw
+    behind unfinished corrections fades with the square of the number of blocks. With one block of all images the
+    result would be exactly that of layer by layer; with many it differs by the sampling noise of the blocks.
+
+    Args:
+        reference: The float network whose means are wanted, of the same channel scales as ``quantized``.
+        quantized: What to correct; its scales and weights stay.
+        images: Batches float32 ``[N,C,H,W]``; any ``N`` gives the same biases.
+        advance: Called with the number of images behind each block.
+
+    Raises:
+        StageError: There is no image.
+    """
+    network = _Correcting(quantized)
+    wanted = copy.deepcopy(reference).eval()
+    count = 0
+    with torch.inference_mode():
+        for count, block in enumerate(_blocks(images()), start=1):
+            x = torch.from_numpy(block).contiguous(memory_format=torch.channels_last)
+            network.wanted = _means(wanted, x, network.corrections)
+            network.start(count * len(block))
+            network(x)
+            if advance is not None:
+                advance(len(block))
+    if not count:
+        raise StageError("there are no images to take means of", "pass at least one")
+    weights = quantized.weights
+    found = {
+        f"{name}.bias": weights[f"{name}.bias"] + correction.numpy() for name, correction in network.corrections.items()
+    }
+    return replace(quantized, weights=weights.replaced(found))
+
+
+class _Correcting(QuantNetwork):
+    """A quantized network that adds to each layer what its running mean lacks.
+
+    Attributes:
+        corrections: float64 ``[C]`` per integer layer with a bias.
+        wanted: Means ``[C]`` of those layers in the float network, on the block that comes next.
+    """
+
+    def __init__(self, quantized: Quantized) -> None:
+        super().__init__(quantized.spec, quantized.weights, quantized.table, quantized.placement)
+        self.eval()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+        self.corrections = {
+            op.name: torch.zeros(op.c_out, dtype=torch.float64)
+            for op in self.graph.weighted
+            if op.bias and op.name in quantized.table.weights
+        }
+        self.wanted: dict[str, Tensor] = {}
+        self._total, self._share = 0, 0.0
+
+    def start(self, weight: int) -> None:
+        """Announces a block and its weight in the running mean."""
+        self._total += weight
+        self._share = weight / self._total
+
+    def apply_op(self, op: Op, inputs: list[Tensor]) -> Tensor:
+        """The operation, and its correction."""
+        made = super().apply_op(op, inputs)
+        if op.name not in self.corrections:
+            return made
+        lacking = self.wanted[op.name] - _mean(made)
+        correction = self.corrections[op.name]
+        correction += (lacking - correction) * self._share
+        return made + correction.float().reshape(1, -1, *[1] * (made.ndim - 2))
+
+
+def _mean(x: Tensor) -> Tensor:
+    """Mean ``[C]`` in float64 of ``[N,C,H,W]`` or ``[N,C]``."""
+    return x.reshape(*x.shape[:2], -1).mean(2).double().mean(0)
+
+
+def _means(network: Network, x: Tensor, names: Container[str]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+
+    def tap(name: str, x: Tensor) -> None:
+        if name in names:
+            found[name] = _mean(x)
+
+    network(x, tap)
+    return found
+
+
+def _blocks(batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """The images in blocks of ``_BLOCK``, the last one shorter."""
+    waiting: list[NDArray[np.float32]] = []
+    for image in (image for batch in batches for image in batch):
+        waiting.append(image)
+        if len(waiting) == _BLOCK:
+            yield np.stack(waiting)
+            waiting = []
+    if waiting:
+        yield np.stack(waiting)

@@ -1,0 +1,113 @@
+"""Cross-layer equalization: channels of one tensor and the weights that read them share the range evenly.
+
+All channels of an activation have one scale, so a channel far above the others costs these their resolution. Dividing
+channel ``c`` by ``s_c`` and multiplying the weights that read it by ``s_c`` leaves the function as it is (Nagel et al.
+2019, arXiv 1906.04721, section 4.1). Where each output channel has a weight scale of its own, what makes the channel
+costs nothing, and the range of the activation is weighed against that of the weights that read it, evenly as in
+SmoothQuant with an exponent of 1/2 (Xiao et al. 2022, arXiv 2211.10438, equation 4):
+
+    s_c = sqrt(a_c / w_c),    a_c = max_t peak_tc / max_c' peak_tc',    w_c = max_o |W_oc| / max_c' |W_oc'|
+
+with ``t`` the quantized tensors that carry the channel and ``o`` the output channels that read it. A network whose
+channels somebody scaled without changing its function gets the same result as the network before: where ``a_c`` is
+``x`` times larger and ``w_c`` as much smaller, so is ``s_c`` larger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.quant.algorithms.channel_scaling import FIXED, tensor_scales
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from edgeres.quant.algorithms.channel_scaling import Units
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+_SWEEPS = 50
+
+_ENOUGH = 1e-4
+"""A sweep that moves no logarithm of a scale by more than this was the last."""
+
+_LEAST = 2.0**-24
+"""Share of its tensor's or row's largest that a channel counts as at least: a dead one has no scale of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Channels of one quantized tensor.
+
+    Attributes:
+        units: Unit ``[C]`` of each channel.
+        peaks: Range ``[C]`` of each channel over calibration images.
+    """
+
+    units: Ints
+    peaks: Floats
+
+    def shares(self, scales: Floats) -> Floats:
+        """Ranges ``[C]`` under given scales ``[units]``, as shares of the largest."""
+        ranges = self.peaks / scales[self.units]
+        return np.asarray(ranges / max(float(ranges.max()), np.finfo(np.float64).tiny))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Weights that read channels.
+
+    Attributes:
+        units: Unit ``[groups, I]`` of each input channel of each group.
+        peaks: Largest magnitudes ``[groups, O, I]`` of the kernels.
+    """
+
+    units: Ints
+    peaks: Floats
+
+    def shares(self, scales: Floats) -> Floats:
+        """Largest share ``[groups, I]`` of a row's range that each channel has, under given scales ``[units]``."""
+        ranges = self.peaks * scales[self.units][:, None, :]
+        rows = np.maximum(ranges.max(axis=2, keepdims=True), np.finfo(np.float64).tiny)
+        return np.asarray((ranges / rows).max(axis=1))
+
+
+def cross_layer_scales(units: Units, carried: Sequence[Carried], readings: Sequence[Reading]) -> dict[str, Floats]:
+    """The scale ``[C]`` of every tensor's channels for which both ranges of each unit are alike.
+
+    Groups of units are levelled again and again until nothing moves, since what one does to its readers' rows changes
+    the shares of others. Units that no quantized tensor carries, that no weight reads, or that are dead stay.
+
+    Args:
+        units: Which channels have one scale.
+        carried: Tensors with a scale for all channels.
+        readings: Layers with integer weights.
+    """
+    logs = np.zeros(units.count)
+    for _ in range(_SWEEPS):
+        change = _change(units, carried, readings, np.exp(logs))
+        logs += change
+        if float(np.abs(change).max()) < _ENOUGH:
+            break
+    return tensor_scales(units, np.exp(logs))
+
+
+def _change(units: Units, carried: Sequence[Carried], readings: Sequence[Reading], scales: Floats) -> Floats:
+    """By how much the logarithms of the scales ``[units]`` move in one sweep."""
+    made, read = np.zeros(units.count), np.zeros(units.count)
+    for tensor in carried:
+        np.maximum.at(made, tensor.units, tensor.shares(scales))
+    for layer in readings:
+        np.maximum.at(read, layer.units.ravel(), layer.shares(scales).ravel())
+    alive = (made > 0) & (read > 0)
+    alive[FIXED] = False
+    ratio = np.maximum(made, _LEAST) / np.maximum(read, _LEAST)
+    change = np.where(alive, np.log(ratio) / 2, 0.0)
+    sums, counts = (np.bincount(units.group, part, minlength=units.count) for part in (change, alive.astype(float)))
+    return np.asarray(np.where(alive, change - (sums / np.maximum(counts, 1))[units.group], 0.0))

@@ -1,0 +1,134 @@
+"""Balancing: the channel scales for which quantization is expected to cost the least.
+
+Equalization of activations by peaks (``edgeres.quant.equalize``) trades the noise of activations for that of weights at
+one exponent for all. Here both are predicted, per unit ``u`` with scale ``s_u``
+(``edgeres.quant.algorithms.channel_scaling``), from the Fisher information ``F`` and the reach ``m`` of each channel
+(``edgeres.quant.algorithms.fisher_information``):
+
+    KL = 1/24 ( sum_t D_t^2 sum_c F_tc s_c^2  +  share sum_w sum_o d_wo^2 sum_i F_woi / s_i^2 )
+    D_t  = k_t ( sum_c (m_tc / s_c)^8 )^(1/8)              step of an activation, k_t from its scale before
+    d_wo = max_i |W_oi| s_i / (2^(bits-1) - 1)             step of an output channel's weights
+
+since rounding noise is uniform, ``step^2 / 12``, and stands for ``s_c`` times as much in the channel it came from.
+Outputs of a layer have scales of their own, so ``s_o`` cancels. In ``log s`` every term is a sum of exponentials of
+linear functions and of maxima of such: the problem is a geometric program, convex with one minimum (Boyd et al. 2007,
+"A tutorial on geometric programming"). ``share`` is how much of the weights' rounding noise will stay: 1 for rounding
+to nearest, less where biases take back its mean or rounding is learned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+from edgeres.model.graph import graph
+from edgeres.quant.algorithms.channel_scaling import FIXED, channel_units, tensor_scales
+from edgeres.quant.algorithms.fisher_information import TAIL, Importance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from edgeres.model.graph import Op
+    from edgeres.quant.quantized import Quantized
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+_LEAST = 1e-4
+"""Reach and weights below this share of the largest count as that share: a dead channel has no scale of its own."""
+
+_ITERATIONS = 60
+
+
+def balancing_scales(quantized: Quantized, importance: Importance, share: float = 0.25) -> dict[str, Floats]:
+    """The scale ``[C]`` of every tensor's channels that minimises the expected divergence.
+
+    Args:
+        quantized: The network with its scales before; float weights.
+        importance: Measured on the same weights.
+        share: Share of the weights' rounding noise that stays.
+    """
+    units = channel_units(quantized.spec)
+    terms = _Terms(quantized, importance, units.of, share)
+    free = torch.ones(units.count, dtype=torch.float64)
+    free[FIXED] = 0
+
+    def cost(logs: Floats) -> tuple[float, Floats]:
+        x = torch.tensor(logs, requires_grad=True)
+        value = terms(x * free).log()
+        value.backward()  # type: ignore[no-untyped-call]  # torch's stubs leave it out
+        assert x.grad is not None
+        return float(value.detach()), x.grad.numpy()
+
+    found = minimize(cost, np.zeros(units.count), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
+    return tensor_scales(units, np.exp(found.x))
+
+
+class _Terms:
+    """The expected divergence as a function of the logarithms of all units' scales."""
+
+    def __init__(self, quantized: Quantized, importance: Importance, units: Mapping[str, Ints], share: float) -> None:
+        self._activations = [
+            _Activation(
+                torch.from_numpy(units[tensor]),
+                torch.from_numpy(np.log(_floored(importance.reach[tensor]))),
+                torch.from_numpy(fisher),
+                quantized.table.activations[tensor].scale[0],
+            )
+            for tensor, fisher in importance.activations.items()
+            if fisher.any() and importance.reach[tensor].any()
+        ]
+        network = graph(quantized.spec)
+        self._layers = [
+            _Layer(network[name], units[network[name].inputs[0]], quantized, fisher, share)
+            for name, fisher in importance.weights.items()
+        ]
+
+    def __call__(self, logs: Tensor) -> Tensor:
+        """The divergence in nats."""
+        terms: list[Callable[[Tensor], Tensor]] = [*self._activations, *self._layers]
+        return torch.stack([term(logs) for term in terms]).sum() / 24
+
+
+class _Activation:
+    """``D_t^2 sum_c F_c s_c^2`` of one tensor."""
+
+    def __init__(self, units: Tensor, reach: Tensor, fisher: Tensor, step: float) -> None:
+        self._units, self._reach, self._fisher = units, reach, fisher
+        self._log_factor = float(np.log(step)) - float(torch.logsumexp(TAIL * reach, 0)) / TAIL
+
+    def __call__(self, logs: Tensor) -> Tensor:
+        mine = logs[self._units]
+        log_step = torch.logsumexp(TAIL * (self._reach - mine), 0) / TAIL + self._log_factor
+        return (2 * log_step).exp() * (self._fisher * (2 * mine).exp()).sum()
+
+
+class _Layer:
+    """``share sum_o d_o^2 sum_i F_oi / s_i^2`` of one layer's weights; the large matrices in float32."""
+
+    def __init__(self, op: Op, units: Ints, quantized: Quantized, fisher: NDArray[np.float32], share: float) -> None:
+        weight = quantized.weights[f"{op.name}.weight"]
+        inputs = op.c_in // op.groups
+        peaks = np.abs(weight).reshape(op.groups, -1, inputs, op.kernel**2).max(axis=3)
+        self._units = torch.from_numpy(units.reshape(op.groups, 1, -1))
+        self._peaks = torch.from_numpy(peaks)
+        self._scale = max(float(fisher.max()), np.finfo(np.float64).tiny)
+        self._fisher = torch.from_numpy((fisher / self._scale).reshape(peaks.shape).astype(np.float32))
+        self._factor = share / quantized.table.weights[op.name].high ** 2
+
+    def __call__(self, logs: Tensor) -> Tensor:
+        mine = logs[self._units]
+        steps = (self._peaks * mine.exp().float()).amax(2)
+        noise = (self._fisher @ (-2 * mine).exp().float().transpose(1, 2)).squeeze(2)
+        return (steps.double().square() * noise.double()).sum() * (self._factor * self._scale)
+
+
+def _floored(values: Floats) -> Floats:
+    floored: Floats = np.maximum(values, values.max() * _LEAST)
+    return floored

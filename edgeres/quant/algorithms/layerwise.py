@@ -1,0 +1,146 @@
+"""``Walk``: the float and the quantized network side by side, unit by unit, over the same images."""
+
+from __future__ import annotations
+
+from itertools import islice
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+
+from edgeres.errors import StageError
+from edgeres.model.cost import shapes
+from edgeres.model.network import Network
+from edgeres.quant.algorithms.units import Values, units
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from edgeres.model.weights import Weights
+    from edgeres.quant.algorithms.units import Unit
+    from edgeres.quant.quantized import Quantized
+
+    Images = Callable[[], Iterable[NDArray[np.float32]]]
+
+BATCH = 32
+"""Images that go through a unit together, at most."""
+
+LIMIT = 256
+"""Images that learned rounding looks at, the first ones: twice as many were no better."""
+
+KEPT = 512 << 20
+"""Bytes of activations kept between two units, in both networks together; where they are larger, fewer images are."""
+
+LARGEST = 16 << 20
+"""Bytes that a tensor of a batch may have; where a unit has larger ones, fewer images go through it together."""
+
+
+class Walk:
+    """Activations of both networks between two units: the float network goes through a unit first, once.
+
+    ``lead`` takes the float network through the next unit, ``follow`` the quantized one, once its weights are chosen.
+
+    They are kept in half precision: its rounding error is an eighth of an INT8 step's at the largest value, and less
+    below. The images themselves are kept as they are.
+
+    Args:
+        reference: Float weights.
+        quantized: The quantized network.
+        network: Its module, whose parameters are there to be changed.
+        images: Gives batches ``[N,C,H,W]``.
+
+    Raises:
+        StageError: No images.
+    """
+
+    def __init__(self, reference: Weights, quantized: Quantized, network: Network, images: Images) -> None:
+        self.units = units(quantized.spec)
+        self.exact = _prepared(Network(quantized.spec, reference))
+        self.network = _prepared(network)
+        self._kept = [[image, image] for image in _first(images(), quantized)]
+        self._shapes = shapes(quantized.spec, *self._kept[0][0].shape[2:])
+
+    @property
+    def images(self) -> int:
+        """Number of images in use."""
+        return len(self._kept)
+
+    def batches(self, unit: Unit, images: Sequence[int] | None = None) -> Iterator[Sequence[int]]:
+        """Images, or all of them, in batches that a unit can take together."""
+        images = range(self.images) if images is None else images
+        largest = max(prod(self._shapes[tensor]) for tensor in (unit.source, *(op.name for op in unit.ops)))
+        size = max(1, min(BATCH, LARGEST // (4 * largest)))
+        return (images[start : start + size] for start in range(0, len(images), size))
+
+    @torch.no_grad()
+    def lead(self, unit: Unit) -> dict[str, Tensor]:
+        """Takes the float network through a unit; from then on ``wanted`` gives what it makes of each image.
+
+        Returns:
+            Mean ``[C]`` in float64 of what each convolution and linear operation of the unit makes, by name.
+        """
+        sums = {op.name: torch.zeros(op.c_out, dtype=torch.float64) for op in unit.weighted}
+        for images in self.batches(unit):
+            values = Values(self.exact, unit, self._batch(images, 0))
+            self._keep(images, 0, values[unit.output])
+            for op in unit.weighted:
+                sums[op.name] += values[op.name].reshape(len(images), op.c_out, -1).mean(2).double().sum(0)
+        return {name: total / self.images for name, total in sums.items()}
+
+    def given(self, unit: Unit, images: Sequence[int]) -> Values:
+        """Tensors of the current unit in the quantized network, for some images."""
+        return Values(self.network, unit, self._batch(images, 1))
+
+    def wanted(self, images: Sequence[int]) -> Tensor:
+        """What the float network makes of some images in the unit that it was led through last."""
+        return self._batch(images, 0)
+
+    @torch.no_grad()
+    def follow(self, unit: Unit) -> None:
+        """Takes the quantized network through a unit that the float network was led through."""
+        for images in self.batches(unit):
+            self._keep(images, 1, self.given(unit, images)[unit.output])
+
+    def _batch(self, images: Sequence[int], side: int) -> Tensor:
+        return _laid_out(torch.cat([self._kept[image][side] for image in images]).float())
+
+    def _keep(self, images: Sequence[int], side: int, made: Tensor) -> None:
+        for image, one in zip(images, made.unbind(), strict=True):
+            self._kept[image][side] = _half(one[None])
+
+
+def _prepared(network: Network) -> Network:
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+    return network
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Channels last, where there are pixels."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def _half(x: Tensor) -> Tensor:
+    """A tensor in half precision, unless it holds larger values than that can."""
+    half = x.to(torch.float16, copy=True)
+    return half if bool(half.isfinite().all()) else x.clone()
+
+
+def _first(batches: Iterable[NDArray[np.float32]], quantized: Quantized) -> list[Tensor]:
+    """The first images ``[1,C,H,W]``, as many as memory is meant for."""
+    images = (image for batch in batches for image in batch)
+    found = list(islice(images, 1))
+    if not found:
+        raise StageError("learned rounding has no images", "pass at least one batch of calibration images")
+    found += islice(images, _affordable(quantized, *found[0].shape[1:]) - 1)
+    return [torch.tensor(image[None]) for image in found]
+
+
+def _affordable(quantized: Quantized, height: int, width: int) -> int:
+    """How many images ``KEPT`` is enough for, at most ``LIMIT`` and at least a batch."""
+    made = shapes(quantized.spec, height, width)
+    largest = max(prod(made[unit.output]) for unit in units(quantized.spec))
+    return max(BATCH, min(LIMIT, KEPT // (4 * largest)))

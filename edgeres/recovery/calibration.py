@@ -1,0 +1,249 @@
+"""Techniques that cost seconds: calibration, equalization, a first layer in float, range search, bias correction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from edgeres.model.cost import parameters, share_of_macs
+from edgeres.model.graph import graph
+from edgeres.model.network import Network
+from edgeres.quant.algorithms.bias_correction import empirical_bias
+from edgeres.quant.algorithms.channel_scaling import rescaled
+from edgeres.quant.algorithms.equalization import balancing_scales
+from edgeres.quant.algorithms.fisher_information import importance
+from edgeres.quant.algorithms.mixed_precision import left_in_float
+from edgeres.quant.algorithms.range_search import refined
+from edgeres.quant.calibrator import CALIBRATORS
+from edgeres.recovery.context import Candidate, nearest
+from edgeres.recovery.search import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeres.recovery.context import CalibratorName, WeightMethod, Workshop
+    from edgeres.recovery.search import Effort, Tried
+
+    Earlier = Sequence[Tried[Candidate]]
+    Best = Tried[Candidate] | None
+
+_FEW_MACS = 0.02
+"""Share of the MACs up to which the first layer may stay in float: at a quarter of the speed, 6 % of the time."""
+
+_LOOKED_AT = 64
+"""Images whose gradients tell what a channel matters."""
+
+_MEANS = 256
+"""Images whose means biases are corrected by; each has as many values of a channel as the channel has pixels."""
+
+_BACKWARDS = 8.0
+"""A pass backwards that keeps every activation's gradient, in plain passes."""
+
+_OBSERVED = 1.3
+"""A pass with histograms, in plain passes."""
+
+_BALANCING = 2.4e4
+"""MACs for each weight that the search for balanced scales amounts to, as ResNet-18 took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrate:
+    """Scales from histograms, each weight rounded to the nearest; the first technique.
+
+    Attributes:
+        shop: What techniques share.
+        calibrator: One of ``CALIBRATORS``, or ``auto`` for the one nearest to float.
+        weights: How a weight range is chosen, or ``auto`` for the nearest to float, tried with the best calibrator.
+    """
+
+    name: ClassVar[str] = "calibrate"
+    effort: ClassVar[Effort] = "quick"
+    remedy: ClassVar[bool] = False
+
+    shop: Workshop
+    calibrator: Literal["auto"] | CalibratorName
+    weights: Literal["auto"] | WeightMethod
+
+    def predicted(self) -> float:
+        """One pass over the calibration images."""
+        return _OBSERVED * self.shop.evaluator.pass_s * len(self.shop.calibration)
+
+    def candidate(self, tried: Earlier, best: Best) -> Candidate:
+        """The best of the calibrators, then the best of the weight methods with it."""
+        shop = self.shop
+        histograms = shop.observed(shop.weights, "calibrate")
+
+        def made(calibrator: str, method: WeightMethod) -> Candidate:
+            quantized = shop.calibrated(shop.weights, histograms, calibrator, method)
+            settings = {self.name: {"calibrator": calibrator, "weights": method}}
+            return Candidate(quantized, shop.weights, settings, histograms=histograms)
+
+        method: WeightMethod = "max" if self.weights == "auto" else self.weights
+        calibrators = CALIBRATORS if self.calibrator == "auto" else (self.calibrator,)
+        found = {f"{calibrator}, {method}": made(calibrator, method) for calibrator in calibrators}
+        first = nearest(found, shop.evaluator, self.name)
+        if self.weights != "auto":
+            return first
+        calibrator, _ = chosen_scales(first)
+        both = {f"{calibrator}, {method}": first, f"{calibrator}, mse": made(calibrator, "mse")}
+        return _with_comparisons(nearest(both, shop.evaluator, self.name), first, self.name)
+
+
+def _with_comparisons(best: Candidate, first: Candidate, technique: str) -> Candidate:
+    """The better of two rounds with the divergences of both."""
+    mine, before = best.settings[technique], first.settings[technique]
+    assert isinstance(mine, dict)
+    assert isinstance(before, dict)
+    compared = before.get("kl_of_variants", {}) | mine.get("kl_of_variants", {})
+    return replace(best, settings={**best.settings, technique: {**mine, "kl_of_variants": compared}})
+
+
+@dataclass(frozen=True, slots=True)
+class Equalize:
+    """Channels brought to ranges that share a scale well, by what they matter to the answers; calibrated anew."""
+
+    name: ClassVar[str] = "equalize"
+    effort: ClassVar[Effort] = "quick"
+    remedy: ClassVar[bool] = False
+
+    shop: Workshop
+
+    def predicted(self) -> float:
+        """A short pass backwards, the search for balanced scales, and a pass for the histograms."""
+        evaluator, images = self.shop.evaluator, len(self.shop.calibration)
+        search = _BALANCING * parameters(self.shop.spec) / evaluator.macs_per_s
+        return evaluator.pass_s * (_BACKWARDS * min(_LOOKED_AT, images) + _OBSERVED * images) + search
+
+    def candidate(self, tried: Earlier, best: Best) -> Candidate:
+        """The last candidate with other channel scales, calibrated as that one was or by least squared error.
+
+        Balanced channels fill a range evenly, for which squared error is the measure. A first layer in float stays so
+        even where biases that are not corrected yet hide its gain: bias correction compares the candidates once more.
+        """
+        shop, base = self.shop, tried[-1].candidate
+        weights, (calibrator, method) = rescaled(shop.spec, shop.weights, self._balanced(base)), chosen_scales(base)
+        layers = base.quantized.table.float_layers
+        histograms = shop.observed(weights, "calibrate, equalized", layers)
+
+        def made(calibrator: str) -> Candidate:
+            quantized = shop.calibrated(weights, histograms, calibrator, method, layers)
+            settings = {**base.settings, self.name: {"by": "importance", "calibrator": calibrator}}
+            return Candidate(quantized, weights, settings, histograms=histograms)
+
+        found = {name: made(name) for name in dict.fromkeys((calibrator, "mse"))}
+        return nearest(found, shop.evaluator, self.name)
+
+    def _balanced(self, base: Candidate) -> Mapping[str, NDArray[np.float64]]:
+        """Channel scales of least expected divergence, from each channel's importance and the scales so far."""
+        shop, quantized = self.shop, base.quantized
+        few = min(_LOOKED_AT, len(shop.calibration))
+        with shop.progress.task("importance of channels", few) as advance:
+            found = importance(
+                shop.spec, shop.weights, quantized.placement, shop.images, limit=few, seed=shop.seed, advance=advance
+            )
+        return balancing_scales(quantized, found)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLayer:
+    """The first convolution in float, where it has few of the MACs.
+
+    The image is the most expensive tensor to round in a narrow network: its noise passes every layer, and its three
+    channels, each with 256 levels of its own, share 256 codes.
+    """
+
+    name: ClassVar[str] = "first_layer"
+    effort: ClassVar[Effort] = "quick"
+    remedy: ClassVar[bool] = False
+
+    shop: Workshop
+
+    def predicted(self) -> float:
+        """Next to nothing: no image is read."""
+        return 0.0
+
+    def candidate(self, tried: Earlier, best: Best) -> Candidate | Refusal:
+        """The best candidate so far with its first convolution in float, or why it stays in integers."""
+        assert best is not None
+        base, first = best.candidate, graph(self.shop.spec).weighted[0].name
+        if first not in base.quantized.table.weights:
+            return Refusal(f"left out: {first} is in float already")
+        share = share_of_macs(self.shop.spec, (first,), self.shop.preprocess.crop)
+        if share > _FEW_MACS:
+            return Refusal(f"left out: {first} has {100 * share:.1f} % of the MACs, more than {100 * _FEW_MACS:.0f} %")
+        settings = {**base.settings, self.name: {"float_layers": [first], "float_share_of_macs": share}}
+        quantized = left_in_float(base.quantized, base.reference, (first,))
+        return replace(base, quantized=quantized, settings=settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Refine:
+    """Activation ranges chosen by what their error does to the answers."""
+
+    name: ClassVar[str] = "refine"
+    effort: ClassVar[Effort] = "quick"
+    remedy: ClassVar[bool] = False
+
+    shop: Workshop
+
+    @property
+    def _images(self) -> int:
+        return min(2 * _LOOKED_AT, len(self.shop.calibration))
+
+    def predicted(self) -> float:
+        """A pass forwards and back over a few images, with every candidate range on the way."""
+        return 12 * self.shop.evaluator.pass_s * self._images
+
+    def candidate(self, tried: Earlier, best: Best) -> Candidate:
+        """The last candidate with other scales: only corrected biases show what a change of scales is worth."""
+        shop, base = self.shop, tried[-1].candidate
+        with shop.progress.task("refine activation ranges", self._images) as advance:
+            made = refined(base.quantized, shop.images, limit=self._images, seed=shop.seed, advance=advance)
+        return replace(base, quantized=made, settings={**base.settings, self.name: {"images": self._images}})
+
+
+def chosen_scales(base: Candidate) -> tuple[str, WeightMethod]:
+    """Calibrator and weight method of a candidate."""
+    settings = base.settings["calibrate"]
+    assert isinstance(settings, dict)
+    return settings["calibrator"], settings["weights"]
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectBias:
+    """Biases that take back what quantization adds to the mean of each channel."""
+
+    name: ClassVar[str] = "bias"
+    effort: ClassVar[Effort] = "quick"
+    remedy: ClassVar[bool] = False
+
+    shop: Workshop
+
+    def predicted(self) -> float:
+        """A float pass and a quantized one for every candidate that is corrected, three at most."""
+        return 12 * self.shop.evaluator.pass_s * self._images
+
+    def candidate(self, tried: Earlier, best: Best) -> Candidate:
+        """The best candidate so far or one that came later, whichever is nearest to float once biases are corrected.
+
+        What other ranges and channel scales are worth shows only then: they move the means of channels.
+        """
+        assert best is not None
+        bases = {one.technique: one.candidate for one in (best, *tried[-2:])}
+        return nearest({name: self._corrected(base) for name, base in bases.items()}, self.shop.evaluator, self.name)
+
+    @property
+    def _images(self) -> int:
+        return min(_MEANS, len(self.shop.calibration))
+
+    def _corrected(self, base: Candidate) -> Candidate:
+        shop = self.shop
+        reference = Network(shop.spec, base.reference).eval()
+        few = shop.calibration.take(range(self._images))
+        with shop.progress.task("correct biases", self._images) as advance:
+            corrected = empirical_bias(reference, base.quantized, lambda: shop.evaluator.images(few), advance)
+        settings = {**base.settings, self.name: {"images": self._images}}
+        return replace(base, quantized=corrected, settings=settings)

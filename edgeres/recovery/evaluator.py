@@ -1,0 +1,189 @@
+"""``Evaluator``: compares quantized networks with the float network, image by image, on tuning images.
+
+Tuning images share nothing with calibration and with validation, so neither does a candidate look better than it is for
+having seen them, nor does the final verdict rest on images that chose the candidate.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.errors import StageError
+from edgeres.gate import paired_test
+from edgeres.gate.paired_test import Paired
+from edgeres.metrics import agreement, divergences, sqnr_db, top1
+from edgeres.model.cost import macs, shapes
+from edgeres.model.network import Network
+from edgeres.quant.streaming import each_image
+from edgeres.recovery.evaluation import Evaluation, nearer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.data.split import Split
+    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.weights import Weights
+    from edgeres.progress import Progress
+    from edgeres.quant.quantized import Quantized
+
+    Logits = NDArray[np.float32]
+
+SCREENED = 64
+"""Tuning images on which all variants of a technique are compared; the nearest of them go on to twice as many."""
+
+_POWER = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The variant of a network that is nearest to float.
+
+    Attributes:
+        name: Its name.
+        divergences: Mean divergence of every variant in nats, over the images it was compared on; infinite for one that
+            answers with NaN.
+    """
+
+    name: str
+    divergences: Mapping[str, float]
+
+
+_GROUP, _CACHED = 16, 1 << 20
+"""Images that go through a network together, at most, and bytes that their largest activation may have."""
+
+
+class Evaluator:
+    """Evaluates candidates for one network.
+
+    Args:
+        spec: The folded network.
+        weights: Its float weights.
+        split: Tuning images with labels.
+        preprocess: How they are prepared.
+        margin: Accuracy drop in percentage points that is allowed; None allows any.
+        progress: Where to report how far an evaluation is.
+
+    Raises:
+        StageError: There are no tuning images, or the float network answers with NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        spec: ResNetSpec,
+        weights: Weights,
+        split: Split,
+        preprocess: Preprocess,
+        *,
+        margin: float | None,
+        progress: Progress,
+    ) -> None:
+        if not len(split):
+            raise StageError(
+                "there are no tuning images to judge candidates on", "a tenth of the training images serves: give more"
+            )
+        self.split, self.preprocess, self.margin, self.progress = split, preprocess, margin, progress
+        made = shapes(spec, preprocess.crop, preprocess.crop)
+        self._group = max(1, min(_GROUP, _CACHED // (4 * max(prod(shape) for shape in made.values()))))
+        start = time.monotonic()
+        self.reference = self._logits(Network(spec, weights), split, "float on the tuning images")
+        if not np.isfinite(self.reference).all():
+            raise StageError("the float network answers with NaN or infinity", "check its weights")
+        self.pass_s = (time.monotonic() - start) / len(split)
+        """Seconds of one float image, reading it included; predicted costs of techniques rest on it."""
+        self.macs_per_s = macs(spec, preprocess.crop, preprocess.crop) / self.pass_s
+        """The rate at which that image was computed, for work that goes by weights and not by images."""
+
+    @property
+    def few(self) -> Split:
+        """The images that single layers are compared on."""
+        return self.split.take(range(min(SCREENED, len(self.split))))
+
+    def nearest(self, variants: Mapping[str, Quantized], label: str) -> Nearest:
+        """The variant nearest to float.
+
+        All see the first ``SCREENED`` images. Those that the nearest one beats beyond noise are left behind, the others
+        see twice as many, until one is left or all images were seen (racing: Maron and Moore 1994).
+
+        Args:
+            variants: Networks by name.
+            label: What the progress bar says.
+        """
+        means: dict[str, float] = {}
+        seen: dict[str, NDArray[np.float64]] = {name: np.empty(0) for name in variants}
+        start, stop = 0, min(SCREENED, len(self.split))
+        while True:
+            some = self.split.take(range(start, stop))
+            for name, before in seen.items():
+                logits = self._logits(variants[name].network(), some, f"{label}: {name}")
+                found = divergences(self.reference[start:stop], logits)
+                seen[name] = np.concatenate([before, np.where(np.isnan(found), np.inf, found)])
+            means |= {name: float(found.mean()) for name, found in seen.items()}
+            seen = _not_beaten(seen)
+            if len(seen) == 1 or stop == len(self.split):
+                return Nearest(next(iter(seen)), {name: means[name] for name in variants})
+            start, stop = stop, min(2 * stop, len(self.split))
+
+    def evaluation(self, quantized: Quantized, label: str) -> Evaluation:
+        """What all tuning images say of a candidate."""
+        logits = self._logits(quantized.network(), self.split, label)
+        before, after, labels = self.reference.argmax(1).tolist(), logits.argmax(1).tolist(), self.split.labels
+        paired = Paired.of(before, after, labels)
+        decision = paired_test.decide(paired, self.margin) if self.margin is not None else None
+        interval = decision.interval if decision else paired_test.tango(paired, 0.9)
+        return Evaluation(
+            top1=top1(after, labels),
+            drop_pp=paired.drop,
+            low_pp=interval.low,
+            high_pp=interval.high,
+            agreement=agreement(before, after),
+            divergences=divergences(self.reference, logits),
+            sqnr_db=sqnr_db(self.reference, logits),
+            integer=len(quantized.placement.weighted),
+            outcome=decision.outcome if decision else None,
+            doubtful=self._doubtful(paired, decision),
+            needed=self._needed(paired),
+        )
+
+    def _doubtful(self, paired: Paired, decision: paired_test.Decision | None) -> bool:
+        if self.margin is None or decision is None or decision.outcome is not paired_test.Outcome.INCONCLUSIVE:
+            return False
+        spotless = paired_test.decide(Paired(n=paired.n, b=0, c=0), self.margin)
+        return paired.drop > self.margin and spotless.outcome is paired_test.Outcome.PASS
+
+    def _needed(self, paired: Paired) -> int | None:
+        if self.margin is None or self.margin <= 0:
+            return None
+        return paired_test.images_needed(0.0, paired.discordance, margin_pp=self.margin, power=_POWER)
+
+    def images(self, split: Split) -> Iterator[NDArray[np.float32]]:
+        """Prepared images of a split, batch by batch."""
+        return (batch for batch, _ in split.batches(self.preprocess))
+
+    def _logits(self, network: Network, split: Split, label: str) -> Logits:
+        """Logits ``[N,classes]``, in groups of one size, so that they depend on nothing else."""
+
+        def answer(network: Network, images: Tensor) -> Logits:
+            found: Logits = network(images).numpy()
+            return found
+
+        with self.progress.task(label, len(split)) as advance:
+            return np.concatenate(list(each_image(network, self.images(split), answer, advance, group=self._group)))
+
+
+def _not_beaten(seen: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """Those that the nearest to float does not beat beyond noise; the nearest comes first, of equals the earlier."""
+    best = min(seen, key=lambda name: float(seen[name].mean()))
+    kept = {best: seen[best]}
+    for name, found in seen.items():
+        if name != best and np.isfinite(found).all() and not nearer(seen[best], found):
+            kept[name] = found
+    return kept

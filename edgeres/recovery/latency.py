@@ -1,0 +1,89 @@
+"""How fast candidates are: timed where their runtime is on this host, expected by a roofline elsewhere.
+
+The integer graph is the same for all techniques that leave the same layers in float
+(``edgeres.artifacts.candidate.graph_kind``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeres.artifacts.artifact import Engine, Exported, File
+from edgeres.backends.registry import find_backend
+from edgeres.latency.prediction import predict
+from edgeres.metrics import interleaved
+from edgeres.onnx_graph.write import write_model
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from onnx import ModelProto
+
+    from edgeres.artifacts.artifact import Card
+    from edgeres.backends.backend import Session
+    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.weights import Weights
+    from edgeres.quant.quantized import Quantized
+    from edgeres.targets.target import Target
+
+FLOAT = "float32"
+_THREADS = 2
+_LIMIT_S = 1.5
+
+
+def graphs(
+    spec: ResNetSpec, weights: Weights, variants: dict[str, Quantized], side: int, target: Target
+) -> dict[str, ModelProto]:
+    """The float graph and that of each variant, as they would be exported but for their metadata."""
+    runtime = target.runtime
+    made = {FLOAT: write_model(spec, weights, (side, side), opset=runtime.opset, ir_version=runtime.ir_version)}
+    for name, quantized in variants.items():
+        made[name] = write_model(
+            spec,
+            quantized.weights,
+            (side, side),
+            opset=runtime.opset,
+            ir_version=runtime.ir_version,
+            table=quantized.table,
+            placement=quantized.placement,
+        )
+    return made
+
+
+def runs_here(target: Target) -> bool:
+    """Whether the target's own runtime opens a plain graph on this host."""
+    return (
+        target.build_on == "host" and target.runtime.tensorrt is None and find_backend(target.backend).missing() is None
+    )
+
+
+def predicted_ms(models: dict[str, ModelProto], target: Target) -> dict[str, float]:
+    """Milliseconds a roofline expects of each graph; empty without the device's peaks."""
+    found = {name: predict(model, target) for name, model in models.items()}
+    return {name: prediction.ms for name, prediction in found.items() if prediction}
+
+
+def measured_s(models: dict[str, ModelProto], card: Card, target: Target, folder: Path) -> dict[str, float]:
+    """Median seconds of one image on this host, all graphs in turn; files live in ``folder`` meanwhile."""
+    from contextlib import ExitStack
+
+    side = card.preprocess.crop
+    image = np.zeros((1, 3, side, side), dtype=np.float32)
+    with TemporaryDirectory(dir=folder) as place, ExitStack() as stack:
+        sessions = {
+            name: _session(model, Path(place, f"{name}.onnx"), card, target, stack) for name, model in models.items()
+        }
+        runs = {name: lambda session=session: session.run(image) for name, session in sessions.items()}
+        found = interleaved(runs, limit_s=_LIMIT_S)
+    return {name: latency.p50_ms / 1e3 for name, latency in found.items()}
+
+
+def _session(model: ModelProto, path: Path, card: Card, target: Target, stack: ExitStack) -> Session:
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    file = File.of(path)
+    engine = Engine(Exported(card, file, file), target.backend, path.name, {path.name: file})
+    return stack.enter_context(find_backend(target.backend).session(engine, target, file, threads=_THREADS))

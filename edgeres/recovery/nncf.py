@@ -1,0 +1,70 @@
+"""Another quantizer's candidate, so that the better of both goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeres.errors import StageError
+from edgeres.onnx_graph.nncf_network import nncf_quantized
+from edgeres.quant.table import calibration_digest
+from edgeres.recovery.context import Candidate
+from edgeres.recovery.search import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.data.split import Split
+    from edgeres.recovery.context import Workshop
+    from edgeres.recovery.search import Effort, Tried
+
+_PASSES = 6.0
+_START_S = 15.0
+"""What NNCF takes to start, and float passes over the images behind that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nncf:
+    """NNCF's post-training quantization under the target's scheme; it starts anew from the float network."""
+
+    name: ClassVar[str] = "nncf"
+    effort: ClassVar[Effort] = "max"
+    remedy: ClassVar[bool] = False
+
+    shop: Workshop
+
+    def predicted(self) -> float:
+        """Its own passes over the calibration images."""
+        return _START_S + _PASSES * self.shop.evaluator.pass_s * len(self.shop.calibration)
+
+    def candidate(self, tried: Sequence[Tried[Candidate]], best: Tried[Candidate] | None) -> Candidate | Refusal:
+        """NNCF's network, or why it makes none."""
+        shop = self.shop
+        images = _Singles(shop.calibration, shop.preprocess)
+        data = calibration_digest(shop.calibration, shop.preprocess)
+        try:
+            with shop.progress.task("quantize by NNCF", len(images)) as advance:
+                made = nncf_quantized(shop.spec, shop.weights, shop.scheme, images, advance, data=data)
+        except StageError as failure:
+            return Refusal(f"left out: {failure.what}")
+        settings = {self.name: {"calibrator": made.table.calibrator}}
+        seen = tried[0].candidate.histograms if tried else {}  # the first one observed the same float network
+        return Candidate(made, shop.weights, settings, rounded=True, histograms=seen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Singles:
+    """Images one at a time, as often as wanted."""
+
+    split: Split
+    preprocess: Preprocess
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (batch for batch, _ in self.split.batches(self.preprocess, 1))

@@ -1,0 +1,228 @@
+"""The search over quantization techniques: which are tried, in which order, and which candidate is kept.
+
+Techniques are tried from the cheapest to the most expensive one, each on top of what was kept. A candidate is kept only
+where it is nearer to float than the one before beyond noise (``edgeres.recovery.evaluation``). The search goes on until
+the divergence that is left is negligible or cannot be told from zero on these images. A technique starts only where its
+predicted time fits into what is left of the time budget, besides that of later techniques which are expected to gain
+more. Remedies, which give up integers, are tried only where the accuracy limit is missed. The module knows nothing of
+networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf, sqrt
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+
+from edgeres.errors import StageError
+from edgeres.gate.paired_test import Outcome
+from edgeres.recovery.evaluation import NEGLIGIBLE, Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+Effort = Literal["quick", "default", "max"]
+EFFORTS: tuple[Effort, ...] = ("quick", "default", "max")
+
+
+class Reason(StrEnum):
+    """Why a technique was not tried."""
+
+    LIMIT_MET = "not needed: the accuracy limit is met on the tuning images"
+    NO_LIMIT = "left out: no accuracy limit is set, and it gives up integers"
+    OPEN = "left out: the tuning images do not say that the accuracy limit is missed"
+    NEGLIGIBLE = "not needed: the divergence that is left is negligible"
+    UNSEEN = "left out: the tuning images are too few to tell the divergence that is left from zero"
+    EFFORT = "left out by --effort"
+    TIME = "left out: named in skip, or beyond the time budget"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a technique has no candidate, one sentence."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A technique that was not tried.
+
+    Attributes:
+        reason: Why.
+        note: The same for people, without times, which differ from machine to machine.
+        seconds: Predicted time; None where more time would not have tried it.
+    """
+
+    reason: Reason
+    note: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried(Generic[T]):
+    """A candidate and what the tuning images say of it."""
+
+    technique: str
+    candidate: T
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Search(Generic[T]):
+    """A finished search.
+
+    Attributes:
+        tried: Candidates in the order of the techniques.
+        skipped: Techniques that were not tried.
+        best: The candidate nearest to float, as far as the images can tell.
+        chosen: The one that goes on: the best, or the last where a technique is forced.
+    """
+
+    tried: tuple[Tried[T], ...]
+    skipped: dict[str, Skipped]
+    best: Tried[T]
+    chosen: Tried[T]
+
+
+class Technique(Protocol[S]):
+    """One way to a better candidate."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in recipes and reports."""
+
+    @property
+    def effort(self) -> Effort:
+        """The lowest effort that tries it."""
+
+    @property
+    def remedy(self) -> bool:
+        """Whether it is only for networks that miss the accuracy limit."""
+
+    def predicted(self) -> float:
+        """Seconds it will take, from what earlier techniques took."""
+
+    def candidate(self, tried: Sequence[Tried[S]], best: Tried[S] | None) -> S | Refusal:
+        """A candidate that builds on the earlier ones, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How far to search.
+
+    Attributes:
+        effort: Techniques to try: those that cost seconds, those that cost minutes, or all. Where the accuracy limit is
+            missed, ``default`` tries all of them as well.
+        forced: Try every technique that is not in ``skip``, for as long as it takes, and keep the last.
+        skip: Techniques to leave out.
+        budget_s: Seconds for the whole search; None for no limit.
+        reserved: Techniques expected to gain most. Where the accuracy limit is met, the time they are predicted to take
+            is kept for them.
+    """
+
+    effort: Effort = "default"
+    forced: bool = False
+    skip: frozenset[str] = frozenset()
+    budget_s: float | None = None
+    reserved: frozenset[str] = frozenset()
+
+    def skipped(self, technique: Technique[T], best: Evaluation | None, left_s: float) -> Skipped | None:
+        """Why a technique is not tried; None where it is. The first one always is: it makes the network."""
+        if best is None:
+            return None
+        if technique.name in self.skip:
+            return Skipped(Reason.TIME, Reason.TIME)
+        if self.forced:
+            return None
+        reason = self._needless(technique, best)
+        if reason is not None:
+            return Skipped(reason, _words(reason, best))
+        seconds = technique.predicted()
+        allowed = "max" if self.effort == "default" and best.limit_missed else self.effort
+        if EFFORTS.index(technique.effort) > EFFORTS.index(allowed):
+            return Skipped(Reason.EFFORT, f"{Reason.EFFORT} {self.effort}", seconds)
+        return Skipped(Reason.TIME, Reason.TIME, seconds) if seconds > left_s else None
+
+    def reserved_s(self, later: Sequence[Technique[T]], best: Evaluation | None, left_s: float) -> float:
+        """Seconds of ``left_s`` kept for later techniques, the last first, as far as they fit."""
+        if best is None or best.limit_missed:
+            return 0.0
+        kept = 0.0
+        for technique in reversed(later):
+            if technique.name in self.reserved and self.skipped(technique, best, left_s - kept) is None:
+                kept += technique.predicted()
+        return kept
+
+    def _needless(self, technique: Technique[T], best: Evaluation) -> Reason | None:
+        if technique.remedy and not best.limit_missed:
+            return {None: Reason.NO_LIMIT, Outcome.PASS: Reason.LIMIT_MET}.get(best.outcome, Reason.OPEN)
+        if best.limit_missed:
+            return None
+        if best.divergence.high < NEGLIGIBLE or best.kl == 0:
+            return Reason.NEGLIGIBLE
+        if technique.effort != "quick" and best.divergence.low <= 0:
+            return Reason.UNSEEN
+        return None
+
+
+def _words(reason: Reason, best: Evaluation) -> str:
+    if reason is Reason.NEGLIGIBLE:
+        moved = 100 * sqrt(max(0.0, best.kl) / 2)
+        return f"{reason}: KL to float {best.kl:.1e} nats moves at most {moved:.2g} % of the probability"
+    if reason is Reason.UNSEEN:
+        low, high = best.divergence.low, best.divergence.high
+        return f"{reason}: {low:.1e} to {high:.1e} nats on {best.n:,} images"
+    return reason
+
+
+def search(
+    techniques: Sequence[Technique[T]],
+    evaluate: Callable[[T], Evaluation],
+    policy: Policy,
+    *,
+    clock: Callable[[], float],
+    took: Callable[[str, float], None],
+) -> Search[T]:
+    """Tries techniques in order and keeps the candidate nearest to float.
+
+    Args:
+        techniques: From the cheapest to the most expensive one; the first needs no other.
+        evaluate: Compares a candidate with float on the tuning images.
+        policy: How far.
+        clock: Seconds that pass.
+        took: Called with each technique's name and seconds.
+
+    Raises:
+        StageError: No technique has a candidate.
+    """
+    begun = clock()
+    tried: list[Tried[T]] = []
+    skipped: dict[str, Skipped] = {}
+    best: Tried[T] | None = None
+    for index, technique in enumerate(techniques):
+        start = clock()
+        left = inf if policy.budget_s is None else policy.budget_s - (start - begun)
+        known = best.evaluation if best else None
+        why = policy.skipped(technique, known, left - policy.reserved_s(techniques[index + 1 :], known, left))
+        if why is not None:
+            skipped[technique.name] = why
+            continue
+        candidate = technique.candidate(tried, best)
+        if isinstance(candidate, Refusal):
+            skipped[technique.name] = Skipped(Reason.REFUSED, candidate.why)
+            took(technique.name, clock() - start)
+            continue
+        tried.append(Tried(technique.name, candidate, evaluate(candidate)))
+        if best is None or tried[-1].evaluation.better_than(best.evaluation):
+            best = tried[-1]
+        took(technique.name, clock() - start)
+    if best is None:
+        reasons = "; ".join(f"{name}: {one.note}" for name, one in skipped.items())
+        raise StageError(f"no technique gives a network: {reasons}", "force another one, or none")
+    return Search(tuple(tried), skipped, best, tried[-1] if policy.forced else best)

@@ -1,0 +1,166 @@
+"""The bill of a recovery ladder, as pages and the console show it: what each candidate is worth and what it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edgeres.artifacts.candidate import Rung
+from edgeres.runs.figures import millis, percent, points, seconds
+
+if TYPE_CHECKING:
+    from edgeres.runs.run import Run
+    from edgeres.runs.stage import StageRow
+
+HEADS = ("Rung", "Verdict", "Top-1", "Drop (90 % interval)", "Same answer", "KL to float", "Integer layers", "Latency",
+         "Took", "What")  # fmt: skip
+FLOAT = "float"
+_AGAIN = "quantize"
+"""A later stage's row about what the ladder kept: the ladder's own row says it already."""
+
+
+@dataclass(frozen=True, slots=True)
+class BillRow:
+    """A candidate.
+
+    Attributes:
+        rung: Its figures; none where it was left out.
+        seconds: What it took; None where nobody took it.
+        predicted_s: What it would take, where it was left out for its cost.
+        latency_ms: One image on the target's runtime.
+        expected: Whether that is a roofline's expectation and not a measurement.
+        of: Weighted layers of the network, as the section on integers counts them; None where nobody counted.
+    """
+
+    rung: Rung
+    seconds: float | None = None
+    latency_ms: float | None = None
+    expected: bool = False
+    of: int | None = None
+    predicted_s: float | None = None
+
+    @property
+    def tried(self) -> bool:
+        """Whether it has figures."""
+        return self.rung.kl is not None or self.rung.top1 is not None
+
+    def cells(self, none: str) -> tuple[str, ...]:
+        """One text for each of ``HEADS``; ``none`` stands for what nobody knows."""
+        r = self.rung
+        interval = "" if r.low_pp is None or r.high_pp is None else f" ({r.low_pp:+.2f} to {r.high_pp:+.2f})"
+        speed = none if self.latency_ms is None else millis(self.latency_ms)
+        return (
+            r.name,
+            r.verdict or none,
+            none if r.top1 is None else percent(r.top1),
+            none if r.drop_pp is None else f"{points(r.drop_pp)}{interval}",
+            none if r.agreement is None else percent(r.agreement),
+            none if r.kl is None else divergence(r.kl),
+            none if r.integer is None else f"{r.integer} of {self.of}" if self.of else str(r.integer),
+            f"{speed} expected" if self.expected and self.latency_ms is not None else speed,
+            none if self.seconds is None else seconds(self.seconds),
+            r.note + self.more_time,
+        )
+
+    @property
+    def more_time(self) -> str:
+        """What a technique would take that was left out for its cost, for people; empty where it was not."""
+        return "" if self.predicted_s is None else f"; would take about {rough(self.predicted_s)} more"
+
+
+def rough(time: float) -> str:
+    """Predicted seconds for people, in whole seconds or minutes."""
+    return seconds(float(round(time))) if time < 60 else f"{time / 60:.0f} min"
+
+
+def divergence(nats: float) -> str:
+    """A divergence in nats: ``1.2e-04``; 0 where the answers are the same."""
+    return f"{nats:.1e}" if nats else "0"
+
+
+def bill(run: Run) -> tuple[BillRow, ...]:
+    """Every candidate of a run, float first; empty where no stage had any. The last choice alone counts as chosen."""
+    found: list[BillRow] = []
+    for place, row in enumerate(run.stages):
+        rungs = [rung for rung in row.rungs if not (found and rung.name == _AGAIN)]
+        time = run.time_of(place)
+        laps = time.laps if time else {}
+        if not found and rungs:
+            found.append(_float(row, laps))
+        if any(rung.chosen for rung in rungs):
+            found = [replace(before, rung=replace(before.rung, chosen=False)) for before in found]
+        whole = time.seconds if time else None
+        found.extend(_row(rung, row, laps, whole if rung.name == row.stage else None) for rung in rungs)
+    whole = run.kernels.weighted if run.kernels else None
+    return tuple(replace(row, of=whole) for row in found)
+
+
+def _row(rung: Rung, stage: StageRow, laps: dict[str, float], whole: float | None) -> BillRow:
+    if rung.kl is None and rung.top1 is None:
+        return BillRow(rung, predicted_s=laps.get(f"predicted {rung.name}"))
+    latency, expected = _latency(stage, laps, rung.graph)
+    return BillRow(rung, laps.get(rung.name, whole), latency, expected)
+
+
+def _float(stage: StageRow, laps: dict[str, float]) -> BillRow:
+    """What every candidate is compared with."""
+    first = next((rung for rung in stage.rungs if rung.top1 is not None and rung.drop_pp is not None), None)
+    latency, expected = _latency(stage, laps, "float32")
+    top1 = None if first is None or first.top1 is None else first.top1 + (first.drop_pp or 0.0)
+    rung = Rung(
+        name=FLOAT, top1=top1, drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note="what all are compared with"
+    )
+    return BillRow(rung, latency_ms=latency, expected=expected)
+
+
+def _latency(stage: StageRow, laps: dict[str, float], kind: str) -> tuple[float | None, bool]:
+    """Milliseconds of one image, and whether they are only expected."""
+    if (measured := laps.get(f"latency {kind}")) is not None:
+        return 1e3 * measured, False
+    return stage.metrics.get(f"expected_ms_{kind}"), True
+
+
+_NEXT = {
+    "PASS": "The limit is met on the tuning images; 'edgeres gate RUN' judges what ships on the validation images.",
+    "FAIL": "The limit is not met: --recipe qat trains with quantization in the loop.",
+    "INCONCLUSIVE": "The tuning images do not settle it; 'edgeres gate RUN' judges what ships.",
+    "": "No accuracy limit is set: --budget accuracy_drop_pp=1 sets one.",
+}
+
+
+def next_step(run: Run) -> str:
+    """What to do about the outcome, one sentence; empty without a ladder."""
+    rows = bill(run)
+    chosen = next((row.rung for row in rows if row.rung.chosen), None)
+    if chosen is None:
+        return ""
+    left = [row for row in rows if row.predicted_s is not None]
+    table = ", ".join(f"{row.rung.name}, about {rough(row.predicted_s)} more" for row in left if row.predicted_s)
+    if chosen.verdict == "FAIL" and any(row.rung.name == "qat" and row.tried for row in rows):
+        return "Training with quantization in the loop did not meet the limit either: loosen it, or change the network."
+    if chosen.verdict == "FAIL" and left:
+        return f"The limit is not met: --effort max or a higher --time-budget also tries what was left out ({table})."
+    return f"{_NEXT[chosen.verdict]} Left out for its cost: {table}." if table else _NEXT[chosen.verdict]
+
+
+def folded(rows: tuple[BillRow, ...]) -> tuple[BillRow, ...]:
+    """The rows with neighbours that were left out for the same reason in one."""
+    found: list[BillRow] = []
+    for row in rows:
+        last = found[-1] if found else None
+        left_out = last is not None and not (row.tried or last.tried or row.predicted_s or last.predicted_s)
+        if last is not None and left_out and row.rung.note == last.rung.note:
+            found[-1] = replace(last, rung=replace(last.rung, name=f"{last.rung.name}, {row.rung.name}"))
+        else:
+            found.append(row)
+    return tuple(found)
+
+
+def spending(rows: tuple[BillRow, ...]) -> list[tuple[str, float, float, bool]]:
+    """``(name, seconds so far, KL, chosen)`` of every candidate that was timed, in order."""
+    spent, found = 0.0, []
+    for row in rows:
+        if row.seconds is not None and row.rung.kl is not None:
+            spent += row.seconds
+            found.append((row.rung.name, spent, row.rung.kl, row.rung.chosen))
+    return found

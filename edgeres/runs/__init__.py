@@ -1,0 +1,1 @@
+"""A finished run: its report as one value, read from ``report.json``, with its graphs and predictions."""

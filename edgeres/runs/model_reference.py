@@ -1,0 +1,185 @@
+"""``NamedNetwork``: what a word on the command line means: a preset, a finished run, or an ONNX file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgeres.artifacts.budget_check import Figure
+from edgeres.errors import UsageError
+from edgeres.latency.prediction import Measured
+from edgeres.latency.roofline import float_precisions
+from edgeres.latency.workload import of_model, of_target
+from edgeres.model.spec import PRESETS, preset
+from edgeres.onnx_graph.layers import image_of, sized
+from edgeres.onnx_graph.read import read_model
+from edgeres.runs import document
+from edgeres.settings import parse, settings
+
+if TYPE_CHECKING:
+    from edgeres.latency.roofline import Precision
+    from edgeres.latency.workload import Work
+    from edgeres.runs.run import LatencyRow, Run
+    from edgeres.targets.target import Target
+
+Asked = Literal["int8", "fp16", "fp32", "float"]
+"""A precision as a user asks for it; ``float`` is the one that the target takes for float networks."""
+_FILES: dict[Precision, str] = {"int8": "model.onnx", "fp16": "model.float.onnx", "fp32": "model.float.onnx"}
+_VARIANTS: dict[str, Precision] = {"int8": "int8", "float16": "fp16", "float32": "fp32"}
+_EXAMPLE = '{"model": "resnet50", "precision": "int8", "size": 224, "latency_ms": 1.085}'
+
+
+@dataclass(frozen=True, slots=True)
+class NamedNetwork:
+    """A network whose kernels are known.
+
+    Attributes:
+        name: Its preset, under which budgets are documented; the file's stem for one that has none.
+        side: Side of the image in pixels.
+        works: What its kernels have to do.
+        precision: ``int8`` where any layer is, else what its floats are computed in.
+    """
+
+    name: str
+    side: int
+    works: tuple[Work, ...]
+    precision: Precision
+
+    @property
+    def title(self) -> str:
+        """``resnet50 at 224 px, INT8``."""
+        return f"{self.name} at {self.side} px, {self.precision.upper()}"
+
+
+@settings
+class _Note:
+    """One latency somebody measured; see docs/prediction.md."""
+
+    model: str
+    precision: Asked | None = None
+    size: int | None = None
+    latency_ms: float
+    figure: Figure = "host_latency"
+
+
+def find_network(word: str, target: Target, size: int | None = None, precision: Asked | None = None) -> NamedNetwork:
+    """The network a word names.
+
+    Args:
+        word: A preset, a run folder, or the path of an ``.onnx``.
+        target: Its scheme says what of a preset is quantized.
+        size: Side of the image in pixels; None takes the network's own.
+        precision: What the network is computed in; None takes INT8 where a preset or a run has it. A file that is
+            quantized has no other, one that is not has no INT8.
+
+    Raises:
+        UsageError: Nothing has that name, or neither file nor target has that precision.
+        ModelError: The file holds no graph that can be read.
+    """
+    asked = None if precision is None else _resolved(precision, target)
+    if word.lower().endswith(".onnx"):
+        return _of_file(Path(word), Path(word).stem, target, size, asked)
+    if (folder := _run_folder(word)) is not None:
+        return _of_run(folder, target, size, asked)
+    spec = preset(word)
+    side = size or (224 if spec.stem.pool else 32)
+    taken = asked or ("int8" if target.scheme else float_precisions(target)[0])
+    return NamedNetwork(word, side, of_target(spec, side, target, integer=taken == "int8"), taken)
+
+
+def _resolved(asked: Asked, target: Target) -> Precision:
+    """The precision that is meant on a target.
+
+    Raises:
+        UsageError: The target does not compute in it.
+    """
+    floats = float_precisions(target)
+    if asked == "float":
+        return floats[0]
+    known: tuple[Precision, ...] = floats if target.scheme is None else ("int8", *floats)
+    if asked not in known:
+        raise UsageError(f"{target.name} has no {asked.upper()}", f"ask for {' or '.join(known)}")
+    return asked
+
+
+def read_measured(word: str, target: Target) -> tuple[Measured, ...]:
+    """The networks that somebody measured: a run with latencies, or one figure in a small JSON.
+
+    Raises:
+        UsageError: There is no such file, it holds no latency, or it is of another target.
+    """
+    folder = _run_folder(word)
+    if folder is not None:
+        return _of_report(folder, target)
+    path = Path(word)
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or failure
+        raise UsageError(f"cannot read {path}: {reason}", f"name a run, or a JSON such as {_EXAMPLE}") from failure
+    except ValueError as failure:
+        raise UsageError(f"{path} is no JSON: {failure}", f"write {_EXAMPLE}") from failure
+    note = parse(_Note, data, str(path))
+    name = note.model
+    if name not in PRESETS and not Path(name).is_absolute():
+        name = str(path.parent / name)
+    network = find_network(name, target, note.size, note.precision)
+    return (Measured(network.title, network.works, note.latency_ms, network.precision, note.figure),)
+
+
+def _run_folder(word: str) -> Path | None:
+    """The run a word names, by its folder or its report."""
+    path = Path(word)
+    if path.name == document.JSON:
+        return path.parent
+    return path if path.is_dir() else None
+
+
+def _of_run(folder: Path, target: Target, size: int | None, precision: Precision | None) -> NamedNetwork:
+    """What a run ships, under the name its budgets are documented for."""
+    place = folder / _FILES[precision or "int8"]
+    if not place.is_file():
+        raise UsageError(f"there is no {place}", "name the folder of a run, such as build/resnet18-jetson")
+    return _of_file(place, _report(folder).model, target, size, precision)
+
+
+def _of_report(folder: Path, target: Target) -> tuple[Measured, ...]:
+    run = _report(folder)
+    if run.target.name != target.name:
+        raise UsageError(f"{folder} is a run for {run.target.name}", f"calibrate with one measured on {target.name}")
+    if not run.timings.latency:
+        raise UsageError(
+            f"the run in {folder} has no latency: {run.timings.unmeasured or 'nobody timed it'}",
+            f"time it on the device and write down {_EXAMPLE}",
+        )
+    return tuple(_timed(folder, target, run, row) for row in run.timings.latency)
+
+
+def _timed(folder: Path, target: Target, run: Run, row: LatencyRow) -> Measured:
+    network = _of_run(folder, target, None, _VARIANTS.get(row.variant, float_precisions(target)[0]))
+    return Measured(f"{run.model} in {row.variant} of {folder}", network.works, row.p50_ms, network.precision)
+
+
+def _report(folder: Path) -> Run:
+    source = folder / document.JSON
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or failure
+        raise UsageError(f"cannot read {source}: {reason}", "name the folder of a run") from failure
+    return document.decode(text, str(source))
+
+
+def _of_file(path: Path, name: str, target: Target, size: int | None, precision: Precision | None) -> NamedNetwork:
+    """The network in a file; what is shipped for INT8 and holds no integers is taken in float."""
+    model = sized(read_model(path), size)
+    _, shape = image_of(model)
+    works = of_model(model, adds=True)
+    integer = any(work.integer for work in works)
+    if precision is not None and integer is not (precision == "int8"):
+        kind = "INT8 alone" if integer else "no INT8"
+        raise UsageError(f"{precision} for {path}, which has {kind}", "name a preset, a run folder or another file")
+    taken = precision or ("int8" if integer else float_precisions(target)[0])
+    return NamedNetwork(name, shape[1], works, taken)

@@ -1,0 +1,271 @@
+"""``Run``: everything a report says, as one frozen value; ``docs/report-schema.md`` documents it field by field.
+
+Durations, latencies and whatever else differs between two runs of the same thing stand under ``timings`` alone, so the
+rest of two equal runs is equal. What can be derived (status, headline, exit code) is no field: see ``verdict``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edgeres.artifacts.artifact import Line
+from edgeres.artifacts.candidate import LayerNoise
+from edgeres.latency.benchmark.result import Truth
+from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Kernels, Sha256, TensorScale
+from edgeres.runs.stage import StageRow, StageTime
+from edgeres.settings import settings
+
+__all__ = [
+    "MEASURED_EACH_TIME",
+    "SCHEMA",
+    "Accuracy",
+    "Calibration",
+    "Confusion",
+    "Device",
+    "Failure",
+    "FileRow",
+    "Flip",
+    "Kernels",
+    "LatencyRow",
+    "LayerNoise",
+    "Provenance",
+    "Run",
+    "SplitRow",
+    "StageRow",
+    "StageTime",
+    "TensorScale",
+    "Timings",
+    "is_timed",
+]
+
+SCHEMA: Literal["edgeres.report/2"] = "edgeres.report/2"
+MEASURED_EACH_TIME = ("latency_", "peak_rss_")
+"""How names of budget lines begin whose values differ from run to run."""
+_ROUNDED = 1.5
+"""A value that rounds to its limit passes; half a unit of the limit's last digit is at most half of the limit."""
+
+
+@settings
+class Failure:
+    """Why a run ended early.
+
+    Attributes:
+        stage: Stage that failed; empty when the run failed before its first one.
+        kind: Class of the error, such as ``StageError``.
+        what: What is wrong and where.
+        way_out: What the user can do about it, or empty.
+        exit_code: Exit code of the command.
+    """
+
+    stage: str
+    kind: str
+    what: str
+    way_out: str = ""
+    exit_code: int = 1
+
+
+@settings
+class Device:
+    """The target as the reader of a report needs it: names only."""
+
+    name: str
+    title: str
+    backend: str
+    runtime: str
+
+
+@settings
+class FileRow:
+    """A file of the run folder."""
+
+    sha256: Sha256
+    size: Count
+
+
+@settings
+class SplitRow:
+    """A data split: its name, how many images, and the digest of their content and labels."""
+
+    name: str
+    images: Count
+    digest: str
+
+
+@settings
+class Provenance:
+    """What the run was made from.
+
+    Attributes:
+        data: Name of the data set.
+        splits: Its splits.
+        weights: sha256 of the weights the run began with; None when it trained them.
+        scales: sha256 of the calibration table the scales were taken from; None where images were observed.
+        recipe: The recipe as YAML, locked.
+        code: Digest of edgeres' own source files, which the version of a checkout does not tell apart; None where
+            nobody took it.
+        seed: Seed of everything random.
+        python: Python version.
+        platform: Operating system and architecture.
+        cpu: CPU model.
+        cores: Cores the run could use; None where nobody counted.
+        packages: Version of each package that took part.
+    """
+
+    data: str
+    splits: tuple[SplitRow, ...] = ()
+    weights: Sha256 | None = None
+    scales: Sha256 | None = None
+    recipe: str
+    code: Sha256 | None = None
+    seed: int
+    python: str
+    platform: str
+    cpu: str
+    cores: Count | None = None
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+@settings
+class LatencyRow:
+    """Latency of one inference call, in milliseconds.
+
+    Attributes:
+        variant: ``float32`` or ``int8``.
+        runtime: What executed it.
+        batch: Images in a call.
+        threads: Threads of the runtime.
+        p50_ms: Median.
+        p90_ms: 90th percentile.
+        p99_ms: 99th percentile.
+        n: Calls timed.
+        low_ms: Lower end of the 95 % interval of the median.
+        high_ms: Upper end of it.
+        how: Where and how it was timed, one sentence.
+    """
+
+    variant: str
+    runtime: str
+    batch: Annotated[int, Field(gt=0)]
+    threads: Annotated[int, Field(gt=0)]
+    p50_ms: Annotated[float, Field(ge=0)]
+    p90_ms: Annotated[float, Field(ge=0)]
+    p99_ms: Annotated[float, Field(ge=0)]
+    n: Annotated[int, Field(gt=0)]
+    low_ms: Annotated[float, Field(ge=0)]
+    high_ms: Annotated[float, Field(ge=0)]
+    how: str
+
+
+@settings
+class Timings:
+    """Everything that two runs of the same thing do not share.
+
+    Attributes:
+        total_s: Wall time of the run in seconds, None when nobody took it.
+        stages: Durations.
+        lines: Budget lines whose values are timed or sampled: see ``is_timed``.
+        latency: Latency measurements.
+        unmeasured: Why ``latency`` is empty; one sentence.
+        bench: Every runtime of this host side by side; None where nobody asked.
+    """
+
+    total_s: float | None = None
+    stages: tuple[StageTime, ...] = ()
+    lines: tuple[Line, ...] = ()
+    latency: tuple[LatencyRow, ...] = ()
+    unmeasured: str = ""
+    bench: Truth | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a line that does not belong here."""
+        for line in self.lines:
+            _check(line, timed=True)
+
+
+@settings
+class Run:
+    """A finished, stopped or failed run.
+
+    Attributes:
+        schema: Version of this layout.
+        edgeres: Version of edgeres.
+        command: The command line, quoted for a shell.
+        model: Name of the network.
+        target: Where it goes.
+        strict: Whether an unmeasured line fails the run.
+        until: Stage after which the run was asked to stop, or empty.
+        error: Why the run ended early, or None.
+        notes: What the user should know about the run as a whole.
+        lines: Budget lines but those under ``timings``.
+        stages: Stages that finished, in order.
+        accuracy: None before verification.
+        confusion: None before verification.
+        flips: Images answered differently than by float, by index.
+        kernels: None where nobody counted.
+        calibration: None for a float network.
+        sensitivity: What quantizing each layer alone does; empty where nobody asked.
+        evidence: What was proven on this host, one sentence each.
+        files: Files of the run folder by relative path.
+        provenance: What the run was made from; None when it failed before that was known.
+        timings: Everything that differs from run to run.
+    """
+
+    schema: Literal["edgeres.report/2"] = SCHEMA
+    edgeres: str
+    command: str
+    model: str
+    target: Device
+    strict: bool = False
+    until: str = ""
+    error: Failure | None = None
+    notes: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
+    stages: tuple[StageRow, ...] = ()
+    accuracy: Accuracy | None = None
+    confusion: Confusion | None = None
+    flips: tuple[Flip, ...] = ()
+    kernels: Kernels | None = None
+    calibration: Calibration | None = None
+    sensitivity: tuple[LayerNoise, ...] = ()
+    evidence: tuple[str, ...] = ()
+    files: dict[str, FileRow] = Field(default_factory=dict)
+    provenance: Provenance | None = None
+    timings: Timings = Timings()
+
+    def __post_init__(self) -> None:
+        """Refuses a line that claims more than it has, or one that belongs under ``timings``."""
+        for line in self.lines:
+            _check(line, timed=False)
+
+    @property
+    def every_line(self) -> tuple[Line, ...]:
+        """All budget lines, the timed ones last."""
+        return self.lines + self.timings.lines
+
+    def time_of(self, row: int) -> StageTime | None:
+        """Duration of a row of ``stages``; None when that stage did not run this time."""
+        name = self.stages[row].stage
+        nth = sum(other.stage == name for other in self.stages[:row])
+        times = [time for time in self.timings.stages if time.stage == name]
+        return times[nth] if nth < len(times) else None
+
+    def class_name(self, index: int) -> str:
+        """Name of a class, or its index where the names are not known."""
+        known = self.confusion is not None and index < len(self.confusion.classes)
+        return self.confusion.classes[index] if self.confusion and known else str(index)
+
+
+def is_timed(line: Line) -> bool:
+    """Whether a budget line belongs under ``timings``: its value differs from run to run."""
+    return line.name.startswith(MEASURED_EACH_TIME)
+
+
+def _check(line: Line, *, timed: bool) -> None:
+    if is_timed(line) is not timed:
+        raise ValueError(f"{line.name} belongs {'to the lines of the run' if timed else 'under timings'}")
+    if line.status == "unmeasured" and line.value is not None:
+        raise ValueError(f"{line.name} is unmeasured and has a value")
+    if line.status == "passed" and (line.value is None or line.value >= _ROUNDED * line.limit > 0):
+        raise ValueError(f"{line.name} cannot have passed: value {line.value}, limit {line.limit}")

@@ -1,0 +1,178 @@
+"""What a run amounts to: status, headline and exit code, derived from its facts so that they cannot contradict them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from textwrap import wrap
+from typing import TYPE_CHECKING, Literal
+
+from edgeres.runs.figures import (
+    OUTLOOKS,
+    between,
+    compared,
+    confidence,
+    foretold,
+    integer_layers,
+    line_title,
+    millis,
+    percent,
+    points,
+    relation,
+)
+from edgeres.runs.remedy import remedies
+from edgeres.runs.run import is_timed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeres.artifacts.artifact import Line
+    from edgeres.runs.run import Run
+
+Outcome = Literal["passed", "failed", "incomplete", "error"]
+_WIDTH = 120
+"""Characters of a budget line on a console."""
+_INDENT = " " * 12
+
+
+def outcome(run: Run) -> Outcome:
+    """``error``: a stage failed. ``failed``: a budget line failed. ``passed``: every line was measured and holds.
+
+    ``incomplete`` is the rest: nothing failed, but something is unmeasured or the run stopped before its verdict.
+    """
+    if run.error:
+        return "error"
+    counts = line_counts(run)
+    if counts["failed"]:
+        return "failed"
+    return "passed" if counts["passed"] and not counts["unmeasured"] else "incomplete"
+
+
+def exit_code(run: Run) -> int:
+    """0 nothing failed, the error's own code, 3 over a budget, 4 unmeasured under ``--strict``."""
+    match outcome(run):
+        case "error":
+            return run.error.exit_code if run.error else 1
+        case "failed":
+            return 3
+        case "incomplete":
+            return 4 if run.strict and not run.until else 0
+        case "passed":
+            return 0
+
+
+def line_counts(run: Run) -> Counter[str]:
+    """How many budget lines have each status."""
+    return Counter(line.status for line in run.every_line)
+
+
+def headline(run: Run) -> str:
+    """The verdict in one sentence."""
+    return f"{opening(run)}: {run.model} for {run.target.name} {reason(run)}"
+
+
+def opening(run: Run) -> str:
+    """The outcome in a word; an incomplete run may be ready for its device."""
+    return "Ready for the device" if _for_the_device(run) else outcome(run).capitalize()
+
+
+def reason(run: Run) -> str:
+    """The headline without its first words: why the outcome is what it is."""
+    counts, lines = line_counts(run), run.every_line
+    failed = "; ".join(_broken(line) for line in lines if line.status == "failed")
+    missing = ", ".join(_missing(line) for line in lines if line.status == "unmeasured")
+    if run.error:
+        where = f"stopped in {run.error.stage}" if run.error.stage else "did not start"
+        also = f" (failed as well: {failed})" if failed else ""
+        return f"{where}: {' '.join(run.error.what.split())}{also}"
+    if failed:
+        unmeasured = f"; {counts['unmeasured']} unmeasured" if missing else ""
+        return f"breaks {counts['failed']} of {len(lines)} budget lines: {failed}{unmeasured}."
+    if not lines:
+        return f"stopped after {run.until}, as asked; nothing was judged." if run.until else "was not judged."
+    if _for_the_device(run):
+        here = f"keeps {_all(counts['passed'])} judged here; " if counts["passed"] else ""
+        return f"{here}the device measures {missing}."
+    if missing:
+        return f"keeps {counts['passed']} of {len(lines)} budget lines; unmeasured: {missing}."
+    return f"keeps {_all(len(lines))}{_at(run)}."
+
+
+def _for_the_device(run: Run) -> bool:
+    """Whether all that is left is to measure on a device that is not here, and nothing is expected to fail there."""
+    open_ = [line for line in run.every_line if line.status == "unmeasured"]
+    left = bool(open_) and all(is_timed(line) and line.outlook != "fails" for line in open_)
+    return left and outcome(run) == "incomplete" and not run.timings.latency and not run.until
+
+
+def _all(count: int) -> str:
+    return "its one budget line" if count == 1 else "both budget lines" if count == 2 else f"all {count} budget lines"
+
+
+def _at(run: Run) -> str:
+    if run.accuracy is None:
+        return ""
+    return f", top-1 {percent(run.accuracy.deployed_top1)} ({points(-run.accuracy.drop_pp)} against float)"
+
+
+def _missing(line: Line) -> str:
+    expected = f" ({OUTLOOKS[line.outlook]})" if line.outlook else ""
+    return f"{line_title(line.name).lower()}{expected}"
+
+
+def _broken(line: Line) -> str:
+    value, limit = compared(line)
+    stands = f"{value} {relation(line)} {limit}" if value else f"({line.how})"
+    return f"{line_title(line.name).lower()} {stands}"
+
+
+def summary_lines(run: Run) -> tuple[str, ...]:
+    """The report in a few lines of plain text, for a console: headline, budget lines, key figures, remedies, notes.
+
+    How a figure came about and what a prediction rests on stand in the report. What stopped a run is no line of these:
+    it is an error, and printed as one.
+    """
+    found = [] if run.error else [headline(run)]
+    found.extend(_budget_lines(run.every_line))
+    if run.accuracy:
+        a = run.accuracy
+        interval = f"{confidence(a.level)} interval {between(a.low_pp, a.high_pp)}"
+        found.append(
+            f"top-1 {percent(a.deployed_top1)} deployed, {percent(a.float_top1)} float; "
+            f"drop {points(a.drop_pp)} ({interval}) on {a.n:,} images"
+        )
+    found.extend(
+        f"{row.variant} on {row.runtime}: p50 {millis(row.p50_ms)}, p90 {millis(row.p90_ms)} (batch {row.batch})"
+        for row in run.timings.latency
+    )
+    if run.kernels:
+        found.append(f"{integer_layers(run.kernels)} ({run.kernels.how})")
+    return (*found, *remedies(run), *run.notes)
+
+
+def _budget_lines(lines: Sequence[Line]) -> list[str]:
+    """Every budget line within 120 characters: which latency it means and how its limit was derived stand beside it.
+
+    Where they do not fit, they stand below it.
+    """
+    width = max((len(line_title(line.name)) for line in lines), default=0)
+    found = []
+    for line in lines:
+        head = f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}"
+        meant = [line.figure.replace("_", " ")] if line.figure else []
+        meant += [f"limit: {line.derivation}"] if line.derivation else []
+        whole = f"{head}  ({'; '.join(meant)})" if meant else head
+        found += [whole] if len(whole) <= _WIDTH else [head, *_wrapped("; ".join(meant))]
+    return found
+
+
+def _wrapped(text: str) -> list[str]:
+    return wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
+
+
+def _figure(line: Line) -> str:
+    value, limit = compared(line)
+    if value:
+        return f"{value} {relation(line)} {limit}"
+    if line.outlook:
+        return f"limit {limit}; {OUTLOOKS[line.outlook]}: {foretold(line)}"
+    return f"limit {limit}"

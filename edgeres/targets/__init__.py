@@ -1,0 +1,1 @@
+"""Deployment targets: devices and runtimes, read from YAML files."""

@@ -1,0 +1,204 @@
+"""``Target``: everything a device and its runtime can do, want and allow, read from YAML files.
+
+``devices/*.yaml`` are devices, ``runtimes/*.yaml`` are what runs on them: each JetPack and each generation of TensorRT
+stands there once, and so does each runtime for CPUs. A device names the runtimes it may have;
+``jetson-orin-nano:jp6.2`` or ``android:litert`` puts both together.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from edgeres.errors import TargetError
+from edgeres.settings import parse, plain, settings
+from edgeres.targets.hint import target_hint
+from edgeres.targets.isa import Isa, host_isa, saturates
+from edgeres.targets.runtime import Runtime, find_runtime
+
+
+@settings
+class QuantScheme:
+    """What the target's integer kernels want.
+
+    Attributes:
+        weight_bits: Bits of the per-channel symmetric weights.
+        activation_bits: Bits of the per-tensor activations.
+        signed: int8 activations with zero-point 0 (TensorRT), or uint8 ones, whose zero-point is 0 behind a ReLU.
+        add_inputs: Which inputs of a residual add carry Q/DQ: the ``identity`` alone, or ``both``.
+        pools: Whether what is neither convolution nor add (pools, the excitation's product) reads integers too, so that
+            a convolution in front of it has an integer output.
+        float_layers: Operations that stay in float.
+        wide_layers: Operations whose weights keep 8 bits where the others have 4.
+        channel_multiple: Channel counts the kernels run fastest at; the pruner keeps to them.
+        reduce_range: Keep weights within 7 bits, ``[-63, 63]``: where two products of a uint8 and an int8 are added in
+            16 bits, 8-bit weights saturate (x86 without VNNI; onnxruntime.ai, quantization, "reduce range"). A target
+            file may say ``host``: where this processor adds so.
+    """
+
+    weight_bits: Literal[4, 8] = 8
+    activation_bits: Literal[8] = 8
+    signed: bool
+    add_inputs: Literal["identity", "both"]
+    pools: bool
+    float_layers: tuple[str, ...] = ("fc",)
+    wide_layers: tuple[str, ...] = ()
+    channel_multiple: int = 16
+    reduce_range: bool = False
+
+    def bits_of(self, layer: str) -> int:
+        """Bits of the weights of one operation."""
+        bits = 8 if layer in self.wide_layers else self.weight_bits
+        return 7 if bits == 8 and self.reduce_range else bits
+
+
+@settings
+class DeviceProfile:
+    """Peaks of the hardware; None where nobody published the figure.
+
+    Attributes:
+        int8_tops: Dense INT8 peak in 1e12 operations per second (a MAC is two).
+        fp16_tops: Dense FP16 peak, same unit.
+        fp32_tops: FP32 peak, same unit.
+        bandwidth_gbs: Theoretical DRAM bandwidth in 1e9 bytes per second.
+        tdp_w: Power ceiling in watts.
+        compute_capability: Of an NVIDIA GPU, such as ``8.7``.
+        dla_cores: Deep Learning Accelerators beside the GPU.
+        isa: Widest integer instructions of a CPU, as its programs ask for them.
+        source: Where the figures come from.
+    """
+
+    name: str
+    int8_tops: float | None = None
+    fp16_tops: float | None = None
+    fp32_tops: float | None = None
+    bandwidth_gbs: float | None = None
+    tdp_w: float | None = None
+    compute_capability: str | None = None
+    dla_cores: int = 0
+    isa: Isa | None = None
+    source: str
+
+
+AboveZero = Annotated[float, Field(gt=0)]
+
+
+@settings
+class Budget:
+    """Limits with their units in the names; None is no limit.
+
+    A drop of 0 pp is a limit, if a strict one; of everything else there is always something.
+    """
+
+    accuracy_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = 1.0
+    macs_g: AboveZero | None = None
+    params_m: AboveZero | None = None
+    size_mib: AboveZero | None = None
+    latency_p50_ms: AboveZero | None = None
+    latency_p90_ms: AboveZero | None = None
+    latency_p99_ms: AboveZero | None = None
+    peak_activation_mib: AboveZero | None = None
+    peak_rss_mib: AboveZero | None = None
+
+
+@settings
+class Target:
+    """A deployment target.
+
+    Attributes:
+        name: Identifier, the YAML file's stem, with ``:version`` where that is not the device's default.
+        title: One line for people.
+        backend: Which runtime adapter builds and runs it.
+        build_on: Whether the engine is built here (``host``) or on the device from a bundle.
+        latency_class: Which documented latency budget applies.
+        scheme: Integer scheme, None where the device has no INT8.
+        runtime: Versions.
+        device: Hardware peaks.
+        budget: The target's own limits.
+        aliases: Other names.
+        versions: Runtimes the device may have: ``jp6.2`` or ``trt10.3``, oldest first, or names such as ``litert``.
+        version: The one that ``runtime`` is; empty where there is no choice.
+    """
+
+    name: str
+    title: str
+    backend: str
+    build_on: Literal["host", "device"]
+    latency_class: Literal["gpu", "mobile"]
+    scheme: QuantScheme | None
+    runtime: Runtime
+    device: DeviceProfile
+    budget: Budget = Budget()
+    aliases: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    version: str = ""
+
+
+@cache
+def targets() -> dict[str, Target]:
+    """Every known device with its default runtime by name, in alphabetical order."""
+    devices = (_composed(data, None) for data in _devices().values())
+    return {target.name: target for target in sorted(devices, key=lambda target: target.name)}
+
+
+def find_target(name: str) -> Target:
+    """The target of that name or alias; ``name:version`` takes another runtime than the device's default.
+
+    Raises:
+        TargetError: Unknown; the message has what comes nearest, or the versions there are.
+    """
+    known = targets()
+    by_name = {alias: target for target in known.values() for alias in (target.name, *target.aliases)}
+    device, _, version = name.partition(":")
+    if device not in by_name:
+        raise TargetError(f"unknown target {device!r}", target_hint(device, by_name))
+    target = by_name[device]
+    if not version or version == target.version:
+        return target
+    if version not in target.versions:
+        valid = f"known: {', '.join(target.versions)}" if target.versions else f"its runtime is {target.runtime.name}"
+        raise TargetError(f"{target.name} has no version {version!r}", valid)
+    return _composed(_devices()[target.name], version)
+
+
+@cache
+def _devices() -> dict[str, dict[str, Any]]:
+    """The files in ``targets/`` by the name in them."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in sorted(files("edgeres.targets").joinpath("devices").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".yaml"):
+            data: dict[str, Any] = yaml.safe_load(entry.read_text(encoding="utf-8"))
+            found[str(data.get("name", entry.name))] = data
+    return found
+
+
+def _for_this_host(data: dict[str, Any]) -> dict[str, Any]:
+    """The same where nothing depends on the processor, else what holds on this one."""
+    scheme = data.get("scheme")
+    if not isinstance(scheme, dict) or scheme.get("reduce_range") != "host":
+        return data
+    return {**data, "scheme": {**scheme, "reduce_range": saturates(host_isa())}}
+
+
+def _composed(data: dict[str, Any], version: str | None) -> Target:
+    """A device with one of its runtimes."""
+    where, data = f"{data.get('name', '?')}.yaml", _for_this_host(data)
+    if "runtime" in data:
+        return parse(Target, data, where, TargetError)
+    rest = {key: value for key, value in data.items() if key not in ("runtimes", "default")}
+    default, versions = str(data.get("default")), tuple(data.get("runtimes", ()))
+    chosen = default if version is None else version
+    if default not in versions or chosen not in versions:
+        raise TargetError(f"{where}: runtime {chosen!r} is not among {', '.join(versions)}", "correct the file")
+    runtime, backend = find_runtime(chosen, integers=data.get("scheme") is not None)
+    if backend is not None:
+        rest["backend"] = backend
+    rest |= {"runtime": plain(runtime), "versions": versions, "version": chosen}
+    rest["title"] = f"{data.get('title')}, {runtime.told}"
+    if chosen != default:
+        rest["name"] = f"{data.get('name')}:{chosen}"
+    return parse(Target, rest, where, TargetError)
