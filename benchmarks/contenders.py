@@ -18,7 +18,7 @@ from benchmarks.bench import Bench
 from benchmarks.peers import ModelOptimizer, Nncf, OnnxRuntimeStatic
 from benchmarks.pt2e import TorchAo
 from benchmarks.quantizer import SCHEMES, Quantizer
-from benchmarks.rungs import RUNGS, Ours
+from benchmarks.techniques import TECHNIQUES, Ours
 from edgeres.errors import UsageError, nearest
 from edgeres.targets.target import find_target
 
@@ -31,7 +31,10 @@ DEFAULT = "edgeres-default"
 
 
 def _all() -> dict[str, Quantizer]:
-    ours: dict[str, Quantizer] = {DEFAULT: Ours(None), **{f"edgeres-{rung}": Ours(rung) for rung in RUNGS}}
+    ours: dict[str, Quantizer] = {
+        DEFAULT: Ours(None),
+        **{f"edgeres-{technique}": Ours(technique) for technique in TECHNIQUES},
+    }
     theirs: dict[str, Quantizer] = {
         "nncf": Nncf(),
         "nncf-full": Nncf(full=True),

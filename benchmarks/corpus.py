@@ -34,7 +34,7 @@ from edgeres.errors import EdgeresError
 from edgeres.lint.facts import has_zero_point, quantizers
 from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import relative_delta, runner
-from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def as_tensorrt_reads(model: ModelProto) -> ModelProto | None:
     changed, found = type(model)(), False
     changed.CopyFrom(model)
     changed.graph.ClearField("value_info")
-    view = View.of(changed)
+    view = GraphIndex.of(changed)
     for node in quantizers(view):
         zero = view.constants.get(node.input[2]) if has_zero_point(node) else None
         silent = zero is None and node.input[0] not in view.constants and not attribute(node, "output_dtype", 0)
@@ -149,7 +149,7 @@ def as_tensorrt_reads(model: ModelProto) -> ModelProto | None:
     return changed if found else None
 
 
-def _shape(view: View, node: object) -> tuple[int, ...]:
+def _shape(view: GraphIndex, node: object) -> tuple[int, ...]:
     scale = view.value(node.input[1])  # type: ignore[attr-defined]  # a NodeProto
     return () if scale is None else scale.shape
 

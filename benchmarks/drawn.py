@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.graph import graph
 from edgeres.model.weights import Weights
@@ -56,8 +56,8 @@ def drawn(name: str, spec: ResNetSpec, side: int, target: Target, folder: Path) 
         table=_table(plain, weights, placement, scheme, size), placement=placement,
     )  # fmt: skip
     files = [_saved(model, folder / file) for model, file in ((quantized, "model.onnx"), (plain, "model.float.onnx"))]
-    card = Card(name=name, preprocess=Preprocess(resize=side, crop=side), classes=())
-    return Exported(card, files[0], files[1], scales=files[0])
+    metadata = ModelMetadata(name=name, preprocess=Preprocess(resize=side, crop=side), classes=())
+    return Exported(metadata, files[0], files[1], scales=files[0])
 
 
 def _weights(spec: ResNetSpec) -> Weights:

@@ -40,7 +40,7 @@ _CHUNK = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class BenchmarkResult:
     """How networks really differ, in shares of the images.
 
     Attributes:
@@ -74,14 +74,14 @@ class Rates:
     failed: float
     used: float
 
-    def cells(self, truth: Truth) -> tuple[str, ...]:
+    def cells(self, truth: BenchmarkResult) -> tuple[str, ...]:
         """As the table shows it."""
         shares = [f"{100 * x:.2f} %" for x in (self.fixed_pass, self.fixed_fail, self.passed, self.failed)]
         named = f"{100 * truth.discordance:g} %", f"{100 * truth.drop:g} pp", f"{truth.images:,}"
         return (*named, *shares, f"{self.used:,.0f}", f"{self.used / truth.images:.0%}")
 
 
-def truths(discordance: float, margin: float, recorded: float | None = None) -> Iterator[Truth]:
+def truths(discordance: float, margin: float, recorded: float | None = None) -> Iterator[BenchmarkResult]:
     """No drop, the margin and twice the margin; and the recorded drop, where there is one.
 
     A drop needs at least as many discordant images: a smaller discordance is raised to it.
@@ -89,10 +89,12 @@ def truths(discordance: float, margin: float, recorded: float | None = None) -> 
     for drop in (0.0, margin, 2 * margin, *(() if recorded is None else (recorded,))):
         psi = max(discordance, abs(drop))
         away = drop if drop != margin else 0.0  # at the margin nothing is ever known: take the images of no drop
-        yield Truth(psi, drop, images_needed(100 * away, psi, margin_pp=100 * margin, alpha=ALPHA, power=POWER))
+        yield BenchmarkResult(
+            psi, drop, images_needed(100 * away, psi, margin_pp=100 * margin, alpha=ALPHA, power=POWER)
+        )
 
 
-def measure(truth: Truth, margin: float, runs: int, seed: int = 0) -> Rates:
+def measure(truth: BenchmarkResult, margin: float, runs: int, seed: int = 0) -> Rates:
     """Runs both tests on the same drawn images, ``runs`` times."""
     random = np.random.default_rng(seed)
     total = np.zeros(5)
@@ -101,7 +103,7 @@ def measure(truth: Truth, margin: float, runs: int, seed: int = 0) -> Rates:
     return Rates(*(total / runs).tolist())
 
 
-def _chunk(truth: Truth, margin: float, runs: int, random: np.random.Generator) -> NDArray[np.float64]:
+def _chunk(truth: BenchmarkResult, margin: float, runs: int, random: np.random.Generator) -> NDArray[np.float64]:
     """Sums over the tests of one chunk, in the order of ``Rates``.
 
     A test that knows stops betting; its images are drawn to the end all the same, for the test at the fixed n.

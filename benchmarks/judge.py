@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgeres.artifacts.artifact import KernelCensus
+    from edgeres.artifacts.artifact import KernelCounts
 
 
 def figures(
@@ -54,7 +54,7 @@ def figures(
     }
 
 
-def kernels(model: Path, *, optimised: bool) -> KernelCensus:
+def kernels(model: Path, *, optimised: bool) -> KernelCounts:
     """Layers in integers: of the graph as ONNX Runtime rewrote it, or as TensorRT is expected to run it."""
     import onnx
 

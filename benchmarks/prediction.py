@@ -23,7 +23,7 @@ from benchmarks.command import CHECKOUT, run
 from benchmarks.latencies import disagreements, disagreements_of_ratios, pairs, read
 from benchmarks.roofline_fit import FORMS, fit
 from benchmarks.table import markdown, with_block
-from edgeres.latency.kernel_class import Missed
+from edgeres.latency.kernel_class import PredictionError
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
@@ -81,11 +81,11 @@ class Errors:
         """Factor either way that 90 % keep within."""
         return exp(float(np.quantile([abs(log(ratio)) for ratio in self.ratios], 0.9)))
 
-    def missed(self, least_factor: float = 1.0, *, pooled: bool = False) -> Missed:
+    def missed(self, least_factor: float = 1.0, *, pooled: bool = False) -> PredictionError:
         """As ``edgeres`` keeps it; ``pooled`` where they are of other classes."""
         median, p90 = self.relative
         factor = max(self.factor, least_factor)
-        return Missed(
+        return PredictionError(
             median_pct=round(median, 1), p90_pct=round(p90, 1), factor=round(factor, 3),
             predictions=len(self.ratios), chips=self.chips, pooled=pooled,
         )  # fmt: skip
@@ -211,7 +211,7 @@ def with_bands(found: Sequence[Validated]) -> tuple[KernelClass, ...]:
     )
 
 
-def _band(found: Sequence[Validated], row: Validated, errors: Callable[[Validated], Errors]) -> Missed:
+def _band(found: Sequence[Validated], row: Validated, errors: Callable[[Validated], Errors]) -> PredictionError:
     own = errors(row)
     if own.enough:
         return own.missed()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeres.artifacts.artifact import KernelCensus
+from edgeres.artifacts.artifact import KernelCounts
 from edgeres.model.network import Network
 
 if TYPE_CHECKING:
@@ -117,9 +117,9 @@ def answers(path: Path, pixels: Pixels) -> NDArray[np.float32]:
     return np.concatenate(found)
 
 
-def kernels(path: Path) -> KernelCensus:
+def kernels(path: Path) -> KernelCounts:
     """Weighted layers whose data and weight both come out of a dequantization: what a torch backend may fuse."""
     nodes = loaded(path).graph.nodes
     weighted = [node for node in nodes if str(node.target) in _WEIGHTED]
     integer = sum(all(_DEQUANTIZE in str(source.target) for source in node.args[:2]) for node in weighted)
-    return KernelCensus(integer=integer, weighted=len(weighted), kernels={}, how="read off torch's graph")
+    return KernelCounts(integer=integer, weighted=len(weighted), kernels={}, how="read off torch's graph")

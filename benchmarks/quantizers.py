@@ -30,8 +30,8 @@ from benchmarks.means import means
 from benchmarks.page import BRIEF, PAGE, brief, page, renew
 from benchmarks.quantizer import SCHEMES, missing, versions
 from benchmarks.row import Row
-from benchmarks.rungs import source_digest
 from benchmarks.tasks import TASKS
+from benchmarks.techniques import source_digest
 from edgeres.errors import UsageError
 from edgeres.settings import digest, plain, sha256_file
 from edgeres.targets.target import find_target

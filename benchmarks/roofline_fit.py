@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.latencies import WIDTHS, Pair, Row
-from edgeres.latency.kernel_class import KernelClass, Missed
+from edgeres.latency.kernel_class import KernelClass, PredictionError
 from edgeres.latency.roofline import Roofline
 from edgeres.settings import parse
 
@@ -29,7 +29,7 @@ MULTIPLE = 16
 _FIXED_SHARE = 0.8
 _PAIRS_WEIGH = 3.0
 """A pair needs no peak, so no error of a data sheet is in it. From 1 to 10, the errors move by a point or two."""
-_NOBODY = Missed(median_pct=0.0, p90_pct=0.0, factor=1.0, predictions=0, chips=0)
+_NOBODY = PredictionError(median_pct=0.0, p90_pct=0.0, factor=1.0, predictions=0, chips=0)
 
 _GRIDS: dict[str, tuple[float, ...]] = {
     "gain": (1.0, 1.25, 1.5, 1.75, 2.0, 2.5),

@@ -22,7 +22,7 @@ from benchmarks.drawn import IMAGES, drawn
 from benchmarks.page import renew, renewed
 from benchmarks.table import markdown
 from edgeres.latency.benchmark.benchmark import Subject, bench
-from edgeres.latency.benchmark.conclusions import culprits
+from edgeres.latency.benchmark.conclusions import bottlenecks
 from edgeres.latency.benchmark.interleaved import Pace
 from edgeres.latency.benchmark.variants import contenders
 from edgeres.model.cost import macs
@@ -34,7 +34,7 @@ from edgeres.targets.target import find_target
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.latency.benchmark.result import LayerTime, Row, Truth
+    from edgeres.latency.benchmark.result import BenchmarkResult, LayerTime, Row
 
 NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 HEADS = ("network", "variant", "p50", "95 % interval", "p10", "x float32", "of peak")
@@ -57,7 +57,7 @@ class Gain:
     quiet: float
 
     @classmethod
-    def of(cls, truth: Truth) -> Gain:
+    def of(cls, truth: BenchmarkResult) -> Gain:
         """Of one table."""
         floats, integers = ([row for row in truth.rows if row.precision == kind] for kind in ("float32", "int8"))
         return cls(
@@ -66,7 +66,7 @@ class Gain:
         )
 
 
-def measured(name: str, threads: int, seconds: int, runtimes: Sequence[str] | None) -> Truth:
+def measured(name: str, threads: int, seconds: int, runtimes: Sequence[str] | None) -> BenchmarkResult:
     """The table of one network.
 
     Raises:
@@ -88,7 +88,7 @@ def mean(ratios: Sequence[float]) -> float:
     return exp(fmean(log(ratio) for ratio in ratios))
 
 
-def page(truths: Sequence[Truth]) -> str:
+def page(truths: Sequence[BenchmarkResult]) -> str:
     """Table, goal, and what eats the gain, as Markdown."""
     rows = [_cells(truth.network, row) for truth in truths for row in truth.rows]
     gains = [Gain.of(truth) for truth in truths]
@@ -109,7 +109,7 @@ def _cells(network: str, row: Row) -> tuple[str, ...]:
     )
 
 
-def _where(truth: Truth) -> str:
+def _where(truth: BenchmarkResult) -> str:
     at = truth.machine
     peaks = ", ".join(f"{peak.precision} {peak.gmacs:.0f} GMAC/s" for peak in truth.peaks)
     absent = "; ".join(f"{name}: {why}" for name, why in truth.absent.items())
@@ -120,7 +120,7 @@ def _where(truth: Truth) -> str:
     )
 
 
-def _goal(truths: Sequence[Truth], gains: Sequence[Gain]) -> str:
+def _goal(truths: Sequence[BenchmarkResult], gains: Sequence[Gain]) -> str:
     """Whether INT8 is as much faster as it should be."""
     medians, quiet = mean([gain.medians for gain in gains]), mean([gain.quiet for gain in gains])
     each = ", ".join(f"{truth.network} {gain.medians:.2f}" for truth, gain in zip(truths, gains, strict=True))
@@ -131,14 +131,14 @@ def _goal(truths: Sequence[Truth], gains: Sequence[Gain]) -> str:
     )
 
 
-def _eaten(truth: Truth) -> str:
+def _eaten(truth: BenchmarkResult) -> str:
     """Kernels of the fastest INT8 variant that INT8 does not make four times as fast."""
     best = next((row for row in truth.rows if row.precision == "int8" and row.runtime in truth.layers), None)
     if best is None:
         return f"* {truth.network}: no runtime told its kernels"
     layers = truth.layers[best.runtime]
     total, other = sum(layer.ms for layer in layers), [layer for layer in layers if layer.role == "other"]
-    rest = (*culprits(layers), *other)
+    rest = (*bottlenecks(layers), *other)
     share = sum(layer.ms for layer in rest) / total
     slow = [layer for layer in layers if layer.role == "integer"][:_NAMED]
     return (

@@ -14,19 +14,19 @@ class EdgeresError(Exception):
 
     Args:
         what: What is wrong, naming the offending value and where it stands.
-        way_out: What the user can do about it; empty when there is nothing to add.
+        hint: What the user can do about it; empty when there is nothing to add.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, what: str, way_out: str = "") -> None:
+    def __init__(self, what: str, hint: str = "") -> None:
         what = what.encode("utf-8", errors="backslashreplace").decode()  # a path may hold bytes that are no UTF-8
-        super().__init__(what, way_out)
+        super().__init__(what, hint)
         self.what = what
-        self.way_out = way_out
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.way_out}" if self.way_out else self.what
+        return f"{self.what}: {self.hint}" if self.hint else self.what
 
 
 class UsageError(EdgeresError):

@@ -50,13 +50,20 @@ def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = Us
         if choices := _choices(failure.errors()):
             path = ".".join(str(part) for part in first["loc"] if not str(part).startswith("literal["))
             what = f"{where}: {path}: {_shown(first['input'])} is not one of {', '.join(choices)}"
-            raise error(what, "correct the value") from failure
+            raise error(what, _renamed(cls, first["input"]) or "correct the value") from failure
         path = ".".join(str(part) for part in first["loc"])
         if first["type"] == "unexpected_keyword_argument":
             known = _fields_at(cls, first["loc"][:-1])
-            way_out = nearest(str(first["loc"][-1]), known) if known else "remove it"
-            raise error(f"{where}: unknown key {path!r}", way_out) from failure
+            hint = nearest(str(first["loc"][-1]), known) if known else "remove it"
+            hint = _renamed(cls, first["loc"][-1]) or hint
+            raise error(f"{where}: unknown key {path!r}", hint) from failure
         raise error(f"{where}: {path or cls.__name__}: {_told(first)}", "correct the value") from failure
+
+
+def _renamed(cls: type, word: object) -> str:
+    """What a key or value of earlier versions is called now; empty where it is none."""
+    now = getattr(cls, "renamed", {}).get(word) if isinstance(word, str) else None
+    return f"{word} is called {now} now" if now else ""
 
 
 def _told(failure: ErrorDetails) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
 from edgeres.latency.benchmark.variants import contenders
 from edgeres.latency.random_model import unlearned
@@ -16,7 +16,7 @@ from edgeres.targets.target import find_target
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.latency.benchmark.variants import Contenders
+    from edgeres.latency.benchmark.variants import Variants
 
 SIDE = 32
 STAGES = ((Block(inner=(16,), out=16),), (Block(inner=(32,), out=32, stride=2, projected=True),))
@@ -38,11 +38,11 @@ def exported(folder: Path, float_layers: tuple[str, ...] = ("fc",)) -> Exported:
         path = folder / f"{precision}.onnx"
         path.write_bytes(model.SerializeToString())
         files[precision] = File.of(path)
-    card = Card(name="small", preprocess=Preprocess(resize=SIDE, crop=SIDE), classes=())
-    return Exported(card, files["int8"], files["float"], scales=files["int8"])
+    metadata = ModelMetadata(name="small", preprocess=Preprocess(resize=SIDE, crop=SIDE), classes=())
+    return Exported(metadata, files["int8"], files["float"], scales=files["int8"])
 
 
-def found(folder: Path, *runtimes: str, float_layers: tuple[str, ...] = ("fc",)) -> Contenders:
+def found(folder: Path, *runtimes: str, float_layers: tuple[str, ...] = ("fc",)) -> Variants:
     """The network on some runtimes."""
     graphs, engines = folder / "graphs", folder / "engines"
     graphs.mkdir()

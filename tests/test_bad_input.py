@@ -109,7 +109,7 @@ def test_what_was_misspelt_is_named_with_its_nearest_name(say, arguments, words)
             ["--budget", "latency_p50_us=3"],
             "'latency_p50_us': known, each with its unit at its end: accuracy_drop_pp, ",
         ),
-        (["--set", "quantize.rung=foo"], "quantize: rung: 'foo' is not one of 'auto', 'calibrate', "),
+        (["--set", "quantize.technique=foo"], "quantize: technique: 'foo' is not one of 'auto', 'calibrate', "),
         (["--set", "quantize.skip=[foo]"], "quantize: skip.0: 'foo' is not one of 'calibrate', "),
         (["--set", "prune.importance=taylor"], "prune: importance: 'taylor' is not one of 'fisher', 'l2'"),
         (["--set", "prune.macs=2"], "prune: macs: 2 should be less than or equal to 1"),

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from random_weights import random_weights
 
-from edgeres.artifacts.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.spec import preset
@@ -72,13 +72,13 @@ def test_a_family_walks_every_stage(data, tmp_path, name, target):
         workspace=Path(),
         scratch=Path(),
     )
-    card = Card(name=name, preprocess=Preprocess(resize=side, crop=side), classes=data.classes)
-    made = Checkpoint(card, spec, random_weights(spec))
+    metadata = ModelMetadata(name=name, preprocess=Preprocess(resize=side, crop=side), classes=data.classes)
+    made = Checkpoint(metadata, spec, random_weights(spec))
     for stage in STAGES:
         place = tmp_path / stage.name
         place.mkdir()
         made = stage(made, replace(context, workspace=place, scratch=place).view(stage.reads))
-    rows = {step.stage: step.metrics for step in made.card.lineage}
+    rows = {step.stage: step.metrics for step in made.metadata.lineage}
     model = onnx.load(made.engine.exported.model.path)
     counted = operator_counts.qdq(model)
     assert rows["fold_batchnorm"]["max_abs_delta_logit"] < 1e-2

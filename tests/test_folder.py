@@ -186,7 +186,7 @@ def test_a_folder_of_other_things_is_no_place_for_a_run(tmp_path):
         (tmp_path / name).write_text("")
     with pytest.raises(UsageError, match=r"is not a run folder: it holds a\.txt, b\.txt, c\.txt, \.\.\.") as failure:
         RunFolder(tmp_path).check()
-    assert "--out" in failure.value.way_out
+    assert "--out" in failure.value.hint
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".gitkeep").write_text("")
     RunFolder(tmp_path / "empty").check()

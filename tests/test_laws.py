@@ -19,7 +19,7 @@ from random_weights import random_weights
 
 import edgeres
 from edgeres.artifacts import artifact as artifacts
-from edgeres.artifacts.artifact import Engine, Exported, File, Source, Verdict
+from edgeres.artifacts.artifact import Engine, Exported, File, Source, VerificationResult
 from edgeres.backends.registry import BACKENDS, find_backend
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
@@ -187,7 +187,7 @@ def contents(value):
         case Engine():
             files = {name: sha256_file(file.path) for name, file in value.files.items()}
             return (value.digest, files, contents(value.exported))
-        case Verdict():
+        case VerificationResult():
             return (value.digest, contents(value.engine))
 
 
@@ -196,7 +196,7 @@ def test_no_stage_changes_what_it_gets(chain, name):
     _, made, given, before, _ = chain[name]
     assert contents(given) == before
     assert made.digest != given.digest
-    assert made.card.lineage[-1].stage == STAGES_BY_CLASS[name]
+    assert made.metadata.lineage[-1].stage == STAGES_BY_CLASS[name]
 
 
 STAGES_BY_CLASS = {stage.__name__: name for name, stage in STAGES.items()}
@@ -229,7 +229,7 @@ def _paths(value):
             return [file.path for file in (value.model, value.float_model, value.scales) if file]
         case Engine():
             return [*_paths(value.exported), *(file.path for file in value.files.values())]
-        case Verdict():
+        case VerificationResult():
             return _paths(value.engine)
         case _:
             return []
@@ -375,7 +375,7 @@ def test_a_shipped_recipe_goes_from_a_source_to_a_verdict(name):
         hints = get_type_hints(type(stage).__call__, localns=names)
         assert issubclass(given, hints["artifact"])
         given = hints["return"]
-    assert given is Verdict
+    assert given is VerificationResult
     order = [stage.name for stage in recipe.stages]
     if "quantize" in order:
         assert order.index("fold_batchnorm") < order.index("quantize")

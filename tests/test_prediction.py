@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgeres.artifacts.artifact import Line, Predicted
+from edgeres.artifacts.budget_check import BudgetCheck, Predicted
 from edgeres.gate.budget import latency_lines, limits
 from edgeres.latency.prediction import Measured, predict, predicted
 from edgeres.latency.random_model import unlearned
@@ -79,13 +79,13 @@ def line(low, high, limit=2.0):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "outlook"),
+    ("low", "high", "predicted_status"),
     [(0.5, 1.9, "passes"), (0.5, 2.0, "passes"), (1.9, 2.1, "open"), (2.0, 3.0, "open"), (2.1, 3.0, "fails")],
 )
-def test_the_ends_of_the_band_decide_and_the_line_stays_unmeasured(low, high, outlook):
+def test_the_ends_of_the_band_decide_and_the_line_stays_unmeasured(low, high, predicted_status):
     median, tail = line(low, high)
-    assert (median.outlook, median.status, median.value) == (outlook, "unmeasured", None)
-    assert (tail.outlook, tail.predicted, tail.status) == ("", None, "unmeasured")
+    assert (median.predicted_status, median.status, median.value) == (predicted_status, "unmeasured", None)
+    assert (tail.predicted_status, tail.predicted, tail.status) == ("", None, "unmeasured")
 
 
 def test_a_line_refuses_an_outlook_its_band_does_not_support():
@@ -93,11 +93,11 @@ def test_a_line_refuses_an_outlook_its_band_does_not_support():
     said = {"name": "latency_p50_ms", "limit": 2.0, "how": "", "source": ""}
     unmeasured = {**said, "value": None, "status": "unmeasured"}
     with pytest.raises(ValueError, match="cannot be 'passes'"):
-        Line(**unmeasured, predicted=expected, outlook="passes")
-    with pytest.raises(ValueError, match="without an outlook"):
-        Line(**unmeasured, predicted=expected)
+        BudgetCheck(**unmeasured, predicted=expected, predicted_status="passes")
+    with pytest.raises(ValueError, match="without an predicted_status"):
+        BudgetCheck(**unmeasured, predicted=expected)
     with pytest.raises(ValueError, match="without a prediction"):
-        Line(**unmeasured, outlook="open")
+        BudgetCheck(**unmeasured, predicted_status="open")
     with pytest.raises(ValueError, match="passed and predicted"):
-        Line(**said, value=1.0, status="passed", predicted=expected, outlook="open")
-    assert Line(**unmeasured, predicted=expected, outlook="open").outlook == "open"
+        BudgetCheck(**said, value=1.0, status="passed", predicted=expected, predicted_status="open")
+    assert BudgetCheck(**unmeasured, predicted=expected, predicted_status="open").predicted_status == "open"

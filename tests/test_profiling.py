@@ -10,7 +10,7 @@ from edgeres.latency.host_profile import encode, read_profile
 from edgeres.latency.lookup_table import Layer, layer_table
 from edgeres.latency.profiling import Subject, measure_profile, try_profile
 from edgeres.latency.random_model import thinned, unlearned
-from edgeres.latency.timer import Pace, Workbench
+from edgeres.latency.timer import Pace, Timer
 from edgeres.latency.workload import of_model
 from edgeres.model.spec import PRESETS
 from edgeres.onnx_graph import operator_counts
@@ -57,7 +57,7 @@ def machine_of_one_law():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timer, "process_time_ns", lambda: clock.now)
-        patch.setattr(Workbench, "_open", opened)
+        patch.setattr(Timer, "_open", opened)
         yield
 
 
@@ -104,7 +104,7 @@ def test_other_targets_do_not_run_here(name):
 
 @pytest.mark.usefixtures("lawful")
 def test_a_layer_takes_what_its_macs_take(tmp_path):
-    bench = Workbench(CPU, 1, tmp_path, "int8")
+    bench = Timer(CPU, 1, tmp_path, "int8")
     small, large = Layer("way", 3, 14, 64, 64), Layer("way", 3, 28, 256, 256)
     rest = tuple(layer for layer in LAYERS if layer.role in ("odd", "add", "bare"))
     table = layer_table(bench, QUICK, Silent(), (small, large, Layer("way", 1, 28, 64, 64), *rest))
@@ -114,7 +114,7 @@ def test_a_layer_takes_what_its_macs_take(tmp_path):
 
 
 def test_graphs_run_on_the_runtime_of_the_target_beside_the_reference(tmp_path):
-    bench, model = Workbench(CPU, 1, tmp_path, "int8"), subject(0).models["int8"]
+    bench, model = Timer(CPU, 1, tmp_path, "int8"), subject(0).models["int8"]
     image = np.random.default_rng(0).standard_normal((1, 3, 64, 64), dtype=np.float32)
     with bench.opened({"network": (model, image)}) as runs:
         assert set(runs) == {"reference", "network"}

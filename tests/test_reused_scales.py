@@ -12,7 +12,7 @@ from edgeres.settings import sha256_file
 pytestmark = pytest.mark.slow
 
 SMALL = ["--crop", "8", "--resize", "8", "--set", "train.epochs=1", "--set", "recover.epochs=1"]
-PLAIN = ["--set", "quantize.rung=calibrate", "--set", "quantize.calibrator=mse", "--budget", "accuracy_drop_pp=90"]
+PLAIN = ["--set", "quantize.technique=calibrate", "--set", "quantize.calibrator=mse", "--budget", "accuracy_drop_pp=90"]
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_a_network_trained_otherwise_is_refused(compiled, place):
     assert "they are for weights" in report(folder)["error"]["what"]
 
 
-@pytest.mark.parametrize("change", ["quantize.rung=equalize", "quantize.quantizer=nncf"])
+@pytest.mark.parametrize("change", ["quantize.technique=equalization", "quantize.quantizer=nncf"])
 def test_what_calibrates_anew_is_refused_beside_given_scales(compiled, place, change):
     file = saved(place, compiled("first")[1])
     code, folder = compiled(change, "--scales", str(file), "--set", change)
@@ -166,7 +166,7 @@ def test_what_calibrates_anew_is_refused_beside_given_scales(compiled, place, ch
 
 def test_a_later_rung_may_build_on_given_scales(compiled, place):
     file = saved(place, compiled("first")[1])
-    code, folder = compiled("corrected", "--scales", str(file), "--set", "quantize.rung=bias")
+    code, folder = compiled("corrected", "--scales", str(file), "--set", "quantize.technique=bias_correction")
     assert code == 0
     assert read_table(folder).table == read_table(file).table
     assert (folder / "model.onnx").read_bytes() != (compiled("first")[1] / "model.onnx").read_bytes()

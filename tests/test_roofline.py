@@ -5,13 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres.errors import UsageError
-from edgeres.latency.kernel_class import KernelClass, Missed, kernel_classes
+from edgeres.latency.kernel_class import KernelClass, PredictionError, kernel_classes
 from edgeres.latency.roofline import Roofline, float_precisions, roofline_of
 from edgeres.latency.workload import Work, of_spec, of_target
 from edgeres.model.spec import PRESETS
 from edgeres.targets.target import find_target, targets
 
-MISSED = Missed(median_pct=1, p90_pct=2, factor=1.5, predictions=3, chips=4)
+MISSED = PredictionError(median_pct=1, p90_pct=2, factor=1.5, predictions=3, chips=4)
 RESNET18, RESNET50 = (of_spec(PRESETS[name], 224, integer=True) for name in ("resnet18", "resnet50"))
 
 

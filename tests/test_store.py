@@ -7,16 +7,16 @@ from random_weights import random_weights
 
 from edgeres.artifacts.artifact import (
     Baseline,
-    Card,
     Checkpoint,
     Engine,
     Exported,
     File,
-    KernelCensus,
-    Predicted,
+    KernelCounts,
+    ModelMetadata,
     Step,
-    Verdict,
+    VerificationResult,
 )
+from edgeres.artifacts.budget_check import Predicted
 from edgeres.artifacts.serialization import pack, unpack
 from edgeres.artifacts.store import Store, write_beside
 from edgeres.data.preprocess import Preprocess
@@ -25,7 +25,7 @@ from edgeres.model.weights import Weights
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
 
-CARD = Card(
+CARD = ModelMetadata(
     name="thin",
     preprocess=Preprocess(resize=16, crop=16),
     classes=("a", "b"),
@@ -65,10 +65,12 @@ def verdict(folder):
     engine = Engine(
         exported(folder), "onnxruntime", "engine.bin", {"engine.bin": File.of(folder / "engine.bin")}, False, ("seen",)
     )
-    census = KernelCensus(integer=1, weighted=2, kernels={"Conv": 1}, how="counted")
+    census = KernelCounts(integer=1, weighted=2, kernels={"Conv": 1}, how="counted")
     predicted = Predicted(value=1, low=0.5, high=2, basis="peaks")
     sure = ((0.9, 0.8), (0.7, 0.6))
-    return Verdict(engine, 10, 5, (0, 1), (0, 0), census, predicted, {"int8": {"p50_ms": 1.0}}, 12.5, 9, sure)
+    return VerificationResult(
+        engine, 10, 5, (0, 1), (0, 0), census, predicted, {"int8": {"p50_ms": 1.0}}, 12.5, 9, sure
+    )
 
 
 @pytest.mark.parametrize("make", [checkpoint, exported, verdict])
@@ -156,7 +158,7 @@ def test_a_record_is_plain_json(store, thin):
     with store.workspace() as workspace:
         entry = store.keep("k" * 64, checkpoint(thin), workspace, 0.0)
     record = json.loads((entry.folder / "artifact.json").read_text())
-    assert set(record) == {"artifact", "digest", "laps", "seconds", "steps", "sums"}
+    assert set(record) == {"artifact", "digest", "timings", "seconds", "steps", "sums"}
 
 
 def test_a_verdict_of_an_older_store_has_no_confidences(tmp_path):

@@ -16,7 +16,7 @@ from edgeres.errors import TargetError
 from edgeres.lint.linter import lint
 from edgeres.lint.rule import tensorrt_version
 from edgeres.onnx_graph.execute import runner
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.targets.target import find_target, targets
 
 NAMES = [
@@ -75,7 +75,7 @@ def test_devices_without_integers_are_never_asked_for_them(name: str) -> None:
     assert "--int8" not in target.runtime.flags
     assert "--fp16" in target.runtime.flags
     assert target.device.int8_tops is None
-    assert not View.of(graph(name)).of_type("QuantizeLinear", "DequantizeLinear")
+    assert not GraphIndex.of(graph(name)).of_type("QuantizeLinear", "DequantizeLinear")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if find_target(name).runtime.tensorrt])
@@ -132,7 +132,7 @@ def test_every_form_parses_and_computes_the_same(name: str) -> None:
 
 def test_forms_differ_as_they_should() -> None:
     assert len(forms()) == 5
-    old, strong = View.of(graph("xavier-nx:jp4.6")), View.of(graph("agx-orin:trt11.4"))
+    old, strong = GraphIndex.of(graph("xavier-nx:jp4.6")), GraphIndex.of(graph("agx-orin:trt11.4"))
     stored = {old.constants[node.input[0]].data_type for node in old.of_type("QuantizeLinear") if node.input[0] in
               old.constants}  # fmt: skip
     assert stored == {TensorProto.FLOAT}
@@ -142,7 +142,7 @@ def test_forms_differ_as_they_should() -> None:
 
 @pytest.mark.parametrize(("name", "top"), [("x86-avx2", 63), ("x86-avx512", 63), ("x86-vnni", 127), ("x86-amx", 127)])
 def test_instructions_decide_the_range_of_weights(name: str, top: int) -> None:
-    view = View.of(graph(name))
+    view = GraphIndex.of(graph(name))
     codes = [view.value(node.input[0]) for node in view.of_type("DequantizeLinear") if node.input[0] in view.constants]
     assert max(int(np.abs(value.astype(int)).max()) for value in codes) == top
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 LINE = ["compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--quiet", "--set", "train.epochs=1",
         "--recipe", "train", "--set", "quantize.calibrator=minmax", "--set", "quantize.weights=max",
-        "--set", "quantize.quantizer=edgeres", "--set", "quantize.skip=[equalize, refine]", "--set", "verify.seconds=1",
+        "--set", "quantize.quantizer=edgeres", "--set", "quantize.skip=[equalization, range_search]", "--set", "verify.seconds=1",
         "--budget", "accuracy_drop_pp=100"]  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_int8_over_the_accuracy_limit_is_not_the_fastest(folder, monkeypatch):
         return (replace(deployed, classes=classes) if engine.exported.scales else deployed), twin
 
     monkeypatch.setattr(verify, "_answers", wrong)
-    words = ("--variant", "fastest", "--set", "quantize.rung=calibrate", "--set", "verify.seconds=5")
+    words = ("--variant", "fastest", "--set", "quantize.technique=calibrate", "--set", "verify.seconds=5")
     words += ("--budget", "accuracy_drop_pp=0")
     out = folder / "inaccurate"
     main([*LINE, *words, "--cache", str(folder / "cache"), "--out", str(out)])

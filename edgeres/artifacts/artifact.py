@@ -1,4 +1,4 @@
-"""What flows between stages: ``Source -> Checkpoint -> Exported -> Engine -> Verdict``, all frozen.
+"""What flows between stages: ``Source -> Checkpoint -> Exported -> Engine -> VerificationResult``, all frozen.
 
 Each has a digest that covers content alone: never a path on this machine, never a duration.
 """
@@ -8,37 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.budget_check import Line, Outlook, Predicted, Status
-from edgeres.artifacts.candidate import LayerNoise, Rung
+from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
 from edgeres.data.preprocess import Preprocess
 from edgeres.settings import digest, plain, settings, sha256_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgeres.artifacts.budget_check import Predicted
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.quant.quant_table import QuantTable
-
-__all__ = [
-    "Artifact",
-    "Baseline",
-    "Card",
-    "Checkpoint",
-    "Engine",
-    "Exported",
-    "File",
-    "KernelCensus",
-    "LayerNoise",
-    "Line",
-    "Outlook",
-    "Predicted",
-    "Rung",
-    "Source",
-    "Status",
-    "Step",
-    "Verdict",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +44,7 @@ class Step:
         metrics: What it measured.
         notes: What the report says of it, one sentence each.
         shown: Those of the notes that the terminal shows as soon as the stage is done.
-        rungs: Candidates of an accuracy recovery.
+        techniques: Candidates of an accuracy recovery.
         sensitivity: What quantization does to each layer.
     """
 
@@ -73,8 +53,8 @@ class Step:
     metrics: dict[str, float]
     notes: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
-    rungs: tuple[Rung, ...] = ()
-    sensitivity: tuple[LayerNoise, ...] = ()
+    techniques: tuple[TechniqueResult, ...] = ()
+    sensitivity: tuple[LayerSensitivity, ...] = ()
 
 
 @settings
@@ -95,7 +75,7 @@ class Baseline:
 
 
 @settings
-class Card:
+class ModelMetadata:
     """What is known about a network apart from its numbers.
 
     The signature of every network is ``image`` float32 ``[N,C,H,W]`` to ``logits`` float32 ``[N,classes]``.
@@ -107,8 +87,8 @@ class Card:
     baseline: Baseline | None = None
     lineage: tuple[Step, ...] = ()
 
-    def after(self, step: Step, baseline: Baseline | None = None) -> Card:
-        """The card behind one more stage."""
+    def after(self, step: Step, baseline: Baseline | None = None) -> ModelMetadata:
+        """The metadata behind one more stage."""
         return replace(self, lineage=(*self.lineage, step), baseline=baseline or self.baseline)
 
 
@@ -166,7 +146,7 @@ class Checkpoint:
             channels hold.
     """
 
-    card: Card
+    metadata: ModelMetadata
     spec: ResNetSpec
     weights: Weights
     quant: QuantTable | None = None
@@ -181,7 +161,7 @@ class Checkpoint:
         teacher = self.teacher.digest if self.teacher else None
         deployed = self.deployed.digest if self.deployed else None
         known = self.statistics.digest if self.statistics else None
-        return digest([plain(self.card), plain(self.spec), self.weights.digest, quant, teacher, deployed, known])
+        return digest([plain(self.metadata), plain(self.spec), self.weights.digest, quant, teacher, deployed, known])
 
 
 @dataclass(frozen=True)
@@ -194,7 +174,7 @@ class Exported:
         scales: ``calibration.json``, None before quantization.
     """
 
-    card: Card
+    metadata: ModelMetadata
     model: File
     float_model: File
     scales: File | None = None
@@ -203,7 +183,7 @@ class Exported:
     def digest(self) -> str:
         """Card and the content of each file."""
         scales = self.scales.sha256 if self.scales else None
-        return digest([plain(self.card), self.model.sha256, self.float_model.sha256, scales])
+        return digest([plain(self.metadata), self.model.sha256, self.float_model.sha256, scales])
 
 
 @dataclass(frozen=True)
@@ -227,9 +207,9 @@ class Engine:
     evidence: tuple[str, ...] = ()
 
     @property
-    def card(self) -> Card:
+    def metadata(self) -> ModelMetadata:
         """What is known about the network."""
-        return self.exported.card
+        return self.exported.metadata
 
     @property
     def digest(self) -> str:
@@ -239,7 +219,7 @@ class Engine:
 
 
 @settings
-class KernelCensus:
+class KernelCounts:
     """What really runs in integers.
 
     Attributes:
@@ -256,7 +236,7 @@ class KernelCensus:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerificationResult:
     """The end of a run: everything that was measured. Budgets are held against it afterwards, at no cost.
 
     Attributes:
@@ -278,7 +258,7 @@ class Verdict:
     parameters: int
     predictions: tuple[int, ...]
     float_predictions: tuple[int, ...]
-    kernels: KernelCensus
+    kernels: KernelCounts
     predicted: Predicted | None = None
     latencies: dict[str, dict[str, float | None]] = field(default_factory=dict)
     peak_rss_mib: float | None = None
@@ -286,9 +266,9 @@ class Verdict:
     confidences: tuple[tuple[float, float], ...] = ()
 
     @property
-    def card(self) -> Card:
+    def metadata(self) -> ModelMetadata:
         """What is known about the network."""
-        return self.engine.card
+        return self.engine.metadata
 
     @property
     def digest(self) -> str:
@@ -297,4 +277,4 @@ class Verdict:
         return digest([self.engine.digest, answers, plain(self.kernels)])
 
 
-Artifact = Source | Checkpoint | Exported | Engine | Verdict
+Artifact = Source | Checkpoint | Exported | Engine | VerificationResult

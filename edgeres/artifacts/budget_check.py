@@ -1,4 +1,4 @@
-"""``Line``: one figure against its limit, measured or only predicted."""
+"""``BudgetCheck``: one figure against its limit, measured or only predicted."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Predicted:
 Figure = Literal["gpu_compute", "host_latency"]
 """Which latency of one call: what the GPU computes, or what the caller waits, from launch to the last kernel's end."""
 
-Outlook = Literal["", "passes", "fails", "open"]
+PredictedStatus = Literal["", "passes", "fails", "open"]
 """What a prediction says of an unmeasured line: its whole band keeps the limit, breaks it, or neither."""
 
 
 @settings
-class Line:
+class BudgetCheck:
     """One line of a verdict.
 
     A prediction is no status of its own: an unmeasured line stays unmeasured for every reader that counts, and can pass
@@ -49,7 +49,7 @@ class Line:
         derivation: How a documented limit became this one; empty where it is as documented, or not documented.
         figure: Which latency a latency line is about, None for any other.
         predicted: What is expected of an unmeasured figure, None where nobody can tell.
-        outlook: Where the band of that lies; empty without one.
+        predicted_status: Where the band of that lies; empty without one.
     """
 
     name: str
@@ -61,16 +61,18 @@ class Line:
     derivation: str = ""
     figure: Figure | None = None
     predicted: Predicted | None = None
-    outlook: Outlook = ""
+    predicted_status: PredictedStatus = ""
 
     def __post_init__(self) -> None:
-        """Refuses a prediction of what was measured, and an outlook that its band does not support."""
-        if (self.predicted is None) is not (self.outlook == ""):
-            raise ValueError(f"{self.name} has a prediction without an outlook, or an outlook without a prediction")
+        """Refuses a prediction of what was measured, and an predicted_status that its band does not support."""
+        if (self.predicted is None) is not (self.predicted_status == ""):
+            raise ValueError(
+                f"{self.name} has a prediction without an predicted_status, or an predicted_status without a prediction"
+            )
         if self.predicted is None:
             return
         if self.status != "unmeasured":
             raise ValueError(f"{self.name} is {self.status} and predicted all the same")
         passes, fails = self.predicted.high <= self.limit, self.predicted.low > self.limit
-        if self.outlook != ("passes" if passes else "fails" if fails else "open"):
-            raise ValueError(f"{self.name} cannot be {self.outlook!r}: {self.predicted}, limit {self.limit}")
+        if self.predicted_status != ("passes" if passes else "fails" if fails else "open"):
+            raise ValueError(f"{self.name} cannot be {self.predicted_status!r}: {self.predicted}, limit {self.limit}")

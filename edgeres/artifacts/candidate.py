@@ -1,4 +1,4 @@
-"""``Rung`` and ``LayerNoise``: what was found out about candidates of a quantization, in figures."""
+"""``TechniqueResult`` and ``LayerSensitivity``: what was found out about candidates of a quantization, in figures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 @settings
-class Rung:
+class TechniqueResult:
     """One candidate of a quantization, judged on tuning images.
 
     Attributes:
-        name: What was tried, such as ``calibrate`` or ``adaround``.
+        name: What was tried, such as ``calibrate`` or ``gptq``.
         settings: How, in the order of application.
         top1: Accuracy in percent.
         drop_pp: Float accuracy less this one, in percentage points.
@@ -30,7 +30,7 @@ class Rung:
         integer: Weighted layers that are integers.
         verdict: What the gate says of it: ``PASS``, ``FAIL`` or ``INCONCLUSIVE``.
         chosen: Whether this is the one that went on.
-        note: Why it was skipped or what it cost, one sentence; a rung that was not tried has no figures.
+        note: Why it was skipped or what it cost, one sentence; a technique that was not tried has no figures.
     """
 
     name: str
@@ -56,17 +56,17 @@ class Rung:
     @property
     def float_layers(self) -> tuple[str, ...]:
         """Layers that techniques left in float."""
-        parts = [self.settings.get(name) for name in ("first_layer", "mixed")]
+        parts = [self.settings.get(name) for name in ("first_layer", "mixed_precision")]
         return tuple(layer for part in parts if isinstance(part, dict) for layer in part.get("float_layers", ()))
 
 
 def graph_kind(settings: Mapping[str, object]) -> str:
     """``mixed``, ``first_layer`` or ``int8``: the layers in float follow from what was applied to a candidate."""
-    return next((kind for kind in ("mixed", "first_layer") if kind in settings), "int8")
+    return next((kind for kind in ("mixed_precision", "first_layer") if kind in settings), "int8")
 
 
 @settings
-class LayerNoise:
+class LayerSensitivity:
     """What quantizing one layer alone does to the network's answers, on tuning images.
 
     Attributes:

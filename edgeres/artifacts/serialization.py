@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.artifacts.artifact import (
     Artifact,
-    Card,
     Checkpoint,
     Engine,
     Exported,
     File,
-    KernelCensus,
-    Predicted,
-    Verdict,
+    KernelCounts,
+    ModelMetadata,
+    VerificationResult,
 )
+from edgeres.artifacts.budget_check import Predicted
 from edgeres.model.spec import ResNetSpec
 from edgeres.model.weights import Weights
 from edgeres.quant.quant_table import QuantTable
@@ -48,7 +48,7 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
         case Exported():
             files = {"model": artifact.model, "float_model": artifact.float_model, "scales": artifact.scales}
             named = {name: _file(file, workspace) for name, file in files.items() if file}
-            return {"type": "exported", "card": plain(artifact.card), "files": named}
+            return {"type": "exported", "metadata": plain(artifact.metadata), "files": named}
         case Engine():
             return {
                 "type": "engine",
@@ -59,7 +59,7 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
                 "runs_here": artifact.runs_here,
                 "evidence": list(artifact.evidence),
             }
-        case Verdict():
+        case VerificationResult():
             return {
                 "type": "verdict",
                 "engine": pack(artifact.engine, workspace),
@@ -87,7 +87,7 @@ def _pack_checkpoint(artifact: Checkpoint, workspace: Path, prefix: str) -> dict
             arrays.save(workspace / f"{prefix}{part}.safetensors")
     return {
         "type": "checkpoint",
-        "card": plain(artifact.card),
+        "metadata": plain(artifact.metadata),
         "spec": plain(artifact.spec),
         "quant": plain(artifact.quant) if artifact.quant else None,
         "teacher": pack(artifact.teacher, workspace, f"teacher.{prefix}") if artifact.teacher else None,
@@ -105,7 +105,7 @@ def unpack(data: dict[str, Any], folder: Path) -> Any:
     match data["type"]:
         case "checkpoint":
             return Checkpoint(
-                card=parse(Card, data["card"], where),
+                metadata=parse(ModelMetadata, data["metadata"], where),
                 spec=parse(ResNetSpec, data["spec"], where),
                 weights=Weights.load(folder / data["weights"]),
                 quant=parse(QuantTable, data["quant"], where) if data["quant"] else None,
@@ -115,20 +115,20 @@ def unpack(data: dict[str, Any], folder: Path) -> Any:
             )
         case "exported":
             files = {name: file(named) for name, named in data["files"].items()}
-            return Exported(card=parse(Card, data["card"], where), **files)
+            return Exported(metadata=parse(ModelMetadata, data["metadata"], where), **files)
         case "engine":
             files = {name: file(named) for name, named in data["files"].items()}
             kept = {key: data[key] for key in ("backend", "entry", "runs_here")}
             exported = unpack(data["exported"], folder)
             return Engine(exported=exported, files=files, evidence=tuple(data["evidence"]), **kept)
         case _:
-            return Verdict(
+            return VerificationResult(
                 engine=unpack(data["engine"], folder),
                 macs=data["macs"],
                 parameters=data["parameters"],
                 predictions=tuple(data["predictions"]),
                 float_predictions=tuple(data["float_predictions"]),
-                kernels=parse(KernelCensus, data["kernels"], where),
+                kernels=parse(KernelCounts, data["kernels"], where),
                 predicted=parse(Predicted, data["predicted"], where) if data["predicted"] else None,
                 latencies=data["latencies"],
                 peak_rss_mib=data["peak_rss_mib"],

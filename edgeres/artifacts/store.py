@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from filelock import FileLock
 
-from edgeres.artifacts.artifact import Artifact, Card, Checkpoint, Engine, Exported, Step, Verdict
+from edgeres.artifacts.artifact import Artifact, Checkpoint, Engine, Exported, ModelMetadata, Step, VerificationResult
 from edgeres.artifacts.serialization import pack, unpack
 from edgeres.errors import StoreError
 from edgeres.settings import canonical, parse, plain, sha256_file
@@ -38,14 +38,14 @@ class Entry:
         digest: Digest of the artifact it holds.
         seconds: How long the stage took when it ran.
         steps: The lineage of its artifact.
-        laps: How long parts of the stage took, by name, in seconds.
+        timings: How long parts of the stage took, by name, in seconds.
     """
 
     folder: Path
     digest: str
     seconds: float
     steps: tuple[Step, ...]
-    laps: dict[str, float]
+    timings: dict[str, float]
 
     def load(self) -> Artifact:
         """The artifact, its weights read back.
@@ -109,7 +109,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
             return None
         steps = tuple(parse(Step, step, str(folder)) for step in record["steps"])
-        return Entry(folder, record["digest"], record["seconds"], steps, record.get("laps", {}))
+        return Entry(folder, record["digest"], record["seconds"], steps, record.get("timings", {}))
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -130,7 +130,7 @@ class Store:
         return folder
 
     def keep(
-        self, key: str, artifact: Artifact, workspace: Path, seconds: float, laps: dict[str, float] | None = None
+        self, key: str, artifact: Artifact, workspace: Path, seconds: float, timings: dict[str, float] | None = None
     ) -> Entry:
         """Turns a stage's workspace into the entry of a key.
 
@@ -145,8 +145,8 @@ class Store:
                 for path in sorted(workspace.rglob("*"))
                 if path.is_file()
             }
-            steps = [plain(step) for step in artifact_card(artifact).lineage]
-            timed = {"seconds": seconds, "laps": laps or {}}
+            steps = [plain(step) for step in artifact_metadata(artifact).lineage]
+            timed = {"seconds": seconds, "timings": timings or {}}
             record = {"artifact": packed, "digest": artifact.digest, "steps": steps, "sums": sums, **timed}
             (workspace / _RECORD).write_text(canonical(record), encoding="utf-8")
             (workspace / _SEAL).write_text(sha256_file(workspace / _RECORD), encoding="ascii")
@@ -155,7 +155,7 @@ class Store:
                 shutil.rmtree(place)
             workspace.rename(place)
         shutil.rmtree(self.root / "scratch" / key, ignore_errors=True)
-        return Entry(place, artifact.digest, seconds, tuple(artifact_card(artifact).lineage), laps or {})
+        return Entry(place, artifact.digest, seconds, tuple(artifact_metadata(artifact).lineage), timings or {})
 
 
 def _alive(process: int) -> bool:
@@ -213,10 +213,10 @@ def write_beside(path: Path, data: bytes) -> None:
             beside.unlink(missing_ok=True)
 
 
-def artifact_card(artifact: Artifact) -> Card:
-    """The card of any artifact that has one."""
-    assert isinstance(artifact, Checkpoint | Exported | Engine | Verdict)
-    return artifact.card
+def artifact_metadata(artifact: Artifact) -> ModelMetadata:
+    """The metadata of any artifact that has one."""
+    assert isinstance(artifact, Checkpoint | Exported | Engine | VerificationResult)
+    return artifact.metadata
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
-from edgeres.artifacts.artifact import KernelCensus
+from edgeres.artifacts.artifact import KernelCounts
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "Concurrent",
-    "KernelCensus",
+    "KernelCounts",
     "LayerTime",
     "NarrowFloats",
     "Profiled",
@@ -85,7 +85,7 @@ class Backend(Protocol):
         Where the device is not here, this simulates it on the host and the engine says ``runs_here=False``.
         """
 
-    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
         """Counts what runs in integers, asked of the runtime itself where it can tell."""
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeres.artifacts.artifact import Engine, File
-from edgeres.backends.backend import KernelCensus, LayerTime
+from edgeres.backends.backend import KernelCounts, LayerTime
 from edgeres.backends.loading import absent, intact, load
 from edgeres.backends.session import ShownSession, in_batches
 from edgeres.errors import StageError
@@ -88,7 +88,7 @@ class OpenVino:
 
         yield ShownSession(run, tensors, None if batch.is_dynamic else int(batch.get_length()))
 
-    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
         """Counts the primitives of OpenVINO's own executable graph by the precision they run at."""
         compiled = _compile(engine, None, 1)
         kernels: Counter[str] = Counter()
@@ -101,7 +101,7 @@ class OpenVino:
             kernels[f"{kind} {precision}"] += 1
             weighted += kind in WEIGHTED
             integer += kind in WEIGHTED and precision in INTEGER
-        return KernelCensus(
+        return KernelCounts(
             integer=integer,
             weighted=weighted,
             kernels=dict(sorted(kernels.items())),

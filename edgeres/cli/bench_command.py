@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from edgeres.latency.benchmark.interleaved import Pace
-    from edgeres.latency.benchmark.result import Truth
+    from edgeres.latency.benchmark.result import BenchmarkResult
     from edgeres.runs.run import Run
 
 
@@ -43,7 +43,7 @@ def bench_command(options: Namespace, given: list[str]) -> int:
     return 0
 
 
-def _measured(folder: Path, run: Run, options: Namespace, screen: Screen) -> Truth:
+def _measured(folder: Path, run: Run, options: Namespace, screen: Screen) -> BenchmarkResult:
     import onnx
 
     from edgeres.latency.benchmark.benchmark import Subject, bench, pinned

@@ -49,8 +49,8 @@ def _on_device(folder: Path, options: Namespace) -> int:
 
     for name, option in _OTHERS.items():
         if getattr(options, name):
-            way_out = "leave it out, or compile again with it and copy the new bundle"
-            raise UsageError(f"{option} does not apply to {folder}: a bundle is sealed", way_out)
+            hint = "leave it out, or compile again with it and copy the new bundle"
+            raise UsageError(f"{option} does not apply to {folder}: a bundle is sealed", hint)
     screen = Screen(quiet=options.quiet)
     say = screen.err if options.json or options.quiet else screen.out
     try:

@@ -215,17 +215,20 @@ def tell(run: Run, out: Path, options: Namespace, screen: Screen) -> None:
 
 
 def compiled(request: Request, out: Path, options: Namespace, given: list[str], screen: Screen) -> Compilation:
-    """Compiles into a folder while people watch."""
+    """Compiles into a folder while people listener."""
     from edgeres.targets.target import find_target
 
     target = find_target(request.target)
     request.check_names()
-    from edgeres.pipeline.compile import Desk, compile_model  # what is misspelt is said before torch is loaded
+    from edgeres.pipeline.compile import (  # what is misspelt is said before torch is loaded
+        CompileOptions,
+        compile_model,
+    )
 
     goal = "" if options.command == "train" else f" -> {target.name} ({target.title})"
     screen.err.print(f"edgeres {options.command}: {request.name}{goal}")
-    desk = Desk(out, store_of(options), screen, screen, shlex.join(["edgeres", *given]))
-    return compile_model(request, desk)
+    compile_options = CompileOptions(out, store_of(options), screen, screen, shlex.join(["edgeres", *given]))
+    return compile_model(request, compile_options)
 
 
 def _summary(run: Run, screen: Screen, page: Path) -> None:
@@ -268,8 +271,8 @@ def _failure(run: Run) -> str:
     """Where a run stopped, why, and the way out."""
     from edgeres.runs.verdict import reason
 
-    way_out = f": {run.error.way_out}" if run.error and run.error.way_out else ""
-    return f"{run.model} for {run.target.name} {reason(run)}{way_out}"
+    hint = f": {run.error.hint}" if run.error and run.error.hint else ""
+    return f"{run.model} for {run.target.name} {reason(run)}{hint}"
 
 
 def _plan(request: Request, options: Namespace) -> int:

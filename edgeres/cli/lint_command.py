@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.lint.fixer import Fixed
-    from edgeres.lint.integer_coverage import Census
+    from edgeres.lint.integer_coverage import IntegerCoverage
     from edgeres.lint.rule import Finding, Rule
     from edgeres.targets.target import Target
 
@@ -29,7 +29,7 @@ _SHOWN = 12
 def lint_command(options: Namespace, given: list[str]) -> int:
     """Reads a graph, asks every rule of the target, and with ``--fix`` writes a repaired graph beside it."""
     from edgeres.lint.families import rules_for
-    from edgeres.lint.integer_coverage import take_census
+    from edgeres.lint.integer_coverage import integer_coverage_of
     from edgeres.lint.linter import lint
     from edgeres.onnx_graph.read import read_model
     from edgeres.targets.target import find_target
@@ -44,7 +44,7 @@ def lint_command(options: Namespace, given: list[str]) -> int:
         model, left = fixed.model, lint(fixed.model, target, accelerator=options.dla)
     else:
         left = findings
-    census = take_census(model, target)
+    census = integer_coverage_of(model, target)
     if options.sarif:
         rules, _ = rules_for(target, accelerator=options.dla)
         _sarif(Path(options.sarif), left, rules, Path(options.fix if fixed and fixed.repairs else options.model))
@@ -112,7 +112,7 @@ def _sarif(path: Path, findings: Sequence[Finding], rules: Sequence[Rule], model
     _write(path, lint_sarif(findings, rules, name).encode())
 
 
-def _print_json(options: Namespace, findings: Sequence[Finding], census: Census, fixed: Fixed | None) -> None:
+def _print_json(options: Namespace, findings: Sequence[Finding], census: IntegerCoverage, fixed: Fixed | None) -> None:
     found: dict[str, Any] = {
         "model": options.model,
         "target": options.target,
@@ -130,7 +130,7 @@ def _print_json(options: Namespace, findings: Sequence[Finding], census: Census,
     print(json.dumps(found, indent=2, allow_nan=False))
 
 
-def _print(options: Namespace, findings: Sequence[Finding], census: Census, fixed: Fixed | None) -> None:
+def _print(options: Namespace, findings: Sequence[Finding], census: IntegerCoverage, fixed: Fixed | None) -> None:
     screen = Screen(quiet=False)
     if findings:
         rules = dict.fromkeys(finding.rule for finding in findings)
@@ -183,7 +183,7 @@ def _proof(relation: str, steps: float) -> str:
     return f"within one quantization step (at most {steps:.2f})"
 
 
-def _census_lines(census: Census, after: str) -> tuple[str, ...]:
+def _census_lines(census: IntegerCoverage, after: str) -> tuple[str, ...]:
     expected = f" (a clean graph has {census.expected_quantizers})" if census.expected_quantizers is not None else ""
     lines = [
         f"census{after}: {census.quantizers} activation quantizers on {census.tensors} tensors{expected}, "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Checkpoint, Exported
     from edgeres.parity.integer.network import Bias, IntegerNetwork
     from edgeres.parity.result import Parity
-    from edgeres.parity.runtimes import Runtime
+    from edgeres.parity.runtimes import ParityRuntime
     from edgeres.pipeline.plan import Plan
     from edgeres.runs.run import Run
 
@@ -73,14 +73,14 @@ def _found(folder: Path, run: Run, options: Namespace, screen: Screen) -> Parity
     if exported.scales is None:
         raise UsageError(f"the run in {folder} ships no integers: there is nothing to compare", "compile it in INT8")
     plan, made = _quantized(folder, options, screen)
-    exported = replace(exported, card=made.card)
+    exported = replace(exported, metadata=made.metadata)
     networks, unknown = _references(onnx.load(str(exported.model.path)))
     subject = Subject(
         model=run.model,
         target=run.target.name,
         networks=networks,
         images=spread(plan.dataset.validation, options.images),
-        preprocess=made.card.preprocess,
+        preprocess=made.metadata.preprocess,
     )
     names, torch = networks["float"].codes if networks else {}, _fake(plan, made)
     with (
@@ -131,7 +131,7 @@ def _quantized(folder: Path, options: Namespace, screen: Screen) -> tuple[Plan, 
     return plan, made
 
 
-def _fake(plan: Plan, made: Checkpoint | Exported) -> Runtime | None:
+def _fake(plan: Plan, made: Checkpoint | Exported) -> ParityRuntime | None:
     """Fake quantization of the run's network; None of a foreign graph."""
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.parity.runtimes import fake_quantization

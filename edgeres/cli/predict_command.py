@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from edgeres.artifacts.artifact import Line
+    from edgeres.artifacts.budget_check import BudgetCheck
     from edgeres.latency.prediction import Measured, Prediction
     from edgeres.runs.model_reference import NamedNetwork
     from edgeres.targets.target import Target
@@ -44,7 +44,9 @@ def predict_command(options: Namespace, given: list[str]) -> int:
         Screen(quiet=False).out.out(json.dumps(_document(network, target, prediction, lines), indent=2))
     else:
         _print(network, target, prediction, lines)
-    return max((_EXIT_CODES[line.outlook] for line in lines if line.outlook), default=0, key=(0, 5, 3).index)
+    return max(
+        (_EXIT_CODES[line.predicted_status] for line in lines if line.predicted_status), default=0, key=(0, 5, 3).index
+    )
 
 
 def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -> Prediction:
@@ -57,10 +59,10 @@ def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -
     if calibrate:
         return predicted(network.works, roofline, _alike(read_measured(calibrate, target), network))
     if missing := roofline.missing(network.works):
-        way_out = "measure any network on it and pass --calibrate FILE"
+        hint = "measure any network on it and pass --calibrate FILE"
         if target.build_on == "host":
-            way_out += f", or measure this host: edgeres profile --target {target.name}"
-        raise UsageError(f"nothing to predict {target.name} from: {missing}", way_out)
+            hint += f", or measure this host: edgeres profile --target {target.name}"
+        raise UsageError(f"nothing to predict {target.name} from: {missing}", hint)
     return predicted(network.works, roofline)
 
 
@@ -84,14 +86,16 @@ def _alike(measured: Sequence[Measured], network: NamedNetwork) -> Measured:
 
 def _lines(
     network: NamedNetwork, target: Target, overrides: dict[str, float | None], prediction: Prediction
-) -> tuple[Line, ...]:
+) -> tuple[BudgetCheck, ...]:
     from edgeres.gate.budget import latency_lines, limits
 
     known = limits(network.name, network.side, target, overrides)
     return latency_lines(known, None, "not measured", prediction.predicted)
 
 
-def _document(network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[Line]) -> dict[str, Any]:
+def _document(
+    network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[BudgetCheck]
+) -> dict[str, Any]:
     from edgeres.settings import plain
 
     return {
@@ -120,7 +124,7 @@ def _document(network: NamedNetwork, target: Target, prediction: Prediction, lin
     }
 
 
-def _print(network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[Line]) -> None:
+def _print(network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[BudgetCheck]) -> None:
     screen = Screen(quiet=False)
     slowest = sorted(prediction.costs, key=lambda cost: -cost.ms)
     rows: list[tuple[str, ...]] = [
@@ -168,8 +172,8 @@ def _figures(prediction: Prediction) -> str:
     return ", ".join(found)
 
 
-def _judged(line: Line) -> str:
+def _judged(line: BudgetCheck) -> str:
     limit = f"at most {millis(line.limit)} ({line.derivation or line.source.partition(' (')[0]})"
-    if not line.outlook:
+    if not line.predicted_status:
         return f"unmeasured: {line_title(line.name)}, {limit}; a prediction says nothing of the tail"
-    return f"{OUTLOOKS[line.outlook]}: {line_title(line.name)}, {limit}"
+    return f"{OUTLOOKS[line.predicted_status]}: {line_title(line.name)}, {limit}"

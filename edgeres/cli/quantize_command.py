@@ -56,22 +56,22 @@ def _print(run: Run, options: Namespace) -> None:
         screen.out.out(json.dumps(_document(run, rows), indent=2))
         return
     if run.error:
-        screen.err.out(f"{run.error.what}: {run.error.way_out}", highlight=False)
+        screen.err.out(f"{run.error.what}: {run.error.hint}", highlight=False)
         return
     shown = folded(rows)
-    marks = ["* " if row.rung.chosen else "  " for row in shown]
+    marks = ["* " if row.technique.chosen else "  " for row in shown]
     cells = [row.cells("-") for row in shown]
     screen.table(HEADS, [(f"{mark}{name}", *rest) for mark, (name, *rest) in zip(marks, cells, strict=True)])
-    notes = [note for row in run.stages if row.rungs for note in row.notes]
+    notes = [note for row in run.stages if row.techniques for note in row.notes]
     for line in ("", "* went on; judged on the tuning images", *notes, next_step(run)):
         screen.out.out(line, highlight=False)
 
 
 def _document(run: Run, rows: tuple[BillRow, ...]) -> dict[str, Any]:
     return {
-        "rungs": [
+        "techniques": [
             {
-                **plain(row.rung),
+                **plain(row.technique),
                 "seconds": row.seconds,
                 "predicted_seconds": row.predicted_s,
                 "latency_ms": row.latency_ms,
@@ -79,8 +79,8 @@ def _document(run: Run, rows: tuple[BillRow, ...]) -> dict[str, Any]:
             }
             for row in rows
         ],
-        "chosen": next((row.rung.name for row in rows if row.rung.chosen), None),
-        "notes": [note for row in run.stages if row.rungs for note in row.notes],
+        "chosen": next((row.technique.name for row in rows if row.technique.chosen), None),
+        "notes": [note for row in run.stages if row.techniques for note in row.notes],
         "next": next_step(run),
         "error": plain(run.error) if run.error else None,
     }

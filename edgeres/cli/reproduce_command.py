@@ -38,7 +38,7 @@ def reproduce_command(options: Namespace, given: list[str]) -> int:
         cache = Path(options.cache or stack.enter_context(TemporaryDirectory(prefix="edgeres-cache-")))
         run = _again(before, out, cache, screen, given)
         if run.error:
-            raise StageError(f"{before} does not run again: {run.error.what}", run.error.way_out)
+            raise StageError(f"{before} does not run again: {run.error.what}", run.error.hint)
         found = reproduction(before, out)
     if options.json:
         screen.out.out(json.dumps(_document(found), indent=2))
@@ -49,13 +49,15 @@ def reproduce_command(options: Namespace, given: list[str]) -> int:
 
 def _again(before: Path, out: Path, cache: Path, screen: Screen, given: list[str]) -> Run:
     from edgeres.artifacts.store import Store
-    from edgeres.pipeline.compile import Desk, compile_model
+    from edgeres.pipeline.compile import CompileOptions, compile_model
     from edgeres.pipeline.run_folder import RunFolder
 
     request = RunFolder(before).request()
     request = replace(request, changes=(*request.changes, *_pins(before)))
     screen.err.print(f"edgeres reproduce: {request.name} -> {request.target}, as {before} was made")
-    return compile_model(request, Desk(out, Store(cache), screen, screen, shlex.join(["edgeres", *given]))).run
+    return compile_model(
+        request, CompileOptions(out, Store(cache), screen, screen, shlex.join(["edgeres", *given]))
+    ).run
 
 
 def _pins(before: Path) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from edgeres.settings import plain
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.artifacts.artifact import LayerNoise
+    from edgeres.artifacts.candidate import LayerSensitivity
     from edgeres.pipeline.recipe import Recipe
 
 
@@ -57,7 +57,7 @@ def sensitivity_command(options: Namespace, given: list[str]) -> int:
     return 0
 
 
-def _found(options: Namespace, screen: Screen) -> tuple[LayerNoise, ...]:
+def _found(options: Namespace, screen: Screen) -> tuple[LayerSensitivity, ...]:
     """The run's stages up to ``quantize`` from the store, and one more."""
     from edgeres.pipeline.plan import prepare
     from edgeres.pipeline.run_folder import RunFolder

@@ -135,5 +135,5 @@ def _all_refused(folder: Path, refused: list[DataError], images: int) -> DataErr
         return refused[0]
     more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
     first = "; ".join(failure.what for failure in refused[:_NAMED])
-    way_out = refused[0].way_out if len({failure.way_out for failure in refused}) == 1 else "repair or remove them"
-    return DataError(f"{len(refused)} of {images} images in {folder} cannot be used: {first}{more}", way_out)
+    hint = refused[0].hint if len({failure.hint for failure in refused}) == 1 else "repair or remove them"
+    return DataError(f"{len(refused)} of {images} images in {folder} cannot be used: {first}{more}", hint)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import yaml
 
-from edgeres.artifacts.artifact import Line, Outlook, Predicted, Status
+from edgeres.artifacts.budget_check import BudgetCheck, Predicted, PredictedStatus, Status
 from edgeres.errors import TargetError, UsageError
 from edgeres.latency.roofline import float_precisions, roofline_of
 from edgeres.latency.workload import of_target
@@ -87,10 +87,10 @@ class Limit:
         """Whether a value keeps the limit."""
         return value <= self.limit or value < self.limit + self.rounding
 
-    def line(self, value: float | None, how: str, predicted: Predicted | None = None) -> Line:
+    def line(self, value: float | None, how: str, predicted: Predicted | None = None) -> BudgetCheck:
         """The verdict's line about it; no value is ``unmeasured``, whatever is predicted."""
         status: Status = "unmeasured" if value is None else "passed" if self.met(value) else "failed"
-        line = Line(
+        line = BudgetCheck(
             name=self.name,
             value=value,
             limit=self.limit,
@@ -100,9 +100,11 @@ class Limit:
             derivation=self.derivation,
             figure="host_latency" if self.name in _LATENCIES else None,
         )
-        return replace(line, predicted=predicted, outlook=self.outlook(predicted)) if predicted else line
+        return (
+            replace(line, predicted=predicted, predicted_status=self.predicted_status(predicted)) if predicted else line
+        )
 
-    def outlook(self, predicted: Predicted) -> Outlook:
+    def predicted_status(self, predicted: Predicted) -> PredictedStatus:
         """What a prediction says: it passes by the upper end of its band alone, and fails by the lower one alone."""
         return "passes" if self.met(predicted.high) else "open" if self.met(predicted.low) else "fails"
 
@@ -198,7 +200,7 @@ def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dic
 
 def static_lines(
     known: Limits, *, network: str, crop: int, macs: int, parameters: int | None, size_bytes: int
-) -> tuple[Line, ...]:
+) -> tuple[BudgetCheck, ...]:
     """Lines that need no run: MACs, parameters and file size.
 
     Args:
@@ -209,7 +211,7 @@ def static_lines(
         parameters: Learned parameters, None where nobody counted them.
         size_bytes: Size of the file that ships.
     """
-    found: list[Line] = []
+    found: list[BudgetCheck] = []
     if limit := known.get("macs_g"):
         value = macs / 1e9
         how = f"closed form, {macs:,} MACs"
@@ -226,14 +228,14 @@ def static_lines(
     return tuple(found)
 
 
-def accuracy_lines(known: Limits, drop_pp: float | None, how: str) -> tuple[Line, ...]:
+def accuracy_lines(known: Limits, drop_pp: float | None, how: str) -> tuple[BudgetCheck, ...]:
     """The accuracy drop against the float network, in percentage points; ``how`` carries its paired interval."""
     return _line(known, "accuracy_drop_pp", drop_pp, how)
 
 
 def latency_lines(
     known: Limits, timed: Mapping[str, float | None] | None, how: str, predicted: Predicted | None = None
-) -> tuple[Line, ...]:
+) -> tuple[BudgetCheck, ...]:
     """Latency of one image: the median, and upper bounds of the tail.
 
     Args:
@@ -254,12 +256,12 @@ def latency_lines(
     return tuple(found)
 
 
-def memory_lines(known: Limits, peak_rss_mib: float | None, how: str) -> tuple[Line, ...]:
+def memory_lines(known: Limits, peak_rss_mib: float | None, how: str) -> tuple[BudgetCheck, ...]:
     """Peak resident memory of the process that runs the network."""
     return _line(known, "peak_rss_mib", peak_rss_mib, how)
 
 
-def activation_lines(known: Limits, peak_bytes: int | None) -> tuple[Line, ...]:
+def activation_lines(known: Limits, peak_bytes: int | None) -> tuple[BudgetCheck, ...]:
     """The most activation memory alive at once, from the graph alone; None where nobody walked it."""
     how = "not counted" if peak_bytes is None else f"walk over the graph, {peak_bytes:,} bytes, workspaces on top"
     return _line(known, "peak_activation_mib", None if peak_bytes is None else peak_bytes / 2**20, how)
@@ -269,16 +271,16 @@ def _names() -> tuple[str, ...]:
     return tuple(field.name for field in fields(Budget))
 
 
-def _line(known: Limits, name: str, value: float | None, how: str) -> tuple[Line, ...]:
+def _line(known: Limits, name: str, value: float | None, how: str) -> tuple[BudgetCheck, ...]:
     return (known[name].line(value, how),) if name in known else ()
 
 
 def _cure(limit: Limit, macs: int, network: str, crop: int) -> str:
     """What brings the MACs below their limit: a pruning ratio, or the variant with its strides in the 1x1."""
     kept = int(limit.limit * 1e9 / macs * 1000) / 1000
-    way_out = f"prune to macs: {kept:.3f} of these"
+    hint = f"prune to macs: {kept:.3f} of these"
     variant = f"{network}_v1"
     if variant not in PRESETS:
-        return way_out
+        return hint
     others = count_macs(PRESETS[variant], crop, crop) / 1e9
-    return f"{way_out}, or take {variant} ({others:.4g} G)" if limit.met(others) else way_out
+    return f"{hint}, or take {variant} ({others:.4g} G)" if limit.met(others) else hint

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgeres.gate.predictions import Answers
 
-SCHEMA: Literal["edgeres.gate.paired_test/1"] = "edgeres.gate.paired_test/1"
+SCHEMA: Literal["edgeres.gate/1"] = "edgeres.gate/1"
 DEFAULT_MARGIN_PP = 1.0
 MLPERF_SHARE = 0.01
 """MLPerf Inference's closed division: what ships reaches 99 % of the float network's accuracy."""
@@ -98,7 +98,7 @@ class Judgement:
         sequential: What the sequential test said, where it decides.
     """
 
-    schema: Literal["edgeres.gate.paired_test/1"] = SCHEMA
+    schema: Literal["edgeres.gate/1"] = SCHEMA
     outcome: Outcome
     sentence: str
     warnings: tuple[str, ...]

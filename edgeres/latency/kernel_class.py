@@ -17,7 +17,7 @@ from edgeres.settings import parse, settings
 
 
 @settings
-class Missed:
+class PredictionError:
     """How far predictions were off on devices that the fit had not seen.
 
     Attributes:
@@ -69,8 +69,8 @@ class KernelClass:
     call_ms: float = 0.0
     call_gops: float = 0.0
     efficiency: float | None = None
-    calibrated: Missed
-    uncalibrated: Missed | None = None
+    calibrated: PredictionError
+    uncalibrated: PredictionError | None = None
 
 
 @cache

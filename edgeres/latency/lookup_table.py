@@ -13,8 +13,8 @@ from edgeres.latency.host_profile import Lookup, Point, Table, half_filled
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgeres.latency.microbenchmark import Chain
-    from edgeres.latency.timer import Pace, Workbench
+    from edgeres.latency.microbenchmark import MicrobenchmarkGraph
+    from edgeres.latency.timer import Pace, Timer
     from edgeres.progress import Progress
 
 Role = Literal["way", "step", "stem", "head", "odd", "add", "bare"]
@@ -42,7 +42,7 @@ class Layer:
     c_out: int
 
     @property
-    def chain(self) -> Chain:
+    def chain(self) -> MicrobenchmarkGraph:
         """The graphs that it is the difference of."""
         match self.role:
             case "step":
@@ -119,7 +119,7 @@ WHOLE = (*_ways(), *_steps(), *_rest())
 """Every layer of a table that covers ResNets and their pruned kin at about 224 pixels."""
 
 
-def layer_table(bench: Workbench, pace: Pace, progress: Progress, layers: tuple[Layer, ...] = WHOLE) -> Table:
+def layer_table(bench: Timer, pace: Pace, progress: Progress, layers: tuple[Layer, ...] = WHOLE) -> Table:
     """Measures every layer in one precision.
 
     Raises:
@@ -157,7 +157,7 @@ def assembled(units: Mapping[Layer, float], call: float, unit_ms: float) -> Tabl
     return replace(table, odd=_odd(table, ms))
 
 
-def _difference(bench: Workbench, layer: Layer, pace: Pace) -> float:
+def _difference(bench: Timer, layer: Layer, pace: Pace) -> float:
     """Time of a layer in units of the reference.
 
     Raises:
@@ -179,7 +179,7 @@ def _difference(bench: Workbench, layer: Layer, pace: Pace) -> float:
     )
 
 
-def _call(bench: Workbench, pace: Pace) -> float:
+def _call(bench: Timer, pace: Pace) -> float:
     """A graph of two tiny convolutions without what these take, in units of the reference."""
     tiny = microbenchmark.pair(16, 16, 1, 7)
     few, many = tiny.models(bench.target.runtime, integer=bench.precision == "int8")

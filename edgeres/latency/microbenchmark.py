@@ -29,7 +29,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class MicrobenchmarkGraph:
     """A layer to be timed by difference.
 
     Attributes:
@@ -65,7 +65,7 @@ class Chain:
         return helper.make_model(graph, opset_imports=[opset], ir_version=runtime.ir_version)
 
 
-def pair(c_in: int, c_out: int, kernel: int, side: int, *, residual: bool = False) -> Chain:
+def pair(c_in: int, c_out: int, kernel: int, side: int, *, residual: bool = False) -> MicrobenchmarkGraph:
     """A convolution and its way back, ``c_in`` to ``c_out`` to ``c_in``, of stride 1.
 
     Args:
@@ -83,36 +83,36 @@ def pair(c_in: int, c_out: int, kernel: int, side: int, *, residual: bool = Fals
             x = builder.add([x, y]) if residual else y
         return builder.end(x)
 
-    return Chain((1, c_in, side, side), (1, c_in, side, side), grow)
+    return MicrobenchmarkGraph((1, c_in, side, side), (1, c_in, side, side), grow)
 
 
-def strided(c_in: int, c_out: int, kernel: int, side: int) -> Chain:
+def strided(c_in: int, c_out: int, kernel: int, side: int) -> MicrobenchmarkGraph:
     """Convolutions of stride 2 to ``side x side`` pixels, side by side and summed."""
 
     def grow(builder: Builder, times: int) -> str:
         x = builder.start()
         return builder.end(builder.add([builder.conv(x, c_in, c_out, kernel, 2, relu=False) for _ in range(times)]))
 
-    return Chain((1, c_in, 2 * side, 2 * side), (1, c_out, side, side), grow)
+    return MicrobenchmarkGraph((1, c_in, 2 * side, 2 * side), (1, c_out, side, side), grow)
 
 
-def stem(c_out: int, side: int) -> Chain:
+def stem(c_out: int, side: int) -> MicrobenchmarkGraph:
     """The 7x7 of stride 2 to ``side x side`` pixels with its ReLU and pool, side by side and summed."""
 
     def grow(builder: Builder, times: int) -> str:
         x = builder.start()
         return builder.end(builder.add([builder.pool(builder.conv(x, 3, c_out, 7, 2)) for _ in range(times)]))
 
-    return Chain((1, 3, 2 * side, 2 * side), (1, c_out, side // 2, side // 2), grow)
+    return MicrobenchmarkGraph((1, 3, 2 * side, 2 * side), (1, c_out, side // 2, side // 2), grow)
 
 
-def head(channels: int) -> Chain:
+def head(channels: int) -> MicrobenchmarkGraph:
     """Global pool and classifier in float, side by side and summed."""
 
     def grow(builder: Builder, times: int) -> str:
         return builder.sum([builder.classifier(IMAGE, channels) for _ in range(times)])
 
-    return Chain((1, channels, 7, 7), (1, _CLASSES), grow)
+    return MicrobenchmarkGraph((1, channels, 7, 7), (1, _CLASSES), grow)
 
 
 class Builder:

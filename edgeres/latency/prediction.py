@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.artifact import Predicted
+from edgeres.artifacts.budget_check import Predicted
 from edgeres.latency.roofline import float_precisions, roofline_of
 from edgeres.latency.workload import of_model
 

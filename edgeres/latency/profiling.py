@@ -19,7 +19,7 @@ from edgeres.backends.registry import find_backend
 from edgeres.errors import BackendUnavailable, UsageError
 from edgeres.latency.host_profile import HostProfile, Lookup, Table, Trial
 from edgeres.latency.lookup_table import WHOLE, layer_table
-from edgeres.latency.timer import PRECISIONS, Pace, Workbench
+from edgeres.latency.timer import PRECISIONS, Pace, Timer
 from edgeres.latency.workload import of_model
 from edgeres.metrics import machine
 
@@ -77,7 +77,7 @@ def measure_profile(
     tables, trials = {}, []
     with TemporaryDirectory(prefix="edgeres-profile-") as folder:
         for precision in PRECISIONS:
-            bench = Workbench(target, threads, Path(folder), precision)
+            bench = Timer(target, threads, Path(folder), precision)
             table = layer_table(bench, pace, progress, layers)
             measured = _measured_ms(bench, table, (*known, *subjects), pace, progress)
             expected = [_sum_ms(table, subject.models[precision]) for subject in known]
@@ -117,7 +117,7 @@ def try_profile(
     found: list[Trial] = []
     with TemporaryDirectory(prefix="edgeres-profile-") as folder:
         for precision in PRECISIONS:
-            bench, table = Workbench(target, profile.threads, Path(folder), precision), profile.tables[precision]
+            bench, table = Timer(target, profile.threads, Path(folder), precision), profile.tables[precision]
             found += _trials(table, precision, subjects, _measured_ms(bench, table, subjects, pace or Pace(), progress))
     return tuple(found)
 
@@ -148,7 +148,7 @@ def _trials(table: Table, precision: Precision, subjects: Sequence[Subject], mea
 
 
 def _measured_ms(
-    bench: Workbench, table: Table, subjects: Sequence[Subject], pace: Pace, progress: Progress
+    bench: Timer, table: Table, subjects: Sequence[Subject], pace: Pace, progress: Progress
 ) -> list[float]:
     """Times of networks, each the median of several visits some time apart.
 

@@ -1,4 +1,4 @@
-"""``Workbench``: times graphs on this host in units of a reference that runs in turn with them.
+"""``Timer``: times graphs on this host in units of a reference that runs in turn with them.
 
 Other work on the machine slows everything that runs meanwhile. So a reference, a few convolutions in the same
 precision, takes turns with whatever is measured; of each the quietest tenth of its calls counts. On one thread the
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeres.artifacts.artifact import Card, Engine, Exported, File
+from edgeres.artifacts.artifact import Engine, Exported, File, ModelMetadata
 from edgeres.backends.registry import find_backend
 from edgeres.data.preprocess import Preprocess
 from edgeres.latency import microbenchmark
@@ -72,7 +72,7 @@ def _quiet_ms(runs: Mapping[str, Callable[[], object]], pace: Pace, clock: Calla
 
 
 @dataclass
-class Workbench:
+class Timer:
     """The runtime with its reference; everything is timed in turn with it.
 
     Attributes:
@@ -121,7 +121,7 @@ class Workbench:
         path.write_bytes(model.SerializeToString(deterministic=True))
         stack.callback(path.unlink)
         file = File.of(path)
-        card = Card(name="chain", preprocess=Preprocess(), classes=())
-        engine = Engine(Exported(card, file, file), self._backend.name, path.name, {path.name: file})
+        metadata = ModelMetadata(name="chain", preprocess=Preprocess(), classes=())
+        engine = Engine(Exported(metadata, file, file), self._backend.name, path.name, {path.name: file})
         session = stack.enter_context(self._backend.session(engine, self.target, file, threads=self.threads))
         return lambda: session.run(image)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from edgeres.onnx_graph.graph_index import WEIGHTED, View, attribute
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 
-def quantizers(view: View) -> tuple[NodeProto, ...]:
+def quantizers(view: GraphIndex) -> tuple[NodeProto, ...]:
     """Every QuantizeLinear and DequantizeLinear."""
     return view.of_type("QuantizeLinear", "DequantizeLinear")
 
@@ -31,7 +31,7 @@ def type_name(kind: int) -> str:
     return str(TensorProto.DataType.Name(kind))
 
 
-def scales(view: View) -> Iterator[tuple[NodeProto, NDArray[np.float64]]]:
+def scales(view: GraphIndex) -> Iterator[tuple[NodeProto, NDArray[np.float64]]]:
     """Every Q/DQ node with the value of its scale, where that is constant."""
     for node in quantizers(view):
         scale = view.value(node.input[1])
@@ -39,7 +39,7 @@ def scales(view: View) -> Iterator[tuple[NodeProto, NDArray[np.float64]]]:
             yield node, scale.astype(np.float64)
 
 
-def data_shape(view: View, node: NodeProto) -> tuple[int, ...] | None:
+def data_shape(view: GraphIndex, node: NodeProto) -> tuple[int, ...] | None:
     """Shape of the constant a Q/DQ chain quantizes; None for an activation."""
     name = node.input[0]
     behind = view.producer(name, "QuantizeLinear")
@@ -47,7 +47,7 @@ def data_shape(view: View, node: NodeProto) -> tuple[int, ...] | None:
     return None if tensor is None else tuple(tensor.dims)
 
 
-def element_types(view: View) -> dict[str, int]:
+def element_types(view: GraphIndex) -> dict[str, int]:
     """Element type of every tensor a Q/DQ classifier holds, read off its nodes without running shape inference.
 
     QuantizeLinear makes the type of its zero-point, DequantizeLinear that of its scale, Cast what it says; every other
@@ -73,19 +73,19 @@ def element_types(view: View) -> dict[str, int]:
     return kinds
 
 
-def folds_to_constant(view: View, tensor: str) -> bool:
+def folds_to_constant(view: GraphIndex, tensor: str) -> bool:
     """Whether nothing but Identity stands between a tensor and a constant."""
     while (maker := view.producer(tensor, "Identity")) is not None:
         tensor = maker.input[0]
     return tensor in view.constants
 
 
-def weighted_nodes(view: View) -> tuple[NodeProto, ...]:
+def weighted_nodes(view: GraphIndex) -> tuple[NodeProto, ...]:
     """Conv, ConvTranspose, Gemm and MatMul."""
     return view.of_type(*WEIGHTED)
 
 
-def weight_dequantizer(view: View, node: NodeProto) -> NodeProto | None:
+def weight_dequantizer(view: GraphIndex, node: NodeProto) -> NodeProto | None:
     """The DequantizeLinear right in front of a weight, None where the weight is float."""
     found = view.producer(node.input[1], "DequantizeLinear")
     return found if found is not None and view.is_weight_dequantizer(found) else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.lint.facts import weight_dequantizer, weighted_nodes
 from edgeres.lint.rules.tensorrt_placement import dequantized
-from edgeres.onnx_graph.graph_index import View, label
+from edgeres.onnx_graph.graph_index import GraphIndex, label
 from edgeres.onnx_graph.residual import residual_adds
 from edgeres.onnx_graph.roles import classifier, pooled_convolutions
 
@@ -27,7 +27,7 @@ _POOLS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 
 
 @dataclass(frozen=True, slots=True)
-class InFloat:
+class FloatLayer:
     """A node that computes in float, and the reason."""
 
     node: str
@@ -36,7 +36,7 @@ class InFloat:
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class IntegerCoverage:
     """Counts of a graph.
 
     Attributes:
@@ -61,19 +61,19 @@ class Census:
     fused_kernels: int
     fused_adds: int
     adds: int
-    in_float: tuple[InFloat, ...]
+    in_float: tuple[FloatLayer, ...]
 
 
-def take_census(model: ModelProto, target: Target) -> Census:
+def integer_coverage_of(model: ModelProto, target: Target) -> IntegerCoverage:
     """Counts a checked graph with inferred shapes, as ``read_model`` returns it."""
-    view = View.of(model)
+    view = GraphIndex.of(model)
     read = Counter(node.input[0] for node in view.of_type("QuantizeLinear") if node.input[0] not in view.constants)
     weighted = (*weighted_nodes(view), *view.of_type(*_INTEGER))
     integer = {label(node) for node in weighted if _is_integer(view, node)}
     adds = residual_adds(view)
     fused = tuple(add for add in adds if _fuses(view, add.identity_tensor, add.residual_tensor, integer))
     free = {label(add.node) for add in adds} - {label(add.node) for add in fused}
-    return Census(
+    return IntegerCoverage(
         quantizers=read.total(),
         tensors=len(read),
         repeated=tuple(name for name, count in read.items() if count > 1),
@@ -87,22 +87,22 @@ def take_census(model: ModelProto, target: Target) -> Census:
     )
 
 
-def _is_integer(view: View, node: NodeProto) -> bool:
+def _is_integer(view: GraphIndex, node: NodeProto) -> bool:
     if node.op_type in _INTEGER:
         return True
     return weight_dequantizer(view, node) is not None and dequantized(view, node.input[0])
 
 
-def _has_integer_weight(view: View, node: NodeProto) -> bool:
+def _has_integer_weight(view: GraphIndex, node: NodeProto) -> bool:
     return node.op_type in _INTEGER or weight_dequantizer(view, node) is not None
 
 
-def _fuses(view: View, identity: str, residual: str, integer: set[str]) -> bool:
+def _fuses(view: GraphIndex, identity: str, residual: str, integer: set[str]) -> bool:
     maker = view.producer(residual, "Conv")
     return maker is not None and label(maker) in integer and dequantized(view, identity)
 
 
-def _expected(view: View, target: Target) -> int | None:
+def _expected(view: GraphIndex, target: Target) -> int | None:
     """Distinct data tensors of the convolutions that are to be integer, and identities that are none of them."""
     scheme = target.scheme
     if scheme is None or scheme.add_inputs != "identity" or scheme.pools:
@@ -113,7 +113,7 @@ def _expected(view: View, target: Target) -> int | None:
     return len(data | identities)
 
 
-def _left(view: View, target: Target, integer: set[str], free: set[str]) -> list[InFloat]:
+def _left(view: GraphIndex, target: Target, integer: set[str], free: set[str]) -> list[FloatLayer]:
     last, pooled = classifier(view), {label(node) for node in pooled_convolutions(view)}
     found = []
     for node in view.nodes:
@@ -124,28 +124,28 @@ def _left(view: View, target: Target, integer: set[str], free: set[str]) -> list
                 why = "the classifier: a matrix-vector product gains nothing" if _plain(view, node) else why
             elif name in pooled:
                 why = "behind a global pool: a matrix-vector product gains nothing"
-            found.append(InFloat(name, node.op_type, why))
+            found.append(FloatLayer(name, node.op_type, why))
         elif name in free:
-            found.append(InFloat(name, "Add", _why_free(view, node)))
+            found.append(FloatLayer(name, "Add", _why_free(view, node)))
         elif node.op_type in _POOLS and not all(dequantized(view, entry) for entry in node.input[:1]):
-            found.append(InFloat(name, node.op_type, "reads float"))
+            found.append(FloatLayer(name, node.op_type, "reads float"))
     return found if target.scheme is not None else [
-        InFloat(entry.node, entry.kind, "the target has no INT8") for entry in found
+        FloatLayer(entry.node, entry.kind, "the target has no INT8") for entry in found
     ]  # fmt: skip
 
 
-def _plain(view: View, node: NodeProto) -> bool:
+def _plain(view: GraphIndex, node: NodeProto) -> bool:
     return weight_dequantizer(view, node) is None and not dequantized(view, node.input[0])
 
 
-def _why(view: View, node: NodeProto) -> str:
+def _why(view: GraphIndex, node: NodeProto) -> str:
     data, weight = dequantized(view, node.input[0]), weight_dequantizer(view, node) is not None
     if not data and not weight:
         return "neither data nor weight is quantized"
     return "its data is float" if weight else "its weight is float"
 
 
-def _why_free(view: View, node: NodeProto) -> str:
+def _why_free(view: GraphIndex, node: NodeProto) -> str:
     behind = [view.pair(name) is not None for name in node.input]
     if all(behind):
         return "both inputs are quantized: a kernel of its own where identities alone fuse"

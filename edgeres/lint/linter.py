@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.lint.families import rules_for
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -26,6 +26,6 @@ def lint(model: ModelProto, target: Target, *, accelerator: bool = False) -> tup
         Findings, errors first, then in the order of the rules and of the graph. Empty for a runtime without rules.
     """
     rules, version = rules_for(target, accelerator=accelerator)
-    view = View.of(model)
+    view = GraphIndex.of(model)
     found = [finding for rule in rules for finding in rule.findings(view, version)]
     return tuple(sorted(found, key=lambda finding: "EWI".index(finding.severity)))

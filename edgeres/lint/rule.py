@@ -10,7 +10,7 @@ from edgeres.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgeres.onnx_graph.graph_index import View
+    from edgeres.onnx_graph.graph_index import GraphIndex
 
 Severity = Literal["E", "W", "I"]
 """``E``: the runtime refuses the file or computes something else. ``W``: runs, but slower. ``I``: worth knowing."""
@@ -71,7 +71,7 @@ class Rule:
     title: str
     fix: str
     source: str
-    check: Callable[[View, Version], Iterator[Defect]]
+    check: Callable[[GraphIndex, Version], Iterator[Defect]]
     since: Version = FIRST
     until: Version = LAST
 
@@ -87,7 +87,7 @@ class Rule:
         """The rule, for versions before ``at`` alone."""
         return replace(self, until=at)
 
-    def findings(self, view: View, version: Version) -> Iterator[Finding]:
+    def findings(self, view: GraphIndex, version: Version) -> Iterator[Finding]:
         """The defects of a graph, as findings."""
         for where, what in self.check(view, version):
             yield Finding(self.id, self.severity, where, what, self.fix, self.source)
@@ -101,7 +101,7 @@ def rule(
     *,
     since: Version = FIRST,
     until: Version = LAST,
-) -> Callable[[Callable[[View, Version], Iterator[Defect]]], Rule]:
+) -> Callable[[Callable[[GraphIndex, Version], Iterator[Defect]]], Rule]:
     """Makes a ``Rule`` of the check it stands above, whose docstring is the title; nothing is registered."""
     return lambda check: Rule(id, severity, (check.__doc__ or "").rstrip("."), fix, source, check, since, until)
 

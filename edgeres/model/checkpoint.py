@@ -211,4 +211,4 @@ def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float
 
 def located(path: object, failure: EdgeresError) -> ModelError:
     """The same failure with the file's name in front."""
-    return ModelError(f"{path}: {failure.what}", failure.way_out)
+    return ModelError(f"{path}: {failure.what}", failure.hint)

@@ -117,5 +117,5 @@ def _bare(spec: ResNetSpec) -> ResNetSpec:
 def _contradiction(found: ResNetSpec, hint: ResNetSpec, right: str | None) -> ModelError:
     named, held = preset_name(hint), f"{right}, {describe(found)}" if right else describe(found)
     what = f"the weights are {held}; the model named is {f'{named}, ' if named else ''}{describe(hint)}"
-    way_out = f"name {right} instead" if right else "name the model the weights belong to"
-    return ModelError(what, f"{way_out}, or pass weights of {named}" if named else way_out)
+    way = f"name {right} instead" if right else "name the model the weights belong to"
+    return ModelError(what, f"{way}, or pass weights of {named}" if named else way)

@@ -76,19 +76,19 @@ def weights_in(folder: Path) -> tuple[Path, ...]:
 
 def _folder(path: Path) -> ModelError:
     """What a folder is, and how it is given."""
-    what, way_out = "a folder", "name a preset ('edgeres models' lists them) or an .onnx file"
+    what, hint = "a folder", "name a preset ('edgeres models' lists them) or an .onnx file"
     found = weights_in(path)
     if (path / "request.json").is_file() or (path / "report.json").is_file():
         what = "the folder of a run"
-        way_out = f"edgeres quantize {path}, export, build, verify and report take it as RUN"
+        hint = f"edgeres quantize {path}, export, build, verify and report take it as RUN"
         if found:
-            way_out = f"name its network and pass its weights: {_PLACE.format(f'resnet18 --weights {found[0]}')}"
+            hint = f"name its network and pass its weights: {_PLACE.format(f'resnet18 --weights {found[0]}')}"
     elif (path / "train").is_dir() or (path / "val").is_dir():
         what = "a folder of images"
-        way_out = f"name a network and pass it with --data: edgeres compile resnet18 --target TARGET --data {path}"
+        hint = f"name a network and pass it with --data: edgeres compile resnet18 --target TARGET --data {path}"
     elif found:
-        way_out = f"name its network and the file in it: {_PLACE.format(f'resnet18 --weights {found[0]}')}"
-    return ModelError(f"{path} is {what}, not a MODEL", way_out)
+        hint = f"name its network and the file in it: {_PLACE.format(f'resnet18 --weights {found[0]}')}"
+    return ModelError(f"{path} is {what}, not a MODEL", hint)
 
 
 def _named_in(stem: str, known: list[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import View, attribute, free_name, label
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, free_name, label
 from edgeres.onnx_graph.int4 import int4_tensor
 from edgeres.onnx_graph.stored_weights import dequantized_weight, output_channel_axis
 from edgeres.quant.scale import INT32_MAX, PEAK, roomy_scales
@@ -60,7 +60,7 @@ class IntegerLayer:
         return sums
 
 
-def integer_layers(view: View) -> Iterator[IntegerLayer]:
+def integer_layers(view: GraphIndex) -> Iterator[IntegerLayer]:
     """Every layer with constant integer weights on quantized data, in execution order.
 
     Left out are forms whose sums no kernel shares with a bias: transposed convolutions, products of two activations,
@@ -72,7 +72,7 @@ def integer_layers(view: View) -> Iterator[IntegerLayer]:
             yield found
 
 
-def _integer_layer(view: View, node: NodeProto) -> IntegerLayer | None:
+def _integer_layer(view: GraphIndex, node: NodeProto) -> IntegerLayer | None:
     pair, dequantizer = view.pair(node.input[0]), view.producer(node.input[1], "DequantizeLinear")
     if pair is None or dequantizer is None or attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1:
         return None
@@ -95,7 +95,7 @@ def _integer_layer(view: View, node: NodeProto) -> IntegerLayer | None:
     return IntegerLayer(node, dequantizer, axis, real, codes, np.array(channels), width, *bias)
 
 
-def _bias(view: View, node: NodeProto, channels: int, products: Floats) -> tuple[Floats, Floats] | None:
+def _bias(view: GraphIndex, node: NodeProto, channels: int, products: Floats) -> tuple[Floats, Floats] | None:
     """The bias ``[O]`` and its codes; None where it is computed."""
     if len(node.input) < 3 or not node.input[2]:
         return np.zeros(channels), np.zeros(channels)
@@ -110,7 +110,7 @@ def _bias(view: View, node: NodeProto, channels: int, products: Floats) -> tuple
     return codes * scale, codes
 
 
-def stored_bias(view: View, node: NodeProto) -> tuple[Floats, Floats] | None:
+def stored_bias(view: GraphIndex, node: NodeProto) -> tuple[Floats, Floats] | None:
     """int32 codes ``[O]`` of a bias and their scale ``[O]`` or ``[1]``; None for a float bias."""
     dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
     if dequantizer is None:
@@ -121,7 +121,7 @@ def stored_bias(view: View, node: NodeProto) -> tuple[Floats, Floats] | None:
     return codes.astype(np.float64).reshape(-1), scale.astype(np.float64).reshape(-1)
 
 
-def overflows(view: View) -> Iterator[tuple[NodeProto, int, float]]:
+def overflows(view: GraphIndex) -> Iterator[tuple[NodeProto, int, float]]:
     """Layers with a channel whose sums may leave int32: the node, how many such channels, and the farthest reach."""
     for layer in integer_layers(view):
         beyond = layer.reach > INT32_MAX
@@ -129,7 +129,7 @@ def overflows(view: View) -> Iterator[tuple[NodeProto, int, float]]:
             yield layer.node, int(beyond.sum()), float(layer.reach.max())
 
 
-def cut_off(view: View) -> dict[str, int]:
+def cut_off(view: GraphIndex) -> dict[str, int]:
     """Layers whose int32 bias has codes at an end of int32, by label, and how many: what was beyond is lost."""
     found: dict[str, int] = {}
     for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
@@ -146,7 +146,7 @@ def require_room(model: ModelProto) -> None:
     Raises:
         StageError: A sum of an integer layer may leave int32; the message names the layer.
     """
-    for node, channels, reach in overflows(View.of(model)):
+    for node, channels, reach in overflows(GraphIndex.of(model)):
         raise StageError(
             f"{label(node)}: sums of {channels} channels reach {reach:.2g}, int32 ends at {INT32_MAX}",
             f"leave the layer in float: scheme.float_layers: [{label(node)}]",
@@ -163,7 +163,7 @@ def make_room(model: ModelProto) -> dict[str, int]:
         How many channels changed, by the name of their node.
     """
     found: dict[str, int] = {}
-    view = View.of(model)
+    view = GraphIndex.of(model)
     for node in view.of_type("Conv", "Gemm", "MatMul"):
         layer = _integer_layer(view, node)
         if layer is None or stored_bias(view, node) is not None:
@@ -171,12 +171,12 @@ def make_room(model: ModelProto) -> dict[str, int]:
         fitting = roomy_scales(layer.scale, layer.real, layer.bias, layer.step)
         if np.any(fitting != layer.scale):
             _store(model, view, layer, fitting)
-            view = View.of(model)
+            view = GraphIndex.of(model)
             found[label(node)] = int((fitting != layer.scale).sum())
     return found
 
 
-def _store(model: ModelProto, view: View, layer: IntegerLayer, scale: NDArray[np.float32]) -> None:
+def _store(model: ModelProto, view: GraphIndex, layer: IntegerLayer, scale: NDArray[np.float32]) -> None:
     """Writes a weight anew with one scale per output channel."""
     zero = view.constants[layer.dequantizer.input[2]] if len(layer.dequantizer.input) > 2 else None
     zeros = np.zeros(1, np.int64) if zero is None else np.asarray(view.value(zero.name)).astype(np.int64).reshape(-1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import numpy_helper
 
-from edgeres.onnx_graph.graph_index import View, attribute, free_name
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, free_name
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 from edgeres.onnx_graph.rewrite import prune
 from edgeres.quant.algorithms.channel_scaling import FIXED, UnionFind, numbered
@@ -62,7 +62,7 @@ class _Finder:
     """Units of the tensors made so far."""
 
     def __init__(self, model: ModelProto) -> None:
-        self.view = View.of(model)
+        self.view = GraphIndex.of(model)
         self.shapes = tensor_shapes(model)
         self.union = UnionFind()
         self.found: dict[str, Ints] = {}
@@ -181,7 +181,7 @@ class _Finder:
         return np.full(self._channels(tensor), FIXED)
 
 
-def weighted(view: View, node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def weighted(view: GraphIndex, node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether a node multiplies channels by a float weight that is a constant."""
     if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] not in view.constants:
         return False
@@ -191,11 +191,11 @@ def weighted(view: View, node: NodeProto, shapes: Mapping[str, tuple[int, ...]])
     return computed and not attribute(node, "transA", 0) and all(name in view.constants for name in node.input[2:])
 
 
-def _norm(view: View, node: NodeProto) -> bool:
+def _norm(view: GraphIndex, node: NodeProto) -> bool:
     return node.op_type == "BatchNormalization" and all(name in view.constants for name in node.input[1:])
 
 
-def per_channel(view: View, node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> Floats | None:
+def per_channel(view: GraphIndex, node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> Floats | None:
     """The constant operand of an elementwise node as ``[1,C,1,...]``; None where it is not one number per channel."""
     value = next((view.value(name) for name in node.input if name in view.constants), None)
     shape = shapes[node.output[0]]
@@ -239,7 +239,7 @@ class _Writer:
     """Writes the constants of a graph anew."""
 
     def __init__(self, model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.model, self.shapes, self.view = model, shapes, View.of(model)
+        self.model, self.shapes, self.view = model, shapes, GraphIndex.of(model)
         self.taken = {*self.view.constants, *self.view.producers}
 
     def divide(self, node: NodeProto, scales: Mapping[str, Floats]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from edgeres.onnx_graph.channels import channel_units, kernel, rescaled, weighted
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
 from edgeres.onnx_graph.fold import TOLERANCE
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 from edgeres.onnx_graph.read import infer
 from edgeres.onnx_graph.trace import channel_peaks
@@ -63,7 +63,7 @@ def equalized(
         ModelError: Shapes cannot be inferred.
         StageError: There is no image, or the graph computes something that is no number.
     """
-    view, shapes, units = View.of(model), tensor_shapes(model), channel_units(model)
+    view, shapes, units = GraphIndex.of(model), tensor_shapes(model), channel_units(model)
     layers = [node for node in view.nodes if weighted(view, node, shapes) and node.name not in float_nodes]
     tensors = list(dict.fromkeys(name for node in (*layers, *view.of_type("Add")) for name in node.input[:2]))
     carried = [name for name in tensors if np.any(units.of.get(name, np.zeros(0)) != FIXED)]
@@ -85,7 +85,7 @@ def equalized(
     return Equalized(made, int((free != FIXED).sum()), float(np.exp(most)), relative)
 
 
-def _reading(view: View, node: NodeProto, units: Units) -> Reading:
+def _reading(view: GraphIndex, node: NodeProto, units: Units) -> Reading:
     weight = view.value(node.input[1])
     assert weight is not None, "asked only of weights that are constants"
     parts = np.abs(kernel(node, weight)).max(axis=3)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import WEIGHTED, View, label
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -30,7 +30,7 @@ def to_half(model: ModelProto) -> int:
     Returns:
         How many float convolutions and matrix products now run in FP16; weights beyond FP16's range stay.
     """
-    view = View.of(model)
+    view = GraphIndex.of(model)
     roots = [node for node in view.of_type(*WEIGHTED) if _is_float(view, node)]
     island = {label(node) for node in roots}
     for node in reversed(view.nodes):
@@ -41,7 +41,7 @@ def to_half(model: ModelProto) -> int:
     return len(roots)
 
 
-def _is_float(view: View, node: NodeProto) -> bool:
+def _is_float(view: GraphIndex, node: NodeProto) -> bool:
     """Whether a weighted node has a float32 weight that FP16 can hold and data that is not cast already."""
     constants = [view.value(name) for name in node.input[1:] if name]
     fits = all(
@@ -51,14 +51,14 @@ def _is_float(view: View, node: NodeProto) -> bool:
     return bool(constants) and fits
 
 
-def _feeds_only(view: View, node: NodeProto, island: set[str]) -> bool:
+def _feeds_only(view: GraphIndex, node: NodeProto, island: set[str]) -> bool:
     readers = view.consumers(node.output[0])
     outputs = {value.name for value in view.model.graph.output}
     inside = all(label(reader) in island for reader, _ in readers)
     return bool(readers) and inside and node.output[0] not in outputs
 
 
-def _cast(model: ModelProto, view: View, island: set[str]) -> None:
+def _cast(model: ModelProto, view: GraphIndex, island: set[str]) -> None:
     outputs = {value.name for value in model.graph.output}
     made = {name for node in view.nodes if label(node) in island for name in node.output}
     entered: dict[str, str] = {}
@@ -91,7 +91,7 @@ def _cast(model: ModelProto, view: View, island: set[str]) -> None:
     model.graph.node.extend(copies)
 
 
-def _half_constant(model: ModelProto, view: View, name: str) -> str:
+def _half_constant(model: ModelProto, view: GraphIndex, name: str) -> str:
     half = f"{name}:half"
     if half not in {tensor.name for tensor in model.graph.initializer}:
         value = np.asarray(view.value(name)).astype(np.float16)

@@ -1,4 +1,4 @@
-"""``View``: an ONNX graph with its edges spelt out, for everything that reads or rewrites one."""
+"""``GraphIndex``: an ONNX graph with its edges spelt out, for everything that reads or rewrites one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NIBBLES = (TensorProto.INT4, TensorProto.UINT4)
 
 
 @dataclass(frozen=True)
-class View:
+class GraphIndex:
     """Edges and constants of a model's main graph; a snapshot, stale once the model changes.
 
     Attributes:
@@ -37,7 +37,7 @@ class View:
     constants: dict[str, TensorProto]
 
     @classmethod
-    def of(cls, model: ModelProto) -> View:
+    def of(cls, model: ModelProto) -> GraphIndex:
         """Indexes a model."""
         readers: dict[str, list[tuple[NodeProto, int]]] = {}
         producers: dict[str, NodeProto] = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.errors import ModelError
 from edgeres.model.layers import Kind, Layer, peak, stored_bytes
-from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.operator_counts import layer_macs, layer_parameters, tensor_shapes
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
         ModelError: Shapes cannot be inferred; see ``census.tensor_shapes``.
     """
     shapes, macs, parameters = tensor_shapes(model), layer_macs(model), layer_parameters(model)
-    constant = {*View.of(model).constants, ""}
+    constant = {*GraphIndex.of(model).constants, ""}
     rows: list[Layer] = []
     for node in model.graph.node:
         inputs = tuple(name for name in node.input if name not in constant)

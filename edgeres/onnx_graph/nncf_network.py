@@ -14,7 +14,7 @@ import numpy as np
 from edgeres.errors import StageError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.nncf import quantize_float_graph
 from edgeres.onnx_graph.rewrite import rewrite
 from edgeres.onnx_graph.write import write_model
@@ -109,7 +109,7 @@ def _read_weights(
     spec: ResNetSpec, rewritten: Rewritten, placement: Placement
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, QParams]]:
     """Weights on their grid and biases by state-dict key, and scales by operation."""
-    view = View.of(rewritten.model)
+    view = GraphIndex.of(rewritten.model)
     nodes = {node.name: node for node in view.nodes}
     found: dict[str, NDArray[np.float32]] = {}
     scales: dict[str, QParams] = {}
@@ -129,14 +129,14 @@ def _read_weights(
     return found, dict(sorted(scales.items()))
 
 
-def _constant(view: View, node: NodeProto, index: int) -> NDArray[np.float32]:
+def _constant(view: GraphIndex, node: NodeProto, index: int) -> NDArray[np.float32]:
     value = view.value(node.input[index])
     if value is None:
         raise StageError(f"{node.name}: NNCF computes {node.input[index]!r}", "leave quantizer 'nncf' out")
     return value.astype(np.float32)
 
 
-def _codes(view: View, node: NodeProto, params: QParams) -> NDArray[np.int32]:
+def _codes(view: GraphIndex, node: NodeProto, params: QParams) -> NDArray[np.int32]:
     """Integer codes of a weight: stored ones, or those of a stored float weight in front of QuantizeLinear."""
     dequantizer = view.producer(node.input[1], "DequantizeLinear")
     assert dequantizer is not None, "rewrite found its scales there"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from onnx import checker, defs, helper, version_converter
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import View, attribute, label, opset_of
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, opset_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -61,7 +61,7 @@ def _raise(model: ModelProto, opset: int) -> ModelProto:
 
 
 def _lower(model: ModelProto, opset: int) -> None:
-    view = View.of(model)
+    view = GraphIndex.of(model)
     given = opset_of(model)
     for node in list(model.graph.node):
         if _since(node, given) == _since(node, opset):
@@ -92,7 +92,7 @@ def _spell_out_hard_swish(model: ModelProto, node: NodeProto) -> None:
     node.input.append(gate)
 
 
-def _axes_to_attribute(view: View, node: NodeProto) -> None:
+def _axes_to_attribute(view: GraphIndex, node: NodeProto) -> None:
     if len(node.input) < 2:
         return
     axes = view.value(node.input[1])
@@ -102,7 +102,7 @@ def _axes_to_attribute(view: View, node: NodeProto) -> None:
     node.attribute.append(helper.make_attribute("axes", [int(axis) for axis in axes.ravel()]))
 
 
-def forget_allowzero(view: View, node: NodeProto) -> None:
+def forget_allowzero(view: GraphIndex, node: NodeProto) -> None:
     """Removes ``allowzero`` from a Reshape whose constant shape has no 0, where it says nothing."""
     shape = view.value(node.input[1])
     found = next((entry for entry in node.attribute if entry.name == "allowzero"), None)

@@ -105,8 +105,8 @@ def _known_operators(model: ModelProto) -> None:
         if node.domain in ("", "ai.onnx") and not defs.has(node.op_type, opset, ""):
             names = {schema.name for schema in defs.get_all_schemas()}
             where = f"node {label(node)!r}: operator {node.op_type!r} is not in opset {opset}"
-            way_out = "export with a newer opset" if node.op_type in names else nearest(node.op_type, names)
-            raise ModelError(where, way_out)
+            hint = "export with a newer opset" if node.op_type in names else nearest(node.op_type, names)
+            raise ModelError(where, hint)
 
 
 def sort_nodes(model: ModelProto) -> None:

@@ -10,7 +10,7 @@ from edgeres.onnx_graph.graph_index import WEIGHTED
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from edgeres.onnx_graph.graph_index import View
+    from edgeres.onnx_graph.graph_index import GraphIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class ResidualAdd:
         return str(self.node.input[1 - self.identity])
 
 
-def residual_adds(view: View) -> tuple[ResidualAdd, ...]:
+def residual_adds(view: GraphIndex) -> tuple[ResidualAdd, ...]:
     """Every Add of two computed tensors, in execution order.
 
     The identity is the input with fewer weighted layers on its longest way from the network's input; behind the fork
@@ -53,7 +53,7 @@ def residual_adds(view: View) -> tuple[ResidualAdd, ...]:
     return tuple(found)
 
 
-def _depths(view: View) -> dict[str, tuple[int, int]]:
+def _depths(view: GraphIndex) -> dict[str, tuple[int, int]]:
     """Longest way of each tensor from the inputs, as ``(weighted layers, other layers)``; Q/DQ counts nothing."""
     depth: dict[str, tuple[int, int]] = {}
     for node in view.nodes:

@@ -26,7 +26,7 @@ from onnx import helper, numpy_helper
 
 from edgeres.errors import StageError
 from edgeres.onnx_graph.accumulators import make_room
-from edgeres.onnx_graph.graph_index import WEIGHTED, View, attribute, free_name, label
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, free_name, label
 from edgeres.onnx_graph.read import infer
 from edgeres.onnx_graph.residual import residual_adds
 from edgeres.quant.qparams import QParams
@@ -84,14 +84,14 @@ def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
     raised = sum(make_room(changed).values())
     weights = _weights(changed)
     prune(changed)
-    view = View.of(changed)
+    view = GraphIndex.of(changed)
     activations = {node.input[0]: _params(view, node) for node in _activation_quantizers(view)}
     return Rewritten(infer(changed), activations, weights, retyped, released, biases, raised)
 
 
 def float_biases(model: ModelProto, spared: Container[str] = ()) -> int:
     """Biases behind DequantizeLinear become float32 initializers of the same values, but those of ``spared`` layers."""
-    view, count = View.of(model), 0
+    view, count = GraphIndex.of(model), 0
     for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
         dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
         if dequantizer is None or label(node) in spared:
@@ -111,7 +111,7 @@ def _release(model: ModelProto, scheme: QuantScheme) -> int:
     """Lets every read that the scheme does not want quantized bypass its Q/DQ pair."""
     if scheme.add_inputs == "both" and scheme.pools:
         return 0
-    view = View.of(model)
+    view = GraphIndex.of(model)
     wanted = _Wanted(view, scheme)
     reads = [
         (node, index, pair[0].input[0])
@@ -127,7 +127,7 @@ def _release(model: ModelProto, scheme: QuantScheme) -> int:
 class _Wanted:
     """Whether a read is to go through Q/DQ."""
 
-    def __init__(self, view: View, scheme: QuantScheme) -> None:
+    def __init__(self, view: GraphIndex, scheme: QuantScheme) -> None:
         self.view = view
         self.scheme = scheme
         self.identity = {add.node.name: add.identity for add in residual_adds(view)}
@@ -155,7 +155,7 @@ class _Wanted:
 def _repeat_behind_moves(model: ModelProto) -> None:
     """Repeats the pair in front of every operator that moves values behind it, where none follows."""
     for name in [node.name for node in model.graph.node if node.op_type in _MOVING]:
-        view = View.of(model)
+        view = GraphIndex.of(model)
         position = next(number for number, node in enumerate(view.nodes) if node.name == name)
         node = view.nodes[position]
         parameters, readers = _common_parameters(view, node), view.consumers(node.output[0])
@@ -173,7 +173,7 @@ def _repeat_behind_moves(model: ModelProto) -> None:
             model.graph.node.insert(position + offset, entry)
 
 
-def _common_parameters(view: View, node: NodeProto) -> tuple[str, str] | None:
+def _common_parameters(view: GraphIndex, node: NodeProto) -> tuple[str, str] | None:
     """Scale and zero-point of the pairs on all data inputs of an operator; None where they differ or are missing."""
     if node.op_type == "Pad" and len(node.input) > 2 and np.any(view.value(node.input[2])):
         return None  # pads with something else than 0
@@ -187,13 +187,13 @@ def _common_parameters(view: View, node: NodeProto) -> tuple[str, str] | None:
     return quantizers[0].input[1], quantizers[0].input[2]
 
 
-def _activation_quantizers(view: View) -> tuple[NodeProto, ...]:
+def _activation_quantizers(view: GraphIndex) -> tuple[NodeProto, ...]:
     return tuple(node for node in view.of_type("QuantizeLinear") if node.input[0] not in view.constants)
 
 
 def retype(model: ModelProto, scheme: QuantScheme) -> int:
     """Gives every activation pair the scheme's code type; what has it already is left alone."""
-    view, count = View.of(model), 0
+    view, count = GraphIndex.of(model), 0
     taken = {*view.constants, *view.producers}
     for quantizer in _activation_quantizers(view):
         given = _params(view, quantizer)
@@ -230,7 +230,7 @@ def convert(params: QParams, *, signed: bool) -> QParams:
     return QParams(scale=(float(np.float32(params.scale[0] * bound / 127)),))
 
 
-def _params(view: View, node: NodeProto) -> QParams:
+def _params(view: GraphIndex, node: NodeProto) -> QParams:
     """Per-tensor parameters of an activation's Q or DQ node."""
     scale = _constant(view, node, 1)
     zero_point = _constant(view, node, 2) if len(node.input) > 2 else np.array(0, np.uint8)
@@ -244,7 +244,7 @@ def _params(view: View, node: NodeProto) -> QParams:
 
 def _weights(model: ModelProto) -> dict[str, QParams]:
     """Writes the axis of every per-channel weight; returns the scales by reader."""
-    view = View.of(model)
+    view = GraphIndex.of(model)
     found: dict[str, QParams] = {}
     for node in view.of_type(*WEIGHTED):
         dequantizer = view.producer(node.input[1], "DequantizeLinear")
@@ -267,12 +267,12 @@ def _weights(model: ModelProto) -> dict[str, QParams]:
     return found
 
 
-def _is_narrow(view: View, dequantizer: NodeProto) -> bool:
+def _is_narrow(view: GraphIndex, dequantizer: NodeProto) -> bool:
     codes = view.value(dequantizer.input[0])
     return codes is not None and int(codes.min(initial=0)) >= -127
 
 
-def _constant(view: View, node: NodeProto, index: int) -> NDArray[np.generic]:
+def _constant(view: GraphIndex, node: NodeProto, index: int) -> NDArray[np.generic]:
     value = view.value(node.input[index])
     if value is None:
         raise StageError(f"{label(node)}: {node.input[index]!r} is computed", "store scales as initializers")

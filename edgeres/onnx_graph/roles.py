@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.onnx_graph.graph_index import WEIGHTED, View
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -17,7 +17,7 @@ CLASSIFIER = "fc"
 _BEHIND_CLASSIFIER = ("Add", "Softmax", "LogSoftmax", "Flatten", "Reshape", "Squeeze", "Identity")
 
 
-def classifier(view: View) -> NodeProto | None:
+def classifier(view: GraphIndex) -> NodeProto | None:
     """The weighted node that makes the logits, None where a pool or anything else stands between."""
     tensor = view.model.graph.output[0].name
     while (node := view.producer(tensor)) is not None:
@@ -30,7 +30,7 @@ def classifier(view: View) -> NodeProto | None:
     return None
 
 
-def pooled_convolutions(view: View) -> tuple[NodeProto, ...]:
+def pooled_convolutions(view: GraphIndex) -> tuple[NodeProto, ...]:
     """Convolutions of ``[N,C,1,1]`` maps, as in squeeze and excitation: matrix-vector products in disguise.
 
     The model needs inferred shapes.
@@ -49,7 +49,7 @@ def float_nodes(model: ModelProto, scheme: QuantScheme) -> tuple[str, ...]:
     These are the classifier where the scheme lists ``fc``, nodes it lists by name, and convolutions behind a global
     pool, which gain nothing from integers.
     """
-    view = View.of(model)
+    view = GraphIndex.of(model)
     names = {node.name for node in pooled_convolutions(view)}
     names |= {node.name for node in view.nodes if node.name in scheme.float_layers}
     last = classifier(view)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnx import TensorProto, helper
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.read import infer
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ def signature(model: ModelProto) -> Signature:
     return Signature(image.name, logits.name, shape[0], shape[2], classes, flatten)
 
 
-def _only(values: object, kind: str, way_out: str) -> ValueInfoProto:
+def _only(values: object, kind: str, hint: str) -> ValueInfoProto:
     found: list[ValueInfoProto] = list(values)  # type: ignore[call-overload]  # a repeated protobuf field
     if len(found) != 1:
         names = ", ".join(repr(value.name) for value in found) or "none"
-        raise ModelError(f"the graph has {len(found)} {kind}s: {names}", way_out)
+        raise ModelError(f"the graph has {len(found)} {kind}s: {names}", hint)
     return found[0]
 
 
@@ -136,7 +136,7 @@ def _free_batch(model: ModelProto, batch: int) -> None:
 
     A Reshape of ``[batch, C, H, W]`` to ``[batch * C, ...]`` is left alone; running the graph on another batch tells.
     """
-    view = View.of(model)
+    view = GraphIndex.of(model)
     for number, node in enumerate(view.of_type("Reshape")):
         shape = view.value(node.input[1])
         if shape is None or shape.size == 0 or int(shape.flat[0]) != batch:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.layers import image_of
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def blocked_stem(model: ModelProto) -> ModelProto | None:
     Args:
         model: A graph whose image goes through one quantizer into a 7x7 convolution of stride 2.
     """
-    view = View.of(model)
+    view = GraphIndex.of(model)
     image, (_, *sides) = image_of(model)
     found = _stem(view, image)
     if found is None or any(side % BLOCK or not side for side in sides):
@@ -93,7 +93,7 @@ def blocked_stem(model: ModelProto) -> ModelProto | None:
     return copy
 
 
-def _stem(view: View, image: str) -> tuple[NodeProto, NodeProto, str] | None:
+def _stem(view: GraphIndex, image: str) -> tuple[NodeProto, NodeProto, str] | None:
     """The image's quantizer, the convolution behind it, and the name of its weight codes."""
     quantizer = _only_reader(view, image, "QuantizeLinear")
     opened = _only_reader(view, quantizer.output[0], "DequantizeLinear") if quantizer else None
@@ -109,7 +109,7 @@ def _stem(view: View, image: str) -> tuple[NodeProto, NodeProto, str] | None:
     return quantizer, conv, weight.input[0]
 
 
-def _only_reader(view: View, tensor: str, kind: str) -> NodeProto | None:
+def _only_reader(view: GraphIndex, tensor: str, kind: str) -> NodeProto | None:
     readers = view.readers.get(tensor, ())
     return readers[0][0] if len(readers) == 1 and readers[0][0].op_type == kind else None
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import WEIGHTED, View, attribute
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
 
-def dequantized_weight(view: View, node: NodeProto) -> NDArray[np.float64] | None:
+def dequantized_weight(view: GraphIndex, node: NodeProto) -> NDArray[np.float64] | None:
     """The float values behind a weight's DequantizeLinear; None where something of it is computed."""
     quantizer = view.producer(node.input[0], "QuantizeLinear")
     codes = view.value(quantizer.input[0] if quantizer is not None else node.input[0])
@@ -53,7 +53,7 @@ def float_weights(model: ModelProto) -> int:
     Returns:
         How many weights changed their form.
     """
-    view, made = View.of(model), dict[str, NodeProto]()
+    view, made = GraphIndex.of(model), dict[str, NodeProto]()
     for node in view.of_type(*WEIGHTED):
         dequantizer = view.producer(node.input[1], "DequantizeLinear")
         if dequantizer is None or dequantizer.input[0] not in view.constants or dequantizer.output[0] in made:

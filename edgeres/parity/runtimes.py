@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 REFERENCE, FAKE, UNOPTIMISED = "reference", "torch", "onnxruntime_unoptimised"
 _TITLES = {
-    "onnxruntime": "ONNX Runtime",
-    "onnxruntime_mobile": "ONNX Runtime mobile",
+    "onnxruntime": "ONNX ParityRuntime",
+    "onnxruntime_mobile": "ONNX ParityRuntime mobile",
     "openvino": "OpenVINO",
     "executorch": "ExecuTorch",
     "litert": "LiteRT",
@@ -46,7 +46,7 @@ _TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
+class ParityRuntime:
     """Somebody who answers images.
 
     Attributes:
@@ -62,12 +62,12 @@ class Runtime:
     codes: Callable[[Images], tuple[Logits, Codes]] | None = None
 
 
-def reference(network: IntegerNetwork) -> Runtime:
+def reference(network: IntegerNetwork) -> ParityRuntime:
     """Exact integers."""
-    return Runtime(REFERENCE, "exact integers", lambda images: network.run(images).logits)
+    return ParityRuntime(REFERENCE, "exact integers", lambda images: network.run(images).logits)
 
 
-def fake_quantization(network: QuantNetwork) -> Runtime:
+def fake_quantization(network: QuantNetwork) -> ParityRuntime:
     """Float arithmetic between rounded values in torch: what calibration and the ladder judge by."""
     import torch
 
@@ -84,7 +84,7 @@ def fake_quantization(network: QuantNetwork) -> Runtime:
             x = torch.from_numpy(images).to(memory_format=torch.channels_last)
             return network(x, tap).numpy(), found
 
-    return Runtime(FAKE, "torch, fake quant.", network.logits, codes)
+    return ParityRuntime(FAKE, "torch, fake quant.", network.logits, codes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Opened:
         absent: Why others are not among them, by name.
     """
 
-    runtimes: tuple[Runtime, ...]
+    runtimes: tuple[ParityRuntime, ...]
     absent: dict[str, str]
 
 
@@ -126,7 +126,7 @@ def opened(
     """Opens the graph in every runtime of this host that takes it.
 
     Args:
-        backends: Names of those to try besides ONNX Runtime without optimisations.
+        backends: Names of those to try besides ONNX ParityRuntime without optimisations.
         exported: The graph.
         target: Whose it is.
         names: Quantized tensor to the name of its codes in the graph; none where nobody wants to see them.
@@ -140,7 +140,7 @@ def opened(
         if names:
             shown = stack.enter_context(showing_session(path, list(names.values()), optimise=False))
             codes = _by_tensor(shown.run, names)
-        found = [Runtime(UNOPTIMISED, "ORT unoptimised", plain.run, codes)]
+        found = [ParityRuntime(UNOPTIMISED, "ORT unoptimised", plain.run, codes)]
         opener = _Opener(exported, target, names, out, stack)
         with progress.task("open each runtime", len(backends)) as advance:
             for name in backends:
@@ -162,7 +162,7 @@ class _Opener:
     out: Path
     stack: ExitStack
 
-    def runtime(self, name: str) -> Runtime:
+    def runtime(self, name: str) -> ParityRuntime:
         """One backend's session of an engine that it builds here.
 
         Raises:
@@ -180,7 +180,7 @@ class _Opener:
         if self.names and isinstance(backend, ShowsTensors):
             shown = self.stack.enter_context(backend.showing(engine, list(self.names.values())))
             codes = _by_tensor(shown.run, self.names)
-        return Runtime(name, _TITLES.get(name, name), session.run, codes)
+        return ParityRuntime(name, _TITLES.get(name, name), session.run, codes)
 
 
 def _by_tensor(

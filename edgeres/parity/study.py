@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgeres.data.split import Split
     from edgeres.parity.integer.network import Bias, IntegerNetwork
     from edgeres.parity.result import Depth
-    from edgeres.parity.runtimes import Opened, Runtime
+    from edgeres.parity.runtimes import Opened, ParityRuntime
     from edgeres.progress import Progress
 
 _SHOWN, _ANSWERED = 4, 8
@@ -106,7 +106,7 @@ def _pair(first: str, second: str, classes: Mapping[str, Sequence[int]], margins
 
 
 def _layers(
-    subject: Subject, runtimes: Sequence[Runtime], few: Split, progress: Progress
+    subject: Subject, runtimes: Sequence[ParityRuntime], few: Split, progress: Progress
 ) -> dict[str, tuple[Bias, tuple[Depth, ...], str]]:
     """Depths of every runtime that shows its tensors, under the biases that it is nearer to, and a note."""
     if not subject.networks:
@@ -141,14 +141,14 @@ def _note(moved: float) -> str:
     return f"showing its tensors changed its logits by up to {moved:.1e} of the largest: it fuses less then"
 
 
-def _finite(logits: NDArray[Any], runtime: Runtime) -> NDArray[Any]:
+def _finite(logits: NDArray[Any], runtime: ParityRuntime) -> NDArray[Any]:
     if not np.isfinite(logits).all():
         raise StageError(f"{runtime.title} answers with NaN or infinity", "look at the scales in calibration.json")
     return logits
 
 
 def _answers(
-    subject: Subject, runtimes: Sequence[Runtime], progress: Progress
+    subject: Subject, runtimes: Sequence[ParityRuntime], progress: Progress
 ) -> tuple[dict[str, list[int]], NDArray[Any]]:
     """Class of each image, by runtime, and the first one's margins between its two best logits."""
     classes: dict[str, list[int]] = {runtime.name: [] for runtime in runtimes}

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from PIL import Image as Pillow
 
-    from edgeres.artifacts.artifact import Line, Step, Verdict
+    from edgeres.artifacts.artifact import Step, VerificationResult
+    from edgeres.artifacts.budget_check import BudgetCheck
     from edgeres.data.dataset import Dataset
     from edgeres.data.split import Split
     from edgeres.gate.budget import Overrides
@@ -59,7 +60,7 @@ def stage_rows(steps: Iterable[Step]) -> tuple[StageRow, ...]:
                 mib=rest.pop("mib", None),
                 metrics=rest,
                 notes=step.notes,
-                rungs=step.rungs,
+                techniques=step.techniques,
             )
         )
     return tuple(rows)
@@ -71,24 +72,24 @@ def split_rows(dataset: Dataset) -> tuple[SplitRow, ...]:
     return tuple(SplitRow(name=split.name, images=len(split), digest=split.digest) for split in splits)
 
 
-def paired(verdict: Verdict) -> Paired:
+def paired(verdict: VerificationResult) -> Paired:
     """The float baseline against what ships, image by image."""
-    baseline = verdict.card.baseline
+    baseline = verdict.metadata.baseline
     assert baseline is not None
     return Paired.of(baseline.predictions, verdict.predictions, baseline.labels)
 
 
-def answers(verdict: Verdict, validation: Split) -> Answers:
+def answers(verdict: VerificationResult, validation: Split) -> Answers:
     """The same, with the hash of each image."""
-    baseline = verdict.card.baseline
+    baseline = verdict.metadata.baseline
     assert baseline is not None
     columns = (baseline.labels, baseline.predictions, verdict.predictions)
     return Answers.of(validation.digest, validation.hashes, *columns)
 
 
-def accuracy(verdict: Verdict, margin_pp: float | None) -> Accuracy:
+def accuracy(verdict: VerificationResult, margin_pp: float | None) -> Accuracy:
     """Both accuracies, their paired difference, and its interval."""
-    baseline, counts = verdict.card.baseline, paired(verdict)
+    baseline, counts = verdict.metadata.baseline, paired(verdict)
     assert baseline is not None
     interval = tango(counts)
     method = "Tango (1998) score interval of the paired difference"
@@ -108,10 +109,10 @@ def accuracy(verdict: Verdict, margin_pp: float | None) -> Accuracy:
     )
 
 
-def judged(verdict: Verdict, target: Target, overrides: Overrides) -> tuple[Line, ...]:
+def judged(verdict: VerificationResult, target: Target, overrides: Overrides) -> tuple[BudgetCheck, ...]:
     """Every budget line, accuracy first."""
-    card, engine = verdict.card, verdict.engine
-    known = limits(card.name, card.preprocess.crop, target, overrides)
+    metadata, engine = verdict.metadata, verdict.engine
+    known = limits(metadata.name, metadata.preprocess.crop, target, overrides)
     counts = paired(verdict)
     interval = tango(counts)
     how = (
@@ -120,8 +121,8 @@ def judged(verdict: Verdict, target: Target, overrides: Overrides) -> tuple[Line
     )
     static = static_lines(
         known,
-        network=card.name,
-        crop=card.preprocess.crop,
+        network=metadata.name,
+        crop=metadata.preprocess.crop,
         macs=verdict.macs,
         parameters=verdict.parameters,
         size_bytes=engine.files[engine.entry].path.stat().st_size,
@@ -136,7 +137,7 @@ def judged(verdict: Verdict, target: Target, overrides: Overrides) -> tuple[Line
     return (*accuracy_lines(known, counts.drop, how), *static, *activations, *latency, *memory)
 
 
-def latency_rows(verdict: Verdict, target: Target, threads: int) -> tuple[LatencyRow, ...]:
+def latency_rows(verdict: VerificationResult, target: Target, threads: int) -> tuple[LatencyRow, ...]:
     """Each variant's latency, float first."""
     host = machine()
     rows = []
@@ -160,21 +161,21 @@ def latency_rows(verdict: Verdict, target: Target, threads: int) -> tuple[Latenc
     return tuple(rows)
 
 
-def kernels(verdict: Verdict) -> Kernels:
+def kernels(verdict: VerificationResult) -> Kernels:
     """What runs in integers."""
     census = verdict.kernels
     return Kernels(integer=census.integer, weighted=census.weighted, counts=census.kernels, how=census.how)
 
 
-def confusion(verdict: Verdict) -> Confusion:
+def confusion(verdict: VerificationResult) -> Confusion:
     """The deployed network's confusion matrix."""
-    assert verdict.card.baseline is not None
-    return Confusion.of(verdict.card.classes, verdict.card.baseline.labels, verdict.predictions)
+    assert verdict.metadata.baseline is not None
+    return Confusion.of(verdict.metadata.classes, verdict.metadata.baseline.labels, verdict.predictions)
 
 
-def flips(verdict: Verdict, validation: Split) -> tuple[Flip, ...]:
+def flips(verdict: VerificationResult, validation: Split) -> tuple[Flip, ...]:
     """Images answered differently than by float, by index; the worst few, which pages show, with a picture."""
-    baseline, preprocess = verdict.card.baseline, verdict.card.preprocess
+    baseline, preprocess = verdict.metadata.baseline, verdict.metadata.preprocess
     assert baseline is not None
     answered = enumerate(zip(baseline.labels, baseline.predictions, verdict.predictions, strict=True))
     found = []

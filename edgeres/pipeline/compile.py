@@ -11,7 +11,7 @@ import onnx
 import yaml
 
 import edgeres
-from edgeres.artifacts.artifact import Verdict
+from edgeres.artifacts.artifact import VerificationResult
 from edgeres.errors import EdgeresError
 from edgeres.onnx_graph.operator_counts import quantized_tensors
 from edgeres.pipeline import assemble
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgeres.pipeline.plan import Plan
     from edgeres.pipeline.recipe import Recipe
     from edgeres.pipeline.request import Request
-    from edgeres.pipeline.runner import Finished, Watch
+    from edgeres.pipeline.runner import Finished, Listener
     from edgeres.progress import Progress
 
 INTERRUPTED = 130
@@ -37,21 +37,21 @@ INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
-class Desk:
+class CompileOptions:
     """Where a compilation happens and who watches.
 
     Attributes:
         out: Run folder.
         store: Finished stages.
         progress: How far work is.
-        watch: Who hears of stages.
+        listener: Who hears of stages.
         command: The command line, for the report.
     """
 
     out: Path
     store: Store
     progress: Progress
-    watch: Watch
+    listener: Listener
     command: str
 
 
@@ -68,7 +68,7 @@ class Compilation:
     folder: Path
 
 
-def compile_model(request: Request, desk: Desk) -> Compilation:
+def compile_model(request: Request, compile_options: CompileOptions) -> Compilation:
     """Compiles a network; the report is written whether it succeeds or not.
 
     A finished run in the folder stays as it is until its successor is complete.
@@ -77,24 +77,24 @@ def compile_model(request: Request, desk: Desk) -> Compilation:
         EdgeresError: The request cannot be carried out at all, or the run folder cannot be used.
         KeyboardInterrupt: The user stopped it; finished stages are kept and the report says so.
     """
-    folder = RunFolder(desk.out)
+    folder = RunFolder(compile_options.out)
     folder.check()
-    plan = prepare(request, desk.progress)
+    plan = prepare(request, compile_options.progress)
     with folder.held():
-        desk.store.sweep()
+        compile_options.store.sweep()
         attempt = folder.attempt()
         attempt.begin(_anchored(plan), plan.recipe)
-        pipeline = Pipeline(plan, desk.store, desk.progress, desk.watch)
+        pipeline = Pipeline(plan, compile_options.store, compile_options.progress, compile_options.listener)
         start = time.monotonic()
-        run = _started(plan, desk.command)
+        run = _started(plan, compile_options.command)
         for note in plan.notes:
-            desk.watch.note(note)
-        desk.watch.planned(pipeline)
+            compile_options.listener.note(note)
+        compile_options.listener.planned(pipeline)
         try:
             pipeline.run()
             if request.variant == "fastest":
-                plan, pipeline = _fastest(plan, pipeline, desk)
-                run = _started(plan, desk.command)
+                plan, pipeline = _fastest(plan, pipeline, compile_options)
+                run = _started(plan, compile_options.command)
                 attempt.begin(_anchored(plan), plan.recipe)
             run = _finished(run, plan, pipeline, attempt)
         except BaseException as failure:
@@ -106,30 +106,32 @@ def compile_model(request: Request, desk: Desk) -> Compilation:
             run = document.load(attempt.path)  # what the pages were drawn from
             place = folder.settle(attempt, complete=run.error is None)
             if place != folder.path:
-                desk.watch.note(f"{folder.path} is as it was; the report of this attempt is in {place}")
+                compile_options.listener.note(f"{folder.path} is as it was; the report of this attempt is in {place}")
     return Compilation(run, place)
 
 
-def _fastest(plan: Plan, pipeline: Pipeline, desk: Desk) -> tuple[Plan, Pipeline]:
+def _fastest(plan: Plan, pipeline: Pipeline, compile_options: CompileOptions) -> tuple[Plan, Pipeline]:
     """The run of the faster variant that keeps the accuracy limit; the request then names it, so that it can be redone.
 
     INT8 ships unless float32 is faster beyond noise, or INT8 lost too much: it is smaller, and what was asked for.
     """
     verdict = pipeline.done[-1].entry.load()
-    variant, why = _chosen(verdict, plan) if isinstance(verdict, Verdict) else ("int8", "nothing was measured")
+    variant, why = (
+        _chosen(verdict, plan) if isinstance(verdict, VerificationResult) else ("int8", "nothing was measured")
+    )
     note = f"--variant fastest: {variant} ships, {why}"
-    desk.watch.note(note)
+    compile_options.listener.note(note)
     if variant == "int8":
         settled = replace(plan.request, variant=variant)
         return replace(plan, request=settled, notes=(*plan.notes, note)), pipeline
-    again = prepare(replace(plan.request, variant=variant), desk.progress)
+    again = prepare(replace(plan.request, variant=variant), compile_options.progress)
     again = replace(again, notes=(*again.notes, note))
-    second = Pipeline(again, desk.store, desk.progress, desk.watch)
+    second = Pipeline(again, compile_options.store, compile_options.progress, compile_options.listener)
     second.run()
     return again, second
 
 
-def _chosen(verdict: Verdict, plan: Plan) -> tuple[Literal["int8", "float"], str]:
+def _chosen(verdict: VerificationResult, plan: Plan) -> tuple[Literal["int8", "float"], str]:
     """Which variant ships, and why."""
     lines = assemble.judged(verdict, plan.target, plan.request.budget)
     if any(line.name == "accuracy_drop_pp" and line.status == "failed" for line in lines):
@@ -186,7 +188,7 @@ def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Ru
     """Publishes the last artifact and adds what it says."""
     artifact = pipeline.done[-1].entry.load()
     place: Literal["engine", "bundle"] = "engine" if plan.target.build_on == "host" else "bundle"
-    answers = assemble.answers(artifact, plan.dataset.validation) if isinstance(artifact, Verdict) else None
+    answers = assemble.answers(artifact, plan.dataset.validation) if isinstance(artifact, VerificationResult) else None
     recipe = plan.recipe.locked([done.steps[-1].settings for done in pipeline.done])
     folder.lock(recipe)
     sums = folder.publish(artifact, _facts(plan, pipeline, recipe), place, answers)
@@ -194,12 +196,12 @@ def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Ru
     assert run.provenance is not None
     written = yaml.safe_dump(recipe.entries(), sort_keys=False)
     run = replace(run, files=files, provenance=replace(run.provenance, recipe=written))
-    if isinstance(artifact, Verdict):
+    if isinstance(artifact, VerificationResult):
         run = _judged(run, plan, artifact)
     return replace(run, calibration=_calibration(folder, sums))
 
 
-def _judged(run: Run, plan: Plan, verdict: Verdict) -> Run:
+def _judged(run: Run, plan: Plan, verdict: VerificationResult) -> Run:
     overrides = plan.request.budget
     lines = assemble.judged(verdict, plan.target, overrides)
     threads = next(stage.threads for stage in plan.recipe.stages if stage.name == "verify")  # type: ignore[attr-defined]  # Verify has them
@@ -254,18 +256,16 @@ def _timed(run: Run, pipeline: Pipeline, seconds: float) -> Run:
 
 
 def _stage_time(done: Finished) -> StageTime:
-    laps = {part: round(seconds, 6) for part, seconds in done.entry.laps.items()}
-    return StageTime(stage=done.name, cached=done.cached, seconds=round(done.entry.seconds, 3), laps=laps)
+    timings = {part: round(seconds, 6) for part, seconds in done.entry.timings.items()}
+    return StageTime(stage=done.name, cached=done.cached, seconds=round(done.entry.seconds, 3), timings=timings)
 
 
 def _failure(failure: BaseException, stage: str) -> Failure:
     if isinstance(failure, EdgeresError):
         kind = type(failure).__name__
-        return Failure(stage=stage, kind=kind, what=failure.what, way_out=failure.way_out, exit_code=failure.exit_code)
+        return Failure(stage=stage, kind=kind, what=failure.what, hint=failure.hint, exit_code=failure.exit_code)
     if isinstance(failure, KeyboardInterrupt):
         again = "run the same command again: finished stages are kept"
-        return Failure(
-            stage=stage, kind="Interrupted", what="stopped by the user", way_out=again, exit_code=INTERRUPTED
-        )
+        return Failure(stage=stage, kind="Interrupted", what="stopped by the user", hint=again, exit_code=INTERRUPTED)
     what = f"{type(failure).__name__}: {failure}"
-    return Failure(stage=stage, kind="Unexpected", what=what, way_out="please report it with this file", exit_code=1)
+    return Failure(stage=stage, kind="Unexpected", what=what, hint="please report it with this file", exit_code=1)

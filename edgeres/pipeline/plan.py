@@ -129,8 +129,8 @@ def _orientation(dataset: Dataset, request: Request) -> tuple[str, ...]:
         return (f"{found}; it is applied, as asked",)
     if request.preprocess.exif == "ignore":
         return (f"{found}; it is ignored, as asked",)
-    way_out = "--exif apply turns them upright, --exif ignore says that this is meant"
-    return (f"{found}; it is ignored, as torchvision does, unless the weights state otherwise: {way_out}",)
+    hint = "--exif apply turns them upright, --exif ignore says that this is meant"
+    return (f"{found}; it is ignored, as torchvision does, unless the weights state otherwise: {hint}",)
 
 
 def _recipe(request: Request, source: Source) -> Recipe:

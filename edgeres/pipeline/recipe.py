@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 
-from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, Source, Verdict
+from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, Source, VerificationResult
 from edgeres.errors import RecipeError, nearest
 from edgeres.pipeline.shipped_recipes import recipe_names, recipe_text
 from edgeres.pipeline.stages.build import Build
@@ -59,7 +59,7 @@ _WORDS: dict[type, str] = {
     Checkpoint: "a network with its weights",
     Exported: "an exported graph",
     Engine: "a built engine or bundle",
-    Verdict: "the measured end of a run",
+    VerificationResult: "the measured end of a run",
 }
 """What stages work on, for messages."""
 _NEEDS = {"recover": ("prune",), "qat": ("quantize",), "verify": ("evaluate or load_onnx",)}

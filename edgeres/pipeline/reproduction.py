@@ -68,15 +68,15 @@ def manifest(folder: Path) -> dict[str, Any]:
         UsageError: There is none, or it holds something else.
     """
     path = folder / MANIFEST
-    way_out = "name the folder of a finished run, such as build/resnet18-jetson"
+    hint = "name the folder of a finished run, such as build/resnet18-jetson"
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as failure:
-        raise UsageError(f"cannot read {path}: {getattr(failure, 'strerror', None) or failure}", way_out) from failure
+        raise UsageError(f"cannot read {path}: {getattr(failure, 'strerror', None) or failure}", hint) from failure
     if not (isinstance(found, dict) and isinstance(found.get("files"), dict) and isinstance(found.get("stages"), list)):
-        raise UsageError(f"{path} is no manifest of a run", way_out)
+        raise UsageError(f"{path} is no manifest of a run", hint)
     if outside := [name for name in found["files"] if not _inside(folder, name)]:
-        raise UsageError(f"{path} names {outside[0]!r}, which is not in its folder", way_out)
+        raise UsageError(f"{path} names {outside[0]!r}, which is not in its folder", hint)
     return dict(found)
 
 

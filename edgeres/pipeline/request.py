@@ -176,8 +176,8 @@ def _check_weights(word: str, model: str) -> None:
         inside = f"name the file in it: --weights {found[0]}" if found else "name a file, such as model.safetensors"
         raise ModelError(f"--weights {word} is a folder", inside)
     if path.suffix.lower() == ".onnx":
-        way_out = f"pass it instead of {model}: edgeres compile {word} --target TARGET --data DIR"
-        raise ModelError(f"--weights {word} is an ONNX file, which is a network of its own", way_out)
+        hint = f"pass it instead of {model}: edgeres compile {word} --target TARGET --data DIR"
+        raise ModelError(f"--weights {word} is an ONNX file, which is a network of its own", hint)
     if not path.exists():
         raise ModelError(f"no weights file {word}", "check the path, or name published weights such as IMAGENET1K_V1")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
-from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, Verdict
+from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, VerificationResult
 from edgeres.artifacts.store import reading, write_beside, writing
 from edgeres.errors import StoreError, UsageError
 from edgeres.gate import predictions
@@ -243,7 +243,9 @@ class RunFolder:
         place = self.path / "weights.safetensors"
         beside = self.path / ".weights.safetensors"
         with writing(place):
-            save_checkpoint(beside, artifact.spec, artifact.weights, artifact.card.preprocess, artifact.card.classes)
+            save_checkpoint(
+                beside, artifact.spec, artifact.weights, artifact.metadata.preprocess, artifact.metadata.classes
+            )
             beside.replace(place)
         return {place.name: sha256_file(place)}
 
@@ -274,7 +276,7 @@ def _files(artifact: Artifact, place: str) -> dict[str, File | None]:
             }
         case Engine():
             return _files(artifact.exported, place) | {f"{place}/{name}": file for name, file in artifact.files.items()}
-        case Verdict():
+        case VerificationResult():
             return _files(artifact.engine, place)
         case _:
             return {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeres.errors import StoreError
 from edgeres.gate.budget import limits
-from edgeres.pipeline.stages.stage import Context, Laps
+from edgeres.pipeline.stages.stage import Context, StageTimings
 from edgeres.progress import Progress, Silent
 from edgeres.settings import digest, plain
 
@@ -44,7 +44,7 @@ class Finished:
     steps: tuple[Step, ...]
 
 
-class Watch(Protocol):
+class Listener(Protocol):
     """Who wants to know when stages begin and end."""
 
     def planned(self, pipeline: Pipeline) -> None:
@@ -58,6 +58,10 @@ class Watch(Protocol):
 
     def finished(self, stage: Finished) -> None:
         """A stage is done."""
+
+
+_LAYOUT = 2
+"""Version of what an entry of the store holds; entries of another one are not found."""
 
 
 def versions() -> dict[str, str]:
@@ -74,7 +78,7 @@ def versions() -> dict[str, str]:
 def key_of(stage: Stage, given: str, context: Context) -> str:
     """Cache key: what the stage is, what it gets, what it reads, and the packages it computes with."""
     reads = {read: context.digest_of(read) for read in stage.reads}
-    return digest([stage.name, stage.version, plain(stage), given, reads, versions()])
+    return digest([_LAYOUT, stage.name, stage.version, plain(stage), given, reads, versions()])
 
 
 class Pipeline:
@@ -84,14 +88,16 @@ class Pipeline:
         plan: What to run.
         store: Where finished stages are kept.
         progress: Where stages report how far they are.
-        watch: Who hears of stages.
+        listener: Who hears of stages.
     """
 
-    def __init__(self, plan: Plan, store: Store, progress: Progress | None = None, watch: Watch | None = None) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, progress: Progress | None = None, listener: Listener | None = None
+    ) -> None:
         self.plan = plan
         self.store = store
         self.progress = progress or Silent()
-        self.watch = watch
+        self.listener = listener
         self.done: list[Finished] = []
         self.current = ""
 
@@ -135,19 +141,19 @@ class Pipeline:
             finished = Finished(stage.name, entry, cached, entry.steps[steps:])
             self.done.append(finished)
             given, steps = entry.digest, len(entry.steps)
-            if self.watch:
-                self.watch.finished(finished)
+            if self.listener:
+                self.listener.finished(finished)
         self.current = ""
         return tuple(self.done)
 
     def _compute(self, stage: Stage, key: str, context: Context) -> Entry:
-        if self.watch:
-            self.watch.begun(stage.name)
+        if self.listener:
+            self.listener.begun(stage.name)
         artifact = self.done[-1].entry.load() if self.done else self.plan.source
         with self.store.workspace() as workspace:
-            window = replace(context, workspace=workspace, scratch=self.store.scratch(key), laps=Laps()).view(
-                stage.reads
-            )
+            window = replace(
+                context, workspace=workspace, scratch=self.store.scratch(key), timings=StageTimings()
+            ).view(stage.reads)
             start = time.monotonic()
             try:
                 made = stage(artifact, window)
@@ -156,7 +162,7 @@ class Pipeline:
                 raise StoreError(
                     f"{where}: {failure.strerror or failure}", "free some space or set --cache"
                 ) from failure
-            return self.store.keep(key, made, workspace, time.monotonic() - start, window.laps.seconds)
+            return self.store.keep(key, made, workspace, time.monotonic() - start, window.timings.seconds)
 
     def pending(self) -> tuple[tuple[Stage, Entry | None], ...]:
         """Every stage with its entry in the store; behind the first one that is missing nothing is known."""

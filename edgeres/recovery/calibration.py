@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgeres.recovery.context import CalibratorName, WeightMethod, Workshop
+    from edgeres.recovery.context import CalibratorName, QuantizationContext, WeightMethod
     from edgeres.recovery.search import Effort, Tried
 
     Earlier = Sequence[Tried[Candidate]]
@@ -54,7 +54,7 @@ class Calibrate:
     """Scales from histograms, each weight rounded to the nearest; the first technique.
 
     Attributes:
-        shop: What techniques share.
+        context: What techniques share.
         calibrator: One of ``CALIBRATORS``, or ``auto`` for the one nearest to float.
         weights: How a weight range is chosen, or ``auto`` for the nearest to float, tried with the best calibrator.
     """
@@ -63,33 +63,33 @@ class Calibrate:
     effort: ClassVar[Effort] = "quick"
     remedy: ClassVar[bool] = False
 
-    shop: Workshop
+    context: QuantizationContext
     calibrator: Literal["auto"] | CalibratorName
     weights: Literal["auto"] | WeightMethod
 
     def predicted(self) -> float:
         """One pass over the calibration images."""
-        return _OBSERVED * self.shop.evaluator.pass_s * len(self.shop.calibration)
+        return _OBSERVED * self.context.evaluator.pass_s * len(self.context.calibration)
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
         """The best of the calibrators, then the best of the weight methods with it."""
-        shop = self.shop
-        histograms = shop.observed(shop.weights, "calibrate")
+        context = self.context
+        histograms = context.observed(context.weights, "calibrate")
 
         def made(calibrator: str, method: WeightMethod) -> Candidate:
-            quantized = shop.calibrated(shop.weights, histograms, calibrator, method)
+            quantized = context.calibrated(context.weights, histograms, calibrator, method)
             settings = {self.name: {"calibrator": calibrator, "weights": method}}
-            return Candidate(quantized, shop.weights, settings, histograms=histograms)
+            return Candidate(quantized, context.weights, settings, histograms=histograms)
 
         method: WeightMethod = "max" if self.weights == "auto" else self.weights
         calibrators = CALIBRATORS if self.calibrator == "auto" else (self.calibrator,)
         found = {f"{calibrator}, {method}": made(calibrator, method) for calibrator in calibrators}
-        first = nearest(found, shop.evaluator, self.name)
+        first = nearest(found, context.evaluator, self.name)
         if self.weights != "auto":
             return first
         calibrator, _ = chosen_scales(first)
         both = {f"{calibrator}, {method}": first, f"{calibrator}, mse": made(calibrator, "mse")}
-        return _with_comparisons(nearest(both, shop.evaluator, self.name), first, self.name)
+        return _with_comparisons(nearest(both, context.evaluator, self.name), first, self.name)
 
 
 def _with_comparisons(best: Candidate, first: Candidate, technique: str) -> Candidate:
@@ -102,19 +102,19 @@ def _with_comparisons(best: Candidate, first: Candidate, technique: str) -> Cand
 
 
 @dataclass(frozen=True, slots=True)
-class Equalize:
+class Equalization:
     """Channels brought to ranges that share a scale well, by what they matter to the answers; calibrated anew."""
 
-    name: ClassVar[str] = "equalize"
+    name: ClassVar[str] = "equalization"
     effort: ClassVar[Effort] = "quick"
     remedy: ClassVar[bool] = False
 
-    shop: Workshop
+    context: QuantizationContext
 
     def predicted(self) -> float:
         """A short pass backwards, the search for balanced scales, and a pass for the histograms."""
-        evaluator, images = self.shop.evaluator, len(self.shop.calibration)
-        search = _BALANCING * parameters(self.shop.spec) / evaluator.macs_per_s
+        evaluator, images = self.context.evaluator, len(self.context.calibration)
+        search = _BALANCING * parameters(self.context.spec) / evaluator.macs_per_s
         return evaluator.pass_s * (_BACKWARDS * min(_LOOKED_AT, images) + _OBSERVED * images) + search
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
@@ -123,26 +123,35 @@ class Equalize:
         Balanced channels fill a range evenly, for which squared error is the measure. A first layer in float stays so
         even where biases that are not corrected yet hide its gain: bias correction compares the candidates once more.
         """
-        shop, base = self.shop, tried[-1].candidate
-        weights, (calibrator, method) = rescaled(shop.spec, shop.weights, self._balanced(base)), chosen_scales(base)
+        context, base = self.context, tried[-1].candidate
+        weights, (calibrator, method) = (
+            rescaled(context.spec, context.weights, self._balanced(base)),
+            chosen_scales(base),
+        )
         layers = base.quantized.table.float_layers
-        histograms = shop.observed(weights, "calibrate, equalized", layers)
+        histograms = context.observed(weights, "calibrate, equalized", layers)
 
         def made(calibrator: str) -> Candidate:
-            quantized = shop.calibrated(weights, histograms, calibrator, method, layers)
+            quantized = context.calibrated(weights, histograms, calibrator, method, layers)
             settings = {**base.settings, self.name: {"by": "importance", "calibrator": calibrator}}
             return Candidate(quantized, weights, settings, histograms=histograms)
 
         found = {name: made(name) for name in dict.fromkeys((calibrator, "mse"))}
-        return nearest(found, shop.evaluator, self.name)
+        return nearest(found, context.evaluator, self.name)
 
     def _balanced(self, base: Candidate) -> Mapping[str, NDArray[np.float64]]:
         """Channel scales of least expected divergence, from each channel's importance and the scales so far."""
-        shop, quantized = self.shop, base.quantized
-        few = min(_LOOKED_AT, len(shop.calibration))
-        with shop.progress.task("importance of channels", few) as advance:
+        context, quantized = self.context, base.quantized
+        few = min(_LOOKED_AT, len(context.calibration))
+        with context.progress.task("importance of channels", few) as advance:
             found = importance(
-                shop.spec, shop.weights, quantized.placement, shop.images, limit=few, seed=shop.seed, advance=advance
+                context.spec,
+                context.weights,
+                quantized.placement,
+                context.images,
+                limit=few,
+                seed=context.seed,
+                advance=advance,
             )
         return balancing_scales(quantized, found)
 
@@ -159,7 +168,7 @@ class FirstLayer:
     effort: ClassVar[Effort] = "quick"
     remedy: ClassVar[bool] = False
 
-    shop: Workshop
+    context: QuantizationContext
 
     def predicted(self) -> float:
         """Next to nothing: no image is read."""
@@ -168,10 +177,10 @@ class FirstLayer:
     def candidate(self, tried: Earlier, best: Best) -> Candidate | Refusal:
         """The best candidate so far with its first convolution in float, or why it stays in integers."""
         assert best is not None
-        base, first = best.candidate, graph(self.shop.spec).weighted[0].name
+        base, first = best.candidate, graph(self.context.spec).weighted[0].name
         if first not in base.quantized.table.weights:
             return Refusal(f"left out: {first} is in float already")
-        share = share_of_macs(self.shop.spec, (first,), self.shop.preprocess.crop)
+        share = share_of_macs(self.context.spec, (first,), self.context.preprocess.crop)
         if share > _FEW_MACS:
             return Refusal(f"left out: {first} has {100 * share:.1f} % of the MACs, more than {100 * _FEW_MACS:.0f} %")
         settings = {**base.settings, self.name: {"float_layers": [first], "float_share_of_macs": share}}
@@ -180,28 +189,28 @@ class FirstLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class Refine:
+class RangeSearch:
     """Activation ranges chosen by what their error does to the answers."""
 
-    name: ClassVar[str] = "refine"
+    name: ClassVar[str] = "range_search"
     effort: ClassVar[Effort] = "quick"
     remedy: ClassVar[bool] = False
 
-    shop: Workshop
+    context: QuantizationContext
 
     @property
     def _images(self) -> int:
-        return min(2 * _LOOKED_AT, len(self.shop.calibration))
+        return min(2 * _LOOKED_AT, len(self.context.calibration))
 
     def predicted(self) -> float:
         """A pass forwards and back over a few images, with every candidate range on the way."""
-        return 12 * self.shop.evaluator.pass_s * self._images
+        return 12 * self.context.evaluator.pass_s * self._images
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
         """The last candidate with other scales: only corrected biases show what a change of scales is worth."""
-        shop, base = self.shop, tried[-1].candidate
-        with shop.progress.task("refine activation ranges", self._images) as advance:
-            made = refined(base.quantized, shop.images, limit=self._images, seed=shop.seed, advance=advance)
+        context, base = self.context, tried[-1].candidate
+        with context.progress.task("refine activation ranges", self._images) as advance:
+            made = refined(base.quantized, context.images, limit=self._images, seed=context.seed, advance=advance)
         return replace(base, quantized=made, settings={**base.settings, self.name: {"images": self._images}})
 
 
@@ -213,18 +222,18 @@ def chosen_scales(base: Candidate) -> tuple[str, WeightMethod]:
 
 
 @dataclass(frozen=True, slots=True)
-class CorrectBias:
+class BiasCorrection:
     """Biases that take back what quantization adds to the mean of each channel."""
 
-    name: ClassVar[str] = "bias"
+    name: ClassVar[str] = "bias_correction"
     effort: ClassVar[Effort] = "quick"
     remedy: ClassVar[bool] = False
 
-    shop: Workshop
+    context: QuantizationContext
 
     def predicted(self) -> float:
         """A float pass and a quantized one for every candidate that is corrected, three at most."""
-        return 12 * self.shop.evaluator.pass_s * self._images
+        return 12 * self.context.evaluator.pass_s * self._images
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
         """The best candidate so far or one that came later, whichever is nearest to float once biases are corrected.
@@ -233,17 +242,17 @@ class CorrectBias:
         """
         assert best is not None
         bases = {one.technique: one.candidate for one in (best, *tried[-2:])}
-        return nearest({name: self._corrected(base) for name, base in bases.items()}, self.shop.evaluator, self.name)
+        return nearest({name: self._corrected(base) for name, base in bases.items()}, self.context.evaluator, self.name)
 
     @property
     def _images(self) -> int:
-        return min(_MEANS, len(self.shop.calibration))
+        return min(_MEANS, len(self.context.calibration))
 
     def _corrected(self, base: Candidate) -> Candidate:
-        shop = self.shop
-        reference = Network(shop.spec, base.reference).eval()
-        few = shop.calibration.take(range(self._images))
-        with shop.progress.task("correct biases", self._images) as advance:
-            corrected = empirical_bias(reference, base.quantized, lambda: shop.evaluator.images(few), advance)
+        context = self.context
+        reference = Network(context.spec, base.reference).eval()
+        few = context.calibration.take(range(self._images))
+        with context.progress.task("correct biases", self._images) as advance:
+            corrected = empirical_bias(reference, base.quantized, lambda: context.evaluator.images(few), advance)
         settings = {**base.settings, self.name: {"images": self._images}}
         return replace(base, quantized=corrected, settings=settings)

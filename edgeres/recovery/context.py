@@ -59,7 +59,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class QuantizationContext:
     """What techniques share.
 
     Attributes:

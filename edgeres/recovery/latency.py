@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
-    from edgeres.artifacts.artifact import Card
+    from edgeres.artifacts.artifact import ModelMetadata
     from edgeres.backends.backend import Session
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
@@ -67,23 +67,26 @@ def predicted_ms(models: dict[str, ModelProto], target: Target) -> dict[str, flo
     return {name: prediction.ms for name, prediction in found.items() if prediction}
 
 
-def measured_s(models: dict[str, ModelProto], card: Card, target: Target, folder: Path) -> dict[str, float]:
+def measured_s(
+    models: dict[str, ModelProto], metadata: ModelMetadata, target: Target, folder: Path
+) -> dict[str, float]:
     """Median seconds of one image on this host, all graphs in turn; files live in ``folder`` meanwhile."""
     from contextlib import ExitStack
 
-    side = card.preprocess.crop
+    side = metadata.preprocess.crop
     image = np.zeros((1, 3, side, side), dtype=np.float32)
     with TemporaryDirectory(dir=folder) as place, ExitStack() as stack:
         sessions = {
-            name: _session(model, Path(place, f"{name}.onnx"), card, target, stack) for name, model in models.items()
+            name: _session(model, Path(place, f"{name}.onnx"), metadata, target, stack)
+            for name, model in models.items()
         }
         runs = {name: lambda session=session: session.run(image) for name, session in sessions.items()}
         found = interleaved(runs, limit_s=_LIMIT_S)
     return {name: latency.p50_ms / 1e3 for name, latency in found.items()}
 
 
-def _session(model: ModelProto, path: Path, card: Card, target: Target, stack: ExitStack) -> Session:
+def _session(model: ModelProto, path: Path, metadata: ModelMetadata, target: Target, stack: ExitStack) -> Session:
     path.write_bytes(model.SerializeToString(deterministic=True))
     file = File.of(path)
-    engine = Engine(Exported(card, file, file), target.backend, path.name, {path.name: file})
+    engine = Engine(Exported(metadata, file, file), target.backend, path.name, {path.name: file})
     return stack.enter_context(find_backend(target.backend).session(engine, target, file, threads=_THREADS))

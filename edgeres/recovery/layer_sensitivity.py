@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.artifact import LayerNoise
+from edgeres.artifacts.candidate import LayerSensitivity
 from edgeres.errors import StageError
 from edgeres.metrics import kl, sqnr_db, top1
 from edgeres.model.cost import layer_macs
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeres.recovery.evaluator import Evaluator
 
 
-def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerNoise, ...]:
+def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerSensitivity, ...]:
     """Every layer with integer weights, in the order of execution, on the evaluator's few images.
 
     Args:
@@ -39,7 +39,7 @@ def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerNoise,
         if not isfinite(divergence):
             raise StageError(f"with {layer} alone in integers the network answers with NaN", "check its weights")
         rows.append(
-            LayerNoise(
+            LayerSensitivity(
                 layer=layer,
                 sqnr_db=noise if isfinite(noise) else None,
                 kl=max(0.0, divergence),
@@ -50,7 +50,7 @@ def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerNoise,
     return tuple(rows)
 
 
-def most_sensitive(rows: tuple[LayerNoise, ...]) -> tuple[str, ...]:
+def most_sensitive(rows: tuple[LayerSensitivity, ...]) -> tuple[str, ...]:
     """Names of the layers, the one that disturbs most first, ties in the order of execution."""
     return tuple(row.layer for row in sorted(rows, key=lambda row: -row.kl))
 

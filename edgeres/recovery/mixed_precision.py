@@ -17,8 +17,8 @@ from edgeres.recovery.search import Refusal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.artifacts.artifact import LayerNoise
-    from edgeres.recovery.context import Candidate, Workshop
+    from edgeres.artifacts.candidate import LayerSensitivity
+    from edgeres.recovery.context import Candidate, QuantizationContext
     from edgeres.recovery.evaluation import Evaluation
     from edgeres.recovery.search import Effort, Tried
 
@@ -36,33 +36,33 @@ class MixedPrecision:
     """Layers back in float, the most sensitive first, until the gate is met; then those that prove unnecessary leave.
 
     Attributes:
-        shop: What techniques share.
+        context: What techniques share.
         noise: What each layer disturbs alone, once it has been found out.
     """
 
-    name: ClassVar[str] = "mixed"
+    name: ClassVar[str] = "mixed_precision"
     effort: ClassVar[Effort] = "default"
     remedy: ClassVar[bool] = True
 
-    shop: Workshop
-    noise: tuple[LayerNoise, ...] = field(default=(), init=False)
+    context: QuantizationContext
+    noise: tuple[LayerSensitivity, ...] = field(default=(), init=False)
 
     def predicted(self) -> float:
         """The sensitivities, and a trial for each question of the search when few layers are to blame.
 
         The search ends after twice as many.
         """
-        shop = self.shop
-        layers, tuning = shop.placement().weighted, len(shop.evaluator.split)
-        branches = passes(shop.spec, layers, shop.preprocess.crop) * min(SCREENED, tuning)
-        return shop.evaluator.pass_s * (branches + _questions(len(layers)) * tuning * _QUANTIZED)
+        context = self.context
+        layers, tuning = context.placement().weighted, len(context.evaluator.split)
+        branches = passes(context.spec, layers, context.preprocess.crop) * min(SCREENED, tuning)
+        return context.evaluator.pass_s * (branches + _questions(len(layers)) * tuning * _QUANTIZED)
 
     def candidate(self, tried: Sequence[Tried[Candidate]], best: Tried[Candidate] | None) -> Candidate | Refusal:
         """The best candidate so far with as few layers in float as it takes, or why none will do."""
         assert best is not None
         base = best.candidate
         # Sensitivities are those of rounding to nearest: where rounding was learned, a layer alone is not what it is.
-        self.noise = layer_noise(unrounded(tried), self.shop.evaluator)
+        self.noise = layer_noise(unrounded(tried), self.context.evaluator)
         order = most_sensitive(self.noise)
         ceiling = self._evaluation(base, order)
 
@@ -75,12 +75,12 @@ class MixedPrecision:
         return self._with(base, tuple(row.layer for row in self.noise if row.layer in layers))
 
     def _with(self, base: Candidate, layers: tuple[str, ...]) -> Candidate:
-        share = share_of_macs(self.shop.spec, layers, self.shop.preprocess.crop)
+        share = share_of_macs(self.context.spec, layers, self.context.preprocess.crop)
         settings = {**base.settings, self.name: {"float_layers": list(layers), "float_share_of_macs": share}}
         return replace(base, quantized=left_in_float(base.quantized, base.reference, layers), settings=settings)
 
     def _evaluation(self, base: Candidate, layers: tuple[str, ...]) -> Evaluation:
-        return self.shop.evaluator.evaluation(self._with(base, layers).quantized, f"{len(layers)} layers in float")
+        return self.context.evaluator.evaluation(self._with(base, layers).quantized, f"{len(layers)} layers in float")
 
     def _meets(self, trial: Evaluation, ceiling: Evaluation) -> bool:
         """Whether a verdict is as good as that of every layer in float, and keeps the limit.
@@ -91,5 +91,5 @@ class MixedPrecision:
             return True
         if ceiling.outcome is Outcome.PASS:
             return trial.outcome is Outcome.PASS
-        assert self.shop.evaluator.margin is not None
-        return trial.outcome is not Outcome.FAIL and trial.drop_pp <= self.shop.evaluator.margin
+        assert self.context.evaluator.margin is not None
+        return trial.outcome is not Outcome.FAIL and trial.drop_pp <= self.context.evaluator.margin

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.recovery.context import Workshop
+    from edgeres.recovery.context import QuantizationContext
     from edgeres.recovery.search import Effort, Tried
 
 _PASSES = 6.0
@@ -35,25 +35,25 @@ class Nncf:
     effort: ClassVar[Effort] = "max"
     remedy: ClassVar[bool] = False
 
-    shop: Workshop
+    context: QuantizationContext
 
     def predicted(self) -> float:
         """Its own passes over the calibration images."""
-        return _START_S + _PASSES * self.shop.evaluator.pass_s * len(self.shop.calibration)
+        return _START_S + _PASSES * self.context.evaluator.pass_s * len(self.context.calibration)
 
     def candidate(self, tried: Sequence[Tried[Candidate]], best: Tried[Candidate] | None) -> Candidate | Refusal:
         """NNCF's network, or why it makes none."""
-        shop = self.shop
-        images = _Singles(shop.calibration, shop.preprocess)
-        data = calibration_digest(shop.calibration, shop.preprocess)
+        context = self.context
+        images = _Singles(context.calibration, context.preprocess)
+        data = calibration_digest(context.calibration, context.preprocess)
         try:
-            with shop.progress.task("quantize by NNCF", len(images)) as advance:
-                made = nncf_quantized(shop.spec, shop.weights, shop.scheme, images, advance, data=data)
+            with context.progress.task("quantize by NNCF", len(images)) as advance:
+                made = nncf_quantized(context.spec, context.weights, context.scheme, images, advance, data=data)
         except StageError as failure:
             return Refusal(f"left out: {failure.what}")
         settings = {self.name: {"calibrator": made.table.calibrator}}
         seen = tried[0].candidate.histograms if tried else {}  # the first one observed the same float network
-        return Candidate(made, shop.weights, settings, rounded=True, histograms=seen)
+        return Candidate(made, context.weights, settings, rounded=True, histograms=seen)
 
 
 @dataclass(frozen=True, slots=True)

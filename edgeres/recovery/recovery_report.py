@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.artifact import Rung
+from edgeres.artifacts.candidate import TechniqueResult
 from edgeres.gate.paired_test import Outcome
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeres.recovery.search import Search, Tried
 
 
-def rows(search: Search[Candidate], order: Sequence[str]) -> tuple[Rung, ...]:
+def rows(search: Search[Candidate], order: Sequence[str]) -> tuple[TechniqueResult, ...]:
     """Every technique, tried or not, in its order."""
     tried = {one.technique: one for one in search.tried}
     found = []
@@ -25,18 +25,18 @@ def rows(search: Search[Candidate], order: Sequence[str]) -> tuple[Rung, ...]:
         if name in tried:
             found.append(_row(tried[name], chosen=tried[name] is search.chosen))
         elif name in search.skipped:
-            found.append(Rung(name=name, note=search.skipped[name].note))
+            found.append(TechniqueResult(name=name, note=search.skipped[name].note))
     return tuple(found)
 
 
-def _row(one: Tried[Candidate], *, chosen: bool) -> Rung:
+def _row(one: Tried[Candidate], *, chosen: bool) -> TechniqueResult:
     settings = dict(one.candidate.settings)
     return row(one.technique, one.evaluation, chosen=chosen, settings=settings, note=applied(one))
 
 
 def row(
     name: str, evaluation: Evaluation, *, chosen: bool, settings: dict[str, object] | None = None, note: str = ""
-) -> Rung:
+) -> TechniqueResult:
     """What the tuning images say of one candidate, as a row.
 
     Args:
@@ -48,7 +48,7 @@ def row(
     """
     divergence = evaluation.divergence
     known = isfinite(divergence.mean)
-    return Rung(
+    return TechniqueResult(
         name=name,
         settings=settings or {},
         top1=evaluation.top1,
@@ -75,7 +75,7 @@ def applied(one: Tried[Candidate]) -> str:
             variants = facts.get("kl_of_variants", {})
             nearest = f", nearest to float of {len(variants)} variants" if variants else ""
             return f"{facts['calibrator']}, weights {facts['weights']}{nearest}"
-        case "mixed" | "first_layer":
+        case "mixed_precision" | "first_layer":
             layers, share = facts["float_layers"], facts["float_share_of_macs"]
             return f"in float: {', '.join(layers)} ({100 * share:.1f} % of the MACs)"
         case _:
@@ -96,7 +96,7 @@ def notes(search: Search[Candidate], margin: float | None, images: int) -> tuple
             f"{chosen.technique} was asked for and goes on; on the tuning images it is not nearer to float than "
             f"{best.technique} beyond noise: KL {evaluation.kl:.2g} against {best.evaluation.kl:.2g} nats"
         )
-    for name in ("first_layer", "mixed"):
+    for name in ("first_layer", "mixed_precision"):
         if name in chosen.candidate.settings:
             found.append(f"mixed precision: {applied(replace(chosen, technique=name))}")
     if margin is None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.model.spec import ResNetSpec
-    from edgeres.recovery.context import Candidate, Workshop
+    from edgeres.recovery.context import Candidate, QuantizationContext
     from edgeres.recovery.search import Effort, Tried
 
     Earlier = Sequence[Tried[Candidate]]
@@ -50,54 +50,56 @@ def unrounded(tried: Earlier) -> Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class AdaRound:
+class Gptq:
     """Rounding learned layer by layer."""
 
-    name: ClassVar[str] = "adaround"
+    name: ClassVar[str] = "gptq"
     effort: ClassVar[Effort] = "default"
     remedy: ClassVar[bool] = False
 
-    shop: Workshop
+    context: QuantizationContext
 
     def predicted(self) -> float:
         """Moments of every layer's input, and the search for codes."""
-        evaluator = self.shop.evaluator
+        evaluator = self.context.evaluator
         return (
-            _ADAROUND_PASSES * evaluator.pass_s * len(self.shop.calibration)
-            + solving(self.shop.spec) / evaluator.macs_per_s
+            _ADAROUND_PASSES * evaluator.pass_s * len(self.context.calibration)
+            + solving(self.context.spec) / evaluator.macs_per_s
         )
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
         """The scales of the best candidate so far, with learned codes."""
-        shop, base = self.shop, unrounded(tried)
-        with shop.progress.task("learn rounding by layer", gptq.steps(base.quantized)) as advance:
-            made = gptq.adarounded(base.reference, base.quantized, shop.images, seed=shop.seed, advance=advance)
-        settings = {**base.settings, self.name: {"seed": shop.seed}}
+        context, base = self.context, unrounded(tried)
+        with context.progress.task("learn rounding by layer", gptq.steps(base.quantized)) as advance:
+            made = gptq.adarounded(base.reference, base.quantized, context.images, seed=context.seed, advance=advance)
+        settings = {**base.settings, self.name: {"seed": context.seed}}
         return replace(base, quantized=made, settings=settings, rounded=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Reconstruct:
+class BlockReconstruction:
     """Rounding learned block by block."""
 
-    name: ClassVar[str] = "reconstruct"
+    name: ClassVar[str] = "block_reconstruction"
     effort: ClassVar[Effort] = "max"
     remedy: ClassVar[bool] = False
 
-    shop: Workshop
+    context: QuantizationContext
 
     def predicted(self) -> float:
         """Layer by layer first, then a batch through its block for every iteration."""
-        evaluator = self.shop.evaluator
-        step = _STEP_PASSES * BATCH * evaluator.pass_s + _UPDATING * parameters(self.shop.spec) / evaluator.macs_per_s
-        return block_reconstruction.ITERATIONS * step + AdaRound(self.shop).predicted()
+        evaluator = self.context.evaluator
+        step = (
+            _STEP_PASSES * BATCH * evaluator.pass_s + _UPDATING * parameters(self.context.spec) / evaluator.macs_per_s
+        )
+        return block_reconstruction.ITERATIONS * step + Gptq(self.context).predicted()
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
         """The scales of the best candidate so far, refined, with learned codes."""
-        shop, base = self.shop, unrounded(tried)
-        with shop.progress.task("reconstruct block by block", block_reconstruction.steps(base.quantized)) as advance:
+        context, base = self.context, unrounded(tried)
+        with context.progress.task("reconstruct block by block", block_reconstruction.steps(base.quantized)) as advance:
             made = block_reconstruction.reconstructed(
-                base.reference, base.quantized, shop.images, seed=shop.seed, advance=advance
+                base.reference, base.quantized, context.images, seed=context.seed, advance=advance
             )
-        settings = {**base.settings, self.name: {"seed": shop.seed, "iterations": block_reconstruction.ITERATIONS}}
+        settings = {**base.settings, self.name: {"seed": context.seed, "iterations": block_reconstruction.ITERATIONS}}
         return replace(base, quantized=made, settings=settings, rounded=True)

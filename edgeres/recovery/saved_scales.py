@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.quant.calibration_table import CalibrationTable
-    from edgeres.recovery.context import Workshop
+    from edgeres.recovery.context import QuantizationContext
     from edgeres.recovery.search import Effort, Tried
 
 
@@ -22,7 +22,7 @@ class Reuse:
     """The first technique where a calibration table is given.
 
     Attributes:
-        shop: What techniques share.
+        context: What techniques share.
         saved: The table.
     """
 
@@ -30,7 +30,7 @@ class Reuse:
     effort: ClassVar[Effort] = "quick"
     remedy: ClassVar[bool] = False
 
-    shop: Workshop
+    context: QuantizationContext
     saved: CalibrationTable
 
     def predicted(self) -> float:
@@ -43,7 +43,7 @@ class Reuse:
         Raises:
             DataError: They are for another network, scheme or preprocessing.
         """
-        shop = self.shop
-        table = fitting(self.saved, shop.spec, shop.weights, shop.scheme, shop.preprocess)
+        context = self.context
+        table = fitting(self.saved, context.spec, context.weights, context.scheme, context.preprocess)
         settings = {self.name: {"calibrator": table.calibrator, "weights": "kept", "scales": self.saved.digest}}
-        return Candidate(Quantized(shop.spec, shop.weights, table, shop.scheme), shop.weights, settings)
+        return Candidate(Quantized(context.spec, context.weights, table, context.scheme), context.weights, settings)

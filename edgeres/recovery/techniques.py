@@ -6,53 +6,63 @@ import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
-from edgeres.recovery.calibration import Calibrate, CorrectBias, Equalize, FirstLayer, Refine
+from edgeres.recovery.calibration import BiasCorrection, Calibrate, Equalization, FirstLayer, RangeSearch
 from edgeres.recovery.mixed_precision import MixedPrecision
 from edgeres.recovery.nncf import Nncf
-from edgeres.recovery.rounding import AdaRound, Reconstruct
+from edgeres.recovery.rounding import BlockReconstruction, Gptq
 from edgeres.recovery.saved_scales import Reuse
 from edgeres.recovery.search import Policy, Search, search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edgeres.artifacts.artifact import LayerNoise
+    from edgeres.artifacts.candidate import LayerSensitivity
     from edgeres.quant.calibration_table import CalibrationTable
-    from edgeres.recovery.context import CalibratorName, Candidate, WeightMethod, Workshop
+    from edgeres.recovery.context import CalibratorName, Candidate, QuantizationContext, WeightMethod
     from edgeres.recovery.evaluation import Evaluation
     from edgeres.recovery.search import Technique
 
-RungName = Literal["calibrate", "first_layer", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
-RUNGS: tuple[RungName, ...] = get_args(RungName)
+TechniqueName = Literal[
+    "calibrate",
+    "first_layer",
+    "equalization",
+    "range_search",
+    "bias_correction",
+    "nncf",
+    "gptq",
+    "block_reconstruction",
+    "mixed_precision",
+]
+TECHNIQUES: tuple[TechniqueName, ...] = get_args(TechniqueName)
 """From the cheapest to the most expensive one."""
 
-QUICK: tuple[RungName, ...] = ("calibrate", "first_layer", "equalize", "refine", "bias")
+QUICK: tuple[TechniqueName, ...] = ("calibrate", "first_layer", "equalization", "range_search", "bias_correction")
 """Those that cost seconds; each makes room for the next, and biases are corrected for all of them together."""
 
-RESERVED: frozenset[RungName] = frozenset({"bias", "adaround"})
+RESERVED: frozenset[TechniqueName] = frozenset({"bias_correction", "gptq"})
 """Those that brought most on the networks measured (docs/quantization.md): the last to be left out for time."""
 
-CHAINS: Mapping[RungName, tuple[RungName, ...]] = MappingProxyType(
+CHAINS: Mapping[TechniqueName, tuple[TechniqueName, ...]] = MappingProxyType(
     {
         "calibrate": ("calibrate",),
         "first_layer": QUICK[:2],
-        "equalize": QUICK[:3],
-        "refine": QUICK[:4],
-        "bias": QUICK,
+        "equalization": QUICK[:3],
+        "range_search": QUICK[:4],
+        "bias_correction": QUICK,
         "nncf": ("nncf",),
-        "adaround": (*QUICK, "adaround"),
-        "reconstruct": (*QUICK, "reconstruct"),
-        "mixed": (*QUICK, "mixed"),
+        "gptq": (*QUICK, "gptq"),
+        "block_reconstruction": (*QUICK, "block_reconstruction"),
+        "mixed_precision": (*QUICK, "mixed_precision"),
     }
 )
 """What a forced technique builds on: every quick one before it."""
 
 
-class Ladder:
+class Recovery:
     """The techniques over one network.
 
     Args:
-        shop: What techniques share.
+        context: What techniques share.
         calibrator: Of the first one.
         weights: Of the first one.
         scales: A table the first one takes instead of calibrating.
@@ -60,32 +70,32 @@ class Ladder:
 
     def __init__(
         self,
-        shop: Workshop,
+        context: QuantizationContext,
         calibrator: Literal["auto"] | CalibratorName = "auto",
         weights: Literal["auto"] | WeightMethod = "auto",
         scales: CalibrationTable | None = None,
     ) -> None:
-        self._shop = shop
-        self._mixed = MixedPrecision(shop)
-        self._techniques: dict[RungName, Technique[Candidate]] = {
-            "calibrate": Calibrate(shop, calibrator, weights) if scales is None else Reuse(shop, scales),
-            "equalize": Equalize(shop),
-            "first_layer": FirstLayer(shop),
-            "refine": Refine(shop),
-            "bias": CorrectBias(shop),
-            "nncf": Nncf(shop),
-            "adaround": AdaRound(shop),
-            "reconstruct": Reconstruct(shop),
-            "mixed": self._mixed,
+        self._shop = context
+        self._mixed = MixedPrecision(context)
+        self._techniques: dict[TechniqueName, Technique[Candidate]] = {
+            "calibrate": Calibrate(context, calibrator, weights) if scales is None else Reuse(context, scales),
+            "equalization": Equalization(context),
+            "first_layer": FirstLayer(context),
+            "range_search": RangeSearch(context),
+            "bias_correction": BiasCorrection(context),
+            "nncf": Nncf(context),
+            "gptq": Gptq(context),
+            "block_reconstruction": BlockReconstruction(context),
+            "mixed_precision": self._mixed,
         }
 
     @property
-    def noise(self) -> tuple[LayerNoise, ...]:
+    def noise(self) -> tuple[LayerSensitivity, ...]:
         """What each layer disturbs alone, where mixed precision had to find out."""
         return self._mixed.noise
 
     def search(
-        self, techniques: tuple[RungName, ...], policy: Policy, took: Callable[[str, float], None]
+        self, techniques: tuple[TechniqueName, ...], policy: Policy, took: Callable[[str, float], None]
     ) -> Search[Candidate]:
         """Tries some techniques, in the order given.
 

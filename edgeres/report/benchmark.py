@@ -14,12 +14,12 @@ from edgeres.runs.figures import millis, number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.latency.benchmark.result import Ratio, Row, Truth
+    from edgeres.latency.benchmark.result import BenchmarkResult, Ratio, Row
 
 HEADS = ("Variant", "p50", "95 % interval", "p10", "p90", "Calls", "x float32", "Of peak")
 
 
-def cells(truth: Truth, unit: str = " ms") -> list[tuple[str, ...]]:
+def cells(truth: BenchmarkResult, unit: str = " ms") -> list[tuple[str, ...]]:
     """A row of words for each variant, the fastest first; what ships is marked."""
     return [
         (
@@ -36,7 +36,7 @@ def cells(truth: Truth, unit: str = " ms") -> list[tuple[str, ...]]:
     ]
 
 
-def footnotes(truth: Truth) -> tuple[str, ...]:
+def footnotes(truth: BenchmarkResult) -> tuple[str, ...]:
     """How it was measured, what the processor reaches, and why other runtimes are not in the table."""
     at, stolen = truth.machine, truth.machine.stolen
     pinned = f"processor{'s' if truth.threads > 1 else ''} {', '.join(map(str, at.pinned))}"
@@ -56,7 +56,7 @@ def footnotes(truth: Truth) -> tuple[str, ...]:
     return (*told, f"not timed: {absent}") if absent else tuple(told)
 
 
-def truth_table(truth: Truth) -> Markup:
+def truth_table(truth: BenchmarkResult) -> Markup:
     """What the section on speed shows of it."""
     drawing = plot("Every runtime of this host", truth_plot(truth.rows), "p50 / p90; whisker: interval of p50")
     told = tag("ul", *(tag("li", sentence) for sentence in sentences(truth)))

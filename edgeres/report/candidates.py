@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.candidate import Rung
+from edgeres.artifacts.candidate import TechniqueResult
 from edgeres.runs.figures import millis, percent, points, seconds
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class BillRow:
     """A candidate.
 
     Attributes:
-        rung: Its figures; none where it was left out.
+        technique: Its figures; none where it was left out.
         seconds: What it took; None where nobody took it.
         predicted_s: What it would take, where it was left out for its cost.
         latency_ms: One image on the target's runtime.
@@ -32,7 +32,7 @@ class BillRow:
         of: Weighted layers of the network, as the section on integers counts them; None where nobody counted.
     """
 
-    rung: Rung
+    technique: TechniqueResult
     seconds: float | None = None
     latency_ms: float | None = None
     expected: bool = False
@@ -42,11 +42,11 @@ class BillRow:
     @property
     def tried(self) -> bool:
         """Whether it has figures."""
-        return self.rung.kl is not None or self.rung.top1 is not None
+        return self.technique.kl is not None or self.technique.top1 is not None
 
     def cells(self, none: str) -> tuple[str, ...]:
         """One text for each of ``HEADS``; ``none`` stands for what nobody knows."""
-        r = self.rung
+        r = self.technique
         interval = "" if r.low_pp is None or r.high_pp is None else f" ({r.low_pp:+.2f} to {r.high_pp:+.2f})"
         speed = none if self.latency_ms is None else millis(self.latency_ms)
         return (
@@ -82,40 +82,45 @@ def bill(run: Run) -> tuple[BillRow, ...]:
     """Every candidate of a run, float first; empty where no stage had any. The last choice alone counts as chosen."""
     found: list[BillRow] = []
     for place, row in enumerate(run.stages):
-        rungs = [rung for rung in row.rungs if not (found and rung.name == _AGAIN)]
+        techniques = [technique for technique in row.techniques if not (found and technique.name == _AGAIN)]
         time = run.time_of(place)
-        laps = time.laps if time else {}
-        if not found and rungs:
-            found.append(_float(row, laps))
-        if any(rung.chosen for rung in rungs):
-            found = [replace(before, rung=replace(before.rung, chosen=False)) for before in found]
+        timings = time.timings if time else {}
+        if not found and techniques:
+            found.append(_float(row, timings))
+        if any(technique.chosen for technique in techniques):
+            found = [replace(before, technique=replace(before.technique, chosen=False)) for before in found]
         whole = time.seconds if time else None
-        found.extend(_row(rung, row, laps, whole if rung.name == row.stage else None) for rung in rungs)
+        found.extend(
+            _row(technique, row, timings, whole if technique.name == row.stage else None) for technique in techniques
+        )
     whole = run.kernels.weighted if run.kernels else None
     return tuple(replace(row, of=whole) for row in found)
 
 
-def _row(rung: Rung, stage: StageRow, laps: dict[str, float], whole: float | None) -> BillRow:
-    if rung.kl is None and rung.top1 is None:
-        return BillRow(rung, predicted_s=laps.get(f"predicted {rung.name}"))
-    latency, expected = _latency(stage, laps, rung.graph)
-    return BillRow(rung, laps.get(rung.name, whole), latency, expected)
+def _row(technique: TechniqueResult, stage: StageRow, timings: dict[str, float], whole: float | None) -> BillRow:
+    if technique.kl is None and technique.top1 is None:
+        return BillRow(technique, predicted_s=timings.get(f"predicted {technique.name}"))
+    latency, expected = _latency(stage, timings, technique.graph)
+    return BillRow(technique, timings.get(technique.name, whole), latency, expected)
 
 
-def _float(stage: StageRow, laps: dict[str, float]) -> BillRow:
+def _float(stage: StageRow, timings: dict[str, float]) -> BillRow:
     """What every candidate is compared with."""
-    first = next((rung for rung in stage.rungs if rung.top1 is not None and rung.drop_pp is not None), None)
-    latency, expected = _latency(stage, laps, "float32")
+    first = next(
+        (technique for technique in stage.techniques if technique.top1 is not None and technique.drop_pp is not None),
+        None,
+    )
+    latency, expected = _latency(stage, timings, "float32")
     top1 = None if first is None or first.top1 is None else first.top1 + (first.drop_pp or 0.0)
-    rung = Rung(
+    technique = TechniqueResult(
         name=FLOAT, top1=top1, drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note="what all are compared with"
     )
-    return BillRow(rung, latency_ms=latency, expected=expected)
+    return BillRow(technique, latency_ms=latency, expected=expected)
 
 
-def _latency(stage: StageRow, laps: dict[str, float], kind: str) -> tuple[float | None, bool]:
+def _latency(stage: StageRow, timings: dict[str, float], kind: str) -> tuple[float | None, bool]:
     """Milliseconds of one image, and whether they are only expected."""
-    if (measured := laps.get(f"latency {kind}")) is not None:
+    if (measured := timings.get(f"latency {kind}")) is not None:
         return 1e3 * measured, False
     return stage.metrics.get(f"expected_ms_{kind}"), True
 
@@ -131,12 +136,12 @@ _NEXT = {
 def next_step(run: Run) -> str:
     """What to do about the outcome, one sentence; empty without a ladder."""
     rows = bill(run)
-    chosen = next((row.rung for row in rows if row.rung.chosen), None)
+    chosen = next((row.technique for row in rows if row.technique.chosen), None)
     if chosen is None:
         return ""
     left = [row for row in rows if row.predicted_s is not None]
-    table = ", ".join(f"{row.rung.name}, about {rough(row.predicted_s)} more" for row in left if row.predicted_s)
-    if chosen.verdict == "FAIL" and any(row.rung.name == "qat" and row.tried for row in rows):
+    table = ", ".join(f"{row.technique.name}, about {rough(row.predicted_s)} more" for row in left if row.predicted_s)
+    if chosen.verdict == "FAIL" and any(row.technique.name == "qat" and row.tried for row in rows):
         return "Training with quantization in the loop did not meet the limit either: loosen it, or change the network."
     if chosen.verdict == "FAIL" and left:
         return f"The limit is not met: --effort max or a higher --time-budget also tries what was left out ({table})."
@@ -149,8 +154,10 @@ def folded(rows: tuple[BillRow, ...]) -> tuple[BillRow, ...]:
     for row in rows:
         last = found[-1] if found else None
         left_out = last is not None and not (row.tried or last.tried or row.predicted_s or last.predicted_s)
-        if last is not None and left_out and row.rung.note == last.rung.note:
-            found[-1] = replace(last, rung=replace(last.rung, name=f"{last.rung.name}, {row.rung.name}"))
+        if last is not None and left_out and row.technique.note == last.technique.note:
+            found[-1] = replace(
+                last, technique=replace(last.technique, name=f"{last.technique.name}, {row.technique.name}")
+            )
         else:
             found.append(row)
     return tuple(found)
@@ -160,7 +167,7 @@ def spending(rows: tuple[BillRow, ...]) -> list[tuple[str, float, float, bool]]:
     """``(name, seconds so far, KL, chosen)`` of every candidate that was timed, in order."""
     spent, found = 0.0, []
     for row in rows:
-        if row.seconds is not None and row.rung.kl is not None:
+        if row.seconds is not None and row.technique.kl is not None:
             spent += row.seconds
-            found.append((row.rung.name, spent, row.rung.kl, row.rung.chosen))
+            found.append((row.technique.name, spent, row.technique.kl, row.technique.chosen))
     return found

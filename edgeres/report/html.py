@@ -31,7 +31,7 @@ from edgeres.runs.remedy import measuring, remedies
 from edgeres.runs.verdict import line_counts, opening, outcome, reason
 
 if TYPE_CHECKING:
-    from edgeres.artifacts.artifact import Line
+    from edgeres.artifacts.budget_check import BudgetCheck
     from edgeres.runs.run import Run
 
 _MARKS = {"passed": "\u2713", "failed": "\u2715", "unmeasured": "\u25cb", "incomplete": "\u25cb", "error": "\u2715"}
@@ -85,9 +85,9 @@ def _verdict(run: Run) -> Markup:
     counts, why = line_counts(run), reason(run)
     tally = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "unmeasured") if counts[status])
     badge = tag("p.badge", tag("span", _MARKS[result], at={"aria-hidden": "true"}), f" {opening(run)}")
-    way_out = Markup()
-    if run.error and run.error.way_out:
-        way_out = tag("p.way-out", tag("b", "Way out: "), run.error.way_out)
+    hint = Markup()
+    if run.error and run.error.hint:
+        hint = tag("p.way-out", tag("b", "Way out: "), run.error.hint)
     said = (*(("What helps: ", text) for text in remedies(run)), ("Next: ", measuring(run)))
     helps = [tag("p.way-out", tag("b", label), text) for label, text in said if text]
     notes = tag("ul.notes", *(tag("li", note) for note in run.notes)) if run.notes else Markup()
@@ -97,7 +97,7 @@ def _verdict(run: Run) -> Markup:
         tag("h1", run.model, tag("span.quiet", " for "), run.target.title),
         tag("p.headline", f"{why[0].upper()}{why[1:]}"),
         tag("p.quiet", f"{run.target.runtime}{f' | budget lines: {tally}' if tally else ''}"),
-        way_out,
+        hint,
         *helps,
     )
     return tag(f"header.{result}", top, tag("ul.tiles", *_tiles(run)), notes)
@@ -139,14 +139,16 @@ def _budget(run: Run) -> Markup:
     return section("budget", "Budget", tag("ul.budget", *(_line(line) for line in run.every_line)))
 
 
-def _line(line: Line) -> Markup:
+def _line(line: BudgetCheck) -> Markup:
     value, limit = compared(line)
     between = ", which rounds to " if relation(line) == "rounds to" else " of at most "
     figures = join(tag("b", value), between) if value else "not measured; at most "
     expected = Markup()
     if line.predicted:
         expected = tag(
-            "p.how", tag(f"span.pill.predicted.{line.outlook}", OUTLOOKS[line.outlook]), f" {foretold(line)}"
+            "p.how",
+            tag(f"span.pill.predicted.{line.predicted_status}", OUTLOOKS[line.predicted_status]),
+            f" {foretold(line)}",
         )
     return tag(
         f"li.{line.status}",
@@ -163,13 +165,13 @@ def _line(line: Line) -> Markup:
     )
 
 
-def _origins(line: Line) -> tuple[str, ...]:
+def _origins(line: BudgetCheck) -> tuple[str, ...]:
     """What a prediction rests on, and who set the limit."""
     basis = (f"Prediction: {line.predicted.basis}",) if line.predicted else ()
     return (*basis, f"Limit: {origin(line)}")
 
 
-def _gauge(line: Line) -> Markup:
+def _gauge(line: BudgetCheck) -> Markup:
     """The value as a bar of its limit; over the limit, the bar is full and a mark shows where the limit was.
 
     A prediction is a hatched band on a scale that holds the limit, whose mark is always there.

@@ -45,8 +45,8 @@ from edgeres.runs.verdict import headline, outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.artifacts.artifact import Line
-    from edgeres.latency.benchmark.result import Truth
+    from edgeres.artifacts.budget_check import BudgetCheck
+    from edgeres.latency.benchmark.result import BenchmarkResult
     from edgeres.runs.run import Run
 
 _ICONS = {"passed": "\u2705 passed", "failed": "\u274c failed", "unmeasured": "\u2754 unmeasured"}
@@ -93,13 +93,13 @@ def _missing(why: str) -> str:
 def _opening(run: Run) -> list[str]:
     found = [f"{prose(run.model)} for {prose(run.target.title)}, {prose(run.target.runtime)}."]
     if run.error:
-        way_out = f" **Way out:** {prose(run.error.way_out)}" if run.error.way_out else ""
-        found.append(f"> **{prose(run.error.kind)}:** {prose(run.error.what)}{way_out}")
+        hint = f" **Way out:** {prose(run.error.hint)}" if run.error.hint else ""
+        found.append(f"> **{prose(run.error.kind)}:** {prose(run.error.what)}{hint}")
     said = (*(("What helps", text) for text in remedies(run)), ("Next", measuring(run)))
     return [*found, *(f"> **{label}:** {prose(text)}" for label, text in said if text), bullets(run.notes)]
 
 
-def _budget(lines: Sequence[Line]) -> str:
+def _budget(lines: Sequence[BudgetCheck]) -> str:
     if not lines:
         return _missing("The run ended before a budget line was judged.")
     rows = []
@@ -109,7 +109,7 @@ def _budget(lines: Sequence[Line]) -> str:
         rounds = " (rounds to the limit)" if relation(line) == "rounds to" else ""
         status, how = whole(_ICONS[line.status]), how_come(line)
         if line.predicted:
-            status, how = f"{status}, {OUTLOOKS[line.outlook]}", f"{how}; {line.predicted.basis}"
+            status, how = f"{status}, {OUTLOOKS[line.predicted_status]}", f"{how}; {line.predicted.basis}"
         shown = f"{value}{rounds}" if value else foretold(line) or "-"
         rows.append((title, status, shown, limit, prose(how), prose(origin(line))))
     return table(("Line", "Status", "Value", "At most", "How", "Limit from"), rows, 2, 2)
@@ -145,7 +145,7 @@ def _ladder(run: Run) -> str:
     cells = []
     for row in folded(rows):
         name, *figures, what = row.cells("-")
-        cells.append((f"**{prose(name)}**" if row.rung.chosen else prose(name), *figures, prose(what)))
+        cells.append((f"**{prose(name)}**" if row.technique.chosen else prose(name), *figures, prose(what)))
     worst = sorted(run.sensitivity, key=lambda layer: -layer.kl)[:5]
     named = ", ".join(f"{code(layer.layer)} {divergence(layer.kl)}" for layer in worst)
     noise = f"\n\nMost sensitive layers (KL to float, alone in integers): {named}." if worst else ""
@@ -192,7 +192,7 @@ def _speed(run: Run) -> str:
     return f"{listed}\n\n{bullets((*ratio, *dict.fromkeys(row.how for row in rows)))}{everywhere}"
 
 
-def _everywhere(truth: Truth) -> str:
+def _everywhere(truth: BenchmarkResult) -> str:
     """The speed truth table."""
     rows = [tuple(map(prose, row)) for row in truth_cells(truth)]
     listed = table(TRUTH_HEADS, rows, 1)

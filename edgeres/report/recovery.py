@@ -17,7 +17,7 @@ from edgeres.runs.figures import seconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.artifacts.candidate import LayerNoise
+    from edgeres.artifacts.candidate import LayerSensitivity
     from edgeres.report.candidates import BillRow
     from edgeres.runs.run import Run
 
@@ -40,7 +40,7 @@ def ladder(run: Run) -> Markup:
     for row in folded(rows):
         name, *figures, what = replace(row, expected=row.expected and not guessed).cells(NONE)
         if row.tried:
-            cells.append((tag("b", f"\u2713 {name}") if row.rung.chosen else name, *figures))
+            cells.append((tag("b", f"\u2713 {name}") if row.technique.chosen else name, *figures))
         told.append(tag("li", tag("b", name), f": {what}"))
     said = how(
         f"Judged on the tuning images, which share none with calibration and validation. {tuned_float(run)} "
@@ -50,7 +50,7 @@ def ladder(run: Run) -> Markup:
     worth = Markup()
     if len(drawn) > 1:
         reading = "mean KL to float, lower is better, against the time spent so far"
-        worth = plot("What each rung won", spending_plot(drawn), reading)
+        worth = plot("What each technique won", spending_plot(drawn), reading)
     heads = tuple(f"{head} (expected)" if head == "Latency" and guessed else head for head in HEADS[:-1])
     listed = table(heads, cells, "Recovery ladder", words=2)
     plots = tag("div.pair", worth, _tradeoff(rows), _noise(run))
@@ -71,7 +71,7 @@ def _tradeoff(rows: tuple[BillRow, ...]) -> Markup:
 def _noise(run: Run) -> Markup:
     if not run.sensitivity:
         return Markup()
-    names = next((row.rung.float_layers for row in bill(run) if row.rung.chosen), ())
+    names = next((row.technique.float_layers for row in bill(run) if row.technique.chosen), ())
     reading = "mean KL to float with that layer alone in integers; hollow: left in float"
     drawn = plot("Sensitivity of each layer", noise_plot(run.sensitivity, names), reading)
     worst = sorted(run.sensitivity, key=lambda row: -row.kl)[:_NAMED]
@@ -79,8 +79,8 @@ def _noise(run: Run) -> Markup:
 
 
 def spending_plot(points: Sequence[tuple[str, float, float, bool]]) -> Markup:
-    """Divergence against time, one dot a rung, names to the right on lines of their own."""
-    right = WIDTH - 126  # room for "reconstruct 1.6e-03"
+    """Divergence against time, one dot a technique, names to the right on lines of their own."""
+    right = WIDTH - 178  # room for "block_reconstruction 1.6e-03"
     longest = max(spent for _, spent, _, _ in points) or 1.0
     place = Decades.of([kl for _, _, kl, _ in points])
     spots = [(_LEFT + 8 + spent / longest * (right - _LEFT - 16), place(kl)) for _, spent, kl, _ in points]
@@ -103,7 +103,7 @@ def spending_plot(points: Sequence[tuple[str, float, float, bool]]) -> Markup:
     return figure(f"KL to float: {words}", _BOTTOM + 24, place.grid(right), line, *marks, ends)
 
 
-def noise_plot(rows: Sequence[LayerNoise], left_in_float: tuple[str, ...] = ()) -> Markup:
+def noise_plot(rows: Sequence[LayerSensitivity], left_in_float: tuple[str, ...] = ()) -> Markup:
     """Divergence of every layer in order of execution, on a logarithmic axis; the largest by name."""
     right = WIDTH - 8
     place = Decades.of([row.kl for row in rows])
@@ -128,12 +128,12 @@ def noise_plot(rows: Sequence[LayerNoise], left_in_float: tuple[str, ...] = ()) 
     return figure(words, _BOTTOM + 24, place.grid(right), *dots, name, ends)
 
 
-def drawing(rows: Sequence[LayerNoise]) -> str:
+def drawing(rows: Sequence[LayerSensitivity]) -> str:
     """``noise_plot`` as a file of its own, with the colours of the page."""
     return standalone(noise_plot(rows))
 
 
-def _sqnr(row: LayerNoise) -> str:
+def _sqnr(row: LayerSensitivity) -> str:
     return "no noise" if row.sqnr_db is None else f"SQNR {row.sqnr_db:.1f} dB"
 
 

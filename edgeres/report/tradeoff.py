@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from edgeres.report.candidates import BillRow
 
-_TOP, _BOTTOM, _LEFT, _RIGHT = 12, 170, 52, WIDTH - 118
+_TOP, _BOTTOM, _LEFT, _RIGHT = 12, 170, 52, WIDTH - 170
 
 Point = tuple[str, float, float, bool]
 
@@ -21,9 +21,9 @@ Point = tuple[str, float, float, bool]
 def candidates(rows: Iterable[BillRow]) -> list[Point]:
     """``(name, milliseconds, top-1 in percent, chosen)`` of what has both; empty where all are equally fast."""
     found = [
-        (row.rung.name, row.latency_ms, row.rung.top1, row.rung.chosen)
+        (row.technique.name, row.latency_ms, row.technique.top1, row.technique.chosen)
         for row in rows
-        if row.latency_ms is not None and row.rung.top1 is not None
+        if row.latency_ms is not None and row.technique.top1 is not None
     ]
     return found if len({ms for _, ms, _, _ in found}) > 1 else []
 

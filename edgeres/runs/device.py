@@ -52,7 +52,7 @@ class Executor:
 
 
 @settings
-class Census:
+class DeviceKernels:
     """Layers by TensorRT's engine inspector: weighted ones, those that read int8, and every kind with its count."""
 
     weighted: Count
@@ -75,7 +75,7 @@ class BuiltEngine:
     gpu: Text
     sm: Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
     driver: Positive
-    census: Census
+    census: DeviceKernels
 
 
 @settings

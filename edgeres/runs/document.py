@@ -13,8 +13,17 @@ from edgeres.settings import canonical, parse, plain
 if TYPE_CHECKING:
     from pathlib import Path
 
-_BEFORE = "edgeres.report/1"
-"""What was added since has a default, so its documents are read as well: baselines and runs are kept for long."""
+_BEFORE = ("edgeres.report/1", "edgeres.report/2")
+"""Documents of these versions are read as well: baselines and runs are kept for long. What was added since has a
+default, what was renamed stands in ``_RENAMED``."""
+
+_RENAMED = {
+    "way_out": "hint",
+    "rungs": "techniques",
+    "laps": "timings",
+    "outlook": "predicted_status",
+    "over_twin": "over_float",
+}
 JSON = "report.json"
 
 
@@ -55,8 +64,8 @@ def decode(text: str, where: str) -> Run:
         raise UsageError(f"{where} is no JSON: {failure}", again) from failure
     if not isinstance(document, dict):
         raise UsageError(f"{where} holds no report", again)
-    if document.get("schema") == _BEFORE:
-        document["schema"] = SCHEMA
+    if document.get("schema") in _BEFORE:
+        document = {**_with_new_names(document), "schema": SCHEMA}
     if document.get("schema") != SCHEMA:
         raise UsageError(
             f"{where} has schema {document.get('schema')!r}; this edgeres reads {SCHEMA!r}",
@@ -67,6 +76,29 @@ def decode(text: str, where: str) -> Run:
     if not isinstance(verdict, dict) or _judged(verdict) != _judged(_verdict(run)):
         raise UsageError(f"{where}: its verdict is not what its facts amount to", again)
     return run
+
+
+def _with_new_names(document: dict[str, Any]) -> dict[str, Any]:
+    """An older document with the keys of this version: those of its error, stages, budget lines and timings."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [renamed(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        return {_RENAMED.get(key, key): one for key, one in value.items()}
+
+    found: dict[str, Any] = {
+        **document,
+        **{part: renamed(document[part]) for part in ("error", "stages", "lines") if part in document},
+    }
+    timings = document.get("timings")
+    if isinstance(timings, dict):
+        times = {part: renamed(timings[part]) for part in ("stages", "lines") if part in timings}
+        if isinstance(bench := timings.get("bench"), dict):
+            times["bench"] = {**bench, "rows": renamed(bench.get("rows"))}
+        found["timings"] = {**timings, **times}
+    return found
 
 
 def load(folder: Path) -> Run:

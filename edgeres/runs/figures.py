@@ -6,7 +6,7 @@ from math import floor, log10
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgeres.artifacts.artifact import Line
+    from edgeres.artifacts.budget_check import BudgetCheck
     from edgeres.runs.findings import Kernels
 
 _LINES = {
@@ -34,7 +34,7 @@ def number(value: float, digits: int = 3) -> str:
     return written.rstrip("0").rstrip(".") if "." in written else written
 
 
-def compared(line: Line) -> tuple[str, str]:
+def compared(line: BudgetCheck) -> tuple[str, str]:
     """Value and limit of a budget line with their unit, in as many digits as it takes to tell them apart.
 
     Returns:
@@ -53,7 +53,7 @@ def compared(line: Line) -> tuple[str, str]:
 OUTLOOKS = {"passes": "predicted to pass", "fails": "predicted to fail", "open": "predicted either way"}
 
 
-def foretold(line: Line) -> str:
+def foretold(line: BudgetCheck) -> str:
     """The prediction for an unmeasured line with its band: ``about 1.77 ms, 1.04 to 2.99 ms``; empty without one."""
     if line.predicted is None:
         return ""
@@ -64,24 +64,24 @@ def foretold(line: Line) -> str:
     return f"about {value}{unit}, {low} to {high}{unit}"
 
 
-def origin(line: Line) -> str:
+def origin(line: BudgetCheck) -> str:
     """Where a line's limit comes from, and how it was derived where it is not as documented."""
     return f"{line.derivation}; {line.source}" if line.derivation else line.source
 
 
-def how_come(line: Line) -> str:
+def how_come(line: BudgetCheck) -> str:
     """How a line's value came about, and which latency it is."""
     return f"{line.figure.replace('_', ' ')}; {line.how}" if line.figure else line.how
 
 
-def _unit_for(line: Line) -> tuple[float, str]:
+def _unit_for(line: BudgetCheck) -> tuple[float, str]:
     """Factor and unit: a count of less than a tenth of its unit is written in the next smaller one."""
     unit = _LINES.get(line.name, ("", ""))[1]
     smaller = {" G": " M", " M": " k"}.get(unit)
     return (1e3, smaller) if smaller and abs(line.limit) < 0.1 else (1.0, unit)
 
 
-def relation(line: Line) -> str:
+def relation(line: BudgetCheck) -> str:
     """How a measured value stands to its limit; 1.814 G passes a limit of 1.8 G because it rounds to it."""
     if line.value is None or line.value <= line.limit:
         return "<="

@@ -54,7 +54,7 @@ def read_finished(place: Path) -> Finished:
     source, beside = folder / document.JSON, folder / predictions.NAME
     run = document.decode(_text(source, "name the folder of a run, such as build/resnet18-jetson"), str(source))
     if run.error:
-        raise UsageError(f"{folder} holds a run that ended early: {run.error.what}", run.error.way_out or _AGAIN)
+        raise UsageError(f"{folder} holds a run that ended early: {run.error.what}", run.error.hint or _AGAIN)
     if predictions.NAME not in run.files:
         why = f"it stopped after {run.until}" if run.until else "it was not verified, or by an older edgeres"
         raise UsageError(f"the run in {folder} has no answers to judge: {why}", "compile to the end")
@@ -64,8 +64,8 @@ def read_finished(place: Path) -> Finished:
     return Finished(run, predictions.decode(text, str(beside)))
 
 
-def _text(path: Path, way_out: str) -> str:
+def _text(path: Path, hint: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as failure:
-        raise UsageError(f"cannot read {path}: {getattr(failure, 'strerror', None) or failure}", way_out) from failure
+        raise UsageError(f"cannot read {path}: {getattr(failure, 'strerror', None) or failure}", hint) from failure

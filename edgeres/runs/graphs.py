@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import UsageError
 from edgeres.onnx_graph.layers import image_of
@@ -38,5 +38,5 @@ def read_graphs(folder: Path, run: Run) -> Exported:
                 raise UsageError(f"{path} is not the file that its run reported", "run the same command again")
             found[name] = File(path.absolute(), row.sha256)
     _, (*_, side) = image_of(read_model(found["model.onnx"].path))
-    card = Card(name=run.model, preprocess=Preprocess(resize=side, crop=side), classes=())
-    return Exported(card, found["model.onnx"], found["model.float.onnx"], found.get(SCALES))
+    metadata = ModelMetadata(name=run.model, preprocess=Preprocess(resize=side, crop=side), classes=())
+    return Exported(metadata, found["model.onnx"], found["model.float.onnx"], found.get(SCALES))

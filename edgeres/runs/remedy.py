@@ -9,7 +9,7 @@ from edgeres.runs.figures import line_title, number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.artifacts.artifact import Line
+    from edgeres.artifacts.budget_check import BudgetCheck
     from edgeres.runs.run import LatencyRow, Run
 
 _NARROWER = "--recipe int8_pruned with a lower prune.macs takes channels away, a smaller preset has fewer"
@@ -40,7 +40,7 @@ def remedies(run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in found if text))
 
 
-def _helps(run: Run, line: Line) -> str:
+def _helps(run: Run, line: BudgetCheck) -> str:
     """What helps a failed line; the accuracy's own account where it is known what cost it."""
     known = drop_cause(run) if line.name == "accuracy_drop_pp" else ""
     if known:

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Line
-from edgeres.artifacts.candidate import LayerNoise
-from edgeres.latency.benchmark.result import Truth
+from edgeres.artifacts.budget_check import BudgetCheck
+from edgeres.artifacts.candidate import LayerSensitivity
+from edgeres.latency.benchmark.result import BenchmarkResult
 from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Kernels, Sha256, TensorScale
 from edgeres.runs.stage import StageRow, StageTime
 from edgeres.settings import settings
@@ -29,7 +29,7 @@ __all__ = [
     "Flip",
     "Kernels",
     "LatencyRow",
-    "LayerNoise",
+    "LayerSensitivity",
     "Provenance",
     "Run",
     "SplitRow",
@@ -40,7 +40,7 @@ __all__ = [
     "is_timed",
 ]
 
-SCHEMA: Literal["edgeres.report/2"] = "edgeres.report/2"
+SCHEMA: Literal["edgeres.report/3"] = "edgeres.report/3"
 MEASURED_EACH_TIME = ("latency_", "peak_rss_")
 """How names of budget lines begin whose values differ from run to run."""
 _ROUNDED = 1.5
@@ -55,14 +55,14 @@ class Failure:
         stage: Stage that failed; empty when the run failed before its first one.
         kind: Class of the error, such as ``StageError``.
         what: What is wrong and where.
-        way_out: What the user can do about it, or empty.
+        hint: What the user can do about it, or empty.
         exit_code: Exit code of the command.
     """
 
     stage: str
     kind: str
     what: str
-    way_out: str = ""
+    hint: str = ""
     exit_code: int = 1
 
 
@@ -173,10 +173,10 @@ class Timings:
 
     total_s: float | None = None
     stages: tuple[StageTime, ...] = ()
-    lines: tuple[Line, ...] = ()
+    lines: tuple[BudgetCheck, ...] = ()
     latency: tuple[LatencyRow, ...] = ()
     unmeasured: str = ""
-    bench: Truth | None = None
+    bench: BenchmarkResult | None = None
 
     def __post_init__(self) -> None:
         """Refuses a line that does not belong here."""
@@ -212,7 +212,7 @@ class Run:
         timings: Everything that differs from run to run.
     """
 
-    schema: Literal["edgeres.report/2"] = SCHEMA
+    schema: Literal["edgeres.report/3"] = SCHEMA
     edgeres: str
     command: str
     model: str
@@ -221,14 +221,14 @@ class Run:
     until: str = ""
     error: Failure | None = None
     notes: tuple[str, ...] = ()
-    lines: tuple[Line, ...] = ()
+    lines: tuple[BudgetCheck, ...] = ()
     stages: tuple[StageRow, ...] = ()
     accuracy: Accuracy | None = None
     confusion: Confusion | None = None
     flips: tuple[Flip, ...] = ()
     kernels: Kernels | None = None
     calibration: Calibration | None = None
-    sensitivity: tuple[LayerNoise, ...] = ()
+    sensitivity: tuple[LayerSensitivity, ...] = ()
     evidence: tuple[str, ...] = ()
     files: dict[str, FileRow] = Field(default_factory=dict)
     provenance: Provenance | None = None
@@ -240,7 +240,7 @@ class Run:
             _check(line, timed=False)
 
     @property
-    def every_line(self) -> tuple[Line, ...]:
+    def every_line(self) -> tuple[BudgetCheck, ...]:
         """All budget lines, the timed ones last."""
         return self.lines + self.timings.lines
 
@@ -257,12 +257,12 @@ class Run:
         return self.confusion.classes[index] if self.confusion and known else str(index)
 
 
-def is_timed(line: Line) -> bool:
+def is_timed(line: BudgetCheck) -> bool:
     """Whether a budget line belongs under ``timings``: its value differs from run to run."""
     return line.name.startswith(MEASURED_EACH_TIME)
 
 
-def _check(line: Line, *, timed: bool) -> None:
+def _check(line: BudgetCheck, *, timed: bool) -> None:
     if is_timed(line) is not timed:
         raise ValueError(f"{line.name} belongs {'to the lines of the run' if timed else 'under timings'}")
     if line.status == "unmeasured" and line.value is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from edgeres.artifacts.candidate import Rung
+from edgeres.artifacts.candidate import TechniqueResult
 from edgeres.runs.findings import Count, Percent
 from edgeres.settings import settings
 
@@ -23,7 +23,7 @@ class StageRow:
         mib: Size of the file the stage made, in MiB.
         metrics: Every other figure of the stage by name.
         notes: What the user should know.
-        rungs: Candidates of a quantization in the order of the ladder, those that were left out too.
+        techniques: Candidates of a quantization in the order of the ladder, those that were left out too.
     """
 
     stage: str
@@ -33,7 +33,7 @@ class StageRow:
     mib: float | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    rungs: tuple[Rung, ...] = ()
+    techniques: tuple[TechniqueResult, ...] = ()
 
 
 @settings
@@ -41,13 +41,11 @@ class StageTime:
     """How long a stage took; rows of the same name pair with ``StageRow`` in order.
 
     Attributes:
-        stage: Name of the stage.
-        cached: Whether it came from the store.
-        seconds: When it ran.
-        laps: Seconds of parts of it, by name: techniques, ``predicted`` ones where left out, one inference of a graph.
+        stage: Name of the stage. cached: Whether it came from the store. seconds: When it ran. timings: Seconds of
+        parts of it, by name: techniques, ``predicted`` ones where left out, one inference of a graph.
     """
 
     stage: str
     cached: bool
     seconds: Annotated[float, Field(ge=0)]
-    laps: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    timings: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)

@@ -25,7 +25,7 @@ from edgeres.runs.run import is_timed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.artifacts.artifact import Line
+    from edgeres.artifacts.budget_check import BudgetCheck
     from edgeres.runs.run import Run
 
 Outcome = Literal["passed", "failed", "incomplete", "error"]
@@ -100,7 +100,7 @@ def reason(run: Run) -> str:
 def _for_the_device(run: Run) -> bool:
     """Whether all that is left is to measure on a device that is not here, and nothing is expected to fail there."""
     open_ = [line for line in run.every_line if line.status == "unmeasured"]
-    left = bool(open_) and all(is_timed(line) and line.outlook != "fails" for line in open_)
+    left = bool(open_) and all(is_timed(line) and line.predicted_status != "fails" for line in open_)
     return left and outcome(run) == "incomplete" and not run.timings.latency and not run.until
 
 
@@ -114,12 +114,12 @@ def _at(run: Run) -> str:
     return f", top-1 {percent(run.accuracy.deployed_top1)} ({points(-run.accuracy.drop_pp)} against float)"
 
 
-def _missing(line: Line) -> str:
-    expected = f" ({OUTLOOKS[line.outlook]})" if line.outlook else ""
+def _missing(line: BudgetCheck) -> str:
+    expected = f" ({OUTLOOKS[line.predicted_status]})" if line.predicted_status else ""
     return f"{line_title(line.name).lower()}{expected}"
 
 
-def _broken(line: Line) -> str:
+def _broken(line: BudgetCheck) -> str:
     value, limit = compared(line)
     stands = f"{value} {relation(line)} {limit}" if value else f"({line.how})"
     return f"{line_title(line.name).lower()} {stands}"
@@ -149,7 +149,7 @@ def summary_lines(run: Run) -> tuple[str, ...]:
     return (*found, *remedies(run), *run.notes)
 
 
-def _budget_lines(lines: Sequence[Line]) -> list[str]:
+def _budget_lines(lines: Sequence[BudgetCheck]) -> list[str]:
     """Every budget line within 120 characters: which latency it means and how its limit was derived stand beside it.
 
     Where they do not fit, they stand below it.
@@ -169,10 +169,10 @@ def _wrapped(text: str) -> list[str]:
     return wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
 
 
-def _figure(line: Line) -> str:
+def _figure(line: BudgetCheck) -> str:
     value, limit = compared(line)
     if value:
         return f"{value} {relation(line)} {limit}"
-    if line.outlook:
-        return f"limit {limit}; {OUTLOOKS[line.outlook]}: {foretold(line)}"
+    if line.predicted_status:
+        return f"limit {limit}; {OUTLOOKS[line.predicted_status]}: {foretold(line)}"
     return f"limit {limit}"

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.graph import Graph, Op, graph
 from edgeres.model.spec import Block, ResNetSpec, Stem
@@ -207,9 +207,9 @@ def export(folder: Path, spec: ResNetSpec, size: int, style: str, **kind: int) -
     onnx.save(draw(spec, size, style, **kind), folder / "model.onnx")
     onnx.save(draw(spec, size, "float", **kind), folder / "model.float.onnx")
     (folder / "calibration.json").write_text(json.dumps({}))
-    card = Card(
+    metadata = ModelMetadata(
         name="tiny",
         preprocess=Preprocess(resize=size, crop=size),
         classes=tuple(f"class {i}" for i in range(spec.classes)),
     )
-    return Exported(card, File.of(folder / "model.onnx"), File.of(folder / "model.float.onnx"))
+    return Exported(metadata, File.of(folder / "model.onnx"), File.of(folder / "model.float.onnx"))

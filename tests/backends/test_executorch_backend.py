@@ -16,7 +16,7 @@ import pytest
 from drawn_networks import reference
 
 from benchmarks.subjects import THIN, float_network, images, ours
-from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.backends.backend import Profiled, ShowsTensors
 from edgeres.backends.bundle import check_device, device
 from edgeres.backends.bundle.write import executorch_bundle
@@ -43,8 +43,8 @@ def export(folder, target, spec) -> Exported:
     folder.mkdir()
     onnx.save(ours(target, spec), folder / "model.onnx")
     onnx.save(float_network(spec), folder / "model.float.onnx")
-    card = Card(name="thin", preprocess=Preprocess(resize=32, crop=32), classes=tuple("abcdefghij"))
-    return Exported(card, File.of(folder / "model.onnx"), File.of(folder / "model.float.onnx"))
+    metadata = ModelMetadata(name="thin", preprocess=Preprocess(resize=32, crop=32), classes=tuple("abcdefghij"))
+    return Exported(metadata, File.of(folder / "model.onnx"), File.of(folder / "model.float.onnx"))
 
 
 def built(folder, target, spec):
@@ -234,16 +234,16 @@ sys.addaudithook(lambda event, _: os._exit(9) if event in ("socket.connect", "so
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from benchmarks.subjects import images
-from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import ModelMetadata, Exported, File
 from edgeres.backends.executorch.executorch import ExecuTorch
 from edgeres.data.preprocess import Preprocess
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
 model = File.of(Path({str(engine.exported.model.path)!r}))
-card = Card(name="thin", preprocess=Preprocess(resize=32, crop=32), classes=tuple("abcdefghij"))
+metadata = ModelMetadata(name="thin", preprocess=Preprocess(resize=32, crop=32), classes=tuple("abcdefghij"))
 target = find_target("cpu:executorch")
 with tempfile.TemporaryDirectory() as folder:
-    engine = ExecuTorch().build(Exported(card, model, model), target, Path(folder), Silent())
+    engine = ExecuTorch().build(Exported(metadata, model, model), target, Path(folder), Silent())
     with ExecuTorch().session(engine, target, threads=1) as session:
         session.run(images(1))
     print(engine.files["model.pte"].sha256)

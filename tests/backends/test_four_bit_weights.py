@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from random_weights import random_weights
 
-from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.backends.onnxruntime.onnxruntime import OnnxRuntime
 from edgeres.backends.openvino import OpenVino
 from edgeres.backends.tensorrt.expected import expected_kernels
@@ -59,8 +59,8 @@ def exported(thin, thin_weights, tmp_path):
         model = write_model(thin, thin_weights, (32, 32), **options, **more)
         (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
     preprocess = Preprocess(resize=32, crop=32)
-    card = Card(name="thin", preprocess=preprocess, classes=tuple("abcde"))
-    return made, Exported(card, File.of(tmp_path / "model.onnx"), File.of(tmp_path / "float.onnx"))
+    metadata = ModelMetadata(name="thin", preprocess=preprocess, classes=tuple("abcde"))
+    return made, Exported(metadata, File.of(tmp_path / "model.onnx"), File.of(tmp_path / "float.onnx"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from trapped_networks import images, quantized, trapped
 
-from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.backends.registry import find_backend
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.network import Network
@@ -33,8 +33,8 @@ def test_every_runtime_answers_what_float_answers(name, tmp_path):
     model = write_model(spec, weights, (SIDE, SIDE), **runtime, table=made.table, placement=made.placement)
     onnx.save(model, tmp_path / "model.onnx")
     onnx.save(write_model(spec, weights, (SIDE, SIDE), **runtime), tmp_path / "model.float.onnx")
-    card = Card(name="trapped", preprocess=Preprocess(resize=SIDE, crop=SIDE), classes=tuple("abcde"))
-    exported = Exported(card, File.of(tmp_path / "model.onnx"), File.of(tmp_path / "model.float.onnx"))
+    metadata = ModelMetadata(name="trapped", preprocess=Preprocess(resize=SIDE, crop=SIDE), classes=tuple("abcde"))
+    exported = Exported(metadata, File.of(tmp_path / "model.onnx"), File.of(tmp_path / "model.float.onnx"))
     (tmp_path / "out").mkdir()
     backend = find_backend(target.backend)
     engine = backend.build(exported, target, tmp_path / "out", Silent())

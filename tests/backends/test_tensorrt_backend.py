@@ -231,7 +231,7 @@ def test_preprocessing_and_classes_travel_with_the_network(tmp_path):
     found = json.loads(engine.files["preprocess.json"].path.read_text())
     assert found["preprocess"]["crop"] == 32
     assert found["input"] == {"name": "image", "shape": ["N", 3, 32, 32], "type": "float32"}
-    assert found["classes"] == list(engine.card.classes)
+    assert found["classes"] == list(engine.metadata.classes)
 
 
 def test_the_simulation_follows_the_scales_to_the_last_bit(tmp_path):

@@ -48,7 +48,7 @@ def test_a_real_engine_is_built(tmp_path):
 def test_a_bar_is_told_how_far_the_build_is(tmp_path):
     told = []
     exported = export(tmp_path / "export", tiny(), 32, "signed")
-    compile_portable(exported.model, exported.card.preprocess, RTX, told.append)
+    compile_portable(exported.model, exported.metadata.preprocess, RTX, told.append)
     assert min(told) > 0
     assert UNITS // 2 < sum(told) <= UNITS
     assert len(told) > 3

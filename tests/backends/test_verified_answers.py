@@ -44,8 +44,8 @@ def engine_for(name: str, split: Split, folder: Path) -> tuple[Engine, Context]:
     exported = export(folder / "export", tiny(), 32, "signed" if name == "jetson" else "unsigned")
     labels = tuple(split.labels)
     baseline = Baseline(top1=100.0, predictions=labels, labels=labels, images=split.digest)
-    card = replace(exported.card, preprocess=PREPROCESS, baseline=baseline)
-    exported = replace(exported, card=card, scales=exported.model)
+    metadata = replace(exported.metadata, preprocess=PREPROCESS, baseline=baseline)
+    exported = replace(exported, metadata=metadata, scales=exported.model)
     context = Context(target, split, split, split, split, tuple("0123456789"), 0, folder, folder)
     if name == "jetson":
         files = {"model.onnx": exported.model}

@@ -16,7 +16,7 @@ import pytest
 from edgeres.errors import UsageError
 from edgeres.latency.benchmark import benchmark as bench_module
 from edgeres.latency.benchmark.benchmark import Subject, bench, pinned
-from edgeres.latency.benchmark.conclusions import culprits, should_ship
+from edgeres.latency.benchmark.conclusions import bottlenecks, should_ship
 from edgeres.latency.benchmark.interleaved import Pace
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
@@ -51,8 +51,8 @@ def test_ratios_are_those_of_the_medians(table):
     for row in table.rows:
         assert row.speedup.value == pytest.approx(floats / row.p50_ms)
     int8, twin = table.row("onnxruntime", "int8"), table.row("onnxruntime", "float32")
-    assert int8.over_twin.value == pytest.approx(twin.p50_ms / int8.p50_ms)
-    assert (int8.ships, int8.own, twin.ships, twin.over_twin) == (True, True, False, None)
+    assert int8.over_float.value == pytest.approx(twin.p50_ms / int8.p50_ms)
+    assert (int8.ships, int8.own, twin.ships, twin.over_float) == (True, True, False, None)
 
 
 def test_the_share_of_the_peak_is_macs_over_time_over_peak(table):
@@ -68,7 +68,7 @@ def test_the_machine_is_recorded_and_json_holds_all_of_it(table):
     assert table.machine.cpu
     assert table.machine.pinned == pinned(1)
     found = json.loads(json.dumps(plain(table)))
-    assert found["schema"] == "edgeres.latency.benchmark/1"
+    assert found["schema"] == "edgeres.bench/1"
     assert {"rows", "peaks", "machine", "layers", "absent", "threads", "batch", "macs"} <= found.keys()
     assert found["layers"]["onnxruntime"][0]["ms"] > 0
 
@@ -76,7 +76,7 @@ def test_the_machine_is_recorded_and_json_holds_all_of_it(table):
 def test_a_layer_left_in_float_is_named_among_the_culprits(tmp_path):
     found = bench_networks.found(tmp_path, "onnxruntime", float_layers=("fc", "layer2.0.conv2"))
     table = bench(SUBJECT, found, Silent(), threads=1, pace=QUICK)
-    floats = [layer for layer in culprits(table.layers["onnxruntime"]) if layer.role == "float"]
+    floats = [layer for layer in bottlenecks(table.layers["onnxruntime"]) if layer.role == "float"]
     assert any("layer2.0.conv2" in layer.name for layer in floats)
     assert {layer.role for layer in table.layers["onnxruntime"]} >= {"integer", "float", "reformat"}
 
@@ -122,9 +122,9 @@ def test_a_variant_with_planted_slowness_is_neither_fastest_nor_shipped(tmp_path
     ]
     table = bench(SUBJECT, found, Silent(), threads=1, pace=QUICK)
     assert table.rows[0].name == "float32 on onnxruntime"
-    assert table.row("onnxruntime", "int8").over_twin.slower
+    assert table.row("onnxruntime", "int8").over_float.slower
     assert should_ship(table).precision == "float32"
-    blamed = culprits(table.layers["onnxruntime"])
+    blamed = bottlenecks(table.layers["onnxruntime"])
     assert sum("planted" in layer.name for layer in blamed) == 40
     assert sum(layer.ms for layer in blamed if "planted" in layer.name) > 0.5 * sum(layer.ms for layer in blamed)
 

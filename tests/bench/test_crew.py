@@ -15,21 +15,21 @@ import pytest
 from edgeres.artifacts.artifact import File
 from edgeres.errors import StageError
 from edgeres.latency.benchmark.worker_pool import hired
-from edgeres.latency.benchmark.worker_spec import Job, Order, SealedFile
+from edgeres.latency.benchmark.worker_spec import SealedFile, WorkerRequest, WorkerSpec
 from edgeres.settings import canonical, plain
 
-ONE = Order(calls=1)
+ONE = WorkerRequest(calls=1)
 PATIENCE_S = 300
 """After which a process that does not change is given up, also on a machine with much else to do."""
 
 HOLD = """
 import os, signal, sys, time
 from edgeres.latency.benchmark.worker_pool import hired
-from edgeres.latency.benchmark.worker_spec import Job, Order
+from edgeres.latency.benchmark.worker_spec import WorkerSpec, WorkerRequest
 from edgeres.settings import parse
 import json
-with hired(parse(Job, json.loads(sys.argv[1]), "job")) as worker:
-    worker.ask(Order(calls=1))
+with hired(parse(WorkerSpec, json.loads(sys.argv[1]), "job")) as worker:
+    worker.ask(WorkerRequest(calls=1))
     print(worker.pid, flush=True)
     time.sleep(3600)
 """
@@ -59,9 +59,9 @@ def becomes(pid, *letters):
 
 
 def test_a_worker_runs_only_while_it_answers(variants):
-    with hired(Job(variant=variants["int8 on onnxruntime"], cores=(0,))) as worker:
+    with hired(WorkerSpec(variant=variants["int8 on onnxruntime"], cores=(0,))) as worker:
         assert becomes(worker.pid, "T")
-        answer = worker.ask(Order(calls=3, warmup=2))
+        answer = worker.ask(WorkerRequest(calls=3, warmup=2))
         assert len(answer["ns"]) == 3
         assert min(answer["ns"]) > 0
         assert becomes(worker.pid, "T")
@@ -71,14 +71,14 @@ def test_a_worker_runs_only_while_it_answers(variants):
 
 def test_several_loaded_workers_are_all_stopped_but_the_one_whose_turn_it_is(variants):
     with ExitStack() as stack:
-        crew = [stack.enter_context(hired(Job(variant=variant, cores=(0,)))) for variant in variants.values()]
+        crew = [stack.enter_context(hired(WorkerSpec(variant=variant, cores=(0,)))) for variant in variants.values()]
         for worker in crew:
             assert len(worker.ask(ONE)["ns"]) == 1
             assert all(becomes(other.pid, "T") for other in crew)
 
 
 def test_a_worker_that_is_killed_is_told_of(variants):
-    with hired(Job(variant=variants["float32 on onnxruntime"], cores=(0,))) as worker:
+    with hired(WorkerSpec(variant=variants["float32 on onnxruntime"], cores=(0,))) as worker:
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(StageError, match="a worker ended with -9"):
             worker.ask(ONE)
@@ -88,20 +88,23 @@ def test_a_runtime_that_refuses_says_so_in_its_own_words(variants, tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no graph")
     variant = replace(variants["float32 on onnxruntime"], float_graph=SealedFile.of(File.of(broken)))
-    with pytest.raises(StageError, match=r"ONNX Runtime refused broken\.onnx"), hired(Job(variant=variant, cores=(0,))):
+    with (
+        pytest.raises(StageError, match=r"ONNX Runtime refused broken\.onnx"),
+        hired(WorkerSpec(variant=variant, cores=(0,))),
+    ):
         pass
 
 
 def test_a_file_that_changed_is_not_loaded(variants):
     variant = variants["float32 on onnxruntime"]
     changed = replace(variant, float_graph=replace(variant.float_graph, sha256="0" * 64))
-    with pytest.raises(StageError, match="changed after it was made"), hired(Job(variant=changed, cores=(0,))):
+    with pytest.raises(StageError, match="changed after it was made"), hired(WorkerSpec(variant=changed, cores=(0,))):
         pass
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
 def test_workers_end_with_their_parent_though_they_are_stopped(variants, signal_):
-    job = canonical(plain(Job(variant=variants["float32 on onnxruntime"], cores=(0,))))
+    job = canonical(plain(WorkerSpec(variant=variants["float32 on onnxruntime"], cores=(0,))))
     parent = subprocess.Popen(
         [sys.executable, "-c", HOLD, job], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from edgeres.latency.benchmark.conclusions import culprits, sentences, should_ship
-from edgeres.latency.benchmark.result import Busy, LayerTime, Ratio, Row, Truth
+from edgeres.latency.benchmark.conclusions import bottlenecks, sentences, should_ship
+from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, Ratio, Row
 
 ONE = Ratio(value=1, low=1, high=1)
-BUSY = Busy(cpu="a CPU", cores=2, pinned=(0, 1), governor=None, load_before=0, load_after=0, stolen=None)
+BUSY = HostLoad(cpu="a CPU", cores=2, pinned=(0, 1), governor=None, load_before=0, load_after=0, stolen=None)
 LAYERS = (
     LayerTime(name="layer1.conv", kind="QLinearConv", role="integer", ms=3),
     LayerTime(name="pool", kind="MaxPool", role="other", ms=2),
@@ -24,7 +24,7 @@ def about(value):
 def row(runtime, precision, ms, *, own=False, ships=False, twin=None, first=1.0, floats=1.0):
     return Row(
         runtime=runtime, version="1", precision=precision, own=own, ships=ships, p50_ms=ms, low_ms=ms, high_ms=ms,
-        p10_ms=ms, p90_ms=ms, n=10, rounds=5, speedup=about(floats / ms), over_twin=twin and about(twin / ms),
+        p10_ms=ms, p90_ms=ms, n=10, rounds=5, speedup=about(floats / ms), over_float=twin and about(twin / ms),
         to_fastest=ONE if ms == first else about(first / ms), peak_share=None,
     )  # fmt: skip
 
@@ -40,7 +40,7 @@ def table(int8, float32, *, elsewhere=None, accurate=True, layers=LAYERS):
     if elsewhere is not None:
         rows.append(row("openvino", "int8", elsewhere, first=first, floats=float32))
     rows.sort(key=lambda each: each.p50_ms)
-    return Truth(
+    return BenchmarkResult(
         network="net", target="cpu", here=True, accurate=accurate, macs=1000, threads=2, seconds=1.0, rows=tuple(rows),
         machine=BUSY, layers={"onnxruntime": layers},
     )  # fmt: skip
@@ -113,7 +113,7 @@ def test_where_all_is_in_integers_the_slowest_are_named():
 
 
 def test_culprits_are_the_slowest_first():
-    assert [layer.name for layer in culprits(LAYERS)] == ["layer4.conv", "image.quantize"]
+    assert [layer.name for layer in bottlenecks(LAYERS)] == ["layer4.conv", "image.quantize"]
 
 
 def test_a_table_out_of_order_is_refused():

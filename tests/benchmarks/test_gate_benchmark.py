@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks.gate import MARKERS, Truth, _fixed, main, measure, truths
+from benchmarks.gate import MARKERS, BenchmarkResult, _fixed, main, measure, truths
 from edgeres.cli.parser import parser
 from edgeres.gate.paired_test import Outcome, Paired, decide
 
@@ -35,7 +35,7 @@ def test_truths_add_up():
 
 
 def test_a_repeated_simulation_is_the_same():
-    truth = Truth(0.05, 0.0, 500)
+    truth = BenchmarkResult(0.05, 0.0, 500)
     assert measure(truth, 0.01, 100) == measure(truth, 0.01, 100)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import bench, command, contenders, judge, quantizers, rungs
+from benchmarks import bench, command, contenders, judge, quantizers, techniques
 from benchmarks.bench import Bench, Settings
 from benchmarks.contenders import DEFAULT, PEERS, QUANTIZERS
 from benchmarks.keep import Keep
@@ -19,13 +19,13 @@ from benchmarks.means import HEADS, Mean, Spread, means
 from benchmarks.page import BRIEF, PAGE, brief, page
 from benchmarks.quantizer import missing, versions
 from benchmarks.row import Figures, Row
-from benchmarks.rungs import Ours, source_digest
 from benchmarks.tasks import TASKS, Task
+from benchmarks.techniques import Ours, source_digest
 from benchmarks.verdicts import goals
 from edgeres.errors import EdgeresError, UsageError
 from edgeres.model.graph import graph
 from edgeres.model.zoo import save_checkpoint
-from edgeres.recovery.techniques import RUNGS
+from edgeres.recovery.techniques import TECHNIQUES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def mean(quantizer: str, **changes: object) -> Mean:
 
 def test_every_contender_has_a_title_of_its_own():
     titles = [quantizer.title for quantizer in QUANTIZERS.values()]
-    assert len(set(titles)) == len(titles) == 1 + len(RUNGS) + len(PEERS)
+    assert len(set(titles)) == len(titles) == 1 + len(TECHNIQUES) + len(PEERS)
 
 
 def test_every_package_of_a_peer_is_pinned():
@@ -61,8 +61,8 @@ def test_every_package_of_a_peer_is_pinned():
 
 
 def test_every_rung_of_the_ladder_competes():
-    assert set(rungs.RUNGS) == set(RUNGS)
-    assert all(f"edgeres-{rung}" in QUANTIZERS for rung in RUNGS)
+    assert set(techniques.TECHNIQUES) == set(TECHNIQUES)
+    assert all(f"edgeres-{technique}" in QUANTIZERS for technique in TECHNIQUES)
 
 
 def test_only_contenders_with_an_answer_meet():

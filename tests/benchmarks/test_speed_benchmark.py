@@ -6,7 +6,7 @@ import pytest
 from benchmarks import speed
 from benchmarks.drawn import drawn
 from benchmarks.speed import GOAL, Gain, mean, page, parser
-from edgeres.latency.benchmark.result import Busy, LayerTime, Peak, Ratio, Row, Truth
+from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, Peak, Ratio, Row
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.execute import runner
@@ -15,7 +15,7 @@ from edgeres.targets.target import find_target
 
 STAGES = ((Block(inner=(8,), out=8),), (Block(inner=(16,), out=16, stride=2, projected=True),))
 SPEC = ResNetSpec(kind="basic", stem=Stem(width=8, kernel=7, stride=2), stages=STAGES, classes=5)
-BUSY = Busy(cpu="a CPU", cores=2, pinned=(0, 1), governor=None, load_before=0.5, load_after=1, stolen=None)
+BUSY = HostLoad(cpu="a CPU", cores=2, pinned=(0, 1), governor=None, load_before=0.5, load_after=1, stolen=None)
 LAYERS = (
     LayerTime(name="conv", kind="QLinearConv", role="integer", ms=3.0),
     LayerTime(name="fc", kind="Gemm", role="float", ms=1.0),
@@ -26,7 +26,7 @@ def row(runtime, precision, p50, p10, floats, first):
     ratio = Ratio(value=floats / p50, low=floats / p50, high=floats / p50)
     return Row(
         runtime=runtime, version="1", precision=precision, own=False, ships=False, p50_ms=p50, low_ms=p50, high_ms=p50,
-        p10_ms=p10, p90_ms=p50, n=9, rounds=3, speedup=ratio, over_twin=None,
+        p10_ms=p10, p90_ms=p50, n=9, rounds=3, speedup=ratio, over_float=None,
         to_fastest=Ratio(value=first / p50, low=first / p50, high=first / p50), peak_share=0.5,
     )  # fmt: skip
 
@@ -39,7 +39,7 @@ def truth(network, int8, float32):
         row("a", "float32", float32, float32 / 2, float32, int8),
         row("b", "float32", 3 * float32, 1.5 * float32, float32, int8),
     ]
-    return Truth(
+    return BenchmarkResult(
         network=network, target="cpu", here=True, accurate=None, macs=1, threads=2, seconds=1.0, machine=BUSY,
         rows=tuple(sorted(rows, key=lambda each: each.p50_ms)), layers={"b": LAYERS}, absent={"c": "not installed"},
         peaks=(Peak(precision="int8", gmacs=900, median_gmacs=800, n=5),),

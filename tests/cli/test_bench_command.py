@@ -7,7 +7,8 @@ from dataclasses import replace
 import bench_networks
 import pytest
 
-from edgeres.artifacts.artifact import File, Line
+from edgeres.artifacts.artifact import File
+from edgeres.artifacts.budget_check import BudgetCheck
 from edgeres.cli import main
 from edgeres.report import report_files
 from edgeres.runs import document
@@ -28,7 +29,7 @@ def made(tmp_path_factory):
         shutil.move(file.path, folder / name)
     (folder / "calibration.json").write_text("{}")
     sealed = {name: File.of(folder / name) for name in (*files, "calibration.json")}
-    limit = Line(name="accuracy_drop_pp", value=0.1, limit=1.0, status="passed", how="measured", source="here")
+    limit = BudgetCheck(name="accuracy_drop_pp", value=0.1, limit=1.0, status="passed", how="measured", source="here")
     run = Run(
         edgeres="0", command="edgeres", model="small", target=CPU, lines=(limit,),
         files={name: FileRow(sha256=file.sha256, size=file.path.stat().st_size) for name, file in sealed.items()},
@@ -63,7 +64,7 @@ def test_json_is_the_table_of_the_report(run, capsys):
     assert main(["bench", str(run), *QUICK, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((run / "report.json").read_text())["timings"]["bench"]
-    assert found["schema"] == "edgeres.latency.benchmark/1"
+    assert found["schema"] == "edgeres.bench/1"
     assert [row["rounds"] for row in found["rows"]] == [3, 3]
     assert {layer["role"] for layer in found["layers"]["onnxruntime"]} == {"integer", "float", "reformat", "other"}
 

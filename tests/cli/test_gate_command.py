@@ -204,7 +204,7 @@ def test_calibration_on_noise_fails(run, capsys, monkeypatch, tmp_path):
 
     monkeypatch.setattr(Split, "batches", noise)
     again = ["--cache", str(cache), "--quiet"]
-    forced = ["--set", "quantize.calibrator=minmax", "--set", "quantize.rung=calibrate"]
+    forced = ["--set", "quantize.calibrator=minmax", "--set", "quantize.technique=calibrate"]
     assert main(["quantize", str(run), "--out", str(tmp_path / "noise"), *again, *forced]) in (0, 3)
     assert main(["verify", str(tmp_path / "noise"), *again]) == 3
     code, found = judged(capsys, tmp_path / "noise", "--margin", "1")

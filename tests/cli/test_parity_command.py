@@ -17,7 +17,7 @@ from edgeres.runs import document
 pytestmark = pytest.mark.slow
 
 LINE = ["compile", "resnet20", "--target", "x86", "--crop", "8", "--resize", "8", "--recipe", "train", "--quiet"]
-SET = ["train.epochs=1", "quantize.calibrator=minmax", "quantize.weights=max", "quantize.rung=calibrate"]
+SET = ["train.epochs=1", "quantize.calibrator=minmax", "quantize.weights=max", "quantize.technique=calibrate"]
 HERE = ["--runtimes", "onnxruntime,openvino,onnxruntime_mobile"]
 FEW = ["--images", "30", "--layers", "2", "--agreement", "0", *HERE]
 

@@ -46,7 +46,7 @@ def test_every_layer_the_band_and_the_line_it_decides(capsys):
     assert sum(layer["ms"] for layer in found["layers"]) + found["call_ms"] == pytest.approx(found["predicted_ms"])
     assert sum(layer["macs"] for layer in found["layers"]) == macs(preset("resnet50"), 224, 224)
     (line,) = found["lines"]
-    assert (line["status"], line["value"], line["outlook"], line["limit"]) == ("unmeasured", None, "passes", 4)
+    assert (line["status"], line["value"], line["predicted_status"], line["limit"]) == ("unmeasured", None, "passes", 4)
 
 
 def test_both_figures_and_the_one_a_budget_means(capsys):
@@ -77,10 +77,12 @@ def test_old_jetsons_are_predicted_in_float(capsys):
     assert "ask for fp16 or fp32" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("limit", "code", "outlook"), [(100, 0, "passes"), (1.6, 5, "open"), (0.5, 3, "fails")])
-def test_the_exit_code_is_the_outlook(limit, code, outlook, capsys):
+@pytest.mark.parametrize(
+    ("limit", "code", "predicted_status"), [(100, 0, "passes"), (1.6, 5, "open"), (0.5, 3, "fails")]
+)
+def test_the_exit_code_is_the_outlook(limit, code, predicted_status, capsys):
     found = document(capsys, "resnet50", "--target", "jetson", "--budget", f"latency_p50_ms={limit}", code=code)
-    assert found["lines"][0]["outlook"] == outlook
+    assert found["lines"][0]["predicted_status"] == predicted_status
 
 
 def test_without_a_budget_there_is_nothing_to_keep(capsys):

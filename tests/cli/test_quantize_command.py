@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 LINE = ["compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--recipe", "train", "--quiet"]
 SET = ["train.epochs=1", "quantize.calibrator=minmax", "quantize.weights=max", "quantize.quantizer=edgeres",
-       "quantize.skip=[equalize, refine]"]  # fmt: skip
+       "quantize.skip=[equalization, range_search]"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_the_bill_is_read_from_the_report_and_runs_nothing(run, capsys):
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     assert main(["quantize", str(run), "--explain", "--cache", "/nonexistent/never"]) == 0
     told = capsys.readouterr().out
-    for part in ("Rung", "KL to float", "* ", "calibrate", "float", "mixed", "tuning images"):
+    for part in ("Rung", "KL to float", "* ", "calibrate", "float", "mixed_precision", "tuning images"):
         assert part in told
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
@@ -51,21 +51,21 @@ def test_the_bill_is_read_from_the_report_and_runs_nothing(run, capsys):
 def test_the_bill_as_json(run, capsys):
     assert main(["quantize", str(run), "--explain", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["chosen"] in [row["name"] for row in found["rungs"] if row["chosen"]]
-    assert [row["name"] for row in found["rungs"]][:2] == ["float", "calibrate"]
-    assert found["rungs"][1]["seconds"] > 0
-    assert found["rungs"][1]["latency_ms"] > 0
-    assert found["rungs"][1]["latency_expected"] is False
+    assert found["chosen"] in [row["name"] for row in found["techniques"] if row["chosen"]]
+    assert [row["name"] for row in found["techniques"]][:2] == ["float", "calibrate"]
+    assert found["techniques"][1]["seconds"] > 0
+    assert found["techniques"][1]["latency_ms"] > 0
+    assert found["techniques"][1]["latency_expected"] is False
     assert found["next"]
     assert found["error"] is None
 
 
 def test_a_change_is_carried_out_before_it_is_explained(made, run, capsys):
-    words = ["quantize", str(run), "--explain", "--json", "--set", "quantize.rung=bias", *cached(made)]
+    words = ["quantize", str(run), "--explain", "--json", "--set", "quantize.technique=bias_correction", *cached(made)]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in found["rungs"]] == ["float", *CHAINS["bias"]]
-    assert found["chosen"] == "bias"
+    assert [row["name"] for row in found["techniques"]] == ["float", *CHAINS["bias_correction"]]
+    assert found["chosen"] == "bias_correction"
 
 
 def test_a_time_budget_reaches_the_stage_and_the_lock_says_how_it_turned_out(made, run, capsys):

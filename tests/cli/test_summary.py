@@ -72,7 +72,7 @@ def test_an_error_is_one_line_on_standard_error_with_its_way_out(summary):
     out, err = summary(run)
     (line,) = err
     assert line.startswith(f"edgeres: {run.model} for {run.target.name} stopped in {run.error.stage}: ")
-    assert line.endswith(run.error.way_out)
+    assert line.endswith(run.error.hint)
     assert not any(run.error.what in line for line in out)
 
 

@@ -37,7 +37,7 @@ def test_names_that_are_nobodys_are_refused_with_both_lists():
     with pytest.raises(DataError) as caught:
         matched_order(("n01", "n02"), ("cat", "dog"), "theirs")
     assert "folders cat, dog; network n01, n02" in caught.value.what
-    assert "--classes FILE" in caught.value.way_out
+    assert "--classes FILE" in caught.value.hint
 
 
 def test_some_names_in_other_places_are_refused():

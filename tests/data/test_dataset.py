@@ -310,7 +310,7 @@ def refused(path, **options) -> str:
     with pytest.raises(DataError) as caught:
         opened(path, **options)
     assert caught.value.exit_code == 2
-    assert caught.value.way_out
+    assert caught.value.hint
     return str(caught.value)
 
 
@@ -433,10 +433,10 @@ def test_allow_knows_its_names():
 
 
 @pytest.mark.parametrize(("head", "way_out"), [(1000, "add an empty folder"), (4, "remove the folders")])
-def test_head_that_does_not_fit_the_data(head, way_out):
+def test_head_that_does_not_fit_the_data(head, hint):
     dataset = opened()
     check_head(dataset.classes, 10)
-    with pytest.raises(DataError, match=f"the data has 10 classes, the network's head has {head}: .*{way_out}"):
+    with pytest.raises(DataError, match=f"the data has 10 classes, the network's head has {head}: .*{hint}"):
         check_head(dataset.classes, head)
 
 

@@ -105,7 +105,7 @@ def test_digest_covers_every_field():
 
 def test_survives_json():
     preprocess = Preprocess(resize=0, crop=32, interpolation="bicubic")
-    assert parse(Preprocess, plain(preprocess), "card") == preprocess
+    assert parse(Preprocess, plain(preprocess), "metadata") == preprocess
 
 
 @pytest.mark.parametrize(
@@ -114,4 +114,4 @@ def test_survives_json():
 )
 def test_bad_values_are_refused_by_name(key, value):
     with pytest.raises(UsageError, match=key):
-        parse(Preprocess, {key: value}, "card")
+        parse(Preprocess, {key: value}, "metadata")

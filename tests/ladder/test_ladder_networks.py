@@ -1,4 +1,5 @@
-"""The ladder over small real networks: planted defects are found and repaired, and by the rung that is for them."""
+"""The ladder over small real networks: planted defects are found and repaired, and by the technique that is for
+them."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from random_weights import random_weights
 
-from edgeres.artifacts.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -25,15 +26,15 @@ from edgeres.progress import Silent
 from edgeres.quant.algorithms.channel_scaling import channel_units, rescaled, tensor_scales
 from edgeres.quant.quantized import Quantized
 from edgeres.recovery import recovery_report
-from edgeres.recovery.calibration import Calibrate, CorrectBias, Equalize, FirstLayer
-from edgeres.recovery.context import Candidate, Workshop
+from edgeres.recovery.calibration import BiasCorrection, Calibrate, Equalization, FirstLayer
+from edgeres.recovery.context import Candidate, QuantizationContext
 from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.layer_sensitivity import layer_noise, most_sensitive, passes
 from edgeres.recovery.mixed_precision import MixedPrecision
 from edgeres.recovery.nncf import Nncf
-from edgeres.recovery.rounding import AdaRound, Reconstruct, solving
+from edgeres.recovery.rounding import BlockReconstruction, Gptq, solving
 from edgeres.recovery.search import Policy, Refusal, Search, Tried
-from edgeres.recovery.techniques import CHAINS, RUNGS, Ladder
+from edgeres.recovery.techniques import CHAINS, TECHNIQUES, Recovery
 from edgeres.targets.target import find_target
 
 pytestmark = pytest.mark.slow
@@ -101,7 +102,7 @@ def outlier(spec, weights, times=300.0):
 
 def shop_of(spec, weights, margin=1.0, count=300):
     evaluator = Evaluator(spec, weights, tuned(spec, weights, count), PREPROCESS, margin=margin, progress=Silent())
-    return Workshop(
+    return QuantizationContext(
         spec=spec,
         weights=weights,
         scheme=JETSON.scheme,
@@ -124,22 +125,25 @@ def broken(base, layer, times):
 
 
 @pytest.fixture(scope="module")
-def shop(spec, weights):
+def quantization(spec, weights):
     return shop_of(spec, weights)
 
 
 @pytest.fixture(scope="module")
-def plain(shop):
-    return Calibrate(shop, "minmax", "max").candidate([], None)
+def plain(quantization):
+    return Calibrate(quantization, "minmax", "max").candidate([], None)
 
 
 # ---- the evaluator
 
 
-def test_an_evaluation_is_what_both_networks_answer(shop, plain):
-    images = np.concatenate([batch for batch, _ in shop.evaluator.split.batches(PREPROCESS)])
-    wanted, given = Network(shop.spec, shop.weights).logits(images), plain.quantized.network().logits(images)
-    found = shop.evaluator.evaluation(plain.quantized, "x")
+def test_an_evaluation_is_what_both_networks_answer(quantization, plain):
+    images = np.concatenate([batch for batch, _ in quantization.evaluator.split.batches(PREPROCESS)])
+    wanted, given = (
+        Network(quantization.spec, quantization.weights).logits(images),
+        plain.quantized.network().logits(images),
+    )
+    found = quantization.evaluator.evaluation(plain.quantized, "x")
     same = 100 * float((wanted.argmax(1) == given.argmax(1)).mean())
     assert found.top1 == found.agreement == pytest.approx(same, abs=0.5)
     assert found.drop_pp == pytest.approx(100 - found.top1)
@@ -163,32 +167,36 @@ def test_a_float_network_of_nans_is_refused(spec, weights):
 
 
 def test_equalization_repairs_a_channel_that_outshouts_the_others(spec, weights):
-    shop = shop_of(spec, outlier(spec, weights))
-    laps = {}
-    found = Ladder(shop).search(("calibrate", "equalize", "refine", "bias"), Policy(), laps.__setitem__)
-    by_rung = {one.technique: one.evaluation for one in found.tried}
-    assert by_rung["calibrate"].outcome is Outcome.FAIL
-    assert found.chosen.technique in ("equalize", "refine", "bias")
-    assert "equalize" in found.chosen.candidate.settings
-    assert found.chosen.evaluation.kl < by_rung["calibrate"].kl / 20
-    assert set(laps) == set(by_rung)
+    quantization = shop_of(spec, outlier(spec, weights))
+    timings = {}
+    found = Recovery(quantization).search(
+        ("calibrate", "equalization", "range_search", "bias_correction"), Policy(), timings.__setitem__
+    )
+    by_technique = {one.technique: one.evaluation for one in found.tried}
+    assert by_technique["calibrate"].outcome is Outcome.FAIL
+    assert found.chosen.technique in ("equalization", "range_search", "bias_correction")
+    assert "equalization" in found.chosen.candidate.settings
+    assert found.chosen.evaluation.kl < by_technique["calibrate"].kl / 20
+    assert set(timings) == set(by_technique)
 
 
-def test_sensitivity_names_the_layer_that_is_broken(shop, plain):
-    rows = layer_noise(broken(plain, "layer2.0.conv1", 90.0), shop.evaluator)
-    assert [row.layer for row in rows] == [op.name for op in Network(shop.spec).graph.weighted if op.name != "fc"]
+def test_sensitivity_names_the_layer_that_is_broken(quantization, plain):
+    rows = layer_noise(broken(plain, "layer2.0.conv1", 90.0), quantization.evaluator)
+    assert [row.layer for row in rows] == [
+        op.name for op in Network(quantization.spec).graph.weighted if op.name != "fc"
+    ]
     assert most_sensitive(rows)[0] == "layer2.0.conv1"
     assert rows[3].kl > 20 * max(row.kl for row in rows if row.layer != "layer2.0.conv1")
     assert rows[3].sqnr_db < 10 < min(row.sqnr_db for row in rows if row.layer != "layer2.0.conv1")
 
 
-def test_one_layer_alone_is_what_a_network_with_that_layer_alone_computes(shop, plain):
+def test_one_layer_alone_is_what_a_network_with_that_layer_alone_computes(quantization, plain):
     """Against the placement with every other layer in float, adds aside, which sensitivity leaves in float."""
-    rows = {row.layer: row for row in layer_noise(plain, shop.evaluator)}
+    rows = {row.layer: row for row in layer_noise(plain, quantization.evaluator)}
     name = "layer1.0.conv2"
     table = plain.quantized.table
-    images = np.concatenate([batch for batch, _ in shop.evaluator.few.batches(PREPROCESS)])
-    rounded = table.weights[name].dequantize(table.weights[name].quantize(shop.weights[f"{name}.weight"]))
+    images = np.concatenate([batch for batch, _ in quantization.evaluator.few.batches(PREPROCESS)])
+    rounded = table.weights[name].dequantize(table.weights[name].quantize(quantization.weights[f"{name}.weight"]))
 
     class Alone(Network):
         def read(self, op, index, values):
@@ -197,8 +205,8 @@ def test_one_layer_alone_is_what_a_network_with_that_layer_alone_computes(shop, 
             x = super().read(op, index, values)
             return fake_quantize(x, table.activations[op.inputs[0]]) if op.name == name else x
 
-    given = Alone(shop.spec, shop.weights.replaced({f"{name}.weight": rounded})).eval().logits(images)
-    assert rows[name].kl == pytest.approx(kl(shop.evaluator.reference[: len(images)], given), rel=1e-3)
+    given = Alone(quantization.spec, quantization.weights.replaced({f"{name}.weight": rounded})).eval().logits(images)
+    assert rows[name].kl == pytest.approx(kl(quantization.evaluator.reference[: len(images)], given), rel=1e-3)
 
 
 def test_passes_count_every_branch_by_its_macs(spec):
@@ -207,26 +215,26 @@ def test_passes_count_every_branch_by_its_macs(spec):
     assert 1 < passes(spec, frozenset({"layer2.0.conv2"}), 12) < 1.5
 
 
-def test_mixed_precision_leaves_exactly_the_broken_layer_in_float(shop, plain):
+def test_mixed_precision_leaves_exactly_the_broken_layer_in_float(quantization, plain):
     base = broken(plain, "layer2.0.conv1", 90.0)
-    start = Tried("calibrate", base, shop.evaluator.evaluation(base.quantized, "x"))
+    start = Tried("calibrate", base, quantization.evaluator.evaluation(base.quantized, "x"))
     assert start.evaluation.outcome is Outcome.FAIL
-    rung = MixedPrecision(shop)
-    found = rung.candidate([start], start)
+    technique = MixedPrecision(quantization)
+    found = technique.candidate([start], start)
     assert found.quantized.table.float_layers == ("layer2.0.conv1",)
-    assert found.settings["mixed"]["float_layers"] == ["layer2.0.conv1"]
-    assert 0 < found.settings["mixed"]["float_share_of_macs"] < 1
-    assert shop.evaluator.evaluation(found.quantized, "x").outcome is Outcome.PASS
-    assert rung.noise[3].layer == "layer2.0.conv1"
-    assert rung.predicted() > 0
+    assert found.settings["mixed_precision"]["float_layers"] == ["layer2.0.conv1"]
+    assert 0 < found.settings["mixed_precision"]["float_share_of_macs"] < 1
+    assert quantization.evaluator.evaluation(found.quantized, "x").outcome is Outcome.PASS
+    assert technique.noise[3].layer == "layer2.0.conv1"
+    assert technique.predicted() > 0
 
 
-def test_mixed_precision_says_when_no_layer_is_to_blame(shop, plain):
+def test_mixed_precision_says_when_no_layer_is_to_blame(quantization, plain):
     table = plain.quantized.table
     coarse = {name: replace(params, scale=(params.scale[0] * 90,)) for name, params in table.activations.items()}
     base = replace(plain, quantized=replace(plain.quantized, table=replace(table, activations=coarse)))
-    start = Tried("calibrate", base, shop.evaluator.evaluation(base.quantized, "x"))
-    found = MixedPrecision(shop).candidate([start], start)
+    start = Tried("calibrate", base, quantization.evaluator.evaluation(base.quantized, "x"))
+    found = MixedPrecision(quantization).candidate([start], start)
     assert found == Refusal("not even every layer in float meets the limit on the tuning images")
 
 
@@ -250,42 +258,42 @@ def context(spec, weights, tmp_path):
 
 
 def checkpoint(spec, weights):
-    return Checkpoint(Card(name="four", preprocess=PREPROCESS, classes=CLASSES), spec, weights)
+    return Checkpoint(ModelMetadata(name="four", preprocess=PREPROCESS, classes=CLASSES), spec, weights)
 
 
 def test_search_ends_where_the_divergence_that_is_left_is_negligible(spec, weights, context, monkeypatch):
     monkeypatch.setattr("edgeres.recovery.search.NEGLIGIBLE", 1.0)
     made = Quantize(calibrator="minmax", weights="max")(checkpoint(spec, weights), context.view(Quantize.reads))
-    step = made.card.lineage[-1]
-    assert [rung.name for rung in step.rungs] == list(RUNGS)
-    chosen = next(rung for rung in step.rungs if rung.chosen)
+    step = made.metadata.lineage[-1]
+    assert [technique.name for technique in step.techniques] == list(TECHNIQUES)
+    chosen = next(technique for technique in step.techniques if technique.chosen)
     assert chosen.name == "calibrate"
     assert step.metrics["kl"] == chosen.kl
     assert chosen.kl_low < chosen.kl < chosen.kl_high
-    assert all(rung.kl is None and "negligible" in rung.note for rung in step.rungs[1:-2])
+    assert all(technique.kl is None and "negligible" in technique.note for technique in step.techniques[1:-2])
 
 
 def test_search_goes_on_though_the_accuracy_limit_is_met(spec, weights, context):
     made = Quantize(calibrator="minmax", weights="max")(checkpoint(spec, weights), context.view(Quantize.reads))
-    rungs = {rung.name: rung for rung in made.card.lineage[-1].rungs}
-    assert rungs["calibrate"].verdict == "PASS"
-    assert all(rungs[name].kl is not None for name in ("equalize", "refine", "bias", "adaround"))
-    assert rungs["reconstruct"].note == "left out by --effort default"
-    assert next(rung for rung in rungs.values() if rung.chosen).kl < rungs["calibrate"].kl
-    assert "accuracy limit is met" in rungs["mixed"].note
+    techniques = {technique.name: technique for technique in made.metadata.lineage[-1].techniques}
+    assert techniques["calibrate"].verdict == "PASS"
+    assert all(techniques[name].kl is not None for name in ("equalization", "range_search", "bias_correction", "gptq"))
+    assert techniques["block_reconstruction"].note == "left out by --effort default"
+    assert next(technique for technique in techniques.values() if technique.chosen).kl < techniques["calibrate"].kl
+    assert "accuracy limit is met" in techniques["mixed_precision"].note
 
 
-def test_first_layer_stays_in_float_where_it_has_few_of_the_macs(shop, plain, monkeypatch):
-    start = Tried("calibrate", plain, shop.evaluator.evaluation(plain.quantized, "x"))
-    refused = FirstLayer(shop).candidate([start], start)
+def test_first_layer_stays_in_float_where_it_has_few_of_the_macs(context, plain, monkeypatch):
+    start = Tried("calibrate", plain, context.evaluator.evaluation(plain.quantized, "x"))
+    refused = FirstLayer(context).candidate([start], start)
     assert isinstance(refused, Refusal)
     assert "conv1 has 8.2 % of the MACs, more than 2 %" in refused.why
     monkeypatch.setattr("edgeres.recovery.calibration._FEW_MACS", 0.09)
-    found = FirstLayer(shop).candidate([start], start)
+    found = FirstLayer(context).candidate([start], start)
     assert found.quantized.table.float_layers == ("conv1",)
     assert "image" not in found.quantized.table.activations
     again = Tried("first_layer", found, start.evaluation)
-    assert "in float already" in FirstLayer(shop).candidate([start, again], again).why
+    assert "in float already" in FirstLayer(context).candidate([start, again], again).why
     row = recovery_report.rows(Search((start, again), {}, again, again), ("calibrate", "first_layer"))[1]
     assert (row.graph, row.float_layers) == ("first_layer", ("conv1",))
     assert row.note.startswith("in float: conv1 (8.2 % of the MACs)")
@@ -299,10 +307,15 @@ def test_effort_bounds_the_techniques_and_the_report_has_their_predicted_seconds
     made = Quantize(effort="quick", calibrator="minmax", weights="max")(
         checkpoint(spec, weights), context.view(Quantize.reads)
     )
-    rungs = {rung.name: rung for rung in made.card.lineage[-1].rungs}
-    assert [name for name, rung in rungs.items() if rung.kl is not None] == ["calibrate", "equalize", "refine", "bias"]
-    assert rungs["adaround"].note == "left out by --effort quick"
-    assert context.laps.seconds["predicted adaround"] > 0
+    techniques = {technique.name: technique for technique in made.metadata.lineage[-1].techniques}
+    assert [name for name, technique in techniques.items() if technique.kl is not None] == [
+        "calibrate",
+        "equalization",
+        "range_search",
+        "bias_correction",
+    ]
+    assert techniques["gptq"].note == "left out by --effort quick"
+    assert context.timings.seconds["predicted gptq"] > 0
 
 
 def test_the_same_network_comes_out_twice(spec, weights, context):
@@ -316,38 +329,50 @@ def test_the_same_network_comes_out_twice(spec, weights, context):
 def test_what_time_cut_off_is_pinned_and_gives_the_same_network_without_a_clock(spec, weights, context):
     bad = checkpoint(spec, outlier(spec, weights))
     cut = Quantize(time_budget_s=0.0, calibrator="minmax")(bad, context.view(Quantize.reads))
-    pinned = cut.card.lineage[-1].settings
+    pinned = cut.metadata.lineage[-1].settings
     assert pinned["time_budget_s"] is None
-    assert set(pinned["skip"]) == set(RUNGS) - {"calibrate"}
-    assert context.laps.seconds.keys() >= {"calibrate"}
+    assert set(pinned["skip"]) == set(TECHNIQUES) - {"calibrate"}
+    assert context.timings.seconds.keys() >= {"calibrate"}
     again = Quantize(**pinned)(bad, context.view(Quantize.reads))
     assert again.digest == cut.digest
-    assert cut.card.lineage[-1].rungs[0].verdict == "FAIL"
-    assert "not met" in cut.card.lineage[-1].notes[-1]
+    assert cut.metadata.lineage[-1].techniques[0].verdict == "FAIL"
+    assert "not met" in cut.metadata.lineage[-1].notes[-1]
 
 
 @pytest.mark.parametrize(
-    "rung", ["calibrate", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
+    "technique",
+    [
+        "calibrate",
+        "equalization",
+        "range_search",
+        "bias_correction",
+        "nncf",
+        "gptq",
+        "block_reconstruction",
+        "mixed_precision",
+    ],
 )
-def test_a_forced_rung_is_exactly_its_chain(spec, weights, context, rung):
-    made = Quantize(rung=rung, calibrator="minmax")(
+def test_a_forced_rung_is_exactly_its_chain(spec, weights, context, technique):
+    made = Quantize(technique=technique, calibrator="minmax")(
         checkpoint(spec, outlier(spec, weights)), context.view(Quantize.reads)
     )
-    step = made.card.lineage[-1]
-    assert tuple(row.name for row in step.rungs) == CHAINS[rung]
-    assert [row.name for row in step.rungs if row.kl is None] == [n for n in CHAINS[rung] if n == "first_layer"]
-    assert step.rungs[-1].chosen
+    step = made.metadata.lineage[-1]
+    assert tuple(row.name for row in step.techniques) == CHAINS[technique]
+    assert [row.name for row in step.techniques if row.kl is None] == [
+        n for n in CHAINS[technique] if n == "first_layer"
+    ]
+    assert step.techniques[-1].chosen
     assert step.settings["time_budget_s"] == 600.0
-    assert bool(made.quant.float_layers) == (rung == "mixed")
-    assert bool(step.sensitivity) == (rung == "mixed")
+    assert bool(made.quant.float_layers) == (technique == "mixed_precision")
+    assert bool(step.sensitivity) == (technique == "mixed_precision")
 
 
-def test_a_forced_rung_that_is_worse_than_another_goes_on_and_is_told(shop, plain):
-    def tried(rung, candidate):
-        return Tried(rung, candidate, shop.evaluator.evaluation(candidate.quantized, rung))
+def test_a_forced_rung_that_is_worse_than_another_goes_on_and_is_told(context, plain):
+    def tried(technique, candidate):
+        return Tried(technique, candidate, context.evaluator.evaluation(candidate.quantized, technique))
 
-    good, bad = tried("calibrate", plain), tried("refine", broken(plain, "layer1.0.conv1", 50))
-    expected = "refine was asked for and goes on; on the tuning images it is not nearer to float than calibrate"
+    good, bad = tried("calibrate", plain), tried("range_search", broken(plain, "layer1.0.conv1", 50))
+    expected = "range_search was asked for and goes on; on the tuning images it is not nearer to float than calibrate"
     assert any(expected in note for note in recovery_report.notes(Search((good, bad), {}, good, bad), 1.0, 24))
     assert not any("asked for" in note for note in recovery_report.notes(Search((good, bad), {}, good, good), 1.0, 24))
 
@@ -372,31 +397,35 @@ def test_a_verdict_is_in_doubt_where_the_drop_is_over_the_limit_on_images_that_c
 def test_a_forced_rung_that_refuses_is_told_or_ends_the_run(spec, weights, context):
     four = replace(context, target=find_target("w4a8"))
     with pytest.raises(StageError, match="no technique gives a network: nncf: left out: NNCF has no weights of 4 bits"):
-        Quantize(rung="nncf")(checkpoint(spec, weights), four.view(Quantize.reads))
+        Quantize(technique="nncf")(checkpoint(spec, weights), four.view(Quantize.reads))
     hopeless = replace(context, margin=-200.0)
-    made = Quantize(rung="mixed", calibrator="minmax")(checkpoint(spec, weights), hopeless.view(Quantize.reads))
-    assert any("mixed was asked for and is not what goes on" in note for note in made.card.lineage[-1].notes)
+    made = Quantize(technique="mixed_precision", calibrator="minmax")(
+        checkpoint(spec, weights), hopeless.view(Quantize.reads)
+    )
+    assert any(
+        "mixed_precision was asked for and is not what goes on" in note for note in made.metadata.lineage[-1].notes
+    )
 
 
 def test_layers_left_in_float_are_never_passed_over(spec, weights, context):
-    made = Quantize(rung="mixed", calibrator="minmax")(
+    made = Quantize(technique="mixed_precision", calibrator="minmax")(
         checkpoint(spec, outlier(spec, weights)), context.view(Quantize.reads)
     )
-    step = made.card.lineage[-1]
+    step = made.metadata.lineage[-1]
     for layer in made.quant.float_layers:
-        assert layer in step.rungs[-1].note
+        assert layer in step.techniques[-1].note
         assert any(layer in note for note in step.notes)
-    assert step.rungs[-1].integer == 6 - len(made.quant.float_layers)
+    assert step.techniques[-1].integer == 6 - len(made.quant.float_layers)
     assert {"expected_ms_float32", "expected_ms_int8", "expected_ms_mixed"} <= step.metrics.keys()
 
 
 def test_without_a_limit_the_nearest_to_float_is_kept(spec, weights, context):
     bad = checkpoint(spec, outlier(spec, weights))
     made = Quantize(quantizer="edgeres", calibrator="minmax")(bad, replace(context, margin=None).view(Quantize.reads))
-    step = made.card.lineage[-1]
-    tried = [rung for rung in step.rungs if rung.kl is not None]
-    assert next(rung.kl for rung in tried if rung.chosen) < tried[0].kl / 20
-    assert {rung.verdict for rung in step.rungs} == {""}
+    step = made.metadata.lineage[-1]
+    tried = [technique for technique in step.techniques if technique.kl is not None]
+    assert next(technique.kl for technique in tried if technique.chosen) < tried[0].kl / 20
+    assert {technique.verdict for technique in step.techniques} == {""}
     assert "no accuracy limit" in " ".join(step.notes)
 
 
@@ -405,7 +434,7 @@ def test_sensitivity_is_a_stage_that_changes_nothing(spec, weights, context):
     made = Sensitivity()(given, context.view(Sensitivity.reads))
     assert made.weights.digest == given.weights.digest
     assert made.quant is None
-    rows = made.card.lineage[-1].sensitivity
+    rows = made.metadata.lineage[-1].sensitivity
     assert len(rows) == 6
     assert sum(row.macs for row in rows) > 0
     with pytest.raises(StageError, match="between fold_batchnorm and quantize"):
@@ -414,50 +443,50 @@ def test_sensitivity_is_a_stage_that_changes_nothing(spec, weights, context):
 
 def test_a_host_target_is_timed_beside_the_artifact(spec, weights, context):
     here = replace(context, target=find_target("cpu"))
-    made = Quantize(rung="calibrate", calibrator="minmax", weights="max")(
+    made = Quantize(technique="calibrate", calibrator="minmax", weights="max")(
         checkpoint(spec, weights), here.view(Quantize.reads)
     )
-    timed = {part for part in context.laps.seconds if part.startswith("latency")}
+    timed = {part for part in context.timings.seconds if part.startswith("latency")}
     assert timed == {"latency float32", "latency int8"}
-    assert not any(name.startswith("latency") for name in made.card.lineage[-1].metrics)
+    assert not any(name.startswith("latency") for name in made.metadata.lineage[-1].metrics)
     assert list(context.workspace.iterdir()) == []
 
 
-def test_what_a_rung_will_take_grows_with_its_images_and_its_weights(shop, spec, weights):
-    short = replace(shop, calibration=shop.calibration.take(range(8)))
-    for kind in (Equalize, CorrectBias, Nncf, AdaRound, Reconstruct):
-        assert 0 < kind(short).predicted() < kind(shop).predicted()
+def test_what_a_rung_will_take_grows_with_its_images_and_its_weights(context, spec, weights):
+    short = replace(context, calibration=context.calibration.take(range(8)))
+    for kind in (Equalization, BiasCorrection, Nncf, Gptq, BlockReconstruction):
+        assert 0 < kind(short).predicted() < kind(context).predicted()
     assert solving(spec) > 108**3 / 6  # the largest convolution reads 12 channels by 3 by 3
-    assert shop.evaluator.macs_per_s == pytest.approx(macs(spec, 12, 12) / shop.evaluator.pass_s)
+    assert context.evaluator.macs_per_s == pytest.approx(macs(spec, 12, 12) / context.evaluator.pass_s)
 
 
 def test_candidates_know_their_coordinates(spec, weights):
-    shop = shop_of(spec, outlier(spec, weights), count=40)
-    first = Calibrate(shop, "minmax", "max").candidate([], None)
+    context = shop_of(spec, outlier(spec, weights), count=40)
+    first = Calibrate(context, "minmax", "max").candidate([], None)
     assert isinstance(first, Candidate)
     assert isinstance(first.quantized, Quantized)
-    assert first.reference.digest == shop.weights.digest
+    assert first.reference.digest == context.weights.digest
 
 
 def test_four_bits_climb_past_what_does_not_help_them(spec, weights, context):
     """Rounding to nearest on 16 levels loses a third of the answers; scales cannot help, learned rounding does."""
     four = replace(context, target=find_target("w4a8"))
-    made = Quantize(skip=("bias",))(checkpoint(spec, weights), four.view(Quantize.reads))
-    rungs = {rung.name: rung for rung in made.card.lineage[-1].rungs}
-    assert [rungs[name].verdict for name in ("calibrate", "equalize", "refine")] == ["FAIL"] * 3
-    assert "time budget" in rungs["bias"].note
-    assert rungs["nncf"].note == "left out: NNCF has no weights of 4 bits in convolutions"
-    assert rungs["adaround"].verdict == "PASS"
-    assert rungs["adaround"].chosen
-    assert rungs["adaround"].kl < rungs["calibrate"].kl / 20
-    assert "not needed" in rungs["mixed"].note
-    assert made.card.lineage[-1].settings["skip"] == ["bias"]
+    made = Quantize(skip=("bias_correction",))(checkpoint(spec, weights), four.view(Quantize.reads))
+    techniques = {technique.name: technique for technique in made.metadata.lineage[-1].techniques}
+    assert [techniques[name].verdict for name in ("calibrate", "equalization", "range_search")] == ["FAIL"] * 3
+    assert "time budget" in techniques["bias_correction"].note
+    assert techniques["nncf"].note == "left out: NNCF has no weights of 4 bits in convolutions"
+    assert techniques["gptq"].verdict == "PASS"
+    assert techniques["gptq"].chosen
+    assert techniques["gptq"].kl < techniques["calibrate"].kl / 20
+    assert "not needed" in techniques["mixed_precision"].note
+    assert made.metadata.lineage[-1].settings["skip"] == ["bias_correction"]
 
 
 # ---- variants of one technique
 
 
-def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(shop, plain):
+def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(context, plain):
     seen = []
 
     class Counted(Evaluator):
@@ -465,7 +494,9 @@ def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(shop, pla
             seen.append((label.split(": ")[-1], len(split)))
             return super()._logits(network, split, label)
 
-    evaluator = Counted(shop.spec, shop.weights, shop.evaluator.split, PREPROCESS, margin=1.0, progress=Silent())
+    evaluator = Counted(
+        context.spec, context.weights, context.evaluator.split, PREPROCESS, margin=1.0, progress=Silent()
+    )
     seen.clear()
     variants = {
         "broken": broken(plain, "layer2.0.conv1", 90.0).quantized,
@@ -480,13 +511,13 @@ def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(shop, pla
     assert found.divergences["plain"] == pytest.approx(evaluator.evaluation(plain.quantized, "x").kl, rel=1e-6)
 
 
-def test_evaluation_does_not_depend_on_the_number_of_threads(shop, plain):
+def test_evaluation_does_not_depend_on_the_number_of_threads(context, plain):
     import torch
 
     threads = torch.get_num_threads()
     found = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        found.append(shop.evaluator.evaluation(plain.quantized, "x").divergences)
+        found.append(context.evaluator.evaluation(plain.quantized, "x").divergences)
     torch.set_num_threads(threads)
     np.testing.assert_array_equal(*found)

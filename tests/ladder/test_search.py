@@ -62,7 +62,7 @@ class Clock:
 
 
 def searched(techniques, policy=None):
-    clock, laps = Clock(), {}
+    clock, timings = Clock(), {}
     by_name = {technique.name: technique for technique in techniques}
 
     def evaluate(name):
@@ -70,9 +70,13 @@ def searched(techniques, policy=None):
         return by_name[name].evaluation
 
     found = search(
-        techniques, evaluate, policy or Policy(), clock=clock, took=lambda name, seconds: laps.update({name: seconds})
+        techniques,
+        evaluate,
+        policy or Policy(),
+        clock=clock,
+        took=lambda name, seconds: timings.update({name: seconds}),
     )
-    return found, laps
+    return found, timings
 
 
 def names(found):
@@ -84,10 +88,10 @@ def reasons(found):
 
 
 def test_search_goes_on_beyond_a_candidate_that_meets_the_limit():
-    found, laps = searched([Fake("a", evaluation(PASS, 0.1)), Fake("b", evaluation(PASS, 0.05), "default")])
+    found, timings = searched([Fake("a", evaluation(PASS, 0.1)), Fake("b", evaluation(PASS, 0.05), "default")])
     assert names(found) == ["a", "b"]
     assert found.chosen.technique == "b"
-    assert laps == {"a": 1.0, "b": 1.0}
+    assert timings == {"a": 1.0, "b": 1.0}
 
 
 def test_candidate_is_kept_only_where_it_is_better_beyond_noise():
@@ -183,11 +187,11 @@ def test_technique_that_does_not_fit_the_time_budget_is_left_out_with_its_predic
     techniques = [
         Fake(name, evaluation(FAIL, 0.1), costs=cost) for name, cost in (("a", 1), ("b", 5), ("c", 4), ("d", 1))
     ]
-    found, laps = searched(techniques, Policy(budget_s=7.0))
+    found, timings = searched(techniques, Policy(budget_s=7.0))
     assert names(found) == ["a", "b", "d"]  # 1 + 5 are spent, 4 do not fit, 1 does
     assert reasons(found) == {"c": Reason.TIME}
     assert found.skipped["c"].seconds == 4
-    assert laps == {"a": 1.0, "b": 5.0, "d": 1.0}
+    assert timings == {"a": 1.0, "b": 5.0, "d": 1.0}
 
 
 def test_time_is_kept_for_the_techniques_that_gain_most():
@@ -243,12 +247,12 @@ def test_forced_technique_is_kept_though_it_is_worse():
 
 
 def test_technique_that_refuses_is_left_out_with_its_reason():
-    found, laps = searched(
+    found, timings = searched(
         [Fake("a", evaluation(FAIL, 0.1)), Fake("b", evaluation(FAIL, 0.0), refuses="no such layer")]
     )
     assert found.skipped["b"].note == "no such layer"
     assert found.chosen.technique == "a"
-    assert set(laps) == {"a", "b"}
+    assert set(timings) == {"a", "b"}
     found, _ = searched(
         [Fake("a", evaluation(FAIL, 0.1)), Fake("b", evaluation(FAIL, 0), refuses="x")], Policy(forced=True)
     )
@@ -288,14 +292,14 @@ def test_laws_of_every_search(kinds, budget):
     techniques = [
         Fake(str(place), found, effort, remedy, cost) for place, (found, effort, remedy, cost) in enumerate(kinds)
     ]
-    found, laps = searched(techniques, Policy(budget_s=budget))
+    found, timings = searched(techniques, Policy(budget_s=budget))
     assert names(found)[0] == "0"
     assert sorted([*names(found), *found.skipped]) == sorted(one.name for one in techniques)
     assert found.chosen is found.best
     later = found.tried[found.tried.index(found.best) + 1 :]
     assert not any(one.evaluation.better_than(found.best.evaluation) for one in later)
     if budget is not None:
-        assert sum(laps.values()) <= max(budget, laps["0"]) + 1e-9
+        assert sum(timings.values()) <= max(budget, timings["0"]) + 1e-9
     again, _ = searched(
         techniques, Policy(skip=frozenset(n for n, why in reasons(found).items() if why is Reason.TIME))
     )

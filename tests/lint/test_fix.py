@@ -14,7 +14,7 @@ from edgeres.lint.fixer import fix
 from edgeres.lint.fixes.proof import prove
 from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import relative_delta, runner
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.read import infer
 from edgeres.targets.target import find_target
 
@@ -94,7 +94,7 @@ def test_a_graph_for_processors_becomes_one_for_tensorrt() -> None:
     given = ours(find_target("cpu"))
     fixed = fix(given, JETSON)
     assert not [finding for finding in fixed.left if finding.severity == "E"]
-    view = View.of(fixed.model)
+    view = GraphIndex.of(fixed.model)
     zeros = [view.value(node.input[2]) for node in view.of_type("QuantizeLinear")]
     assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
     assert fixed.agreement == 1
@@ -114,7 +114,7 @@ def test_weights_within_seven_bits_cannot_saturate() -> None:
     assert {finding.rule for finding in lint(given, narrow)} == {"O03"}
     fixed = fix(given, narrow)
     assert fixed.left == ()
-    view = View.of(fixed.model)
+    view = GraphIndex.of(fixed.model)
     codes = [
         view.value(node.input[0])
         for node in view.of_type("DequantizeLinear")

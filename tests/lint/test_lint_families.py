@@ -9,7 +9,7 @@ from onnx import helper
 from benchmarks.draft import Draft
 from benchmarks.subjects import THIN, ours, thin_like
 from edgeres.lint.families import DLA, FAMILIES, NO_DLA, rules_for
-from edgeres.lint.integer_coverage import take_census
+from edgeres.lint.integer_coverage import integer_coverage_of
 from edgeres.lint.linter import lint
 from edgeres.lint.undecided import UNDECIDED
 from edgeres.model.spec import preset
@@ -155,7 +155,7 @@ def test_openvino_itself_agrees(rule: str, defect) -> None:
 )
 def test_a_clean_resnet_has_the_known_number_of_quantizers(network: str, count: int, adds: int) -> None:
     jetson = find_target("jetson")
-    census = take_census(ours(jetson, thin_like(preset(network)), side=64), jetson)
+    census = integer_coverage_of(ours(jetson, thin_like(preset(network)), side=64), jetson)
     assert census.quantizers == census.tensors == census.expected_quantizers == count
     assert (census.weights, census.weighted, census.fused_kernels) == (count, count + 1, count)
     assert (census.fused_adds, census.adds) == (adds, adds)
@@ -167,7 +167,7 @@ def test_the_census_says_what_is_in_float_and_why() -> None:
     draft = Draft(ours(jetson))
     draft.node("layer1.0.conv2").input[0] = "layer1.0.relu1"
     draft.drop("layer1.0.relu1.quantize", "layer1.0.conv2.input0.dequantize")
-    why = {entry.node: entry.why for entry in take_census(draft.model, jetson).in_float}
+    why = {entry.node: entry.why for entry in integer_coverage_of(draft.model, jetson).in_float}
     assert why["layer1.0.conv2"] == "its data is float"
     assert "integer convolution" in why["layer1.0.add"]
     assert why["fc"].startswith("the classifier")
@@ -175,6 +175,6 @@ def test_the_census_says_what_is_in_float_and_why() -> None:
 
 def test_a_target_without_integers_expects_no_quantizers() -> None:
     nano = find_target("jetson-nano")
-    census = take_census(ours(nano), nano)
+    census = integer_coverage_of(ours(nano), nano)
     assert (census.quantizers, census.expected_quantizers, census.fused_kernels) == (0, None, 0)
     assert {entry.why for entry in census.in_float} == {"the target has no INT8"}

@@ -63,8 +63,8 @@ def test_without_network_the_address_is_the_way_out(hub, monkeypatch):
     with pytest.raises(ModelError) as caught:
         read_checkpoint("IMAGENET1K_V1", preset("resnet18"))
     assert "cannot be downloaded: Name or service not known" in str(caught.value)
-    assert "fetch https://download.pytorch.org/models/resnet18-f37072fd.pth" in caught.value.way_out
-    assert "--weights resnet18-f37072fd.pth" in caught.value.way_out
+    assert "fetch https://download.pytorch.org/models/resnet18-f37072fd.pth" in caught.value.hint
+    assert "--weights resnet18-f37072fd.pth" in caught.value.hint
     assert not list(hub.iterdir())
 
 

@@ -19,7 +19,7 @@ from edgeres.onnx_graph.channels import channel_units, rescaled
 from edgeres.onnx_graph.equalization import equalized
 from edgeres.onnx_graph.execute import relative_delta, runner
 from edgeres.onnx_graph.fold import fold
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.read import infer
 from edgeres.onnx_graph.signature import normalise
 from edgeres.onnx_graph.write import write_model
@@ -138,7 +138,7 @@ def test_a_unit_that_is_forgotten_changes_the_function(tmp_path):
 @pytest.mark.parametrize("act", [nn.SiLU(), nn.Hardswish(), nn.ReLU6(), nn.Sigmoid(), nn.ELU()])
 def test_what_is_not_homogeneous_fixes_its_channels(act, tmp_path):
     model = exported(bounded(act), tmp_path)
-    units, view = channel_units(model), View.of(model)
+    units, view = channel_units(model), GraphIndex.of(model)
     for node in view.of_type("Conv")[1:]:
         assert not units.of[node.input[0]].any()
     found = equalized(model, (image[None] for image in images()), (), lambda _: None)
@@ -177,8 +177,8 @@ def test_outliers_are_repaired_to_what_the_clean_network_becomes(tmp_path):
     assert found[1].relative < 1e-5
     weights = [
         [
-            np.abs(numpy_helper.to_array(View.of(one.model).constants[node.input[1]]))
-            for node in View.of(one.model).of_type("Conv")
+            np.abs(numpy_helper.to_array(GraphIndex.of(one.model).constants[node.input[1]]))
+            for node in GraphIndex.of(one.model).of_type("Conv")
         ]
         for one in found
     ]

@@ -14,7 +14,7 @@ from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import graph
 from edgeres.onnx_graph import operator_counts
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.int4 import int4_tensor
 from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
@@ -92,7 +92,7 @@ def test_weights_lie_in_half_a_byte_and_count_as_whole_parameters(thin, thin_wei
         assert codes.data_type == zero.data_type == (TensorProto.INT8 if wide else TensorProto.INT4)
         assert len(codes.raw_data) == (size if wide else (size + 1) // 2)
         expected = table.weights[name].quantize(thin_weights[f"{name}.weight"])
-        assert np.array_equal(View.of(model).value(codes.name), expected)
+        assert np.array_equal(GraphIndex.of(model).value(codes.name), expected)
         assert np.abs(expected).max() == (127 if wide else 7)
     assert operator_counts.parameters(model) == parameters(thin)
     assert operator_counts.macs(model) == macs(thin, 32, 32)
@@ -105,7 +105,7 @@ def test_an_opset_or_ir_without_the_type_is_refused_with_the_way_out(
 ):
     with pytest.raises(StageError, match=f"opset {opset}, IR {ir_version}") as refusal:
         written(thin, thin_weights, narrow_scheme, opset, ir_version)
-    assert "runtime.opset to 21" in refusal.value.way_out
+    assert "runtime.opset to 21" in refusal.value.hint
 
 
 def test_only_4_bit_weights_ask_for_them(thin, thin_weights, narrow_scheme):

@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from edgeres.errors import StageError
 from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
-from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.operator_counts import qdq
 from edgeres.onnx_graph.residual import residual_adds
 from edgeres.onnx_graph.rewrite import convert, rewrite
@@ -130,7 +130,7 @@ def test_symmetric_int8_and_uint8_stay_what_they_are() -> None:
 
 
 def kinds(model: ModelProto) -> set[tuple[str, int]]:
-    view = View.of(model)
+    view = GraphIndex.of(model)
     return {
         (str(view.value(node.input[2]).dtype), int(np.any(view.value(node.input[2]))))
         for node in view.of_type("QuantizeLinear", "DequantizeLinear")
@@ -153,7 +153,7 @@ def test_tensorrt_gets_int8_pairs_on_data_and_identity_alone(swap: bool) -> None
     assert made.activations["down"].scale[0] == pytest.approx(0.02 * 135 / 127)
     assert qdq(made.model).activations == 6
     assert lint(made.model, find_target("jetson")) == ()
-    view = View.of(made.model)
+    view = GraphIndex.of(made.model)
     for add in residual_adds(view):
         assert view.pair(add.residual_tensor) is None
 
@@ -179,7 +179,7 @@ def test_pairs_move_behind_what_only_moves_values(scheme: QuantScheme, second: f
     made = rewrite(model, scheme)
     images = probe(model, 8)
     assert relative_delta(runner(model, optimise=False)(images), runner(made.model, optimise=False)(images)) == 0
-    view = View.of(made.model)
+    view = GraphIndex.of(made.model)
     assert (view.pair(view.producer("last").input[0]) is not None) == moved
     if scheme.signed:
         assert ("P01" in {finding.rule for finding in lint(made.model, find_target("jetson"))}) == (not moved)
@@ -197,7 +197,7 @@ def test_a_pair_does_not_move_through_padding_with_other_values() -> None:
     draft.add("Flatten", ["gap"], "flat")
     draft.values["fc.w"] = draft.rng.normal(0, 1, (10, C)).astype(np.float32)
     draft.add("Gemm", ["flat", "fc.w"], "logits", transB=1)
-    view = View.of(rewrite(draft.model(), TRT).model)
+    view = GraphIndex.of(rewrite(draft.model(), TRT).model)
     assert view.pair(view.producer("c").input[0]) is None
     assert view.pair(view.producer("padded").input[0]) is not None
 
@@ -226,7 +226,7 @@ def test_cpu_runtimes_get_uint8_pairs_everywhere_and_the_same_numbers() -> None:
     model = nncf_like().model()
     made = rewrite(model, CPU)
     assert {kind for kind, _ in kinds(made.model)} == {"uint8", "int8"}
-    view = View.of(made.model)
+    view = GraphIndex.of(made.model)
     for node in view.of_type("QuantizeLinear"):
         assert view.value(node.input[2]).dtype == np.uint8
     assert made.released == 0
@@ -253,7 +253,7 @@ def test_weights_get_an_explicit_axis() -> None:
         if node.output[0] == "a1.wd":
             node.attribute[0].i = -4
     made = rewrite(draft.model(), TRT)
-    view = View.of(made.model)
+    view = GraphIndex.of(made.model)
     assert all(attribute(node, "axis") == 0 for node in view.of_type("DequantizeLinear") if node.output[0][-2:] == "wd")
     assert made.weights["a1.node"].axis == 0
     assert len(made.weights) == 6
@@ -274,7 +274,7 @@ def test_integer_biases_become_float() -> None:
     draft.nodes[position + 1].input[2] = "bias.d"
     made = rewrite(draft.model(), CPU)
     assert made.biases == 1
-    view = View.of(made.model)
+    view = GraphIndex.of(made.model)
     np.testing.assert_allclose(view.value(view.producer("a1").input[2]), codes * step, rtol=1e-6)
     assert "bias.c" not in view.constants
     images = probe(made.model, 4)
@@ -295,7 +295,7 @@ def test_what_cannot_be_brought_under_a_scheme_is_refused() -> None:
 
 def test_the_identity_is_the_branch_with_fewer_weights() -> None:
     for swap in (False, True):
-        view = View.of(nncf_like(swap=swap).model())
+        view = GraphIndex.of(nncf_like(swap=swap).model())
         first, second = residual_adds(view)
         assert first.identity_tensor == "pool"
         assert second.identity_tensor == "down.dq"
@@ -306,12 +306,12 @@ def test_adding_a_constant_is_no_residual() -> None:
     draft.values["shift"] = np.ones((1, C, 1, 1), np.float32)
     draft.nodes[-2].input[0] = "shifted"
     draft.nodes.insert(-2, helper.make_node("Add", ["gap", "shift"], ["shifted"], name="shift"))
-    assert len(residual_adds(View.of(draft.model()))) == 2
+    assert len(residual_adds(GraphIndex.of(draft.model()))) == 2
 
 
 def test_the_classifier_is_found_by_its_role() -> None:
     model = nncf_like().model()
-    assert classifier(View.of(model)).name == "logits.node"
+    assert classifier(GraphIndex.of(model)).name == "logits.node"
     assert float_nodes(model, TRT) == ("logits.node",)
     assert float_nodes(model, replace(TRT, float_layers=())) == ()
     assert float_nodes(model, replace(TRT, float_layers=("stem.node",))) == ("stem.node",)

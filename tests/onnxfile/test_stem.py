@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from benchmarks.subjects import THIN, float_network, ours
-from edgeres.artifacts.artifact import Card, Exported, File
+from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.backends.onnxruntime.onnxruntime import OnnxRuntime
 from edgeres.backends.registry import find_backend
 from edgeres.data.preprocess import Preprocess
@@ -88,8 +88,8 @@ def exported(tmp_path):
     spec = replace(THIN, stem=Stem(width=16, kernel=7, stride=2))
     onnx.save(ours(find_target("cpu"), spec), tmp_path / "int8.onnx")
     onnx.save(float_network(spec), tmp_path / "float.onnx")
-    card = Card(name="n", preprocess=Preprocess(resize=32, crop=32), classes=tuple("abcdefghij"))
-    return Exported(card, File.of(tmp_path / "int8.onnx"), File.of(tmp_path / "float.onnx"))
+    metadata = ModelMetadata(name="n", preprocess=Preprocess(resize=32, crop=32), classes=tuple("abcdefghij"))
+    return Exported(metadata, File.of(tmp_path / "int8.onnx"), File.of(tmp_path / "float.onnx"))
 
 
 def built(exported, name, folder):
@@ -121,7 +121,7 @@ def test_a_device_where_it_was_not_measured_gets_the_graph_as_it_is(exported, ru
 def test_onnx_runtime_builds_with_it_and_says_so(tmp_path):
     path = tmp_path / "graph.onnx"
     path.write_bytes(quantized().SerializeToString())
-    exported = Exported(Card(name="n", preprocess=Preprocess(), classes=()), File.of(path), File.of(path))
+    exported = Exported(ModelMetadata(name="n", preprocess=Preprocess(), classes=()), File.of(path), File.of(path))
     engines = []
     for name in ("once", "twice"):
         (tmp_path / name).mkdir()

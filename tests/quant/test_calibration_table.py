@@ -89,7 +89,7 @@ def test_other_weights_are_refused(saved, thin, thin_weights, scheme):
     with pytest.raises(DataError, match="they are for weights") as refusal:
         fitting(saved, thin, random_weights(thin, seed=1), scheme, PREPROCESS)
     assert thin_weights.digest[:12] in refusal.value.what
-    assert "calibrate again" in refusal.value.way_out
+    assert "calibrate again" in refusal.value.hint
 
 
 def test_a_table_that_does_not_say_which_weights_fits_none(saved, thin, thin_weights, scheme):

@@ -15,7 +15,7 @@ from edgeres.errors import ModelError, StageError
 from edgeres.model.network import Network
 from edgeres.onnx_graph.accumulators import overflows, require_room
 from edgeres.onnx_graph.execute import runner
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.nncf_network import nncf_quantized
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.algorithms.bias_correction import empirical_bias
@@ -108,7 +108,7 @@ def test_the_trap_bites_without_room_and_is_named(name):
     spec, weights = trapped()
     made = quantized(spec, weights, SCHEMES[name])
     bare = written(made, table_of(spec, weights, SCHEMES[name]))
-    found = {node.name: channels for node, channels, _ in overflows(View.of(bare))}
+    found = {node.name: channels for node, channels, _ in overflows(GraphIndex.of(bare))}
     assert {"conv1", "layer1.0.conv1", "layer2.0.conv1", "layer2.1.conv1"} == set(found)
     with pytest.raises(StageError, match=r"conv1: sums of 3 channels reach .* int32 ends at 2147483647"):
         require_room(bare)
@@ -137,13 +137,13 @@ def techniques(scheme):
     spec, weights = trapped()
     made, batches = quantized(spec, weights, scheme), lambda: [images()]
     yield "calibrate", made
-    yield "refine", refined(made, batches)
+    yield "range_search", refined(made, batches)
     scales = balancing_scales(made, importance(spec, weights, made.placement, batches))
     equal = rescaled(spec, weights, scales)
-    yield "equalize", quantized(spec, equal, scheme)
+    yield "equalization", quantized(spec, equal, scheme)
     yield "bias", empirical_bias(Network(spec, weights).eval(), made, batches)
-    yield "adaround", adarounded(weights, made, batches, seed=0)
-    yield "reconstruct", reconstructed(weights, made, batches, seed=0, iterations=2)
+    yield "gptq", adarounded(weights, made, batches, seed=0)
+    yield "block_reconstruction", reconstructed(weights, made, batches, seed=0, iterations=2)
     yield "mixed", left_in_float(made, weights, ("layer1.0.conv2",))
     if scheme.weight_bits == 8:
         singles = [image[None] for image in images()]
@@ -161,7 +161,7 @@ def test_no_technique_writes_a_graph_whose_sums_can_leave_int32(name):
     expected = Network(spec, weights).eval().logits(images())
     for technique, made in techniques(SCHEMES[name]):
         model = written(made)
-        assert list(overflows(View.of(model))) == [], technique
+        assert list(overflows(GraphIndex.of(model))) == [], technique
         if name != "w4a8" and technique not in ("qat", "nncf"):
             found = runner(model)(images())
             assert np.abs(found - expected).max() < 0.03 * np.ptp(expected), technique

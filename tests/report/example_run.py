@@ -10,7 +10,8 @@ import struct
 import zlib
 from dataclasses import replace
 
-from edgeres.artifacts.artifact import LayerNoise, Line, Rung
+from edgeres.artifacts.budget_check import BudgetCheck
+from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
 from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, Kernels, TensorScale
 from edgeres.runs.run import (
     Device,
@@ -160,10 +161,10 @@ def stages() -> tuple[StageRow, ...]:
     )
 
 
-def lines() -> tuple[Line, ...]:
+def lines() -> tuple[BudgetCheck, ...]:
     drop = accuracy().drop_pp
     return (
-        Line(
+        BudgetCheck(
             name="accuracy_drop_pp",
             value=drop,
             limit=1.0,
@@ -171,7 +172,7 @@ def lines() -> tuple[Line, ...]:
             how="deployed graph against the float baseline on 540 images, simulated on this host",
             source="default of every target",
         ),
-        Line(
+        BudgetCheck(
             name="macs_g",
             value=PRUNED_MACS / 1e9,
             limit=1.8 * (32 / 224) ** 2,
@@ -179,7 +180,7 @@ def lines() -> tuple[Line, ...]:
             how="closed form, equal to a count over the exported graph",
             source="documented 1.8 G for ResNet-18 at 224 px, scaled to 32 px",
         ),
-        Line(
+        BudgetCheck(
             name="size_mib",
             value=7.05,
             limit=12.0,
@@ -285,7 +286,7 @@ def jetson() -> Run:
                 for row, took in zip(stages(), (41.2, 1.9, 0.8, 3.3, 21.7, 6.4, 2.1, 4.9, 1.7), strict=True)
             ),
             lines=(
-                Line(
+                BudgetCheck(
                     name="latency_p50_ms",
                     value=None,
                     limit=0.0408,
@@ -318,7 +319,7 @@ def x86(latency: float = 0.61) -> Run:
             how=how,
         )
 
-    line = Line(
+    line = BudgetCheck(
         name="latency_p50_ms",
         value=latency,
         limit=1.02,
@@ -343,33 +344,40 @@ def x86(latency: float = 0.61) -> Run:
     )
 
 
-def rungs() -> tuple[Rung, ...]:
+def techniques() -> tuple[TechniqueResult, ...]:
     """A ladder that ended with two layers in float."""
 
-    def tried(name: str, kl: float, top1: float, verdict: str = "FAIL", **more: object) -> Rung:
-        drop, integer = 98.9 - top1, 18 if name == "mixed" else 20
+    def tried(name: str, kl: float, top1: float, verdict: str = "FAIL", **more: object) -> TechniqueResult:
+        drop, integer = 98.9 - top1, 18 if name == "mixed_precision" else 20
         figures = {"drop_pp": drop, "low_pp": drop - 0.6, "high_pp": drop + 0.7, "agreement": top1, "integer": integer}
-        return Rung(name=name, kl=kl, top1=top1, verdict=verdict, note=f"what {name} did", **figures, **more)
+        return TechniqueResult(name=name, kl=kl, top1=top1, verdict=verdict, note=f"what {name} did", **figures, **more)
 
-    floats = {"mixed": {"float_layers": ["conv1", "layer1.0.conv1"], "float_share_of_macs": 0.05}}
+    floats = {"mixed_precision": {"float_layers": ["conv1", "layer1.0.conv1"], "float_share_of_macs": 0.05}}
     return (
         tried("calibrate", 0.021, 96.1),
-        tried("equalize", 0.0042, 97.4),
-        tried("refine", 0.0038, 97.5),
-        tried("bias", 0.0035, 97.5),
-        Rung(name="nncf", note="left out: named in skip, or beyond the time budget"),
-        Rung(name="adaround", note="left out: named in skip, or beyond the time budget"),
-        tried("reconstruct", 0.0016, 98.1),
-        tried("mixed", 0.0009, 98.7, "PASS", chosen=True, settings=floats),
+        tried("equalization", 0.0042, 97.4),
+        tried("range_search", 0.0038, 97.5),
+        tried("bias_correction", 0.0035, 97.5),
+        TechniqueResult(name="nncf", note="left out: named in skip, or beyond the time budget"),
+        TechniqueResult(name="gptq", note="left out: named in skip, or beyond the time budget"),
+        tried("block_reconstruction", 0.0016, 98.1),
+        tried("mixed_precision", 0.0009, 98.7, "PASS", chosen=True, settings=floats),
     )
 
 
 def full() -> Run:
     """Every section has something to show: a climbed ladder, sensitivities, many tensors and many flipped images."""
     base = x86()
-    laps = {"calibrate": 4.0, "equalize": 9.0, "refine": 12.0, "bias": 3.0, "reconstruct": 95.0, "mixed": 70.0}
-    laps |= {"latency float32": 0.00142, "latency int8": 0.00055, "latency mixed": 0.00061}
-    times = tuple(replace(time, laps=laps) if time.stage == "quantize" else time for time in base.timings.stages)
+    timings = {
+        "calibrate": 4.0,
+        "equalization": 9.0,
+        "range_search": 12.0,
+        "bias_correction": 3.0,
+        "block_reconstruction": 95.0,
+        "mixed_precision": 70.0,
+    }
+    timings |= {"latency float32": 0.00142, "latency int8": 0.00055, "latency mixed_precision": 0.00061}
+    times = tuple(replace(time, timings=timings) if time.stage == "quantize" else time for time in base.timings.stages)
     tensors = tuple(
         replace(row, tensor=f"{row.tensor}{twin}") for twin in ("", ".again") for row in base.calibration.tensors
     )
@@ -379,7 +387,7 @@ def full() -> Run:
         for flip in base.flips
     )
     noise = tuple(
-        LayerNoise(
+        LayerSensitivity(
             layer=f"layer{1 + place // 5}.{place % 5 // 3}.conv{1 + place % 3}",
             sqnr_db=40.0 - place,
             kl=10.0 ** -(2 + (place * 7) % 5),
@@ -390,7 +398,7 @@ def full() -> Run:
     )
     return replace(
         base,
-        stages=tuple(replace(row, rungs=rungs()) if row.stage == "quantize" else row for row in base.stages),
+        stages=tuple(replace(row, techniques=techniques()) if row.stage == "quantize" else row for row in base.stages),
         sensitivity=noise,
         flips=tuple(sorted(more, key=lambda flip: flip.index)),
         calibration=replace(base.calibration, tensors=tensors),
@@ -409,7 +417,7 @@ def stopped() -> Run:
             stage="prune",
             kind="StageError",
             what="cannot reach 0.05 of the MACs: every group is at 16 channels",
-            way_out="ask for macs: 0.2 or more",
+            hint="ask for macs: 0.2 or more",
         ),
         stages=stages()[:3],
         timings=Timings(total_s=44.0),

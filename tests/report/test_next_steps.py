@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from example_run import accuracy, jetson, lines, stopped, x86
 
-from edgeres.artifacts.artifact import Line
+from edgeres.artifacts.budget_check import BudgetCheck
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.report.next_steps import next_steps
@@ -100,7 +100,7 @@ def test_a_run_that_stopped_has_no_next_step_and_no_remedy_but_its_way_out():
 
 
 def broken(name, value, limit):
-    return Line(name=name, value=value, limit=limit, status="failed", how="measured", source="test")
+    return BudgetCheck(name=name, value=value, limit=limit, status="failed", how="measured", source="test")
 
 
 @pytest.mark.parametrize("name", ["macs_g", "params_m", "size_mib", "peak_activation_mib", "strange_figure"])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgeres.artifacts.artifact import Baseline, Card, KernelCensus, Verdict
+from edgeres.artifacts.artifact import Baseline, KernelCounts, ModelMetadata, VerificationResult
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -34,11 +34,13 @@ def verdict(split):
     before = tuple((label + (index % 10 == 0)) % 3 for index, label in enumerate(LABELS))
     after = (before[0], *((label + 2) % 3 for label in LABELS[1:]))
     baseline = Baseline(top1=90.0, predictions=before, labels=LABELS, images=split.digest)
-    card = Card(name="n", preprocess=Preprocess(resize=8, crop=8), classes=("a", "b", "c"), baseline=baseline)
-    census = KernelCensus(integer=1, weighted=1, kernels={}, how="counted")
+    metadata = ModelMetadata(
+        name="n", preprocess=Preprocess(resize=8, crop=8), classes=("a", "b", "c"), baseline=baseline
+    )
+    census = KernelCounts(integer=1, weighted=1, kernels={}, how="counted")
     twin = (*before[:7], (before[7] + 1) % 3, *before[8:])
     sure = tuple((round(0.4 + index / 200, 4), 0.5) for index in range(COUNT))
-    return Verdict(SimpleNamespace(card=card), 1, 1, after, twin, census, confidences=sure)
+    return VerificationResult(SimpleNamespace(metadata=metadata), 1, 1, after, twin, census, confidences=sure)
 
 
 def test_flips_know_how_sure_both_were(verdict, split):

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from example_run import jetson
 
-from edgeres.artifacts.artifact import LayerNoise, Rung
+from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
 from edgeres.report.candidates import HEADS, bill, folded, next_step, spending
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
@@ -22,39 +22,40 @@ from edgeres.runs.stage import StageRow, StageTime
 LEFT = "left out: named in skip, or beyond the time budget"
 
 
-def rung(name, kl, verdict="FAIL", chosen=False, integer=20, **more):
+def technique(name, kl, verdict="FAIL", chosen=False, integer=20, **more):
     figures = {"top1": 96.0, "drop_pp": 2.0, "low_pp": 1.2, "high_pp": 2.9, "agreement": 97.0}
-    return Rung(
+    return TechniqueResult(
         name=name, kl=kl, verdict=verdict, chosen=chosen, integer=integer, note=f"what {name} did", **figures, **more
     )
 
 
-MIXED = {"calibrate": {}, "mixed": {"float_layers": ["layer1.0.conv1"], "float_share_of_macs": 0.05}}
+MIXED = {"calibrate": {}, "mixed_precision": {"float_layers": ["layer1.0.conv1"], "float_share_of_macs": 0.05}}
 LADDER = (
-    rung("calibrate", 0.02),
-    rung("equalize", 0.004),
-    Rung(name="adaround", note=LEFT),
-    Rung(name="reconstruct", note=LEFT),
-    rung("mixed", 0.001, "PASS", chosen=True, integer=19, settings=MIXED),
+    technique("calibrate", 0.02),
+    technique("equalization", 0.004),
+    TechniqueResult(name="gptq", note=LEFT),
+    TechniqueResult(name="block_reconstruction", note=LEFT),
+    technique("mixed_precision", 0.001, "PASS", chosen=True, integer=19, settings=MIXED),
 )
-LAPS = {"calibrate": 4.0, "equalize": 9.0, "mixed": 75.0, "latency float32": 0.004, "latency int8": 0.001,
-        "latency mixed": 0.002}  # fmt: skip
+LAPS = {"calibrate": 4.0, "equalization": 9.0, "mixed_precision": 75.0, "latency float32": 0.004, "latency int8": 0.001,
+        "latency mixed_precision": 0.002}  # fmt: skip
 NOISE = tuple(
-    LayerNoise(layer=f"layer{n}.0.conv1", sqnr_db=40.0 - n, kl=10.0**-n, top1=99.0, macs=1000 * n) for n in range(1, 6)
+    LayerSensitivity(layer=f"layer{n}.0.conv1", sqnr_db=40.0 - n, kl=10.0**-n, top1=99.0, macs=1000 * n)
+    for n in range(1, 6)
 )
 
 
 @pytest.fixture
 def run():
     base = jetson()
-    stages = tuple(replace(row, rungs=LADDER) if row.stage == "quantize" else row for row in base.stages)
-    times = tuple(replace(time, laps=LAPS) if time.stage == "quantize" else time for time in base.timings.stages)
+    stages = tuple(replace(row, techniques=LADDER) if row.stage == "quantize" else row for row in base.stages)
+    times = tuple(replace(time, timings=LAPS) if time.stage == "quantize" else time for time in base.timings.stages)
     return replace(base, stages=stages, sensitivity=NOISE, timings=replace(base.timings, stages=times))
 
 
-def behind(run, *rungs):
+def behind(run, *techniques):
     """The run with a stage qat behind its ladder."""
-    stages = (*run.stages, StageRow(stage="qat", rungs=rungs))
+    stages = (*run.stages, StageRow(stage="qat", techniques=techniques))
     times = (*run.timings.stages, StageTime(stage="qat", cached=False, seconds=600.0))
     return replace(run, stages=stages, timings=replace(run.timings, stages=times))
 
@@ -65,28 +66,35 @@ def test_it_survives_json(run):
 
 def test_every_candidate_has_its_row_and_its_price(run):
     rows = bill(run)
-    assert [row.rung.name for row in rows] == ["float", "calibrate", "equalize", "adaround", "reconstruct", "mixed"]
+    assert [row.technique.name for row in rows] == [
+        "float",
+        "calibrate",
+        "equalization",
+        "gptq",
+        "block_reconstruction",
+        "mixed_precision",
+    ]
     assert [row.seconds for row in rows] == [None, 4.0, 9.0, None, None, 75.0]
     assert [row.latency_ms for row in rows] == [4.0, 1.0, 1.0, None, None, 2.0]
     assert not any(row.expected for row in rows if row.tried)
-    assert rows[0].rung.top1 == 98.0
+    assert rows[0].technique.top1 == 98.0
     assert rows[-1].cells("-") == (
-        "mixed", "PASS", "96.00 %", "+2.00 pp (+1.20 to +2.90)", "97.00 %", "1.0e-03", "19 of 21", "2 ms", "1 min 15 s",
-        "what mixed did",
+        "mixed_precision", "PASS", "96.00 %", "+2.00 pp (+1.20 to +2.90)", "97.00 %", "1.0e-03", "19 of 21", "2 ms",
+        "1 min 15 s", "what mixed_precision did",
     )  # fmt: skip
     assert len(rows[-1].cells("-")) == len(HEADS)
 
 
 def test_neighbours_left_out_for_one_reason_share_a_row(run):
-    names = [row.rung.name for row in folded(bill(run))]
-    assert names == ["float", "calibrate", "equalize", "adaround, reconstruct", "mixed"]
+    names = [row.technique.name for row in folded(bill(run))]
+    assert names == ["float", "calibrate", "equalization", "gptq, block_reconstruction", "mixed_precision"]
 
 
 def test_a_latency_that_is_only_expected_says_so(run):
     quantize = next(row for row in run.stages if row.stage == "quantize")
     expected = replace(quantize, metrics={"expected_ms_int8": 0.5})
     stages = tuple(expected if row is quantize else row for row in run.stages)
-    times = tuple(replace(time, laps={}) for time in run.timings.stages)
+    times = tuple(replace(time, timings={}) for time in run.timings.stages)
     rows = bill(replace(run, stages=stages, timings=replace(run.timings, stages=times)))
     assert rows[1].cells("-")[7] == "0.5 ms expected"
     assert rows[-1].cells("-")[7] == "-"
@@ -94,35 +102,45 @@ def test_a_latency_that_is_only_expected_says_so(run):
 
 
 def test_training_behind_the_ladder_takes_the_mark(run):
-    kept = rung("quantize", 0.001, chosen=False)
-    rows = bill(behind(run, kept, rung("qat", 0.0005, "PASS", chosen=True)))
-    assert [row.rung.name for row in rows if row.rung.chosen] == ["qat"]
-    assert [row.rung.name for row in rows].count("quantize") == 0
+    kept = technique("quantize", 0.001, chosen=False)
+    rows = bill(behind(run, kept, technique("qat", 0.0005, "PASS", chosen=True)))
+    assert [row.technique.name for row in rows if row.technique.chosen] == ["qat"]
+    assert [row.technique.name for row in rows].count("quantize") == 0
     assert rows[-1].seconds == 600.0
 
 
 def test_training_that_was_not_needed_leaves_the_mark_where_it_was(run):
-    rows = bill(behind(run, rung("quantize", 0.001, chosen=True), Rung(name="qat", note="not trained")))
-    assert [row.rung.name for row in rows if row.rung.chosen] == ["mixed"]
+    rows = bill(behind(run, technique("quantize", 0.001, chosen=True), TechniqueResult(name="qat", note="not trained")))
+    assert [row.technique.name for row in rows if row.technique.chosen] == ["mixed_precision"]
 
 
 @pytest.mark.parametrize(
     ("verdict", "name", "others", "said"),
     [
-        ("PASS", "bias", (), "limit is met"),
-        ("FAIL", "bias", (Rung(name="gptq", note=LEFT),), "also tries what was left out (gptq, about 2 min more)"),
-        ("PASS", "bias", (Rung(name="gptq", note=LEFT),), "Left out for its cost: gptq, about 2 min more."),
-        ("FAIL", "bias", (), "--recipe qat"),
-        ("INCONCLUSIVE", "bias", (), "do not settle"),
-        ("", "bias", (), "accuracy_drop_pp=1"),
+        ("PASS", "bias_correction", (), "limit is met"),
+        (
+            "FAIL",
+            "bias_correction",
+            (TechniqueResult(name="gptq", note=LEFT),),
+            "also tries what was left out (gptq, about 2 min more)",
+        ),
+        (
+            "PASS",
+            "bias_correction",
+            (TechniqueResult(name="gptq", note=LEFT),),
+            "Left out for its cost: gptq, about 2 min more.",
+        ),
+        ("FAIL", "bias_correction", (), "--recipe qat"),
+        ("INCONCLUSIVE", "bias_correction", (), "do not settle"),
+        ("", "bias_correction", (), "accuracy_drop_pp=1"),
         ("FAIL", "qat", (), "loosen it"),
     ],
 )
 def test_what_to_do_next(run, verdict, name, others, said):
-    rungs = (rung(name, 0.01, verdict, chosen=True), *others)
-    stages = tuple(replace(row, rungs=rungs) if row.stage == "quantize" else row for row in run.stages)
-    laps = {"predicted gptq": 118.0} if others else {}
-    times = tuple(replace(time, laps=laps) for time in run.timings.stages)
+    techniques = (technique(name, 0.01, verdict, chosen=True), *others)
+    stages = tuple(replace(row, techniques=techniques) if row.stage == "quantize" else row for row in run.stages)
+    timings = {"predicted gptq": 118.0} if others else {}
+    times = tuple(replace(time, timings=timings) for time in run.timings.stages)
     run = replace(run, stages=stages, timings=replace(run.timings, stages=times))
     assert said in next_step(run)
     assert [row.cells("-")[-1] for row in bill(run) if not row.tried] == [
@@ -141,8 +159,8 @@ def test_without_a_ladder_there_is_nothing_to_say():
 def test_spending_adds_up(run):
     assert spending(bill(run)) == [
         ("calibrate", 4.0, 0.02, False),
-        ("equalize", 13.0, 0.004, False),
-        ("mixed", 88.0, 0.001, True),
+        ("equalization", 13.0, 0.004, False),
+        ("mixed_precision", 88.0, 0.001, True),
     ]
 
 
@@ -150,15 +168,15 @@ def test_the_pages_hold_the_bill_and_the_sensitivities(run):
     page, text = html(run), markdown(run)
     for part in (
         "\u2713 mixed",
-        "adaround, reconstruct",
+        "gptq, block_reconstruction",
         "19 of 21",
-        "What each rung won",
+        "What each technique won",
         "Sensitivity of each layer",
     ):
         assert part in page
     for part in (
-        "**mixed**",
-        "adaround, reconstruct",
+        "**mixed_precision**",
+        "gptq, block_reconstruction",
         "19\u00a0of\u00a021",
         "Most sensitive layers",
         "`layer1.0.conv1` 1.0e-01",
@@ -171,7 +189,7 @@ def test_the_pages_hold_the_bill_and_the_sensitivities(run):
 def test_candidates_are_drawn_by_accuracy_and_latency(run):
     points = candidates(bill(run))
     assert [(name, ms) for name, ms, _, _ in points] == [
-        ("float", 4.0), ("calibrate", 1.0), ("equalize", 1.0), ("mixed", 2.0),
+        ("float", 4.0), ("calibrate", 1.0), ("equalization", 1.0), ("mixed_precision", 2.0),
     ]  # fmt: skip
     dots = re.findall(r'<circle class="(dot[^"]*)" cx="([\d.]+)" cy="([\d.]+)"', tradeoff_plot(points))
     assert [kind for kind, _, _ in dots] == ["dot hollow", "dot hollow", "dot hollow", "dot"]
@@ -184,7 +202,7 @@ def test_candidates_are_drawn_by_accuracy_and_latency(run):
 
 def test_equally_fast_candidates_have_no_such_plot(run):
     rows = bill(run)
-    assert candidates(row for row in rows if row.rung.name in ("calibrate", "equalize")) == []
+    assert candidates(row for row in rows if row.technique.name in ("calibrate", "equalization")) == []
 
 
 def test_layers_left_in_float_are_hollow():
@@ -195,10 +213,10 @@ def test_layers_left_in_float_are_hollow():
 
 
 def test_plots_take_whatever_there_is():
-    silent = LayerNoise(layer="conv1", sqnr_db=None, kl=0.0, top1=100.0, macs=1)
+    silent = LayerSensitivity(layer="conv1", sqnr_db=None, kl=0.0, top1=100.0, macs=1)
     assert "no noise" in noise_plot((silent,))
     assert "conv1" in noise_plot((silent, NOISE[0]))
-    assert "KL to float" in spending_plot([("calibrate", 0.0, 0.0, True), ("bias", 0.0, 0.5, False)])
+    assert "KL to float" in spending_plot([("calibrate", 0.0, 0.0, True), ("bias_correction", 0.0, 0.5, False)])
 
 
 def test_a_drawing_is_a_file_of_its_own():

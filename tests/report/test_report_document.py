@@ -36,7 +36,7 @@ def test_order_of_a_mapping_does_not_matter() -> None:
 def test_verdict_leads_the_document() -> None:
     document = json.loads(encode(x86(1.4)))
     assert list(document)[:2] == ["schema", "verdict"]
-    assert document["schema"] == "edgeres.report/2"
+    assert document["schema"] == "edgeres.report/3"
     assert document["verdict"] == {
         "status": "failed",
         "exit_code": 3,
@@ -61,7 +61,7 @@ def edited(**changes: object) -> str:
     [
         ("{", "is no JSON"),
         ("[]", "holds no report"),
-        (edited(schema="edgeres.report/3"), "has schema 'edgeres.report/3'"),
+        (edited(schema="edgeres.report/4"), "has schema 'edgeres.report/4'"),
         (edited(schema=None), "has schema None"),
         (edited(surprise=1), "unknown key 'surprise'"),
         (edited(stages=[{"stage": "train", "top1": 120}]), "less than or equal to 100"),
@@ -83,7 +83,7 @@ def test_a_headline_in_the_words_of_another_version_is_read() -> None:
 SINCE_1 = {
     "flips": ("float_confidence", "deployed_confidence"),
     "tensors": ("low", "high", "zeros", "columns"),
-    "stages": ("rungs",),
+    "stages": ("techniques",),
     "provenance": ("code", "cores", "scales"),
 }
 
@@ -103,7 +103,7 @@ def test_a_document_of_the_schema_before_is_read() -> None:
             for field in fields:
                 del row[field]
     run = decode(json.dumps(document), "report.json")
-    assert run.schema == "edgeres.report/2"
+    assert run.schema == "edgeres.report/3"
     assert run.accuracy == x86().accuracy
     assert run.flips[0].float_confidence is None
     assert html(run)
@@ -189,3 +189,32 @@ def test_rendering_does_not_import_torch(tmp_path: Path) -> None:
     )
     found = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+OLD_NAMES = {
+    "hint": "way_out",
+    "techniques": "rungs",
+    "timings": "laps",
+    "predicted_status": "outlook",
+    "over_float": "over_twin",
+}
+
+
+def test_names_of_the_schema_before_are_read() -> None:
+    document = json.loads(encode(x86()))
+
+    def older(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+        return [{OLD_NAMES.get(key, key): value for key, value in row.items()} for row in rows]
+
+    old = {
+        **document,
+        "schema": "edgeres.report/2",
+        "stages": older(document["stages"]),
+        "lines": older(document["lines"]),
+    }
+    timings = document["timings"]
+    old["timings"] = {**timings, "stages": older(timings["stages"]), "lines": older(timings["lines"])}
+    if timings["bench"]:
+        old["timings"]["bench"] = {**timings["bench"], "rows": older(timings["bench"]["rows"])}
+    assert old["stages"] != document["stages"]
+    assert decode(json.dumps(old), "report.json") == x86()

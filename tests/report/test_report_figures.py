@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.artifacts.artifact import Line
+from edgeres.artifacts.budget_check import BudgetCheck
 from edgeres.runs.figures import bytes_, change, compared, number, percent, points, scaled, seconds, share
 
 
@@ -38,8 +38,8 @@ def test_units() -> None:
     assert [change(65, 100), change(100, 100), change(5, 0), change(99.9, 100)] == ["-35 %", "", "", "-0.10 %"]
 
 
-def line(name: str, value: float | None, limit: float) -> Line:
-    return Line(
+def line(name: str, value: float | None, limit: float) -> BudgetCheck:
+    return BudgetCheck(
         name=name, value=value, limit=limit, status="unmeasured" if value is None else "failed", how="", source=""
     )
 

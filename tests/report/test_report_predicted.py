@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 from example_run import jetson, x86
 
-from edgeres.artifacts.artifact import Predicted
+from edgeres.artifacts.budget_check import Predicted
 from edgeres.errors import UsageError
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
@@ -18,30 +18,30 @@ from edgeres.runs.verdict import exit_code, headline, outcome, summary_lines
 CASES = {"passes": (0.01, 0.03), "open": (0.03, 0.06), "fails": (0.05, 0.2)}
 
 
-def predicted_run(outlook, *, strict=False):
+def predicted_run(predicted_status, *, strict=False):
     run = jetson()
-    low, high = CASES[outlook]
+    low, high = CASES[predicted_status]
     expected = Predicted(value=(low + high) / 2, low=low, high=high, basis="a roofline; missed by 20 %")
     (line,) = run.timings.lines
-    line = replace(line, predicted=expected, outlook=outlook)
+    line = replace(line, predicted=expected, predicted_status=predicted_status)
     return replace(run, strict=strict, timings=replace(run.timings, lines=(line,)))
 
 
-@pytest.mark.parametrize("outlook", CASES)
-def test_it_decides_nothing(outlook):
-    run, plain = predicted_run(outlook), jetson()
+@pytest.mark.parametrize("predicted_status", CASES)
+def test_it_decides_nothing(predicted_status):
+    run, plain = predicted_run(predicted_status), jetson()
     assert outcome(run) == outcome(plain) == "incomplete"
     assert exit_code(run) == 0
-    assert exit_code(predicted_run(outlook, strict=True)) == 4
+    assert exit_code(predicted_run(predicted_status, strict=True)) == 4
 
 
-@pytest.mark.parametrize("outlook", CASES)
-def test_every_page_says_that_it_is_predicted(outlook):
-    run = predicted_run(outlook)
-    said, figure = OUTLOOKS[outlook], foretold(run.timings.lines[0])
+@pytest.mark.parametrize("predicted_status", CASES)
+def test_every_page_says_that_it_is_predicted(predicted_status):
+    run = predicted_run(predicted_status)
+    said, figure = OUTLOOKS[predicted_status], foretold(run.timings.lines[0])
     measured_there = f"the device measures latency p50 ({said})."
     left = f"unmeasured: latency p50 ({said})."
-    assert headline(run).endswith(left if outlook == "fails" else measured_there)
+    assert headline(run).endswith(left if predicted_status == "fails" else measured_there)
     (line,) = [line for line in summary_lines(run) if line.startswith("unmeasured")]
     assert f"{said}: {figure}" in line
     assert "missed by 20 %" not in line, "what it rests on stands in the report"
@@ -49,7 +49,7 @@ def test_every_page_says_that_it_is_predicted(outlook):
     assert f"unmeasured, {said} | {figure}" in row
     assert "missed by 20 %" in row
     budget = html(run).partition('id="budget"')[2].partition("</section>")[0]
-    assert f'class="pill predicted {outlook}">{said}<' in budget
+    assert f'class="pill predicted {predicted_status}">{said}<' in budget
     assert figure in budget
     assert "missed by 20 %" in budget
     assert "missed by 20 %" in row
@@ -71,7 +71,7 @@ def test_json_keeps_it_and_refuses_one_its_band_does_not_support():
     text = encode(run)
     assert decode(text, "r") == run
     lied = json.loads(text)
-    lied["timings"]["lines"][0]["outlook"] = "passes"
+    lied["timings"]["lines"][0]["predicted_status"] = "passes"
     with pytest.raises(UsageError, match="cannot be 'passes'"):
         decode(json.dumps(lied), "r")
 
@@ -79,5 +79,5 @@ def test_json_keeps_it_and_refuses_one_its_band_does_not_support():
 def test_a_report_from_before_predictions_is_read():
     facts = json.loads(encode(x86()))
     for line in (*facts["lines"], *facts["timings"]["lines"]):
-        del line["predicted"], line["outlook"], line["derivation"], line["figure"]
+        del line["predicted"], line["predicted_status"], line["derivation"], line["figure"]
     assert decode(json.dumps(facts), "r") == x86()

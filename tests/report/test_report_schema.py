@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from example_run import jetson
 
-from edgeres.artifacts.artifact import LayerNoise, Line, Rung
+from edgeres.artifacts.budget_check import BudgetCheck
+from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
 from edgeres.latency.benchmark import result
 from edgeres.runs import findings, run, stage
 from edgeres.runs.document import encode
@@ -16,10 +17,10 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "report-schema.md").read_text(e
 SECTIONS = {
     "Top level": (run.Run, run.Device, run.FileRow),
     "`error`": (run.Failure,),
-    "`lines` and `timings.lines`": (Line,),
+    "`lines` and `timings.lines`": (BudgetCheck,),
     "`stages[]`": (stage.StageRow,),
-    "`stages[].rungs[]`": (Rung,),
-    "`sensitivity[]`": (LayerNoise,),
+    "`stages[].techniques[]`": (TechniqueResult,),
+    "`sensitivity[]`": (LayerSensitivity,),
     "`accuracy`": (findings.Accuracy,),
     "`confusion`": (findings.Confusion,),
     "`flips[]`": (findings.Flip,),
@@ -27,7 +28,14 @@ SECTIONS = {
     "`calibration`": (findings.Calibration, findings.TensorScale),
     "`provenance`": (run.Provenance, run.SplitRow),
     "`timings`": (run.Timings, stage.StageTime, run.LatencyRow),
-    "`timings.bench`": (result.Truth, result.Row, result.Ratio, result.Peak, result.Busy, result.LayerTime),
+    "`timings.bench`": (
+        result.BenchmarkResult,
+        result.Row,
+        result.Ratio,
+        result.Peak,
+        result.HostLoad,
+        result.LayerTime,
+    ),
 }
 
 

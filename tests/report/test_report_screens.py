@@ -179,16 +179,20 @@ def expected(run):
     """The run with latencies that nobody measured and a verdict in the widest word, for every candidate."""
     metrics = {"expected_ms_float32": 0.728, "expected_ms_int8": 0.484, "expected_ms_mixed": 0.5}
     stages = tuple(
-        replace(row, metrics=metrics, rungs=tuple(replace(rung, verdict="INCONCLUSIVE") for rung in row.rungs))
-        if row.rungs
+        replace(
+            row,
+            metrics=metrics,
+            techniques=tuple(replace(technique, verdict="INCONCLUSIVE") for technique in row.techniques),
+        )
+        if row.techniques
         else row
         for row in run.stages
     )
-    laps = tuple(
-        replace(time, laps={part: s for part, s in time.laps.items() if not part.startswith("latency")})
+    timings = tuple(
+        replace(time, timings={part: s for part, s in time.timings.items() if not part.startswith("latency")})
         for time in run.timings.stages
     )
-    return replace(run, stages=stages, timings=replace(run.timings, stages=laps))
+    return replace(run, stages=stages, timings=replace(run.timings, stages=timings))
 
 
 def test_every_column_is_on_a_desks_screen(browser):

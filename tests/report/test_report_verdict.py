@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgeres.artifacts.artifact import Line, Predicted
+from edgeres.artifacts.budget_check import BudgetCheck, Predicted
 from edgeres.gate.budget import latency_lines, limits, static_lines
 from edgeres.runs.remedy import drop_cause
 from edgeres.runs.run import Run, Timings, is_timed
@@ -16,9 +16,9 @@ from edgeres.runs.verdict import exit_code, headline, line_counts, outcome, summ
 from edgeres.targets.target import find_target, targets
 
 
-def line(status: str, name: str = "size_mib") -> Line:
+def line(status: str, name: str = "size_mib") -> BudgetCheck:
     value = {"passed": 1.0, "failed": 3.0, "unmeasured": None}[status]
-    return Line(name=name, value=value, limit=2.0, status=status, how="made up", source="test")
+    return BudgetCheck(name=name, value=value, limit=2.0, status=status, how="made up", source="test")
 
 
 def run_with(statuses: list[str], *, strict: bool = False) -> Run:
@@ -84,7 +84,7 @@ def test_it_is_not_ready_where_more_is_missing_or_the_device_is_expected_to_brea
     run = jetson()
     (latency,) = run.timings.lines
     slow = Predicted(value=9.0, low=8.0, high=10.0, basis="a roofline")
-    fails = replace(latency, predicted=slow, outlook="fails")
+    fails = replace(latency, predicted=slow, predicted_status="fails")
     assert headline(replace(run, timings=replace(run.timings, lines=(fails,)))).startswith("Incomplete: ")
     assert headline(replace(run, lines=(line("unmeasured"),))).startswith("Incomplete: ")
     assert headline(replace(run, lines=(line("failed"),))).startswith("Failed: ")
@@ -126,7 +126,7 @@ def test_a_line_cannot_claim_more_than_it_has() -> None:
 
 
 def test_a_value_that_rounds_to_its_limit_may_pass_and_says_so() -> None:
-    rounded = Line(name="macs_g", value=1.814, limit=1.8, status="passed", how="closed form", source="test")
+    rounded = BudgetCheck(name="macs_g", value=1.814, limit=1.8, status="passed", how="closed form", source="test")
     run = replace(run_with([]), lines=(rounded,))
     assert outcome(run) == "passed"
     assert "1.81 G rounds to 1.8 G" in "\n".join(summary_lines(run))

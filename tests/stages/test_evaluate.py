@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeres.artifacts.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -74,38 +74,38 @@ def context(split, tmp_path):
 
 @pytest.fixture
 def checkpoint():
-    card = Card(name="thin", preprocess=Preprocess(resize=0, crop=8), classes=NAMES)
-    return Checkpoint(card, SPEC, Network(SPEC).weights())
+    metadata = ModelMetadata(name="thin", preprocess=Preprocess(resize=0, crop=8), classes=NAMES)
+    return Checkpoint(metadata, SPEC, Network(SPEC).weights())
 
 
 def test_answers_are_the_networks(checkpoint, context, split):
     digest = checkpoint.digest
     after = Evaluate(batch=4)(checkpoint, context)
     assert checkpoint.digest == digest
-    ((images, labels),) = split.batches(checkpoint.card.preprocess, 21)
+    ((images, labels),) = split.batches(checkpoint.metadata.preprocess, 21)
     predictions = Network(SPEC, checkpoint.weights).logits(images).argmax(1)
-    baseline = after.card.baseline
+    baseline = after.metadata.baseline
     assert baseline.predictions == tuple(predictions)
     assert baseline.labels == split.labels
     assert baseline.images == split.digest
     assert baseline.top1 == pytest.approx(100 * np.mean(predictions == labels))
-    (step,) = after.card.lineage
+    (step,) = after.metadata.lineage
     assert step.metrics == {"top1": baseline.top1, "macs": macs(SPEC, 8, 8), "parameters": parameters(SPEC)}
     assert context.progress.tasks == [("evaluate", 21, [21])]
 
 
 def test_batch_size_changes_no_answer(checkpoint, context):
-    found = {Evaluate(batch=size)(checkpoint, context).card.baseline.predictions for size in (1, 5, 64)}
+    found = {Evaluate(batch=size)(checkpoint, context).metadata.baseline.predictions for size in (1, 5, 64)}
     assert len(found) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_number_of_threads_changes_no_answer_and_is_left_as_it_was(checkpoint, context, split, threads):
     before = torch.get_num_threads()
-    alone = Evaluate(batch=4)(checkpoint, context).card.baseline
+    alone = Evaluate(batch=4)(checkpoint, context).metadata.baseline
     torch.set_num_threads(threads)
     try:
-        assert Evaluate(batch=4)(checkpoint, context).card.baseline == alone
+        assert Evaluate(batch=4)(checkpoint, context).metadata.baseline == alone
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -128,16 +128,16 @@ def test_the_first_evaluation_stays_the_baseline(checkpoint, context, split):
     first = Evaluate()(checkpoint, context)
     other = replace(first, weights=first.weights.replaced({"fc.bias": np.array([999.0, 0, 0])}))
     second = Evaluate()(other, context)
-    assert second.card.baseline == first.card.baseline
-    assert second.card.lineage[1].metrics["top1"] == pytest.approx(100 * split.labels.count(0) / len(split))
-    assert "baseline" in second.card.lineage[0].notes[0]
-    assert "baseline" not in second.card.lineage[1].notes[0]
+    assert second.metadata.baseline == first.metadata.baseline
+    assert second.metadata.lineage[1].metrics["top1"] == pytest.approx(100 * split.labels.count(0) / len(split))
+    assert "baseline" in second.metadata.lineage[0].notes[0]
+    assert "baseline" not in second.metadata.lineage[1].notes[0]
 
 
 def test_a_baseline_on_other_images_is_replaced(checkpoint, context, split, tmp_path):
     first = Evaluate()(checkpoint, context)
     fewer = replace(context, validation=split.take(range(10)))
-    assert len(Evaluate()(first, fewer).card.baseline.labels) == 10
+    assert len(Evaluate()(first, fewer).metadata.baseline.labels) == 10
 
 
 def test_nan_is_an_error_and_not_an_answer(checkpoint, context):

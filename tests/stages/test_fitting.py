@@ -48,7 +48,7 @@ def window(stage, folder, tuning, validation=None, allow=()):
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """Loads a constructed network by a road; returns the card."""
+    """Loads a constructed network by a road; returns the metadata."""
     from edgeres.model import zoo
 
     monkeypatch.setattr(zoo, "reconcile", lambda spec, hint: ())  # the network goes by no preset's name
@@ -57,7 +57,7 @@ def load(tmp_path, monkeypatch):
         stage = LoadOnnx() if road == "onnx" else Load()
         given = source(road, tmp_path, **source_of)
         folder = tmp_path / "work"
-        return stage(given, window(stage, folder, tuning or plain_images(120), validation, allow)).card
+        return stage(given, window(stage, folder, tuning or plain_images(120), validation, allow)).metadata
 
     return run
 
@@ -65,9 +65,9 @@ def load(tmp_path, monkeypatch):
 @pytest.mark.parametrize("road", ROADS)
 @pytest.mark.parametrize("one", [*NORMALISATIONS, replace(NORMALISATIONS[5], channels="bgr")])
 def test_the_normalisation_a_network_was_trained_with_is_found_and_shown(load, road, one):
-    card = load(road, one=one)
-    found = card.preprocess
-    (step,) = card.lineage
+    metadata = load(road, one=one)
+    found = metadata.preprocess
+    (step,) = metadata.lineage
     assert step.metrics["probe_top1"] == 100
     if one is not NORMALISATIONS[1]:  # CIFAR's statistics answer no image otherwise than ImageNet's
         assert Normalisation(found.mean, found.std, found.channels) == one
@@ -82,9 +82,9 @@ def test_the_normalisation_a_network_was_trained_with_is_found_and_shown(load, r
 def test_what_is_stated_holds_where_it_answers_above_chance(load, road):
     """The stated transform answers some images wrong; the customary one would be right on all."""
     stated = Preprocess(resize=32, crop=32, mean=(0.42, 0.456, 0.406))
-    card = load(road, preprocess=stated)
-    assert card.preprocess == stated
-    shown = card.lineage[0].shown[0]
+    metadata = load(road, preprocess=stated)
+    assert metadata.preprocess == stated
+    shown = metadata.lineage[0].shown[0]
     assert "fits clearly worse than a customary one" in shown
     assert "--mean 0.485,0.456,0.406" in shown
 
@@ -97,7 +97,7 @@ def test_a_stated_slip_of_scale_is_an_error_that_names_what_fits(load, road):
     assert "fits better: 120 of 120 images right" in caught.value.what
     assert " tried, the best: resize 32" in caught.value.what
     assert caught.value.what.count("loss") == 6
-    assert "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225" in caught.value.way_out
+    assert "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225" in caught.value.hint
     assert caught.value.exit_code == 2
 
 
@@ -108,16 +108,16 @@ def test_labels_that_mean_nothing_are_an_error_unless_allowed(load, road):
     noise = Split("tuning", images.images, tuple(drawn.tolist()))
     with pytest.raises(ChanceError, match=r"no customary preprocessing and no other order .* --allow chance"):
         load(road, tuning=noise)
-    card = load(road, tuning=noise, allow=["chance"])
-    assert any("at chance, as allowed" in note for note in card.lineage[0].shown)
+    metadata = load(road, tuning=noise, allow=["chance"])
+    assert any("at chance, as allowed" in note for note in metadata.lineage[0].shown)
 
 
 @pytest.mark.parametrize("road", ROADS)
 def test_few_images_never_refuse_a_network(load, road):
     images = plain_images(12)
     drawn = tuple(int(label) for label in np.random.default_rng(2).integers(0, 6, 12))
-    card = load(road, tuning=Split("tuning", images.images, (*drawn[:-1], 5)))
-    assert card.preprocess.mean == IMAGENET.mean
+    metadata = load(road, tuning=Split("tuning", images.images, (*drawn[:-1], 5)))
+    assert metadata.preprocess.mean == IMAGENET.mean
 
 
 @pytest.mark.parametrize("road", ROADS)
@@ -128,7 +128,7 @@ def test_another_order_of_the_classes_is_found_and_told(load, road, order):
     names = ", ".join(CLASSES[label] for label in order)
     assert f"outputs in order: {names}" in caught.value.what
     assert "100.0 % in another" in caught.value.what
-    assert "--classes FILE" in caught.value.way_out
+    assert "--classes FILE" in caught.value.hint
 
 
 def test_a_stated_order_is_taken_as_meant_while_the_network_is_above_chance(load):
@@ -148,23 +148,23 @@ def test_two_classes_that_changed_places_are_told(load, road):
 def test_one_stated_value_leaves_the_rest_to_the_search(load, road):
     fields = tuple(name for name in FIELDS if name != "resize")
     one = NORMALISATIONS[2]
-    card = load(road, one=one, preprocess=Preprocess(resize=40, crop=40), left_open=fields)
-    assert card.preprocess.resize == 40
-    assert card.preprocess.crop <= 40
-    assert card.preprocess.mean == one.mean
+    metadata = load(road, one=one, preprocess=Preprocess(resize=40, crop=40), left_open=fields)
+    assert metadata.preprocess.resize == 40
+    assert metadata.preprocess.crop <= 40
+    assert metadata.preprocess.mean == one.mean
 
 
 def test_a_graph_for_any_size_is_tried_at_customary_sizes(load):
-    card = load("onnx", one=NORMALISATIONS[4], side=None)
-    assert card.preprocess.std == NORMALISATIONS[4].std
-    assert (card.preprocess.resize, card.preprocess.crop) == (256, 224)
+    metadata = load("onnx", one=NORMALISATIONS[4], side=None)
+    assert metadata.preprocess.std == NORMALISATIONS[4].std
+    assert (metadata.preprocess.resize, metadata.preprocess.crop) == (256, 224)
 
 
 def test_what_lies_beside_the_weights_is_taken_and_checked(load):
     suggested = Preprocess(resize=36, crop=32, mean=(0.5,) * 3, std=(0.5,) * 3)
-    card = load("weights", one=NORMALISATIONS[2], suggested=suggested)
-    assert card.preprocess == suggested
-    assert "preprocessing as stated with the weights" in card.lineage[0].notes
+    metadata = load("weights", one=NORMALISATIONS[2], suggested=suggested)
+    assert metadata.preprocess == suggested
+    assert "preprocessing as stated with the weights" in metadata.lineage[0].notes
     with pytest.raises(ChanceError, match="fits better"):
         load("weights", suggested=replace(SLIP, resize=36))
 
@@ -183,4 +183,4 @@ def test_a_validation_set_of_other_labels_is_an_error(load, tmp_path):
     with pytest.raises(ChanceError, match="among the validation images"):
         Evaluate()(made, context)
     allowed = window(Evaluate(), tmp_path / "work", plain_images(120), other, ["chance"])
-    assert "as allowed" in Evaluate()(made, allowed).card.lineage[-1].shown[0]
+    assert "as allowed" in Evaluate()(made, allowed).metadata.lineage[-1].shown[0]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeres.artifacts.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -48,7 +48,7 @@ def context(tmp_path) -> Context:
 
 
 def checkpoint(spec: ResNetSpec, seed: int = 0) -> Checkpoint:
-    return Checkpoint(Card(name="drawn", preprocess=PREPROCESS, classes=("a", "b")), spec, drawn(spec, seed))
+    return Checkpoint(ModelMetadata(name="drawn", preprocess=PREPROCESS, classes=("a", "b")), spec, drawn(spec, seed))
 
 
 def thin(preactivation: bool = False) -> ResNetSpec:
@@ -72,7 +72,7 @@ def test_logits_stay_and_the_delta_is_recorded(preactivation, tmp_path):
     assert before.digest == digest
     assert not after.spec.norm
     assert set(after.weights) == set(graph(after.spec).parameters)
-    (step,) = after.card.lineage
+    (step,) = after.metadata.lineage
     assert step.stage == "fold_batchnorm"
     assert 0 < step.metrics["max_abs_delta_logit"] <= TOLERANCE * step.metrics["logit_range"] / 50
     images = np.random.default_rng(2).normal(size=(3, 3, 16, 16)).astype(np.float32)
@@ -111,7 +111,7 @@ def test_folded_networks_pass_through_with_a_note(tmp_path):
     once = FoldBatchnorm()(checkpoint(thin()), context(tmp_path))
     twice = FoldBatchnorm()(once, context(tmp_path))
     assert twice.weights.digest == once.weights.digest
-    assert twice.card.lineage[-1].notes == ("batch norms were folded before: nothing to do",)
+    assert twice.metadata.lineage[-1].notes == ("batch norms were folded before: nothing to do",)
 
 
 @settings(max_examples=20, deadline=None)
@@ -165,8 +165,8 @@ def test_a_deep_network_stays_far_below_the_tolerance(tmp_path):
         if op.kind == "norm":
             torch.nn.init.uniform_(network.get_parameter(f"{op.name}.weight"), 0.2, 0.9)
     network.train()(torch.randn(8, 3, 16, 16))
-    before = Checkpoint(Card(name="deep", preprocess=PREPROCESS, classes=("a", "b")), spec, network.weights())
-    (step,) = FoldBatchnorm()(before, context(tmp_path)).card.lineage
+    before = Checkpoint(ModelMetadata(name="deep", preprocess=PREPROCESS, classes=("a", "b")), spec, network.weights())
+    (step,) = FoldBatchnorm()(before, context(tmp_path)).metadata.lineage
     assert step.metrics["max_abs_delta_logit"] <= TOLERANCE / 10 * step.metrics["logit_range"]
     assert step.metrics["folded"] == 55
 

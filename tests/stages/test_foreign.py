@@ -22,7 +22,7 @@ from edgeres.errors import DataError, ModelError, StageError
 from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.fold import prepare
-from edgeres.onnx_graph.graph_index import View, opset_of
+from edgeres.onnx_graph.graph_index import GraphIndex, opset_of
 from edgeres.onnx_graph.nncf import quantize_float_graph
 from edgeres.onnx_graph.operator_counts import metadata, qdq
 from edgeres.onnx_graph.read import read_model
@@ -181,7 +181,7 @@ NETWORKS = ["densenet", "efficientnet"]
 @pytest.mark.parametrize("network", NETWORKS)
 def test_loading_folds_and_judges(network: str, runs, files, digits) -> None:
     loaded, _ = runs(network, "jetson")
-    step = loaded.card.lineage[-1]
+    step = loaded.metadata.lineage[-1]
     model = onnx.load(str(loaded.model.path))
     assert loaded.model == loaded.float_model
     assert loaded.scales is None
@@ -190,7 +190,7 @@ def test_loading_folds_and_judges(network: str, runs, files, digits) -> None:
     kinds = {node.op_type for node in model.graph.node}
     assert not kinds & {"Dropout", "Identity", "Constant"}
     assert ("BatchNormalization" in kinds) == (network == "densenet")  # a norm behind a concat has no convolution
-    baseline = loaded.card.baseline
+    baseline = loaded.metadata.baseline
     assert baseline is not None
     assert baseline.images == digits.validation.digest
     images, labels = next(digits.validation.batches(digits.suggested, VALIDATION))
@@ -209,7 +209,7 @@ def test_nncf_by_itself_emits_what_tensorrt_misreads(files, digits) -> None:
     model = prepare(read_model(files["densenet"]), jetson.runtime).model
     images = [batch for batch, _ in digits.calibration.take(range(2)).batches(digits.suggested, 1)]
     made = quantize_float_graph(model, images, jetson.scheme, advance=lambda _: None)
-    view = View.of(made)
+    view = GraphIndex.of(made)
     types = {str(view.value(node.input[2]).dtype) for node in view.of_type("QuantizeLinear")}
     assert types == {"int8", "uint8"}
     assert {finding.rule for finding in lint(made, jetson) if finding.severity == "E"} == {"Q02"}
@@ -220,7 +220,7 @@ def test_tensorrt_gets_a_graph_without_findings(network: str, runs) -> None:
     loaded, quantized = runs(network, "jetson")
     model = onnx.load(str(quantized.model.path))
     assert lint(model, find_target("jetson")) == ()
-    view = View.of(model)
+    view = GraphIndex.of(model)
     for node in view.of_type("QuantizeLinear", "DequantizeLinear"):
         zero_point = view.value(node.input[2])
         assert zero_point.dtype == np.int8
@@ -240,27 +240,27 @@ def test_tensorrt_gets_a_graph_without_findings(network: str, runs) -> None:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_quantization_keeps_the_answers(network: str, target: str, runs, digits) -> None:
     loaded, quantized = runs(network, target)
-    metrics = quantized.card.lineage[-1].metrics
+    metrics = quantized.metadata.lineage[-1].metrics
     assert metrics["agreement"] >= 90
     assert metrics["rewrite_agreement"] >= 85
     images, labels = next(digits.validation.batches(digits.suggested, VALIDATION))
     top1 = 100 * (runner(onnx.load(str(quantized.model.path)))(images).argmax(1) == labels).mean()
-    assert loaded.card.baseline.top1 - top1 < 3
+    assert loaded.metadata.baseline.top1 - top1 < 3
 
 
 def test_unsigned_targets_lose_nothing_to_the_rewrite(runs) -> None:
     _, quantized = runs("efficientnet", "cpu")
-    metrics = quantized.card.lineage[-1].metrics
+    metrics = quantized.metadata.lineage[-1].metrics
     assert metrics["rewrite_max_abs_delta_logit"] == 0
     assert metrics["retyped_pairs"] > 0
     assert metrics["released_reads"] == 0
-    view = View.of(onnx.load(str(quantized.model.path)))
+    view = GraphIndex.of(onnx.load(str(quantized.model.path)))
     assert {str(view.value(node.input[2]).dtype) for node in view.of_type("QuantizeLinear")} == {"uint8"}
 
 
 def test_signed_targets_say_what_the_rewrite_costs(runs) -> None:
     _, quantized = runs("densenet", "jetson")
-    step = quantized.card.lineage[-1]
+    step = quantized.metadata.lineage[-1]
     assert step.metrics["retyped_pairs"] > 0
     assert step.metrics["rewrite_max_abs_delta_logit"] > 0
     assert step.metrics["released_reads"] > 0
@@ -274,10 +274,10 @@ def test_the_scales_file_says_what_the_graph_says(target: str, runs) -> None:
     _, quantized = runs("densenet", target)
     assert quantized.scales is not None
     saved = read_table(quantized.scales.path)
-    assert (saved.scheme, saved.preprocess) == (find_target(target).scheme, quantized.card.preprocess)
+    assert (saved.scheme, saved.preprocess) == (find_target(target).scheme, quantized.metadata.preprocess)
     table = saved.table
     assert table.network == quantized.float_model.sha256
-    view = View.of(onnx.load(str(quantized.model.path)))
+    view = GraphIndex.of(onnx.load(str(quantized.model.path)))
     assert table.calibrator == "nncf"
     assert table.images == CALIBRATION
     assert set(table.activations) == {
@@ -357,7 +357,7 @@ def test_a_target_without_integers_stays_in_float(runs, digits, tmp_path: Path) 
     goal = replace(find_target("jetson"), scheme=None)
     made = QuantizeOnnx()(loaded, context(QuantizeOnnx, goal, digits, tmp_path))
     assert made.model == loaded.model
-    assert "stays in float" in made.card.lineage[-1].notes[0]
+    assert "stays in float" in made.metadata.lineage[-1].notes[0]
 
 
 def test_weights_of_4_bits_are_refused(runs, digits, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from edgeres.data.dataset import open_dataset
 from edgeres.errors import StageError
 from edgeres.onnx_graph.accumulators import overflows
 from edgeres.onnx_graph.execute import runner
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.pipeline.stages.load_onnx import LoadOnnx
 from edgeres.pipeline.stages.quantize_onnx import QuantizeOnnx
 from edgeres.targets.target import find_target
@@ -114,7 +114,7 @@ def test_outliers_are_repaired_to_what_the_clean_network_loses(target: str, runs
     clean = distance(runs("clean", target, "never")[1], digits)
     given = distance(runs("outliers", target, "never")[1], digits)
     loaded, repaired = runs("outliers", target)
-    step = repaired.card.lineage[-1]
+    step = repaired.metadata.lineage[-1]
     assert given > 3 * clean
     assert distance(repaired, digits) < 1.2 * clean
     assert step.metrics["kl_equalized"] < 0.2 * step.metrics["kl_as_given"]
@@ -128,7 +128,7 @@ def test_outliers_are_repaired_to_what_the_clean_network_loses(target: str, runs
 def test_a_clean_network_keeps_its_graph_unless_another_is_nearer_to_float(runs) -> None:
     _, given = runs("clean", "jetson", "never")
     _, chosen = runs("clean", "jetson")
-    step = chosen.card.lineage[-1]
+    step = chosen.metadata.lineage[-1]
     kept = "the graph as given goes on" in "; ".join(step.notes)
     assert (chosen.model.sha256 == given.model.sha256) == kept
     assert kept or step.metrics["kl_equalized"] < step.metrics["kl_as_given"]
@@ -137,8 +137,8 @@ def test_a_clean_network_keeps_its_graph_unless_another_is_nearer_to_float(runs)
 @pytest.mark.parametrize("target", ["jetson", "cpu"])
 def test_nearly_dead_channels_keep_their_bias_in_integers(target: str, runs, digits) -> None:
     _, quantized = runs("dead", target, "never")
-    assert list(overflows(View.of(onnx.load(str(quantized.model.path))))) == []
-    assert "4 channels have weights so small beside their bias" in "; ".join(quantized.card.lineage[-1].notes)
+    assert list(overflows(GraphIndex.of(onnx.load(str(quantized.model.path))))) == []
+    assert "4 channels have weights so small beside their bias" in "; ".join(quantized.metadata.lineage[-1].notes)
     plain = distance(quantized, digits)
     assert plain < distance(runs("clean", target, "never")[1], digits)
     assert abs(distance(quantized, digits, optimise=True) - plain) < 0.02
@@ -147,7 +147,7 @@ def test_nearly_dead_channels_keep_their_bias_in_integers(target: str, runs, dig
 def test_a_graph_whose_sums_leave_int32_is_never_written(runs, digits, tmp_path, monkeypatch) -> None:
     def shrink(model: onnx.ModelProto) -> dict[str, int]:
         """Weight scales that nothing has looked at."""
-        view = View.of(model)
+        view = GraphIndex.of(model)
         for node in view.of_type("Conv"):
             tensor = view.constants[view.producers[node.input[1]].input[1]]
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1e-6), tensor.name))

@@ -55,16 +55,16 @@ def own(tmp_path, classes=NAMES, spec=None):
 def test_what_the_user_says_goes_first(tmp_path):
     said = Preprocess(resize=0, crop=32)
     found = Load()(replace(own(tmp_path), preprocess=said), context(tmp_path))
-    assert found.card.preprocess == said
+    assert found.metadata.preprocess == said
 
 
 def test_what_the_weights_say_goes_second(tmp_path):
     found = Load()(own(tmp_path), context(tmp_path))
-    assert found.card.preprocess == OWN
-    assert found.card.classes == NAMES
-    assert "as stated with the weights" in found.card.lineage[0].notes[0]
+    assert found.metadata.preprocess == OWN
+    assert found.metadata.classes == NAMES
+    assert "as stated with the weights" in found.metadata.lineage[0].notes[0]
     assert found.quant is None
-    assert found.card.baseline is None
+    assert found.metadata.baseline is None
 
 
 def test_otherwise_it_is_searched_and_said(tmp_path, state):
@@ -72,12 +72,12 @@ def test_otherwise_it_is_searched_and_said(tmp_path, state):
     digest = given.digest
     found = Load()(given, context(tmp_path))
     assert given.digest == digest
-    (step,) = found.card.lineage
+    (step,) = found.metadata.lineage
     assert (step.stage, step.metrics["probe_images"]) == ("load", 12)
     searched, outright, tried = step.notes
     assert "preprocessing found by trying" in searched
     assert step.shown == (searched,)
-    assert f"--crop {found.card.preprocess.crop} --mean {found.card.preprocess.mean[0]:g}," in outright
+    assert f"--crop {found.metadata.preprocess.crop} --mean {found.metadata.preprocess.mean[0]:g}," in outright
     assert tried.count("% of 12") >= 12
     assert Load()(given, context(tmp_path)).digest == found.digest
 
@@ -104,7 +104,7 @@ def test_names_that_only_one_side_knows_and_twins_are_fine(tmp_path):
     twins = ("crane", *NAMES[1:9], "crane")
     folders = ("n01", *NAMES[1:9], "crane")
     found = Load()(own(tmp_path, twins), context(tmp_path, folders))
-    assert found.card.classes == twins
+    assert found.metadata.classes == twins
 
 
 def test_another_model_than_the_named_is_refused(tmp_path, state):
@@ -141,4 +141,4 @@ def test_published_weights_go_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "read_checkpoint", read)
     found = Load()(Source("resnet20", weights="IMAGENET1K_V1"), context(tmp_path))
     assert asked == [("IMAGENET1K_V1", spec)]
-    assert found.card.lineage[0].notes[0] == "a note"
+    assert found.metadata.lineage[0].notes[0] == "a note"

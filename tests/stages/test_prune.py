@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from edgeres.artifacts.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -46,8 +46,10 @@ def logits(spec, weights, x):
 
 @pytest.fixture
 def dense():
-    card = Card(name="resnet20_b", preprocess=Preprocess(resize=SIDE, crop=SIDE), classes=tuple("abcdefghij"))
-    return Checkpoint(card, SPEC, random_weights(SPEC))
+    metadata = ModelMetadata(
+        name="resnet20_b", preprocess=Preprocess(resize=SIDE, crop=SIDE), classes=tuple("abcdefghij")
+    )
+    return Checkpoint(metadata, SPEC, random_weights(SPEC))
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_a_pruned_network_is_narrower_and_inside_its_macs(dense, context, import
     before = dense.digest
     pruned = Prune(macs=0.6, importance=importance)(dense, seen(context))
     kept = macs(pruned.spec, SIDE, SIDE) / macs(SPEC, SIDE, SIDE)
-    step = pruned.card.lineage[-1]
+    step = pruned.metadata.lineage[-1]
     assert kept <= 0.6
     assert step.metrics == {
         "macs": macs(pruned.spec, SIDE, SIDE),
@@ -126,7 +128,9 @@ def test_macs_out_of_reach_name_the_least_there_is(dense, context):
     with pytest.raises(StageError, match=r"0\.01 of the MACs is out of reach, 0\.\d+ is the least") as failure:
         Prune(macs=0.01)(dense, seen(context))
     least = float(str(failure.value).split("reach, ")[1].split()[0])
-    assert Prune(macs=least + 0.001)(dense, seen(context)).card.lineage[-1].metrics["macs_removed"] < 1 - least + 0.001
+    assert (
+        Prune(macs=least + 0.001)(dense, seen(context)).metadata.lineage[-1].metrics["macs_removed"] < 1 - least + 0.001
+    )
 
 
 def halves_unread(dense):
@@ -144,13 +148,13 @@ def test_no_more_is_removed_than_its_estimated_cost_allows(dense, context):
     pruned = Prune(macs=0.5, max_kl=1e-9)(known, seen(context))
     kept = macs(pruned.spec, SIDE, SIDE) / macs(SPEC, SIDE, SIDE)
     assert 0.5 < kept < 0.75
-    assert "50% of the MACs were asked for" in pruned.card.lineage[-1].notes[1]
-    assert "max_kl allows 1e-09" in pruned.card.lineage[-1].notes[1]
+    assert "50% of the MACs were asked for" in pruned.metadata.lineage[-1].notes[1]
+    assert "max_kl allows 1e-09" in pruned.metadata.lineage[-1].notes[1]
     x = images(3)
     torch.testing.assert_close(logits(pruned.spec, pruned.weights, x), logits(SPEC, known.weights, x))
     enough = Prune(macs=0.8, max_kl=1e-9)(known, seen(context))
     assert macs(enough.spec, SIDE, SIDE) <= 0.8 * macs(SPEC, SIDE, SIDE)
-    assert len(enough.card.lineage[-1].notes) == 1
+    assert len(enough.metadata.lineage[-1].notes) == 1
 
 
 def test_a_network_of_which_every_channel_matters_stays_whole(dense, context):
@@ -159,10 +163,10 @@ def test_a_network_of_which_every_channel_matters_stays_whole(dense, context):
     assert whole.spec == dense.spec
     assert whole.weights.digest == dense.weights.digest
     assert whole.statistics is known.statistics
-    note = whole.card.lineage[-1].notes[1]
+    note = whole.metadata.lineage[-1].notes[1]
     assert "65% of the MACs were asked for" in note
     assert "prune.max_kl=null" in note
-    assert whole.card.lineage[-1].shown == (note,)
+    assert whole.metadata.lineage[-1].shown == (note,)
 
 
 def test_little_gain_is_not_worth_a_recovery(dense, context):
@@ -321,8 +325,8 @@ def test_grouped_and_gated_networks_are_pruned_by_the_same_stage(context):
     )
     stem = Stem(width=16, kernel=3, stride=1, pool=False)
     spec = ResNetSpec(kind="bottleneck", stem=stem, stages=stages, classes=4, norm=True)
-    card = Card(name="x", preprocess=Preprocess(resize=SIDE, crop=SIDE), classes=tuple("abcd"))
-    pruned = Prune(macs=0.6)(Checkpoint(card, spec, random_weights(spec)), seen(context))
+    metadata = ModelMetadata(name="x", preprocess=Preprocess(resize=SIDE, crop=SIDE), classes=tuple("abcd"))
+    pruned = Prune(macs=0.6)(Checkpoint(metadata, spec, random_weights(spec)), seen(context))
     for (_, _, block), (_, _, old) in zip(pruned.spec.blocks, spec.blocks, strict=True):
         assert block.inner[0] // block.groups == old.inner[0] // old.groups
     assert logits(pruned.spec, pruned.weights, images(2)).shape == (2, 4)

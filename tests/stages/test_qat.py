@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from random_weights import random_weights
 
-from edgeres.artifacts.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
 from edgeres.backends.session import onnx_session
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
@@ -97,7 +97,7 @@ def floating(context: Context) -> Checkpoint:
         {"fc.weight": made["fc.weight"] * gain, "fc.bias": (made["fc.bias"] - answers.mean(0)) * gain}
     )
     return Evaluate()(
-        Checkpoint(Card(name="drawn", preprocess=PREPROCESS, classes=context.classes), SPEC, weights), context
+        Checkpoint(ModelMetadata(name="drawn", preprocess=PREPROCESS, classes=context.classes), SPEC, weights), context
     )
 
 
@@ -165,24 +165,24 @@ def recovered(broken: Checkpoint, half: Context) -> Checkpoint:
 def test_a_network_broken_by_rounding_comes_back_to_the_float_network(
     broken: Checkpoint, recovered: Checkpoint, half: Context
 ) -> None:
-    before, after = recovered.card.lineage[-1].rungs
+    before, after = recovered.metadata.lineage[-1].techniques
     assert (before.name, after.name) == ("quantize", "qat")
     assert (before.verdict, before.drop_pp) == ("FAIL", 50)
     assert (before.chosen, after.chosen) == (False, True)
     assert before.kl is not None
     assert after.kl is not None
     assert after.kl < before.kl / 3  # it is a fifteenth
-    assert recovered.card.lineage[-1].notes[0].endswith("; the trained network goes on")
+    assert recovered.metadata.lineage[-1].notes[0].endswith("; the trained network goes on")
     # The rows say what anybody finds who runs both; an image alone may round to another code than in a batch.
     float_logits = Network(broken.spec, broken.weights).logits(next(half.tuning.batches(PREPROCESS, 1000))[0])
-    for checkpoint, rung in ((broken, before), (recovered, after)):
+    for checkpoint, technique in ((broken, before), (recovered, after)):
         found = logits(checkpoint, half)
         unsure = 100 * np.mean(lead(found) < SURE)
-        assert rung.top1 == pytest.approx(100 * np.mean(found.argmax(1) == half.tuning.labels), abs=unsure + 1e-9)
-        assert rung.agreement == pytest.approx(
+        assert technique.top1 == pytest.approx(100 * np.mean(found.argmax(1) == half.tuning.labels), abs=unsure + 1e-9)
+        assert technique.agreement == pytest.approx(
             agreement(float_logits.argmax(1).tolist(), found.argmax(1).tolist()), abs=unsure + 1e-9
         )
-        assert rung.kl == pytest.approx(kl(float_logits, found), rel=0.05)
+        assert technique.kl == pytest.approx(kl(float_logits, found), rel=0.05)
 
 
 def test_only_scales_and_deployed_weights_change(broken: Checkpoint, recovered: Checkpoint, context: Context) -> None:
@@ -198,10 +198,10 @@ def test_only_scales_and_deployed_weights_change(broken: Checkpoint, recovered: 
         assert params == replace(broken.quant.activations[tensor], scale=params.scale)
         assert params.scale != broken.quant.activations[tensor].scale
         assert params.scale == recovered.quant.activations[shared.get(tensor, tensor)].scale
-    step = recovered.card.lineage[-1]
+    step = recovered.metadata.lineage[-1]
     assert step.stage == "qat"
     assert step.metrics["images"] == 3 * 1024
-    assert step.metrics["kl"] == step.rungs[1].kl
+    assert step.metrics["kl"] == step.techniques[1].kl
 
 
 def test_what_ships_answers_as_the_torch_module(recovered: Checkpoint, context: Context, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_what_ships_answers_as_the_torch_module(recovered: Checkpoint, context: 
     assert np.mean(sure) > 0.5
     assert np.array_equal(found.argmax(1)[sure], expected.argmax(1)[sure])
     # The float twin is the network that came, not the trained one.
-    baseline = recovered.card.baseline
+    baseline = recovered.metadata.baseline
     assert baseline is not None
     assert agreement(verdict.float_predictions, baseline.predictions) == 100
 
@@ -239,27 +239,27 @@ def test_training_is_skipped_where_the_gate_passes(floating: Checkpoint, context
     given = Qat()(fine, picked(fine, context, lost=0, kept=250).view(Qat.reads))
     assert (given.quant, given.deployed) == (fine.quant, None)
     assert given.weights is fine.weights
-    before, skipped = given.card.lineage[-1].rungs
+    before, skipped = given.metadata.lineage[-1].techniques
     assert (before.verdict, before.chosen) == ("PASS", True)
     assert (skipped.name, skipped.top1, skipped.chosen) == ("qat", None, False)
-    assert "within the limit of 2 pp" in given.card.lineage[-1].notes[0]
-    assert given.card.lineage[-1].notes[0].startswith("not trained: ")
+    assert "within the limit of 2 pp" in given.metadata.lineage[-1].notes[0]
+    assert given.metadata.lineage[-1].notes[0].startswith("not trained: ")
 
 
 def test_too_few_images_to_tell_train_nothing_and_say_so(broken: Checkpoint, context: Context) -> None:
     few = replace(picked(broken, context, lost=8, kept=2), margin=85.0)
     given = Qat()(broken, few.view(Qat.reads))
     assert given.quant == broken.quant
-    note = given.card.lineage[-1].notes[0]
+    note = given.metadata.lineage[-1].notes[0]
     assert "a drop of 80.00 pp" in note
     assert "does not settle whether the limit of 85 pp is met" in note
     assert "--set qat.when=always" in note
     doubtful = Qat()(broken, replace(few, margin=60.0).view(Qat.reads))
-    assert doubtful.card.lineage[-1].rungs[-1].top1 is not None, (
+    assert doubtful.metadata.lineage[-1].techniques[-1].top1 is not None, (
         "a drop over the limit trains, though 10 images are few"
     )
     unlimited = Qat()(broken, replace(few, margin=None).view(Qat.reads))
-    assert "no accuracy limit is set" in unlimited.card.lineage[-1].notes[0]
+    assert "no accuracy limit is set" in unlimited.metadata.lineage[-1].notes[0]
 
 
 def test_what_training_spoils_does_not_go_on(floating: Checkpoint, context: Context) -> None:
@@ -267,19 +267,19 @@ def test_what_training_spoils_does_not_go_on(floating: Checkpoint, context: Cont
     wild = Qat(when="always", lr=30.0, max_images=96, augment=AUGMENT)
     given = wild(fine, picked(fine, context, lost=0, kept=100).view(Qat.reads))
     assert (given.quant, given.deployed) == (fine.quant, None)
-    before, after = given.card.lineage[-1].rungs
+    before, after = given.metadata.lineage[-1].techniques
     assert (before.chosen, after.chosen) == (True, False)
     assert after.kl is not None
     assert before.kl is not None
     assert after.kl > before.kl
-    assert "what quantize gave goes on" in given.card.lineage[-1].notes[0]
+    assert "what quantize gave goes on" in given.metadata.lineage[-1].notes[0]
 
 
 def test_weights_that_rounding_already_changed_are_where_training_starts(recovered: Checkpoint, half: Context) -> None:
     still = Qat(when="always", lr=1e-12, max_images=64, augment=AUGMENT)
     given = still(recovered, half.view(Qat.reads))
-    before, after = given.card.lineage[-1].rungs
-    assert before.kl == recovered.card.lineage[-1].rungs[1].kl
+    before, after = given.metadata.lineage[-1].techniques
+    assert before.kl == recovered.metadata.lineage[-1].techniques[1].kl
     assert after.kl == pytest.approx(before.kl, rel=1e-3)
 
 
@@ -290,7 +290,7 @@ def test_the_float_network_teaches_and_labels_have_the_rest(
     """Without a rate worth the name, the loss is that of what came, against the float network and the labels."""
     augment = Augment(crop="centre", flip=False)
     still = Qat(when="always", lr=1e-12, max_images=64, alpha=alpha, temperature=temperature, augment=augment)
-    step = still(recovered, context.view(Qat.reads)).card.lineage[-1]
+    step = still(recovered, context.view(Qat.reads)).metadata.lineage[-1]
     feed = Feed(context.train, PREPROCESS, augment, classes=10, batch=32, seed=0)
     images, labels = next(context.train.take(feed.order(0)[:64]).batches(PREPROCESS, 64))
     assert recovered.quant is not None
@@ -309,7 +309,7 @@ def test_asymmetric_and_signed_schemes_learn_alike(floating: Checkpoint, context
     given = replace(QUICK, epochs=1)(
         broken := quantized(floating, jetson, 3), picked(broken, jetson, lost=60, kept=60).view(Qat.reads)
     )
-    before, after = given.card.lineage[-1].rungs
+    before, after = given.metadata.lineage[-1].techniques
     assert after.chosen
     assert after.kl < before.kl / 2
     assert given.quant is not None
@@ -319,7 +319,7 @@ def test_asymmetric_and_signed_schemes_learn_alike(floating: Checkpoint, context
 def test_durations_go_beside_the_artifact(broken: Checkpoint, context: Context) -> None:
     window = context.view(Qat.reads)
     given = replace(QUICK, max_images=64)(broken, window)
-    assert window.laps.seconds["qat"] > 0
+    assert window.timings.seconds["qat"] > 0
     again = replace(QUICK, max_images=64)(broken, window)
     assert again.digest == given.digest
 
@@ -377,7 +377,7 @@ def test_what_cannot_be_trained_is_refused(floating: Checkpoint, context: Contex
     unable = replace(context, target=replace(context.target, scheme=None))
     passed = Qat()(floating, unable.view(Qat.reads))
     assert passed.quant is None
-    assert "no INT8" in passed.card.lineage[-1].notes[0]
+    assert "no INT8" in passed.metadata.lineage[-1].notes[0]
 
 
 def test_the_recipe_is_reached_by_name_and_its_settings_from_outside() -> None:

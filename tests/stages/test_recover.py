@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgeres.artifacts.artifact import Card, Checkpoint
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -49,12 +49,12 @@ def _narrowed(weights: Weights, keep: int) -> Weights:
 @pytest.fixture
 def pruned() -> Checkpoint:
     torch.manual_seed(0)
-    card = Card(name="tiny", preprocess=PREPROCESS, classes=("a", "b", "c"))
+    metadata = ModelMetadata(name="tiny", preprocess=PREPROCESS, classes=("a", "b", "c"))
     network = Network(_spec(12))
     with torch.no_grad():
         network.get_parameter("fc.weight").mul_(4)
-    parent = Checkpoint(card, _spec(12), network.weights())
-    return Checkpoint(card, _spec(8), _narrowed(parent.weights, 8), teacher=parent)
+    parent = Checkpoint(metadata, _spec(12), network.weights())
+    return Checkpoint(metadata, _spec(8), _narrowed(parent.weights, 8), teacher=parent)
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def test_student_comes_closer_to_its_teacher_and_lets_go_of_it(pruned: Checkpoin
     assert (pruned.digest, pruned.teacher.digest) == digests
     assert recovered.teacher is recovered.statistics is None
     assert recovered.spec == pruned.spec
-    assert recovered.card.lineage[-1].stage == "recover"
-    assert recovered.card.lineage[-1].metrics["images"] == 30 * 32
+    assert recovered.metadata.lineage[-1].stage == "recover"
+    assert recovered.metadata.lineage[-1].metrics["images"] == 30 * 32
 
 
 def test_same_input_same_bytes_also_behind_an_interruption(
@@ -124,7 +124,7 @@ def test_same_input_same_bytes_also_behind_an_interruption(
 
 def test_limit_on_images_bounds_the_work(pruned: Checkpoint, context: Context) -> None:
     recovered = replace(SHORT, max_images=40)(pruned, context)
-    assert recovered.card.lineage[-1].metrics["images"] == 40
+    assert recovered.metadata.lineage[-1].metrics["images"] == 40
 
 
 def test_large_gradients_without_norms_stay_finite(pruned: Checkpoint, context: Context) -> None:
@@ -169,7 +169,7 @@ def test_the_unpruned_network_goes_on_where_recovery_is_not_enough(pruned: Check
     assert (whole.spec, whole.weights.digest) == (pruned.teacher.spec, pruned.teacher.weights.digest)
     assert whole.statistics is statistics
     assert whole.teacher is None
-    step = whole.card.lineage[-1]
+    step = whole.metadata.lineage[-1]
     assert step.metrics["tuning_drop_pp"] > 1
     assert "the unpruned network goes on" in step.notes[-1]
     assert "recover.fallback=false" in step.notes[-1]
@@ -183,9 +183,9 @@ def test_the_pruned_network_goes_on_where_that_was_asked_for_or_any_drop_is_allo
     for stage, where in ((replace(SHUT, fallback=False), taught), (SHUT, replace(taught, margin=None))):
         kept = stage(broken, where)
         assert kept.spec == pruned.spec
-        assert kept.card.lineage[-1].metrics["tuning_drop_pp"] > 1
-        assert "goes on" not in kept.card.lineage[-1].notes[-1]
-        assert kept.card.lineage[-1].shown == ()
+        assert kept.metadata.lineage[-1].metrics["tuning_drop_pp"] > 1
+        assert "goes on" not in kept.metadata.lineage[-1].notes[-1]
+        assert kept.metadata.lineage[-1].shown == ()
 
 
 def test_a_recovered_network_goes_on_with_what_it_costs_in_its_notes(pruned: Checkpoint, context: Context) -> None:
@@ -199,12 +199,12 @@ def test_a_recovered_network_goes_on_with_what_it_costs_in_its_notes(pruned: Che
     same = replace(pruned, weights=_narrowed(teacher.weights, 8), teacher=teacher)
     recovered = SHUT(same, _taught(same, context))
     assert recovered.spec == pruned.spec
-    step = recovered.card.lineage[-1]
+    step = recovered.metadata.lineage[-1]
     assert step.metrics["tuning_drop_pp"] == 0
     assert abs(step.metrics["tuning_loss_rise"]) < 1e-3
     assert "lose 0.00 pp of top-1" in step.notes[-1]
     empty = replace(_taught(same, context), tuning=context.train.take([]))
-    assert "there are no tuning images" in SHUT(same, empty).card.lineage[-1].notes[-1]
+    assert "there are no tuning images" in SHUT(same, empty).metadata.lineage[-1].notes[-1]
 
 
 def test_a_network_from_which_nothing_was_removed_is_passed_through(pruned: Checkpoint, context: Context) -> None:
@@ -214,7 +214,7 @@ def test_a_network_from_which_nothing_was_removed_is_passed_through(pruned: Chec
     assert passed.weights is whole.weights
     assert passed.statistics is whole.statistics
     assert passed.teacher is None
-    assert passed.card.lineage[-1].notes == ("nothing was removed: there is nothing to recover",)
+    assert passed.metadata.lineage[-1].notes == ("nothing was removed: there is nothing to recover",)
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,10 @@ def _source(path: Path | None = None) -> Source:
 def test_preset_is_trained_for_the_classes_of_the_data(context: Context) -> None:
     checkpoint = replace(SHORT, epochs=12)(_source(), context)
     assert checkpoint.spec == replace(SPEC, classes=3)
-    assert checkpoint.card.classes == context.classes
-    assert checkpoint.card.preprocess == PREPROCESS
-    assert checkpoint.card.name == "tiny"
-    (step,) = checkpoint.card.lineage
+    assert checkpoint.metadata.classes == context.classes
+    assert checkpoint.metadata.preprocess == PREPROCESS
+    assert checkpoint.metadata.name == "tiny"
+    (step,) = checkpoint.metadata.lineage
     assert step.stage == "train"
     assert step.metrics["images"] == 12 * 24
     assert step.settings["epochs"] == 12
@@ -157,7 +157,7 @@ def test_given_weights_keep_their_head_where_the_classes_match(context: Context,
 
 def test_sizes_given_to_the_stage_travel_with_the_weights(context: Context) -> None:
     checkpoint = replace(SHORT, epochs=1, resize=10, crop=8)(_source(), context)
-    assert checkpoint.card.preprocess == replace(PREPROCESS, resize=10, crop=8)
+    assert checkpoint.metadata.preprocess == replace(PREPROCESS, resize=10, crop=8)
 
 
 def test_recipe_fields_override_the_method_and_none_leaves_it() -> None:

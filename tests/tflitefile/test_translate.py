@@ -12,11 +12,11 @@ from interpreted import Sketch, all_written, answers, interpreter, names, writte
 from onnx import numpy_helper
 
 from benchmarks.subjects import THIN, images, ours
-from edgeres.backends.litert.tflite.program import Grid
+from edgeres.backends.litert.tflite.program import QuantizationParameters
 from edgeres.backends.litert.tflite.translate import translate
 from edgeres.errors import StageError
 from edgeres.model.spec import Block, Stem
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.targets.target import find_target
 
 LITERT = find_target("cpu:litert")
@@ -65,7 +65,7 @@ def test_integers_answer_as_the_graph_as_written_does(name):
 
 def code_differences(model, pixels):
     """How far codes are from those of the graph as written: of the first convolution, and of the last block."""
-    names = [node.output[0] for node in View.of(model).of_type("QuantizeLinear") if node.input[0] != "avgpool"]
+    names = [node.output[0] for node in GraphIndex.of(model).of_type("QuantizeLinear") if node.input[0] != "avgpool"]
     made = interpreter(model, shown=names)
     answers(made, pixels)
     found = [made.get_tensor(entry["index"]).astype(int) + 128 for entry in made.get_output_details()[1:]]
@@ -134,13 +134,13 @@ def test_a_basic_network_has_one_pair_of_conversions():
 
 def test_every_scale_and_code_is_the_graphs():
     model = ours(LITERT, NETWORKS["bottleneck"])
-    view, program = View.of(model), translate(model)
+    view, program = GraphIndex.of(model), translate(model)
     grids = {tensor.name: tensor.grid for tensor in program.tensors}
     values = {tensor.name: tensor.value for tensor in program.tensors}
     activations = 0
     for node in view.of_type("QuantizeLinear"):
         scale, zero = (numpy_helper.to_array(view.constants[name]) for name in node.input[1:])
-        wanted = Grid((float(scale),), int(zero) - 128)
+        wanted = QuantizationParameters((float(scale),), int(zero) - 128)
         made = [grid for name, grid in grids.items() if name.partition(";")[0] == node.input[0] and grid]
         assert set(made) == {wanted}
         activations += 1

@@ -29,7 +29,7 @@ else:  # on the device, where the three files lie side by side
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Watch = Callable[[str, float], None]
+    Listener = Callable[[str, float], None]
 
 CACHE = "timing.cache"
 
@@ -100,7 +100,7 @@ class Phases:
         return float(min(1.0, (done + (max(inside) if inside else 0.0)) / steps))
 
 
-def monitor(trt: Any, phases: Phases, watch: Watch) -> Any:
+def monitor(trt: Any, phases: Phases, watch: Listener) -> Any:
     """TensorRT's progress monitor, telling ``watch`` the phase and how much of it is done.
 
     An exception may not pass through TensorRT, not even Ctrl-C: it is kept as ``failure``, and the build asked to end.
@@ -139,7 +139,7 @@ def build_plan(
     log: Any,
     tune: Callable[[Any], None],
     *,
-    watch: Watch | None = None,
+    watch: Listener | None = None,
 ) -> bytes:
     """The serialized engine of an ONNX file.
 
@@ -187,7 +187,7 @@ def _configure(trt: Any, config: Any, build: dict[str, Any]) -> None:
         config.builder_optimization_level = build["optimization_level"]
 
 
-def build_here(folder: Path, manifest: dict[str, Any], trt: Any, facts: dict[str, Any], watch: Watch) -> bytes:
+def build_here(folder: Path, manifest: dict[str, Any], trt: Any, facts: dict[str, Any], watch: Listener) -> bytes:
     """Builds the engine of a bundle with its sidecar, reusing and renewing the timing cache this file left behind."""
     configs, log = [], engine.recorder(trt)
     known = _own_cache(folder)

@@ -119,7 +119,7 @@ def compared(session: Session, exported: Exported, entry: str, title: str) -> st
     Raises:
         StageError: It answers otherwise.
     """
-    path, preprocess = exported.model.path, exported.card.preprocess
+    path, preprocess = exported.model.path, exported.metadata.preprocess
     answers = golden(path, graph_input(path, preprocess), preprocess)
     found = session.run(answers.inputs)
     delta = float(np.abs(found - answers.outputs).max())

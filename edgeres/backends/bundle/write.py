@@ -71,7 +71,7 @@ def tensorrt_bundle(exported: Exported, target: Target, out: Path) -> dict[str, 
     besides, which compare golden answers and measure.
     """
     model, runtime = intact(exported.model), target.runtime
-    given, python = graph_input(model, exported.card.preprocess), version(target.runtime) >= PYTHON_API
+    given, python = graph_input(model, exported.metadata.preprocess), version(target.runtime) >= PYTHON_API
     words = {
         "RUNTIME": " ".join(runtime.name.split()),
         "FLAGS": _lines(trtexec_flags(runtime, given)),
@@ -100,9 +100,9 @@ def _write(
     layout: Layout = "channels first",
 ) -> dict[str, File]:
     """Writes ``own`` files, golden answers, preprocessing, README and the manifest with its ``further`` sections."""
-    card, model = exported.card, exported.model.path
-    given = graph_input(model, card.preprocess)
-    answers = golden(model, given, card.preprocess)
+    metadata, model = exported.metadata, exported.model.path
+    given = graph_input(model, metadata.preprocess)
+    answers = golden(model, given, metadata.preprocess)
     first = layout == "channels first"
     contents = own | {
         "golden_inputs.npy": _npy(answers.inputs if first else answers.inputs.transpose(0, 2, 3, 1)),
@@ -111,7 +111,7 @@ def _write(
         "README.md": _fill(
             readme,
             {
-                "MODEL": card.name,
+                "MODEL": metadata.name,
                 "TITLE": target.title,
                 "RUNTIME": target.runtime.name,
                 "ENTRY": entry,
@@ -139,7 +139,7 @@ def _manifest(
     names = {"inputs": "golden_inputs.npy", "outputs": "golden_outputs.npy"}
     return {
         "format": FORMAT,
-        "model": exported.card.name,
+        "model": exported.metadata.name,
         "target": target.name,
         "runtime": target.runtime.name,
         "entry": entry,
@@ -155,7 +155,7 @@ def _laid_out(given: GraphInput, layout: Layout) -> tuple[int, ...]:
 
 def _preprocess(exported: Exported, given: GraphInput, layout: Layout) -> dict[str, object]:
     batch: list[object] = ["N"] if layout == "channels first" else [1]
-    wanted = exported.card.preprocess
+    wanted = exported.metadata.preprocess
     first = "turning the image upright by its EXIF orientation, " if wanted.exif == "apply" else ""
     return {
         "preprocess": plain(wanted),
@@ -163,7 +163,7 @@ def _preprocess(exported: Exported, given: GraphInput, layout: Layout) -> dict[s
         "formula": "(pixel / 255 - mean) / std per channel, mean and std in the order red, green, blue, after "
         f"{first}resizing the shorter side and cropping the centre",
         "input": {"name": given.name, "shape": [*batch, *_laid_out(given, layout)], "type": "float32"},
-        "classes": list(exported.card.classes),
+        "classes": list(exported.metadata.classes),
     }
 
 

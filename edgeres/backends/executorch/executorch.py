@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgeres.artifacts.artifact import Engine, File
-from edgeres.backends.backend import KernelCensus, LayerTime
+from edgeres.backends.backend import KernelCounts, LayerTime
 from edgeres.backends.bundle.golden import compared, graph_input
 from edgeres.backends.bundle.write import executorch_bundle
 from edgeres.backends.executorch.pte import open_pte
@@ -68,7 +68,7 @@ class ExecuTorch:
         load("executorch", TITLE, PIP)
         with progress.task("executorch", 2) as advance:
             host = target.build_on == "host"
-            lowered, forms = _lower(intact(exported.model), exported.card.preprocess, here=host)
+            lowered, forms = _lower(intact(exported.model), exported.metadata.preprocess, here=host)
             advance(1)
             with open_pte(lowered.data, 1) as session:
                 evidence = [compared(session, exported, ENTRY, TITLE), *forms]
@@ -89,7 +89,7 @@ class ExecuTorch:
         """Opens the very file that ships, or an ONNX graph of the same run brought into that form."""
         if model is None:
             return open_pte(intact(engine.files[engine.entry]).read_bytes(), threads)
-        return _open_graph(model, engine.card.preprocess, threads)
+        return _open_graph(model, engine.metadata.preprocess, threads)
 
     @contextmanager
     def showing(self, engine: Engine, tensors: Sequence[str], threads: int | None = None) -> Iterator[Shown]:
@@ -98,7 +98,7 @@ class ExecuTorch:
 
         path = intact(engine.exported.model)
         model = onnx.load(str(path))
-        data = lower(model, graph_input(path, engine.card.preprocess).shape, tensors).data
+        data = lower(model, graph_input(path, engine.metadata.preprocess).shape, tensors).data
         with open_pte(data, threads) as session:
             from edgeres.backends.executorch.torch_program import as_in_graph
 
@@ -108,10 +108,10 @@ class ExecuTorch:
 
             yield ShownSession(run, tensors, 1)
 
-    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
         """Counts the kernels that ran for one image, by the event tracer of ExecuTorch's runtime."""
         path = engine.exported.model.path
-        blank = np.zeros((1, *graph_input(path, engine.card.preprocess).shape), np.float32)
+        blank = np.zeros((1, *graph_input(path, engine.metadata.preprocess).shape), np.float32)
         events = [event for run in _runs(engine, blank, threads=1, calls=1) for event in run]
         weighted = [event.name for event in events if _WEIGHTED.match(event.name)]
         if not weighted:
@@ -119,7 +119,7 @@ class ExecuTorch:
         portable = sum(event.name.startswith(PORTABLE) for event in events)
         how = "recorded by ExecuTorch's event tracer while it ran the file on this host; "
         how += f"{portable} of {len(events)} kernels are portable ones, the others XNNPACK's"
-        return KernelCensus(
+        return KernelCounts(
             integer=sum(_INTEGER.search(name) is not None for name in weighted),
             weighted=len(weighted),
             kernels=dict(sorted(Counter(map(_kind, events)).items())),

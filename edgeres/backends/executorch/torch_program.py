@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeres.backends.executorch.torch_operators import OPERATORS
 from edgeres.backends.executorch.torch_translator import SHIFT, Translator, zero_point
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,12 +45,12 @@ def torch_program(model: ModelProto, shown: Sequence[str] = ()) -> TorchProgram:
     Raises:
         StageError: An operator, or a form of one, that has no counterpart here; the message names the node.
     """
-    translator = Translator(View.of(model), OPERATORS)
+    translator = Translator(GraphIndex.of(model), OPERATORS)
     return TorchProgram(translator.module(shown), tuple(translator.names))
 
 
 def as_in_graph(model: ModelProto, name: str, codes: NDArray[np.int8]) -> NDArray[np.generic]:
     """Codes of a torch program as the graph has them: uint8 where its quantizer says so."""
-    view = View.of(model)
+    view = GraphIndex.of(model)
     zero = zero_point(view, view.producers[name])
     return codes if zero is None or zero.dtype != np.uint8 else (codes.astype(np.int16) + SHIFT).astype(np.uint8)

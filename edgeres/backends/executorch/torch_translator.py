@@ -16,7 +16,7 @@ from torch.ao.quantization.fx import _decomposed as _registered  # noqa: F401  #
 from torch.fx import Graph, GraphModule, Node
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import WEIGHTED, View, attribute, label
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, label
 from edgeres.onnx_graph.stored_weights import dequantized_weight
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ SHIFT = 128
 class Translator:
     """Reads tensors, weights and scales of an ONNX graph, and appends torch operators to a graph of its own."""
 
-    def __init__(self, view: View, operators: Mapping[str, Operator]) -> None:
+    def __init__(self, view: GraphIndex, operators: Mapping[str, Operator]) -> None:
         self.view = view
         self.operators = operators
         self.graph = Graph()
@@ -125,7 +125,7 @@ class Translator:
         return self.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
 
 
-def _runs_in_integers(view: View, node: NodeProto) -> bool:
+def _runs_in_integers(view: GraphIndex, node: NodeProto) -> bool:
     """Whether data, weight and output of a weighted node are integers, with symmetric weights."""
     dequantizer = view.producer(node.input[1], "DequantizeLinear")
     if node.op_type == "ConvTranspose" or view.pair(node.input[0]) is None or dequantizer is None:
@@ -141,19 +141,19 @@ def _runs_in_integers(view: View, node: NodeProto) -> bool:
     return len(readers) == 1 and readers[0][0].op_type == "QuantizeLinear"
 
 
-def zero_point(view: View, node: NodeProto) -> NDArray[np.generic] | None:
+def zero_point(view: GraphIndex, node: NodeProto) -> NDArray[np.generic] | None:
     """A quantizer's zero-point; uint8 0 where it is left out (ONNX QuantizeLinear)."""
     return view.value(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.uint8)
 
 
-def _floats(view: View, dequantizer: NodeProto) -> NDArray[np.float32]:
+def _floats(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.float32]:
     values = dequantized_weight(view, dequantizer)
     if values is None:
         raise StageError(f"{label(dequantizer)}: codes or scales are computed", "store weights as constants")
     return values.astype(np.float32)
 
 
-def _codes(view: View, dequantizer: NodeProto) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _codes(view: GraphIndex, dequantizer: NodeProto) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Symmetric int8 codes and their scales, one or one per channel."""
     scale, stored = view.value(dequantizer.input[1]), view.value(dequantizer.input[0])
     assert scale is not None, "asked only of layers that run in integers"

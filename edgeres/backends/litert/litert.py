@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from edgeres.artifacts.artifact import Engine, File
-from edgeres.backends.backend import KernelCensus
+from edgeres.backends.backend import KernelCounts
 from edgeres.backends.bundle.golden import compared
 from edgeres.backends.bundle.write import litert_bundle
 from edgeres.backends.loading import absent, intact, load
@@ -100,7 +100,7 @@ class LiteRT:
 
         yield ShownSession(run, tensors, 1)
 
-    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
         """Counts the operators of LiteRT's interpreter by the type they make, with those XNNPACK took over."""
         interpreter = _interpreter(intact(engine.files[engine.entry]).read_bytes(), 1)
         details = interpreter._get_ops_details()  # the only public list of operators there is
@@ -117,7 +117,7 @@ class LiteRT:
                 weighted += 1
                 delegated += int(entry["inputs"][1]) in taken
                 integer += {np.dtype(given) for given in (*entry["operand_types"][:2], made)} == {np.dtype(np.int8)}
-        return KernelCensus(
+        return KernelCounts(
             integer=integer,
             weighted=weighted,
             kernels=dict(sorted(kernels.items())),
@@ -156,9 +156,9 @@ def _unsigned(path: Path) -> frozenset[str]:
     """Names of the codes that a graph has as uint8: QuantizeLinear makes those unless its zero-point says int8."""
     import onnx
 
-    from edgeres.onnx_graph.graph_index import View
+    from edgeres.onnx_graph.graph_index import GraphIndex
 
-    view = View.of(onnx.load(str(path)))
+    view = GraphIndex.of(onnx.load(str(path)))
     types = {
         node.output[0]: view.value(node.input[2]) if len(node.input) > 2 else None
         for node in view.of_type("QuantizeLinear")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from edgeres.artifacts.artifact import Exported, File
-    from edgeres.backends.backend import KernelCensus, Session
+    from edgeres.backends.backend import KernelCounts, Session
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
@@ -72,7 +72,7 @@ class OnnxRuntimeMobile:
         """Sessions share nothing."""
         return True
 
-    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
         """Counts the operators in the ``.ort`` file, whose optimisations are final."""
         found = operators(intact(engine.files[engine.entry]).read_bytes())
         return census(Counter(operator.kind for operator in found), "counted in the .ort file that ships")

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.artifacts.artifact import Engine, File
-from edgeres.backends.backend import KernelCensus, LayerTime
+from edgeres.backends.backend import KernelCounts, LayerTime
 from edgeres.backends.bundle.write import onnxruntime_bundle
 from edgeres.backends.loading import absent, intact
 from edgeres.backends.session import PIP, TITLE, load_graph, onnx_session, options, showing_session
@@ -52,11 +52,11 @@ _TIMED = "_kernel_time"
 REFORMATS = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose", "Cast"})
 
 
-def census(kernels: Mapping[str, int], how: str) -> KernelCensus:
+def census(kernels: Mapping[str, int], how: str) -> KernelCounts:
     """Sorts executed operators into integer and float weighted layers."""
     integer = sum(count for kind, count in kernels.items() if kind in INTEGER_KERNELS)
     weighted = integer + sum(count for kind, count in kernels.items() if kind in FLOAT_KERNELS)
-    return KernelCensus(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
+    return KernelCounts(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class OnnxRuntime:
         """Opens the graph with every optimisation and more outputs; those behind QuantizeLinear cost no fusion."""
         return showing_session(intact(engine.exported.model), tensors, optimise=True, threads=threads)
 
-    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
         """Counts the operators of the graph as ONNX Runtime rewrote it for this host's processor."""
         import onnx
 

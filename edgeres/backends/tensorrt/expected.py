@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.artifact import KernelCensus
+from edgeres.artifacts.artifact import KernelCounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
-def expected_kernels(model: Path, why: str) -> KernelCensus:
+def expected_kernels(model: Path, why: str) -> KernelCounts:
     """Weighted layers whose data and weight both come from DequantizeLinear.
 
     Only those run on integers, but for 4-bit weights, which TensorRT computes with in float; an add fuses into the
@@ -36,4 +36,4 @@ def expected_kernels(model: Path, why: str) -> KernelCensus:
     adds = [node for node in nodes if node.op_type == "Add"]
     fused = sum(not dequantized.isdisjoint(node.input) for node in adds)
     how = f"expected from the graph, {fused} of {len(adds)} residual adds among them; {why}"
-    return KernelCensus(integer=integer, weighted=len(weighted), kernels={}, how=how)
+    return KernelCounts(integer=integer, weighted=len(weighted), kernels={}, how=how)

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgeres.artifacts.artifact import Engine, File, KernelCensus
+from edgeres.artifacts.artifact import Engine, File, KernelCounts
 from edgeres.backends.loading import absent, intact, load
 from edgeres.backends.session import onnx_session
 from edgeres.backends.tensorrt.api import UNITS, compile_graph, gpu, gpu_session
@@ -50,7 +50,7 @@ class TensorRTRTX:
             StageError: It refused the graph, in its own words.
         """
         with progress.task("tensorrt-rtx", UNITS) as advance:
-            (out / ENTRY).write_bytes(compile_portable(exported.model, exported.card.preprocess, target, advance))
+            (out / ENTRY).write_bytes(compile_portable(exported.model, exported.metadata.preprocess, target, advance))
         here = gpu()
         version = load(MODULE, TITLE, PIP).__version__
         evidence = (
@@ -68,9 +68,9 @@ class TensorRTRTX:
             return onnx_session(intact(model or engine.exported.model), optimise=False, threads=threads)
         if model is None:
             return gpu_session(load(MODULE, TITLE, PIP), intact(engine.files[ENTRY]).read_bytes())
-        return gpu_session(load(MODULE, TITLE, PIP), compile_portable(model, engine.card.preprocess, target))
+        return gpu_session(load(MODULE, TITLE, PIP), compile_portable(model, engine.metadata.preprocess, target))
 
-    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
         """Counts convolutions with int8 operands in the engine, or expects them from the graph if it does not tell."""
         found = plan_census(intact(engine.files[ENTRY]).read_bytes())
         if found.weighted == 0:
@@ -99,7 +99,7 @@ def compile_portable(
     return compile_graph(runtime, model, preprocess, target, tune, advance=advance)
 
 
-def plan_census(plan: bytes) -> KernelCensus:
+def plan_census(plan: bytes) -> KernelCounts:
     """Weighted layers in the listing an engine carries, and how many of them take int8 data and int8 weights.
 
     The listing is no documented format (seen in TensorRT-RTX 1.7): tensors have a name and a type, ``corrltn`` is a
@@ -115,4 +115,4 @@ def plan_census(plan: bytes) -> KernelCensus:
         weighted += 1
         integer += read == ["int8", "int8"]
     how = "read off the operands of the layers in the engine; the GPU chooses the kernels when it first loads it"
-    return KernelCensus(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
+    return KernelCounts(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from edgeres.artifacts.artifact import Engine, File, KernelCensus
+from edgeres.artifacts.artifact import Engine, File, KernelCounts
 from edgeres.backends.bundle.write import tensorrt_bundle
 from edgeres.backends.loading import absent, intact, load
 from edgeres.backends.session import onnx_session
@@ -56,7 +56,7 @@ class TensorRT:
             runtime = _runtime()
             if runtime is not None and JETSON.is_file() and _same_version(runtime, target):
                 (out / PLAN).write_bytes(
-                    compile_graph(runtime, exported.model, exported.card.preprocess, target, advance=advance)
+                    compile_graph(runtime, exported.model, exported.metadata.preprocess, target, advance=advance)
                 )
                 files |= {PLAN: File.of(out / PLAN)}
                 evidence = f"TensorRT {runtime.__version__} built and loaded the engine on {gpu()}"
@@ -78,18 +78,18 @@ class TensorRT:
         runtime = load(MODULE, TITLE, PIP)
         if model is None:
             return gpu_session(runtime, intact(engine.files[PLAN]).read_bytes())
-        return gpu_session(runtime, compile_graph(runtime, model, engine.card.preprocess, target))
+        return gpu_session(runtime, compile_graph(runtime, model, engine.metadata.preprocess, target))
 
     def concurrent(self, engine: Engine) -> bool:
         """Whether it is simulated: sessions of ONNX Runtime share nothing."""
         return not engine.runs_here
 
-    def integer_kernels(self, engine: Engine, target: Target) -> KernelCensus:
+    def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
         """Asks TensorRT's inspector on the Jetson; elsewhere tells what the graph's Q/DQ pairs let it fuse."""
         if not engine.runs_here:
             return expected_kernels(engine.exported.model.path, "TensorRT has not run here")
         found = inspect(load(MODULE, TITLE, PIP), intact(engine.files[PLAN]).read_bytes())
-        return KernelCensus(**found, how="counted by TensorRT's engine inspector on this device")
+        return KernelCounts(**found, how="counted by TensorRT's engine inspector on this device")
 
 
 def _runtime() -> ModuleType | None:
@@ -107,10 +107,10 @@ def _same_version(runtime: ModuleType, target: Target) -> bool:
 def _proof(runtime: ModuleType | None, exported: Exported, target: Target, advance: Advance) -> str:
     """One sentence on what parsed and built the graph here."""
     if runtime is not None:
-        compile_graph(runtime, exported.model, exported.card.preprocess, target, advance=advance)
+        compile_graph(runtime, exported.model, exported.metadata.preprocess, target, advance=advance)
         return f"TensorRT {runtime.__version__} parsed and built the graph here for {gpu()}, which is not the target"
     if rtx.TensorRTRTX().missing():
         return f"not proven on this host: pip install {rtx.PIP}"
     version = load(rtx.MODULE, rtx.TITLE, rtx.PIP).__version__
-    rtx.compile_portable(exported.model, exported.card.preprocess, target, advance)
+    rtx.compile_portable(exported.model, exported.metadata.preprocess, target, advance)
     return f"TensorRT-RTX {version} parsed and built the graph on this host: evidence of that and of nothing more"

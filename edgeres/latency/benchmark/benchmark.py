@@ -17,10 +17,10 @@ from edgeres.backends.registry import find_backend
 from edgeres.errors import EdgeresError, StageError, UsageError
 from edgeres.latency.benchmark.bootstrap import median_interval, ratio_interval
 from edgeres.latency.benchmark.interleaved import Pace, race
-from edgeres.latency.benchmark.result import Busy, LayerTime, Peak, Ratio, Row, Truth
+from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, Peak, Ratio, Row
 from edgeres.latency.benchmark.variants import version_of
 from edgeres.latency.benchmark.worker_pool import Worker, hired
-from edgeres.latency.benchmark.worker_spec import TORCH, Job, Order
+from edgeres.latency.benchmark.worker_spec import TORCH, WorkerRequest, WorkerSpec
 from edgeres.metrics import machine
 from edgeres.settings import parse
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgeres.latency.benchmark.interleaved import Samples
-    from edgeres.latency.benchmark.variants import Contenders
+    from edgeres.latency.benchmark.variants import Variants
     from edgeres.latency.benchmark.worker_spec import Variant
     from edgeres.metrics import Machine
     from edgeres.progress import Progress
@@ -57,8 +57,8 @@ class Subject:
 
 
 def bench(
-    subject: Subject, found: Contenders, progress: Progress, *, threads: int = 2, pace: Pace | None = None
-) -> Truth:
+    subject: Subject, found: Variants, progress: Progress, *, threads: int = 2, pace: Pace | None = None
+) -> BenchmarkResult:
     """Times every variant.
 
     Args:
@@ -86,7 +86,7 @@ def bench(
         layers = _layers(crew, progress)
     peaks = meter.peaks()
     rows = _rows(subject, {name: variant for name, (variant, _) in crew.items()}, samples, peaks)
-    return Truth(
+    return BenchmarkResult(
         network=subject.network,
         target=subject.target,
         here=any(row.own for row in rows),
@@ -130,7 +130,7 @@ def _hired(
     with progress.task("load each runtime", len(variants)) as advance:
         for variant in variants:
             try:
-                worker = stack.enter_context(hired(Job(variant=variant, cores=cores)))
+                worker = stack.enter_context(hired(WorkerSpec(variant=variant, cores=cores)))
             except StageError as refusal:
                 absent[variant.name] = refusal.what
             else:
@@ -152,14 +152,14 @@ class _Meter:
         workers, absent = {}, {}
         for kind in _PEAKS:
             try:
-                workers[kind] = stack.enter_context(hired(parse(Job, {"peak": kind, "cores": cores}, "job")))
+                workers[kind] = stack.enter_context(hired(parse(WorkerSpec, {"peak": kind, "cores": cores}, "job")))
             except EdgeresError as refusal:
                 absent[f"{kind} peak"] = refusal.what
         return cls(workers, absent)
 
     def read(self) -> None:
         for kind, worker in self.workers.items():
-            self.rates[kind] += worker.ask(Order(calls=_PEAK_CALLS))["rates"]
+            self.rates[kind] += worker.ask(WorkerRequest(calls=_PEAK_CALLS))["rates"]
 
     def peaks(self) -> tuple[Peak, ...]:
         found = []
@@ -176,7 +176,7 @@ def _layers(crew: Mapping[str, tuple[Variant, Worker]], progress: Progress) -> d
     found = {}
     with progress.task("profile", len(told)) as advance:
         for variant, worker in told:
-            answer = worker.ask(Order(calls=_PROFILED, layers=True))["layers"]
+            answer = worker.ask(WorkerRequest(calls=_PROFILED, layers=True))["layers"]
             found[variant.runtime] = tuple(parse(LayerTime, layer, "layer") for layer in answer)
             advance(1)
     return found
@@ -219,7 +219,7 @@ def _rows(
             n=len(every),
             rounds=len(samples[name]),
             speedup=ratio(floats[0] if floats else None, name),
-            over_twin=ratio(twin, name) if twin in samples and twin != name else None,
+            over_float=ratio(twin, name) if twin in samples and twin != name else None,
             to_fastest=to_fastest,
             peak_share=subject.macs / (1e6 * medians[name] * peak) if peak else None,
         )
@@ -227,11 +227,11 @@ def _rows(
     return tuple(row(name) for name in order)
 
 
-def _busy(before: Machine, after: Machine, cores: tuple[int, ...], seconds: float) -> Busy:
+def _busy(before: Machine, after: Machine, cores: tuple[int, ...], seconds: float) -> HostLoad:
     stolen: Any = None
     if before.stolen is not None and after.stolen is not None:
         stolen = (after.stolen - before.stolen) / (seconds * (os.cpu_count() or 1))
-    return Busy(
+    return HostLoad(
         cpu=before.cpu,
         cores=before.cores,
         pinned=cores,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.latency.benchmark.result import LayerTime, Ratio, Row, Truth
+    from edgeres.latency.benchmark.result import BenchmarkResult, LayerTime, Ratio, Row
 
 JUDGED = ("int8", "float32")
 """Precisions whose answers a run has compared image by image; nothing else may ship."""
@@ -15,7 +15,7 @@ _NAMED = 5
 """Layers that a sentence names."""
 
 
-def sentences(truth: Truth) -> tuple[str, ...]:
+def sentences(truth: BenchmarkResult) -> tuple[str, ...]:
     """The verdict, most important first."""
     told = [_fastest(truth)]
     if not truth.here:
@@ -25,13 +25,13 @@ def sentences(truth: Truth) -> tuple[str, ...]:
     return tuple(told)
 
 
-def culprits(layers: Sequence[LayerTime]) -> tuple[LayerTime, ...]:
+def bottlenecks(layers: Sequence[LayerTime]) -> tuple[LayerTime, ...]:
     """Weighted layers that stayed in float, and what only changes layout or type; the slowest first."""
     found = (layer for layer in layers if layer.role in ("float", "reformat"))
     return tuple(sorted(found, key=lambda layer: -layer.ms))
 
 
-def should_ship(truth: Truth) -> Row | None:
+def should_ship(truth: BenchmarkResult) -> Row | None:
     """The fastest variant on the target's runtime that is fit to ship; None where that runtime was not timed.
 
     INT8 ships unless float32 is faster beyond noise, or INT8 broke the accuracy limit.
@@ -40,12 +40,12 @@ def should_ship(truth: Truth) -> Row | None:
     int8, float32 = own.get("int8"), own.get("float32")
     if int8 is None or truth.accurate is False:
         return float32
-    if int8.over_twin is not None and int8.over_twin.slower:
+    if int8.over_float is not None and int8.over_float.slower:
         return float32
     return int8
 
 
-def _fastest(truth: Truth) -> str:
+def _fastest(truth: BenchmarkResult) -> str:
     first = truth.rows[0]
     told = f"fastest: {first.name}, {first.p50_ms:.3g} ms"
     if first.speedup and first.precision != "float32":
@@ -54,12 +54,12 @@ def _fastest(truth: Truth) -> str:
     return f"{told}; not told apart from {' and '.join(tied)}" if tied else told
 
 
-def _shipping(truth: Truth) -> str:
+def _shipping(truth: BenchmarkResult) -> str:
     """Whether what the run ships is the right thing to ship."""
     best, ships = should_ship(truth), next((row for row in truth.rows if row.ships), None)
     if best is None or ships is None:
         return ""
-    over = ships.over_twin
+    over = ships.over_float
     if best is not ships:
         why = "broke its accuracy limit" if truth.accurate is False else f"is {_times(over)} as fast as float32"
         return f"ship the float variant: {ships.name} {why}; compile again with --variant float"
@@ -70,7 +70,7 @@ def _shipping(truth: Truth) -> str:
     return f"what ships: {ships.name}, {_times(over)} as fast as float32 there"
 
 
-def _elsewhere(truth: Truth) -> str:
+def _elsewhere(truth: BenchmarkResult) -> str:
     """Another runtime that is faster with a network that is fit to ship."""
     best = should_ship(truth)
     fit = [row for row in truth.rows if row.precision == "float32" or (row.precision == "int8" and truth.accurate)]
@@ -79,15 +79,15 @@ def _elsewhere(truth: Truth) -> str:
     return f"{fit[0].name} takes {fit[0].p50_ms:.3g} ms where {best.name} takes {best.p50_ms:.3g} ms"
 
 
-def _unjudged(truth: Truth) -> str:
+def _unjudged(truth: BenchmarkResult) -> str:
     first = truth.rows[0]
     return "" if first.precision in JUDGED else f"no gate has judged the answers of {first.name}"
 
 
-def _beaten(truth: Truth) -> list[Row]:
+def _beaten(truth: BenchmarkResult) -> list[Row]:
     """INT8 variants that another precision beats or equals, where their runtime told its kernels."""
     if truth.rows[0].precision == "int8":
-        rows = [row for row in truth.rows if row.over_twin is not None and not row.over_twin.faster]
+        rows = [row for row in truth.rows if row.over_float is not None and not row.over_float.faster]
     else:
         rows = list(truth.rows)
     return [row for row in rows if row.precision == "int8" and row.runtime in truth.layers]
@@ -95,7 +95,7 @@ def _beaten(truth: Truth) -> list[Row]:
 
 def _eaten(row: Row, layers: Sequence[LayerTime]) -> str:
     """Where the time of an INT8 variant goes that INT8 does not save."""
-    total, found = sum(layer.ms for layer in layers), culprits(layers)
+    total, found = sum(layer.ms for layer in layers), bottlenecks(layers)
     if not found:
         slow = ", ".join(f"{layer.name} {layer.ms:.3g} ms" for layer in layers[:_NAMED])
         return f"{row.name}: every weighted layer is in integers and nothing is reformatted; slowest: {slow}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edgeres.latency.benchmark.bootstrap import median_interval
-from edgeres.latency.benchmark.worker_spec import Order
+from edgeres.latency.benchmark.worker_spec import WorkerRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Samples = dict[str, list[list[float]]]
 
-_FIRST = Order(calls=3, warmup=5)
+_FIRST = WorkerRequest(calls=3, warmup=5)
 """What tells how many calls fill a burst."""
 _LOOKS = 300
 """Resamples for an interval that only decides whether to go on."""
@@ -33,7 +33,7 @@ _LOOKS = 300
 class Runner(Protocol):
     """What has a turn: a ``crew.Worker``."""
 
-    def ask(self, order: Order) -> Any:
+    def ask(self, order: WorkerRequest) -> Any:
         """Answers an order: ``ns`` has nanoseconds of its calls."""
 
 
@@ -93,9 +93,9 @@ def race(
     raise AssertionError("rounds never end by themselves")
 
 
-def _order(runner: Runner, pace: Pace) -> Order:
+def _order(runner: Runner, pace: Pace) -> WorkerRequest:
     one_s = median(runner.ask(_FIRST)["ns"]) / 1e9
-    return Order(calls=min(200, max(2, round(pace.burst_s / one_s))), warmup=pace.warmup)
+    return WorkerRequest(calls=min(200, max(2, round(pace.burst_s / one_s))), warmup=pace.warmup)
 
 
 def _narrow(samples: Samples, tolerance: float) -> bool:

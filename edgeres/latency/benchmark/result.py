@@ -1,4 +1,4 @@
-"""``Truth``: what was measured of one network on every runtime of this host, as it stands in a report."""
+"""``BenchmarkResult``: what was measured of one network on every runtime of this host, as it stands in a report."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from edgeres.backends.backend import LayerTime
 from edgeres.latency.benchmark.worker_spec import Precision
 from edgeres.settings import settings
 
-__all__ = ["SCHEMA", "Busy", "LayerTime", "Peak", "Ratio", "Row", "Truth"]
+__all__ = ["SCHEMA", "BenchmarkResult", "HostLoad", "LayerTime", "Peak", "Ratio", "Row"]
 
-SCHEMA: Literal["edgeres.latency.benchmark/1"] = "edgeres.latency.benchmark/1"
+SCHEMA: Literal["edgeres.bench/1"] = "edgeres.bench/1"
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
@@ -55,7 +55,7 @@ class Row:
         n: Calls timed.
         rounds: Bursts they came in.
         speedup: Against the fastest float32 on any runtime; None where no float32 ran.
-        over_twin: Against float32 on the same runtime; None for float32 itself, or where it did not run.
+        over_float: Against float32 on the same runtime; None for float32 itself, or where it did not run.
         to_fastest: Against the fastest variant of all, at most about one.
         peak_share: Multiply-adds per second as a share of the processor's measured peak at that precision.
     """
@@ -73,7 +73,7 @@ class Row:
     n: Count
     rounds: Count
     speedup: Ratio | None
-    over_twin: Ratio | None
+    over_float: Ratio | None
     to_fastest: Ratio
     peak_share: Positive | None
 
@@ -101,7 +101,7 @@ class Peak:
 
 
 @settings
-class Busy:
+class HostLoad:
     """The machine and what else it did.
 
     Attributes:
@@ -124,7 +124,7 @@ class Busy:
 
 
 @settings
-class Truth:
+class BenchmarkResult:
     """A speed truth table.
 
     Attributes:
@@ -142,7 +142,7 @@ class Truth:
         layers: Kernels of INT8 variants by runtime, the slowest first.
     """
 
-    schema: Literal["edgeres.latency.benchmark/1"] = SCHEMA
+    schema: Literal["edgeres.bench/1"] = SCHEMA
     network: str
     target: str
     here: bool
@@ -153,7 +153,7 @@ class Truth:
     seconds: Positive
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     peaks: tuple[Peak, ...] = ()
-    machine: Busy
+    machine: HostLoad
     absent: dict[str, str] = Field(default_factory=dict)
     layers: dict[str, tuple[LayerTime, ...]] = Field(default_factory=dict)
 

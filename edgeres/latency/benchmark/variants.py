@@ -29,7 +29,7 @@ _PACKAGES = {"litert": "ai-edge-litert", "onnxruntime_mobile": "onnxruntime", "t
 
 
 @dataclass(slots=True)
-class Contenders:
+class Variants:
     """What can be timed here.
 
     Attributes:
@@ -43,7 +43,7 @@ class Contenders:
 
 def contenders(
     exported: Exported, target: Target, out: Path, progress: Progress, runtimes: Sequence[str] | None = None
-) -> Contenders:
+) -> Variants:
     """Builds a network for every runtime that is installed here.
 
     Args:
@@ -57,7 +57,7 @@ def contenders(
         UsageError: There is no runtime of such a name.
     """
     names = _chosen(target, runtimes)
-    found = Contenders()
+    found = Variants()
     with progress.task("build for each runtime", len(names)) as advance:
         for name in names:
             why = lacking(name)
@@ -130,7 +130,7 @@ def _variant(name: str, precision: Precision, exported: Exported, target: Target
         runtime=name,
         precision=precision,
         target=target,
-        preprocess=exported.card.preprocess,
+        preprocess=exported.metadata.preprocess,
         entry=engine.entry if engine else "",
         files={key: SealedFile.of(file) for key, file in engine.files.items()} if engine else {},
         graph=SealedFile.of(exported.model),

@@ -16,7 +16,7 @@ import numpy as np
 from edgeres.backends.backend import NarrowFloats, Profiled
 from edgeres.backends.registry import find_backend
 from edgeres.errors import EdgeresError, StageError
-from edgeres.latency.benchmark.worker_spec import TORCH, Job, Order
+from edgeres.latency.benchmark.worker_spec import TORCH, WorkerRequest, WorkerSpec
 from edgeres.settings import parse, plain
 
 if TYPE_CHECKING:
@@ -35,22 +35,22 @@ def main() -> int:
     """Serves one job."""
     answers = _private_stdout()
     _die_with_parent()
-    job = parse(Job, json.loads(sys.stdin.readline()), "job")
+    job = parse(WorkerSpec, json.loads(sys.stdin.readline()), "job")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job.cores)
     try:
         with _opened(job) as serve:
             _say(answers, {"ready": True})
             for line in sys.stdin:
-                _say(answers, serve(parse(Order, json.loads(line), "order")))
+                _say(answers, serve(parse(WorkerRequest, json.loads(line), "order")))
     except EdgeresError as failure:
-        _say(answers, {"refused": failure.what, "way_out": failure.way_out})
+        _say(answers, {"refused": failure.what, "way_out": failure.hint})
         return failure.exit_code
     return 0
 
 
 @contextmanager
-def _opened(job: Job) -> Iterator[Callable[[Order], dict[str, Any]]]:
+def _opened(job: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, Any]]]:
     """What answers the orders of a job."""
     if job.variant is None:
         from edgeres.latency.benchmark.peak import peak_of
@@ -63,7 +63,7 @@ def _opened(job: Job) -> Iterator[Callable[[Order], dict[str, Any]]]:
     image = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
     with _session(variant, threads) as session:
 
-        def serve(order: Order) -> dict[str, Any]:
+        def serve(order: WorkerRequest) -> dict[str, Any]:
             if order.layers:
                 return {"layers": _layers(variant, image, threads, order.calls)}
             return {"ns": burst(lambda: session.run(image), order)}
@@ -95,7 +95,7 @@ def _layers(variant: Variant, image: NDArray[np.float32], threads: int, calls: i
     return [plain(layer) for layer in times]
 
 
-def burst(run: Callable[[], object], order: Order) -> list[int]:
+def burst(run: Callable[[], object], order: WorkerRequest) -> list[int]:
     """Nanoseconds of each call of an order, its warm-up left out."""
     for _ in range(order.warmup):
         run()

@@ -23,7 +23,7 @@ from edgeres.settings import canonical, plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgeres.latency.benchmark.worker_spec import Job, Order
+    from edgeres.latency.benchmark.worker_spec import WorkerRequest, WorkerSpec
 
 _OPEN_S, _ORDER_S = 600.0, 300.0
 """Seconds after which a runtime that says nothing is given up: while it compiles a network, and in a burst."""
@@ -39,7 +39,7 @@ class Worker:
         StageError: The runtime refused the network, in its own words, or the process ended.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerSpec) -> None:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         # A session of its own: Ctrl-C reaches the parent alone, which then ends its workers.
         self._process = subprocess.Popen(
@@ -62,7 +62,7 @@ class Worker:
         """Of the process."""
         return self._process.pid
 
-    def ask(self, order: Order) -> Any:
+    def ask(self, order: WorkerRequest) -> Any:
         """Lets the worker run until it has answered.
 
         Raises:
@@ -113,7 +113,7 @@ class Worker:
 
 
 @contextmanager
-def hired(job: Job) -> Iterator[Worker]:
+def hired(job: WorkerSpec) -> Iterator[Worker]:
     """A worker that is gone afterwards, whatever happens."""
     worker = Worker(job)
     try:

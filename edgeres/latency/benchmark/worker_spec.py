@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Card, Engine, Exported, File
+from edgeres.artifacts.artifact import Engine, Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
 from edgeres.settings import settings
 from edgeres.targets.target import Target
@@ -67,14 +67,14 @@ class Variant:
     @property
     def engine(self) -> Engine:
         """As backends take it."""
-        card = Card(name="bench", preprocess=self.preprocess, classes=())
-        exported = Exported(card, self.graph.file, self.float_graph.file)
+        metadata = ModelMetadata(name="bench", preprocess=self.preprocess, classes=())
+        exported = Exported(metadata, self.graph.file, self.float_graph.file)
         files = {name: sealed.file for name, sealed in self.files.items()}
         return Engine(exported, self.runtime, self.entry, files)
 
 
 @settings
-class Job:
+class WorkerSpec:
     """What one worker does: a variant of a network, or the processor's peak in its place.
 
     Attributes:
@@ -89,7 +89,7 @@ class Job:
 
 
 @settings
-class Order:
+class WorkerRequest:
     """A burst of calls, or the runtime's profile of them.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import View, free_name
+from edgeres.onnx_graph.graph_index import GraphIndex, free_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class Repair:
 
 def store(model: ModelProto, name: str, value: NDArray[np.generic]) -> str:
     """Adds an initializer under that name or the first free one like it; returns its name."""
-    view = View.of(model)
+    view = GraphIndex.of(model)
     given = {entry.name for entry in model.graph.input}
     name = free_name(name, {*view.constants, *view.producers, *given})
     model.graph.initializer.append(numpy_helper.from_array(np.array(value, order="C"), name))
@@ -63,7 +63,7 @@ def set_attribute(node: NodeProto, name: str, value: object) -> None:
 
 def bypass(model: ModelProto, tensor: str, node: NodeProto, index: int) -> bool:
     """Lets one read of a dequantized activation take the float tensor instead; False where there is no pair."""
-    pair = View.of(model).pair(tensor)
+    pair = GraphIndex.of(model).pair(tensor)
     if pair is None:
         return False
     node.input[index] = pair[0].input[0]

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from edgeres.errors import StageError
 from edgeres.lint.facts import data_shape, has_zero_point, quantizers, scales
 from edgeres.lint.fixes.fix import Repair, insert_before, set_attribute, store
-from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.opset import to_opset
 from edgeres.onnx_graph.rewrite import retype
 
@@ -71,7 +71,7 @@ _PLANS: dict[str, tuple[str, tuple[int, ...], int, int]] = {
 
 
 def _float_bias(model: ModelProto, bias: str, data_scale: str, weight_scale: str) -> str:
-    view = View.of(model)
+    view = GraphIndex.of(model)
     values = [view.value(name) for name in (bias, data_scale, weight_scale)]
     if any(value is None for value in values):
         raise StageError(f"bias {bias!r} or its scale is computed", "store both as initializers")
@@ -82,9 +82,9 @@ def _float_bias(model: ModelProto, bias: str, data_scale: str, weight_scale: str
 def _fold_parameters(model: ModelProto, target: Target) -> int:
     """Scales and zero-points that Identity nodes hand on become initializers of their own."""
     count = 0
-    for node in quantizers(View.of(model)):
+    for node in quantizers(GraphIndex.of(model)):
         for index in (1, 2):
-            view = View.of(model)
+            view = GraphIndex.of(model)
             if index < len(node.input) and node.input[index] and node.input[index] not in view.constants:
                 value = _constant_behind(view, node.input[index])
                 if value is not None:
@@ -93,7 +93,7 @@ def _fold_parameters(model: ModelProto, target: Target) -> int:
     return count
 
 
-def _constant_behind(view: View, tensor: str) -> NDArray[np.generic] | None:
+def _constant_behind(view: GraphIndex, tensor: str) -> NDArray[np.generic] | None:
     """Value of a tensor that depends on constants alone, as the reference evaluator computes it."""
     from onnx.reference import ReferenceEvaluator
 
@@ -120,10 +120,10 @@ def _constant_behind(view: View, tensor: str) -> NDArray[np.generic] | None:
 def _state_zero_points(model: ModelProto, target: Target) -> int:
     """Weights without a zero-point get one of their codes' type; activations get the uint8 one ONNX means."""
     count = 0
-    for node in quantizers(View.of(model)):
+    for node in quantizers(GraphIndex.of(model)):
         if has_zero_point(node):
             continue
-        view = View.of(model)
+        view = GraphIndex.of(model)
         scale, codes = view.value(node.input[1]), view.constants.get(node.input[0])
         if scale is None:
             continue
@@ -137,7 +137,7 @@ def _state_zero_points(model: ModelProto, target: Target) -> int:
 
 def _drop_output_type(model: ModelProto, target: Target) -> int:
     count = 0
-    for node in View.of(model).of_type("QuantizeLinear"):
+    for node in GraphIndex.of(model).of_type("QuantizeLinear"):
         if has_zero_point(node) and attribute(node, "output_dtype", 0):
             set_attribute(node, "output_dtype", None)
             count += 1
@@ -146,7 +146,7 @@ def _drop_output_type(model: ModelProto, target: Target) -> int:
 
 def _state_axis(model: ModelProto, target: Target) -> int:
     """Writes the axis that ONNX means, 1, and negative ones from the front."""
-    view, count = View.of(model), 0
+    view, count = GraphIndex.of(model), 0
     for node, scale in scales(view):
         axis, shape = attribute(node, "axis"), data_shape(view, node)
         if scale.size > 1 and (axis is None or axis < 0):
@@ -157,7 +157,7 @@ def _state_axis(model: ModelProto, target: Target) -> int:
 
 def _one_scale(model: ModelProto, target: Target) -> int:
     """Per-channel activations get the largest of their scales."""
-    view, count = View.of(model), 0
+    view, count = GraphIndex.of(model), 0
     for node, scale in list(scales(view)):
         if scale.size <= 1 or data_shape(view, node) is not None:
             continue
@@ -187,7 +187,7 @@ def _versions(model: ModelProto, target: Target) -> int:
 
 def _unread(model: ModelProto, target: Target) -> int:
     """Codes that nobody reads go."""
-    view, outputs = View.of(model), {value.name for value in model.graph.output}
+    view, outputs = GraphIndex.of(model), {value.name for value in model.graph.output}
     dangling = [
         node
         for node in view.of_type("QuantizeLinear")

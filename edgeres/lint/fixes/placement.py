@@ -9,7 +9,7 @@ from onnx import helper
 
 from edgeres.lint.fixes.fix import Repair, bypass, insert_before
 from edgeres.lint.rules.tensorrt_placement import FLOAT_IN_FLOAT_OUT, MOVING, dequantized
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.residual import residual_adds
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def _behind_relu(model: ModelProto, target: Target) -> int:
     """``Relu(DQ(Q(x)))`` becomes ``DQ(Q(Relu(x)))``, which is the same: rounding is monotonic and keeps 0."""
     count = 0
-    for name in [node.name for node in View.of(model).of_type("Relu")]:
-        view = View.of(model)
+    for name in [node.name for node in GraphIndex.of(model).of_type("Relu")]:
+        view = GraphIndex.of(model)
         relu = next(node for node in view.nodes if node.name == name)
         pair = view.pair(relu.input[0])
         if pair is None or view.producer(pair[0].input[0], "Conv", "ConvTranspose", "Gemm", "MatMul") is None:
@@ -46,7 +46,7 @@ def _behind_relu(model: ModelProto, target: Target) -> int:
 def _once(model: ModelProto, target: Target) -> int:
     """A pair right behind another one goes."""
     count = 0
-    for quantizer in View.of(model).of_type("QuantizeLinear"):
+    for quantizer in GraphIndex.of(model).of_type("QuantizeLinear"):
         if bypass(model, quantizer.input[0], quantizer, 0):
             count += 1
     return count
@@ -55,8 +55,8 @@ def _once(model: ModelProto, target: Target) -> int:
 def _behind_moves(model: ModelProto, target: Target) -> int:
     """Where both sides of an operator that moves values carry a pair, the one in front goes."""
     count = 0
-    for quantizer in View.of(model).of_type("QuantizeLinear"):
-        view = View.of(model)
+    for quantizer in GraphIndex.of(model).of_type("QuantizeLinear"):
+        view = GraphIndex.of(model)
         maker = view.producer(quantizer.input[0], *MOVING)
         if maker is not None and len(view.consumers(quantizer.input[0])) == 1:
             count += bypass(model, maker.input[0], maker, 0)
@@ -65,7 +65,7 @@ def _behind_moves(model: ModelProto, target: Target) -> int:
 
 def _coarsest(model: ModelProto, target: Target) -> int:
     """Every reader of a tensor takes the quantizer with the largest scale."""
-    view, count = View.of(model), 0
+    view, count = GraphIndex.of(model), 0
     for tensor in dict.fromkeys(node.input[0] for node in view.of_type("QuantizeLinear")):
         nodes = [node for node, index in view.consumers(tensor) if node.op_type == "QuantizeLinear" and index == 0]
         scales = [view.value(node.input[1]) for node in nodes]
@@ -84,8 +84,8 @@ def _coarsest(model: ModelProto, target: Target) -> int:
 def _identities(model: ModelProto, target: Target) -> int:
     """An add reads its identity through the quantizer that the identity has already, and its residual in float."""
     count = 0
-    for add in residual_adds(View.of(model)):
-        view = View.of(model)
+    for add in residual_adds(GraphIndex.of(model)):
+        view = GraphIndex.of(model)
         identity, residual = add.identity_tensor, add.residual_tensor
         index = add.identity
         if not dequantized(view, identity):
@@ -106,8 +106,8 @@ def _identities(model: ModelProto, target: Target) -> int:
 def _float_operators(model: ModelProto, target: Target) -> int:
     """Operators that write float read float."""
     count = 0
-    for node in View.of(model).of_type(*FLOAT_IN_FLOAT_OUT, "BatchNormalization"):
-        view = View.of(model)
+    for node in GraphIndex.of(model).of_type(*FLOAT_IN_FLOAT_OUT, "BatchNormalization"):
+        view = GraphIndex.of(model)
         written = view.consumers(node.output[0]) if node.op_type != "BatchNormalization" else ()
         if any(reader.op_type == "QuantizeLinear" for reader, _ in written):
             continue
@@ -120,7 +120,7 @@ def _float_outputs(model: ModelProto, target: Target) -> int:
     """What makes the network's output writes it in float."""
     count = 0
     for value in model.graph.output:
-        view = View.of(model)
+        view = GraphIndex.of(model)
         pair = view.pair(value.name)
         maker = view.producer(pair[0].input[0]) if pair is not None else None
         if pair is None or maker is None:

@@ -14,7 +14,7 @@ import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
 from edgeres.lint.facts import element_types
-from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.trace import trace
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def prove(before: ModelProto, after: ModelProto, images: NDArray[np.float32], ro
         images: float32 ``[N,C,H,W]``.
         rounding: Share of a tensor's range that other float types may add; 0 where types stay.
     """
-    views = View.of(before), View.of(after)
+    views = GraphIndex.of(before), GraphIndex.of(after)
     names = _shared(*views)
     shared = frozenset(names)
     known = trace(before, images, names)
@@ -78,7 +78,7 @@ def prove(before: ModelProto, after: ModelProto, images: NDArray[np.float32], ro
     return Proof(relation, worst, where, len(names))  # type: ignore[arg-type]  # every kind is one of the literals
 
 
-def _shared(before: View, after: View) -> list[str]:
+def _shared(before: GraphIndex, after: GraphIndex) -> list[str]:
     """Float tensors that both compute, and codes of fused integer operators, in execution order."""
     kinds = element_types(before), element_types(after)
     made = {name for node in after.nodes for name in node.output}
@@ -93,7 +93,7 @@ def _shared(before: View, after: View) -> list[str]:
 
 
 def _recomputed(
-    view: View, names: list[str], images: NDArray[np.float32], known: dict[str, NDArray[np.float32]]
+    view: GraphIndex, names: list[str], images: NDArray[np.float32], known: dict[str, NDArray[np.float32]]
 ) -> dict[str, NDArray[np.float32]]:
     """Each named tensor of a graph, from the known values of those in front of it."""
     import onnxruntime
@@ -118,7 +118,7 @@ def _recomputed(
 
 def _compared(
     name: str,
-    views: tuple[View, View],
+    views: tuple[GraphIndex, GraphIndex],
     shared: frozenset[str],
     values: tuple[NDArray[np.float32], NDArray[np.float32]],
     rounding: float,
@@ -143,7 +143,7 @@ def _compared(
     return steps, kind if steps <= _SLACK else "different"
 
 
-def _step(name: str, views: tuple[View, View], shared: frozenset[str], rank: int) -> NDArray[np.float64]:
+def _step(name: str, views: tuple[GraphIndex, GraphIndex], shared: frozenset[str], rank: int) -> NDArray[np.float64]:
     """The coarsest quantizer between a tensor and the shared ones in front of it, in either graph."""
     steps: list[NDArray[np.float64]] = [np.zeros(())]
     for view in views:
@@ -159,7 +159,7 @@ def _step(name: str, views: tuple[View, View], shared: frozenset[str], rank: int
     return np.asarray(max(steps, key=np.size) if any(step.size > 1 for step in steps) else max(steps))
 
 
-def _between(view: View, name: str, shared: frozenset[str]) -> Iterator[NodeProto]:
+def _between(view: GraphIndex, name: str, shared: frozenset[str]) -> Iterator[NodeProto]:
     """Q/DQ nodes from a tensor back to the shared ones."""
     seen: set[str] = set()
     waiting = [name]

@@ -10,7 +10,7 @@ from onnx import helper
 from edgeres.lint.facts import weight_dequantizer, weighted_nodes
 from edgeres.lint.fixes.fix import Repair, insert_before, set_attribute, store
 from edgeres.onnx_graph.accumulators import cut_off, make_room
-from edgeres.onnx_graph.graph_index import View, attribute
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.rewrite import float_biases
 from edgeres.onnx_graph.stored_weights import dequantized_weight, float_weights, output_channel_axis
 
@@ -26,7 +26,7 @@ _SEVEN_BITS = 63
 
 def _biases(model: ModelProto, target: Target) -> int:
     """Biases become float; those cut off at the ends of int32 stay as they are, since their values are lost."""
-    return float_biases(model, spared=cut_off(View.of(model)))
+    return float_biases(model, spared=cut_off(GraphIndex.of(model)))
 
 
 def _room(model: ModelProto, target: Target) -> int:
@@ -34,7 +34,7 @@ def _room(model: ModelProto, target: Target) -> int:
 
 
 def _kernel_shapes(model: ModelProto, target: Target) -> int:
-    view, count = View.of(model), 0
+    view, count = GraphIndex.of(model), 0
     for node in view.of_type("Conv", "ConvTranspose"):
         dequantizer = weight_dequantizer(view, node)
         values = dequantized_weight(view, dequantizer) if dequantizer is not None else None
@@ -47,8 +47,8 @@ def _kernel_shapes(model: ModelProto, target: Target) -> int:
 def _signed_weights(model: ModelProto, target: Target) -> int:
     """uint8 or asymmetric weights become symmetric int8: exactly where the zero-point is 128, else rounded again."""
     count = 0
-    for node in weighted_nodes(View.of(model)):
-        view = View.of(model)
+    for node in weighted_nodes(GraphIndex.of(model)):
+        view = GraphIndex.of(model)
         dequantizer = weight_dequantizer(view, node)
         codes = view.value(dequantizer.input[0]) if dequantizer is not None else None
         if dequantizer is None or codes is None:
@@ -71,8 +71,8 @@ def _signed_weights(model: ModelProto, target: Target) -> int:
 def _per_output_channel(model: ModelProto, target: Target) -> int:
     """Weights scaled along another axis are rounded again, with one scale per output channel."""
     count = 0
-    for node in weighted_nodes(View.of(model)):
-        view = View.of(model)
+    for node in weighted_nodes(GraphIndex.of(model)):
+        view = GraphIndex.of(model)
         dequantizer = weight_dequantizer(view, node)
         scale = view.value(dequantizer.input[1]) if dequantizer is not None else None
         values = dequantized_weight(view, dequantizer) if dequantizer is not None else None
@@ -86,8 +86,8 @@ def _per_output_channel(model: ModelProto, target: Target) -> int:
 
 def _seven_bits(model: ModelProto, target: Target) -> int:
     count = 0
-    for node in weighted_nodes(View.of(model)):
-        view = View.of(model)
+    for node in weighted_nodes(GraphIndex.of(model)):
+        view = GraphIndex.of(model)
         dequantizer = weight_dequantizer(view, node)
         codes = view.value(dequantizer.input[0]) if dequantizer is not None else None
         if dequantizer is not None and codes is not None and np.abs(codes.astype(np.int16)).max() > _SEVEN_BITS + 1:
@@ -98,7 +98,7 @@ def _seven_bits(model: ModelProto, target: Target) -> int:
 
 def _round_again(model: ModelProto, node: NodeProto, dequantizer: NodeProto, top: int) -> None:
     """Writes a weight's codes anew, symmetric int8 within ``[-top, top]``, one scale per output channel."""
-    values = dequantized_weight(View.of(model), dequantizer)
+    values = dequantized_weight(GraphIndex.of(model), dequantizer)
     assert values is not None
     axis = output_channel_axis(node, values.shape)
     others = tuple(place for place in range(values.ndim) if place != axis)
@@ -118,8 +118,8 @@ def _round_again(model: ModelProto, node: NodeProto, dequantizer: NodeProto, top
 def _fold_moves(model: ModelProto, target: Target) -> int:
     """A Transpose or Identity between a weight's DequantizeLinear and its reader moves the codes instead."""
     count = 0
-    for node in weighted_nodes(View.of(model)):
-        view = View.of(model)
+    for node in weighted_nodes(GraphIndex.of(model)):
+        view = GraphIndex.of(model)
         move = view.producer(node.input[1], "Transpose", "Identity")
         dequantizer = view.producer(move.input[0], "DequantizeLinear") if move is not None else None
         codes = view.value(dequantizer.input[0]) if dequantizer is not None else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.lint.facts import quantizers, weight_dequantizer
 from edgeres.lint.rule import Defect, Rule, Version, rule
-from edgeres.onnx_graph.graph_index import View, label
+from edgeres.onnx_graph.graph_index import GraphIndex, label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,14 +21,14 @@ _MAX_BATCH, _MAX_SIDE = 4096, 8192
 
 
 @rule("D01", "E", "translate it with qdq-translator: a plain graph and a calibration cache", TRANSLATOR, until=(11, 0))
-def no_explicit_pairs(view: View, _: Version) -> Iterator[Defect]:
+def no_explicit_pairs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Before TensorRT 11 a DLA takes no explicit Q/DQ."""
     for node in quantizers(view)[:1]:
         yield label(node), f"{len(quantizers(view))} Q/DQ nodes, which the DLA of this TensorRT does not take"
 
 
 @rule("D02", "E", "export with a fixed batch", RESTRICTIONS)
-def static_shapes(view: View, _: Version) -> Iterator[Defect]:
+def static_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A DLA takes static shapes."""
     for value in view.model.graph.input:
         if value.name in view.constants:
@@ -39,7 +39,7 @@ def static_shapes(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("D03", "E", "use a smaller image or batch", RESTRICTIONS)
-def small_shapes(view: View, _: Version) -> Iterator[Defect]:
+def small_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A DLA takes batches to 4096 and other dimensions to 8192."""
     for value in view.model.graph.input:
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -49,14 +49,14 @@ def small_shapes(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("D04", "E", "build for the GPU", "release notes of TensorRT 10.16.1 and 11.4.1", since=(10, 8), until=(11, 4))
-def supported(view: View, version: Version) -> Iterator[Defect]:
+def supported(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """TensorRT after 10.7 and before 11.4.1 has no DLA."""
     if view.nodes:
         yield "DLA", f"TensorRT {version[0]}.{version[1]} does not run on it"
 
 
 @rule("D05", "I", "compare its answers within one step", TRANSLATOR)
-def rounding(view: View, _: Version) -> Iterator[Defect]:
+def rounding(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A DLA rounds half away from zero, ONNX half to even."""
     integer = [node for node in view.of_type("Conv") if weight_dequantizer(view, node) is not None]
     for node in integer[:1]:
@@ -67,7 +67,7 @@ def rounding(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("D06", "E", "build for the GPU", "NVIDIA data sheets (research of devices)")
-def there_is_one(view: View, _: Version) -> Iterator[Defect]:
+def there_is_one(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The module has a DLA."""
     if view.nodes:
         yield "DLA", "this module has none"

@@ -13,13 +13,13 @@ from edgeres.lint.rules.onnxruntime import quantized_outputs, static
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgeres.onnx_graph.graph_index import View
+    from edgeres.onnx_graph.graph_index import GraphIndex
 
 SPECIFICATION = "ai.google.dev/edge/litert/models/quantization_spec"
 
 
 @rule("L01", "E", "take a runtime that reads ONNX: the same target without ':litert'", SPECIFICATION)
-def expressible(view: View, _: Version) -> Iterator[Defect]:
+def expressible(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Every operation has a form in a .tflite file."""
     try:
         translate(view.model)

@@ -16,7 +16,7 @@ from edgeres.lint.facts import weight_dequantizer
 from edgeres.lint.rule import Defect, Rule, Version, rule
 from edgeres.lint.rules import tensorrt_nodes as nodes
 from edgeres.onnx_graph.accumulators import cut_off, integer_layers, overflows, stored_bias
-from edgeres.onnx_graph.graph_index import View, label
+from edgeres.onnx_graph.graph_index import GraphIndex, label
 from edgeres.quant.scale import INT32_MAX
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SELECTORS = "onnxruntime, core/optimizer/qdq_transformer/selectors_actions"
 
 
 @rule("O01", "W", "use uint8 activations (scheme.signed: false)", SELECTORS)
-def unsigned_adds(view: View, _: Version) -> Iterator[Defect]:
+def unsigned_adds(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Adds read uint8."""
     for node in view.of_type("Add"):
         for name in node.input:
@@ -44,7 +44,7 @@ def unsigned_adds(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("O02", "W", "quantize data, weight and output", SELECTORS)
-def quantized_outputs(view: View, _: Version) -> Iterator[Defect]:
+def quantized_outputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Convolutions are integer on both sides."""
     for node in view.of_type("Conv"):
         if weight_dequantizer(view, node) is None:
@@ -62,7 +62,7 @@ def quantized_outputs(view: View, _: Version) -> Iterator[Defect]:
 
 @rule("O03", "W", "quantize weights to 7 bits (scheme.reduce_range: true)",
       "onnxruntime.ai/docs/performance/model-optimizations/quantization.html, reduce range")  # fmt: skip
-def no_saturation(view: View, _: Version) -> Iterator[Defect]:
+def no_saturation(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Without VNNI, uint8 x int8 products stay within 16 bits."""
     for node in view.of_type("Conv", "Gemm", "MatMul"):
         dequantizer = weight_dequantizer(view, node)
@@ -74,7 +74,7 @@ def no_saturation(view: View, _: Version) -> Iterator[Defect]:
             yield label(node), f"weights up to {top}: 2 x 255 x {top} overflows the 16-bit sums of a CPU without VNNI"
 
 
-def _reads_uint8(view: View, tensor: str) -> bool:
+def _reads_uint8(view: GraphIndex, tensor: str) -> bool:
     pair = view.pair(tensor)
     zero_point = view.constants.get(pair[0].input[2]) if pair is not None and len(pair[0].input) > 2 else None
     return pair is not None and (zero_point is None or zero_point.data_type == TensorProto.UINT8)
@@ -82,7 +82,7 @@ def _reads_uint8(view: View, tensor: str) -> bool:
 
 @rule("O04", "W", "quantize statically, with Q/DQ",
       "onnxruntime.ai/docs/performance/model-optimizations/quantization.html, static for CNNs")  # fmt: skip
-def static(view: View, _: Version) -> Iterator[Defect]:
+def static(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Ranges are known beforehand."""
     for node in view.of_type("DynamicQuantizeLinear"):
         yield label(node), "looks for the range of every image while it runs"
@@ -90,7 +90,7 @@ def static(view: View, _: Version) -> Iterator[Defect]:
 
 @rule("O05", "E", "raise the weight's scale and round its weights again",
       "microsoft/onnxruntime issue 21000, pull requests 22020 and 25278")  # fmt: skip
-def room_for_bias(view: View, _: Version) -> Iterator[Defect]:
+def room_for_bias(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Sums of products and bias fit int32."""
     for node, channels, reach in overflows(view):
         yield label(node), f"sums of {channels} channels reach {reach:.2g}; int32 ends at {INT32_MAX}"
@@ -98,7 +98,7 @@ def room_for_bias(view: View, _: Version) -> Iterator[Defect]:
 
 @rule("O06", "W", "store the bias in float, or its codes at that scale",
       "onnxruntime, core/optimizer/qdq_transformer; onnx QLinearConv, input B")  # fmt: skip
-def bias_scale(view: View, _: Version) -> Iterator[Defect]:
+def bias_scale(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The scale of an int32 bias is that of the products."""
     for layer in integer_layers(view):
         stored = stored_bias(view, layer.node)
@@ -116,7 +116,7 @@ def bias_scale(view: View, _: Version) -> Iterator[Defect]:
 
 @rule("O07", "E", "quantize again from the float network, with larger weight scales",
       "microsoft/onnxruntime issue 21000, pull request 21645")  # fmt: skip
-def bias_within_range(view: View, _: Version) -> Iterator[Defect]:
+def bias_within_range(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """No int32 bias is cut off."""
     for name, channels in cut_off(view).items():
         yield name, f"{channels} codes of its bias are the largest that int32 has: the bias itself was larger"
@@ -124,7 +124,7 @@ def bias_within_range(view: View, _: Version) -> Iterator[Defect]:
 
 @rule("M01", "I", "fix the batch: python -m onnxruntime.tools.make_dynamic_shape_fixed",
       "onnxruntime.ai/docs/tutorials/mobile/helpers/make-dynamic-shape-fixed.html")  # fmt: skip
-def fixed_shapes(view: View, _: Version) -> Iterator[Defect]:
+def fixed_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Phones' accelerators take fixed shapes."""
     for value in view.model.graph.input:
         free = [dim.dim_param or "?" for dim in value.type.tensor_type.shape.dim if not dim.dim_value]
@@ -134,7 +134,7 @@ def fixed_shapes(view: View, _: Version) -> Iterator[Defect]:
 
 @rule("M02", "W", "export standard operators",
       "onnxruntime.ai/docs/reference/operators/MobileOps.html")  # fmt: skip
-def standard_operators(view: View, _: Version) -> Iterator[Defect]:
+def standard_operators(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A reduced build knows standard operators."""
     for node in view.nodes:
         if node.domain not in ("", "ai.onnx", "com.microsoft"):

@@ -15,7 +15,7 @@ from edgeres.lint.facts import has_zero_point, weight_dequantizer, weighted_node
 from edgeres.lint.rule import Defect, Rule, Version, rule
 from edgeres.lint.rules import tensorrt_nodes as nodes
 from edgeres.lint.rules import tensorrt_placement as placement
-from edgeres.onnx_graph.graph_index import View, label
+from edgeres.onnx_graph.graph_index import GraphIndex, label
 from edgeres.onnx_graph.roles import classifier
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ TRANSFORMATIONS = "docs.openvino.ai, low precision transformations"
 
 
 @rule("V01", "W", "quantize weights symmetrically", TRANSFORMATIONS)
-def symmetric_weights(view: View, _: Version) -> Iterator[Defect]:
+def symmetric_weights(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights have the zero-point 0."""
     for node in weighted_nodes(view):
         dequantizer = weight_dequantizer(view, node)
@@ -35,7 +35,7 @@ def symmetric_weights(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("V03", "W", "quantize data and weight, or neither", TRANSFORMATIONS)
-def all_inputs(view: View, version: Version) -> Iterator[Defect]:
+def all_inputs(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Weighted operators have all inputs quantized; a classifier may stay in float behind a quantized pool."""
     last = classifier(view)
     for where, what in placement.all_inputs.check(view, version):

@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from edgeres.lint.facts import element_types, quantizers, type_name, weight_dequantizer, weighted_nodes
 from edgeres.lint.rule import Defect, Rule, Version, rule
-from edgeres.onnx_graph.graph_index import View, label
+from edgeres.onnx_graph.graph_index import GraphIndex, label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ MIGRATION = "docs.nvidia.com/deeplearning/tensorrt 11, API migration; TensorRT-M
 
 
 @rule("P11", "W", "cast what stays in float to FP16 ('edgeres lint --fix' does)", MIGRATION)
-def half_where_float(view: View, _: Version) -> Iterator[Defect]:
+def half_where_float(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Strongly typed graphs say FP16 where they mean it."""
     kinds = element_types(view)
     for node in weighted_nodes(view):
@@ -27,7 +27,7 @@ def half_where_float(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("T01", "E", "give all operands of a node one float type, or cast", "NvInfer.h, strongly typed networks")
-def one_type_per_node(view: View, _: Version) -> Iterator[Defect]:
+def one_type_per_node(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Operands have one float type: that of a DequantizeLinear is its scale's."""
     kinds = element_types(view)
     for node in view.of_type("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div", "Concat"):
@@ -37,7 +37,7 @@ def one_type_per_node(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("P12", "E", "ship the float network and build it with --fp16", "NVIDIA/TensorRT issue 3157")
-def no_integers(view: View, _: Version) -> Iterator[Defect]:
+def no_integers(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A GPU without INT8 gets no Q/DQ."""
     for node in quantizers(view)[:1]:
         yield label(node), "this GPU has no INT8: TensorRT refuses every graph with Q/DQ"
@@ -45,7 +45,7 @@ def no_integers(view: View, _: Version) -> Iterator[Defect]:
 
 @rule("P13", "W", "remove the layer's pairs where the builder finds no implementation",
       "TensorRT developer guide; NVIDIA/TensorRT issues 3385, 3638 and 4060")  # fmt: skip
-def old_kernels(view: View, _: Version) -> Iterator[Defect]:
+def old_kernels(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """GPUs up to compute capability 7.5 lack some INT8 kernels."""
     for node in view.of_type("Conv"):
         dequantizer = weight_dequantizer(view, node)
@@ -60,7 +60,7 @@ def old_kernels(view: View, _: Version) -> Iterator[Defect]:
 
 @rule("T02", "W", "try the build on the device before the JetPack moves", "NVIDIA/TensorRT issue 4832",
       since=(10, 16), until=(11, 0))  # fmt: skip
-def orin_with_10_16(view: View, _: Version) -> Iterator[Defect]:
+def orin_with_10_16(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """TensorRT 10.16 on Orin is reported not to compile DequantizeLinear."""
     for node in quantizers(view)[:1]:
         yield label(node), "reported to fail on compute capability 8.7 with TensorRT 10.16.2 (JetPack 7.2)"

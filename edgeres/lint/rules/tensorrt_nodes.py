@@ -22,7 +22,7 @@ from edgeres.lint.facts import (
     type_name,
 )
 from edgeres.lint.rule import LENIENT, Defect, Version, rule
-from edgeres.onnx_graph.graph_index import View, attribute, label, opset_of
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, opset_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,14 +43,14 @@ _INTEGER_OPERATORS = (
 )  # fmt: skip
 
 
-def _zero_points(view: View) -> Iterator[tuple[NodeProto, TensorProto]]:
+def _zero_points(view: GraphIndex) -> Iterator[tuple[NodeProto, TensorProto]]:
     for node in quantizers(view):
         if has_zero_point(node) and node.input[2] in view.constants:
             yield node, view.constants[node.input[2]]
 
 
 @rule("Q01", "E", "quantize symmetrically", IMPORTER)
-def symmetric(view: View, _: Version) -> Iterator[Defect]:
+def symmetric(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Every zero-point is 0."""
     for node, tensor in _zero_points(view):
         values = view.value(tensor.name)
@@ -59,7 +59,7 @@ def symmetric(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q02", "E", "use int8 with scale x 255/127", IMPORTER)
-def int8(view: View, version: Version) -> Iterator[Defect]:
+def int8(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Codes and zero-points are int8."""
     allowed = {TensorProto.INT8}
     allowed |= {TensorProto.FLOAT8E4M3FN} if version >= (9, 0) else set()
@@ -75,7 +75,7 @@ def int8(view: View, version: Version) -> Iterator[Defect]:
 
 
 @rule("Q03", "E", "add an int8 zero-point initializer", IMPORTER, until=(9, 0))
-def three_inputs(view: View, _: Version) -> Iterator[Defect]:
+def three_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Q/DQ has three inputs."""
     for node in quantizers(view):
         if not has_zero_point(node):
@@ -83,7 +83,7 @@ def three_inputs(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q04", "E", "add an int8 zero-point initializer", IMPORTER, since=(9, 0))
-def explicit_type(view: View, _: Version) -> Iterator[Defect]:
+def explicit_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The code type is explicit."""
     for node in view.of_type("QuantizeLinear"):  # DequantizeLinear takes the type of its codes
         if not has_zero_point(node) and attribute(node, "output_dtype", 0) == 0:
@@ -91,7 +91,7 @@ def explicit_type(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q05", "E", "drop output_dtype, or make it the zero-point's type", IMPORTER, since=(10, 0))
-def one_type(view: View, _: Version) -> Iterator[Defect]:
+def one_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The stated code type is the zero-point's."""
     for node, tensor in _zero_points(view):
         stated = attribute(node, "output_dtype", 0)
@@ -100,7 +100,7 @@ def one_type(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q06", "E", "store it as an initializer read by Q/DQ itself", IMPORTER)
-def zero_point_constant(view: View, version: Version) -> Iterator[Defect]:
+def zero_point_constant(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Zero-points are initializers."""
     for node in quantizers(view):
         if has_zero_point(node) and node.input[2] not in view.constants:
@@ -111,7 +111,7 @@ def zero_point_constant(view: View, version: Version) -> Iterator[Defect]:
 
 
 @rule("Q07", "E", "store it as an initializer read by Q/DQ itself", HEADER, until=(10, 8))
-def scale_constant(view: View, _: Version) -> Iterator[Defect]:
+def scale_constant(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Scales are initializers."""
     for node in quantizers(view):
         if node.input[1] not in view.constants:
@@ -119,7 +119,7 @@ def scale_constant(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q08", "E", "calibrate the tensor again", IMPORTER)
-def positive(view: View, _: Version) -> Iterator[Defect]:
+def positive(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Scales are positive and finite."""
     for node, scale in scales(view):
         if not scale.size:
@@ -130,7 +130,7 @@ def positive(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q09", "E", "store scales as float32", IMPORTER, until=(10, 0))
-def scale_float32(view: View, _: Version) -> Iterator[Defect]:
+def scale_float32(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Scales are float32."""
     for node in quantizers(view):
         tensor = view.constants.get(node.input[1])
@@ -139,7 +139,7 @@ def scale_float32(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q10", "E", "give data and scale one type, or cast the data", IMPORTER, since=(10, 12))
-def one_float_type(view: View, _: Version) -> Iterator[Defect]:
+def one_float_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Data and scale have one float type."""
     if opset_of(view.model) < 19:
         return  # the parser inserts the cast itself
@@ -151,7 +151,7 @@ def one_float_type(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q11", "E", "give both the same shape", IMPORTER)
-def equal_volumes(view: View, _: Version) -> Iterator[Defect]:
+def equal_volumes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """As many zero-points as scales."""
     for node, scale in scales(view):
         zero_point = view.value(node.input[2]) if has_zero_point(node) else None
@@ -160,7 +160,7 @@ def equal_volumes(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q12", "E", "write one scale per channel of the axis", IMPORTER)
-def channel_count(view: View, _: Version) -> Iterator[Defect]:
+def channel_count(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """One scale per channel of the axis."""
     for node, scale in scales(view):
         shape, axis = data_shape(view, node), attribute(node, "axis", 1)
@@ -169,7 +169,7 @@ def channel_count(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q13", "E", "write a non-negative axis attribute", IMPORTER)
-def explicit_axis(view: View, version: Version) -> Iterator[Defect]:
+def explicit_axis(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Per-channel Q/DQ names its axis."""
     for node, scale in scales(view):
         if scale.size <= 1:
@@ -182,7 +182,7 @@ def explicit_axis(view: View, version: Version) -> Iterator[Defect]:
 
 
 @rule("Q14", "E", "quantize activations per tensor", HEADER)
-def per_tensor_activations(view: View, _: Version) -> Iterator[Defect]:
+def per_tensor_activations(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Activations have one scale."""
     for node, scale in scales(view):
         if scale.size > 1 and data_shape(view, node) is None:
@@ -190,7 +190,7 @@ def per_tensor_activations(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q15", "E", "write one scale per tensor or per channel", IMPORTER)
-def no_blocks(view: View, _: Version) -> Iterator[Defect]:
+def no_blocks(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """INT8 is not scaled by blocks."""
     kinds = element_types(view)
     for node, scale in scales(view):
@@ -200,7 +200,7 @@ def no_blocks(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q16", "W", "give the tensor an axis", IMPORTER)
-def not_scalar(view: View, _: Version) -> Iterator[Defect]:
+def not_scalar(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """What is quantized has an axis."""
     for node in quantizers(view):
         if data_shape(view, node) == ():
@@ -208,7 +208,7 @@ def not_scalar(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("Q17", "E", "export with the target's opset and IR version", OPERATORS)
-def versions(view: View, version: Version) -> Iterator[Defect]:
+def versions(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Opset and IR version fit the parser."""
     opset = opset_of(view.model)
     top = max((limit for since, limit in _MAX_OPSET if since <= version), default=13)
@@ -224,7 +224,7 @@ def versions(view: View, version: Version) -> Iterator[Defect]:
 
 
 @rule("Q19", "E", "export standard operators with Q/DQ nodes around them", OPERATORS)
-def known_operators(view: View, version: Version) -> Iterator[Defect]:
+def known_operators(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """No integer or vendor operators."""
     for node in view.nodes:
         vendor = node.domain not in ("", "ai.onnx")
@@ -235,7 +235,7 @@ def known_operators(view: View, version: Version) -> Iterator[Defect]:
 
 
 @rule("Q20", "E", "remove or complete the pair", HEADER)
-def paired(view: View, _: Version) -> Iterator[Defect]:
+def paired(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """QuantizeLinear and DequantizeLinear come in pairs."""
     outputs = {value.name for value in view.model.graph.output}
     for node in view.of_type("QuantizeLinear"):

@@ -14,7 +14,7 @@ from onnx import TensorProto
 
 from edgeres.lint.facts import weight_dequantizer, weighted_nodes
 from edgeres.lint.rule import Defect, Version, rule
-from edgeres.onnx_graph.graph_index import View, label
+from edgeres.onnx_graph.graph_index import GraphIndex, label
 from edgeres.onnx_graph.residual import residual_adds
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Slice")
 FLOAT_IN_FLOAT_OUT = ("AveragePool", "GlobalAveragePool", "ReduceMean", "Mul", "Clip", "Sigmoid")
 
 
-def dequantized(view: View, tensor: str) -> bool:
+def dequantized(view: GraphIndex, tensor: str) -> bool:
     """Whether a tensor is an activation behind Q/DQ, looking back through operators that Q/DQ commutes with."""
     while view.pair(tensor) is None:
         maker = view.producer(tensor, *_COMMUTING)
@@ -41,7 +41,7 @@ def dequantized(view: View, tensor: str) -> bool:
     return True
 
 
-def _one_scale_for_all(view: View, concat: NodeProto) -> bool:
+def _one_scale_for_all(view: GraphIndex, concat: NodeProto) -> bool:
     """Whether Q/DQ commutes with a Concat: its inputs share one scale, as far as their pairs stand right before it."""
     pairs = [view.pair(name) for name in concat.input]
     scales = [view.value(pair[0].input[1]) for pair in pairs if pair is not None]
@@ -50,7 +50,7 @@ def _one_scale_for_all(view: View, concat: NodeProto) -> bool:
 
 
 @rule("P01", "W", "quantize data and weight, or neither", GUIDE)
-def all_inputs(view: View, _: Version) -> Iterator[Defect]:
+def all_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weighted operators have all inputs quantized."""
     for node in weighted_nodes(view):
         if node.input[1] not in view.constants and weight_dequantizer(view, node) is None:
@@ -61,7 +61,7 @@ def all_inputs(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("P03", "W", "keep the pair of the identity, drop the other", RESIDUAL)
-def identity_only(view: View, _: Version) -> Iterator[Defect]:
+def identity_only(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Residual adds have Q/DQ on the identity alone."""
     if not view.of_type("QuantizeLinear"):
         return
@@ -74,13 +74,13 @@ def identity_only(view: View, _: Version) -> Iterator[Defect]:
             yield label(add.node), "no Q/DQ on the identity: the convolution before the add writes float"
 
 
-def _behind_integer_conv(view: View, tensor: str) -> bool:
+def _behind_integer_conv(view: GraphIndex, tensor: str) -> bool:
     maker = view.producer(tensor, "Conv")
     return maker is not None and weight_dequantizer(view, maker) is not None
 
 
 @rule("P05", "W", "move the pair to the identity", RESIDUAL)
-def shorter_branch(view: View, _: Version) -> Iterator[Defect]:
+def shorter_branch(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The quantized input of an add is the shorter branch."""
     for add in residual_adds(view):
         if view.pair(add.residual_tensor) is not None and not dequantized(view, add.identity_tensor):
@@ -88,7 +88,7 @@ def shorter_branch(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("P04", "W", "read one quantizer from every consumer", RESIDUAL)
-def one_scale(view: View, _: Version) -> Iterator[Defect]:
+def one_scale(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A tensor has one scale."""
     for tensor in dict.fromkeys(node.input[0] for node in view.of_type("QuantizeLinear")):
         nodes = [node for node, index in view.consumers(tensor) if node.op_type == "QuantizeLinear" and index == 0]
@@ -99,7 +99,7 @@ def one_scale(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("P06", "W", "remove the second pair", RESIDUAL)
-def one_quantizer(view: View, _: Version) -> Iterator[Defect]:
+def one_quantizer(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A tensor is quantized once."""
     for node in view.of_type("QuantizeLinear"):
         if view.pair(node.input[0]) is not None:
@@ -107,7 +107,7 @@ def one_quantizer(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("P07", "I", "keep one of the two pairs", GUIDE)
-def one_side_of_moves(view: View, _: Version) -> Iterator[Defect]:
+def one_side_of_moves(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Operators that move values carry one pair."""
     for node in view.of_type("QuantizeLinear"):
         maker = view.producer(node.input[0], *MOVING)
@@ -116,7 +116,7 @@ def one_side_of_moves(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("P02", "W", "move the pair behind the activation", GUIDE)
-def before_epilogue(view: View, _: Version) -> Iterator[Defect]:
+def before_epilogue(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """No Q/DQ between a convolution and its epilogue."""
     for node in weighted_nodes(view):
         for reader, _index in view.consumers(node.output[0]):
@@ -127,14 +127,14 @@ def before_epilogue(view: View, _: Version) -> Iterator[Defect]:
                 yield label(reader), f"Q/DQ between {label(node)!r} and Relu, which it fuses with"
 
 
-def _behind_pair(view: View, quantizer: NodeProto) -> tuple[NodeProto, ...]:
+def _behind_pair(view: GraphIndex, quantizer: NodeProto) -> tuple[NodeProto, ...]:
     """Readers of the DequantizeLinear outputs of a QuantizeLinear."""
     pairs = [node for node, _ in view.consumers(quantizer.output[0]) if node.op_type == "DequantizeLinear"]
     return tuple(node for pair in pairs for node, _ in view.consumers(pair.output[0]))
 
 
 @rule("P08", "W", "remove the pair in front of it", GUIDE)
-def integers_in_and_out(view: View, _: Version) -> Iterator[Defect]:
+def integers_in_and_out(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Pools and pointwise operators are integer on both sides or on none."""
     for node in view.of_type(*FLOAT_IN_FLOAT_OUT):
         if not any(view.pair(name) is not None for name in node.input):
@@ -145,7 +145,7 @@ def integers_in_and_out(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("P09", "W", "keep inputs and outputs in float", "NVIDIA/TensorRT issue 2998")
-def float_bindings(view: View, _: Version) -> Iterator[Defect]:
+def float_bindings(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Inputs are float."""
     for value in view.model.graph.input:
         if value.name not in view.constants and value.type.tensor_type.elem_type in (
@@ -156,7 +156,7 @@ def float_bindings(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("P10", "W", "remove the pair at the output", "TensorRT-Model-Optimizer, onnx/quantization")
-def float_outputs(view: View, _: Version) -> Iterator[Defect]:
+def float_outputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Outputs are float."""
     for value in view.model.graph.output:
         if view.producer(value.name, "DequantizeLinear", "QuantizeLinear") is not None:

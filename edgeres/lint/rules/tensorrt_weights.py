@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.lint.facts import data_shape, type_name, weight_dequantizer, weighted_nodes
 from edgeres.lint.rule import Defect, Version, rule
-from edgeres.onnx_graph.graph_index import View, attribute, label
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
 from edgeres.onnx_graph.stored_weights import output_channel_axis
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ GUIDE = "TensorRT developer guide, Q/DQ layer-placement recommendations"
 
 
 @rule("W01", "E", "fold what stands between into the codes", GUIDE)
-def weight_next_to_dequantizer(view: View, _: Version) -> Iterator[Defect]:
+def weight_next_to_dequantizer(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights are constant -> DQ -> operator."""
     for node in weighted_nodes(view):
         between, name = "", node.input[1]
@@ -34,7 +34,7 @@ def weight_next_to_dequantizer(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("W02", "E", "store float weights behind QuantizeLinear", GUIDE, until=(8, 5))
-def float_weights(view: View, _: Version) -> Iterator[Defect]:
+def float_weights(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights are float -> Q -> DQ."""
     for node in weighted_nodes(view):
         dequantizer = weight_dequantizer(view, node)
@@ -43,7 +43,7 @@ def float_weights(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("W03", "E", "put the scales on the output channels' axis", GUIDE)
-def weight_axis(view: View, _: Version) -> Iterator[Defect]:
+def weight_axis(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights are scaled per output channel."""
     for node in weighted_nodes(view):
         dequantizer = weight_dequantizer(view, node)
@@ -57,7 +57,7 @@ def weight_axis(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("W04", "E", "store the bias as a float32 initializer", IMPORTER)
-def float_bias(view: View, _: Version) -> Iterator[Defect]:
+def float_bias(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Biases are float."""
     for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
         if len(node.input) < 3 or not node.input[2]:
@@ -70,7 +70,7 @@ def float_bias(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("W05", "E", "write the kernel_shape attribute", "onnx-tensorrt, docs/Changelog.md, 10.4", until=(10, 4))
-def kernel_shape(view: View, _: Version) -> Iterator[Defect]:
+def kernel_shape(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Conv names its kernel_shape."""
     for node in view.of_type("Conv", "ConvTranspose"):
         if node.input[1] not in view.constants and attribute(node, "kernel_shape") is None:
@@ -83,7 +83,7 @@ def kernel_shape(view: View, _: Version) -> Iterator[Defect]:
     "use multiples of 8 with one side of 16 or more",
     "TensorRT-Model-Optimizer, onnx/quantization/graph_utils.py",
 )
-def channels(view: View, _: Version) -> Iterator[Defect]:
+def channels(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Channel counts have INT8 kernels."""
     for node in view.of_type("Conv"):
         dequantizer = weight_dequantizer(view, node)
@@ -100,7 +100,7 @@ def channels(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("W07", "W", "leave it in float at batch 1", "TensorRT-Model-Optimizer, onnx/quantization/graph_utils.py")
-def float_classifier(view: View, _: Version) -> Iterator[Defect]:
+def float_classifier(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Matrix-vector products stay in float."""
     for node in view.of_type("Gemm", "MatMul"):
         if weight_dequantizer(view, node) is not None:
@@ -108,7 +108,7 @@ def float_classifier(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("W08", "W", "fold the batch norm before quantizing, or quantize behind it", GUIDE)
-def batch_norm_folded(view: View, _: Version) -> Iterator[Defect]:
+def batch_norm_folded(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """No Q/DQ around an unfolded batch norm."""
     for node in view.of_type("BatchNormalization"):
         pair = view.pair(node.input[0])
@@ -119,6 +119,6 @@ def batch_norm_folded(view: View, _: Version) -> Iterator[Defect]:
                 yield label(reader), f"Q/DQ between {label(node)!r} and Relu"
 
 
-def _relu_behind(view: View, quantizer: NodeProto) -> bool:
+def _relu_behind(view: GraphIndex, quantizer: NodeProto) -> bool:
     pairs = [node for node, _ in view.consumers(quantizer.output[0])]
     return any(node.op_type == "Relu" for pair in pairs for node, _ in view.consumers(pair.output[0]))

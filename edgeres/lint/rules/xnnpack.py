@@ -13,7 +13,7 @@ from edgeres.lint.facts import weight_dequantizer, weighted_nodes
 from edgeres.lint.rule import Defect, Rule, Version, rule
 from edgeres.lint.rules import openvino
 from edgeres.lint.rules import tensorrt_nodes as nodes
-from edgeres.onnx_graph.graph_index import View, attribute, label
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ _FUSED = ("Relu", "Clip")
 
 
 @rule("X01", "W", "quantize data, weight and output", PARTITIONER)
-def integers_on_both_sides(view: View, _: Version) -> Iterator[Defect]:
+def integers_on_both_sides(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Quantized layers have integers on both sides."""
     for node in weighted_nodes(view):
         if weight_dequantizer(view, node) is None:
@@ -35,7 +35,7 @@ def integers_on_both_sides(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("X02", "W", "quantize both inputs of an add, or none (scheme.add_inputs: both)", PARTITIONER)
-def both_inputs(view: View, _: Version) -> Iterator[Defect]:
+def both_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Adds have all sides quantized, or none."""
     for node in view.of_type("Add"):
         sides = [view.pair(name) is not None for name in node.input]
@@ -44,14 +44,14 @@ def both_inputs(view: View, _: Version) -> Iterator[Defect]:
 
 
 @rule("X03", "I", "project with a convolution instead (shortcut B)", "XNNPACK, src/subgraph/max-pooling-2d.c")
-def windows_of_more_than_one(view: View, _: Version) -> Iterator[Defect]:
+def windows_of_more_than_one(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Max-pools have more than one pixel."""
     for node in view.of_type("MaxPool"):
         if set(attribute(node, "kernel_shape", ())) == {1}:
             yield label(node), "a window of one pixel: ExecuTorch's portable kernel takes it, in float"
 
 
-def _is_quantized(view: View, tensor: str) -> bool:
+def _is_quantized(view: GraphIndex, tensor: str) -> bool:
     """Whether QuantizeLinear alone reads a tensor, or the activation that is fused in front of it."""
     readers = view.consumers(tensor)
     if len(readers) == 1 and readers[0][0].op_type in _FUSED:

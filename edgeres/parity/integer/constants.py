@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import View, attribute, label
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
 from edgeres.parity.integer.product import Kernel, Window
 from edgeres.quant.qparams import QParams
 
@@ -34,7 +34,7 @@ class Weight:
     scale: NDArray[np.float64]
 
 
-def quantizer(view: View, node: NodeProto) -> QParams:
+def quantizer(view: GraphIndex, node: NodeProto) -> QParams:
     """Scale, zero-point and range of a QuantizeLinear or DequantizeLinear on an activation.
 
     Raises:
@@ -64,7 +64,7 @@ def window(node: NodeProto, size: tuple[int, int] | None = None) -> Window:
     return Window((kernel[0], kernel[1]), strides, pads, dilations)
 
 
-def stored(view: View, tensor: str) -> tuple[Array, NDArray[np.float64], int | None] | None:
+def stored(view: GraphIndex, tensor: str) -> tuple[Array, NDArray[np.float64], int | None] | None:
     """Codes less their zero-point, scale and channel axis behind a weight's DequantizeLinear; None for a float weight.
 
     Raises:
@@ -89,7 +89,7 @@ def stored(view: View, tensor: str) -> tuple[Array, NDArray[np.float64], int | N
     return whole, scale.astype(np.float64).reshape(-1 if axis is not None else ()), axis
 
 
-def weight(view: View, node: NodeProto) -> Weight | NDArray[np.float64]:
+def weight(view: GraphIndex, node: NodeProto) -> Weight | NDArray[np.float64]:
     """The weight of a Conv, Gemm or MatMul: integers, or float64 where it is stored in float.
 
     Raises:
@@ -112,7 +112,7 @@ def weight(view: View, node: NodeProto) -> Weight | NDArray[np.float64]:
     return Weight(Kernel.of(codes, look, attribute(node, "group", 1)), scale)
 
 
-def numbers(view: View, tensor: str) -> NDArray[np.float32]:
+def numbers(view: GraphIndex, tensor: str) -> NDArray[np.float32]:
     """A constant of floats.
 
     Raises:

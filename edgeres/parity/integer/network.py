@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import WEIGHTED, View, label
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
 from edgeres.parity.integer.constants import numbers, quantizer
 from edgeres.parity.integer.operations import CARRIED, FLOAT_ONLY, KNOWN, Layer, carried, computed
 from edgeres.parity.integer.pool import POOLS, pooled
@@ -86,7 +86,7 @@ class IntegerNetwork:
     """
 
     def __init__(self, model: ModelProto, bias: Bias = "float") -> None:
-        self.view = View.of(model)
+        self.view = GraphIndex.of(model)
         self._image, self._logits = str(model.graph.input[0].name), str(model.graph.output[0].name)
         nodes = self.view.nodes
         for node in nodes:

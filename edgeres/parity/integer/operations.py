@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import WEIGHTED, View, attribute, label
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, label
 from edgeres.parity.integer.constants import Weight, numbers, weight, window
 from edgeres.parity.integer.pool import POOLS, average, largest, pooled
 from edgeres.parity.integer.product import INT32
@@ -40,7 +40,7 @@ class Layer:
     whole_bias: bool
 
     @classmethod
-    def of(cls, view: View, node: NodeProto, *, whole_bias: bool) -> Layer:
+    def of(cls, view: GraphIndex, node: NodeProto, *, whole_bias: bool) -> Layer:
         """Reads a node's constants.
 
         Raises:
@@ -50,10 +50,8 @@ class Layer:
         held = weight(view, node)
         reach = held.kernel.reach if isinstance(held, Weight) else np.zeros(())
         if reach.max() >= INT32:
-            way_out = "scale the weights down"
-            raise ModelError(
-                f"node {label(node)!r}: an accumulator may reach {reach.max():,.0f}, beyond int32", way_out
-            )
+            hint = "scale the weights down"
+            raise ModelError(f"node {label(node)!r}: an accumulator may reach {reach.max():,.0f}, beyond int32", hint)
         return cls(held, bias, reach, whole_bias)
 
 
@@ -64,7 +62,7 @@ _FLOAT16 = 10
 """``TensorProto.FLOAT16``."""
 
 
-def carried(view: View, node: NodeProto) -> Callable[[Array, float, float], Array]:
+def carried(view: GraphIndex, node: NodeProto) -> Callable[[Array, float, float], Array]:
     """An operation of ``CARRIED`` on numbers of any kind: codes, steps, or bounds of them.
 
     Returns:
@@ -96,7 +94,7 @@ def flat(x: Array) -> Array:
     return np.moveaxis(x, -1, 1).reshape(len(x), -1) if x.ndim == 4 else x
 
 
-def _padding(view: View, node: NodeProto) -> list[tuple[int, int]]:
+def _padding(view: GraphIndex, node: NodeProto) -> list[tuple[int, int]]:
     """Pads of ``[N,H,W,C]``."""
     given = view.value(node.input[1]) if len(node.input) > 1 else None
     filling = view.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
@@ -109,7 +107,7 @@ def _padding(view: View, node: NodeProto) -> list[tuple[int, int]]:
     return [(before[axis], after[axis]) for axis in (0, 2, 3, 1)]
 
 
-def computed(view: View, node: NodeProto, values: tuple[Value, ...], layer: Layer | None) -> Value:
+def computed(view: GraphIndex, node: NodeProto, values: tuple[Value, ...], layer: Layer | None) -> Value:
     """One node's output.
 
     Args:
@@ -143,7 +141,7 @@ def _sum(x: Value, y: Value) -> Real:
     return Real(x.approximate() + y.approximate())
 
 
-def _carried_value(view: View, node: NodeProto, x: Value) -> Value:
+def _carried_value(view: GraphIndex, node: NodeProto, x: Value) -> Value:
     """An operation of ``CARRIED`` on values: whole numbers stay whole where one scale for all keeps their order."""
     change = carried(view, node)
     if node.op_type in ("Flatten", "Reshape", "Pad", "Identity", "Dropout"):
@@ -197,19 +195,19 @@ def _float_product(node: NodeProto, x: Array, held: Weight | NDArray[np.float64]
     return np.asarray(np.concatenate(made, axis=-1) * scale)
 
 
-def _normalized(view: View, node: NodeProto, inputs: tuple[Array, ...]) -> Array:
+def _normalized(view: GraphIndex, node: NodeProto, inputs: tuple[Array, ...]) -> Array:
     gain, shift, mean, variance = (numbers(view, name).astype(np.float64) for name in node.input[1:5])
     spread = np.sqrt(variance + float(attribute(node, "epsilon", 1e-5)))
     return np.asarray((inputs[0] - mean) / spread * gain + shift)
 
 
-def _cast(view: View, node: NodeProto, inputs: tuple[Array, ...]) -> Array:
+def _cast(view: GraphIndex, node: NodeProto, inputs: tuple[Array, ...]) -> Array:
     if attribute(node, "to") == _FLOAT16:
         return inputs[0].astype(np.float16).astype(np.float64)
     return inputs[0]
 
 
-_FLOATS: dict[str, Callable[[View, NodeProto, tuple[Array, ...]], Array]] = {
+_FLOATS: dict[str, Callable[[GraphIndex, NodeProto, tuple[Array, ...]], Array]] = {
     "Sigmoid": lambda view, node, inputs: 1 / (1 + np.exp(-inputs[0])),
     "Mul": lambda view, node, inputs: inputs[0] * inputs[1],
     "BatchNormalization": _normalized,

@@ -53,7 +53,7 @@ class Build:
         told = (formed.note,) if formed.note else ()
         metrics = {"mib": mib, "lint_findings": float(len(findings))}
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(*told, *engine.evidence, *warnings))
-        exported = replace(engine.exported, card=engine.card.after(step))
+        exported = replace(engine.exported, metadata=engine.metadata.after(step))
         return replace(engine, exported=exported)
 
 

@@ -55,21 +55,21 @@ class Evaluate:
         """
         if artifact.quant is not None:
             raise StageError("evaluate measures the float network", "put '- evaluate' before '- quantize'")
-        split, card = context.validation, artifact.card
+        split, metadata = context.validation, artifact.metadata
         predictions = self._predictions(artifact, context)
         accuracy = top1(predictions, split.labels)
-        side = card.preprocess.crop
+        side = metadata.preprocess.crop
         metrics = {
             "top1": accuracy,
             "macs": float(macs(artifact.spec, side, side)),
             "parameters": float(parameters(artifact.spec)),
         }
         baseline = Baseline(top1=accuracy, predictions=predictions, labels=split.labels, images=split.digest)
-        first = card.baseline is None or card.baseline.images != split.digest
+        first = metadata.baseline is None or metadata.baseline.images != split.digest
         note = f"float32 on {len(split):,} images" + (", the baseline of this run" if first else "")
         told = _beside_chance(artifact, predictions, context) if first else ()
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note, *told), shown=told)
-        return replace(artifact, card=card.after(step, baseline if first else None))
+        return replace(artifact, metadata=metadata.after(step, baseline if first else None))
 
     def _predictions(self, artifact: Checkpoint, context: Context) -> tuple[int, ...]:
         """Class index per validation image.
@@ -78,7 +78,7 @@ class Evaluate:
         of threads for each other in every layer.
         """
         network, found, threads = Network(artifact.spec, artifact.weights).eval(), list[int](), torch.get_num_threads()
-        batches = (images for images, _ in context.validation.batches(artifact.card.preprocess, self.batch))
+        batches = (images for images, _ in context.validation.batches(artifact.metadata.preprocess, self.batch))
         try:
             with context.progress.task("evaluate", len(context.validation)) as advance:
                 for logits in in_order([network] * threads, batches, _logits):
@@ -103,8 +103,8 @@ def _beside_chance(artifact: Checkpoint, predictions: tuple[int, ...], context: 
     answers, labels = (np.asarray(column, dtype=np.int64) for column in (predictions, context.validation.labels))
     chance = Chance.of(answers, labels, artifact.spec.classes)
     allow = frozenset(context.allow)
-    trained = any(step.stage == _TRAINED for step in artifact.card.lineage)
+    trained = any(step.stage == _TRAINED for step in artifact.metadata.lineage)
     if trained and chance.standing == "at":
         return (f"the network answers at chance, training has taught it nothing yet: {chance.label}",)
-    said = [text for step in artifact.card.lineage for text in step.shown]
+    said = [text for step in artifact.metadata.lineage for text in step.shown]
     return check_chance(chance, allow, said)

@@ -65,7 +65,7 @@ class Export:
         _check(artifact, model)
         require_room(model)
         images = context.calibration.take(range(min(_COMPARED, len(context.calibration))))
-        batch, _ = next(images.batches(artifact.card.preprocess))
+        batch, _ = next(images.batches(artifact.metadata.preprocess))
         metrics: dict[str, float] = {
             "macs": operator_counts.macs(model),
             "parameters": operator_counts.parameters(model),
@@ -78,14 +78,14 @@ class Export:
         metrics["mib"] = saved.path.stat().st_size / 2**20
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=_notes(artifact))
         scales = _save_scales(artifact, scheme, context.workspace / NAME)
-        return Exported(artifact.card.after(step), saved, saved_float, scales)
+        return Exported(artifact.metadata.after(step), saved, saved_float, scales)
 
 
 def _write(artifact: Checkpoint, context: Context, placement: Placement | None) -> ModelProto:
-    runtime, preprocess = context.target.runtime, artifact.card.preprocess
+    runtime, preprocess = context.target.runtime, artifact.metadata.preprocess
     metadata = {
-        "edgeres.classes": canonical(list(artifact.card.classes)),
-        "edgeres.model": artifact.card.name,
+        "edgeres.classes": canonical(list(artifact.metadata.classes)),
+        "edgeres.model": artifact.metadata.name,
         "edgeres.preprocess": canonical(plain(preprocess)),
     }
     return write_model(
@@ -120,7 +120,7 @@ def _check(artifact: Checkpoint, model: ModelProto) -> None:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as failure:
         raise StageError(f"the exported graph is not valid ONNX: {failure}", "please report it") from failure
-    size = artifact.card.preprocess.crop
+    size = artifact.metadata.preprocess.crop
     wanted = macs(artifact.spec, size, size), parameters(artifact.spec)
     counted = operator_counts.macs(model), operator_counts.parameters(model)
     if counted != wanted:
@@ -172,7 +172,7 @@ def _save_scales(artifact: Checkpoint, scheme: QuantScheme | None, path: Path) -
     """``calibration.json``: every scale with the identity of the data, weights and scheme it belongs to."""
     if artifact.quant is None or scheme is None:
         return None
-    card = artifact.card
-    saved = CalibrationTable(model=card.name, preprocess=card.preprocess, scheme=scheme, table=artifact.quant)
+    metadata = artifact.metadata
+    saved = CalibrationTable(model=metadata.name, preprocess=metadata.preprocess, scheme=scheme, table=artifact.quant)
     path.write_text(encode(saved), encoding="utf-8")
     return File.of(path)

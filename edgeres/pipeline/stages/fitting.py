@@ -199,8 +199,8 @@ def _at_chance(chosen: Trial, trials: Sequence[Trial], better: Trial) -> ChanceE
         fits = f"{better.preprocess.label} fits better: {better.chance.label}"
         return ChanceError(f"{what}; {fits}; {tried}", f"pass {better.preprocess.options}, or leave them out")
     none = "no customary preprocessing and no other order of the classes fits better"
-    way_out = "check that the weights belong to these classes, and the labels; --allow chance goes on all the same"
-    return ChanceError(f"{what}; {none}; {tried}", way_out)
+    hint = "check that the weights belong to these classes, and the labels; --allow chance goes on all the same"
+    return ChanceError(f"{what}; {none}; {tried}", hint)
 
 
 def _origin(source: Source, own: Preprocess | None) -> str:

@@ -63,7 +63,7 @@ class FoldBatchnorm:
         if not artifact.spec.norm:
             note = "batch norms were folded before: nothing to do"
             step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
-            return replace(artifact, card=artifact.card.after(step))
+            return replace(artifact, metadata=artifact.metadata.after(step))
         spec, weights = folded(artifact.spec, artifact.weights)
         delta, extent = _moved(artifact, replace(artifact, spec=spec, weights=weights), context)
         if not delta <= TOLERANCE * extent:  # NaN fails too
@@ -75,8 +75,8 @@ class FoldBatchnorm:
         metrics = {"max_abs_delta_logit": delta, "logit_range": extent, "folded": float(gone)}
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(f"{gone} batch norms folded",))
         statistics = normal_statistics(artifact.spec, artifact.weights)
-        card = artifact.card.after(step)
-        return replace(artifact, card=card, spec=spec, weights=weights, statistics=statistics)
+        metadata = artifact.metadata.after(step)
+        return replace(artifact, metadata=metadata, spec=spec, weights=weights, statistics=statistics)
 
 
 def folded(spec: ResNetSpec, weights: Weights) -> tuple[ResNetSpec, Weights]:
@@ -117,7 +117,7 @@ def _moved(before: Checkpoint, after: Checkpoint, context: Context) -> tuple[flo
     first, second = Network(before.spec, before.weights), Network(after.spec, after.weights)
     delta, low, high = 0.0, np.inf, -np.inf
     with context.progress.task("fold batch norms", len(split)) as advance:
-        for images, labels in split.batches(before.card.preprocess):
+        for images, labels in split.batches(before.metadata.preprocess):
             expected = first.logits(images)
             delta = float(np.maximum(delta, np.abs(second.logits(images) - expected).max()))  # keeps NaN, max() may not
             low, high = min(low, float(expected.min())), max(high, float(expected.max()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, ClassVar
 
-from edgeres.artifacts.artifact import Card, Checkpoint, Source, Step
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata, Source, Step
 from edgeres.data.contract import check_head
 from edgeres.errors import DataError, ModelError, StageError
 from edgeres.model.network import Network
@@ -51,10 +51,12 @@ class Load:
             _check_order(loaded.classes, context.classes)
         answers = Network(loaded.spec, loaded.weights).logits
         fitting = fit(answers, artifact, loaded.preprocess or artifact.suggested, customary(loaded.spec), context)
-        card = Card(name=artifact.model, preprocess=fitting.preprocess, classes=loaded.classes or context.classes)
+        metadata = ModelMetadata(
+            name=artifact.model, preprocess=fitting.preprocess, classes=loaded.classes or context.classes
+        )
         notes = (*loaded.notes, *fitting.notes)
         step = Step(stage=self.name, settings=plain(self), metrics=fitting.metrics, notes=notes, shown=fitting.shown)
-        return Checkpoint(card.after(step), loaded.spec, loaded.weights)
+        return Checkpoint(metadata.after(step), loaded.spec, loaded.weights)
 
 
 def _read(source: Source) -> Loaded:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from onnx import helper
 
-from edgeres.artifacts.artifact import Baseline, Card, Exported, File, Source, Step
+from edgeres.artifacts.artifact import Baseline, Exported, File, ModelMetadata, Source, Step
 from edgeres.data.chance import Chance
 from edgeres.data.contract import check_head
 from edgeres.errors import DataError, ModelError, StageError
@@ -65,7 +65,7 @@ class LoadOnnx:
         preprocess = fitting.preprocess
         if _side(prepared.model) != preprocess.crop:
             prepared = prepare(model, context.target.runtime, preprocess.crop)
-        card = Card(name=artifact.model, preprocess=preprocess, classes=context.classes)
+        metadata = ModelMetadata(name=artifact.model, preprocess=preprocess, classes=context.classes)
         baseline = judge(prepared.model, preprocess, context)
         metrics = {
             "top1": baseline.top1,
@@ -83,11 +83,11 @@ class LoadOnnx:
             notes=(*notes, *fitting.notes, *told),
             shown=(*notes, *fitting.shown, *told),
         )
-        _describe(prepared.model, card)
+        _describe(prepared.model, metadata)
         path = context.workspace / "model.float.onnx"
         path.write_bytes(prepared.model.SerializeToString(deterministic=True))
         saved = File.of(path)
-        return Exported(card.after(step, baseline), saved, saved)
+        return Exported(metadata.after(step, baseline), saved, saved)
 
 
 def at_side(source: Source, side: int) -> tuple[Source, tuple[str, ...]]:
@@ -167,11 +167,11 @@ def judge(model: ModelProto, preprocess: Preprocess, context: Context) -> Baseli
     )
 
 
-def _describe(model: ModelProto, card: Card) -> None:
+def _describe(model: ModelProto, metadata: ModelMetadata) -> None:
     """Lets the file itself say what it is and how images are prepared for it."""
     entries = {
-        "edgeres.classes": canonical(list(card.classes)),
-        "edgeres.model": card.name,
-        "edgeres.preprocess": canonical(plain(card.preprocess)),
+        "edgeres.classes": canonical(list(metadata.classes)),
+        "edgeres.model": metadata.name,
+        "edgeres.preprocess": canonical(plain(metadata.preprocess)),
     }
     helper.set_model_props(model, entries)

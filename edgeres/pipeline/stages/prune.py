@@ -106,14 +106,14 @@ class Prune:
             notes=(self._widths(artifact.spec, allocation), *notes),
             shown=notes,
         )
-        card = artifact.card.after(step)
+        metadata = artifact.metadata.after(step)
         # Statistics of folded norms no longer hold: channels that stay lack what the removed ones gave them.
         statistics = None if allocation.keep else artifact.statistics
-        return replace(artifact, card=card, spec=spec, weights=weights, teacher=teacher, statistics=statistics)
+        return replace(artifact, metadata=metadata, spec=spec, weights=weights, teacher=teacher, statistics=statistics)
 
     def _allocation(self, artifact: Checkpoint, context: Context, survey: Survey) -> tuple[Allocation, tuple[str, ...]]:
         """The channels that stay, and why fewer go than were asked for."""
-        spec, side, scheme = artifact.spec, artifact.card.preprocess.crop, context.target.scheme
+        spec, side, scheme = artifact.spec, artifact.metadata.preprocess.crop, context.target.scheme
         dense, multiple = cost.macs(spec, side, side), scheme.channel_multiple if scheme else 8
         importance, wanted = self._importance(artifact, survey), int(self.macs * dense)
         bounds: dict[str, int] = {"side": side, "macs": wanted, "multiple": multiple}
@@ -146,7 +146,7 @@ class Prune:
         with context.progress.task("weigh channels", count) as advance:
 
             def batches() -> Iterator[Tensor]:
-                for images, _ in chosen.batches(artifact.card.preprocess, _BATCH):
+                for images, _ in chosen.batches(artifact.metadata.preprocess, _BATCH):
                     yield torch.from_numpy(images)
                     advance(len(images))
 

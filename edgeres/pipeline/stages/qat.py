@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Checkpoint, Rung, Step
+from edgeres.artifacts.artifact import Checkpoint, Step
+from edgeres.artifacts.candidate import TechniqueResult
 from edgeres.errors import StageError
 from edgeres.gate.paired_test import Outcome as Verdict
 from edgeres.model.network import Network
@@ -123,7 +124,7 @@ class Qat:
                 self,
                 artifact,
                 note,
-                (recovery_report.row("quantize", before, chosen=True), Rung(name=self.name, note=note)),
+                (recovery_report.row("quantize", before, chosen=True), TechniqueResult(name=self.name, note=note)),
             )
         trained, outcome = self._trained(artifact, start, context)
         after = evaluator.evaluation(trained, "evaluate what training gave")
@@ -134,22 +135,22 @@ class Qat:
             settings=plain(self),
             metrics=outcome.metrics | _metrics(after if better else before),
             notes=(told, *outcome.conditions),
-            rungs=(
+            techniques=(
                 recovery_report.row("quantize", before, chosen=not better),
                 recovery_report.row(self.name, after, chosen=better, settings=plain(self), note=told),
             ),
         )
-        card = artifact.card.after(step)
+        metadata = artifact.metadata.after(step)
         if not better:
-            return replace(artifact, card=card)
-        return replace(artifact, card=card, quant=trained.table, deployed=trained.weights)
+            return replace(artifact, metadata=metadata)
+        return replace(artifact, metadata=metadata, quant=trained.table, deployed=trained.weights)
 
     def _trained(self, artifact: Checkpoint, start: Quantized, context: Context) -> tuple[Quantized, Outcome]:
         """The network behind training, and what training says of itself."""
         method, device = self.method(), training_device()
         feed = Feed(
             context.train,
-            artifact.card.preprocess,
+            artifact.metadata.preprocess,
             method.augment,
             classes=artifact.spec.classes,
             batch=method.batch,
@@ -166,9 +167,9 @@ class Qat:
             device=device,
             snapshots=Snapshots(context.scratch, identity),
             progress=context.progress,
-            label=f"qat {artifact.card.name}",
+            label=f"qat {artifact.metadata.name}",
         )
-        context.laps.add(self.name, time.monotonic() - began)
+        context.timings.add(self.name, time.monotonic() - began)
         return network.quantized(), outcome
 
     def _objective(self, artifact: Checkpoint, device: torch.device) -> Objective:
@@ -188,16 +189,20 @@ def _evaluator(artifact: Checkpoint, context: Context) -> Evaluator:
     """Compares with the float network on the tuning images."""
     margin, progress = context.margin, context.progress
     return Evaluator(
-        artifact.spec, artifact.weights, context.tuning, artifact.card.preprocess, margin=margin, progress=progress
+        artifact.spec, artifact.weights, context.tuning, artifact.metadata.preprocess, margin=margin, progress=progress
     )
 
 
 def _passed(
-    stage: Qat, artifact: Checkpoint, note: str, rungs: tuple[Rung, ...] = (), metrics: dict[str, float] | None = None
+    stage: Qat,
+    artifact: Checkpoint,
+    note: str,
+    techniques: tuple[TechniqueResult, ...] = (),
+    metrics: dict[str, float] | None = None,
 ) -> Checkpoint:
     """The artifact as it came, with a word about why."""
-    step = Step(stage=stage.name, settings=plain(stage), metrics=metrics or {}, notes=(note,), rungs=rungs)
-    return replace(artifact, card=artifact.card.after(step))
+    step = Step(stage=stage.name, settings=plain(stage), metrics=metrics or {}, notes=(note,), techniques=techniques)
+    return replace(artifact, metadata=artifact.metadata.after(step))
 
 
 def _excuse(evaluation: Evaluation, margin: float | None) -> str:

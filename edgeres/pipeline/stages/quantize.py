@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -14,10 +16,10 @@ from edgeres.errors import RecipeError, StageError
 from edgeres.pipeline.stages.stage import Read
 from edgeres.quant.table import calibration_digest
 from edgeres.recovery import latency, recovery_report
-from edgeres.recovery.context import Workshop
+from edgeres.recovery.context import QuantizationContext
 from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.search import Effort, Policy, Reason
-from edgeres.recovery.techniques import CHAINS, RESERVED, RUNGS, Ladder, RungName
+from edgeres.recovery.techniques import CHAINS, RESERVED, TECHNIQUES, Recovery, TechniqueName
 from edgeres.settings import plain, settings
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from edgeres.recovery.search import Search
 
 
-_CHANGES_SCALES: tuple[RungName, ...] = ("first_layer", "equalize", "refine", "nncf")
+_CHANGES_SCALES: tuple[TechniqueName, ...] = ("first_layer", "equalization", "range_search", "nncf")
 
 
 @settings
@@ -39,8 +41,8 @@ class Quantize:
             the answers nearest to float.
         weights: How a weight range is chosen per output channel; ``auto`` tries both.
         effort: ``quick`` tries the techniques that cost seconds, ``default`` those that cost minutes too, ``max`` all.
-        rung: ``auto`` searches for the candidate nearest to float; a name takes that technique on top of the quick ones
-            before it for as long as they take, and keeps it whatever it is worth.
+        technique: ``auto`` searches for the candidate nearest to float; a name takes that technique on top of the quick
+            ones before it for as long as they take, and keeps it whatever it is worth.
         quantizer: ``best`` tries NNCF as a technique, ``edgeres`` leaves it out, ``nncf`` takes NNCF's network.
         time_budget_s: Seconds that the search may take; None for no limit. What a finished run wrote down has none: it
             names what was left out instead.
@@ -48,16 +50,29 @@ class Quantize:
     """
 
     name: ClassVar[str] = "quantize"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     reads: ClassVar[tuple[Read, ...]] = ("target", "calibration", "tuning", "seed", "margin", "scales")
 
     calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     weights: Literal["auto", "max", "mse"] = "auto"
     effort: Effort = "default"
-    rung: Literal["auto"] | RungName = "auto"
+    technique: Literal["auto"] | TechniqueName = "auto"
     quantizer: Literal["edgeres", "nncf", "best"] = "best"
     time_budget_s: Annotated[float, Field(ge=0)] | None = 600.0
-    skip: tuple[RungName, ...] = ()
+    skip: tuple[TechniqueName, ...] = ()
+
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "rung": "technique",
+            "adaround": "gptq",
+            "equalize": "equalization",
+            "refine": "range_search",
+            "bias": "bias_correction",
+            "reconstruct": "block_reconstruction",
+            "mixed": "mixed_precision",
+        }
+    )
+    """Keys and values of earlier versions, and what they are called now."""
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """Adds a ``QuantTable``; a target without integers passes the network through and says so.
@@ -69,19 +84,19 @@ class Quantize:
         if context.target.scheme is None:
             note = "the target has no INT8: the network stays in float"
             step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
-            return replace(artifact, card=artifact.card.after(step))
+            return replace(artifact, metadata=artifact.metadata.after(step))
         if artifact.spec.norm:
             raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
-        shop = _workshop(artifact, context)
+        quantization = _quantization_context(artifact, context)
         saved = context.scales
-        ladder = Ladder(shop, self.calibrator, self.weights, saved)
+        ladder = Recovery(quantization, self.calibrator, self.weights, saved)
         order, forced = self._order() if saved is None else self._order_with_scales()
         skip, limit = frozenset(self.skip), self.time_budget_s
         policy = Policy(effort=self.effort, forced=forced, skip=skip, budget_s=limit, reserved=RESERVED)
-        found = ladder.search(order, policy, context.laps.add)
+        found = ladder.search(order, policy, context.timings.add)
         for name, one in found.skipped.items():
             if one.seconds is not None:
-                context.laps.add(f"predicted {name}", one.seconds)
+                context.timings.add(f"predicted {name}", one.seconds)
         step = Step(
             stage=self.name,
             settings=plain(self if forced else self._pinned(found)),
@@ -93,37 +108,37 @@ class Quantize:
                 *(_refused(order[-1], found) if forced else ()),
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
-            rungs=recovery_report.rows(found, order),
+            techniques=recovery_report.rows(found, order),
             sensitivity=ladder.noise,
         )
         chosen = found.chosen.candidate
         weights = chosen.quantized.weights
         deployed = None if weights.digest == artifact.weights.digest else weights
-        return replace(artifact, card=artifact.card.after(step), quant=chosen.table, deployed=deployed)
+        return replace(artifact, metadata=artifact.metadata.after(step), quant=chosen.table, deployed=deployed)
 
-    def _order(self) -> tuple[tuple[RungName, ...], bool]:
+    def _order(self) -> tuple[tuple[TechniqueName, ...], bool]:
         """The techniques to try, and whether all of them are to be applied."""
         if self.quantizer == "nncf":
             return CHAINS["nncf"], True
-        if self.rung != "auto":
-            return CHAINS[self.rung], True
-        return tuple(name for name in RUNGS if name != "nncf" or self.quantizer == "best"), False
+        if self.technique != "auto":
+            return CHAINS[self.technique], True
+        return tuple(name for name in TECHNIQUES if name != "nncf" or self.quantizer == "best"), False
 
-    def _order_with_scales(self) -> tuple[tuple[RungName, ...], bool]:
+    def _order_with_scales(self) -> tuple[tuple[TechniqueName, ...], bool]:
         """The same where scales are given: what is forced may build on them, nothing may calibrate anew."""
-        if self.quantizer == "nncf" or self.rung in _CHANGES_SCALES:
-            asked = "quantizer=nncf" if self.quantizer == "nncf" else f"rung={self.rung}"
+        if self.quantizer == "nncf" or self.technique in _CHANGES_SCALES:
+            asked = "quantizer=nncf" if self.quantizer == "nncf" else f"technique={self.technique}"
             raise RecipeError(f"quantize.{asked} calibrates anew beside --scales", "leave either out")
-        chain = CHAINS["calibrate" if self.rung == "auto" else self.rung]
+        chain = CHAINS["calibrate" if self.technique == "auto" else self.technique]
         return tuple(name for name in chain if name not in _CHANGES_SCALES), True
 
     def _pinned(self, search: Search[Candidate]) -> Quantize:
         """Settings that lead to the same network on a machine of any speed: what time cut off is left out by name."""
         skipped = {*self.skip, *(name for name, one in search.skipped.items() if one.reason is Reason.TIME)}
-        return replace(self, time_budget_s=None, skip=tuple(name for name in RUNGS if name in skipped))
+        return replace(self, time_budget_s=None, skip=tuple(name for name in TECHNIQUES if name in skipped))
 
 
-def _refused(asked: RungName, search: Search[Candidate]) -> tuple[str, ...]:
+def _refused(asked: TechniqueName, search: Search[Candidate]) -> tuple[str, ...]:
     """That a forced technique gave nothing, if so."""
     skipped = search.skipped.get(asked)
     return (f"{asked} was asked for and is not what goes on: {skipped.note}",) if skipped else ()
@@ -132,7 +147,7 @@ def _refused(asked: RungName, search: Search[Candidate]) -> tuple[str, ...]:
 def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> tuple[str, ...]:
     """Where scales come from that were not observed here."""
     notes = [f"scales of an earlier calibration, sha256 {saved.digest}: no image was observed"]
-    if saved.table.data != calibration_digest(context.calibration, artifact.card.preprocess):
+    if saved.table.data != calibration_digest(context.calibration, artifact.metadata.preprocess):
         notes.append(
             "those scales come from other images than this run's calibration images; whether validation images were "
             "among them is not known"
@@ -140,12 +155,12 @@ def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> 
     return tuple(notes)
 
 
-def _workshop(artifact: Checkpoint, context: Context) -> Workshop:
-    scheme, preprocess = context.target.scheme, artifact.card.preprocess
+def _quantization_context(artifact: Checkpoint, context: Context) -> QuantizationContext:
+    scheme, preprocess = context.target.scheme, artifact.metadata.preprocess
     assert scheme is not None
     margin, progress = context.margin, context.progress
     evaluator = Evaluator(artifact.spec, artifact.weights, context.tuning, preprocess, margin=margin, progress=progress)
-    return Workshop(
+    return QuantizationContext(
         spec=artifact.spec,
         weights=artifact.weights,
         scheme=scheme,
@@ -175,11 +190,13 @@ def _metrics(search: Search[Candidate]) -> dict[str, float]:
 def _latencies(artifact: Checkpoint, search: Search[Candidate], context: Context) -> dict[str, float]:
     """Expected milliseconds of each kind of graph; where its runtime is here, measured ones go beside the artifact."""
     variants = {graph_kind(one.candidate.settings): one.candidate.quantized for one in search.tried}
-    side = artifact.card.preprocess.crop
+    side = artifact.metadata.preprocess.crop
     models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
     if latency.runs_here(context.target):
         with context.progress.task("latency", 1) as advance:
-            for kind, seconds in latency.measured_s(models, artifact.card, context.target, context.workspace).items():
-                context.laps.add(f"latency {kind}", seconds)
+            for kind, seconds in latency.measured_s(
+                models, artifact.metadata, context.target, context.workspace
+            ).items():
+                context.timings.add(f"latency {kind}", seconds)
             advance(1)
     return {f"expected_ms_{kind}": ms for kind, ms in latency.predicted_ms(models, context.target).items()}

@@ -103,16 +103,18 @@ class QuantizeOnnx:
         if scheme is None:
             note = "the target has no INT8: the network stays in float"
             step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
-            return replace(artifact, card=artifact.card.after(step))
+            return replace(artifact, metadata=artifact.metadata.after(step))
         if artifact.scales is not None:
-            raise StageError(f"{artifact.card.name} is quantized already", "remove the second quantize from the recipe")
+            raise StageError(
+                f"{artifact.metadata.name} is quantized already", "remove the second quantize from the recipe"
+            )
         if scheme.weight_bits != 8:
             raise StageError(
                 f"NNCF quantizes the weights of a foreign graph to 8 bits, the target wants {scheme.weight_bits}",
                 "choose another target",
             )
         model = onnx.load_model_from_string(artifact.float_model.path.read_bytes())
-        split, preprocess = context.calibration, artifact.card.preprocess
+        split, preprocess = context.calibration, artifact.metadata.preprocess
         images = _Images(split, preprocess)
         chosen, notes, metrics = self._chosen(model, images, _Images(context.tuning, preprocess), scheme, context)
         rewritten = chosen.rewritten
@@ -132,11 +134,11 @@ class QuantizeOnnx:
             images=len(split),
             network=artifact.float_model.sha256,
         )
-        saved = CalibrationTable(model=artifact.card.name, preprocess=preprocess, scheme=scheme, table=table)
+        saved = CalibrationTable(model=artifact.metadata.name, preprocess=preprocess, scheme=scheme, table=table)
         quantized, scales = context.workspace / "model.onnx", context.workspace / NAME
         quantized.write_bytes(rewritten.model.SerializeToString(deterministic=True))
         scales.write_text(encode(saved), encoding="utf-8")
-        return Exported(artifact.card.after(step), File.of(quantized), artifact.float_model, File.of(scales))
+        return Exported(artifact.metadata.after(step), File.of(quantized), artifact.float_model, File.of(scales))
 
     def _chosen(
         self, model: ModelProto, images: _Images, tuning: _Images, scheme: QuantScheme, context: Context

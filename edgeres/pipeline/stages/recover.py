@@ -105,7 +105,7 @@ class Recover:
         if artifact.spec == teacher.spec:
             note = "nothing was removed: there is nothing to recover"
             step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
-            return replace(artifact, card=artifact.card.after(step), teacher=None)
+            return replace(artifact, metadata=artifact.metadata.after(step), teacher=None)
         outcome = self._trained(artifact, teacher, context)
         recovered = replace(artifact, weights=outcome.weights, teacher=None, statistics=None)
         judged = _judged(teacher, recovered, context)
@@ -119,7 +119,7 @@ class Recover:
             notes=(*outcome.conditions, note),
             shown=(note,) if worse else (),
         )
-        return replace(teacher if worse else recovered, card=artifact.card.after(step), teacher=None)
+        return replace(teacher if worse else recovered, metadata=artifact.metadata.after(step), teacher=None)
 
     def _trained(self, artifact: Checkpoint, teacher: Checkpoint, context: Context) -> Outcome:
         method = self.method()
@@ -127,7 +127,7 @@ class Recover:
         master = Network(teacher.spec, teacher.weights).eval().requires_grad_(False).to(device)
         feed = Feed(
             context.train,
-            artifact.card.preprocess,
+            artifact.metadata.preprocess,
             method.augment,
             classes=artifact.spec.classes,
             batch=method.batch,
@@ -142,7 +142,7 @@ class Recover:
             device=device,
             snapshots=Snapshots(context.scratch, identity),
             progress=context.progress,
-            label=f"recover {artifact.card.name}",
+            label=f"recover {artifact.metadata.name}",
         )
 
 
@@ -184,7 +184,7 @@ class _Judged:
         """What the comparison says, and which network goes on where it is not the recovered one."""
         if not self.n:
             return "there are no tuning images to compare it with the unpruned network on"
-        side = teacher.card.preprocess.crop
+        side = teacher.metadata.preprocess.crop
         kept = macs(pruned.spec, side, side) / macs(teacher.spec, side, side)
         found = (
             f"on {self.n:,} tuning images {kept:.1%} of the MACs lose {self.drop_pp:.2f} pp of top-1, "
@@ -214,5 +214,5 @@ def _judged(teacher: Checkpoint, recovered: Checkpoint, context: Context) -> _Ju
 def _logits(checkpoint: Checkpoint, context: Context) -> NDArray[np.float32]:
     """Logits ``[N,classes]`` of the tuning images."""
     network = Network(checkpoint.spec, checkpoint.weights)
-    batches = context.tuning.batches(checkpoint.card.preprocess)
+    batches = context.tuning.batches(checkpoint.metadata.preprocess)
     return np.concatenate([network.logits(images) for images, _ in batches])

@@ -9,7 +9,7 @@ from edgeres.artifacts.artifact import Checkpoint, Step
 from edgeres.errors import StageError
 from edgeres.pipeline.stages.stage import Read
 from edgeres.recovery.calibration import Calibrate
-from edgeres.recovery.context import CalibratorName, WeightMethod, Workshop
+from edgeres.recovery.context import CalibratorName, QuantizationContext, WeightMethod
 from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.layer_sensitivity import layer_noise
 from edgeres.settings import plain, settings
@@ -40,7 +40,7 @@ class Sensitivity:
         Raises:
             StageError: The target has no integers, or batch norms that belong into convolutions are still there.
         """
-        scheme, preprocess, progress = context.target.scheme, artifact.card.preprocess, context.progress
+        scheme, preprocess, progress = context.target.scheme, artifact.metadata.preprocess, context.progress
         if scheme is None:
             raise StageError("sensitivity: the target has no INT8", "choose a target that has")
         if artifact.spec.norm or artifact.quant is not None:
@@ -50,7 +50,7 @@ class Sensitivity:
         evaluator = Evaluator(
             artifact.spec, artifact.weights, context.tuning, preprocess, margin=None, progress=progress
         )
-        shop = Workshop(
+        quantization = QuantizationContext(
             spec=artifact.spec,
             weights=artifact.weights,
             scheme=scheme,
@@ -60,8 +60,8 @@ class Sensitivity:
             evaluator=evaluator,
             progress=progress,
         )
-        rows = layer_noise(Calibrate(shop, self.calibrator, self.weights).candidate([], None), evaluator)
+        rows = layer_noise(Calibrate(quantization, self.calibrator, self.weights).candidate([], None), evaluator)
         worst = max(rows, key=lambda row: row.kl)
         note = f"{worst.layer} hurts most: KL {worst.kl:.1e} alone, on {len(evaluator.few):,} tuning images"
         step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,), sensitivity=rows)
-        return replace(artifact, card=artifact.card.after(step))
+        return replace(artifact, metadata=artifact.metadata.after(step))

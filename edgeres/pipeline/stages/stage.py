@@ -23,7 +23,7 @@ Read = Literal[
 """Parts of the context a stage may declare in ``reads``."""
 
 
-class Laps:
+class StageTimings:
     """How long the parts of a stage took, in seconds; kept beside the artifact, never in it."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Context:
         workspace: Empty folder for the files this stage makes, and only those.
         scratch: Folder that survives a kill, for checkpoints of unfinished work.
         progress: Where to report how far the work is.
-        laps: Where to report how long parts of the work took.
+        timings: Where to report how long parts of the work took.
     """
 
     target: Target
@@ -68,7 +68,7 @@ class Context:
     scales: CalibrationTable | None = None
     allow: frozenset[str] = frozenset()
     progress: Progress = field(default_factory=Silent)
-    laps: Laps = field(default_factory=Laps)
+    timings: StageTimings = field(default_factory=StageTimings)
 
     def digest_of(self, read: Read) -> object:
         """What the cache key holds for one declared part."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Card, Checkpoint, Source, Step
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata, Source, Step
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import UsageError
 from edgeres.model.network import Network
@@ -117,8 +117,8 @@ class Train:
             metrics=outcome.metrics,
             notes=(*start.notes, *outcome.conditions),
         )
-        card = Card(name=artifact.model, preprocess=start.preprocess, classes=context.classes)
-        return Checkpoint(card.after(step), start.spec, outcome.weights)
+        metadata = ModelMetadata(name=artifact.model, preprocess=start.preprocess, classes=context.classes)
+        return Checkpoint(metadata.after(step), start.spec, outcome.weights)
 
     def _start(self, source: Source, classes: int, seed: int) -> _Start:
         """Where training starts: the preset with random weights, or the given ones with a head of the right width."""

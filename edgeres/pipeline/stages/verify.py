@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import onnx
 
-from edgeres.artifacts.artifact import Engine, Step, Verdict
+from edgeres.artifacts.artifact import Engine, Step, VerificationResult
 from edgeres.backends.backend import Concurrent
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
@@ -56,14 +56,14 @@ class Verify:
     threads: int = 2
     seconds: float = 8.0
 
-    def __call__(self, artifact: Engine, context: Context) -> Verdict:
+    def __call__(self, artifact: Engine, context: Context) -> VerificationResult:
         """Measures an engine.
 
         Raises:
             StageError: There is no float baseline on these validation images to compare with, or the network answers
                 with something that is no number.
         """
-        baseline = artifact.card.baseline
+        baseline = artifact.metadata.baseline
         if baseline is None or baseline.images != context.validation.digest:
             raise StageError("no float baseline on these images", "put '- evaluate' before '- fold_batchnorm'")
         backend = find_backend(context.target.backend)
@@ -77,8 +77,8 @@ class Verify:
             "agreement": agreement(baseline.predictions, deployed.classes),
         }
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(_where(artifact),))
-        exported = replace(artifact.exported, card=artifact.card.after(step))
-        return Verdict(
+        exported = replace(artifact.exported, metadata=artifact.metadata.after(step))
+        return VerificationResult(
             engine=replace(artifact, exported=exported),
             macs=operator_counts.macs(model),
             parameters=operator_counts.parameters(model),
@@ -88,14 +88,14 @@ class Verify:
             predicted=prediction.predicted if prediction else None,
             latencies={name: plain(latency) for name, latency in latencies.items()},
             peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
-            peak_activation_bytes=peak_bytes(model, artifact.card.preprocess.crop),
+            peak_activation_bytes=peak_bytes(model, artifact.metadata.preprocess.crop),
             confidences=tuple(zip(twin.confidences, deployed.confidences, strict=True)),
         )
 
     def _latencies(self, backend: Backend, engine: Engine, context: Context) -> dict[str, Latency]:
         """What ships and its float twin, batch 1, in turn, on the target's runtime."""
         twin = engine.exported.float_model
-        image, _ = next(context.validation.take([0]).batches(engine.card.preprocess, 1))
+        image, _ = next(context.validation.take([0]).batches(engine.metadata.preprocess, 1))
         with (
             context.progress.task("latency", 1) as advance,
             backend.session(engine, context.target, threads=self.threads) as shipped,
@@ -163,7 +163,7 @@ def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answe
             _Sessions(opened(None), opened(engine.exported.float_model) if quantized else None)
             for _ in range(min(cores(), _MOST) if alone else 1)
         ]
-        batches = (images for images, _ in context.validation.batches(engine.card.preprocess, _BATCH))
+        batches = (images for images, _ in context.validation.batches(engine.metadata.preprocess, _BATCH))
         for pair in in_order(workers, batches, _Sessions.logits):
             parts.append(pair)
             advance(len(pair[0]))

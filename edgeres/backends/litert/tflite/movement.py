@@ -14,36 +14,36 @@ from edgeres.onnx_graph.graph_index import attribute, label
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from edgeres.backends.litert.tflite.tensor_table import Ledger
+    from edgeres.backends.litert.tflite.tensor_table import TensorTable
 
 
-def same(ledger: Ledger, node: NodeProto) -> None:
+def same(tensors: TensorTable, node: NodeProto) -> None:
     """An Identity or Dropout: no operator at all."""
-    ledger.adopt(node.output[0], node.input[0])
+    tensors.adopt(node.output[0], node.input[0])
 
 
-def reshape(ledger: Ledger, node: NodeProto) -> None:
+def reshape(tensors: TensorTable, node: NodeProto) -> None:
     """A change of shape that keeps the order of the numbers, on codes where its input is codes."""
     data, output = node.input[0], node.output[0]
-    given, made = ledger.shape(data), ledger.shape(output)
-    grid = ledger.grid(data)
-    read = ledger.read(data, grid)
+    given, made = tensors.shape(data), tensors.shape(output)
+    grid = tensors.grid(data)
+    read = tensors.read(data, grid)
     if len(made) != 2 or made[0] != given[0]:
         raise StageError(f"{label(node)}: {given} as {made}", "edgeres writes changes to [N,features] alone")
     if len(given) == 4 and 1 not in (given[1], given[2] * given[3]):
-        order = ledger.constant(f"{output}.order", np.array([0, 3, 1, 2], np.int32))
-        turned = ledger.activation(f"{output};turned", given, grid)
-        read = ledger.operate("TRANSPOSE", (read, order), turned, table="TransposeOptions")
-    shape = ledger.constant(f"{output}.shape", np.array(made, np.int32))
-    ledger.operate("RESHAPE", (read, shape), ledger.make(output, grid), table="ReshapeOptions")
+        order = tensors.constant(f"{output}.order", np.array([0, 3, 1, 2], np.int32))
+        turned = tensors.activation(f"{output};turned", given, grid)
+        read = tensors.operate("TRANSPOSE", (read, order), turned, table="TransposeOptions")
+    shape = tensors.constant(f"{output}.shape", np.array(made, np.int32))
+    tensors.operate("RESHAPE", (read, shape), tensors.make(output, grid), table="ReshapeOptions")
 
 
-def zeros_around(ledger: Ledger, node: NodeProto) -> None:
+def zeros_around(tensors: TensorTable, node: NodeProto) -> None:
     """A Pad with zeros, of pixels or of channels."""
     data, output = node.input[0], node.output[0]
-    given = ledger.shape(data)
-    ends = real_constant(ledger.view, node.input[1]) if len(node.input) > 1 else None
-    value = real_constant(ledger.view, node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    given = tensors.shape(data)
+    ends = real_constant(tensors.view, node.input[1]) if len(node.input) > 1 else None
+    value = real_constant(tensors.view, node.input[2]) if len(node.input) > 2 and node.input[2] else None
     zeros = value is None or not np.any(value)
     if (
         ends is None
@@ -53,29 +53,29 @@ def zeros_around(ledger: Ledger, node: NodeProto) -> None:
         or attribute(node, "mode", b"constant") != b"constant"
     ):
         raise StageError(f"{label(node)}: LiteRT's file pads [N,C,H,W] with a constant number of zeros", OTHER_RUNTIME)
-    grid = ledger.grid(data)
+    grid = tensors.grid(data)
     pairs = ends.astype(np.int32).reshape(2, 4).T[[0, 2, 3, 1]]
-    around = ledger.constant(f"{output}.pads", np.ascontiguousarray(pairs))
-    ledger.operate("PAD", (ledger.read(data, grid), around), ledger.make(output, grid), table="PadOptions")
+    around = tensors.constant(f"{output}.pads", np.ascontiguousarray(pairs))
+    tensors.operate("PAD", (tensors.read(data, grid), around), tensors.make(output, grid), table="PadOptions")
 
 
-def blocks(ledger: Ledger, node: NodeProto) -> None:
+def blocks(tensors: TensorTable, node: NodeProto) -> None:
     """A SpaceToDepth: ``[N,H,W,C]`` as ``[N,H/b,W/b,b b C]``, in the same order of channels as ONNX has."""
     data, output = node.input[0], node.output[0]
-    grid = ledger.grid(data)
+    grid = tensors.grid(data)
     options = {"blockSize": int(attribute(node, "blocksize"))}
-    read, made = (ledger.read(data, grid),), ledger.make(output, grid)
-    ledger.operate("SPACE_TO_DEPTH", read, made, table="SpaceToDepthOptions", options=options)
+    read, made = (tensors.read(data, grid),), tensors.make(output, grid)
+    tensors.operate("SPACE_TO_DEPTH", read, made, table="SpaceToDepthOptions", options=options)
 
 
-def concatenate(ledger: Ledger, node: NodeProto) -> None:
+def concatenate(tensors: TensorTable, node: NodeProto) -> None:
     """A Concat of channels. Codes have one grid there; what lies on another is brought onto it, as ONNX does behind."""
     output = node.output[0]
-    if attribute(node, "axis") % len(ledger.shape(output)) != 1 or len(ledger.shape(output)) != 4:
+    if attribute(node, "axis") % len(tensors.shape(output)) != 1 or len(tensors.shape(output)) != 4:
         raise StageError(f"{label(node)}: a Concat of something else than channels", OTHER_RUNTIME)
-    wanted = ledger.wanted(output)
-    grid = wanted if all(ledger.grid(name) is not None for name in node.input) else None
-    inputs = tuple(ledger.read(name, grid) for name in node.input)
-    ledger.operate(
-        "CONCATENATION", inputs, ledger.make(output, grid), table="ConcatenationOptions", options={"axis": 3}
+    wanted = tensors.wanted(output)
+    grid = wanted if all(tensors.grid(name) is not None for name in node.input) else None
+    inputs = tuple(tensors.read(name, grid) for name in node.input)
+    tensors.operate(
+        "CONCATENATION", inputs, tensors.make(output, grid), table="ConcatenationOptions", options={"axis": 3}
     )

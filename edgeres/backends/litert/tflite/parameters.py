@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.backends.litert.tflite.program import Grid
+from edgeres.backends.litert.tflite.program import QuantizationParameters
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import View, attribute, label
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
 from edgeres.quant.scale import roomy_scales
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ TOP = 127
 """Largest magnitude of a weight's code: kernels for ARM add two products in 16 bits, where -128 twice overflows."""
 
 
-def activation_grid(view: View, node: NodeProto) -> Grid:
+def activation_grid(view: GraphIndex, node: NodeProto) -> QuantizationParameters:
     """The int8 grid of an activation's QuantizeLinear or DequantizeLinear.
 
     Raises:
@@ -38,7 +38,7 @@ def activation_grid(view: View, node: NodeProto) -> Grid:
     if zero.dtype not in (np.dtype(np.uint8), np.dtype(np.int8)):
         raise StageError(f"{label(node)}: activations of type {zero.dtype}", "LiteRT takes 8 bits: quantize to uint8")
     shift = 128 if zero.dtype == np.uint8 else 0
-    return Grid((float(np.float32(scale.item())),), int(zero.item()) - shift)
+    return QuantizationParameters((float(np.float32(scale.item())),), int(zero.item()) - shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Codes:
         return (self.values * self.scale.reshape(shape)).astype(np.float32)
 
 
-def weight_codes(view: View, node: NodeProto) -> Codes | None:
+def weight_codes(view: GraphIndex, node: NodeProto) -> Codes | None:
     """The codes of a convolution's weight, None where it is float.
 
     Raises:
@@ -83,7 +83,7 @@ def weight_codes(view: View, node: NodeProto) -> Codes | None:
     return Codes(values, np.array(channels))
 
 
-def _codes(view: View, dequantizer: NodeProto) -> NDArray[np.int32]:
+def _codes(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.int32]:
     """Codes less their zero-point; where the graph stores floats in front of QuantizeLinear, what that makes of them.
 
     Raises:
@@ -107,7 +107,7 @@ def _codes(view: View, dequantizer: NodeProto) -> NDArray[np.int32]:
     return codes
 
 
-def real_constant(view: View, tensor: str) -> NDArray[np.float32] | None:
+def real_constant(view: GraphIndex, tensor: str) -> NDArray[np.float32] | None:
     """A constant in float32, also one behind DequantizeLinear; None where it is computed."""
     value = view.value(tensor)
     if value is not None:

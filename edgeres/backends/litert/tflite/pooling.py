@@ -14,80 +14,80 @@ from edgeres.onnx_graph.graph_index import attribute, label
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from edgeres.backends.litert.tflite.tensor_table import Ledger
+    from edgeres.backends.litert.tflite.tensor_table import TensorTable
     from edgeres.backends.litert.tflite.window import Window
 
 _LOWEST = float(np.finfo(np.float32).min)
 
 
-def maxpool(ledger: Ledger, node: NodeProto) -> None:
+def maxpool(tensors: TensorTable, node: NodeProto) -> None:
     """A MaxPool, on codes where its input is codes: the largest code is the code of the largest number.
 
     Raises:
         StageError: Its window has holes, or sees no pixel somewhere.
     """
     data, output = node.input[0], node.output[0]
-    seen = _seen(ledger, node)
-    grid = ledger.grid(data)
-    read = ledger.read(data, grid)
+    seen = _seen(tensors, node)
+    grid = tensors.grid(data)
+    read = tensors.read(data, grid)
     if seen.explicit is not None:
         # Behind a ReLU no pixel is below 0, so 0 never wins against one; PAD is what XNNPACK takes over, PADV2 is not.
-        maker = ledger.view.producer(ledger.view.origin(data))
+        maker = tensors.view.producer(tensors.view.origin(data))
         positive = (grid is not None and grid.zero_point == -128) or (maker is not None and maker.op_type == "Relu")
         lowest = None if positive else _LOWEST
-        read = pad(ledger, read, seen.explicit, f"{output};padded", lowest)
-    _pool(ledger, "MAX_POOL_2D", read, ledger.make(output, grid), seen)
+        read = pad(tensors, read, seen.explicit, f"{output};padded", lowest)
+    _pool(tensors, "MAX_POOL_2D", read, tensors.make(output, grid), seen)
 
 
-def average_pool(ledger: Ledger, node: NodeProto) -> None:
+def average_pool(tensors: TensorTable, node: NodeProto) -> None:
     """An AveragePool. On codes LiteRT keeps the input's grid, so another grid behind it rounds a second time.
 
     Raises:
         StageError: It counts padding in a way LiteRT does not.
     """
     data, output = node.input[0], node.output[0]
-    seen = _seen(ledger, node)
+    seen = _seen(tensors, node)
     counted = bool(attribute(node, "count_include_pad", 0)) and any(seen.pads)
     if (counted and seen.surplus) or (seen.explicit is not None and not counted):
         raise StageError(
             f"{label(node)}: an average over padding {seen.pads} that LiteRT does not count alike",
             "pool without padding, with count_include_pad, or with TensorFlow's SAME padding",
         )
-    grid = ledger.grid(data) if ledger.wanted(output) is not None else None
-    read = ledger.read(data, grid)
+    grid = tensors.grid(data) if tensors.wanted(output) is not None else None
+    read = tensors.read(data, grid)
     padded = counted and any(seen.pads)
     if padded:
-        read = pad(ledger, read, seen.pads, f"{output};padded")
-    _pool(ledger, "AVERAGE_POOL_2D", read, ledger.make(output, grid), seen, padded=padded)
+        read = pad(tensors, read, seen.pads, f"{output};padded")
+    _pool(tensors, "AVERAGE_POOL_2D", read, tensors.make(output, grid), seen, padded=padded)
 
 
-def global_average(ledger: Ledger, node: NodeProto) -> None:
+def global_average(tensors: TensorTable, node: NodeProto) -> None:
     """A GlobalAveragePool or a ReduceMean over height and width, on codes where both sides are codes.
 
     Raises:
         StageError: It averages over something else.
     """
     data, output = node.input[0], node.output[0]
-    given, made = ledger.shape(data), ledger.shape(output)
+    given, made = tensors.shape(data), tensors.shape(output)
     kept = (*given[:2], 1, 1)
     if len(given) != 4 or made not in (kept, kept[:2]):
         raise StageError(f"{label(node)}: a mean of {given} to {made}", "edgeres writes means over height and width")
-    wanted = ledger.wanted(output)
-    grid = wanted if ledger.grid(data) is not None else None
-    read = ledger.read(data, ledger.grid(data) if grid is not None else None)
-    axes = ledger.constant(f"{output}.axes", np.array([1, 2], np.int32))
+    wanted = tensors.wanted(output)
+    grid = wanted if tensors.grid(data) is not None else None
+    read = tensors.read(data, tensors.grid(data) if grid is not None else None)
+    axes = tensors.constant(f"{output}.axes", np.array([1, 2], np.int32))
     options: dict[str, int | float] = {"keepDims": made == kept}
-    ledger.operate("MEAN", (read, axes), ledger.make(output, grid), table="ReducerOptions", options=options)
+    tensors.operate("MEAN", (read, axes), tensors.make(output, grid), table="ReducerOptions", options=options)
 
 
-def _seen(ledger: Ledger, node: NodeProto) -> Window:
+def _seen(tensors: TensorTable, node: NodeProto) -> Window:
     """The window of a pool.
 
     Raises:
         StageError: It has holes, or lies outside the image somewhere: ONNX and its runtimes disagree on those.
     """
     kernel = tuple(attribute(node, "kernel_shape"))
-    seen = window(node, ledger.shape(node.input[0]), ledger.shape(node.output[0]), kernel)
+    seen = window(node, tensors.shape(node.input[0]), tensors.shape(node.output[0]), kernel)
     if seen.dilation != (1, 1):
         raise StageError(f"{label(node)}: a pool with dilation", "LiteRT has none")
     if any(pad >= side for pad, side in zip(seen.pads, kernel * 2, strict=True)):
@@ -95,7 +95,7 @@ def _seen(ledger: Ledger, node: NodeProto) -> Window:
     return seen
 
 
-def _pool(ledger: Ledger, kind: str, read: int, made: int, seen: Window, *, padded: bool = False) -> None:
+def _pool(tensors: TensorTable, kind: str, read: int, made: int, seen: Window, *, padded: bool = False) -> None:
     options: dict[str, int | float] = {
         "padding": 1 if padded else seen.padding,
         "strideH": seen.stride[0],
@@ -103,4 +103,4 @@ def _pool(ledger: Ledger, kind: str, read: int, made: int, seen: Window, *, padd
         "filterHeight": seen.kernel[0],
         "filterWidth": seen.kernel[1],
     }
-    ledger.operate(kind, (read,), made, table="Pool2DOptions", options=options)
+    tensors.operate(kind, (read,), made, table="Pool2DOptions", options=options)

@@ -27,7 +27,7 @@ Activation = Literal[0, 1, 3]
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class QuantizationParameters:
     """How integer codes stand for numbers: ``x = (code - zero_point) * scale``.
 
     Attributes:
@@ -56,7 +56,7 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     type: Type
-    grid: Grid | None = None
+    grid: QuantizationParameters | None = None
     value: Value | None = None
 
 

@@ -1,4 +1,4 @@
-"""``Ledger``: which tensor of the file holds which ONNX tensor, in float or as codes on which grid."""
+"""``TensorTable``: which tensor of the file holds which ONNX tensor, in float or as codes on which grid."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.backends.litert.tflite.parameters import activation_grid, real_constant
-from edgeres.backends.litert.tflite.program import Grid, Operator, Program, Tensor
+from edgeres.backends.litert.tflite.program import Operator, Program, QuantizationParameters, Tensor
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import View
+from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ OTHER_RUNTIME = "take a runtime that reads ONNX: the same target without ':liter
 _INT8_VERSION = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "QUANTIZE": 1, "RESHAPE": 1}
 
 
-class Ledger:
+class TensorTable:
     """A file in the making.
 
     Every ONNX tensor is made once, in float or on one grid; other forms are converted from that one when somebody
@@ -39,13 +39,13 @@ class Ledger:
     """
 
     def __init__(self, model: ModelProto) -> None:
-        self.view = View.of(model)
+        self.view = GraphIndex.of(model)
         self._shapes = tensor_shapes(model)
         self._outputs = {value.name for value in model.graph.output}
         self._tensors: list[Tensor] = []
         self._operators: list[Operator] = []
         self._made: dict[str, int] = {}
-        self._forms: dict[tuple[str, Grid | None], int] = {}
+        self._forms: dict[tuple[str, QuantizationParameters | None], int] = {}
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Shape of an ONNX tensor as ONNX has it, for a batch of one.
@@ -58,12 +58,12 @@ class Ledger:
             raise StageError(f"tensor {tensor!r} has no fixed shape", "export the graph for images of one size")
         return shape
 
-    def constant(self, name: str, value: Value, grid: Grid | None = None) -> int:
+    def constant(self, name: str, value: Value, grid: QuantizationParameters | None = None) -> int:
         """A new constant."""
         self._tensors.append(Tensor(name, value.shape, _TYPES[value.dtype.name], grid, value))
         return len(self._tensors) - 1
 
-    def activation(self, name: str, shape: tuple[int, ...], grid: Grid | None) -> int:
+    def activation(self, name: str, shape: tuple[int, ...], grid: QuantizationParameters | None) -> int:
         """A new activation of a shape as LiteRT has it."""
         self._tensors.append(Tensor(name, shape, "INT8" if grid else "FLOAT32", grid))
         return len(self._tensors) - 1
@@ -88,7 +88,7 @@ class Ledger:
         self._operators.append(Operator(kind, version or lowest, inputs, output, table, options or {}))
         return output
 
-    def make(self, tensor: str, grid: Grid | None) -> int:
+    def make(self, tensor: str, grid: QuantizationParameters | None) -> int:
         """Declares the one form in which an ONNX tensor is computed."""
         self._made[tensor] = self.activation(tensor, _laid_out(self.shape(tensor)), grid)
         return self._made[tensor]
@@ -97,11 +97,11 @@ class Ledger:
         """Lets an ONNX tensor be another one: what an operator that does nothing makes."""
         self._made[tensor] = self._native(other)
 
-    def grid(self, tensor: str) -> Grid | None:
+    def grid(self, tensor: str) -> QuantizationParameters | None:
         """The grid an ONNX tensor lies on, None where it is float or a constant."""
         return None if self.view.value(tensor) is not None else self._tensors[self._native(tensor)].grid
 
-    def grid_of(self, index: int) -> Grid | None:
+    def grid_of(self, index: int) -> QuantizationParameters | None:
         """The grid of a tensor of the file."""
         return self._tensors[index].grid
 
@@ -109,7 +109,7 @@ class Ledger:
         """The shape of a tensor of the file."""
         return self._tensors[index].shape
 
-    def wanted(self, tensor: str) -> Grid | None:
+    def wanted(self, tensor: str) -> QuantizationParameters | None:
         """The one grid on which everybody reads an ONNX tensor; None where somebody reads it in float."""
         if tensor in self._outputs:
             return None
@@ -123,7 +123,7 @@ class Ledger:
         """Whether the graph answers with this tensor."""
         return tensor in self._outputs
 
-    def read(self, tensor: str, grid: Grid | None) -> int:
+    def read(self, tensor: str, grid: QuantizationParameters | None) -> int:
         """An ONNX tensor in float (``grid`` None) or as codes of a grid, converted where it is in another form."""
         if (constant := real_constant(self.view, tensor)) is not None:
             return self._constant(tensor, constant)

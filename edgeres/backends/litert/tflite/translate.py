@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgeres.backends.litert.tflite import elementwise, movement
 from edgeres.backends.litert.tflite.convolution import convolution, product
 from edgeres.backends.litert.tflite.pooling import average_pool, global_average, maxpool
-from edgeres.backends.litert.tflite.tensor_table import OTHER_RUNTIME, Ledger
+from edgeres.backends.litert.tflite.tensor_table import OTHER_RUNTIME, TensorTable
 from edgeres.errors import StageError
 from edgeres.onnx_graph.graph_index import label
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from edgeres.backends.litert.tflite.program import Activation, Program
 
-_FUSING: dict[str, Callable[[Ledger, NodeProto, str, Activation], None]] = {
+_FUSING: dict[str, Callable[[TensorTable, NodeProto, str, Activation], None]] = {
     "Conv": convolution,
     "Gemm": product,
     "MatMul": product,
@@ -32,7 +32,7 @@ _FUSING: dict[str, Callable[[Ledger, NodeProto, str, Activation], None]] = {
 }
 """Operators that do the ReLU behind them as well: they are told which, and the tensor behind it."""
 
-_ALONE: dict[str, Callable[[Ledger, NodeProto], None]] = {
+_ALONE: dict[str, Callable[[TensorTable, NodeProto], None]] = {
     "Relu": elementwise.rectifier,
     "Clip": elementwise.rectifier,
     "Sigmoid": elementwise.sigmoid,
@@ -52,7 +52,7 @@ _ALONE: dict[str, Callable[[Ledger, NodeProto], None]] = {
     "Dropout": movement.same,
 }
 _FORMS = ("QuantizeLinear", "DequantizeLinear", "Constant")
-"""Operators that the ledger answers for, when somebody reads what they make."""
+"""Operators that the tensors answers for, when somebody reads what they make."""
 
 
 def translate(model: ModelProto, shown: Sequence[str] = ()) -> Program:
@@ -66,21 +66,21 @@ def translate(model: ModelProto, shown: Sequence[str] = ()) -> Program:
         StageError: LiteRT's file has no form for one of its operations; the message names it.
         ModelError: Shapes cannot be inferred.
     """
-    ledger = Ledger(model)
+    tensors = TensorTable(model)
     image, logits = model.graph.input[0].name, model.graph.output[0].name
-    if len(ledger.shape(image)) != 4 or len(model.graph.input) != 1 or len(model.graph.output) != 1:
+    if len(tensors.shape(image)) != 4 or len(model.graph.input) != 1 or len(model.graph.output) != 1:
         raise StageError("the graph is no classifier of one image [N,C,H,W]", OTHER_RUNTIME)
-    ledger.make(image, None)
+    tensors.make(image, None)
     done: set[str] = set()
-    for node in ledger.view.nodes:
+    for node in tensors.view.nodes:
         if node.output[0] in done or node.op_type in _FORMS:
             continue
         if node.op_type in _FUSING:
-            output, activation = elementwise.fused(ledger, node)
-            _FUSING[node.op_type](ledger, node, output, activation)
+            output, activation = elementwise.fused(tensors, node)
+            _FUSING[node.op_type](tensors, node, output, activation)
             done.add(output)
         elif node.op_type in _ALONE:
-            _ALONE[node.op_type](ledger, node)
+            _ALONE[node.op_type](tensors, node)
         else:
             raise StageError(f"{label(node)}: edgeres has no {node.op_type} for LiteRT", OTHER_RUNTIME)
-    return ledger.program(image, logits, shown)
+    return tensors.program(image, logits, shown)

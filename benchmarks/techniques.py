@@ -21,17 +21,27 @@ if TYPE_CHECKING:
     from edgeres.pipeline.stages.stage import Context
     from edgeres.targets.target import Target
 
-RungName = Literal["calibrate", "first_layer", "equalize", "refine", "bias", "nncf", "adaround", "reconstruct", "mixed"]
-RUNGS: tuple[RungName, ...] = (
+TechniqueName = Literal[
     "calibrate",
     "first_layer",
-    "equalize",
-    "refine",
-    "bias",
+    "equalization",
+    "range_search",
+    "bias_correction",
     "nncf",
-    "adaround",
-    "reconstruct",
-    "mixed",
+    "gptq",
+    "block_reconstruction",
+    "mixed_precision",
+]
+TECHNIQUES: tuple[TechniqueName, ...] = (
+    "calibrate",
+    "first_layer",
+    "equalization",
+    "range_search",
+    "bias_correction",
+    "nncf",
+    "gptq",
+    "block_reconstruction",
+    "mixed_precision",
 )
 """As ``edgeres.recovery.techniques`` has them, which is not imported here: it brings torch along."""
 MARGIN = 1.0
@@ -54,26 +64,26 @@ class Ours:
     The clock covers ``quantize`` and ``export``, the decoding of JPEGs and every comparison the stages make included.
 
     Attributes:
-        rung: The technique to force, without a time limit; None leaves every setting at its default.
+        technique: The technique to force, without a time limit; None leaves every setting at its default.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
     schemes: ClassVar[tuple[SchemeName, ...]] = BOTH
     suffix: ClassVar[str] = ".onnx"
 
-    rung: RungName | None
+    technique: TechniqueName | None
 
     @property
     def title(self) -> str:
         """Its technique."""
-        return f"edgeres {self.rung or 'default'}"
+        return f"edgeres {self.technique or 'default'}"
 
     def prepare(self, bench: Bench, target: Target) -> Callable[[], bytes]:
         """See the class."""
         from edgeres.pipeline.stages.export import Export
         from edgeres.pipeline.stages.quantize import Quantize
 
-        stage = Quantize() if self.rung is None else Quantize(rung=self.rung, time_budget_s=None)
+        stage = Quantize() if self.technique is None else Quantize(technique=self.technique, time_budget_s=None)
         context, artifact = _start(bench, target)
 
         def quantize() -> bytes:
@@ -86,7 +96,7 @@ class Ours:
 
 def _start(bench: Bench, target: Target) -> tuple[Context, Checkpoint]:
     """What the stage is given in a run: the folded network, and images as files."""
-    from edgeres.artifacts.artifact import Card, Checkpoint
+    from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
     from edgeres.model.zoo import read_checkpoint
     from edgeres.pipeline.stages.fold_batchnorm import FoldBatchnorm
     from edgeres.pipeline.stages.stage import Context
@@ -105,8 +115,8 @@ def _start(bench: Bench, target: Target) -> tuple[Context, Checkpoint]:
         margin=MARGIN,
     )
     loaded = read_checkpoint(bench.checkpoint)
-    card = Card(name=task.model, preprocess=task.preprocess, classes=context.classes)
-    return context, FoldBatchnorm()(Checkpoint(card, loaded.spec, loaded.weights), context)
+    metadata = ModelMetadata(name=task.model, preprocess=task.preprocess, classes=context.classes)
+    return context, FoldBatchnorm()(Checkpoint(metadata, loaded.spec, loaded.weights), context)
 
 
 def source_digest(checkout: Path = CHECKOUT) -> str:
@@ -119,7 +129,7 @@ def source_digest(checkout: Path = CHECKOUT) -> str:
     for pattern in _SOURCES:
         paths = sorted(checkout.glob(pattern))
         if not paths:
-            raise EdgeresError(f"no file matches {pattern} in {checkout}", "renew _SOURCES in benchmarks/rungs.py")
+            raise EdgeresError(f"no file matches {pattern} in {checkout}", "renew _SOURCES in benchmarks/techniques.py")
         for path in paths:
             found.update(path.relative_to(checkout).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
