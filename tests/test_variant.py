@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 
 LINE = ["compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--quiet", "--set", "train.epochs=1",
         "--recipe", "train", "--set", "quantize.calibrator=minmax", "--set", "quantize.weights=max",
-        "--set", "quantize.quantizer=edgeres", "--set", "quantize.skip=[equalization, range_search]", "--set", "verify.seconds=1",
-        "--budget", "accuracy_drop_pp=100"]  # fmt: skip
+        "--set", "quantize.quantizer=edgeres", "--set", "quantize.skip=[equalization, range_search]",
+        "--set", "verify.seconds=1", "--budget", "accuracy_drop_pp=100"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
