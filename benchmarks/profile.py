@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.command import CHECKOUT, positive, run
 from benchmarks.table import markdown, with_block
 from edgeres.latency.host_profile import read_profile
-from edgeres.latency.profiling import Subject, try_profile
-from edgeres.latency.random_model import thinned, unlearned
+from edgeres.latency.profiling import ProfiledNetwork, try_profile
+from edgeres.latency.random_model import random_model, randomly_pruned
 from edgeres.model.spec import preset
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
@@ -29,7 +29,7 @@ from edgeres.targets.target import find_target
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.latency.host_profile import HostProfile, Trial
+    from edgeres.latency.host_profile import HostProfile, ProfileValidation
     from edgeres.targets.target import Target
 
 NETWORKS = ("resnet18", "resnet34", "resnet50")
@@ -40,19 +40,19 @@ _FIRST_SEED = 100
 """Seeds below are those that ``edgeres profile`` tries itself on."""
 
 
-def subjects(target: Target, each: int) -> list[Subject]:
+def subjects(target: Target, each: int) -> list[ProfiledNetwork]:
     """Pruned networks, ``each`` of every depth; their names hold the share of the MACs that is left."""
     found = []
     for name in NETWORKS:
-        whole = operator_counts.macs(unlearned(preset(name), _SIDE, target)["float"])
+        whole = operator_counts.macs(random_model(preset(name), _SIDE, target)["float"])
         for seed in range(_FIRST_SEED, _FIRST_SEED + each):
-            models = unlearned(thinned(preset(name), seed), _SIDE, target)
+            models = random_model(randomly_pruned(preset(name), seed), _SIDE, target)
             share = operator_counts.macs(models["float"]) / whole
-            found.append(Subject(f"{name}, {share:.1%} of its MACs", models))
+            found.append(ProfiledNetwork(f"{name}, {share:.1%} of its MACs", models))
     return found
 
 
-def table(profile: HostProfile, trials: Sequence[Trial]) -> str:
+def table(profile: HostProfile, trials: Sequence[ProfileValidation]) -> str:
     """The table for people, and what it amounts to."""
     rows = [
         (

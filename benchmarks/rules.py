@@ -20,7 +20,7 @@ from edgeres.lint.undecided import UNDECIDED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.lint.families import Family
+    from edgeres.lint.families import RuleFamily
     from edgeres.lint.rule import Rule
 
 MARKERS = "<!-- rules:begin -->", "<!-- rules:end -->"
@@ -35,7 +35,7 @@ def rules() -> str:
     return "\n\n".join(parts)
 
 
-def _family(family: Family) -> str:
+def _family(family: RuleFamily) -> str:
     heads = ("id", "severity", "holds", "law", "repair", "otherwise", "source")
     return f"### {family.title}\n\n{markdown(heads, (_row(rule) for rule in family.rules), words=7)}"
 

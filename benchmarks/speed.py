@@ -21,10 +21,10 @@ from benchmarks.command import positive, run, said
 from benchmarks.drawn import IMAGES, drawn
 from benchmarks.page import renew, renewed
 from benchmarks.table import markdown
-from edgeres.latency.benchmark.benchmark import Subject, bench
+from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench
 from edgeres.latency.benchmark.conclusions import bottlenecks
-from edgeres.latency.benchmark.interleaved import Pace
-from edgeres.latency.benchmark.variants import contenders
+from edgeres.latency.benchmark.interleaved import InterleavedSettings
+from edgeres.latency.benchmark.variants import find_variants
 from edgeres.model.cost import macs
 from edgeres.model.spec import preset
 from edgeres.progress import Silent
@@ -34,7 +34,7 @@ from edgeres.targets.target import find_target
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.latency.benchmark.result import BenchmarkResult, LayerTime, Row
+    from edgeres.latency.benchmark.result import BenchmarkResult, LayerTime, VariantResult
 
 NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 HEADS = ("network", "variant", "p50", "95 % interval", "p10", "x float32", "of peak")
@@ -78,9 +78,9 @@ def measured(name: str, threads: int, seconds: int, runtimes: Sequence[str] | No
         files.mkdir()
         engines.mkdir()
         exported = drawn(name, spec, _SIDE, target, files)
-        found = contenders(exported, target, engines, Silent(), runtimes)
-        subject = Subject(name, target.name, target.backend, macs(spec, _SIDE, _SIDE), None)
-        return bench(subject, found, Silent(), threads=threads, pace=Pace(limit_s=float(seconds)))
+        found = find_variants(exported, target, engines, Silent(), runtimes)
+        subject = BenchmarkSubject(name, target.name, target.backend, macs(spec, _SIDE, _SIDE), None)
+        return bench(subject, found, Silent(), threads=threads, timing=InterleavedSettings(limit_s=float(seconds)))
 
 
 def mean(ratios: Sequence[float]) -> float:
@@ -96,7 +96,7 @@ def page(truths: Sequence[BenchmarkResult]) -> str:
     return "\n\n".join([*parts, *(_eaten(truth) for truth in truths)])
 
 
-def _cells(network: str, row: Row) -> tuple[str, ...]:
+def _cells(network: str, row: VariantResult) -> tuple[str, ...]:
     ratio = "-" if row.speedup is None else f"{row.speedup.value:.2f} ({row.speedup.low:.2f} to {row.speedup.high:.2f})"
     return (
         network,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
-from edgeres.latency.benchmark.variants import contenders
-from edgeres.latency.random_model import unlearned
+from edgeres.latency.benchmark.variants import find_variants
+from edgeres.latency.random_model import random_model
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
@@ -34,7 +34,7 @@ def exported(folder: Path, float_layers: tuple[str, ...] = ("fc",)) -> Exported:
     assert target.scheme is not None
     target = replace(target, scheme=replace(target.scheme, float_layers=float_layers))
     files = {}
-    for precision, model in unlearned(SPEC, SIDE, target).items():
+    for precision, model in random_model(SPEC, SIDE, target).items():
         path = folder / f"{precision}.onnx"
         path.write_bytes(model.SerializeToString())
         files[precision] = File.of(path)
@@ -47,4 +47,4 @@ def found(folder: Path, *runtimes: str, float_layers: tuple[str, ...] = ("fc",))
     graphs, engines = folder / "graphs", folder / "engines"
     graphs.mkdir()
     engines.mkdir()
-    return contenders(exported(graphs, float_layers), find_target("cpu"), engines, Silent(), runtimes)
+    return find_variants(exported(graphs, float_layers), find_target("cpu"), engines, Silent(), runtimes)

@@ -10,15 +10,15 @@ from edgeres.latency.host_profile import (
     HostProfile,
     Lookup,
     Point,
+    ProfileValidation,
     Table,
-    Trial,
     encode,
     half_filled,
     padded,
     read_profile,
 )
-from edgeres.latency.lookup_table import WHOLE, Layer, assembled
-from edgeres.latency.random_model import thinned
+from edgeres.latency.lookup_table import WHOLE, ProfiledLayer, assembled
+from edgeres.latency.random_model import randomly_pruned
 from edgeres.latency.workload import Work, of_spec
 from edgeres.model.spec import PRESETS
 from edgeres.targets.target import find_target
@@ -43,7 +43,7 @@ def table():
 
 
 def profile(table, **changes):
-    trial = Trial(name="t", precision="int8", predicted_ms=1.1, measured_ms=1.0)
+    trial = ProfileValidation(name="t", precision="int8", predicted_ms=1.1, measured_ms=1.0)
     whole = HostProfile(
         target="cpu", runtime="ONNX Runtime", cpu="a CPU", cores=2, threads=1, load=0.5, known=("resnet18",),
         tables={"int8": table, "float": replace(table, scale=2.0)}, trials=(trial,),
@@ -63,7 +63,7 @@ def test_a_machine_of_one_law_is_found_out(table):
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize("seed", [None, 3, 4])
 def test_any_resnet_of_that_machine_takes_what_the_law_says(table, name, seed):
-    spec = PRESETS[name] if seed is None else thinned(PRESETS[name], seed)
+    spec = PRESETS[name] if seed is None else randomly_pruned(PRESETS[name], seed)
     works = of_spec(spec, 224, integer=True, adds=True)
     law_ms = 0.01 + sum(1e-6 * work.macs + 0.5e-6 * (work.kind == "add") * work.activations / 3 for work in works)
     found = profile(table).predicted(works)
@@ -81,7 +81,9 @@ def test_the_scale_of_the_precision_counts(table):
 
 def test_the_band_is_the_furthest_trial(table):
     works = of_spec(PRESETS["resnet18"], 224, integer=True, adds=True)
-    trials = tuple(Trial(name="t", precision="int8", predicted_ms=ms, measured_ms=1.0) for ms in (0.8, 1.1, 1.0))
+    trials = tuple(
+        ProfileValidation(name="t", precision="int8", predicted_ms=ms, measured_ms=1.0) for ms in (0.8, 1.1, 1.0)
+    )
     found = profile(table, trials=trials).predicted(works)
     assert found.high_ms / found.ms == pytest.approx(1.25)
     assert found.ms / found.low_ms == pytest.approx(1.25)
@@ -161,4 +163,4 @@ def test_no_profile(text, said, tmp_path):
 def test_layers_are_all_different_and_of_every_role():
     assert len(set(WHOLE)) == len(WHOLE)
     assert {layer.role for layer in WHOLE} == {"way", "step", "stem", "head", "odd", "add", "bare"}
-    assert Layer("way", 3, 7, 64, 32).turned() == Layer("way", 3, 7, 32, 64)
+    assert ProfiledLayer("way", 3, 7, 64, 32).turned() == ProfiledLayer("way", 3, 7, 32, 64)

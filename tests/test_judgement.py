@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgeres.gate.judgement import Comparison, judge
+from edgeres.gate.judgement import PairedPredictions, judge
 from edgeres.gate.paired_test import Outcome, images_needed, power
 from edgeres.gate.predictions import Answers
 from edgeres.settings import digest
@@ -19,7 +19,7 @@ def compared(random, n=4000, accuracy=0.9, lost=0.0, gained=0.0, reference="floa
     after = before.copy()
     after[(before == labels) & (draw < lost / accuracy)] += 1
     after = np.where((before != labels) & (draw < gained / (1 - accuracy)), labels, after % CLASSES)
-    return Comparison(reference, *(tuple(column.tolist()) for column in (labels, before, after)))
+    return PairedPredictions(reference, *(tuple(column.tolist()) for column in (labels, before, after)))
 
 
 def test_a_network_against_itself_passes():
@@ -49,7 +49,7 @@ def test_a_planted_drop_fails(seed, kind):
 def test_shuffled_labels_do_not_pass():
     c = compared(np.random.default_rng(0), n=500)
     labels = tuple(np.random.default_rng(1).permutation(c.labels).tolist())
-    found = judge(Comparison("float", labels, c.before, c.after), 1.0)
+    found = judge(PairedPredictions("float", labels, c.before, c.after), 1.0)
     assert (found.outcome, found.exit_code) == (Outcome.INCONCLUSIVE, 5)
     assert "check the labels" in found.sentence
     assert len(found.warnings) == 1
@@ -57,7 +57,7 @@ def test_shuffled_labels_do_not_pass():
 
 def test_one_class_alone_is_no_chance():
     zeros = (0,) * 500
-    assert judge(Comparison("float", zeros, zeros, zeros), 1.0).outcome is Outcome.PASS
+    assert judge(PairedPredictions("float", zeros, zeros, zeros), 1.0).outcome is Outcome.PASS
 
 
 def test_a_changed_build_is_a_warning_either_way_and_never_for_float():
@@ -74,7 +74,7 @@ def test_builds_are_compared_on_the_images_they_share():
     hashes = [digest(index) for index in range(8)]
     ours = Answers.of("a", hashes, [0] * 8, [0] * 8, [0] * 7 + [1])
     theirs = Answers.of("b", hashes[::-1][:6], [0] * 6, [2] * 6, [3] + [0] * 5)
-    c = Comparison.with_baseline(ours, theirs)
+    c = PairedPredictions.with_baseline(ours, theirs)
     assert (c.before, c.after) == ((0, 0, 0, 0, 0, 3), (0, 0, 0, 0, 0, 1))
     assert c.reference == "baseline"
 

@@ -4,7 +4,7 @@ import onnx
 import pytest
 
 from edgeres.errors import ModelError, UsageError
-from edgeres.latency.random_model import unlearned
+from edgeres.latency.random_model import random_model
 from edgeres.latency.workload import of_spec
 from edgeres.model.spec import PRESETS
 from edgeres.runs import document
@@ -18,7 +18,7 @@ CPU, JETSON = find_target("cpu"), find_target("jetson")
 @pytest.fixture
 def run(tmp_path):
     """A run folder of a CIFAR ResNet, timed on this host."""
-    models = unlearned(PRESETS["resnet20"], 32, CPU)
+    models = random_model(PRESETS["resnet20"], 32, CPU)
     onnx.save(models["int8"], tmp_path / "model.onnx")
     onnx.save(models["float"], tmp_path / "model.float.onnx")
     rows = tuple(

@@ -5,7 +5,7 @@ import pytest
 from edgeres.artifacts.budget_check import BudgetCheck, Predicted
 from edgeres.gate.budget import latency_lines, limits
 from edgeres.latency.prediction import Measured, predict, predicted
-from edgeres.latency.random_model import unlearned
+from edgeres.latency.random_model import random_model
 from edgeres.latency.roofline import roofline_of
 from edgeres.latency.workload import of_spec, of_target
 from edgeres.model.spec import PRESETS
@@ -66,7 +66,7 @@ def test_a_network_measured_by_the_gpus_own_clock_calibrates_that():
 
 
 def test_a_graph_is_predicted_as_its_spec_is():
-    model = unlearned(replace(PRESETS["resnet18"], classes=10), 64, JETSON)["int8"]
+    model = random_model(replace(PRESETS["resnet18"], classes=10), 64, JETSON)["int8"]
     works = of_spec(replace(PRESETS["resnet18"], classes=10), 64, integer=True, float_layers=("fc",), float_pools=True)
     assert predict(model, JETSON).ms == pytest.approx(predicted(works, ROOFLINE).ms)
     assert predict(model, find_target("x86")) is None

@@ -7,33 +7,33 @@ import pytest
 from edgeres.errors import UsageError
 from edgeres.latency import timer
 from edgeres.latency.host_profile import encode, read_profile
-from edgeres.latency.lookup_table import Layer, layer_table
-from edgeres.latency.profiling import Subject, measure_profile, try_profile
-from edgeres.latency.random_model import thinned, unlearned
-from edgeres.latency.timer import Pace, Timer
+from edgeres.latency.lookup_table import ProfiledLayer, layer_table
+from edgeres.latency.profiling import ProfiledNetwork, measure_profile, try_profile
+from edgeres.latency.random_model import random_model, randomly_pruned
+from edgeres.latency.timer import Timer, TimerSettings
 from edgeres.latency.workload import of_model
 from edgeres.model.spec import PRESETS
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
 
-CPU, QUICK = find_target("cpu"), Pace(least=7, most=7, limit_s=0.0)
+CPU, QUICK = find_target("cpu"), TimerSettings(least=7, most=7, limit_s=0.0)
 LAYERS = (
-    Layer("way", 3, 28, 64, 64),
-    Layer("way", 3, 14, 128, 128),
-    Layer("way", 1, 28, 256, 256),
-    Layer("step", 3, 14, 128, 128),
-    Layer("step", 1, 28, 256, 256),
-    Layer("stem", 7, 56, 3, 32),
-    Layer("head", 1, 1, 2048, 1000),
-    Layer("odd", 3, 14, 112, 112),
-    Layer("add", 1, 28, 256, 256),
-    Layer("bare", 1, 28, 256, 256),
+    ProfiledLayer("way", 3, 28, 64, 64),
+    ProfiledLayer("way", 3, 14, 128, 128),
+    ProfiledLayer("way", 1, 28, 256, 256),
+    ProfiledLayer("step", 3, 14, 128, 128),
+    ProfiledLayer("step", 1, 28, 256, 256),
+    ProfiledLayer("stem", 7, 56, 3, 32),
+    ProfiledLayer("head", 1, 1, 2048, 1000),
+    ProfiledLayer("odd", 3, 14, 112, 112),
+    ProfiledLayer("add", 1, 28, 256, 256),
+    ProfiledLayer("bare", 1, 28, 256, 256),
 )
 
 
 def subject(seed):
-    return Subject(f"seed {seed}", unlearned(thinned(PRESETS["resnet18"], seed), 64, CPU))
+    return ProfiledNetwork(f"seed {seed}", random_model(randomly_pruned(PRESETS["resnet18"], seed), 64, CPU))
 
 
 def law_ns(model):
@@ -70,7 +70,7 @@ def lawful():
 @pytest.fixture(scope="module")
 def measured():
     with machine_of_one_law():
-        return measure_profile(CPU, [subject(0)], [subject(1)], Silent(), threads=1, pace=QUICK, layers=LAYERS)
+        return measure_profile(CPU, [subject(0)], [subject(1)], Silent(), threads=1, timing=QUICK, layers=LAYERS)
 
 
 def test_a_profile_knows_its_machine_and_what_it_was_tried_on(measured, tmp_path):
@@ -99,15 +99,15 @@ def test_it_predicts_and_is_tried_again(measured):
 @pytest.mark.parametrize("name", ["jetson", "raspberry-pi", "rtx"])
 def test_other_targets_do_not_run_here(name):
     with pytest.raises(UsageError, match="does not run on this host"):
-        measure_profile(find_target(name), [subject(0)], [], Silent(), pace=QUICK, layers=LAYERS)
+        measure_profile(find_target(name), [subject(0)], [], Silent(), timing=QUICK, layers=LAYERS)
 
 
 @pytest.mark.usefixtures("lawful")
 def test_a_layer_takes_what_its_macs_take(tmp_path):
     bench = Timer(CPU, 1, tmp_path, "int8")
-    small, large = Layer("way", 3, 14, 64, 64), Layer("way", 3, 28, 256, 256)
+    small, large = ProfiledLayer("way", 3, 14, 64, 64), ProfiledLayer("way", 3, 28, 256, 256)
     rest = tuple(layer for layer in LAYERS if layer.role in ("odd", "add", "bare"))
-    table = layer_table(bench, QUICK, Silent(), (small, large, Layer("way", 1, 28, 64, 64), *rest))
+    table = layer_table(bench, QUICK, Silent(), (small, large, ProfiledLayer("way", 1, 28, 64, 64), *rest))
     ms = {(point.side, point.c_in): point.ms for point in table.points}
     assert ms[14, 64] == pytest.approx(1e-6 * 9 * 64**2 * 14**2, rel=1e-3)
     assert ms[28, 256] == pytest.approx(1e-6 * 9 * 256**2 * 28**2, rel=1e-3)
@@ -127,15 +127,15 @@ def test_graphs_run_on_the_runtime_of_the_target_beside_the_reference(tmp_path):
 
 
 def test_pruned_widths_are_multiples_and_leave_the_structure():
-    spec = thinned(PRESETS["resnet50"], 5)
+    spec = randomly_pruned(PRESETS["resnet50"], 5)
     widths = {width for _, _, block in spec.blocks for width in (*block.inner, block.out)}
     assert all(width % 16 == 0 for width in widths)
     assert len(spec.blocks) == len(PRESETS["resnet50"].blocks)
-    assert thinned(PRESETS["resnet50"], 5) == spec != thinned(PRESETS["resnet50"], 6)
+    assert randomly_pruned(PRESETS["resnet50"], 5) == spec != randomly_pruned(PRESETS["resnet50"], 6)
 
 
 def test_an_unlearned_network_has_the_graph_of_a_quantized_one():
-    models = unlearned(PRESETS["resnet20"], 32, CPU)
+    models = random_model(PRESETS["resnet20"], 32, CPU)
     assert operator_counts.macs(models["int8"]) == operator_counts.macs(models["float"])
     counts = operator_counts.qdq(models["int8"])
     assert (counts.weights, counts.weighted) == (19, 20)

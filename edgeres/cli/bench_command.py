@@ -18,7 +18,7 @@ from edgeres.settings import plain
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.latency.benchmark.interleaved import Pace
+    from edgeres.latency.benchmark.interleaved import InterleavedSettings
     from edgeres.latency.benchmark.result import BenchmarkResult
     from edgeres.runs.run import Run
 
@@ -29,16 +29,16 @@ def bench_command(options: Namespace, given: list[str]) -> int:
 
     folder, screen = Path(options.run), Screen(quiet=options.quiet)
     before = document.load(folder)  # a folder without a run must not become one by being held
-    truth = _measured(folder, before, options, screen)
+    result = _measured(folder, before, options, screen)
     with RunFolder(folder).held():
         run = document.load(folder)
-        pages = report_files.write(replace(run, timings=replace(run.timings, bench=truth)), folder)
+        pages = report_files.write(replace(run, timings=replace(run.timings, bench=result)), folder)
     if options.json:
-        screen.out.out(json.dumps(plain(truth), indent=2))
+        screen.out.out(json.dumps(plain(result), indent=2))
         return 0
     if not options.quiet:
-        screen.table(tuple(head.lower() for head in HEADS), cells(truth))
-    for line in (*sentences(truth), *(() if options.quiet else footnotes(truth)), f"report: {pages[-1]}"):
+        screen.table(tuple(head.lower() for head in HEADS), cells(result))
+    for line in (*sentences(result), *(() if options.quiet else footnotes(result)), f"report: {pages[-1]}"):
         screen.line(line)
     return 0
 
@@ -46,8 +46,8 @@ def bench_command(options: Namespace, given: list[str]) -> int:
 def _measured(folder: Path, run: Run, options: Namespace, screen: Screen) -> BenchmarkResult:
     import onnx
 
-    from edgeres.latency.benchmark.benchmark import Subject, bench, pinned
-    from edgeres.latency.benchmark.variants import contenders
+    from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench, pinned
+    from edgeres.latency.benchmark.variants import find_variants
     from edgeres.onnx_graph import operator_counts
     from edgeres.runs.graphs import read_graphs
     from edgeres.targets.target import find_target
@@ -58,16 +58,16 @@ def _measured(folder: Path, run: Run, options: Namespace, screen: Screen) -> Ben
     accurate = next((line.status == "passed" for line in run.lines if line.name == "accuracy_drop_pp"), None)
     # A board's ONNX Runtime is not this host's; TensorRT's adapter itself tells whether this is the board.
     own = target.backend if target.build_on == "host" or target.runtime.tensorrt else ""
-    subject = Subject(run.model, target.name, own, macs, accurate if exported.scales else None)
+    subject = BenchmarkSubject(run.model, target.name, own, macs, accurate if exported.scales else None)
     wanted = options.runtimes.split(",") if options.runtimes else None
     with TemporaryDirectory(prefix="edgeres-bench-") as out:
-        found = contenders(exported, target, Path(out), screen, wanted)
-        return bench(subject, found, screen, threads=options.threads, pace=_pace(options))
+        found = find_variants(exported, target, Path(out), screen, wanted)
+        return bench(subject, found, screen, threads=options.threads, timing=_timing(options))
 
 
-def _pace(options: Namespace) -> Pace:
-    from edgeres.latency.benchmark.interleaved import Pace
+def _timing(options: Namespace) -> InterleavedSettings:
+    from edgeres.latency.benchmark.interleaved import InterleavedSettings
 
     if options.rounds is not None:
-        return Pace(least=options.rounds, most=options.rounds, limit_s=float("inf"))
-    return Pace(limit_s=float(options.seconds))
+        return InterleavedSettings(least=options.rounds, most=options.rounds, limit_s=float("inf"))
+    return InterleavedSettings(limit_s=float(options.seconds))

@@ -19,7 +19,7 @@ from edgeres.settings import sha256_file
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.report.comparison import Row
+    from edgeres.report.comparison import ComparisonRow
     from edgeres.runs.run import Run
 
 _TITLES = {
@@ -107,5 +107,5 @@ def _told(paired: Paired) -> str:
     )
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def _plain(row: ComparisonRow) -> dict[str, Any]:
     return {"name": row.name, "first": row.first, "second": row.second, "change": row.written[2]}

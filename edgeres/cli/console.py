@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from edgeres.artifacts.artifact import Step
-    from edgeres.pipeline.runner import Finished, Pipeline
+    from edgeres.pipeline.runner import FinishedStage, Pipeline
     from edgeres.progress import Advance
     from edgeres.report.next_steps import NextStep
 
@@ -95,7 +95,7 @@ class Screen:
         if not self.err.is_terminal:
             self.err.print(f"  ...  {stage}")
 
-    def finished(self, stage: Finished) -> None:
+    def finished(self, stage: FinishedStage) -> None:
         """One line per finished stage."""
         took = "cached" if stage.cached else seconds(stage.entry.seconds)
         facts = ", ".join(fact for step in stage.steps for fact in _facts(step))

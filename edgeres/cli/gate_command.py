@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.cli.console import Screen
 from edgeres.errors import StoreError, UsageError
-from edgeres.gate.judgement import DEFAULT_MARGIN_PP, MLPERF_SHARE, Comparison, judge
+from edgeres.gate.judgement import DEFAULT_MARGIN_PP, MLPERF_SHARE, PairedPredictions, judge
 from edgeres.report.github import workflow_commands
 from edgeres.report.junit import junit
 from edgeres.report.sarif import sarif
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from edgeres.gate.judgement import Judgement
-    from edgeres.runs.finished import Finished
+    from edgeres.runs.finished import FinishedRun
 
 
 def gate_command(options: Namespace, given: list[str]) -> int:
@@ -49,11 +49,11 @@ def gate_command(options: Namespace, given: list[str]) -> int:
     return found.exit_code
 
 
-def _judged(ours: Finished, theirs: Finished | None, options: Namespace) -> Judgement:
+def _judged(ours: FinishedRun, theirs: FinishedRun | None, options: Namespace) -> Judgement:
     if theirs:
-        comparison = Comparison.with_baseline(ours.answers, theirs.answers)
+        comparison = PairedPredictions.with_baseline(ours.answers, theirs.answers)
     else:
-        comparison = Comparison.with_float(ours.answers)
+        comparison = PairedPredictions.with_float(ours.answers)
     margin = options.margin or _budgeted(ours)
     warnings: tuple[str, ...] = ()
     if options.mlperf:
@@ -68,7 +68,7 @@ def _judged(ours: Finished, theirs: Finished | None, options: Namespace) -> Judg
     return replace(found, warnings=(*found.warnings, *warnings))
 
 
-def _budgeted(ours: Finished) -> float:
+def _budgeted(ours: FinishedRun) -> float:
     """The margin that the run's own budget sets.
 
     Raises:

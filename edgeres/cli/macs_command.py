@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from edgeres.model.conventions import Convention, Term
+    from edgeres.model.conventions import Convention, CountTerm
     from edgeres.model.layers import Layer, Peak
 
 _FLOAT32_BYTES = 4
@@ -106,7 +106,14 @@ def _shape(shape: Sequence[int]) -> str:
 
 def _table(network: _Network, screen: Screen) -> None:
     rows = [
-        (row.name, row.operator, _shape(row.made), f"{prod(row.made):,}", f"{row.macs:,}", f"{row.parameters:,}")
+        (
+            row.name,
+            row.operator,
+            _shape(row.output_shape),
+            f"{prod(row.output_shape):,}",
+            f"{row.macs:,}",
+            f"{row.parameters:,}",
+        )
         for row in _shown(network)
     ]
     screen.table(("layer", "operator", "output", "activations", "MACs", "parameters"), rows)
@@ -163,7 +170,7 @@ def _printed(rule: Convention, count: int) -> str:
     return f"{rule.written(count)} {rule.unit}".rstrip()
 
 
-def _present(rule: Convention, rows: Sequence[Layer]) -> list[Term]:
+def _present(rule: Convention, rows: Sequence[Layer]) -> list[CountTerm]:
     return [term for term in rule.terms if term.value(rows)]
 
 
@@ -186,7 +193,7 @@ def _document(network: _Network) -> dict[str, Any]:
             {
                 "name": row.name,
                 "operator": row.operator,
-                "output": list(row.made),
+                "output": list(row.output_shape),
                 "macs": row.macs,
                 "parameters": row.parameters,
             }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from edgeres.latency.host_profile import HostProfile
-    from edgeres.latency.profiling import Subject
+    from edgeres.latency.profiling import ProfiledNetwork
     from edgeres.targets.target import Target
 
 _SIDE = 224
@@ -47,15 +47,16 @@ def profile_command(options: Namespace, given: list[str]) -> int:
     return 0
 
 
-def _subjects(target: Target, seed: int) -> list[Subject]:
+def _subjects(target: Target, seed: int) -> list[ProfiledNetwork]:
     """Pruned networks of every depth."""
-    from edgeres.latency.profiling import Subject
-    from edgeres.latency.random_model import thinned, unlearned
+    from edgeres.latency.profiling import ProfiledNetwork
+    from edgeres.latency.random_model import random_model, randomly_pruned
     from edgeres.model.spec import PRESETS
 
     return [
-        Subject(
-            f"{name}, pruned by seed {seed + index}", unlearned(thinned(PRESETS[name], seed + index), _SIDE, target)
+        ProfiledNetwork(
+            f"{name}, pruned by seed {seed + index}",
+            random_model(randomly_pruned(PRESETS[name], seed + index), _SIDE, target),
         )
         for index, name in enumerate(_NETWORKS)
     ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
-from edgeres.data.sources import Found
+from edgeres.data.sources import RawDataset
 from edgeres.data.split import Split
 from edgeres.errors import DataError
 
@@ -31,7 +31,7 @@ def is_cifar(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("data_batch_1.bin", "data_batch_1", "data_batch_1.mat"))
 
 
-def cifar10(folder: Path) -> Found:
+def cifar10(folder: Path) -> RawDataset:
     """CIFAR-10, binary version (Krizhevsky 2009): records of one label byte and planar ``[3,32,32]`` uint8 pixels.
 
     The files are mapped, not read, so the images stay on disk.
@@ -45,7 +45,7 @@ def cifar10(folder: Path) -> Found:
             "unpack the binary version, cifar-10-binary.tar.gz, from https://www.cs.toronto.edu/~kriz/cifar.html",
         )
     batches = sorted(folder.glob("data_batch_*.bin"))
-    return Found(
+    return RawDataset(
         "cifar10",
         str(folder),
         CLASSES,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from edgeres.data.images import StoredImage
-    from edgeres.data.sources import Found
+    from edgeres.data.sources import RawDataset
     from edgeres.data.split import Split
 
 ALLOW = {
@@ -40,7 +40,7 @@ def check_allow(allow: frozenset[str]) -> None:
         raise DataError(f"nothing is allowed by {name!r}", nearest(name, ALLOW))
 
 
-def check_not_empty(found: Found) -> None:
+def check_not_empty(found: RawDataset) -> None:
     """Wants images of two classes or more.
 
     Raises:

@@ -18,7 +18,7 @@ from edgeres.data.contract import (
 from edgeres.data.partition import partition, round_robin
 
 if TYPE_CHECKING:
-    from edgeres.data.sources import Found
+    from edgeres.data.sources import RawDataset
     from edgeres.data.split import Split
     from edgeres.progress import Progress
 
@@ -40,7 +40,7 @@ class Splits:
     notes: tuple[str, ...]
 
 
-def cut(found: Found, wanted: int, seed: int, allow: frozenset[str], progress: Progress) -> Splits:
+def cut(found: RawDataset, wanted: int, seed: int, allow: frozenset[str], progress: Progress) -> Splits:
     """Cuts what a folder holds.
 
     Images shared by training and validation leave training; the others are split by the laws of ``dataset``.
@@ -68,7 +68,7 @@ def cut(found: Found, wanted: int, seed: int, allow: frozenset[str], progress: P
     return Splits(without(train, shared(train, tuning)), calibration, tuning, validation, notes)
 
 
-def _two(found: Found, wanted: int, seed: int, progress: Progress) -> tuple[Split, Split, tuple[str, ...]]:
+def _two(found: RawDataset, wanted: int, seed: int, progress: Progress) -> tuple[Split, Split, tuple[str, ...]]:
     """Training and validation images; where one kind is missing, the other gives up a part of every class."""
     if found.train is not None and found.validation is not None:
         return found.train, found.validation, ()

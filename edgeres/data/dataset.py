@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeres.data.preprocess import Preprocess
-    from edgeres.data.sources import Found
+    from edgeres.data.sources import RawDataset
     from edgeres.data.split import Split
 
 DIGITS_PER_CLASS = (50, 16, 10)
@@ -126,7 +126,7 @@ def open_dataset(
     )
 
 
-def _turned(found: Found) -> tuple[str, ...]:
+def _turned(found: RawDataset) -> tuple[str, ...]:
     """Kinds of images with an EXIF orientation other than upright, counted."""
     counted = []
     for split in (found.train, found.validation, found.calibration):

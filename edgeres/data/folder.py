@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from unicodedata import category
 
 from edgeres.data.images import EXTENSIONS, ImageFile
-from edgeres.data.sources import Found
+from edgeres.data.sources import RawDataset
 from edgeres.data.split import Split
 from edgeres.errors import DataError
 
@@ -34,7 +34,7 @@ class _Listed:
     labels: tuple[int, ...]
 
 
-def image_folder(folder: Path, progress: Progress) -> Found:
+def image_folder(folder: Path, progress: Progress) -> RawDataset:
     """Images below ``train/<class>/`` and ``val/<class>/``, or below ``<class>/`` alone.
 
     Class order is the sorted order of all class folders, as torchvision's ``ImageFolder`` and ImageNet have it.
@@ -60,7 +60,7 @@ def image_folder(folder: Path, progress: Progress) -> Found:
     if refused:
         raise _all_refused(folder, refused, sum(len(files.paths) for files in listed.values() if files))
     splits = (found["train"], found["validation"], found["calibration"])
-    return Found(folder.resolve().name, str(folder), tuple(classes), *splits)
+    return RawDataset(folder.resolve().name, str(folder), tuple(classes), *splits)
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:

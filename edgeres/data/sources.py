@@ -1,4 +1,4 @@
-"""``Found``: what a source of images holds, and the one source that is always there, the embedded digits."""
+"""``RawDataset``: what a source of images holds, and the one source that is always there, the embedded digits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIGITS = Preprocess(resize=32, crop=32, mean=(0.305, 0.305, 0.305), std=(0.376, 
 
 
 @dataclass(frozen=True)
-class Found:
+class RawDataset:
     """What the user's folder holds, before it is cut into splits.
 
     Attributes:

@@ -28,7 +28,7 @@ EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 5}
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PairedPredictions:
     """Two networks' answers to the same images.
 
     Attributes:
@@ -44,12 +44,12 @@ class Comparison:
     after: tuple[int, ...]
 
     @classmethod
-    def with_float(cls, answers: Answers) -> Comparison:
+    def with_float(cls, answers: Answers) -> PairedPredictions:
         """What ships against its own float baseline."""
         return cls("float", answers.labels, answers.float_predictions, answers.deployed_predictions)
 
     @classmethod
-    def with_baseline(cls, answers: Answers, other: Answers) -> Comparison:
+    def with_baseline(cls, answers: Answers, other: Answers) -> PairedPredictions:
         """What ships against what another run ships, on the images that both have.
 
         Raises:
@@ -128,7 +128,9 @@ class Judgement:
         return EXIT_CODES[self.outcome]
 
 
-def judge(comparison: Comparison, margin_pp: float, *, alpha: float = 0.05, seed: int | None = None) -> Judgement:
+def judge(
+    comparison: PairedPredictions, margin_pp: float, *, alpha: float = 0.05, seed: int | None = None
+) -> Judgement:
     """Judges two networks' answers.
 
     A reference that is no better than naming the commonest class every time can vouch for nothing: the labels are not
@@ -176,7 +178,7 @@ def judge(comparison: Comparison, margin_pp: float, *, alpha: float = 0.05, seed
     )
 
 
-def _signs(c: Comparison) -> NDArray[np.int8]:
+def _signs(c: PairedPredictions) -> NDArray[np.int8]:
     """1 where only the reference is right, -1 where only the deployed network is, 0 elsewhere, ``[N]``."""
     labels = np.array(c.labels)
     before, after = np.array(c.before) == labels, np.array(c.after) == labels
@@ -192,7 +194,7 @@ def _told(bets: Sequential, fixed: str, margin_pp: float) -> str:
     )
 
 
-def _chance(c: Comparison) -> str:
+def _chance(c: PairedPredictions) -> str:
     """Why the reference vouches for nothing, or empty."""
     counts = Counter(c.labels)
     commonest = 100 * max(counts.values()) / len(c.labels)
@@ -206,7 +208,7 @@ def _chance(c: Comparison) -> str:
     )
 
 
-def _changed(c: Comparison, p: float, drop: float, alpha: float) -> str:
+def _changed(c: PairedPredictions, p: float, drop: float, alpha: float) -> str:
     """Whether two builds differ in accuracy, in either direction; float and integer answers always differ a little."""
     if c.reference == "float" or p >= alpha:
         return ""

@@ -1,1 +1,1 @@
-"""Latency: rooflines, lookup tables and predictions for devices that are not here, timers for the one that is."""
+"""Latency: timers and lookup tables of this host, rooflines and predictions for other devices."""

@@ -1,9 +1,9 @@
-"""``HostProfile``: what layers take on this machine, measured once, and what any ResNet takes according to it.
+"""``HostProfile``: latency lookup table of this machine, and the latency in ms of any ResNet predicted from it.
 
-Convolutions of stride 1 stand in the table as half of a way there and back, ``C_in`` to ``C_out`` to ``C_in``: a
-residual block goes both ways, so its sum is right whichever half is slower. What is not in the table is interpolated:
-the logarithm of the time per MAC of the tiles that cover a layer goes linearly with that of channels and side, and
-stays what it is beyond the table's ends.
+A convolution of stride 1 is entered as half of a pair ``C_in`` to ``C_out`` to ``C_in``: a residual block holds both
+directions, so its sum is right whichever half is slower. Between entries the logarithm of the time per MAC of the tiles
+that cover a layer is interpolated linearly in the logarithms of channels and side; beyond the table's ends it is
+constant.
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ if TYPE_CHECKING:
 
 SCHEMA: Literal["edgeres.profile/1"] = "edgeres.profile/1"
 MULTIPLE = 16
-"""Channels that x86 kernels work on at a time, in both runtimes: the lanes of AVX-512 in float."""
+"""Channels per vector of x86 kernels in both runtimes: the float lanes of AVX-512."""
 _BLOCK = 32
 _TAPS = 3
-"""Windows up to this side are in the table by their channels; larger ones are stems."""
+"""Largest kernel side that the table has by channels; larger kernels are stems."""
 
 
 @settings
 class Point:
-    """One layer of the table.
+    """Measured latency of one layer.
 
     Attributes:
-        kernel: Side of its window.
-        stride: Of the window.
-        side: Side of its output in pixels.
-        ms: Its time.
+        kernel: Side of the kernel.
+        stride: Stride of the kernel.
+        side: Side of the output in pixels.
+        c_in: Input channels.
+        c_out: Output channels.
+        ms: Latency in milliseconds.
     """
 
     kernel: int
@@ -58,18 +60,18 @@ class Point:
 
 @settings
 class Table:
-    """Layers in one precision.
+    """Latency lookup table in one precision.
 
     Attributes:
         points: Convolutions of 1x1 and 3x3.
-        stems: 7x7 of stride 2 with its pool; ``c_in`` is 3.
-        heads: Pool and classifier; ``c_in`` channels to 1,000 classes.
+        stems: 7x7 convolutions of stride 2 with their pool; ``c_in`` is 3.
+        heads: Global pool and classifier; ``c_in`` channels to 1,000 classes.
         add_ns: Nanoseconds of a residual add per element of its output.
-        odd: What each side of a layer whose channels fill the last block of 32 only half adds to the logarithm of its
-            time, beyond what the table's channels, which fill it, say.
-        call_ms: A call of a graph with hardly any work.
-        unit_ms: The graph that ran in turn with everything, on a quiet machine.
-        scale: Measured over summed time of known networks: what layers beside each other take beyond their sum.
+        odd: Increase of the logarithm of a layer's time for each side whose channels fill the last block of 32 half or
+            less; the channels of ``points`` fill it.
+        call_ms: Overhead of a call in milliseconds.
+        unit_ms: Time of the interleaved reference graph in milliseconds, on an idle machine.
+        scale: Measured over summed time of known networks: the overhead of layers in a network beyond their sum.
     """
 
     points: tuple[Point, ...]
@@ -83,14 +85,14 @@ class Table:
 
 
 @settings
-class Trial:
-    """A network that was predicted and then measured, on the machine of the profile.
+class ProfileValidation:
+    """Predicted and measured latency of a network on the machine of the profile.
 
     Attributes:
-        name: What it is.
+        name: Name of the network.
         precision: ``int8`` or ``float``.
-        predicted_ms: By the table, before it was measured.
-        measured_ms: Its median, brought to the same load of the machine by a reference that ran in turn.
+        predicted_ms: Prediction of the table, made before the measurement.
+        measured_ms: Measured median, brought to the table's load of the machine by the interleaved reference.
     """
 
     name: str
@@ -100,23 +102,24 @@ class Trial:
 
     @property
     def ratio(self) -> float:
-        """Predicted over measured."""
+        """Predicted over measured latency."""
         return self.predicted_ms / self.measured_ms
 
 
 @settings
 class HostProfile:
-    """A machine's table.
+    """Latency lookup tables of a machine, schema ``edgeres.profile/1``.
 
     Attributes:
-        target: Whose runtime was measured.
-        runtime: Its name and version.
+        target: Target whose runtime was measured.
+        runtime: Name and version of the runtime.
         cpu: Model name of the processor.
-        threads: Of the runtime.
-        load: Runnable processes over the last minute when it began: above the cores, others were in the way.
+        cores: Number of processors.
+        threads: Threads of the runtime.
+        load: One-minute load average at the start; above ``cores``, other processes disturbed the measurement.
         known: Networks whose measured times set the scales.
-        tables: By precision.
-        trials: What the table was tried on afterwards.
+        tables: Lookup table by precision.
+        trials: Networks that validated the tables.
     """
 
     schema: Literal["edgeres.profile/1"] = SCHEMA
@@ -128,18 +131,18 @@ class HostProfile:
     load: float
     known: tuple[str, ...]
     tables: dict[Literal["int8", "float"], Table]
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[ProfileValidation, ...] = ()
 
     @property
     def factor(self) -> float:
-        """Band of a prediction either way: the furthest any trial was off."""
+        """Factor of a prediction's band in either direction: the largest error of any validation."""
         return max((max(trial.ratio, 1 / trial.ratio) for trial in self.trials), default=1.0)
 
     def predicted(self, works: Sequence[Work]) -> Prediction:
-        """What the table says of a network.
+        """Predicted latency of a network, with its band.
 
         Raises:
-            UsageError: A kernel is of a kind that the table has not, or nothing was tried in that precision.
+            UsageError: A kernel is of a kind that the table lacks, or there is no validation.
         """
         integer = any(work.integer for work in works)
         table = self.tables["int8" if integer else "float"]
@@ -159,14 +162,14 @@ class HostProfile:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """A table as what is asked of it: milliseconds per padded MAC, by window and side.
+    """Interpolation of a ``Table``: milliseconds per padded MAC, by kernel, stride, side and channels.
 
     Attributes:
-        rates: ``(kernel, stride)`` to sides in order, each with its channels in order and the logarithm of the rate.
-        stems: Output channels to the rate of a stem.
-        heads: Input channels to the rate of a classifier.
-        add_ns: Of the table.
-        odd: Of the table.
+        rates: ``(kernel, stride)`` to sides in order, each with its grid of channels and logarithms of rates.
+        stems: Output channels and logarithm of the rate of each stem.
+        heads: Input channels and logarithm of the rate of each classifier.
+        add_ns: Nanoseconds of a residual add per element.
+        odd: Increase of the logarithm of the rate per half-filled side.
     """
 
     rates: Mapping[tuple[int, int], tuple[tuple[int, _Grid], ...]]
@@ -177,7 +180,7 @@ class Lookup:
 
     @classmethod
     def of(cls, table: Table) -> Lookup:
-        """Sorts a table."""
+        """Sorts the entries of a table."""
         windows = sorted({(point.kernel, point.stride) for point in table.points})
         rates = {}
         for window in windows:
@@ -189,7 +192,7 @@ class Lookup:
         return cls(rates, stems, heads, table.add_ns, table.odd)
 
     def ms(self, work: Work) -> float:
-        """Time of a kernel beside others.
+        """Time of a kernel within a network, in milliseconds.
 
         Raises:
             UsageError: The table has no such kernel.
@@ -210,18 +213,18 @@ class Lookup:
         return tiles * exp(self._rate((work.kernel, work.stride), work.side, work.c_in, work.c_out))
 
     def conv_ms(self, point: Point) -> float:
-        """Time of a convolution of 1x1 or 3x3."""
+        """Time of a 1x1 or 3x3 convolution, in milliseconds."""
         return padded(point) * exp(self._rate((point.kernel, point.stride), point.side, point.c_in, point.c_out))
 
     def _rate(self, window: tuple[int, int], side: float, c_in: int, c_out: int) -> float:
-        """Logarithm of milliseconds per padded MAC."""
+        """Natural logarithm of milliseconds per padded MAC."""
         rate = _between([(known, grid.rate(c_in, c_out)) for known, grid in self.rates[window]], side)
         return rate + self.odd * (half_filled(c_in) + half_filled(c_out))
 
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Logarithms of rates over the product of two lists of channels."""
+    """Logarithms of rates over a grid of input by output channels."""
 
     c_in: tuple[int, ...]
     rows: tuple[tuple[tuple[int, float], ...], ...]
@@ -243,12 +246,12 @@ class _Grid:
 
 
 def padded(point: Point) -> int:
-    """MACs of the tiles that cover a layer of the table, as ``Work.padded_macs`` counts them."""
+    """MACs of the tiles that cover an entry of the table, as ``Work.padded_macs`` counts them."""
     return _up(point.kernel**2 * point.c_in) * _up(point.c_out) * point.side**2
 
 
 def half_filled(channels: int) -> bool:
-    """Whether channels fill the last block of 32 half or less."""
+    """Whether channels fill their last block of 32 half or less."""
     return 0 < channels % _BLOCK <= _BLOCK // 2
 
 
@@ -257,7 +260,7 @@ def _up(channels: int) -> int:
 
 
 def _between(points: Sequence[tuple[float, float]], at: float) -> float:
-    """Linear in the logarithm of the first coordinate, constant beyond both ends."""
+    """Interpolates linearly in the logarithm of the first coordinate, constant beyond both ends."""
     places = [place for place, _ in points]
     index = bisect_right(places, at)
     if index in (0, len(points)):
@@ -276,10 +279,10 @@ def encode(profile: HostProfile) -> str:
 
 
 def read_profile(place: Path, target: Target) -> HostProfile:
-    """Reads a profile.
+    """Reads a profile from a JSON file.
 
     Raises:
-        UsageError: No such file, no profile, or one of another target.
+        UsageError: The file is missing, no profile, or a profile of another target.
     """
     try:
         data: Any = json.loads(place.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""``KernelClass``: parameters of the roofline of one kind of runtime on one kind of device.
+"""``KernelClass``: roofline parameters of one kind of runtime on one kind of device.
 
-They are fitted to public rows (``python -m benchmarks.prediction``); the errors on chips that the fit had not seen are
-kept beside them, and are the band of every prediction.
+They are fitted to public measurements (``python -m benchmarks.prediction``). The prediction errors on chips left out of
+the fit are stored with them, and give the band of every prediction.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from edgeres.settings import parse, settings
 
 @settings
 class PredictionError:
-    """How far predictions were off on devices that the fit had not seen.
+    """Prediction errors on devices that were left out of the fit.
 
     Attributes:
         median_pct: Median relative error in percent.
         p90_pct: Its 90 % quantile.
         factor: 90 % of the predictions were within this factor, either way.
-        predictions: How many there were.
-        chips: On how many chips.
-        pooled: Whether they are of related classes, because the class has none of its own.
+        predictions: Number of predictions.
+        chips: Number of chips.
+        pooled: Whether they come from related classes, because the class has none of its own.
     """
 
     median_pct: float
@@ -44,20 +44,20 @@ class PredictionError:
 
 @settings
 class KernelClass:
-    """Kernels of one kind of runtime on one kind of device.
+    """Roofline parameters of a class of kernels.
 
     Attributes:
         name: Identifier.
-        title: One line for people.
-        gain: Factor by which a 3x3 of stride 1 has fewer operations.
-        balance: Operations in the time of one byte; 0 where bytes have a time of their own.
+        title: Display name.
+        gain: Factor by which Winograd reduces the operations of a 3x3 of stride 1.
+        balance: Operations in the time of one byte; 0 where ``bandwidth_share`` is used.
         bandwidth_share: Share of the memory's theoretical bandwidth that kernels reach; None where ``balance`` is used.
-        layer_us: Microseconds that a kernel takes beside its arithmetic and its bytes: launch, ramp and tail.
-        call_ms: Milliseconds of a call that the host sees and the GPU does not, whatever the network.
-        call_gops: The same in 1e9 operations, so that a slower device takes longer over it.
-        efficiency: Share of the peak its arithmetic reaches; None where public rows have no peaks.
-        calibrated: What predictions missed that were calibrated by another network on the same device.
-        uncalibrated: What predictions missed from the device's peaks alone.
+        layer_us: Fixed microseconds of a kernel beside its arithmetic and its bytes: launch, ramp and tail.
+        call_ms: Fixed milliseconds of a call on the host, not on the GPU.
+        call_gops: Fixed cost of a call in 1e9 operations, which takes longer on a slower device.
+        efficiency: Share of the peak that the arithmetic reaches; None where public measurements have no peaks.
+        calibrated: Error of predictions that were calibrated by another network on the same device.
+        uncalibrated: Error of predictions from the device's peaks alone.
     """
 
     name: str
@@ -75,7 +75,7 @@ class KernelClass:
 
 @cache
 def kernel_classes() -> dict[str, KernelClass]:
-    """Every class by name, as fitted."""
+    """Every kernel class by name, with its fitted parameters."""
     path = files("edgeres.targets").joinpath("rooflines", "classes.yaml")
     data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {row["name"]: parse(KernelClass, row, "classes.yaml", TargetError) for row in data}

@@ -1,4 +1,4 @@
-"""The table of a ``HostProfile``: which layers are measured, and what becomes of their times."""
+"""Latency lookup table of a ``HostProfile``: the layers that are measured, and the table from their times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeres.latency.microbenchmark import MicrobenchmarkGraph
-    from edgeres.latency.timer import Pace, Timer
+    from edgeres.latency.timer import Timer, TimerSettings
     from edgeres.progress import Progress
 
 Role = Literal["way", "step", "stem", "head", "odd", "add", "bare"]
@@ -23,12 +23,13 @@ _TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer that is measured.
+class ProfiledLayer:
+    """A layer that is measured by a pair of microbenchmark graphs.
 
     Attributes:
-        role: What for: convolutions there and back (``way``), of stride 2 (``step``), the stem, the classifier, ways of
-            channels that fill their last block half (``odd``), and ways with and without a residual add.
+        role: ``way`` is a pair of stride-1 convolutions ``c_in`` to ``c_out`` to ``c_in``, ``step`` a convolution of
+            stride 2, ``stem`` and ``head`` are the stem and the classifier, ``odd`` is a pair whose channels half fill
+            their last block, ``add`` and ``bare`` are a pair with and without a residual add.
         kernel: Side of the window.
         side: Side of the output in pixels.
         c_in: Input channels.
@@ -42,8 +43,8 @@ class Layer:
     c_out: int
 
     @property
-    def chain(self) -> MicrobenchmarkGraph:
-        """The graphs that it is the difference of."""
+    def graph_pair(self) -> MicrobenchmarkGraph:
+        """The two graphs whose difference is the layer's time."""
         match self.role:
             case "step":
                 return microbenchmark.strided(self.c_in, self.c_out, self.kernel, self.side)
@@ -55,23 +56,23 @@ class Layer:
                 return microbenchmark.pair(self.c_in, self.c_out, self.kernel, self.side, residual=self.role == "add")
 
     def point(self, ms: float) -> Point:
-        """Its line in the table."""
+        """The row of the table with this layer's time."""
         stride = 2 if self.role in ("step", "stem") else 1
         return Point(kernel=self.kernel, stride=stride, side=self.side, c_in=self.c_in, c_out=self.c_out, ms=ms)
 
-    def turned(self) -> Layer:
-        """The way back."""
+    def turned(self) -> ProfiledLayer:
+        """The layer with input and output channels exchanged."""
         return replace(self, c_in=self.c_out, c_out=self.c_in)
 
 
-def _ways() -> tuple[Layer, ...]:
-    """Stride 1: every two of these channels."""
+def _ways() -> tuple[ProfiledLayer, ...]:
+    """Pairs of stride 1, over all combinations of channels, by kernel and side of the output."""
     channels: dict[int, dict[int, tuple[int, ...]]] = {
         3: {56: (32, 64, 128), 28: (32, 64, 96, 128), 14: (64, 128, 192, 256), 7: (128, 256, 384, 512)},
         1: {56: (32, 64, 128, 256), 28: (64, 128, 256, 512), 14: (128, 256, 512, 1024), 7: (256, 512, 1024, 2048)},
     }
     return tuple(
-        Layer("way", kernel, side, wide, narrow)
+        ProfiledLayer("way", kernel, side, wide, narrow)
         for kernel, sides in channels.items()
         for side, widths in sides.items()
         for wide in widths
@@ -80,8 +81,8 @@ def _ways() -> tuple[Layer, ...]:
     )
 
 
-def _steps() -> tuple[Layer, ...]:
-    """Stride 2: input by output channels, by the side of the output."""
+def _steps() -> tuple[ProfiledLayer, ...]:
+    """Convolutions of stride 2, over input by output channels, by kernel and side of the output."""
     channels: dict[int, dict[int, tuple[tuple[int, ...], tuple[int, ...]]]] = {
         3: {28: ((32, 64, 128), (64, 128)), 14: ((64, 128, 256), (128, 256)), 7: ((128, 256, 512), (256, 512))},
         1: {
@@ -91,7 +92,7 @@ def _steps() -> tuple[Layer, ...]:
         },
     }
     return tuple(
-        Layer("step", kernel, side, c_in, c_out)
+        ProfiledLayer("step", kernel, side, c_in, c_out)
         for kernel, sides in channels.items()
         for side, (ins, outs) in sides.items()
         for c_in in ins
@@ -99,43 +100,45 @@ def _steps() -> tuple[Layer, ...]:
     )
 
 
-def _rest() -> tuple[Layer, ...]:
-    """Stems, classifiers, ways of odd channels, and what tells the price of a residual add."""
+def _rest() -> tuple[ProfiledLayer, ...]:
+    """Stems, classifiers, pairs of half-filled channels, and pairs that measure a residual add."""
     odd = (
         (3, 56, 64, 48), (3, 28, 112, 112), (3, 14, 256, 208), (3, 7, 512, 304), (3, 7, 272, 272),
         (1, 56, 256, 48), (1, 28, 512, 112), (1, 14, 1024, 208), (1, 7, 2048, 304),
     )  # fmt: skip
     return (
-        *(Layer("stem", 7, 112, 3, width) for width in (16, 32, 64)),
-        *(Layer("head", 1, 1, width, _CLASSES) for width in (128, 512, 1024, 2048)),
-        *(Layer("odd", *layer) for layer in odd),
-        *(Layer(role, 1, side, *(width, width)) for side, width in _ADDS for role in _WITH_AND_WITHOUT),
+        *(ProfiledLayer("stem", 7, 112, 3, width) for width in (16, 32, 64)),
+        *(ProfiledLayer("head", 1, 1, width, _CLASSES) for width in (128, 512, 1024, 2048)),
+        *(ProfiledLayer("odd", *layer) for layer in odd),
+        *(ProfiledLayer(role, 1, side, *(width, width)) for side, width in _ADDS for role in _WITH_AND_WITHOUT),
     )
 
 
 _ADDS = ((56, 64), (28, 128), (14, 256), (7, 512))
 _WITH_AND_WITHOUT: tuple[Role, ...] = ("add", "bare")
 WHOLE = (*_ways(), *_steps(), *_rest())
-"""Every layer of a table that covers ResNets and their pruned kin at about 224 pixels."""
+"""Every layer of a table that covers ResNets and pruned ResNets at about 224 pixels."""
 
 
-def layer_table(bench: Timer, pace: Pace, progress: Progress, layers: tuple[Layer, ...] = WHOLE) -> Table:
-    """Measures every layer in one precision.
+def layer_table(
+    timer: Timer, timing: TimerSettings, progress: Progress, layers: tuple[ProfiledLayer, ...] = WHOLE
+) -> Table:
+    """Measures the lookup table of one precision.
 
     Raises:
-        StageError: The machine is too busy to tell a layer's time.
+        StageError: The machine is too loaded to measure a layer.
     """
-    took: dict[Layer, float] = {}
-    with progress.task(f"layers in {bench.precision}", len(layers)) as advance:
+    took: dict[ProfiledLayer, float] = {}
+    with progress.task(f"layers in {timer.precision}", len(layers)) as advance:
         for layer in layers:
-            took[layer] = _difference(bench, layer, pace)
+            took[layer] = _difference(timer, layer, timing)
             advance(1)
-        call = _call(bench, pace)
-    return assembled(took, call, bench.unit_ms)
+        call = _call(timer, timing)
+    return assembled(took, call, timer.unit_ms)
 
 
-def assembled(units: Mapping[Layer, float], call: float, unit_ms: float) -> Table:
-    """A table from the times of its layers and of a call, in units of the reference."""
+def assembled(units: Mapping[ProfiledLayer, float], call: float, unit_ms: float) -> Table:
+    """The lookup table from times of layers and of a call, in units of the reference of ``unit_ms`` milliseconds."""
     ms = {layer: unit_ms * value for layer, value in units.items()}
     add_ns = _add_ns(ms)
     points = []
@@ -157,40 +160,40 @@ def assembled(units: Mapping[Layer, float], call: float, unit_ms: float) -> Tabl
     return replace(table, odd=_odd(table, ms))
 
 
-def _difference(bench: Timer, layer: Layer, pace: Pace) -> float:
-    """Time of a layer in units of the reference.
+def _difference(timer: Timer, layer: ProfiledLayer, timing: TimerSettings) -> float:
+    """Time of a layer in units of the reference, as the difference of its two graphs.
 
     Raises:
-        StageError: The larger graph is not slower, however often it is asked.
+        StageError: The larger graph was not slower in any of ``_TRIES`` attempts.
     """
-    links = layer.chain
-    few, many = links.models(bench.target.runtime, integer=bench.precision == "int8")
-    image = links.image()
-    with bench.opened({"few": (few, image), "many": (many, image)}) as runs:
+    graphs = layer.graph_pair
+    few, many = graphs.models(timer.target.runtime, integer=timer.precision == "int8")
+    image = graphs.image()
+    with timer.opened({"few": (few, image), "many": (many, image)}) as runs:
         for attempt in range(1, _TRIES + 1):
-            rounds = pace.least * attempt
-            found = bench.relative(runs, replace(pace, least=rounds, most=max(pace.most, rounds)))
-            units = (found["many"] - found["few"]) / (links.many - links.few)
+            rounds = timing.least * attempt
+            found = timer.relative(runs, replace(timing, least=rounds, most=max(timing.most, rounds)))
+            units = (found["many"] - found["few"]) / (graphs.many - graphs.few)
             if units > 0:
                 return units
     raise StageError(
-        f"a graph with {layer} {links.many} times took no longer than one with it {links.few} times",
+        f"a graph with {layer} {graphs.many} times took no longer than one with it {graphs.few} times",
         "profile while the machine is quieter",
     )
 
 
-def _call(bench: Timer, pace: Pace) -> float:
-    """A graph of two tiny convolutions without what these take, in units of the reference."""
+def _call(timer: Timer, timing: TimerSettings) -> float:
+    """Overhead of a call in units of the reference: a graph of two tiny convolutions less their time."""
     tiny = microbenchmark.pair(16, 16, 1, 7)
-    few, many = tiny.models(bench.target.runtime, integer=bench.precision == "int8")
+    few, many = tiny.models(timer.target.runtime, integer=timer.precision == "int8")
     image = tiny.image()
-    with bench.opened({"few": (few, image), "many": (many, image)}) as runs:
-        found = bench.relative(runs, pace)
+    with timer.opened({"few": (few, image), "many": (many, image)}) as runs:
+        found = timer.relative(runs, timing)
     return found["few"] - (found["many"] - found["few"]) / (tiny.many - tiny.few)
 
 
-def _add_ns(ms: Mapping[Layer, float]) -> float:
-    """Nanoseconds per element by which ways with a residual add are slower than those without, over all of them."""
+def _add_ns(ms: Mapping[ProfiledLayer, float]) -> float:
+    """Nanoseconds of a residual add per element, from all pairs with and without one."""
     extra = elements = 0.0
     for layer, value in ms.items():
         if layer.role == "add":
@@ -199,13 +202,13 @@ def _add_ns(ms: Mapping[Layer, float]) -> float:
     return max(0.0, 1e6 * extra / elements)
 
 
-def _without_add(ms: float, layer: Layer, add_ns: float) -> float:
-    """A branch without its share of the sum, but never less than half of it."""
+def _without_add(ms: float, layer: ProfiledLayer, add_ns: float) -> float:
+    """Time of a branch without its share of the residual adds, at least half of the branch's time."""
     return max(ms / 2, ms - 1e-6 * add_ns * layer.c_out * layer.side**2)
 
 
-def _odd(table: Table, ms: Mapping[Layer, float]) -> float:
-    """What each odd side of a layer adds to the logarithm of its time, by least squares; see ``Table.odd``."""
+def _odd(table: Table, ms: Mapping[ProfiledLayer, float]) -> float:
+    """Increase of the logarithm of a layer's time per half-filled side, by least squares; see ``Table.odd``."""
     lookup, products, squares = Lookup.of(table), 0.0, 0
     for layer, value in ms.items():
         if layer.role == "odd":

@@ -1,9 +1,8 @@
-"""Graphs that hold one layer several times, so that the difference of two of them is that layer's time in a network.
+"""Microbenchmark graphs: pairs of ONNX graphs that hold one layer ``few`` and ``many`` times.
 
-A convolution alone would be timed with what no network has around each of its layers: a call, and the change of layout
-at both ends. Of a graph with the layer ``n`` times and one with it ``m`` times, the difference has neither. Layers that
-keep the size stand behind each other; others stand side by side on one input and are summed, as branches of a residual
-block are.
+The time of a layer within a network is ``(t_many - t_few) / (many - few)``: the difference removes the overhead of a
+call and of the layout changes at both ends, which a network has once. Layers that keep the size are repeated in
+sequence; others are repeated in parallel on one input and summed, as the branches of a residual block are.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ _SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class MicrobenchmarkGraph:
-    """A layer to be timed by difference.
+    """A layer that is timed by the difference of two graphs.
 
     Attributes:
-        shape: Of the input, ``[1,C,H,W]``.
+        shape: Shape of the input, ``[1,C,H,W]``.
         output: Shape of the output.
-        grow: Adds the layer so many times to a graph.
-        few: How often in the smaller graph.
-        many: How often in the larger one.
+        grow: Adds the layer a number of times to a graph and returns the output's name.
+        few: Repetitions in the smaller graph.
+        many: Repetitions in the larger graph.
     """
 
     shape: tuple[int, int, int, int]
@@ -52,26 +51,26 @@ class MicrobenchmarkGraph:
         return few, many
 
     def image(self) -> NDArray[np.float32]:
-        """An input."""
+        """A random input, float32 of ``shape``."""
         return np.random.default_rng(_SEED).standard_normal(self.shape, dtype=np.float32)
 
     def _model(self, runtime: Runtime, times: int, integer: bool) -> ModelProto:
         builder = Builder(integer=integer)
-        made = self.grow(builder, times)
+        output = self.grow(builder, times)
         image = helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, self.shape)
-        output = helper.make_tensor_value_info(made, TensorProto.FLOAT, self.output)
+        output = helper.make_tensor_value_info(output, TensorProto.FLOAT, self.output)
         graph = helper.make_graph(builder.nodes, "chain", [image], [output], builder.initializers)
         opset = helper.make_opsetid("", runtime.opset)
         return helper.make_model(graph, opset_imports=[opset], ir_version=runtime.ir_version)
 
 
 def pair(c_in: int, c_out: int, kernel: int, side: int, *, residual: bool = False) -> MicrobenchmarkGraph:
-    """A convolution and its way back, ``c_in`` to ``c_out`` to ``c_in``, of stride 1.
+    """Two convolutions of stride 1, ``c_in`` to ``c_out`` to ``c_in`` channels.
 
     Args:
-        c_in: Channels at both ends.
-        c_out: Channels between.
-        kernel: Side of both windows.
+        c_in: Channels of the input and the output.
+        c_out: Channels in between.
+        kernel: Side of both kernels.
         side: Side of the image.
         residual: Whether the input is added to the output.
     """
@@ -87,7 +86,7 @@ def pair(c_in: int, c_out: int, kernel: int, side: int, *, residual: bool = Fals
 
 
 def strided(c_in: int, c_out: int, kernel: int, side: int) -> MicrobenchmarkGraph:
-    """Convolutions of stride 2 to ``side x side`` pixels, side by side and summed."""
+    """Convolutions of stride 2 to ``side x side`` pixels, in parallel and summed."""
 
     def grow(builder: Builder, times: int) -> str:
         x = builder.start()
@@ -97,7 +96,7 @@ def strided(c_in: int, c_out: int, kernel: int, side: int) -> MicrobenchmarkGrap
 
 
 def stem(c_out: int, side: int) -> MicrobenchmarkGraph:
-    """The 7x7 of stride 2 to ``side x side`` pixels with its ReLU and pool, side by side and summed."""
+    """7x7 convolutions of stride 2 to ``side x side`` pixels with ReLU and max pool, in parallel and summed."""
 
     def grow(builder: Builder, times: int) -> str:
         x = builder.start()
@@ -107,7 +106,7 @@ def stem(c_out: int, side: int) -> MicrobenchmarkGraph:
 
 
 def head(channels: int) -> MicrobenchmarkGraph:
-    """Global pool and classifier in float, side by side and summed."""
+    """Global average pools with classifiers in float, in parallel and summed."""
 
     def grow(builder: Builder, times: int) -> str:
         return builder.sum([builder.classifier(IMAGE, channels) for _ in range(times)])
@@ -116,10 +115,10 @@ def head(channels: int) -> MicrobenchmarkGraph:
 
 
 class Builder:
-    """Nodes of a chain; every tensor that a layer makes carries Q/DQ where the chain is in integers.
+    """Builds the nodes of a microbenchmark graph; in integers every layer's output carries a Q/DQ pair.
 
     Args:
-        integer: Whether layers read dequantized tensors, as ``onnxfile.write`` places them for ONNX Runtime.
+        integer: Whether layers read dequantized tensors, as ``edgeres.onnx_graph.write`` places them for ONNX Runtime.
     """
 
     def __init__(self, *, integer: bool) -> None:
@@ -129,27 +128,27 @@ class Builder:
         self._random = np.random.default_rng(_SEED)
 
     def start(self) -> str:
-        """The input, ready to be read."""
+        """The input tensor, quantized where the graph is in integers."""
         return self._made(IMAGE)
 
     def end(self, tensor: str) -> str:
-        """A tensor as a float output."""
+        """A tensor as float output."""
         return self._read(tensor)
 
     def conv(self, x: str, c_in: int, c_out: int, kernel: int, stride: int = 1, *, relu: bool = True) -> str:
-        """A convolution with its bias, and its ReLU."""
+        """A convolution with bias and, unless ``relu`` is false, ReLU."""
         bias = self._constant(np.zeros(c_out, np.float32))
         window: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
         y = self._node("Conv", [self._read(x), self._weight((c_out, c_in, kernel, kernel)), bias], **window)
         return self._made(self._node("Relu", [y]) if relu else y)
 
     def pool(self, x: str) -> str:
-        """The pool behind a stem."""
+        """The 3x3 max pool of stride 2 after a stem."""
         window = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
         return self._made(self._node("MaxPool", [self._read(x)], **window))
 
     def add(self, tensors: list[str]) -> str:
-        """The sum of tensors, one add and ReLU after the other."""
+        """The sum of tensors by successive Add and ReLU."""
         total = tensors[0]
         for tensor in tensors[1:]:
             total = self._made(self._node("Relu", [self._node("Add", [self._read(total), self._read(tensor)])]))
@@ -160,13 +159,13 @@ class Builder:
         return self._node("Sum", tensors)
 
     def classifier(self, x: str, channels: int) -> str:
-        """Logits in float."""
+        """Global average pool and classifier in float."""
         weight = self._constant(self._random.standard_normal((_CLASSES, channels), dtype=np.float32))
         flat = self._node("Flatten", [self._node("GlobalAveragePool", [x])], axis=1)
         return self._node("Gemm", [flat, weight, self._constant(np.zeros(_CLASSES, np.float32))], transB=1)
 
     def _made(self, tensor: str) -> str:
-        """A tensor as others find it: its codes, in integers."""
+        """Quantizes a tensor where the graph is in integers."""
         return self._node("QuantizeLinear", [tensor, *self._activation()]) if self.integer else tensor
 
     def _read(self, tensor: str) -> str:

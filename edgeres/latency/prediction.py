@@ -1,4 +1,4 @@
-"""``Prediction``: how long one image takes on a device that is not here, with its band. Never a measurement."""
+"""``Prediction``: latency of one image in ms on a device that is not measured, from a roofline, with its 90 % band."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _VALIDATED = (192, 288)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A network somebody measured on the device.
+    """A network whose latency was measured on the device; it calibrates the roofline.
 
     Attributes:
-        name: What it is, for people.
-        works: What its kernels had to do.
-        ms: How long one image took.
-        precision: What it was measured in.
-        figure: Which latency that is.
+        name: Display name.
+        works: Its kernels.
+        ms: Measured latency of one image in milliseconds.
+        precision: Precision of the measurement.
+        figure: Host latency or GPU compute time.
     """
 
     name: str
@@ -44,18 +44,18 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A predicted latency of one image in milliseconds: what the host waits, which is what a latency budget limits.
+    """Predicted host latency of one image in milliseconds, which a latency budget limits.
 
     Attributes:
-        ms: Host latency: from launch to the end of the last kernel, copies of image and answer left out.
-        low_ms: Lower end of the band that 90 % of predictions for unseen devices lay in.
-        high_ms: Upper end of it.
-        costs: Every kernel's share.
-        call_ms: What a call costs the host beside its kernels.
-        basis: What it rests on and how far such predictions were off, one sentence.
-        notes: What the user should know.
-        gpu_compute_ms: The part of ``ms`` that the GPU computes, trtexec's ``GPU Compute Time``; None where the two
-            figures are one.
+        ms: Host latency: from launch to the end of the last kernel, copies of image and logits left out.
+        low_ms: Lower end of the band that held 90 % of predictions for unseen devices.
+        high_ms: Upper end of the band.
+        costs: Time of every kernel.
+        call_ms: Overhead of a call on the host.
+        basis: Source of the prediction and error of such predictions, one sentence.
+        notes: Warnings for the user.
+        gpu_compute_ms: The part of ``ms`` that the GPU computes, trtexec's ``GPU Compute Time``; None where the two are
+            equal.
     """
 
     ms: float
@@ -69,15 +69,15 @@ class Prediction:
 
     @property
     def predicted(self) -> Predicted:
-        """As an artifact and a report keep it."""
+        """The prediction as artifacts and reports store it."""
         return Predicted(value=self.ms, low=self.low_ms, high=self.high_ms, basis=self.basis)
 
 
 def predict(model: ModelProto, target: Target) -> Prediction | None:
-    """What a roofline expects of an ONNX graph, from the device profile alone.
+    """Predicted latency of an ONNX graph on a target, from its device profile alone.
 
     Returns:
-        None where the profile, or the public rows behind the class of kernels, do not tell.
+        The prediction; None where the profile lacks a peak, or public measurements lack the class of kernels.
     """
     works = of_model(model)
     roofline = roofline_of(target, "int8" if any(work.integer for work in works) else float_precisions(target)[0])
@@ -85,12 +85,12 @@ def predict(model: ModelProto, target: Target) -> Prediction | None:
 
 
 def predicted(works: Sequence[Work], roofline: Roofline, measured: Measured | None = None) -> Prediction:
-    """What a roofline expects of a network.
+    """Predicted latency of a network by a roofline.
 
     Args:
-        works: What its kernels have to do.
-        roofline: The device's.
-        measured: A network measured on that device; without one, the roofline must miss nothing for this network.
+        works: The network's kernels.
+        roofline: Roofline of the device.
+        measured: A network measured on that device; without one, ``roofline.missing(works)`` must be empty.
     """
     if measured:
         roofline = roofline.calibrated(measured.works, measured.ms, measured.figure)
@@ -114,7 +114,7 @@ def predicted(works: Sequence[Work], roofline: Roofline, measured: Measured | No
 
 
 def _notes(works: Sequence[Work]) -> tuple[str, ...]:
-    """Where the network is not like those the bands come from."""
+    """Warnings where the network differs from those that the bands were validated on."""
     first = works[0]
     side = first.side * first.stride
     if _VALIDATED[0] <= side <= _VALIDATED[1]:

@@ -1,7 +1,7 @@
-"""Measures a ``HostProfile``: a table of layers, its scale, and how far it is off.
+"""Measurement of a ``HostProfile``: the latency lookup table of this host, its scale, and its prediction error.
 
-Once every layer is measured, a few known networks are, and set the scale of the table. Others are predicted first and
-measured after: how far they are off is the band of the profile.
+After every layer a few known networks are measured, which set the scale of the table. Other networks are predicted
+first and measured afterwards: their largest error is the band of the profile.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 
 from edgeres.backends.registry import find_backend
 from edgeres.errors import BackendUnavailable, UsageError
-from edgeres.latency.host_profile import HostProfile, Lookup, Table, Trial
+from edgeres.latency.host_profile import HostProfile, Lookup, ProfileValidation, Table
 from edgeres.latency.lookup_table import WHOLE, layer_table
-from edgeres.latency.timer import PRECISIONS, Pace, Timer
+from edgeres.latency.timer import PRECISIONS, Timer, TimerSettings
 from edgeres.latency.workload import of_model
 from edgeres.metrics import machine
 
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from edgeres.latency.lookup_table import Layer
+    from edgeres.latency.lookup_table import ProfiledLayer
     from edgeres.latency.timer import Precision
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
 
 _LONGER, _VISITS = 3, 3
-"""Times as long as a layer a network is measured, and how often."""
+"""Time limit of a network as a multiple of a layer's, and number of visits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """A network to try the profile on.
+class ProfiledNetwork:
+    """A network that scales or validates a profile.
 
     Attributes:
-        name: What it is.
-        models: Its graph in each precision.
+        name: Name of the network.
+        models: Its ONNX graph in each precision.
     """
 
     name: str
@@ -53,37 +53,43 @@ class Subject:
 
 
 def measure_profile(
-    target: Target, known: Sequence[Subject], subjects: Sequence[Subject], progress: Progress, *, threads: int = 2,
-    pace: Pace | None = None, layers: tuple[Layer, ...] = WHOLE,
-) -> HostProfile:  # fmt: skip
-    """Measures this host.
+    target: Target,
+    known: Sequence[ProfiledNetwork],
+    networks: Sequence[ProfiledNetwork],
+    progress: Progress,
+    *,
+    threads: int = 2,
+    timing: TimerSettings | None = None,
+    layers: tuple[ProfiledLayer, ...] = WHOLE,
+) -> HostProfile:
+    """Measures the latency lookup table of this host in every precision, and validates it.
 
     Args:
-        target: Whose runtime; it must run here.
+        target: Target whose runtime is measured; it must run on this host.
         known: Networks whose measured times set the scale of the table, by their geometric mean.
-        subjects: Networks to try it on.
-        progress: Told after every measurement.
-        threads: Of the runtime.
-        pace: How long; None takes what gives 1 to 2 minutes.
-        layers: Of the table.
+        networks: Networks that validate it.
+        progress: Advanced after every measurement.
+        threads: Threads of the runtime.
+        timing: Rounds and time limit of a measurement; None takes 1 to 2 minutes in all.
+        layers: Layers of the table.
 
     Raises:
         UsageError: The target does not run on this host.
         BackendUnavailable: Its runtime is not installed.
-        StageError: The machine is too busy to tell a layer's time.
+        StageError: The machine is too loaded to measure a layer.
     """
     check_host(target)
-    host, pace = machine(), pace or Pace()
+    host, timing = machine(), timing or TimerSettings()
     tables, trials = {}, []
     with TemporaryDirectory(prefix="edgeres-profile-") as folder:
         for precision in PRECISIONS:
-            bench = Timer(target, threads, Path(folder), precision)
-            table = layer_table(bench, pace, progress, layers)
-            measured = _measured_ms(bench, table, (*known, *subjects), pace, progress)
-            expected = [_sum_ms(table, subject.models[precision]) for subject in known]
+            timer = Timer(target, threads, Path(folder), precision)
+            table = layer_table(timer, timing, progress, layers)
+            measured = _measured_ms(timer, table, (*known, *networks), timing, progress)
+            expected = [_sum_ms(table, network.models[precision]) for network in known]
             off = [log(took / ms) for took, ms in zip(measured, expected, strict=False)]
             tables[precision] = replace(table, scale=exp(fmean(off)))
-            trials += _trials(tables[precision], precision, subjects, measured[len(known) :])
+            trials += _trials(tables[precision], precision, networks, measured[len(known) :])
     return HostProfile(
         target=target.name,
         runtime=target.runtime.name,
@@ -91,39 +97,45 @@ def measure_profile(
         cores=host.cores,
         threads=threads,
         load=round(host.load, 2),
-        known=tuple(subject.name for subject in known),
+        known=tuple(network.name for network in known),
         tables=tables,
         trials=tuple(trials),
     )
 
 
 def try_profile(
-    profile: HostProfile, target: Target, subjects: Sequence[Subject], progress: Progress, pace: Pace | None = None
-) -> tuple[Trial, ...]:
-    """Predicts networks by a profile, and measures them afterwards on the same machine.
+    profile: HostProfile,
+    target: Target,
+    networks: Sequence[ProfiledNetwork],
+    progress: Progress,
+    timing: TimerSettings | None = None,
+) -> tuple[ProfileValidation, ...]:
+    """Predicted and measured latency of networks that the profile has not seen, on the same machine.
 
     Args:
-        profile: Of this host.
-        target: The one it is of.
-        subjects: The networks.
-        progress: Told after every network.
-        pace: How long; None takes what the profile took.
+        profile: The profile of this host.
+        target: The target it was measured for.
+        networks: The networks.
+        progress: Advanced after every network.
+        timing: Rounds and time limit of a measurement; None takes those of ``measure_profile``.
 
     Raises:
         UsageError: The target does not run on this host.
         BackendUnavailable: Its runtime is not installed.
     """
     check_host(target)
-    found: list[Trial] = []
+    validations: list[ProfileValidation] = []
     with TemporaryDirectory(prefix="edgeres-profile-") as folder:
         for precision in PRECISIONS:
-            bench, table = Timer(target, profile.threads, Path(folder), precision), profile.tables[precision]
-            found += _trials(table, precision, subjects, _measured_ms(bench, table, subjects, pace or Pace(), progress))
-    return tuple(found)
+            timer, table = Timer(target, profile.threads, Path(folder), precision), profile.tables[precision]
+            validations += _trials(
+                table, precision, networks, _measured_ms(timer, table, networks, timing or TimerSettings(), progress)
+            )
+    return tuple(validations)
 
 
 def check_host(target: Target) -> None:
-    """Whether a target runs on this host.
+    """Checks that a target runs on this host.
 
     Raises:
         UsageError: It does not.
@@ -135,35 +147,37 @@ def check_host(target: Target) -> None:
         raise BackendUnavailable(missing)
 
 
-def _trials(table: Table, precision: Precision, subjects: Sequence[Subject], measured: Sequence[float]) -> list[Trial]:
+def _trials(
+    table: Table, precision: Precision, networks: Sequence[ProfiledNetwork], measured: Sequence[float]
+) -> list[ProfileValidation]:
     return [
-        Trial(
-            name=subject.name,
+        ProfileValidation(
+            name=network.name,
             precision=precision,
-            predicted_ms=table.scale * _sum_ms(table, subject.models[precision]),
+            predicted_ms=table.scale * _sum_ms(table, network.models[precision]),
             measured_ms=took,
         )
-        for subject, took in zip(subjects, measured, strict=True)
+        for network, took in zip(networks, measured, strict=True)
     ]
 
 
 def _measured_ms(
-    bench: Timer, table: Table, subjects: Sequence[Subject], pace: Pace, progress: Progress
+    timer: Timer, table: Table, networks: Sequence[ProfiledNetwork], timing: TimerSettings, progress: Progress
 ) -> list[float]:
-    """Times of networks, each the median of several visits some time apart.
+    """Latency of each network in ms: the median of several visits some time apart.
 
-    They are brought to the machine the table saw by the reference that runs in turn with them.
+    The interleaved reference brings them to the machine's load while the table was measured.
     """
-    slower = replace(pace, limit_s=_LONGER * pace.limit_s)
-    found: list[list[float]] = [[] for _ in subjects]
-    with progress.task(f"networks in {bench.precision}", _VISITS * len(subjects)) as advance:
+    slower = replace(timing, limit_s=_LONGER * timing.limit_s)
+    validations: list[list[float]] = [[] for _ in networks]
+    with progress.task(f"networks in {timer.precision}", _VISITS * len(networks)) as advance:
         for _ in range(_VISITS):
-            for subject, figures in zip(subjects, found, strict=True):
-                model = subject.models[bench.precision]
-                with bench.opened({"network": (model, _image(model))}) as runs:
-                    figures.append(bench.relative(runs, slower)["network"] * table.unit_ms)
+            for network, figures in zip(networks, validations, strict=True):
+                model = network.models[timer.precision]
+                with timer.opened({"network": (model, _image(model))}) as runs:
+                    figures.append(timer.relative(runs, slower)["network"] * table.unit_ms)
                 advance(1)
-    return [median(figures) for figures in found]
+    return [median(figures) for figures in validations]
 
 
 def _image(model: ModelProto) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Networks that know nothing: random weights and made-up scales, of the right shapes and so of the right speed."""
+"""Random models: graphs with random weights and scales, which have the shapes and so the speed of trained networks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 _ACTIVATION_SCALE, _WEIGHT_DEVIATION = 0.05, 0.02
 
 
-def thinned(spec: ResNetSpec, seed: int, *, multiple: int = 16, least: float = 0.4) -> ResNetSpec:
-    """A network as a pruner might leave it: every width inside a block and every stream is drawn anew.
+def randomly_pruned(spec: ResNetSpec, seed: int, *, multiple: int = 16, least: float = 0.4) -> ResNetSpec:
+    """A randomly pruned network: the widths inside every block and of every residual stream are drawn at random.
 
     Args:
-        spec: What is pruned.
-        seed: Of the drawing.
-        multiple: Widths are multiples of this.
-        least: Smallest share of a width that is left.
+        spec: The network.
+        seed: Seed of the drawn widths.
+        multiple: Divisor of all widths.
+        least: Smallest share of a width that remains.
     """
     random = np.random.default_rng(seed)
 
@@ -52,13 +52,13 @@ def thinned(spec: ResNetSpec, seed: int, *, multiple: int = 16, least: float = 0
     return replace(spec, stem=replace(spec.stem, width=stem), stages=tuple(stages))
 
 
-def unlearned(spec: ResNetSpec, side: int, target: Target) -> dict[Literal["int8", "float"], ModelProto]:
-    """A network in INT8, as the target wants its Q/DQ pairs, and in float, norms folded.
+def random_model(spec: ResNetSpec, side: int, target: Target) -> dict[Literal["int8", "float"], ModelProto]:
+    """ONNX graphs of a network with random weights: float, and INT8 with the target's Q/DQ placement; norms folded.
 
     Args:
         spec: The network.
-        side: Of the image in pixels.
-        target: Its scheme and runtime.
+        side: Side of the square image in pixels.
+        target: Target that gives quantization scheme and opset.
     """
     spec = replace(spec, norm=False)
     network, random, scheme = graph(spec), np.random.default_rng(0), target.scheme

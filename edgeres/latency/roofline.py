@@ -1,4 +1,4 @@
-"""Predicted latency of a network on a device that was not measured, or was measured with one network.
+"""Roofline model: predicted latency of a network on a device that was not measured, or was measured with one network.
 
 ``host_latency = call + s * call_work / r + gpu_compute`` and ``gpu_compute = sum over kernels of
 [s * max(ops / gain / r, bytes / (share * bandwidth)) + launch]``, rate ``r = efficiency * peak``: the roofline of
@@ -7,9 +7,10 @@ Williams et al. 2009 (CACM 52(4)) per kernel, a cost per launch, and a cost per 
 * ``ops`` are two per MAC of the tiles that cover a layer; ``gain`` is what Winograd's algorithm saves on a 3x3 of
   stride 1 (Lavin and Gray 2016, arXiv 1509.09308).
 * ``bytes`` are input, weight and output. Jetsons move them at a fixed share of their memory's bandwidth. The other
-  classes have ``balance / r`` per byte instead: at batch 1 their caches hold most activations, and public rows do not
-  tell the memory's share. Weights are read once from memory; no kernel is faster than that.
-* ``s`` is 1 until one network was measured on the device; then it is what makes the roofline give the measured time.
+  classes have ``balance / r`` per byte instead: at batch 1 their caches hold most activations, and public measurements
+  do not give the memory's share. Weights are read once from memory, which is a lower bound of every kernel's time.
+* ``s`` is 1 unless one network was measured on the device; then it is solved for so that the roofline gives the
+  measured time.
 
 The parameters are those of a ``KernelClass``.
 """
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 
 Bound = Literal["compute", "memory", "weights", "launch", "measured"]
 _FIXED_SHARE = 0.8
-"""Most of a measured latency that launches and calls may take: a device that is faster than these launches faster."""
+"""Largest share of a measured latency that launches and calls may take; they are scaled down where they exceed it."""
 _STEPS = 60
-"""Halvings of the interval in which ``s`` lies: more than a double has digits."""
+"""Bisection steps for ``s``: more than a double has binary digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ class Cost:
     """Time of one kernel.
 
     Attributes:
-        bound: What it is made of, mostly.
+        work: The kernel.
+        ms: Time in milliseconds.
+        bound: The largest term of the time.
         share_of_tiles: Useful MACs over those of the tiles that cover the layer.
     """
 
@@ -54,19 +57,19 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """What is known about the speed of one device.
+    """Roofline of one device.
 
     Attributes:
-        integer: Its INT8 kernels.
-        floating: Its kernels in float.
-        float_bytes: Bytes of a float it computes with.
-        peaks: Operations per second, by bytes of a number; what nobody published is missing.
-        bandwidth: Bytes per second of the memory, None where nobody published it.
-        multiple: Channels its kernels work on at a time.
-        gpu: Whether what the GPU computes and what the host waits are two figures.
-        unlike: Why public rows say nothing of this device's share of its peak; empty where they do.
-        slowness: The ``s`` of this module.
-        fixed: Share of the class's launch and call times that it takes.
+        integer: Class of its INT8 kernels.
+        floating: Class of its float kernels.
+        float_bytes: Bytes of a float in its float kernels.
+        peaks: Operations per second by bytes of a number; unpublished ones are missing.
+        bandwidth: Bytes per second of the memory; None where unpublished.
+        multiple: Channels per tile of its kernels.
+        gpu: Whether GPU compute time and host latency are distinct figures.
+        unlike: Why public measurements do not cover this device's efficiency; empty where they do.
+        slowness: The ``s`` of the module's docstring.
+        fixed: Factor on the class's launch and call times.
     """
 
     integer: KernelClass
@@ -81,11 +84,11 @@ class Roofline:
     fixed: float = 1.0
 
     def main(self, works: Sequence[Work]) -> KernelClass:
-        """The class that decides: that of the integer kernels, where there are any."""
+        """The class that a prediction's band is taken from: that of the integer kernels, where there are any."""
         return self.integer if any(work.integer for work in works) else self.floating
 
     def missing(self, works: Sequence[Work]) -> str:
-        """Why nothing can be said of a network before one was measured; empty where it can."""
+        """Why a network cannot be predicted without a measured one; empty where it can."""
         if self.unlike:
             return self.unlike
         for work in works:
@@ -97,31 +100,31 @@ class Roofline:
         return ""
 
     def costs(self, works: Sequence[Work]) -> tuple[Cost, ...]:
-        """Every kernel's time; residual adds are part of the convolution before them."""
+        """Time of every kernel; residual adds are part of the convolution before them."""
         return tuple(self._cost(work) for work in works if work.kind != "add")
 
     def call_ms(self, works: Sequence[Work]) -> float:
-        """What a call costs the host beside the kernels, in milliseconds."""
+        """Overhead of a call on the host, in milliseconds."""
         kind = self.main(works)
         width = 1 if any(work.integer for work in works) else self.float_bytes
         return self.fixed * kind.call_ms + self.slowness * 1e3 * kind.call_gops * 1e9 / self._rate(kind, width)
 
     def total_ms(self, works: Sequence[Work], figure: Figure = "host_latency") -> float:
-        """Latency of one image in milliseconds: as the host sees it, or what the GPU computes."""
+        """Host latency or GPU compute time of one image, in milliseconds."""
         call = self.call_ms(works) if figure == "host_latency" else 0.0
         return call + sum(cost.ms for cost in self.costs(works))
 
     def fixed_ms(self, works: Sequence[Work]) -> float:
-        """The part of ``total_ms`` that no smaller image saves: call, launches, and the weights read from memory."""
+        """The part of ``total_ms`` that does not depend on the image size: call, launches, and reads of weights."""
         return self.call_ms(works) + sum(self._fixed_ms(work) for work in works if work.kind != "add")
 
     def calibrated(self, works: Sequence[Work], measured_ms: float, figure: Figure = "host_latency") -> Roofline:
-        """The roofline that takes as long over a network as the device took.
+        """The roofline scaled so that it predicts a measured latency.
 
         Args:
-            works: What the measured network's kernels have to do.
-            measured_ms: How long one image took, in milliseconds.
-            figure: Which latency that is.
+            works: Kernels of the measured network.
+            measured_ms: Its measured latency in milliseconds.
+            figure: Host latency or GPU compute time.
 
         Raises:
             UsageError: The latency is not above zero.
@@ -169,7 +172,7 @@ class Roofline:
         return Cost(work, 1e3 * seconds, "launch" if launch > times[bound] else bound, work.macs / (padded or 1))
 
     def _rate(self, kind: KernelClass, width: int) -> float:
-        """Operations per second; where no peak is known, one that only a calibration makes true."""
+        """Operations per second; a nominal value where no peak is known, which calibration corrects."""
         return (kind.efficiency or 1.0) * self.peaks.get(width, _NOMINAL / width)
 
 
@@ -183,7 +186,7 @@ Precision = Literal["int8", "fp16", "fp32"]
 
 
 def float_precisions(target: Target) -> tuple[FloatPrecision, ...]:
-    """Precisions that a target computes a float network in; the first is what it takes unless asked."""
+    """Precisions in which a target can run a float network; the first is its default."""
     isa = target.device.isa
     if target.latency_class == "gpu":
         return ("fp16", "fp32")
@@ -198,8 +201,8 @@ def roofline_of(target: Target, precision: Precision = "int8") -> Roofline:
     A device that is neither a GPU nor a CPU of known instructions nor this host is an NPU.
 
     Args:
-        target: Where the network goes.
-        precision: Of the network. What an INT8 network leaves in float is computed in the target's own precision: FP16
+        target: The target.
+        precision: Precision of the network. Float layers of an INT8 network run in the target's default precision: FP16
             in a TensorRT engine, FP32 on CPUs.
     """
     device, known = target.device, kernel_classes()
@@ -218,7 +221,7 @@ def roofline_of(target: Target, precision: Precision = "int8") -> Roofline:
 
 
 def _classes(target: Target, precision: Precision) -> tuple[str, str]:
-    """Names of the classes of a target's INT8 kernels and of those in float."""
+    """Names of the classes of a target's INT8 kernels and of its float kernels."""
     isa = target.device.isa
     if target.latency_class == "gpu":
         if not target.runtime.jetpack:
@@ -247,5 +250,5 @@ def _peaks(target: Target) -> dict[int, float]:
     device = target.device
     tops = {1: device.int8_tops, 2: device.fp16_tops, 4: device.fp32_tops}
     if target.latency_class == "gpu" and _generation(target) >= _TF32 and device.fp16_tops:
-        tops[4] = device.fp16_tops / 2  # TensorRT computes FP32 as TF32 unless told otherwise
+        tops[4] = device.fp16_tops / 2  # TensorRT computes FP32 as TF32 by default
     return {width: 1e12 * value for width, value in tops.items() if value is not None}

@@ -1,9 +1,9 @@
-"""``Timer``: times graphs on this host in units of a reference that runs in turn with them.
+"""``Timer``: latency of ONNX graphs on this host, relative to a reference graph timed interleaved with them.
 
-Other work on the machine slows everything that runs meanwhile. So a reference, a few convolutions in the same
-precision, takes turns with whatever is measured; of each the quietest tenth of its calls counts. On one thread the
-clock is the processor time of the process, which stands still while others have the core; on more it is the wall's,
-since threads that wait for each other spin.
+Other load slows everything that runs at the same time. A reference, a few convolutions in the same precision, is
+therefore timed interleaved with what is measured, and of each the fastest tenth of its calls counts. On one thread the
+clock is the processor time of the process, which excludes other processes; on more threads it is wall time, since
+threads that wait for each other spin.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ Precision = Literal["int8", "float"]
 PRECISIONS: tuple[Precision, ...] = ("int8", "float")
 
 _QUIET_CALLS, _QUIET = 0.1, 0.1
-"""Quantiles that stand for a quiet machine: of the calls in a measurement, and of the reference's times."""
+"""Quantiles that estimate an idle machine: of the calls in a measurement, and of the reference's times."""
 _WARMUP = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How long everything is measured.
+class TimerSettings:
+    """Number of rounds and time limit of a measurement.
 
     Attributes:
-        least: Rounds at least.
-        most: Rounds at most.
-        limit_s: Seconds after which a measurement ends, once it has the least rounds.
+        least: Minimum number of rounds.
+        most: Maximum number of rounds.
+        limit_s: Seconds after which a measurement ends, once ``least`` rounds are done.
     """
 
     least: int = 12
@@ -53,30 +53,35 @@ class Pace:
     limit_s: float = 0.2
 
 
-def _quiet_ms(runs: Mapping[str, Callable[[], object]], pace: Pace, clock: Callable[[], int]) -> dict[str, float]:
-    """The quietest calls of each, all taking turns, forwards and backwards."""
+def _quiet_ms(
+    runs: Mapping[str, Callable[[], object]], timing: TimerSettings, clock: Callable[[], int]
+) -> dict[str, float]:
+    """Quantile ``_QUIET_CALLS`` of each run's calls in ms, timed interleaved in alternating order."""
     for run in runs.values():
         for _ in range(_WARMUP):
             run()
     samples: dict[str, list[int]] = {name: [] for name in runs}
     order, start = list(runs), clock()
-    for number in range(1, pace.most + 1):
+    for number in range(1, timing.most + 1):
         for name in order:
             begin = clock()
             runs[name]()
             samples[name].append(clock() - begin)
         order.reverse()
-        if number >= pace.least and clock() - start > pace.limit_s * 1e9:
+        if number >= timing.least and clock() - start > timing.limit_s * 1e9:
             break
     return {name: 1e-6 * float(np.quantile(taken, _QUIET_CALLS)) for name, taken in samples.items()}
 
 
 @dataclass
 class Timer:
-    """The runtime with its reference; everything is timed in turn with it.
+    """Times graphs in one runtime, interleaved with a reference graph.
 
     Attributes:
-        precision: Of what is measured, and of the reference.
+        target: Target whose runtime is used.
+        threads: Threads of the runtime.
+        folder: Folder for temporary graphs.
+        precision: Precision of the graphs and of the reference.
         quiet: Times of the reference in milliseconds, one per measurement.
     """
 
@@ -90,28 +95,26 @@ class Timer:
         self._backend: Backend = find_backend(self.target.backend)
         self._files = 0
 
-    def relative(self, runs: Mapping[str, Callable[[], object]], pace: Pace) -> dict[str, float]:
-        """Quiet time of each in units of the reference, which is the one called ``reference``."""
-        found = _quiet_ms(runs, pace, process_time_ns if self.threads == 1 else perf_counter_ns)
-        unit = found["reference"]
+    def relative(self, runs: Mapping[str, Callable[[], object]], timing: TimerSettings) -> dict[str, float]:
+        """Time of each run in units of the run named ``reference``."""
+        times = _quiet_ms(runs, timing, process_time_ns if self.threads == 1 else perf_counter_ns)
+        unit = times["reference"]
         self.quiet.append(unit)
-        return {name: ms / unit for name, ms in found.items()}
+        return {name: ms / unit for name, ms in times.items()}
 
     @property
     def unit_ms(self) -> float:
-        """The reference on a quiet machine."""
+        """Time of the reference in ms, on an otherwise idle machine."""
         return float(np.quantile(self.quiet, _QUIET))
 
     @contextmanager
     def opened(
         self, models: Mapping[str, tuple[ModelProto, NDArray[np.float32]]]
     ) -> Iterator[dict[str, Callable[[], object]]]:
-        """Runs of graphs, each on its own input, and of the reference."""
-        some = microbenchmark.pair(
-            64, 64, 3, 56
-        )  # long enough that being sent away now and then is a small part of its time
-        _, unit = some.models(self.target.runtime, integer=self.precision == "int8")
-        both = {"reference": (unit, some.image()), **models}
+        """Functions that run each graph on its own input, and the reference."""
+        reference = microbenchmark.pair(64, 64, 3, 56)  # long enough that preemption is a small part of its time
+        _, unit = reference.models(self.target.runtime, integer=self.precision == "int8")
+        both = {"reference": (unit, reference.image()), **models}
         with ExitStack() as stack:
             yield {name: self._open(model, image, stack) for name, (model, image) in both.items()}
 

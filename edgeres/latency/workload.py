@@ -1,8 +1,8 @@
-"""``Work``: what each kernel of a network has to do for one image, from a spec or from an ONNX graph.
+"""``Work``: MACs, elements and shape of each kernel of a network for one image, from a spec or from an ONNX graph.
 
-A kernel is a convolution, a matrix product or a pool. Bias, norm and activation belong to the kernel before them, as
-every runtime here fuses them; so does the residual add but for runtimes that do not, which ask for it. What moves no
-data, or constants alone, is no kernel.
+A kernel is a convolution, a matrix product or a pool. Bias, norm and activation belong to the kernel before them, since
+every runtime here fuses them; so does the residual add, except for runtimes that do not fuse it (``adds``). Views and
+operations on constants are no kernels.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ class Work:
     """One kernel on one image.
 
     Attributes:
-        name: The layer's own name.
+        name: Name of the layer.
+        kind: Convolution, matrix product, pool or residual add.
         c_in: Input channels, of all groups together.
         c_out: Output channels.
         kernel: Side of the window; 1 for a matrix product, 0 for a global pool.
-        side: Side of the square output in pixels, the root of its area where it is no square.
+        stride: Stride of the window.
+        groups: Groups of a convolution.
+        side: Side of the square output in pixels; the square root of its area where it is not square.
         activations: Elements read and written, without the weight.
         weights: Elements of the weight.
         macs: Multiply-accumulates.
@@ -97,11 +100,11 @@ def of_spec(
     """Every kernel of a network for one image of ``side x side`` pixels.
 
     Args:
-        spec: The network; its norms are folded or not, it is the same work.
+        spec: The network; folding its norms does not change the result.
         side: Side of the square input in pixels.
         integer: Whether it is quantized to INT8.
-        float_layers: Layers that stay in float all the same.
-        float_pools: Whether pools read floats, as TensorRT's do.
+        float_layers: Layers that stay in float in a quantized network.
+        float_pools: Whether pools run in float, as in TensorRT.
         adds: Whether residual adds are kernels.
     """
     network = graph(spec)
@@ -117,12 +120,12 @@ def of_spec(
 
 
 def of_target(spec: ResNetSpec, side: int, target: Target, *, integer: bool) -> tuple[Work, ...]:
-    """Every kernel of a network as a target runs it: its scheme says what of an INT8 network stays in float.
+    """Every kernel of a network on a target, whose scheme gives the float layers of an INT8 network.
 
     Args:
         spec: The network.
         side: Side of the square input in pixels.
-        target: Where it goes.
+        target: The target.
         integer: Whether it is quantized; the target must have INT8 then.
     """
     left, pools = (target.scheme.float_layers, target.scheme.pools) if target.scheme else ((), True)
@@ -141,8 +144,8 @@ def _of_op(op: Op, row: Layer, integer: bool) -> Work:
         kernel=0 if op.kind == "gap" else op.kernel,
         stride=op.stride,
         groups=op.groups,
-        side=_side(row.made[1:]),
-        activations=len(op.inputs) * prod(row.given) + prod(row.made),
+        side=_side(row.output_shape[1:]),
+        activations=len(op.inputs) * prod(row.input_shape) + prod(row.output_shape),
         weights=weight,
         macs=row.macs,
         integer=integer,
@@ -173,40 +176,40 @@ def of_model(model: ModelProto, *, adds: bool = False) -> tuple[Work, ...]:
 
 
 def _weighted(node: NodeProto, shapes: Shapes, integer: bool) -> Work:
-    given, weight, made = (shapes[name] for name in (*node.input[:2], node.output[0]))
+    input_shape, weight, output_shape = (shapes[name] for name in (*node.input[:2], node.output[0]))
     conv = node.op_type == "Conv"
     groups = int(attribute(node, "group") or 1) if conv else 1
-    c_out = made[1] if conv else made[-1]
+    c_out = output_shape[1] if conv else output_shape[-1]
     inner = prod(weight) // c_out
     return Work(
         name=node.name or node.output[0],
         kind="conv" if conv else "linear",
-        c_in=given[1] if conv else inner,
+        c_in=input_shape[1] if conv else inner,
         c_out=c_out,
         kernel=weight[2] if conv else 1,
         stride=_stride(node) if conv else 1,
         groups=groups,
-        side=_side(made[2:]) if conv else 1,
-        activations=prod(given) + prod(made),
+        side=_side(output_shape[2:]) if conv else 1,
+        activations=prod(input_shape) + prod(output_shape),
         weights=prod(weight),
-        macs=prod(weight) * prod(made[2:]) if conv else prod(made) * inner,
+        macs=prod(weight) * prod(output_shape[2:]) if conv else prod(output_shape) * inner,
         integer=integer,
     )
 
 
 def _pool(node: NodeProto, shapes: Shapes, integer: bool) -> Work:
-    given, made = shapes[node.input[0]], shapes[node.output[0]]
+    input_shape, output_shape = shapes[node.input[0]], shapes[node.output[0]]
     windowed = not node.op_type.startswith("Global")
     return Work(
         name=node.name or node.output[0],
         kind="pool",
-        c_in=given[1],
-        c_out=made[1],
+        c_in=input_shape[1],
+        c_out=output_shape[1],
         kernel=int(attribute(node, "kernel_shape")[0]) if windowed else 0,
         stride=_stride(node) if windowed else 1,
         groups=1,
-        side=_side(made[2:]),
-        activations=prod(given) + prod(made),
+        side=_side(output_shape[2:]),
+        activations=prod(input_shape) + prod(output_shape),
         weights=0,
         macs=0,
         integer=integer,
@@ -214,17 +217,17 @@ def _pool(node: NodeProto, shapes: Shapes, integer: bool) -> Work:
 
 
 def _add(node: NodeProto, shapes: Shapes, integer: bool) -> Work:
-    made = shapes[node.output[0]]
+    output_shape = shapes[node.output[0]]
     return Work(
         name=node.name or node.output[0],
         kind="add",
-        c_in=made[1],
-        c_out=made[1],
+        c_in=output_shape[1],
+        c_out=output_shape[1],
         kernel=1,
         stride=1,
         groups=1,
-        side=_side(made[2:]),
-        activations=3 * prod(made),
+        side=_side(output_shape[2:]),
+        activations=3 * prod(output_shape),
         weights=0,
         macs=0,
         integer=integer,

@@ -18,7 +18,7 @@ _TURING = (7, 5)
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class RuleFamily:
     """Rules that hold for the same targets.
 
     Attributes:
@@ -45,26 +45,26 @@ def _onnxruntime(target: Target) -> bool:
     return target.backend.startswith("onnxruntime")
 
 
-FAMILIES: tuple[Family, ...] = (
-    Family("TensorRT and TensorRT-RTX", tensorrt.RULES, _tensorrt),
-    Family("TensorRT with strong typing alone (11, RTX)", tensorrt_devices.STRONGLY_TYPED,
+FAMILIES: tuple[RuleFamily, ...] = (
+    RuleFamily("TensorRT and TensorRT-RTX", tensorrt.RULES, _tensorrt),
+    RuleFamily("TensorRT with strong typing alone (11, RTX)", tensorrt_devices.STRONGLY_TYPED,
            lambda target: _tensorrt(target) and target.runtime.strongly_typed),
-    Family("NVIDIA GPUs without INT8", tensorrt_devices.WITHOUT_INTEGERS,
+    RuleFamily("NVIDIA GPUs without INT8", tensorrt_devices.WITHOUT_INTEGERS,
            lambda target: _tensorrt(target) and target.scheme is None),
-    Family("NVIDIA GPUs up to compute capability 7.5", tensorrt_devices.UP_TO_TURING,
+    RuleFamily("NVIDIA GPUs up to compute capability 7.5", tensorrt_devices.UP_TO_TURING,
            lambda target: _tensorrt(target) and _capability(target) <= _TURING),
-    Family("Jetson Orin", tensorrt_devices.ORIN,
+    RuleFamily("Jetson Orin", tensorrt_devices.ORIN,
            lambda target: _tensorrt(target) and target.device.compute_capability == "8.7"),
-    Family("ONNX Runtime on CPUs", onnxruntime.RULES, _onnxruntime),
-    Family("x86 without VNNI", onnxruntime.WITHOUT_VNNI, lambda target: target.device.isa in ("avx2", "avx512")),
-    Family("ONNX Runtime mobile", onnxruntime.MOBILE, lambda target: target.backend == "onnxruntime_mobile"),
-    Family("LiteRT", litert.RULES, lambda target: target.backend == "litert"),
-    Family("OpenVINO", openvino.RULES, lambda target: target.backend == "openvino"),
-    Family("ExecuTorch with XNNPACK", xnnpack.RULES, lambda target: target.backend == "executorch"),
+    RuleFamily("ONNX Runtime on CPUs", onnxruntime.RULES, _onnxruntime),
+    RuleFamily("x86 without VNNI", onnxruntime.WITHOUT_VNNI, lambda target: target.device.isa in ("avx2", "avx512")),
+    RuleFamily("ONNX Runtime mobile", onnxruntime.MOBILE, lambda target: target.backend == "onnxruntime_mobile"),
+    RuleFamily("LiteRT", litert.RULES, lambda target: target.backend == "litert"),
+    RuleFamily("OpenVINO", openvino.RULES, lambda target: target.backend == "openvino"),
+    RuleFamily("ExecuTorch with XNNPACK", xnnpack.RULES, lambda target: target.backend == "executorch"),
 )  # fmt: skip
 
-DLA = Family("DLA cores (with --dla)", dla.RULES, lambda target: target.device.dla_cores > 0)
-NO_DLA = Family("modules without a DLA (with --dla)", dla.ABSENT, lambda target: target.device.dla_cores == 0)
+DLA = RuleFamily("DLA cores (with --dla)", dla.RULES, lambda target: target.device.dla_cores > 0)
+NO_DLA = RuleFamily("modules without a DLA (with --dla)", dla.ABSENT, lambda target: target.device.dla_cores == 0)
 
 
 def rules_for(target: Target, *, accelerator: bool = False) -> tuple[tuple[Rule, ...], Version]:

@@ -20,13 +20,13 @@ Quantity = Literal["MACs", "biases", "norms", "ReLUs", "max-pools", "average poo
 
 _COUNTS: dict[Quantity, Callable[[Layer], int]] = {
     "MACs": lambda row: row.macs,
-    "biases": lambda row: prod(row.made) if row.bias else 0,
-    "norms": lambda row: prod(row.given) if row.kind == "norm" else 0,
-    "ReLUs": lambda row: prod(row.made) if row.kind == "relu" else 0,
-    "max-pools": lambda row: prod(row.given) if row.kind == "maxpool" else 0,
-    "average pools": lambda row: prod(row.given) if row.kind == "avgpool" else 0,
-    "global pools": lambda row: prod(row.given) if row.kind == "globalpool" else 0,
-    "pooled": lambda row: prod(row.made) if row.kind in ("avgpool", "globalpool") else 0,
+    "biases": lambda row: prod(row.output_shape) if row.bias else 0,
+    "norms": lambda row: prod(row.input_shape) if row.kind == "norm" else 0,
+    "ReLUs": lambda row: prod(row.output_shape) if row.kind == "relu" else 0,
+    "max-pools": lambda row: prod(row.input_shape) if row.kind == "maxpool" else 0,
+    "average pools": lambda row: prod(row.input_shape) if row.kind == "avgpool" else 0,
+    "global pools": lambda row: prod(row.input_shape) if row.kind == "globalpool" else 0,
+    "pooled": lambda row: prod(row.output_shape) if row.kind in ("avgpool", "globalpool") else 0,
 }
 
 MEANING: dict[Quantity, str] = {
@@ -42,7 +42,7 @@ MEANING: dict[Quantity, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Term:
+class CountTerm:
     """A quantity times a factor, for a reason."""
 
     factor: int
@@ -69,7 +69,7 @@ class Convention:
     tool: str
     version: str
     unit: str
-    terms: tuple[Term, ...]
+    terms: tuple[CountTerm, ...]
     written: Callable[[int], str]
 
     def count(self, rows: Sequence[Layer]) -> int:
@@ -106,7 +106,7 @@ def _flop_counter(count: int) -> str:
     return f"{count / 1000**index:.3f}{('', 'K', 'M', 'B', 'T')[index]}"
 
 
-_MACS = Term(1, "MACs", "one per multiply-add")
+_MACS = CountTerm(1, "MACs", "one per multiply-add")
 _TWICE = "its hook on the module counts one, its patch of the function that the module calls another"
 
 CONVENTIONS: tuple[Convention, ...] = (
@@ -117,8 +117,8 @@ CONVENTIONS: tuple[Convention, ...] = (
         "flops",
         (
             _MACS,
-            Term(2, "norms", "a scale and a shift each"),
-            Term(1, "global pools", "one addition per input"),
+            CountTerm(2, "norms", "a scale and a shift each"),
+            CountTerm(1, "global pools", "one addition per input"),
         ),
         _fvcore,
     ),
@@ -128,9 +128,9 @@ CONVENTIONS: tuple[Convention, ...] = (
         "MACs",
         (
             _MACS,
-            Term(4, "norms", "subtract, divide, scale and shift, though called fused"),
-            Term(1, "global pools", "one addition per input"),
-            Term(1, "pooled", "one division per output"),
+            CountTerm(4, "norms", "subtract, divide, scale and shift, though called fused"),
+            CountTerm(1, "global pools", "one addition per input"),
+            CountTerm(1, "pooled", "one division per output"),
         ),
         _thop,
     ),
@@ -140,12 +140,12 @@ CONVENTIONS: tuple[Convention, ...] = (
         "",
         (
             _MACS,
-            Term(1, "biases", "one addition per output, also of the classifier"),
-            Term(2, "norms", "a scale and a shift each"),
-            Term(2, "ReLUs", _TWICE),
-            Term(2, "max-pools", _TWICE),
-            Term(2, "average pools", _TWICE),
-            Term(2, "global pools", _TWICE),
+            CountTerm(1, "biases", "one addition per output, also of the classifier"),
+            CountTerm(2, "norms", "a scale and a shift each"),
+            CountTerm(2, "ReLUs", _TWICE),
+            CountTerm(2, "max-pools", _TWICE),
+            CountTerm(2, "average pools", _TWICE),
+            CountTerm(2, "global pools", _TWICE),
         ),
         _ptflops,
     ),
@@ -153,14 +153,14 @@ CONVENTIONS: tuple[Convention, ...] = (
         "ptflops backend=aten",
         "0.7.5",
         "",
-        (_MACS, Term(1, "biases", "one addition per output, also of the classifier")),
+        (_MACS, CountTerm(1, "biases", "one addition per output, also of the classifier")),
         _ptflops,
     ),
     Convention(
         "torch FlopCounterMode",
         "2.13",
         "FLOP",
-        (Term(2, "MACs", "a multiplication and an addition each"),),
+        (CountTerm(2, "MACs", "a multiplication and an addition each"),),
         _flop_counter,
     ),
 )

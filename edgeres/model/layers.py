@@ -48,8 +48,8 @@ class Layer:
         kind: What counters tell apart. ``weighted`` is a convolution or a matrix product, ``view`` moves no data.
         inputs: Activation tensors it reads.
         output: Tensor it makes.
-        given: Shape of its first input.
-        made: Shape of its output.
+        input_shape: Shape of its first input.
+        output_shape: Shape of its output.
         macs: Multiply-accumulates.
         parameters: Learned parameters.
         bias: Whether a weighted layer adds a bias.
@@ -60,8 +60,8 @@ class Layer:
     kind: Kind
     inputs: tuple[str, ...]
     output: str
-    given: Shape
-    made: Shape
+    input_shape: Shape
+    output_shape: Shape
     macs: int = 0
     parameters: int = 0
     bias: bool = False
@@ -92,8 +92,8 @@ def layers(spec: ResNetSpec, height: int, width: int) -> tuple[Layer, ...]:
             kind=_KINDS[op.kind],
             inputs=op.inputs,
             output=op.name,
-            given=size[op.inputs[0]],
-            made=size[op.name],
+            input_shape=size[op.inputs[0]],
+            output_shape=size[op.name],
             macs=macs.get(op.name, 0),
             parameters=sum(prod(shape) for key, shape in op.parameters.items() if "running_" not in key),
             bias=op.bias,
@@ -104,7 +104,7 @@ def layers(spec: ResNetSpec, height: int, width: int) -> tuple[Layer, ...]:
 
 def activations(rows: Sequence[Layer]) -> int:
     """Elements that convolutions and matrix products make, the "acts" of Radosavovic et al. (arXiv 2003.13678)."""
-    return sum(prod(row.made) for row in rows if row.kind == "weighted")
+    return sum(prod(row.output_shape) for row in rows if row.kind == "weighted")
 
 
 def stored_bytes(rows: Sequence[Layer], image: str = IMAGE) -> dict[str, int]:
@@ -126,7 +126,7 @@ def stored_bytes(rows: Sequence[Layer], image: str = IMAGE) -> dict[str, int]:
         after = readers.get(row.output, [])
         if after and all(reader.operator == "QuantizeLinear" for reader in after):
             found[row.output] = 1
-        elif len(after) == 1 and after[0].kind in _IN_PLACE and after[0].made == row.made:
+        elif len(after) == 1 and after[0].kind in _IN_PLACE and after[0].output_shape == row.output_shape:
             found[row.output] = found[after[0].output]
         else:
             found[row.output] = 4
@@ -153,7 +153,7 @@ def peak(rows: Sequence[Layer], image: Shape, name: str = IMAGE, widths: Mapping
     memory = _Memory({name: prod(image) * width.get(name, 1)}, {name: last[name]}, {name: name}, image=name)
     most = Peak(0, "", ())
     for index, row in enumerate(rows):
-        size = prod(row.made) * width.get(row.output, 1)
+        size = prod(row.output_shape) * width.get(row.output, 1)
         buffer = memory.place(row, index, size)
         memory.owner[row.output] = buffer
         memory.live.setdefault(buffer, size)
@@ -182,11 +182,11 @@ class _Memory:
 
     def place(self, row: Layer, index: int, size: int) -> str:
         """The buffer an operation writes to: a new one, or that of an input."""
-        given = [self.owner[tensor] for tensor in row.inputs if tensor in self.owner]
-        if row.kind == "view" and given:
-            return given[0]
+        input_shape = [self.owner[tensor] for tensor in row.inputs if tensor in self.owner]
+        if row.kind == "view" and input_shape:
+            return input_shape[0]
         if row.kind in _IN_PLACE:
-            for buffer in given:
+            for buffer in input_shape:
                 if buffer != self.image and self.end[buffer] <= index and self.live[buffer] == size:
                     return buffer
         return row.output

@@ -145,7 +145,7 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """What a search found.
 
     Attributes:
@@ -179,7 +179,9 @@ def labelled(split: Split) -> Split:
     return split.take(indices[:IMAGES])
 
 
-def search(answers: Answers, images: Split, space: Space, advance: Advance, started: Trial | None = None) -> Found:
+def search(
+    answers: Answers, images: Split, space: Space, advance: Advance, started: Trial | None = None
+) -> SearchResult:
     """Tries the transforms of a space, one field after the other, and compares the few that fit best.
 
     Args:
@@ -221,7 +223,7 @@ def search(answers: Answers, images: Split, space: Space, advance: Advance, star
     for one in [space.start] * (started is None) + able if len(rest) else ():
         pool[one] = pool[one].joined(attempt(answers, rest, one, advance))
     whole = [trial for trial in pool.values() if len(trial.labels) == len(images)]
-    return Found(choose(whole), pool[space.start], tuple(pool.values()))
+    return SearchResult(choose(whole), pool[space.start], tuple(pool.values()))
 
 
 def attempt(answers: Answers, images: Split, preprocess: Preprocess, advance: Advance) -> Trial:

@@ -227,7 +227,7 @@ def rescaled(model: ModelProto, scales: Mapping[str, Floats]) -> ModelProto:
     changed = type(model)()
     changed.CopyFrom(model)
     changed.graph.ClearField("value_info")
-    writer = _Writer(changed, tensor_shapes(model))
+    writer = _PrunedGraph(changed, tensor_shapes(model))
     for node in changed.graph.node:
         if node.output and node.output[0] in scales:
             writer.divide(node, scales)
@@ -235,7 +235,7 @@ def rescaled(model: ModelProto, scales: Mapping[str, Floats]) -> ModelProto:
     return changed
 
 
-class _Writer:
+class _PrunedGraph:
     """Writes the constants of a graph anew."""
 
     def __init__(self, model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:

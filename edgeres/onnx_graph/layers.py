@@ -94,16 +94,16 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
             constant.update(node.output)
             continue
         for output in filter(None, node.output):
-            made = _one(shapes, output)
+            output_shape = _one(shapes, output)
             rows.append(
                 Layer(
                     name=node.name or output,
                     operator=node.op_type,
-                    kind=_kind(node, _one(shapes, inputs[0]), made),
+                    kind=_kind(node, _one(shapes, inputs[0]), output_shape),
                     inputs=inputs,
                     output=output,
-                    given=_one(shapes, inputs[0]),
-                    made=made,
+                    input_shape=_one(shapes, inputs[0]),
+                    output_shape=output_shape,
                     macs=macs.get(output, 0),
                     parameters=parameters.get(output, 0),
                     bias=node.op_type in ("Conv", "Gemm") and len(node.input) > 2,
@@ -133,9 +133,13 @@ def _one(shapes: Shapes, tensor: str) -> tuple[int, ...]:
     return shapes[tensor][1:]
 
 
-def _kind(node: NodeProto, given: tuple[int, ...], made: tuple[int, ...]) -> Kind:
+def _kind(node: NodeProto, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> Kind:
     if node.op_type == "MaxPool" and set(attribute(node, "kernel_shape")) == {1}:
         return "other"  # a strided slice: a pool of one pixel pools nothing
-    if node.op_type == "ReduceMean" and len(given) == 3 and made in (given[:1], (given[0], 1, 1)):
+    if (
+        node.op_type == "ReduceMean"
+        and len(input_shape) == 3
+        and output_shape in (input_shape[:1], (input_shape[0], 1, 1))
+    ):
         return "globalpool"
     return _KINDS.get(node.op_type, "other")

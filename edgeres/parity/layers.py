@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeres.parity.integer.network import Answer, Bias, IntegerNetwork, Quantized
+    from edgeres.parity.integer.network import Answer, Bias, IntegerNetwork, QuantizedTensor
 
     Array = NDArray[Any]
 
@@ -25,7 +25,7 @@ SHARE = 2.0**-8
 
 
 @dataclass(slots=True)
-class _Tally:
+class _MismatchCounts:
     """Sums over images at one tensor."""
 
     numbers: int = 0
@@ -45,7 +45,7 @@ class _Tally:
         self.noise += float(np.sum(noise * noise))
         self.differing += int(np.count_nonzero(noise))
 
-    def alike(self, expected: Quantized, found: Array) -> None:
+    def alike(self, expected: QuantizedTensor, found: Array) -> None:
         """Adds what one layer makes of the same codes.
 
         A code is explained where the exact value, moved by no more than what float32 rounding can, gives that code.
@@ -87,7 +87,7 @@ class _Tally:
 
 
 @dataclass(slots=True)
-class Comparison:
+class LayerComparison:
     """One runtime against one reference, image by image.
 
     Args:
@@ -95,7 +95,7 @@ class Comparison:
     """
 
     network: IntegerNetwork
-    tallies: dict[str, _Tally] = field(default_factory=dict)
+    tallies: dict[str, _MismatchCounts] = field(default_factory=dict)
 
     def add(self, images: NDArray[np.float32], exact: Answer, logits: Array, codes: Mapping[str, Array]) -> None:
         """Adds a batch.
@@ -117,8 +117,8 @@ class Comparison:
             else:
                 self._at(expected.tensor).alike(expected, codes[expected.tensor])
 
-    def _at(self, tensor: str) -> _Tally:
-        return self.tallies.setdefault(tensor, _Tally())
+    def _at(self, tensor: str) -> _MismatchCounts:
+        return self.tallies.setdefault(tensor, _MismatchCounts())
 
     @property
     def alone(self) -> int:
@@ -131,6 +131,6 @@ class Comparison:
         return tuple(self.tallies[tensor].depth(tensor, self.network.nodes_of(name)) for tensor, name in names.items())
 
 
-def nearer(comparisons: Mapping[Bias, Comparison]) -> Bias:
+def nearer(comparisons: Mapping[Bias, LayerComparison]) -> Bias:
     """The way of taking biases under which a runtime differs least; as the graph has them where both are equal."""
     return min(comparisons, key=lambda bias: (comparisons[bias].alone, bias != "float"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeres.errors import StageError
 from edgeres.metrics import agreement, top1
-from edgeres.parity.layers import Comparison, nearer
+from edgeres.parity.layers import LayerComparison, nearer
 from edgeres.parity.result import Pair, Parity, RuntimeRow
 from edgeres.parity.runtimes import REFERENCE, reference
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SHOWN, _ANSWERED = 4, 8
 """Images at a time: the reference keeps a few float64 tensors of each."""
 
-Comparisons = dict["Bias", Comparison]
+Comparisons = dict["Bias", LayerComparison]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _layers(
         return {}
     seeing = {runtime.name: runtime for runtime in runtimes if runtime.codes is not None}
     found: dict[str, Comparisons] = {
-        name: {bias: Comparison(network) for bias, network in subject.networks.items()} for name in seeing
+        name: {bias: LayerComparison(network) for bias, network in subject.networks.items()} for name in seeing
     }
     moved = dict.fromkeys(seeing, 0.0)
     with progress.task("layer by layer", len(few) * max(1, len(seeing))) as advance:

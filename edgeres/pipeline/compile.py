@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgeres.pipeline.plan import Plan
     from edgeres.pipeline.recipe import Recipe
     from edgeres.pipeline.request import Request
-    from edgeres.pipeline.runner import Finished, Listener
+    from edgeres.pipeline.runner import FinishedStage, Listener
     from edgeres.progress import Progress
 
 INTERRUPTED = 130
@@ -255,7 +255,7 @@ def _timed(run: Run, pipeline: Pipeline, seconds: float) -> Run:
     return replace(run, stages=rows, sensitivity=noise[-1] if noise else (), timings=timings)
 
 
-def _stage_time(done: Finished) -> StageTime:
+def _stage_time(done: FinishedStage) -> StageTime:
     timings = {part: round(seconds, 6) for part, seconds in done.entry.timings.items()}
     return StageTime(stage=done.name, cached=done.cached, seconds=round(done.entry.seconds, 3), timings=timings)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StageEstimate:
     """One stage of a plan.
 
     Attributes:
@@ -37,7 +37,7 @@ class Row:
     why: str
 
 
-def estimate(pipeline: Pipeline) -> tuple[Row, ...]:
+def estimate(pipeline: Pipeline) -> tuple[StageEstimate, ...]:
     """Every stage with its state and expected duration.
 
     A stage's duration is its multiply-accumulates over the throughput of this machine, measured now on a 3x3
@@ -49,11 +49,11 @@ def estimate(pipeline: Pipeline) -> tuple[Row, ...]:
     for stage, entry in pipeline.pending():
         why = (sys.modules[type(stage).__module__].__doc__ or "").splitlines()[0]
         if entry:
-            rows.append(Row(stage.name, "cached", 0.0, why))
+            rows.append(StageEstimate(stage.name, "cached", 0.0, why))
         else:
             work = None if network is None else _work(stage, pipeline.plan) * network
             fixed = _FIXED.get(stage.name, 1.0)
-            rows.append(Row(stage.name, "to run", None if work is None else work / speed + fixed, why))
+            rows.append(StageEstimate(stage.name, "to run", None if work is None else work / speed + fixed, why))
     return tuple(rows)
 
 

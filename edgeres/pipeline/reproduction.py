@@ -15,7 +15,7 @@ from edgeres.settings import sha256_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.report.comparison import Row
+    from edgeres.report.comparison import ComparisonRow
     from edgeres.runs.run import Run
 
 State = Literal["same", "differs", "only before", "only now"]
@@ -35,7 +35,7 @@ class Reproduction:
     files: dict[str, State]
     altered: tuple[str, ...]
     stage: str
-    causes: tuple[Row, ...]
+    causes: tuple[ComparisonRow, ...]
 
     @property
     def identical(self) -> bool:
@@ -105,13 +105,13 @@ def _diverged(first: list[dict[str, str]], second: list[dict[str, str]]) -> str:
     return longer[min(len(first), len(second))]["stage"] if len(first) != len(second) else ""
 
 
-def _causes(before: Path, now: Path, first: dict[str, Any], second: dict[str, Any]) -> tuple[Row, ...]:
+def _causes(before: Path, now: Path, first: dict[str, Any], second: dict[str, Any]) -> tuple[ComparisonRow, ...]:
     """What the manifests and recipes say; what else the reports know of the machine comes last."""
     told = ("files", "stages", "recipe")
     facts = [flat({key: value for key, value in content.items() if key not in told}) for content in (first, second)]
     settings = [_settings(folder / RECIPE) for folder in (before, now)]
     runs = [_report(folder / document.JSON) for folder in (before, now)]
-    machine: list[Row] = []
+    machine: list[ComparisonRow] = []
     if runs[0] and runs[1]:
         machine = [row for row in compare(runs[0], runs[1]).versions if f"versions.{row.name}" not in facts[0]]
     return (*differing(*facts), *differing(*settings), *machine)

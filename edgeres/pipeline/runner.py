@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedStage:
     """A stage that is done.
 
     Attributes:
@@ -56,7 +56,7 @@ class Listener(Protocol):
     def begun(self, stage: str) -> None:
         """A stage starts computing."""
 
-    def finished(self, stage: Finished) -> None:
+    def finished(self, stage: FinishedStage) -> None:
         """A stage is done."""
 
 
@@ -98,7 +98,7 @@ class Pipeline:
         self.store = store
         self.progress = progress or Silent()
         self.listener = listener
-        self.done: list[Finished] = []
+        self.done: list[FinishedStage] = []
         self.current = ""
 
     def context(self) -> Context:
@@ -122,7 +122,7 @@ class Pipeline:
             progress=self.progress,
         )
 
-    def run(self) -> tuple[Finished, ...]:
+    def run(self) -> tuple[FinishedStage, ...]:
         """Every stage in order; what is finished stays in ``done`` whatever happens.
 
         Raises:
@@ -138,7 +138,7 @@ class Pipeline:
                 cached = entry is not None
                 if entry is None:
                     entry = self._compute(stage, key, context)
-            finished = Finished(stage.name, entry, cached, entry.steps[steps:])
+            finished = FinishedStage(stage.name, entry, cached, entry.steps[steps:])
             self.done.append(finished)
             given, steps = entry.digest, len(entry.steps)
             if self.listener:

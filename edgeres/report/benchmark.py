@@ -1,4 +1,4 @@
-"""The speed truth table in a report: the same cells for the page, for Markdown and for a console."""
+"""Benchmark section of a report: table cells for HTML, Markdown and the console, and its plot."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from edgeres.runs.figures import millis, number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.latency.benchmark.result import BenchmarkResult, Ratio, Row
+    from edgeres.latency.benchmark.result import BenchmarkResult, Ratio, VariantResult
 
 HEADS = ("Variant", "p50", "95 % interval", "p10", "p90", "Calls", "x float32", "Of peak")
 
 
-def cells(truth: BenchmarkResult, unit: str = " ms") -> list[tuple[str, ...]]:
-    """A row of words for each variant, the fastest first; what ships is marked."""
+def cells(result: BenchmarkResult, unit: str = " ms") -> list[tuple[str, ...]]:
+    """Table cells of each variant, the fastest first; the deployed variant is marked."""
     return [
         (
             f"{row.name}{' (ships)' if row.ships else ''}",
@@ -32,40 +32,40 @@ def cells(truth: BenchmarkResult, unit: str = " ms") -> list[tuple[str, ...]]:
             _ratio(row.speedup),
             f"{row.peak_share:.0%}" if row.peak_share else "-",
         )
-        for row in truth.rows
+        for row in result.rows
     ]
 
 
-def footnotes(truth: BenchmarkResult) -> tuple[str, ...]:
-    """How it was measured, what the processor reaches, and why other runtimes are not in the table."""
-    at, stolen = truth.machine, truth.machine.stolen
-    pinned = f"processor{'s' if truth.threads > 1 else ''} {', '.join(map(str, at.pinned))}"
-    threads = f"{truth.threads} thread{'s' if truth.threads > 1 else ''}"
-    told = [
-        f"one process per variant, one running and the others stopped, bursts in turn for {truth.seconds:.0f} s; batch "
-        f"{truth.batch}, {threads} on {pinned}; intervals by bootstrap over rounds; "
+def footnotes(result: BenchmarkResult) -> tuple[str, ...]:
+    """Measurement protocol, host, measured peaks, and why other runtimes are not in the table."""
+    at, stolen = result.machine, result.machine.stolen
+    pinned = f"processor{'s' if result.threads > 1 else ''} {', '.join(map(str, at.pinned))}"
+    threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
+    notes = [
+        f"one process per variant, one running and the others stopped, interleaved bursts for {result.seconds:.0f} s; "
+        f"batch {result.batch}, {threads} on {pinned}; intervals by bootstrap over rounds; "
         "x float32: times as fast as the fastest float32",
         f"{at.cpu}, governor {at.governor or 'not shown'}, load {at.load_before:.2g} before and {at.load_after:.2g} "
         f"after on {at.cores} cores" + (f", {stolen:.1%} stolen" if stolen is not None else ""),
     ]
-    if truth.peaks:
+    if result.peaks:
         named = {"int8": "VPDPBUSD", "float32": "FMA"}
-        reached = ", ".join(f"{named[peak.precision]} {number(peak.gmacs)} GMAC/s" for peak in truth.peaks)
-        told.append(f"peak, measured between the rounds on {threads}: {reached}")
-    absent = "; ".join(f"{name}: {why}" for name, why in truth.absent.items())
-    return (*told, f"not timed: {absent}") if absent else tuple(told)
+        reached = ", ".join(f"{named[peak.precision]} {number(peak.gmacs)} GMAC/s" for peak in result.peaks)
+        notes.append(f"peak, measured between the rounds on {threads}: {reached}")
+    absent = "; ".join(f"{name}: {why}" for name, why in result.absent.items())
+    return (*notes, f"not timed: {absent}") if absent else tuple(notes)
 
 
-def truth_table(truth: BenchmarkResult) -> Markup:
-    """What the section on speed shows of it."""
-    drawing = plot("Every runtime of this host", truth_plot(truth.rows), "p50 / p90; whisker: interval of p50")
-    told = tag("ul", *(tag("li", sentence) for sentence in sentences(truth)))
-    notes = [how(note) for note in footnotes(truth)]
-    heading = tag("h3", "Speed truth table")
-    return join(heading, tag("div.pair", drawing, told), table(HEADS, cells(truth), "Speed truth table"), *notes)
+def benchmark_table(result: BenchmarkResult) -> Markup:
+    """Conclusions, plot, table and footnotes of a benchmark as HTML."""
+    drawing = plot("Every runtime of this host", benchmark_plot(result.rows), "p50 / p90; whisker: interval of p50")
+    conclusions = tag("ul", *(tag("li", sentence) for sentence in sentences(result)))
+    notes = [how(note) for note in footnotes(result)]
+    heading = tag("h3", "Benchmark")
+    return join(heading, tag("div.pair", drawing, conclusions), table(HEADS, cells(result), "Benchmark"), *notes)
 
 
-def truth_plot(rows: Sequence[Row]) -> Markup:
+def benchmark_plot(rows: Sequence[VariantResult]) -> Markup:
     """p50 as bars with the interval of the median, p90 as the lighter bar behind."""
     axis = Axis(0, max(max(row.p90_ms, row.high_ms) for row in rows))
     bars = latency_bars([(f"{row.precision} {row.runtime}", row) for row in rows], axis)

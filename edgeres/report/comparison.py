@@ -22,7 +22,7 @@ ABSENT = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """One fact of both runs.
 
     Attributes:
@@ -52,7 +52,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RunComparison:
     """Two runs; in ``inputs``, ``recipe`` and ``versions`` only what differs.
 
     Attributes:
@@ -64,21 +64,21 @@ class Comparison:
         notes: What the reader should know before comparing.
     """
 
-    facts: tuple[Row, ...]
-    stages: tuple[Row, ...]
-    recipe: tuple[Row, ...]
-    inputs: tuple[Row, ...]
-    versions: tuple[Row, ...]
+    facts: tuple[ComparisonRow, ...]
+    stages: tuple[ComparisonRow, ...]
+    recipe: tuple[ComparisonRow, ...]
+    inputs: tuple[ComparisonRow, ...]
+    versions: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
 
 
-def compare(first: Run, second: Run) -> Comparison:
+def compare(first: Run, second: Run) -> RunComparison:
     """Sets two runs side by side."""
     inputs = tuple(differing(_inputs(first), _inputs(second)))
     notes = [f"{run.model} for {run.target.name}: {headline(run)}" for run in (first, second) if run.error]
     if any(row.name.startswith("images of validation") for row in inputs):
         notes.append("judged on different validation images: the accuracies do not compare")
-    return Comparison(
+    return RunComparison(
         facts=(*_accuracy(first, second), *_costs(first, second), *_speed(first, second)),
         stages=tuple(_aligned(_seconds(first), _seconds(second), seconds)),
         recipe=tuple(differing(_recipe(first), _recipe(second))),
@@ -88,7 +88,7 @@ def compare(first: Run, second: Run) -> Comparison:
     )
 
 
-def differing(first: Mapping[str, str], second: Mapping[str, str]) -> Iterable[Row]:
+def differing(first: Mapping[str, str], second: Mapping[str, str]) -> Iterable[ComparisonRow]:
     """The entries that are not equal in both, in order of the first, then of the second."""
     return (row for row in _aligned(first, second, str) if row.first != row.second)
 
@@ -128,26 +128,28 @@ def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _aligned(first: Mapping[str, Any], second: Mapping[str, Any], write: Callable[[Any], str]) -> Iterable[Row]:
-    return (Row(name, first.get(name), second.get(name), write) for name in {**first, **second})
+def _aligned(
+    first: Mapping[str, Any], second: Mapping[str, Any], write: Callable[[Any], str]
+) -> Iterable[ComparisonRow]:
+    return (ComparisonRow(name, first.get(name), second.get(name), write) for name in {**first, **second})
 
 
-def _accuracy(first: Run, second: Run) -> tuple[Row, ...]:
+def _accuracy(first: Run, second: Run) -> tuple[ComparisonRow, ...]:
     def found(run: Run, field: str) -> float | None:
         return getattr(run.accuracy, field) if run.accuracy else None
 
-    def row(name: str, field: str, write: Callable[[Any], str]) -> Row:
-        return Row(name, found(first, field), found(second, field), write)
+    def row(name: str, field: str, write: Callable[[Any], str]) -> ComparisonRow:
+        return ComparisonRow(name, found(first, field), found(second, field), write)
 
     return (
-        Row("verdict", outcome(first), outcome(second)),
+        ComparisonRow("verdict", outcome(first), outcome(second)),
         row("top-1 deployed", "deployed_top1", percent),
         row("top-1 float", "float_top1", percent),
         row("drop", "drop_pp", points),
     )
 
 
-def _costs(first: Run, second: Run) -> tuple[Row, ...]:
+def _costs(first: Run, second: Run) -> tuple[ComparisonRow, ...]:
     def last(run: Run, field: str) -> float | None:
         return next((value for row in reversed(run.stages) if (value := getattr(row, field)) is not None), None)
 
@@ -156,9 +158,9 @@ def _costs(first: Run, second: Run) -> tuple[Row, ...]:
         return last(run, "mib") if line is None else line
 
     return (
-        Row("MACs", last(first, "macs"), last(second, "macs"), scaled),
-        Row("parameters", last(first, "parameters"), last(second, "parameters"), scaled),
-        Row("size", size(first), size(second), _mebibytes),
+        ComparisonRow("MACs", last(first, "macs"), last(second, "macs"), scaled),
+        ComparisonRow("parameters", last(first, "parameters"), last(second, "parameters"), scaled),
+        ComparisonRow("size", size(first), size(second), _mebibytes),
     )
 
 
@@ -166,7 +168,7 @@ def _mebibytes(size: float) -> str:
     return bytes_(round(size * (1 << 20)))
 
 
-def _speed(first: Run, second: Run) -> tuple[Row, ...]:
+def _speed(first: Run, second: Run) -> tuple[ComparisonRow, ...]:
     def timed(run: Run) -> dict[str, float]:
         found = {}
         for row in run.timings.latency:
@@ -177,8 +179,10 @@ def _speed(first: Run, second: Run) -> tuple[Row, ...]:
     def integer(run: Run) -> str | None:
         return f"{run.kernels.integer} of {run.kernels.weighted}" if run.kernels else None
 
-    rows = tuple(_aligned(timed(first), timed(second), millis)) or (Row("latency", "unmeasured", "unmeasured"),)
-    return (*rows, Row("integer layers", integer(first), integer(second)))
+    rows = tuple(_aligned(timed(first), timed(second), millis)) or (
+        ComparisonRow("latency", "unmeasured", "unmeasured"),
+    )
+    return (*rows, ComparisonRow("integer layers", integer(first), integer(second)))
 
 
 def _seconds(run: Run) -> dict[str, float]:

@@ -12,7 +12,7 @@ from edgeres.runs.verdict import outcome, reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.report.comparison import Comparison, Row
+    from edgeres.report.comparison import ComparisonRow, RunComparison
     from edgeres.runs.run import Run
 
 _SECTIONS = (
@@ -24,7 +24,7 @@ _SECTIONS = (
 )
 
 
-def comparison_page(names: tuple[str, str], runs: tuple[Run, Run], found: Comparison, notes: Sequence[str]) -> str:
+def comparison_page(names: tuple[str, str], runs: tuple[Run, Run], found: RunComparison, notes: Sequence[str]) -> str:
     """The whole page, equal for equal runs.
 
     Args:
@@ -56,7 +56,7 @@ def _run(name: str, run: Run) -> Markup:
     return tag("p.headline", tag(f"span.pill.{pill}", result.capitalize()), why)
 
 
-def _section(anchor: str, title: str, rows: Sequence[Row], names: tuple[str, str]) -> Markup:
+def _section(anchor: str, title: str, rows: Sequence[ComparisonRow], names: tuple[str, str]) -> Markup:
     if not rows:
         return section(anchor, title, how("Nothing differs."))
     cells = [(row.name, *(_cell(text) for text in row.written)) for row in rows]

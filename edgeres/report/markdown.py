@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.latency.benchmark.conclusions import sentences
-from edgeres.report.benchmark import HEADS as TRUTH_HEADS
-from edgeres.report.benchmark import cells as truth_cells
+from edgeres.report.benchmark import HEADS as BENCHMARK_HEADS
+from edgeres.report.benchmark import cells as benchmark_cells
 from edgeres.report.benchmark import footnotes
 from edgeres.report.candidates import HEADS, bill, divergence, folded, next_step
 from edgeres.report.escape import block, bullets, code, prose, table, whole
@@ -192,11 +192,11 @@ def _speed(run: Run) -> str:
     return f"{listed}\n\n{bullets((*ratio, *dict.fromkeys(row.how for row in rows)))}{everywhere}"
 
 
-def _everywhere(truth: BenchmarkResult) -> str:
-    """The speed truth table."""
-    rows = [tuple(map(prose, row)) for row in truth_cells(truth)]
-    listed = table(TRUTH_HEADS, rows, 1)
-    return f"\n\n### Speed truth table\n\n{bullets(sentences(truth))}\n\n{listed}\n\n{bullets(footnotes(truth))}"
+def _everywhere(result: BenchmarkResult) -> str:
+    """The benchmark: conclusions, table and footnotes."""
+    rows = [tuple(map(prose, row)) for row in benchmark_cells(result)]
+    listed = table(BENCHMARK_HEADS, rows, 1)
+    return f"\n\n### Benchmark\n\n{bullets(sentences(result))}\n\n{listed}\n\n{bullets(footnotes(result))}"
 
 
 def _integers(run: Run) -> str:

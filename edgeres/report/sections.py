@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.report.benchmark import truth_table
+from edgeres.report.benchmark import benchmark_table
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, facts, how, missing, plot, section
 from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot
@@ -114,7 +114,7 @@ def accuracy(run: Run) -> Markup:
 def speed(run: Run) -> Markup:
     """Latency, or why there is none."""
     rows = run.timings.latency
-    everywhere = truth_table(run.timings.bench) if run.timings.bench else Markup()
+    everywhere = benchmark_table(run.timings.bench) if run.timings.bench else Markup()
     if not rows:
         why = run.timings.unmeasured or "Nobody timed this network."
         return section("speed", "Speed", missing(why), everywhere)
@@ -233,12 +233,12 @@ def _flip(run: Run, flip: Flip) -> Markup:
     return tag("li", head, answers)
 
 
-def _answer(run: Run, who: str, answer: int, surely: float | None, truth: int) -> Markup:
+def _answer(run: Run, who: str, answer: int, surely: float | None, label: int) -> Markup:
     """One network's answer and how sure it is."""
     told = gauge = Markup()
     if surely is not None:
         told = tag("span", f" {share(surely)}")
         bar = tag("i", at={"style": f"width:{100 * surely:.1f}%"})
         gauge = tag("div.gauge", bar, at={"aria-hidden": "true"})
-    kind = "right" if answer == truth else "wrong"
+    kind = "right" if answer == label else "wrong"
     return tag(f"div.{kind}", tag("small", who), tag("p", tag("b", run.class_name(answer)), told), gauge)

@@ -33,7 +33,7 @@ Megahertz = Annotated[float, Field(ge=0, le=20_000)]
 
 
 @settings
-class Machine:
+class DeviceMachine:
     """Board, processor and cores of the device."""
 
     board: Text | None
@@ -174,7 +174,7 @@ class DeviceReport:
     target: Text
     manifest_sha256: Sha256
     model_sha256: Sha256
-    machine: Machine
+    machine: DeviceMachine
     runtime: Executor
     engine: BuiltEngine | None
     golden: GoldenAnswers

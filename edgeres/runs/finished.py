@@ -20,7 +20,7 @@ _AGAIN = "run the same command again"
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedRun:
     """A verified run.
 
     Attributes:
@@ -44,7 +44,7 @@ class Finished:
         return tuple(stage for stage in behind if stage in ("train", "prune", "recover"))
 
 
-def read_finished(place: Path) -> Finished:
+def read_finished(place: Path) -> FinishedRun:
     """Reads a run folder, or the ``report.json`` in it.
 
     Raises:
@@ -61,7 +61,7 @@ def read_finished(place: Path) -> Finished:
     text = _text(beside, _AGAIN)
     if sha256_file(beside) != run.files[predictions.NAME].sha256:
         raise UsageError(f"{beside} is not the file that its run reported", _AGAIN)
-    return Finished(run, predictions.decode(text, str(beside)))
+    return FinishedRun(run, predictions.decode(text, str(beside)))
 
 
 def _text(path: Path, hint: str) -> str:

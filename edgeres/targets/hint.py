@@ -26,7 +26,7 @@ _LIST = "'edgeres targets' lists them"
 
 
 @settings
-class Family:
+class DeviceFamily:
     """Words for devices that are no target's name.
 
     Attributes:
@@ -45,11 +45,11 @@ class Family:
 
 
 @cache
-def families() -> tuple[Family, ...]:
+def families() -> tuple[DeviceFamily, ...]:
     """The families in ``hints/targets.yaml``."""
     text = files("edgeres.targets").joinpath("hints", "targets.yaml").read_text(encoding="utf-8")
     rows: list[Any] = yaml.safe_load(text)
-    return tuple(parse(Family, row, "hints/targets.yaml", TargetError) for row in rows)
+    return tuple(parse(DeviceFamily, row, "hints/targets.yaml", TargetError) for row in rows)
 
 
 def target_hint(word: str, known: Iterable[str]) -> str:

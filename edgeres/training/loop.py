@@ -32,7 +32,7 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainingResult:
     """What training gave.
 
     Attributes:
@@ -57,7 +57,7 @@ def fit(
     snapshots: Snapshots,
     progress: Progress,
     label: str,
-) -> Outcome:
+) -> TrainingResult:
     """Trains a network; parameters that need no gradient stay as they are, and so do the statistics of their norms.
 
     The same arguments give the same bytes on the same machine with the same number of threads, whether or not the run
@@ -156,7 +156,7 @@ class _Trainer:
         self._loss_sum += value
         return value
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> TrainingResult:
         """The result of the steps so far."""
         last = self.step % self._feed.steps or min(self.step, self._feed.steps)
         values = self._ema.values if self._ema is not None else self._network.state_dict()
@@ -168,7 +168,7 @@ class _Trainer:
             "steps": float(self.step),
             "images": float(images),
         }
-        return Outcome(weights, metrics, self._conditions)
+        return TrainingResult(weights, metrics, self._conditions)
 
     def snapshot(self) -> Snapshot:
         """Everything the next step depends on."""

@@ -10,7 +10,7 @@ import pytest
 from drawn_networks import export, random_images, reference, tiny
 
 from edgeres.backends.onnxruntime.mobile import OnnxRuntimeMobile
-from edgeres.backends.onnxruntime.ort_format import Operator, canonical, operators, required_operators
+from edgeres.backends.onnxruntime.ort_format import OrtOperator, canonical, operators, required_operators
 from edgeres.backends.session import load_graph, options
 from edgeres.errors import StageError
 from edgeres.model.spec import cifar
@@ -104,7 +104,7 @@ def test_canonical_is_idempotent_and_forgets_the_order_of_the_hash_map(tmp_path)
 
 
 def test_required_operators_are_sorted_and_counted_once():
-    found = [Operator("b", 2, "Z"), Operator("a", 13, "Y"), Operator("a", 13, "X"), Operator("a", 13, "Y")]
+    found = [OrtOperator("b", 2, "Z"), OrtOperator("a", 13, "Y"), OrtOperator("a", 13, "X"), OrtOperator("a", 13, "Y")]
     assert required_operators(found) == "a;13;X,Y\nb;2;Z\n"
 
 

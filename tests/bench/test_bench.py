@@ -15,15 +15,15 @@ import pytest
 
 from edgeres.errors import UsageError
 from edgeres.latency.benchmark import benchmark as bench_module
-from edgeres.latency.benchmark.benchmark import Subject, bench, pinned
+from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench, pinned
 from edgeres.latency.benchmark.conclusions import bottlenecks, should_ship
-from edgeres.latency.benchmark.interleaved import Pace
+from edgeres.latency.benchmark.interleaved import InterleavedSettings
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.settings import plain
 
-QUICK = Pace(burst_s=0.01, least=4, most=4)
-SUBJECT = Subject("small", "cpu", "onnxruntime", 10_000_000, accurate=True)
+QUICK = InterleavedSettings(burst_s=0.01, least=4, most=4)
+SUBJECT = BenchmarkSubject("small", "cpu", "onnxruntime", 10_000_000, accurate=True)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     found = bench_networks.found(folder, "onnxruntime", "torch")
     macs = operator_counts.macs(onnx.load(str(folder / "graphs" / "float.onnx")))
-    return bench(replace(SUBJECT, macs=macs), found, Silent(), threads=1, pace=QUICK)
+    return bench(replace(SUBJECT, macs=macs), found, Silent(), threads=1, timing=QUICK)
 
 
 def test_every_variant_has_a_row_and_the_fastest_is_first(table):
@@ -75,7 +75,7 @@ def test_the_machine_is_recorded_and_json_holds_all_of_it(table):
 
 def test_a_layer_left_in_float_is_named_among_the_culprits(tmp_path):
     found = bench_networks.found(tmp_path, "onnxruntime", float_layers=("fc", "layer2.0.conv2"))
-    table = bench(SUBJECT, found, Silent(), threads=1, pace=QUICK)
+    table = bench(SUBJECT, found, Silent(), threads=1, timing=QUICK)
     floats = [layer for layer in bottlenecks(table.layers["onnxruntime"]) if layer.role == "float"]
     assert any("layer2.0.conv2" in layer.name for layer in floats)
     assert {layer.role for layer in table.layers["onnxruntime"]} >= {"integer", "float", "reformat"}
@@ -86,11 +86,11 @@ def lawful(monkeypatch):
     """Every worker runs, and what it says is replaced: a call takes 1 us for each node of its graph, a layer 1 us."""
 
     @contextmanager
-    def hired(job, original=bench_module.hired):
+    def start_worker(job, original=bench_module.start_worker):
         with original(job) as worker:
             yield SimpleNamespace(ask=lambda order: _by_nodes(job, order, worker.ask(order)))
 
-    monkeypatch.setattr(bench_module, "hired", hired)
+    monkeypatch.setattr(bench_module, "start_worker", start_worker)
 
 
 def _by_nodes(job, order, answer):
@@ -120,7 +120,7 @@ def test_a_variant_with_planted_slowness_is_neither_fastest_nor_shipped(tmp_path
         replace(variant, files={variant.entry: sealed}) if variant.precision == "int8" else variant
         for variant in found.variants
     ]
-    table = bench(SUBJECT, found, Silent(), threads=1, pace=QUICK)
+    table = bench(SUBJECT, found, Silent(), threads=1, timing=QUICK)
     assert table.rows[0].name == "float32 on onnxruntime"
     assert table.row("onnxruntime", "int8").over_float.slower
     assert should_ship(table).precision == "float32"
@@ -149,7 +149,7 @@ def _plant(model, times):
 def test_one_variant_alone_is_its_own_fastest(tmp_path):
     found = bench_networks.found(tmp_path, "onnxruntime")
     found.variants = found.variants[:1]
-    table = bench(replace(SUBJECT, backend="tensorrt"), found, Silent(), threads=1, pace=QUICK)
+    table = bench(replace(SUBJECT, backend="tensorrt"), found, Silent(), threads=1, timing=QUICK)
     (row,) = table.rows
     assert (row.own, row.speedup.value, table.here, table.layers) == (False, 1, False, {})
 
@@ -159,7 +159,7 @@ def test_runtimes_that_are_not_there_have_a_reason(tmp_path):
     assert not found.variants
     assert found.absent["onnxruntime_mobile"] == "what it builds runs on its device, not here"
     with pytest.raises(UsageError, match="no runtime of this host takes the network"):
-        bench(SUBJECT, found, Silent(), threads=1, pace=QUICK)
+        bench(SUBJECT, found, Silent(), threads=1, timing=QUICK)
 
 
 def test_an_unknown_runtime_is_refused_with_the_nearest(tmp_path):

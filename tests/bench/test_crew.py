@@ -14,7 +14,7 @@ import pytest
 
 from edgeres.artifacts.artifact import File
 from edgeres.errors import StageError
-from edgeres.latency.benchmark.worker_pool import hired
+from edgeres.latency.benchmark.worker_pool import start_worker
 from edgeres.latency.benchmark.worker_spec import SealedFile, WorkerRequest, WorkerSpec
 from edgeres.settings import canonical, plain
 
@@ -59,7 +59,7 @@ def becomes(pid, *letters):
 
 
 def test_a_worker_runs_only_while_it_answers(variants):
-    with hired(WorkerSpec(variant=variants["int8 on onnxruntime"], cores=(0,))) as worker:
+    with start_worker(WorkerSpec(variant=variants["int8 on onnxruntime"], cores=(0,))) as worker:
         assert becomes(worker.pid, "T")
         answer = worker.ask(WorkerRequest(calls=3, warmup=2))
         assert len(answer["ns"]) == 3
@@ -71,14 +71,16 @@ def test_a_worker_runs_only_while_it_answers(variants):
 
 def test_several_loaded_workers_are_all_stopped_but_the_one_whose_turn_it_is(variants):
     with ExitStack() as stack:
-        crew = [stack.enter_context(hired(WorkerSpec(variant=variant, cores=(0,)))) for variant in variants.values()]
+        crew = [
+            stack.enter_context(start_worker(WorkerSpec(variant=variant, cores=(0,)))) for variant in variants.values()
+        ]
         for worker in crew:
             assert len(worker.ask(ONE)["ns"]) == 1
             assert all(becomes(other.pid, "T") for other in crew)
 
 
 def test_a_worker_that_is_killed_is_told_of(variants):
-    with hired(WorkerSpec(variant=variants["float32 on onnxruntime"], cores=(0,))) as worker:
+    with start_worker(WorkerSpec(variant=variants["float32 on onnxruntime"], cores=(0,))) as worker:
         os.kill(worker.pid, signal.SIGKILL)
         with pytest.raises(StageError, match="a worker ended with -9"):
             worker.ask(ONE)
@@ -90,7 +92,7 @@ def test_a_runtime_that_refuses_says_so_in_its_own_words(variants, tmp_path):
     variant = replace(variants["float32 on onnxruntime"], float_graph=SealedFile.of(File.of(broken)))
     with (
         pytest.raises(StageError, match=r"ONNX Runtime refused broken\.onnx"),
-        hired(WorkerSpec(variant=variant, cores=(0,))),
+        start_worker(WorkerSpec(variant=variant, cores=(0,))),
     ):
         pass
 
@@ -98,7 +100,10 @@ def test_a_runtime_that_refuses_says_so_in_its_own_words(variants, tmp_path):
 def test_a_file_that_changed_is_not_loaded(variants):
     variant = variants["float32 on onnxruntime"]
     changed = replace(variant, float_graph=replace(variant.float_graph, sha256="0" * 64))
-    with pytest.raises(StageError, match="changed after it was made"), hired(WorkerSpec(variant=changed, cores=(0,))):
+    with (
+        pytest.raises(StageError, match="changed after it was made"),
+        start_worker(WorkerSpec(variant=changed, cores=(0,))),
+    ):
         pass
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from edgeres.latency.benchmark.conclusions import bottlenecks, sentences, should_ship
-from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, Ratio, Row
+from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, Ratio, VariantResult
 
 ONE = Ratio(value=1, low=1, high=1)
 BUSY = HostLoad(cpu="a CPU", cores=2, pinned=(0, 1), governor=None, load_before=0, load_after=0, stolen=None)
@@ -22,7 +22,7 @@ def about(value):
 
 
 def row(runtime, precision, ms, *, own=False, ships=False, twin=None, first=1.0, floats=1.0):
-    return Row(
+    return VariantResult(
         runtime=runtime, version="1", precision=precision, own=own, ships=ships, p50_ms=ms, low_ms=ms, high_ms=ms,
         p10_ms=ms, p90_ms=ms, n=10, rounds=5, speedup=about(floats / ms), over_float=twin and about(twin / ms),
         to_fastest=ONE if ms == first else about(first / ms), peak_share=None,
@@ -47,40 +47,40 @@ def table(int8, float32, *, elsewhere=None, accurate=True, layers=LAYERS):
 
 
 def test_int8_that_is_faster_ships_and_nothing_is_blamed():
-    truth = table(1.0, 3.0)
-    assert should_ship(truth).precision == "int8"
-    assert sentences(truth) == (
+    result = table(1.0, 3.0)
+    assert should_ship(result).precision == "int8"
+    assert sentences(result) == (
         "fastest: int8 on onnxruntime, 1 ms, 3.00 times (2.91 to 3.09) as fast as the fastest float32",
         "what ships: int8 on onnxruntime, 3.00 times (2.91 to 3.09) as fast as float32 there",
     )
 
 
 def test_int8_that_is_slower_does_not_ship_and_its_float_layers_are_named_by_their_time():
-    truth = table(3.0, 2.0)
-    assert should_ship(truth).precision == "float32"
-    fastest, ship, eaten = sentences(truth)
+    result = table(3.0, 2.0)
+    assert should_ship(result).precision == "float32"
+    fastest, ship, limits = sentences(result)
     assert fastest.startswith("fastest: float32 on onnxruntime, 2 ms")
     assert ship.startswith("ship the float variant: int8 on onnxruntime is 0.67 times")
     assert "--variant float" in ship
-    assert eaten == (
+    assert limits == (
         "int8 on onnxruntime: 38% of its time is float layers and reformats: layer4.conv (Conv, float) 2.5 ms, "
         "image.quantize (QuantizeLinear, reformat) 0.5 ms"
     )
 
 
 def test_a_tie_keeps_int8_and_says_that_it_is_one():
-    truth = table(1.0, 1.01)
-    assert should_ship(truth).precision == "int8"
-    told = sentences(truth)
-    assert told[0].endswith("not told apart from float32 on onnxruntime")
-    assert "not told apart from float32 there" in told[1]
-    assert "layer4.conv" in told[2]
+    result = table(1.0, 1.01)
+    assert should_ship(result).precision == "int8"
+    lines = sentences(result)
+    assert lines[0].endswith("not distinguishable from float32 on onnxruntime")
+    assert "not distinguishable from float32 there" in lines[1]
+    assert "layer4.conv" in lines[2]
 
 
 def test_int8_that_broke_its_accuracy_limit_never_ships():
-    truth = table(1.0, 3.0, accurate=False)
-    assert should_ship(truth).precision == "float32"
-    assert any("broke its accuracy limit" in sentence for sentence in sentences(truth))
+    result = table(1.0, 3.0, accurate=False)
+    assert should_ship(result).precision == "float32"
+    assert any("broke its accuracy limit" in sentence for sentence in sentences(result))
 
 
 def test_a_faster_runtime_is_named():
@@ -92,24 +92,24 @@ def test_a_faster_runtime_is_named():
 
 
 def test_what_no_gate_judged_does_not_ship():
-    truth = table(2.0, 6.0)
+    result = table(2.0, 6.0)
     narrow = row("openvino", "bfloat16", 1.0, floats=6.0)
-    truth = replace(truth, rows=(narrow, *(replace(each, to_fastest=about(1 / each.p50_ms)) for each in truth.rows)))
-    assert should_ship(truth).precision == "int8"
-    assert "no gate has judged the answers of bfloat16 on openvino" in sentences(truth)
+    result = replace(result, rows=(narrow, *(replace(each, to_fastest=about(1 / each.p50_ms)) for each in result.rows)))
+    assert should_ship(result).precision == "int8"
+    assert "the accuracy gate has not checked bfloat16 on openvino" in sentences(result)
 
 
 def test_where_the_target_is_not_here_nothing_is_said_of_it():
-    truth = table(1.0, 3.0)
-    foreign = tuple(replace(each, own=False, ships=False) for each in truth.rows)
-    truth = replace(truth, target="jetson-orin-nano", here=False, rows=foreign)
-    assert should_ship(truth) is None
-    assert "none of this was timed on jetson-orin-nano: its runtime does not run here" in sentences(truth)
+    result = table(1.0, 3.0)
+    foreign = tuple(replace(each, own=False, ships=False) for each in result.rows)
+    result = replace(result, target="jetson-orin-nano", here=False, rows=foreign)
+    assert should_ship(result) is None
+    assert "none of this was timed on jetson-orin-nano: its runtime does not run here" in sentences(result)
 
 
 def test_where_all_is_in_integers_the_slowest_are_named():
-    told = sentences(table(3.0, 2.0, layers=LAYERS[:2]))
-    assert told[-1].endswith("nothing is reformatted; slowest: layer1.conv 3 ms, pool 2 ms")
+    lines = sentences(table(3.0, 2.0, layers=LAYERS[:2]))
+    assert lines[-1].endswith("nothing is reformatted; slowest: layer1.conv 3 ms, pool 2 ms")
 
 
 def test_culprits_are_the_slowest_first():
@@ -117,6 +117,6 @@ def test_culprits_are_the_slowest_first():
 
 
 def test_a_table_out_of_order_is_refused():
-    truth = table(1.0, 3.0)
+    result = table(1.0, 3.0)
     with pytest.raises(ValueError, match="not sorted"):
-        replace(truth, rows=truth.rows[::-1])
+        replace(result, rows=result.rows[::-1])

@@ -6,7 +6,7 @@ import pytest
 from benchmarks import speed
 from benchmarks.drawn import drawn
 from benchmarks.speed import GOAL, Gain, mean, page, parser
-from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, Peak, Ratio, Row
+from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, ProcessorPeak, Ratio, VariantResult
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.execute import runner
@@ -24,7 +24,7 @@ LAYERS = (
 
 def row(runtime, precision, p50, p10, floats, first):
     ratio = Ratio(value=floats / p50, low=floats / p50, high=floats / p50)
-    return Row(
+    return VariantResult(
         runtime=runtime, version="1", precision=precision, own=False, ships=False, p50_ms=p50, low_ms=p50, high_ms=p50,
         p10_ms=p10, p90_ms=p50, n=9, rounds=3, speedup=ratio, over_float=None,
         to_fastest=Ratio(value=first / p50, low=first / p50, high=first / p50), peak_share=0.5,
@@ -42,7 +42,7 @@ def truth(network, int8, float32):
     return BenchmarkResult(
         network=network, target="cpu", here=True, accurate=None, macs=1, threads=2, seconds=1.0, machine=BUSY,
         rows=tuple(sorted(rows, key=lambda each: each.p50_ms)), layers={"b": LAYERS}, absent={"c": "not installed"},
-        peaks=(Peak(precision="int8", gmacs=900, median_gmacs=800, n=5),),
+        peaks=(ProcessorPeak(precision="int8", gmacs=900, median_gmacs=800, n=5),),
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def test_it_prints_a_table_a_verdict_and_how_it_was_measured(run, capsys):
     assert (bench.accurate, bench.here, bench.threads) == (True, True, 1)
     for page in ("report.html", "report.md"):
         text = (run / page).read_text()
-        assert "Speed truth table" in text
+        assert "Benchmark" in text
         assert "int8 on onnxruntime (ships)" in text
 
 

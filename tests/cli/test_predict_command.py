@@ -3,7 +3,7 @@ import json
 import pytest
 
 from edgeres.cli import main
-from edgeres.latency.host_profile import HostProfile, Trial, encode
+from edgeres.latency.host_profile import HostProfile, ProfileValidation, encode
 from edgeres.latency.lookup_table import WHOLE, assembled
 from edgeres.model.cost import macs
 from edgeres.model.spec import preset
@@ -29,7 +29,7 @@ def profile(tmp_path):
         work = layer.kernel**2 * layer.c_in * layer.c_out * layer.side**2
         ms[layer] = 1e-6 * work * (1 if layer.role in ("step", "stem", "head") else 2)
     table = assembled(ms, 0.01, 1.0)
-    trial = Trial(name="t", precision="int8", predicted_ms=1.05, measured_ms=1.0)
+    trial = ProfileValidation(name="t", precision="int8", predicted_ms=1.05, measured_ms=1.0)
     made = HostProfile(
         target="cpu", runtime="ONNX Runtime", cpu="a CPU", cores=1, threads=1, load=0, known=("x",),
         tables={"int8": table, "float": table}, trials=(trial,),

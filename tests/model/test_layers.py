@@ -16,7 +16,7 @@ def test_rows_add_up_to_the_closed_forms(name):
     rows = layers(spec, 64, 96)
     assert sum(row.macs for row in rows) == macs(spec, 64, 96)
     assert sum(row.parameters for row in rows) == parameters(spec)
-    assert {row.output: row.made for row in rows} | {IMAGE: (3, 64, 96)} == shapes(spec, 64, 96)
+    assert {row.output: row.output_shape for row in rows} | {IMAGE: (3, 64, 96)} == shapes(spec, 64, 96)
 
 
 def test_activations_are_those_fvcore_counts():
@@ -59,7 +59,13 @@ def chain(*kinds, size=(4, 2, 2)):
     names = list(accumulate(range(len(kinds)), lambda _, index: f"t{index}", initial=IMAGE))
     return [
         Layer(
-            name=names[i + 1], operator=kind, kind=kind, inputs=(names[i],), output=names[i + 1], given=size, made=size
+            name=names[i + 1],
+            operator=kind,
+            kind=kind,
+            inputs=(names[i],),
+            output=names[i + 1],
+            input_shape=size,
+            output_shape=size,
         )
         for i, kind in enumerate(kinds)
     ]

@@ -43,8 +43,8 @@ def test_a_written_graph_has_the_rows_of_its_spec(both, size):
     fixed = sized(model, size)
     found, wanted = layers(fixed), closed.layers(spec, side, side)
     assert image_of(fixed) == ("image", (3, side, side))
-    assert [(r.macs, r.parameters, r.made, r.kind) for r in found] == [
-        (r.macs, r.parameters, r.made, r.kind) for r in wanted
+    assert [(r.macs, r.parameters, r.output_shape, r.kind) for r in found] == [
+        (r.macs, r.parameters, r.output_shape, r.kind) for r in wanted
     ]
     assert closed.peak(found, (3, side, side)).elements == closed.peak(wanted, (3, side, side)).elements
     assert [rule.count(found) for rule in CONVENTIONS] == [rule.count(wanted) for rule in CONVENTIONS]
@@ -72,7 +72,7 @@ def test_an_open_size_asks_for_one():
     model = graph_of([helper.make_node("Relu", ["image"], ["y"])], ["N", 3, "H", "W"], None)
     with pytest.raises(ModelError, match=r"no fixed height and width.*--size"):
         sized(model, None)
-    assert layers(sized(model, 8))[0].made == (3, 8, 8)
+    assert layers(sized(model, 8))[0].output_shape == (3, 8, 8)
 
 
 def test_more_than_one_input_is_no_classifier():

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from quantized_graph import drawn, drawn_spec
 
 from edgeres.parity.integer.network import IntegerNetwork
-from edgeres.parity.layers import LOGITS, Comparison, nearer
+from edgeres.parity.layers import LOGITS, LayerComparison, nearer
 from edgeres.parity.result import RuntimeRow
 from edgeres.targets.target import find_target
 
@@ -28,7 +28,7 @@ def row(request, network, tmp_path):
     def compared(model=None):
         logits, codes = network.shown(tmp_path, optimise=request.param, model=model)
         exact = network.reference.run(network.images)
-        found = {bias: Comparison(IntegerNetwork(network.model, bias)) for bias in ("float", "int32")}
+        found = {bias: LayerComparison(IntegerNetwork(network.model, bias)) for bias in ("float", "int32")}
         for comparison in found.values():
             comparison.add(network.images, exact, logits, codes)
         bias = nearer(found)

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as Tree
 
 import pytest
 
-from edgeres.gate.judgement import Comparison, judge
+from edgeres.gate.judgement import PairedPredictions, judge
 from edgeres.gate.paired_test import Outcome
 from edgeres.report.github import workflow_commands
 from edgeres.report.junit import junit
@@ -19,7 +19,7 @@ NASTY = 'a <b> & "c" ]]> 100 %, d: e\r\n::error::f \x00\x1b[31m \uffff ü'
 @pytest.fixture(params=list(Outcome))
 def judgement(request):
     zeros = (0,) * 500
-    found = judge(Comparison("float", zeros, zeros, zeros), 1.0)
+    found = judge(PairedPredictions("float", zeros, zeros, zeros), 1.0)
     return replace(found, outcome=request.param, sentence=f"{request.param}: {NASTY}", warnings=(NASTY,))
 
 

@@ -6,7 +6,7 @@ import pytest
 from example_run import evil, jetson, sha, stopped, x86
 
 from edgeres.errors import UsageError
-from edgeres.report.comparison import Row, compare, settings_of
+from edgeres.report.comparison import ComparisonRow, compare, settings_of
 from edgeres.runs.figures import percent
 
 PLAIN = "- train: {epochs: 2, augment: {crop: random}}\n- evaluate\n- quantize: {calibrator: mse}\n- evaluate\n"
@@ -30,8 +30,8 @@ def test_figures_stand_side_by_side_with_their_change():
     found = rows(compare(x86(0.5), x86(0.75)).facts)
     assert found["latency p50, int8"] == ("0.5 ms", "0.75 ms", "+50 %")
     assert found["integer layers"] == ("20 of 21", "20 of 21", "")
-    assert Row("top-1", 97.0, 95.5, percent).written == ("97.00 %", "95.50 %", "-1.50 pp")
-    assert Row("top-1", 97.0, None, percent).written == ("97.00 %", "-", "differs")
+    assert ComparisonRow("top-1", 97.0, 95.5, percent).written == ("97.00 %", "95.50 %", "-1.50 pp")
+    assert ComparisonRow("top-1", 97.0, None, percent).written == ("97.00 %", "-", "differs")
 
 
 def test_a_figure_one_run_does_not_have_is_absent_and_not_zero():

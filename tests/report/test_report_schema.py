@@ -30,9 +30,9 @@ SECTIONS = {
     "`timings`": (run.Timings, stage.StageTime, run.LatencyRow),
     "`timings.bench`": (
         result.BenchmarkResult,
-        result.Row,
+        result.VariantResult,
         result.Ratio,
-        result.Peak,
+        result.ProcessorPeak,
         result.HostLoad,
         result.LayerTime,
     ),

@@ -18,7 +18,7 @@ from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.progress import Silent
 from edgeres.training.augment import Augment
 from edgeres.training.feed import Feed
-from edgeres.training.loop import Outcome, fit
+from edgeres.training.loop import TrainingResult, fit
 from edgeres.training.method import Method
 from edgeres.training.resume import Snapshots
 from edgeres.training.schedule import Schedule
@@ -86,7 +86,7 @@ class Training:
         network: Network | None = None,
         identity: str = "same",
         objective: Objective = cross_entropy,
-    ) -> Outcome:
+    ) -> TrainingResult:
         if network is None:
             torch.manual_seed(0)
             network = Network(thin_spec())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
     from torch.fx import Node
 
-    from edgeres.backends.executorch.torch_translator import Operator, Translator
+    from edgeres.backends.executorch.torch_translator import TorchOperator, Translator
 
 aten = torch.ops.aten
 
@@ -24,7 +24,7 @@ def _inputs(to: Translator, node: NodeProto) -> list[Node]:
     return [to.tensor(name) for name in node.input if name]
 
 
-def _plain(operator: Any) -> Operator:
+def _plain(operator: Any) -> TorchOperator:
     """An operator of tensors alone."""
     return lambda to, node: to.call(operator, *_inputs(to, node))
 
@@ -189,7 +189,7 @@ def _quantize(to: Translator, node: NodeProto) -> Node:
     return to.call(operator, to.tensor(node.input[0]), scale, zero, -128, 127, torch.int8)
 
 
-OPERATORS: dict[str, Operator] = {
+OPERATORS: dict[str, TorchOperator] = {
     "Add": _plain(aten.add.Tensor),
     "AveragePool": _avgpool,
     "BatchNormalization": _norm,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import NodeProto
 
-    Operator = Callable[["Translator", NodeProto], Node]
+    TorchOperator = Callable[["Translator", NodeProto], Node]
 
 OTHER_RUNTIME = "choose a target with another runtime"
 
@@ -39,7 +39,7 @@ SHIFT = 128
 class Translator:
     """Reads tensors, weights and scales of an ONNX graph, and appends torch operators to a graph of its own."""
 
-    def __init__(self, view: GraphIndex, operators: Mapping[str, Operator]) -> None:
+    def __init__(self, view: GraphIndex, operators: Mapping[str, TorchOperator]) -> None:
         self.view = view
         self.operators = operators
         self.graph = Graph()

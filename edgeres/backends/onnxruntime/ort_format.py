@@ -20,7 +20,7 @@ IDENTIFIER = b"ORTM"
 ALIGNMENT = 16
 
 
-class Operator(NamedTuple):
+class OrtOperator(NamedTuple):
     """One executed operator: its domain, the opset that last changed it, and its type."""
 
     domain: str
@@ -28,17 +28,17 @@ class Operator(NamedTuple):
     kind: str
 
 
-def operators(data: bytes) -> tuple[Operator, ...]:
+def operators(data: bytes) -> tuple[OrtOperator, ...]:
     """Every operator of an ``.ort`` file, in file order; classifiers have no subgraphs to descend into."""
     graph = _root(data).Model().Graph()
     nodes = (graph.Nodes(index) for index in range(graph.NodesLength()))
     return tuple(
-        Operator(node.Domain().decode() or "ai.onnx", node.SinceVersion(), node.OpType().decode()) for node in nodes
+        OrtOperator(node.Domain().decode() or "ai.onnx", node.SinceVersion(), node.OpType().decode()) for node in nodes
     )
 
 
-def required_operators(found: Iterable[Operator]) -> str:
-    """The configuration of a reduced build: one ``domain;opset;Operator,...`` line each, sorted.
+def required_operators(found: Iterable[OrtOperator]) -> str:
+    """The configuration of a reduced build: one ``domain;opset;OrtOperator,...`` line each, sorted.
 
     Format: onnxruntime.ai/docs/reference/operators/reduced-operator-config-file.html
     """

@@ -1,1 +1,1 @@
-"""Bench: one network on every runtime of this host, each in a process of its own, taking turns."""
+"""Interleaved latency benchmark of one network on every runtime of this host, one process per runtime."""

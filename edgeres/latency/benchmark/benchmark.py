@@ -1,4 +1,4 @@
-"""From variants to a truth table: hire a worker each, let them take turns, and say what came of it."""
+"""Benchmark of a network's variants: latency in ms by runtime and precision, timed interleaved in worker processes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from edgeres.backends.backend import Profiled
 from edgeres.backends.registry import find_backend
 from edgeres.errors import EdgeresError, StageError, UsageError
 from edgeres.latency.benchmark.bootstrap import median_interval, ratio_interval
-from edgeres.latency.benchmark.interleaved import Pace, race
-from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, Peak, Ratio, Row
+from edgeres.latency.benchmark.interleaved import InterleavedSettings, time_interleaved
+from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, ProcessorPeak, Ratio, VariantResult
 from edgeres.latency.benchmark.variants import version_of
-from edgeres.latency.benchmark.worker_pool import Worker, hired
+from edgeres.latency.benchmark.worker_pool import Worker, start_worker
 from edgeres.latency.benchmark.worker_spec import TORCH, WorkerRequest, WorkerSpec
 from edgeres.metrics import machine
 from edgeres.settings import parse
@@ -38,15 +38,15 @@ _PEAK_CALLS, _PROFILED = 15, 20
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """What is timed, in words.
+class BenchmarkSubject:
+    """The benchmarked network and the target it was compiled for.
 
     Attributes:
-        network: Its name.
-        target: Name of the target it was compiled for.
+        network: Name of the network.
+        target: Name of the target.
         backend: The target's runtime; empty where this host cannot be the target.
         macs: Multiply-adds of one image.
-        accurate: Whether its INT8 kept the accuracy limit, None where nobody knows.
+        accurate: Whether the INT8 network kept its accuracy limit; None where that is unknown.
     """
 
     network: str
@@ -57,35 +57,42 @@ class Subject:
 
 
 def bench(
-    subject: Subject, found: Variants, progress: Progress, *, threads: int = 2, pace: Pace | None = None
+    subject: BenchmarkSubject,
+    variants: Variants,
+    progress: Progress,
+    *,
+    threads: int = 2,
+    timing: InterleavedSettings | None = None,
 ) -> BenchmarkResult:
-    """Times every variant.
+    """Latency of every variant at batch 1, with bootstrap intervals and the processor's peak.
 
     Args:
-        subject: What it is.
-        found: What can be timed here.
-        progress: Told about workers and rounds.
-        threads: Of each runtime, each pinned to a processor of its own.
-        pace: How long; None takes half a minute.
+        subject: The network and its target.
+        variants: Variants that run on this host.
+        progress: Advanced per loaded worker, per round and per profiled runtime.
+        threads: Threads of each runtime, each pinned to its own processor.
+        timing: Burst length, rounds and time limit; None takes about 30 s.
 
     Raises:
         UsageError: Nothing can be timed, or there are fewer processors than threads.
     """
-    pace, cores = pace or Pace(), pinned(threads)
-    before, absent = machine(), dict(found.absent)
+    timing, cores = timing or InterleavedSettings(), pinned(threads)
+    before, absent = machine(), dict(variants.absent)
     with ExitStack() as stack:
-        crew = _hired(found.variants, cores, absent, stack, progress)
-        if not crew:
+        workers = _start_workers(variants.variants, cores, absent, stack, progress)
+        if not workers:
             raise UsageError("no runtime of this host takes the network", "; ".join(absent.values()))
-        meter = _Meter.hired(cores, stack)
+        meter = _Meter.start(cores, stack)
         begin = monotonic()
         with progress.task("rounds", 100) as advance:
-            samples = race({name: worker for name, (_, worker) in crew.items()}, pace, advance, meter.read)
+            samples = time_interleaved(
+                {name: worker for name, (_, worker) in workers.items()}, timing, advance, meter.read
+            )
         seconds, after = monotonic() - begin, machine()
         absent |= meter.absent
-        layers = _layers(crew, progress)
+        layers = _layers(workers, progress)
     peaks = meter.peaks()
-    rows = _rows(subject, {name: variant for name, (variant, _) in crew.items()}, samples, peaks)
+    rows = _rows(subject, {name: variant for name, (variant, _) in workers.items()}, samples, peaks)
     return BenchmarkResult(
         network=subject.network,
         target=subject.target,
@@ -96,14 +103,14 @@ def bench(
         seconds=seconds,
         rows=rows,
         peaks=peaks,
-        machine=_busy(before, after, cores, seconds),
+        machine=_host_load(before, after, cores, seconds),
         absent=absent,
         layers=layers,
     )
 
 
 def pinned(threads: int, sysfs: Path = Path("/sys")) -> tuple[int, ...]:
-    """One processor for each thread; the second hardware thread of a core comes after the first of every core.
+    """Processor ids to pin ``threads`` threads to; the first hardware threads of all cores come first.
 
     Raises:
         UsageError: This process may use fewer.
@@ -122,37 +129,39 @@ def pinned(threads: int, sysfs: Path = Path("/sys")) -> tuple[int, ...]:
     return tuple((*firsts, *seconds)[:threads])
 
 
-def _hired(
+def _start_workers(
     variants: Sequence[Variant], cores: tuple[int, ...], absent: dict[str, str], stack: ExitStack, progress: Progress
 ) -> dict[str, tuple[Variant, Worker]]:
-    """A worker for each variant its runtime takes; why not for the others goes into ``absent``."""
-    crew = {}
+    """Starts a worker per variant; the reasons for variants that the runtime refuses are added to ``absent``."""
+    workers = {}
     with progress.task("load each runtime", len(variants)) as advance:
         for variant in variants:
             try:
-                worker = stack.enter_context(hired(WorkerSpec(variant=variant, cores=cores)))
+                worker = stack.enter_context(start_worker(WorkerSpec(variant=variant, cores=cores)))
             except StageError as refusal:
                 absent[variant.name] = refusal.what
             else:
-                crew[variant.name] = variant, worker
+                workers[variant.name] = variant, worker
             advance(1)
-    return crew
+    return workers
 
 
 @dataclass(slots=True)
 class _Meter:
-    """The workers that measure the processor's peak, once a round."""
+    """Workers that measure the processor's peak multiply-adds per second, once a round."""
 
     workers: dict[str, Worker]
     absent: dict[str, str]
     rates: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
-    def hired(cls, cores: tuple[int, ...], stack: ExitStack) -> _Meter:
+    def start(cls, cores: tuple[int, ...], stack: ExitStack) -> _Meter:
         workers, absent = {}, {}
         for kind in _PEAKS:
             try:
-                workers[kind] = stack.enter_context(hired(parse(WorkerSpec, {"peak": kind, "cores": cores}, "job")))
+                workers[kind] = stack.enter_context(
+                    start_worker(parse(WorkerSpec, {"peak": kind, "cores": cores}, "worker spec"))
+                )
             except EdgeresError as refusal:
                 absent[f"{kind} peak"] = refusal.what
         return cls(workers, absent)
@@ -161,35 +170,37 @@ class _Meter:
         for kind, worker in self.workers.items():
             self.rates[kind] += worker.ask(WorkerRequest(calls=_PEAK_CALLS))["rates"]
 
-    def peaks(self) -> tuple[Peak, ...]:
-        found = []
+    def peaks(self) -> tuple[ProcessorPeak, ...]:
+        peaks = []
         for kind, rates in self.rates.items():
             figures = {"gmacs": max(rates) / 1e9, "median_gmacs": float(np.median(rates)) / 1e9, "n": len(rates)}
-            found.append(parse(Peak, {"precision": kind, **figures}, "peak"))
-        return tuple(found)
+            peaks.append(parse(ProcessorPeak, {"precision": kind, **figures}, "peak"))
+        return tuple(peaks)
 
 
-def _layers(crew: Mapping[str, tuple[Variant, Worker]], progress: Progress) -> dict[str, tuple[LayerTime, ...]]:
-    """Kernels of each INT8 variant whose runtime tells."""
-    told = [pair for pair in crew.values() if pair[0].precision == "int8" and pair[0].runtime != TORCH]
-    told = [(variant, worker) for variant, worker in told if isinstance(find_backend(variant.runtime), Profiled)]
-    found = {}
-    with progress.task("profile", len(told)) as advance:
-        for variant, worker in told:
+def _layers(workers: Mapping[str, tuple[Variant, Worker]], progress: Progress) -> dict[str, tuple[LayerTime, ...]]:
+    """Kernel times of each INT8 variant, by runtime, where the runtime has a profiler."""
+    profiled = [pair for pair in workers.values() if pair[0].precision == "int8" and pair[0].runtime != TORCH]
+    profiled = [
+        (variant, worker) for variant, worker in profiled if isinstance(find_backend(variant.runtime), Profiled)
+    ]
+    layers = {}
+    with progress.task("profile", len(profiled)) as advance:
+        for variant, worker in profiled:
             answer = worker.ask(WorkerRequest(calls=_PROFILED, layers=True))["layers"]
-            found[variant.runtime] = tuple(parse(LayerTime, layer, "layer") for layer in answer)
+            layers[variant.runtime] = tuple(parse(LayerTime, layer, "layer") for layer in answer)
             advance(1)
-    return found
+    return layers
 
 
 def _rows(
-    subject: Subject, variants: Mapping[str, Variant], samples: Samples, peaks: Sequence[Peak]
-) -> tuple[Row, ...]:
+    subject: BenchmarkSubject, variants: Mapping[str, Variant], samples: Samples, peaks: Sequence[ProcessorPeak]
+) -> tuple[VariantResult, ...]:
     medians = {name: float(np.median(np.concatenate(rounds))) for name, rounds in samples.items()}
     order = sorted(medians, key=medians.__getitem__)
     floats = [name for name in order if variants[name].precision == "float32"]
     reach: dict[str, float] = {peak.precision: peak.gmacs for peak in peaks}
-    quantized = any(variant.precision == "int8" for variant in variants.values())
+    is_quantized = any(variant.precision == "int8" for variant in variants.values())
 
     def ratio(to: str | None, name: str) -> Ratio | None:
         if to is None:
@@ -197,7 +208,7 @@ def _rows(
         low, high = ratio_interval(samples[to], samples[name]) if to != name else (1.0, 1.0)
         return Ratio(value=medians[to] / medians[name], low=low, high=high)
 
-    def row(name: str) -> Row:
+    def row(name: str) -> VariantResult:
         variant, every = variants[name], np.concatenate(samples[name])
         low, high = median_interval(samples[name])
         own = variant.runtime == subject.backend
@@ -205,12 +216,12 @@ def _rows(
         peak = reach.get(variant.precision)
         to_fastest = ratio(order[0], name)
         assert to_fastest is not None
-        return Row(
+        return VariantResult(
             runtime=variant.runtime,
             version=version_of(variant.runtime),
             precision=variant.precision,
             own=own,
-            ships=own and variant.precision == ("int8" if quantized else "float32"),
+            ships=own and variant.precision == ("int8" if is_quantized else "float32"),
             p50_ms=medians[name],
             low_ms=low,
             high_ms=high,
@@ -227,7 +238,7 @@ def _rows(
     return tuple(row(name) for name in order)
 
 
-def _busy(before: Machine, after: Machine, cores: tuple[int, ...], seconds: float) -> HostLoad:
+def _host_load(before: Machine, after: Machine, cores: tuple[int, ...], seconds: float) -> HostLoad:
     stolen: Any = None
     if before.stolen is not None and after.stolen is not None:
         stolen = (after.stolen - before.stolen) / (seconds * (os.cpu_count() or 1))

@@ -1,9 +1,9 @@
-"""Bootstrap intervals of medians, and of ratios of two medians whose samples were taken in turn.
+"""Bootstrap confidence intervals of medians, and of ratios of two medians whose samples were timed interleaved.
 
-Calls of one burst share whatever the machine did meanwhile, so calls are no independent sample; rounds nearly are. The
-bootstrap therefore draws whole rounds with replacement (Davison and Hinkley, Bootstrap Methods and their Application,
-1997, section 3.8, resampling of clusters), and for a ratio the same rounds of both. Intervals are percentiles of what
-is drawn (Efron 1979).
+Calls of one burst share the load of the machine, so calls are no independent samples; rounds nearly are. The bootstrap
+therefore draws whole rounds with replacement (Davison and Hinkley, Bootstrap Methods and their Application, 1997,
+section 3.8, resampling of clusters), and for a ratio the same rounds of both. Intervals are percentiles of the
+resampled statistics (Efron 1979).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def median_interval(rounds: Rounds, *, draws: int = DRAWS, seed: int = 0) -> tup
 
     Args:
         rounds: Samples by round.
-        draws: Resamples.
-        seed: Of the drawing.
+        draws: Number of resamples.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: There is no round, or one without a sample.
@@ -42,9 +42,9 @@ def ratio_interval(above: Rounds, below: Rounds, *, draws: int = DRAWS, seed: in
 
     Args:
         above: Samples of the numerator by round.
-        below: Of the denominator, of the same rounds.
-        draws: Resamples.
-        seed: Of the drawing.
+        below: Samples of the denominator, of the same rounds.
+        draws: Number of resamples.
+        seed: Seed of the resampling.
 
     Raises:
         ValueError: Unequal numbers of rounds, none at all, or one without a sample.
@@ -56,7 +56,7 @@ def ratio_interval(above: Rounds, below: Rounds, *, draws: int = DRAWS, seed: in
 
 
 def _drawn(rounds: int, draws: int, seed: int) -> NDArray[np.int64]:
-    """Which rounds each resample holds, ``[draws,rounds]``."""
+    """Indices of the rounds in each resample, ``[draws,rounds]``."""
     return np.random.default_rng(seed).integers(rounds, size=(draws, rounds))
 
 

@@ -1,4 +1,4 @@
-"""What a truth table amounts to, in sentences: which variant is fastest, what should ship, and what eats the gain."""
+"""Conclusions from a benchmark as sentences: the fastest variant, the one to deploy, and the layers that limit INT8."""
 
 from __future__ import annotations
 
@@ -7,101 +7,103 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.latency.benchmark.result import BenchmarkResult, LayerTime, Ratio, Row
+    from edgeres.latency.benchmark.result import BenchmarkResult, LayerTime, Ratio, VariantResult
 
-JUDGED = ("int8", "float32")
-"""Precisions whose answers a run has compared image by image; nothing else may ship."""
+GATED = ("int8", "float32")
+"""Precisions whose predictions the accuracy gate has compared; no other precision may be deployed."""
 _NAMED = 5
-"""Layers that a sentence names."""
+"""Most layers that a sentence names."""
 
 
-def sentences(truth: BenchmarkResult) -> tuple[str, ...]:
-    """The verdict, most important first."""
-    told = [_fastest(truth)]
-    if not truth.here:
-        told.append(f"none of this was timed on {truth.target}: its runtime does not run here")
-    told += [sentence for sentence in (_shipping(truth), _elsewhere(truth), _unjudged(truth)) if sentence]
-    told += [_eaten(row, truth.layers[row.runtime]) for row in _beaten(truth)]
-    return tuple(told)
+def sentences(result: BenchmarkResult) -> tuple[str, ...]:
+    """All conclusions of a benchmark, the most important first."""
+    lines = [_fastest(result)]
+    if not result.here:
+        lines.append(f"none of this was timed on {result.target}: its runtime does not run here")
+    lines += [
+        sentence for sentence in (_deployed_sentence(result), _other_runtime(result), _ungated(result)) if sentence
+    ]
+    lines += [_non_integer_time(row, result.layers[row.runtime]) for row in _slower_than_float(result)]
+    return tuple(lines)
 
 
 def bottlenecks(layers: Sequence[LayerTime]) -> tuple[LayerTime, ...]:
-    """Weighted layers that stayed in float, and what only changes layout or type; the slowest first."""
-    found = (layer for layer in layers if layer.role in ("float", "reformat"))
-    return tuple(sorted(found, key=lambda layer: -layer.ms))
+    """Weighted layers that run in float and kernels that only change layout or type, the slowest first."""
+    limiting = (layer for layer in layers if layer.role in ("float", "reformat"))
+    return tuple(sorted(limiting, key=lambda layer: -layer.ms))
 
 
-def should_ship(truth: BenchmarkResult) -> Row | None:
-    """The fastest variant on the target's runtime that is fit to ship; None where that runtime was not timed.
+def should_ship(result: BenchmarkResult) -> VariantResult | None:
+    """The variant to deploy on the target's runtime; None where that runtime was not timed.
 
-    INT8 ships unless float32 is faster beyond noise, or INT8 broke the accuracy limit.
+    It is INT8, unless float32 is significantly faster or INT8 broke the accuracy limit.
     """
-    own = {row.precision: row for row in truth.rows if row.own and row.precision in JUDGED}
+    own = {row.precision: row for row in result.rows if row.own and row.precision in GATED}
     int8, float32 = own.get("int8"), own.get("float32")
-    if int8 is None or truth.accurate is False:
+    if int8 is None or result.accurate is False:
         return float32
     if int8.over_float is not None and int8.over_float.slower:
         return float32
     return int8
 
 
-def _fastest(truth: BenchmarkResult) -> str:
-    first = truth.rows[0]
-    told = f"fastest: {first.name}, {first.p50_ms:.3g} ms"
+def _fastest(result: BenchmarkResult) -> str:
+    first = result.rows[0]
+    text = f"fastest: {first.name}, {first.p50_ms:.3g} ms"
     if first.speedup and first.precision != "float32":
-        told += f", {_times(first.speedup)} as fast as the fastest float32"
-    tied = [row.name for row in truth.rows[1:] if row.to_fastest.high >= 1]
-    return f"{told}; not told apart from {' and '.join(tied)}" if tied else told
+        text += f", {_times(first.speedup)} as fast as the fastest float32"
+    tied = [row.name for row in result.rows[1:] if row.to_fastest.high >= 1]
+    return f"{text}; not distinguishable from {' and '.join(tied)}" if tied else text
 
 
-def _shipping(truth: BenchmarkResult) -> str:
-    """Whether what the run ships is the right thing to ship."""
-    best, ships = should_ship(truth), next((row for row in truth.rows if row.ships), None)
+def _deployed_sentence(result: BenchmarkResult) -> str:
+    """Whether the deployed variant is the one that should be deployed."""
+    best, ships = should_ship(result), next((row for row in result.rows if row.ships), None)
     if best is None or ships is None:
         return ""
     over = ships.over_float
     if best is not ships:
-        why = "broke its accuracy limit" if truth.accurate is False else f"is {_times(over)} as fast as float32"
+        why = "broke its accuracy limit" if result.accurate is False else f"is {_times(over)} as fast as float32"
         return f"ship the float variant: {ships.name} {why}; compile again with --variant float"
     if over is None:
         return f"what ships: {ships.name}"
     if not over.faster:
-        return f"what ships: {ships.name}, which is not told apart from float32 there ({_times(over)} as fast)"
+        return f"what ships: {ships.name}, which is not distinguishable from float32 there ({_times(over)} as fast)"
     return f"what ships: {ships.name}, {_times(over)} as fast as float32 there"
 
 
-def _elsewhere(truth: BenchmarkResult) -> str:
-    """Another runtime that is faster with a network that is fit to ship."""
-    best = should_ship(truth)
-    fit = [row for row in truth.rows if row.precision == "float32" or (row.precision == "int8" and truth.accurate)]
+def _other_runtime(result: BenchmarkResult) -> str:
+    """A faster runtime than the target's, among the variants that kept the accuracy limit."""
+    best = should_ship(result)
+    fit = [row for row in result.rows if row.precision == "float32" or (row.precision == "int8" and result.accurate)]
     if best is None or not fit or fit[0].own or best.to_fastest.high >= fit[0].to_fastest.low:
         return ""
     return f"{fit[0].name} takes {fit[0].p50_ms:.3g} ms where {best.name} takes {best.p50_ms:.3g} ms"
 
 
-def _unjudged(truth: BenchmarkResult) -> str:
-    first = truth.rows[0]
-    return "" if first.precision in JUDGED else f"no gate has judged the answers of {first.name}"
+def _ungated(result: BenchmarkResult) -> str:
+    first = result.rows[0]
+    return "" if first.precision in GATED else f"the accuracy gate has not checked {first.name}"
 
 
-def _beaten(truth: BenchmarkResult) -> list[Row]:
-    """INT8 variants that another precision beats or equals, where their runtime told its kernels."""
-    if truth.rows[0].precision == "int8":
-        rows = [row for row in truth.rows if row.over_float is not None and not row.over_float.faster]
+def _slower_than_float(result: BenchmarkResult) -> list[VariantResult]:
+    """INT8 variants that are not faster than another precision and have a kernel profile."""
+    if result.rows[0].precision == "int8":
+        rows = [row for row in result.rows if row.over_float is not None and not row.over_float.faster]
     else:
-        rows = list(truth.rows)
-    return [row for row in rows if row.precision == "int8" and row.runtime in truth.layers]
+        rows = list(result.rows)
+    return [row for row in rows if row.precision == "int8" and row.runtime in result.layers]
 
 
-def _eaten(row: Row, layers: Sequence[LayerTime]) -> str:
-    """Where the time of an INT8 variant goes that INT8 does not save."""
-    total, found = sum(layer.ms for layer in layers), bottlenecks(layers)
-    if not found:
+def _non_integer_time(row: VariantResult, layers: Sequence[LayerTime]) -> str:
+    """Share of an INT8 variant's time in float layers and reformats."""
+    total, limiting = sum(layer.ms for layer in layers), bottlenecks(layers)
+    if not limiting:
         slow = ", ".join(f"{layer.name} {layer.ms:.3g} ms" for layer in layers[:_NAMED])
         return f"{row.name}: every weighted layer is in integers and nothing is reformatted; slowest: {slow}"
-    share = sum(layer.ms for layer in found) / total
-    named = ", ".join(f"{layer.name} ({layer.kind}, {layer.role}) {layer.ms:.3g} ms" for layer in found[:_NAMED])
-    rest = f", and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    share = sum(layer.ms for layer in limiting) / total
+    named = ", ".join(f"{layer.name} ({layer.kind}, {layer.role}) {layer.ms:.3g} ms" for layer in limiting[:_NAMED])
+    rest = f", and {len(limiting) - _NAMED} more" if len(limiting) > _NAMED else ""
     return f"{row.name}: {share:.0%} of its time is float layers and reformats: {named}{rest}"
 
 

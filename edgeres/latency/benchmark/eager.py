@@ -1,4 +1,4 @@
-"""A float ONNX graph in plain torch, operator by operator: what a network runs in before anything is deployed."""
+"""PyTorch eager session of a float ONNX graph: the baseline before deployment."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def eager_session(path: Path, threads: int) -> Iterator[Session]:
-    """Opens a float graph in torch, in the channels-last layout that its convolutions are fastest in.
+    """Opens a float ONNX graph in eager PyTorch with channels-last memory layout.
 
     Raises:
-        StageError: It holds an operator that has no counterpart in torch.
+        StageError: The graph holds an operator without a counterpart in torch.
     """
     import torch
 
@@ -31,7 +31,7 @@ def eager_session(path: Path, threads: int) -> Iterator[Session]:
 
 
 class _Eager:
-    """A graph in torch operators, images one by one."""
+    """A graph in torch operators, run image by image."""
 
     def __init__(self, path: Path) -> None:
         import torch

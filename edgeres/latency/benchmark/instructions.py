@@ -1,8 +1,8 @@
-"""x86-64 machine code of a loop that does nothing but multiply and add: what a processor's peak is measured with.
+"""x86-64 machine code of a register-only multiply-add loop, with which the processor's peak is measured.
 
-No compiler can be assumed where edgeres runs, and no library's matrix product reaches the peak. The loop is a constant
-of a few hundred bytes: every accumulator starts at zero, no memory is read or written (Intel SDM volume 2, sections
-2.3 and 2.7: VEX and EVEX encoding).
+A host may have no compiler, and no library's matrix product reaches the peak. The loop is a few hundred bytes: every
+accumulator starts at zero, and no memory is read or written (Intel SDM volume 2, sections 2.3 and 2.7: VEX and EVEX
+encoding).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Loop:
 
     Attributes:
         name: Instruction and its width.
-        code: A function of the System V ABI that takes the number of turns.
-        macs: Multiply-adds of a turn.
+        code: A function of the System V ABI that takes the number of iterations.
+        macs: Multiply-adds per iteration.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Loop:
 
 
 def loop(unit: Unit, flags: frozenset[str]) -> Loop | None:
-    """The widest loop a processor has instructions for; None where it has none.
+    """The widest multiply-add loop a processor supports; None where it supports none.
 
     Args:
         unit: ``int8`` is VPDPBUSD, ``float32`` the fused multiply-add.
-        flags: What ``/proc/cpuinfo`` says the processor has.
+        flags: The processor's flags in ``/proc/cpuinfo``.
     """
     wide, narrow = ("avx512_vnni", "avx_vnni") if unit == "int8" else ("avx512f", "fma")
     if {wide, "avx512f"} <= flags:
@@ -58,7 +58,7 @@ def _title(unit: Unit) -> str:
 
 
 def _repeated(body: bytes) -> bytes:
-    """``do body while (--rdi)``, then back to the caller."""
+    """``do body while (--rdi)``, then a return."""
     count = b"\x48\xff\xcf"  # dec rdi
     length = len(body) + len(count) + 6
     return body + count + b"\x0f\x85" + (-length).to_bytes(4, "little", signed=True) + _ZERO_UPPER + b"\xc3"

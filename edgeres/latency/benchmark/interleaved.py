@@ -1,7 +1,7 @@
-"""Rounds of bursts: in each round every runner has one turn, forwards and backwards in turn.
+"""Interleaved timing: rounds of bursts of calls, one burst per worker, in alternating order.
 
-It is the protocol of ``edgeres.metrics`` with bursts in place of single calls, because a process that was stopped has
-to find its caches again: the first calls of a burst do not count.
+It is the protocol of ``edgeres.metrics`` with bursts in place of single calls. The first calls of a burst warm the
+caches of a process that was stopped, and do not count.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
 
     Samples = dict[str, list[list[float]]]
 
-_FIRST = WorkerRequest(calls=3, warmup=5)
-"""What tells how many calls fill a burst."""
+_CALIBRATION_REQUEST = WorkerRequest(calls=3, warmup=5)
+"""Calls whose median time gives the number of calls in a burst."""
 _LOOKS = 300
-"""Resamples for an interval that only decides whether to go on."""
+"""Bootstrap resamples of the interval that decides whether another round is needed."""
 
 
-class Runner(Protocol):
-    """What has a turn: a ``crew.Worker``."""
+class TimedWorker(Protocol):
+    """A worker that times calls: ``worker_pool.Worker``."""
 
-    def ask(self, order: WorkerRequest) -> Any:
-        """Answers an order: ``ns`` has nanoseconds of its calls."""
+    def ask(self, request: WorkerRequest) -> Any:
+        """Runs a burst; ``ns`` of the answer holds the nanoseconds of each call."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How long is measured.
+class InterleavedSettings:
+    """Length of bursts and number of rounds.
 
     Attributes:
-        burst_s: Seconds of a burst, about.
-        warmup: Calls of a burst that do not count.
-        least: Rounds at least.
-        most: Rounds at most.
-        limit_s: Seconds after which no further round begins, once there are the least.
-        tolerance: Rounds end once the 95 % interval of every median is no wider than this share of it.
+        burst_s: Approximate seconds of a burst.
+        warmup: Calls at the start of a burst that do not count.
+        least: Minimum number of rounds.
+        most: Maximum number of rounds.
+        limit_s: Seconds after which no further round begins, once ``least`` rounds are done.
+        tolerance: Rounds end once the 95 % interval of every median is no wider than this share of the median.
     """
 
     burst_s: float = 0.15
@@ -58,44 +58,44 @@ class Pace:
     tolerance: float = 0.02
 
 
-def race(
-    runners: Mapping[str, Runner],
-    pace: Pace,
+def time_interleaved(
+    runners: Mapping[str, TimedWorker],
+    timing: InterleavedSettings,
     advance: Advance = lambda units: None,
     between: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Samples:
-    """Milliseconds of every call by runner and round.
+    """Milliseconds of every call, by runner and round.
 
     Args:
-        runners: By name.
-        pace: How long.
-        advance: Told after each round; 100 units in all.
-        between: Called once a round, while no runner has its turn.
-        clock: Seconds.
+        runners: Workers by name.
+        timing: Burst length, rounds and time limit.
+        advance: Progress callback after each round; 100 units in all.
+        between: Called once a round, while no runner runs.
+        clock: Monotonic clock in seconds.
     """
-    orders = {name: _order(runner, pace) for name, runner in runners.items()}
+    requests = {name: _burst_request(runner, timing) for name, runner in runners.items()}
     samples: Samples = {name: [] for name in runners}
-    turn, start, told = list(runners), clock(), 0
+    turn, start, reported = list(runners), clock(), 0
     for number in count(1):
         for name in turn:
-            taken = runners[name].ask(orders[name])["ns"]
+            taken = runners[name].ask(requests[name])["ns"]
             samples[name].append([nanoseconds / 1e6 for nanoseconds in taken])
         turn.reverse()
         between()
-        spent = (clock() - start) / pace.limit_s
-        units = min(100, int(100 * max(spent, number / pace.most))) - told
-        told += units
+        spent = (clock() - start) / timing.limit_s
+        units = min(100, int(100 * max(spent, number / timing.most))) - reported
+        reported += units
         advance(units)
-        if number >= pace.most or (number >= pace.least and (spent >= 1 or _narrow(samples, pace.tolerance))):
-            advance(100 - told)
+        if number >= timing.most or (number >= timing.least and (spent >= 1 or _narrow(samples, timing.tolerance))):
+            advance(100 - reported)
             return samples
     raise AssertionError("rounds never end by themselves")
 
 
-def _order(runner: Runner, pace: Pace) -> WorkerRequest:
-    one_s = median(runner.ask(_FIRST)["ns"]) / 1e9
-    return WorkerRequest(calls=min(200, max(2, round(pace.burst_s / one_s))), warmup=pace.warmup)
+def _burst_request(runner: TimedWorker, timing: InterleavedSettings) -> WorkerRequest:
+    one_s = median(runner.ask(_CALIBRATION_REQUEST)["ns"]) / 1e9
+    return WorkerRequest(calls=min(200, max(2, round(timing.burst_s / one_s))), warmup=timing.warmup)
 
 
 def _narrow(samples: Samples, tolerance: float) -> bool:

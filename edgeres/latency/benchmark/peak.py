@@ -1,4 +1,4 @@
-"""Measures the processor's peak of multiply-adds, on as many threads as a network gets."""
+"""Peak multiply-adds per second of the processor, on as many threads as a network gets."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from edgeres.latency.benchmark.instructions import Unit
 
     Loops = Callable[[int], object]
-    """Machine code as a function of the number of turns."""
+    """Machine code as a function of the number of iterations."""
 
 _TURN_S = 0.001
-"""Seconds of one call: short enough to fit between two visits of the scheduler, long enough not to be all start."""
+"""Seconds of one call: shorter than a scheduler time slice, long enough for the start not to count."""
 _CALIBRATING = 20_000
-"""Turns that tell how many fill a call."""
+"""Iterations of the calibration run, from which those of a call of ``_TURN_S`` follow."""
 
 
 @contextmanager
 def peak_of(unit: Unit, cores: Sequence[int]) -> Iterator[Callable[[], float]]:
-    """A call that measures once: multiply-adds per second of all threads together.
+    """A function that measures once: multiply-adds per second of all threads together.
 
     Args:
-        unit: Which instruction.
-        cores: One for each thread.
+        unit: ``int8`` or ``float32`` multiply-adds.
+        cores: Processor ids, one for each thread.
 
     Raises:
-        StageError: The processor has no such instruction, or the system maps no code.
+        StageError: The processor has no such instruction, or the system maps no executable memory.
     """
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "AMD64"):
         raise StageError(f"no peak is measured on {platform.system()} {platform.machine()}", "use Linux on x86-64")
@@ -53,7 +53,7 @@ def peak_of(unit: Unit, cores: Sequence[int]) -> Iterator[Callable[[], float]]:
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Instructions of the first processor, in the kernel's names."""
+    """Instruction-set flags of the first processor, as the kernel names them."""
     for line in cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else ():
         key, _, value = line.partition(":")
         if key.strip() == "flags":
@@ -63,7 +63,7 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 @contextmanager
 def _mapped(code: bytes) -> Iterator[Loops]:
-    """Machine code in memory of its own: written first, executable after, never both."""
+    """Maps machine code: writable first, executable afterwards, never both."""
     libc = ctypes.CDLL(None, use_errno=True)
     memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     try:
@@ -88,7 +88,7 @@ def _ns(run: Loops, turns: int) -> int:
 
 
 def _at_once(run: Loops, turns: int, cores: Sequence[int]) -> list[int]:
-    """Nanoseconds that each of several threads takes, all begun together; ctypes lets go of the interpreter's lock."""
+    """Nanoseconds of each thread, all started together; ctypes releases the GIL during the call."""
     barrier, taken = Barrier(len(cores)), [0] * len(cores)
 
     def work(index: int) -> None:

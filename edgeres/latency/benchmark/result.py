@@ -1,4 +1,4 @@
-"""``BenchmarkResult``: what was measured of one network on every runtime of this host, as it stands in a report."""
+"""Result of a benchmark, schema ``edgeres.bench/1``: latency of one network on every runtime of this host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeres.backends.backend import LayerTime
 from edgeres.latency.benchmark.worker_spec import Precision
 from edgeres.settings import settings
 
-__all__ = ["SCHEMA", "BenchmarkResult", "HostLoad", "LayerTime", "Peak", "Ratio", "Row"]
+__all__ = ["SCHEMA", "BenchmarkResult", "HostLoad", "LayerTime", "ProcessorPeak", "Ratio", "VariantResult"]
 
 SCHEMA: Literal["edgeres.bench/1"] = "edgeres.bench/1"
 
@@ -20,7 +20,7 @@ Count = Annotated[int, Field(gt=0)]
 
 @settings
 class Ratio:
-    """How many times as fast, with its 95 % bootstrap interval over rounds."""
+    """Speedup as a ratio of median latencies, with its 95 % bootstrap interval over rounds."""
 
     value: Positive
     low: Positive
@@ -28,36 +28,36 @@ class Ratio:
 
     @property
     def faster(self) -> bool:
-        """Whether it is above one beyond noise."""
+        """Whether the whole interval is above one."""
         return self.low > 1
 
     @property
     def slower(self) -> bool:
-        """Whether it is below one beyond noise."""
+        """Whether the whole interval is below one."""
         return self.high < 1
 
 
 @settings
-class Row:
-    """One variant.
+class VariantResult:
+    """Latency of one variant at batch 1, in ms.
 
     Attributes:
         runtime: Name of the runtime.
-        version: Its version; empty where it does not tell.
-        precision: What it computes in.
+        version: Version of the runtime; empty where unknown.
+        precision: Precision it computes in.
         own: Whether it is the target's runtime.
-        ships: Whether it is what the run ships.
+        ships: Whether it is the variant that the run deploys.
         p50_ms: Median of one call.
         low_ms: Lower end of the 95 % bootstrap interval of the median.
-        high_ms: Upper end of it.
-        p10_ms: What a quiet machine comes nearest to.
+        high_ms: Upper end of the interval.
+        p10_ms: 10th percentile, nearest to an idle machine.
         p90_ms: 90th percentile.
-        n: Calls timed.
-        rounds: Bursts they came in.
-        speedup: Against the fastest float32 on any runtime; None where no float32 ran.
-        over_float: Against float32 on the same runtime; None for float32 itself, or where it did not run.
-        to_fastest: Against the fastest variant of all, at most about one.
-        peak_share: Multiply-adds per second as a share of the processor's measured peak at that precision.
+        n: Number of timed calls.
+        rounds: Number of bursts.
+        speedup: Speedup over the fastest float32 on any runtime; None where no float32 ran.
+        over_float: Speedup over float32 on the same runtime; None for float32 itself, or where it did not run.
+        to_fastest: Speedup over the fastest variant of all, at most about one.
+        peak_share: Multiply-adds per second as a share of the processor's measured peak in that precision.
     """
 
     runtime: str
@@ -84,14 +84,14 @@ class Row:
 
 
 @settings
-class Peak:
-    """What the processor reaches with nothing but multiply-adds in registers, all threads together.
+class ProcessorPeak:
+    """Measured peak multiply-adds per second of the processor, all threads together.
 
     Attributes:
         precision: ``int8`` or ``float32``.
-        gmacs: Most 1e9 multiply-adds per second seen in any round.
-        median_gmacs: The middle one, which has whatever else the machine did in it.
-        n: How often it was measured.
+        gmacs: Maximum over all rounds, in 1e9 multiply-adds per second.
+        median_gmacs: Median over all rounds, which other load of the machine lowers.
+        n: Number of measurements.
     """
 
     precision: Literal["int8", "float32"]
@@ -102,16 +102,16 @@ class Peak:
 
 @settings
 class HostLoad:
-    """The machine and what else it did.
+    """Host and its load during the benchmark.
 
     Attributes:
-        cpu: Model name.
-        cores: Processors that may be used.
-        pinned: The ones that were.
+        cpu: Model name of the processor.
+        cores: Number of processors this process may use.
+        pinned: Processor ids of the threads.
         governor: Frequency governor; None where the kernel shows none, as in most virtual machines.
-        load_before: Runnable processes over the last minute, before the workers began.
-        load_after: The same at the end, the one running worker among them.
-        stolen: Share of CPU time that the hypervisor took meanwhile; None where the kernel does not say.
+        load_before: One-minute load average before the workers started.
+        load_after: One-minute load average at the end, the running worker included.
+        stolen: Share of CPU time that the hypervisor took meanwhile; None where the kernel does not report it.
     """
 
     cpu: str
@@ -125,21 +125,21 @@ class HostLoad:
 
 @settings
 class BenchmarkResult:
-    """A speed truth table.
+    """Latencies of all variants of one network.
 
     Attributes:
         network: Name of the network.
-        target: The target it was compiled for.
-        here: Whether the target's runtime was timed; other rows say nothing of another machine.
+        target: Name of the target it was compiled for.
+        here: Whether the target's runtime was timed; other rows hold for this host alone.
         accurate: Whether INT8 kept the accuracy limit of its run; None without INT8 or without a limit.
         macs: Multiply-adds of one image.
-        threads: Of each runtime.
-        seconds: What the rounds took.
+        threads: Threads of each runtime.
+        seconds: Duration of the rounds.
         rows: Variants, the fastest first.
-        peaks: What the processor reaches.
-        machine: Where, and what else was going on.
+        peaks: Measured peaks of the processor.
+        machine: Host and its load.
         absent: Why a runtime is not among the rows, by name.
-        layers: Kernels of INT8 variants by runtime, the slowest first.
+        layers: Kernel times of INT8 variants by runtime, the slowest first.
     """
 
     schema: Literal["edgeres.bench/1"] = SCHEMA
@@ -151,18 +151,18 @@ class BenchmarkResult:
     threads: Count
     batch: Literal[1] = 1
     seconds: Positive
-    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
-    peaks: tuple[Peak, ...] = ()
+    rows: Annotated[tuple[VariantResult, ...], Field(min_length=1)]
+    peaks: tuple[ProcessorPeak, ...] = ()
     machine: HostLoad
     absent: dict[str, str] = Field(default_factory=dict)
     layers: dict[str, tuple[LayerTime, ...]] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuses a table that is not sorted by speed."""
+        """Refuses rows that are not sorted by median latency."""
         if any(row.p50_ms > after.p50_ms for row, after in zip(self.rows, self.rows[1:], strict=False)):
             raise ValueError("rows are not sorted, the fastest first")
 
-    def row(self, runtime: str, precision: Precision) -> Row | None:
-        """One variant, None where it was not timed."""
-        found = (row for row in self.rows if (row.runtime, row.precision) == (runtime, precision))
-        return next(found, None)
+    def row(self, runtime: str, precision: Precision) -> VariantResult | None:
+        """The row of a variant; None where it was not timed."""
+        matching = (row for row in self.rows if (row.runtime, row.precision) == (runtime, precision))
+        return next(matching, None)

@@ -1,4 +1,4 @@
-"""Which runtimes of this host take a network, each with what it is built into there."""
+"""Variants of a network that this host can run: one per installed runtime and precision, with the built engine."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _PACKAGES = {"litert": "ai-edge-litert", "onnxruntime_mobile": "onnxruntime", "t
 
 @dataclass(slots=True)
 class Variants:
-    """What can be timed here.
+    """Variants that this host can run.
 
     Attributes:
-        variants: In the order of the runtimes, the target's own first.
+        variants: Variants in the order of the runtimes, the target's own first.
         absent: Why a runtime has no variant, by name.
     """
 
@@ -41,20 +41,20 @@ class Variants:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-def contenders(
+def find_variants(
     exported: Exported, target: Target, out: Path, progress: Progress, runtimes: Sequence[str] | None = None
 ) -> Variants:
-    """Builds a network for every runtime that is installed here.
+    """Builds a network for every runtime that is installed on this host.
 
     Args:
-        exported: The network; without scales it has no INT8.
-        target: Whose runtime comes first.
+        exported: ONNX graphs of the network; without scales there is no INT8 variant.
+        target: Target whose runtime comes first.
         out: An empty folder for the engines.
-        progress: Told after each runtime.
-        runtimes: The ones to try; None tries all.
+        progress: Advanced after each runtime.
+        runtimes: Names of the runtimes to build for; None takes all.
 
     Raises:
-        UsageError: There is no runtime of such a name.
+        UsageError: A runtime's name is unknown.
     """
     names = _chosen(target, runtimes)
     found = Variants()
@@ -73,7 +73,7 @@ def contenders(
 
 
 def version_of(runtime: str) -> str:
-    """Version of the package that a runtime comes in; empty where it has another name."""
+    """Version of a runtime's Python package; empty where it is not installed."""
     try:
         return metadata.version(_PACKAGES.get(runtime, runtime))
     except metadata.PackageNotFoundError:
@@ -89,7 +89,7 @@ def _chosen(target: Target, runtimes: Sequence[str] | None) -> list[str]:
 
 
 def lacking(name: str) -> str | None:
-    """Why a runtime runs nothing here, told without building anything."""
+    """Why a runtime cannot run on this host, found without building an engine; None where it can."""
     if name == TORCH:
         return absent("torch", "torch", "torch")
     if name in _ON_A_GPU and gpu() is None:
@@ -116,13 +116,13 @@ def _variants(name: str, exported: Exported, target: Target, out: Path) -> list[
 
 
 def at_home(name: str, target: Target) -> Target:
-    """The target under which a runtime is run on this host: the network's own, or the runtime's first one here."""
+    """The host target of a runtime: ``target`` itself where it is one, else the first host target of that runtime."""
     if target.backend == name and target.build_on == "host":
         return target
     hosts = [other for other in targets().values() if other.build_on == "host"]
     versions = [find_target(f"{other.name}:{version}") for other in hosts for version in other.versions]
-    found = (other for other in (*hosts, *versions) if other.backend == name)
-    return next(found, replace(target, backend=name, build_on="host"))
+    matching = (other for other in (*hosts, *versions) if other.backend == name)
+    return next(matching, replace(target, backend=name, build_on="host"))
 
 
 def _variant(name: str, precision: Precision, exported: Exported, target: Target, engine: Engine | None) -> Variant:

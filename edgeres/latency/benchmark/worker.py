@@ -1,4 +1,4 @@
-"""The process that runs one variant, ``python -m edgeres.latency.benchmark.worker``, over its standard streams."""
+"""Worker process that runs one variant, ``python -m edgeres.latency.benchmark.worker``, over JSON lines."""
 
 from __future__ import annotations
 
@@ -32,47 +32,47 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> int:
-    """Serves one job."""
+    """Opens the variant of one ``WorkerSpec`` and answers requests until standard input ends."""
     answers = _private_stdout()
     _die_with_parent()
-    job = parse(WorkerSpec, json.loads(sys.stdin.readline()), "job")
+    spec = parse(WorkerSpec, json.loads(sys.stdin.readline()), "worker spec")
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job.cores)
+        os.sched_setaffinity(0, spec.cores)
     try:
-        with _opened(job) as serve:
+        with _opened(spec) as serve:
             _say(answers, {"ready": True})
             for line in sys.stdin:
-                _say(answers, serve(parse(WorkerRequest, json.loads(line), "order")))
+                _say(answers, serve(parse(WorkerRequest, json.loads(line), "request")))
     except EdgeresError as failure:
-        _say(answers, {"refused": failure.what, "way_out": failure.hint})
+        _say(answers, {"refused": failure.what, "hint": failure.hint})
         return failure.exit_code
     return 0
 
 
 @contextmanager
-def _opened(job: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, Any]]]:
-    """What answers the orders of a job."""
-    if job.variant is None:
+def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, Any]]]:
+    """The function that answers requests."""
+    if spec.variant is None:
         from edgeres.latency.benchmark.peak import peak_of
 
-        with peak_of(job.peak, job.cores) as measure:
-            yield lambda order: {"rates": [measure() for _ in range(order.calls)]}
+        with peak_of(spec.peak, spec.cores) as measure:
+            yield lambda request: {"rates": [measure() for _ in range(request.calls)]}
         return
-    variant, threads = job.variant, len(job.cores)
+    variant, threads = spec.variant, len(spec.cores)
     side = variant.preprocess.crop
     image = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
     with _session(variant, threads) as session:
 
-        def serve(order: WorkerRequest) -> dict[str, Any]:
-            if order.layers:
-                return {"layers": _layers(variant, image, threads, order.calls)}
-            return {"ns": burst(lambda: session.run(image), order)}
+        def serve(request: WorkerRequest) -> dict[str, Any]:
+            if request.layers:
+                return {"layers": _layers(variant, image, threads, request.calls)}
+            return {"ns": burst(lambda: session.run(image), request)}
 
         yield serve
 
 
 def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
-    """The runtime with the network in it."""
+    """Opens a session of the variant's runtime."""
     if variant.runtime == TORCH:
         from edgeres.latency.benchmark.eager import eager_session
 
@@ -90,17 +90,17 @@ def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
 def _layers(variant: Variant, image: NDArray[np.float32], threads: int, calls: int) -> list[dict[str, Any]]:
     backend = find_backend(variant.runtime)
     if not isinstance(backend, Profiled):
-        raise StageError(f"{variant.runtime} does not tell what its kernels take", "")
+        raise StageError(f"{variant.runtime} has no kernel profiler", "")
     times = backend.layer_times(variant.engine, variant.target, image, threads=threads, calls=calls)
     return [plain(layer) for layer in times]
 
 
-def burst(run: Callable[[], object], order: WorkerRequest) -> list[int]:
-    """Nanoseconds of each call of an order, its warm-up left out."""
-    for _ in range(order.warmup):
+def burst(run: Callable[[], object], request: WorkerRequest) -> list[int]:
+    """Nanoseconds of each call of a request, its warm-up left out."""
+    for _ in range(request.warmup):
         run()
     taken = []
-    for _ in range(order.calls):
+    for _ in range(request.calls):
         begin = perf_counter_ns()
         run()
         taken.append(perf_counter_ns() - begin)
@@ -108,7 +108,7 @@ def burst(run: Callable[[], object], order: WorkerRequest) -> list[int]:
 
 
 def _private_stdout() -> TextIO:
-    """Standard output for answers alone; what a runtime prints goes to standard error."""
+    """Duplicates standard output for answers alone; output of a runtime goes to standard error."""
     own = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return own
@@ -120,7 +120,7 @@ def _say(answers: TextIO, what: dict[str, Any]) -> None:
 
 
 def _die_with_parent() -> None:
-    """On Linux a parent that is killed takes this process along, stopped or not (prctl(2), PR_SET_PDEATHSIG)."""
+    """Ends this process with its parent on Linux, even while stopped (prctl(2), PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,7 +1,7 @@
-"""Workers that take turns: all of them loaded, one of them running, the others stopped by the kernel.
+"""Worker processes of a benchmark: all have their network loaded, one runs, the others are stopped by SIGSTOP.
 
-A stopped process (SIGSTOP) has no spinning threads, whatever its runtime does between two calls. Idle pools of several
-runtimes would otherwise take the cores from the one that is timed.
+A stopped process has no spinning threads, whatever its runtime does between two calls. Idle thread pools of other
+runtimes would otherwise take processor time from the one that is timed.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
     from edgeres.latency.benchmark.worker_spec import WorkerRequest, WorkerSpec
 
-_OPEN_S, _ORDER_S = 600.0, 300.0
-"""Seconds after which a runtime that says nothing is given up: while it compiles a network, and in a burst."""
+_OPEN_S, _REQUEST_S = 600.0, 300.0
+"""Timeouts in seconds: of loading and compiling a network, and of a burst."""
 
 
 class Worker:
-    """A process that serves one job; it runs only while it answers.
+    """A process that serves one ``WorkerSpec``; it runs only while it answers a request.
 
     Args:
-        job: What it opens.
+        spec: The variant it opens, or the peak it measures.
 
     Raises:
-        StageError: The runtime refused the network, in its own words, or the process ended.
+        StageError: The runtime refused the network, with its own message, or the process ended.
     """
 
-    def __init__(self, job: WorkerSpec) -> None:
+    def __init__(self, spec: WorkerSpec) -> None:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         # A session of its own: Ctrl-C reaches the parent alone, which then ends its workers.
         self._process = subprocess.Popen(
@@ -52,27 +52,27 @@ class Worker:
         )
         self._heard = b""
         try:
-            self._asked(plain(job), _OPEN_S)
+            self._asked(plain(spec), _OPEN_S)
         except BaseException:
             self.close()
             raise
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process id."""
         return self._process.pid
 
-    def ask(self, order: WorkerRequest) -> Any:
-        """Lets the worker run until it has answered.
+    def ask(self, request: WorkerRequest) -> Any:
+        """Continues the worker until it has answered, then stops it again.
 
         Raises:
-            StageError: It refused, ended, or said nothing in time.
+            StageError: The worker refused, ended, or did not answer in time.
         """
         self._process.send_signal(signal.SIGCONT)
-        return self._asked(plain(order), _ORDER_S)
+        return self._asked(plain(request), _REQUEST_S)
 
     def close(self) -> None:
-        """Ends the process, which works on a stopped one too."""
+        """Kills the process, running or stopped."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._complaints):
@@ -87,17 +87,17 @@ class Worker:
             raise StageError(self._last_words(), "") from failure
         answer: dict[str, Any] = json.loads(self._line(limit_s))
         if "refused" in answer:
-            raise StageError(str(answer["refused"]), str(answer["way_out"]))
+            raise StageError(str(answer["refused"]), str(answer["hint"]))
         self._process.send_signal(signal.SIGSTOP)
         return answer
 
     def _line(self, limit_s: float) -> bytes:
-        """The next line the worker says."""
+        """The next line of the worker's output."""
         assert self._process.stdout is not None
         stream, until = self._process.stdout.fileno(), time.monotonic() + limit_s
         while b"\n" not in self._heard:
             if not select.select([stream], [], [], max(0.0, until - time.monotonic()))[0]:
-                raise StageError(f"a runtime said nothing for {limit_s:.0f} s", "leave it out of --runtimes")
+                raise StageError(f"a runtime did not answer for {limit_s:.0f} s", "leave it out of --runtimes")
             part = os.read(stream, 1 << 16)
             if not part:
                 raise StageError(self._last_words(), "leave that runtime out of --runtimes")
@@ -108,14 +108,14 @@ class Worker:
     def _last_words(self) -> str:
         code = self._process.wait()
         self._complaints.seek(0)
-        said = self._complaints.read().decode(errors="replace").strip().splitlines()
-        return f"a worker ended with {code}" + (f": {said[-1]}" if said else "")
+        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
+        return f"a worker ended with {code}" + (f": {lines[-1]}" if lines else "")
 
 
 @contextmanager
-def hired(job: WorkerSpec) -> Iterator[Worker]:
-    """A worker that is gone afterwards, whatever happens."""
-    worker = Worker(job)
+def start_worker(spec: WorkerSpec) -> Iterator[Worker]:
+    """Starts a worker process and ends it at exit."""
+    worker = Worker(spec)
     try:
         yield worker
     finally:

@@ -1,4 +1,4 @@
-"""What a worker is given to open, and what parent and worker say to each other: one line of JSON each."""
+"""Protocol between the benchmark and its workers: the variant to open and the requests, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from edgeres.targets.target import Target
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 TORCH = "torch"
-"""The one runtime without a backend: nothing is deployed in it."""
+"""Name of the PyTorch eager runtime, which has no backend."""
 
 
 @settings
 class SealedFile:
-    """A file and its sha256; it is hashed again before a runtime reads it."""
+    """A file's path and its sha256, which is checked again before a runtime reads the file."""
 
     path: str
     sha256: str
 
     @property
     def file(self) -> File:
-        """As backends take it."""
+        """The file as an artifact ``File``."""
         return File(Path(self.path), self.sha256)
 
     @classmethod
     def of(cls, file: File) -> SealedFile:
-        """From what backends take."""
+        """A sealed file with the absolute path of an artifact ``File``."""
         return cls(path=str(file.path.absolute()), sha256=file.sha256)
 
 
@@ -41,13 +41,13 @@ class Variant:
 
     Attributes:
         runtime: A backend's name, or ``torch``.
-        precision: What it computes in.
-        target: Whose settings the backend takes.
-        preprocess: Gives the size of the image.
-        entry: File of the engine that executes.
-        files: Files of the engine.
-        graph: The graph it comes from.
-        float_graph: The float twin, which is what runs in any other precision than ``int8``.
+        precision: Precision it computes in.
+        target: Target whose settings the backend takes.
+        preprocess: Preprocessing, which gives the size of the image.
+        entry: Name of the engine's main file.
+        files: Files of the engine by name.
+        graph: The exported ONNX graph.
+        float_graph: The float reference graph, which runs in any precision but ``int8``.
     """
 
     runtime: str
@@ -66,7 +66,7 @@ class Variant:
 
     @property
     def engine(self) -> Engine:
-        """As backends take it."""
+        """The variant as an ``Engine`` artifact."""
         metadata = ModelMetadata(name="bench", preprocess=self.preprocess, classes=())
         exported = Exported(metadata, self.graph.file, self.float_graph.file)
         files = {name: sealed.file for name, sealed in self.files.items()}
@@ -75,12 +75,12 @@ class Variant:
 
 @settings
 class WorkerSpec:
-    """What one worker does: a variant of a network, or the processor's peak in its place.
+    """What one worker runs: a variant of a network, or the measurement of the processor's peak.
 
     Attributes:
-        variant: None measures the peak.
-        peak: Which peak; ignored beside a variant.
-        cores: Processors it may use, one for each thread.
+        variant: The variant; None measures the peak.
+        peak: Precision of the peak; ignored where there is a variant.
+        cores: Processor ids it may use, one for each thread.
     """
 
     variant: Variant | None = None
@@ -90,12 +90,12 @@ class WorkerSpec:
 
 @settings
 class WorkerRequest:
-    """A burst of calls, or the runtime's profile of them.
+    """A burst of calls to be timed, or to be profiled by kernel.
 
     Attributes:
-        calls: How many count.
-        warmup: Calls before them that do not.
-        layers: Profile the kernels instead.
+        calls: Number of timed calls.
+        warmup: Number of calls before them.
+        layers: Whether to profile the kernels instead of timing the calls.
     """
 
     calls: Annotated[int, Field(gt=0)]

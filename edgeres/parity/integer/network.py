@@ -3,7 +3,7 @@
 Between DequantizeLinear and QuantizeLinear the graph is taken at its word, in real numbers: ``S (q - Z)`` of each code,
 the float32 bias as the number it is, sums without rounding. What rounds is QuantizeLinear alone. Runtimes that compute
 the same graph in float32 differ from it where their own rounding crosses a boundary, and nowhere else;
-``Quantized.bounds`` says how far that can be.
+``QuantizedTensor.bounds`` says how far that can be.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from edgeres.errors import ModelError
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
 from edgeres.parity.integer.constants import numbers, quantizer
-from edgeres.parity.integer.operations import CARRIED, FLOAT_ONLY, KNOWN, Layer, carried, computed
+from edgeres.parity.integer.operations import CARRIED, FLOAT_ONLY, KNOWN, IntegerLayer, carried, computed
 from edgeres.parity.integer.pool import POOLS, pooled
 from edgeres.parity.integer.product import PEAK
 from edgeres.parity.integer.requantize import requantize
@@ -42,7 +42,7 @@ _QUANTIZING = 255 * 2.0**-22
 
 
 @dataclass(frozen=True, slots=True)
-class Quantized:
+class QuantizedTensor:
     """A tensor at its quantizer, channels second as the graph has it.
 
     Attributes:
@@ -98,7 +98,7 @@ class IntegerNetwork:
             if node.op_type in POOLS:
                 pooled(node)
         self._layers = {
-            node.output[0]: Layer.of(self.view, node, whole_bias=bias == "int32")
+            node.output[0]: IntegerLayer.of(self.view, node, whole_bias=bias == "int32")
             for node in nodes
             if node.op_type in WEIGHTED
         }
@@ -155,7 +155,7 @@ class IntegerNetwork:
 
     def layers(
         self, images: NDArray[np.float32], given: Mapping[str, Array]
-    ) -> Iterator[Quantized | NDArray[np.float64]]:
+    ) -> Iterator[QuantizedTensor | NDArray[np.float64]]:
         """What each layer makes of somebody else's codes, one after the other; the logits ``[N,classes]`` come last.
 
         Every tensor is computed from the codes that ``given`` has of the tensors before it, so a difference lies in
@@ -191,7 +191,7 @@ class _Evaluation:
         self._values: dict[str, Value] = {network._image: image}
         self._codes: dict[str, Array] = {}
 
-    def quantized(self) -> Iterator[Quantized]:
+    def quantized(self) -> Iterator[QuantizedTensor]:
         """Each quantized tensor in execution order."""
         network = self._network
         for position, node in enumerate(self._view.nodes):
@@ -207,7 +207,7 @@ class _Evaluation:
         """The answer, once every quantized tensor is there."""
         return self._value(self._network._logits).approximate()
 
-    def _quantize(self, node: NodeProto, params: QParams) -> Quantized:
+    def _quantize(self, node: NodeProto, params: QParams) -> QuantizedTensor:
         """Codes of a tensor: those of the value behind it, then whatever keeps the order of values."""
         chain: list[NodeProto] = []
         tensor = node.input[0]
@@ -233,7 +233,7 @@ class _Evaluation:
                 found = change(found, 0, 0)
             return _channels_second(found) + _QUANTIZING
 
-        return Quantized(node.input[0], codes, params, steps, bounds)
+        return QuantizedTensor(node.input[0], codes, params, steps, bounds)
 
     def _as_they_were(self, tensor: str, params: QParams) -> Array | None:
         """Codes that are dequantized and quantized again by the same scale; None where something else is."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class IntegerLayer:
     """What a Conv, Gemm or MatMul holds.
 
     Attributes:
@@ -40,7 +40,7 @@ class Layer:
     whole_bias: bool
 
     @classmethod
-    def of(cls, view: GraphIndex, node: NodeProto, *, whole_bias: bool) -> Layer:
+    def of(cls, view: GraphIndex, node: NodeProto, *, whole_bias: bool) -> IntegerLayer:
         """Reads a node's constants.
 
         Raises:
@@ -107,7 +107,7 @@ def _padding(view: GraphIndex, node: NodeProto) -> list[tuple[int, int]]:
     return [(before[axis], after[axis]) for axis in (0, 2, 3, 1)]
 
 
-def computed(view: GraphIndex, node: NodeProto, values: tuple[Value, ...], layer: Layer | None) -> Value:
+def computed(view: GraphIndex, node: NodeProto, values: tuple[Value, ...], layer: IntegerLayer | None) -> Value:
     """One node's output.
 
     Args:
@@ -153,7 +153,7 @@ def _carried_value(view: GraphIndex, node: NodeProto, x: Value) -> Value:
     return Real(change(x.approximate(), 0, -np.inf))
 
 
-def _weighted(node: NodeProto, x: Value, layer: Layer) -> Value:
+def _weighted(node: NodeProto, x: Value, layer: IntegerLayer) -> Value:
     """A convolution or matrix product with its bias."""
     held, source = layer.weight, _codes(x)
     bias = () if layer.bias is None else (constant(layer.bias),)

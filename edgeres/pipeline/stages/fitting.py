@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.relabelling import GAIN, find_relabelling
 from edgeres.errors import ChanceError, DataError
-from edgeres.model.probe import Found, Space, attempt, labelled, search
+from edgeres.model.probe import SearchResult, Space, attempt, labelled, search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,18 +128,18 @@ class _Searcher:
     images: Split
     progress: Progress
 
-    def settle(self, source: Source, own: Preprocess | None) -> Found:
+    def settle(self, source: Source, own: Preprocess | None) -> SearchResult:
         """What is stated, tried as it is; or the best of what it leaves open."""
         if own is not None or (source.preprocess is not None and not source.left_open):
             stated = source.stated_over(own or Preprocess())
             with self.progress.task("try the preprocessing", len(self.images)) as advance:
                 trial = attempt(self.answers, self.images, stated, advance)
-            return Found(trial, trial, (trial,))
+            return SearchResult(trial, trial, (trial,))
         # The resampling filter stays at its default where it is not stated: it moves accuracy by tenths of a point.
         fields = source.left_open or tuple(Preprocess.__dataclass_fields__)
         return self.search(Space.open(source.preprocess or Preprocess(), self.sizes, fields))
 
-    def search(self, space: Space, started: Trial | None = None) -> Found:
+    def search(self, space: Space, started: Trial | None = None) -> SearchResult:
         """The best of a space, with a bar that ends full."""
         total, done = space.budget(len(self.images)), 0
         with self.progress.task("search the preprocessing", total) as advance:
@@ -213,7 +213,7 @@ def _origin(source: Source, own: Preprocess | None) -> str:
     return f"preprocessing as stated with the weights, but for {', '.join(stated)}"
 
 
-def _fitting(source: Source, own: Preprocess | None, found: Found, wider: Found | None) -> Fitting:
+def _fitting(source: Source, own: Preprocess | None, found: SearchResult, wider: SearchResult | None) -> Fitting:
     chosen, count = found.best, len(found.best.labels)
     notes, shown = [], []
     if len(found.trials) > 1:

@@ -17,7 +17,7 @@ from pydantic import Field
 from edgeres.artifacts.artifact import Checkpoint, Step
 from edgeres.artifacts.candidate import TechniqueResult
 from edgeres.errors import StageError
-from edgeres.gate.paired_test import Outcome as Verdict
+from edgeres.gate.paired_test import Outcome
 from edgeres.model.network import Network
 from edgeres.pipeline.stages.stage import Read
 from edgeres.quant.quantized import Quantized
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from edgeres.pipeline.stages.stage import Context
     from edgeres.recovery.evaluation import Evaluation
-    from edgeres.training.loop import Objective, Outcome
+    from edgeres.training.loop import Objective, TrainingResult
 
 _EPS = 1e-14
 """Gradients in steps of an 8-bit grid are down to 1e-12."""
@@ -145,7 +145,7 @@ class Qat:
             return replace(artifact, metadata=metadata)
         return replace(artifact, metadata=metadata, quant=trained.table, deployed=trained.weights)
 
-    def _trained(self, artifact: Checkpoint, start: Quantized, context: Context) -> tuple[Quantized, Outcome]:
+    def _trained(self, artifact: Checkpoint, start: Quantized, context: Context) -> tuple[Quantized, TrainingResult]:
         """The network behind training, and what training says of itself."""
         method, device = self.method(), training_device()
         feed = Feed(
@@ -210,13 +210,13 @@ def _excuse(evaluation: Evaluation, margin: float | None) -> str:
     interval = f"[{evaluation.low_pp:.2f}, {evaluation.high_pp:.2f}]"
     drop = f"a drop of {evaluation.drop_pp:.2f} pp {interval} on {evaluation.n:,} tuning images"
     match evaluation.outcome:
-        case Verdict.FAIL:
+        case Outcome.FAIL:
             return ""
-        case Verdict.PASS:
+        case Outcome.PASS:
             return f"{drop} is within the limit of {margin:g} pp"
-        case Verdict.INCONCLUSIVE if evaluation.doubtful:
+        case Outcome.INCONCLUSIVE if evaluation.doubtful:
             return ""
-        case Verdict.INCONCLUSIVE:
+        case Outcome.INCONCLUSIVE:
             needed = f", about {evaluation.needed:,} images would" if evaluation.needed else ""
             return f"{drop} does not settle whether the limit of {margin:g} pp is met{needed}; {_ALL_THE_SAME}"
         case None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.pipeline.stages.stage import Context
-    from edgeres.training.loop import Outcome
+    from edgeres.training.loop import TrainingResult
 
 _ONE_SIDED_95 = 1.645
 
@@ -121,7 +121,7 @@ class Recover:
         )
         return replace(teacher if worse else recovered, metadata=artifact.metadata.after(step), teacher=None)
 
-    def _trained(self, artifact: Checkpoint, teacher: Checkpoint, context: Context) -> Outcome:
+    def _trained(self, artifact: Checkpoint, teacher: Checkpoint, context: Context) -> TrainingResult:
         method = self.method()
         device = training_device()
         master = Network(teacher.spec, teacher.weights).eval().requires_grad_(False).to(device)
