@@ -64,7 +64,7 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CorpusRow:
     """A graph, what lint says and what TensorRT-RTX says."""
 
     tool: str
@@ -82,12 +82,12 @@ class Row:
         return "missed" if wrong else "false alarm"
 
 
-def judge(tool: str, title: str, model: ModelProto) -> Row:
+def judge(tool: str, title: str, model: ModelProto) -> CorpusRow:
     """Asks both about a graph."""
     findings = lint(model, find_target(TARGET))
     errors = dict.fromkeys(finding.rule for finding in findings if finding.severity == "E")
     others = dict.fromkeys(finding.rule for finding in findings if finding.severity != "E")
-    return Row(tool, title, tuple(errors), tuple(others), ask(model))
+    return CorpusRow(tool, title, tuple(errors), tuple(others), ask(model))
 
 
 def ask(model: ModelProto) -> Engine:
@@ -154,7 +154,7 @@ def _shape(view: GraphIndex, node: object) -> tuple[int, ...]:
     return () if scale is None else scale.shape
 
 
-def rows(python: str = sys.executable, *, foreign: bool = True) -> Iterator[Row]:
+def rows(python: str = sys.executable, *, foreign: bool = True) -> Iterator[CorpusRow]:
     """Every graph of the corpus, judged.
 
     Args:
@@ -170,7 +170,7 @@ def rows(python: str = sys.executable, *, foreign: bool = True) -> Iterator[Row]
             try:
                 model = tool.make(Path(folder))
             except Absent as absent:
-                yield Row(
+                yield CorpusRow(
                     tool.tool, f"{tool.title}: not installed here, {absent}", (), (), Engine("right", "not asked")
                 )
                 continue
@@ -181,7 +181,7 @@ def rows(python: str = sys.executable, *, foreign: bool = True) -> Iterator[Row]
         yield judge("mutant of ours", title, mutate(base, mutant))
 
 
-def report(found: Sequence[Row]) -> str:
+def report(found: Sequence[CorpusRow]) -> str:
     """The confusion matrix, then every graph."""
     asked = [row for row in found if row.engine.words != "not asked"]
     count = {

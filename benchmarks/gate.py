@@ -40,7 +40,7 @@ _CHUNK = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class BenchmarkResult:
+class Scenario:
     """How networks really differ, in shares of the images.
 
     Attributes:
@@ -74,14 +74,14 @@ class Rates:
     failed: float
     used: float
 
-    def cells(self, truth: BenchmarkResult) -> tuple[str, ...]:
+    def cells(self, scenario: Scenario) -> tuple[str, ...]:
         """As the table shows it."""
         shares = [f"{100 * x:.2f} %" for x in (self.fixed_pass, self.fixed_fail, self.passed, self.failed)]
-        named = f"{100 * truth.discordance:g} %", f"{100 * truth.drop:g} pp", f"{truth.images:,}"
-        return (*named, *shares, f"{self.used:,.0f}", f"{self.used / truth.images:.0%}")
+        named = f"{100 * scenario.discordance:g} %", f"{100 * scenario.drop:g} pp", f"{scenario.images:,}"
+        return (*named, *shares, f"{self.used:,.0f}", f"{self.used / scenario.images:.0%}")
 
 
-def truths(discordance: float, margin: float, recorded: float | None = None) -> Iterator[BenchmarkResult]:
+def scenarios(discordance: float, margin: float, recorded: float | None = None) -> Iterator[Scenario]:
     """No drop, the margin and twice the margin; and the recorded drop, where there is one.
 
     A drop needs at least as many discordant images: a smaller discordance is raised to it.
@@ -89,21 +89,19 @@ def truths(discordance: float, margin: float, recorded: float | None = None) -> 
     for drop in (0.0, margin, 2 * margin, *(() if recorded is None else (recorded,))):
         psi = max(discordance, abs(drop))
         away = drop if drop != margin else 0.0  # at the margin nothing is ever known: take the images of no drop
-        yield BenchmarkResult(
-            psi, drop, images_needed(100 * away, psi, margin_pp=100 * margin, alpha=ALPHA, power=POWER)
-        )
+        yield Scenario(psi, drop, images_needed(100 * away, psi, margin_pp=100 * margin, alpha=ALPHA, power=POWER))
 
 
-def measure(truth: BenchmarkResult, margin: float, runs: int, seed: int = 0) -> Rates:
+def measure(scenario: Scenario, margin: float, runs: int, seed: int = 0) -> Rates:
     """Runs both tests on the same drawn images, ``runs`` times."""
     random = np.random.default_rng(seed)
     total = np.zeros(5)
     for start in range(0, runs, _CHUNK):
-        total += _chunk(truth, margin, min(_CHUNK, runs - start), random)
+        total += _chunk(scenario, margin, min(_CHUNK, runs - start), random)
     return Rates(*(total / runs).tolist())
 
 
-def _chunk(truth: BenchmarkResult, margin: float, runs: int, random: np.random.Generator) -> NDArray[np.float64]:
+def _chunk(scenario: Scenario, margin: float, runs: int, random: np.random.Generator) -> NDArray[np.float64]:
     """Sums over the tests of one chunk, in the order of ``Rates``.
 
     A test that knows stops betting; its images are drawn to the end all the same, for the test at the fixed n.
@@ -111,10 +109,10 @@ def _chunk(truth: BenchmarkResult, margin: float, runs: int, random: np.random.G
     bets, rich = Bets.none(runs), -np.log(ALPHA)
     going, found = np.arange(runs), np.zeros(4)
     lost_all, gained_all = np.zeros((2, runs), dtype=np.int64)
-    for seen in range(0, truth.images, LOOK):
-        images = min(LOOK, truth.images - seen)
-        lost = random.binomial(images, truth.lost, runs)
-        gained = random.binomial(images - lost, truth.gained / (1 - truth.lost))
+    for seen in range(0, scenario.images, LOOK):
+        images = min(LOOK, scenario.images - seen)
+        lost = random.binomial(images, scenario.lost, runs)
+        gained = random.binomial(images - lost, scenario.gained / (1 - scenario.lost))
         lost_all += lost
         gained_all += gained
         if len(going):
@@ -125,8 +123,8 @@ def _chunk(truth: BenchmarkResult, margin: float, runs: int, random: np.random.G
             found[1] += (above & ~below).sum()
             found[2] += done.sum() * (seen + images)
             going, bets = going[~done], bets.kept(~done)
-    used = found[2] + len(going) * truth.images
-    fixed = _fixed(lost_all, gained_all, truth.images, margin)
+    used = found[2] + len(going) * scenario.images
+    fixed = _fixed(lost_all, gained_all, scenario.images, margin)
     return np.array([fixed[0], fixed[1], found[0], found[1], used])
 
 
@@ -139,13 +137,13 @@ def _fixed(lost: NDArray[np.int64], gained: NDArray[np.int64], images: int, marg
 
 def table(runs: int, margin: float, recorded: Paired | None = None) -> str:
     """The table for people."""
-    wanted = [truth for psi in DISCORDANCES for truth in truths(psi, margin)]
+    wanted = [scenario for psi in DISCORDANCES for scenario in scenarios(psi, margin)]
     if recorded:
-        wanted += truths(recorded.discordance, margin, recorded.drop / 100)
+        wanted += scenarios(recorded.discordance, margin, recorded.drop / 100)
     rows = []
-    for truth in sorted(set(wanted), key=lambda truth: (truth.discordance, truth.drop)):
-        said(f"discordance {truth.discordance:.2%}, drop {100 * truth.drop:g} pp, {truth.images} images")
-        rows.append(measure(truth, margin, runs).cells(truth))
+    for scenario in sorted(set(wanted), key=lambda scenario: (scenario.discordance, scenario.drop)):
+        said(f"discordance {scenario.discordance:.2%}, drop {100 * scenario.drop:g} pp, {scenario.images} images")
+        rows.append(measure(scenario, margin, runs).cells(scenario))
     return markdown(HEADS, rows, words=0)
 
 

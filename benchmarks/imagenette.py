@@ -35,7 +35,7 @@ _OVER_BUDGET = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ImagenetteRow:
     """One compiled network.
 
     Attributes:
@@ -73,7 +73,7 @@ class Row:
     seconds: float
 
     @classmethod
-    def of(cls, report: Run, seconds: float) -> Row:
+    def of(cls, report: Run, seconds: float) -> ImagenetteRow:
         """Reads a report.
 
         Raises:
@@ -123,7 +123,7 @@ def _latency(value: float | None) -> str:
     return "unmeasured" if value is None else millis(value)
 
 
-def compiled(target: str, folder: Path, cache: Path) -> tuple[Row, Run]:
+def compiled(target: str, folder: Path, cache: Path) -> tuple[ImagenetteRow, Run]:
     """Compiles for one target in a process of its own.
 
     Raises:
@@ -136,10 +136,10 @@ def compiled(target: str, folder: Path, cache: Path) -> tuple[Row, Run]:
     where = ["--cache", str(cache), "--out", str(folder / target), "--json", "--quiet"]
     done = child.python("edgeres", [*given, *where]).checked(f"edgeres compile --target {target}", _OVER_BUDGET)
     report = document.decode(done.output, f"the report for {target}")
-    return Row.of(report, done.seconds), report
+    return ImagenetteRow.of(report, done.seconds), report
 
 
-def shown(rows: Sequence[Row], report: Run) -> str:
+def shown(rows: Sequence[ImagenetteRow], report: Run) -> str:
     """The table, with what it was measured on."""
     table = markdown(HEADS, (row.cells() for row in rows), words=2)
     return f"{table}\n\n{machine(report)}"

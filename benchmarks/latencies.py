@@ -23,7 +23,7 @@ _THREADS = range(2, 9)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LatencyRow:
     """One published latency; the fields are those of the file.
 
     Attributes:
@@ -84,26 +84,26 @@ class Row:
 class Pair:
     """Two networks measured together: the first calibrates the device, the second is predicted."""
 
-    known: Row
-    asked: Row
+    known: LatencyRow
+    asked: LatencyRow
 
 
-def read(place: Path = PLACE) -> tuple[Row, ...]:
+def read(place: Path = PLACE) -> tuple[LatencyRow, ...]:
     """Every row of the file."""
     lines = [line for line in place.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     return tuple(_row(fields) for fields in csv.DictReader(lines))
 
 
-def pairs(rows: Iterable[Row]) -> tuple[Pair, ...]:
+def pairs(rows: Iterable[LatencyRow]) -> tuple[Pair, ...]:
     """Every ordered pair of different networks of one entry."""
-    entries: dict[int, list[Row]] = {}
+    entries: dict[int, list[LatencyRow]] = {}
     for row in rows:
         entries.setdefault(row.entry, []).append(row)
     found = (Pair(*two) for entry in entries.values() for two in permutations(entry, 2))
     return tuple(pair for pair in found if pair.known.network != pair.asked.network)
 
 
-def disagreements(rows: Sequence[Row]) -> list[float]:
+def disagreements(rows: Sequence[LatencyRow]) -> list[float]:
     """How far two people's figures for the same thing are apart: ``|a / b - 1|`` of every ordered pair."""
     same: dict[tuple[object, ...], list[float]] = {}
     for row in rows:
@@ -119,8 +119,8 @@ def disagreements_of_ratios(twos: Sequence[Pair]) -> list[float]:
     return [abs(a / b - 1) for figures in same.values() for a, b in permutations(figures, 2)]
 
 
-def _row(fields: dict[str, str]) -> Row:
-    return Row(
+def _row(fields: dict[str, str]) -> LatencyRow:
+    return LatencyRow(
         kind=fields["class"],
         chip=fields["chip"],
         device=fields["device"],

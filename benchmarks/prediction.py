@@ -29,7 +29,7 @@ from edgeres.settings import plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.latencies import Pair, Row
+    from benchmarks.latencies import LatencyRow, Pair
     from edgeres.latency.kernel_class import KernelClass
 
 MARKERS = "<!-- prediction:begin -->", "<!-- prediction:end -->"
@@ -135,7 +135,7 @@ class Validated:
         return first, second
 
 
-def validated(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> Validated:
+def validated(name: str, rows: Sequence[LatencyRow], twos: Sequence[Pair]) -> Validated:
     """Fits a class and leaves out one chip and one network at a time."""
     rows = [row for row in rows if row.kind == name]
     twos = [two for two in twos if two.known.kind == name]
@@ -155,7 +155,7 @@ def validated(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> Validated
 
 
 def _left_out(
-    name: str, rows: Sequence[Row], twos: Sequence[Pair], unit: Callable[[Row], str]
+    name: str, rows: Sequence[LatencyRow], twos: Sequence[Pair], unit: Callable[[LatencyRow], str]
 ) -> tuple[Errors, Errors]:
     """Predictions of every unit by a fit to the others: from peaks, and calibrated by another network of the entry.
 
@@ -237,7 +237,7 @@ def _said(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: _said(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
-def listed(name: str, rows: Sequence[Row]) -> str:
+def listed(name: str, rows: Sequence[LatencyRow]) -> str:
     """Every row of a class beside what a fit to all rows predicts, and one to the rows of the other chips."""
     rows = sorted((row for row in rows if row.kind == name and row.has_peak), key=lambda row: row.chip)
     whole = fit(name, rows, pairs(rows))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.latencies import WIDTHS, Pair, Row
+from benchmarks.latencies import WIDTHS, LatencyRow, Pair
 from edgeres.latency.kernel_class import KernelClass, PredictionError
 from edgeres.latency.roofline import Roofline
 from edgeres.settings import parse
@@ -101,7 +101,7 @@ class Fitted:
     kind: KernelClass
     wrapper_ms: float
 
-    def ms(self, row: Row) -> float:
+    def ms(self, row: LatencyRow) -> float:
         """Milliseconds it predicts for a row from the device's peaks, in the row's own figure."""
         return roofline(self.kind, row).total_ms(row.works, row.judged) + self._wrapper(row)
 
@@ -114,11 +114,11 @@ class Fitted:
         )
         return found.total_ms(asked.works, asked.judged) + self._wrapper(asked)
 
-    def _wrapper(self, row: Row) -> float:
+    def _wrapper(self, row: LatencyRow) -> float:
         return self.wrapper_ms if row.wrapped else 0.0
 
 
-def fit(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> Fitted:
+def fit(name: str, rows: Sequence[LatencyRow], twos: Sequence[Pair]) -> Fitted:
     """The class's parameters from some rows.
 
     Args:
@@ -142,7 +142,7 @@ def fit(name: str, rows: Sequence[Row], twos: Sequence[Pair]) -> Fitted:
     return Fitted(parse(KernelClass, known | point, name), wrapper_ms)
 
 
-def roofline(kind: KernelClass, row: Row) -> Roofline:
+def roofline(kind: KernelClass, row: LatencyRow) -> Roofline:
     """The roofline of a row's device, all of whose kernels are of that class."""
     width = WIDTHS[row.precision]
     return Roofline(
@@ -168,7 +168,7 @@ def _relative(point: dict[str, float], twos: Sequence[Pair]) -> NDArray[np.float
     return np.asarray(np.mean(np.abs(off), axis=1))
 
 
-def _absolute(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float64]:
+def _absolute(point: dict[str, float], rows: Sequence[LatencyRow]) -> NDArray[np.float64]:
     """Mean absolute log error ``[E]`` of rows whose peak is known, at each efficiency."""
     if not rows:
         return np.zeros(len(_EFFICIENCIES))
@@ -176,7 +176,7 @@ def _absolute(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float6
     return np.asarray(np.mean(np.abs(np.log((_scaled(point, rows) + fixed) / ms)), axis=1))
 
 
-def _fixed(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float64]:
+def _fixed(point: dict[str, float], rows: Sequence[LatencyRow]) -> NDArray[np.float64]:
     """Milliseconds ``[N]`` that do not go with the device's speed; calls and wrappers cost the host alone."""
     kernels = np.array([len(row.works) for row in rows])
     calls = np.array([row.judged == "host_latency" for row in rows])
@@ -184,7 +184,7 @@ def _fixed(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float64]:
     return wrappers + point.get("call_ms", 0.0) * calls + 1e-3 * point.get("layer_us", 0.0) * kernels
 
 
-def _scaled(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float64]:
+def _scaled(point: dict[str, float], rows: Sequence[LatencyRow]) -> NDArray[np.float64]:
     """Milliseconds ``[E,N]`` that go with the device's speed, at each efficiency; without a peak, but for a factor."""
     gain, balance, share = point.get("gain", 1.0), point.get("balance", 0.0), point.get("bandwidth_share")
     if share is not None:
@@ -200,7 +200,7 @@ def _scaled(point: dict[str, float], rows: Sequence[Row]) -> NDArray[np.float64]
 def _kernels(network: str, size: int, precision: str, gain: float, balance: float) -> float:
     """The sum over the kernels, by ``Roofline`` itself at a rate of one operation per microsecond."""
     kind = KernelClass(name="", title="", gain=gain, balance=balance, calibrated=_NOBODY)
-    row = Row("", "", "", "", precision, None, size, network, 0.0, None, 0, 1e-3, None, "")
+    row = LatencyRow("", "", "", "", precision, None, size, network, 0.0, None, 0, 1e-3, None, "")
     return 1e3 * sum(cost.ms for cost in roofline(kind, row).costs(row.works))
 
 
@@ -209,7 +209,7 @@ def _moved(
     network: str, size: int, precision: str, gops: float | None, gbs: float | None, gain: float, share: float
 ) -> tuple[float, ...]:
     """The sum over the kernels in milliseconds, by ``Roofline`` itself, at each efficiency."""
-    row = Row("", "", "", "", precision, None, size, network, 0.0, None, 0, gops, gbs, "")
+    row = LatencyRow("", "", "", "", precision, None, size, network, 0.0, None, 0, gops, gbs, "")
     kinds = [
         KernelClass(name="", title="", gain=gain, bandwidth_share=share, efficiency=efficiency, calibrated=_NOBODY)
         for efficiency in map(float, _EFFICIENCIES)

@@ -57,9 +57,9 @@ class Gain:
     quiet: float
 
     @classmethod
-    def of(cls, truth: BenchmarkResult) -> Gain:
+    def of(cls, result: BenchmarkResult) -> Gain:
         """Of one table."""
-        floats, integers = ([row for row in truth.rows if row.precision == kind] for kind in ("float32", "int8"))
+        floats, integers = ([row for row in result.rows if row.precision == kind] for kind in ("float32", "int8"))
         return cls(
             min(row.p50_ms for row in floats) / min(row.p50_ms for row in integers),
             min(row.p10_ms for row in floats) / min(row.p10_ms for row in integers),
@@ -88,12 +88,12 @@ def mean(ratios: Sequence[float]) -> float:
     return exp(fmean(log(ratio) for ratio in ratios))
 
 
-def page(truths: Sequence[BenchmarkResult]) -> str:
+def page(results: Sequence[BenchmarkResult]) -> str:
     """Table, goal, and what eats the gain, as Markdown."""
-    rows = [_cells(truth.network, row) for truth in truths for row in truth.rows]
-    gains = [Gain.of(truth) for truth in truths]
-    parts = [_where(truths[0]), markdown(HEADS, rows, words=2), _goal(truths, gains)]
-    return "\n\n".join([*parts, *(_eaten(truth) for truth in truths)])
+    rows = [_cells(result.network, row) for result in results for row in result.rows]
+    gains = [Gain.of(result) for result in results]
+    parts = [_where(results[0]), markdown(HEADS, rows, words=2), _goal(results, gains)]
+    return "\n\n".join([*parts, *(_eaten(result) for result in results)])
 
 
 def _cells(network: str, row: VariantResult) -> tuple[str, ...]:
@@ -109,21 +109,21 @@ def _cells(network: str, row: VariantResult) -> tuple[str, ...]:
     )
 
 
-def _where(truth: BenchmarkResult) -> str:
-    at = truth.machine
-    peaks = ", ".join(f"{peak.precision} {peak.gmacs:.0f} GMAC/s" for peak in truth.peaks)
-    absent = "; ".join(f"{name}: {why}" for name, why in truth.absent.items())
+def _where(result: BenchmarkResult) -> str:
+    at = result.machine
+    peaks = ", ".join(f"{peak.precision} {peak.gmacs:.0f} GMAC/s" for peak in result.peaks)
+    absent = "; ".join(f"{name}: {why}" for name, why in result.absent.items())
     return (
-        f"{at.cpu}, {truth.threads} of {at.cores} cores, batch 1, {_SIDE} px, governor {at.governor or 'not shown'}, "
+        f"{at.cpu}, {result.threads} of {at.cores} cores, batch 1, {_SIDE} px, governor {at.governor or 'not shown'}, "
         f"load {at.load_before:.1f} when it began; weights drawn, scales of {IMAGES} drawn images. "
         f"Peak of multiply-adds in the same minute: {peaks or 'unmeasured'}. Not timed: {absent or 'nothing'}."
     )
 
 
-def _goal(truths: Sequence[BenchmarkResult], gains: Sequence[Gain]) -> str:
+def _goal(results: Sequence[BenchmarkResult], gains: Sequence[Gain]) -> str:
     """Whether INT8 is as much faster as it should be."""
     medians, quiet = mean([gain.medians for gain in gains]), mean([gain.quiet for gain in gains])
-    each = ", ".join(f"{truth.network} {gain.medians:.2f}" for truth, gain in zip(truths, gains, strict=True))
+    each = ", ".join(f"{result.network} {gain.medians:.2f}" for result, gain in zip(results, gains, strict=True))
     verdict = "met" if medians >= GOAL else f"missed by {1 - medians / GOAL:.1%}"
     return (
         f"Fastest INT8 over fastest float32, geometric mean of {len(gains)}: **{medians:.2f}** by medians ({each}), "
@@ -131,18 +131,18 @@ def _goal(truths: Sequence[BenchmarkResult], gains: Sequence[Gain]) -> str:
     )
 
 
-def _eaten(truth: BenchmarkResult) -> str:
+def _eaten(result: BenchmarkResult) -> str:
     """Kernels of the fastest INT8 variant that INT8 does not make four times as fast."""
-    best = next((row for row in truth.rows if row.precision == "int8" and row.runtime in truth.layers), None)
+    best = next((row for row in result.rows if row.precision == "int8" and row.runtime in result.layers), None)
     if best is None:
-        return f"* {truth.network}: no runtime told its kernels"
-    layers = truth.layers[best.runtime]
+        return f"* {result.network}: no runtime told its kernels"
+    layers = result.layers[best.runtime]
     total, other = sum(layer.ms for layer in layers), [layer for layer in layers if layer.role == "other"]
     rest = (*bottlenecks(layers), *other)
     share = sum(layer.ms for layer in rest) / total
     slow = [layer for layer in layers if layer.role == "integer"][:_NAMED]
     return (
-        f"* {truth.network}, {best.name}: {share:.0%} of the time is no integer layer ({_listed(rest[:_NAMED])}); "
+        f"* {result.network}, {best.name}: {share:.0%} of the time is no integer layer ({_listed(rest[:_NAMED])}); "
         f"slowest integer layers: {_listed(slow)}"
     )
 
@@ -154,13 +154,13 @@ def _listed(layers: Sequence[LayerTime]) -> str:
 def _work(options: argparse.Namespace) -> str:
     if options.write is not None:
         renewed(options.write, "", MARKERS)
-    truths = []
+    results = []
     for name in options.networks:
         said(f"{name} ...")
-        truths.append(measured(name, options.threads, options.seconds, options.runtimes))
+        results.append(measured(name, options.threads, options.seconds, options.runtimes))
     if options.write is not None:
-        renew(options.write, page(truths), MARKERS)
-    return json.dumps([plain(truth) for truth in truths], indent=2) if options.json else page(truths)
+        renew(options.write, page(results), MARKERS)
+    return json.dumps([plain(result) for result in results], indent=2) if options.json else page(results)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.cli.commands import compiled, requested_again, search_changes, tell
 from edgeres.cli.console import Screen
 from edgeres.errors import UsageError
-from edgeres.report.candidates import HEADS, bill, folded, next_step
+from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows
 from edgeres.runs import document
 from edgeres.runs.verdict import exit_code
 from edgeres.settings import plain
@@ -17,7 +17,7 @@ from edgeres.settings import plain
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from edgeres.report.candidates import BillRow
+    from edgeres.report.candidates import CandidateRow
     from edgeres.runs.run import Run
 
 
@@ -42,7 +42,7 @@ def _explained(options: Namespace, given: list[str]) -> Run:
         run = compiled(requested_again(options, *search_changes(options)), out, options, given, screen).run
     else:
         run = document.load(Path(options.run))
-    if not bill(run) and not run.error:
+    if not recovery_rows(run) and not run.error:
         raise UsageError(
             f"{options.run} climbed no ladder: it stayed in float, is a foreign graph, or stopped before 'quantize'",
             "compile a preset with --recipe int8",
@@ -51,7 +51,7 @@ def _explained(options: Namespace, given: list[str]) -> Run:
 
 
 def _print(run: Run, options: Namespace) -> None:
-    screen, rows = Screen(quiet=options.quiet), bill(run)
+    screen, rows = Screen(quiet=options.quiet), recovery_rows(run)
     if options.json:
         screen.out.out(json.dumps(_document(run, rows), indent=2))
         return
@@ -67,7 +67,7 @@ def _print(run: Run, options: Namespace) -> None:
         screen.out.out(line, highlight=False)
 
 
-def _document(run: Run, rows: tuple[BillRow, ...]) -> dict[str, Any]:
+def _document(run: Run, rows: tuple[CandidateRow, ...]) -> dict[str, Any]:
     return {
         "techniques": [
             {

@@ -1,1 +1,1 @@
-"""From a request to a finished run: recipe, plan, runner, run folder, and the stages."""
+"""Pipeline from a compile request to a run folder: recipe, plan, runner and stages."""

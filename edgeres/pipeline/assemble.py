@@ -1,4 +1,4 @@
-"""From what a pipeline has to what a report says: artifacts in, ``Run`` out."""
+"""Assembly of a ``Run`` report from the artifacts of a pipeline."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _THUMBNAIL = 96
 
 
 def stage_rows(steps: Iterable[Step]) -> tuple[StageRow, ...]:
-    """One row per step; figures every report shows get their own columns."""
+    """One report row per step; figures common to all stages have their own columns."""
     rows = []
     for step in steps:
         rest = dict(step.metrics)
@@ -67,20 +67,20 @@ def stage_rows(steps: Iterable[Step]) -> tuple[StageRow, ...]:
 
 
 def split_rows(dataset: Dataset) -> tuple[SplitRow, ...]:
-    """The four splits with their digests; training images are hashed only where something read them."""
+    """The four splits with their digests; training images are hashed only where a stage read them."""
     splits = (dataset.calibration, dataset.tuning, dataset.validation)
     return tuple(SplitRow(name=split.name, images=len(split), digest=split.digest) for split in splits)
 
 
 def paired(verdict: VerificationResult) -> Paired:
-    """The float baseline against what ships, image by image."""
+    """Paired predictions of the float baseline and the deployed network."""
     baseline = verdict.metadata.baseline
     assert baseline is not None
     return Paired.of(baseline.predictions, verdict.predictions, baseline.labels)
 
 
 def answers(verdict: VerificationResult, validation: Split) -> Answers:
-    """The same, with the hash of each image."""
+    """Paired predictions with the sha256 of each image."""
     baseline = verdict.metadata.baseline
     assert baseline is not None
     columns = (baseline.labels, baseline.predictions, verdict.predictions)
@@ -88,7 +88,7 @@ def answers(verdict: VerificationResult, validation: Split) -> Answers:
 
 
 def accuracy(verdict: VerificationResult, margin_pp: float | None) -> Accuracy:
-    """Both accuracies, their paired difference, and its interval."""
+    """Top-1 of float and deployed network, their paired difference and its confidence interval."""
     baseline, counts = verdict.metadata.baseline, paired(verdict)
     assert baseline is not None
     interval = tango(counts)
@@ -110,7 +110,7 @@ def accuracy(verdict: VerificationResult, margin_pp: float | None) -> Accuracy:
 
 
 def judged(verdict: VerificationResult, target: Target, overrides: Overrides) -> tuple[BudgetCheck, ...]:
-    """Every budget line, accuracy first."""
+    """Every budget line against its limit, accuracy first."""
     metadata, engine = verdict.metadata, verdict.engine
     known = limits(metadata.name, metadata.preprocess.crop, target, overrides)
     counts = paired(verdict)
@@ -138,7 +138,7 @@ def judged(verdict: VerificationResult, target: Target, overrides: Overrides) ->
 
 
 def latency_rows(verdict: VerificationResult, target: Target, threads: int) -> tuple[LatencyRow, ...]:
-    """Each variant's latency, float first."""
+    """Latency of each variant, float first."""
     host = machine()
     rows = []
     for variant, timed in sorted(verdict.latencies.items()):
@@ -162,19 +162,19 @@ def latency_rows(verdict: VerificationResult, target: Target, threads: int) -> t
 
 
 def kernels(verdict: VerificationResult) -> Kernels:
-    """What runs in integers."""
+    """Counts of integer and float kernels."""
     census = verdict.kernels
     return Kernels(integer=census.integer, weighted=census.weighted, counts=census.kernels, how=census.how)
 
 
 def confusion(verdict: VerificationResult) -> Confusion:
-    """The deployed network's confusion matrix."""
+    """Confusion matrix of the deployed network."""
     assert verdict.metadata.baseline is not None
     return Confusion.of(verdict.metadata.classes, verdict.metadata.baseline.labels, verdict.predictions)
 
 
 def flips(verdict: VerificationResult, validation: Split) -> tuple[Flip, ...]:
-    """Images answered differently than by float, by index; the worst few, which pages show, with a picture."""
+    """Images whose prediction differs from float, by index; the worst ones, which pages show, with a thumbnail."""
     baseline, preprocess = verdict.metadata.baseline, verdict.metadata.preprocess
     assert baseline is not None
     answered = enumerate(zip(baseline.labels, baseline.predictions, verdict.predictions, strict=True))
@@ -211,11 +211,11 @@ def _thumbnail(image: Pillow.Image) -> str:
 
 
 def calibration(table: QuantTable, order: Sequence[str]) -> Calibration:
-    """Every activation scale, with what calibration saw of the tensor under it.
+    """Every activation scale with the calibration statistics of its tensor.
 
     Args:
-        table: Scales as they ship.
-        order: Tensors as they are executed; a file of scales is sorted by name. What is not among them comes last.
+        table: The deployed scales.
+        order: Tensors in order of execution; a calibration table is sorted by name. Other tensors come last.
     """
     place = {name: index for index, name in enumerate(order)}
     tensors = []
@@ -241,7 +241,7 @@ def calibration(table: QuantTable, order: Sequence[str]) -> Calibration:
 def provenance(
     dataset: Dataset, recipe: str, packages: Mapping[str, str], *, weights: str | None, scales: str | None, seed: int
 ) -> Provenance:
-    """What a run is made from, its code and this machine among it."""
+    """Inputs of a run: data, recipe, package versions, source code, weights, seed and machine."""
     here = machine()
     return Provenance(
         data=dataset.name,

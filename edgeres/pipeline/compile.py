@@ -1,4 +1,4 @@
-"""A request from beginning to end: prepare, run, judge, publish, and report whatever happens."""
+"""Compilation of a request: plan, run the stages, check budgets, publish the run folder, and write the report."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from edgeres.progress import Progress
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, by shell convention."""
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """Where a compilation happens and who watches.
+    """Folders and callbacks of a compilation.
 
     Attributes:
         out: Run folder.
-        store: Finished stages.
-        progress: How far work is.
-        listener: Who hears of stages.
+        store: Cache of finished stages.
+        progress: Progress reporter.
+        listener: Listener of stage events.
         command: The command line, for the report.
     """
 
@@ -57,11 +57,11 @@ class CompileOptions:
 
 @dataclass(frozen=True)
 class Compilation:
-    """What a compilation came to.
+    """Result of a compilation.
 
     Attributes:
         run: Its report.
-        folder: Where the report lies: the run folder, or beside a finished run the folder of the attempt that failed.
+        folder: Folder of the report: the run folder, or ``<folder>.failed`` where a finished run was kept.
     """
 
     run: Run
@@ -69,13 +69,13 @@ class Compilation:
 
 
 def compile_model(request: Request, compile_options: CompileOptions) -> Compilation:
-    """Compiles a network; the report is written whether it succeeds or not.
+    """Compiles a network and writes its report, whether it succeeds or fails.
 
-    A finished run in the folder stays as it is until its successor is complete.
+    A finished run in the folder is replaced only once its successor is complete.
 
     Raises:
-        EdgeresError: The request cannot be carried out at all, or the run folder cannot be used.
-        KeyboardInterrupt: The user stopped it; finished stages are kept and the report says so.
+        EdgeresError: The request is invalid, or the run folder cannot be used.
+        KeyboardInterrupt: The user stopped it; finished stages are kept.
     """
     folder = RunFolder(compile_options.out)
     folder.check()
@@ -111,9 +111,9 @@ def compile_model(request: Request, compile_options: CompileOptions) -> Compilat
 
 
 def _fastest(plan: Plan, pipeline: Pipeline, compile_options: CompileOptions) -> tuple[Plan, Pipeline]:
-    """The run of the faster variant that keeps the accuracy limit; the request then names it, so that it can be redone.
+    """The run of the faster variant that keeps the accuracy limit; the request then names that variant.
 
-    INT8 ships unless float32 is faster beyond noise, or INT8 lost too much: it is smaller, and what was asked for.
+    INT8 is chosen unless float32 is significantly faster or INT8 exceeds the accuracy limit.
     """
     verdict = pipeline.done[-1].entry.load()
     variant, why = (
@@ -132,7 +132,7 @@ def _fastest(plan: Plan, pipeline: Pipeline, compile_options: CompileOptions) ->
 
 
 def _chosen(verdict: VerificationResult, plan: Plan) -> tuple[Literal["int8", "float"], str]:
-    """Which variant ships, and why."""
+    """The variant to deploy and the reason."""
     lines = assemble.judged(verdict, plan.target, plan.request.budget)
     if any(line.name == "accuracy_drop_pp" and line.status == "failed" for line in lines):
         return "float", "INT8 is over the accuracy limit"
@@ -145,7 +145,7 @@ def _chosen(verdict: VerificationResult, plan: Plan) -> tuple[Literal["int8", "f
 
 
 def _anchored(plan: Plan) -> Request:
-    """The request with absolute paths, so that the folder's run can be taken up from anywhere."""
+    """The request with absolute paths, so that ``resume`` works from any folder."""
     request, file = plan.request, plan.source.file is not None
 
     def absolute(path: str | None) -> str | None:
@@ -163,7 +163,7 @@ def _anchored(plan: Plan) -> Request:
 
 
 def _started(plan: Plan, command: str) -> Run:
-    """What is known before the first stage."""
+    """The report before the first stage."""
     request, target = plan.request, plan.target
     return Run(
         edgeres=edgeres.__version__,
@@ -185,7 +185,7 @@ def _started(plan: Plan, command: str) -> Run:
 
 
 def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Run:
-    """Publishes the last artifact and adds what it says."""
+    """Publishes the last artifact and completes the report."""
     artifact = pipeline.done[-1].entry.load()
     place: Literal["engine", "bundle"] = "engine" if plan.target.build_on == "host" else "bundle"
     answers = assemble.answers(artifact, plan.dataset.validation) if isinstance(artifact, VerificationResult) else None
@@ -224,7 +224,7 @@ def _judged(run: Run, plan: Plan, verdict: VerificationResult) -> Run:
 
 
 def _calibration(folder: RunFolder, sums: dict[str, str]) -> Calibration | None:
-    """The scales as they were published."""
+    """The calibration section, from the published table."""
     if NAME not in sums:
         return None
     order = quantized_tensors(onnx.load(str(folder.path / "model.onnx")))
@@ -232,7 +232,7 @@ def _calibration(folder: RunFolder, sums: dict[str, str]) -> Calibration | None:
 
 
 def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:
-    """What identifies a run for its manifest."""
+    """Identity of the run for its manifest."""
     return {
         "model": plan.request.name,
         "target": plan.target.name,
@@ -247,7 +247,7 @@ def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:
 
 
 def _timed(run: Run, pipeline: Pipeline, seconds: float) -> Run:
-    """Adds stages and durations, as far as the run came."""
+    """Adds the stages that finished and their durations."""
     rows = assemble.stage_rows(step for done in pipeline.done for step in done.steps)
     times = tuple(_stage_time(done) for done in pipeline.done)
     noise = [step.sensitivity for done in pipeline.done for step in done.steps if step.sensitivity]

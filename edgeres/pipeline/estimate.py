@@ -1,4 +1,4 @@
-"""What a plan would run, why, and for about how long."""
+"""Estimated duration in seconds of each stage of a plan."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StageEstimate:
-    """One stage of a plan.
+    """Estimate of one stage.
 
     Attributes:
-        seconds: 0 when it is in the store; None where nothing can be said.
-        why: What the stage is for.
+        stage: Name of the stage.
+        state: Whether the store has it.
+        seconds: 0 when it is in the store; None where it cannot be estimated.
+        why: Purpose of the stage.
     """
 
     stage: str
@@ -58,10 +60,10 @@ def estimate(pipeline: Pipeline) -> tuple[StageEstimate, ...]:
 
 
 def training_from_scratch(pipeline: Pipeline) -> float | None:
-    """Seconds that training from random weights would take; None where nothing is trained from them, or it is cached.
+    """Seconds of training from random weights; None where there is no such training, or it is cached.
 
     Args:
-        pipeline: Of a plan that is about to run.
+        pipeline: A pipeline that has not run yet.
     """
     first = pipeline.plan.recipe.stages[0]
     source, network = pipeline.plan.source, _network(pipeline.plan)
@@ -71,11 +73,11 @@ def training_from_scratch(pipeline: Pipeline) -> float | None:
 
 
 _FIXED = {"build": 20.0, "train": 3.0, "export": 3.0, "verify": 3.0}
-"""Seconds a stage takes on a small network on two cores: start-up, file work, an engine build."""
+"""Fixed seconds of a stage on a small network on two cores: start-up, file work, an engine build."""
 
 
 def _network(plan: Plan) -> int | None:
-    """MACs of one image; a foreign graph is not read for a plan."""
+    """MACs of one image; None for an imported ONNX graph, which is not read for a plan."""
     if plan.request.foreign:
         return None
     spec = replace(preset(plan.request.model), classes=len(plan.dataset.classes))
@@ -84,7 +86,7 @@ def _network(plan: Plan) -> int | None:
 
 
 def _side(plan: Plan, *, pooled: bool) -> int:
-    """Side of the image in pixels: as stated, else as training takes it, else as such weights customarily do."""
+    """Side of the image in pixels: as stated, else the training default, else the customary size of such a stem."""
     first = plan.recipe.stages[0]
     if isinstance(first, Train):
         return first.crop or (plan.source.preprocess or Preprocess()).crop
@@ -92,7 +94,7 @@ def _side(plan: Plan, *, pooled: bool) -> int:
 
 
 def _work(stage: Stage, plan: Plan) -> float:
-    """Forward passes over one image that a stage amounts to; a backward pass counts two."""
+    """Equivalent number of forward passes over one image; a backward pass counts two."""
     data = plan.dataset
     count: dict[str, Callable[[], float]] = {
         "train": lambda: 3.0 * len(data.train) * stage.method().epochs,  # type: ignore[attr-defined]  # Train has it
@@ -108,7 +110,7 @@ def _work(stage: Stage, plan: Plan) -> float:
 
 
 def _searching(stage: Stage, data: Dataset) -> float:
-    """Passes of the search for a quantization: two calibrations, bias correction, what learns rounding, evaluations."""
+    """Equivalent forward passes of the technique search: two calibrations, bias correction, rounding, evaluations."""
     quick = isinstance(stage, Quantize) and stage.effort == "quick"
     learned = 0.0 if quick else 12.0 * len(data.calibration) + 400.0 * 32
     return 15.0 * len(data.calibration) + learned + (14.0 if quick else 20.0) * len(data.tuning)

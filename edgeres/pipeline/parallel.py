@@ -1,4 +1,4 @@
-"""``in_order``: one function over many items on several threads, results in the order of the items."""
+"""``in_order``: parallel map over threads that yields results in the order of the items."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 AHEAD = 1
-"""Items that wait, beside one for each worker, so that no worker does."""
+"""Items queued beside one for each worker, so that no worker waits."""
 
 
 def cores() -> int:
@@ -28,20 +28,20 @@ def cores() -> int:
 
 
 def in_order(workers: Sequence[Worker], items: Iterable[Item], work: Callable[[Worker, Item], Made]) -> Iterator[Made]:
-    """Applies ``work`` to every item, each worker in use by one thread at a time.
+    """Applies ``work`` to every item; each worker is used by one thread at a time.
 
-    At most ``len(workers) + AHEAD`` items have been taken and not been answered, however many there are.
+    At most ``len(workers) + AHEAD`` items are in flight.
 
     Args:
-        workers: What a thread works with, as many as there shall be threads.
-        items: Taken one after the other, on the caller's thread.
-        work: From a worker and an item to a result.
+        workers: One object per thread, which ``work`` receives.
+        items: The items, iterated on the caller's thread.
+        work: Function of a worker and an item.
 
     Yields:
         Results in the order of the items.
 
     Raises:
-        Exception: The first that ``work`` raised, in the order of the items.
+        Exception: The first exception of ``work``, in the order of the items.
     """
     idle: SimpleQueue[Worker] = SimpleQueue()
     for worker in workers:

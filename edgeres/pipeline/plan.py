@@ -1,4 +1,4 @@
-"""``Plan``: a request, resolved and checked before anything runs."""
+"""``Plan``: a request whose names, files and settings are resolved and checked before any stage runs."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ FLOAT_NOTE = "float ships, as asked: nothing is quantized"
 
 @dataclass(frozen=True)
 class Plan:
-    """A request, resolved and checked: nothing in it can still be misspelt.
+    """A resolved and checked request.
 
     Attributes:
-        request: What was asked.
+        request: The request.
         target: The target.
-        source: Where the network comes from.
+        source: Origin of the network.
         recipe: Stages to run.
         dataset: Opened images.
-        notes: What the user should know before anything runs.
-        scales: A calibration table to take instead of calibrating.
+        notes: Warnings and decisions for the user.
+        scales: A calibration table to use instead of calibrating.
     """
 
     request: Request
@@ -57,7 +57,7 @@ class Plan:
 
 
 def prepare(request: Request, progress: Progress | None = None) -> Plan:
-    """Resolves a request; every cheap mistake is found here, before any work.
+    """Resolves and checks a request before any stage runs.
 
     Raises:
         UsageError: Unknown model, target or recipe; a recipe that cannot take this source; bad data.
@@ -93,7 +93,7 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
 
 
 def _companion(source: Source, recipe: Recipe) -> tuple[Source, Companion]:
-    """What travels with weights that are to be loaded; weights that training starts from may know other classes."""
+    """Companion file of loaded weights; None where training starts from weights, which may have other classes."""
     if not isinstance(recipe.stages[0], Load | LoadOnnx):
         return source, Companion()
     found = published_companion(source) or (read_companion(source.file.path) if source.file else Companion())
@@ -103,7 +103,7 @@ def _companion(source: Source, recipe: Recipe) -> tuple[Source, Companion]:
 def _in_order(
     request: Request, source: Source, dataset: Dataset, found: Companion
 ) -> tuple[Source, Dataset, tuple[str, ...]]:
-    """The data with its classes in the order of the network's outputs, as far as anything says which that is."""
+    """The dataset with its classes in the order of the network's outputs, where that order is known."""
     if request.classes is not None:
         if dataset.sample:
             raise UsageError(f"--classes {request.classes} without --data", "pass the folder whose classes it names")
@@ -121,7 +121,7 @@ def _in_order(
 
 
 def _orientation(dataset: Dataset, request: Request) -> tuple[str, ...]:
-    """What becomes of images that EXIF calls turned."""
+    """How images with an EXIF orientation are handled."""
     if not dataset.turned:
         return ()
     found = f"{' and '.join(dataset.turned)} carry an orientation tag (EXIF) that turns them"
@@ -134,7 +134,7 @@ def _orientation(dataset: Dataset, request: Request) -> tuple[str, ...]:
 
 
 def _recipe(request: Request, source: Source) -> Recipe:
-    """The recipe of a request, whose settings are exchanged, and which fits where the network comes from."""
+    """The recipe of a request, with changed settings, checked against the origin of the network."""
     sample = request.data is None
     recipe = load_recipe(request.recipe or default_recipe(source, sample=sample)).changed(request.changes)
     if takes_graphs(recipe) != request.foreign:
@@ -151,15 +151,15 @@ def _recipe(request: Request, source: Source) -> Recipe:
 
 
 def check_stage(request: Request, stage: str, run: str) -> None:
-    """Refuses to do a stage again that a run's recipe has not.
+    """Checks that a run's recipe has a stage that is to be repeated.
 
     Args:
-        request: What the run was asked.
+        request: The run's request.
         stage: Name of the stage.
         run: Its folder, for the message.
 
     Raises:
-        UsageError: The recipe has no such stage, or the run was asked for a float network and ``stage`` quantizes.
+        UsageError: The recipe has no such stage, or the run is of a float network and ``stage`` quantizes.
     """
     recipe = _recipe(request, request.source())
     names = [step.name for step in recipe.stages]
@@ -177,17 +177,17 @@ def check_stage(request: Request, stage: str, run: str) -> None:
 
 
 def _without_int8(target: Target, *, foreign: bool) -> Target:
-    """The target for a float network: its builder must not make up ranges for INT8 (trtexec's ``--int8``).
+    """The target for a float network: trtexec must not make up INT8 ranges (``--int8``).
 
-    A preset keeps the scheme, whose multiples of channels the pruner keeps to, so that the float variant is the very
-    network that INT8 is made from; a foreign graph has one stage for everything, which quantizes by the scheme.
+    A preset keeps the scheme, since the pruner keeps to its multiples of channels: the float variant is then the
+    network that INT8 is made from. An imported graph loses it, since its one quantization stage follows the scheme.
     """
     flags = tuple(flag for flag in target.runtime.flags if flag != "--int8")
     return replace(target, runtime=replace(target.runtime, flags=flags), scheme=None if foreign else target.scheme)
 
 
 def _scales(request: Request, recipe: Recipe) -> CalibrationTable | None:
-    """The calibration table that was asked for."""
+    """The calibration table named by the request."""
     if request.scales is None:
         return None
     if not any("scales" in stage.reads for stage in recipe.stages):

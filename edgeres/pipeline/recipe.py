@@ -1,4 +1,4 @@
-"""``Recipe``: an ordered list of stages with their settings, read from YAML and checked before any work starts."""
+"""``Recipe``: ordered stages with their settings, read from YAML and checked before any stage runs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ STAGES: dict[str, type[Any]] = {
         Verify,
     )
 }
-"""Every stage a recipe may name."""
+"""Every stage that a recipe may name."""
 
 _WORDS: dict[type, str] = {
     Source: "the start of a recipe",
@@ -61,20 +61,20 @@ _WORDS: dict[type, str] = {
     Engine: "a built engine or bundle",
     VerificationResult: "the measured end of a run",
 }
-"""What stages work on, for messages."""
+"""Display names of the artifact types, for messages."""
 _NEEDS = {"recover": ("prune",), "qat": ("quantize",), "verify": ("evaluate or load_onnx",)}
-"""Stages that a stage takes something from besides the network itself, alternatives joined by ``or``."""
+"""Earlier stages that a stage needs besides its input artifact, alternatives joined by ``or``."""
 _AFTER_QUANTIZING = dict.fromkeys(("evaluate", "prune", "recover", "sensitivity"), ("quantize", "qat"))
-"""Stages of a float network, with those that leave none."""
+"""Stages of a float network, with those after which the network is no longer float."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked list of stages.
+    """Checked list of stages.
 
     Attributes:
         name: The recipe file's stem.
-        stages: Stages in order; each takes what the one before yields.
+        stages: Stages in order; the output type of each is the input type of the next.
     """
 
     name: str
@@ -86,17 +86,17 @@ class Recipe:
         return digest(self.entries())
 
     def entries(self) -> list[dict[str, Any]]:
-        """The recipe as a file would hold it, every default spelt out."""
+        """The recipe as plain data for YAML, with every default written out."""
         return [{stage.name: plain(stage)} for stage in self.stages]
 
     def locked(self, written: Sequence[Mapping[str, Any]]) -> Recipe:
-        """The recipe with the settings that its first stages wrote down of themselves.
+        """The recipe with the settings that its first stages recorded.
 
-        They are the recipe's, but for what depends on the speed of a machine: that is pinned to how it turned out. A
-        stage that writes down more than its settings, as training does, keeps those of the recipe.
+        They equal the recipe's, except for settings that depend on the speed of a machine, which are pinned to their
+        outcome. A stage that records more than its settings, as training does, keeps those of the recipe.
 
         Args:
-            written: Settings by stage, as many as have finished.
+            written: Recorded settings by stage, of the stages that finished.
         """
         entries = self.entries()
         for stage, entry, settings in zip(self.stages, entries, written, strict=False):
@@ -108,7 +108,7 @@ class Recipe:
         """The recipe up to and including its first stage of that name.
 
         Raises:
-            RecipeError: No such stage here.
+            RecipeError: The recipe has no such stage.
         """
         last = next((index for index, stage in enumerate(self.stages) if stage.name == name), None)
         if last is None:
@@ -118,17 +118,17 @@ class Recipe:
         return replace(self, stages=self.stages[: last + 1])
 
     def in_float(self) -> Recipe:
-        """The recipe without what quantizes.
+        """The recipe without quantizing stages.
 
-        A foreign graph's one stage stays: it leaves a network in float for a target without a scheme.
+        The one stage of an imported graph remains: it leaves the network in float for a target without a scheme.
         """
         return replace(self, stages=tuple(stage for stage in self.stages if stage.name not in _QUANTIZING))
 
     def changed(self, assignments: tuple[str, ...]) -> Recipe:
-        """The recipe with settings exchanged, each given as ``stage.key=value``.
+        """The recipe with changed settings, each given as ``stage.key=value``.
 
         Raises:
-            RecipeError: Not of that form, no such stage or key, or a bad value.
+            RecipeError: Malformed assignment, unknown stage or key, or a bad value.
         """
         entries = [dict(entry) for entry in self.entries()]
         for assignment in assignments:
@@ -157,16 +157,16 @@ def _assign(settings: Any, path: list[str], value: object, assignment: str) -> N
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a recipe is a file of the user's."""
+    """Whether a recipe's name is the path of a user's file."""
     return name.endswith((".yaml", ".yml"))
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by name, or from a ``.yaml`` file of the user's.
+    """Loads a recipe by name or from the user's ``.yaml`` file.
 
     Raises:
-        RecipeError: Unknown name, unreadable file, unknown stage or key, bad value, or a stage that cannot take what
-            the one before yields.
+        RecipeError: Unknown name, unreadable file, unknown stage or key, bad value, or a stage whose input type is not
+            the output type of the stage before it.
     """
     if is_file_name(name):
         path = Path(name)
@@ -217,13 +217,13 @@ def _stage(entry: Any, where: str) -> Stage:
 
 
 def _types(stage: Stage) -> tuple[type, type]:
-    """What a stage takes and yields, read off the annotations of its call."""
+    """Input and output types of a stage, from the annotations of ``__call__``."""
     hints = get_type_hints(type(stage).__call__, localns=_names(stage))
     return hints["artifact"], hints["return"]
 
 
 def _names(stage: Stage) -> dict[str, Any]:
-    """Names that the stage's module imports for type checkers alone."""
+    """Names that the stage's module imports under ``TYPE_CHECKING``."""
     from edgeres.artifacts import artifact
     from edgeres.pipeline.stages import stage as contract
 
@@ -231,10 +231,10 @@ def _names(stage: Stage) -> dict[str, Any]:
 
 
 def _check_chain(recipe: Recipe, where: str) -> None:
-    """Refuses stages in an order in which one of them lacks what it works on.
+    """Checks that every stage gets its input type and the stages it needs.
 
     Raises:
-        RecipeError: Naming what the stage needs, what it would get, and what to change.
+        RecipeError: Names the requirement, the actual input and the remedy.
     """
     given: type = Source
     for index, stage in enumerate(recipe.stages):
@@ -257,7 +257,7 @@ def _check_chain(recipe: Recipe, where: str) -> None:
 
 
 def _cure(stage: Stage, given: type, before: list[str]) -> str:
-    """How to give a stage what it needs: a stage before it, or another place for it."""
+    """Hint that gives a stage its requirement: a stage before it, or another position."""
     wanted = _types(stage)[0]
     if wanted is Source:
         return f"put '- {stage.name}' first, or leave it out"
@@ -276,11 +276,11 @@ def _cure(stage: Stage, given: type, before: list[str]) -> str:
 
 
 def default_recipe(source: Source, *, sample: bool) -> str:
-    """The recipe for what the user gave: weights are kept whole, a foreign graph goes through its own road.
+    """The default recipe by origin: weights, a preset to train, or an imported ONNX graph.
 
     Args:
-        source: Where the network comes from.
-        sample: Whether the bundled sample task stands in for data.
+        source: Origin of the network.
+        sample: Whether the bundled sample task is used.
     """
     if source.file is not None and source.file.path.suffix == ".onnx":
         return "onnx"
@@ -290,5 +290,5 @@ def default_recipe(source: Source, *, sample: bool) -> str:
 
 
 def takes_graphs(recipe: Recipe) -> bool:
-    """Whether the recipe starts from a foreign ONNX file."""
+    """Whether the recipe starts from an imported ONNX file."""
     return issubclass(_types(recipe.stages[0])[1], Exported)

@@ -1,4 +1,4 @@
-"""Whether two run folders hold the same bytes and, where they do not, what they say about the reason."""
+"""Comparison of two run folders byte by byte, with the differing stage, inputs and versions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ State = Literal["same", "differs", "only before", "only now"]
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """A run and its repetition.
+    """Comparison of a run with its repetition.
 
     Attributes:
-        files: State of every file that two equal runs share to the byte, by name.
-        altered: Files of the first run that are no longer what its manifest says.
+        files: State of every reproducible file by name.
+        altered: Files of the first run that no longer match its manifest.
         stage: The first stage whose result differs, or empty.
         causes: Inputs, settings and versions that differ.
     """
@@ -39,12 +39,12 @@ class Reproduction:
 
     @property
     def identical(self) -> bool:
-        """Whether every file is the same."""
+        """Whether every file is identical."""
         return set(self.files.values()) == {"same"}
 
 
 def reproduction(before: Path, now: Path) -> Reproduction:
-    """Compares the files that two runs' manifests name, and the manifests themselves, byte for byte.
+    """Compares the manifests of two runs and the files they list, byte for byte.
 
     Raises:
         UsageError: One of the folders holds no finished run.
@@ -65,7 +65,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     """Reads a folder's manifest.
 
     Raises:
-        UsageError: There is none, or it holds something else.
+        UsageError: There is none, or it is malformed.
     """
     path = folder / MANIFEST
     hint = "name the folder of a finished run, such as build/resnet18-jetson"
@@ -97,7 +97,7 @@ def _state(before: str | None, now: str | None) -> State:
 
 
 def _diverged(first: list[dict[str, str]], second: list[dict[str, str]]) -> str:
-    """The first stage with another result; where one list ends early, the first one that is missing."""
+    """The first stage with another result; where one list is shorter, the first missing stage."""
     for a, b in zip(first, second, strict=False):
         if a != b:
             return a["stage"]
@@ -106,7 +106,7 @@ def _diverged(first: list[dict[str, str]], second: list[dict[str, str]]) -> str:
 
 
 def _causes(before: Path, now: Path, first: dict[str, Any], second: dict[str, Any]) -> tuple[ComparisonRow, ...]:
-    """What the manifests and recipes say; what else the reports know of the machine comes last."""
+    """Differences in manifests, recipes and, last, the machines of the reports."""
     told = ("files", "stages", "recipe")
     facts = [flat({key: value for key, value in content.items() if key not in told}) for content in (first, second)]
     settings = [_settings(folder / RECIPE) for folder in (before, now)]
@@ -124,5 +124,5 @@ def _settings(path: Path) -> dict[str, str]:
 def _report(path: Path) -> Run | None:
     try:
         return document.decode(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UsageError):  # only the machine's names are wanted of it
+    except (OSError, UsageError):  # only the machine's fields
         return None

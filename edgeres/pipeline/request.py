@@ -1,4 +1,4 @@
-"""``Request``: everything a user asked for, as one value that can be written down and asked again."""
+"""``Request``: everything the user asked for, as one serializable value."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from edgeres.model.spec import preset
 from edgeres.settings import parse, plain, settings
 
 _PUBLISHED = re.compile(r"(?:\w+_Weights\.)?[A-Z][A-Z0-9_]*")
-"""How torchvision names weights: ``IMAGENET1K_V2``, ``ResNet50_Weights.DEFAULT``."""
+"""torchvision's names of weights: ``IMAGENET1K_V2``, ``ResNet50_Weights.DEFAULT``."""
 
 
 @settings
 class PreprocessFlags:
-    """What the user said about preprocessing; None leaves a value to the weights or to the data."""
+    """Preprocessing stated by the user; None leaves a value to the weights or the data."""
 
     resize: Resize | None = None
     crop: Crop | None = None
@@ -35,13 +35,13 @@ class PreprocessFlags:
 
     @property
     def left_open(self) -> tuple[str, ...]:
-        """Fields that the user said nothing about."""
+        """Fields that the user did not state."""
         return tuple(name for name in self.__dataclass_fields__ if getattr(self, name) is None)
 
     def over(self, base: Preprocess | None) -> Preprocess | None:
-        """These values over a base; a crop without a resize keeps ImageNet's ratio of 256 to 224.
+        """The stated values over a base; a crop without a resize keeps ImageNet's ratio of 256 to 224.
 
-        A resize below the base's crop takes a crop of its own: the square that is left, so that nothing is padded.
+        A resize below the base's crop sets the crop to the resized side, so that nothing is padded.
 
         Raises:
             UsageError: A crop larger than the side it is cut from.
@@ -64,27 +64,27 @@ class PreprocessFlags:
 
 @settings
 class Request:
-    """A compilation.
+    """A compile request.
 
     Attributes:
-        model: Preset name, or path of a foreign ``.onnx``.
+        model: Preset name, or path of an ``.onnx`` file to import.
         target: Target name or alias.
         weights: torchvision enum name or path of a weights file.
-        data: Folder of images; None is the bundled sample task.
+        data: Folder of images; None takes the bundled sample task.
         classes: Text file with the names of the class folders in the order of the network's outputs; None matches them
             by the names that travel with the weights, or else sorts them.
-        recipe: Recipe name or file; None chooses by what was given.
-        changes: ``stage.key=value`` over the recipe.
-        until: Stage to stop after.
-        seed: Seed of everything random; every generator takes 32 bits.
-        calibration: Calibration images wanted.
-        scales: Path of a calibration table, or of a run folder with one, to take instead of calibrating.
+        recipe: Recipe name or file; None chooses by the origin of the network.
+        changes: Changed settings of the recipe, ``stage.key=value``.
+        until: Last stage to run.
+        seed: Seed of all random generators, 32 bits.
+        calibration: Number of calibration images.
+        scales: Path of a calibration table, or of a run folder with one, to use instead of calibrating.
         allow: Named exceptions from the data contract.
-        preprocess: What the user said about preprocessing.
-        budget: The user's limits; None lifts one.
-        strict: Whether an unmeasured line fails.
-        variant: What ships: ``int8`` wherever the target has it, ``float``, or of both the ``fastest`` that keeps the
-            accuracy limit, as measured on the target's runtime.
+        preprocess: Preprocessing stated by the user.
+        budget: The user's limits; None removes one.
+        strict: Whether an unmeasured budget line fails.
+        variant: Deployed variant: ``int8`` wherever the target has it, ``float``, or of both the ``fastest`` that keeps
+            the accuracy limit, as measured on the target's runtime.
     """
 
     model: str
@@ -106,19 +106,19 @@ class Request:
 
     @property
     def foreign(self) -> bool:
-        """Whether the model is an ONNX file of somebody else's."""
+        """Whether the model is an imported ONNX file."""
         return self.model.lower().endswith(".onnx")
 
     @property
     def name(self) -> str:
-        """Name of the network: the preset's, or the file's stem."""
+        """Name of the network: the preset's name, or the file's stem."""
         return Path(self.model).stem if self.foreign else self.model
 
     def check_names(self) -> None:
-        """Refuses a misspelt model or a path that cannot be one, without reading any file.
+        """Checks names and kinds of paths without reading any file.
 
         Raises:
-            ModelError: Unknown preset, or something else than weights given as ``--weights``.
+            ModelError: Unknown preset, or ``--weights`` that cannot be a weights file.
         """
         if not self.foreign:
             preset(self.model)
@@ -132,11 +132,11 @@ class Request:
         return _PUBLISHED.fullmatch(weights) is not None and not Path(weights).exists()
 
     def source(self) -> Source:
-        """Where the network comes from, its file hashed.
+        """Origin of the network, with the sha256 of its file.
 
         Raises:
-            ModelError: Unknown preset, or a file that is not there.
-            DataError: Weights or a foreign graph without data to judge them on.
+            ModelError: Unknown preset, or a missing file.
+            DataError: Weights or an imported graph without data to evaluate them on.
         """
         if self.foreign:
             if self.weights:
@@ -153,7 +153,7 @@ class Request:
         return replace(source, preprocess=self.preprocess.over(None), left_open=self._left_open())
 
     def _left_open(self) -> tuple[str, ...]:
-        """Fields of the preprocessing that were not stated, where any was."""
+        """Preprocessing fields that were not stated, where any was."""
         return self.preprocess.left_open if self.preprocess.over(None) is not None else ()
 
     def _weights(self) -> Source:
@@ -165,10 +165,10 @@ class Request:
 
 
 def _check_weights(word: str, model: str) -> None:
-    """Refuses what cannot be a file of weights, by its place and name alone.
+    """Checks the path of a weights file by its kind and suffix.
 
     Raises:
-        ModelError: A folder, an ONNX file, or nothing at all.
+        ModelError: A folder, an ONNX file, or a missing path.
     """
     path = Path(word)
     if path.is_dir():
@@ -183,7 +183,7 @@ def _check_weights(word: str, model: str) -> None:
 
 
 def _graph(path: str) -> File:
-    """A foreign graph, hashed with the files its weights lie in."""
+    """An imported graph, hashed together with its external data files."""
     from edgeres.onnx_graph.external import content_digest
 
     given = _file(path, "model")

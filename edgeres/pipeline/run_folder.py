@@ -1,10 +1,10 @@
-"""``RunFolder``: what a user finds in ``build/<model>-<target>``, held by one run at a time.
+"""``RunFolder``: the output folder ``build/<model>-<target>``, locked by one run at a time.
 
-Every file is written beside its place and renamed into it; ``manifest.json`` comes last and has the sha256 of the files
-that two equal runs share to the byte. The report holds durations and the request holds paths, so neither is among them.
+Every file is written to a temporary name and renamed. ``manifest.json`` comes last and lists the sha256 of the
+reproducible files; the report, which holds durations, and the request, which holds paths, are not among them.
 
-A folder that holds a finished run is never written into: its successor is made in a hidden folder beside it, and the
-two change places once the successor is complete. An attempt that fails leaves its report in ``<folder>.failed``.
+A folder with a finished run is never modified: its successor is written to a hidden folder beside it, and the two are
+exchanged by renaming once the successor is complete. A failed attempt leaves its report in ``<folder>.failed``.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 MANIFEST, REQUEST, RECIPE = "manifest.json", "request.json", "recipe.lock.yaml"
 _LOCK = ".lock"
 _NEXT, _BEFORE, _FAILED = ".next", ".before", ".failed"
-"""Endings of the folders beside a finished run: its successor as it is made, what it replaced, a failed attempt."""
+"""Suffixes of the folders beside a finished run: its unfinished successor, the replaced run, a failed attempt."""
 
 
 class RunFolder:
-    """One run's folder.
+    """The output folder of one run.
 
     Args:
-        path: Where it is; made when it is first written to.
+        path: Path of the folder; created at the first write.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,18 +52,18 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether a run was completed here; its manifest was written last."""
+        """Whether a run was completed here: its manifest exists."""
         return (self.path / MANIFEST).is_file() and (self.path / REQUEST).is_file()
 
     def check(self) -> None:
-        """Refuses a folder that something else than a run lies in.
+        """Checks that the folder is empty or holds a run.
 
         Raises:
             UsageError: It has files, and none of them is a run's request.
         """
         try:
             found = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
-        except OSError:  # not there yet, or not readable: holding it says so
+        except OSError:  # missing or unreadable: ``held`` raises the error
             return
         if found and not (self.path / REQUEST).is_file():
             raise UsageError(
@@ -73,10 +73,10 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the folder for one run, and completes or undoes what a killed one left half done.
+        """Locks the folder for one run, and completes or undoes what a killed run left.
 
         Raises:
-            StoreError: Another run holds it, or it cannot be made.
+            StoreError: Another run holds the lock, or the folder cannot be created.
         """
         lock = FileLock(self.path / _LOCK, timeout=0)
         try:
@@ -93,10 +93,10 @@ class RunFolder:
             lock.release()
 
     def attempt(self) -> RunFolder:
-        """Where the next run is written: here, or in an empty folder beside the finished run that is here.
+        """Folder of the next run: this one, or an empty folder beside a finished run.
 
         Raises:
-            StoreError: Nothing can be made beside it, or it is a mount point, which cannot be renamed.
+            StoreError: No folder can be created beside it, or it is a mount point, which cannot be renamed.
         """
         if not self.finished:
             return self
@@ -108,17 +108,17 @@ class RunFolder:
         return RunFolder(staging)
 
     def settle(self, attempt: RunFolder, *, complete: bool) -> Path:
-        """Puts an attempt in its place: a complete one here, another one into ``<folder>.failed``.
+        """Moves a complete attempt here, a failed one to ``<folder>.failed``.
 
         Args:
-            attempt: What ``attempt`` gave, written by now.
-            complete: Whether it takes the place of the finished run.
+            attempt: The folder that ``attempt`` returned, with the attempt in it.
+            complete: Whether it replaces the finished run.
 
         Returns:
-            The folder in which the attempt and its report are found from now on.
+            The folder with the attempt and its report.
 
         Raises:
-            StoreError: The folders cannot be renamed; the finished run stays, or comes back with the next command.
+            StoreError: The folders cannot be renamed; the finished run is kept, or restored by the next command.
         """
         failed = RunFolder(self._beside(_FAILED))
         if (failed.path / REQUEST).is_file() and not failed.finished:
@@ -126,13 +126,13 @@ class RunFolder:
         if attempt.path == self.path:
             return self.path
         if not complete:
-            if failed.path.exists():  # something of the user's own
+            if failed.path.exists():  # a file of the user's
                 return attempt.path
             with writing(failed.path):
                 attempt.path.rename(failed.path)
             return failed.path
         place, before = self.path.resolve(), self._beside(_BEFORE)
-        # The successor is locked before it has the name by which others find it.
+        # The successor is locked before it gets its public name.
         with FileLock(attempt.path / _LOCK, timeout=0), writing(self.path):
             place.rename(before)
             attempt.path.rename(place)
@@ -144,9 +144,9 @@ class RunFolder:
         return place.with_name(f"{'' if ending == _FAILED else '.'}{place.name}{ending}")
 
     def _tidy(self) -> None:
-        """Removes an attempt that was killed, and the run that was replaced, but for files that no run wrote.
+        """Removes a killed attempt and the replaced run, except for files that no run wrote.
 
-        Where a kill fell between the two renames, the finished run comes back.
+        Where a kill fell between the two renames, the finished run is restored.
         """
         shutil.rmtree(self._beside(_NEXT), ignore_errors=True)
         before = RunFolder(self._beside(_BEFORE))
@@ -162,26 +162,26 @@ class RunFolder:
             shutil.rmtree(before.path)
 
     def _written(self) -> set[str]:
-        """Names of the files that the folder's run wrote itself."""
+        """Names of the files that the folder's run wrote."""
         return {_LOCK, MANIFEST, REQUEST, RECIPE, *report_files.NAMES, *self._listed()}
 
     def begin(self, request: Request, recipe: Recipe) -> None:
-        """Writes down what is about to run, so that a killed run can be asked for again."""
+        """Writes the request and the recipe, so that a killed run can be repeated."""
         write_beside(self.path / REQUEST, _json(plain(request)))
         self.lock(recipe)
 
     def lock(self, recipe: Recipe) -> None:
-        """Writes down the recipe, every setting spelt out."""
+        """Writes the locked recipe with every setting."""
         write_beside(self.path / RECIPE, yaml.safe_dump(recipe.entries(), sort_keys=False).encode())
 
     def request(self) -> Request:
-        """What the folder's run was asked.
+        """The request of the folder's run.
 
         Raises:
-            UsageError: No run was ever here.
+            UsageError: The folder has no run.
         """
         path = self.path / REQUEST
-        if not path.is_file() and self._beside(_BEFORE).is_dir():  # a kill between two renames: it comes back
+        if not path.is_file() and self._beside(_BEFORE).is_dir():  # killed between two renames: the run is restored
             with self.held():
                 pass
         try:
@@ -202,13 +202,13 @@ class RunFolder:
         place: Literal["engine", "bundle"],
         answers: Answers | None = None,
     ) -> dict[str, str]:
-        """Copies an artifact's files into the folder and seals it with a manifest.
+        """Copies an artifact's files into the folder and writes the manifest.
 
         Args:
-            artifact: The last one of the run.
-            facts: What else identifies the run: versions, seed, digests; no durations, no paths.
-            place: Subfolder of what was built: an engine, or the bundle that a device builds it from.
-            answers: What the float and the deployed network answered, of a run that was verified.
+            artifact: The last artifact of the run.
+            facts: Further identity of the run: versions, seed, digests; no durations, no paths.
+            place: Subfolder of the engine, or of the bundle that a device builds it from.
+            answers: Predictions of the float and the deployed network, of a verified run.
 
         Returns:
             sha256 by name of every file that belongs to the run.
@@ -225,7 +225,7 @@ class RunFolder:
             if executable:
                 with writing(path):
                     mode = path.stat().st_mode
-                    path.chmod(mode | (mode & 0o444) >> 2)  # for whoever may read it
+                    path.chmod(mode | (mode & 0o444) >> 2)  # readable by other users
         if isinstance(artifact, Checkpoint):
             sums |= self._checkpoint(artifact)
         if answers is not None:
@@ -237,7 +237,7 @@ class RunFolder:
         return sums
 
     def _checkpoint(self, artifact: Checkpoint) -> dict[str, str]:
-        """A network that is not exported yet: its weights with spec and preprocessing inside."""
+        """Weights of a network that is not exported yet, with spec and preprocessing inside."""
         from edgeres.model.zoo import save_checkpoint
 
         place = self.path / "weights.safetensors"
@@ -250,7 +250,7 @@ class RunFolder:
         return {place.name: sha256_file(place)}
 
     def _forget(self, sums: dict[str, str]) -> None:
-        """Removes files of an earlier run that this one does not make."""
+        """Removes files of an earlier run that this one does not write."""
         root = self.path.resolve()
         for name in self._listed() - set(sums) - {RECIPE}:
             stale = (self.path / name).resolve()
@@ -258,7 +258,7 @@ class RunFolder:
                 stale.unlink(missing_ok=True)
 
     def _listed(self) -> set[str]:
-        """Names in the folder's manifest; none where it cannot be read."""
+        """Names in the folder's manifest; empty where it cannot be read."""
         try:
             return set(map(str, json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))["files"]))
         except (OSError, ValueError, KeyError, TypeError):

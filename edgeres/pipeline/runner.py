@@ -1,4 +1,4 @@
-"""The one loop: every stage of a recipe over one artifact, each taken from the store or computed and kept."""
+"""Runner: applies the stages of a recipe in order, each loaded from the store or computed and stored."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ PACKAGES = (
     "edgeres", "numpy", "torch", "torchvision", "onnx", "onnxruntime", "nncf", "openvino", "tensorrt", "tensorrt_rtx",
     "executorch", "ai-edge-litert", "pillow", "scikit-learn",
 )  # fmt: skip
-"""Packages whose version is part of every cache key: another version may compute something else."""
+"""Packages whose version is part of every cache key, since another version may compute another result."""
 
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """A stage that is done.
+    """A finished stage.
 
     Attributes:
         name: The stage.
         entry: Its artifact in the store.
-        cached: Whether it was there before.
-        steps: What this stage itself recorded.
+        cached: Whether it was in the store already.
+        steps: Steps that this stage recorded.
     """
 
     name: str
@@ -45,27 +45,27 @@ class FinishedStage:
 
 
 class Listener(Protocol):
-    """Who wants to know when stages begin and end."""
+    """Callbacks at the start and end of stages."""
 
     def planned(self, pipeline: Pipeline) -> None:
-        """Everything is resolved and nothing has run."""
+        """Called once the plan is resolved, before any stage runs."""
 
     def note(self, text: str) -> None:
-        """Something the user should know before anything runs."""
+        """Called with a message for the user."""
 
     def begun(self, stage: str) -> None:
-        """A stage starts computing."""
+        """Called when a stage starts computing."""
 
     def finished(self, stage: FinishedStage) -> None:
-        """A stage is done."""
+        """Called when a stage has finished."""
 
 
 _LAYOUT = 2
-"""Version of what an entry of the store holds; entries of another one are not found."""
+"""Layout version of store entries; entries of another version are not found."""
 
 
 def versions() -> dict[str, str]:
-    """Installed version of each package that takes part, absent ones left out."""
+    """Installed version of each package in ``PACKAGES`` that is installed."""
     found = {}
     for name in PACKAGES:
         try:
@@ -76,7 +76,7 @@ def versions() -> dict[str, str]:
 
 
 def key_of(stage: Stage, given: str, context: Context) -> str:
-    """Cache key: what the stage is, what it gets, what it reads, and the packages it computes with."""
+    """Cache key: sha256 over the stage with its settings, its input, the context it reads, and package versions."""
     reads = {read: context.digest_of(read) for read in stage.reads}
     return digest([_LAYOUT, stage.name, stage.version, plain(stage), given, reads, versions()])
 
@@ -85,10 +85,10 @@ class Pipeline:
     """Runs a plan.
 
     Args:
-        plan: What to run.
-        store: Where finished stages are kept.
-        progress: Where stages report how far they are.
-        listener: Who hears of stages.
+        plan: The plan.
+        store: Cache of finished stages.
+        progress: Progress reporter of the stages.
+        listener: Listener of stage events.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Pipeline:
         self.current = ""
 
     def context(self) -> Context:
-        """The context of the run, its folders still those of nobody."""
+        """The context of the run, without the folders of a stage."""
         plan, dataset = self.plan, self.plan.dataset
         # A drop is in percentage points: its limit is the same for every size of the image.
         drop = limits(plan.request.name, 1, plan.target, plan.request.budget).get("accuracy_drop_pp")
@@ -123,7 +123,7 @@ class Pipeline:
         )
 
     def run(self) -> tuple[FinishedStage, ...]:
-        """Every stage in order; what is finished stays in ``done`` whatever happens.
+        """Runs every stage in order; finished stages are kept in ``done`` whatever happens.
 
         Raises:
             EdgeresError: A stage failed; ``current`` names it.
@@ -165,7 +165,7 @@ class Pipeline:
             return self.store.keep(key, made, workspace, time.monotonic() - start, window.timings.seconds)
 
     def pending(self) -> tuple[tuple[Stage, Entry | None], ...]:
-        """Every stage with its entry in the store; behind the first one that is missing nothing is known."""
+        """Every stage with its entry in the store; None from the first missing entry on."""
         context, given = self.context(), self.plan.source.digest
         found: list[tuple[Stage, Entry | None]] = []
         for stage in self.plan.recipe.stages:

@@ -1,4 +1,4 @@
-"""``SettingKey``: a setting that ``--set`` takes, with its type, default and choices, read off the stage classes."""
+"""``SettingKey``: a setting of ``--set`` with its type, default and choices, from the stage classes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class SettingKey:
 
     Attributes:
         name: ``stage.key``, as ``--set`` takes it.
-        type: What it may be: ``choice``, ``whole number >= 1``, ``number or none``.
-        default: What it is where nothing is set, as plain JSON data.
-        choices: The words it may be; empty where it is no choice.
-        about: What it does, from the stage's documentation; empty where that says nothing.
+        type: Accepted type: ``choice``, ``whole number >= 1``, ``number or none``.
+        default: Default as plain JSON data.
+        choices: Accepted words; empty where the type is no choice.
+        about: Description from the stage's documentation, or empty.
     """
 
     name: str
@@ -40,7 +40,7 @@ class SettingKey:
 
     @property
     def shown_default(self) -> str:
-        """The default as ``--set`` would be given it."""
+        """The default in the syntax of ``--set``."""
         return _written(self.default)
 
     @property
@@ -50,15 +50,15 @@ class SettingKey:
 
 
 def setting_keys() -> tuple[SettingKey, ...]:
-    """Every setting of every stage, stages in the order of ``STAGES``, settings as their class has them."""
+    """Every setting of every stage, in the order of ``STAGES`` and of the class's fields."""
     return tuple(key for name, stage in STAGES.items() for key in _keys_of(name, stage))
 
 
 def _keys_of(prefix: str, cls: type[Any], value: object = None) -> Iterator[SettingKey]:
-    """The settings of a class; those of a nested class that is there by default stand one by one.
+    """The settings of a class; those of a nested settings class are listed individually.
 
     Args:
-        prefix: What the keys begin with.
+        prefix: Prefix of the keys.
         cls: A settings class.
         value: An instance whose values are the defaults; None takes the class's own.
     """
@@ -80,7 +80,7 @@ def _keys_of(prefix: str, cls: type[Any], value: object = None) -> Iterator[Sett
 
 
 def _described(hint: Any, bound: str = "") -> Iterator[str]:
-    """The alternatives of a type, each in words."""
+    """The alternatives of a type in words."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         yield from _described(arguments[0], _bounded(arguments[1:]))
@@ -98,7 +98,7 @@ def _described(hint: Any, bound: str = "") -> Iterator[str]:
 
 
 def _bounded(metadata: tuple[Any, ...]) -> str:
-    """`` >= 0, < 1``, from the marks that pydantic validates by."""
+    """Bounds in words, `` >= 0, < 1``, from pydantic's metadata."""
     marks = [part for one in metadata for part in (one.metadata if isinstance(one, FieldInfo) else (one,))]
     return ",".join(
         f" {sign} {getattr(mark, name):g}" for mark in marks for name, sign in _BOUNDS if hasattr(mark, name)
@@ -114,7 +114,7 @@ def _choices(hint: Any) -> Iterator[str]:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    """A field's default; pydantic keeps some inside its own ``FieldInfo``."""
+    """A field's default; pydantic wraps some in its own ``FieldInfo``."""
     value = field.default
     if isinstance(value, FieldInfo):
         value = value.get_default(call_default_factory=True)
@@ -124,7 +124,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _written(value: Any) -> str:
-    """Plain data as ``--set`` reads it."""
+    """Plain data in the syntax of ``--set``."""
     match value:
         case None:
             return "none"
@@ -139,7 +139,7 @@ def _written(value: Any) -> str:
 
 
 def _documented(doc: str) -> dict[str, str]:
-    """First sentences of the ``Attributes:`` of a docstring, by attribute."""
+    """First sentences of the ``Attributes:`` section of a docstring, by attribute."""
     _, _, section = doc.partition("Attributes:\n")
     found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, flags=re.MULTILINE)
     return {name: re.split(r"(?<=\w\.) (?=[A-Z`])|; ", " ".join(text.split()))[0].rstrip(".") for name, text in found}

@@ -1,4 +1,4 @@
-"""The recipes that ship with edgeres: their names, texts and stage names, read without loading a stage (no torch)."""
+"""Names, texts and stage names of the recipes in the package, read without importing a stage (no torch)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that ship with edgeres."""
+    """Names of the recipes in the package."""
     return tuple(
         sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
     )
 
 
 def recipe_text(name: str) -> str:
-    """The YAML of one of them."""
+    """The YAML text of a recipe in the package."""
     return _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def stage_names(name: str) -> tuple[str, ...]:
-    """The stages of one of them, in order, as its file names them."""
+    """Stage names of a recipe in the package, in order."""
     import yaml
 
     entries: list[Any] = yaml.safe_load(recipe_text(name))
@@ -31,6 +31,6 @@ def stage_names(name: str) -> tuple[str, ...]:
 
 
 def _folder() -> Traversable:
-    """Recipes live in the package once installed, and beside it in a checkout."""
+    """Folder of the recipes: inside an installed package, beside it in a checkout."""
     packaged = files("edgeres").joinpath("recipes")
     return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "recipes"

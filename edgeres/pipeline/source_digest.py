@@ -1,4 +1,4 @@
-"""The digest of edgeres' own code: between two releases, every checkout has the same version."""
+"""sha256 of edgeres' own source code, which distinguishes checkouts between two releases."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".py", ".yaml")
 _RECIPES = "recipes"
-"""A wheel has them inside the package, a checkout beside it; a run's own recipe is in its provenance anyway."""
+"""A wheel has the recipes inside the package, a checkout beside it; a run's own recipe is in its provenance."""
 
 
 def source_digest(package: Path) -> str:
-    """sha256 over the relative path and the content of every module and data file, the same in any folder.
+    """sha256 over the relative path and content of every module and data file, independent of the folder.
 
     Args:
         package: Folder of the package.

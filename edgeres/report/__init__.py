@@ -1,1 +1,1 @@
-"""The report of a run: ``report.json`` is the truth, ``report.md`` and ``report.html`` are drawn from it alone."""
+"""Reports of a run: ``report.md``, ``report.html`` and CI formats, drawn from ``report.json`` alone."""

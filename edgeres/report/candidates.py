@@ -1,4 +1,4 @@
-"""The bill of a recovery ladder, as pages and the console show it: what each candidate is worth and what it took."""
+"""Rows of the recovery report: accuracy, latency and time of each quantization technique, for pages and the console."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from edgeres.runs.run import Run
     from edgeres.runs.stage import StageRow
 
-HEADS = ("Rung", "Verdict", "Top-1", "Drop (90 % interval)", "Same answer", "KL to float", "Integer layers", "Latency",
-         "Took", "What")  # fmt: skip
+HEADS = ("Technique", "Verdict", "Top-1", "Drop (90 % interval)", "Same answer", "KL to float", "Integer layers",
+         "Latency", "Took", "What")  # fmt: skip
 FLOAT = "float"
 _AGAIN = "quantize"
-"""A later stage's row about what the ladder kept: the ladder's own row says it already."""
+"""Name of the quantizing stage's own technique: later stages repeat it, and their copy is left out."""
 
 
 @dataclass(frozen=True, slots=True)
-class BillRow:
-    """A candidate.
+class CandidateRow:
+    """A quantization technique that was tried or left out.
 
     Attributes:
-        technique: Its figures; none where it was left out.
-        seconds: What it took; None where nobody took it.
-        predicted_s: What it would take, where it was left out for its cost.
-        latency_ms: One image on the target's runtime.
-        expected: Whether that is a roofline's expectation and not a measurement.
-        of: Weighted layers of the network, as the section on integers counts them; None where nobody counted.
+        technique: Its result; without figures where it was left out.
+        seconds: Duration; None where it was not timed.
+        predicted_s: Predicted duration of a technique that was left out because of it.
+        latency_ms: Latency of one image on the target's runtime.
+        expected: Whether ``latency_ms`` is predicted by a roofline and not measured.
+        of: Number of weighted layers of the network; None where the kernels were not counted.
     """
 
     technique: TechniqueResult
@@ -41,11 +41,11 @@ class BillRow:
 
     @property
     def tried(self) -> bool:
-        """Whether it has figures."""
+        """Whether it was evaluated."""
         return self.technique.kl is not None or self.technique.top1 is not None
 
     def cells(self, none: str) -> tuple[str, ...]:
-        """One text for each of ``HEADS``; ``none`` stands for what nobody knows."""
+        """One text for each of ``HEADS``; ``none`` replaces unknown figures."""
         r = self.technique
         interval = "" if r.low_pp is None or r.high_pp is None else f" ({r.low_pp:+.2f} to {r.high_pp:+.2f})"
         speed = none if self.latency_ms is None else millis(self.latency_ms)
@@ -64,23 +64,23 @@ class BillRow:
 
     @property
     def more_time(self) -> str:
-        """What a technique would take that was left out for its cost, for people; empty where it was not."""
+        """Predicted duration of a technique that was left out because of it; empty for others."""
         return "" if self.predicted_s is None else f"; would take about {rough(self.predicted_s)} more"
 
 
 def rough(time: float) -> str:
-    """Predicted seconds for people, in whole seconds or minutes."""
+    """Predicted seconds as text, in whole seconds or minutes."""
     return seconds(float(round(time))) if time < 60 else f"{time / 60:.0f} min"
 
 
 def divergence(nats: float) -> str:
-    """A divergence in nats: ``1.2e-04``; 0 where the answers are the same."""
+    """A KL divergence in nats as text: ``1.2e-04``; 0 for equal logits."""
     return f"{nats:.1e}" if nats else "0"
 
 
-def bill(run: Run) -> tuple[BillRow, ...]:
-    """Every candidate of a run, float first; empty where no stage had any. The last choice alone counts as chosen."""
-    found: list[BillRow] = []
+def recovery_rows(run: Run) -> tuple[CandidateRow, ...]:
+    """Every technique of a run, float first; empty where no stage tried any. Only the last choice counts as chosen."""
+    found: list[CandidateRow] = []
     for place, row in enumerate(run.stages):
         techniques = [technique for technique in row.techniques if not (found and technique.name == _AGAIN)]
         time = run.time_of(place)
@@ -97,15 +97,15 @@ def bill(run: Run) -> tuple[BillRow, ...]:
     return tuple(replace(row, of=whole) for row in found)
 
 
-def _row(technique: TechniqueResult, stage: StageRow, timings: dict[str, float], whole: float | None) -> BillRow:
+def _row(technique: TechniqueResult, stage: StageRow, timings: dict[str, float], whole: float | None) -> CandidateRow:
     if technique.kl is None and technique.top1 is None:
-        return BillRow(technique, predicted_s=timings.get(f"predicted {technique.name}"))
+        return CandidateRow(technique, predicted_s=timings.get(f"predicted {technique.name}"))
     latency, expected = _latency(stage, timings, technique.graph)
-    return BillRow(technique, timings.get(technique.name, whole), latency, expected)
+    return CandidateRow(technique, timings.get(technique.name, whole), latency, expected)
 
 
-def _float(stage: StageRow, timings: dict[str, float]) -> BillRow:
-    """What every candidate is compared with."""
+def _float(stage: StageRow, timings: dict[str, float]) -> CandidateRow:
+    """The row of the float reference, which all techniques are compared with."""
     first = next(
         (technique for technique in stage.techniques if technique.top1 is not None and technique.drop_pp is not None),
         None,
@@ -115,11 +115,11 @@ def _float(stage: StageRow, timings: dict[str, float]) -> BillRow:
     technique = TechniqueResult(
         name=FLOAT, top1=top1, drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note="what all are compared with"
     )
-    return BillRow(technique, latency_ms=latency, expected=expected)
+    return CandidateRow(technique, latency_ms=latency, expected=expected)
 
 
 def _latency(stage: StageRow, timings: dict[str, float], kind: str) -> tuple[float | None, bool]:
-    """Milliseconds of one image, and whether they are only expected."""
+    """Latency of one image in ms, and whether it is predicted."""
     if (measured := timings.get(f"latency {kind}")) is not None:
         return 1e3 * measured, False
     return stage.metrics.get(f"expected_ms_{kind}"), True
@@ -134,8 +134,8 @@ _NEXT = {
 
 
 def next_step(run: Run) -> str:
-    """What to do about the outcome, one sentence; empty without a ladder."""
-    rows = bill(run)
+    """Recommended next step after quantization, one sentence; empty where no technique was searched."""
+    rows = recovery_rows(run)
     chosen = next((row.technique for row in rows if row.technique.chosen), None)
     if chosen is None:
         return ""
@@ -148,9 +148,9 @@ def next_step(run: Run) -> str:
     return f"{_NEXT[chosen.verdict]} Left out for its cost: {table}." if table else _NEXT[chosen.verdict]
 
 
-def folded(rows: tuple[BillRow, ...]) -> tuple[BillRow, ...]:
-    """The rows with neighbours that were left out for the same reason in one."""
-    found: list[BillRow] = []
+def folded(rows: tuple[CandidateRow, ...]) -> tuple[CandidateRow, ...]:
+    """The rows, with neighbours that were left out for the same reason merged into one."""
+    found: list[CandidateRow] = []
     for row in rows:
         last = found[-1] if found else None
         left_out = last is not None and not (row.tried or last.tried or row.predicted_s or last.predicted_s)
@@ -163,8 +163,8 @@ def folded(rows: tuple[BillRow, ...]) -> tuple[BillRow, ...]:
     return tuple(found)
 
 
-def spending(rows: tuple[BillRow, ...]) -> list[tuple[str, float, float, bool]]:
-    """``(name, seconds so far, KL, chosen)`` of every candidate that was timed, in order."""
+def spending(rows: tuple[CandidateRow, ...]) -> list[tuple[str, float, float, bool]]:
+    """``(name, cumulative seconds, KL, chosen)`` of every technique that was timed, in order."""
     spent, found = 0.0, []
     for row in rows:
         if row.seconds is not None and row.technique.kl is not None:

@@ -1,4 +1,4 @@
-"""Two runs side by side, from their reports alone."""
+"""Comparison of two runs, from their reports alone."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ABSENT = "-"
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One fact of both runs.
+    """One figure of both runs.
 
     Attributes:
-        name: What it is.
-        first: Its value in the first run; None where that run does not have it.
-        second: Its value in the second run.
-        write: How a value is written for people.
+        name: Name of the figure.
+        first: Value in the first run; None where that run lacks it.
+        second: Value in the second run.
+        write: Formats a value.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ComparisonRow:
 
     @property
     def written(self) -> tuple[str, str, str]:
-        """Both values and what changed from the first to the second, for people."""
+        """Both values and the change from the first to the second, as text."""
         both = [ABSENT if value is None else self.write(value) for value in (self.first, self.second)]
         return both[0], both[1], self._change()
 
@@ -53,7 +53,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
-    """Two runs; in ``inputs``, ``recipe`` and ``versions`` only what differs.
+    """Figures of two runs; ``inputs``, ``recipe`` and ``versions`` hold only those that differ.
 
     Attributes:
         facts: Verdict, accuracy, costs, latency, integer layers.
@@ -61,7 +61,7 @@ class RunComparison:
         recipe: Settings, by ``stage.key``.
         inputs: Model, target, weights, data and seed.
         versions: Packages and machine.
-        notes: What the reader should know before comparing.
+        notes: Warnings that limit the comparison.
     """
 
     facts: tuple[ComparisonRow, ...]
@@ -73,7 +73,7 @@ class RunComparison:
 
 
 def compare(first: Run, second: Run) -> RunComparison:
-    """Sets two runs side by side."""
+    """Compares two runs."""
     inputs = tuple(differing(_inputs(first), _inputs(second)))
     notes = [f"{run.model} for {run.target.name}: {headline(run)}" for run in (first, second) if run.error]
     if any(row.name.startswith("images of validation") for row in inputs):
@@ -89,12 +89,12 @@ def compare(first: Run, second: Run) -> RunComparison:
 
 
 def differing(first: Mapping[str, str], second: Mapping[str, str]) -> Iterable[ComparisonRow]:
-    """The entries that are not equal in both, in order of the first, then of the second."""
+    """The entries that differ, in order of the first mapping, then of the second."""
     return (row for row in _aligned(first, second, str) if row.first != row.second)
 
 
 def settings_of(recipe: str) -> dict[str, str]:
-    """A locked recipe as ``stage.key`` to value; a stage itself is a key, numbered from its second time on.
+    """A locked recipe as ``stage.key`` to value; each stage is a key as well, numbered from its second occurrence on.
 
     Raises:
         UsageError: The text is no list of stages.
@@ -118,7 +118,7 @@ def settings_of(recipe: str) -> dict[str, str]:
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted keys to written values."""
+    """Nested mappings flattened to dotted keys and formatted values."""
     found: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:

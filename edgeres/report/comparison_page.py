@@ -1,4 +1,4 @@
-"""The page of ``edgeres compare``: two runs side by side, in the style of their reports."""
+"""HTML page of ``edgeres compare``: two runs side by side."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SECTIONS = (
 
 
 def comparison_page(names: tuple[str, str], runs: tuple[Run, Run], found: RunComparison, notes: Sequence[str]) -> str:
-    """The whole page, equal for equal runs.
+    """The HTML page, equal for equal runs.
 
     Args:
-        names: How the user names the two runs.
+        names: Names of the two runs, as the user gave them.
         runs: The runs.
-        found: What was compared.
-        notes: What the reader should know: of the comparison, and of pairing the answers.
+        found: Their comparison.
+        notes: Warnings about the comparison and about the pairing of predictions.
     """
     shown = [(anchor, title, getattr(found, anchor)) for anchor, title in _SECTIONS]
     links = [tag("a", title, at={"href": f"#{anchor}"}) for anchor, title, _ in shown]
@@ -64,5 +64,5 @@ def _section(anchor: str, title: str, rows: Sequence[ComparisonRow], names: tupl
 
 
 def _cell(text: str) -> Markup:
-    """A long value may wrap; a figure stays on its line."""
+    """A table cell; a long value may wrap, a figure may not."""
     return tag("span.wraps", text) if " " in text or len(text) > 24 else join(text)

@@ -1,4 +1,4 @@
-"""Text as GitHub's Markdown that says the same and does nothing else."""
+"""Escaping of plain text as GitHub Flavored Markdown."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_SPECIAL = re.compile(r"([\\`*\[\]~|#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")  # inside a word "_" means nothing
+_SPECIAL = re.compile(r"([\\`*\[\]~|#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")  # inside a word "_" is literal
 
 _FEW = 26
-"""Letters: a drop with its interval."""
+"""Most characters of a cell that never wraps."""
 
 
 def prose(value: str) -> str:
-    """Plain text as one line of Markdown that says the same and does nothing: no HTML, no emphasis, no table cells."""
+    """Plain text as one line of Markdown without HTML, emphasis or table cells."""
     line = " ".join(value.split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", line).replace("@", "@\u200b")
 
 
 def code(value: str) -> str:
-    """Text as an inline code span that no backtick or pipe of it can leave."""
+    """Text as an inline code span; backticks and pipes in it are escaped."""
     line = " ".join(value.split()).replace("|", "\\|")
     longest = max((len(run) for run in re.findall("`+", line)), default=0)
     fence = "`" * (longest + 1)
@@ -31,16 +31,16 @@ def code(value: str) -> str:
 
 
 def block(value: str, language: str = "") -> str:
-    """Text as a fenced block that no fence inside it can end."""
+    """Text as a fenced code block; the fence is longer than any in the text."""
     longest = max((len(run) for run in re.findall("`{3,}", value)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{value.rstrip()}\n{fence}"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1, last: int = 0) -> str:
-    """A table of finished cells; between ``words`` columns in front and ``last`` behind stand figures.
+    """A Markdown table of escaped cells; columns between the first ``words`` and the ``last`` ones hold figures.
 
-    Figures are right-aligned and keep together with their units, however narrow the screen.
+    Figures are right-aligned and do not wrap between number and unit.
     """
     figures = range(words, len(heads) - last)
     ruler = ["---:" if index in figures else "---" for index in range(len(heads))]
@@ -49,10 +49,10 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1, l
 
 
 def bullets(sentences: Iterable[str]) -> str:
-    """Sentences as a list, one bullet each."""
+    """Sentences as a bullet list."""
     return "\n".join(f"- {prose(sentence)}" for sentence in sentences)
 
 
 def whole(words: str) -> str:
-    """Words that no line breaks between, as long as they are few: ``98.33 %``."""
+    """Words joined by non-breaking spaces where the text is short: ``98.33 %``."""
     return words.replace(" ", "\u00a0") if len(words) <= _FEW else words

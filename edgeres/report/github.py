@@ -1,4 +1,4 @@
-"""A judgement as GitHub Actions workflow commands, which become annotations.
+"""Gate judgement as GitHub Actions workflow commands, which become annotations.
 
 Escapes are those of ``@actions/core``: ``%``, CR and LF in messages, ``:`` and ``,`` as well in properties.
 """
@@ -16,11 +16,11 @@ _COMMANDS = {Outcome.PASS: "notice", Outcome.FAIL: "error", Outcome.INCONCLUSIVE
 
 
 def workflow_commands(judgement: Judgement, name: str) -> tuple[str, ...]:
-    """One line for the verdict and one for each warning.
+    """One workflow command for the outcome and one for each warning.
 
     Args:
-        judgement: What the gate said.
-        name: Of the run, such as ``resnet18-jetson``.
+        judgement: The gate's judgement.
+        name: Name of the run, such as ``resnet18-jetson``.
     """
     title = f"edgeres gate: {name} {judgement.outcome.value}"
     verdict = _command(_COMMANDS[judgement.outcome], title, judgement.sentence)

@@ -1,4 +1,4 @@
-"""``report.html``: one file without scripts, fonts or network; verdict first."""
+"""``report.html``: one self-contained file without scripts, fonts or network access; the verdict comes first."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from edgeres.report import origins, sections
 from edgeres.report.markup import Markup, join, tag
 from edgeres.report.parts import missing, section
-from edgeres.report.recovery import ladder
+from edgeres.report.recovery import recovery
 from edgeres.report.select import trail
 from edgeres.runs.figures import (
     OUTLOOKS,
     change,
     compared,
-    foretold,
     how_come,
     line_title,
     millis,
@@ -23,6 +22,7 @@ from edgeres.runs.figures import (
     origin,
     percent,
     points,
+    predicted_text,
     relation,
     scaled,
     seconds,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _MARKS = {"passed": "\u2713", "failed": "\u2715", "unmeasured": "\u25cb", "incomplete": "\u25cb", "error": "\u2715"}
 _SECTIONS = (
     ("stages", "Stages", sections.stages),
-    ("ladder", "Ladder", ladder),
+    ("recovery", "Recovery", recovery),
     ("accuracy", "Accuracy", sections.accuracy),
     ("speed", "Speed", sections.speed),
     ("integers", "Integers", sections.integers),
@@ -51,7 +51,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def html(run: Run) -> str:
-    """The whole page; well-formed XML behind its doctype, and equal for equal runs."""
+    """The HTML report; well-formed XML after its doctype, and equal for equal runs."""
     links = [tag("a", name, at={"href": f"#{anchor}"}) for anchor, name, _ in (("budget", "Budget", None), *_SECTIONS)]
     return page(
         f"{opening(run)}: {run.model} for {run.target.name}",
@@ -62,7 +62,7 @@ def html(run: Run) -> str:
 
 
 def page(title: str, *body: Markup) -> str:
-    """A page that stands alone: its style is inside, and it loads nothing."""
+    """A self-contained HTML page with its style sheet inside."""
     head = tag(
         "head",
         tag("meta", at={"charset": "utf-8"}),
@@ -87,9 +87,9 @@ def _verdict(run: Run) -> Markup:
     badge = tag("p.badge", tag("span", _MARKS[result], at={"aria-hidden": "true"}), f" {opening(run)}")
     hint = Markup()
     if run.error and run.error.hint:
-        hint = tag("p.way-out", tag("b", "Way out: "), run.error.hint)
+        hint = tag("p.hint", tag("b", "Hint: "), run.error.hint)
     said = (*(("What helps: ", text) for text in remedies(run)), ("Next: ", measuring(run)))
-    helps = [tag("p.way-out", tag("b", label), text) for label, text in said if text]
+    helps = [tag("p.hint", tag("b", label), text) for label, text in said if text]
     notes = tag("ul.notes", *(tag("li", note) for note in run.notes)) if run.notes else Markup()
     top = tag(
         "div.top",
@@ -148,7 +148,7 @@ def _line(line: BudgetCheck) -> Markup:
         expected = tag(
             "p.how",
             tag(f"span.pill.predicted.{line.predicted_status}", OUTLOOKS[line.predicted_status]),
-            f" {foretold(line)}",
+            f" {predicted_text(line)}",
         )
     return tag(
         f"li.{line.status}",
@@ -166,15 +166,15 @@ def _line(line: BudgetCheck) -> Markup:
 
 
 def _origins(line: BudgetCheck) -> tuple[str, ...]:
-    """What a prediction rests on, and who set the limit."""
+    """The basis of a predicted value, and the source of the limit."""
     basis = (f"Prediction: {line.predicted.basis}",) if line.predicted else ()
     return (*basis, f"Limit: {origin(line)}")
 
 
 def _gauge(line: BudgetCheck) -> Markup:
-    """The value as a bar of its limit; over the limit, the bar is full and a mark shows where the limit was.
+    """A budget value as a bar relative to its limit; above the limit the bar is full and a mark shows the limit.
 
-    A prediction is a hatched band on a scale that holds the limit, whose mark is always there.
+    A predicted value is a hatched band on a scale that contains the limit, whose mark is always drawn.
     """
     if line.predicted and line.limit > 0:
         most = 1.1 * max(line.predicted.high, line.limit)

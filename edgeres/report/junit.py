@@ -1,4 +1,4 @@
-"""A judgement as JUnit XML, the dialect that CI servers read (``testsuites/testsuite/testcase``)."""
+"""Gate judgement as JUnit XML, in the dialect of CI servers (``testsuites/testsuite/testcase``)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def junit(judgement: Judgement, name: str) -> str:
-    """One suite with one test: FAIL is a failure; INCONCLUSIVE an error, as nothing was shown.
+    """One suite with one test: FAIL is a failure; INCONCLUSIVE is an error.
 
     Args:
-        judgement: What the gate said.
-        name: Of the run, such as ``resnet18-jetson``.
+        judgement: The gate's judgement.
+        name: Name of the run, such as ``resnet18-jetson``.
     """
     failed, unknown = judgement.outcome is Outcome.FAIL, judgement.outcome is Outcome.INCONCLUSIVE
     counts = {"tests": "1", "failures": str(int(failed)), "errors": str(int(unknown)), "skipped": "0"}

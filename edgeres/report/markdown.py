@@ -1,4 +1,4 @@
-"""``report.md``: what a pull request shows; everything in it is escaped for GitHub's Markdown."""
+"""``report.md``: the report as GitHub Flavored Markdown, for a pull request; all text is escaped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgeres.latency.benchmark.conclusions import sentences
 from edgeres.report.benchmark import HEADS as BENCHMARK_HEADS
 from edgeres.report.benchmark import cells as benchmark_cells
 from edgeres.report.benchmark import footnotes
-from edgeres.report.candidates import HEADS, bill, divergence, folded, next_step
+from edgeres.report.candidates import HEADS, divergence, folded, next_step, recovery_rows
 from edgeres.report.escape import block, bullets, code, prose, table, whole
 from edgeres.report.select import (
     confusions,
@@ -25,7 +25,6 @@ from edgeres.runs.figures import (
     between,
     compared,
     confidence,
-    foretold,
     how_come,
     line_title,
     millis,
@@ -33,6 +32,7 @@ from edgeres.runs.figures import (
     origin,
     percent,
     points,
+    predicted_text,
     relation,
     scaled,
     seconds,
@@ -52,11 +52,11 @@ if TYPE_CHECKING:
 _ICONS = {"passed": "\u2705 passed", "failed": "\u274c failed", "unmeasured": "\u2754 unmeasured"}
 _VERDICT = {"passed": "\u2705", "failed": "\u274c", "incomplete": "\u2754", "error": "\u274c"}
 FLIPS_LISTED, TENSORS_LISTED = 20, 12
-"""A comment on GitHub holds 65,536 characters; ``report.json`` has every flip and every tensor."""
+"""Listed flips and tensors: a GitHub comment holds at most 65,536 characters; ``report.json`` has all of them."""
 
 
 def markdown(run: Run) -> str:
-    """The whole report, equal for equal runs."""
+    """The Markdown report, equal for equal runs."""
     parts = [
         f"# {_VERDICT[outcome(run)]} {prose(headline(run))}",
         *_opening(run),
@@ -65,7 +65,7 @@ def markdown(run: Run) -> str:
         "## Stage by stage",
         _stages(run),
         "## What was tried to keep the accuracy",
-        _ladder(run),
+        _recovery(run),
         "## Accuracy",
         _accuracy(run),
         "## Speed",
@@ -93,10 +93,10 @@ def _missing(why: str) -> str:
 def _opening(run: Run) -> list[str]:
     found = [f"{prose(run.model)} for {prose(run.target.title)}, {prose(run.target.runtime)}."]
     if run.error:
-        hint = f" **Way out:** {prose(run.error.hint)}" if run.error.hint else ""
+        hint = f" **Hint:** {prose(run.error.hint)}" if run.error.hint else ""
         found.append(f"> **{prose(run.error.kind)}:** {prose(run.error.what)}{hint}")
-    said = (*(("What helps", text) for text in remedies(run)), ("Next", measuring(run)))
-    return [*found, *(f"> **{label}:** {prose(text)}" for label, text in said if text), bullets(run.notes)]
+    hints = (*(("What helps", text) for text in remedies(run)), ("Next", measuring(run)))
+    return [*found, *(f"> **{label}:** {prose(text)}" for label, text in hints if text), bullets(run.notes)]
 
 
 def _budget(lines: Sequence[BudgetCheck]) -> str:
@@ -110,7 +110,7 @@ def _budget(lines: Sequence[BudgetCheck]) -> str:
         status, how = whole(_ICONS[line.status]), how_come(line)
         if line.predicted:
             status, how = f"{status}, {OUTLOOKS[line.predicted_status]}", f"{how}; {line.predicted.basis}"
-        shown = f"{value}{rounds}" if value else foretold(line) or "-"
+        shown = f"{value}{rounds}" if value else predicted_text(line) or "-"
         rows.append((title, status, shown, limit, prose(how), prose(origin(line))))
     return table(("Line", "Status", "Value", "At most", "How", "Limit from"), rows, 2, 2)
 
@@ -138,10 +138,10 @@ def _stages(run: Run) -> str:
     return f"{listed}\n\n{notes}" if notes else listed
 
 
-def _ladder(run: Run) -> str:
-    rows = bill(run)
+def _recovery(run: Run) -> str:
+    rows = recovery_rows(run)
     if not rows:
-        return "No ladder was climbed."
+        return "No quantization technique was searched."
     cells = []
     for row in folded(rows):
         name, *figures, what = row.cells("-")
@@ -149,7 +149,7 @@ def _ladder(run: Run) -> str:
     worst = sorted(run.sensitivity, key=lambda layer: -layer.kl)[:5]
     named = ", ".join(f"{code(layer.layer)} {divergence(layer.kl)}" for layer in worst)
     noise = f"\n\nMost sensitive layers (KL to float, alone in integers): {named}." if worst else ""
-    return f"{table(HEADS, cells, 2, 1)}\n\nBold: went on. {prose(tuned_float(run))} {prose(next_step(run))}{noise}"
+    return f"{table(HEADS, cells, 2, 1)}\n\nBold: chosen. {prose(tuned_float(run))} {prose(next_step(run))}{noise}"
 
 
 def _accuracy(run: Run) -> str:
@@ -169,7 +169,7 @@ def _accuracy(run: Run) -> str:
 def _speed(run: Run) -> str:
     rows, everywhere = run.timings.latency, _everywhere(run.timings.bench) if run.timings.bench else ""
     if not rows:
-        return _missing(run.timings.unmeasured or "Nobody timed this network.") + everywhere
+        return _missing(run.timings.unmeasured or "The latency was not measured.") + everywhere
     cells = [
         (
             prose(row.variant),
@@ -201,7 +201,7 @@ def _everywhere(result: BenchmarkResult) -> str:
 
 def _integers(run: Run) -> str:
     k = run.kernels
-    counted = _missing("Nobody counted which layers run in integers.")
+    counted = _missing("Integer layers were not counted.")
     if k:
         counted = f"**{k.integer} of {k.weighted}** {WEIGHTED}. {prose(k.how)}"
         if k.counts:
@@ -243,7 +243,7 @@ def _flips(run: Run) -> str:
 
 
 def _answer(run: Run, answer: int, surely: float | None) -> str:
-    """A class and how sure the network is of it."""
+    """A predicted class with its confidence."""
     name = prose(run.class_name(answer))
     return name if surely is None else f"{name}, {share(surely)}"
 
@@ -253,13 +253,13 @@ def _calibration(run: Run) -> str:
     if c is None or not c.tensors:
         return "No calibration: the network stays in float, or the run ended before it."
     scales = [tensor.scale for tensor in c.tensors]
-    told = (
+    summary = (
         f"{len(scales)} activation tensors, scales {min(scales):.3g} to {max(scales):.3g}, {prose(c.calibrator)} over "
         f"{c.images:,} images ({code(short(c.data))})."
     )
     worst = noisiest(c.tensors, TENSORS_LISTED)
     if not worst:
-        return told
+        return summary
     rows = [
         (
             code(row.tensor),
@@ -271,7 +271,7 @@ def _calibration(run: Run) -> str:
         for row in worst
     ]
     listed = table(("Tensor", "SQNR", "Cut off", "Values", "Scale"), rows)
-    return f"{told}\n\n<details><summary>The {len(rows)} tensors that lose most</summary>\n\n{listed}\n\n</details>"
+    return f"{summary}\n\n<details><summary>The {len(rows)} tensors that lose most</summary>\n\n{listed}\n\n</details>"
 
 
 def _provenance(run: Run) -> str:

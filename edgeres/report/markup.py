@@ -1,6 +1,6 @@
-"""HTML and SVG that is escaped because of how it is built: a plain string can only become text.
+"""HTML and SVG elements, escaped by construction: a plain string can only become text.
 
-Everything written here is well-formed XML too, which lets a test parse a whole page strictly.
+All markup is well-formed XML too, so that a test can parse a whole page strictly.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _VOID = frozenset({"meta", "br", "img", "link", "wbr"})
 
 
 class Markup(str):
-    """Text that is HTML already; only ``tag``, ``text`` and ``join`` make it."""
+    """Escaped HTML; only ``tag``, ``text`` and ``join`` create it."""
 
     __slots__ = ()
 
 
 def text(value: object) -> Markup:
-    """Escapes plain text; characters that no page may hold become U+FFFD."""
+    """Escapes plain text; characters that HTML forbids become U+FFFD."""
     return value if isinstance(value, Markup) else Markup(escape(_CONTROLS.sub("\ufffd", str(value))))
 
 
 def join(*parts: str) -> Markup:
-    """One piece of markup behind the other; plain strings among them are escaped."""
+    """Concatenates markup; plain strings are escaped."""
     return Markup("".join(text(part) for part in parts))
 
 
@@ -36,7 +36,7 @@ def tag(name: str, *children: str | int, at: Mapping[str, str | int | float] | N
     """An element.
 
     Args:
-        name: Element name, with classes behind dots: ``td.number``.
+        name: Element name, followed by dotted classes: ``td.number``.
         children: Markup as it is, anything else escaped.
         at: Attributes; floats are written with at most two decimals.
     """
@@ -54,13 +54,13 @@ def _attribute(value: str | int | float) -> str:
 
 
 def table(heads: tuple[str, ...], rows: list[tuple[str, ...]], label: str, *, words: int = 1) -> Markup:
-    """A table in a container of its own that scrolls sideways where the screen is too narrow.
+    """A table in a container that scrolls sideways on narrow screens.
 
     Args:
         heads: Column heads.
         rows: Cells; markup or plain text.
-        label: What the table holds, for screen readers.
-        words: How many leading columns hold words; the rest are figures and stand right-aligned.
+        label: Accessible name of the table.
+        words: Number of leading text columns; the others hold figures and are right-aligned.
     """
     kinds = ["td.words"] * words + ["td.number"] * (len(heads) - words)
     head = tag(

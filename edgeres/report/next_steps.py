@@ -1,4 +1,4 @@
-"""``NextStep``: what to do with a finished run, from the files it has: copy, run there, bring back, gate in CI."""
+"""Next steps after a finished run: copy, run on the device, collect the results, gate in CI."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _BUNDLE, _ENGINE = "bundle/", "engine/"
 _IN_APP = {"model.ort": "OrtSession", "model.tflite": "Interpreter", "model.pte": "Module"}
-"""What an Android app opens each file with."""
+"""Android class that opens each file."""
 
 _OPENED = {
     "openvino": ("model.xml", "openvino.Core().compile_model({})"),
@@ -21,18 +21,18 @@ _OPENED = {
     "litert": ("model.tflite", "ai_edge_litert.interpreter.Interpreter({})"),
     "executorch": ("model.pte", "executorch.runtime.Runtime.get().load_program({})"),
 }
-"""File of an engine and the Python that opens it, by backend."""
+"""Main file of an engine and the Python expression that opens it, by backend."""
 
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """One thing to do next.
+    """One recommended step.
 
     Attributes:
-        label: One word for it.
-        text: A command as a shell takes it, a path, or a clause.
-        about: What comes of it, one clause, or empty.
-        command: Whether the text is one for a shell, which may be broken with a backslash.
+        label: One-word label.
+        text: A shell command, a path, or a clause.
+        about: Result of the step, one clause, or empty.
+        command: Whether the text is a shell command, which may be broken with a backslash.
     """
 
     label: str
@@ -42,16 +42,16 @@ class NextStep:
 
     @property
     def line(self) -> str:
-        """Both in one line; what it is about is a comment that a shell skips."""
+        """Text and result in one line; the result is a shell comment."""
         return f"{self.text}  # {self.about}" if self.about else self.text
 
 
 def next_steps(run: Run, folder: Path) -> tuple[NextStep, ...]:
-    """What applies to a finished run; empty for one that ended in an error.
+    """Next steps of a finished run; empty for one that ended in an error.
 
     Args:
         run: The run.
-        folder: Its folder, as the user names it.
+        folder: Its folder, as the user named it.
     """
     if run.error:
         return ()
@@ -64,7 +64,7 @@ def next_steps(run: Run, folder: Path) -> tuple[NextStep, ...]:
 
 
 def _weights(run: Run, folder: Path) -> tuple[NextStep, ...]:
-    """Behind ``edgeres train``, or ``--until`` a stage before the export: the weights, and how to compile them."""
+    """Steps after ``edgeres train``, or ``--until`` a stage before the export: the weights, and how to compile them."""
     place = _quoted(folder / "weights.safetensors")
     data = _data(run)
     steps = [NextStep("weights", place)]
@@ -76,7 +76,7 @@ def _weights(run: Run, folder: Path) -> tuple[NextStep, ...]:
 
 
 def _data(run: Run) -> str | None:
-    """The ``--data`` of the run's command line, quoted; None for the bundled sample task."""
+    """The ``--data`` argument of the run's command line, quoted; None for the bundled sample task."""
     words = shlex.split(run.command)
     for place, word in enumerate(words):
         if word.startswith("--data="):
@@ -87,7 +87,7 @@ def _data(run: Run) -> str | None:
 
 
 def _device(run: Run, folder: Path) -> list[NextStep]:
-    """A device bundle: where it is, how it gets there, what to run there, how the answer comes back."""
+    """Steps for a device bundle: its path, copying it, the command on the device, and collecting the result."""
     names = {name.removeprefix(_BUNDLE) for name in run.files if name.startswith(_BUNDLE)}
     if not names:
         return []
@@ -107,7 +107,7 @@ def _device(run: Run, folder: Path) -> list[NextStep]:
 
 
 def _command(names: set[str]) -> str:
-    """What is typed on the device; empty where the bundle has no command."""
+    """Command to run on the device; empty where the bundle has none."""
     known = {
         "build_engine.py": "python3 build_engine.py",
         "check_device.py": "python3 check_device.py",
@@ -117,7 +117,7 @@ def _command(names: set[str]) -> str:
 
 
 def _here(run: Run, folder: Path) -> list[NextStep]:
-    """What was built and runs on this host, or on another one without a bundle."""
+    """The built file and how to open it, on this host or on one without a bundle."""
     names = {name.removeprefix(_ENGINE) for name in run.files if name.startswith(_ENGINE)}
     entry, opened = _OPENED.get(run.target.backend, ("", ""))
     if entry in names:

@@ -1,4 +1,4 @@
-"""The sections that say where the numbers come from: scales, inputs, files, and the command to get them again."""
+"""Report sections on provenance: scales, inputs, files, and the command that reproduces them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RECIPE = "recipe.lock.yaml"
 
 
 def calibration(run: Run) -> Markup:
-    """The scales and where they come from."""
+    """Quantization scales and the calibration data they come from."""
     found = run.calibration
     if found is None or not found.tensors:
         why = "No calibration: the network stays in float, or the run ended before it."
@@ -51,7 +51,7 @@ def _scales(found: Calibration) -> Markup:
 
 
 def provenance(run: Run) -> Markup:
-    """What the run was made from, and what it made."""
+    """Inputs of the run and the files it wrote."""
     made = _files(run)
     p = run.provenance
     if p is None:
@@ -107,7 +107,7 @@ def _files(run: Run) -> Markup:
 
 
 def reproduce(run: Run) -> Markup:
-    """The exact command."""
+    """The command that reproduces the run."""
     same = "With the same versions, data and seed everything but the timings comes out the same, byte for byte."
     return section(
         "reproduce",

@@ -1,4 +1,4 @@
-"""What a parity study found: sentences and cells for a console, a page of its own, and its plot."""
+"""Parity study as sentences and cells for the console, as an HTML page, and as a plot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLOURS = ("var(--blue)", "var(--orange)", "var(--pass)", "var(--open)", "var(-
 
 
 def verdict(found: Parity) -> str:
-    """All of it in one line."""
+    """One-line summary of the study."""
     worst = found.worst
     both = f"{found.titled(worst.first)} and {found.titled(worst.second)}"
     differing = ""
@@ -31,23 +31,23 @@ def verdict(found: Parity) -> str:
     least = f"the least agreement is {percent(worst.agreement)}, of {both}{differing}"
     spread = f"top-1 spreads over {points(found.spread_pp).removeprefix('+')}"
     goal = f"wanted {found.wanted:g} %"
-    told = [f"{len(found.runtimes)} runtimes, {found.images:,} images: {least}; {goal}; {spread}"]
+    sentences = [f"{len(found.runtimes)} runtimes, {found.images:,} images: {least}; {goal}; {spread}"]
     if found.images * (100 - found.wanted) < 100:
-        told.append("one image answered differently would fail: more images tell more")
-    told += [f"{row.title} diverges first at {_place(row.diverges)}" for row in found.diverging if row.diverges]
+        sentences.append("one differing prediction would fail: use more images")
+    sentences += [f"{row.title} diverges first at {_place(row.diverges)}" for row in found.diverging if row.diverges]
     if not found.diverging and any(row.depths for row in found.runtimes):
-        told.append("no layer diverges: float32 rounding explains every code that differs")
-    return f"{'PASS' if found.passed else 'FAIL'}: {'; '.join(told)}"
+        sentences.append("no layer diverges: float32 rounding explains every code that differs")
+    return f"{'PASS' if found.passed else 'FAIL'}: {'; '.join(sentences)}"
 
 
 def _place(depth: Depth) -> str:
-    """A layer with the nodes that may be at fault: ``layer1.0.relu (of layer1.0.conv2, layer1.0.add)``."""
+    """A layer with the fused nodes it may stand for: ``layer1.0.relu (of layer1.0.conv2, layer1.0.add)``."""
     others = [node for node in depth.nodes if node != depth.tensor]
     return f"{depth.tensor} (with {', '.join(others)})" if others else depth.tensor
 
 
 def cells(found: Parity) -> list[tuple[str, ...]]:
-    """A row of words for each runtime; see ``HEADS``."""
+    """Table cells of each runtime; see ``HEADS``."""
     return [_cells(found, row) for row in found.runtimes]
 
 
@@ -64,27 +64,27 @@ def _cells(found: Parity, row: RuntimeRow) -> tuple[str, ...]:
 
 
 def _steps(farthest: float) -> str:
-    """How far beyond a rounding boundary, in quantization steps."""
+    """Distance beyond a rounding boundary, in quantization steps."""
     return "0" if not farthest else f"{farthest:.1e} steps" if farthest < 0.01 else f"{number(farthest)} steps"
 
 
 def footnotes(found: Parity) -> tuple[str, ...]:
-    """How the figures came about."""
-    told = [
+    """Method of the study."""
+    sentences = [
         f"codes off alone: on {found.shown} images, codes that are not what exact arithmetic makes of that runtime's "
         "own codes one layer before; by at most: how far the exact value lies from the boundary in between",
         "biases: whether its integer layers take them as the float32 numbers of the graph, or rounded to int32 at the "
         "scale of their accumulators",
     ]
     if found.float_nodes:
-        told.append(f"without integers, in float64 in the reference: {', '.join(found.float_nodes)}")
-    told += [f"{row.title}: {row.note}" for row in found.runtimes if row.note]
-    told += [f"not here: {name}: {why}" for name, why in found.absent.items()]
-    return tuple(told)
+        sentences.append(f"without integers, in float64 in the reference: {', '.join(found.float_nodes)}")
+    sentences += [f"{row.title}: {row.note}" for row in found.runtimes if row.note]
+    sentences += [f"not available: {name}: {why}" for name, why in found.absent.items()]
+    return tuple(sentences)
 
 
 def growth_plot(found: Parity) -> Markup:
-    """SQNR against the exact integers at every depth, a line for each runtime; higher is better."""
+    """SQNR against the exact integers by depth, one line per runtime; higher is better."""
     rows = [row for row in found.runtimes if row.depths]
     finite = [depth.sqnr_db for row in rows for depth in row.depths if depth.sqnr_db is not None]
     low, high = floor(min(finite, default=0.0) / 10) * 10, ceil(max(finite, default=10.0) / 10) * 10 + 10
@@ -113,7 +113,7 @@ def growth_plot(found: Parity) -> Markup:
 
 
 def _height(depth: Depth, high: float) -> float:
-    """Where a depth is drawn: what is equal, at the top."""
+    """Vertical position of a depth; equal tensors are at the top."""
     return high if depth.sqnr_db is None else depth.sqnr_db
 
 
@@ -122,7 +122,7 @@ def _colour(order: int) -> str:
 
 
 def _line(row: RuntimeRow, order: int, across: Axis, up: Axis, high: float) -> list[Markup]:
-    """A runtime's line with a dot at each depth, large where it diverges."""
+    """A runtime's line with a dot at each depth, larger where it diverges."""
     spots = [(across(place), up(_height(depth, high))) for place, depth in enumerate(row.depths)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     dash = _STROKES[order % len(_STROKES)]
@@ -130,14 +130,14 @@ def _line(row: RuntimeRow, order: int, across: Axis, up: Axis, high: float) -> l
     marks = [tag("polyline", at={"points": path, "style": stroke})]
     for depth, (x, y) in zip(row.depths, spots, strict=True):
         differ = f"{depth.differing:,} of {depth.numbers:,} differ"
-        told = tag("title", f"{row.title}, {depth.tensor}: {_decibels(depth)}, {differ}")
+        sentences = tag("title", f"{row.title}, {depth.tensor}: {_decibels(depth)}, {differ}")
         size = 6.0 if depth is row.diverges else 2.5
-        marks.append(tag("circle", told, at={"cx": x, "cy": y, "r": size, "style": f"fill:{_colour(order)}"}))
+        marks.append(tag("circle", sentences, at={"cx": x, "cy": y, "r": size, "style": f"fill:{_colour(order)}"}))
     return marks
 
 
 def _label(row: RuntimeRow, order: int, end: float, name: float) -> Markup:
-    """A runtime's name behind the end of its line."""
+    """A runtime's name at the end of its line."""
     return join(
         tag("line.grid", at={"x1": _RIGHT - 6.0, "y1": end, "x2": _RIGHT + 4.0, "y2": name}),
         tag("text", clip(row.title, 18), at={"x": _RIGHT + 7, "y": name + 4, "style": f"fill:{_colour(order)}"}),
@@ -149,12 +149,12 @@ def _decibels(depth: Depth) -> str:
 
 
 def drawing(found: Parity) -> str:
-    """``growth_plot`` as a file of its own."""
+    """``growth_plot`` as a standalone SVG file."""
     return standalone(growth_plot(found))
 
 
 def html(found: Parity) -> str:
-    """A page of its own."""
+    """HTML page of a parity study."""
     parts = [_runtimes(found), _agreements(found)]
     links = [("runtimes", "Runtimes"), ("agreement", "Agreement")]
     if any(row.depths for row in found.runtimes):
@@ -162,13 +162,13 @@ def html(found: Parity) -> str:
         drawn = plot("How a difference grows with depth", growth_plot(found), reading)
         parts += [section("growth", "Growth", drawn), _layers(found)]
         links += [("growth", "Growth"), ("layers", "Layers")]
-    told = verdict(found)
+    sentences = verdict(found)
     kind, mark = ("passed", "\u2713 Passed") if found.passed else ("failed", "\u2715 Failed")
     top = tag(
         "div.top",
         tag("p.badge", mark),
         tag("h1", found.model, tag("span.quiet", " for "), found.target),
-        tag("p.headline", told.partition(": ")[2]),
+        tag("p.headline", sentences.partition(": ")[2]),
     )
     ways = [tag("a", name, at={"href": f"#{anchor}"}) for anchor, name in links]
     body = (tag(f"header.{kind}", top), tag("nav", *ways, at={"aria-label": "Sections"}), tag("main", *parts))
@@ -181,7 +181,7 @@ def _runtimes(found: Parity) -> Markup:
 
 
 def _agreements(found: Parity) -> Markup:
-    """Same answer, in percent, everybody against everybody."""
+    """Pairwise agreement of predictions between all runtimes and the reference, in percent."""
     names = [row.name for row in found.runtimes]
     known: dict[frozenset[str], Pair] = {frozenset((pair.first, pair.second)): pair for pair in found.pairs}
     rows = [

@@ -1,4 +1,4 @@
-"""Plots as inline SVG: pure functions from figures to markup. Each says in words what it shows."""
+"""Plots as inline SVG, each with a text alternative."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from edgeres.runs.run import LatencyRow
 
 _IN_SIGHT = 3.0
-"""A limit beyond this many times the largest value is written, not drawn: it would squeeze the bars to nothing."""
+"""A limit above this multiple of the largest value is written and not drawn, so that the bars stay visible."""
 _NAME = 12
-"""Letters of a class name beside a confusion matrix; tooltips have it whole."""
+"""Characters of a class name beside a confusion matrix; tooltips hold the whole name."""
 
 
 def accuracy_plot(rows: Sequence[tuple[str, float]]) -> Markup:
-    """Top-1 in percent behind each stage, as dots on a zoomed axis."""
+    """Top-1 in percent after each stage, as dots on a zoomed axis."""
     low, high = min(top1 for _, top1 in rows), max(top1 for _, top1 in rows)
     margin = max(0.5, (high - low) * 0.15)
     axis = Axis(max(0.0, low - margin), min(100.0, high + margin))
@@ -63,7 +63,7 @@ def accuracy_plot(rows: Sequence[tuple[str, float]]) -> Markup:
 
 
 def macs_plot(rows: Sequence[tuple[str, float]], budget: float | None) -> Markup:
-    """MACs behind each stage as bars from zero; what a stage removed stays visible as an outline."""
+    """MACs after each stage as bars from zero, with removed MACs as an outline."""
     most = max(macs for _, macs in rows) or 1.0
     drawn = budget is not None and budget <= _IN_SIGHT * most
     axis = Axis(0, max(most, budget) if drawn and budget else most)
@@ -79,7 +79,7 @@ def macs_plot(rows: Sequence[tuple[str, float]], budget: float | None) -> Markup
 
 
 def _limits(limits: Sequence[tuple[str, float]], axis: Axis, bottom: float, written: Callable[[float], str]) -> Markup:
-    """Limits below the bars, one line of words each; those far off the scale in words only."""
+    """Limits below the bars, one line of text each; limits far off the scale as text only."""
     marks = []
     for order, (name, at) in enumerate(limits):
         y = bottom + 14 * order
@@ -92,7 +92,7 @@ def _limits(limits: Sequence[tuple[str, float]], axis: Axis, bottom: float, writ
 
 
 def drop_plot(accuracy: Accuracy, budget: float | None) -> Markup:
-    """The accuracy drop with its interval, against no drop and the limit."""
+    """The accuracy drop with its confidence interval, zero and the limit."""
     shown = [accuracy.low_pp, accuracy.high_pp, 0.0, *([] if budget is None else [budget])]
     margin = max(0.1, (max(shown) - min(shown)) * 0.08)
     axis = Axis(min(shown) - margin, max(shown) + margin, 12, WIDTH - 12)
@@ -131,7 +131,7 @@ class Timed(Protocol):
 
 
 def latency_bars(rows: Sequence[tuple[str, Timed]], axis: Axis) -> list[Markup]:
-    """A bar a row: p50 with the interval of the median, p90 as the lighter bar behind."""
+    """One bar per row: p50 with the interval of the median, and p90 as a lighter bar behind it."""
     return [
         join(
             label(name, index),
@@ -145,7 +145,7 @@ def latency_bars(rows: Sequence[tuple[str, Timed]], axis: Axis) -> list[Markup]:
 
 
 def latency_plot(rows: Sequence[LatencyRow], limits: Sequence[tuple[str, float]]) -> Markup:
-    """p50 as bars with the interval of the median, p90 as the lighter bar behind, and the limits."""
+    """p50 as bars with the interval of the median, p90 as lighter bars, and the limits."""
     most = max(max(row.p90_ms, row.high_ms) for row in rows) or 1.0
     axis = Axis(0, max([most, *(at for _, at in limits if at <= _IN_SIGHT * most)]))
     bottom = len(rows) * ROW
@@ -158,7 +158,7 @@ def latency_plot(rows: Sequence[LatencyRow], limits: Sequence[tuple[str, float]]
 def confusion_plot(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> Markup:
     """Heat map of a confusion matrix: hits in one colour, errors in another, shaded by their share of the row."""
     longest = min(_NAME, max(columns(name) for name in classes))
-    left, top, right = 14 + 6.8 * longest, 14 + 6 * longest, 6 + 3 * longest  # room for level and for turned names
+    left, top, right = 14 + 6.8 * longest, 14 + 6 * longest, 6 + 3 * longest  # space for level and for turned names
     size = min(30.0, (WIDTH - left - right) / len(classes))
     squares: list[Markup] = []
     names: list[Markup] = []
@@ -194,7 +194,7 @@ def _cell(x: float, y: float, size: float, count: int, share: float, *, hit: boo
 
 
 def scales_plot(tensors: Sequence[TensorScale]) -> Markup:
-    """Scale of every activation tensor in order of execution, on a logarithmic axis; uint8 ones are hollow."""
+    """Scale of every activation tensor in order of execution, on a logarithmic axis; uint8 tensors are hollow."""
     smallest, largest = min(row.scale for row in tensors), max(row.scale for row in tensors)
     low = floor(log10(smallest) - 0.03)
     high = max(low + 1, ceil(log10(largest) + 0.03))

@@ -1,4 +1,4 @@
-"""The section of the recovery ladder: what was tried to keep the accuracy, and which layers quantization hurts."""
+"""Report section on accuracy recovery: the techniques that were tried, and the sensitivity of each layer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
-from edgeres.report.candidates import HEADS, bill, divergence, folded, next_step, spending
+from edgeres.report.candidates import HEADS, divergence, folded, next_step, recovery_rows, spending
 from edgeres.report.markup import Markup, join, table, tag
 from edgeres.report.parts import NONE, how, plot, section
 from edgeres.report.select import tuned_float
@@ -18,52 +18,52 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.artifacts.candidate import LayerSensitivity
-    from edgeres.report.candidates import BillRow
+    from edgeres.report.candidates import CandidateRow
     from edgeres.runs.run import Run
 
 TITLE = "What was tried to keep the accuracy"
 _TOP, _BOTTOM, _LEFT = 10, 170, 52
 _NAMED = 5
 _FLOOR = 1e-9
-"""Divergences below this one are drawn at it: the axis is logarithmic."""
+"""Smallest KL divergence on the logarithmic axis, in nats."""
 
 
-def ladder(run: Run) -> Markup:
-    """Every candidate with its worth and its price, and each layer's share of the damage."""
-    rows = bill(run)
+def recovery(run: Run) -> Markup:
+    """Table of techniques with accuracy, latency and time, their plots, and the sensitivity of each layer."""
+    rows = recovery_rows(run)
     if not rows:
-        why = "No ladder was climbed: the network stays in float, another quantizer chose, or the run ended before."
-        return section("ladder", TITLE, tag("p.missing", why), _noise(run))
+        why = "No technique was searched: the network stays in float, another quantizer chose, or the run ended before."
+        return section("recovery", TITLE, tag("p.missing", why), _noise(run))
     cells: list[tuple[str, ...]] = []
-    told = []
-    guessed = all(row.expected for row in rows if row.latency_ms is not None)
+    notes = []
+    all_predicted = all(row.expected for row in rows if row.latency_ms is not None)
     for row in folded(rows):
-        name, *figures, what = replace(row, expected=row.expected and not guessed).cells(NONE)
+        name, *figures, what = replace(row, expected=row.expected and not all_predicted).cells(NONE)
         if row.tried:
             cells.append((tag("b", f"\u2713 {name}") if row.technique.chosen else name, *figures))
-        told.append(tag("li", tag("b", name), f": {what}"))
-    said = how(
-        f"Judged on the tuning images, which share none with calibration and validation. {tuned_float(run)} "
-        "Integer layers: convolutions and matrix products. \u2713: went on."
+        notes.append(tag("li", tag("b", name), f": {what}"))
+    legend = how(
+        f"Evaluated on the tuning images, which are disjoint from calibration and validation. {tuned_float(run)} "
+        "Integer layers: convolutions and matrix products. \u2713: chosen."
     )
-    drawn = spending(rows)
-    worth = Markup()
-    if len(drawn) > 1:
+    timed = spending(rows)
+    spending_figure = Markup()
+    if len(timed) > 1:
         reading = "mean KL to float, lower is better, against the time spent so far"
-        worth = plot("What each technique won", spending_plot(drawn), reading)
-    heads = tuple(f"{head} (expected)" if head == "Latency" and guessed else head for head in HEADS[:-1])
-    listed = table(heads, cells, "Recovery ladder", words=2)
-    plots = tag("div.pair", worth, _tradeoff(rows), _noise(run))
-    return section("ladder", TITLE, tag("p", next_step(run)), listed, said, tag("ul", *told), plots)
+        spending_figure = plot("What each technique won", spending_plot(timed), reading)
+    heads = tuple(f"{head} (expected)" if head == "Latency" and all_predicted else head for head in HEADS[:-1])
+    listed = table(heads, cells, "Accuracy recovery", words=2)
+    plots = tag("div.pair", spending_figure, _tradeoff(rows), _noise(run))
+    return section("recovery", TITLE, tag("p", next_step(run)), listed, legend, tag("ul", *notes), plots)
 
 
-def _tradeoff(rows: tuple[BillRow, ...]) -> Markup:
+def _tradeoff(rows: tuple[CandidateRow, ...]) -> Markup:
     points = candidates(rows)
     if not points:
         return Markup()
-    guessed = any(row.expected for row in rows)
+    all_predicted = any(row.expected for row in rows)
     reading = (
-        f"tuning images; one image on the target{', as a roofline expects it' if guessed else ''}; filled: went on"
+        f"tuning images; one image on the target{', predicted by a roofline' if all_predicted else ''}; filled: chosen"
     )
     return plot("Accuracy against latency", tradeoff_plot(points), reading)
 
@@ -71,16 +71,16 @@ def _tradeoff(rows: tuple[BillRow, ...]) -> Markup:
 def _noise(run: Run) -> Markup:
     if not run.sensitivity:
         return Markup()
-    names = next((row.technique.float_layers for row in bill(run) if row.technique.chosen), ())
+    names = next((row.technique.float_layers for row in recovery_rows(run) if row.technique.chosen), ())
     reading = "mean KL to float with that layer alone in integers; hollow: left in float"
-    drawn = plot("Sensitivity of each layer", noise_plot(run.sensitivity, names), reading)
+    timed = plot("Sensitivity of each layer", noise_plot(run.sensitivity, names), reading)
     worst = sorted(run.sensitivity, key=lambda row: -row.kl)[:_NAMED]
-    return tag("div", drawn, how(f"Most sensitive: {', '.join(f'{row.layer} {divergence(row.kl)}' for row in worst)}."))
+    return tag("div", timed, how(f"Most sensitive: {', '.join(f'{row.layer} {divergence(row.kl)}' for row in worst)}."))
 
 
 def spending_plot(points: Sequence[tuple[str, float, float, bool]]) -> Markup:
-    """Divergence against time, one dot a technique, names to the right on lines of their own."""
-    right = WIDTH - 178  # room for "block_reconstruction 1.6e-03"
+    """KL divergence to float against cumulative time, one dot per technique, names to the right."""
+    right = WIDTH - 178  # space for "block_reconstruction 1.6e-03"
     longest = max(spent for _, spent, _, _ in points) or 1.0
     place = Decades.of([kl for _, _, kl, _ in points])
     spots = [(_LEFT + 8 + spent / longest * (right - _LEFT - 16), place(kl)) for _, spent, kl, _ in points]
@@ -104,7 +104,7 @@ def spending_plot(points: Sequence[tuple[str, float, float, bool]]) -> Markup:
 
 
 def noise_plot(rows: Sequence[LayerSensitivity], left_in_float: tuple[str, ...] = ()) -> Markup:
-    """Divergence of every layer in order of execution, on a logarithmic axis; the largest by name."""
+    """KL divergence of every layer in order of execution, on a logarithmic axis; the largest is named."""
     right = WIDTH - 8
     place = Decades.of([row.kl for row in rows])
     step = (right - _LEFT - 20) / max(1, len(rows) - 1)
@@ -129,7 +129,7 @@ def noise_plot(rows: Sequence[LayerSensitivity], left_in_float: tuple[str, ...] 
 
 
 def drawing(rows: Sequence[LayerSensitivity]) -> str:
-    """``noise_plot`` as a file of its own, with the colours of the page."""
+    """``noise_plot`` as a standalone SVG file."""
     return standalone(noise_plot(rows))
 
 
@@ -139,24 +139,24 @@ def _sqnr(row: LayerSensitivity) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Decades:
-    """Height of a divergence between two whole powers of ten."""
+    """Logarithmic axis of KL divergences between two powers of ten."""
 
     low: int
     high: int
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Decades:
-        """The powers of ten around some divergences."""
+        """The axis that contains the given divergences."""
         low = floor(log10(max(_FLOOR, min(values))))
         return cls(low, max(low + 1, ceil(log10(max(_FLOOR, *values)))))
 
     def __call__(self, value: float) -> float:
-        """Height of a value."""
+        """Vertical position of a value."""
         share = (log10(max(_FLOOR, value)) - self.low) / (self.high - self.low)
         return _BOTTOM - share * (_BOTTOM - _TOP)
 
     def grid(self, right: float) -> Markup:
-        """A line for each power of ten, at most seven of them."""
+        """Grid lines at powers of ten, at most seven."""
         stride = ceil((self.high - self.low) / 6)
         return join(
             *(

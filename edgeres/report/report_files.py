@@ -1,6 +1,6 @@
 """The three files of a report: ``report.json``, and the pages ``report.md`` and ``report.html`` drawn from it.
 
-The pages are drawn from the value that was read back from JSON, so they say nothing that the JSON does not hold.
+The pages are drawn from the run as read back from JSON, so that they hold nothing the JSON lacks.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ NAMES = (JSON, MARKDOWN, HTML)
 
 
 def write(run: Run, folder: Path) -> tuple[Path, ...]:
-    """Writes the three files of a report, each beside its place and then renamed into it.
+    """Writes the three files of a report, each atomically.
 
     Args:
-        run: What to report.
+        run: The run.
         folder: The run folder, which exists.
 
     Returns:
@@ -39,7 +39,7 @@ def write(run: Run, folder: Path) -> tuple[Path, ...]:
 
 
 def render(folder: Path) -> tuple[Path, ...]:
-    """Draws ``report.md`` and ``report.html`` again from the ``report.json`` of a run folder.
+    """Rewrites ``report.md`` and ``report.html`` from the ``report.json`` of a run folder.
 
     Raises:
         UsageError: There is no readable ``report.json``; see ``decode``.

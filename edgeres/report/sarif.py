@@ -1,4 +1,4 @@
-"""Judgements and lint findings as SARIF 2.1.0, which code scanning reads (OASIS, docs.oasis-open.org/sarif)."""
+"""Gate judgements and lint findings as SARIF 2.1.0 for code scanning (OASIS, docs.oasis-open.org/sarif)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sa
 _LEVELS = {Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "warning"}
 _SEVERITIES = {"E": "error", "W": "warning", "I": "note"}
 _RULES = {
-    "accuracy-drop": "What ships answers worse than its reference by more than the margin, or nobody can tell yet.",
+    "accuracy-drop": "The accuracy drop of the deployed network exceeds the margin, or the data do not decide it yet.",
     "accuracy-warning": "Something about the comparison deserves a look.",
 }
 
 
 def sarif(judgement: Judgement, report: str) -> str:
-    """A log of one run; a PASS without warnings has no results, as code scanning shows nothing but findings.
+    """A SARIF log of a judgement; a PASS without warnings has no results.
 
     Args:
-        judgement: What the gate said.
-        report: Path of the run's report, relative to the repository where it lies inside, which results point at.
+        judgement: The gate's judgement.
+        report: Path of the run's report, relative to the repository where it lies inside; results point at it.
     """
     results: list[dict[str, Any]] = []
     if level := _LEVELS.get(judgement.outcome):
@@ -38,13 +38,13 @@ def sarif(judgement: Judgement, report: str) -> str:
 
 
 def lint_sarif(findings: Sequence[Finding], rules: Sequence[Rule], model: str) -> str:
-    """A log of one look at a graph.
+    """A SARIF log of lint findings.
 
     Args:
-        findings: What was found.
-        rules: Every rule that was asked, found or not.
-        model: Path of the ONNX file, relative to the repository where it lies inside, which results point at; the node
-            is named in the result, as an ONNX file has no lines.
+        findings: The findings.
+        rules: Every rule that was checked.
+        model: Path of the ONNX file, relative to the repository where it lies inside; results point at it, and name the
+            node, since an ONNX file has no lines.
     """
     index = {rule.id: number for number, rule in enumerate(rules)}
     results = [

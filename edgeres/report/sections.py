@@ -1,4 +1,4 @@
-"""The sections of the page behind the verdict. A section is never left out: what is missing says that, and why."""
+"""Sections of the HTML report after the verdict. No section is left out: one without data states why."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from edgeres.runs.run import Run, StageRow
 
 _AT_ONCE = 9
-"""Flipped images before the rest is folded away: three rows on a desk, a few screens on a phone."""
+"""Flipped images shown before the rest is collapsed: three rows on a desktop, a few screens on a phone."""
 
 
 def stages(run: Run) -> Markup:
-    """Stage by stage: what the network was, and what each stage took."""
+    """Accuracy, MACs, parameters, size and time after each stage."""
     if not run.stages and not run.error:
         return section("stages", "Stage by stage", missing("No stage finished."))
     heads = ("Stage", "Top-1", "MACs", "Parameters", "Size", "Time")
@@ -85,7 +85,7 @@ def _stage_details(row: StageRow) -> Markup | None:
 
 
 def accuracy(run: Run) -> Markup:
-    """Deployed against float, with the interval of the difference."""
+    """Accuracy of the deployed network and of float, with the confidence interval of the difference."""
     a = run.accuracy
     if a is None:
         return section("accuracy", "Accuracy", missing("The run ended before the deployed network was judged."))
@@ -112,11 +112,11 @@ def accuracy(run: Run) -> Markup:
 
 
 def speed(run: Run) -> Markup:
-    """Latency, or why there is none."""
+    """Measured latency, or why there is none."""
     rows = run.timings.latency
     everywhere = benchmark_table(run.timings.bench) if run.timings.bench else Markup()
     if not rows:
-        why = run.timings.unmeasured or "Nobody timed this network."
+        why = run.timings.unmeasured or "The latency was not measured."
         return section("speed", "Speed", missing(why), everywhere)
     heads = ("Variant", "Runtime", "Batch", "Threads", "p50", "95 % interval", "p90", "p99", "Calls")
     cells: list[tuple[str, ...]] = [
@@ -152,8 +152,8 @@ def speed(run: Run) -> Markup:
 
 
 def integers(run: Run) -> Markup:
-    """What really runs in integers, and what else was proven here."""
-    counted = missing("Nobody counted which layers run in integers.") if run.kernels is None else _kernels(run.kernels)
+    """Integer and float kernels of the engine, and what was verified on this host."""
+    counted = missing("Integer layers were not counted.") if run.kernels is None else _kernels(run.kernels)
     proven = Markup()
     if run.evidence:
         proven = join(tag("h3", "Proven on this host"), tag("ul", *(tag("li", sentence) for sentence in run.evidence)))
@@ -170,7 +170,7 @@ def _kernels(kernels: Kernels) -> Markup:
 
 
 def confusion(run: Run) -> Markup:
-    """The confusion matrix of what ships, or its largest errors where there are too many classes to draw."""
+    """Confusion matrix of the deployed network, or its largest errors where there are too many classes to draw."""
     title = "Confusion matrix"
     if run.confusion is None:
         return section("confusion", title, missing("The run ended before the deployed network was judged."))
@@ -190,7 +190,7 @@ def confusion(run: Run) -> Markup:
 
 
 def flips(run: Run) -> Markup:
-    """Images whose answer changed between float and what ships."""
+    """Images whose prediction differs between float and the deployed network."""
     title = "Images answered differently than by float"
     if run.accuracy is None:
         return section("flips", title, missing("The run ended before the deployed network was judged."))
@@ -234,11 +234,11 @@ def _flip(run: Run, flip: Flip) -> Markup:
 
 
 def _answer(run: Run, who: str, answer: int, surely: float | None, label: int) -> Markup:
-    """One network's answer and how sure it is."""
-    told = gauge = Markup()
+    """One network's predicted class and its confidence."""
+    confidence_text = gauge = Markup()
     if surely is not None:
-        told = tag("span", f" {share(surely)}")
+        confidence_text = tag("span", f" {share(surely)}")
         bar = tag("i", at={"style": f"width:{100 * surely:.1f}%"})
         gauge = tag("div.gauge", bar, at={"aria-hidden": "true"})
     kind = "right" if answer == label else "wrong"
-    return tag(f"div.{kind}", tag("small", who), tag("p", tag("b", run.class_name(answer)), told), gauge)
+    return tag(f"div.{kind}", tag("small", who), tag("p", tag("b", run.class_name(answer)), confidence_text), gauge)

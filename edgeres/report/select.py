@@ -1,4 +1,4 @@
-"""What the pages pick out of a run: series to draw, the worst confusions, what became of a flipped image."""
+"""Selections from a run for the report pages: plotted series, most frequent confusions, flipped images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from edgeres.runs.run import LatencyRow, Run, StageRow
 
 DRAWN_CLASSES = 24
-"""Above this many classes a confusion matrix is no longer drawn."""
+"""Most classes of a confusion matrix that is drawn."""
 FLIPS_SHOWN = 24
-"""Flipped images on the page; ``report.json`` has them all."""
+"""Most flipped images on the page; ``report.json`` has all of them."""
 _FATES = ("lost", "gained", "both wrong")
 
 
@@ -30,12 +30,12 @@ def trail(stages: Sequence[StageRow], field: Literal["top1", "macs"]) -> list[tu
 
 
 def limit_of(run: Run, name: str) -> float | None:
-    """Limit of a budget line, None where there is no such line."""
+    """Limit of a budget line; None where there is no such line."""
     return next((line.limit for line in run.every_line if line.name == name), None)
 
 
 def reference_float(run: Run) -> str:
-    """Which float network the accuracy section compares with, one sentence."""
+    """The float network that the accuracy section compares with, one sentence."""
     stages = [row.stage for row in run.stages]
     if "evaluate" not in stages:
         return "Float is the network as it was given, before anything was changed."
@@ -46,7 +46,7 @@ def reference_float(run: Run) -> str:
 
 
 def tuned_float(run: Run) -> str:
-    """Which float network the candidates of quantization are compared with, one sentence."""
+    """The float network that quantization techniques are compared with, one sentence."""
     stages = [row.stage for row in run.stages]
     before = stages[: stages.index("quantize")] if "quantize" in stages else stages
     changed = next((name for name in reversed(before) if name in ("prune", "recover")), "")
@@ -55,30 +55,30 @@ def tuned_float(run: Run) -> str:
 
 
 def confusions(confusion: Confusion, count: int = 8) -> list[tuple[int, int, int]]:
-    """The most frequent errors as ``(true, predicted, images)``, most frequent first, ties by class index."""
+    """The most frequent errors as ``(true, predicted, images)``, in descending order, ties by class index."""
     errors = [cell for cell in confusion.cells if cell[0] != cell[1]]
     return sorted(errors, key=lambda cell: (-cell[2], cell[0], cell[1]))[:count]
 
 
 def fate(flip: Flip) -> Literal["lost", "gained", "both wrong"]:
-    """Whether deployment turned a right answer wrong, a wrong one right, or one wrong answer into another."""
+    """Whether a flip turned a right prediction wrong, a wrong one right, or changed between wrong ones."""
     if flip.float_prediction == flip.label:
         return "lost"
     return "gained" if flip.deployed_prediction == flip.label else "both wrong"
 
 
 def worst_first(flips: Iterable[Flip]) -> list[Flip]:
-    """Lost images before gained ones before those both get wrong; of each, what float was surest of first."""
+    """Flips sorted: lost images, gained ones, then wrong both times; within each by descending float confidence."""
     return sorted(flips, key=lambda flip: (_FATES.index(fate(flip)), -(flip.float_confidence or 0.0), flip.index))
 
 
 def noisiest(tensors: Iterable[TensorScale], count: int) -> list[TensorScale]:
-    """The tensors of least signal to quantization noise, the worst first; those without a figure are left out."""
+    """The tensors of lowest SQNR, in ascending order; those without a figure are left out."""
     known = [(row.sqnr_db, place, row) for place, row in enumerate(tensors) if row.sqnr_db is not None]
     return [row for _, _, row in sorted(known, key=lambda entry: entry[:2])[:count]]
 
 
 def speedup(rows: Sequence[LatencyRow]) -> float | None:
-    """How many times faster int8 is than float32 at p50, same runtime, batch and threads; None without both."""
+    """Latency ratio float32 over int8 at p50, of the same runtime, batch and threads; None without both."""
     pair = float_and_int8(rows)
     return pair[0].p50_ms / pair[1].p50_ms if pair else None

@@ -1,4 +1,4 @@
-"""Small multiples of what calibration saw: one little plot a tensor, its range beside its values."""
+"""Histograms of calibrated activations as small multiples, one plot per tensor with its quantization range."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeres.runs.findings import TensorScale
 
 AT_ONCE = 24
-"""More tensors than these are folded away behind the worst few."""
+"""Most plots shown; beyond them only the worst few are, the others collapsed."""
 _WORST = 6
 _WIDTH, _TOP, _BOTTOM = 180, 4, 56
 _READING = (
@@ -27,7 +27,7 @@ _READING = (
 
 
 def distributions(tensors: Sequence[TensorScale]) -> Markup:
-    """A plot for every tensor that was watched; where there are many, the worst ones first and the rest on demand."""
+    """A plot for every observed tensor; where there are many, the worst first and the rest collapsed."""
     watched = [row for row in tensors if row.columns]
     if not watched:
         return Markup()
@@ -58,7 +58,7 @@ def _value(value: float | None) -> str:
 
 
 def sketch_plot(row: TensorScale) -> Markup:
-    """Columns of a tensor's values over the range that its integers cover; those beyond it in another colour."""
+    """Histogram of a tensor's values over its quantization range; clipped values in another colour."""
     assert row.low is not None
     assert row.high is not None
     start, end = row.covered

@@ -1,6 +1,6 @@
-"""The few shapes all plots are made of; colours come from the page's style sheet.
+"""SVG primitives of all plots; colours come from the page's style sheet.
 
-Every plot is 360 units wide, so that its type stays readable on a phone: names to the left, figures to the right, and
+Every plot is 360 units wide, so that its text stays readable on a phone: names to the left, figures to the right, and
 between them an axis.
 """
 
@@ -36,12 +36,12 @@ class Axis:
 
 
 def figure(label: str, height: float, *shapes: str) -> Markup:
-    """An image of ``WIDTH x height`` units with its text alternative."""
+    """An SVG image of ``WIDTH x height`` units with its text alternative."""
     return tag("svg.plot", *shapes, at={"viewBox": f"0 0 {WIDTH} {height:g}", "role": "img", "aria-label": label})
 
 
 def standalone(drawing: Markup) -> str:
-    """A plot as a file of its own, with the colours of the page in daylight."""
+    """A plot as a standalone SVG file in the page's light colours."""
     style = (
         "svg{--blue:#2563c9;--orange:#c2500c;--pass:#17733a;--open:#7a5200;--fail:#b3261e;--quiet:#59626d}"
         "text{font:11px system-ui,sans-serif;fill:#1b2430}.quiet{fill:#5c6675;font-size:10.5px}.end{text-anchor:end}"
@@ -53,7 +53,7 @@ def standalone(drawing: Markup) -> str:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round values inside ``[low, high]``, ``low < high``: steps of 1, 2 or 5 times a power of ten, at most ``count``.
+    """At most ``count`` round ticks inside ``[low, high]``, ``low < high``: steps of 1, 2 or 5 times a power of ten.
 
     Heckbert, "Nice numbers for graph labels", Graphics Gems (1990).
     """
@@ -64,17 +64,17 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def middle(row: int) -> float:
-    """Vertical position of the middle of a row."""
+    """Vertical position of a row's middle."""
     return row * ROW + ROW / 2
 
 
 def columns(name: str) -> int:
-    """How wide a name is in Latin letters; wide East Asian characters (Unicode annex 11) count twice."""
+    """Width of a name in Latin letters; wide East Asian characters (Unicode annex 11) count twice."""
     return sum(2 if east_asian_width(character) in "WF" else 1 for character in name)
 
 
 def clip(name: str, width: int) -> str:
-    """A name cut to a width in Latin letters."""
+    """A name truncated to a width in Latin letters."""
     if columns(name) <= width:
         return name
     kept = name
@@ -84,18 +84,18 @@ def clip(name: str, width: int) -> str:
 
 
 def label(name: str, row: int) -> Markup:
-    """The name of a row, in the left column; whole in its tooltip."""
+    """A row's name in the left column, with the whole name as tooltip."""
     return tag("text.end", clip(name, 14), tag("title", name), at={"x": 92, "y": middle(row) + 4})
 
 
 def value(written: str, extra: str, row: int) -> Markup:
-    """The figure of a row, in the right column, with a quieter one behind it."""
+    """A row's figure in the right column, with a secondary one after it."""
     quiet = tag("tspan.quiet", f" {extra}") if extra else ""
     return tag("text", written, quiet, at={"x": WIDTH - 106, "y": middle(row) + 4})
 
 
 def bar(kind: str, start: float, end: float, row: int) -> Markup:
-    """A bar of a row, at least a hair wide."""
+    """A row's bar, with a minimum width."""
     box: dict[str, str | int | float] = {
         "x": start,
         "y": row * ROW + 5.0,
@@ -107,7 +107,7 @@ def bar(kind: str, start: float, end: float, row: int) -> Markup:
 
 
 def whisker(start: float, end: float, y: float) -> Markup:
-    """An interval: a line with two caps."""
+    """An interval as a line with two caps."""
     path = f"M{start:.1f} {y - 5:.1f}v10M{start:.1f} {y:.1f}H{end:.1f}M{end:.1f} {y - 5:.1f}v10"
     return tag("path.whisker", at={"d": path})
 
@@ -126,7 +126,7 @@ def grid(values: Iterable[float], axis: Axis, top: float, bottom: float, unit: s
 
 
 def limit(written: str, x: float, top: float, bottom: float) -> Markup:
-    """A dashed vertical line with its words below, kept inside the picture."""
+    """A dashed vertical line with its label below, kept inside the picture."""
     anchor = "end" if x > WIDTH * 0.6 else "start"
     return join(
         tag("line.limit", at={"x1": x, "x2": x, "y1": top, "y2": bottom + 4}),
@@ -135,12 +135,12 @@ def limit(written: str, x: float, top: float, bottom: float) -> Markup:
 
 
 def spoken(rows: Sequence[tuple[str, float]], written: Callable[[float], str]) -> str:
-    """Rows in words, for the text alternative."""
+    """Rows as text, for the text alternative."""
     return ", ".join(f"{name} {written(figure)}" for name, figure in rows)
 
 
 def apart(heights: Sequence[float], bottom: float, least: float = 14.0) -> list[float]:
-    """Heights pushed down until no two are nearer than ``least``, then up where they went below ``bottom``."""
+    """Label positions moved down until no two are nearer than ``least``, then up where they exceed ``bottom``."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     found, edge = list(heights), -inf
     for index in order:

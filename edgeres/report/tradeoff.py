@@ -1,4 +1,4 @@
-"""Accuracy against latency: every candidate of a run, and float, in one picture."""
+"""Plot of accuracy against latency: every technique of a run, and float."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from edgeres.runs.figures import millis, percent
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edgeres.report.candidates import BillRow
+    from edgeres.report.candidates import CandidateRow
 
 _TOP, _BOTTOM, _LEFT, _RIGHT = 12, 170, 52, WIDTH - 170
 
 Point = tuple[str, float, float, bool]
 
 
-def candidates(rows: Iterable[BillRow]) -> list[Point]:
-    """``(name, milliseconds, top-1 in percent, chosen)`` of what has both; empty where all are equally fast."""
+def candidates(rows: Iterable[CandidateRow]) -> list[Point]:
+    """``(name, milliseconds, top-1 in percent, chosen)`` of techniques; empty where all are equally fast."""
     found = [
         (row.technique.name, row.latency_ms, row.technique.top1, row.technique.chosen)
         for row in rows
@@ -29,7 +29,7 @@ def candidates(rows: Iterable[BillRow]) -> list[Point]:
 
 
 def tradeoff_plot(points: list[Point]) -> Markup:
-    """A dot for each candidate, the chosen one filled; up and to the left is better."""
+    """One dot per technique, the chosen one filled; up and to the left is better."""
     tops = [top1 for _, _, top1, _ in points]
     margin = max(0.2, 0.12 * (max(tops) - min(tops)))
     across = Axis(0.0, 1.04 * max(ms for _, ms, _, _ in points), _LEFT, _RIGHT)

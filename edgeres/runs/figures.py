@@ -53,7 +53,7 @@ def compared(line: BudgetCheck) -> tuple[str, str]:
 OUTLOOKS = {"passes": "predicted to pass", "fails": "predicted to fail", "open": "predicted either way"}
 
 
-def foretold(line: BudgetCheck) -> str:
+def predicted_text(line: BudgetCheck) -> str:
     """The prediction for an unmeasured line with its band: ``about 1.77 ms, 1.04 to 2.99 ms``; empty without one."""
     if line.predicted is None:
         return ""

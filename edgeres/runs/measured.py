@@ -131,18 +131,18 @@ def _row(run: Run, found: DeviceReport) -> LatencyRow:
 def _conditions(found: DeviceReport) -> str:
     """Clocks, power mode, temperature, governor and load, as far as the device told them."""
     before, after = found.conditions.before, found.conditions.after
-    told = [f"load {before.load:.2f} before, {after.load:.2f} after"]
+    evidence = [f"load {before.load:.2f} before, {after.load:.2f} after"]
     if before.governor:
-        told.append(f"governor {before.governor}")
+        evidence.append(f"governor {before.governor}")
     if before.nvpmodel:
-        told.append(before.nvpmodel)
-    told += [f"{name} at {clock:.0f} MHz" for name, clock in sorted(after.gpu_mhz.items())]
+        evidence.append(before.nvpmodel)
+    evidence += [f"{name} at {clock:.0f} MHz" for name, clock in sorted(after.gpu_mhz.items())]
     if after.cpu_mhz:
-        told.append(f"CPU at {min(after.cpu_mhz):.0f} to {max(after.cpu_mhz):.0f} MHz")
+        evidence.append(f"CPU at {min(after.cpu_mhz):.0f} to {max(after.cpu_mhz):.0f} MHz")
     hottest = _hottest(after)
     if hottest is not None:
-        told.append(f"{hottest:.0f} degrees C at most")
-    return ", ".join(told)
+        evidence.append(f"{hottest:.0f} degrees C at most")
+    return ", ".join(evidence)
 
 
 def _hottest(state: State) -> float | None:
@@ -152,17 +152,19 @@ def _hottest(state: State) -> float | None:
 def _evidence(found: DeviceReport) -> tuple[str, ...]:
     """What the device proved, without durations."""
     golden = found.golden
-    told = [
+    evidence = [
         f"{_SAID}golden answers agree on {golden.top1_agreeing} of {golden.images} by top-1, the largest difference "
         f"of a logit is {golden.max_abs_delta:.4g} (tolerance {golden.tolerance:.4g}), {place(found)}"
     ]
     if found.engine is not None:
         layers = ", ".join(f"{count} {kind}" for kind, count in sorted(found.engine.census.kernels.items()))
-        told.append(f"{_SAID}the engine for compute capability {found.engine.sm} has {layers or 'no layers it names'}")
+        evidence.append(
+            f"{_SAID}the engine for compute capability {found.engine.sm} has {layers or 'no layers it names'}"
+        )
     if found.images is not None:
         share = 100 * found.images.right / found.images.n
-        told.append(f"{_SAID}top-1 {share:.2f} % of {found.images.n:,} images of {found.images.classes} classes")
-    return tuple(told)
+        evidence.append(f"{_SAID}top-1 {share:.2f} % of {found.images.n:,} images of {found.images.classes} classes")
+    return tuple(evidence)
 
 
 def _kernels(found: DeviceReport) -> Kernels | None:

@@ -151,7 +151,7 @@ def _of_report(folder: Path, target: Target) -> tuple[Measured, ...]:
         raise UsageError(f"{folder} is a run for {run.target.name}", f"calibrate with one measured on {target.name}")
     if not run.timings.latency:
         raise UsageError(
-            f"the run in {folder} has no latency: {run.timings.unmeasured or 'nobody timed it'}",
+            f"the run in {folder} has no latency: {run.timings.unmeasured or 'it was not measured'}",
             f"time it on the device and write down {_EXAMPLE}",
         )
     return tuple(_timed(folder, target, run, row) for row in run.timings.latency)

@@ -11,12 +11,12 @@ from edgeres.runs.figures import (
     between,
     compared,
     confidence,
-    foretold,
     integer_layers,
     line_title,
     millis,
     percent,
     points,
+    predicted_text,
     relation,
 )
 from edgeres.runs.remedy import remedies
@@ -174,5 +174,5 @@ def _figure(line: BudgetCheck) -> str:
     if value:
         return f"{value} {relation(line)} {limit}"
     if line.predicted_status:
-        return f"limit {limit}; {OUTLOOKS[line.predicted_status]}: {foretold(line)}"
+        return f"limit {limit}; {OUTLOOKS[line.predicted_status]}: {predicted_text(line)}"
     return f"limit {limit}"

@@ -24,11 +24,11 @@ PATIENCE_S = 300
 
 HOLD = """
 import os, signal, sys, time
-from edgeres.latency.benchmark.worker_pool import hired
+from edgeres.latency.benchmark.worker_pool import start_worker
 from edgeres.latency.benchmark.worker_spec import WorkerSpec, WorkerRequest
 from edgeres.settings import parse
 import json
-with hired(parse(WorkerSpec, json.loads(sys.argv[1]), "job")) as worker:
+with start_worker(parse(WorkerSpec, json.loads(sys.argv[1]), "job")) as worker:
     worker.ask(WorkerRequest(calls=1))
     print(worker.pid, flush=True)
     time.sleep(3600)

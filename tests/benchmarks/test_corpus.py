@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import command
-from benchmarks.corpus import Engine, Row, as_tensorrt_reads, ask, judge, main, misreading, report, rows
+from benchmarks.corpus import CorpusRow, Engine, as_tensorrt_reads, ask, judge, main, misreading, report, rows
 from benchmarks.draft import Draft
 from benchmarks.foreign_graphs import Absent, modelopt
 from benchmarks.rules import MARKERS, rules
@@ -18,17 +18,17 @@ pytest.importorskip("tensorrt_rtx")
 
 
 @pytest.fixture(scope="module")
-def found() -> list[Row]:
+def found() -> list[CorpusRow]:
     return list(rows(foreign=False))
 
 
-def test_lint_and_tensorrt_rtx_agree(found: list[Row]) -> None:
+def test_lint_and_tensorrt_rtx_agree(found: list[CorpusRow]) -> None:
     assert [row for row in found if row.agreement != "agree"] == []
     assert {row.engine.truth for row in found} == {"right", "refused", "misread"}
     assert len(found) > 40
 
 
-def test_the_matrix_counts_every_graph(found: list[Row]) -> None:
+def test_the_matrix_counts_every_graph(found: list[CorpusRow]) -> None:
     text = report(found)
     assert f"{len(found)} graphs: " in text
     assert "0 (missed)" in text
@@ -36,8 +36,8 @@ def test_the_matrix_counts_every_graph(found: list[Row]) -> None:
 
 
 def test_a_disagreement_is_counted_and_told() -> None:
-    missed = Row("t", "a", (), (), Engine("refused", "no"))
-    false = Row("t", "b", ("Q01",), (), Engine("right", "builds"))
+    missed = CorpusRow("t", "a", (), (), Engine("refused", "no"))
+    false = CorpusRow("t", "b", ("Q01",), (), Engine("right", "builds"))
     assert (missed.agreement, false.agreement) == ("missed", "false alarm")
     assert "1 (missed)" in report([missed])
     assert "1 (false alarms)" in report([false])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks.gate import MARKERS, BenchmarkResult, _fixed, main, measure, truths
+from benchmarks.gate import MARKERS, Scenario, _fixed, main, measure, scenarios
 from edgeres.cli.parser import parser
 from edgeres.gate.paired_test import Outcome, Paired, decide
 
@@ -25,18 +25,18 @@ def test_the_fixed_test_is_the_gates():
 
 
 def test_truths_add_up():
-    found = list(truths(0.005, 0.01, recorded=-0.003))
-    assert [truth.drop for truth in found] == [0.0, 0.01, 0.02, -0.003]
-    for truth in found:
-        assert truth.lost + truth.gained == pytest.approx(truth.discordance)
-        assert truth.lost - truth.gained == pytest.approx(truth.drop)
-        assert truth.gained >= 0
-        assert truth.images > 200
+    found = list(scenarios(0.005, 0.01, recorded=-0.003))
+    assert [scenario.drop for scenario in found] == [0.0, 0.01, 0.02, -0.003]
+    for scenario in found:
+        assert scenario.lost + scenario.gained == pytest.approx(scenario.discordance)
+        assert scenario.lost - scenario.gained == pytest.approx(scenario.drop)
+        assert scenario.gained >= 0
+        assert scenario.images > 200
 
 
 def test_a_repeated_simulation_is_the_same():
-    truth = BenchmarkResult(0.05, 0.0, 500)
-    assert measure(truth, 0.01, 100) == measure(truth, 0.01, 100)
+    scenario = Scenario(0.05, 0.0, 500)
+    assert measure(scenario, 0.01, 100) == measure(scenario, 0.01, 100)
 
 
 def test_the_command_keeps_its_table_between_the_markers(tmp_path, capsys):

@@ -31,7 +31,7 @@ def row(runtime, precision, p50, p10, floats, first):
     )  # fmt: skip
 
 
-def truth(network, int8, float32):
+def result(network, int8, float32):
     """INT8 is fastest on b, float32 on a; tenth percentiles are half the medians."""
     rows = [
         row("b", "int8", int8, int8 / 2, float32, int8),
@@ -47,7 +47,7 @@ def truth(network, int8, float32):
 
 
 def test_the_gain_is_the_fastest_int8_over_the_fastest_float_whatever_their_runtimes():
-    assert Gain.of(truth("n", 2.0, 7.0)) == Gain(3.5, 3.5)
+    assert Gain.of(result("n", 2.0, 7.0)) == Gain(3.5, 3.5)
 
 
 def test_means_are_geometric():
@@ -56,7 +56,7 @@ def test_means_are_geometric():
 
 @pytest.mark.parametrize(("int8", "verdict"), [(2.0, "Goal 3.5: met."), (2.5, "Goal 3.5: missed by 20.0%.")])
 def test_the_goal_is_held_against_the_medians(int8, verdict):
-    told = page([truth("one", int8, 2 * GOAL), truth("two", int8, 2 * GOAL)])
+    told = page([result("one", int8, 2 * GOAL), result("two", int8, 2 * GOAL)])
     assert verdict in told
     assert "25% of the time is no integer layer (`fc` 1.00 ms); slowest integer layers: `conv` 3.00 ms" in told
     assert "c: not installed" in told

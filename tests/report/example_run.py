@@ -345,7 +345,7 @@ def x86(latency: float = 0.61) -> Run:
 
 
 def techniques() -> tuple[TechniqueResult, ...]:
-    """A ladder that ended with two layers in float."""
+    """A search that ended with two layers in float."""
 
     def tried(name: str, kl: float, top1: float, verdict: str = "FAIL", **more: object) -> TechniqueResult:
         drop, integer = 98.9 - top1, 18 if name == "mixed_precision" else 20
@@ -366,7 +366,7 @@ def techniques() -> tuple[TechniqueResult, ...]:
 
 
 def full() -> Run:
-    """Every section has something to show: a climbed ladder, sensitivities, many tensors and many flipped images."""
+    """Every section has something to show: searched techniques, sensitivities, many tensors and many flipped images."""
     base = x86()
     timings = {
         "calibrate": 4.0,

@@ -1,4 +1,4 @@
-"""The bill of a ladder in every form a report takes."""
+"""The recovery report in every form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from example_run import jetson
 
 from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
-from edgeres.report.candidates import HEADS, bill, folded, next_step, spending
+from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows, spending
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.report.recovery import Decades, drawing, noise_plot, spending_plot
@@ -54,7 +54,7 @@ def run():
 
 
 def behind(run, *techniques):
-    """The run with a stage qat behind its ladder."""
+    """The run with a stage qat after its quantization."""
     stages = (*run.stages, StageRow(stage="qat", techniques=techniques))
     times = (*run.timings.stages, StageTime(stage="qat", cached=False, seconds=600.0))
     return replace(run, stages=stages, timings=replace(run.timings, stages=times))
@@ -65,7 +65,7 @@ def test_it_survives_json(run):
 
 
 def test_every_candidate_has_its_row_and_its_price(run):
-    rows = bill(run)
+    rows = recovery_rows(run)
     assert [row.technique.name for row in rows] == [
         "float",
         "calibrate",
@@ -86,7 +86,7 @@ def test_every_candidate_has_its_row_and_its_price(run):
 
 
 def test_neighbours_left_out_for_one_reason_share_a_row(run):
-    names = [row.technique.name for row in folded(bill(run))]
+    names = [row.technique.name for row in folded(recovery_rows(run))]
     assert names == ["float", "calibrate", "equalization", "gptq, block_reconstruction", "mixed_precision"]
 
 
@@ -95,22 +95,24 @@ def test_a_latency_that_is_only_expected_says_so(run):
     expected = replace(quantize, metrics={"expected_ms_int8": 0.5})
     stages = tuple(expected if row is quantize else row for row in run.stages)
     times = tuple(replace(time, timings={}) for time in run.timings.stages)
-    rows = bill(replace(run, stages=stages, timings=replace(run.timings, stages=times)))
+    rows = recovery_rows(replace(run, stages=stages, timings=replace(run.timings, stages=times)))
     assert rows[1].cells("-")[7] == "0.5 ms expected"
     assert rows[-1].cells("-")[7] == "-"
     assert rows[1].seconds is None
 
 
-def test_training_behind_the_ladder_takes_the_mark(run):
+def test_training_after_quantization_is_the_chosen_row(run):
     kept = technique("quantize", 0.001, chosen=False)
-    rows = bill(behind(run, kept, technique("qat", 0.0005, "PASS", chosen=True)))
+    rows = recovery_rows(behind(run, kept, technique("qat", 0.0005, "PASS", chosen=True)))
     assert [row.technique.name for row in rows if row.technique.chosen] == ["qat"]
     assert [row.technique.name for row in rows].count("quantize") == 0
     assert rows[-1].seconds == 600.0
 
 
 def test_training_that_was_not_needed_leaves_the_mark_where_it_was(run):
-    rows = bill(behind(run, technique("quantize", 0.001, chosen=True), TechniqueResult(name="qat", note="not trained")))
+    rows = recovery_rows(
+        behind(run, technique("quantize", 0.001, chosen=True), TechniqueResult(name="qat", note="not trained"))
+    )
     assert [row.technique.name for row in rows if row.technique.chosen] == ["mixed_precision"]
 
 
@@ -143,21 +145,21 @@ def test_what_to_do_next(run, verdict, name, others, said):
     times = tuple(replace(time, timings=timings) for time in run.timings.stages)
     run = replace(run, stages=stages, timings=replace(run.timings, stages=times))
     assert said in next_step(run)
-    assert [row.cells("-")[-1] for row in bill(run) if not row.tried] == [
+    assert [row.cells("-")[-1] for row in recovery_rows(run) if not row.tried] == [
         f"{LEFT}; would take about 2 min more" for _ in others
     ]
 
 
-def test_without_a_ladder_there_is_nothing_to_say():
+def test_no_recovery_rows_without_a_search():
     run = jetson()
-    assert bill(run) == ()
+    assert recovery_rows(run) == ()
     assert next_step(run) == ""
-    assert "No ladder was climbed" in html(run)
-    assert "No ladder was climbed." in markdown(run)
+    assert "No technique was searched" in html(run)
+    assert "No quantization technique was searched." in markdown(run)
 
 
 def test_spending_adds_up(run):
-    assert spending(bill(run)) == [
+    assert spending(recovery_rows(run)) == [
         ("calibrate", 4.0, 0.02, False),
         ("equalization", 13.0, 0.004, False),
         ("mixed_precision", 88.0, 0.001, True),
@@ -187,7 +189,7 @@ def test_the_pages_hold_the_bill_and_the_sensitivities(run):
 
 
 def test_candidates_are_drawn_by_accuracy_and_latency(run):
-    points = candidates(bill(run))
+    points = candidates(recovery_rows(run))
     assert [(name, ms) for name, ms, _, _ in points] == [
         ("float", 4.0), ("calibrate", 1.0), ("equalization", 1.0), ("mixed_precision", 2.0),
     ]  # fmt: skip
@@ -201,7 +203,7 @@ def test_candidates_are_drawn_by_accuracy_and_latency(run):
 
 
 def test_equally_fast_candidates_have_no_such_plot(run):
-    rows = bill(run)
+    rows = recovery_rows(run)
     assert candidates(row for row in rows if row.technique.name in ("calibrate", "equalization")) == []
 
 

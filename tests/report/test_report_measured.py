@@ -100,10 +100,10 @@ def test_an_unmeasured_line_is_passed_by_what_the_device_measured(folder, capsys
     assert run.timings.unmeasured == ""
     assert (run.kernels.integer, run.kernels.weighted) == (20, 21)
     assert "engine inspector on Orin" in run.kernels.how
-    told = "\n".join(run.evidence)
-    assert "golden answers agree on 8 of 8" in told
-    assert "20 Convolution int8" in told
-    assert "top-1 75.00 % of 400 images of 10 classes" in told
+    evidence = "\n".join(run.evidence)
+    assert "golden answers agree on 8 of 8" in evidence
+    assert "20 Convolution int8" in evidence
+    assert "top-1 75.00 % of 400 images of 10 classes" in evidence
     out = capsys.readouterr().out
     assert "Passed: resnet18 for jetson-orin-nano keeps all" in out
     assert "engine inspector" in (folder / "report.html").read_text()

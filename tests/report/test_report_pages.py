@@ -21,7 +21,7 @@ RUNS = {"jetson": jetson, "x86": x86, "failed": lambda: x86(1.4), "stopped": sto
 SECTIONS = (
     "budget",
     "stages",
-    "ladder",
+    "recovery",
     "accuracy",
     "speed",
     "integers",
@@ -155,7 +155,7 @@ def test_figures_of_the_run_are_on_the_page() -> None:
 def test_a_failed_stage_shows_where_and_the_way_out() -> None:
     page = words(tree(stopped()))
     assert "Stopped in prune: cannot reach 0.05" in page
-    assert "Way out: ask for macs: 0.2 or more" in page
+    assert "Hint: ask for macs: 0.2 or more" in page
     assert "stopped\u00a0here" in markdown(stopped())
     assert "stopped here" in page
 

@@ -40,11 +40,11 @@ def only(found, *names):
 
 
 def test_the_verdict_names_the_worst_pair_and_the_first_layer_that_diverges(found):
-    told = parity.verdict(found)
-    assert told.startswith(
+    sentences = parity.verdict(found)
+    assert sentences.startswith(
         "FAIL: 3 runtimes, 1,000 images: the least agreement is 99.80 %, of EXACT and BAD (2 answered"
     )
-    assert told.endswith("BAD diverges first at relu (with conv2, add)")
+    assert sentences.endswith("BAD diverges first at relu (with conv2, add)")
     assert "float32 rounding explains" in parity.verdict(only(found, "exact", "good"))
     assert parity.verdict(replace(found, wanted=99.8)).startswith("PASS")
 
@@ -53,7 +53,7 @@ def test_cells_and_notes_say_who_was_not_here(found):
     rows = parity.cells(found)
     assert rows[0] == ("EXACT", "-", "-", "80.00 %", "99.80 % BAD", "-", "-")
     assert rows[1][5:] == ("6 of 2,000", "2.5e-06 steps")
-    assert "not here: litert: not installed" in parity.footnotes(found)
+    assert "not available: litert: not installed" in parity.footnotes(found)
 
 
 def test_page_and_plot_are_well_formed_and_escaped(found):

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeres.errors import ModelError
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
-from edgeres.parity.integer.product import Kernel, Window
+from edgeres.parity.integer.product import Kernel, KernelWindow
 from edgeres.quant.qparams import QParams
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def quantizer(view: GraphIndex, node: NodeProto) -> QParams:
     return QParams(scale=(step,), zero_point=int(zero.reshape(())), signed=_TYPES[zero.dtype.name])
 
 
-def window(node: NodeProto, size: tuple[int, int] | None = None) -> Window:
+def window(node: NodeProto, size: tuple[int, int] | None = None) -> KernelWindow:
     """Where a convolution or a pool looks.
 
     Raises:
@@ -61,7 +61,7 @@ def window(node: NodeProto, size: tuple[int, int] | None = None) -> Window:
         raise ModelError(f"node {label(node)!r} has no plain two-dimensional window", "spell out its padding")
     pads = tuple(attribute(node, "pads", (0, 0, 0, 0)))
     strides, dilations = tuple(attribute(node, "strides", (1, 1))), tuple(attribute(node, "dilations", (1, 1)))
-    return Window((kernel[0], kernel[1]), strides, pads, dilations)
+    return KernelWindow((kernel[0], kernel[1]), strides, pads, dilations)
 
 
 def stored(view: GraphIndex, tensor: str) -> tuple[Array, NDArray[np.float64], int | None] | None:

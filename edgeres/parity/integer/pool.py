@@ -16,13 +16,13 @@ from edgeres.parity.integer.value import Exact, Real, Term
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-    from edgeres.parity.integer.product import Window
+    from edgeres.parity.integer.product import KernelWindow
     from edgeres.parity.integer.value import Array, Value
 
 POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
 
 
-def pooled(node: NodeProto) -> Window | None:
+def pooled(node: NodeProto) -> KernelWindow | None:
     """Where a pool looks; None for all there is.
 
     Raises:
@@ -37,7 +37,7 @@ def pooled(node: NodeProto) -> Window | None:
     return found
 
 
-def largest(x: Array, look: Window, filling: float) -> Array:
+def largest(x: Array, look: KernelWindow, filling: float) -> Array:
     """The largest number in each window ``[N,H',W',C]``; ``filling`` stands beyond the edge and must not win."""
     if look.size == (1, 1):
         return x[:, :: look.strides[0], :: look.strides[1]]
@@ -49,7 +49,7 @@ def largest(x: Array, look: Window, filling: float) -> Array:
     return found
 
 
-def average(value: Value, look: Window | None) -> Value:
+def average(value: Value, look: KernelWindow | None) -> Value:
     """The average of each window without padding, or of all there is; sums of whole numbers stay whole."""
     if isinstance(value, Real):
         sums, over = _sums(value.values, look)
@@ -57,7 +57,7 @@ def average(value: Value, look: Window | None) -> Value:
     return Exact(tuple(_averaged(term, look) for term in value.terms))
 
 
-def _averaged(term: Term, look: Window | None) -> Term:
+def _averaged(term: Term, look: KernelWindow | None) -> Term:
     if term.count.ndim == 0:
         return term
     sums, over = _sums(term.count.astype(np.float64), look)
@@ -67,7 +67,7 @@ def _averaged(term: Term, look: Window | None) -> Term:
     )
 
 
-def _sums(x: Array, look: Window | None) -> tuple[Array, int]:
+def _sums(x: Array, look: KernelWindow | None) -> tuple[Array, int]:
     if look is None:
         return x.sum(axis=(1, 2), keepdims=True), x.shape[1] * x.shape[2]
     return look.over(x).sum(axis=(4, 5)), prod(look.size)

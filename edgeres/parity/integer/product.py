@@ -31,7 +31,7 @@ INT32 = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class KernelWindow:
     """Where a kernel looks.
 
     Attributes:
@@ -78,11 +78,11 @@ class Kernel:
     """
 
     groups: tuple[NDArray[np.float32], ...]
-    window: Window | None
+    window: KernelWindow | None
     cuts: tuple[tuple[tuple[int, int], ...], ...]
 
     @classmethod
-    def of(cls, codes: Array, window: Window | None, groups: int = 1) -> Kernel:
+    def of(cls, codes: Array, window: KernelWindow | None, groups: int = 1) -> Kernel:
         """Lays out weight codes ``[O,I,kH,kW]``, or ``[O,I]`` of a matrix product."""
         parts = np.split(codes.astype(np.float32), groups)
         if window is not None:

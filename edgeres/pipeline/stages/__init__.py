@@ -1,1 +1,1 @@
-"""Stages: pure functions from one frozen artifact to the next; their fields are their recipe entries."""
+"""Stages of a recipe: pure functions from one frozen artifact to the next, whose fields are recipe settings."""

@@ -1,4 +1,4 @@
-"""Build: from the graph to what the target executes, or to the bundle that builds it on the device."""
+"""Build: compile the graph for the target's runtime, or write the bundle that builds it on the device."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Build:
     reads: ClassVar[tuple[Read, ...]] = ("target",)
 
     def __call__(self, artifact: Exported, context: Context) -> Engine:
-        """Gives the graph the form of the target's runtime, lints it for the target, then builds it.
+        """Converts the graph to the target's runtime format, lints it for the target, and builds it.
 
         Raises:
-            StageError: The target would refuse the graph, or compute wrong numbers with it.
-            BackendUnavailable: The runtime is needed here and is not installed.
+            StageError: The target would reject the graph, or compute wrong results.
+            BackendUnavailable: The runtime is needed on this host and not installed.
         """
         backend = find_backend(context.target.backend)
         if context.target.build_on == "host" and (missing := backend.missing()):

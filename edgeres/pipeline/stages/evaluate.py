@@ -1,4 +1,4 @@
-"""Evaluate: the float network's answers on every validation image."""
+"""Evaluate: the float network's predictions on every validation image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 _TRAINED = "train"
-"""Name of the stage behind which a network may still be at chance."""
+"""Name of the stage after which a network may still be at chance."""
 
 
 @settings
@@ -37,7 +37,7 @@ class Evaluate:
     The first evaluation of a run is its float baseline, which every later accuracy is compared with image by image.
 
     Attributes:
-        batch: Images per batch; it changes speed and memory, not the answers.
+        batch: Images per batch; it affects speed and memory, not the predictions.
     """
 
     name: ClassVar[str] = "evaluate"
@@ -50,8 +50,8 @@ class Evaluate:
         """Measures the network in float32 on the validation split.
 
         Raises:
-            StageError: The network has scales already, or its logits are no numbers.
-            ChanceError: A network that was loaded, not trained here, answers at chance.
+            StageError: The network is quantized already, or its logits are not finite.
+            ChanceError: A network that was loaded and not trained by this run is at chance.
         """
         if artifact.quant is not None:
             raise StageError("evaluate measures the float network", "put '- evaluate' before '- quantize'")
@@ -72,10 +72,10 @@ class Evaluate:
         return replace(artifact, metadata=metadata.after(step, baseline if first else None))
 
     def _predictions(self, artifact: Checkpoint, context: Context) -> tuple[int, ...]:
-        """Class index per validation image.
+        """Predicted class index per validation image.
 
-        Batches are spread over threads of one torch thread each: the same bits on any number of cores, and no waiting
-        of threads for each other in every layer.
+        Batches are distributed over threads of one torch thread each: the result is the same on any number of cores,
+        and threads do not wait for each other in every layer.
         """
         network, found, threads = Network(artifact.spec, artifact.weights).eval(), list[int](), torch.get_num_threads()
         batches = (images for images, _ in context.validation.batches(artifact.metadata.preprocess, self.batch))
@@ -88,18 +88,18 @@ class Evaluate:
                     found.extend(logits.argmax(1).tolist())
                     advance(len(logits))
         finally:
-            torch.set_num_threads(threads)  # a thread's setting is also the default of threads that start later
+            torch.set_num_threads(threads)  # a thread's setting is also the default of threads started later
         return tuple(found)
 
 
 def _logits(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits ``[N,classes]`` of images ``[N,C,H,W]``, computed by this thread alone."""
+    """Logits ``[N,classes]`` of images ``[N,C,H,W]``, computed by the calling thread alone."""
     torch.set_num_threads(1)
     return network.logits(images)
 
 
 def _beside_chance(artifact: Checkpoint, predictions: tuple[int, ...], context: Context) -> tuple[str, ...]:
-    """Notes on a baseline at chance, which is an error unless the network was trained here, briefly as it may be."""
+    """Notes on a baseline at chance, which is an error unless this run trained the network."""
     answers, labels = (np.asarray(column, dtype=np.int64) for column in (predictions, context.validation.labels))
     chance = Chance.of(answers, labels, artifact.spec.classes)
     allow = frozenset(context.allow)

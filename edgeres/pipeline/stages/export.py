@@ -1,4 +1,4 @@
-"""Export: the ONNX files, written from the spec, counted, checked, and compared with torch operation by operation."""
+"""Export: the ONNX files, checked for validity, costs and numerical parity with torch, operation by operation."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from edgeres.targets.target import QuantScheme
 
 _COMPARED = 4
-"""Calibration images every operation is compared on."""
+"""Calibration images on which every operation is compared."""
 
 _TOLERANCE = 1e-4
-"""Largest difference of one operation, relative to its largest output: float32 sums in another order stay below."""
+"""Largest difference of one operation, relative to its largest output; float32 sums in another order are below it."""
 
 
 @settings
@@ -53,8 +53,8 @@ class Export:
         """Writes ``model.onnx``, ``model.float.onnx`` and ``calibration.json``.
 
         Raises:
-            StageError: A file is not valid ONNX, counts other MACs or parameters than the closed form, computes
-                something else than torch does, or has an integer layer whose sums may leave int32.
+            StageError: A file is not valid ONNX, has other MACs or parameters than the closed form, differs
+                numerically from torch, or has an integer layer whose accumulator may overflow int32.
         """
         scheme = context.target.scheme
         table = artifact.quant
@@ -101,7 +101,7 @@ def _write(artifact: Checkpoint, context: Context, placement: Placement | None) 
 
 
 def _notes(artifact: Checkpoint) -> tuple[str, ...]:
-    """Which layers have weight scales that go by their biases."""
+    """Notes on layers whose weight scales were raised for their biases."""
     if artifact.quant is None:
         return ()
     found = narrow_channels(artifact.quant, artifact.spec, artifact.deployed or artifact.weights)
@@ -115,7 +115,7 @@ def _notes(artifact: Checkpoint) -> tuple[str, ...]:
 
 
 def _check(artifact: Checkpoint, model: ModelProto) -> None:
-    """Valid ONNX, and exactly the costs of the closed form."""
+    """Checks that the graph is valid ONNX and has the costs of the closed form."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as failure:
@@ -132,11 +132,11 @@ def _check(artifact: Checkpoint, model: ModelProto) -> None:
 def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None, images: NDArray[np.float32]) -> float:
     """Largest relative difference of any operation between ONNX Runtime and torch, both given the same inputs.
 
-    Comparing operation by operation keeps the check strict: end to end, one activation that rounds to the other side
-    of a step would hide, or excuse, a real defect.
+    The comparison by operation is strict: end to end, one activation that rounds to the other side of a step could hide
+    or excuse a defect.
 
     Raises:
-        StageError: It is above the tolerance; the message names the operation.
+        StageError: The difference is above the tolerance; the message names the operation.
     """
     if placement and artifact.quant:
         weights = artifact.weights if artifact.deployed is None else artifact.deployed
@@ -169,7 +169,7 @@ def _save(model: ModelProto, path: Path) -> File:
 
 
 def _save_scales(artifact: Checkpoint, scheme: QuantScheme | None, path: Path) -> File | None:
-    """``calibration.json``: every scale with the identity of the data, weights and scheme it belongs to."""
+    """Writes ``calibration.json``: every scale with the identity of data, weights and scheme."""
     if artifact.quant is None or scheme is None:
         return None
     metadata = artifact.metadata

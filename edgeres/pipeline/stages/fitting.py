@@ -1,7 +1,7 @@
-"""``Fitting``: the preprocessing a float network is used with, proven on tuning images to fit network and labels.
+"""``Fitting``: the preprocessing of a float network, checked on tuning images against network and labels.
 
-What the user states goes first, then what the weights state; what is not stated is searched. A network that still
-answers at chance, or that fits the labels far better in another order of the classes, is refused with the reason.
+Values that the user states come first, then those of the weights; the others are searched. A network that is still at
+chance, or whose accuracy is far higher under another class order, is refused with the reason.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 AT_CHANCE = "the float network answers at chance: preprocessing, class order or labels"
 
 _TOLD = 6
-"""Transforms tried of which a message says the result."""
+"""Most transforms whose results a message lists."""
 
 _LISTED = 40
-"""Classes of which a message lists every name."""
+"""Most classes whose names a message lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """What was settled, and what the user should know about it.
+    """Chosen preprocessing with notes for the user.
 
     Attributes:
         preprocess: The evaluation transform.
-        metrics: Accuracy in percent and number of the images it was tried on.
-        notes: For the report.
-        shown: Those of the notes that the terminal shows.
+        metrics: Accuracy in percent and number of the images it was evaluated on.
+        notes: Notes for the report.
+        shown: The notes that the terminal shows.
     """
 
     preprocess: Preprocess
@@ -53,18 +53,18 @@ class Fitting:
 
 
 def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequence[Size], context: Context) -> Fitting:
-    """Settles the preprocessing of a network.
+    """Determines the preprocessing of a network.
 
     Args:
-        answers: The network in float.
-        source: What the user stated.
-        own: What travels with the weights; None where they state nothing.
-        sizes: Customary sizes for the network.
-        context: Tuning images, class names and what is allowed.
+        answers: Function from images to the float network's logits.
+        source: Origin of the network with the user's statements.
+        own: Preprocessing stored with the weights; None where there is none.
+        sizes: Customary sizes of the network.
+        context: Tuning images, class names and allowed exceptions.
 
     Raises:
-        ChanceError: Whatever is tried, or what is stated, answers at chance.
-        DataError: Another order of the classes fits far better, or there is nothing to try on.
+        ChanceError: Accuracy is at chance under every transform, or under the stated one.
+        DataError: Accuracy is far higher under another class order, or there are no tuning images.
     """
     images, chance_allowed = labelled(context.tuning), "chance" in context.allow
     settled = source.preprocess is not None and not source.left_open
@@ -81,11 +81,11 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
     lost = chosen.chance.standing == "at"
     if source.preprocess is not None or (own is not None and lost):
         wider = searcher.search(Space.around(chosen, sizes), chosen)
-        # Few images do not show chance by themselves; beside a transform that they show to be right, they do.
+        # Few images cannot show chance by themselves; compared with a transform that is clearly right, they can.
         lost = lost or (chosen.chance.standing == "unknown" and _beaten(chosen, wider.best))
     known = {trial.preprocess: trial for trial in (chosen, *found.trials, *(wider.trials if wider else ()))}
     if lost or not source.classes:
-        # A wrong order misleads the search, so the order is looked for under every transform that saw all images.
+        # A wrong order misleads the search, so it is checked under every transform that was evaluated on all images.
         able = [trial for trial in known.values() if lost or len(trial.labels) == len(images)]
         _check_order(chosen, able, context.classes)
     if lost and not chance_allowed:
@@ -94,18 +94,18 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
 
 
 def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()) -> tuple[str, ...]:
-    """Refuses a float network that answers the validation images at chance.
+    """Refuses a float network that is at chance on the validation images.
 
     Args:
-        chance: Its answers beside chance.
-        allow: What the user allows.
-        said: What was shown of its preprocessing when it was loaded.
+        chance: Its accuracy compared with chance.
+        allow: Exceptions that the user allows.
+        said: Earlier findings on its preprocessing.
 
     Returns:
-        A note where it is allowed, or where the images are too few to tell.
+        A note where it is allowed, or where there are too few images to decide.
 
     Raises:
-        ChanceError: It is not allowed.
+        ChanceError: It is at chance and that is not allowed.
     """
     if chance.standing == "above":
         return ()
@@ -121,7 +121,7 @@ def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()
 
 @dataclass(frozen=True, slots=True)
 class _Searcher:
-    """A network, the images it is tried on, and the sizes that are customary for it."""
+    """Search for the preprocessing of one network on tuning images."""
 
     answers: Answers
     sizes: tuple[Size, ...]
@@ -129,18 +129,18 @@ class _Searcher:
     progress: Progress
 
     def settle(self, source: Source, own: Preprocess | None) -> SearchResult:
-        """What is stated, tried as it is; or the best of what it leaves open."""
+        """The stated preprocessing, evaluated as it is, or the best completion of it."""
         if own is not None or (source.preprocess is not None and not source.left_open):
             stated = source.stated_over(own or Preprocess())
             with self.progress.task("try the preprocessing", len(self.images)) as advance:
                 trial = attempt(self.answers, self.images, stated, advance)
             return SearchResult(trial, trial, (trial,))
-        # The resampling filter stays at its default where it is not stated: it moves accuracy by tenths of a point.
+        # The resampling filter keeps its default where it is not stated: it changes accuracy by tenths of a point.
         fields = source.left_open or tuple(Preprocess.__dataclass_fields__)
         return self.search(Space.open(source.preprocess or Preprocess(), self.sizes, fields))
 
     def search(self, space: Space, started: Trial | None = None) -> SearchResult:
-        """The best of a space, with a bar that ends full."""
+        """The best transform of a search space, with progress."""
         total, done = space.budget(len(self.images)), 0
         with self.progress.task("search the preprocessing", total) as advance:
 
@@ -155,7 +155,7 @@ class _Searcher:
 
 
 def _check_order(chosen: Trial, trials: Sequence[Trial], classes: tuple[str, ...]) -> None:
-    """Refuses data whose classes are numbered otherwise than the network's outputs."""
+    """Refuses data whose classes are in another order than the network's outputs."""
     best: tuple[float, Relabelling, Trial] | None = None
     for trial in trials:
         found = find_relabelling(trial.predictions, trial.labels, len(classes), len(trials))
@@ -191,7 +191,7 @@ def _share(right: int, images: int) -> str:
 
 
 def _at_chance(chosen: Trial, trials: Sequence[Trial], better: Trial) -> ChanceError:
-    """The error, with what was tried and what fits better."""
+    """The error for a network at chance, with the transforms tried and any that fits better."""
     ranked = sorted(trials, key=lambda trial: float(trial.loss.mean()))[:_TOLD]
     tried = f"{len(trials)} tried, the best: " + "; ".join(trial.label for trial in ranked)
     what = f"{AT_CHANCE} ({chosen.chance.label} among the tuning images, with {chosen.preprocess.label})"
@@ -204,7 +204,7 @@ def _at_chance(chosen: Trial, trials: Sequence[Trial], better: Trial) -> ChanceE
 
 
 def _origin(source: Source, own: Preprocess | None) -> str:
-    """Where a preprocessing that was not searched comes from; empty where the user stated all of it."""
+    """Origin of a preprocessing that was not searched; empty where the user stated all of it."""
     if own is None:
         return ""
     if source.preprocess is None:

@@ -55,7 +55,7 @@ class FoldBatchnorm:
     reads: ClassVar[tuple[Read, ...]] = ("calibration",)
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
-        """A network without foldable norms and with the same logits; what the norms knew is kept as ``statistics``.
+        """The network without foldable norms and with the same logits; their statistics are kept in ``statistics``.
 
         Raises:
             StageError: Logits moved by more than ``TOLERANCE``.

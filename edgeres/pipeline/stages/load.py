@@ -1,4 +1,4 @@
-"""Load: weights of any origin become a checkpoint with everything its answers depend on."""
+"""Load: weights of any supported origin as a checkpoint with preprocessing and classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Load:
     """Recipe entry ``load``.
 
-    Preprocessing is what the user says, else what the weights say, else what a search on tuning images finds best.
+    Preprocessing is the user's, else that of the weights, else the best of a search on tuning images.
     """
 
     name: ClassVar[str] = "load"
@@ -36,9 +36,9 @@ class Load:
         """Reads the source's weights.
 
         Raises:
-            ModelError: They cannot be read, or are not the named model's.
-            DataError: They know other classes than the data, or number them otherwise.
-            ChanceError: They answer at chance, whatever preprocessing is tried.
+            ModelError: The weights cannot be read, or are not the named model's.
+            DataError: They have other classes than the data, or another class order.
+            ChanceError: They are at chance under every preprocessing.
             StageError: The source has no weights.
         """
         loaded = _read(artifact)
@@ -71,9 +71,9 @@ def _read(source: Source) -> Loaded:
 
 
 def _check_order(head: tuple[str, ...], data: tuple[str, ...]) -> None:
-    """Names that both know must stand at the same index, or every answer is counted as another class.
+    """Checks that class names common to weights and data are at the same index.
 
-    ImageNet has two cranes and two maillots: a name may stand at several indices.
+    ImageNet has two cranes and two maillots: a name may occur at several indices.
     """
     places: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(head):

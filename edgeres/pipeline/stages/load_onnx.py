@@ -1,4 +1,4 @@
-"""Load a foreign ONNX classifier: read with care, brought to one signature and opset, folded, judged in float."""
+"""Load an ONNX classifier: validated, converted to one signature and opset, folded, and evaluated in float."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class LoadOnnx:
     reads: ClassVar[tuple[Read, ...]] = ("runtime", "tuning", "validation", "classes", "allow")
 
     def __call__(self, artifact: Source, context: Context) -> Exported:
-        """Reads, folds and judges a float graph.
+        """Reads, folds and evaluates a float ONNX graph.
 
         Raises:
-            ModelError: The file is no float classifier edgeres can take; the message says what, where, and the way out.
-            DataError: The data has more or fewer classes than the graph, or numbers them otherwise.
-            ChanceError: The graph answers at chance, whatever preprocessing is tried.
-            StageError: The graph has no equivalent in the target's opset, or computes something else once folded.
+            ModelError: The file is not a supported float classifier; the message gives the place and a hint.
+            DataError: The data has more or fewer classes than the graph, or another class order.
+            ChanceError: The graph is at chance under every preprocessing.
+            StageError: The graph has no equivalent in the target's opset, or differs numerically once folded.
         """
         if artifact.file is None:
             raise ModelError(f"{artifact.model} is no ONNX file", "give the path of a .onnx file")
@@ -91,12 +91,12 @@ class LoadOnnx:
 
 
 def at_side(source: Source, side: int) -> tuple[Source, tuple[str, ...]]:
-    """What is said about preprocessing, for a graph that takes square images of ``side`` pixels and no others.
+    """Stated preprocessing for a graph that takes only square images of ``side`` pixels.
 
-    The crop is the graph's; where a crop was stated or suggested with its resize, the resize follows in proportion.
+    The crop is set to ``side``; where a crop was stated or suggested with its resize, the resize is scaled with it.
 
     Returns:
-        The source, and a note where a stated crop gave way.
+        The source, and a note where a stated crop was replaced.
 
     Raises:
         DataError: A resized side smaller than the graph's.
@@ -130,7 +130,7 @@ def _side(model: ModelProto) -> int:
 
 
 def _answers(model: ModelProto, given: Signature) -> Answers:
-    """A graph for images of any size as it was given; a fixed batch is filled with copies of each image."""
+    """The graph as a function of any number of images; a fixed batch is filled with copies of each image."""
     run = runner(model)
 
     def answers(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -147,10 +147,10 @@ def _beside_chance(baseline: Baseline, classes: int) -> Chance:
 
 
 def judge(model: ModelProto, preprocess: Preprocess, context: Context) -> Baseline:
-    """The float graph's answers on the validation images.
+    """Predictions of the float graph on the validation images.
 
     Raises:
-        StageError: It answers with something that is no number.
+        StageError: Its logits are not finite.
     """
     split, run = context.validation, runner(model)
     predictions: list[int] = []
@@ -168,7 +168,7 @@ def judge(model: ModelProto, preprocess: Preprocess, context: Context) -> Baseli
 
 
 def _describe(model: ModelProto, metadata: ModelMetadata) -> None:
-    """Lets the file itself say what it is and how images are prepared for it."""
+    """Writes name, classes and preprocessing into the model file's metadata."""
     entries = {
         "edgeres.classes": canonical(list(metadata.classes)),
         "edgeres.model": metadata.name,

@@ -1,4 +1,4 @@
-"""Prune: whole channels go, and what is left is a narrower network, not a masked one."""
+"""Prune: structured removal of whole channels, which gives a narrower dense network."""
 
 from __future__ import annotations
 
@@ -33,33 +33,34 @@ if TYPE_CHECKING:
 
 _BATCH = 16
 _PER_KL = 2.0
-"""``fisher`` is twice the divergence that a removal costs."""
+"""``fisher`` is twice the KL divergence of a removal."""
 _WORTH = 0.5
-"""Least share of the asked saving for which a network is pruned and recovered."""
+"""Least share of the requested saving for which a network is pruned and recovered."""
 
 
 @settings
 class Prune:
-    """Structured pruning of coupled channels, most saving for least loss first.
+    """Structured pruning of coupled channels, by importance per saved MAC.
 
     ``fisher`` puts a gate of one on every channel that a convolution reads and takes ``mean_n (dL_n / dgate)^2``, the
     diagonal of the Gauss-Newton matrix: twice the loss a removal costs, to second order (Molchanov et al. 2019, arXiv
     1906.10771; Liu et al. 2021, arXiv 2108.00708). The curvature is that of the softmax, drawn at random (Hutchinson
-    1990), so no labels are needed. ``l2`` needs no images either: the share of each coupled weight's energy that goes
+    1990), so no labels are needed. ``l2`` needs no images: the share of each coupled weight's energy that is removed
     (after DepGraph, Fang et al. 2023, arXiv 2301.12900).
 
     Attributes:
-        macs: Share of the MACs that stays, at most.
-        importance: What a channel is worth.
-        minimum: Least share of a width that stays.
-        residual: Whether residual streams may shrink too, or only widths inside blocks.
-        compensate: Whether the next bias takes over what removed channels contribute on average, ``W mean(x)`` (He et
+        macs: Largest share of the MACs that is kept.
+        importance: Importance criterion of a channel.
+        minimum: Least share of a width that is kept.
+        residual: Whether residual streams are pruned too, or only widths inside blocks.
+        compensate: Whether the next bias absorbs the mean contribution of removed channels, ``W mean(x)`` (He et
             al. 2017, arXiv 1707.06168, solve for weights; the bias alone is the closed form). Exact on average but for
             the border pixels, where padding leaves part of a kernel without input.
-        images: Calibration images to look at, spread over the split.
-        max_kl: Most that the removal may cost before recovery, as ``fisher`` estimates it: mean divergence of the
-            answers in nats. Fewer MACs go than asked where more would cost that much, and none where less than half of
-            what was asked is left to gain: a recovery takes as long for little as for much. None for no limit.
+        images: Number of calibration images, spread over the split.
+        max_kl: Largest estimated loss of the removal before recovery, by ``fisher``: mean KL divergence of the
+            predictions in nats. Fewer MACs are removed than requested where more would exceed it, and none where less
+            than half of the requested saving would remain, since recovery takes as long for a small one. None for no
+            limit.
     """
 
     name: ClassVar[str] = "prune"
@@ -77,11 +78,11 @@ class Prune:
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """Removes channels until at most ``macs`` of the multiply-accumulates are left.
 
-        The un-pruned network stays at hand as ``teacher``.
+        The unpruned network is kept as ``teacher``.
 
         Raises:
-            RecipeError: ``max_kl`` beside an importance that is no estimate of it.
-            StageError: The network is quantized already, or that few MACs are out of reach.
+            RecipeError: ``max_kl`` with an importance that does not estimate it.
+            StageError: The network is quantized already, or so few MACs cannot be reached.
         """
         if self.max_kl is not None and self.importance != "fisher":
             raise RecipeError("prune.max_kl is estimated by importance: fisher alone", "leave either out")
@@ -107,12 +108,12 @@ class Prune:
             shown=notes,
         )
         metadata = artifact.metadata.after(step)
-        # Statistics of folded norms no longer hold: channels that stay lack what the removed ones gave them.
+        # Statistics of folded norms no longer hold: remaining channels lack the contribution of removed ones.
         statistics = None if allocation.keep else artifact.statistics
         return replace(artifact, metadata=metadata, spec=spec, weights=weights, teacher=teacher, statistics=statistics)
 
     def _allocation(self, artifact: Checkpoint, context: Context, survey: Survey) -> tuple[Allocation, tuple[str, ...]]:
-        """The channels that stay, and why fewer go than were asked for."""
+        """The kept channels, and why fewer are removed than requested."""
         spec, side, scheme = artifact.spec, artifact.metadata.preprocess.crop, context.target.scheme
         dense, multiple = cost.macs(spec, side, side), scheme.channel_multiple if scheme else 8
         importance, wanted = self._importance(artifact, survey), int(self.macs * dense)
@@ -173,7 +174,7 @@ class Prune:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What calibration images say about channels.
+    """Importance and mean activation of channels on calibration images.
 
     Attributes:
         fisher: Importance per unit, by coupling group.
@@ -185,7 +186,7 @@ class Survey:
 
 
 class _Gated(Network):
-    """A network with a gate of one on every channel that can go, wherever a convolution or the classifier reads it.
+    """A network with a gate of one on every removable channel, wherever a convolution or the classifier reads it.
 
     A grouped convolution has none on its input: its outputs are the same units and are gated where they are read.
     """
@@ -198,7 +199,7 @@ class _Gated(Network):
         self.sums = {name: torch.zeros(self.graph[name].c_in, dtype=torch.float64) for name in self.readers}
 
     def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
-        """Gates what an operation reads, and adds up its mean."""
+        """Gates the input of an operation, and accumulates its mean."""
         x = super().read(op, index, values)
         if op.name not in self.readers:
             return x
@@ -222,14 +223,14 @@ def _readers(spec: ResNetSpec) -> list[tuple[CouplingGroup, Member, Op]]:
 
 
 def look(spec: ResNetSpec, weights: Weights, batches: Iterator[Tensor], seed: int, *, curvature: bool) -> Survey:
-    """Runs calibration images through a network.
+    """Channel statistics of a network on calibration images.
 
     Args:
         spec: The network.
         weights: Its weights.
         batches: Images ``[N,C,H,W]``.
-        seed: Of the random directions in which the softmax's curvature is sampled.
-        curvature: Whether to work out ``fisher``, which takes a backward pass.
+        seed: Seed of the random directions in which the softmax's curvature is sampled.
+        curvature: Whether to compute ``fisher``, which takes a backward pass.
     """
     network, generator = _Gated(spec, weights), torch.Generator().manual_seed(seed)
     groups, count = coupling_groups(spec), 0
@@ -255,7 +256,7 @@ def look(spec: ResNetSpec, weights: Weights, batches: Iterator[Tensor], seed: in
 
 
 def magnitude(spec: ResNetSpec, weights: Weights) -> Importance:
-    """Share of the squared weights each unit holds, summed over the weighted members of its group."""
+    """Share of the squared weights of each unit, summed over the weighted members of its group, by group."""
     ops = {op.name: op for op in graph(spec).weighted}
     found = {group.name: np.zeros(group.width) for group in coupling_groups(spec)}
     for group in coupling_groups(spec):
@@ -273,15 +274,15 @@ def compensation(
     means: Mapping[str, NDArray[np.float64]],
     keep: Mapping[str, tuple[int, ...]],
 ) -> dict[str, NDArray[np.float32]]:
-    """Biases, or running means of the norms behind, that take over the average contribution of removed channels.
+    """Biases, or running means of the norms behind, that absorb the mean contribution of removed channels.
 
-    A convolution with neither (the last one of a pre-activation block) is left as it is.
+    A convolution with neither (the last one of a pre-activation block) is unchanged.
 
     Args:
         spec: The network before pruning.
         weights: Its weights.
         means: Mean of each channel that a convolution or the classifier reads, by its name.
-        keep: Units that stay, by name of the group.
+        keep: Kept units, by name of the group.
     """
     found: dict[str, NDArray[np.float32]] = {}
     for group, member, op in _readers(spec):

@@ -1,7 +1,7 @@
-"""Quantization-aware training: what rounding cost is learnt back from the float network, where it cost too much.
+"""Quantization-aware training: distillation from the float network, where quantization lost too much accuracy.
 
 Krishnamoorthi 2018 (arXiv 1806.08342, section 4.1) for training through fake quantization with norms folded; weights
-and step sizes learn together as in LSQ (arXiv 1902.08153), from the scales that calibration found.
+and step sizes are learned together as in LSQ (arXiv 1902.08153), from the calibrated scales.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ if TYPE_CHECKING:
     from edgeres.training.loop import Objective, TrainingResult
 
 _EPS = 1e-14
-"""Gradients in steps of an 8-bit grid are down to 1e-12."""
+"""AdamW's epsilon: gradients in steps of an 8-bit grid are as small as 1e-12."""
 
 _ALL_THE_SAME = "--set qat.when=always trains all the same"
 
 
 @settings
 class Qat:
-    """Recipe entry ``qat``, behind ``quantize``.
+    """Recipe entry ``qat``, after ``quantize``.
 
     Attributes:
-        when: ``needed`` trains only where the accuracy gate says FAIL of the quantized network on the tuning images, or
-            leaves it open with a drop over the limit; ``always`` trains in any case. What training gives goes on only
-            where it is nearer to float beyond noise.
+        when: ``needed`` trains only where the accuracy gate returns FAIL for the quantized network on the tuning
+            images, or is INCONCLUSIVE with a drop over the limit; ``always`` trains in any case. The trained network is
+            kept only where it is significantly nearer to float.
         epochs: Passes over the training split.
-        max_images: Images to see at most, however large the split is; None for no limit.
+        max_images: Most training images in all epochs; None for no limit.
         batch: Images per step.
-        lr: Peak learning rate of AdamW, in steps of the grid that a weight or a scale lives on: 0.002 moves a weight
+        lr: Peak learning rate of AdamW, in quantization steps of a weight or a scale: 0.002 moves a weight
             by 1/500 of a step per update, with 4 bits and with 8; see ``edgeres.training.learned``.
-        weight_decay: Decoupled decay, towards the weights that training starts from.
+        weight_decay: Decoupled decay towards the initial weights.
         clip: Largest gradient norm over all parameters.
-        temperature: Softens both answers before they are compared.
-        alpha: Weight of the float network's answer; the labels have the rest. Any share of them also changes what
-            rounding never touched: they sharpen the answers of a network that learnt from smoothed labels, which takes
+        temperature: Temperature of both softmaxes in the distillation loss.
+        alpha: Weight of the distillation loss; the labels have the rest. Any share of the labels also changes what
+            quantization did not: they sharpen the predictions of a network trained with smoothed labels, which takes
             it away from float while its accuracy may rise.
-        augment: What happens to the images; by default crops of at least 60 % of the area, without mirroring.
-        precision: Arithmetic of the float network's answers. The network in training computes in float32, because that
-            is what its graph does when it ships.
+        augment: Augmentation; by default crops of at least 60 % of the area, without mirroring.
+        precision: Arithmetic of the float network. The network in training computes in float32, because that
+            is what the deployed graph does.
     """
 
     name: ClassVar[str] = "qat"
@@ -104,11 +104,11 @@ class Qat:
         )
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
-        """Trains where it is needed; the float weights stay, so that the float twin is still the float network.
+        """Trains the fake-quantized network where needed; the float weights are kept as the float reference.
 
         Raises:
-            StageError: The network has no scales yet, or the loss is no longer finite.
-            DataError: A training split that cannot be learnt from.
+            StageError: The network has no scales yet, or the loss is not finite.
+            DataError: A training split that cannot be learned from.
         """
         scheme = context.target.scheme
         if scheme is None:
@@ -146,7 +146,7 @@ class Qat:
         return replace(artifact, metadata=metadata, quant=trained.table, deployed=trained.weights)
 
     def _trained(self, artifact: Checkpoint, start: Quantized, context: Context) -> tuple[Quantized, TrainingResult]:
-        """The network behind training, and what training says of itself."""
+        """The trained network, and the metrics and conditions of the training."""
         method, device = self.method(), training_device()
         feed = Feed(
             context.train,
@@ -173,7 +173,7 @@ class Qat:
         return network.quantized(), outcome
 
     def _objective(self, artifact: Checkpoint, device: torch.device) -> Objective:
-        """Distance to the float network's answers and to the labels."""
+        """Distillation loss to the float network, plus the cross-entropy with the labels."""
         teacher = Network(artifact.spec, artifact.weights).eval().requires_grad_(False).to(device)
         distance = Distillation(teacher, self.temperature, self.alpha)
         dtype = autocast_dtype(self.precision, device)
@@ -186,7 +186,7 @@ class Qat:
 
 
 def _evaluator(artifact: Checkpoint, context: Context) -> Evaluator:
-    """Compares with the float network on the tuning images."""
+    """Evaluator of candidates against the float network on the tuning images."""
     margin, progress = context.margin, context.progress
     return Evaluator(
         artifact.spec, artifact.weights, context.tuning, artifact.metadata.preprocess, margin=margin, progress=progress
@@ -200,13 +200,13 @@ def _passed(
     techniques: tuple[TechniqueResult, ...] = (),
     metrics: dict[str, float] | None = None,
 ) -> Checkpoint:
-    """The artifact as it came, with a word about why."""
+    """The unchanged artifact, with a note on the reason."""
     step = Step(stage=stage.name, settings=plain(stage), metrics=metrics or {}, notes=(note,), techniques=techniques)
     return replace(artifact, metadata=artifact.metadata.after(step))
 
 
 def _excuse(evaluation: Evaluation, margin: float | None) -> str:
-    """Why training is not needed, in one sentence; empty where the verdict is FAIL or leans to it."""
+    """Why training is not needed, one sentence; empty where the gate returns FAIL or tends to it."""
     interval = f"[{evaluation.low_pp:.2f}, {evaluation.high_pp:.2f}]"
     drop = f"a drop of {evaluation.drop_pp:.2f} pp {interval} on {evaluation.n:,} tuning images"
     match evaluation.outcome:
@@ -224,7 +224,7 @@ def _excuse(evaluation: Evaluation, margin: float | None) -> str:
 
 
 def _told(before: Evaluation, after: Evaluation, *, better: bool) -> str:
-    """Which of both goes on, and by what it was chosen."""
+    """Whether the trained or the untrained network is kept, and by which figures."""
     measure = f"KL to float {after.kl:.2g} behind training, {before.kl:.2g} before"
     if after.outcome is not before.outcome:
         measure = f"the gate says {after.outcome} behind training, {before.outcome} before; {measure}"
@@ -232,7 +232,7 @@ def _told(before: Evaluation, after: Evaluation, *, better: bool) -> str:
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, float]:
-    """Figures of the network that goes on, on the tuning images, named as quantize names them."""
+    """Metrics of the kept network on the tuning images, named as in ``quantize``."""
     found = {
         "agreement": evaluation.agreement,
         "kl": evaluation.kl,

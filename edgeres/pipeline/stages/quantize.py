@@ -1,4 +1,4 @@
-"""Quantize: calibrate on real images, choose scales, and search for the candidate nearest to float."""
+"""Quantize: calibrate on images, choose scales, and search for the technique nearest to float."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Quantize:
     """Recipe entry ``quantize``.
 
     Attributes:
-        calibrator: How a range follows from an activation histogram; ``auto`` tries all and keeps the one that leaves
-            the answers nearest to float.
-        weights: How a weight range is chosen per output channel; ``auto`` tries both.
+        calibrator: Method that computes a range from an activation histogram; ``auto`` tries all and keeps the one
+            whose logits are nearest to float.
+        weights: Method that computes the weight range per output channel; ``auto`` tries both.
         effort: ``quick`` tries the techniques that cost seconds, ``default`` those that cost minutes too, ``max`` all.
-        technique: ``auto`` searches for the candidate nearest to float; a name takes that technique on top of the quick
-            ones before it for as long as they take, and keeps it whatever it is worth.
+        technique: ``auto`` searches for the candidate nearest to float; a name applies that technique on top of the
+            quick ones before it, and keeps it whatever its accuracy.
         quantizer: ``best`` tries NNCF as a technique, ``edgeres`` leaves it out, ``nncf`` takes NNCF's network.
-        time_budget_s: Seconds that the search may take; None for no limit. What a finished run wrote down has none: it
-            names what was left out instead.
+        time_budget_s: Time budget of the search in seconds; None for no limit. The locked recipe of a run has none: it
+            names the skipped techniques instead.
         skip: Techniques to leave out.
     """
 
@@ -72,14 +72,14 @@ class Quantize:
             "mixed": "mixed_precision",
         }
     )
-    """Keys and values of earlier versions, and what they are called now."""
+    """Former keys and values, with their present names."""
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
-        """Adds a ``QuantTable``; a target without integers passes the network through and says so.
+        """Adds a ``QuantTable``; for a target without integers the network is unchanged, with a note.
 
         Raises:
-            StageError: Batch norms that belong into convolutions are still there, or there are no tuning images.
-            DataError: Scales were given that are for another network, scheme or preprocessing.
+            StageError: Foldable batch norms are present, or there are no tuning images.
+            DataError: The given scales are for another network, scheme or preprocessing.
         """
         if context.target.scheme is None:
             note = "the target has no INT8: the network stays in float"
@@ -117,7 +117,7 @@ class Quantize:
         return replace(artifact, metadata=artifact.metadata.after(step), quant=chosen.table, deployed=deployed)
 
     def _order(self) -> tuple[tuple[TechniqueName, ...], bool]:
-        """The techniques to try, and whether all of them are to be applied."""
+        """The techniques to try, and whether all of them are applied."""
         if self.quantizer == "nncf":
             return CHAINS["nncf"], True
         if self.technique != "auto":
@@ -125,7 +125,7 @@ class Quantize:
         return tuple(name for name in TECHNIQUES if name != "nncf" or self.quantizer == "best"), False
 
     def _order_with_scales(self) -> tuple[tuple[TechniqueName, ...], bool]:
-        """The same where scales are given: what is forced may build on them, nothing may calibrate anew."""
+        """The techniques to try where scales are given: a forced technique may use them, none may calibrate again."""
         if self.quantizer == "nncf" or self.technique in _CHANGES_SCALES:
             asked = "quantizer=nncf" if self.quantizer == "nncf" else f"technique={self.technique}"
             raise RecipeError(f"quantize.{asked} calibrates anew beside --scales", "leave either out")
@@ -133,19 +133,19 @@ class Quantize:
         return tuple(name for name in chain if name not in _CHANGES_SCALES), True
 
     def _pinned(self, search: Search[Candidate]) -> Quantize:
-        """Settings that lead to the same network on a machine of any speed: what time cut off is left out by name."""
+        """Settings that give the same network on a machine of any speed: they skip what the time budget cut off."""
         skipped = {*self.skip, *(name for name, one in search.skipped.items() if one.reason is Reason.TIME)}
         return replace(self, time_budget_s=None, skip=tuple(name for name in TECHNIQUES if name in skipped))
 
 
 def _refused(asked: TechniqueName, search: Search[Candidate]) -> tuple[str, ...]:
-    """That a forced technique gave nothing, if so."""
+    """Note that a forced technique gave no result, or None."""
     skipped = search.skipped.get(asked)
     return (f"{asked} was asked for and is not what goes on: {skipped.note}",) if skipped else ()
 
 
 def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> tuple[str, ...]:
-    """Where scales come from that were not observed here."""
+    """Origin of scales that were not calibrated by this run."""
     notes = [f"scales of an earlier calibration, sha256 {saved.digest}: no image was observed"]
     if saved.table.data != calibration_digest(context.calibration, artifact.metadata.preprocess):
         notes.append(
@@ -173,7 +173,7 @@ def _quantization_context(artifact: Checkpoint, context: Context) -> Quantizatio
 
 
 def _metrics(search: Search[Candidate]) -> dict[str, float]:
-    """Figures of the network that goes on, on the tuning images."""
+    """Metrics of the chosen network on the tuning images."""
     evaluation, placement = search.chosen.evaluation, search.chosen.candidate.quantized.placement
     found = {
         "agreement": evaluation.agreement,
@@ -188,7 +188,7 @@ def _metrics(search: Search[Candidate]) -> dict[str, float]:
 
 
 def _latencies(artifact: Checkpoint, search: Search[Candidate], context: Context) -> dict[str, float]:
-    """Expected milliseconds of each kind of graph; where its runtime is here, measured ones go beside the artifact."""
+    """Predicted milliseconds of each kind of graph; measured ones are added where the runtime is installed."""
     variants = {graph_kind(one.candidate.settings): one.candidate.quantized for one in search.tried}
     side = artifact.metadata.preprocess.crop
     models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)

@@ -1,8 +1,8 @@
-"""Quantize a foreign graph: NNCF chooses ranges and places, then the result is brought under the target's scheme.
+"""Quantize an imported ONNX graph: NNCF quantizes it, then its Q/DQ pairs are rewritten to the target's scheme.
 
-That is done to the graph as it is and to the same function with its channels equalized
-(``edgeres.quant.algorithms.cross_layer_equalization``): of both, what is nearer to float on the tuning images goes on.
-The float twin stays the user's.
+That is done for the original graph and for the graph with its channels equalized
+(``edgeres.quant.algorithms.cross_layer_equalization``); the one nearer to float on the tuning images is kept.
+The float reference is the user's graph.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _JUDGED = 256
 
 
 class _Images:
-    """Images of a split one by one, as often as they are asked for; never more than a few in memory."""
+    """Images of a split one by one, iterable many times, with only a few in memory."""
 
     def __init__(self, split: Split, preprocess: Preprocess) -> None:
         self.split = split
@@ -70,8 +70,8 @@ class _Candidate:
     """A quantized graph.
 
     Attributes:
-        by_nncf: As NNCF left it.
-        rewritten: Under the target's scheme.
+        by_nncf: NNCF's graph.
+        rewritten: The graph under the target's scheme.
     """
 
     by_nncf: ModelProto
@@ -83,7 +83,7 @@ class QuantizeOnnx:
     """Recipe entry ``quantize_onnx``.
 
     Attributes:
-        equalize: ``auto`` tries equalized channels as well and keeps what is nearer to float; ``never`` does not.
+        equalize: ``auto`` also tries equalized channels and keeps the graph nearer to float; ``never`` does not.
     """
 
     name: ClassVar[str] = "quantize_onnx"
@@ -93,11 +93,11 @@ class QuantizeOnnx:
     equalize: Literal["auto", "never"] = "auto"
 
     def __call__(self, artifact: Exported, context: Context) -> Exported:
-        """Quantizes a float graph; a target without integers passes it through and says so.
+        """Quantizes a float ONNX graph; for a target without integers the graph is unchanged, with a note.
 
         Raises:
-            StageError: NNCF refuses the graph, its result cannot be brought under the scheme, or int32 does not hold
-                the sums of one of its layers.
+            StageError: NNCF rejects the graph, its result cannot be rewritten to the scheme, or the accumulator of one
+                of its layers may overflow int32.
         """
         scheme = context.target.scheme
         if scheme is None:
@@ -143,7 +143,7 @@ class QuantizeOnnx:
     def _chosen(
         self, model: ModelProto, images: _Images, tuning: _Images, scheme: QuantScheme, context: Context
     ) -> tuple[_Candidate, tuple[str, ...], dict[str, float]]:
-        """The candidate that goes on, and what is to be said of the choice."""
+        """The chosen candidate, and notes on the choice."""
         progress = context.progress
         given = _candidate(model, images, scheme, progress, "calibrate")
         if self.equalize == "never" or not len(tuning):
@@ -171,7 +171,7 @@ def _candidate(model: ModelProto, images: _Images, scheme: QuantScheme, progress
 def _divergences(
     model: ModelProto, candidates: tuple[_Candidate, ...], tuning: _Images, progress: Progress
 ) -> list[NDArray[np.float64]]:
-    """KL from float in nats of each candidate, one an image of the first tuning images."""
+    """KL divergence from float in nats of each candidate, for each image of the first tuning images."""
     few = _Images(tuning.split.take(range(min(_JUDGED, len(tuning)))), tuning.preprocess)
     runners = [runner(model), *(runner(one.rewritten.model, optimise=False) for one in candidates)]
     rows: list[list[NDArray[np.float32]]] = [[] for _ in runners]
@@ -185,7 +185,7 @@ def _divergences(
 
 
 def _comparison(other: Equalized, kl: list[NDArray[np.float64]], gain: Gain, *, kept: bool) -> str:
-    """What equalizing was worth."""
+    """Note on the effect of equalization."""
     what = f"{other.channels} channels were equalized, by up to {other.most:.3g} times within a tensor"
     proof = f"the float function stays, {other.relative:.1e} of the logits' range"
     measure = f"KL to float {kl[0].mean():.2g} as given, {kl[1].mean():.2g} equalized"
@@ -197,7 +197,7 @@ def _comparison(other: Equalized, kl: list[NDArray[np.float64]], gain: Gain, *, 
 def _compare(
     given: ModelProto, by_nncf: ModelProto, rewritten: ModelProto, images: _Images, progress: Progress
 ) -> dict[str, float]:
-    """What quantization costs, and what the rewrite costs on top, node by node as ONNX defines them."""
+    """Error of quantization and of the rewrite, computed node by node by the ONNX definitions."""
     runners = [runner(model, optimise=False) for model in (given, by_nncf, rewritten)]
     rows: list[list[NDArray[np.float32]]] = [[], [], []]
     with progress.task("compare with float", len(images)) as advance:
@@ -216,7 +216,7 @@ def _compare(
 
 
 def _notes(rewritten: Rewritten, metrics: dict[str, float], signed: bool) -> tuple[str, ...]:
-    """What the rewrite did and what it costs."""
+    """Notes on the rewrite and its error."""
     kind = "int8 with zero-point 0" if signed else "uint8"
     cost = (
         f"max |delta logit| {metrics['rewrite_max_abs_delta_logit']:.3g}, the same class on"

@@ -1,4 +1,4 @@
-"""Recover: what pruning cost is learnt back from the unpruned network, which goes on where that is not enough."""
+"""Recover: distillation from the unpruned network, which is kept where the pruned one stays over the accuracy limit."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ _ONE_SIDED_95 = 1.645
 class Recover:
     """A short knowledge distillation (Hinton et al. 2015, arXiv 1503.02531), with or without batch norms.
 
-    Adam's steps do not depend on the scale of a gradient, which a folded network has lost its norms to even out; with
+    Adam's steps do not depend on the scale of a gradient, which a folded network has no norms to even out; with
     the clipped gradient and the one-cycle rate that keeps training without norms stable.
 
     Attributes:
         epochs: Passes over the training split.
-        max_images: Images to see at most, however large the split is; None for no limit.
+        max_images: Most training images in all epochs; None for no limit.
         batch: Images per step.
         lr: Peak learning rate of AdamW.
         weight_decay: Decoupled weight decay.
         clip: Largest gradient norm over all parameters.
-        temperature: Softens both answers before they are compared.
-        alpha: Weight of the teacher's answer; the labels have the rest.
-        augment: What happens to the images; None for crops of at least 60 % of the area, without mirroring.
+        temperature: Temperature of both softmaxes in the distillation loss.
+        alpha: Weight of the distillation loss; the labels have the rest.
+        augment: Augmentation; None takes crops of at least 60 % of the area, without mirroring.
         precision: Arithmetic of the forward passes.
-        fallback: Whether the unpruned network goes on where the recovered one is over the accuracy limit on the tuning
-            images; otherwise the recovered one goes on whatever it is worth.
+        fallback: Whether the unpruned network is used where the recovered one is over the accuracy limit on the tuning
+            images; otherwise the recovered one is used in any case.
     """
 
     name: ClassVar[str] = "recover"
@@ -89,13 +89,13 @@ class Recover:
         )
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
-        """Trains the pruned network towards its teacher's answers, and lets go of the teacher.
+        """Trains the pruned network by distillation from its teacher, and drops the teacher.
 
-        A network from which nothing was removed is passed through.
+        A network from which nothing was removed is unchanged.
 
         Raises:
-            StageError: There is no teacher, the network is quantized already, or the loss is no longer finite.
-            DataError: A training split that cannot be learnt from.
+            StageError: There is no teacher, the network is quantized already, or the loss is not finite.
+            DataError: A training split that cannot be learned from.
         """
         teacher = artifact.teacher
         if teacher is None:
@@ -109,7 +109,7 @@ class Recover:
         outcome = self._trained(artifact, teacher, context)
         recovered = replace(artifact, weights=outcome.weights, teacher=None, statistics=None)
         judged = _judged(teacher, recovered, context)
-        # Trained weights fill the channels with other values than the folded norms saw; those of the teacher stay.
+        # Activations of trained weights differ from the folded norms' statistics; the teacher's statistics are kept.
         worse = self.fallback and judged.worse
         note = judged.note(artifact, teacher, fallback=worse)
         step = Step(
@@ -148,14 +148,14 @@ class Recover:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A recovered network beside its teacher on the tuning images.
+    """Comparison of a recovered network with its teacher on the tuning images.
 
     Attributes:
-        n: Images.
+        n: Number of images.
         drop_pp: Top-1 of the teacher less that of the recovered network, in percentage points.
         rise: Mean rise of the cross-entropy per image, in nats.
         low: Lower end of that mean's one-sided 95 % interval over the images.
-        margin: Accuracy drop in percentage points that is allowed; None allows any.
+        margin: Allowed accuracy drop in percentage points; None allows any.
     """
 
     n: int
@@ -166,10 +166,10 @@ class _Judged:
 
     @property
     def worse(self) -> bool:
-        """Whether it is over the limit: by the answers themselves, or by the loss beyond noise.
+        """Whether the recovered network is over the limit: by top-1, or significantly by its loss.
 
-        Few images resolve no small drop of top-1, but do resolve the loss. An answer that turns wrong costs at least
-        ``ln 2``, since its class falls from nearly 1 to below 1/2; as many as the limit allows cost that share of it.
+        Few images do not resolve a small drop of top-1, but they resolve the loss. A prediction that turns wrong costs
+        at least ``ln 2``, since the probability of its class falls from nearly 1 to below 1/2.
         """
         if self.margin is None or not self.n:
             return False
@@ -177,11 +177,11 @@ class _Judged:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Figures for the report."""
+        """Metrics for the report."""
         return {"tuning_drop_pp": self.drop_pp, "tuning_loss_rise": self.rise} if self.n else {}
 
     def note(self, pruned: Checkpoint, teacher: Checkpoint, *, fallback: bool) -> str:
-        """What the comparison says, and which network goes on where it is not the recovered one."""
+        """Result of the comparison, and the kept network where it is not the recovered one."""
         if not self.n:
             return "there are no tuning images to compare it with the unpruned network on"
         side = teacher.metadata.preprocess.crop

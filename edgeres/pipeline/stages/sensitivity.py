@@ -1,4 +1,4 @@
-"""Sensitivity: what quantizing each layer alone does to the answers; the network passes through unchanged."""
+"""Sensitivity: the effect on the logits of quantizing each layer alone; the network is unchanged."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Sensitivity:
     """Recipe entry ``sensitivity``, between ``fold_batchnorm`` and ``quantize``.
 
     Attributes:
-        calibrator: How a range follows from an activation histogram.
-        weights: How a weight range is chosen per output channel.
+        calibrator: Method that computes a range from an activation histogram.
+        weights: Method that computes the weight range per output channel.
     """
 
     name: ClassVar[str] = "sensitivity"
@@ -35,10 +35,10 @@ class Sensitivity:
     weights: WeightMethod = "max"
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
-        """Adds a row for each layer that the target's scheme wants in integers, each weight rounded to the nearest.
+        """Adds a row for each layer that the target's scheme quantizes, with its weights rounded to nearest.
 
         Raises:
-            StageError: The target has no integers, or batch norms that belong into convolutions are still there.
+            StageError: The target has no integers, or foldable batch norms are present.
         """
         scheme, preprocess, progress = context.target.scheme, artifact.metadata.preprocess, context.progress
         if scheme is None:

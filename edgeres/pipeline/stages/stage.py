@@ -1,4 +1,4 @@
-"""What a stage is, and the only window it has on the run around it."""
+"""``Stage`` protocol, and ``Context``: the data, target and folders that a stage may read."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ Read = Literal[
     "scheme", "runtime", "device", "budget", "target", "train", "calibration", "tuning", "validation", "classes",
     "seed", "margin", "scales", "allow",
 ]  # fmt: skip
-"""Parts of the context a stage may declare in ``reads``."""
+"""Parts of the context that a stage may declare in ``reads``."""
 
 
 class StageTimings:
-    """How long the parts of a stage took, in seconds; kept beside the artifact, never in it."""
+    """Durations of the parts of a stage in seconds; stored beside the artifact, not in it."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     def add(self, part: str, seconds: float) -> None:
-        """Adds to a part's time."""
+        """Adds seconds to a part's duration."""
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
 @dataclass(frozen=True)
 class Context:
-    """What surrounds a run. A stage sees only the parts it declared; the cache key covers exactly those.
+    """Inputs of a stage beside its artifact. A stage sees only the parts it declared, which the cache key covers.
 
     Attributes:
         target: Target the network is compiled for.
-        train: Labelled images to learn from.
+        train: Labelled training images.
         calibration: Images whose activations set the scales.
-        tuning: Labelled images for decisions, disjoint from calibration and validation.
-        validation: Labelled images that judge.
+        tuning: Labelled images for choices between candidates, disjoint from calibration and validation.
+        validation: Labelled images for evaluation.
         classes: Class names of the data, in label order.
-        seed: Seed of everything random.
-        margin: Accuracy drop in percentage points that the user or the target allows; None allows any.
-        scales: A calibration table to take instead of calibrating.
-        allow: Names of ``edgeres.data.contract.ALLOW`` that the user allows.
-        workspace: Empty folder for the files this stage makes, and only those.
+        seed: Seed of all random generators.
+        margin: Allowed accuracy drop in percentage points; None allows any.
+        scales: A calibration table to use instead of calibrating.
+        allow: Exceptions of ``edgeres.data.contract.ALLOW`` that the user allows.
+        workspace: Empty folder for the files of this stage.
         scratch: Folder that survives a kill, for checkpoints of unfinished work.
-        progress: Where to report how far the work is.
-        timings: Where to report how long parts of the work took.
+        progress: Progress reporter.
+        timings: Durations of parts of the stage.
     """
 
     target: Target
@@ -71,7 +71,7 @@ class Context:
     timings: StageTimings = field(default_factory=StageTimings)
 
     def digest_of(self, read: Read) -> object:
-        """What the cache key holds for one declared part."""
+        """Digest of one declared part, for the cache key."""
         match read:
             case "seed" | "margin":
                 return getattr(self, read)
@@ -88,7 +88,7 @@ class Context:
                 return plain(part) if (part := getattr(self.target, read)) is not None else None
 
     def view(self, reads: tuple[Read, ...]) -> Context:
-        """A copy in which everything not declared is out of sight."""
+        """A copy in which undeclared parts raise on access."""
         hidden = {
             part.name: _Hidden(part.name)
             for part in fields(self)
@@ -104,7 +104,7 @@ class Context:
 
 
 class _Hidden:
-    """A part of the context a stage did not declare; touching it is a programming error."""
+    """A part of the context that a stage did not declare; access is a programming error."""
 
     def __init__(self, name: str, visible: dict[str, object] | None = None) -> None:
         self._name = name
@@ -123,7 +123,7 @@ class _Hidden:
 class Stage(Protocol):
     """A frozen settings class with one method from an artifact to the next.
 
-    The annotations of ``__call__`` are the stage's types; a recipe's chain is checked on them before work starts.
+    The annotations of ``__call__`` are the stage's input and output types, on which a recipe is checked.
     """
 
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Train: from a preset with random weights, or onward from given ones."""
+"""Train: train a preset from random weights, or fine-tune given ones."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _CLASSIFIER = "fc."
 
 @settings
 class Train:
-    """Trains on the training split; what is None is the recipe's.
+    """Trains on the training split; fields that are None take the training recipe's value.
 
     Attributes:
-        recipe: ``he`` (He et al. 2015) or ``modern``; see ``edgeres.training.method`` for both and for the fields here.
+        recipe: ``he`` (He et al. 2015) or ``modern``; see ``edgeres.training.method`` for both and for these fields.
         freeze: ``backbone`` trains the classifier alone, on the given weights.
-        resize: Shorter side before the crop in evaluation; None leaves it to the weights or the data.
-        crop: Side of the crop, in training and in evaluation; None likewise.
+        resize: Shorter side before the crop in evaluation; None takes it from the weights or the data.
+        crop: Side of the crop in training and in evaluation; None takes it from the weights or the data.
     """
 
     name: ClassVar[str] = "train"
@@ -68,19 +68,19 @@ class Train:
     crop: Count | None = None
 
     def method(self) -> Method:
-        """The recipe with what is given here in place of its own."""
+        """The training recipe with this stage's fields in place of its own."""
         shared = {field.name for field in fields(self)} & {field.name for field in fields(Method)}
         given: dict[str, Any] = {name: value for name in shared if (value := getattr(self, name)) is not None}
         return replace(_METHODS[self.recipe], **given)
 
     def __call__(self, artifact: Source, context: Context) -> Checkpoint:
-        """Trains the network a source names.
+        """Trains the network of a source.
 
         Raises:
             UsageError: A frozen backbone without weights.
-            ModelError: An unknown preset, or weights that are no ResNet.
-            DataError: A training split that cannot be learnt from.
-            StageError: The loss is no longer finite.
+            ModelError: An unknown preset, or weights that are not a ResNet's.
+            DataError: A training split that cannot be learned from.
+            StageError: The loss is not finite.
         """
         method = self.method()
         start = self._start(artifact, len(context.classes), context.seed)
@@ -121,7 +121,7 @@ class Train:
         return Checkpoint(metadata.after(step), start.spec, outcome.weights)
 
     def _start(self, source: Source, classes: int, seed: int) -> _Start:
-        """Where training starts: the preset with random weights, or the given ones with a head of the right width."""
+        """Initial weights: random ones of the preset, or the given ones with a classifier of the right width."""
         hint = replace(preset(source.model), classes=classes)
         given = source.file.path if source.file else source.weights
         if given is None:
@@ -149,7 +149,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """Where a training starts."""
+    """Initial spec and weights of a training."""
 
     spec: ResNetSpec
     weights: Weights
@@ -158,7 +158,7 @@ class _Start:
 
 
 def _random(spec: ResNetSpec, seed: int) -> Weights:
-    """Freshly initialised weights; torch's global generator is put back behind it."""
+    """Randomly initialized weights; torch's global generator is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Network(spec).weights()

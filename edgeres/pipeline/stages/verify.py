@@ -1,4 +1,4 @@
-"""Verify: the deployed file's answers on every validation image, and its speed where it runs here."""
+"""Verify: the deployed engine's predictions on every validation image, and its latency where it runs on this host."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 
 _LEAST, _TAIL = 44, 459
-"""Calls that tell the 90th and the 99th percentile with 99 % confidence: the least n with 0.9**n, 0.99**n <= 0.01."""
+"""Calls from which the 90th and the 99th percentile follow with 99 % confidence: least n with ``q**n <= 0.01``."""
 _DECIMALS = 4
-"""Digits of a confidence: more than a report shows, fewer than float32 noise reaches."""
+"""Decimals of a confidence: more than a report shows, fewer than float32 noise reaches."""
 _BATCH = 8
-"""Images per batch, whatever the number of cores: activations of 32-pixel images stay in a core's cache."""
+"""Images per batch on any number of cores: activations of 32-pixel images fit a core's cache."""
 _MOST = 8
-"""Threads that answer at most: each has a copy of both networks and the activations of a batch."""
+"""Most evaluation threads: each has a copy of both networks and the activations of a batch."""
 
 
 @settings
@@ -45,7 +45,7 @@ class Verify:
     """Recipe entry ``verify``.
 
     Attributes:
-        threads: Threads of the runtime while it is timed.
+        threads: Threads of the runtime during the latency measurement.
         seconds: Time cap of the latency measurement, in seconds.
     """
 
@@ -57,23 +57,22 @@ class Verify:
     seconds: float = 8.0
 
     def __call__(self, artifact: Engine, context: Context) -> VerificationResult:
-        """Measures an engine.
+        """Evaluates an engine.
 
         Raises:
-            StageError: There is no float baseline on these validation images to compare with, or the network answers
-                with something that is no number.
+            StageError: There is no float baseline on these validation images, or the logits are not finite.
         """
         baseline = artifact.metadata.baseline
         if baseline is None or baseline.images != context.validation.digest:
             raise StageError("no float baseline on these images", "put '- evaluate' before '- fold_batchnorm'")
         backend = find_backend(context.target.backend)
-        deployed, twin = _answers(backend, artifact, context)
+        deployed, float_reference = _answers(backend, artifact, context)
         latencies = self._latencies(backend, artifact, context) if artifact.runs_here else {}
         model = onnx.load(str(artifact.exported.model.path))
         prediction = predict(model, context.target)
         metrics = {
             "top1": top1(deployed.classes, baseline.labels),
-            "float_graph_top1": top1(twin.classes, baseline.labels),
+            "float_graph_top1": top1(float_reference.classes, baseline.labels),
             "agreement": agreement(baseline.predictions, deployed.classes),
         }
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(_where(artifact),))
@@ -83,23 +82,23 @@ class Verify:
             macs=operator_counts.macs(model),
             parameters=operator_counts.parameters(model),
             predictions=deployed.classes,
-            float_predictions=twin.classes,
+            float_predictions=float_reference.classes,
             kernels=backend.integer_kernels(artifact, context.target),
             predicted=prediction.predicted if prediction else None,
             latencies={name: plain(latency) for name, latency in latencies.items()},
             peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
             peak_activation_bytes=peak_bytes(model, artifact.metadata.preprocess.crop),
-            confidences=tuple(zip(twin.confidences, deployed.confidences, strict=True)),
+            confidences=tuple(zip(float_reference.confidences, deployed.confidences, strict=True)),
         )
 
     def _latencies(self, backend: Backend, engine: Engine, context: Context) -> dict[str, Latency]:
-        """What ships and its float twin, batch 1, in turn, on the target's runtime."""
-        twin = engine.exported.float_model
+        """Latency of deployed graph and float reference, batch 1, timed interleaved on the target's runtime."""
+        float_reference = engine.exported.float_model
         image, _ = next(context.validation.take([0]).batches(engine.metadata.preprocess, 1))
         with (
             context.progress.task("latency", 1) as advance,
             backend.session(engine, context.target, threads=self.threads) as shipped,
-            backend.session(engine, context.target, twin, threads=self.threads) as plain_model,
+            backend.session(engine, context.target, float_reference, threads=self.threads) as plain_model,
         ):
             runs = {"float32": lambda: plain_model.run(image)}
             if engine.exported.scales:
@@ -111,7 +110,7 @@ class Verify:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """What a network says of each validation image.
+    """Predictions of a network on the validation images.
 
     Attributes:
         classes: Predicted class index.
@@ -123,33 +122,34 @@ class _Answers:
 
     @classmethod
     def of(cls, logits: NDArray[np.float32]) -> _Answers:
-        """Of logits ``[N,classes]``."""
+        """Predictions from logits ``[N,classes]``."""
         return cls(tuple(logits.argmax(1).tolist()), tuple(confidence(logits).round(_DECIMALS).tolist()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Sessions:
-    """What one thread works with.
+    """Sessions of one evaluation thread.
 
     Attributes:
-        shipped: What ships.
-        twin: Its float twin on the same runtime; None where the network ships in float.
+        shipped: Session of the deployed graph.
+        float_reference: Session of its float reference on the same runtime; None where the network is deployed in
+            float.
     """
 
     shipped: Session
-    twin: Session | None
+    float_reference: Session | None
 
     def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits ``[N,classes]`` of what ships and of its float twin, of images ``[N,C,H,W]``."""
+        """Logits ``[N,classes]`` of the deployed graph and of its float reference, for images ``[N,C,H,W]``."""
         shipped = _finite(self.shipped.run(images))
-        return shipped, shipped if self.twin is None else _finite(self.twin.run(images))
+        return shipped, shipped if self.float_reference is None else _finite(self.float_reference.run(images))
 
 
 def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answers, _Answers]:
-    """Answers of what ships and of its float twin, each image decoded once.
+    """Predictions of the deployed graph and of its float reference, each image decoded once.
 
-    Sessions of one thread each take batches of one size from one stream, so answers depend on no number of cores, and
-    ``workers + AHEAD`` batches beside the two being decoded are in memory at a time.
+    Sessions of one thread each take batches of one size from one stream, so predictions do not depend on the number of
+    cores; at most ``workers + AHEAD`` batches, beside the two being decoded, are in memory.
     """
     alone = isinstance(backend, Concurrent) and backend.concurrent(engine)
     parts = []
@@ -167,8 +167,8 @@ def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answe
         for pair in in_order(workers, batches, _Sessions.logits):
             parts.append(pair)
             advance(len(pair[0]))
-    shipped, twin = (np.concatenate(found) for found in zip(*parts, strict=True))
-    return _Answers.of(shipped), _Answers.of(twin)
+    shipped, float_reference = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return _Answers.of(shipped), _Answers.of(float_reference)
 
 
 def _finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -44,11 +44,11 @@ ROWS = 4
 
 
 def steps(quantized: Quantized) -> int:
-    """Units of progress that ``adarounded`` reports: one per layer."""
+    """Units of progress that ``gptq_rounded`` reports: one per layer."""
     return len(graph(quantized.spec).weighted)
 
 
-def adarounded(
+def gptq_rounded(
     reference: Weights, quantized: Quantized, images: Images, *, seed: int, advance: Advance | None = None
 ) -> Quantized:
     """A quantized network whose codes and biases are chosen layer by layer.
