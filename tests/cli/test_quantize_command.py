@@ -43,7 +43,7 @@ def test_the_bill_is_read_from_the_report_and_runs_nothing(run, capsys):
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     assert main(["quantize", str(run), "--explain", "--cache", "/nonexistent/never"]) == 0
     told = capsys.readouterr().out
-    for part in ("Rung", "KL to float", "* ", "calibrate", "float", "mixed_precision", "tuning images"):
+    for part in ("Technique", "KL to float", "* ", "calibrate", "float", "mixed_precision", "tuning images"):
         assert part in told
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
