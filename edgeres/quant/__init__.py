@@ -1,1 +1,1 @@
-"""Quantization: parameters, streaming histograms, calibrators, and where a target wants its Q/DQ pairs."""
+"""Quantization: parameters, histograms, calibrators, Q/DQ placement, fake quantization and algorithms."""

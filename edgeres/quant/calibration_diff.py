@@ -1,4 +1,4 @@
-"""What differs between two calibration tables, scale by scale."""
+"""Difference of two calibration tables, scale by scale."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ScaleChange:
-    """One tensor whose parameters differ.
+    """A tensor whose quantization parameters differ.
 
     Attributes:
         kind: ``activation``, or ``weight`` of the layer of that name.
-        tensor: Its name.
+        tensor: Name of the tensor or layer.
         first: Scale in the first table, for a weight that of the channel that differs most; None where it has none.
-        second: The same in the second.
-        channels: Channels whose scales differ; 1 for an activation.
-        codes: What else differs, such as ``zero-point 0 -> 3``; empty where nothing does.
+        second: Scale in the second table, of the same channel.
+        channels: Number of channels whose scales differ; 1 for an activation.
+        codes: Other differences, such as ``zero-point 0 -> 3``; empty where there are none.
     """
 
     kind: Literal["activation", "weight"]
@@ -37,7 +37,7 @@ class ScaleChange:
 
     @property
     def bits(self) -> float | None:
-        """``log2(second / first)``: by how many bits the steps are coarser; None where there is one table alone."""
+        """``log2(second / first)``: the number of bits by which steps are coarser; None where only one table has it."""
         return None if self.first is None or self.second is None else log2(self.second / self.first)
 
     @property
@@ -48,12 +48,12 @@ class ScaleChange:
 
 @dataclass(frozen=True, slots=True)
 class TableChange:
-    """Two tables.
+    """Differences of two tables.
 
     Attributes:
         facts: ``(name, first, second)`` of everything but scales that differs.
-        scales: Tensors that differ, the largest difference first; tensors of one table alone before all.
-        compared: Tensors and weights of either table.
+        scales: Tensors that differ, by descending difference; tensors of one table alone come first.
+        compared: Number of tensors and weights in either table.
     """
 
     facts: tuple[tuple[str, str, str], ...]
@@ -81,7 +81,7 @@ def difference(first: CalibrationTable, second: CalibrationTable) -> TableChange
 
 
 def _facts(saved: CalibrationTable) -> dict[str, str]:
-    """All but the scales."""
+    """Everything but the scales."""
     table = saved.table
     found = {
         "model": saved.model,

@@ -1,7 +1,7 @@
-"""``CalibrationTable``: scales with all that says what they are good for; ``calibration.json`` of every run.
+"""``CalibrationTable``: scales with the network, preprocessing and scheme they belong to, as ``calibration.json``.
 
-The layout is documented in ``calibration/README.md``. A table fits a network with exactly the weights that its scales
-are for, prepared images, and a scheme that places and codes alike; everything else is refused by name.
+The layout is documented in ``calibration/README.md``. A table is used only for a network with the same weights, the
+same preprocessing, and a scheme with the same placement and codes; any difference is refused by name.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class CalibrationTable:
 
     Attributes:
         schema: Version of this layout.
-        model: Name of the network, for people.
-        preprocess: How the calibration images were prepared.
-        scheme: What the target wants.
-        table: The scales, with the digests of the weights they are for and of the images they come from.
+        model: Display name of the network.
+        preprocess: Preprocessing of the calibration images.
+        scheme: The target's quantization scheme.
+        table: The scales, with the digests of the weights and of the calibration images.
     """
 
     schema: Literal["edgeres.calibration/1"] = SCHEMA
@@ -56,15 +56,15 @@ class CalibrationTable:
 
 
 def encode(saved: CalibrationTable) -> str:
-    """The file's text; equal tables give equal bytes."""
+    """The table as JSON text; equal tables give equal bytes."""
     return json.dumps(plain(saved), indent=1, sort_keys=True) + "\n"
 
 
 def decode(text: str, where: str) -> CalibrationTable:
-    """Reads a file's text.
+    """Reads a table from JSON text.
 
     Raises:
-        DataError: No JSON, another schema, an unknown or ill-typed field, or no table at all.
+        DataError: No JSON, another schema, an unknown or ill-typed field, or no table.
     """
     try:
         data: Any = json.loads(text)
@@ -78,7 +78,7 @@ def decode(text: str, where: str) -> CalibrationTable:
 
 
 def read_table(path: Path) -> CalibrationTable:
-    """Reads a table, or that of a run folder.
+    """Reads a table from a file or a run folder.
 
     Raises:
         DataError: It cannot be read, or holds no table.
@@ -97,17 +97,17 @@ def read_table(path: Path) -> CalibrationTable:
 def fitting(
     saved: CalibrationTable, spec: ResNetSpec, weights: Weights, scheme: QuantScheme, preprocess: Preprocess
 ) -> QuantTable:
-    """The scales of a table, for exactly the network, scheme and preprocessing they were made for.
+    """The scales of a table, checked against the network, scheme and preprocessing.
 
     Args:
         saved: The table.
-        spec: The folded network they are to quantize.
+        spec: The folded network to quantize.
         weights: Its float weights.
-        scheme: What the target wants.
-        preprocess: How the network's images are prepared.
+        scheme: The target's quantization scheme.
+        preprocess: Preprocessing of the network.
 
     Raises:
-        DataError: It does not fit; the message says in what.
+        DataError: The table does not fit; the message lists the differences.
     """
     table = saved.table
     for why in _objections(saved, scheme, preprocess):
@@ -139,7 +139,7 @@ def fitting(
 
 
 def _miscoded(table: QuantTable, scheme: QuantScheme) -> Iterator[str]:
-    """Tensors and layers whose codes are not the scheme's, whatever the table says of its scheme."""
+    """Tensors and layers whose integer type differs from the scheme's."""
     for name, params in table.activations.items():
         found, wanted = (params.bits, params.signed, params.axis), (scheme.activation_bits, scheme.signed, None)
         if found != wanted or (scheme.signed and params.zero_point):
@@ -151,7 +151,7 @@ def _miscoded(table: QuantTable, scheme: QuantScheme) -> Iterator[str]:
 
 
 def _objections(saved: CalibrationTable, scheme: QuantScheme, preprocess: Preprocess) -> Iterator[str]:
-    """In what settings a table differs."""
+    """Differences between the settings of a table and of a request."""
     pairs = [(f"scheme.{name}", getattr(saved.scheme, name), getattr(scheme, name)) for name in (*_PLACING, *_CODING)]
     fields = Preprocess.__dataclass_fields__
     pairs += [(f"preprocess.{name}", getattr(saved.preprocess, name), getattr(preprocess, name)) for name in fields]

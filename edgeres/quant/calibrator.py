@@ -1,8 +1,8 @@
-"""Calibrators: the range of values an activation's integers should cover, from its histogram.
+"""Calibrators: the range of values that an activation's integers cover, from its histogram.
 
-A range ``(low, high)`` always includes zero. ``activation_qparams`` makes it a scale and a zero-point as the target's
-scheme wants them: symmetric signed integers, unsigned ones from zero up for tensors without negative values, and
-unsigned ones with a zero-point for the others.
+A range ``(low, high)`` always includes zero. ``activation_qparams`` converts it to scale and zero-point by the target's
+scheme: symmetric signed integers, unsigned ones from zero up for tensors without negative values, and unsigned ones
+with a zero-point for the others.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Calibrator(Protocol):
     name: ClassVar[str]
 
     def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
-        """The lowest and highest value to represent; a signed scheme uses the larger of their magnitudes."""
+        """The lowest and highest represented value; a signed scheme uses the larger of their magnitudes."""
 
 
 @settings
 class MinMax:
-    """Every value seen, nothing cut (Krishnamoorthi 2018, arXiv 1806.08342, section 3.1)."""
+    """The whole range of values, without clipping (Krishnamoorthi 2018, arXiv 1806.08342, section 3.1)."""
 
     name: ClassVar[str] = "minmax"
 
@@ -49,7 +49,7 @@ class MinMax:
 
 @settings
 class MovingAverage:
-    """The mean image's extrema: an outlier in one image hardly moves them.
+    """The mean over images of each image's extrema, which outliers in single images hardly change.
 
     Jacob et al. 2018 (arXiv 1712.05877, section 3.1) smooth the extrema of each batch exponentially, which depends on
     the batch size and the order. This is the exact mean of the extrema of each image, which depends on neither.
@@ -64,10 +64,10 @@ class MovingAverage:
 
 @settings
 class Percentile:
-    """The given percentage of all values, zeros included (Wu et al. 2020, arXiv 2004.09602, section 5).
+    """The range of a percentage of all values, zeros included (Wu et al. 2020, arXiv 2004.09602, section 5).
 
     A symmetric range covers that percentage of the magnitudes; an asymmetric one leaves out half of the rest at either
-    end. Where so few values differ from zero that nothing would be left, nothing is cut.
+    end. Where so few values differ from zero that the range would be empty, nothing is clipped.
 
     Attributes:
         percent: Percentage of the values inside the range.
@@ -89,12 +89,12 @@ class Percentile:
 
 @settings
 class Entropy:
-    """The clipping threshold that loses the least information (Migacz, "8-bit Inference with TensorRT", GTC 2017)."""
+    """The clipping threshold of least KL divergence (Migacz, "8-bit Inference with TensorRT", GTC 2017)."""
 
     name: ClassVar[str] = "entropy"
 
     def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
-        """The range of least Kullback-Leibler divergence, cut at one magnitude on both sides of zero."""
+        """The range of least KL divergence, clipped at one magnitude on both sides of zero."""
         return least_divergent(histogram, scheme.activation_bits, scheme.signed)
 
 
@@ -127,9 +127,9 @@ def activation_qparams(histogram: Histogram, calibrator: Calibrator | str, schem
     arXiv 1712.05877, section 2.1); without negative values the zero-point is 0.
 
     Args:
-        histogram: Values of the tensor over the calibration images.
+        histogram: Histogram of the tensor over the calibration images.
         calibrator: A calibrator, or the name of one in ``CALIBRATORS``.
-        scheme: Bits and signedness the target wants.
+        scheme: The target's bits and signedness.
 
     Raises:
         RecipeError: No calibrator has that name.

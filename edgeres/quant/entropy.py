@@ -1,11 +1,11 @@
-"""The entropy calibrator's search: which window of a histogram survives quantization with the least divergence.
+"""Entropy calibration: the window of a histogram with the least KL divergence after quantization.
 
 Migacz, "8-bit Inference with TensorRT" (NVIDIA GTC 2017, slides 32-40): of a histogram with 2048 bins, take the first
 ``i`` bins as distribution ``P``, with everything beyond added to the last of them; spread the same bins, without what
 is beyond, over the quantization levels, and expand each level's mass evenly over its bins that are not empty: ``Q``.
 Choose the ``i`` with the smallest ``KL(P || Q) = sum P log(P / Q)``.
 
-Zeros do not take part: every range represents them exactly, and behind a ReLU they would drown the rest.
+Zeros are left out: every range represents them exactly, and after a ReLU they would dominate the histogram.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ REFERENCE_BINS = 2048
 
 
 def least_divergent(histogram: Histogram, bits: int, signed: bool) -> tuple[float, float]:
-    """The range with the smallest divergence.
+    """The range ``(low, high)`` with the smallest KL divergence.
 
     A signed scheme has ``2**(bits-1)`` levels for the magnitudes, an unsigned one ``2**bits`` for the whole range. Both
-    ends are cut at the same magnitude, so the nearer end of an asymmetric range stays until the farther one has come
-    down to it. A tensor that fills fewer bins than there are levels keeps its whole range.
+    ends are clipped at the same magnitude, so the nearer end of an asymmetric range is kept until the farther one has
+    come down to it. A tensor that fills fewer bins than there are levels keeps its whole range.
     """
     levels = 1 << (bits - signed)
     width = histogram.width * (BINS // REFERENCE_BINS)
@@ -57,7 +57,7 @@ def least_divergent(histogram: Histogram, bits: int, signed: bool) -> tuple[floa
 
 
 def _reference(side: Counts) -> Counts:
-    """One side of a histogram in reference bins, up to the last one that is not empty."""
+    """One side of a histogram in reference bins, up to the last bin that is not empty."""
     merged: Counts = side.reshape(REFERENCE_BINS, -1).sum(axis=1)
     filled = np.flatnonzero(merged)
     return merged[: int(filled[-1]) + 1 if filled.size else 0]

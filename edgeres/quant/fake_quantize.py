@@ -1,4 +1,4 @@
-"""The torch module with Q/DQ: what the exported graph computes, in float arithmetic."""
+"""``QuantNetwork``: the torch module with Q/DQ, which computes what the exported graph computes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def quantized_weights(weights: Weights, table: QuantTable) -> Weights:
-    """Weights rounded to their integer grid and back, biases untouched."""
+    """Weights rounded to their integer grid and dequantized; biases are unchanged."""
     rounded = {}
     for name, params in table.weights.items():
         key = f"{name}.weight"
@@ -29,10 +29,10 @@ def quantized_weights(weights: Weights, table: QuantTable) -> Weights:
 
 
 def fake_quantize(x: Tensor, params: QParams) -> Tensor:
-    """Rounds a tensor to its integer grid and back.
+    """Rounds a tensor to its integer grid and dequantizes it.
 
     Divides by the scale, as ONNX QuantizeLinear does; ``torch.fake_quantize`` multiplies by its reciprocal, which
-    lands on the other side of a rounding boundary now and then.
+    rounds some values at a boundary differently.
     """
     scale = float(np.float32(params.scale[0]))
     low, high = params.low - params.zero_point, params.high - params.zero_point
@@ -46,7 +46,7 @@ class QuantNetwork(Network):
         spec: The folded network.
         weights: Its float weights.
         table: Scales.
-        placement: Where the Q/DQ pairs are.
+        placement: Placement of the Q/DQ pairs.
     """
 
     def __init__(self, spec: ResNetSpec, weights: Weights, table: QuantTable, placement: Placement) -> None:
@@ -55,7 +55,7 @@ class QuantNetwork(Network):
         self.placement = placement
 
     def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
-        """The value behind Q/DQ where the placement has a pair, the plain value elsewhere."""
+        """The tensor after Q/DQ where the placement has a pair, the plain tensor elsewhere."""
         tensor = op.inputs[index]
         if (op.name, index) not in self.placement.edges:
             return values[tensor]

@@ -1,9 +1,9 @@
-"""The MSE calibrator's search: the range with the least expected squared quantization error.
+"""MSE calibration: the range with the least expected squared quantization error.
 
-Values are taken as spread evenly inside their bin. Then the error of a range needs no walk over the bins: with ``v_q``
-the value of code ``q``, and ``M0`` and ``M1`` the number and the sum of the values that round to it,
+Values are assumed to be spread evenly inside their bin. Then the error of a range needs no pass over the bins: with
+``v_q`` the value of code ``q``, and ``M0`` and ``M1`` the number and the sum of the values that round to it,
 ``sum (x - Q(x))**2 = sum x**2 - 2 sum_q v_q M1_q + sum_q v_q**2 M0_q``, and both moments are differences of cumulative
-functions at the rounding borders. Zeros have no error in any range and stay out.
+functions at the rounding borders. Zeros have no error in any range and are left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TWO_ENDS = 2.0 ** -(np.arange(25) / 4)
 
 @dataclass(frozen=True, slots=True)
 class Density:
-    """Cumulative moments of a histogram, in units of its bin width, values spread evenly inside each bin.
+    """Cumulative moments of a histogram in units of its bin width, with values spread evenly inside each bin.
 
     Attributes:
         first: Lower edge of the first bin.
@@ -99,7 +99,7 @@ def least_error(histogram: Histogram, bits: int, signed: bool) -> tuple[float, f
 
 
 def _search(density: Density, low: float, high: float, steps: int) -> tuple[float, float]:
-    """Coarse to fine over both ends; an end at zero stays there."""
+    """Coarse-to-fine search over both ends; an end at zero is fixed."""
     shares = _TWO_ENDS if low < 0 < high else _ONE_END
     ratio = shares[0] / shares[1]
     best_low, best_high = _best(density, low * shares, high * shares, steps)

@@ -1,4 +1,4 @@
-"""``observe``: one pass over the calibration images, one histogram per tensor, memory independent of their number.
+"""``observe``: one pass over the calibration images, one histogram per tensor, in memory independent of their number.
 
 Every image goes through the network alone, on one thread; the images, not the operations, are spread over the threads.
 Convolution libraries choose their algorithm by the size of the batch, so an image's activations differ in the last
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class _Binner:
-    """Counts tensors in blocks that stay in the cache, in buffers that are used again and again."""
+    """Bins tensors in blocks that fit the cache, with reused buffers."""
 
     _BLOCK = 1 << 17
 
@@ -46,7 +46,7 @@ class _Binner:
 
         Args:
             values: float32 ``[V]`` without NaN, no magnitude above ``2**exponent``.
-            exponent: Which grid.
+            exponent: Exponent of the grid.
             side: Counts ``[BINS + 1]`` where no value is negative, ``[2 BINS + 1]`` otherwise.
         """
         for block in torch.split(values, self._BLOCK):
@@ -99,7 +99,7 @@ class _Tally:
         self.images += 1
 
     def histogram(self) -> Histogram:
-        """What has been counted so far."""
+        """The histogram of the values counted so far."""
         return Histogram(
             self._exponent, self._counts.copy(), self._low, self._high, self._low_sum, self._high_sum, self.images
         )
@@ -113,7 +113,7 @@ def _flat(x: Tensor) -> Tensor:
 
 
 class _Worker:
-    """One thread's tallies."""
+    """Network copy and tallies of one thread."""
 
     def __init__(self, network: Network, tensors: Sequence[str], device: torch.device) -> None:
         self.network = network
@@ -127,7 +127,7 @@ class _Worker:
             tally.add(x)
 
     def watch(self, image: NDArray[np.float32]) -> None:
-        """Counts every wanted tensor of one image ``[1,C,H,W]``."""
+        """Counts every observed tensor of one image ``[1,C,H,W]``."""
         with torch.inference_mode():
             self.network(laid_out(image, self.device), self.tap)
 
@@ -138,7 +138,7 @@ def observe(
     """Histograms of a network's tensors over calibration images.
 
     Args:
-        network: What to watch; it is neither changed nor switched out of training mode.
+        network: The network to observe; it is neither changed nor switched out of training mode.
         batches: Images float32 ``[N,C,H,W]``, any ``N`` and any number of batches; consumed once, a few images at a
             time.
         tensors: Names of the tensors to count, as in the network's graph; ``image`` is one of them.
@@ -165,7 +165,7 @@ def observe(
 
 
 def _merged(tallies: list[_Tally]) -> Histogram:
-    """The histogram of all threads."""
+    """The merged histogram of all threads."""
     histograms = [tally.histogram() for tally in tallies if tally.images]
     total = histograms[0]
     for histogram in histograms[1:]:

@@ -1,4 +1,4 @@
-"""Where a target wants its Q/DQ pairs.
+"""Q/DQ placement of a network for a target's scheme.
 
 A placement is a set of *edges*: ``(operation, input index)`` pairs that read their tensor through Q/DQ. A tensor with
 at least one such edge carries one quantizer, whatever the number of its readers.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeres.targets.target import QuantScheme
 
 _RANGE_PRESERVING = ("maxpool", "subsample", "zeropad")
-"""Operations whose output never leaves the range of their input, so both may share one scale."""
+"""Operations whose output lies within the range of their input, so that both may share one scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Placement:
         edges: ``(operation, input index)`` pairs that read dequantized values.
         weighted: Operations whose weights are integers.
         tensors: Tensors that carry a quantizer, in execution order.
-        shared: Quantized tensor to the earlier quantized tensor whose scale it takes over.
+        shared: Quantized tensor to the earlier quantized tensor whose scale it shares.
     """
 
     edges: frozenset[tuple[str, int]]
@@ -39,16 +39,16 @@ class Placement:
 
     @property
     def observed(self) -> tuple[str, ...]:
-        """Tensors whose values calibration has to see."""
+        """Tensors that calibration has to observe."""
         return tuple(tensor for tensor in self.tensors if tensor not in self.shared)
 
 
 def place(graph: Graph, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> Placement:
-    """Chooses every Q/DQ pair of a network for a target's scheme.
+    """Places the Q/DQ pairs of a network by a target's scheme.
 
     Args:
         graph: The network.
-        scheme: What the target wants.
+        scheme: The target's quantization scheme.
         float_layers: Weighted operations that stay in float beside those of the scheme.
     """
     pooled = _pooled(graph)
@@ -69,7 +69,7 @@ def place(graph: Graph, scheme: QuantScheme, float_layers: tuple[str, ...] = ())
 
 
 def _pooled(graph: Graph) -> frozenset[str]:
-    """Tensors ``[N,C,1,1]`` behind a global pool: a matrix-vector product gains nothing from integers."""
+    """Tensors ``[N,C,1,1]`` after a global pool: a matrix-vector product gains nothing from integers."""
     found: set[str] = set()
     for op in graph.ops:
         if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in found):

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @settings
 class QParams:
-    """How one tensor becomes integers.
+    """Quantization parameters of one tensor.
 
     Attributes:
         scale: One positive float32 value, or one per channel of ``axis``.
-        zero_point: The integer that stands for 0.0, shared by all channels.
+        zero_point: The integer that represents 0.0, shared by all channels.
         bits: Width of the integers.
         signed: int8 rather than uint8.
         axis: Channel axis of a per-channel scale; None for one scale per tensor.
@@ -38,7 +38,7 @@ class QParams:
     narrow: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses scales that divide by nothing, and a zero that has no code."""
+        """Refuses scales that are not positive, and a zero-point outside the range of codes."""
         if not self.scale or min(self.scale) <= 0:
             raise ValueError(f"scales must be positive, and at least one: {self.scale[:4]}")
         if self.axis is None and len(self.scale) != 1:

@@ -1,4 +1,4 @@
-"""``QuantTable``: every scale of a network, from which all runtimes are served."""
+"""``QuantTable``: every scale of a network."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class QuantTable:
     """Every scale of a network.
 
     Attributes:
-        activations: Tensor name to per-tensor parameters.
-        weights: Name of a convolution or linear operation to per-channel parameters of its weight (axis 0).
-        calibrator: The calibrator the activation scales come from.
+        activations: Per-tensor parameters by tensor name.
+        weights: Per-channel parameters (axis 0) of the weights by name of the convolution or linear operation.
+        calibrator: Calibrator of the activation scales.
         data: Digest of the calibration images with their preprocessing.
         images: Number of calibration images.
-        float_layers: Operations left in float for accuracy's sake, beyond those the target's scheme leaves.
-        network: Digest of the weights that the scales are for: equalization moves scales and weights together.
-        sketches: What calibration saw of a tensor under its scale, where it was watched. A sketch of another scale than
-            the table's is left out, so that whoever changes a scale cannot leave a stale one behind.
+        float_layers: Operations left in float for accuracy, beyond those of the target's scheme.
+        network: Digest of the weights that the scales are for: equalization changes scales and weights together.
+        sketches: Distribution of each observed tensor under its scale. A sketch of another scale than
+            the table's is dropped, so that a changed scale leaves no stale sketch.
     """
 
     activations: dict[str, QParams]
@@ -35,7 +35,7 @@ class QuantTable:
     sketches: dict[str, Sketch] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Leaves out sketches that are not of this table's scales."""
+        """Drops sketches that are not of this table's scales."""
         scales = self.activations
         kept = {name: one for name, one in self.sketches.items() if name in scales and one.is_of(scales[name])}
         object.__setattr__(self, "sketches", kept)

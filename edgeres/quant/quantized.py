@@ -1,4 +1,4 @@
-"""``Quantized``: a network with its scales, what every quantization technique takes and gives back."""
+"""``Quantized``: a network with its scales, input and output of every quantization algorithm."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """A folded network, its scales, and the scheme they are for.
+    """A folded network, its scales, and their scheme.
 
     Attributes:
         spec: The network.
         weights: float32 values that the table rounds; where rounding was learned they lie on the grid already, so that
             rounding them again changes nothing.
-        table: Scales, under which int32 holds every sum of an integer layer: weight scales that are too small for the
-            biases are raised (``edgeres.quant.scale``), whatever made the scales, the weights or the biases.
-        scheme: What the target wants.
+        table: Scales under which int32 holds every accumulator: weight scales that are too small for the biases are
+            raised (``edgeres.quant.scale``), whatever the origin of scales, weights and biases.
+        scheme: The target's quantization scheme.
     """
 
     spec: ResNetSpec
@@ -41,11 +41,11 @@ class Quantized:
 
     @property
     def placement(self) -> Placement:
-        """Where the Q/DQ pairs are."""
+        """Placement of the Q/DQ pairs."""
         return place(graph(self.spec), self.scheme, self.table.float_layers)
 
     def network(self) -> QuantNetwork:
-        """The torch module that computes what ships, in evaluation mode."""
+        """The torch module that computes the deployed network, in evaluation mode."""
         from edgeres.quant.fake_quantize import QuantNetwork
 
         return QuantNetwork(self.spec, self.weights, self.table, self.placement).eval()

@@ -1,8 +1,8 @@
-"""Scales every runtime can hold exactly, and under which int32 holds every sum of a layer.
+"""Weight scales that float32 holds exactly, and under which int32 holds every accumulator of a layer.
 
 An integer layer adds ``q_b + sum_k q_k (q_x - z)`` in int32, in multiples of ``s_x s``, with ``s_x`` the scale of its
 input and ``s`` that of the output channel's weights (Jacob et al. 2018, arXiv 1712.05877, section 2.4). 8-bit codes
-differ from their zero-point by at most 255, rounding adds at most 1/2 to a code, so for ``K`` weights ``w`` and bias
+differ from their zero-point by at most 255 and rounding adds at most 1/2 to a code, so for ``K`` weights ``w`` and bias
 ``b``
 
     |sum| <= 255 sum_k |q_k| + |q_b| <= (255 sum_k |w_k| + |b| / s_x) / s + (255 K + 1) / 2
@@ -12,7 +12,7 @@ whose weights are tiny beside their bias miss that: training leaves such channel
 ``s`` to the bound rounds their weights by at most ``s / 2`` each, which moves an output by at most ``255 K s s_x / 2``,
 about ``255 K |b| / (2 limit)``: with ``limit = 2**30`` that is 0.06 % of the bias at ``K = 4608``, ResNet's largest.
 ONNX Runtime's quantizer raises scales for the same reason (microsoft/onnxruntime pull requests 22020 and 25278, issue
-21000), without room for the products.
+21000), without a margin for the products.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ SMALLEST = 2.0**-60
 """Scales below this are raised to it, so that the product of two scales, a bias's, is still a normal float32."""
 
 PEAK = 255
-"""What 8-bit codes differ from their zero-point by at most."""
+"""Largest difference of an 8-bit code from its zero-point."""
 
 INT32_MAX = (1 << 31) - 1
-"""Largest sum of a layer."""
+"""Largest int32 accumulator."""
 
 LIMIT = 1 << 30
-"""Largest sum that scales are chosen for: a kernel that takes the zero-point's part out of its bias has room for it."""
+"""Largest accumulator that scales are chosen for: moving the zero-point's part into the bias needs a margin."""
 
 _ZERO_ROWS = 1 << 20
-"""Codes of the largest bias of a layer without a single weight other than 0."""
+"""Code of the largest bias of a layer whose weights are all 0."""
 
 
 def float32_scales(steps: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -55,13 +55,13 @@ def float32_scales(steps: NDArray[np.float64]) -> NDArray[np.float32]:
 def roomy_scales(
     scales: NDArray[np.float32], weight: NDArray[np.floating], bias: NDArray[np.floating], step: float
 ) -> NDArray[np.float32]:
-    """Weight scales ``[O]`` under which no sum of the layer leaves int32; those that do already stay.
+    """Weight scales ``[O]`` under which no accumulator of the layer exceeds int32; others are unchanged.
 
     A channel whose weights are all 0 has no scale of its own. It gets the median of the others', so that its bias is
     rounded as theirs are, and the product of scales is one that kernels take.
 
     Args:
-        scales: float32 ``[O]``, as the weights alone would have them.
+        scales: float32 ``[O]``, from the weights alone.
         weight: ``[O,...]``, output channels first.
         bias: ``[O]``; zeros where the layer has none.
         step: Scale of the layer's input.

@@ -1,4 +1,4 @@
-"""``Sketch``: what calibration saw of a tensor and what its scale makes of it, small enough for a report."""
+"""``Sketch``: distribution of a tensor under its scale, small enough for a report."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from edgeres.quant.qparams import QParams
 
 COLUMNS = 48
-"""Columns of a sketch: as many as a small plot shows."""
+"""Number of columns of a sketch, as many as a small plot shows."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @settings
 class Sketch:
-    """The distribution of a tensor over the calibration images, next to what rounding and clipping do to it.
+    """Histogram of a tensor over the calibration images, with its clipping and quantization noise.
 
     Attributes:
-        scale: The scale it is of.
-        zero_point: The integer that stands for 0.0 under that scale.
+        scale: Scale of the tensor.
+        zero_point: Zero-point of the tensor.
         low: Smallest value.
         high: Largest value.
-        zeros: Share of the values that are zero, which a ReLU makes and every scale represents.
+        zeros: Share of the values that are zero.
         columns: Values other than zero, counted in ``COLUMNS`` columns of equal width from ``low`` to ``high``.
         clipped: Share of the values beyond the last rounding border on either side.
         sqnr_db: Signal to quantization noise in dB, ``10 log10(sum x^2 / sum (x - Q(x))^2)``; None without noise.
@@ -50,15 +50,15 @@ class Sketch:
             raise ValueError("low is above high")
 
     def is_of(self, params: QParams) -> bool:
-        """Whether this is what those parameters make of the tensor: a sketch of another scale says nothing."""
+        """Whether the sketch is of these quantization parameters."""
         return params.scale == (self.scale,) and params.zero_point == self.zero_point
 
 
 def sketch(histogram: Histogram, params: QParams) -> Sketch:
     """The sketch of a tensor under one scale.
 
-    Each value stands for the middle of its bin. A bin is at most 1/32 of a step of signed INT8, so that moves the noise
-    by less than a thousandth.
+    Each value is taken at the middle of its bin. A bin is at most 1/32 of a step of signed INT8, which changes the
+    noise by less than a thousandth.
     """
     bins = np.flatnonzero(histogram.counts)
     counts = histogram.counts[bins].astype(np.float64)

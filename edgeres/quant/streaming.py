@@ -1,4 +1,4 @@
-"""``each_image``: work on images, alone or in groups, on one thread each, results in the order of the images.
+"""``each_image``: maps a function over images or groups of images, one thread each, in the order of the images.
 
 Convolution libraries choose their algorithm by the size of the batch and the number of threads, so the last bits of an
 activation depend on both. Alone on one thread an activation is a function of the image and the weights; the images, not
@@ -46,13 +46,13 @@ def each_image(
     """Applies a function to every image, or to every group of images.
 
     Args:
-        network: What the function is given a copy of, in evaluation mode and channels-last layout; every thread has
+        network: The network; the function gets a copy in evaluation mode and channels-last layout, and every thread has
             its own.
         batches: Images float32 ``[N,C,H,W]``; a few of them are in flight at a time.
-        work: From a network and images ``[group,C,H,W]``, the last ones fewer, to anything.
+        work: Function of a network and images ``[group,C,H,W]``, the last group smaller.
         advance: Called with the number of images that are finished.
-        gradients: Whether the function differentiates.
-        group: Images that go through the network together.
+        gradients: Whether the function computes gradients.
+        group: Number of images that go through the network together.
 
     Yields:
         Results in the order of the images.
@@ -68,12 +68,12 @@ def each_image(
         with torch.set_grad_enabled(gradients):
             return work(mine, laid_out(images, device))
 
-    workers = [watched, *(_twin(watched) for _ in range(1, threads_for(device)))]
+    workers = [watched, *(_shared_copy(watched) for _ in range(1, threads_for(device)))]
     return spread(workers, batches, run, advance, group=group)
 
 
-def _twin(network: Net) -> Net:
-    """A copy with gradients of its own over the same weights, which are there once for any number of threads."""
+def _shared_copy(network: Net) -> Net:
+    """A copy with gradients of its own that shares the weights."""
     shared: dict[int, Tensor] = {id(buffer): buffer for buffer in network.buffers()}
     for weight in network.parameters():
         shared[id(weight)] = torch.nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
@@ -86,7 +86,7 @@ def laid_out(images: NDArray[np.float32], device: torch.device) -> Tensor:
 
 
 def grouped(batches: Iterable[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
-    """The same images ``[size,C,H,W]`` at a time, the last ones fewer, whatever the batches were."""
+    """The same images in groups ``[size,C,H,W]``, the last one smaller, whatever the batches were."""
     kept: list[NDArray[np.float32]] = []
     for batch in batches:
         for image in batch:
@@ -99,7 +99,7 @@ def grouped(batches: Iterable[NDArray[np.float32]], size: int) -> Iterator[NDArr
 
 
 def threads_for(device: torch.device) -> int:
-    """Threads that work at once: all of torch's, or one for an accelerator."""
+    """Number of threads: all of torch's, or one for an accelerator."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
@@ -111,14 +111,14 @@ def spread(
     *,
     group: int = 1,
 ) -> Iterator[Made]:
-    """Spreads images over workers, each of them on one thread and a bounded number of images in flight.
+    """Distributes images over workers, each on one thread, with a bounded number of images in flight.
 
     Args:
-        workers: What each thread works with, as many as there shall be threads.
+        workers: One object per thread, which ``work`` receives.
         batches: Images float32 ``[N,C,H,W]``.
-        work: From a worker and images ``[group,C,H,W]``, the last ones fewer, to anything.
+        work: Function of a worker and images ``[group,C,H,W]``, the last group smaller.
         advance: Called with the number of images that are finished.
-        group: Images of one piece of work.
+        group: Number of images of one piece of work.
 
     Yields:
         Results in the order of the images.
@@ -157,6 +157,6 @@ def spread(
             yield finish(flying.popleft())
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # a worker's setting is also the default of threads that start later
+        torch.set_num_threads(threads)  # a worker's setting is also the default of threads started later
     if empty:
         raise StageError("there are no calibration images", "pass at least one")

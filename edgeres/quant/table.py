@@ -1,4 +1,4 @@
-"""From histograms and weights to a ``QuantTable``."""
+"""``QuantTable`` from calibration histograms and weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WeightMethod = Literal["max", "mse"]
 
 
 def calibration_digest(split: Split, preprocess: Preprocess) -> str:
-    """Identity of calibration data: which images, prepared how."""
+    """Digest of calibration data: images and their preprocessing."""
     return digest([split.digest, plain(preprocess)])
 
 
@@ -50,14 +50,14 @@ def quant_table(
     """Every scale of a network.
 
     Args:
-        weights: Of the folded network.
-        histograms: One for each tensor of ``placement.observed``.
-        placement: Where the Q/DQ pairs are.
-        scheme: What the target wants.
-        calibrator: How a range follows from a histogram.
-        method: How a weight range is chosen per output channel.
+        weights: Weights of the folded network.
+        histograms: A histogram for each tensor of ``placement.observed``.
+        placement: Placement of the Q/DQ pairs.
+        scheme: The target's quantization scheme.
+        calibrator: Calibrator of activation ranges.
+        method: Method of weight ranges per output channel.
         data: Digest of the calibration images.
-        images: How many there were.
+        images: Number of calibration images.
     """
     found = {tensor: activation_qparams(histograms[tensor], calibrator, scheme) for tensor in placement.observed}
     found |= {tensor: found[origin] for tensor, origin in placement.shared.items()}
@@ -75,33 +75,33 @@ def quant_table(
 
 
 def with_sketches(table: QuantTable, histograms: Mapping[str, Histogram]) -> QuantTable:
-    """The table with a sketch of every tensor that has a histogram; others keep theirs while their scale is the same.
+    """The table with a sketch of every tensor that has a histogram; others are kept while their scale is the same.
 
     Args:
-        table: Scales as they ship.
-        histograms: Of the float network's tensors, in the coordinates of the weights that the table is for.
+        table: The deployed scales.
+        histograms: Histograms of the float network with the channel scales of the table's weights.
     """
     drawn = {name: sketch(histograms[name], params) for name, params in table.activations.items() if name in histograms}
     return replace(table, sketches={**table.sketches, **drawn})
 
 
 def with_room(table: QuantTable, spec: ResNetSpec, weights: Weights) -> QuantTable:
-    """The table with every weight scale raised under which a sum of its layer might leave int32.
+    """The table with weight scales raised where an accumulator of their layer might exceed int32.
 
     Args:
-        table: Scales, of activations and of weights.
+        table: Scales of activations and weights.
         spec: The folded network.
-        weights: What the table rounds, with the biases that ship.
+        weights: The weights and biases that the table rounds.
     """
     found = {op.name: _with_room(op, table, weights) for op in graph(spec).weighted if op.name in table.weights}
     return table if found == table.weights else replace(table, weights={name: found[name] for name in table.weights})
 
 
 def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> dict[str, int]:
-    """How many output channels of each operation have a bias too large for the scale of their weights alone.
+    """Number of output channels of each operation whose bias is too large for the scale of their weights alone.
 
     Args:
-        table: Scales; its weight scales count for their number of bits only.
+        table: Scales; of the weight scales only the number of bits is used.
         spec: The folded network.
         weights: Its weights.
     """

@@ -1,4 +1,4 @@
-"""Weight scales: symmetric, one per output channel: codes ``[-127, 127]`` at 8 bits, ``[-7, 7]`` at 4."""
+"""Symmetric weight scales, one per output channel: codes ``[-127, 127]`` at 8 bits, ``[-7, 7]`` at 4."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FINE = 1 + np.array([-3, -2, -1, 1, 2, 3]) / 256
 """Factors tried around the best of them."""
 
 _BLOCK = 1 << 16
-"""Weights searched at a time, so that the working set stays in the cache."""
+"""Weights searched at a time, so that the working set fits the cache."""
 
 
 def weight_qparams(weight: NDArray[np.float32], bits: int = 8, method: Literal["mse", "max"] = "mse") -> QParams:
@@ -34,7 +34,7 @@ def weight_qparams(weight: NDArray[np.float32], bits: int = 8, method: Literal["
     Args:
         weight: float32 ``[O,I,kH,kW]`` or ``[O,I]``.
         bits: Width of the integers.
-        method: ``max`` clips nothing; ``mse`` searches the clip with the least squared error, channel by channel.
+        method: ``max`` clips nothing; ``mse`` searches the clip with the least squared error per channel.
 
     Raises:
         ModelError: Weights that are NaN or infinite.

@@ -1,1 +1,1 @@
-"""The recovery ladder: candidates for a quantized network, tried in order and judged; the best one is kept."""
+"""Accuracy recovery: quantization techniques tried in order of cost; the candidate nearest to float is kept."""

@@ -1,4 +1,4 @@
-"""Techniques that cost seconds: calibration, equalization, a first layer in float, range search, bias correction."""
+"""Techniques that take seconds: calibration, equalization, a first layer in float, range search, bias correction."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
     Best = Tried[Candidate] | None
 
 _FEW_MACS = 0.02
-"""Share of the MACs up to which the first layer may stay in float: at a quarter of the speed, 6 % of the time."""
+"""Largest share of the MACs of a first layer left in float: at a quarter of the speed it takes 6 % of the time."""
 
 _LOOKED_AT = 64
-"""Images whose gradients tell what a channel matters."""
+"""Images whose gradients give the importance of a channel."""
 
 _MEANS = 256
-"""Images whose means biases are corrected by; each has as many values of a channel as the channel has pixels."""
+"""Images whose means correct biases; each has as many values of a channel as the channel has pixels."""
 
 _BACKWARDS = 8.0
-"""A pass backwards that keeps every activation's gradient, in plain passes."""
+"""Cost of a backward pass that keeps the gradient of every activation, in forward passes."""
 
 _OBSERVED = 1.3
-"""A pass with histograms, in plain passes."""
+"""Cost of a pass with histograms, in forward passes."""
 
 _BALANCING = 2.4e4
-"""MACs for each weight that the search for balanced scales amounts to, as ResNet-18 took."""
+"""MACs per weight that the search for channel scales amounts to, measured on ResNet-18."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrate:
-    """Scales from histograms, each weight rounded to the nearest; the first technique.
+    """Scales from histograms, with weights rounded to nearest; the first technique.
 
     Attributes:
-        context: What techniques share.
+        context: Network, images and evaluator.
         calibrator: One of ``CALIBRATORS``, or ``auto`` for the one nearest to float.
-        weights: How a weight range is chosen, or ``auto`` for the nearest to float, tried with the best calibrator.
+        weights: Method of weight ranges, or ``auto`` for the nearest to float with the best calibrator.
     """
 
     name: ClassVar[str] = "calibrate"
@@ -68,7 +68,7 @@ class Calibrate:
     weights: Literal["auto"] | WeightMethod
 
     def predicted(self) -> float:
-        """One pass over the calibration images."""
+        """Predicted seconds: one pass over the calibration images."""
         return _OBSERVED * self.context.evaluator.pass_s * len(self.context.calibration)
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
@@ -93,7 +93,7 @@ class Calibrate:
 
 
 def _with_comparisons(best: Candidate, first: Candidate, technique: str) -> Candidate:
-    """The better of two rounds with the divergences of both."""
+    """The better of two comparisons, with the divergences of both."""
     mine, before = best.settings[technique], first.settings[technique]
     assert isinstance(mine, dict)
     assert isinstance(before, dict)
@@ -103,7 +103,7 @@ def _with_comparisons(best: Candidate, first: Candidate, technique: str) -> Cand
 
 @dataclass(frozen=True, slots=True)
 class Equalization:
-    """Channels brought to ranges that share a scale well, by what they matter to the answers; calibrated anew."""
+    """Cross-layer equalization weighted by Fisher information, followed by a new calibration."""
 
     name: ClassVar[str] = "equalization"
     effort: ClassVar[Effort] = "quick"
@@ -112,16 +112,16 @@ class Equalization:
     context: QuantizationContext
 
     def predicted(self) -> float:
-        """A short pass backwards, the search for balanced scales, and a pass for the histograms."""
+        """Predicted seconds: a short backward pass, the search for channel scales, and a pass with histograms."""
         evaluator, images = self.context.evaluator, len(self.context.calibration)
         search = _BALANCING * parameters(self.context.spec) / evaluator.macs_per_s
         return evaluator.pass_s * (_BACKWARDS * min(_LOOKED_AT, images) + _OBSERVED * images) + search
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
-        """The last candidate with other channel scales, calibrated as that one was or by least squared error.
+        """The last candidate with other channel scales, calibrated as before or by least squared error.
 
-        Balanced channels fill a range evenly, for which squared error is the measure. A first layer in float stays so
-        even where biases that are not corrected yet hide its gain: bias correction compares the candidates once more.
+        Equalized channels fill a range evenly, for which squared error is the measure. A first layer in float is kept
+        even where uncorrected biases hide its gain: bias correction compares the candidates again.
         """
         context, base = self.context, tried[-1].candidate
         weights, (calibrator, method) = (
@@ -140,7 +140,7 @@ class Equalization:
         return nearest(found, context.evaluator, self.name)
 
     def _balanced(self, base: Candidate) -> Mapping[str, NDArray[np.float64]]:
-        """Channel scales of least expected divergence, from each channel's importance and the scales so far."""
+        """Channel scales of least expected KL divergence, from each channel's importance and the present scales."""
         context, quantized = self.context, base.quantized
         few = min(_LOOKED_AT, len(context.calibration))
         with context.progress.task("importance of channels", few) as advance:
@@ -171,7 +171,7 @@ class FirstLayer:
     context: QuantizationContext
 
     def predicted(self) -> float:
-        """Next to nothing: no image is read."""
+        """Predicted seconds: nearly none, since no image is read."""
         return 0.0
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate | Refusal:
@@ -190,7 +190,7 @@ class FirstLayer:
 
 @dataclass(frozen=True, slots=True)
 class RangeSearch:
-    """Activation ranges chosen by what their error does to the answers."""
+    """Activation ranges of least expected KL divergence."""
 
     name: ClassVar[str] = "range_search"
     effort: ClassVar[Effort] = "quick"
@@ -203,11 +203,11 @@ class RangeSearch:
         return min(2 * _LOOKED_AT, len(self.context.calibration))
 
     def predicted(self) -> float:
-        """A pass forwards and back over a few images, with every candidate range on the way."""
+        """Predicted seconds: a forward and a backward pass over a few images for all candidate ranges."""
         return 12 * self.context.evaluator.pass_s * self._images
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
-        """The last candidate with other scales: only corrected biases show what a change of scales is worth."""
+        """The last candidate with other activation scales; their gain is compared once biases are corrected."""
         context, base = self.context, tried[-1].candidate
         with context.progress.task("refine activation ranges", self._images) as advance:
             made = refined(base.quantized, context.images, limit=self._images, seed=context.seed, advance=advance)
@@ -223,7 +223,7 @@ def chosen_scales(base: Candidate) -> tuple[str, WeightMethod]:
 
 @dataclass(frozen=True, slots=True)
 class BiasCorrection:
-    """Biases that take back what quantization adds to the mean of each channel."""
+    """Empirical bias correction: removes the mean error that quantization adds to each channel."""
 
     name: ClassVar[str] = "bias_correction"
     effort: ClassVar[Effort] = "quick"
@@ -232,13 +232,13 @@ class BiasCorrection:
     context: QuantizationContext
 
     def predicted(self) -> float:
-        """A float pass and a quantized one for every candidate that is corrected, three at most."""
+        """Predicted seconds: a float and a quantized pass for every candidate that is corrected, at most three."""
         return 12 * self.context.evaluator.pass_s * self._images
 
     def candidate(self, tried: Earlier, best: Best) -> Candidate:
-        """The best candidate so far or one that came later, whichever is nearest to float once biases are corrected.
+        """The best candidate so far or a later one, whichever is nearest to float with corrected biases.
 
-        What other ranges and channel scales are worth shows only then: they move the means of channels.
+        Other ranges and channel scales move the means of channels, so their gain is visible only after the correction.
         """
         assert best is not None
         bases = {one.technique: one.candidate for one in (best, *tried[-2:])}

@@ -1,4 +1,4 @@
-"""What every technique works with: the float network, calibration images, the scheme, and the evaluator."""
+"""``QuantizationContext``: float network, calibration images, scheme and evaluator, shared by all techniques."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ WeightMethod = Literal["max", "mse"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A quantized network and how it came about.
+    """A quantized network and how it was made.
 
     Attributes:
         quantized: The network.
-        reference: Float weights it stands for, in its coordinates: equalization scales them, nothing else does.
-        settings: What was applied, in order.
-        rounded: Whether its weights lie on their grid already, so that nothing is left for learned rounding.
-        histograms: What calibration saw of ``reference``'s tensors; empty where it saw nothing.
+        reference: Float weights with the same channel scales, which only equalization changes.
+        settings: Applied techniques and settings, in order.
+        rounded: Whether its weights lie on their grid already, so that learned rounding does not apply.
+        histograms: Calibration histograms of ``reference``'s tensors; empty where there are none.
     """
 
     quantized: Quantized
@@ -54,23 +54,23 @@ class Candidate:
 
     @property
     def table(self) -> QuantTable:
-        """Its scales with sketches of the tensors they are for."""
+        """Its scales with sketches of their tensors."""
         return with_sketches(self.quantized.table, self.histograms)
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationContext:
-    """What techniques share.
+    """Inputs that all techniques share.
 
     Attributes:
         spec: The folded network.
         weights: Its float weights.
-        scheme: What the target wants.
-        calibration: Images that set scales and correct weights.
-        preprocess: How images are prepared.
-        seed: Seed of everything random.
-        evaluator: Compares variants with float.
-        progress: Where to report how far work is.
+        scheme: The target's quantization scheme.
+        calibration: Images for scales, rounding and biases.
+        preprocess: Preprocessing of images.
+        seed: Seed of all random generators.
+        evaluator: Compares candidates with float.
+        progress: Progress reporter.
     """
 
     spec: ResNetSpec
@@ -83,11 +83,11 @@ class QuantizationContext:
     progress: Progress
 
     def placement(self, float_layers: tuple[str, ...] = ()) -> Placement:
-        """Q/DQ pairs with every layer in integers that the scheme wants but for some."""
+        """Q/DQ placement with every layer of the scheme in integers, except for ``float_layers``."""
         return place(graph(self.spec), self.scheme, float_layers)
 
     def images(self) -> Iterable[NDArray[np.float32]]:
-        """Calibration images, batch by batch."""
+        """Calibration images in batches."""
         return (batch for batch, _ in self.calibration.batches(self.preprocess))
 
     def observed(self, weights: Weights, label: str, float_layers: tuple[str, ...] = ()) -> dict[str, Histogram]:
@@ -104,7 +104,7 @@ class QuantizationContext:
         method: WeightMethod,
         float_layers: tuple[str, ...] = (),
     ) -> Quantized:
-        """A network with scales."""
+        """A network with scales from histograms."""
         table = quant_table(
             weights,
             histograms,
@@ -119,12 +119,12 @@ class QuantizationContext:
 
 
 def nearest(variants: Mapping[str, Candidate], evaluator: Evaluator, technique: str) -> Candidate:
-    """The variant of a technique that is nearest to float on the tuning images; a single one is compared with nothing.
+    """The variant of a technique that is nearest to float on the tuning images; a single one is not evaluated.
 
     Args:
         variants: Candidates by name.
-        evaluator: Compares.
-        technique: Whose settings say what was compared.
+        evaluator: Compares the variants.
+        technique: Technique whose settings name the comparison.
     """
     if len(variants) == 1:
         return next(iter(variants.values()))

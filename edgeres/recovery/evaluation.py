@@ -1,14 +1,14 @@
-"""``Evaluation``: what the tuning images say of a quantized network, and whether it is better than another one.
+"""``Evaluation``: accuracy and KL divergence of a quantized network on the tuning images, and paired comparisons.
 
-Two candidates are compared by their divergence from float, image by image. One is better beyond noise where the 95 %
-interval, by Student's t over images, lies above zero
+Two candidates are compared by their KL divergence from float, image by image. One is significantly better where the
+95 % interval, by Student's t over images, lies above zero
 
 * of the mean of ``KL_i(before) - KL_i(after)``,
-* or of the mean of ``log(KL_i(before) / KL_i(after))``, and the mean divergence is not larger either. A few images of
+* or of the mean of ``log(KL_i(before) / KL_i(after))``, and the mean divergence is not larger either. A few images on
   which float is unsure have most of the divergence, so that the first mean resolves little; the ratio has the spread of
   rounding noise alone, and resolves finer differences.
 
-Top-1 cannot resolve them: of 512 images a good candidate changes two or three answers, and which way they fall is
+Top-1 cannot resolve them: of 512 images a good candidate changes two or three predictions, in either direction by
 chance.
 """
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from edgeres.gate.paired_test import Outcome
 
 CONFIDENCE = 0.95
-"""Of every interval over images."""
+"""Confidence of every interval over images."""
 
 NEGLIGIBLE = 1e-5
-"""Divergence in nats that needs no further repair.
+"""KL divergence in nats below which no further technique is tried.
 
 By Pinsker's inequality the probabilities of the classes differ by at most ``sqrt(KL / 2)`` in total, here 0.22 %.
 """
@@ -42,12 +42,12 @@ _RESOLUTION = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Divergence from float that one network has less than another, in nats.
+    """Reduction of the KL divergence from float by a candidate, in nats.
 
     Attributes:
-        mean: Over images.
+        mean: Mean over images.
         low: Lower end of its interval.
-        high: Upper end of it.
+        high: Upper end of its interval.
     """
 
     mean: float
@@ -56,7 +56,7 @@ class Gain:
 
 
 def mean_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Gain:
-    """Mean of ``[N]`` and its interval by Student's t; without bounds where fewer than two values are given."""
+    """Mean of ``[N]`` with its interval by Student's t; infinite bounds for fewer than two values."""
     from scipy.stats import t
 
     mean, count = float(values.mean()), len(values)
@@ -67,7 +67,7 @@ def mean_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -
 
 
 def nearer(some: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    """Whether divergences ``[N]`` are smaller beyond noise than others of the same images."""
+    """Whether divergences ``[N]`` are significantly smaller than others of the same images."""
     gain = mean_interval(others - some)
     ratio = np.log(np.maximum(others, _RESOLUTION) / np.maximum(some, _RESOLUTION))
     return gain.low > 0 or (gain.mean >= 0 and mean_interval(ratio).low > 0)
@@ -75,7 +75,7 @@ def nearer(some: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the tuning images say of a candidate.
+    """Metrics of a candidate on the tuning images.
 
     Attributes:
         top1: Accuracy in percent.
@@ -83,12 +83,12 @@ class Evaluation:
         low_pp: Lower end of the gate's interval of the drop.
         high_pp: Upper end of it.
         agreement: Predictions equal to float's, in percent.
-        divergences: KL of the softmax from float's, in nats, one an image; float64 ``[N]``.
-        sqnr_db: Signal to noise of the logits in decibels.
-        integer: Weighted layers that are integers.
-        outcome: What the gate says; None where no drop is too large.
-        doubtful: Whether the verdict is open with a drop over the limit, on images that would say PASS of a network
-            without one.
+        divergences: KL divergence of the softmax from float's per image, in nats; float64 ``[N]``.
+        sqnr_db: Signal to quantization noise of the logits in dB.
+        integer: Number of weighted layers in integers.
+        outcome: Outcome of the accuracy gate; None without a limit.
+        doubtful: Whether the gate is INCONCLUSIVE with a drop over the limit, on images that would give PASS to a
+            network without one.
         needed: Images on which a network without any drop would pass with a chance of 0.8.
     """
 
@@ -106,26 +106,26 @@ class Evaluation:
 
     @property
     def n(self) -> int:
-        """Images."""
+        """Number of images."""
         return len(self.divergences)
 
     @cached_property
     def divergence(self) -> Gain:
-        """Mean divergence from float in nats, with its interval; NaN where the network answers with NaN."""
+        """Mean KL divergence from float in nats, with its interval; NaN where a logit is NaN."""
         return mean_interval(self.divergences)
 
     @property
     def kl(self) -> float:
-        """Mean divergence from float in nats."""
+        """Mean KL divergence from float in nats."""
         return self.divergence.mean
 
     @property
     def limit_missed(self) -> bool:
-        """Whether the gate says FAIL, or leaves it open with a drop over the limit on images that could tell."""
+        """Whether the gate returns FAIL, or is INCONCLUSIVE with a drop over the limit on enough images."""
         return self.doubtful or str(self.outcome) == "FAIL"
 
     def better_than(self, other: Evaluation) -> bool:
-        """Whether this candidate is nearer to float beyond noise; a network that answers with NaN never is."""
+        """Whether this candidate is significantly nearer to float; never for a network with NaN logits."""
         if not np.isfinite(self.divergences).all():
             return False
         if not np.isfinite(other.divergences).all():

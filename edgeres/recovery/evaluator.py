@@ -1,7 +1,7 @@
 """``Evaluator``: compares quantized networks with the float network, image by image, on tuning images.
 
-Tuning images share nothing with calibration and with validation, so neither does a candidate look better than it is for
-having seen them, nor does the final verdict rest on images that chose the candidate.
+Tuning images are disjoint from calibration and validation images, so that candidates are not fitted to them, and the
+final accuracy is not measured on images that chose the candidate.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
     Logits = NDArray[np.float32]
 
 SCREENED = 64
-"""Tuning images on which all variants of a technique are compared; the nearest of them go on to twice as many."""
+"""Tuning images on which all variants of a technique are compared; the nearest are then compared on twice as many."""
 
 _POWER = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The variant of a network that is nearest to float.
+    """The variant that is nearest to float.
 
     Attributes:
         name: Its name.
-        divergences: Mean divergence of every variant in nats, over the images it was compared on; infinite for one that
-            answers with NaN.
+        divergences: Mean KL divergence of every variant in nats, over the images it was compared on; infinite where a
+            logit is NaN.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Nearest:
 
 
 _GROUP, _CACHED = 16, 1 << 20
-"""Images that go through a network together, at most, and bytes that their largest activation may have."""
+"""Most images of a group that goes through a network together, and most bytes of their largest activation."""
 
 
 class Evaluator:
@@ -68,12 +68,12 @@ class Evaluator:
         spec: The folded network.
         weights: Its float weights.
         split: Tuning images with labels.
-        preprocess: How they are prepared.
-        margin: Accuracy drop in percentage points that is allowed; None allows any.
-        progress: Where to report how far an evaluation is.
+        preprocess: Preprocessing of the images.
+        margin: Allowed accuracy drop in percentage points; None allows any.
+        progress: Progress reporter.
 
     Raises:
-        StageError: There are no tuning images, or the float network answers with NaN or infinity.
+        StageError: There are no tuning images, or the float network's logits are not finite.
     """
 
     def __init__(
@@ -98,24 +98,24 @@ class Evaluator:
         if not np.isfinite(self.reference).all():
             raise StageError("the float network answers with NaN or infinity", "check its weights")
         self.pass_s = (time.monotonic() - start) / len(split)
-        """Seconds of one float image, reading it included; predicted costs of techniques rest on it."""
+        """Seconds of one float image, decoding included, from which the predicted times of techniques follow."""
         self.macs_per_s = macs(spec, preprocess.crop, preprocess.crop) / self.pass_s
-        """The rate at which that image was computed, for work that goes by weights and not by images."""
+        """MACs per second of that image, for work that is proportional to weights and not to images."""
 
     @property
     def few(self) -> Split:
-        """The images that single layers are compared on."""
+        """The images on which single layers are compared."""
         return self.split.take(range(min(SCREENED, len(self.split))))
 
     def nearest(self, variants: Mapping[str, Quantized], label: str) -> Nearest:
-        """The variant nearest to float.
+        """The variant nearest to float, by racing (Maron and Moore 1994).
 
-        All see the first ``SCREENED`` images. Those that the nearest one beats beyond noise are left behind, the others
-        see twice as many, until one is left or all images were seen (racing: Maron and Moore 1994).
+        All variants are compared on the first ``SCREENED`` images. Those significantly worse than the nearest are
+        dropped, and the number of images doubles, until one is left or all images were used.
 
         Args:
             variants: Networks by name.
-            label: What the progress bar says.
+            label: Label of the progress bar.
         """
         means: dict[str, float] = {}
         seen: dict[str, NDArray[np.float64]] = {name: np.empty(0) for name in variants}
@@ -133,7 +133,7 @@ class Evaluator:
             start, stop = stop, min(2 * stop, len(self.split))
 
     def evaluation(self, quantized: Quantized, label: str) -> Evaluation:
-        """What all tuning images say of a candidate."""
+        """Metrics of a candidate on all tuning images."""
         logits = self._logits(quantized.network(), self.split, label)
         before, after, labels = self.reference.argmax(1).tolist(), logits.argmax(1).tolist(), self.split.labels
         paired = Paired.of(before, after, labels)
@@ -165,11 +165,11 @@ class Evaluator:
         return paired_test.images_needed(0.0, paired.discordance, margin_pp=self.margin, power=_POWER)
 
     def images(self, split: Split) -> Iterator[NDArray[np.float32]]:
-        """Prepared images of a split, batch by batch."""
+        """Preprocessed images of a split in batches."""
         return (batch for batch, _ in split.batches(self.preprocess))
 
     def _logits(self, network: Network, split: Split, label: str) -> Logits:
-        """Logits ``[N,classes]``, in groups of one size, so that they depend on nothing else."""
+        """Logits ``[N,classes]``, in groups of a fixed size, so that they do not depend on the batch size."""
 
         def answer(network: Network, images: Tensor) -> Logits:
             found: Logits = network(images).numpy()
@@ -180,7 +180,7 @@ class Evaluator:
 
 
 def _not_beaten(seen: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    """Those that the nearest to float does not beat beyond noise; the nearest comes first, of equals the earlier."""
+    """Variants that the nearest does not significantly beat; the nearest comes first, of equals the earlier."""
     best = min(seen, key=lambda name: float(seen[name].mean()))
     kept = {best: seen[best]}
     for name, found in seen.items():

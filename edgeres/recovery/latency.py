@@ -1,4 +1,4 @@
-"""How fast candidates are: timed where their runtime is on this host, expected by a roofline elsewhere.
+"""Latency of candidates: measured where the target's runtime is on this host, predicted by a roofline elsewhere.
 
 The integer graph is the same for all techniques that leave the same layers in float
 (``edgeres.artifacts.candidate.graph_kind``).
@@ -38,7 +38,7 @@ _LIMIT_S = 1.5
 def graphs(
     spec: ResNetSpec, weights: Weights, variants: dict[str, Quantized], side: int, target: Target
 ) -> dict[str, ModelProto]:
-    """The float graph and that of each variant, as they would be exported but for their metadata."""
+    """The float graph and that of each variant, as exported but without metadata."""
     runtime = target.runtime
     made = {FLOAT: write_model(spec, weights, (side, side), opset=runtime.opset, ir_version=runtime.ir_version)}
     for name, quantized in variants.items():
@@ -55,14 +55,14 @@ def graphs(
 
 
 def runs_here(target: Target) -> bool:
-    """Whether the target's own runtime opens a plain graph on this host."""
+    """Whether the target's runtime opens a plain graph on this host."""
     return (
         target.build_on == "host" and target.runtime.tensorrt is None and find_backend(target.backend).missing() is None
     )
 
 
 def predicted_ms(models: dict[str, ModelProto], target: Target) -> dict[str, float]:
-    """Milliseconds a roofline expects of each graph; empty without the device's peaks."""
+    """Latency in ms of each graph predicted by a roofline; empty without the device's peaks."""
     found = {name: predict(model, target) for name, model in models.items()}
     return {name: prediction.ms for name, prediction in found.items() if prediction}
 
@@ -70,7 +70,7 @@ def predicted_ms(models: dict[str, ModelProto], target: Target) -> dict[str, flo
 def measured_s(
     models: dict[str, ModelProto], metadata: ModelMetadata, target: Target, folder: Path
 ) -> dict[str, float]:
-    """Median seconds of one image on this host, all graphs in turn; files live in ``folder`` meanwhile."""
+    """Median seconds of one image on this host, all graphs timed interleaved; ``folder`` holds temporary files."""
     from contextlib import ExitStack
 
     side = metadata.preprocess.crop

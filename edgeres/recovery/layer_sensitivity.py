@@ -1,4 +1,4 @@
-"""How much each layer alone disturbs the answers, in figures."""
+"""Sensitivity of each layer: KL divergence and SQNR with that layer alone quantized."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerSensitivity, ...]:
-    """Every layer with integer weights, in the order of execution, on the evaluator's few images.
+    """Sensitivity of every layer with integer weights, in order of execution, on a few tuning images.
 
     Args:
-        candidate: Gives each layer's rounded weight and the scale of what it reads.
-        evaluator: Knows what float answers.
+        candidate: Gives each layer's rounded weight and the scale of its input.
+        evaluator: Gives the images and the float logits.
 
     Raises:
-        StageError: A layer's rounding makes the network answer with NaN or infinity.
+        StageError: Rounding a layer gives logits that are not finite.
     """
     few, quantized, side = evaluator.few, candidate.quantized, evaluator.preprocess.crop
     reference = evaluator.reference[: len(few)]
@@ -51,12 +51,12 @@ def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerSensit
 
 
 def most_sensitive(rows: tuple[LayerSensitivity, ...]) -> tuple[str, ...]:
-    """Names of the layers, the one that disturbs most first, ties in the order of execution."""
+    """Names of the layers by descending KL divergence, ties in order of execution."""
     return tuple(row.layer for row in sorted(rows, key=lambda row: -row.kl))
 
 
 def passes(spec: ResNetSpec, layers: frozenset[str], side: int) -> float:
-    """Network passes that one image costs: the walk, and a branch from each layer to the logits, by MACs."""
+    """Network passes per image: the float pass, and a branch from each layer to the logits, weighted by MACs."""
     costs = layer_macs(spec, side, side)
     left, total, found = sum(costs.values()), sum(costs.values()), 1.0
     for op in graph(spec).weighted:

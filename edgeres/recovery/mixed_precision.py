@@ -1,4 +1,4 @@
-"""Mixed precision: the fewest layers back in float that meet the gate."""
+"""Mixed precision: the fewest layers in float that meet the accuracy gate."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from edgeres.recovery.search import Effort, Tried
 
 _QUANTIZED = 2.0
-"""A pass with Q/DQ, in plain passes."""
+"""Cost of a pass with Q/DQ, in float passes."""
 
 
 def _questions(layers: int) -> int:
-    """What finding one layer among so many takes."""
+    """Number of evaluations that find one layer among so many."""
     return 3 + ceil(log2(max(2, layers)))
 
 
 @dataclass(slots=True)
 class MixedPrecision:
-    """Layers back in float, the most sensitive first, until the gate is met; then those that prove unnecessary leave.
+    """Returns layers to float, the most sensitive first, until the gate is met; unnecessary ones are quantized again.
 
     Attributes:
-        context: What techniques share.
-        noise: What each layer disturbs alone, once it has been found out.
+        context: Network, images and evaluator.
+        noise: Sensitivity of each layer, once measured.
     """
 
     name: ClassVar[str] = "mixed_precision"
@@ -48,7 +48,7 @@ class MixedPrecision:
     noise: tuple[LayerSensitivity, ...] = field(default=(), init=False)
 
     def predicted(self) -> float:
-        """The sensitivities, and a trial for each question of the search when few layers are to blame.
+        """Predicted seconds: the sensitivities, and an evaluation for each step of the search for few layers.
 
         The search ends after twice as many.
         """
@@ -58,10 +58,10 @@ class MixedPrecision:
         return context.evaluator.pass_s * (branches + _questions(len(layers)) * tuning * _QUANTIZED)
 
     def candidate(self, tried: Sequence[Tried[Candidate]], best: Tried[Candidate] | None) -> Candidate | Refusal:
-        """The best candidate so far with as few layers in float as it takes, or why none will do."""
+        """The best candidate so far with as few layers in float as needed, or why none is enough."""
         assert best is not None
         base = best.candidate
-        # Sensitivities are those of rounding to nearest: where rounding was learned, a layer alone is not what it is.
+        # Sensitivities are those of rounding to nearest and do not hold for learned rounding.
         self.noise = layer_noise(unrounded(tried), self.context.evaluator)
         order = most_sensitive(self.noise)
         ceiling = self._evaluation(base, order)
@@ -83,9 +83,9 @@ class MixedPrecision:
         return self.context.evaluator.evaluation(self._with(base, layers).quantized, f"{len(layers)} layers in float")
 
     def _meets(self, trial: Evaluation, ceiling: Evaluation) -> bool:
-        """Whether a verdict is as good as that of every layer in float, and keeps the limit.
+        """Whether a candidate's outcome is as good as with every layer in float, and keeps the limit.
 
-        A few tuning images may not say PASS even of that; then a drop within the limit has to do.
+        A few tuning images may not give PASS even to that; then a drop within the limit is enough.
         """
         if trial.outcome is None or ceiling.outcome is None:
             return True

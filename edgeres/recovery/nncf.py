@@ -1,4 +1,4 @@
-"""Another quantizer's candidate, so that the better of both goes on."""
+"""NNCF's post-training quantization as a candidate."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 _PASSES = 6.0
 _START_S = 15.0
-"""What NNCF takes to start, and float passes over the images behind that."""
+"""Seconds of NNCF's start-up, and float passes over the images after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nncf:
-    """NNCF's post-training quantization under the target's scheme; it starts anew from the float network."""
+    """NNCF's post-training quantization under the target's scheme, from the float network."""
 
     name: ClassVar[str] = "nncf"
     effort: ClassVar[Effort] = "max"
@@ -38,11 +38,11 @@ class Nncf:
     context: QuantizationContext
 
     def predicted(self) -> float:
-        """Its own passes over the calibration images."""
+        """Predicted seconds: NNCF's passes over the calibration images."""
         return _START_S + _PASSES * self.context.evaluator.pass_s * len(self.context.calibration)
 
     def candidate(self, tried: Sequence[Tried[Candidate]], best: Tried[Candidate] | None) -> Candidate | Refusal:
-        """NNCF's network, or why it makes none."""
+        """NNCF's network, or why there is none."""
         context = self.context
         images = _Singles(context.calibration, context.preprocess)
         data = calibration_digest(context.calibration, context.preprocess)
@@ -52,13 +52,13 @@ class Nncf:
         except StageError as failure:
             return Refusal(f"left out: {failure.what}")
         settings = {self.name: {"calibrator": made.table.calibrator}}
-        seen = tried[0].candidate.histograms if tried else {}  # the first one observed the same float network
+        seen = tried[0].candidate.histograms if tried else {}  # the first candidate observed the same float network
         return Candidate(made, context.weights, settings, rounded=True, histograms=seen)
 
 
 @dataclass(frozen=True, slots=True)
 class _Singles:
-    """Images one at a time, as often as wanted."""
+    """Images one at a time, iterable many times."""
 
     split: Split
     preprocess: Preprocess

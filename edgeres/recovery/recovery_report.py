@@ -1,4 +1,4 @@
-"""The report of a search: one row a technique, and what the user should know, in words."""
+"""Recovery report: one ``TechniqueResult`` per technique, and notes for the user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def rows(search: Search[Candidate], order: Sequence[str]) -> tuple[TechniqueResult, ...]:
-    """Every technique, tried or not, in its order."""
+    """Every technique, tried or not, in order."""
     tried = {one.technique: one for one in search.tried}
     found = []
     for name in order:
@@ -37,14 +37,14 @@ def _row(one: Tried[Candidate], *, chosen: bool) -> TechniqueResult:
 def row(
     name: str, evaluation: Evaluation, *, chosen: bool, settings: dict[str, object] | None = None, note: str = ""
 ) -> TechniqueResult:
-    """What the tuning images say of one candidate, as a row.
+    """Metrics of one candidate as a ``TechniqueResult``.
 
     Args:
-        name: Of the technique.
-        evaluation: What they say.
-        chosen: Whether this candidate goes on.
-        settings: What was applied.
-        note: The same in words.
+        name: Name of the technique.
+        evaluation: Its metrics on the tuning images.
+        chosen: Whether this candidate is kept.
+        settings: Applied settings.
+        note: The settings in words.
     """
     divergence = evaluation.divergence
     known = isfinite(divergence.mean)
@@ -67,7 +67,7 @@ def row(
 
 
 def applied(one: Tried[Candidate]) -> str:
-    """What a technique did, in a few words."""
+    """Description of the applied settings."""
     mine = one.candidate.settings.get(one.technique)
     facts = mine if isinstance(mine, dict) else {}
     match one.technique:
@@ -84,7 +84,7 @@ def applied(one: Tried[Candidate]) -> str:
 
 
 def notes(search: Search[Candidate], margin: float | None, images: int) -> tuple[str, ...]:
-    """What the user should know of the choice; layers left in float are always among it."""
+    """Notes on the choice; layers left in float are always listed."""
     chosen, evaluation = search.chosen, search.chosen.evaluation
     chain = " + ".join(chosen.candidate.settings)
     found = [

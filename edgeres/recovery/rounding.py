@@ -1,4 +1,4 @@
-"""Techniques that choose every weight's rounding by what the network answers."""
+"""Rounding techniques: GPTQ layer by layer, and block reconstruction."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     Best = Tried[Candidate] | None
 
 _ADAROUND_PASSES = 6.0
-"""Float passes over the calibration images that layer-wise rounding amounts to."""
+"""Float passes over the calibration images that GPTQ amounts to."""
 
 _STEP_PASSES = 4.0
-"""Float passes over its images that one step of block reconstruction amounts to: forwards and backwards."""
+"""Float passes over its images that one step of block reconstruction amounts to, forward and backward."""
 
 _UPDATING = 1.1e3
-"""MACs for each weight that one step's rounding and update amount to, as ResNet-18 took."""
+"""MACs per weight of one step's rounding and update, measured on ResNet-18."""
 
 
 def solving(spec: ResNetSpec) -> float:
-    """MACs of the search for codes: a factorisation of ``[d,d]`` per layer and group, and a few sweeps over it."""
+    """MACs of the search for codes: a factorization of ``[d,d]`` per layer and group, and a few passes over it."""
     found = 0.0
     for op in graph(spec).weighted:
         reads = prod(op.parameters[f"{op.name}.weight"][1:])
@@ -41,7 +41,7 @@ def solving(spec: ResNetSpec) -> float:
 
 
 def unrounded(tried: Earlier) -> Candidate:
-    """The best of the candidates whose weights are not on their grid yet; rounding starts from there."""
+    """The best of the candidates whose weights are not on their grid yet, from which rounding starts."""
     first, *others = [one for one in tried if not one.candidate.rounded]
     for one in others:
         if one.evaluation.better_than(first.evaluation):
@@ -51,7 +51,7 @@ def unrounded(tried: Earlier) -> Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Gptq:
-    """Rounding learned layer by layer."""
+    """GPTQ: rounding by error feedback, layer by layer."""
 
     name: ClassVar[str] = "gptq"
     effort: ClassVar[Effort] = "default"
@@ -60,7 +60,7 @@ class Gptq:
     context: QuantizationContext
 
     def predicted(self) -> float:
-        """Moments of every layer's input, and the search for codes."""
+        """Predicted seconds: the covariance of every layer's input, and the search for codes."""
         evaluator = self.context.evaluator
         return (
             _ADAROUND_PASSES * evaluator.pass_s * len(self.context.calibration)
@@ -78,7 +78,7 @@ class Gptq:
 
 @dataclass(frozen=True, slots=True)
 class BlockReconstruction:
-    """Rounding learned block by block."""
+    """Block reconstruction: rounding and activation scales learned block by block."""
 
     name: ClassVar[str] = "block_reconstruction"
     effort: ClassVar[Effort] = "max"
@@ -87,7 +87,7 @@ class BlockReconstruction:
     context: QuantizationContext
 
     def predicted(self) -> float:
-        """Layer by layer first, then a batch through its block for every iteration."""
+        """Predicted seconds: GPTQ first, then a batch through its block for every iteration."""
         evaluator = self.context.evaluator
         step = (
             _STEP_PASSES * BATCH * evaluator.pass_s + _UPDATING * parameters(self.context.spec) / evaluator.macs_per_s

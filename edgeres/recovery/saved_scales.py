@@ -1,4 +1,4 @@
-"""Scales of an earlier calibration in place of a pass over images."""
+"""Scales from a saved calibration table, without a pass over images."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """The first technique where a calibration table is given.
+    """First technique where a calibration table is given.
 
     Attributes:
-        context: What techniques share.
+        context: Network, images and evaluator.
         saved: The table.
     """
 
@@ -34,14 +34,14 @@ class Reuse:
     saved: CalibrationTable
 
     def predicted(self) -> float:
-        """Next to nothing: no image is read."""
+        """Predicted seconds: nearly none, since no image is read."""
         return 0.0
 
     def candidate(self, tried: Sequence[Tried[Candidate]], best: Tried[Candidate] | None) -> Candidate:
         """The float network with the table's scales.
 
         Raises:
-            DataError: They are for another network, scheme or preprocessing.
+            DataError: The scales are for another network, scheme or preprocessing.
         """
         context = self.context
         table = fitting(self.saved, context.spec, context.weights, context.scheme, context.preprocess)

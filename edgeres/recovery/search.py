@@ -1,11 +1,10 @@
-"""The search over quantization techniques: which are tried, in which order, and which candidate is kept.
+"""Search over quantization techniques: their order, the time budget, and which candidate is kept.
 
-Techniques are tried from the cheapest to the most expensive one, each on top of what was kept. A candidate is kept only
-where it is nearer to float than the one before beyond noise (``edgeres.recovery.evaluation``). The search goes on until
-the divergence that is left is negligible or cannot be told from zero on these images. A technique starts only where its
-predicted time fits into what is left of the time budget, besides that of later techniques which are expected to gain
-more. Remedies, which give up integers, are tried only where the accuracy limit is missed. The module knows nothing of
-networks.
+Techniques are tried from the cheapest to the most expensive, each on top of the best candidate. A candidate is kept
+only where it is significantly nearer to float (``edgeres.recovery.evaluation``). The search ends where the remaining
+divergence is negligible or not distinguishable from zero on these images. A technique starts only where its predicted
+time fits into the rest of the time budget, less the time reserved for later techniques with a larger expected gain.
+Remedies, which return layers to float, are tried only where the accuracy limit is missed.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a technique has no candidate, one sentence."""
+    """Reason for which a technique has no candidate, one sentence."""
 
     why: str
 
@@ -54,9 +53,9 @@ class Skipped:
     """A technique that was not tried.
 
     Attributes:
-        reason: Why.
-        note: The same for people, without times, which differ from machine to machine.
-        seconds: Predicted time; None where more time would not have tried it.
+        reason: Category of the reason.
+        note: The reason in words, without times, which differ between machines.
+        seconds: Predicted time; None where time was not the reason.
     """
 
     reason: Reason
@@ -66,7 +65,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Tried(Generic[T]):
-    """A candidate and what the tuning images say of it."""
+    """A candidate with its metrics on the tuning images."""
 
     technique: str
     candidate: T
@@ -80,8 +79,8 @@ class Search(Generic[T]):
     Attributes:
         tried: Candidates in the order of the techniques.
         skipped: Techniques that were not tried.
-        best: The candidate nearest to float, as far as the images can tell.
-        chosen: The one that goes on: the best, or the last where a technique is forced.
+        best: The candidate nearest to float.
+        chosen: The kept candidate: the best, or the last where a technique is forced.
     """
 
     tried: tuple[Tried[T], ...]
@@ -91,11 +90,11 @@ class Search(Generic[T]):
 
 
 class Technique(Protocol[S]):
-    """One way to a better candidate."""
+    """A quantization technique, which makes a candidate from earlier ones."""
 
     @property
     def name(self) -> str:
-        """What it is called in recipes and reports."""
+        """Name in recipes and reports."""
 
     @property
     def effort(self) -> Effort:
@@ -103,27 +102,27 @@ class Technique(Protocol[S]):
 
     @property
     def remedy(self) -> bool:
-        """Whether it is only for networks that miss the accuracy limit."""
+        """Whether it is tried only where the accuracy limit is missed."""
 
     def predicted(self) -> float:
-        """Seconds it will take, from what earlier techniques took."""
+        """Predicted seconds, from the durations of earlier techniques."""
 
     def candidate(self, tried: Sequence[Tried[S]], best: Tried[S] | None) -> S | Refusal:
-        """A candidate that builds on the earlier ones, or why there is none."""
+        """A candidate that builds on earlier ones, or the reason for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How far to search.
+    """Limits of a search.
 
     Attributes:
-        effort: Techniques to try: those that cost seconds, those that cost minutes, or all. Where the accuracy limit is
+        effort: Techniques to try: those that take seconds, those that take minutes, or all. Where the accuracy limit is
             missed, ``default`` tries all of them as well.
-        forced: Try every technique that is not in ``skip``, for as long as it takes, and keep the last.
+        forced: Try every technique that is not in ``skip``, whatever its time, and keep the last.
         skip: Techniques to leave out.
-        budget_s: Seconds for the whole search; None for no limit.
-        reserved: Techniques expected to gain most. Where the accuracy limit is met, the time they are predicted to take
-            is kept for them.
+        budget_s: Seconds of the whole search; None for no limit.
+        reserved: Techniques with the largest expected gain. Where the accuracy limit is met, their predicted time is
+            reserved for them.
     """
 
     effort: Effort = "default"
@@ -133,7 +132,7 @@ class Policy:
     reserved: frozenset[str] = frozenset()
 
     def skipped(self, technique: Technique[T], best: Evaluation | None, left_s: float) -> Skipped | None:
-        """Why a technique is not tried; None where it is. The first one always is: it makes the network."""
+        """Why a technique is not tried; None where it is. The first technique is always tried."""
         if best is None:
             return None
         if technique.name in self.skip:
@@ -150,7 +149,7 @@ class Policy:
         return Skipped(Reason.TIME, Reason.TIME, seconds) if seconds > left_s else None
 
     def reserved_s(self, later: Sequence[Technique[T]], best: Evaluation | None, left_s: float) -> float:
-        """Seconds of ``left_s`` kept for later techniques, the last first, as far as they fit."""
+        """Seconds of ``left_s`` reserved for later techniques, the last first, as far as they fit."""
         if best is None or best.limit_missed:
             return 0.0
         kept = 0.0
@@ -192,10 +191,10 @@ def search(
     """Tries techniques in order and keeps the candidate nearest to float.
 
     Args:
-        techniques: From the cheapest to the most expensive one; the first needs no other.
-        evaluate: Compares a candidate with float on the tuning images.
-        policy: How far.
-        clock: Seconds that pass.
+        techniques: Techniques from the cheapest to the most expensive; the first needs no candidate.
+        evaluate: Evaluates a candidate on the tuning images.
+        policy: Limits of the search.
+        clock: Monotonic clock in seconds.
         took: Called with each technique's name and seconds.
 
     Raises:

@@ -1,4 +1,4 @@
-"""All techniques in order, the chain behind each forced one, and one search over them."""
+"""All techniques in order of cost, and ``Recovery``, the search over them for one network."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ TechniqueName = Literal[
     "mixed_precision",
 ]
 TECHNIQUES: tuple[TechniqueName, ...] = get_args(TechniqueName)
-"""From the cheapest to the most expensive one."""
+"""Every technique, from the cheapest to the most expensive."""
 
 QUICK: tuple[TechniqueName, ...] = ("calibrate", "first_layer", "equalization", "range_search", "bias_correction")
-"""Those that cost seconds; each makes room for the next, and biases are corrected for all of them together."""
+"""Techniques that take seconds; biases are corrected after all of them."""
 
 RESERVED: frozenset[TechniqueName] = frozenset({"bias_correction", "gptq"})
-"""Those that brought most on the networks measured (docs/quantization.md): the last to be left out for time."""
+"""Techniques with the largest gain on the measured networks (docs/quantization.md), for which time is reserved."""
 
 CHAINS: Mapping[TechniqueName, tuple[TechniqueName, ...]] = MappingProxyType(
     {
@@ -55,17 +55,17 @@ CHAINS: Mapping[TechniqueName, tuple[TechniqueName, ...]] = MappingProxyType(
         "mixed_precision": (*QUICK, "mixed_precision"),
     }
 )
-"""What a forced technique builds on: every quick one before it."""
+"""Techniques that a forced technique builds on: every quick one before it."""
 
 
 class Recovery:
-    """The techniques over one network.
+    """Search over the techniques for one network.
 
     Args:
-        context: What techniques share.
-        calibrator: Of the first one.
-        weights: Of the first one.
-        scales: A table the first one takes instead of calibrating.
+        context: Network, images and evaluator.
+        calibrator: Calibrator of the first technique.
+        weights: Weight-range method of the first technique.
+        scales: A table that the first technique uses instead of calibrating.
     """
 
     def __init__(
@@ -91,17 +91,17 @@ class Recovery:
 
     @property
     def noise(self) -> tuple[LayerSensitivity, ...]:
-        """What each layer disturbs alone, where mixed precision had to find out."""
+        """Sensitivity of each layer, where mixed precision measured it."""
         return self._mixed.noise
 
     def search(
         self, techniques: tuple[TechniqueName, ...], policy: Policy, took: Callable[[str, float], None]
     ) -> Search[Candidate]:
-        """Tries some techniques, in the order given.
+        """Tries techniques in the given order.
 
         Args:
-            techniques: The first one needs no other: ``calibrate`` or ``nncf``.
-            policy: How far.
+            techniques: Names; the first is ``calibrate`` or ``nncf``.
+            policy: Limits of the search.
             took: Called with each technique's name and seconds.
         """
         evaluator = self._shop.evaluator

@@ -1,8 +1,8 @@
-"""Bias correction: quantization moves the mean of a channel, and a bias can move it back.
+"""Empirical bias correction: restores the mean of each output channel that quantization changed.
 
-Rounding noise has a mean of its own in every output channel: few weights feed it, and an activation's range is cut on
-one side. Nagel et al. 2019 (arXiv 1906.04721, section 4.2) take ``E[y] - E[y_quantized]`` per output channel and add it
-to the bias, from data layer by layer, or without data from what the batch norms know.
+Rounding noise has a mean of its own in every output channel: few weights feed it, and an activation's range is clipped
+on one side. Nagel et al. 2019 (arXiv 1906.04721, section 4.2) add ``E[y] - E[y_quantized]`` per output channel to the
+bias, from data layer by layer.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def analytic_bias(spec: ResNetSpec, quantized: Quantized, statistics: Weights) -
 def empirical_bias(
     reference: Network, quantized: Quantized, images: Images, advance: Advance | None = None
 ) -> Quantized:
-    """Gives every channel of a quantized layer the mean it has in the float network, in one pass over images.
+    """Corrects biases so that every channel of a quantized layer has its mean of the float network, in one pass.
 
     ``b += E[y] - E[y_quantized]`` per output channel before its activation, layer by layer in execution order, where
     the quantized layer reads what the corrected quantized network before it makes. Layer by layer would take a pass for
@@ -79,8 +79,8 @@ def empirical_bias(
     result would be exactly that of layer by layer; with many it differs by the sampling noise of the blocks.
 
     Args:
-        reference: The float network whose means are wanted, of the same channel scales as ``quantized``.
-        quantized: What to correct; its scales and weights stay.
+        reference: The float network, with the same channel scales as ``quantized``.
+        quantized: The network to correct; its scales and weights are unchanged.
         images: Batches float32 ``[N,C,H,W]``; any ``N`` gives the same biases.
         advance: Called with the number of images behind each block.
 
@@ -108,11 +108,11 @@ def empirical_bias(
 
 
 class _Correcting(QuantNetwork):
-    """A quantized network that adds to each layer what its running mean lacks.
+    """A quantized network that corrects each layer by its running mean error.
 
     Attributes:
         corrections: float64 ``[C]`` per integer layer with a bias.
-        wanted: Means ``[C]`` of those layers in the float network, on the block that comes next.
+        wanted: Means ``[C]`` of those layers in the float network, on the next block.
     """
 
     def __init__(self, quantized: Quantized) -> None:
@@ -128,7 +128,7 @@ class _Correcting(QuantNetwork):
         self._total, self._share = 0, 0.0
 
     def start(self, weight: int) -> None:
-        """Announces a block and its weight in the running mean."""
+        """Starts a block with its weight in the running mean."""
         self._total += weight
         self._share = weight / self._total
 

@@ -1,16 +1,16 @@
-"""Block reconstruction: codes and activation scales of a residual block, learned together on what the block answers.
+"""Block reconstruction: codes and activation scales of a residual block, learned on the block's output error.
 
-Li et al. 2021 (BRECQ, arXiv 2102.05426): layers of a block make up for each other's errors, blocks hardly do, so the
-mean squared error of a block's output is what to descend, with the quantized network's activations as input and the
-float network's as target. What is learned, with ``s`` the weight scales and ``v`` as many numbers as weights:
+Li et al. 2021 (BRECQ, arXiv 2102.05426): errors of layers in a block compensate each other, those of blocks hardly do,
+so the objective is the mean squared error of a block's output, with the quantized network's activations as input and
+the float network's as target. Learned are, with ``s`` the weight scales and ``v`` as many numbers as weights:
 
-* codes ``q = clip(round(v))``, gradients passed straight through the rounding (Bengio et al. 2013, arXiv 1308.3432).
-  ``v`` starts at the codes of ``edgeres.quant.algorithms.gptq``, moved towards ``W / s`` as far as rounds to the same
-  code: a code whose neighbour is nearly as good has the shortest way to it.
+* codes ``q = clip(round(v))`` with the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432). ``v`` starts
+  at the codes of ``edgeres.quant.algorithms.gptq``, moved towards ``W / s`` as far as it rounds to the same code: a
+  code whose neighbour is nearly as good has the shortest way to it.
 * activation scales ``s_a exp(u)``, with LSQ's gradient (Esser et al. 2020, arXiv 1902.08153, section 2.1): Wei et al.
   2022 (QDrop, arXiv 2203.05740) and others learn them with the codes.
 
-Each unit's layers are rounded first; after the descent biases are set as ``edgeres.quant.algorithms.gptq`` sets them.
+Each unit's layers are rounded by GPTQ first; afterwards biases are set as in ``edgeres.quant.algorithms.gptq``.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ if TYPE_CHECKING:
     from edgeres.quant.quantized import Quantized
 
 ITERATIONS = 100
-"""Batches that each unit learns from by default."""
+"""Default number of batches per unit."""
 
 RATE = 0.01
-"""Adam's first learning rate for codes, in codes; it falls to 0 along a cosine."""
+"""Adam's initial learning rate of codes, in codes; it falls to 0 along a cosine."""
 
 SCALE_RATE = 0.002
-"""That of the natural logarithms of activation scales."""
+"""Adam's initial learning rate of the natural logarithms of activation scales."""
 
 _EDGE = 0.4
-"""How far from its code a number may start: at 0.49 the first steps turn many codes at once, and their errors no longer
-make up for each other."""
+"""Largest initial distance from a code: at 0.49 the first steps turn many codes at once, and their errors no longer
+compensate each other.
+"""
 
 
 def steps(quantized: Quantized, iterations: int = ITERATIONS) -> int:
@@ -65,11 +66,11 @@ class Learnable(QuantNetwork):
     """A quantized network whose codes and activation scales have gradients while a unit is learned.
 
     Args:
-        quantized: Where learning starts.
+        quantized: The initial network.
 
     Attributes:
         numbers: ``v`` by layer, in codes, of the weight's shape.
-        shifts: ``u`` by the tensor whose scale it moves.
+        shifts: ``u`` by tensor whose scale it changes.
     """
 
     def __init__(self, quantized: Quantized) -> None:
@@ -79,7 +80,7 @@ class Learnable(QuantNetwork):
         self.shifts: dict[str, Tensor] = {}
 
     def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
-        """The value behind Q/DQ, whose scale has a gradient where it is learned."""
+        """The tensor after Q/DQ, whose scale has a gradient where it is learned."""
         tensor = op.inputs[index]
         owner = self.placement.shared.get(tensor, tensor)
         if (op.name, index) not in self.placement.edges or owner not in self.shifts:
@@ -90,7 +91,7 @@ class Learnable(QuantNetwork):
         return rounded(values[tensor] / scale).clamp(low, high) * scale
 
     def parameter(self, op: Op, key: str) -> Tensor | None:
-        """The weight of the codes as they are now where they are learned."""
+        """A parameter; a learned weight is dequantized from its present codes."""
         if key != "weight" or op.name not in self.numbers:
             return super().parameter(op, key)
         params, numbers = self.table.weights[op.name], self.numbers[op.name]
@@ -99,7 +100,7 @@ class Learnable(QuantNetwork):
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Takes over what has been learned, and learns no more."""
+        """Stores the learned codes and scales, and ends learning."""
         found = dict(self.table.activations)
         for tensor, params in found.items():
             shift = self.shifts.get(self.placement.shared.get(tensor, tensor))
@@ -115,7 +116,7 @@ class Learnable(QuantNetwork):
 
 
 def rounded(x: Tensor) -> Tensor:
-    """The nearest integers; gradients pass as if there were no rounding."""
+    """Rounds to nearest with the straight-through estimator."""
     return x + (x.round() - x).detach()
 
 
@@ -136,12 +137,12 @@ def reconstructed(
         reference: Float weights that compute the same function as the float network.
         quantized: Scales to start from, and weights of the layers that stay in float.
         images: Gives batches float32 ``[N,C,H,W]`` of calibration images; read once, and no further than needed.
-        seed: Order of the images, and the output pixels that each contributes.
-        iterations: Batches that each unit learns from.
+        seed: Seed of the order of images, and of the output pixels that each contributes.
+        iterations: Number of batches per unit.
         advance: Called with units of progress, ``steps`` in all.
 
     Returns:
-        Weights on their grid, corrected biases, refined activation scales; tensors that share a scale still do.
+        Weights on their grid, corrected biases, refined activation scales; shared scales remain shared.
 
     Raises:
         StageError: There is no image.
@@ -169,7 +170,7 @@ def reconstructed(
 
 
 def _start(network: Learnable, unit: Unit, reference: Weights) -> None:
-    """Sets what a unit learns to where it starts."""
+    """Initializes the codes and scales of a unit."""
     for op in unit.weighted:
         if op.name in network.table.weights:
             params, weight = network.table.weights[op.name], reference[f"{op.name}.weight"]
@@ -185,7 +186,7 @@ def _start(network: Learnable, unit: Unit, reference: Weights) -> None:
 def _descend(
     walk: Walk, network: Learnable, unit: Unit, *, iterations: int, generator: torch.Generator, advance: Advance | None
 ) -> None:
-    """Learns what ``_start`` set, from random batches without repetition until all images were seen."""
+    """Optimizes the codes and scales of a unit, from random batches without repetition until all images were used."""
     optimizer = torch.optim.Adam(
         [
             {"params": list(network.numbers.values()), "lr": RATE},
@@ -200,7 +201,7 @@ def _descend(
         chosen, order = order[:BATCH], order[BATCH:]
         optimizer.zero_grad()
         for images in walk.batches(unit, chosen):
-            # Adam's steps do not depend on the scale of the loss, so a sum does as well as a mean.
+            # Adam's steps do not depend on the scale of the loss, so the sum is as good as the mean.
             torch.autograd.backward((walk.given(unit, images)[unit.output] - walk.wanted(images)).square().sum())
         optimizer.step()
         schedule.step()

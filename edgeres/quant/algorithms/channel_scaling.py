@@ -1,16 +1,17 @@
-"""Scaling channels without changing what a network computes.
+"""Channel scaling that preserves a network's function.
 
 ReLU, pools, subsampling, zero-padding and adds are positively homogeneous: ``f(x / s) = f(x) / s`` for ``s > 0``. So a
-channel may be divided by any ``s`` in every tensor that carries it, if what makes it is divided too and what reads it
-multiplies (Nagel et al. 2019, arXiv 1906.04721, section 4.1; Meller et al. 2019, arXiv 1902.01917). With ``s_i`` of an
-input and ``s_o`` of an output channel of one operation:
+channel may be divided by any ``s`` in every tensor that carries it, if its producer is divided too and its readers
+multiply by ``s`` (Nagel et al. 2019, arXiv 1906.04721, section 4.1; Meller et al. 2019, arXiv 1902.01917). With ``s_i``
+of an input and ``s_o`` of an output channel of one operation:
 
     convolution, linear     W'[o,i] = W[o,i] s_i / s_o          b'[o] = b[o] / s_o
     norm                    gamma' = gamma s_i / s_o            beta' = beta / s_o        mean' = mean / s_i
 
-A *unit* is what has one scale: one channel of every tensor that an operation maps channel to channel. A norm separates
-units, since it can take up any scale; an add ties its inputs together. Fixed are the image, the logits, and whatever a
-sigmoid reads or makes, because it is not homogeneous: an excitation's gate multiplies a tensor that may be scaled.
+A *unit* is a set of channels with one scale: one channel of every tensor that an operation maps channel to channel. A
+norm separates units, since it can take up any scale; an add ties its inputs together. Fixed are the image, the logits,
+and whatever a sigmoid reads or makes, because it is not homogeneous: an excitation's gate multiplies a tensor that may
+be scaled.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ if TYPE_CHECKING:
     ChannelScales = Mapping[str, Floats]
 
 FIXED = 0
-"""The unit of every channel that cannot be scaled."""
+"""Index of the unit of channels that cannot be scaled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Which channels have one scale.
+    """Partition of channels into units of equal scale.
 
     Attributes:
-        of: Tensor name to the unit ``[C]`` of each of its channels.
-        group: Group ``[units]`` of each unit: units that some tensor carries side by side, and whose scales therefore
-            matter to each other; scaling a whole group by one factor changes no quantization error.
+        of: Unit ``[C]`` of each channel, by tensor name.
+        group: Group ``[units]`` of each unit: units that some tensor carries side by side, so that their relative
+            scales matter; scaling a whole group by one factor changes no quantization error.
     """
 
     of: Mapping[str, Ints]
@@ -65,7 +66,7 @@ class UnionFind:
         self._parent = [FIXED]
 
     def fresh(self, count: int) -> Ints:
-        """New elements, each alone."""
+        """Adds elements, each a set of its own."""
         first = len(self._parent)
         self._parent.extend(range(first, first + count))
         return np.arange(first, first + count)
@@ -78,7 +79,7 @@ class UnionFind:
         return element
 
     def join(self, some: Ints, others: Ints) -> None:
-        """Joins elements pair by pair."""
+        """Joins the sets of elements pair by pair."""
         for left, right in zip(some.tolist(), others.tolist(), strict=True):
             low, high = sorted((self.find(left), self.find(right)))
             self._parent[high] = low
@@ -128,7 +129,7 @@ def _made(op: Op, found: Mapping[str, Ints], union: UnionFind) -> Ints:
 
 
 def tensor_scales(units: Units, scales: Floats) -> dict[str, Floats]:
-    """The scale ``[C]`` of every tensor's channels, from that of each unit ``[units]``.
+    """Scale ``[C]`` of every tensor's channels, from the scale of each unit ``[units]``.
 
     The fixed unit has scale 1, and the free ones of a group a geometric mean of 1.
     """

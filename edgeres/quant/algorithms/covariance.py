@@ -1,9 +1,9 @@
-"""``Covariance``: everything a layer's rounding needs to know about what the layer reads.
+"""Covariance of a layer's input patches, from which its rounding error follows.
 
 With ``x [d]`` the patch that a convolution reads for one output pixel, ``W [O,d]`` its weights and ``E = Q s - W``
-their error, the error of its output is ``E x`` plus a constant. The best bias takes the mean away, and what is left is
+their error, the error of its output is ``E x`` plus a constant. The best bias removes the mean, which leaves
 ``E|E (x - E[x])|^2 = tr(E G E^T)`` with the covariance ``G`` of the patches. It is a sum over patches: memory is
-``O(d^2)`` for any number of images, and no image is needed any more once it is known.
+``O(d^2)`` for any number of images, and the images themselves are not kept.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Covariance:
         self._count += len(x)
 
     def matrices(self) -> Tensor:
-        """``Cov(x)``, or ``E[x x^T]`` where no bias can take the mean away; float32 ``[groups,d,d]``."""
+        """``Cov(x)``, or ``E[x x^T]`` where no bias can remove the mean; float32 ``[groups,d,d]``."""
         products = self._products / self._count
         if self._op.bias:
             means = self._sums / self._count
@@ -51,7 +51,7 @@ class Covariance:
 
 
 def patches(op: Op, x: Tensor, places: Tensor) -> Tensor:
-    """What an operation reads for some of its output pixels.
+    """Input patches of an operation for some of its output pixels.
 
     Args:
         op: A convolution or linear operation.
@@ -77,8 +77,8 @@ def some_places(op: Op, shape: tuple[int, ...], wanted: int, generator: torch.Ge
     Args:
         op: A convolution or linear operation.
         shape: Shape of its input.
-        wanted: Pixels per image, if there are that many.
-        generator: Chooses them.
+        wanted: Pixels per image, at most all.
+        generator: Random generator.
 
     Returns:
         ``[N, min(wanted, H' * W')]``.

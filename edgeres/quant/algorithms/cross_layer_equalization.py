@@ -1,16 +1,16 @@
-"""Cross-layer equalization: channels of one tensor and the weights that read them share the range evenly.
+"""Cross-layer equalization: channel scales that balance the ranges of activations and of the weights that read them.
 
-All channels of an activation have one scale, so a channel far above the others costs these their resolution. Dividing
-channel ``c`` by ``s_c`` and multiplying the weights that read it by ``s_c`` leaves the function as it is (Nagel et al.
-2019, arXiv 1906.04721, section 4.1). Where each output channel has a weight scale of its own, what makes the channel
-costs nothing, and the range of the activation is weighed against that of the weights that read it, evenly as in
-SmoothQuant with an exponent of 1/2 (Xiao et al. 2022, arXiv 2211.10438, equation 4):
+All channels of an activation have one scale, so a channel far above the others leaves these a low resolution. Dividing
+channel ``c`` by ``s_c`` and multiplying the weights that read it by ``s_c`` preserves the function (Nagel et al. 2019,
+arXiv 1906.04721, section 4.1). Where each output channel has a weight scale of its own, scaling the producer is free,
+and the range of the activation is balanced against that of the weights that read it, as in SmoothQuant with an exponent
+of 1/2 (Xiao et al. 2022, arXiv 2211.10438, equation 4):
 
     s_c = sqrt(a_c / w_c),    a_c = max_t peak_tc / max_c' peak_tc',    w_c = max_o |W_oc| / max_c' |W_oc'|
 
-with ``t`` the quantized tensors that carry the channel and ``o`` the output channels that read it. A network whose
-channels somebody scaled without changing its function gets the same result as the network before: where ``a_c`` is
-``x`` times larger and ``w_c`` as much smaller, so is ``s_c`` larger.
+with ``t`` the quantized tensors that carry the channel and ``o`` the output channels that read it. The result does not
+depend on earlier channel scaling that preserved the function: where ``a_c`` is ``x`` times larger and ``w_c`` as much
+smaller, ``s_c`` is ``x`` times larger.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 _SWEEPS = 50
 
 _ENOUGH = 1e-4
-"""A sweep that moves no logarithm of a scale by more than this was the last."""
+"""The iteration ends once no logarithm of a scale changes by more than this."""
 
 _LEAST = 2.0**-24
-"""Share of its tensor's or row's largest that a channel counts as at least: a dead one has no scale of its own."""
+"""Lower bound of a channel's share of its tensor's or row's largest, for dead channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +72,17 @@ class Reading:
     peaks: Floats
 
     def shares(self, scales: Floats) -> Floats:
-        """Largest share ``[groups, I]`` of a row's range that each channel has, under given scales ``[units]``."""
+        """Largest share ``[groups, I]`` of a row's range by channel, under given scales ``[units]``."""
         ranges = self.peaks * scales[self.units][:, None, :]
         rows = np.maximum(ranges.max(axis=2, keepdims=True), np.finfo(np.float64).tiny)
         return np.asarray((ranges / rows).max(axis=1))
 
 
 def cross_layer_scales(units: Units, carried: Sequence[Carried], readings: Sequence[Reading]) -> dict[str, Floats]:
-    """The scale ``[C]`` of every tensor's channels for which both ranges of each unit are alike.
+    """Scale ``[C]`` of every tensor's channels that balances both ranges of each unit.
 
-    Groups of units are levelled again and again until nothing moves, since what one does to its readers' rows changes
-    the shares of others. Units that no quantized tensor carries, that no weight reads, or that are dead stay.
+    Fixed-point iteration over groups of units, since scaling one changes its readers' rows and so
+    the shares of others. Units that no quantized tensor carries, that no weight reads, or that are dead are unchanged.
 
     Args:
         units: Which channels have one scale.
@@ -99,7 +99,7 @@ def cross_layer_scales(units: Units, carried: Sequence[Carried], readings: Seque
 
 
 def _change(units: Units, carried: Sequence[Carried], readings: Sequence[Reading], scales: Floats) -> Floats:
-    """By how much the logarithms of the scales ``[units]`` move in one sweep."""
+    """Change of the logarithms of the scales ``[units]`` in one iteration."""
     made, read = np.zeros(units.count), np.zeros(units.count)
     for tensor in carried:
         np.maximum.at(made, tensor.units, tensor.shares(scales))

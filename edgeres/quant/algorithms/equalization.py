@@ -1,7 +1,7 @@
-"""Balancing: the channel scales for which quantization is expected to cost the least.
+"""Equalization: channel scales of least expected KL divergence, by Fisher information.
 
-Equalization of activations by peaks (``edgeres.quant.equalize``) trades the noise of activations for that of weights at
-one exponent for all. Here both are predicted, per unit ``u`` with scale ``s_u``
+Equalization by peaks (``edgeres.quant.algorithms.cross_layer_equalization``) trades activation for weight noise at
+one exponent for all channels. Here both are predicted, per unit ``u`` with scale ``s_u``
 (``edgeres.quant.algorithms.channel_scaling``), from the Fisher information ``F`` and the reach ``m`` of each channel
 (``edgeres.quant.algorithms.fisher_information``):
 
@@ -12,8 +12,8 @@ one exponent for all. Here both are predicted, per unit ``u`` with scale ``s_u``
 since rounding noise is uniform, ``step^2 / 12``, and stands for ``s_c`` times as much in the channel it came from.
 Outputs of a layer have scales of their own, so ``s_o`` cancels. In ``log s`` every term is a sum of exponentials of
 linear functions and of maxima of such: the problem is a geometric program, convex with one minimum (Boyd et al. 2007,
-"A tutorial on geometric programming"). ``share`` is how much of the weights' rounding noise will stay: 1 for rounding
-to nearest, less where biases take back its mean or rounding is learned.
+"A tutorial on geometric programming"). ``share`` is the remaining share of the weights' rounding noise: 1 for rounding
+to nearest, less where bias correction removes its mean or rounding is learned.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 _LEAST = 1e-4
-"""Reach and weights below this share of the largest count as that share: a dead channel has no scale of its own."""
+"""Lower bound of reach and weights as a share of the largest, for dead channels."""
 
 _ITERATIONS = 60
 
@@ -51,8 +51,8 @@ def balancing_scales(quantized: Quantized, importance: Importance, share: float 
 
     Args:
         quantized: The network with its scales before; float weights.
-        importance: Measured on the same weights.
-        share: Share of the weights' rounding noise that stays.
+        importance: Fisher information, measured on the same weights.
+        share: Remaining share of the weights' rounding noise.
     """
     units = channel_units(quantized.spec)
     terms = _Terms(quantized, importance, units.of, share)

@@ -1,15 +1,15 @@
-"""Rounding as a nearest-point problem on a lattice: codes whose joint error, not whose single errors, are small.
+"""Error feedback: rounds a layer's weights so that the error of its output is small, column by column.
 
-Wanted are codes ``Q`` on the weight grid with a small ``tr(E G E^T)``, ``E = Q s - W``, where ``G`` is the covariance
+It finds codes ``Q`` on the weight grid with a small ``tr(E G E^T)``, ``E = Q s - W``, where ``G`` is the covariance
 of the layer's inputs: that is the mean squared error of its output. Columns are rounded one after another, and each
-makes up for the errors of those before it. This is the error feedback of OBQ (Frantar and Alistarh 2022, arXiv
+compensates the errors of those before it. This is the error feedback of OBQ (Frantar and Alistarh 2022, arXiv
 2208.11580) and GPTQ (Frantar et al. 2022, arXiv 2210.17323) in the form of Babai's nearest plane algorithm, to which it
 is equal (Chen et al. 2025, arXiv 2507.18553): with ``G = L L^T`` the error is ``|L^T e|^2``, whose component ``i``
 holds ``e_i`` and later ones only. So the last weight is rounded first, and
 
     ``q_i = clip(round((w_i - sum_{j>i} L_ji e_j / L_ii) / s))``.
 
-Weights whose input varies most come first, while there are most others left to make up for them (GPTQ's order by the
+Weights whose input varies most come first, while most others are left to compensate them (GPTQ's order by the
 diagonal).
 """
 
@@ -21,14 +21,14 @@ from torch import Tensor
 DAMPING = 0.01
 """Share of its mean that is added to the diagonal of the covariance (GPTQ, section 3.3).
 
-It stands for what a finite number of patches does not show, and bounds the condition number in float32.
+It regularizes a covariance of few patches, and bounds the condition number in float32.
 """
 
 _TINY = 1e-20
 """Added as well, for layers whose inputs never vary."""
 
 _BLOCK = 128
-"""Columns whose mutual corrections are made one by one; all others come by matrix products."""
+"""Columns corrected one by one; the others are corrected by matrix products."""
 
 
 def joint_codes(weight: Tensor, gram: Tensor, scale: Tensor, top: int) -> Tensor:
@@ -55,11 +55,11 @@ def joint_codes(weight: Tensor, gram: Tensor, scale: Tensor, top: int) -> Tensor
 
 
 def _dominant(gram: Tensor) -> Tensor:
-    """The factor of a matrix that float32 left indefinite, its diagonal raised until it dominates every row.
+    """Cholesky factor of a matrix that is indefinite in float32, with its diagonal raised until it dominates every row.
 
-    That happens where a layer reads next to constants: what is left of its covariance is the rounding error of its
-    sums, which tells nothing of joint errors. By Gershgorin's theorem the raised matrix is positive definite; its
-    diagonal is so large that each weight is rounded nearly on its own.
+    That happens where a layer reads nearly constant inputs: the covariance is then the rounding error of its sums,
+    without information on joint errors. By Gershgorin's theorem the raised matrix is positive definite; its diagonal is
+    so large that each weight is rounded nearly on its own.
     """
     raised = gram.clone()
     raised.diagonal().copy_(2 * gram.abs().sum(1) + _TINY)
@@ -79,7 +79,7 @@ def nearest_plane(weight: Tensor, factor: Tensor, scale: Tensor, top: int) -> Te
     Returns:
         Integers as float32 ``[O,d]``.
     """
-    # Columns become rows: each step then reads and writes memory that lies together.
+    # Columns become rows, so that each step reads and writes contiguous memory.
     wanted = weight.T.contiguous()
     codes, errors = torch.empty_like(wanted), torch.zeros_like(wanted)
     for stop in range(len(wanted), 0, -_BLOCK):

@@ -1,10 +1,10 @@
-"""What noise in one place costs in the answers: the diagonal Fisher information of activations and weights.
+"""Diagonal Fisher information of activations and weights: the KL divergence that noise in one place causes.
 
-Small noise ``n`` with variance ``v`` per element moves the softmax by ``KL = 1/2 sum F v`` nats on average, to second
+Small noise ``n`` with variance ``v`` per element changes the softmax by ``KL = 1/2 sum F v`` nats on average, to second
 order, where ``F`` is the diagonal of ``J^T H J``, ``J`` the Jacobian of the logits and ``H = diag(p) - p p^T`` the
-curvature of the divergence at float's answer ``p`` (Martens 2014, arXiv 1412.1193, section 9). A backward pass from
-``r`` with covariance ``H`` gives the squares of a gradient whose mean is ``F`` (Hutchinson 1990): no labels are needed,
-and one pass serves every tensor and every weight.
+curvature of the divergence at float's probabilities ``p`` (Martens 2014, arXiv 1412.1193, section 9). A backward pass
+from ``r`` with covariance ``H`` gives the squares of a gradient whose mean is ``F`` (Hutchinson 1990): no labels are
+needed, and one pass serves every tensor and every weight.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", np.float32, np.float64)
 
 TAIL = 8
-"""Power of the norm that stands for a channel's range: near the maximum, but not an outlier's alone."""
+"""Power of the norm that estimates a channel's range: near the maximum, but less sensitive to one outlier."""
 
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """What noise costs, and how far channels reach.
+    """Fisher information and range of channels.
 
     Attributes:
-        activations: ``E[sum over positions of F]`` ``[C]`` of every quantized tensor that makes noise of its own, where
-            its values are not zero: a zero is rounded to itself.
+        activations: ``E[sum over positions of F]`` ``[C]`` of every quantized tensor with noise of its own, where its
+            values are not zero: a zero is rounded to itself.
         reach: ``(sum over images and positions of |x|^TAIL)^(1/TAIL)`` ``[C]`` of the same tensors.
         weights: ``F`` ``[C_out, C_in / groups]`` of every integer weight, summed over the kernel.
     """
@@ -58,7 +58,7 @@ class Importance:
 
 
 class Probe(Network):
-    """A float network with a place for noise on every tensor that is read through Q/DQ.
+    """A float network with a zero noise tensor added to every tensor that is read through Q/DQ.
 
     Attributes:
         noise: Zeros that require a gradient, by tensor; set by each forward pass.
@@ -71,13 +71,13 @@ class Probe(Network):
         self._edges = placement.edges
         self._silent = frozenset(
             tensor for tensor in placement.shared if (tensor, 0) in placement.edges
-        )  # made from integers of the same scale: rounding them again changes nothing
+        )  # computed from integers of the same scale: rounding them again changes nothing
         self.noise: dict[str, Tensor] = {}
         self.seen: dict[str, Tensor] = {}
         self._noisy: dict[str, Tensor] = {}
 
     def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
-        """The value, and the place for noise if this is an edge with Q/DQ."""
+        """The tensor, plus its noise tensor if this is an edge with Q/DQ."""
         tensor = op.inputs[index]
         x = values[tensor]
         if (op.name, index) not in self._edges or tensor in self._silent:
@@ -93,7 +93,8 @@ class Probe(Network):
 
         Args:
             image: ``[1,C,H,W]``.
-            seed: With the image's content, of the random direction: the same image always has the same one.
+            seed: Seed of the random direction, together with the image's content: the same image always has the same
+                one.
         """
         self.noise, self.seen, self._noisy = {}, {}, {}
         self.zero_grad(set_to_none=True)
@@ -122,15 +123,15 @@ def importance(
     seed: int = 0,
     advance: Advance | None = None,
 ) -> Importance:
-    """Measures a float network, one image at a time.
+    """Fisher information of a float network, one image at a time.
 
     Args:
         spec: The folded network.
         weights: Its float weights.
-        placement: Where noise will come from.
+        placement: Placement of the Q/DQ pairs.
         images: Batches float32 ``[N,C,H,W]``; any ``N`` gives the same to the last bit.
-        limit: Images to look at, the first ones.
-        seed: Of the directions.
+        limit: Number of images, the first ones.
+        seed: Seed of the random directions.
         advance: Called with 1 for each finished image.
 
     Raises:
@@ -185,5 +186,5 @@ def _per_channel(x: Tensor) -> Floats:
 
 
 def first(batches: Iterable[NDArray[np.float32]], limit: int) -> Iterator[NDArray[np.float32]]:
-    """The first images, each a batch of its own."""
+    """The first ``limit`` images, each a batch of its own."""
     return islice((image[None] for batch in batches for image in batch), limit)

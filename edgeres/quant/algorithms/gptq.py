@@ -1,16 +1,16 @@
-"""Layer-wise learned rounding: which way each weight is rounded is chosen for what its layer answers.
+"""GPTQ: weights rounded layer by layer so that the layer's output error is small, followed by bias correction.
 
 Nagel et al. 2020 (AdaRound, arXiv 2004.10568, section 3) showed that rounding to nearest is far from best and posed the
-problem solved here, layer by layer: find codes for which the layer, fed by the quantized network, errs least. They
+problem solved here, layer by layer: find codes of least output error of the layer in the quantized network. They
 solve it by gradient descent over images. The error is a quadratic in the codes, though, and error feedback on the
 covariance of the inputs (``edgeres.quant.algorithms.error_feedback``: OBQ, GPTQ) finds far better codes in far less
 time: an eighth of nearest rounding's error within 0.03 s where AdaRound's descent on the same quadratic has two thirds
 after 2.7 s (``layer1.0.conv2`` of a ResNet-18, 8 bits).
 
-Weights aim at the float weights, not at a regression of the float network's answers on the quantized network's inputs:
-on images it was not fitted to, that removes 0 to 4 % of the noise that activations bring, and with few images it adds
-to it. Biases do aim at the float network: ``b = E[t] - Q s E[x]`` takes away the whole mean error, also that of earlier
-layers (Nagel et al. 2019, arXiv 1906.04721, section 4.2).
+The target is the float weights, not a regression of the float network's outputs on the quantized network's inputs: on
+images it was not fitted to, the regression removes 0 to 4 % of the activations' noise, and with few images it adds to
+it. The target of biases is the float network: ``b = E[t] - Q s E[x]`` removes the whole mean error, also that of
+earlier layers (Nagel et al. 2019, arXiv 1906.04721, section 4.2).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from edgeres.quant.quantized import Quantized
 
 ROWS = 4
-"""Patches per column of a covariance, where the images have that many."""
+"""Patches per column of a covariance, if the images have that many."""
 
 
 def steps(quantized: Quantized) -> int:
@@ -51,7 +51,7 @@ def steps(quantized: Quantized) -> int:
 def gptq_rounded(
     reference: Weights, quantized: Quantized, images: Images, *, seed: int, advance: Advance | None = None
 ) -> Quantized:
-    """A quantized network whose codes and biases are chosen layer by layer.
+    """A quantized network with codes and biases chosen by GPTQ, layer by layer.
 
     The same arguments give the same bytes with the same number of threads.
 
@@ -59,7 +59,7 @@ def gptq_rounded(
         reference: Float weights that compute the same function as the float network.
         quantized: Scales, and weights of the layers that stay in float.
         images: Gives batches float32 ``[N,C,H,W]`` of calibration images; read once, and no further than needed.
-        seed: Chooses the output pixels that each image contributes.
+        seed: Seed of the output pixels that each image contributes.
         advance: Called with 1 for each finished layer.
 
     Returns:
@@ -92,16 +92,16 @@ def round_layer(
     mean: Tensor,
     generator: torch.Generator,
 ) -> None:
-    """Chooses a layer's codes and bias in the walk's network, from one pass over what the layer reads.
+    """Sets a layer's codes and bias in the walk's network, from one pass over its input.
 
     Args:
-        walk: The float network has been led through the unit.
-        unit: The unit the layer is part of.
+        walk: Both networks, the float one already run through the unit.
+        unit: The unit of the layer.
         op: The layer.
         table: Scales; a layer without weight scales stays in float and gets a bias.
         reference: Float weights.
-        mean: Mean ``[C]`` of what the layer makes in the float network.
-        generator: Chooses output pixels.
+        mean: Mean ``[C]`` of the layer's output in the float network.
+        generator: Random generator of output pixels.
     """
     covariance = Covariance(op) if op.name in table.weights else None
     size = op.c_in // op.groups * op.kernel**2
@@ -121,13 +121,13 @@ def round_layer(
 
 
 def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance: Tensor) -> Tensor:
-    """A layer's weights on their grid, chosen for their joint error.
+    """A layer's weights rounded to their grid by error feedback.
 
     Args:
         op: The layer.
         params: Its weight scales.
-        weight: What to round.
-        covariance: Of what the layer reads, ``[groups,d,d]``.
+        weight: Float weights.
+        covariance: Covariance of the layer's input, ``[groups,d,d]``.
 
     Returns:
         float32 of the weight's shape.
@@ -141,15 +141,15 @@ def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance
 
 @torch.no_grad()
 def correct_bias(walk: Walk, unit: Unit, op: Op, mean: Tensor) -> None:
-    """Sets the bias with which a layer of the walk's network has the given mean ``[C]``."""
+    """Sets the bias for which a layer of the walk's network has the given output mean ``[C]``."""
     total = torch.stack([walk.given(unit, images).read(op, 0).sum(0).double() for images in walk.batches(unit)]).sum(0)
     _correct(walk, op, (total / walk.images).float()[None], mean)
 
 
 def _correct(walk: Walk, op: Op, read: Tensor, mean: Tensor) -> None:
-    """Sets the bias with which a layer has the given mean ``[C]``, from the mean image ``[1,C,H,W]`` that it reads.
+    """Sets the bias for which a layer has the given output mean ``[C]``, from the mean ``[1,C,H,W]`` of its input.
 
-    A convolution is linear: the mean of what it makes of all images is what it makes of their mean.
+    A convolution is linear: its mean output over all images is its output for their mean.
     """
     made = walk.network.apply_op(op, [read]).double().reshape(op.c_out, -1).mean(1)
     walk.network.get_parameter(f"{op.name}.bias").add_((mean - made).float())

@@ -1,4 +1,4 @@
-"""``Walk``: the float and the quantized network side by side, unit by unit, over the same images."""
+"""``Walk``: the float and the quantized network run side by side, unit by unit, over the same images."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
     Images = Callable[[], Iterable[NDArray[np.float32]]]
 
 BATCH = 32
-"""Images that go through a unit together, at most."""
+"""Most images that go through a unit together."""
 
 LIMIT = 256
-"""Images that learned rounding looks at, the first ones: twice as many were no better."""
+"""Number of images for learned rounding, the first ones: twice as many gave no gain."""
 
 KEPT = 512 << 20
-"""Bytes of activations kept between two units, in both networks together; where they are larger, fewer images are."""
+"""Bytes of activations kept between two units, of both networks together, which limit the number of images."""
 
 LARGEST = 16 << 20
-"""Bytes that a tensor of a batch may have; where a unit has larger ones, fewer images go through it together."""
+"""Bytes of a batch's largest tensor, which limit the number of images per batch."""
 
 
 class Walk:
-    """Activations of both networks between two units: the float network goes through a unit first, once.
+    """Activations of both networks between two units; the float network runs through a unit first.
 
-    ``lead`` takes the float network through the next unit, ``follow`` the quantized one, once its weights are chosen.
+    ``lead`` runs the float network through the next unit, ``follow`` the quantized one, once its weights are chosen.
 
-    They are kept in half precision: its rounding error is an eighth of an INT8 step's at the largest value, and less
-    below. The images themselves are kept as they are.
+    Activations are kept in half precision: its rounding error is an eighth of an INT8 step's at the largest value, and
+    less below. The images themselves are kept as they are.
 
     Args:
         reference: Float weights.
         quantized: The quantized network.
-        network: Its module, whose parameters are there to be changed.
+        network: Its module, whose parameters may be changed.
         images: Gives batches ``[N,C,H,W]``.
 
     Raises:
@@ -70,7 +70,7 @@ class Walk:
         return len(self._kept)
 
     def batches(self, unit: Unit, images: Sequence[int] | None = None) -> Iterator[Sequence[int]]:
-        """Images, or all of them, in batches that a unit can take together."""
+        """Images, or all of them, in batches of a size that fits the unit."""
         images = range(self.images) if images is None else images
         largest = max(prod(self._shapes[tensor]) for tensor in (unit.source, *(op.name for op in unit.ops)))
         size = max(1, min(BATCH, LARGEST // (4 * largest)))
@@ -78,10 +78,10 @@ class Walk:
 
     @torch.no_grad()
     def lead(self, unit: Unit) -> dict[str, Tensor]:
-        """Takes the float network through a unit; from then on ``wanted`` gives what it makes of each image.
+        """Runs the float network through a unit, whose outputs ``wanted`` then returns.
 
         Returns:
-            Mean ``[C]`` in float64 of what each convolution and linear operation of the unit makes, by name.
+            Mean ``[C]`` in float64 of the output of each convolution and linear operation of the unit, by name.
         """
         sums = {op.name: torch.zeros(op.c_out, dtype=torch.float64) for op in unit.weighted}
         for images in self.batches(unit):
@@ -96,12 +96,12 @@ class Walk:
         return Values(self.network, unit, self._batch(images, 1))
 
     def wanted(self, images: Sequence[int]) -> Tensor:
-        """What the float network makes of some images in the unit that it was led through last."""
+        """Outputs of the float network for some images, in the unit that it ran through last."""
         return self._batch(images, 0)
 
     @torch.no_grad()
     def follow(self, unit: Unit) -> None:
-        """Takes the quantized network through a unit that the float network was led through."""
+        """Runs the quantized network through the unit that the float network ran through."""
         for images in self.batches(unit):
             self._keep(images, 1, self.given(unit, images)[unit.output])
 
@@ -124,13 +124,13 @@ def _laid_out(x: Tensor) -> Tensor:
 
 
 def _half(x: Tensor) -> Tensor:
-    """A tensor in half precision, unless it holds larger values than that can."""
+    """A tensor in half precision, unless its values exceed the range."""
     half = x.to(torch.float16, copy=True)
     return half if bool(half.isfinite().all()) else x.clone()
 
 
 def _first(batches: Iterable[NDArray[np.float32]], quantized: Quantized) -> list[Tensor]:
-    """The first images ``[1,C,H,W]``, as many as memory is meant for."""
+    """The first images ``[1,C,H,W]``, as many as ``KEPT`` allows."""
     images = (image for batch in batches for image in batch)
     found = list(islice(images, 1))
     if not found:
@@ -140,7 +140,7 @@ def _first(batches: Iterable[NDArray[np.float32]], quantized: Quantized) -> list
 
 
 def _affordable(quantized: Quantized, height: int, width: int) -> int:
-    """How many images ``KEPT`` is enough for, at most ``LIMIT`` and at least a batch."""
+    """Number of images that ``KEPT`` allows, at most ``LIMIT`` and at least a batch."""
     made = shapes(quantized.spec, height, width)
     largest = max(prod(made[unit.output]) for unit in units(quantized.spec))
     return max(BATCH, min(LIMIT, KEPT // (4 * largest)))

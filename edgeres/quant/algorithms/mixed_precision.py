@@ -1,4 +1,4 @@
-"""Accuracy-aware mixed precision: the fewest layers left in float that are enough."""
+"""Mixed precision: the fewest layers in float that meet an accuracy criterion."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def left_in_float(quantized: Quantized, reference: Weights, layers: tuple[str, ...]) -> Quantized:
-    """A network with further layers in float: their own weights come back, and quantizers that nobody reads go.
+    """A network with further layers in float: their float weights are restored, and unused quantizers removed.
 
     Args:
         quantized: The network.
-        reference: The float weights that ``quantized`` stands for, in its coordinates.
+        reference: Float weights with the same channel scales as ``quantized``.
         layers: Names of convolutions, in any order.
     """
     names = tuple(
@@ -43,14 +43,14 @@ def left_in_float(quantized: Quantized, reference: Weights, layers: tuple[str, .
 def fewest(order: Sequence[str], meets: Meets, most: int) -> tuple[str, ...] | None:
     """The fewest layers that have to stay in float.
 
-    Bisection finds the shortest run from the front of ``order`` that is enough, in ``log2(len(order))`` questions. Of
-    that, layers that turn out not to be needed are given back: all of them at once if they may, else either half by
-    itself, the less sensitive one first (Zeller and Hildebrandt 2002, DOI 10.1109/32.988498, section 3).
+    Bisection finds the shortest prefix of ``order`` that meets the criterion, in ``log2(len(order))`` evaluations.
+    Layers of it that are not needed are then removed: all but the last at once if possible, else either half, the less
+    sensitive one first (Zeller and Hildebrandt 2002, DOI 10.1109/32.988498, section 3).
 
     Args:
         order: Layers, the most sensitive first.
-        meets: Whether the network is good enough with these layers in float.
-        most: Questions after which no further layer is given back.
+        meets: Whether the network meets the criterion with these layers in float.
+        most: Evaluations after which no further layer is removed.
 
     Returns:
         Layers in the order given; None where all of them are not enough.
@@ -69,7 +69,7 @@ def fewest(order: Sequence[str], meets: Meets, most: int) -> tuple[str, ...] | N
         middle = (run + too_few) // 2
         too_few, run = (too_few, middle) if enough(order[:middle]) else (middle, run)
     kept = list(order[:run])
-    blocks = [kept[:-1]]  # the last one of the run was needed: without it, it was not enough
+    blocks = [kept[:-1]]  # the last one of the prefix is needed: without it the criterion is not met
     while blocks and len(asked) < most:
         block = blocks.pop()
         rest = [layer for layer in kept if layer not in block]

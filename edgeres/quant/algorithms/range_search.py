@@ -1,6 +1,6 @@
-"""Refining activation ranges by what their error does to the answers, not by how large it is.
+"""Range search: activation scales of least expected KL divergence, instead of least squared error.
 
-A histogram cannot tell which values matter: the few large ones that a range of least squared error cuts may be the
+A histogram does not show which values matter: the few large ones that a range of least squared error clips may be the
 evidence for the class. So for each tensor, with every other one in float, ranges around the calibrated one are compared
 by the divergence they cause, to second order:
 
@@ -9,8 +9,8 @@ by the divergence they cause, to second order:
 with ``Q_f`` the quantizer whose scale is multiplied by ``f``, ``J`` the Jacobian of the logits at the tensor and ``r``
 a random direction with the softmax's curvature as its covariance (see ``edgeres.quant.algorithms.fisher_information``).
 One backward pass gives ``r^T J`` for every tensor at once, so all candidates of all tensors cost a few passes together.
-The product is summed over the tensor before it is squared: an error that many positions share, as cutting makes it,
-counts as what it is. (Nahshan et al. 2019, arXiv 1911.07190, choose ranges by the loss itself; Li et al. 2021, arXiv
+The product is summed over the tensor before it is squared, so that an error common to many positions, as of clipping,
+counts fully. (Nahshan et al. 2019, arXiv 1911.07190, choose ranges by the loss itself; Li et al. 2021, arXiv
 2102.05426, use the diagonal alone.)
 """
 
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
     Images = Callable[[], Iterable[NDArray[np.float32]]]
 
 FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.7)
-"""Multiples of a calibrated scale that are compared."""
+"""Candidate multiples of a calibrated scale."""
 
 
 def refined(
     quantized: Quantized, images: Images, *, limit: int = 128, seed: int = 0, advance: Advance | None = None
 ) -> Quantized:
-    """The network with the activation scales of least expected divergence; zero-points stay.
+    """The network with the activation scales of least expected KL divergence; zero-points are unchanged.
 
     Args:
-        quantized: A calibrated network; rounding of its weights plays no part.
+        quantized: A calibrated network; the rounding of its weights is not used.
         images: Batches float32 ``[N,C,H,W]``; any ``N`` gives the same scales.
-        limit: Images to look at, the first ones.
-        seed: Of the random directions.
+        limit: Number of images, the first ones.
+        seed: Seed of the random directions.
         advance: Called with 1 for each finished image.
 
     Raises:
@@ -96,9 +96,9 @@ def divergences(
 
 
 def best_factors(found: dict[str, Floats]) -> dict[str, float]:
-    """The factor of least divergence for each tensor; each cost is averaged with its neighbours', 1:2:1, first.
+    """The factor of least divergence for each tensor, after smoothing over neighbouring factors with weights 1:2:1.
 
-    The least of noisy figures is too low by chance where they differ little; neighbours say the same thing twice.
+    The minimum of noisy values is biased low where they differ little; smoothing reduces the noise.
     """
     best = {}
     for tensor, costs in found.items():

@@ -1,9 +1,9 @@
-"""What a network answers when one of its layers alone is quantized: the layer's weight and what it reads.
+"""Logits of a network with one of its layers quantized: the layer's weight and its input.
 
 For each layer everything else stays in float, so that its noise is seen without that of the others (Wu et al. 2020,
-arXiv 2004.09602, section 6.1). The operations in front of a layer are computed once for all layers: an image walks the
-float network, and at every quantized layer a branch is run from there to the logits and forgotten. On average a branch
-is half of the network.
+arXiv 2004.09602, section 6.1). The operations before a layer are computed once for all layers: an image runs through
+the float network, and at every quantized layer a branch runs from there to the logits. On average a branch is half of
+the network.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def one_layer_logits(
     """Logits ``[N,classes]`` by name of the one layer that is quantized, in the order of execution.
 
     Args:
-        reference: Float weights that ``quantized`` stands for, in its coordinates.
-        quantized: Gives that layer's rounded weight and the scale of what it reads.
-        batches: Images float32 ``[N,C,H,W]``; see ``each_image`` for why the batch size changes nothing.
+        reference: Float weights with the same channel scales as ``quantized``.
+        quantized: Gives each layer's rounded weight and the scale of its input.
+        batches: Images float32 ``[N,C,H,W]``; the batch size does not change the result.
         advance: Called with 1 for each finished image.
     """
     found: dict[str, list[NDArray[np.float32]]] = {}
@@ -47,16 +47,16 @@ def one_layer_logits(
 
 
 class _Branching(Network):
-    """The float network with its quantized twin inside.
+    """The float network with branches through single layers of the quantized network.
 
     Args:
         reference: Float weights.
-        quantized: The twin.
+        quantized: The quantized network.
     """
 
     def __init__(self, reference: Weights, quantized: Quantized) -> None:
         super().__init__(quantized.spec, reference)
-        self.twin = quantized.network()
+        self.quantized_network = quantized.network()
         self.layers = quantized.placement.weighted
 
     def branches(self, image: Tensor) -> dict[str, NDArray[np.float32]]:
@@ -65,7 +65,7 @@ class _Branching(Network):
         for place, op in enumerate(ops):
             if op.name in self.layers:
                 branch = dict(values)
-                self._step(self.twin, op, branch)
+                self._step(self.quantized_network, op, branch)
                 for later in ops[place + 1 :]:
                     self._step(self, later, branch)
                 found[op.name] = branch[self.graph.output].numpy()
@@ -73,7 +73,7 @@ class _Branching(Network):
         return found
 
     def _step(self, network: Network, op: Op, values: dict[str, Tensor]) -> None:
-        """Runs one operation and lets go of what it was the last to read."""
+        """Runs one operation and drops tensors that are no longer read."""
         values[op.name] = network.apply_op(op, [network.read(op, index, values) for index in range(len(op.inputs))])
         for name in set(op.inputs):
             if self._last_use[name] == op.name:

@@ -1,8 +1,8 @@
-"""Units of reconstruction: the stem, every residual block, and the head, walked one after the other.
+"""Units of reconstruction: the stem, every residual block, and the head, in execution order.
 
 Li et al. 2021 (BRECQ, arXiv 2102.05426, section 3.2) reconstruct block by block: a residual block is the largest piece
 whose inner dependencies matter much more than those with its neighbours. A unit here reads one tensor from outside, so
-that walking a network needs the activations between two units and no others.
+that reconstruction needs only the activations between two units.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def units(spec: ResNetSpec) -> tuple[Unit, ...]:
 
 
 class Values:
-    """Tensors of one unit for one batch; each is computed when it is asked for first.
+    """Tensors of one unit for one batch, each computed on first access.
 
     Args:
         network: Float or quantized network.
         unit: One of its units.
-        source: What the unit reads.
+        source: The unit's input.
     """
 
     def __init__(self, network: Network, unit: Unit, source: Tensor) -> None:
@@ -77,7 +77,7 @@ class Values:
         self._known = {unit.source: source}
 
     def __getitem__(self, tensor: str) -> Tensor:
-        """A tensor of the unit, as its operation leaves it."""
+        """A tensor of the unit, as its operation returns it."""
         if tensor not in self._known:
             op = self._makers[tensor]
             inputs = [self.read(op, index) for index in range(len(op.inputs))]
@@ -85,6 +85,6 @@ class Values:
         return self._known[tensor]
 
     def read(self, op: Op, index: int) -> Tensor:
-        """What an operation reads: behind Q/DQ where the network has a pair."""
+        """The input of an operation, after Q/DQ where the network has a pair."""
         self[op.inputs[index]]
         return self._network.read(op, index, self._known)
