@@ -52,7 +52,7 @@ class DataError(UsageError):
 
 
 class ChanceError(UsageError):
-    """A float network that answers at chance: its preprocessing, the order of its classes, or the labels are wrong."""
+    """A float network that predicts at chance: its preprocessing, the order of its classes, or the labels are wrong."""
 
 
 class StageError(EdgeresError):

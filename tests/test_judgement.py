@@ -84,7 +84,7 @@ def test_the_sequential_test_decides_where_it_is_asked_for():
     found = judge(c, 1.0, seed=0)
     assert found.sequential.outcome is found.outcome is Outcome.PASS
     assert found.sequential.used < found.n == 4000
-    assert f"knew after {found.sequential.used} of 4000 images" in found.sentence
+    assert f"decided after {found.sequential.used} of 4000 images" in found.sentence
     assert judge(c, 1.0).sequential is None
 
 

@@ -19,7 +19,7 @@ ALLOW = {
     "few-images": "calibrate on fewer than 32 images",
     "overlap": "keep training and calibration images that are also validation images",
     "missing-classes": "accept classes without training, calibration or validation images",
-    "chance": "go on with a float network that answers at chance",
+    "chance": "continue with a float network that predicts at chance",
 }
 """What a user may allow, and what it means."""
 

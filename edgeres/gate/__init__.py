@@ -1,1 +1,1 @@
-"""The accuracy gate: paired statistics on predictions, and the limits of a budget."""
+"""Accuracy gate: paired statistics on predictions, and budget limits."""

@@ -1,15 +1,14 @@
-"""Budgets: the documented limits, the target's and the user's, and the lines of a verdict they lead to.
+"""Budgets: documented, target and user limits, and the budget lines of a run.
 
-A limit comes from the user, else from the target, else from the documents. Documented limits hold for 224x224 pixels;
-for larger images they stay as they are. For smaller ones a MAC count shrinks with the area. A latency shrinks as the
-roofline of the target does: what it spends on the call, on launches and on reading the weights stays, whatever the
-image; the rest scales by the network's MACs.
+A limit is the user's, else the target's, else the documented one. Documented limits hold for 224x224 pixels and are
+kept for larger images. For smaller ones a MAC count is scaled with the area. A latency is scaled by the target's
+roofline: its fixed part, which is the call, launches and reading the weights, is kept; the rest scales with the MACs.
 
-A latency is the host's: from launch to the end of the last kernel, copies of image and answer left out. That is what a
-device report brings, and what is timed on this host.
+A latency is host latency: from launch to the end of the last kernel, copies of image and logits left out. It is the
+figure of a device report and of measurements on this host.
 
-A documented MAC count is itself a rounded count (ResNet-18 has 1.814 G and is written 1.8 G), so it is met by every
-count that rounds to it or below. A latency, and every limit a target or a user sets, is taken as it stands.
+A documented MAC count is a rounded count (ResNet-18 has 1.814 G, written 1.8 G), so it is met by every count that
+rounds to it or is below. A latency, and every limit of a target or a user, is exact.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from edgeres.targets.target import Budget, Target
 _LATENCIES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
 
 Overrides = Mapping[str, float | None]
-"""Limits the user sets, by field of ``Budget``; None lifts a limit."""
+"""The user's limits by field of ``Budget``; None removes a limit."""
 
 Limits = Mapping[str, "Limit"]
-"""Limits in force, by field of ``Budget``."""
+"""Effective limits by field of ``Budget``."""
 
 
 @settings
@@ -46,7 +45,7 @@ class Requirement:
     """Documented limits of one network.
 
     Attributes:
-        names: Presets they hold for.
+        names: Presets for which they hold.
         macs_g: MACs in 1e9, as written.
         latency_ms: Milliseconds for one image, by latency class of the target.
     """
@@ -58,7 +57,7 @@ class Requirement:
 
 @settings
 class Requirements:
-    """Every documented limit, the square image in pixels it holds for, and where it is documented."""
+    """Every documented limit, the square image in pixels for which it holds, and its document."""
 
     size: int
     source: str
@@ -67,14 +66,14 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The most a figure may be.
+    """Upper limit of a figure.
 
     Attributes:
         name: Field of ``Budget``, with its unit.
-        limit: The figure as it is shown.
+        limit: The limit as displayed.
         rounding: Half a unit of the limit's last written digit; a value below ``limit + rounding`` rounds to it.
-        source: Where the limit comes from.
-        derivation: How a documented limit became this one; empty where it is as documented, or not documented.
+        source: Source of the limit.
+        derivation: Derivation of a scaled documented limit; empty otherwise.
     """
 
     name: str
@@ -88,7 +87,7 @@ class Limit:
         return value <= self.limit or value < self.limit + self.rounding
 
     def line(self, value: float | None, how: str, predicted: Predicted | None = None) -> BudgetCheck:
-        """The verdict's line about it; no value is ``unmeasured``, whatever is predicted."""
+        """The budget line of a value; without a value it is ``unmeasured``, whatever is predicted."""
         status: Status = "unmeasured" if value is None else "passed" if self.met(value) else "failed"
         line = BudgetCheck(
             name=self.name,
@@ -105,7 +104,7 @@ class Limit:
         )
 
     def predicted_status(self, predicted: Predicted) -> PredictedStatus:
-        """What a prediction says: it passes by the upper end of its band alone, and fails by the lower one alone."""
+        """Predicted status: ``passed`` if the band's upper end meets the limit, ``failed`` if its lower end exceeds it."""
         return "passes" if self.met(predicted.high) else "open" if self.met(predicted.low) else "fails"
 
 
@@ -122,7 +121,7 @@ def documented(network: str, target: Target, crop: int) -> dict[str, Limit]:
 
     Args:
         network: Preset name.
-        target: Its latency class picks the limit, its roofline says what of a latency stays at a smaller image.
+        target: Its latency class selects the limit, its roofline gives the fixed part of a latency.
         crop: Side of the square input in pixels.
     """
     known = requirements()
@@ -146,7 +145,7 @@ def _smaller_macs(limit: Limit, size: int, crop: int) -> Limit:
 
 
 def _smaller_latency(limit: Limit, network: str, target: Target, size: int, crop: int) -> Limit:
-    """``L (f + (1 - f) m)`` with the share ``f`` of the latency that no smaller image saves, and ``m`` of the MACs."""
+    """``L (f + (1 - f) m)`` with the fixed share ``f`` of the latency and the share ``m`` of the MACs."""
     spec = preset(network)
     fixed = _fixed_share(network, target, size, limit.limit)
     share = fixed + (1 - fixed) * count_macs(spec, crop, crop) / count_macs(spec, size, size)
@@ -156,9 +155,9 @@ def _smaller_latency(limit: Limit, network: str, target: Target, size: int, crop
 
 
 def _fixed_share(network: str, target: Target, side: int, latency_ms: float) -> float:
-    """Share of a network's latency that no smaller image saves, by the roofline of the target.
+    """Share of a network's latency that does not depend on the image size, by the roofline of the target.
 
-    Where the device's peaks are unknown, it is that of a device which takes just the documented latency.
+    Where the device's peaks are unknown, the roofline is scaled to the documented latency.
     """
     integer = target.scheme is not None
     works = of_target(preset(network), side, target, integer=integer)
@@ -169,16 +168,16 @@ def _fixed_share(network: str, target: Target, side: int, latency_ms: float) -> 
 
 
 def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dict[str, Limit]:
-    """The limits in force, in the order of ``Budget``'s fields.
+    """The effective limits, in the order of ``Budget``'s fields.
 
     Args:
         network: Preset name; any other name has no documented limits.
         crop: Side of the square input in pixels.
-        target: Its own limits go before documented ones, its latency class picks among those.
-        overrides: The user's limits, which go before all others.
+        target: Its own limits replace documented ones, among which its latency class selects.
+        overrides: The user's limits, which replace all others.
 
     Raises:
-        UsageError: An override names no field of ``Budget`` or is no number.
+        UsageError: An override names no field of ``Budget`` or is not a number.
     """
     for name in overrides:
         if name not in _names():
@@ -201,15 +200,15 @@ def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dic
 def static_lines(
     known: Limits, *, network: str, crop: int, macs: int, parameters: int | None, size_bytes: int
 ) -> tuple[BudgetCheck, ...]:
-    """Lines that need no run: MACs, parameters and file size.
+    """Budget lines of the graph alone: MACs, parameters and file size.
 
     Args:
-        known: The limits in force.
-        network: Preset name, for the way out when there are too many MACs.
+        known: The effective limits.
+        network: Preset name, for the hint when there are too many MACs.
         crop: Side of the square input in pixels.
         macs: Exact MACs of one image.
-        parameters: Learned parameters, None where nobody counted them.
-        size_bytes: Size of the file that ships.
+        parameters: Learned parameters; None where they were not counted.
+        size_bytes: Size of the deployed file.
     """
     found: list[BudgetCheck] = []
     if limit := known.get("macs_g"):
@@ -229,7 +228,7 @@ def static_lines(
 
 
 def accuracy_lines(known: Limits, drop_pp: float | None, how: str) -> tuple[BudgetCheck, ...]:
-    """The accuracy drop against the float network, in percentage points; ``how`` carries its paired interval."""
+    """The accuracy drop against the float network, in percentage points; ``how`` holds its paired interval."""
     return _line(known, "accuracy_drop_pp", drop_pp, how)
 
 
@@ -239,11 +238,11 @@ def latency_lines(
     """Latency of one image: the median, and upper bounds of the tail.
 
     Args:
-        known: The limits in force.
-        timed: A ``measure.Latency``, plain; None where the device is not here. The tail is held to the limit by what it
-            does not exceed with 99 % confidence, and is unmeasured where too few calls were timed for that.
-        how: Where it was timed, or why not.
-        predicted: Milliseconds expected where it was not timed. They are of the median: nothing is said of the tail.
+        known: The effective limits.
+        timed: A ``metrics.Latency`` as plain data; None where it was not measured. The tail is compared by its upper
+            bound of 99 % confidence, and is unmeasured where there are too few calls.
+        how: Method of the measurement, or why there is none.
+        predicted: Predicted median in milliseconds where it was not measured; the tail is not predicted.
     """
     if timed is None:
         median = (known["latency_p50_ms"].line(None, how, predicted),) if "latency_p50_ms" in known else ()
@@ -262,7 +261,7 @@ def memory_lines(known: Limits, peak_rss_mib: float | None, how: str) -> tuple[B
 
 
 def activation_lines(known: Limits, peak_bytes: int | None) -> tuple[BudgetCheck, ...]:
-    """The most activation memory alive at once, from the graph alone; None where nobody walked it."""
+    """Peak activation memory from the graph alone; None where it was not computed."""
     how = "not counted" if peak_bytes is None else f"walk over the graph, {peak_bytes:,} bytes, workspaces on top"
     return _line(known, "peak_activation_mib", None if peak_bytes is None else peak_bytes / 2**20, how)
 
@@ -276,7 +275,7 @@ def _line(known: Limits, name: str, value: float | None, how: str) -> tuple[Budg
 
 
 def _cure(limit: Limit, macs: int, network: str, crop: int) -> str:
-    """What brings the MACs below their limit: a pruning ratio, or the variant with its strides in the 1x1."""
+    """Remedy for too many MACs: a pruning ratio, or the variant with its strides in the 1x1."""
     kept = int(limit.limit * 1e9 / macs * 1000) / 1000
     hint = f"prune to macs: {kept:.3f} of these"
     variant = f"{network}_v1"

@@ -1,4 +1,4 @@
-"""What the gate says of a finished run: the answers of what ships against those it must not fall behind."""
+"""Gate judgement of a finished run: predictions of the deployed network against a reference's."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 SCHEMA: Literal["edgeres.gate/1"] = "edgeres.gate/1"
 DEFAULT_MARGIN_PP = 1.0
 MLPERF_SHARE = 0.01
-"""MLPerf Inference's closed division: what ships reaches 99 % of the float network's accuracy."""
+"""MLPerf Inference's closed division: the deployed network reaches 99 % of the float network's accuracy."""
 _POWER = 0.8
 EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 5}
 
 
 @dataclass(frozen=True, slots=True)
 class PairedPredictions:
-    """Two networks' answers to the same images.
+    """Predictions of two networks on the same images.
 
     Attributes:
-        reference: Whose the first ones are: ``float``, or ``baseline`` for another run's deployed network.
+        reference: ``float``, or ``baseline`` for another run's deployed network.
         labels: True class index per image.
         before: The reference's class index per image.
         after: The deployed network's class index per image.
@@ -45,12 +45,12 @@ class PairedPredictions:
 
     @classmethod
     def with_float(cls, answers: Answers) -> PairedPredictions:
-        """What ships against its own float baseline."""
+        """The deployed network against its own float baseline."""
         return cls("float", answers.labels, answers.float_predictions, answers.deployed_predictions)
 
     @classmethod
     def with_baseline(cls, answers: Answers, other: Answers) -> PairedPredictions:
-        """What ships against what another run ships, on the images that both have.
+        """The deployed networks of two runs, on their common images.
 
         Raises:
             UsageError: Fewer than half of the images match, or their labels differ.
@@ -70,32 +70,32 @@ class PairedPredictions:
 
 @settings
 class Judgement:
-    """The gate's answer and everything it rests on; ``docs/gate.md`` documents it.
+    """Outcome of the gate with all figures behind it; ``docs/gate.md`` documents it.
 
     Attributes:
         schema: Version of this layout.
         outcome: PASS, FAIL or INCONCLUSIVE.
-        sentence: Why, for people.
-        warnings: What deserves a look and does not decide.
+        sentence: The reason, one sentence.
+        warnings: Warnings that do not affect the outcome.
         reference: ``float``, or ``baseline`` for another run's deployed network.
-        n: Images compared.
-        lost: Images that only the reference gets right.
-        gained: Images that only the deployed network gets right.
-        changed: Images answered differently, rightly or not.
+        n: Number of images.
+        lost: Number of images that only the reference predicts correctly.
+        gained: Number of images that only the deployed network predicts correctly.
+        changed: Number of images with different predictions.
         reference_top1: Accuracy of the reference, in percent.
-        deployed_top1: Accuracy of what ships, in percent.
-        margin_pp: Drop that is still acceptable.
-        alpha: Level of either verdict.
-        drop_pp: Observed drop.
+        deployed_top1: Accuracy of the deployed network, in percent.
+        margin_pp: Largest acceptable drop in percentage points.
+        alpha: Significance level of PASS and of FAIL.
+        drop_pp: Observed drop in percentage points.
         low_pp: Lower end of the Tango interval of confidence ``1 - 2 alpha``.
-        high_pp: Upper end of it.
+        high_pp: Upper end of the interval.
         p_margin: One-sided score test: small means that the drop is below the margin.
-        p_worse: One-sided exact mid-p McNemar: small means that what ships is worse at all.
+        p_worse: One-sided exact mid-p McNemar: small means that the deployed network is worse.
         p_changed: Two-sided exact mid-p McNemar: small means that the two are not equally accurate.
         power: Chance that a network without any drop and with this discordance passes on these images.
         n_needed: Images on which that chance is 0.8.
-        n_to_settle: Images that would settle an inconclusive verdict, were the drop what it seems.
-        sequential: What the sequential test said, where it decides.
+        n_to_settle: Images that would decide an inconclusive outcome, if the true drop is the observed one.
+        sequential: Result of the sequential test, where it decides.
     """
 
     schema: Literal["edgeres.gate/1"] = SCHEMA
@@ -131,23 +131,23 @@ class Judgement:
 def judge(
     comparison: PairedPredictions, margin_pp: float, *, alpha: float = 0.05, seed: int | None = None
 ) -> Judgement:
-    """Judges two networks' answers.
+    """Gate judgement of paired predictions.
 
-    A reference that is no better than naming the commonest class every time can vouch for nothing: the labels are not
-    those of these images, or their preprocessing is wrong. What would be a PASS is INCONCLUSIVE then.
+    A reference that is no better than always predicting the commonest class is invalid: the labels are not those of
+    these images, or their preprocessing is wrong. A PASS becomes INCONCLUSIVE then.
 
     Args:
-        comparison: The answers.
-        margin_pp: Drop that is still acceptable, in pp, above zero.
-        alpha: One-sided level of either verdict.
-        seed: Order of the images for the sequential test, which then decides; None decides once, on all of them.
+        comparison: The predictions.
+        margin_pp: Largest acceptable drop in pp, above zero.
+        alpha: One-sided significance level of PASS and of FAIL.
+        seed: Seed of the order of images in the sequential test, which then decides; None tests once, on all images.
     """
     c = comparison
     paired = Paired.of(c.before, c.after, c.labels)
     decision = paired_test.decide(paired, margin_pp, alpha)
     bets = None if seed is None else sequential(_signs(c), margin_pp, alpha=alpha, seed=seed)
     outcome = bets.outcome if bets else decision.outcome
-    sentence = _told(bets, decision.sentence, margin_pp) if bets else decision.sentence
+    sentence = _sequential_sentence(bets, decision.sentence, margin_pp) if bets else decision.sentence
     chance = _chance(c)
     if chance and outcome is Outcome.PASS:
         outcome, sentence = Outcome.INCONCLUSIVE, f"{Outcome.INCONCLUSIVE}: {chance}; it would be a {sentence}"
@@ -186,16 +186,16 @@ def _signs(c: PairedPredictions) -> NDArray[np.int8]:
     return signs
 
 
-def _told(bets: Sequential, fixed: str, margin_pp: float) -> str:
-    knew = "did not know" if bets.outcome is Outcome.INCONCLUSIVE else "knew"
+def _sequential_sentence(bets: Sequential, fixed: str, margin_pp: float) -> str:
+    state = "undecided" if bets.outcome is Outcome.INCONCLUSIVE else "decided"
     return (
-        f"{bets.outcome}: {knew} after {bets.used} of {bets.n} images against a margin of {margin_pp:g} pp "
+        f"{bets.outcome}: {state} after {bets.used} of {bets.n} images against a margin of {margin_pp:g} pp "
         f"(always-valid test, order of seed {bets.seed}); all of them at once: {fixed}"
     )
 
 
 def _chance(c: PairedPredictions) -> str:
-    """Why the reference vouches for nothing, or empty."""
+    """Why the reference is invalid, or empty."""
     counts = Counter(c.labels)
     commonest = 100 * max(counts.values()) / len(c.labels)
     right = sum(b == y for b, y in zip(c.before, c.labels, strict=True))
@@ -209,7 +209,7 @@ def _chance(c: PairedPredictions) -> str:
 
 
 def _changed(c: PairedPredictions, p: float, drop: float, alpha: float) -> str:
-    """Whether two builds differ in accuracy, in either direction; float and integer answers always differ a little."""
+    """Whether two builds differ in accuracy, in either direction; float and integer predictions always differ."""
     if c.reference == "float" or p >= alpha:
         return ""
     way = "lower" if drop > 0 else "higher"

@@ -1,8 +1,8 @@
-"""Paired accuracy statistics: is the compressed network worse than its original by more than a margin?
+"""Paired accuracy statistics: non-inferiority of a compressed network to its original, by a margin.
 
-Both networks answer the same images, so only the images on which exactly one of them is right carry information:
+Both networks predict the same images, so only the images on which exactly one of them is right carry information:
 ``b`` the original alone, ``c`` the compressed one alone, out of ``n``. The drop is ``(b - c) / n``, the discordance
-``(b + c) / n``. All figures for people are in percentage points (pp).
+``(b + c) / n``. Displayed figures are in percentage points (pp).
 
 Sources: McNemar 1947; Fagerland, Lydersen and Laake 2013 (doi 10.1186/1471-2288-13-91) for its mid-p form; Tango 1998
 (Statistics in Medicine 17:891) for the score test and interval; Nam 1997 (Biometrics 53:1422) for non-inferiority;
@@ -26,9 +26,9 @@ class Paired:
     """Counts of a paired comparison.
 
     Attributes:
-        n: Images both networks answered.
-        b: Images only the original got right.
-        c: Images only the compressed network got right.
+        n: Number of images.
+        b: Number of images that only the original predicts correctly.
+        c: Number of images that only the compressed network predicts correctly.
     """
 
     n: int
@@ -70,7 +70,7 @@ class Interval:
 
 
 class Outcome(StrEnum):
-    """What the data say about a margin."""
+    """Outcome of a test against a margin."""
 
     PASS = "PASS"  # noqa: S105  # not a secret
     FAIL = "FAIL"
@@ -79,17 +79,17 @@ class Outcome(StrEnum):
 
 @settings
 class Decision:
-    """The answer of the gate.
+    """Result of the paired test against a margin.
 
     Attributes:
-        outcome: PASS when the drop is below the margin at the level asked for, FAIL when it is above at that level.
+        outcome: PASS when the drop is significantly below the margin, FAIL when it is significantly above.
         drop: Observed drop in pp.
         interval: Tango interval of the drop in pp; PASS and FAIL are its two ends against the margin.
         p: One-sided p value of non-inferiority: small means the drop is below the margin.
-        p_same: Two-sided mid-p McNemar: small means that the two networks differ at all.
-        n_needed: Images that would settle it with a power of 0.8, were the drop what it seems; None when it is settled,
-            or when the observed drop is the margin itself.
-        sentence: All of it for people.
+        p_same: Two-sided mid-p McNemar: small means that the two networks differ.
+        n_needed: Images that would decide it with a power of 0.8, if the true drop is the observed one; None when it is
+            decided, or when the observed drop is the margin itself.
+        sentence: The result in one sentence.
     """
 
     outcome: Outcome
@@ -110,7 +110,7 @@ def mcnemar(paired: Paired) -> float:
 
 
 def mcnemar_worse(paired: Paired) -> float:
-    """One-sided exact mid-p value: small means that the compressed network is worse, by whatever little."""
+    """One-sided exact mid-p value: small means that the compressed network is worse."""
     from scipy.stats import binom
 
     flips = paired.b + paired.c
@@ -193,7 +193,7 @@ def wilson(right: int, n: int, confidence: float = 0.95) -> Interval:
 def images_needed(
     drop_pp: float, discordance: float, *, margin_pp: float = 0.0, alpha: float = 0.05, power: float = 0.8
 ) -> int:
-    """Images a one-sided paired test needs to tell a true drop from a margin (Connor 1987).
+    """Sample size of a one-sided paired test of a true drop against a margin (Connor 1987).
 
     ``n = (z_alpha sqrt(psi - margin^2) + z_power sqrt(psi - drop^2))^2 / (drop - margin)^2``, psi the discordance.
 
@@ -201,16 +201,16 @@ def images_needed(
         drop_pp: True drop in pp.
         discordance: Share of images on which exactly one network is right, at least ``|drop|``.
         margin_pp: The drop it is tested against, in pp.
-        alpha: One-sided level.
-        power: Chance that the test notices.
+        alpha: One-sided significance level.
+        power: Power of the test.
 
     Raises:
-        ValueError: Drop and margin are the same, which no number of images tells apart.
+        ValueError: Drop and margin are equal, which no sample size distinguishes.
     """
     from scipy.stats import norm
 
     if drop_pp == margin_pp:
-        raise ValueError(f"no number of images tells a drop of {drop_pp} pp from itself")
+        raise ValueError(f"no number of images distinguishes a drop of {drop_pp} pp from itself")
     drop, margin = drop_pp / 100, margin_pp / 100
     psi = max(discordance, abs(drop), abs(margin))
     z_alpha, z_power = float(norm.isf(alpha)), float(norm.ppf(power))
@@ -219,7 +219,7 @@ def images_needed(
 
 
 def power(n: int, drop_pp: float, discordance: float, *, margin_pp: float, alpha: float = 0.05) -> float:
-    """Chance that the one-sided paired test tells a true drop from a margin on ``n`` images (Connor 1987).
+    """Power of the one-sided paired test of a true drop against a margin on ``n`` images (Connor 1987).
 
     ``Phi((|drop - margin| sqrt(n) - z_alpha sqrt(psi - margin^2)) / sqrt(psi - drop^2))``, which is ``images_needed``
     solved for the power; psi is the discordance, at least the margin, as a network that dropped by it has as much.
@@ -234,15 +234,15 @@ def power(n: int, drop_pp: float, discordance: float, *, margin_pp: float, alpha
 
 
 def decide(paired: Paired, margin_pp: float, alpha: float = 0.05) -> Decision:
-    """Whether the drop is below a margin, above it, or not known yet.
+    """Tests whether the drop is below a margin or above it; INCONCLUSIVE where neither is significant.
 
     PASS and FAIL are each wrong with a chance of at most about ``alpha``; they are the one-sided score tests of the
     margin, which is the same as the ``1 - 2 alpha`` interval lying wholly below or above it.
 
     Args:
         paired: Counts on the same images.
-        margin_pp: Drop that is still acceptable, in pp, above zero.
-        alpha: One-sided level of either verdict.
+        margin_pp: Largest acceptable drop in pp, above zero.
+        alpha: One-sided significance level of PASS and of FAIL.
     """
     interval = tango(paired, 1 - 2 * alpha)
     p, p_same = non_inferiority(paired, margin_pp), mcnemar(paired)

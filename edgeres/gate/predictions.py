@@ -1,7 +1,7 @@
-"""``predictions.json``: what the float and the deployed network answered, image by image.
+"""``predictions.json``: predictions of the float and the deployed network, image by image.
 
-A gate needs the answers themselves, not two percentages. An image is named by the first 16 hex digits of its sha256,
-64 bits: among 50,000 images two different ones share a name with a chance of 7e-11.
+The paired test needs the predictions themselves, not two accuracies. An image is identified by the first 16 hex digits
+of its sha256, 64 bits: among 50,000 images two different ones collide with probability 7e-11.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DIGITS = 16
 
 @settings
 class Answers:
-    """Answers on a validation split, in its order; all five columns but ``images`` are as long as the split.
+    """Predictions on a validation split, in its order; all columns are as long as the split.
 
     Attributes:
         schema: Version of this layout.
@@ -32,7 +32,7 @@ class Answers:
         hashes: First 16 hex digits of each image's sha256.
         labels: True class index per image.
         float_predictions: Class index per image by the float baseline.
-        deployed_predictions: Class index per image by what ships.
+        deployed_predictions: Class index per image by the deployed network.
     """
 
     schema: Literal["edgeres.predictions/1"] = SCHEMA
@@ -43,7 +43,7 @@ class Answers:
     deployed_predictions: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Refuses columns of different lengths, and none at all."""
+        """Refuses columns of different lengths, and empty ones."""
         lengths = {len(self.hashes), len(self.labels), len(self.float_predictions), len(self.deployed_predictions)}
         if len(lengths) != 1 or not self.hashes:
             raise ValueError(f"columns of {sorted(lengths)} images")
@@ -60,7 +60,7 @@ class Answers:
         float_predictions: Sequence[int],
         deployed_predictions: Sequence[int],
     ) -> Answers:
-        """Answers under whole sha256 hashes, which are cut to their first digits."""
+        """Predictions under whole sha256 hashes, which are cut to their first digits."""
         return cls(
             images=images,
             hashes=tuple(content[:_DIGITS] for content in hashes),
@@ -71,7 +71,7 @@ class Answers:
 
     @property
     def keys(self) -> tuple[tuple[str, int], ...]:
-        """A name for every image: its hash, and which of the images with that content it is."""
+        """A key for every image: its hash and its occurrence number among images of equal content."""
         seen: Counter[str] = Counter()
         found = []
         for content in self.hashes:
@@ -82,14 +82,14 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The images two runs have in common: positions in the one and in the other, in the order of the first."""
+    """Common images of two runs: positions in both, in the order of the first."""
 
     ours: tuple[int, ...]
     theirs: tuple[int, ...]
 
 
 def encode(answers: Answers) -> bytes:
-    """One column a line, so that a difference between two runs is readable; equal answers give equal bytes."""
+    """JSON text with one column per line, so that diffs are readable; equal predictions give equal bytes."""
     columns = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(plain(answers).items()))
     return f"{{\n{columns}\n}}\n".encode()
 
@@ -108,7 +108,7 @@ def decode(text: str, where: str) -> Answers:
 
 
 def shared(ours: Answers, theirs: Answers) -> Shared:
-    """Matches two runs image by image, by content.
+    """Matches the images of two runs by content.
 
     Raises:
         UsageError: Fewer than half of the images match, or some of them have another label in the other run.

@@ -1,16 +1,16 @@
-"""The gate that stops as soon as it knows: two bets against the margin, valid at every look.
+"""Sequential gate: two e-processes (bets against the margin), which are valid at every look.
 
 Each image says +1 (lost: only the original is right), -1 (gained: only the compressed network is right) or 0; the mean
-of that is the drop. Whoever doubts that the drop is at least the margin ``m`` may bet at fair odds: starting with 1,
-the wealth is multiplied by ``1 - stake (x - m)`` at each image. If the drop is at least ``m``, the wealth is a
-supermartingale whatever the stakes, as long as each is chosen before its image is seen, so the chance that it ever
-reaches ``1 / alpha`` is at most ``alpha`` (Ville's inequality). The same bet turned round, ``1 + stake (x - m)``,
-doubts that the drop is at most ``m``. PASS is the first to be rich, FAIL the second: each is wrong with a chance of at
-most ``alpha``, however often one looks, whatever the discordance is.
+of that is the drop. A bet against the hypothesis that the drop is at least the margin ``m`` starts with wealth 1; the
+wealth is multiplied by ``1 - stake (x - m)`` at each image. If the hypothesis holds, the wealth is a supermartingale
+whatever the stakes, as long as each is chosen before its image is seen, so the chance that it ever reaches ``1 /
+alpha`` is at most ``alpha`` (Ville's inequality). The opposite bet, ``1 + stake (x - m)``, is against the hypothesis
+that the drop is at most ``m``. PASS is returned once the first wealth reaches ``1 / alpha``, FAIL once the second does:
+each is wrong with probability at most ``alpha``, however often the test looks and whatever the discordance.
 
 Sources: Waudby-Smith and Ramdas 2023, "Estimating means of bounded random variables by betting" (JRSS B 86:1,
 arXiv 2010.09686), whose hedged capital this is; Kelly 1956 for the stake, which maximises the expected logarithm of the
-wealth against a supposed truth: no drop for PASS, twice the margin for FAIL, with the discordance seen so far.
+wealth under an assumed drop: zero for PASS, twice the margin for FAIL, with the discordance seen so far.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOOK = 20
-"""Images between two looks; the stakes stay the same in between."""
+"""Images between two looks; stakes are constant in between."""
 _SUPPOSED = 3.0, 33.0
-"""Discordance supposed before the first image, in margins, and how many images that supposition is worth."""
+"""Prior of the discordance: its value in margins, and its weight in images."""
 _MOST = 0.95
-"""Share of the wealth's reach that a stake may use: all of it would risk ruin by one image."""
+"""Largest stake as a share of the one that a single image could ruin."""
 
 
 @settings
 class Sequential:
-    """What a sequential test said.
+    """Result of a sequential test.
 
     Attributes:
-        outcome: PASS, FAIL, or INCONCLUSIVE when the images ran out.
-        used: Images it looked at before it knew; all of them when it never did.
-        n: Images there are.
+        outcome: PASS, FAIL, or INCONCLUSIVE when all images were used.
+        used: Number of images until the decision; all of them without one.
+        n: Number of images.
         seed: Seed of their order.
         below: Greatest wealth against a drop of at least the margin; PASS from ``1 / alpha`` on.
         above: Greatest wealth against a drop of at most the margin; FAIL from ``1 / alpha`` on.
@@ -58,10 +58,10 @@ class Sequential:
 
 @dataclass(frozen=True, slots=True)
 class Bets:
-    """Tests side by side, all after the same number of images.
+    """State of ``R`` parallel tests after the same number of images.
 
     Attributes:
-        images: Images seen.
+        images: Number of images so far.
         lost: Images lost in each test, ``[R]``.
         gained: Images gained, ``[R]``.
         below: Logarithm of the wealth against a drop of at least the margin, ``[R]``.
@@ -76,18 +76,18 @@ class Bets:
 
     @classmethod
     def none(cls, tests: int) -> Bets:
-        """Before the first image: a wealth of 1 each."""
+        """Initial state: wealth 1 in each test."""
         zero = np.zeros(tests)
         return cls(0, zero, zero, zero, zero)
 
     def after(self, images: int, lost: NDArray[np.float64], gained: NDArray[np.float64], margin: float) -> Bets:
-        """Bets on some more images.
+        """State after some more images.
 
         Args:
-            images: How many.
-            lost: Those lost in each test, ``[R]``.
-            gained: Those gained, ``[R]``.
-            margin: Drop that is still acceptable, as a share.
+            images: Number of further images.
+            lost: Number of lost images in each test, ``[R]``.
+            gained: Number of gained images, ``[R]``.
+            margin: Largest acceptable drop, as a share.
         """
         same = images - lost - gained
         stake = self._stake_below(margin)
@@ -101,7 +101,7 @@ class Bets:
         )
 
     def kept(self, rows: NDArray[np.bool_]) -> Bets:
-        """The tests that go on."""
+        """The state of some of the tests."""
         return Bets(self.images, self.lost[rows], self.gained[rows], self.below[rows], self.above[rows])
 
     def _discordance(self, margin: float) -> NDArray[np.float64]:
@@ -110,12 +110,12 @@ class Bets:
         return np.minimum(found, 1.0)
 
     def _stake_below(self, margin: float) -> NDArray[np.float64]:
-        """Best against no drop at all."""
+        """Stakes of the PASS bets: optimal if there is no drop."""
         half = self._discordance(margin) / 2
         return _kelly(half, half, -1, margin)
 
     def _stake_above(self, margin: float) -> NDArray[np.float64]:
-        """Best against twice the margin, or against the drop seen so far where that is clearly more."""
+        """Stakes of the FAIL bets: optimal at twice the margin, or at the observed drop where it is clearly larger."""
         psi, worth = self._discordance(margin), _SUPPOSED[1]
         mean = (self.lost - self.gained + 2 * margin * worth) / (self.images + worth)
         sure = mean - 2 * np.sqrt(psi / (self.images + worth))
@@ -125,7 +125,7 @@ class Bets:
 
 
 def _kelly(lost: NDArray[np.float64], gained: NDArray[np.float64], side: int, margin: float) -> NDArray[np.float64]:
-    """The stake that makes ``E log(1 + stake y)`` greatest, ``y = side (x - margin)``, for supposed chances ``[R]``.
+    """Kelly stake: maximises ``E log(1 + stake y)``, ``y = side (x - margin)``, for assumed probabilities ``[R]``.
 
     Its derivative ``sum p y / (1 + stake y) = 0`` is a quadratic in the stake for three values of ``y``.
     """
@@ -139,13 +139,13 @@ def _kelly(lost: NDArray[np.float64], gained: NDArray[np.float64], side: int, ma
 
 
 def sequential(signs: NDArray[np.int8], margin_pp: float, *, alpha: float = 0.05, seed: int = 0) -> Sequential:
-    """Goes through recorded answers in a random order until it knows.
+    """Sequential test of recorded predictions in a random order.
 
     Args:
         signs: 1 lost, -1 gained, 0 neither, ``[N]``.
-        margin_pp: Drop that is still acceptable, in pp, above zero.
-        alpha: Level of either verdict.
-        seed: Seed of the order: a recorded order may have all images of a class in a row.
+        margin_pp: Largest acceptable drop in pp, above zero.
+        alpha: Significance level of PASS and of FAIL.
+        seed: Seed of the order: recorded images may be sorted by class.
     """
     order = np.random.default_rng(seed).permutation(signs)
     bets, rich = Bets.none(1), -log(alpha)
@@ -158,7 +158,7 @@ def sequential(signs: NDArray[np.int8], margin_pp: float, *, alpha: float = 0.05
         if max(below, above) >= rich:
             outcome = Outcome.PASS if below >= rich else Outcome.FAIL
             break
-    # Wealth beyond any use is cut, so that it stays a number in JSON.
+    # Wealth is bounded, so that it remains a number in JSON.
     return Sequential(
         outcome=outcome,
         used=bets.images,

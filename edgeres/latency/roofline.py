@@ -94,7 +94,7 @@ class Roofline:
         for work in works:
             kind, width = (self.integer, 1) if work.integer else (self.floating, self.float_bytes)
             if kind.efficiency is None:
-                return f"public latencies of {kind.title} tell no share of a peak"
+                return f"public latencies of {kind.title} give no share of a peak"
             if width not in self.peaks:
                 return f"the device profile has no {_PEAK[width]}"
         return ""

@@ -1,1 +1,1 @@
-"""Parity: the same images through every runtime that takes a run's graph, and through exact integers."""
+"""Parity study: one graph in every runtime of this host and in exact integers, compared layer by layer."""

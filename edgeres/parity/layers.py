@@ -1,4 +1,4 @@
-"""Layer by layer: what each one adds to the difference, and what the difference has grown to."""
+"""Layer-by-layer comparison of a runtime with the integer reference: error of each layer, and accumulated error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LOGITS = "logits"
 SHARE = 2.0**-8
-"""Share of the largest logit that a float tail may be off by: it may be computed in float16 where the graph says so."""
+"""Relative error allowed at the logits, as a share of the largest: a float tail may be computed in float16."""
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class _MismatchCounts:
     unexplained: int = 0
 
     def freely(self, exact: Array, found: Array, zero: int = 0) -> None:
-        """Adds both running from the image on."""
+        """Adds tensors of both networks, run from the image on."""
         signal, noise = exact.astype(np.float64) - zero, exact.astype(np.float64) - found
         self.numbers += exact.size
         self.signal += float(np.sum(signal * signal))
@@ -46,9 +46,9 @@ class _MismatchCounts:
         self.differing += int(np.count_nonzero(noise))
 
     def alike(self, expected: QuantizedTensor, found: Array) -> None:
-        """Adds what one layer makes of the same codes.
+        """Adds a layer's codes in the runtime and in the reference, both computed from the runtime's codes before it.
 
-        A code is explained where the exact value, moved by no more than what float32 rounding can, gives that code.
+        A code is explained where the exact value, changed by at most the float32 rounding error, gives that code.
         """
         wrong = np.nonzero(expected.codes != found)
         if not len(wrong[0]):
@@ -64,14 +64,14 @@ class _MismatchCounts:
         self.unexplained += int(np.count_nonzero(beyond > allowed))
 
     def tail(self, expected: Array, found: Array) -> None:
-        """Adds logits of the same codes."""
+        """Adds logits computed from the same codes."""
         share = np.abs(expected - found) / max(float(np.abs(expected).max()), 1e-30)
         beyond = int(np.count_nonzero(~(share <= SHARE)))
         self.alone, self.unexplained = self.alone + beyond, self.unexplained + beyond
         self.farthest = max(self.farthest, float(share.max()))
 
     def depth(self, tensor: str, nodes: tuple[str, ...]) -> Depth:
-        """What it amounts to."""
+        """The accumulated comparison of a tensor."""
         sqnr = 10 * log10(self.signal / self.noise) if self.noise and self.signal else None
         return Depth(
             tensor=tensor,
@@ -91,7 +91,7 @@ class LayerComparison:
     """One runtime against one reference, image by image.
 
     Args:
-        network: The reference for what a layer makes of given codes.
+        network: The integer reference.
     """
 
     network: IntegerNetwork
@@ -102,9 +102,9 @@ class LayerComparison:
 
         Args:
             images: ``[N,C,H,W]``.
-            exact: What the reference makes of them.
-            logits: What the runtime does.
-            codes: Its quantized tensors.
+            exact: Output of the reference.
+            logits: Logits of the runtime.
+            codes: Quantized tensors of the runtime.
         """
         params = self.network.params
         for tensor, found in codes.items():
@@ -122,15 +122,15 @@ class LayerComparison:
 
     @property
     def alone(self) -> int:
-        """Codes that differ from what the reference makes of the same codes before them."""
+        """Number of codes that differ from the reference's, computed from the runtime's codes before them."""
         return sum(tally.alone for tally in self.tallies.values())
 
     def depths(self) -> tuple[Depth, ...]:
-        """In execution order, the logits last."""
+        """Comparisons in execution order, the logits last."""
         names = {tensor: tensor for tensor in self.network.quantized} | {LOGITS: self.network.output}
         return tuple(self.tallies[tensor].depth(tensor, self.network.nodes_of(name)) for tensor, name in names.items())
 
 
 def nearer(comparisons: Mapping[Bias, LayerComparison]) -> Bias:
-    """The way of taking biases under which a runtime differs least; as the graph has them where both are equal."""
+    """The treatment of biases under which a runtime differs least; ``float`` where both are equal."""
     return min(comparisons, key=lambda bias: (comparisons[bias].alone, bias != "float"))

@@ -1,4 +1,4 @@
-"""``Parity``: what several runtimes make of one graph, as a report and a machine read it."""
+"""``Parity``: result of a parity study."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ SCHEMA = "edgeres.parity/1"
 
 @settings
 class Depth:
-    """One runtime at one quantized tensor, or at the logits.
+    """Comparison of one runtime with the reference at one quantized tensor, or at the logits.
 
     Attributes:
-        tensor: Its name.
-        nodes: Nodes between it and the quantized tensors before it: what may be at fault.
-        numbers: How many numbers were compared.
-        sqnr_db: Signal to noise against the reference, both running freely from the image on; None where they are
+        tensor: Name of the tensor.
+        nodes: Nodes between it and the quantized tensors before it, one of which causes a difference.
+        numbers: Number of compared values.
+        sqnr_db: Signal to noise ratio against the reference in dB, both run from the image on; None where they are
             equal.
-        differing: Numbers that are not the reference's.
-        alone: Numbers that are not what the reference makes of this runtime's own codes before them: what this layer
-            adds. At the logits: those beyond what float arithmetic explains.
-        steps: The most quantization steps such a number is off by; 0 at the logits.
-        farthest: How far, in steps, the exact value lies from the boundary that such a number is beyond; at the logits
-            the largest difference as a share of the largest logit.
-        unexplained: Numbers farther beyond than rounding in float32 can carry them.
+        differing: Number of values that differ from the reference's.
+        alone: Number of values that differ from the reference's, computed from the runtime's own codes before them: the
+            error of this layer alone. At the logits: those beyond float rounding.
+        steps: Largest such difference in quantization steps; 0 at the logits.
+        farthest: Largest distance, in steps, of such an exact value from the rounding boundary; at the logits the
+            largest difference as a share of the largest logit.
+        unexplained: Number of values farther from the boundary than float32 rounding explains.
     """
 
     tensor: str
@@ -41,16 +41,16 @@ class Depth:
 
 @settings
 class RuntimeRow:
-    """What one runtime answers.
+    """Results of one runtime.
 
     Attributes:
         name: Identifier.
-        title: For people.
-        top1: Percent.
-        biases: How it takes biases where integer layers have them, by whichever reference its codes are nearer to; None
-            where it shows no tensors, or is the reference.
-        depths: In execution order; empty where it shows no tensors, or is the reference.
-        note: What a reader should know about how its tensors were seen.
+        title: Display name.
+        top1: Accuracy in percent.
+        biases: Treatment of biases in integer layers, by the reference that its codes are nearer to; None where it
+            exposes no tensors, or is the reference.
+        depths: Comparisons in execution order; empty where it exposes no tensors, or is the reference.
+        note: How its tensors were read.
     """
 
     name: str
@@ -62,30 +62,31 @@ class RuntimeRow:
 
     @property
     def diverges(self) -> Depth | None:
-        """The first layer that computes something else than the graph says; None where there is none."""
+        """The first layer with an unexplained difference; None where there is none."""
         return next((depth for depth in self.depths if depth.unexplained), None)
 
     @property
     def alone(self) -> int:
-        """Codes that differ from what the reference makes of the same codes before them."""
+        """Number of codes that differ from the reference's, computed from the runtime's codes before them."""
         return sum(depth.alone for depth in self.depths[:-1])
 
     @property
     def codes(self) -> int:
-        """Codes that were compared."""
+        """Number of compared codes."""
         return sum(depth.numbers for depth in self.depths[:-1])
 
 
 @settings
 class Pair:
-    """Two runtimes.
+    """Agreement of two runtimes.
 
     Attributes:
-        agreement: Images on which both answer the same class, in percent.
-        differing: The others.
-        margin: Of the images answered differently, the clearest one's margin between the reference's two best logits.
-        rank: Images whose margin is no larger than that, in percent of all: small where what differs was undecided.
-            None where no answer differs, like ``margin``.
+        agreement: Share of images with equal predictions, in percent.
+        differing: Number of images with different predictions.
+        margin: Largest margin between the reference's two best logits among the images that differ; None where none
+            does.
+        rank: Share of images with a margin no larger than that, in percent: small where the differing images were close
+            decisions; None where none differs.
     """
 
     first: str
@@ -98,19 +99,19 @@ class Pair:
 
 @settings
 class Parity:
-    """The whole comparison.
+    """Result of a parity study.
 
     Attributes:
         model: Name of the network.
         target: Name of the target whose graph it is.
-        images: How many images were answered.
-        shown: How many of them were looked at layer by layer.
-        wanted: Agreement of every pair that passes, in percent.
-        runtimes: Who answered.
-        pairs: Every pair of them.
-        absent: Who did not answer, and why, by name.
-        float_nodes: Nodes of the graph that the reference computes in float64, as they have no integers.
-        schema: Of this document.
+        images: Number of images.
+        shown: Number of images compared layer by layer.
+        wanted: Required agreement of every pair, in percent.
+        runtimes: The runtimes.
+        pairs: Every pair of runtimes.
+        absent: Why a runtime is missing, by name.
+        float_nodes: Nodes that the reference computes in float64, since they are not quantized.
+        schema: Version of this layout.
     """
 
     model: str
@@ -126,23 +127,23 @@ class Parity:
 
     @property
     def worst(self) -> Pair:
-        """The pair that agrees least."""
+        """The pair of least agreement."""
         return min(self.pairs, key=lambda pair: pair.agreement)
 
     @property
     def passed(self) -> bool:
-        """Whether every pair agrees as often as wanted."""
+        """Whether every pair reaches the required agreement."""
         return self.worst.agreement >= self.wanted
 
     @property
     def spread_pp(self) -> float:
-        """From the least to the most accurate runtime, in percentage points."""
+        """Difference between the least and the most accurate runtime, in percentage points."""
         accuracies = [row.top1 for row in self.runtimes]
         return max(accuracies) - min(accuracies)
 
     @property
     def diverging(self) -> tuple[RuntimeRow, ...]:
-        """Runtimes with a layer that computes something else than the graph says."""
+        """Runtimes with a layer that has an unexplained difference."""
         return tuple(row for row in self.runtimes if row.diverges)
 
     def titled(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Everybody who takes a graph on this host, opened side by side."""
+"""Runtimes of this host that take a graph, opened for a parity study."""
 
 from __future__ import annotations
 
@@ -47,13 +47,14 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class ParityRuntime:
-    """Somebody who answers images.
+    """A runtime in a parity study.
 
     Attributes:
         name: Identifier.
-        title: For people.
-        logits: ``[N,classes]`` of images ``[N,C,H,W]``.
-        codes: Logits, and the codes of every quantized tensor by its name; None where it shows none.
+        title: Display name.
+        logits: Function from images ``[N,C,H,W]`` to logits ``[N,classes]``.
+        codes: Function from images to logits and the codes of every quantized tensor by name; None where it exposes
+            none.
     """
 
     name: str
@@ -63,12 +64,12 @@ class ParityRuntime:
 
 
 def reference(network: IntegerNetwork) -> ParityRuntime:
-    """Exact integers."""
+    """The exact integer reference."""
     return ParityRuntime(REFERENCE, "exact integers", lambda images: network.run(images).logits)
 
 
 def fake_quantization(network: QuantNetwork) -> ParityRuntime:
-    """Float arithmetic between rounded values in torch: what calibration and the ladder judge by."""
+    """Fake quantization in torch, float arithmetic between rounded values, with which candidates are evaluated."""
     import torch
 
     def codes(images: Images) -> tuple[Logits, Codes]:
@@ -89,11 +90,11 @@ def fake_quantization(network: QuantNetwork) -> ParityRuntime:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Runtimes ready to answer.
+    """Opened runtimes.
 
     Attributes:
-        runtimes: In the order of a report.
-        absent: Why others are not among them, by name.
+        runtimes: Runtimes in the order of a report.
+        absent: Why a runtime is missing, by name.
     """
 
     runtimes: tuple[ParityRuntime, ...]
@@ -104,7 +105,7 @@ def chosen(wanted: str | None) -> tuple[str, ...]:
     """Backends by their names with commas between; None chooses all.
 
     Raises:
-        UsageError: There is none of such a name.
+        UsageError: A name is unknown.
     """
     names = tuple(BACKENDS) if wanted is None else tuple(wanted.split(","))
     for name in names:
@@ -126,12 +127,12 @@ def opened(
     """Opens the graph in every runtime of this host that takes it.
 
     Args:
-        backends: Names of those to try besides ONNX ParityRuntime without optimisations.
-        exported: The graph.
-        target: Whose it is.
-        names: Quantized tensor to the name of its codes in the graph; none where nobody wants to see them.
+        backends: Names of backends to open besides ONNX Runtime without optimisations.
+        exported: The exported graph.
+        target: Its target.
+        names: Name of the codes in the graph by quantized tensor; empty where they are not compared.
         out: An empty folder for engines.
-        progress: Told after each runtime.
+        progress: Advanced after each runtime.
     """
     absent: dict[str, str] = {}
     with ExitStack() as stack:
@@ -154,7 +155,7 @@ def opened(
 
 @dataclass(frozen=True, slots=True)
 class _Opener:
-    """What every backend gets: see ``opened``."""
+    """Opens the sessions of backends: see ``opened``."""
 
     exported: Exported
     target: Target
@@ -163,10 +164,10 @@ class _Opener:
     stack: ExitStack
 
     def runtime(self, name: str) -> ParityRuntime:
-        """One backend's session of an engine that it builds here.
+        """A backend's session of an engine that it builds on this host.
 
         Raises:
-            EdgeresError: It is not installed, does not take the graph, or runs nothing on this host.
+            EdgeresError: It is not installed, rejects the graph, or cannot run on this host.
         """
         if why := lacking(name):
             raise EdgeresError(why)
@@ -186,7 +187,7 @@ class _Opener:
 def _by_tensor(
     run: Callable[[Images], tuple[Logits, Codes]], names: Mapping[str, str]
 ) -> Callable[[Images], tuple[Logits, Codes]]:
-    """Codes under the name of the tensor that they are of."""
+    """Codes by the name of their tensor."""
 
     def renamed(images: Images) -> tuple[Logits, Codes]:
         logits, codes = run(images)

@@ -1,4 +1,4 @@
-"""From runtimes and images to ``Parity``: layers on a few images, answers on all of them."""
+"""Parity study: layer-by-layer comparison on a few images, predictions on all of them."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from edgeres.progress import Progress
 
 _SHOWN, _ANSWERED = 4, 8
-"""Images at a time: the reference keeps a few float64 tensors of each."""
+"""Images per batch: the reference keeps a few float64 tensors of each."""
 
 Comparisons = dict["Bias", LayerComparison]
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is compared.
+    """Graph and images of a parity study.
 
     Attributes:
         model: Name of the network.
         target: Name of the target whose graph it is.
-        networks: The reference, under each way of taking biases; none where the graph has no reference.
-        images: Labelled images that judge.
-        preprocess: How they are prepared.
+        networks: The integer reference by treatment of biases; empty where the graph has none.
+        images: Labelled images.
+        preprocess: Their preprocessing.
     """
 
     model: str
@@ -53,23 +53,23 @@ class Subject:
 
 
 def spread(split: Split, wanted: int) -> Split:
-    """That many images of a split, evenly spaced: folders are sorted by class, so the first ones are of one class."""
+    """``wanted`` evenly spaced images of a split: folders are sorted by class, so the first ones are of one class."""
     count = min(wanted, len(split))
     return split.take([index * len(split) // count for index in range(count)])
 
 
 def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wanted: float) -> Parity:
-    """Compares everybody with everybody.
+    """Compares all runtimes with the reference and with each other.
 
     Args:
         subject: Graph and images.
-        found: Who answers.
-        progress: Told image by image.
-        shown: Images to look at layer by layer.
-        wanted: Agreement of every pair that passes, in percent.
+        found: The opened runtimes.
+        progress: Advanced per image.
+        shown: Number of images to compare layer by layer.
+        wanted: Required agreement of every pair, in percent.
 
     Raises:
-        StageError: A runtime answers with something that is no number.
+        StageError: A runtime returns logits that are not finite.
     """
     few = spread(subject.images, shown)
     depths = _layers(subject, found.runtimes, few, progress)
@@ -108,7 +108,7 @@ def _pair(first: str, second: str, classes: Mapping[str, Sequence[int]], margins
 def _layers(
     subject: Subject, runtimes: Sequence[ParityRuntime], few: Split, progress: Progress
 ) -> dict[str, tuple[Bias, tuple[Depth, ...], str]]:
-    """Depths of every runtime that shows its tensors, under the biases that it is nearer to, and a note."""
+    """Comparisons of every runtime that exposes its tensors, under its nearer treatment of biases, with a note."""
     if not subject.networks:
         return {}
     seeing = {runtime.name: runtime for runtime in runtimes if runtime.codes is not None}
@@ -131,7 +131,7 @@ def _layers(
 
 
 def _most(shown: NDArray[Any], plain: NDArray[Any]) -> float:
-    """Largest difference of logits as a share of the largest one."""
+    """Largest difference of logits as a share of the largest logit."""
     return float(np.abs(shown - plain).max() / max(float(np.abs(plain).max()), 1e-30))
 
 
@@ -143,14 +143,14 @@ def _note(moved: float) -> str:
 
 def _finite(logits: NDArray[Any], runtime: ParityRuntime) -> NDArray[Any]:
     if not np.isfinite(logits).all():
-        raise StageError(f"{runtime.title} answers with NaN or infinity", "look at the scales in calibration.json")
+        raise StageError(f"{runtime.title} returns NaN or infinity", "look at the scales in calibration.json")
     return logits
 
 
 def _answers(
     subject: Subject, runtimes: Sequence[ParityRuntime], progress: Progress
 ) -> tuple[dict[str, list[int]], NDArray[Any]]:
-    """Class of each image, by runtime, and the first one's margins between its two best logits."""
+    """Predicted class of each image by runtime, and the reference's margins between its two best logits."""
     classes: dict[str, list[int]] = {runtime.name: [] for runtime in runtimes}
     margins = []
     with progress.task(f"{len(runtimes)} runtimes answer", len(subject.images)) as advance:

@@ -96,7 +96,7 @@ class Evaluator:
         start = time.monotonic()
         self.reference = self._logits(Network(spec, weights), split, "float on the tuning images")
         if not np.isfinite(self.reference).all():
-            raise StageError("the float network answers with NaN or infinity", "check its weights")
+            raise StageError("the float network returns NaN or infinity", "check its weights")
         self.pass_s = (time.monotonic() - start) / len(split)
         """Seconds of one float image, decoding included, from which the predicted times of techniques follow."""
         self.macs_per_s = macs(spec, preprocess.crop, preprocess.crop) / self.pass_s

@@ -37,7 +37,7 @@ def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerSensit
     for layer, logits in found.items():
         noise, divergence = sqnr_db(reference, logits), kl(reference, logits)
         if not isfinite(divergence):
-            raise StageError(f"with {layer} alone in integers the network answers with NaN", "check its weights")
+            raise StageError(f"with {layer} alone in integers the network returns NaN", "check its weights")
         rows.append(
             LayerSensitivity(
                 layer=layer,

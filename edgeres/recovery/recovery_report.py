@@ -93,7 +93,7 @@ def notes(search: Search[Candidate], margin: float | None, images: int) -> tuple
     best = search.best
     if best is not chosen:
         found.append(
-            f"{chosen.technique} was asked for and goes on; on the tuning images it is not nearer to float than "
+            f"{chosen.technique} was asked for and is kept; on the tuning images it is not nearer to float than "
             f"{best.technique} beyond noise: KL {evaluation.kl:.2g} against {best.evaluation.kl:.2g} nats"
         )
     for name in ("first_layer", "mixed_precision"):

@@ -35,7 +35,7 @@ class Reason(StrEnum):
     NO_LIMIT = "left out: no accuracy limit is set, and it gives up integers"
     OPEN = "left out: the tuning images do not say that the accuracy limit is missed"
     NEGLIGIBLE = "not needed: the divergence that is left is negligible"
-    UNSEEN = "left out: the tuning images are too few to tell the divergence that is left from zero"
+    UNSEEN = "left out: the tuning images are too few to distinguish the remaining divergence from zero"
     EFFORT = "left out by --effort"
     TIME = "left out: named in skip, or beyond the time budget"
     REFUSED = "refused"

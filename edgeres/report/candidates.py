@@ -126,9 +126,9 @@ def _latency(stage: StageRow, timings: dict[str, float], kind: str) -> tuple[flo
 
 
 _NEXT = {
-    "PASS": "The limit is met on the tuning images; 'edgeres gate RUN' judges what ships on the validation images.",
+    "PASS": "The limit is met on the tuning images; 'edgeres gate RUN' checks it on the validation images.",
     "FAIL": "The limit is not met: --recipe qat trains with quantization in the loop.",
-    "INCONCLUSIVE": "The tuning images do not settle it; 'edgeres gate RUN' judges what ships.",
+    "INCONCLUSIVE": "The tuning images do not settle it; 'edgeres gate RUN' checks the deployed network.",
     "": "No accuracy limit is set: --budget accuracy_drop_pp=1 sets one.",
 }
 

@@ -135,7 +135,7 @@ def _tile(name: str, figure: str | None, quiet: str) -> Markup:
 
 def _budget(run: Run) -> Markup:
     if not run.every_line:
-        return section("budget", "Budget", missing("The run ended before a budget line was judged."))
+        return section("budget", "Budget", missing("The run ended before a budget line was checked."))
     return section("budget", "Budget", tag("ul.budget", *(_line(line) for line in run.every_line)))
 
 

@@ -101,7 +101,7 @@ def _opening(run: Run) -> list[str]:
 
 def _budget(lines: Sequence[BudgetCheck]) -> str:
     if not lines:
-        return _missing("The run ended before a budget line was judged.")
+        return _missing("The run ended before a budget line was checked.")
     rows = []
     for line in lines:
         value, limit = compared(line)
@@ -155,7 +155,7 @@ def _recovery(run: Run) -> str:
 def _accuracy(run: Run) -> str:
     a = run.accuracy
     if a is None:
-        return _missing("The run ended before the deployed network was judged.")
+        return _missing("The run ended before the deployed network was evaluated.")
     interval = f"{confidence(a.level)} interval {between(a.low_pp, a.high_pp)}"
     return (
         f"{percent(a.deployed_top1)} deployed, {percent(a.float_top1)} float: a drop of **{points(a.drop_pp)}** "
@@ -213,7 +213,7 @@ def _integers(run: Run) -> str:
 
 def _confusion(run: Run) -> str:
     if run.confusion is None:
-        return _missing("The run ended before the deployed network was judged.")
+        return _missing("The run ended before the deployed network was evaluated.")
     worst = confusions(run.confusion)
     if not worst:
         return "No errors."
@@ -223,7 +223,7 @@ def _confusion(run: Run) -> str:
 
 def _flips(run: Run) -> str:
     if run.accuracy is None:
-        return _missing("The run ended before the deployed network was judged.")
+        return _missing("The run ended before the deployed network was evaluated.")
     if not run.flips:
         return "None."
     rows = [

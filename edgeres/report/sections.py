@@ -88,7 +88,7 @@ def accuracy(run: Run) -> Markup:
     """Accuracy of the deployed network and of float, with the confidence interval of the difference."""
     a = run.accuracy
     if a is None:
-        return section("accuracy", "Accuracy", missing("The run ended before the deployed network was judged."))
+        return section("accuracy", "Accuracy", missing("The run ended before the deployed network was evaluated."))
     limit = limit_of(run, "accuracy_drop_pp")
     open_question = limit is not None and a.low_pp <= limit < a.high_pp
     more = f"{a.n:,} images do not settle it: the interval reaches beyond the limit." if open_question else ""
@@ -173,7 +173,7 @@ def confusion(run: Run) -> Markup:
     """Confusion matrix of the deployed network, or its largest errors where there are too many classes to draw."""
     title = "Confusion matrix"
     if run.confusion is None:
-        return section("confusion", title, missing("The run ended before the deployed network was judged."))
+        return section("confusion", title, missing("The run ended before the deployed network was evaluated."))
     worst: list[tuple[str, ...]] = [
         (run.class_name(true), run.class_name(predicted), f"{count:,}")
         for true, predicted, count in confusions(run.confusion)
@@ -193,7 +193,7 @@ def flips(run: Run) -> Markup:
     """Images whose prediction differs between float and the deployed network."""
     title = "Images answered differently than by float"
     if run.accuracy is None:
-        return section("flips", title, missing("The run ended before the deployed network was judged."))
+        return section("flips", title, missing("The run ended before the deployed network was evaluated."))
     if not run.flips:
         return section("flips", title, tag("p", "None: both give the same class on every validation image."))
     ranked = worst_first(run.flips)

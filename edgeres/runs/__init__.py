@@ -1,1 +1,1 @@
-"""A finished run: its report as one value, read from ``report.json``, with its graphs and predictions."""
+"""Finished runs: the report as one value, read from ``report.json``, with its graphs and predictions."""

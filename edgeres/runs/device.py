@@ -1,7 +1,7 @@
-"""``DeviceReport``: the ``device.json`` that a bundle's commands write on the device, read back with suspicion.
+"""``DeviceReport``: validated contents of ``device.json``, which a bundle's commands write on the device.
 
-It travels by hand between machines, so nothing in it is believed that can be computed: percentiles, intervals and
-bounds come anew from its samples, and what it says of them has to agree.
+The file is copied between machines by the user, so every derived figure is checked: percentiles, intervals and bounds
+are computed again from its samples and must agree with the stored ones.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LARGEST = 4 << 20
-"""Bytes of the largest ``device.json`` there can be: 20,000 samples take a tenth of it."""
+"""Largest accepted ``device.json`` in bytes: 20,000 samples take a tenth of it."""
 _SAME = 1e-9
 
 Milliseconds = Annotated[float, Field(gt=0, le=600_000)]
 Nanoseconds = Annotated[int, Field(ge=1_000, le=600_000_000_000)]
-"""No network runs in less than a microsecond, and nobody waits ten minutes for an image."""
+"""Duration of one inference: at least 1 us, at most 10 minutes."""
 Positive = Annotated[int, Field(gt=0)]
 Text = Annotated[str, Field(max_length=300)]
 Temperature = Annotated[float, Field(ge=-60, le=200)]
@@ -44,7 +44,7 @@ class DeviceMachine:
 
 @settings
 class Executor:
-    """What executed the network, its version, threads of the calling program."""
+    """The runtime, its version, and threads of the calling program."""
 
     name: Literal["tensorrt", "onnxruntime", "litert", "executorch"]
     version: Text
@@ -53,21 +53,21 @@ class Executor:
 
 @settings
 class DeviceKernels:
-    """Layers by TensorRT's engine inspector: weighted ones, those that read int8, and every kind with its count."""
+    """Layers by TensorRT's engine inspector: number of weighted layers, of those that read int8, and of every kind."""
 
     weighted: Count
     integer: Count
     kernels: dict[str, Count]
 
     def __post_init__(self) -> None:
-        """Refuses more integer layers than there are."""
+        """Refuses more integer layers than weighted ones."""
         if self.integer > self.weighted:
             raise ValueError(f"{self.integer} of {self.weighted} weighted layers in int8")
 
 
 @settings
 class BuiltEngine:
-    """The engine that ran: what it was built from, by what, and for which GPU."""
+    """The engine: sha256 of its ONNX file, TensorRT version and compute capability of the GPU."""
 
     plan_sha256: Sha256
     manifest_sha256: Sha256
@@ -80,7 +80,7 @@ class BuiltEngine:
 
 @settings
 class GoldenAnswers:
-    """Golden answers against the device's; see the bundle's ``device.compare``."""
+    """Comparison of the device's outputs with the golden outputs; see the bundle's ``device.compare``."""
 
     images: Positive
     top1_agreeing: Count
@@ -89,7 +89,7 @@ class GoldenAnswers:
     passed: bool
 
     def __post_init__(self) -> None:
-        """Refuses a verdict that the figures do not support."""
+        """Refuses a result that the figures do not support."""
         if self.passed is not (self.max_abs_delta is not None and self.max_abs_delta <= self.tolerance):
             raise ValueError("passed is not what max_abs_delta and tolerance amount to")
         if self.top1_agreeing > self.images:
@@ -98,7 +98,7 @@ class GoldenAnswers:
 
 @settings
 class Timing:
-    """One image's latency in ms: percentiles, the median's 95 % interval, bounds of the tail with 99 % confidence."""
+    """Latency of one image in ms: percentiles, the median's 95 % interval, bounds of the tail with 99 % confidence."""
 
     batch: Literal[1]
     warmup: Positive
@@ -113,7 +113,7 @@ class Timing:
     p99_high: Milliseconds | None
 
     def __post_init__(self) -> None:
-        """Refuses a figure that its samples do not give."""
+        """Refuses figures that differ from those of the samples."""
         for name, value in figures(self.samples_ns).items():
             said = getattr(self, name)
             if (said is None) is not (value is None) or (value and abs(said - value) > _SAME * value):
@@ -122,7 +122,7 @@ class Timing:
 
 @settings
 class State:
-    """What the device's kernel said at one moment; see the bundle's ``device.conditions``."""
+    """Clocks, temperature and load of the device at one moment; see the bundle's ``device.conditions``."""
 
     load: Annotated[float, Field(ge=0)]
     governor: Text | None
@@ -143,30 +143,30 @@ class Conditions:
 
 @settings
 class OwnImages:
-    """Top-1 over images of the user's on the device."""
+    """Top-1 on the user's images on the device."""
 
     n: Positive
     right: Count
     classes: Positive
 
     def __post_init__(self) -> None:
-        """Refuses more right answers than images."""
+        """Refuses more correct predictions than images."""
         if self.right > self.n:
             raise ValueError(f"{self.right} of {self.n} images answered right")
 
 
 @settings
 class DeviceReport:
-    """Everything of ``device.json`` but its seal.
+    """Contents of ``device.json`` without its seal.
 
     Attributes:
         format: Version of this layout.
         model: Name of the network.
-        target: Where it was compiled for.
-        manifest_sha256: Of the bundle's manifest: it belongs to one run.
-        model_sha256: Of the file that was executed, or that the engine was built from.
-        engine: None where the runtime has no engines.
-        images: None where no images with labels were given.
+        target: Name of the target it was compiled for.
+        manifest_sha256: sha256 of the bundle's manifest, which identifies the run.
+        model_sha256: sha256 of the executed file, or of the file the engine was built from.
+        engine: The engine; None where the runtime has none.
+        images: Accuracy on the user's images; None where none were given.
     """
 
     format: Literal[1]
@@ -183,7 +183,7 @@ class DeviceReport:
     images: OwnImages | None
 
     def __post_init__(self) -> None:
-        """Refuses an engine of another bundle, and a TensorRT without one."""
+        """Refuses an engine of another bundle, and TensorRT without an engine."""
         if (self.engine is None) is (self.runtime.name == "tensorrt"):
             raise ValueError(f"{self.runtime.name} {'without' if self.engine is None else 'with'} an engine")
         if self.engine is not None and self.engine.manifest_sha256 != self.manifest_sha256:
@@ -191,10 +191,10 @@ class DeviceReport:
 
 
 def read_device(path: Path) -> DeviceReport:
-    """Reads ``device.json``.
+    """Reads and validates ``device.json``.
 
     Raises:
-        UsageError: It cannot be read, was changed after it was written, or says what cannot be.
+        UsageError: It cannot be read, was changed after it was written, or is inconsistent.
     """
     again = "measure again on the device"
     try:

@@ -1,4 +1,4 @@
-"""``report.json`` to and from ``Run``."""
+"""Conversion of ``Run`` to and from ``report.json``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BEFORE = ("edgeres.report/1", "edgeres.report/2")
-"""Documents of these versions are read as well: baselines and runs are kept for long. What was added since has a
-default, what was renamed stands in ``_RENAMED``."""
+"""Earlier schema versions that are read too. Fields added since have a default, renamed ones are in ``_RENAMED``."""
 
 _RENAMED = {
     "way_out": "hint",
@@ -28,7 +27,7 @@ JSON = "report.json"
 
 
 def encode(run: Run) -> str:
-    """``report.json``: the run with its verdict beside the schema version; equal runs give equal text."""
+    """The run with its verdict as JSON text; equal runs give equal text."""
     facts: dict[str, Any] = json.loads(canonical(plain(run)))
     facts = {field: facts[field] for field in Run.__dataclass_fields__}  # declared order; below it, sorted keys
     document = {"schema": facts.pop("schema"), "verdict": _verdict(run), **facts}
@@ -46,12 +45,12 @@ def _verdict(run: Run) -> dict[str, object]:
 
 
 def _judged(verdict: dict[str, object]) -> dict[str, object]:
-    """A verdict without its headline: another version of edgeres may say the same in other words."""
+    """A verdict without its headline, whose wording may differ between versions of edgeres."""
     return {key: value for key, value in verdict.items() if key != "headline"}
 
 
 def decode(text: str, where: str) -> Run:
-    """Reads ``report.json``.
+    """Reads the text of ``report.json``.
 
     Raises:
         UsageError: No JSON, another schema version, an unknown or ill-typed field, or a verdict that the facts do not
@@ -105,7 +104,7 @@ def load(folder: Path) -> Run:
     """Reads the ``report.json`` of a run folder.
 
     Raises:
-        UsageError: There is none that can be read; see ``decode``.
+        UsageError: There is no readable report; see ``decode``.
     """
     source = folder / JSON
     try:

@@ -1,4 +1,4 @@
-"""How a figure is written: rounded for people, and never so far that it hides on which side of its limit it is."""
+"""Formatting of figures for reports, with enough digits to show on which side of its limit a value is."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LINES = {
 
 
 def line_title(name: str) -> str:
-    """What a budget line limits, for people; an unknown name speaks for itself."""
+    """Title of a budget line; an unknown name is its own title."""
     return _LINES.get(name, (name, ""))[0]
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number with at least that many significant digits and no exponent: ``0.0367``, ``4.3``, ``1,814``."""
+    """A number with at least ``digits`` significant digits and no exponent: ``0.0367``, ``4.3``, ``1,814``."""
     if value == 0:
         return "0"
     places = max(0, digits - 1 - floor(log10(abs(value))))
@@ -35,7 +35,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def compared(line: BudgetCheck) -> tuple[str, str]:
-    """Value and limit of a budget line with their unit, in as many digits as it takes to tell them apart.
+    """Value and limit of a budget line with their unit, in as many digits as distinguish them.
 
     Returns:
         ``("23.9 M", "36.7 M")``; the first is empty where the line is unmeasured.
@@ -54,7 +54,7 @@ OUTLOOKS = {"passes": "predicted to pass", "fails": "predicted to fail", "open":
 
 
 def predicted_text(line: BudgetCheck) -> str:
-    """The prediction for an unmeasured line with its band: ``about 1.77 ms, 1.04 to 2.99 ms``; empty without one."""
+    """Predicted value of an unmeasured line with its band: ``about 1.77 ms, 1.04 to 2.99 ms``; empty without one."""
     if line.predicted is None:
         return ""
     factor, unit = _unit_for(line)
@@ -65,12 +65,12 @@ def predicted_text(line: BudgetCheck) -> str:
 
 
 def origin(line: BudgetCheck) -> str:
-    """Where a line's limit comes from, and how it was derived where it is not as documented."""
+    """Source of a line's limit, and its derivation where it is not as documented."""
     return f"{line.derivation}; {line.source}" if line.derivation else line.source
 
 
 def how_come(line: BudgetCheck) -> str:
-    """How a line's value came about, and which latency it is."""
+    """How a line's value was measured, and which latency it is."""
     return f"{line.figure.replace('_', ' ')}; {line.how}" if line.figure else line.how
 
 
@@ -82,7 +82,7 @@ def _unit_for(line: BudgetCheck) -> tuple[float, str]:
 
 
 def relation(line: BudgetCheck) -> str:
-    """How a measured value stands to its limit; 1.814 G passes a limit of 1.8 G because it rounds to it."""
+    """Relation of a measured value to its limit; 1.814 G passes a limit of 1.8 G because it rounds to it."""
     if line.value is None or line.value <= line.limit:
         return "<="
     return "rounds to" if line.status == "passed" else ">"
@@ -94,7 +94,7 @@ def percent(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """A share of one, such as a softmax or values cut off: ``98.3 %``, ``0.007 %``."""
+    """A share of one, such as a softmax or clipped values: ``98.3 %``, ``0.007 %``."""
     if value < 0.001:
         return f"{number(100 * value, 1)} %"
     return f"{100 * value:.1f} %"
@@ -149,16 +149,16 @@ def seconds(value: float) -> str:
 
 
 WEIGHTED = "weighted layers (convolutions and matrix products) run in integers"
-"""What the count of integer layers counts, wherever it is printed."""
+"""Object of the integer-layer count in all reports."""
 
 
 def integer_layers(kernels: Kernels) -> str:
-    """What runs in integers, with what is counted: ``20 of 21 weighted layers run in integers``."""
+    """Number of integer layers: ``20 of 21 weighted layers run in integers``."""
     return f"{kernels.integer} of {kernels.weighted} weighted layers run in integers"
 
 
 def change(now: float, before: float) -> str:
-    """Relative change in percent with its sign: ``-33 %``; empty when there is none or nothing to relate to."""
+    """Relative change in percent with its sign: ``-33 %``; empty when there is none, or no reference."""
     if not before or now == before:
         return ""
     moved = 100 * (now / before - 1)

@@ -1,4 +1,4 @@
-"""What was found out about the network that ships: accuracy, confusions, flips, kernels, scales."""
+"""Results for the deployed network: accuracy, confusions, flips, kernels and scales."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Accuracy:
     Attributes:
         n: Validation images.
         float_top1: Accuracy of the float baseline, in percent.
-        deployed_top1: Accuracy of what ships, in percent.
+        deployed_top1: Accuracy of the deployed network, in percent.
         drop_pp: ``float_top1 - deployed_top1`` in percentage points; negative is a gain.
         low_pp: Lower end of the interval of the drop.
-        high_pp: Upper end of it.
+        high_pp: Upper end of the interval.
         level: Confidence of the interval.
-        b: Images that float gets right and the deployed network gets wrong.
-        c: Images that float gets wrong and the deployed network gets right.
-        agreement: Images on which both predict the same class, in percent.
-        method: How the interval was computed, one sentence.
+        b: Number of images that only float predicts correctly.
+        c: Number of images that only the deployed network predicts correctly.
+        agreement: Share of images with equal predictions, in percent.
+        method: Method of the interval, one sentence.
     """
 
     n: Annotated[int, Field(gt=0)]
@@ -76,7 +76,7 @@ class Confusion:
 
     @classmethod
     def of(cls, classes: Sequence[str], labels: Sequence[int], predictions: Sequence[int]) -> Confusion:
-        """Counts pairs of true and predicted class index."""
+        """Counts pairs of true and predicted class indices."""
         counts = Counter(zip(labels, predictions, strict=True))
         cells = tuple((int(true), int(predicted), count) for (true, predicted), count in sorted(counts.items()))
         return cls(classes=tuple(classes), cells=cells)
@@ -91,17 +91,17 @@ class Confusion:
 
 @settings
 class Flip:
-    """An image that float and the deployed network answer differently.
+    """An image with different predictions of float and the deployed network.
 
     Attributes:
         index: Position in the validation split.
         sha256: Hash of the image's content.
         label: True class index.
         float_prediction: Class index by the float baseline.
-        deployed_prediction: Class index by what ships.
-        float_confidence: Softmax of ``float_prediction`` by the float graph behind the last stage; None where that
-            graph gives another class, as a pruned network's may.
-        deployed_confidence: Softmax of ``deployed_prediction`` by what ships; None where nobody kept it.
+        deployed_prediction: Class index by the deployed network.
+        float_confidence: Softmax of ``float_prediction`` by the float graph of the last stage; None where that
+            graph predicts another class, as a pruned network's may.
+        deployed_confidence: Softmax of ``deployed_prediction`` by the deployed network; None where it was not recorded.
         thumbnail: A small PNG as a data URI, or empty.
     """
 
@@ -117,13 +117,13 @@ class Flip:
 
 @settings
 class Kernels:
-    """What the runtime executes in integers.
+    """Kernels that the runtime executes, by number type.
 
     Attributes:
-        integer: Convolutions and matrix products on integer kernels.
-        weighted: Convolutions and matrix products in all.
-        counts: Executed kernel types; empty where the runtime cannot tell here.
-        how: Where the count comes from.
+        integer: Number of convolutions and matrix products on integer kernels.
+        weighted: Number of all convolutions and matrix products.
+        counts: Number of executed kernels by type; empty where the runtime does not report them.
+        how: Source of the count.
     """
 
     integer: Count
@@ -134,21 +134,21 @@ class Kernels:
 
 @settings
 class TensorScale:
-    """One activation tensor's integers.
+    """Quantization parameters and calibration statistics of one activation tensor.
 
     Attributes:
         tensor: Name in the graph.
-        scale: Step between two integers.
-        zero_point: Integer that stands for 0.0.
+        scale: Quantization step.
+        zero_point: Integer that represents 0.0.
         bits: Width of the integers.
         signed: int8 rather than uint8.
-        clipped: Fraction of the calibration values outside the range, or None.
-        sqnr_db: Signal to quantization noise in dB, or None.
+        clipped: Share of the calibration values outside the range, or None.
+        sqnr_db: Signal to quantization noise ratio in dB, or None.
         low: Smallest calibration value, or None.
         high: Largest calibration value, or None.
-        zeros: Fraction of the calibration values that are zero, or None.
-        columns: Values other than zero, counted in columns of equal width from ``low`` to ``high``; empty where nobody
-            watched the tensor, as where it takes over the scale of an earlier one.
+        zeros: Share of the calibration values that are zero, or None.
+        columns: Counts of values other than zero in columns of equal width from ``low`` to ``high``; empty where the
+            tensor was not observed, as where it shares the scale of an earlier one.
     """
 
     tensor: str
@@ -164,13 +164,13 @@ class TensorScale:
     columns: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses columns without the values they lie between."""
+        """Refuses columns without ``low`` and ``high``."""
         if self.columns and (self.low is None or self.high is None or self.low > self.high):
             raise ValueError("columns lie between low and high")
 
     @property
     def covered(self) -> tuple[float, float]:
-        """Smallest and largest value that the integers stand for."""
+        """Smallest and largest representable value."""
         low = -(1 << (self.bits - 1)) if self.signed else 0
         high = low + (1 << self.bits) - 1
         return (low - self.zero_point) * self.scale, (high - self.zero_point) * self.scale
@@ -178,7 +178,7 @@ class TensorScale:
 
 @settings
 class Calibration:
-    """Where the scales come from.
+    """Calibration of the deployed scales.
 
     Attributes:
         calibrator: ``mse``, ``entropy``, ``percentile`` or ``minmax``.

@@ -1,4 +1,4 @@
-"""A finished run as others left it: its report and its answers, checked against each other."""
+"""``FinishedRun``: the report of a run folder and its predictions, verified against each other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FinishedRun:
 
     Attributes:
         run: Its report.
-        answers: Its answers, image by image.
+        answers: Its predictions, image by image.
     """
 
     run: Run
@@ -33,12 +33,12 @@ class FinishedRun:
 
     @property
     def margin_pp(self) -> float | None:
-        """The accuracy drop its budget allows; None without such a budget line."""
+        """The accuracy drop that its budget allows; None without such a budget line."""
         return next((line.limit for line in self.run.lines if line.name == "accuracy_drop_pp"), None)
 
     @property
     def retrained(self) -> tuple[str, ...]:
-        """Stages that changed the network behind its float baseline, other than by quantizing it."""
+        """Stages after the float baseline that changed the network, other than by quantizing it."""
         stages = [row.stage for row in self.run.stages]
         behind = stages[stages.index("evaluate") :] if "evaluate" in stages else []
         return tuple(stage for stage in behind if stage in ("train", "prune", "recover"))
@@ -48,7 +48,7 @@ def read_finished(place: Path) -> FinishedRun:
     """Reads a run folder, or the ``report.json`` in it.
 
     Raises:
-        UsageError: There is no report, the run ended early, it has no answers, or they are not those it reported.
+        UsageError: There is no report, the run ended early, or its predictions are missing or changed.
     """
     folder = place.parent if place.name == document.JSON else place
     source, beside = folder / document.JSON, folder / predictions.NAME

@@ -1,4 +1,4 @@
-"""The graphs of a finished run, as its report names them."""
+"""Paths of the ONNX graphs of a finished run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def read_graphs(folder: Path, run: Run) -> Exported:
-    """The graphs of a run, as it reported them.
+    """The graphs that a run's report names.
 
     Args:
         folder: Its folder.
         run: Its report.
 
     Raises:
-        UsageError: The run ended before it exported any, or one is gone or was changed since.
+        UsageError: The run ended before the export, or a graph is missing or changed.
     """
     found = {}
     for name in ("model.onnx", "model.float.onnx", SCALES):

@@ -1,4 +1,4 @@
-"""A finished run with what its device measured: unmeasured latency lines become passed or failed."""
+"""Merging of a device report into a run: unmeasured latency lines become passed or failed."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("neon", "dotprod", "i8mm"), _ARM),
     **dict.fromkeys(("avx2", "avx512", "avx_vnni", "avx512_vnni", "amx"), _X86),
 }
-"""How ``platform.machine()`` begins where these instructions are."""
+"""Prefixes of ``platform.machine()`` by instruction set."""
 _SAID = "on the device: "
-"""How sentences of evidence begin that a device report brought; a newer one replaces them."""
+"""Prefix of evidence from a device report; a newer report replaces it."""
 
 
 def check_origin(run: Run, folder: Path, found: DeviceReport) -> None:
-    """Checks that a device report is about the bundle of this very run.
+    """Checks that a device report belongs to the bundle of this run.
 
     Args:
         run: The report of the run.
         folder: Its folder.
-        found: What came from the device.
+        found: The device report.
 
     Raises:
-        UsageError: The run has no bundle, its bundle was changed since, or the device had another one.
-        StageError: The device's golden answers are wrong: its latency is that of another network.
+        UsageError: The run has no bundle, its bundle was changed, or the report is of another bundle.
+        StageError: The device's outputs differ from the golden ones, so its latency is that of another network.
     """
     again = "name the run whose bundle was on the device"
     sealed = run.files.get(MANIFEST)
@@ -70,7 +70,7 @@ def check_origin(run: Run, folder: Path, found: DeviceReport) -> None:
 
 
 def check_device(target: Target, found: DeviceReport) -> None:
-    """Checks that what was measured is the kind of device the run is for: any other one's latency is no answer.
+    """Checks that the device matches the target.
 
     Raises:
         UsageError: The GPU has another compute capability, or the processor is of another family.
@@ -86,9 +86,9 @@ def check_device(target: Target, found: DeviceReport) -> None:
 
 
 def with_measurement(run: Run, found: DeviceReport) -> Run:
-    """The run with the device's latency, layers and golden agreement in it.
+    """The run with latency, layers and golden comparison of the device.
 
-    Lines keep their limits and get their status from them alone. Durations stand under ``timings``, as everywhere.
+    Budget lines keep their limits and get their status from them alone. Durations are under ``timings``.
     """
     count, warmup = len(found.latency_ms.samples_ns), found.latency_ms.warmup
     how = f"batch 1 on {place(found)}, {count:,} calls after {warmup} to warm up, {_conditions(found)}"
@@ -106,7 +106,7 @@ def with_measurement(run: Run, found: DeviceReport) -> Run:
 
 
 def place(found: DeviceReport) -> str:
-    """The device and its runtime in a few words."""
+    """Device and runtime in a few words."""
     board = found.machine.board or (found.engine.gpu if found.engine else found.machine.cpu)
     return f"{board}, {_TITLES[found.runtime.name]} {found.runtime.version}"
 
@@ -129,7 +129,7 @@ def _row(run: Run, found: DeviceReport) -> LatencyRow:
 
 
 def _conditions(found: DeviceReport) -> str:
-    """Clocks, power mode, temperature, governor and load, as far as the device told them."""
+    """Clocks, power mode, temperature, governor and load, as far as the device reported them."""
     before, after = found.conditions.before, found.conditions.after
     evidence = [f"load {before.load:.2f} before, {after.load:.2f} after"]
     if before.governor:
@@ -150,7 +150,7 @@ def _hottest(state: State) -> float | None:
 
 
 def _evidence(found: DeviceReport) -> tuple[str, ...]:
-    """What the device proved, without durations."""
+    """Evidence from the device, without durations."""
     golden = found.golden
     evidence = [
         f"{_SAID}golden answers agree on {golden.top1_agreeing} of {golden.images} by top-1, the largest difference "
@@ -168,7 +168,7 @@ def _evidence(found: DeviceReport) -> tuple[str, ...]:
 
 
 def _kernels(found: DeviceReport) -> Kernels | None:
-    """What runs in integers, where TensorRT's inspector counted it."""
+    """Integer layers, where TensorRT's engine inspector counted them."""
     if found.engine is None:
         return None
     census = found.engine.census

@@ -1,4 +1,4 @@
-"""``NamedNetwork``: what a word on the command line means: a preset, a finished run, or an ONNX file."""
+"""``NamedNetwork``: resolution of a model argument: a preset, a finished run, or an ONNX file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 Asked = Literal["int8", "fp16", "fp32", "float"]
-"""A precision as a user asks for it; ``float`` is the one that the target takes for float networks."""
+"""Precision of a request; ``float`` is the target's default for float networks."""
 _FILES: dict[Precision, str] = {"int8": "model.onnx", "fp16": "model.float.onnx", "fp32": "model.float.onnx"}
 _VARIANTS: dict[str, Precision] = {"int8": "int8", "float16": "fp16", "float32": "fp32"}
 _EXAMPLE = '{"model": "resnet50", "precision": "int8", "size": 224, "latency_ms": 1.085}'
@@ -33,13 +33,13 @@ _EXAMPLE = '{"model": "resnet50", "precision": "int8", "size": 224, "latency_ms"
 
 @dataclass(frozen=True, slots=True)
 class NamedNetwork:
-    """A network whose kernels are known.
+    """A network with its kernels.
 
     Attributes:
-        name: Its preset, under which budgets are documented; the file's stem for one that has none.
+        name: Preset name, under which budgets are documented; the file's stem where there is none.
         side: Side of the image in pixels.
-        works: What its kernels have to do.
-        precision: ``int8`` where any layer is, else what its floats are computed in.
+        works: Its kernels.
+        precision: ``int8`` where any layer is quantized, else the precision of its float layers.
     """
 
     name: str
@@ -55,7 +55,7 @@ class NamedNetwork:
 
 @settings
 class _Note:
-    """One latency somebody measured; see docs/prediction.md."""
+    """One measured latency; see docs/prediction.md."""
 
     model: str
     precision: Asked | None = None
@@ -65,18 +65,18 @@ class _Note:
 
 
 def find_network(word: str, target: Target, size: int | None = None, precision: Asked | None = None) -> NamedNetwork:
-    """The network a word names.
+    """The network of a model argument.
 
     Args:
         word: A preset, a run folder, or the path of an ``.onnx``.
-        target: Its scheme says what of a preset is quantized.
+        target: Target whose scheme gives the quantized layers of a preset.
         size: Side of the image in pixels; None takes the network's own.
-        precision: What the network is computed in; None takes INT8 where a preset or a run has it. A file that is
-            quantized has no other, one that is not has no INT8.
+        precision: Precision of the network; None takes INT8 where a preset or a run has it. A quantized file has no
+            other precision, a float file has no INT8.
 
     Raises:
         UsageError: Nothing has that name, or neither file nor target has that precision.
-        ModelError: The file holds no graph that can be read.
+        ModelError: The file holds no readable graph.
     """
     asked = None if precision is None else _resolved(precision, target)
     if word.lower().endswith(".onnx"):
@@ -90,10 +90,10 @@ def find_network(word: str, target: Target, size: int | None = None, precision: 
 
 
 def _resolved(asked: Asked, target: Target) -> Precision:
-    """The precision that is meant on a target.
+    """The precision on a target.
 
     Raises:
-        UsageError: The target does not compute in it.
+        UsageError: The target does not support it.
     """
     floats = float_precisions(target)
     if asked == "float":
@@ -105,7 +105,7 @@ def _resolved(asked: Asked, target: Target) -> Precision:
 
 
 def read_measured(word: str, target: Target) -> tuple[Measured, ...]:
-    """The networks that somebody measured: a run with latencies, or one figure in a small JSON.
+    """Measured networks: of a run with latencies, or of a JSON file with one figure.
 
     Raises:
         UsageError: There is no such file, it holds no latency, or it is of another target.
@@ -130,7 +130,7 @@ def read_measured(word: str, target: Target) -> tuple[Measured, ...]:
 
 
 def _run_folder(word: str) -> Path | None:
-    """The run a word names, by its folder or its report."""
+    """The folder of a run, from its path or that of its report."""
     path = Path(word)
     if path.name == document.JSON:
         return path.parent
@@ -138,7 +138,7 @@ def _run_folder(word: str) -> Path | None:
 
 
 def _of_run(folder: Path, target: Target, size: int | None, precision: Precision | None) -> NamedNetwork:
-    """What a run ships, under the name its budgets are documented for."""
+    """The deployed network of a run, under the name of its documented budgets."""
     place = folder / _FILES[precision or "int8"]
     if not place.is_file():
         raise UsageError(f"there is no {place}", "name the folder of a run, such as build/resnet18-jetson")
@@ -173,7 +173,7 @@ def _report(folder: Path) -> Run:
 
 
 def _of_file(path: Path, name: str, target: Target, size: int | None, precision: Precision | None) -> NamedNetwork:
-    """The network in a file; what is shipped for INT8 and holds no integers is taken in float."""
+    """The network in a file; a graph for INT8 without integers is taken as float."""
     model = sized(read_model(path), size)
     _, shape = image_of(model)
     works = of_model(model, adds=True)

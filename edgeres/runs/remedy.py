@@ -1,4 +1,4 @@
-"""What helps a run that broke a limit or left one unmeasured: one sentence each."""
+"""Remedies for failed and unmeasured budget lines, one sentence each."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _HELPS = {
     "latency_p90_ms": "a quiet machine has a shorter tail; a narrower network takes less time",
     "latency_p99_ms": "a quiet machine has a shorter tail; a narrower network takes less time",
 }
-"""What brings a figure down, by the name of its budget line."""
+"""Remedy of a failed budget line by its name."""
 
 
 def remedies(run: Run) -> tuple[str, ...]:
-    """What to do about each failed line, and about INT8 that is not faster.
+    """Remedies for each failed line, and for INT8 that is not faster than float.
 
     Args:
-        run: A finished run; of one that stopped, the error has its own way out.
+        run: A finished run; the error of a stopped one has its own hint.
     """
     if run.error:
         return ()
@@ -41,7 +41,7 @@ def remedies(run: Run) -> tuple[str, ...]:
 
 
 def _helps(run: Run, line: BudgetCheck) -> str:
-    """What helps a failed line; the accuracy's own account where it is known what cost it."""
+    """Remedy of a failed line; for accuracy, by the stage that caused the drop where it is known."""
     known = drop_cause(run) if line.name == "accuracy_drop_pp" else ""
     if known:
         return known
@@ -51,7 +51,7 @@ def _helps(run: Run, line: BudgetCheck) -> str:
 
 
 def measuring(run: Run) -> str:
-    """How a line that is unmeasured here becomes passed or failed; empty where there is none, or no bundle."""
+    """How to measure the unmeasured lines on the device; empty where there are none, or no bundle."""
     names = [line_title(line.name).lower() for line in run.every_line if line.status == "unmeasured"]
     if not names or not any(name.startswith("bundle/") for name in run.files):
         return ""
@@ -59,7 +59,7 @@ def measuring(run: Run) -> str:
 
 
 def drop_cause(run: Run) -> str:
-    """What an accuracy drop over its limit came from, pruning or INT8, and what helps; empty where unknown."""
+    """Cause of an accuracy drop over its limit, pruning or INT8, with its remedy; empty where unknown."""
     limited = (line for line in run.every_line if line.name == "accuracy_drop_pp")
     failed, accuracy, narrow = any(line.status == "failed" for line in limited), run.accuracy, _narrow_top1(run)
     if not failed or accuracy is None or narrow is None:
@@ -77,7 +77,7 @@ def drop_cause(run: Run) -> str:
 
 
 def _narrow_top1(run: Run) -> float | None:
-    """Accuracy in float of what was quantized; None where nothing was, or it was not measured behind pruning."""
+    """Float accuracy of the pruned network that was quantized; None where it was not measured."""
     stages = [row.stage for row in run.stages]
     if run.accuracy is None or "quantize" not in stages:
         return None
@@ -88,9 +88,9 @@ def _narrow_top1(run: Run) -> float | None:
 
 
 def int8_slowness(rows: Sequence[LatencyRow]) -> str:
-    """What to say where int8 is not faster than float32 beyond noise; empty where it is, or where one is missing.
+    """A warning where int8 is not significantly faster than float32; empty where it is, or where one is missing.
 
-    Beyond noise: the 95 % intervals of the two medians have nothing in common.
+    Significant: the 95 % intervals of the two medians are disjoint.
     """
     pair = float_and_int8(rows)
     if pair is None or pair[1].high_ms < pair[0].low_ms:
@@ -104,7 +104,7 @@ def int8_slowness(rows: Sequence[LatencyRow]) -> str:
 
 
 def float_and_int8(rows: Sequence[LatencyRow]) -> tuple[LatencyRow, LatencyRow] | None:
-    """float32 and int8 on the same runtime, batch and threads."""
+    """float32 and int8 latencies of the same runtime, batch and threads."""
     for deployed in rows:
         if deployed.variant != "int8" or not deployed.p50_ms:
             continue

@@ -1,7 +1,7 @@
-"""``Run``: everything a report says, as one frozen value; ``docs/report-schema.md`` documents it field by field.
+"""``Run``: contents of a report as one frozen value; ``docs/report-schema.md`` documents every field.
 
-Durations, latencies and whatever else differs between two runs of the same thing stand under ``timings`` alone, so the
-rest of two equal runs is equal. What can be derived (status, headline, exit code) is no field: see ``verdict``.
+Durations, latencies and everything else that differs between two equal runs is under ``timings`` alone, so that the
+rest of equal runs is equal. Derived values (status, headline, exit code) are no fields: see ``verdict``.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ __all__ = [
 
 SCHEMA: Literal["edgeres.report/3"] = "edgeres.report/3"
 MEASURED_EACH_TIME = ("latency_", "peak_rss_")
-"""How names of budget lines begin whose values differ from run to run."""
+"""Name prefixes of budget lines whose values differ from run to run."""
 _ROUNDED = 1.5
-"""A value that rounds to its limit passes; half a unit of the limit's last digit is at most half of the limit."""
+"""Upper bound of value over limit for a value that rounds to its limit: it exceeds it by at most half of it."""
 
 
 @settings
 class Failure:
-    """Why a run ended early.
+    """The error that ended a run.
 
     Attributes:
         stage: Stage that failed; empty when the run failed before its first one.
         kind: Class of the error, such as ``StageError``.
-        what: What is wrong and where.
-        hint: What the user can do about it, or empty.
+        what: The error and its place.
+        hint: Remedy, or empty.
         exit_code: Exit code of the command.
     """
 
@@ -68,7 +68,7 @@ class Failure:
 
 @settings
 class Device:
-    """The target as the reader of a report needs it: names only."""
+    """The target in a report, by names only."""
 
     name: str
     title: str
@@ -86,7 +86,7 @@ class FileRow:
 
 @settings
 class SplitRow:
-    """A data split: its name, how many images, and the digest of their content and labels."""
+    """A data split: its name, number of images, and digest of their content and labels."""
 
     name: str
     images: Count
@@ -95,22 +95,22 @@ class SplitRow:
 
 @settings
 class Provenance:
-    """What the run was made from.
+    """Inputs of a run.
 
     Attributes:
         data: Name of the data set.
         splits: Its splits.
-        weights: sha256 of the weights the run began with; None when it trained them.
-        scales: sha256 of the calibration table the scales were taken from; None where images were observed.
+        weights: sha256 of the initial weights; None when the run trained them.
+        scales: sha256 of the given calibration table; None where images were observed.
         recipe: The recipe as YAML, locked.
-        code: Digest of edgeres' own source files, which the version of a checkout does not tell apart; None where
-            nobody took it.
-        seed: Seed of everything random.
+        code: sha256 of edgeres' own source files, which distinguishes checkouts of one version; None where
+            it was not recorded.
+        seed: Seed of all random generators.
         python: Python version.
         platform: Operating system and architecture.
         cpu: CPU model.
-        cores: Cores the run could use; None where nobody counted.
-        packages: Version of each package that took part.
+        cores: Number of cores the run could use; None where it was not recorded.
+        packages: Version of each package in use.
     """
 
     data: str
@@ -133,16 +133,16 @@ class LatencyRow:
 
     Attributes:
         variant: ``float32`` or ``int8``.
-        runtime: What executed it.
+        runtime: Name of the runtime.
         batch: Images in a call.
         threads: Threads of the runtime.
         p50_ms: Median.
         p90_ms: 90th percentile.
         p99_ms: 99th percentile.
-        n: Calls timed.
+        n: Number of timed calls.
         low_ms: Lower end of the 95 % interval of the median.
-        high_ms: Upper end of it.
-        how: Where and how it was timed, one sentence.
+        high_ms: Upper end of the interval.
+        how: Place and method of the measurement, one sentence.
     """
 
     variant: str
@@ -160,15 +160,15 @@ class LatencyRow:
 
 @settings
 class Timings:
-    """Everything that two runs of the same thing do not share.
+    """Figures that differ between two equal runs.
 
     Attributes:
-        total_s: Wall time of the run in seconds, None when nobody took it.
-        stages: Durations.
+        total_s: Wall time of the run in seconds; None when it was not recorded.
+        stages: Durations of stages.
         lines: Budget lines whose values are timed or sampled: see ``is_timed``.
         latency: Latency measurements.
         unmeasured: Why ``latency`` is empty; one sentence.
-        bench: Every runtime of this host side by side; None where nobody asked.
+        bench: Benchmark of the runtimes of this host; None where it was not run.
     """
 
     total_s: float | None = None
@@ -179,7 +179,7 @@ class Timings:
     bench: BenchmarkResult | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a line that does not belong here."""
+        """Refuses a line that is not timed."""
         for line in self.lines:
             _check(line, timed=True)
 
@@ -193,23 +193,23 @@ class Run:
         edgeres: Version of edgeres.
         command: The command line, quoted for a shell.
         model: Name of the network.
-        target: Where it goes.
+        target: The target.
         strict: Whether an unmeasured line fails the run.
-        until: Stage after which the run was asked to stop, or empty.
+        until: Last requested stage, or empty.
         error: Why the run ended early, or None.
-        notes: What the user should know about the run as a whole.
-        lines: Budget lines but those under ``timings``.
+        notes: Notes on the run as a whole.
+        lines: Budget lines except those under ``timings``.
         stages: Stages that finished, in order.
         accuracy: None before verification.
         confusion: None before verification.
-        flips: Images answered differently than by float, by index.
-        kernels: None where nobody counted.
+        flips: Images whose prediction differs from float, by index.
+        kernels: None where they were not counted.
         calibration: None for a float network.
-        sensitivity: What quantizing each layer alone does; empty where nobody asked.
-        evidence: What was proven on this host, one sentence each.
+        sensitivity: Effect of quantizing each layer alone; empty where it was not measured.
+        evidence: Results of checks, one sentence each.
         files: Files of the run folder by relative path.
-        provenance: What the run was made from; None when it failed before that was known.
-        timings: Everything that differs from run to run.
+        provenance: Inputs of the run; None when it failed before they were known.
+        timings: Figures that differ from run to run.
     """
 
     schema: Literal["edgeres.report/3"] = SCHEMA
@@ -235,7 +235,7 @@ class Run:
     timings: Timings = Timings()
 
     def __post_init__(self) -> None:
-        """Refuses a line that claims more than it has, or one that belongs under ``timings``."""
+        """Refuses a line whose status does not follow from its value, or that belongs under ``timings``."""
         for line in self.lines:
             _check(line, timed=False)
 
@@ -252,13 +252,13 @@ class Run:
         return times[nth] if nth < len(times) else None
 
     def class_name(self, index: int) -> str:
-        """Name of a class, or its index where the names are not known."""
+        """Name of a class, or its index where names are unknown."""
         known = self.confusion is not None and index < len(self.confusion.classes)
         return self.confusion.classes[index] if self.confusion and known else str(index)
 
 
 def is_timed(line: BudgetCheck) -> bool:
-    """Whether a budget line belongs under ``timings``: its value differs from run to run."""
+    """Whether a budget line belongs under ``timings``, because its value differs from run to run."""
     return line.name.startswith(MEASURED_EACH_TIME)
 
 

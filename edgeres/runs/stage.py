@@ -1,4 +1,4 @@
-"""What a report says of one stage."""
+"""Rows of a report for one stage."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from edgeres.settings import settings
 
 @settings
 class StageRow:
-    """One stage of the run and what the network was behind it; None where the stage did not measure it.
+    """One stage with figures of the network after it; None where the stage did not measure them.
 
     Attributes:
         stage: Name of the stage.
         top1: Accuracy in percent on the validation split.
         macs: Multiply-accumulates for one image.
         parameters: Learned parameters.
-        mib: Size of the file the stage made, in MiB.
-        metrics: Every other figure of the stage by name.
-        notes: What the user should know.
-        techniques: Candidates of a quantization in the order of the ladder, those that were left out too.
+        mib: Size of the stage's file in MiB.
+        metrics: All other figures of the stage by name.
+        notes: Notes for the user.
+        techniques: Quantization techniques in order, including those that were left out.
     """
 
     stage: str
@@ -38,11 +38,13 @@ class StageRow:
 
 @settings
 class StageTime:
-    """How long a stage took; rows of the same name pair with ``StageRow`` in order.
+    """Duration of a stage; rows of the same name pair with ``StageRow`` in order.
 
     Attributes:
-        stage: Name of the stage. cached: Whether it came from the store. seconds: When it ran. timings: Seconds of
-        parts of it, by name: techniques, ``predicted`` ones where left out, one inference of a graph.
+        stage: Name of the stage.
+        cached: Whether it came from the store.
+        seconds: Seconds of its computation.
+        timings: Seconds of its parts by name: techniques, ``predicted`` ones of skipped techniques, latency of graphs.
     """
 
     stage: str

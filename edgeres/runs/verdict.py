@@ -1,4 +1,4 @@
-"""What a run amounts to: status, headline and exit code, derived from its facts so that they cannot contradict them."""
+"""Verdict of a run: status, headline and exit code, derived from its figures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["passed", "failed", "incomplete", "error"]
 _WIDTH = 120
-"""Characters of a budget line on a console."""
+"""Most characters of a budget line on a console."""
 _INDENT = " " * 12
 
 
@@ -48,7 +48,7 @@ def outcome(run: Run) -> Outcome:
 
 
 def exit_code(run: Run) -> int:
-    """0 nothing failed, the error's own code, 3 over a budget, 4 unmeasured under ``--strict``."""
+    """Exit code: 0 nothing failed, the error's own code, 3 over a budget, 4 unmeasured under ``--strict``."""
     match outcome(run):
         case "error":
             return run.error.exit_code if run.error else 1
@@ -61,7 +61,7 @@ def exit_code(run: Run) -> int:
 
 
 def line_counts(run: Run) -> Counter[str]:
-    """How many budget lines have each status."""
+    """Number of budget lines by status."""
     return Counter(line.status for line in run.every_line)
 
 
@@ -76,7 +76,7 @@ def opening(run: Run) -> str:
 
 
 def reason(run: Run) -> str:
-    """The headline without its first words: why the outcome is what it is."""
+    """The reason of the outcome: the headline without its first words."""
     counts, lines = line_counts(run), run.every_line
     failed = "; ".join(_broken(line) for line in lines if line.status == "failed")
     missing = ", ".join(_missing(line) for line in lines if line.status == "unmeasured")
@@ -98,7 +98,7 @@ def reason(run: Run) -> str:
 
 
 def _for_the_device(run: Run) -> bool:
-    """Whether all that is left is to measure on a device that is not here, and nothing is expected to fail there."""
+    """Whether only measurements on a device are missing, and none of them is predicted to fail."""
     open_ = [line for line in run.every_line if line.status == "unmeasured"]
     left = bool(open_) and all(is_timed(line) and line.predicted_status != "fails" for line in open_)
     return left and outcome(run) == "incomplete" and not run.timings.latency and not run.until
@@ -126,10 +126,10 @@ def _broken(line: BudgetCheck) -> str:
 
 
 def summary_lines(run: Run) -> tuple[str, ...]:
-    """The report in a few lines of plain text, for a console: headline, budget lines, key figures, remedies, notes.
+    """Console summary of a report in plain text: headline, budget lines, key figures, remedies, notes.
 
-    How a figure came about and what a prediction rests on stand in the report. What stopped a run is no line of these:
-    it is an error, and printed as one.
+    The method of a figure and the basis of a prediction are in the report only. The error of a stopped run is printed
+    separately.
     """
     found = [] if run.error else [headline(run)]
     found.extend(_budget_lines(run.every_line))
@@ -150,9 +150,9 @@ def summary_lines(run: Run) -> tuple[str, ...]:
 
 
 def _budget_lines(lines: Sequence[BudgetCheck]) -> list[str]:
-    """Every budget line within 120 characters: which latency it means and how its limit was derived stand beside it.
+    """Every budget line within 120 characters, with the kind of latency and the derivation of the limit.
 
-    Where they do not fit, they stand below it.
+    Where they do not fit, they follow on lines of their own.
     """
     width = max((len(line_title(line.name)) for line in lines), default=0)
     found = []

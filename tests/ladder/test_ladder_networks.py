@@ -372,7 +372,7 @@ def test_a_forced_rung_that_is_worse_than_another_goes_on_and_is_told(context, p
         return Tried(technique, candidate, context.evaluator.evaluation(candidate.quantized, technique))
 
     good, bad = tried("calibrate", plain), tried("range_search", broken(plain, "layer1.0.conv1", 50))
-    expected = "range_search was asked for and goes on; on the tuning images it is not nearer to float than calibrate"
+    expected = "range_search was asked for and is kept; on the tuning images it is not nearer to float than calibrate"
     assert any(expected in note for note in recovery_report.notes(Search((good, bad), {}, good, bad), 1.0, 24))
     assert not any("asked for" in note for note in recovery_report.notes(Search((good, bad), {}, good, good), 1.0, 24))
 
@@ -402,9 +402,7 @@ def test_a_forced_rung_that_refuses_is_told_or_ends_the_run(spec, weights, conte
     made = Quantize(technique="mixed_precision", calibrator="minmax")(
         checkpoint(spec, weights), hopeless.view(Quantize.reads)
     )
-    assert any(
-        "mixed_precision was asked for and is not what goes on" in note for note in made.metadata.lineage[-1].notes
-    )
+    assert any("mixed_precisionwas asked for and is not kept" in note for note in made.metadata.lineage[-1].notes)
 
 
 def test_layers_left_in_float_are_never_passed_over(spec, weights, context):

@@ -121,7 +121,7 @@ def test_outliers_are_repaired_to_what_the_clean_network_loses(target: str, runs
     assert step.metrics["max_relative_delta_equalized"] < 1e-5
     (note,) = (note for note in step.notes if "were equalized" in note)
     assert note.startswith("40 channels were equalized, by up to ")
-    assert note.endswith("on 64 tuning images; the equalized graph goes on")
+    assert note.endswith("on 64 tuning images; the equalized graph is kept")
     assert repaired.float_model == loaded.float_model  # the user's own, to the last byte
 
 
@@ -129,7 +129,7 @@ def test_a_clean_network_keeps_its_graph_unless_another_is_nearer_to_float(runs)
     _, given = runs("clean", "jetson", "never")
     _, chosen = runs("clean", "jetson")
     step = chosen.metadata.lineage[-1]
-    kept = "the graph as given goes on" in "; ".join(step.notes)
+    kept = "the original graph is kept" in "; ".join(step.notes)
     assert (chosen.model.sha256 == given.model.sha256) == kept
     assert kept or step.metrics["kl_equalized"] < step.metrics["kl_as_given"]
 

@@ -172,7 +172,7 @@ def test_a_network_broken_by_rounding_comes_back_to_the_float_network(
     assert before.kl is not None
     assert after.kl is not None
     assert after.kl < before.kl / 3  # it is a fifteenth
-    assert recovered.metadata.lineage[-1].notes[0].endswith("; the trained network goes on")
+    assert recovered.metadata.lineage[-1].notes[0].endswith("; the trained network is kept")
     # The rows say what anybody finds who runs both; an image alone may round to another code than in a batch.
     float_logits = Network(broken.spec, broken.weights).logits(next(half.tuning.batches(PREPROCESS, 1000))[0])
     for checkpoint, technique in ((broken, before), (recovered, after)):
@@ -272,7 +272,7 @@ def test_what_training_spoils_does_not_go_on(floating: Checkpoint, context: Cont
     assert after.kl is not None
     assert before.kl is not None
     assert after.kl > before.kl
-    assert "what quantize gave goes on" in given.metadata.lineage[-1].notes[0]
+    assert "the network of quantize is kept" in given.metadata.lineage[-1].notes[0]
 
 
 def test_weights_that_rounding_already_changed_are_where_training_starts(recovered: Checkpoint, half: Context) -> None:

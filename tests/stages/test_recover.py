@@ -171,7 +171,7 @@ def test_the_unpruned_network_goes_on_where_recovery_is_not_enough(pruned: Check
     assert whole.teacher is None
     step = whole.metadata.lineage[-1]
     assert step.metrics["tuning_drop_pp"] > 1
-    assert "the unpruned network goes on" in step.notes[-1]
+    assert "the unpruned network is used" in step.notes[-1]
     assert "recover.fallback=false" in step.notes[-1]
     assert step.shown == step.notes[-1:]
 
@@ -184,7 +184,7 @@ def test_the_pruned_network_goes_on_where_that_was_asked_for_or_any_drop_is_allo
         kept = stage(broken, where)
         assert kept.spec == pruned.spec
         assert kept.metadata.lineage[-1].metrics["tuning_drop_pp"] > 1
-        assert "goes on" not in kept.metadata.lineage[-1].notes[-1]
+        assert "is used" not in kept.metadata.lineage[-1].notes[-1]
         assert kept.metadata.lineage[-1].shown == ()
 
 

@@ -115,7 +115,7 @@ class ExecuTorch:
         events = [event for run in _runs(engine, blank, threads=1, calls=1) for event in run]
         weighted = [event.name for event in events if _WEIGHTED.match(event.name)]
         if not weighted:
-            return expected_kernels(path, "this ExecuTorch does not tell what it ran")
+            return expected_kernels(path, "this ExecuTorch does not report what it ran")
         portable = sum(event.name.startswith(PORTABLE) for event in events)
         how = "recorded by ExecuTorch's event tracer while it ran the file on this host; "
         how += f"{portable} of {len(events)} kernels are portable ones, the others XNNPACK's"

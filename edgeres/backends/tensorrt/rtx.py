@@ -74,7 +74,7 @@ class TensorRTRTX:
         """Counts convolutions with int8 operands in the engine, or expects them from the graph if it does not tell."""
         found = plan_census(intact(engine.files[ENTRY]).read_bytes())
         if found.weighted == 0:
-            return expected_kernels(engine.exported.model.path, "this TensorRT-RTX does not tell what it built")
+            return expected_kernels(engine.exported.model.path, "this TensorRT-RTX does not report what it built")
         return found
 
 

@@ -208,6 +208,6 @@ SPELLING: tuple[Repair, ...] = (
 CODES: tuple[Repair, ...] = (
     Repair(("Q14",), "one scale per activation", _one_scale),
     Repair(("Q01", "Q02", "Q03", "Q04", "O01"), "activation codes of the target's type over the same range", _retype),
-    Repair(("Q20",), "codes that nobody reads removed", _unread),
+    Repair(("Q20",), "unused codes removed", _unread),
 )
 VERSIONS: tuple[Repair, ...] = (Repair(("Q17",), "opset and IR version of the target", _versions),)

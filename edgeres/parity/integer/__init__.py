@@ -1,1 +1,1 @@
-"""A quantized network in exact integers: what its Q/DQ graph means, without the rounding of any runtime."""
+"""Exact integer reference of a quantized network: its Q/DQ graph computed without rounding errors of a runtime."""

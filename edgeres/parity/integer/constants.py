@@ -1,4 +1,4 @@
-"""Weights, scales and windows of a graph's nodes, as the integer network reads them."""
+"""Weights, scales and windows of a graph's nodes, as the integer reference reads them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _TYPES = {"int8": True, "uint8": False}
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A weight in integers.
+    """An integer weight.
 
     Attributes:
-        kernel: Its codes, less their zero-point.
+        kernel: Its codes less their zero-point.
         scale: float64 ``[O]``, or one for all.
     """
 
@@ -38,7 +38,7 @@ def quantizer(view: GraphIndex, node: NodeProto) -> QParams:
     """Scale, zero-point and range of a QuantizeLinear or DequantizeLinear on an activation.
 
     Raises:
-        ModelError: They are computed, one per channel, or of another type than int8 and uint8.
+        ModelError: They are not constant, per channel, or of another type than int8 and uint8.
     """
     scale, zero = view.value(node.input[1]), view.value(node.input[2]) if len(node.input) > 2 else np.uint8(0)
     if scale is None or zero is None or scale.size != 1 or scale.dtype != np.float32:
@@ -50,10 +50,10 @@ def quantizer(view: GraphIndex, node: NodeProto) -> QParams:
 
 
 def window(node: NodeProto, size: tuple[int, int] | None = None) -> KernelWindow:
-    """Where a convolution or a pool looks.
+    """Kernel window of a convolution or a pool.
 
     Raises:
-        ModelError: It is not two-dimensional, or leaves its padding to the runtime.
+        ModelError: It is not two-dimensional, or its padding is left to the runtime.
     """
     kernel = tuple(attribute(node, "kernel_shape", size) or ())
     automatic = attribute(node, "auto_pad", b"NOTSET")
@@ -65,10 +65,10 @@ def window(node: NodeProto, size: tuple[int, int] | None = None) -> KernelWindow
 
 
 def stored(view: GraphIndex, tensor: str) -> tuple[Array, NDArray[np.float64], int | None] | None:
-    """Codes less their zero-point, scale and channel axis behind a weight's DequantizeLinear; None for a float weight.
+    """Codes less zero-point, scale and channel axis of a weight's DequantizeLinear; None for a float weight.
 
     Raises:
-        ModelError: Something of it is computed, or it has a scale for each block.
+        ModelError: It is not constant, or has one scale per block.
     """
     node = view.producer(tensor, "DequantizeLinear")
     if node is None:
@@ -80,7 +80,7 @@ def stored(view: GraphIndex, tensor: str) -> tuple[Array, NDArray[np.float64], i
         raise ModelError(f"weight {tensor!r} is computed, or has a scale for each block", "store it in int8")
     axis = attribute(node, "axis", 1) % max(codes.ndim, 1) if scale.size > 1 else None
     shape = [-1 if place == axis else 1 for place in range(codes.ndim)]
-    if maker is not None:  # a float weight in front of its quantizer
+    if maker is not None:  # a float weight before its quantizer
         shift = zero.reshape(shape if zero.size > 1 else ())
         params = QParams(scale=(1.0,), zero_point=0, signed=zero.dtype.name == "int8")
         steps = np.rint(np.asarray(codes, np.float32) / np.asarray(scale, np.float32).reshape(shape))
@@ -93,7 +93,7 @@ def weight(view: GraphIndex, node: NodeProto) -> Weight | NDArray[np.float64]:
     """The weight of a Conv, Gemm or MatMul: integers, or float64 where it is stored in float.
 
     Raises:
-        ModelError: It is computed, or its scales are not one per output channel.
+        ModelError: It is not constant, or its scales are not one per output channel.
     """
     across = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
     found = stored(view, node.input[1])
@@ -113,10 +113,10 @@ def weight(view: GraphIndex, node: NodeProto) -> Weight | NDArray[np.float64]:
 
 
 def numbers(view: GraphIndex, tensor: str) -> NDArray[np.float32]:
-    """A constant of floats.
+    """A float constant.
 
     Raises:
-        ModelError: It is computed.
+        ModelError: It is not constant.
     """
     value = view.value(tensor)
     if value is None:

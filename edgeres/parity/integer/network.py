@@ -1,9 +1,8 @@
-"""``IntegerNetwork``: the function a Q/DQ graph stands for, run in exact integers.
+"""``IntegerNetwork``: exact evaluation of a Q/DQ graph.
 
-Between DequantizeLinear and QuantizeLinear the graph is taken at its word, in real numbers: ``S (q - Z)`` of each code,
-the float32 bias as the number it is, sums without rounding. What rounds is QuantizeLinear alone. Runtimes that compute
-the same graph in float32 differ from it where their own rounding crosses a boundary, and nowhere else;
-``QuantizedTensor.bounds`` says how far that can be.
+Between DequantizeLinear and QuantizeLinear the graph is evaluated in real numbers: ``S (q - Z)`` of each code, the
+exact float32 bias, sums without rounding. Only QuantizeLinear rounds. Runtimes that compute the same graph in float32
+differ from it only where their own rounding crosses a boundary; ``QuantizedTensor.bounds`` bounds that rounding.
 """
 
 from __future__ import annotations
@@ -35,22 +34,22 @@ Bias = Literal["float", "int32"]
 Codes = dict[str, "Array"]
 
 _PIXEL = 2.0**-22
-"""A float32 pixel is divided by a float32 scale, or multiplied by its rounded reciprocal."""
+"""Relative error of a pixel in steps: a float32 pixel is divided by a float32 scale, or multiplied by its reciprocal."""
 
 _QUANTIZING = 255 * 2.0**-22
-"""Steps that a quantizer itself may be off by: some shift values to the bottom of their range and back."""
+"""Error of a quantizer itself in steps: some shift values to the bottom of their range and back."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedTensor:
-    """A tensor at its quantizer, channels second as the graph has it.
+    """A quantized tensor, channels second as in the graph.
 
     Attributes:
         tensor: Name of the tensor that QuantizeLinear reads.
         codes: int8 or uint8.
         params: Scale and zero-point.
-        steps: Makes the exact value over the scale, as near as float64 has it, of the codes' shape.
-        bounds: Makes what float32 arithmetic may be off by, in steps, of the codes' shape.
+        steps: Computes the exact value over the scale in float64, of the codes' shape.
+        bounds: Computes the error bound of float32 arithmetic in steps, of the codes' shape.
     """
 
     tensor: str
@@ -62,7 +61,7 @@ class QuantizedTensor:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a network says of images.
+    """Output of the integer reference.
 
     Attributes:
         logits: float64 ``[N,classes]``.
@@ -74,7 +73,7 @@ class Answer:
 
 
 class IntegerNetwork:
-    """A classifier's Q/DQ graph as whole numbers.
+    """Exact integer evaluation of a classifier's Q/DQ graph.
 
     Args:
         model: The graph, its nodes in execution order.
@@ -82,7 +81,7 @@ class IntegerNetwork:
             their accumulator, ``S_1 S_2``, as the ONNX operator QLinearConv and Jacob et al. 2018, section 2.4, do.
 
     Raises:
-        ModelError: An operator, a scale or a weight that has no reference here; the message names the node.
+        ModelError: An unsupported operator, scale or weight; the message names the node.
     """
 
     def __init__(self, model: ModelProto, bias: Bias = "float") -> None:
@@ -115,24 +114,24 @@ class IntegerNetwork:
 
     @property
     def codes(self) -> dict[str, str]:
-        """Quantized tensor to the name of its codes in the graph."""
+        """Name of the codes in the graph by quantized tensor."""
         return {node.input[0]: node.output[0] for node in self._quantizers}
 
     @property
     def params(self) -> dict[str, QParams]:
-        """Quantized tensor to its scale and zero-point."""
+        """Scale and zero-point by quantized tensor."""
         return {node.input[0]: self._params[node.output[0]] for node in self._quantizers}
 
     @property
     def float_nodes(self) -> tuple[str, ...]:
-        """Nodes that are computed in float64, because they have float weights or no integer form."""
+        """Nodes computed in float64, because they have float weights or no integer form."""
         float_weights = {name for name, layer in self._layers.items() if isinstance(layer.weight, np.ndarray)}
         return tuple(
             label(node) for node in self.view.nodes if node.op_type in FLOAT_ONLY or node.output[0] in float_weights
         )
 
     def nodes_of(self, tensor: str) -> tuple[str, ...]:
-        """Nodes that lie between a tensor's quantizer and the quantizers before it, in execution order."""
+        """Nodes between a tensor's quantizer and the quantizers before it, in execution order."""
         found, open_ = set[str](), [tensor]
         while open_:
             node = self.view.producer(open_.pop())
@@ -156,10 +155,10 @@ class IntegerNetwork:
     def layers(
         self, images: NDArray[np.float32], given: Mapping[str, Array]
     ) -> Iterator[QuantizedTensor | NDArray[np.float64]]:
-        """What each layer makes of somebody else's codes, one after the other; the logits ``[N,classes]`` come last.
+        """Output of each layer computed from given codes, in execution order; the logits ``[N,classes]`` come last.
 
-        Every tensor is computed from the codes that ``given`` has of the tensors before it, so a difference lies in
-        that layer alone.
+        Every tensor is computed from the codes that ``given`` has of the tensors before it, so that a difference is the
+        error of that layer alone.
 
         Args:
             images: float32 ``[N,C,H,W]``.
@@ -170,7 +169,7 @@ class IntegerNetwork:
         yield evaluation.logits()
 
     def _last_demands(self) -> dict[str, int]:
-        """Tensor to the position of the last quantizer, or of the end, that asks for it."""
+        """Position of the last quantizer, or of the output, that reads a tensor, by tensor."""
         nodes = self.view.nodes
         needed = {self._logits: len(nodes)}
         for position in reversed(range(len(nodes))):
@@ -182,7 +181,7 @@ class IntegerNetwork:
 
 
 class _Evaluation:
-    """One pass over some images."""
+    """One evaluation of a batch."""
 
     def __init__(self, network: IntegerNetwork, images: NDArray[np.float32], given: Mapping[str, Array]) -> None:
         self._network, self._view = network, network.view
@@ -192,7 +191,7 @@ class _Evaluation:
         self._codes: dict[str, Array] = {}
 
     def quantized(self) -> Iterator[QuantizedTensor]:
-        """Each quantized tensor in execution order."""
+        """Every quantized tensor in execution order."""
         network = self._network
         for position, node in enumerate(self._view.nodes):
             if node.output[0] in network._params:
@@ -204,11 +203,11 @@ class _Evaluation:
                         del held[name]
 
     def logits(self) -> NDArray[np.float64]:
-        """The answer, once every quantized tensor is there."""
+        """The logits, once every quantized tensor is computed."""
         return self._value(self._network._logits).approximate()
 
     def _quantize(self, node: NodeProto, params: QParams) -> QuantizedTensor:
-        """Codes of a tensor: those of the value behind it, then whatever keeps the order of values."""
+        """Codes of a tensor, from the value before it and the operations that preserve the order of values."""
         chain: list[NodeProto] = []
         tensor = node.input[0]
         while (maker := self._view.producer(tensor, *CARRIED)) is not None:
@@ -236,7 +235,7 @@ class _Evaluation:
         return QuantizedTensor(node.input[0], codes, params, steps, bounds)
 
     def _as_they_were(self, tensor: str, params: QParams) -> Array | None:
-        """Codes that are dequantized and quantized again by the same scale; None where something else is."""
+        """Codes that are dequantized and quantized again by the same scale; None otherwise."""
         maker = self._view.producer(tensor, "DequantizeLinear")
         same = maker is not None and self._network._params.get(maker.input[0]) == params
         return self._codes[maker.input[0]] if maker is not None and same else None
@@ -256,7 +255,7 @@ class _Evaluation:
         return computed(self._view, node, values, self._network._layers.get(tensor))
 
     def _is_activation(self, node: NodeProto, name: str) -> bool:
-        """Whether an input is read as a value here; weights, biases and shapes are read by their operation."""
+        """Whether an input is an activation; weights, biases and shapes are read by their operation."""
         if node.op_type in ("Add", "Mul"):
             return True
         return bool(name == node.input[0])

@@ -1,4 +1,4 @@
-"""What each operation of a graph makes of values: whole numbers where it can, float64 where it cannot."""
+"""Operations of the integer reference: in whole numbers where possible, in float64 elsewhere."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IntegerLayer:
-    """What a Conv, Gemm or MatMul holds.
+    """Constants of a Conv, Gemm or MatMul.
 
     Attributes:
         weight: Integers, or float64 where it is stored in float.
         bias: float32 ``[O]``.
-        reach: What the magnitudes of an accumulator cannot exceed in sum, ``[O]``.
+        reach: Upper bound of the sum of magnitudes in an accumulator, ``[O]``.
         whole_bias: Whether to round the bias to a whole number of ``S_1 S_2``, as integer kernels do.
     """
 
@@ -44,7 +44,7 @@ class IntegerLayer:
         """Reads a node's constants.
 
         Raises:
-            ModelError: Something of them is computed, or its accumulator could overflow.
+            ModelError: One is not constant, or the accumulator could overflow.
         """
         bias = numbers(view, node.input[2]) if len(node.input) > 2 and node.input[2] else None
         held = weight(view, node)
@@ -56,20 +56,20 @@ class IntegerLayer:
 
 
 CARRIED = ("Relu", "MaxPool", "Pad", "Flatten", "Reshape", "Identity", "Dropout")
-"""Operations that a quantizer may be moved in front of: they keep the order of values and the value zero."""
+"""Operations that commute with a quantizer: they preserve the order of values and the value zero."""
 
 _FLOAT16 = 10
 """``TensorProto.FLOAT16``."""
 
 
 def carried(view: GraphIndex, node: NodeProto) -> Callable[[Array, float, float], Array]:
-    """An operation of ``CARRIED`` on numbers of any kind: codes, steps, or bounds of them.
+    """An operation of ``CARRIED`` on codes, steps, or bounds.
 
     Returns:
-        A function of the numbers, of what stands for zero among them, and of what is below all of them.
+        A function of the numbers, of the number that represents zero, and of a lower bound of all.
 
     Raises:
-        ModelError: A reshape or a padding that no classifier has.
+        ModelError: An unsupported reshape or padding.
     """
     match node.op_type:
         case "Relu":
@@ -108,16 +108,16 @@ def _padding(view: GraphIndex, node: NodeProto) -> list[tuple[int, int]]:
 
 
 def computed(view: GraphIndex, node: NodeProto, values: tuple[Value, ...], layer: IntegerLayer | None) -> Value:
-    """One node's output.
+    """Output of one node.
 
     Args:
         view: The graph.
-        node: Any but quantizers.
-        values: Its inputs that are no constants, in order.
+        node: Any node except quantizers.
+        values: Its activations, in order.
         layer: Weight and bias of a Conv, Gemm or MatMul.
 
     Raises:
-        ModelError: An operator without a reference here.
+        ModelError: An unsupported operator.
     """
     match node.op_type, values:
         case (("Conv" | "Gemm" | "MatMul"), (x,)) if layer is not None:
@@ -142,7 +142,7 @@ def _sum(x: Value, y: Value) -> Real:
 
 
 def _carried_value(view: GraphIndex, node: NodeProto, x: Value) -> Value:
-    """An operation of ``CARRIED`` on values: whole numbers stay whole where one scale for all keeps their order."""
+    """An operation of ``CARRIED`` on values: whole numbers remain whole where one scale preserves their order."""
     change = carried(view, node)
     if node.op_type in ("Flatten", "Reshape", "Pad", "Identity", "Dropout"):
         if isinstance(x, Exact) and any(term.scale.ndim or term.count.ndim == 0 for term in x.terms):
@@ -166,7 +166,7 @@ def _weighted(node: NodeProto, x: Value, layer: IntegerLayer) -> Value:
             magnitudes=lambda: held.kernel.magnitudes(source.count),
         )
         if layer.whole_bias and layer.bias is not None:
-            # The operator's bias is quantized in float32 like any tensor: a large one may round to the other neighbour.
+            # A quantized bias is rounded in float32 like any tensor: a large one may round to the other neighbour.
             whole = np.rint(layer.bias / made.scale.astype(np.float32)).astype(np.float64)
             return Exact((replace(made, count=made.count + whole),))
         return Exact((made, *bias))
@@ -175,14 +175,14 @@ def _weighted(node: NodeProto, x: Value, layer: IntegerLayer) -> Value:
 
 
 def _codes(x: Value) -> Term | None:
-    """The one term of a dequantized tensor, whose scale is a float32 number; None where integers end."""
+    """The single term of a dequantized tensor, whose scale is a float32 number; None otherwise."""
     if isinstance(x, Real) or len(x.terms) != 1 or x.terms[0].length:
         return None
     return x.terms[0] if x.terms[0].scale.ndim == 0 else None
 
 
 def _float_product(node: NodeProto, x: Array, held: Weight | NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same in float64."""
+    """A convolution or matrix product in float64."""
     if isinstance(held, Weight):
         groups, scale = held.kernel.groups, held.scale
         look, parts = held.kernel.window, [part.astype(np.float64) for part in groups]
@@ -213,9 +213,9 @@ _FLOATS: dict[str, Callable[[GraphIndex, NodeProto, tuple[Array, ...]], Array]] 
     "BatchNormalization": _normalized,
     "Cast": _cast,
 }
-"""Operations that are computed in float64: they leave the integers, or have no integer form."""
+"""Operations computed in float64, since they have no integer form."""
 
 FLOAT_ONLY = frozenset(_FLOATS)
 
 KNOWN = FLOAT_ONLY.union(CARRIED, WEIGHTED, POOLS, ("Add", "Constant"))
-"""Operators with a reference, beside the quantizers."""
+"""Supported operators, besides quantizers."""

@@ -1,4 +1,4 @@
-"""Pools of tensors ``[N,H,W,C]``, of codes or of values alike."""
+"""Pools of tensors ``[N,H,W,C]``, of codes or of values."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
 
 
 def pooled(node: NodeProto) -> KernelWindow | None:
-    """Where a pool looks; None for all there is.
+    """Window of a pool; None for a global pool.
 
     Raises:
-        ModelError: It rounds its size up, leaves its padding to the runtime, or averages padding: how many numbers an
-            average is of would differ from place to place.
+        ModelError: It rounds its size up, leaves its padding to the runtime, or averages padding, so that the number of
+            averaged values would vary.
     """
     if node.op_type == "GlobalAveragePool":
         return None
@@ -38,7 +38,7 @@ def pooled(node: NodeProto) -> KernelWindow | None:
 
 
 def largest(x: Array, look: KernelWindow, filling: float) -> Array:
-    """The largest number in each window ``[N,H',W',C]``; ``filling`` stands beyond the edge and must not win."""
+    """Maximum of each window ``[N,H',W',C]``; ``filling`` pads the border and must be below all values."""
     if look.size == (1, 1):
         return x[:, :: look.strides[0], :: look.strides[1]]
     seen = look.over(look.padded(x, filling))
@@ -50,7 +50,7 @@ def largest(x: Array, look: KernelWindow, filling: float) -> Array:
 
 
 def average(value: Value, look: KernelWindow | None) -> Value:
-    """The average of each window without padding, or of all there is; sums of whole numbers stay whole."""
+    """Average of each window without padding, or of the whole image; sums of whole numbers remain whole."""
     if isinstance(value, Real):
         sums, over = _sums(value.values, look)
         return Real(sums / over, value.share)
@@ -61,7 +61,7 @@ def _averaged(term: Term, look: KernelWindow | None) -> Term:
     if term.count.ndim == 0:
         return term
     sums, over = _sums(term.count.astype(np.float64), look)
-    # Each of the numbers has been rounded itself, so the additions come on top of its own.
+    # Each of the numbers has a rounding error itself, to which the additions add theirs.
     return replace(
         term, count=sums, over=term.over * over, reach=term.reach * over, length=term.length + over, magnitudes=None
     )

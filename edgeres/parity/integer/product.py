@@ -1,10 +1,9 @@
-"""Convolutions and matrix products of whole numbers, on float32 matrix products that are provably exact.
+"""Exact convolutions and matrix products of whole numbers, computed by float32 matrix products.
 
-A float32 holds every whole number up to 2**24. Where ``255 * sum|w|`` over the terms of a dot product stays below
-that, every partial sum does (8-bit codes differ from their zero-point by at most 255), so the products are exact in
-whatever order a library adds them, fused or not. A longer dot product is cut into pieces that do, whose sums are added
-in float64 (whole numbers up to 2**53). float32 products are twice as fast as float64 ones, and numpy has no fast ones
-of integers at all.
+A float32 holds every whole number up to 2**24. Where ``255 * sum|w|`` over the terms of a dot product is below that,
+every partial sum is (8-bit codes differ from their zero-point by at most 255), so the products are exact in any order
+of addition, fused or not. A longer dot product is split into such pieces, whose sums are added in float64 (whole
+numbers up to 2**53). float32 products are twice as fast as float64 ones, and numpy has no fast integer products.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ EXACT = 1 << 24
 """Whole numbers up to this are exact in float32."""
 
 PEAK = 255
-"""What 8-bit codes differ from their zero-point by at most."""
+"""Largest difference of an 8-bit code from its zero-point."""
 
 INT32 = 1 << 31
-"""What an accumulator of an integer kernel overflows at."""
+"""Magnitude at which an accumulator of an integer kernel overflows."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelWindow:
-    """Where a kernel looks.
+    """Window of a convolution or pool.
 
     Attributes:
         size: Height and width.
@@ -54,13 +53,13 @@ class KernelWindow:
         return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=filling)
 
     def over(self, x: Array) -> Array:
-        """Views ``[N,H',W',C,kH,kW]`` of a padded tensor."""
+        """Windows ``[N,H',W',C,kH,kW]`` of a padded tensor, as views."""
         (high, wide), (down, across), (dy, dx) = self.size, self.strides, self.dilations
         spans = ((high - 1) * dy + 1, (wide - 1) * dx + 1)
         return sliding_window_view(x, spans, axis=(1, 2))[:, ::down, ::across, :, ::dy, ::dx]
 
     def patches(self, x: Array) -> Array:
-        """What the kernel sees at each place, ``[N,H',W',kH*kW*C]``, zeros beyond the edge."""
+        """Patches ``[N,H',W',kH*kW*C]``, padded with zeros."""
         if self.size == (1, 1) and self.strides == (1, 1):
             return self.padded(x, 0)
         seen = self.over(self.padded(x, 0)).transpose(0, 1, 2, 4, 5, 3)
@@ -69,12 +68,12 @@ class KernelWindow:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A weight ready to be multiplied.
+    """A weight laid out for exact products.
 
     Attributes:
-        groups: For each group, float32 ``[kH*kW*I,O]``.
-        window: Where it looks; None for a matrix product.
-        cuts: For each group, the pieces of its dot products that float32 sums up exactly.
+        groups: float32 ``[kH*kW*I,O]`` for each group.
+        window: Window of a convolution; None for a matrix product.
+        cuts: Pieces of the dot products that float32 sums exactly, for each group.
     """
 
     groups: tuple[NDArray[np.float32], ...]
@@ -94,12 +93,12 @@ class Kernel:
 
     @property
     def length(self) -> int:
-        """Terms of a dot product."""
+        """Number of terms of a dot product."""
         return len(self.groups[0])
 
     @property
     def reach(self) -> NDArray[np.float64]:
-        """What the magnitudes of a dot product of codes cannot exceed in sum, ``[O]``."""
+        """Upper bound of the sum of magnitudes in a dot product of codes, ``[O]``."""
         return PEAK * np.concatenate([np.abs(part).sum(axis=0, dtype=np.float64) for part in self.groups])
 
     def magnitudes(self, x: Array) -> Array:
@@ -132,7 +131,7 @@ def _product(rows: NDArray[np.float32], weight: NDArray[np.float32], cuts: tuple
 
 
 def pieces(weight: NDArray[np.float32]) -> tuple[tuple[int, int], ...]:
-    """Ranges of a dot product that float32 sums up exactly: ``255 * sum|w|`` of each is at most 2**24."""
+    """Ranges of a dot product that float32 sums exactly: ``255 * sum|w|`` of each is at most 2**24."""
     ends = np.cumsum(np.abs(weight), axis=0, dtype=np.float64)
     cuts, start = [], 0
     while start < len(weight):

@@ -1,11 +1,10 @@
-"""From a value to codes, by exact arithmetic.
+"""Requantization by exact arithmetic: codes int8 or uint8 of a value.
 
 ``code = saturate(round_half_to_even(value / scale) + zero_point)`` (ONNX operator QuantizeLinear). With
-``value = S_1 S_2 (sum q_1 q_2) + b`` this is equation (4) of Jacob et al. 2018 (arXiv 1712.05877) with the multiplier
-``M = S_1 S_2 / S_3`` of its equation (5) as the real number it is.
+``value = S_1 S_2 (sum q_1 q_2) + b`` this is equation (4) of Jacob et al. 2018 (arXiv 1712.05877) with the real
+multiplier ``M = S_1 S_2 / S_3`` of its equation (5).
 
-float64 comes first, and says how near each value is to a rounding boundary; what it cannot tell apart from one is
-decided in rational numbers.
+Values are first computed in float64; those within its error of a rounding boundary are decided in rational numbers.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
     from edgeres.quant.qparams import QParams
 
 _SLACK = 2.0**-50
-"""Share of the largest magnitude that float64 is surely not off by: a few roundings of 2**-53 for each term."""
+"""Error bound of float64 as a share of the largest magnitude: a few roundings of 2**-53 per term."""
 
 _BLOCK = 1 << 15
-"""Numbers worked on at a time, so that they stay in the cache."""
+"""Numbers per block, so that they fit the cache."""
 
 
 def requantize(value: Value, to: QParams) -> Array:
-    """Codes of a value, int8 or uint8; no code of an ``Exact`` one depends on a rounding of float64."""
+    """Codes of a value, int8 or uint8; no code of an ``Exact`` value depends on float64 rounding."""
     if isinstance(value, Real):
         return _saturated(np.rint(value.values / to.scale[0]), to)
     shape = np.broadcast_shapes(*(term.count.shape for term in value.terms))
@@ -60,13 +59,13 @@ def _saturated(steps: NDArray[np.float64], to: QParams) -> Array:
 def _decide(
     whole: NDArray[np.float64], near: NDArray[np.bool_], counts: list[Array], terms: tuple[Term, ...], to: QParams
 ) -> None:
-    """Puts right what may have been rounded to the wrong side, in place, each distinct case once."""
-    near &= (whole >= to.low - to.zero_point - 1) & (whole <= to.high - to.zero_point + 1)  # others are cut off anyway
+    """Corrects values near a rounding boundary in place, each distinct case once."""
+    near &= (whole >= to.low - to.zero_point - 1) & (whole <= to.high - to.zero_point + 1)  # others saturate
     columns: list[Array] = []
     for count, term in zip(counts, terms, strict=True):
         columns += [count[near].astype(np.float64), np.broadcast_to(term.scale, near.shape)[near]]
     cases, places = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
-    found = [float(round(_exact(case, terms) / Fraction(to.scale[0]))) for case in cases]  # half to even, as wanted
+    found = [float(round(_exact(case, terms) / Fraction(to.scale[0]))) for case in cases]  # half to even
     whole[near] = np.array(found)[places.reshape(-1)]
 
 

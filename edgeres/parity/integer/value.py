@@ -1,4 +1,4 @@
-"""What flows through an integer network: whole numbers with scales, or reals where no integers reach.
+"""Values of the integer reference: whole numbers with scales, or reals where there are no integers.
 
 Tensors are channels last, ``[N,H,W,C]`` or ``[N,F]``, so that a convolution is one matrix product.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Layout = Callable[[Array], Array]
 
 UNIT = 2.0**-24
-"""Unit roundoff of float32: what rounding to it changes a number by at most, as a share of it."""
+"""Unit roundoff of float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class Term:
     Attributes:
         count: Whole numbers, float32 below 2**24 or float64 below 2**53, so that each is exact.
         scale: float64, one or one per channel: a float32 number or the product of two, 48 bits, so exact.
-        reach: What the magnitudes that each count sums up cannot exceed in sum, whatever the codes; one or one per
+        reach: Upper bound of the sum of magnitudes in each count, for any codes; one or one per
             channel.
-        magnitudes: Makes what they do sum up to, of the counts' shape; a dot product in floats errs by a share of
-            these, even where its terms cancel. None where ``reach`` has to do.
-        length: How many products each count sums up; 0 where it sums up none.
-        over: How many numbers an average was taken of.
+        magnitudes: Computes the actual sum of magnitudes, of the counts' shape; the error of a float dot product is a
+            share of it, even where its terms cancel. None where ``reach`` is used.
+        length: Number of products in each count; 0 where there are none.
+        over: Number of averaged values.
     """
 
     count: Array
@@ -45,20 +45,20 @@ class Term:
     magnitudes: Callable[[], Array] | None = None
 
     def approximate(self) -> NDArray[np.float64]:
-        """The value in float64, which two roundings separate from the exact one."""
+        """The value in float64, with two roundings."""
         return np.asarray(self.count * (self.scale / self.over), dtype=np.float64)
 
     def most(self) -> float:
-        """What no value's magnitude exceeds, whatever the codes."""
+        """Upper bound of any value's magnitude, for any codes."""
         return float(np.max(self.reach * np.abs(self.scale) / self.over))
 
     def magnitude(self) -> NDArray[np.float64]:
-        """Sum of the magnitudes in it."""
+        """Sum of the magnitudes in each count."""
         summed = self.reach if self.magnitudes is None else self.magnitudes()
         return np.asarray(summed * np.abs(self.scale) / self.over, dtype=np.float64)
 
     def laid_out(self, change: Layout) -> Term:
-        """The term with its numbers in other places."""
+        """The term with its numbers rearranged."""
         return self if self.count.ndim == 0 else replace(self, count=change(self.count), magnitudes=None)
 
 
@@ -73,7 +73,7 @@ class Exact:
         return np.asarray(sum(term.approximate() for term in self.terms), dtype=np.float64)
 
     def error(self) -> NDArray[np.float64]:
-        """What computing the value in float32, in any order, may be off by at most.
+        """Error bound of computing the value in float32, in any order.
 
         ``gamma(n) * magnitude`` with ``gamma(n) = n u / (1 - n u)`` (Higham 2002, Accuracy and Stability of Numerical
         Algorithms, section 3.1): each product has its two factors and itself rounded, then come the additions of the
@@ -84,17 +84,17 @@ class Exact:
         return np.asarray(gamma * sum(term.magnitude() for term in self.terms), dtype=np.float64)
 
     def laid_out(self, change: Layout) -> Exact:
-        """The sum with its numbers in other places."""
+        """The sum with its numbers rearranged."""
         return Exact(tuple(term.laid_out(change) for term in self.terms))
 
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """A tensor computed in float64: the image, or what lies behind an operation that has no integers.
+    """A tensor computed in float64: the image, or the output of an operation without integers.
 
     Attributes:
         values: float64.
-        share: What float32 may be off by, as a share of the largest value.
+        share: Error bound of float32 as a share of the largest value.
     """
 
     values: NDArray[np.float64]
@@ -105,11 +105,11 @@ class Real:
         return self.values
 
     def error(self) -> NDArray[np.float64]:
-        """What float32 may be off by."""
+        """Error bound of float32."""
         return np.asarray(self.share * np.max(np.abs(self.values), initial=0.0), dtype=np.float64)
 
     def laid_out(self, change: Layout) -> Real:
-        """The same numbers in other places."""
+        """The same numbers rearranged."""
         return Real(change(self.values), self.share)
 
 

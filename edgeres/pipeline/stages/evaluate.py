@@ -84,7 +84,7 @@ class Evaluate:
                 for logits in in_order([network] * threads, batches, _logits):
                     if not np.isfinite(logits).all():
                         hint = "its weights or statistics overflow"
-                        raise StageError("the network answers with NaN or infinity", hint)
+                        raise StageError("the network returns NaN or infinity", hint)
                     found.extend(logits.argmax(1).tolist())
                     advance(len(logits))
         finally:
@@ -105,6 +105,6 @@ def _beside_chance(artifact: Checkpoint, predictions: tuple[int, ...], context: 
     allow = frozenset(context.allow)
     trained = any(step.stage == _TRAINED for step in artifact.metadata.lineage)
     if trained and chance.standing == "at":
-        return (f"the network answers at chance, training has taught it nothing yet: {chance.label}",)
+        return (f"the network predicts at chance, training has not improved it yet: {chance.label}",)
     said = [text for step in artifact.metadata.lineage for text in step.shown]
     return check_chance(chance, allow, said)

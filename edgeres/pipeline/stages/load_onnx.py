@@ -158,7 +158,7 @@ def judge(model: ModelProto, preprocess: Preprocess, context: Context) -> Baseli
         for images, _ in split.batches(preprocess):
             logits = run(images)
             if not np.isfinite(logits).all():
-                raise StageError("the float graph answers with NaN or infinity", "look at its weights")
+                raise StageError("the float graph returns NaN or infinity", "look at its weights")
             predictions += (int(index) for index in logits.argmax(1))
             advance(len(images))
     labels = tuple(split.labels)

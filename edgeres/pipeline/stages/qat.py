@@ -228,7 +228,7 @@ def _told(before: Evaluation, after: Evaluation, *, better: bool) -> str:
     measure = f"KL to float {after.kl:.2g} behind training, {before.kl:.2g} before"
     if after.outcome is not before.outcome:
         measure = f"the gate says {after.outcome} behind training, {before.outcome} before; {measure}"
-    return f"{measure}; {'the trained network' if better else 'what quantize gave'} goes on"
+    return f"{measure}; {'the trained network' if better else 'the network of quantize'} is kept"
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, float]:

@@ -110,7 +110,7 @@ class QuantizeOnnx:
             )
         if scheme.weight_bits != 8:
             raise StageError(
-                f"NNCF quantizes the weights of a foreign graph to 8 bits, the target wants {scheme.weight_bits}",
+                f"NNCF quantizes the weights of an imported graph to 8 bits, the target wants {scheme.weight_bits}",
                 "choose another target",
             )
         model = onnx.load_model_from_string(artifact.float_model.path.read_bytes())
@@ -190,7 +190,7 @@ def _comparison(other: Equalized, kl: list[NDArray[np.float64]], gain: Gain, *, 
     proof = f"the float function stays, {other.relative:.1e} of the logits' range"
     measure = f"KL to float {kl[0].mean():.2g} as given, {kl[1].mean():.2g} equalized"
     interval = f"gain {gain.mean:.2g} [{gain.low:.2g}, {gain.high:.2g}] on {len(kl[0])} tuning images"
-    outcome = "the equalized graph goes on" if kept else "the graph as given goes on"
+    outcome = "the equalized graph is kept" if kept else "the original graph is kept"
     return f"{what} ({proof}): {measure}, {interval}; {outcome}"
 
 

@@ -192,7 +192,7 @@ class _Judged:
         )
         if fallback:
             found += (
-                f": over the limit of {self.margin:g} pp, so the unpruned network goes on "
+                f": over the limit of {self.margin:g} pp, so the unpruned network is used "
                 "(recover.fallback=false keeps the pruned one)"
             )
         return found

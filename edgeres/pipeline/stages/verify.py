@@ -173,7 +173,7 @@ def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answe
 
 def _finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(logits).all():
-        raise StageError("the deployed network answers with NaN or infinity", "look at the scales in calibration.json")
+        raise StageError("the deployed network returns NaN or infinity", "look at the scales in calibration.json")
     return logits
 
 
