@@ -1,1 +1,1 @@
-"""Backends: one adapter per runtime, all behind the same two nouns, engine and session."""
+"""Backends: one adapter per runtime, which builds engines and opens sessions."""

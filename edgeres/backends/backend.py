@@ -1,4 +1,4 @@
-"""What a backend is."""
+"""``Backend``, ``Session`` and the optional capabilities of a backend, as protocols."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ NarrowFloat = Literal["bfloat16", "float16"]
 
 @settings
 class LayerTime:
-    """What one executed kernel takes, by the runtime's own profiler.
+    """Time of one executed kernel, from the runtime's profiler.
 
     Attributes:
-        name: The runtime's name for it, which begins with the graph's where it is a layer of the graph.
-        kind: The runtime's name for what it does, and the kernel that does it where the runtime tells.
+        name: The runtime's name of the kernel, which begins with the layer's name in the graph.
+        kind: The runtime's name of the operator, and of the kernel where the runtime reports it.
         role: A weighted layer in ``integer`` or in ``float``; a ``reformat`` changes layout or type, which includes
             quantizing and dequantizing; ``other`` is the rest.
-        ms: Median over the profiled calls. Profilers slow down what they watch: compare kernels with each other.
+        ms: Median over the profiled calls. Profilers slow down execution: compare kernels only with each other.
     """
 
     name: str
@@ -62,48 +62,48 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """One runtime."""
+    """Adapter of one runtime."""
 
     name: ClassVar[str]
 
     def missing(self) -> str | None:
-        """One sentence with the pip line when the runtime is not installed here; None when it is."""
+        """Why the runtime is not available, with the pip command; None when it is installed."""
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Makes an engine or a device bundle from a graph, writing every file below the empty folder ``out``.
+        """Builds an engine or a device bundle from a graph; all files are written below the empty folder ``out``.
 
         Raises:
             BackendUnavailable: The runtime is needed to build and is missing.
-            StageError: The runtime refused the graph; the message carries its own words.
+            StageError: The runtime rejected the graph; the message quotes it.
         """
 
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
     ) -> AbstractContextManager[Session]:
-        """Opens the engine, or another graph of the same run (its float twin) on the same runtime.
+        """Opens the engine, or another graph of the same run (its float reference), on the same runtime.
 
-        Where the device is not here, this simulates it on the host and the engine says ``runs_here=False``.
+        Where the device is not this host, the session simulates it and the engine has ``runs_here=False``.
         """
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
-        """Counts what runs in integers, asked of the runtime itself where it can tell."""
+        """Counts integer kernels, by the runtime itself where it reports them."""
 
 
 @runtime_checkable
 class Concurrent(Protocol):
-    """A backend with sessions that may run at the same time, each on one thread.
+    """A backend with sessions that may run concurrently, each on one thread.
 
-    One thread answers an image with the same bits on any number of cores, and many small images are faster side by
-    side than one after the other with their layers split over threads.
+    A single thread gives the same bits on any number of cores, and many small images are faster in parallel than one
+    after the other with their layers split over threads.
     """
 
     def concurrent(self, engine: Engine) -> bool:
-        """Whether sessions of this engine may run at the same time; on a GPU they would wait for each other."""
+        """Whether sessions of this engine may run concurrently; on a GPU they would wait for each other."""
 
 
 @runtime_checkable
 class Profiled(Protocol):
-    """A backend whose runtime tells what each kernel takes."""
+    """A backend whose runtime reports the time of each kernel."""
 
     def layer_times(
         self, engine: Engine, target: Target, image: NDArray[np.float32], *, threads: int, calls: int
@@ -116,16 +116,16 @@ class NarrowFloats(Protocol):
     """A backend that can compute a float graph in 16 bits where the processor has kernels for them."""
 
     def narrow_floats(self) -> tuple[NarrowFloat, ...]:
-        """Types it has kernels for on this processor."""
+        """16-bit types with kernels on this processor."""
 
     def narrow_session(
         self, engine: Engine, model: File, precision: NarrowFloat, threads: int
     ) -> AbstractContextManager[Session]:
-        """Opens a float graph in one of them."""
+        """Opens a float graph in a 16-bit type."""
 
 
 class Shown(Protocol):
-    """A loaded network that shows tensors of its graph."""
+    """A session that also returns tensors inside the graph."""
 
     def run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], Mapping[str, NDArray[np.generic]]]:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``, and the tensors by name."""
@@ -133,13 +133,12 @@ class Shown(Protocol):
 
 @runtime_checkable
 class ShowsTensors(Protocol):
-    """A backend whose runtime can show tensors inside a graph."""
+    """A backend whose runtime can return tensors inside a graph."""
 
     def showing(
         self, engine: Engine, tensors: Sequence[str], threads: int | None = None
     ) -> AbstractContextManager[Shown]:
-        """Opens the graph an engine was made of with some of its tensors as outputs besides.
+        """Opens the engine's graph with some of its tensors as additional outputs.
 
-        A runtime may then compute on other kernels than without them: what is shown has to be stored, so nothing can be
-        fused across it.
+        A runtime may use other kernels then: an output has to be stored, so nothing can be fused across it.
         """

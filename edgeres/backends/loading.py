@@ -1,4 +1,4 @@
-"""What a backend loads, a runtime or a file, checked before it is used."""
+"""Checked loading of runtimes and files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def absent(module: str, title: str, pip: str) -> str | None:
-    """One sentence with the pip line when a Python module is not installed, without importing it; else None."""
+    """Why a Python module is not available, with the pip command, without importing it; None when it is installed."""
     return None if find_spec(module) is not None else f"{title} is not installed: pip install {pip}"
 
 
@@ -25,7 +25,7 @@ def load(module: str, title: str, pip: str) -> ModuleType:
     """Imports a runtime.
 
     Raises:
-        BackendUnavailable: It is not installed, or its libraries do not load; the message has the loader's own words.
+        BackendUnavailable: It is not installed, or its libraries do not load; the message quotes the loader.
     """
     if find_spec(module) is None:
         raise BackendUnavailable(f"{title} is not installed", f"pip install {pip}")
@@ -38,10 +38,10 @@ def load(module: str, title: str, pip: str) -> ModuleType:
 
 
 def intact(file: File) -> Path:
-    """The path of a file whose bytes are still the ones that were hashed.
+    """The path of a file, after checking its sha256.
 
     Raises:
-        StageError: The file is gone or was changed: a native runtime must not read it.
+        StageError: The file is missing or was changed: a native runtime must not read it.
     """
     if not file.path.is_file():
         raise StageError(f"{file.path} is missing", "build again")

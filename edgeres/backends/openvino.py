@@ -1,4 +1,4 @@
-"""OpenVINO: the graph becomes an IR, two files that execute on x86-64 processors."""
+"""OpenVINO backend: compiles the graph to an IR of two files for x86-64 processors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _HINTS: dict[NarrowFloat, str] = {"bfloat16": "bf16", "float16": "f16"}
 
 @dataclass(frozen=True, slots=True)
 class OpenVino:
-    """OpenVINO on this host's processor. No call made here sends telemetry: that is its model converter's."""
+    """OpenVINO on this host's processor. No call here sends telemetry, which only its model converter does."""
 
     name: ClassVar[str] = "openvino"
 
@@ -52,11 +52,11 @@ class OpenVino:
         return absent("openvino", TITLE, PIP)
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Writes ``model.xml`` and ``model.bin`` below ``out``, the same bytes every time.
+        """Writes ``model.xml`` and ``model.bin`` below ``out``, deterministically.
 
         Raises:
             BackendUnavailable: OpenVINO is not installed.
-            StageError: It refused the graph.
+            StageError: It rejected the graph.
         """
         openvino = load("openvino", TITLE, PIP)
         with progress.task("openvino", 2) as advance:
@@ -71,12 +71,12 @@ class OpenVino:
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
     ) -> AbstractContextManager[Session]:
-        """Compiles the IR, or the ONNX graph given in its place, for this processor and lowest latency."""
+        """Compiles the IR, or an ONNX graph in its place, for this processor and lowest latency."""
         return _open(engine, model, threads)
 
     @contextmanager
     def showing(self, engine: Engine, tensors: Sequence[str], threads: int | None = None) -> Iterator[Shown]:
-        """Compiles the ONNX graph with more outputs; a residual add is then no part of the convolution before it."""
+        """Compiles the ONNX graph with more outputs; a residual add is then not fused into its convolution."""
         model = _read(intact(engine.exported.model))
         model.add_outputs(list(tensors))
         compiled = _compiled(model, engine.exported.model.path, threads)
@@ -89,7 +89,7 @@ class OpenVino:
         yield ShownSession(run, tensors, None if batch.is_dynamic else int(batch.get_length()))
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
-        """Counts the primitives of OpenVINO's own executable graph by the precision they run at."""
+        """Counts the primitives of OpenVINO's executable graph by their precision."""
         compiled = _compile(engine, None, 1)
         kernels: Counter[str] = Counter()
         integer = weighted = 0
@@ -109,7 +109,7 @@ class OpenVino:
         )
 
     def narrow_floats(self) -> tuple[NarrowFloat, ...]:
-        """16-bit types the CPU plugin says it is optimised for on this processor."""
+        """16-bit types for which the CPU plugin reports to be optimised on this processor."""
         told = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         return tuple(kind for name, kind in _CAPABILITIES.items() if name in told)
 
@@ -174,7 +174,7 @@ def _compile(engine: Engine, model: File | None, threads: int | None, hints: Map
 
 def _compiled(model: Any, path: Path, threads: int | None, hints: Mapping[str, object] = _NO_HINTS) -> Any:
     """A model for this processor; ``path`` names it where OpenVINO refuses."""
-    # float32 outside the integer layers: a processor with AMX would otherwise compute the float twin in bfloat16.
+    # float32 outside the integer layers: a processor with AMX would otherwise compute the float reference in bfloat16.
     config: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **hints}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
@@ -186,10 +186,10 @@ def _compiled(model: Any, path: Path, threads: int | None, hints: Mapping[str, o
 
 @cache
 def _core() -> Any:
-    """The one core of this process.
+    """The one ``openvino.Core`` of this process.
 
-    Each core that loads the CPU plugin gives the thread a signal stack (src/plugins/intel_cpu/src/plugin.cpp,
-    ``SigAltStackSetup``). Of two that end in the order they began, the second brings back the first one's, which is
+    Each core that loads the CPU plugin sets the thread's signal stack (src/plugins/intel_cpu/src/plugin.cpp,
+    ``SigAltStackSetup``). Of two that end in the order they began, the second restores the first one's, which is
     unmapped by then, and the next Ctrl-C is a segmentation fault.
     """
     return load("openvino", TITLE, PIP).Core()
@@ -203,7 +203,7 @@ def _read(path: Path) -> Any:
 
 
 def _name_by_position(model: Any) -> None:
-    """Names the operations that OpenVINO inserted after their place in the graph.
+    """Names the operations that OpenVINO inserted by their position in the graph.
 
     It numbers them by a counter of the whole process (``Constant_7648``), so the second IR of a process would differ
     from the first. Operations of the graph itself keep their names.

@@ -1,4 +1,4 @@
-"""Every backend there is, by the name a target file gives it."""
+"""Every backend by its name in target files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def find_backend(name: str) -> Backend:
     """The backend of that name.
 
     Raises:
-        TargetError: There is none; the message has the nearest name.
+        TargetError: The name is unknown; the message has the nearest one.
     """
     if name not in BACKENDS:
         raise TargetError(f"unknown backend {name!r}", nearest(name, BACKENDS))

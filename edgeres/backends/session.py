@@ -1,4 +1,4 @@
-"""ONNX graphs in ONNX Runtime: the runtime itself, and the simulator of every device that is not here."""
+"""ONNX Runtime sessions: for the runtime itself, and for the simulation of devices other than this host."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def options(*, optimise: bool, threads: int | None = None) -> Any:
 
     Args:
         optimise: Fuse Q/DQ into integer kernels. Without it every node runs as written, in float between its Q/DQ
-            pairs: a simulation that follows the scales to the last bit and no kernel's shortcuts.
-        threads: Threads inside one operator; None leaves it to the runtime.
+            pairs: an exact simulation of the scales, independent of kernels.
+        threads: Threads within one operator; None takes the runtime's default.
     """
     ort = load("onnxruntime", TITLE, PIP)
     made = ort.SessionOptions()
-    made.log_severity_level = 3  # errors only: warnings about initializers are for whoever wrote the graph
-    # Without VNNI its default kernels cut sums of 8-bit weights off at 16 bits; elsewhere this changes nothing.
+    made.log_severity_level = 3  # errors only: warnings about initializers concern the graph's author
+    # Without VNNI its default kernels saturate sums of 8-bit weights at 16 bits; elsewhere this changes nothing.
     made.add_session_config_entry("session.x64quantprecision", "1")
     level = ort.GraphOptimizationLevel
     made.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
@@ -47,18 +47,18 @@ def load_graph(path: Path, settings: Any, disabled: tuple[str, ...] = ()) -> Any
 
     Args:
         path: A ``.onnx`` or ``.ort`` file.
-        settings: What ``options`` made.
+        settings: Session options from ``options``.
         disabled: Graph rewrites to leave out, by ONNX Runtime's names for them.
 
     Raises:
-        StageError: ONNX Runtime refused the graph, in its own words.
+        StageError: ONNX Runtime rejected the graph; the message quotes it.
     """
     ort = load("onnxruntime", TITLE, PIP)
     try:
         return ort.InferenceSession(
             str(path), settings, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
         )
-    except Exception as refusal:  # its exception classes are private and share no base below Exception
+    except Exception as refusal:  # its exception classes are private and have no common base below Exception
         raise StageError(f"ONNX Runtime refused {path.name}: {refusal}", "see the node it names") from refusal
 
 
@@ -86,8 +86,8 @@ def in_batches(run: Callable[[Images], Logits], images: Images, fixed: int | Non
 
     Args:
         run: Logits ``[N,classes]`` of one batch.
-        images: Any number of images but none.
-        fixed: The graph's batch size, None where it takes any. The last batch is filled up with its last image.
+        images: One or more images.
+        fixed: The graph's batch size, None where it is free. The last batch is filled up with its last image.
     """
     if fixed is None or len(images) == fixed:
         return np.asarray(run(images), dtype=np.float32)
@@ -100,12 +100,12 @@ def in_batches(run: Callable[[Images], Logits], images: Images, fixed: int | Non
 
 
 class ShownSession:
-    """A graph with some tensors as outputs besides its logits.
+    """A session with some tensors as outputs besides the logits.
 
     Args:
-        run: The logits, then each tensor, of one batch.
+        run: Function from a batch to the logits and each tensor.
         tensors: Their names.
-        fixed: The graph's batch size, None where it takes any.
+        fixed: The graph's batch size, None where it is free.
     """
 
     def __init__(self, run: Callable[[Images], Sequence[Any]], tensors: Sequence[str], fixed: int | None) -> None:
@@ -127,10 +127,10 @@ class ShownSession:
 def showing_session(
     path: Path, tensors: Sequence[str], *, optimise: bool, threads: int | None = None
 ) -> Iterator[ShownSession]:
-    """Opens a ``.onnx`` file in ONNX Runtime with some of its tensors as outputs besides; see ``options``.
+    """Opens a ``.onnx`` file in ONNX Runtime with some of its tensors as additional outputs; see ``options``.
 
     Raises:
-        StageError: ONNX Runtime refused the graph, in its own words.
+        StageError: ONNX Runtime rejected the graph; the message quotes it.
     """
     import onnx
 
@@ -142,7 +142,7 @@ def showing_session(
         session = ort.InferenceSession(
             model.SerializeToString(), options(optimise=optimise, threads=threads), providers=["CPUExecutionProvider"]
         )
-    except Exception as refusal:  # its exception classes are private and share no base below Exception
+    except Exception as refusal:  # its exception classes are private and have no common base below Exception
         raise StageError(f"ONNX Runtime refused {path.name}: {refusal}", "see the node it names") from refusal
     given = session.get_inputs()[0]
     fixed = given.shape[0] if isinstance(given.shape[0], int) else None

@@ -104,7 +104,7 @@ class Limit:
         )
 
     def predicted_status(self, predicted: Predicted) -> PredictedStatus:
-        """Predicted status: ``passed`` if the band's upper end meets the limit, ``failed`` if its lower end exceeds it."""
+        """``passed`` if the upper end of the predicted band meets the limit, ``failed`` if its lower end exceeds it."""
         return "passes" if self.met(predicted.high) else "open" if self.met(predicted.low) else "fails"
 
 

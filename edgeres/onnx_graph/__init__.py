@@ -1,1 +1,1 @@
-"""Interchange: ONNX files read with care, written from a spec, counted, rewritten."""
+"""ONNX graphs: reading, writing, counting, folding and rewriting."""

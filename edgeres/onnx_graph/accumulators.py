@@ -1,4 +1,4 @@
-"""int32 sums of a Q/DQ graph's integer layers: how far they reach, and weight scales under which they fit.
+"""int32 accumulators of a Q/DQ graph's integer layers: their bounds, and weight scales under which they fit.
 
 A runtime computes ``DequantizeLinear -> Conv`` in integers and turns the float bias into ``round(b / (s_x s_w))``
 (core/optimizer/qdq_transformer of microsoft/onnxruntime). ``edgeres.quant.scale`` has the bounds.
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IntegerLayer:
-    """A weighted node whose data and weight are codes.
+    """A weighted node whose data and weight are quantized.
 
     Attributes:
         node: Conv, Gemm or MatMul.
         dequantizer: DequantizeLinear of its weight.
-        axis: Axis of the weight that counts output channels.
-        real: The weight as the codes stand for it, float64, output channels first.
+        axis: Output-channel axis of the weight.
+        real: The dequantized weight, float64, output channels first.
         codes: Its codes less their zero-point, as float64 of the same shape.
         scale: float32 ``[O]``.
         step: Scale of the data.
-        bias: float64 ``[O]``, zeros where there is none.
-        bias_codes: What an int32 sum starts from, float64 ``[O]``: stored codes, or what the bias is rounded to.
+        bias: float64 ``[O]``; zeros where there is none.
+        bias_codes: Initial value of an int32 accumulator, float64 ``[O]``: stored codes, or the rounded bias.
     """
 
     node: NodeProto
@@ -55,7 +55,7 @@ class IntegerLayer:
 
     @property
     def reach(self) -> Floats:
-        """What no sum of an output channel exceeds in magnitude, ``[O]``."""
+        """Upper bound of any accumulator's magnitude by output channel, ``[O]``."""
         sums: Floats = PEAK * np.abs(self.codes).reshape(len(self.codes), -1).sum(axis=1) + np.abs(self.bias_codes)
         return sums
 
@@ -63,8 +63,8 @@ class IntegerLayer:
 def integer_layers(view: GraphIndex) -> Iterator[IntegerLayer]:
     """Every layer with constant integer weights on quantized data, in execution order.
 
-    Left out are forms whose sums no kernel shares with a bias: transposed convolutions, products of two activations,
-    Gemm with factors.
+    Transposed convolutions, products of two activations, and Gemm with factors are left out, since their sums share no
+    accumulator with a bias.
     """
     for node in view.of_type("Conv", "Gemm", "MatMul"):
         found = _integer_layer(view, node)
@@ -96,7 +96,7 @@ def _integer_layer(view: GraphIndex, node: NodeProto) -> IntegerLayer | None:
 
 
 def _bias(view: GraphIndex, node: NodeProto, channels: int, products: Floats) -> tuple[Floats, Floats] | None:
-    """The bias ``[O]`` and its codes; None where it is computed."""
+    """The bias ``[O]`` and its codes; None where it is not constant."""
     if len(node.input) < 3 or not node.input[2]:
         return np.zeros(channels), np.zeros(channels)
     value = view.value(node.input[2])
@@ -122,7 +122,7 @@ def stored_bias(view: GraphIndex, node: NodeProto) -> tuple[Floats, Floats] | No
 
 
 def overflows(view: GraphIndex) -> Iterator[tuple[NodeProto, int, float]]:
-    """Layers with a channel whose sums may leave int32: the node, how many such channels, and the farthest reach."""
+    """Layers with channels that may overflow int32: the node, the number of such channels, the largest bound."""
     for layer in integer_layers(view):
         beyond = layer.reach > INT32_MAX
         if beyond.any():
@@ -130,7 +130,7 @@ def overflows(view: GraphIndex) -> Iterator[tuple[NodeProto, int, float]]:
 
 
 def cut_off(view: GraphIndex) -> dict[str, int]:
-    """Layers whose int32 bias has codes at an end of int32, by label, and how many: what was beyond is lost."""
+    """Number of int32 bias codes at an end of int32 by layer label, where larger values were saturated."""
     found: dict[str, int] = {}
     for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
         stored = stored_bias(view, node)
@@ -141,10 +141,10 @@ def cut_off(view: GraphIndex) -> dict[str, int]:
 
 
 def require_room(model: ModelProto) -> None:
-    """The last look at a graph that is to ship.
+    """Checks the accumulators of a graph that is deployed.
 
     Raises:
-        StageError: A sum of an integer layer may leave int32; the message names the layer.
+        StageError: An accumulator of an integer layer may overflow int32; the message names the layer.
     """
     for node, channels, reach in overflows(GraphIndex.of(model)):
         raise StageError(
@@ -154,13 +154,13 @@ def require_room(model: ModelProto) -> None:
 
 
 def make_room(model: ModelProto) -> dict[str, int]:
-    """Raises weight scales until int32 holds every sum, in place, and rounds the weights of those channels again.
+    """Raises weight scales in place until int32 holds every accumulator, and rounds those channels again.
 
-    Float biases only: an int32 bias has been cut off at the ends of its range, or fits. A scale for the whole tensor
-    becomes one per output channel, so that the other channels keep theirs.
+    Only for float biases: an int32 bias is saturated already, or fits. A per-tensor scale becomes one per output
+    channel, so that the other channels keep theirs.
 
     Returns:
-        How many channels changed, by the name of their node.
+        Number of changed channels by name of their node.
     """
     found: dict[str, int] = {}
     view = GraphIndex.of(model)
@@ -177,7 +177,7 @@ def make_room(model: ModelProto) -> dict[str, int]:
 
 
 def _store(model: ModelProto, view: GraphIndex, layer: IntegerLayer, scale: NDArray[np.float32]) -> None:
-    """Writes a weight anew with one scale per output channel."""
+    """Writes a weight with one scale per output channel."""
     zero = view.constants[layer.dequantizer.input[2]] if len(layer.dequantizer.input) > 2 else None
     zeros = np.zeros(1, np.int64) if zero is None else np.asarray(view.value(zero.name)).astype(np.int64).reshape(-1)
     wide = np.broadcast_to(zeros, len(scale))
@@ -202,7 +202,7 @@ def _store(model: ModelProto, view: GraphIndex, layer: IntegerLayer, scale: NDAr
 
 
 def _integers(values: NDArray[np.int32], name: str, kind: int) -> TensorProto:
-    """An initializer of codes of that type."""
+    """An initializer of codes of the given type."""
     if kind == TensorProto.INT4:
         return int4_tensor(values, name)
     return numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(kind)), name)

@@ -1,9 +1,9 @@
-"""Which channels of a float ONNX graph can be scaled without a change of its function, and the graph that has them so.
+"""Channel scaling of a float ONNX graph: units of channels that can be scaled, and the rescaled graph.
 
-``edgeres.quant.algorithms.channel_scaling`` has the law; here a unit is found node by node, in whatever network: what
-maps channels to channels and is positively homogeneous keeps units, an Add ties its inputs together, a Concat puts them
-side by side, and weighted nodes and norms begin new ones. Fixed are the image, the answers, and whatever any other
-operator reads or makes: SiLU, HardSwish, Sigmoid and a Clip at 6 are not homogeneous.
+``edgeres.quant.algorithms.channel_scaling`` has the rules; here units are found node by node in any network: operators
+that map channels to channels and are positively homogeneous keep units, an Add joins its inputs, a Concat places them
+side by side, and weighted nodes and norms begin new ones. Fixed are the image, the logits, and the inputs and outputs
+of any other operator: SiLU, HardSwish, Sigmoid and a Clip at 6 are not homogeneous.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 _HOMOGENEOUS = (
     "Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity", "Dropout",
 )  # fmt: skip
-"""Operators with ``f(x / s) = f(x) / s`` for every channel by itself."""
+"""Operators with ``f(x / s) = f(x) / s`` for every channel."""
 
 _UNBOUNDED = 1e30
-"""A Clip at or beyond this clips nothing."""
+"""Bound from which on a Clip has no effect."""
 
 
 def channel_units(model: ModelProto) -> Units:
@@ -59,7 +59,7 @@ def channel_units(model: ModelProto) -> Units:
 
 
 class _Finder:
-    """Units of the tensors made so far."""
+    """Finds the units of tensors node by node."""
 
     def __init__(self, model: ModelProto) -> None:
         self.view = GraphIndex.of(model)
@@ -71,7 +71,7 @@ class _Finder:
                 self.found[value.name] = self._fixed(value.name)
 
     def visit(self, node: NodeProto) -> None:
-        """Finds the units of what a node makes; outputs of an unknown operator, and what it reads, become fixed."""
+        """Finds the units of a node's outputs; inputs and outputs of an unknown operator become fixed."""
         units = self._units(node)
         if units is not None and len(units) == self._channels(node.output[0]):
             self.found[node.output[0]] = units
@@ -84,12 +84,12 @@ class _Finder:
             self.found[name] = self._fixed(name)
 
     def fix(self, tensor: str) -> None:
-        """No channel of the tensor can be scaled."""
+        """Fixes every channel of a tensor."""
         if tensor in self.found:
             self.union.join(self.found[tensor], self._fixed(tensor))
 
     def _units(self, node: NodeProto) -> Ints | None:
-        """Units of a node's first output, None where channels cannot be followed through it."""
+        """Units of a node's first output; None where channels cannot be followed through it."""
         given = self.found.get(node.input[0])
         if given is not None and (weighted(self.view, node, self.shapes) or _norm(self.view, node)):
             return self.union.fresh(self._channels(node.output[0]))
@@ -129,7 +129,7 @@ class _Finder:
         return attribute(node, "axis") % rank == 1 and all(name in self.found for name in node.input)
 
     def _is_relu(self, node: NodeProto) -> bool:
-        """Whether a Clip cuts at 0 from below and nowhere from above."""
+        """Whether a Clip has the lower bound 0 and no upper bound."""
         if node.op_type != "Clip":
             return False
         low, high = (self._bound(node, index, name) for index, name in ((1, "min"), (2, "max")))
@@ -143,14 +143,14 @@ class _Finder:
         return float("nan") if value is None else float(value.reshape(-1)[0])
 
     def _spatial(self, node: NodeProto) -> bool:
-        """Whether a node slices or averages over pixels alone."""
+        """Whether a node slices or averages over pixels only."""
         rank = len(self.shapes[node.input[0]])
         place = {"ReduceMean": 1, "Slice": 3}.get(node.op_type)
         axes = self._numbers(node, place, "axes") if place is not None else None
         return axes is not None and not {axis % rank for axis in axes} & {0, 1}
 
     def _padded(self, node: NodeProto, given: Ints) -> Ints | None:
-        """Zeros around pixels and beside channels; a channel of zeros may have any scale."""
+        """Zeros around pixels and as further channels; a channel of zeros may have any scale."""
         pads, filling = self._numbers(node, 1, "pads"), self._bound(node, 2, "value")
         plain = (attribute(node, "mode") or b"constant") == b"constant" and filling in (None, 0.0)
         rank = len(self.shapes[node.input[0]])
@@ -165,7 +165,7 @@ class _Finder:
         return None if stated is None else [int(number) for number in np.asarray(stated).reshape(-1)]
 
     def _reshaped(self, node: NodeProto, given: Ints) -> Ints | None:
-        """Pixels that become features of their channel, or dimensions of one that come and go."""
+        """Pixels that become features of their channel, or added and removed dimensions of size one."""
         before, after = self.shapes[node.input[0]], self.shapes[node.output[0]]
         if len(after) < 2 or before[0] != after[0]:
             return None
@@ -182,7 +182,7 @@ class _Finder:
 
 
 def weighted(view: GraphIndex, node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a node multiplies channels by a float weight that is a constant."""
+    """Whether a node multiplies channels by a constant float weight."""
     if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] not in view.constants:
         return False
     if node.op_type == "Conv":
@@ -196,7 +196,7 @@ def _norm(view: GraphIndex, node: NodeProto) -> bool:
 
 
 def per_channel(view: GraphIndex, node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> Floats | None:
-    """The constant operand of an elementwise node as ``[1,C,1,...]``; None where it is not one number per channel."""
+    """The constant operand of an element-wise node as ``[1,C,1,...]``; None where it is not one number per channel."""
     value = next((view.value(name) for name in node.input if name in view.constants), None)
     shape = shapes[node.output[0]]
     if value is None or len(shape) < 2:
@@ -209,7 +209,7 @@ def per_channel(view: GraphIndex, node: NodeProto, shapes: Mapping[str, tuple[in
 
 
 def kernel(node: NodeProto, weight: NDArray[np.generic]) -> Floats:
-    """A weight as ``[groups, O, I, K]``: output channels and input channels of each group, and the pixels between."""
+    """A weight as ``[groups, O, I, K]``: output and input channels of each group, and kernel elements."""
     wide = weight.astype(np.float64)
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
         wide = wide.T
@@ -218,10 +218,10 @@ def kernel(node: NodeProto, weight: NDArray[np.generic]) -> Floats:
 
 
 def rescaled(model: ModelProto, scales: Mapping[str, Floats]) -> ModelProto:
-    """A graph of the same function in which every channel is divided by its scale; the model is left as it is.
+    """A graph of the same function in which every channel is divided by its scale; the given model is unchanged.
 
     Args:
-        model: What ``channel_units`` was asked about.
+        model: The model of ``channel_units``.
         scales: Positive scale ``[C]`` of every tensor's channels, equal within a unit and 1 for the fixed one.
     """
     changed = type(model)()
@@ -236,14 +236,14 @@ def rescaled(model: ModelProto, scales: Mapping[str, Floats]) -> ModelProto:
 
 
 class _PrunedGraph:
-    """Writes the constants of a graph anew."""
+    """Rewrites the constants of a graph."""
 
     def __init__(self, model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.model, self.shapes, self.view = model, shapes, GraphIndex.of(model)
         self.taken = {*self.view.constants, *self.view.producers}
 
     def divide(self, node: NodeProto, scales: Mapping[str, Floats]) -> None:
-        """Makes a node divide what it makes, and multiply what it reads, by their scales."""
+        """Divides the outputs of a node by their scales, and multiplies its inputs by theirs."""
         made = scales[node.output[0]]
         if _norm(self.view, node):
             gain, shift, mean = (self._value(node, index) for index in (1, 2, 3))
@@ -276,7 +276,7 @@ class _PrunedGraph:
         return value.astype(np.float64)
 
     def store(self, node: NodeProto, index: int, value: Floats) -> None:
-        """A constant of one node's own."""
+        """Stores a constant of one node."""
         name = free_name(f"{node.input[index]}.scaled", self.taken)
         self.model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
         node.input[index] = name

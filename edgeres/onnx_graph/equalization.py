@@ -1,4 +1,4 @@
-"""A foreign float graph with its channels equalized, and the proof that it still computes the same."""
+"""Equalization of an imported float graph, with a check that its function is unchanged."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _PROBES = 2
 
 @dataclass(frozen=True, slots=True)
 class Equalized:
-    """A graph of the same function with other channel scales.
+    """An equalized graph.
 
     Attributes:
         model: The graph.
-        channels: Channels that were scaled, each counted once however many tensors carry it.
-        most: Largest factor between two channels of one tensor.
-        relative: ``max|delta logit| / max|logit|`` against the graph before, on random images.
+        channels: Number of scaled channels, each counted once however many tensors carry it.
+        most: Largest ratio of scales between two channels of one tensor.
+        relative: ``max|delta logit| / max|logit|`` against the original graph, on random images.
     """
 
     model: ModelProto
@@ -51,17 +51,17 @@ def equalized(
     float_nodes: Collection[str],
     advance: Callable[[int], None],
 ) -> Equalized | str:
-    """Divides channels by the scales of ``edgeres.quant.algorithms.cross_layer_equalization``, or says why it does not.
+    """The graph with channels divided by the scales of ``cross_layer_equalization``, or why it cannot be scaled.
 
     Args:
-        model: A folded float graph of fixed image size; left as it is.
+        model: A folded float graph of fixed image size, unchanged.
         batches: Calibration images ``[1,C,H,W]``.
-        float_nodes: Nodes that will not be quantized.
-        advance: Called with the number of images done.
+        float_nodes: Nodes that stay in float.
+        advance: Called with the number of finished images.
 
     Raises:
         ModelError: Shapes cannot be inferred.
-        StageError: There is no image, or the graph computes something that is no number.
+        StageError: There is no image, or an output is not finite.
     """
     view, shapes, units = GraphIndex.of(model), tensor_shapes(model), channel_units(model)
     layers = [node for node in view.nodes if weighted(view, node, shapes) and node.name not in float_nodes]

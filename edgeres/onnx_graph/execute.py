@@ -1,4 +1,4 @@
-"""Runs a graph on ONNX Runtime's CPU provider: the reference that rewrites are compared with."""
+"""Execution of a graph in ONNX Runtime's CPU provider, the reference of graph rewrites."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def runner(model: ModelProto, *, optimise: bool = True) -> Runner:
 
     Args:
         model: A self-contained model.
-        optimise: Whether nodes may be fused; without it every node computes exactly what ONNX says.
+        optimise: Whether nodes may be fused; without it every node is computed as ONNX defines it.
 
     Raises:
-        StageError: The runtime refuses the graph, now or when it runs; the message carries its own words.
+        StageError: The runtime rejects the graph, when it is loaded or run; the message quotes it.
     """
     import onnxruntime
 
@@ -37,7 +37,7 @@ def runner(model: ModelProto, *, optimise: bool = True) -> Runner:
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as failure:  # its exceptions share no base class of their own
+    except Exception as failure:  # its exceptions have no common base class
         raise StageError(f"ONNX Runtime refuses the graph: {_first_line(failure)}", "export it again") from failure
     name = model.graph.input[0].name
 
@@ -65,7 +65,7 @@ def probe(model: ModelProto, images: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def relative_delta(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """``max|first - second| / max|first|``, infinite where either is not finite."""
+    """``max|first - second| / max|first|``; infinite where either is not finite."""
     delta = float(np.max(np.abs(first - second)))
     top = float(np.max(np.abs(first)))
     return delta / max(top, 1e-30) if np.isfinite(delta) and np.isfinite(top) else float("inf")

@@ -1,4 +1,4 @@
-"""The bytes of an ONNX file, and tensors stored beside it: only in its own folder, only at their declared length."""
+"""ONNX files and their external tensors, read only within the file's folder and at their declared length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 MAX_BYTES = (1 << 31) - 1
-"""What protobuf can hold; a classifier is a tenth of it."""
+"""Largest size that protobuf can hold; a classifier has a tenth of it."""
 
 _EXPORT_AGAIN = "export the model again, or save it as one file"
 
@@ -36,10 +36,10 @@ def tensors(model: ModelProto) -> Iterator[TensorProto]:
 
 
 def content_digest(path: Path) -> str:
-    """sha256 of an ONNX file and, where it has any, of the files its tensors lie in, as 64 hex digits.
+    """sha256 of an ONNX file and of its external tensor files, as 64 hex digits.
 
     Raises:
-        ModelError: The file is no ONNX, or refers to something outside its folder.
+        ModelError: The file is not ONNX, or refers to a file outside its folder.
     """
     own = sha256_file(path)
     entries = {
@@ -54,7 +54,7 @@ def content_digest(path: Path) -> str:
 
 
 def parse(path: Path) -> ModelProto:
-    """Parses a file; what it says is not checked yet, tensors stored elsewhere stay there.
+    """Parses a file without checking it; external tensors are not loaded.
 
     Raises:
         ModelError: No such file, too large, or not ONNX.
@@ -76,7 +76,7 @@ def parse(path: Path) -> ModelProto:
 
 
 def _texts(model: ModelProto) -> Iterator[object]:
-    """Every name in a model; protobuf hands out bytes where one is not UTF-8."""
+    """Every name in a model; protobuf returns bytes where one is not UTF-8."""
     graph = model.graph
     for node in graph.node:
         yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
@@ -91,12 +91,12 @@ def _texts(model: ModelProto) -> Iterator[object]:
 
 
 def take_in(model: ModelProto, folder: Path, limit: int) -> None:
-    """Replaces references to files by the bytes they refer to.
+    """Loads external tensors into the model.
 
     Args:
         model: A parsed model; changed in place.
-        folder: The folder the model's file lies in; nothing outside it is opened.
-        limit: The most bytes to read in all.
+        folder: The folder of the model's file; nothing outside it is opened.
+        limit: Most bytes to read in all.
 
     Raises:
         ModelError: A path that leaves the folder, a missing file, or a length that does not fit the tensor.
@@ -141,10 +141,10 @@ def _read(tensor: TensorProto, folder: Path, limit: int) -> bytes:
 
 
 def inside(folder: Path, location: str, tensor: str) -> Path:
-    """The file a location names, links followed, if it lies inside a folder.
+    """Path of an external tensor file, with links resolved, checked to be inside a folder.
 
     Raises:
-        ModelError: It is absolute, has ``..``, leads out through a link, or is no file.
+        ModelError: It is absolute, has ``..``, leads outside through a link, or is not a file.
     """
     where = f"tensor {tensor!r} lies in {location!r}"
     parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)

@@ -1,8 +1,8 @@
-"""Writes FP16 into a graph where it computes in float outside Q/DQ: a strongly typed runtime lowers nothing by itself.
+"""FP16 casts for the float parts of a Q/DQ graph, for strongly typed runtimes.
 
-Quantized parts stay as they are, scales included: a runtime fuses their Q/DQ pairs away, and float16 would lose digits
-of scales. What changes is what surrounds float convolutions and matrix products: a Cast in front, float16 constants, a
-Cast behind. That is valid in opset 13 and newer, with weak typing as well as with strong.
+Quantized parts are unchanged, scales included: a runtime fuses their Q/DQ pairs, and float16 would reduce the precision
+of scales. Float convolutions and matrix products get a Cast before them, float16 constants, and a Cast after them. That
+is valid in opset 13 and newer, with weak typing as well as with strong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 ROUNDING = 2.0**-8
-"""Share of a tensor's range that FP16 sums may be off: 11 bits of mantissa, less 3 for sums of a few thousand."""
+"""Error of FP16 sums as a share of a tensor's range: 11 bits of mantissa, less 3 for sums of a few thousand."""
 
 _CARRIED = ("GlobalAveragePool", "AveragePool", "Flatten", "Reshape", "Squeeze", "ReduceMean", "Relu", "Identity")
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -28,7 +28,7 @@ def to_half(model: ModelProto) -> int:
     """Casts the float parts of a graph to FP16, in place.
 
     Returns:
-        How many float convolutions and matrix products now run in FP16; weights beyond FP16's range stay.
+        Number of float convolutions and matrix products in FP16; weights beyond FP16's range are left in float32.
     """
     view = GraphIndex.of(model)
     roots = [node for node in view.of_type(*WEIGHTED) if _is_float(view, node)]
@@ -42,7 +42,7 @@ def to_half(model: ModelProto) -> int:
 
 
 def _is_float(view: GraphIndex, node: NodeProto) -> bool:
-    """Whether a weighted node has a float32 weight that FP16 can hold and data that is not cast already."""
+    """Whether a weighted node has a float32 weight within FP16's range and data that is not cast already."""
     constants = [view.value(name) for name in node.input[1:] if name]
     fits = all(
         value is not None and value.dtype == np.float32 and float(np.abs(value).max(initial=0)) < _FLOAT16_MAX

@@ -1,8 +1,8 @@
-"""Folds a float graph for inference: constants, batch norms behind convolutions, identities, dropout.
+"""Folding of a float graph for inference: constants, batch norms behind convolutions, identities, dropout.
 
-The folding is ONNX Runtime's own offline optimisation at its basic level, which stays within standard operators
-(onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html). Its result is cleaned of everything that
-is not the graph, and compared with the original by running both.
+The folding is ONNX Runtime's offline optimisation at its basic level, which uses only standard operators
+(onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html). Its result is reduced to the graph and
+compared with the original by running both.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from edgeres.targets.runtime import Runtime
 
 TOLERANCE = 1e-4
-"""Largest ``max|delta| / max|logit|`` that reordering float32 sums may explain."""
+"""Largest ``max|delta| / max|logit|`` of another order of float32 sums."""
 
 _PROBES = 2
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A foreign graph made ready.
+    """An imported graph after preparation.
 
     Attributes:
         model: The folded float graph in the target's opset.
-        delta: ``max|delta logit|`` against the file as given.
-        relative: The same, divided by ``max|logit|``.
-        nodes: Nodes in the file as given, and now.
+        delta: ``max|delta logit|`` against the original file.
+        relative: ``delta`` divided by ``max|logit|``.
+        nodes: Number of nodes in the original file, and now.
     """
 
     model: ModelProto
@@ -52,16 +52,16 @@ class Prepared:
 
 
 def prepare(model: ModelProto, runtime: Runtime, size: int | None = None) -> Prepared:
-    """Normalises, lowers or raises, and folds a checked foreign graph, and proves that it still computes the same.
+    """Normalises the signature, converts the opset and folds an imported graph, and checks its function.
 
     Args:
-        model: What ``read_model`` returned.
-        runtime: Opset and IR version to reach.
+        model: A model from ``read_model``.
+        runtime: Runtime with opset and IR version.
         size: Side of the image where the graph leaves it open.
 
     Raises:
         ModelError: It is quantized already, no classifier, or works for its one batch size only.
-        StageError: It has no equivalent in the opset, or the result computes something else.
+        StageError: It has no equivalent in the opset, or the result differs numerically.
     """
     require_float(model)
     folded = fold(to_opset(fold(normalise(model, size)), runtime.opset, runtime.ir_version))
@@ -82,10 +82,10 @@ def prepare(model: ModelProto, runtime: Runtime, size: int | None = None) -> Pre
 
 
 def fold(model: ModelProto) -> ModelProto:
-    """The same graph with everything computed that does not depend on the image.
+    """The graph with everything computed that does not depend on the image.
 
     Raises:
-        StageError: The runtime refuses the graph, or leaves something that is no standard operator.
+        StageError: The runtime rejects the graph, or leaves a non-standard operator.
     """
     import onnxruntime
 
@@ -97,7 +97,7 @@ def fold(model: ModelProto) -> ModelProto:
         options.optimized_model_filepath = str(file)
         try:
             onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except Exception as failure:  # its exceptions share no base class of their own
+        except Exception as failure:  # its exceptions have no common base class
             first = (str(failure).splitlines() or [type(failure).__name__])[0]
             raise StageError(f"ONNX Runtime refuses the graph: {first}", "export it again") from failure
         folded = onnx.load_model_from_string(file.read_bytes())
@@ -105,7 +105,7 @@ def fold(model: ModelProto) -> ModelProto:
 
 
 def _clean(folded: ModelProto, model: ModelProto) -> ModelProto:
-    """Standard operators only, names for all nodes, one opset, the given signature, nothing unused."""
+    """Reduces a graph to standard operators, with names for all nodes, one opset and the given signature."""
     graph = folded.graph
     for node in graph.node:
         if node.domain not in ("", "ai.onnx"):
@@ -132,7 +132,7 @@ def _clean(folded: ModelProto, model: ModelProto) -> ModelProto:
 
 
 def _state_kernels(model: ModelProto) -> None:
-    """Writes ``kernel_shape`` on every Conv: ONNX may leave it to the weight, which a quantized graph computes."""
+    """Writes ``kernel_shape`` on every Conv: ONNX may infer it from the weight, which a quantized graph computes."""
     shapes = {tensor.name: tensor.dims[2:] for tensor in model.graph.initializer}
     for node in model.graph.node:
         stated = any(attribute.name == "kernel_shape" for attribute in node.attribute)

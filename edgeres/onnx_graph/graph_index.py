@@ -1,4 +1,4 @@
-"""``GraphIndex``: an ONNX graph with its edges spelt out, for everything that reads or rewrites one."""
+"""``GraphIndex``: producers, readers and constants of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NIBBLES = (TensorProto.INT4, TensorProto.UINT4)
 
 @dataclass(frozen=True)
 class GraphIndex:
-    """Edges and constants of a model's main graph; a snapshot, stale once the model changes.
+    """Edges and constants of a model's main graph; a snapshot that is invalid once the model changes.
 
     Attributes:
-        model: The model looked at.
-        producers: Tensor name to the node that makes it.
-        readers: Tensor name to every ``(node, input index)`` that reads it.
-        constants: Tensor name to its value: initializers and outputs of Constant nodes.
+        model: The indexed model.
+        producers: Node that computes a tensor, by tensor name.
+        readers: Every ``(node, input index)`` that reads a tensor, by tensor name.
+        constants: Value of initializers and outputs of Constant nodes, by tensor name.
     """
 
     model: ModelProto
@@ -60,7 +60,7 @@ class GraphIndex:
         return tuple(node for node in self.nodes if node.op_type in kinds)
 
     def producer(self, tensor: str, *kinds: str) -> NodeProto | None:
-        """The node that makes a tensor, None where it is an input, a constant, or made by another operator type."""
+        """The node that computes a tensor; None where it is an input, a constant, or of another operator type."""
         node = self.producers.get(tensor)
         return node if node is not None and (not kinds or node.op_type in kinds) else None
 
@@ -69,22 +69,22 @@ class GraphIndex:
         return self.readers.get(tensor, ())
 
     def value(self, tensor: str) -> NDArray[np.generic] | None:
-        """Value of a constant tensor, None where it is computed."""
+        """Value of a constant tensor; None where it is computed."""
         proto = self.constants.get(tensor)
         if proto is None:
             return None
         value = np.asarray(numpy_helper.to_array(proto))
-        return value.astype(np.int8) if proto.data_type in _NIBBLES else value  # numpy has no type of 4 bits
+        return value.astype(np.int8) if proto.data_type in _NIBBLES else value  # numpy has no 4-bit type
 
     def is_weight_dequantizer(self, node: NodeProto) -> bool:
-        """Whether a DequantizeLinear yields a constant: int8 codes, or a float constant behind QuantizeLinear."""
+        """Whether a DequantizeLinear gives a constant: int8 codes, or a float constant behind QuantizeLinear."""
         if node.op_type != "DequantizeLinear":
             return False
         quantizer = self.producer(node.input[0], "QuantizeLinear")
         return (quantizer.input[0] if quantizer is not None else node.input[0]) in self.constants
 
     def origin(self, tensor: str) -> str:
-        """The float tensor behind a Q/DQ pair; the tensor itself where there is none."""
+        """The float tensor before a Q/DQ pair; the tensor itself where there is none."""
         pair = self.pair(tensor)
         return pair[0].input[0] if pair is not None else tensor
 
@@ -106,12 +106,12 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
 
 
 def label(node: NodeProto) -> str:
-    """How to name a node in a message: its own name, otherwise its operator and output."""
+    """Name of a node in messages: its own name, otherwise its operator and output."""
     return node.name or f"{node.op_type} -> {node.output[0] if node.output else '?'}"
 
 
 def free_name(name: str, taken: set[str]) -> str:
-    """That name, or the first numbered one nobody has; taken from now on."""
+    """The name, or the first numbered variant that is not taken; it is added to ``taken``."""
     free = next(
         candidate for candidate in (name, *(f"{name}.{n}" for n in range(len(taken) + 1))) if candidate not in taken
     )
@@ -120,5 +120,5 @@ def free_name(name: str, taken: set[str]) -> str:
 
 
 def opset_of(model: ModelProto) -> int:
-    """Version of the default operator set, 0 where the file imports none."""
+    """Version of the default operator set; 0 where the file imports none."""
     return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)

@@ -1,7 +1,7 @@
-"""4-bit weights as ONNX stores them: two codes to a byte, the first in the low half.
+"""4-bit weights in ONNX: two codes per byte, the first in the low half.
 
 ONNX IR specification 10, ``TensorProto.INT4`` (github.com/onnx/onnx, docs/docsgen/source/technical/int4.md): signed
-two's complement, row-major, a last odd code alone in its byte. DequantizeLinear reads the type from opset 21 on.
+two's complement, row-major, a last odd code alone in its byte. DequantizeLinear supports the type from opset 21 on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 OPSET, IR_VERSION = 21, 10
-"""The first that know the type."""
+"""The first versions with the type."""
 
 
 def int4_tensor(codes: NDArray[np.int32], name: str) -> TensorProto:
@@ -23,7 +23,7 @@ def int4_tensor(codes: NDArray[np.int32], name: str) -> TensorProto:
 
     Args:
         codes: Integers in ``[-8, 7]`` of any shape.
-        name: Of the initializer.
+        name: Name of the initializer.
     """
     assert codes.min(initial=0) >= -8, "below the lowest code"
     assert codes.max(initial=0) <= 7, "above the highest code"

@@ -1,4 +1,4 @@
-"""An ONNX graph as the rows that costs, peaks and counting conventions are taken from."""
+"""Layers of an ONNX graph, from which costs, peak memory and counting conventions are computed."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ UNCOVERED = frozenset((
     "LeakyRelu", "PRelu", "Elu", "Gelu", "Softmax", "LayerNormalization", "InstanceNormalization",
     "GroupNormalization", "ConvTranspose", "Resize", "Upsample", "Einsum", "LSTM", "GRU", "RNN",
 ))  # fmt: skip
-"""Operators that some counter weighs and no closed form of ``model.conventions`` does."""
+"""Operators that some tool counts and no closed form of ``model.conventions`` covers."""
 
 _SHAPE = 64
-"""Elements up to which a constant may be the shape that an operator wants."""
+"""Most elements of a constant that may be a shape operand."""
 
 
 def sized(model: ModelProto, size: int | None) -> ModelProto:
-    """A copy of the model for images of ``size x size`` pixels, without its weights' values, which no count needs.
+    """A copy of the model for images of ``size x size`` pixels, without the values of its weights.
 
     Args:
         model: A checked graph.
-        size: Side of the image; None leaves what the file says.
+        size: Side of the image; None takes the file's.
 
     Raises:
-        ModelError: No single image input, or the file leaves the size open and nobody gave one.
+        ModelError: No single image input, or the size is neither in the file nor given.
     """
     images = [value for value in model.graph.input if len(value.type.tensor_type.shape.dim) == 4]
     if len(images) != 1 or len(model.graph.input) != 1:
@@ -77,13 +77,13 @@ def image_of(model: ModelProto) -> tuple[str, tuple[int, ...]]:
 
 
 def layers(model: ModelProto) -> tuple[Layer, ...]:
-    """Every operation on activations for one image, in execution order; what works on constants alone is no layer.
+    """Every operation on activations for one image, in execution order; operations on constants are left out.
 
     Args:
         model: A graph of fixed image size, in execution order: see ``sized``.
 
     Raises:
-        ModelError: Shapes cannot be inferred; see ``census.tensor_shapes``.
+        ModelError: Shapes cannot be inferred; see ``operator_counts.tensor_shapes``.
     """
     shapes, macs, parameters = tensor_shapes(model), layer_macs(model), layer_parameters(model)
     constant = {*GraphIndex.of(model).constants, ""}
@@ -113,9 +113,9 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
 
 
 def peak_bytes(model: ModelProto, size: int) -> int:
-    """The most activation memory alive at once for one image of ``size x size`` pixels, in bytes.
+    """Peak activation memory for one image of ``size x size`` pixels, in bytes.
 
-    What only quantizers read counts one byte an element: see ``model.layers.stored_bytes``.
+    Tensors that only quantizers read count one byte per element: see ``model.layers.stored_bytes``.
 
     Raises:
         ModelError: See ``sized`` and ``layers``.
@@ -135,7 +135,7 @@ def _one(shapes: Shapes, tensor: str) -> tuple[int, ...]:
 
 def _kind(node: NodeProto, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> Kind:
     if node.op_type == "MaxPool" and set(attribute(node, "kernel_shape")) == {1}:
-        return "other"  # a strided slice: a pool of one pixel pools nothing
+        return "other"  # a strided slice: a pool of one pixel
     if (
         node.op_type == "ReduceMean"
         and len(input_shape) == 3

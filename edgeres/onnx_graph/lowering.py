@@ -1,4 +1,4 @@
-"""Brings a finished Q/DQ graph into the form that one generation of a runtime takes; the numbers stay."""
+"""Lowering of a Q/DQ graph to the form of a runtime version; values are unchanged."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def for_runtime(model: ModelProto, runtime: Runtime) -> ModelProto:
 
     Args:
         model: A graph in the runtime's opset.
-        runtime: ``float_weights`` asks for weights in front of QuantizeLinear, ``strongly_typed`` for FP16 where the
-            graph computes in float.
+        runtime: ``float_weights`` requires weights before QuantizeLinear, ``strongly_typed`` FP16 where the graph
+            computes in float.
     """
     if not (runtime.float_weights or runtime.strongly_typed):
         return model

@@ -1,7 +1,7 @@
-"""NNCF's post-training quantization of a float ONNX graph, quiet and without telemetry.
+"""NNCF adapter: post-training quantization of a float ONNX graph, without output and telemetry.
 
-NNCF (github.com/openvinotoolkit/nncf) knows where DenseNet, EfficientNet and their like want their Q/DQ pairs. What it
-emits is not yet what a target takes: see ``edgeres.onnx_graph.rewrite``.
+NNCF (github.com/openvinotoolkit/nncf) has the Q/DQ placement of DenseNet, EfficientNet and similar networks. Its result
+is then rewritten to the target's scheme: see ``edgeres.onnx_graph.rewrite``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 _NO_TELEMETRY = "NNCF_CI"
-"""NNCF replaces its telemetry by a stub where this variable is set while it is imported."""
+"""Environment variable with which NNCF replaces its telemetry by a stub at import."""
 
 
 class Images(Protocol):
-    """Batches ``[1,3,H,W]`` that can be read more than once."""
+    """Batches ``[1,3,H,W]`` that can be iterated more than once."""
 
     def __len__(self) -> int: ...
 
@@ -55,7 +55,7 @@ def import_nncf() -> ModuleType:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps progress bars and log lines of NNCF away from the terminal."""
+    """Suppresses NNCF's progress bars and log lines."""
     logger = logging.getLogger("nncf")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,8 +1,8 @@
-"""A network of ours quantized by NNCF and read back into our own terms: scales, weights on their grid, biases.
+"""Quantization of a spec's network by NNCF, converted back to scales, weights on their grid, and biases.
 
-NNCF gets the float graph, chooses ranges, aligns channels and corrects biases; its graph is brought under the target's
-scheme (``edgeres.onnx_graph.rewrite``). What is read back is placed as the scheme wants it: a tensor that NNCF left in
-float is calibrated here, and one that it quantized beyond the placement is float again.
+NNCF gets the float graph, chooses ranges, aligns channels and corrects biases; its graph is rewritten to the target's
+scheme (``edgeres.onnx_graph.rewrite``). The result has the scheme's placement: a tensor that NNCF left in float is
+calibrated here, and one that it quantized beyond the placement is float again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from edgeres.targets.target import QuantScheme
 
 _OPSET, _IR_VERSION = 17, 8
-"""Of the graph that NNCF sees; what ships is written anew."""
+"""Opset and IR version of NNCF's graph; the deployed graph is written separately."""
 
 _OWN = "mse"
 """Calibrator of tensors that NNCF left in float."""
@@ -59,17 +59,17 @@ def nncf_quantized(
     Args:
         spec: The folded network.
         weights: Its float weights.
-        scheme: What the target wants.
+        scheme: The target's quantization scheme.
         images: Calibration images in batches ``[1,C,H,W]``, read more than once.
-        advance: Called with 1 for each image that NNCF has read; images read for tensors it left out do not count.
+        advance: Called with 1 for each image that NNCF has read; images for tensors that it left out do not count.
         data: Digest of the calibration images, for the table.
 
     Returns:
         Scales under the scheme's placement, and weights that lie on their grid already, with NNCF's biases.
 
     Raises:
-        StageError: Batch norms that belong into convolutions, weights of other than 8 bits, which NNCF has not, or
-            NNCF refuses the graph.
+        StageError: Foldable batch norms, weights of other than 8 bits, which NNCF does not support, or
+            NNCF rejects the graph.
     """
     if spec.norm:
         raise StageError("NNCF's candidate needs folded batch norms", "fold them first")
@@ -137,7 +137,7 @@ def _constant(view: GraphIndex, node: NodeProto, index: int) -> NDArray[np.float
 
 
 def _codes(view: GraphIndex, node: NodeProto, params: QParams) -> NDArray[np.int32]:
-    """Integer codes of a weight: stored ones, or those of a stored float weight in front of QuantizeLinear."""
+    """Integer codes of a weight: stored ones, or those of a float weight before QuantizeLinear."""
     dequantizer = view.producer(node.input[1], "DequantizeLinear")
     assert dequantizer is not None, "rewrite found its scales there"
     stored = view.value(dequantizer.input[0])
@@ -157,7 +157,7 @@ def _per_channel(params: QParams, channels: int) -> QParams:
 def _activations(
     network: Network, scheme: QuantScheme, placement: Placement, rewritten: Rewritten, images: Images
 ) -> tuple[dict[str, QParams], int]:
-    """Parameters of every tensor that the placement quantizes, and how many of them NNCF left out.
+    """Parameters of every tensor that the placement quantizes, and the number of those that NNCF left out.
 
     Those are observed on NNCF's weights: where it aligned channels, the float network has other ranges.
     """

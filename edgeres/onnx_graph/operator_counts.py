@@ -1,4 +1,4 @@
-"""What an ONNX graph holds, counted on the graph itself: MACs, parameters, Q/DQ pairs."""
+"""Operator counts of an ONNX graph: MACs, parameters and Q/DQ pairs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class QdqCensus:
-    """Q/DQ pairs of a graph.
+class QdqCounts:
+    """Number of Q/DQ pairs of a graph.
 
     Attributes:
         activations: QuantizeLinear nodes on activations.
@@ -34,7 +34,7 @@ class QdqCensus:
 
 
 def tensor_shapes(model: ModelProto, batch: int = 1) -> Shapes:
-    """Shape of every tensor the graph knows, for a batch of that size.
+    """Shape of every tensor with a known shape, for a batch of that size.
 
     Raises:
         ModelError: Shapes cannot be inferred.
@@ -99,12 +99,12 @@ def layer_parameters(model: ModelProto) -> dict[str, int]:
 
 
 def parameters(model: ModelProto) -> int:
-    """Learned numbers of the graph."""
+    """Number of learned parameters of the graph."""
     return sum(layer_parameters(model).values())
 
 
 def _dequantized(graph: GraphProto) -> dict[str, str]:
-    """Output of every DequantizeLinear to the codes it reads, or to the constant that QuantizeLinear makes them of."""
+    """Codes of every DequantizeLinear, or the constant that QuantizeLinear quantizes to them, by its output."""
     constants = {tensor.name for tensor in graph.initializer}
     stored = {
         node.output[0]: node.input[0]
@@ -115,12 +115,12 @@ def _dequantized(graph: GraphProto) -> dict[str, str]:
     return {output: stored.get(codes, codes) for output, codes in read.items()}
 
 
-def qdq(model: ModelProto) -> QdqCensus:
+def qdq(model: ModelProto) -> QdqCounts:
     """Counts the Q/DQ pairs of a graph."""
     constants = {tensor.name for tensor in model.graph.initializer}
     origins = _dequantized(model.graph)
     weighted = [node for node in model.graph.node if node.op_type in _WEIGHTED]
-    return QdqCensus(
+    return QdqCounts(
         activations=sum(
             node.op_type == "QuantizeLinear" and node.input[0] not in constants for node in model.graph.node
         ),
@@ -138,7 +138,7 @@ def quantized_tensors(model: ModelProto) -> tuple[str, ...]:
 
 
 def metadata(model: ModelProto) -> dict[str, str]:
-    """The key-value strings that travel with a file."""
+    """The metadata strings of a file."""
     return {entry.key: entry.value for entry in model.metadata_props}
 
 

@@ -1,9 +1,9 @@
-"""Brings a graph to a target's opset and IR version.
+"""Conversion of a graph to a target's opset and IR version.
 
-Upwards ``onnx.version_converter`` knows the way. Downwards it knows next to nothing (it has no adapter even for Relu 14
-to 13), so nodes are lowered here by their own schemas: a node stays as it is where the older schema takes the same
-inputs and attributes with the same defaults, because then the versions differ in types alone; the operators that moved
-an attribute to an input are moved back. Whether the result computes the same is the caller's to prove by running both.
+Upwards ``onnx.version_converter`` is used. Downwards it supports next to nothing (it has no adapter even for Relu 14 to
+13), so nodes are converted here by their schemas: a node is unchanged where the older schema has the same inputs and
+attributes with the same defaults, because then the versions differ in types alone; operators that moved an attribute to
+an input are moved back. The caller has to check the result by running both.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _axes_to_attribute(view: GraphIndex, node: NodeProto) -> None:
 
 
 def forget_allowzero(view: GraphIndex, node: NodeProto) -> None:
-    """Removes ``allowzero`` from a Reshape whose constant shape has no 0, where it says nothing."""
+    """Removes ``allowzero`` from a Reshape whose constant shape has no 0, where it has no effect."""
     shape = view.value(node.input[1])
     found = next((entry for entry in node.attribute if entry.name == "allowzero"), None)
     if found is not None and shape is not None and 0 not in shape:
@@ -111,7 +111,7 @@ def forget_allowzero(view: GraphIndex, node: NodeProto) -> None:
 
 
 def _fit_attributes(node: NodeProto, given: int, opset: int) -> None:
-    """Drops attributes at their default that the older schema lacks; spells out those whose default changed."""
+    """Drops attributes at their default that the older schema lacks; writes those whose default changed."""
     if not defs.has(node.op_type, opset, ""):
         raise StageError(f"node {label(node)!r}: {node.op_type} is not in opset {opset}", "export without it")
     new, old = (defs.get_schema(node.op_type, version, "").attributes for version in (given, opset))
@@ -131,6 +131,6 @@ def _fit_attributes(node: NodeProto, given: int, opset: int) -> None:
 
 
 def _default(schema: defs.OpSchema.Attribute) -> object:
-    """Default of an attribute as a Python value, None where it has none."""
+    """Default of an attribute as a Python value; None where it has none."""
     entry = schema.default_value
     return helper.get_attribute_value(entry) if entry is not None and entry.name else None

@@ -1,7 +1,7 @@
-"""Reads a foreign ONNX file: parsed, checked, sorted, shape-inferred; never run, never trusted.
+"""Validated reading of an ONNX file: parsed, checked, sorted, and shape-inferred, without running it.
 
-What comes back is self-contained: external tensors are inside, nodes are in execution order and have unique names, and
-nothing of the exporter's environment (stack traces, metadata) is left.
+The result is self-contained: external tensors are loaded, nodes are in execution order and have unique names, and
+the exporter's stack traces and metadata are removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 MAX_ELEMENTS = 1 << 30
-"""The largest tensor a graph may make: 4 GiB in float32."""
+"""Largest tensor of a graph in elements: 4 GiB in float32."""
 
 _EXPORT_AGAIN = "export the model again"
 
@@ -31,13 +31,13 @@ def read_model(path: Path) -> ModelProto:
     """Reads and checks an ONNX model.
 
     Args:
-        path: The ``.onnx`` file; its external tensors must lie in the same folder.
+        path: The ``.onnx`` file; its external tensors must be in the same folder.
 
     Returns:
         The model with every tensor inside, sorted, without metadata, with inferred shapes.
 
     Raises:
-        ModelError: No such file, too large, not ONNX, or a graph that does not hold together; the message names the
+        ModelError: No such file, too large, not ONNX, or an invalid graph; the message names the
             node or tensor.
     """
     model = parse(path)
@@ -66,7 +66,7 @@ def _refuse_what_is_no_plain_graph(model: ModelProto) -> None:
 
 
 def require_float(model: ModelProto) -> None:
-    """Wants a graph of standard operators that nobody quantized yet.
+    """Checks that a graph has only standard operators and is not quantized.
 
     Raises:
         ModelError: A vendor's operator, or an integer one; the message names the node.
@@ -82,7 +82,7 @@ def require_float(model: ModelProto) -> None:
 
 
 def strip(model: ModelProto) -> None:
-    """Removes what does not compute: documentation, metadata, quantization and training hints, stale shapes."""
+    """Removes documentation, metadata, quantization and training information, and stale shapes."""
     for holder in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input):
         holder.ClearField("doc_string")
     for holder in (model, model.graph, *model.graph.node, *model.graph.initializer):
@@ -110,10 +110,10 @@ def _known_operators(model: ModelProto) -> None:
 
 
 def sort_nodes(model: ModelProto) -> None:
-    """Puts nodes into execution order, keeping the given order where it is one.
+    """Sorts nodes into execution order, keeping the given order where it is one.
 
     Raises:
-        ModelError: A tensor made twice, a tensor nobody makes, or a cycle.
+        ModelError: A tensor computed twice, a tensor without producer, or a cycle.
     """
     graph = model.graph
     makers = _makers(graph)
@@ -141,7 +141,7 @@ def sort_nodes(model: ModelProto) -> None:
 
 
 def _in_order(graph: GraphProto, available: set[str]) -> bool:
-    """Whether every node reads only what is available before it."""
+    """Whether every node reads only tensors that are available before it."""
     made = set(available)
     for node in graph.node:
         if not made.issuperset(node.input):
@@ -169,7 +169,7 @@ def _makers(graph: GraphProto) -> dict[str, tuple[int, NodeProto]]:
 
 
 def name_nodes(model: ModelProto) -> None:
-    """Gives every node a unique name: its own where it has one, otherwise operator and position."""
+    """Gives every node a unique name: its own, otherwise operator and position."""
     taken: set[str] = set()
     for number, node in enumerate(model.graph.node):
         if not node.name or node.name in taken:
@@ -183,7 +183,7 @@ def infer(model: ModelProto) -> ModelProto:
     """Checks a model in full and infers the shape of every tensor.
 
     Raises:
-        ModelError: The checker or the inference refuses it, or a tensor is larger than any classifier's.
+        ModelError: The checker or the inference rejects it, or a tensor is too large.
     """
     try:
         checker.check_model(model, full_check=True)

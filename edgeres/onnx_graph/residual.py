@@ -1,4 +1,4 @@
-"""Residual adds: which input is the identity, which the residual branch."""
+"""Residual adds of a graph: which input is the identity and which the residual branch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ResidualAdd:
 
     Attributes:
         node: The Add.
-        identity: Index of the input that skips the weighted layers, or goes through fewer of them.
+        identity: Index of the input with fewer weighted layers before it.
     """
 
     node: NodeProto
@@ -27,21 +27,21 @@ class ResidualAdd:
 
     @property
     def identity_tensor(self) -> str:
-        """What skips the weighted layers."""
+        """Tensor of the identity branch."""
         return str(self.node.input[self.identity])
 
     @property
     def residual_tensor(self) -> str:
-        """What comes from the weighted layers."""
+        """Tensor of the residual branch."""
         return str(self.node.input[1 - self.identity])
 
 
 def residual_adds(view: GraphIndex) -> tuple[ResidualAdd, ...]:
     """Every Add of two computed tensors, in execution order.
 
-    The identity is the input with fewer weighted layers on its longest way from the network's input; behind the fork
-    that both branches share this is the length of the branch itself. Equal branches are told apart by their other
-    operators; a dead heat makes input 1 the identity.
+    The identity is the input with fewer weighted layers on its longest path from the network's input; after the fork
+    that both branches share this is the length of the branch itself. Equal branches are distinguished by their other
+    operators; if those are equal too, input 1 is the identity.
     """
     depth = _depths(view)
     found = []
@@ -54,7 +54,7 @@ def residual_adds(view: GraphIndex) -> tuple[ResidualAdd, ...]:
 
 
 def _depths(view: GraphIndex) -> dict[str, tuple[int, int]]:
-    """Longest way of each tensor from the inputs, as ``(weighted layers, other layers)``; Q/DQ counts nothing."""
+    """Longest path of each tensor from the inputs, as ``(weighted layers, other layers)``; Q/DQ is not counted."""
     depth: dict[str, tuple[int, int]] = {}
     for node in view.nodes:
         weighted, others = max((depth.get(name, (0, 0)) for name in node.input), default=(0, 0))

@@ -1,19 +1,19 @@
-"""Brings a graph with anybody's Q/DQ pairs under a target's scheme.
+"""Rewriting of a Q/DQ graph to a target's scheme: code types, placement and weight scales.
 
-Code types first, keeping the real range of every pair. For a signed scheme (TensorRT refuses zero-points and reads
+Code types come first, keeping the real range of every pair. For a signed scheme (TensorRT rejects zero-points and reads
 uint8 as int8): uint8 with zero-point 0 covers ``[0, 255 s]``, and int8 covers it with ``s' = s * 255 / 127``, at half
 the resolution; a pair with a zero-point covers ``[(low - z) s, (high - z) s]``, and int8 covers that with
 ``s' = max|bound| / 127``. For an unsigned scheme int8 codes become uint8 by ``z' = z + 128``, which changes nothing.
 
 Then placement. Where only the identity of a residual add is to be quantized, and pools are float, a read through Q/DQ
-stays where it feeds a convolution or matrix product, or the identity of an add, directly or through operators that only
-move values; all others read the float tensor (TensorRT developer guide, "Q/DQ layer-placement recommendations").
+is kept where it feeds a convolution or matrix product, or the identity of an add, directly or through operators that
+only move values; all others read the float tensor (TensorRT developer guide, "Q/DQ layer-placement recommendations").
 
 An operator that only moves values gets the pair of its inputs on its output too: rounding is monotonic and keeps 0, so
-no value changes. Where pools are integer both pairs stay, and ONNX Runtime runs the operator on codes; elsewhere the
-one in front goes, and every reader has its pair right before it.
+no value changes. Where pools are integer both pairs are kept, and ONNX Runtime runs the operator on codes; elsewhere
+the first is removed, and every reader has its pair directly before it.
 
-Last, weight scales under which int32 could not hold a layer's bias are raised (``edgeres.onnx_graph.accumulators``).
+Finally, weight scales under which int32 could not hold a layer's bias are raised (``edgeres.onnx_graph.accumulators``).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from edgeres.targets.target import QuantScheme
 
 _MOVING = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat", "Relu", "Pad")
-"""Operators that commute with Q/DQ, so that what they feed decides."""
+"""Operators that commute with Q/DQ."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Rewritten:
         activations: Scale of every quantized tensor.
         weights: Scales of every quantized weight, by the name of the node that reads it.
         retyped: Activation pairs whose codes changed type or lost their zero-point.
-        released: Reads that went through Q/DQ and are float now.
+        released: Reads whose Q/DQ pair was removed.
         biases: Quantized biases that became float.
-        raised: Output channels whose weight scale was raised for the bias's sake.
+        raised: Output channels whose weight scale was raised for the bias.
     """
 
     model: ModelProto
@@ -67,7 +67,7 @@ class Rewritten:
 
 
 def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
-    """Brings a Q/DQ graph under a scheme; the given model is left as it is.
+    """Rewrites a Q/DQ graph to a scheme; the given model is unchanged.
 
     Raises:
         StageError: A pair with a computed scale, or per-channel activations.
@@ -90,7 +90,7 @@ def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
 
 
 def float_biases(model: ModelProto, spared: Container[str] = ()) -> int:
-    """Biases behind DequantizeLinear become float32 initializers of the same values, but those of ``spared`` layers."""
+    """Converts biases behind DequantizeLinear to float32 initializers, except those of ``spared`` layers."""
     view, count = GraphIndex.of(model), 0
     for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
         dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
@@ -108,7 +108,7 @@ def float_biases(model: ModelProto, spared: Container[str] = ()) -> int:
 
 
 def _release(model: ModelProto, scheme: QuantScheme) -> int:
-    """Lets every read that the scheme does not want quantized bypass its Q/DQ pair."""
+    """Removes the Q/DQ pair of every read that the scheme does not quantize."""
     if scheme.add_inputs == "both" and scheme.pools:
         return 0
     view = GraphIndex.of(model)
@@ -125,7 +125,7 @@ def _release(model: ModelProto, scheme: QuantScheme) -> int:
 
 
 class _Wanted:
-    """Whether a read is to go through Q/DQ."""
+    """Decides whether a read goes through Q/DQ."""
 
     def __init__(self, view: GraphIndex, scheme: QuantScheme) -> None:
         self.view = view
@@ -143,7 +143,7 @@ class _Wanted:
         return node.op_type in _MOVING and self.feeds(node)
 
     def feeds(self, node: NodeProto) -> bool:
-        """Whether an operator that moves values feeds a read that is wanted, with no pair of its own between."""
+        """Whether an operator that moves values feeds a quantized read, with no pair of its own between."""
         if node.name not in self.known:
             readers = self.view.consumers(node.output[0])
             self.known[node.name] = any(
@@ -153,7 +153,7 @@ class _Wanted:
 
 
 def _repeat_behind_moves(model: ModelProto) -> None:
-    """Repeats the pair in front of every operator that moves values behind it, where none follows."""
+    """Repeats the pair before every operator that moves values after it, where none follows."""
     for name in [node.name for node in model.graph.node if node.op_type in _MOVING]:
         view = GraphIndex.of(model)
         position = next(number for number, node in enumerate(view.nodes) if node.name == name)
@@ -176,7 +176,7 @@ def _repeat_behind_moves(model: ModelProto) -> None:
 def _common_parameters(view: GraphIndex, node: NodeProto) -> tuple[str, str] | None:
     """Scale and zero-point of the pairs on all data inputs of an operator; None where they differ or are missing."""
     if node.op_type == "Pad" and len(node.input) > 2 and np.any(view.value(node.input[2])):
-        return None  # pads with something else than 0
+        return None  # pads with other values than 0
     names = node.input if node.op_type == "Concat" else node.input[:1]
     pairs = [view.pair(name) for name in names]
     quantizers = [pair[0] for pair in pairs if pair is not None]
@@ -192,7 +192,7 @@ def _activation_quantizers(view: GraphIndex) -> tuple[NodeProto, ...]:
 
 
 def retype(model: ModelProto, scheme: QuantScheme) -> int:
-    """Gives every activation pair the scheme's code type; what has it already is left alone."""
+    """Converts every activation pair to the scheme's code type."""
     view, count = GraphIndex.of(model), 0
     taken = {*view.constants, *view.producers}
     for quantizer in _activation_quantizers(view):
@@ -220,7 +220,7 @@ def retype(model: ModelProto, scheme: QuantScheme) -> int:
 def convert(params: QParams, *, signed: bool) -> QParams:
     """The same real range in int8 codes with zero-point 0, or in uint8 codes.
 
-    A symmetric int8 range and a uint8 range stay as they are; int8 to uint8 changes no value at all.
+    A symmetric int8 range and a uint8 range are unchanged; int8 to uint8 changes no value.
     """
     if not signed:
         return QParams(scale=params.scale, zero_point=params.zero_point + (128 if params.signed else 0), signed=False)
@@ -280,7 +280,7 @@ def _constant(view: GraphIndex, node: NodeProto, index: int) -> NDArray[np.gener
 
 
 def prune(model: ModelProto) -> None:
-    """Removes nodes and initializers that nothing reads any more; initializers come in the order of their names."""
+    """Removes unused nodes and initializers; initializers are sorted by name."""
     graph = model.graph
     outputs = {value.name for value in graph.output}
     needed = set(outputs)

@@ -1,4 +1,4 @@
-"""What nodes of a foreign graph are for: the classifier, and convolutions behind a global pool."""
+"""Roles of nodes in an imported graph: the classifier, and convolutions after a global pool."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from edgeres.targets.target import QuantScheme
 
 CLASSIFIER = "fc"
-"""What ``QuantScheme.float_layers`` calls the last matrix product, whatever its name is in the graph."""
+"""Name of the last matrix product in ``QuantScheme.float_layers``, whatever its name in the graph."""
 
 _BEHIND_CLASSIFIER = ("Add", "Softmax", "LogSoftmax", "Flatten", "Reshape", "Squeeze", "Identity")
 
 
 def classifier(view: GraphIndex) -> NodeProto | None:
-    """The weighted node that makes the logits, None where a pool or anything else stands between."""
+    """The weighted node that computes the logits; None where another operator follows it."""
     tensor = view.model.graph.output[0].name
     while (node := view.producer(tensor)) is not None:
         if node.op_type in WEIGHTED:
@@ -31,7 +31,7 @@ def classifier(view: GraphIndex) -> NodeProto | None:
 
 
 def pooled_convolutions(view: GraphIndex) -> tuple[NodeProto, ...]:
-    """Convolutions of ``[N,C,1,1]`` maps, as in squeeze and excitation: matrix-vector products in disguise.
+    """Convolutions of ``[N,C,1,1]`` maps, as in squeeze and excitation, which are matrix-vector products.
 
     The model needs inferred shapes.
     """
@@ -44,9 +44,9 @@ def pooled_convolutions(view: GraphIndex) -> tuple[NodeProto, ...]:
 
 
 def float_nodes(model: ModelProto, scheme: QuantScheme) -> tuple[str, ...]:
-    """Names of the nodes a scheme leaves in float.
+    """Names of the nodes that a scheme leaves in float.
 
-    These are the classifier where the scheme lists ``fc``, nodes it lists by name, and convolutions behind a global
+    These are the classifier where the scheme lists ``fc``, nodes that it lists by name, and convolutions after a global
     pool, which gain nothing from integers.
     """
     view = GraphIndex.of(model)

@@ -1,4 +1,4 @@
-"""The signature of a classifier: one image ``[N,3,H,W]`` in, one row of logits ``[N,classes]`` out."""
+"""Signature of a classifier: one image ``[N,3,H,W]`` as input, logits ``[N,classes]`` as output."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ IMAGE, LOGITS, BATCH = "image", "logits", "N"
 _DEFAULT_SIZE = 224
 
 Dim = int | None
-"""A size, None where it is symbolic."""
+"""A dimension; None where it is symbolic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a foreign classifier takes and gives.
+    """Input and output of an imported classifier.
 
     Attributes:
         image: Name of the input.
         logits: Name of the output.
-        batch: Images per run, None where any number goes.
-        size: Side of the square image in pixels, None where any size goes.
+        batch: Batch size; None where it is free.
+        size: Side of the square image in pixels; None where it is free.
         classes: Number of classes.
         flatten: Whether the output is ``[N,classes,1,1]``.
     """
@@ -46,7 +46,8 @@ def signature(model: ModelProto) -> Signature:
     """Reads the signature of a checked model with inferred shapes.
 
     Raises:
-        ModelError: Anything but one float32 image ``[N,3,H,W]`` and one output ``[N,classes]``, with the way out.
+        ModelError: Anything but one float32 image ``[N,3,H,W]`` and one output ``[N,classes]``; the hint says how to
+            export it.
     """
     image = _only(model.graph.input, "input", "export the image as the only input")
     logits = _only(model.graph.output, "output", "export the logits as the only output")
@@ -87,17 +88,17 @@ def _describe(value: ValueInfoProto) -> str:
 
 
 def normalise(model: ModelProto, size: int | None = None) -> ModelProto:
-    """Brings a classifier to the one signature: ``image`` ``[N,3,S,S]`` in, ``logits`` ``[N,classes]`` out.
+    """Normalises a classifier's signature: input ``image`` ``[N,3,S,S]``, output ``logits`` ``[N,classes]``.
 
-    A fixed batch becomes symbolic; shapes written into Reshape nodes follow it. Whether the graph really works for any
-    batch is the caller's to prove by running it.
+    A fixed batch becomes symbolic, also in shapes of Reshape nodes. Whether the graph works for any
+    batch has to be checked by running it.
 
     Args:
         model: A checked model with inferred shapes.
         size: Side of the image where the graph leaves it open; 224 when None.
 
     Raises:
-        ModelError: As ``signature``, and where the graph does not hold together for another batch.
+        ModelError: As ``signature``, and where the graph is invalid for another batch.
     """
     given = signature(model)
     changed = type(model)()
@@ -117,7 +118,7 @@ def normalise(model: ModelProto, size: int | None = None) -> ModelProto:
 
 
 def rename(model: ModelProto, names: dict[str, str]) -> None:
-    """Renames tensors in place; a tensor that already has a new name steps aside."""
+    """Renames tensors in place; a tensor that already has a new name is renamed as well."""
     graph = model.graph
     taken = {name for node in graph.node for name in (*node.input, *node.output)} | {t.name for t in graph.initializer}
     moved = dict(names)
@@ -132,9 +133,10 @@ def rename(model: ModelProto, names: dict[str, str]) -> None:
 
 
 def _free_batch(model: ModelProto, batch: int) -> None:
-    """Reshape to ``[batch, ...]`` becomes Reshape to ``[0, ...]``: the size of the input's own first axis.
+    """Replaces Reshape to ``[batch, ...]`` by Reshape to ``[0, ...]``, the size of the input's first axis.
 
-    A Reshape of ``[batch, C, H, W]`` to ``[batch * C, ...]`` is left alone; running the graph on another batch tells.
+    A Reshape of ``[batch, C, H, W]`` to ``[batch * C, ...]`` is unchanged; running the graph on another batch reveals
+    it.
     """
     view = GraphIndex.of(model)
     for number, node in enumerate(view.of_type("Reshape")):
@@ -144,7 +146,7 @@ def _free_batch(model: ModelProto, batch: int) -> None:
         if attribute(node, "allowzero", 0) and 0 in shape:
             continue
         for entry in [entry for entry in node.attribute if entry.name == "allowzero"]:
-            node.attribute.remove(entry)  # a 0 is to copy the size
+            node.attribute.remove(entry)  # a 0 copies the size
         name = f"{node.name}.shape.{number}"
         sizes = [0, *(int(value) for value in shape.flat[1:])]
         model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(sizes)], sizes))

@@ -1,8 +1,8 @@
-"""The stem of a quantized network over blocks of 2x2 pixels: the same sums of the same integers, faster.
+"""Space-to-depth form of a quantized stem: the same integer sums on blocks of 2x2 pixels, which run faster.
 
-A 7x7 convolution of stride 2 over an image of 3 channels fits no integer kernel well: they take 4 channels at a time.
-With each block of 2x2 pixels as 12 channels of one (ONNX SpaceToDepth) it is a 4x4 convolution of stride 1 whose taps
-are the old ones and zeros. Tap ``d`` of a window with padding ``p`` reads pixel ``2 o + d - p``, which is place
+A 7x7 convolution of stride 2 over an image of 3 channels fits no integer kernel well: they process 4 channels at a
+time. With each block of 2x2 pixels as 12 channels (ONNX SpaceToDepth) it is a 4x4 convolution of stride 1 whose taps
+are the original ones and zeros. Tap ``d`` of a window with padding ``p`` reads pixel ``2 o + d - p``, which is place
 ``(d - p) mod 2`` of block ``o + floor((d - p) / 2)``.
 """
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 BLOCK = 2
 BLOCKED = "the first convolution reads blocks of 2x2 pixels as channels: the same integers in fewer cycles"
-"""What an engine says that was made from such a graph."""
+"""Note of an engine built from such a graph."""
 
 _KERNEL = 7
-"""The window this was measured to pay for."""
+"""Kernel side for which it was measured to be faster."""
 
 
 def in_host_form(model: ModelProto) -> tuple[ModelProto, tuple[str, ...]]:
-    """A graph as engines for this host are made from it, its stem in blocks if it can be, and what they say of that."""
+    """A graph for engines on this host, with its stem in space-to-depth form if possible, and a note on it."""
     blocked = blocked_stem(model)
     return (model, ()) if blocked is None else (blocked, (BLOCKED,))
 
@@ -42,8 +42,8 @@ class _Window:
     """A square window of stride 2 over an image of even sides.
 
     Attributes:
-        kernel: Its side.
-        padding: On every side.
+        kernel: Side of the window.
+        padding: Padding on every side.
     """
 
     kernel: int
@@ -51,7 +51,7 @@ class _Window:
 
     @property
     def before(self) -> int:
-        """Blocks of padding in front."""
+        """Blocks of padding at the start."""
         return -(-self.padding // BLOCK)
 
     @property
@@ -61,15 +61,15 @@ class _Window:
 
     @property
     def after(self) -> int:
-        """Blocks of padding behind: as many outputs as before, ``(n + 2 p - k) // 2 + 1`` of ``n`` pixels."""
+        """Blocks of padding at the end, which keep the output size ``(n + 2 p - k) // 2 + 1`` for ``n`` pixels."""
         return (2 * self.padding - self.kernel) // BLOCK + self.blocks - self.before
 
 
 def blocked_stem(model: ModelProto) -> ModelProto | None:
-    """A copy of a quantized graph whose first convolution reads blocks; None where it is not of that form.
+    """A copy of a quantized graph whose first convolution reads blocks; None where it has another form.
 
     Args:
-        model: A graph whose image goes through one quantizer into a 7x7 convolution of stride 2.
+        model: A graph with one quantizer between the image and a 7x7 convolution of stride 2.
     """
     view = GraphIndex.of(model)
     image, (_, *sides) = image_of(model)
@@ -94,7 +94,7 @@ def blocked_stem(model: ModelProto) -> ModelProto | None:
 
 
 def _stem(view: GraphIndex, image: str) -> tuple[NodeProto, NodeProto, str] | None:
-    """The image's quantizer, the convolution behind it, and the name of its weight codes."""
+    """The image's quantizer, the convolution after it, and the name of its weight codes."""
     quantizer = _only_reader(view, image, "QuantizeLinear")
     opened = _only_reader(view, quantizer.output[0], "DequantizeLinear") if quantizer else None
     conv = _only_reader(view, opened.output[0], "Conv") if opened else None

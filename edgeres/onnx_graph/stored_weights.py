@@ -1,4 +1,4 @@
-"""Weights of a Q/DQ graph as they are stored: codes behind DequantizeLinear, or floats in front of QuantizeLinear."""
+"""Stored weights of a Q/DQ graph: codes before DequantizeLinear, or floats before QuantizeLinear."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def dequantized_weight(view: GraphIndex, node: NodeProto) -> NDArray[np.float64] | None:
-    """The float values behind a weight's DequantizeLinear; None where something of it is computed."""
+    """The dequantized float values of a weight; None where it is not constant."""
     quantizer = view.producer(node.input[0], "QuantizeLinear")
     codes = view.value(quantizer.input[0] if quantizer is not None else node.input[0])
     scale = view.value(node.input[1])
@@ -33,7 +33,7 @@ def dequantized_weight(view: GraphIndex, node: NodeProto) -> NDArray[np.float64]
 
 
 def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:
-    """Axis of a weight ``[OC,IC,kh,kw]``, ``[OC,IC]`` or ``[IC,OC]`` that counts output channels."""
+    """Output-channel axis of a weight ``[OC,IC,kh,kw]``, ``[OC,IC]`` or ``[IC,OC]``."""
     match node.op_type:
         case "Conv":
             return 0
@@ -45,13 +45,13 @@ def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:
 
 
 def float_weights(model: ModelProto) -> int:
-    """Turns weights stored as codes into float weights in front of QuantizeLinear, in place.
+    """Converts weights stored as codes to float weights before QuantizeLinear, in place.
 
     No value changes: a code times its scale, rounded to float32, is nearer to that code than to any other. Parsers of
-    TensorRT before 8.5 take no other form (TensorRT developer guide; NVIDIA/TensorRT issue 3385).
+    TensorRT before 8.5 support no other form (TensorRT developer guide; NVIDIA/TensorRT issue 3385).
 
     Returns:
-        How many weights changed their form.
+        Number of converted weights.
     """
     view, made = GraphIndex.of(model), dict[str, NodeProto]()
     for node in view.of_type(*WEIGHTED):

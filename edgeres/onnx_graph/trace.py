@@ -1,4 +1,4 @@
-"""Every tensor of a graph on given images, as ONNX Runtime computes it node by node, without optimisations."""
+"""Values of every tensor of a graph, computed node by node by ONNX Runtime without optimisations."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def trace(model: ModelProto, images: NDArray[np.float32], tensors: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """Values of named tensors.
+    """Values of the named tensors.
 
     Args:
         model: A graph with one image input.
         images: float32 ``[N,C,H,W]``.
-        tensors: Names of float tensors the graph computes.
+        tensors: Names of float tensors of the graph.
 
     Returns:
         Each tensor's value by name.
@@ -38,11 +38,11 @@ def channel_peaks(
     Args:
         model: A float graph with one image input.
         batches: Images ``[1,C,H,W]``.
-        tensors: Names of tensors ``[N,C,...]`` that the graph computes, or of its input.
-        advance: Called with the number of images done.
+        tensors: Names of tensors ``[N,C,...]`` of the graph, or of its input.
+        advance: Called with the number of finished images.
 
     Raises:
-        StageError: There is no image, or a tensor has values that are no numbers.
+        StageError: There is no image, or a tensor is not finite.
     """
     image = model.graph.input[0].name
     run = _exposing(model, [name for name in tensors if name != image])
@@ -62,7 +62,7 @@ def channel_peaks(
 def _exposing(
     model: ModelProto, tensors: Sequence[str]
 ) -> Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-    """Runs a graph for the values of some tensors."""
+    """Runs a graph with some tensors as outputs."""
     import onnxruntime
 
     exposed = type(model)()

@@ -1,8 +1,8 @@
-"""The ONNX file of a network, written straight from its graph: the same network gives the same bytes.
+"""ONNX export of a network, written from its graph; equal networks give equal bytes.
 
 Input ``image`` float32 ``[N,3,H,W]`` with a symbolic batch, output ``logits`` float32 ``[N,classes]``; nodes carry the
 graph's operation names. Weights of quantized layers are int8 or int4 initializers behind one DequantizeLinear with an
-explicit axis, biases stay float32, every zero-point is an initializer: the form that TensorRT 8.5 to 11, ONNX Runtime
+explicit axis, biases are float32, every zero-point is an initializer: the form that TensorRT 8.5 to 11, ONNX Runtime
 and OpenVINO all read (TensorRT operator documentation; ONNX specification of QuantizeLinear).
 """
 
@@ -62,13 +62,13 @@ class _Writer:
         return self.constant(name, values.astype(np.int8 if params.signed else np.uint8))
 
     def quantizer(self, tensor: str) -> None:
-        """The one QuantizeLinear of a tensor."""
+        """The QuantizeLinear of a tensor."""
         assert self.table is not None
         scale, zero_point = self._scale(tensor, self.table.activations[tensor])
         self.node("QuantizeLinear", f"{tensor}.quantize", [tensor, scale, zero_point], f"{tensor}.codes")
 
     def reads(self, op: Op, index: int) -> str:
-        """The tensor name an operation reads: its own dequantized copy where it has one."""
+        """Name of the tensor that an operation reads: its own dequantized copy where it has one."""
         tensor = op.inputs[index]
         if self.placement is None or (op.name, index) not in self.placement.edges:
             return tensor
@@ -78,7 +78,7 @@ class _Writer:
         return name
 
     def weight(self, op: Op) -> str:
-        """A weight initializer, behind DequantizeLinear where it is quantized."""
+        """A weight initializer, with DequantizeLinear where it is quantized."""
         key = f"{op.name}.weight"
         params = self.table.weights.get(op.name) if self.table else None
         if params is None:
@@ -146,9 +146,9 @@ def write_model(
         size: Height and width of the image in pixels.
         opset: Version of the default operator set.
         ir_version: Version of the file format.
-        metadata: Key-value strings to travel with the file.
+        metadata: Metadata strings of the file.
         table: Scales.
-        placement: Where the Q/DQ pairs are.
+        placement: Placement of the Q/DQ pairs.
 
     Raises:
         StageError: 4-bit weights in an opset or IR version without them.

@@ -163,8 +163,8 @@ def latency_rows(verdict: VerificationResult, target: Target, threads: int) -> t
 
 def kernels(verdict: VerificationResult) -> Kernels:
     """Counts of integer and float kernels."""
-    census = verdict.kernels
-    return Kernels(integer=census.integer, weighted=census.weighted, counts=census.kernels, how=census.how)
+    counts = verdict.kernels
+    return Kernels(integer=counts.integer, weighted=counts.weighted, counts=counts.kernels, how=counts.how)
 
 
 def confusion(verdict: VerificationResult) -> Confusion:

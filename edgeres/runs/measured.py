@@ -65,7 +65,7 @@ def check_origin(run: Run, folder: Path, found: DeviceReport) -> None:
         raise StageError(
             f"the device's golden answers are off by {found.golden.max_abs_delta} (tolerance {tolerance:.4g}): "
             "what it timed is another network",
-            "build the engine again; compare TensorRT's version and the layer census",
+            "build the engine again; compare TensorRT's version and the layer counts",
         )
 
 
@@ -171,6 +171,6 @@ def _kernels(found: DeviceReport) -> Kernels | None:
     """Integer layers, where TensorRT's engine inspector counted them."""
     if found.engine is None:
         return None
-    census = found.engine.census
+    counts = found.engine.census
     how = f"counted by TensorRT's engine inspector on {place(found)}"
-    return Kernels(integer=census.integer, weighted=census.weighted, counts=census.kernels, how=how)
+    return Kernels(integer=counts.integer, weighted=counts.weighted, counts=counts.kernels, how=how)

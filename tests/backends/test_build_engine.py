@@ -160,7 +160,7 @@ def test_the_inspectors_layers_are_counted_by_the_type_they_read():
         layer("Reformat", "Reformat", int8),
         "a layer of which only the name is known",
     ]
-    found = engine.layer_census(json.dumps({"Layers": layers}))
+    found = engine.layer_counts(json.dumps({"Layers": layers}))
     kernels = {"Convolution int8": 1, "Convolution": 1, "MatrixMultiply": 1, "Reformat int8": 1}
     assert found == {"weighted": 3, "integer": 1, "kernels": kernels}
 

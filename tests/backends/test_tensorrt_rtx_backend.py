@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from edgeres.artifacts.artifact import File
 from edgeres.backends.tensorrt.api import UNITS, gpu
-from edgeres.backends.tensorrt.rtx import ENTRY, TensorRTRTX, compile_portable, plan_census
+from edgeres.backends.tensorrt.rtx import ENTRY, TensorRTRTX, compile_portable, plan_kernel_counts
 from edgeres.errors import StageError
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
@@ -83,13 +83,13 @@ def test_int8_weights_with_float_data_are_no_integer_kernel():
     layers = "".join(
         f'corrltn={{ name="c" output={{"o" }} input={{"{data}" "w" }} scratchspace={{ }} }}\n' for data in ("x", "y")
     )
-    found = plan_census(f"vtrt\x00\xff {tensors}{layers}".encode("latin-1"))
+    found = plan_kernel_counts(f"vtrt\x00\xff {tensors}{layers}".encode("latin-1"))
     assert (found.integer, found.weighted) == (1, 2)
     assert found.kernels == {"convolution half x int8": 1, "convolution int8 x int8": 1}
 
 
 def test_an_engine_that_tells_nothing_is_not_counted():
-    assert plan_census(b"vtrt\x00 something else").weighted == 0
+    assert plan_kernel_counts(b"vtrt\x00 something else").weighted == 0
 
 
 def test_its_session_simulates_to_the_last_bit_where_no_gpu_is(tmp_path):

@@ -1,1 +1,1 @@
-"""What travels to a device that is not here: the graph, golden answers, preprocessing, build tools, and a manifest."""
+"""Device bundles: graph, golden outputs, preprocessing, build tools and a manifest, to be copied to the device."""

@@ -1,13 +1,13 @@
-"""Builds a TensorRT engine from the bundle this file lies in, on the device it lies on, and checks its answers.
+"""Builds a TensorRT engine from the bundle in this folder, on this device, and checks its golden outputs.
 
-    python3 build_engine.py                 verify, build model.plan, compare golden answers, time it, write device.json
-    python3 build_engine.py --check-only    verify the files and say whether TensorRT and a GPU are here
+    python3 build_engine.py                 verify, build model.plan, compare golden outputs, time it, write device.json
+    python3 build_engine.py --check-only    verify the files and check for TensorRT and a GPU
 
 Needs TensorRT 8.5 or newer, numpy, and Python 3.8 or newer; nothing else, and no network. ``device.py`` and
-``engine.py`` lie beside it.
-Exit codes: 0 done, 1 the build failed or golden answers differ, 2 the bundle is damaged, 3 no TensorRT or no GPU here.
+``engine.py`` are in the same folder.
+Exit codes: 0 done, 1 the build failed or golden outputs differ, 2 the bundle is damaged, 3 no TensorRT or no GPU.
 """
-# ruff: noqa: T201 - this file is a command of its own and speaks to whoever runs it on the device
+# ruff: noqa: T201 - this file is a command that prints on the device
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING or __package__:
     from edgeres.backends.bundle import device, engine
     from edgeres.backends.bundle.device import BundleError
-else:  # on the device, where the three files lie side by side
+else:  # on the device, where the three files are in one folder
     import device
     import engine
     from device import BundleError
@@ -37,14 +37,14 @@ CACHE = "timing.cache"
 def parse(trt: Any, builder: Any, model: bytes, log: Any, *, strong: bool = False) -> tuple[Any, Any]:
     """``(network, parser)`` of an ONNX file; weights live as long as the parser does.
 
-    ``strong`` asks for strong typing where a version has both, as 10 has.
+    ``strong`` selects strong typing where a version has both, as 10 has.
 
     Raises:
-        BundleError: The parser refused it; the message has its words and the node.
+        BundleError: The parser rejected it; the message quotes the parser and names the node.
     """
     flags = trt.NetworkDefinitionCreationFlag
-    weak = hasattr(trt.BuilderFlag, "INT8") and not strong  # TensorRT 11 and TensorRT-RTX know strong typing alone
-    explicit = getattr(flags, "EXPLICIT_BATCH", None)  # needed by TensorRT 8, the only way later
+    weak = hasattr(trt.BuilderFlag, "INT8") and not strong  # TensorRT 11 and TensorRT-RTX have strong typing only
+    explicit = getattr(flags, "EXPLICIT_BATCH", None)  # required by TensorRT 8, the only mode later
     creation = 1 << int(explicit) if weak and explicit is not None else 0
     network = builder.create_network(creation if weak else 1 << int(flags.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -55,14 +55,14 @@ def parse(trt: Any, builder: Any, model: bytes, log: Any, *, strong: bool = Fals
 
 
 def _parser_error(error: Any) -> str:
-    # Without a GPU the shape query behind an error appends a CUDA line of its own, which says nothing about the graph.
+    # Without a GPU the shape query after an error appends a CUDA line that does not concern the graph.
     words = " ".join(line for line in error.desc().splitlines() if "catchCudaError" not in line)
     node = error.node_name() if hasattr(error, "node_name") else ""  # TensorRT 8 has none
     return f"node {node}: {words}" if node else f"node number {error.node()}: {words}" if error.node() >= 0 else words
 
 
 class Phases:
-    """How far a build is, from the phases TensorRT tells: each has steps, and a phase may run inside a step."""
+    """Progress of a build, from the phases that TensorRT reports: each has steps, and a phase may run inside a step."""
 
     def __init__(self) -> None:
         self._open: dict[str, list[Any]] = {}  # name -> [parent, steps, steps done]
@@ -89,7 +89,7 @@ class Phases:
         del self._open[name]
 
     def _settle(self) -> None:
-        """What is done never shrinks: a phase that ends inside a step leaves the step itself to be counted."""
+        """Keeps progress monotonic: a phase that ends inside a step leaves the step itself to be counted."""
         roots = [name for name, (parent, _, _) in self._open.items() if parent is None]
         if roots:
             self.share = max(self.share, self._done(roots[-1]))
@@ -101,9 +101,10 @@ class Phases:
 
 
 def monitor(trt: Any, phases: Phases, watch: Listener) -> Any:
-    """TensorRT's progress monitor, telling ``watch`` the phase and how much of it is done.
+    """TensorRT's progress monitor, which calls ``watch`` with the phase and the completed share.
 
-    An exception may not pass through TensorRT, not even Ctrl-C: it is kept as ``failure``, and the build asked to end.
+    An exception may not pass through TensorRT, not even Ctrl-C: it is kept as ``failure``, and the build is asked to
+    end.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base class is known only once TensorRT is loaded
@@ -147,13 +148,13 @@ def build_plan(
         trt: The ``tensorrt`` or ``tensorrt_rtx`` module.
         model: Bytes of the ONNX file.
         build: The manifest's ``build`` section.
-        log: What ``engine.recorder`` made.
-        tune: Called with the builder configuration before the build, for what only one runtime or caller has.
-        watch: Told the phase and how much of it is done, where this version tells.
+        log: Logger from ``engine.recorder``.
+        tune: Called with the builder configuration before the build, for settings of one runtime or caller.
+        watch: Called with the phase and the completed share, where this version reports them.
 
     Raises:
-        BundleError: Parser or builder refused; the message has their words.
-        BaseException: What ``watch`` raised, once TensorRT has let go.
+        BundleError: Parser or builder rejected the graph; the message quotes them.
+        BaseException: An exception of ``watch``, after TensorRT has returned.
     """
     builder = trt.Builder(log)
     network, parser = parse(trt, builder, model, log, strong=build.get("strongly_typed", False))
@@ -188,12 +189,12 @@ def _configure(trt: Any, config: Any, build: dict[str, Any]) -> None:
 
 
 def build_here(folder: Path, manifest: dict[str, Any], trt: Any, facts: dict[str, Any], watch: Listener) -> bytes:
-    """Builds the engine of a bundle with its sidecar, reusing and renewing the timing cache this file left behind."""
+    """Builds the engine of a bundle with its sidecar, with the timing cache of an earlier build in this folder."""
     configs, log = [], engine.recorder(trt)
     known = _own_cache(folder)
 
     def tune(config: Any) -> None:
-        if not config.set_timing_cache(config.create_timing_cache(known), False):  # made on another device
+        if not config.set_timing_cache(config.create_timing_cache(known), False):  # from another device
             config.set_timing_cache(config.create_timing_cache(b""), False)
         configs.append(config)
 
@@ -208,7 +209,7 @@ def build_here(folder: Path, manifest: dict[str, Any], trt: Any, facts: dict[str
 
 
 def _own_cache(folder: Path) -> bytes:
-    """The timing cache an earlier build left here; empty where there is none, or another file in its place."""
+    """Timing cache of an earlier build; empty where there is none, or another file in its place."""
     try:
         data = (folder / CACHE).read_bytes()
         written = json.loads((folder / engine.SIDECAR).read_text(encoding="utf-8"))["timing_cache_sha256"]
@@ -231,7 +232,7 @@ def verified(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def run(folder: Path, *, check_only: bool, say: Callable[[str], None] = print, seconds: float = device.SECONDS) -> None:
-    """The whole command; see the top of this file.
+    """Runs the command; see the module's docstring.
 
     Raises:
         BundleError: It failed; the exit code is in it.

@@ -1,12 +1,12 @@
-"""Checks the network of the bundle this file lies in, on the device it lies on, with its runtime.
+"""Checks the network of the bundle in this folder, on this device, with its runtime.
 
-    python3 check_device.py    verify every file, compare golden answers, time the network, write device.json
+    python3 check_device.py    verify every file, compare golden outputs, time the network, write device.json
 
 Needs numpy, Python 3.8 or newer and onnxruntime, ai-edge-litert or executorch; no network. ``device.py`` lies beside
 it.
-Exit codes: 0 done, 1 golden answers differ, 2 the bundle is damaged, 3 no such runtime here.
+Exit codes: 0 done, 1 golden outputs differ, 2 the bundle is damaged, 3 the runtime is not installed.
 """
-# ruff: noqa: T201 - this file is a command of its own and speaks to whoever runs it on the device
+# ruff: noqa: T201 - this file is a command that prints on the device
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING or __package__:
     from edgeres.backends.bundle import device
     from edgeres.backends.bundle.device import BundleError
-else:  # on the device, where it lies beside this file
+else:  # on the device, where it is in the same folder
     import device
     from device import BundleError
 
@@ -63,14 +63,14 @@ def litert(model: Path, threads: int) -> tuple[Callable[[Any], Any], str]:
 def executorch(model: Path, threads: int) -> tuple[Callable[[Any], Any], str]:
     """Logits of one image by ExecuTorch, and its version."""
     names = ("torch", "executorch.runtime", "executorch.extension.pybindings.portable_lib")
-    with redirect_stderr(StringIO()):  # it warns of its own insides; what is wrong is raised
+    with redirect_stderr(StringIO()):  # its warnings concern its own internals; errors are raised
         torch, runtime, binding = (_imported(name, "ExecuTorch", "executorch") for name in names)
-        binding._unsafe_reset_threadpool(threads)  # the one pool there is; what is loaded afterwards uses it
+        binding._unsafe_reset_threadpool(threads)  # there is one pool; programs loaded afterwards use it
         program = runtime.Runtime.get().load_program(model)
         program.load_method("forward")
 
     def run(image: Any) -> Any:
-        method = program.load_method("forward")  # loaded once, and alive as long as its program
+        method = program.load_method("forward")  # loaded once, and kept alive as long as its program
         return method.execute([torch.from_numpy(image)])[0].numpy().copy()
 
     return run, metadata.version("executorch")
@@ -84,7 +84,7 @@ def _imported(module: str, title: str, pip: str) -> Any:
 
 
 def examine(folder: Path, manifest: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Golden answers and latency by the network's runtime on every core."""
+    """Golden outputs and latency in the network's runtime, on every core."""
     model, threads = folder / manifest["entry"], os.cpu_count() or 1
     name, opened = {".tflite": ("litert", litert), ".pte": ("executorch", executorch)}.get(
         model.suffix, ("onnxruntime", onnx_runtime)

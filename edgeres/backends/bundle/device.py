@@ -1,6 +1,6 @@
-"""What every command of a bundle shares: files checked, calls timed, the device's state read, ``device.json`` written.
+"""Functions that all commands of a bundle share: file checks, timing, device state, and ``device.json``.
 
-It travels to the device beside the command that needs it. Python 3.8, numpy, nothing else.
+It is copied to the device beside the command that needs it. Python 3.8, numpy, nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT, REPORT = 1, "device.json"
 WARMUP, LEAST, WANTED, MOST = 50, 44, 459, 20000
-"""Calls to warm up; calls that tell the 90th and the 99th percentile with 99 % confidence; calls at most."""
+"""Warm-up calls; calls from which the 90th and the 99th percentile follow with 99 % confidence; most calls."""
 NARROW, SECONDS = 0.02, 60.0
 PROTOCOL = (
     "batch 1, {warmup} calls to warm up, {n} timed; 459 are wanted, and more until the 95 % interval of the median is "
@@ -33,7 +33,7 @@ PROTOCOL = (
 
 
 class BundleError(Exception):
-    """What went wrong, with the exit code that tells it."""
+    """An error with its exit code."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ def sha256(data: bytes) -> str:
 
 
 def check_files(folder: Path) -> dict[str, Any]:
-    """The bundle's manifest, once every file in it has the sha256 written there.
+    """The bundle's manifest, after checking the sha256 of every file.
 
     Raises:
         BundleError: A file is missing or was changed.
@@ -68,7 +68,7 @@ def check_files(folder: Path) -> dict[str, Any]:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Writes beside, then renames: a file is never half there."""
+    """Writes a file atomically, by renaming."""
     beside = path.with_name(path.name + ".part")
     beside.write_bytes(data)
     beside.replace(path)
@@ -82,7 +82,7 @@ def golden(folder: Path, manifest: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def compare(expected: Any, found: Any, tolerance: float) -> dict[str, Any]:
-    """Golden answers against the device's: agreeing top-1 answers and the largest difference of a logit."""
+    """Compares golden logits with the device's: equal top-1 predictions and the largest difference of a logit."""
     sane = found.shape == expected.shape and bool(np.isfinite(found).all())
     delta = float(np.abs(found - expected).max()) if sane else None
     return {
@@ -112,7 +112,7 @@ def timed(
             low, high = median_interval(samples)
             if high - low <= NARROW * float(np.median(samples)):
                 break
-            check = count + count // 4  # sorting after each call would weigh on what is measured
+            check = count + count // 4  # sorting after each call would affect the measurement
     said = PROTOCOL.format(warmup=WARMUP, n=len(samples), seconds=seconds)
     return {"batch": 1, "warmup": WARMUP, "protocol": said, "samples_ns": samples, **figures(samples)}
 
@@ -129,23 +129,23 @@ def figures(samples: Sequence[int]) -> dict[str, float | None]:
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Order statistics that enclose the true median with at least that confidence, whatever the distribution."""
+    """Order statistics that enclose the true median with at least that confidence, for any distribution."""
     ordered = sorted(samples)
     k = max(1, _binomial_quantile(len(ordered), 0.5, (1 - confidence) / 2))
     return ordered[k - 1], ordered[-k]
 
 
 def percentile_bound(samples: Sequence[float], share: float, confidence: float = 0.99) -> float | None:
-    """What the true quantile of that share does not exceed with that confidence; None for too few samples.
+    """Upper bound of the quantile of that share with that confidence; None for too few samples.
 
-    The question of MLPerf Inference's early stopping (github.com/mlcommons/inference_policies).
+    It is that of MLPerf Inference's early stopping (github.com/mlcommons/inference_policies).
     """
     k = _binomial_quantile(len(samples), share, confidence) + 1
     return sorted(samples)[k - 1] if k <= len(samples) else None
 
 
 def _binomial_quantile(n: int, share: float, probability: float) -> int:
-    """The smallest k with ``P(Bin(n, share) <= k) >= probability``, summed term by term: there is no scipy here."""
+    """The smallest k with ``P(Bin(n, share) <= k) >= probability``, summed term by term, without scipy."""
     below = 0.0
     for k in range(n):
         ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
@@ -156,10 +156,10 @@ def _binomial_quantile(n: int, share: float, probability: float) -> int:
 
 
 def conditions(root: Path = Path("/")) -> dict[str, Any]:
-    """What the kernel says of the machine now; None and empty where it says nothing.
+    """State of the machine as the kernel reports it; None and empty where it does not.
 
-    ``load``: runnable processes over a minute. ``cpu_mhz`` by core, ``gpu_mhz`` by device, ``temperature_c`` by zone.
-    ``stolen_s``: CPU seconds the hypervisor gave to others since boot. ``governor`` and ``nvpmodel`` in their words.
+    ``load``: one-minute load average. ``cpu_mhz`` by core, ``gpu_mhz`` by device, ``temperature_c`` by zone.
+    ``stolen_s``: CPU seconds that the hypervisor took since boot. ``governor`` and ``nvpmodel`` as reported.
     """
     system = root / "sys/devices/system/cpu"
     clocks = (_number(path, 1e3) for path in sorted(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")))
@@ -187,7 +187,7 @@ def conditions(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def _line(path: Path) -> str | None:
-    """The first line of a file of the kernel's; some of them exist and cannot be read, as a sensor that is off."""
+    """The first line of a kernel file; some exist and cannot be read, such as of a sensor that is off."""
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
             return stream.readline().strip("\0\n ") or None
@@ -201,7 +201,7 @@ def _number(path: Path, unit: float) -> float | None:
 
 
 def _power_mode() -> str | None:
-    """The power mode as a Jetson's own tool tells it."""
+    """The power mode as Jetson's ``nvpmodel`` reports it."""
     tool = shutil.which("nvpmodel")
     if tool is None:
         return None
@@ -228,12 +228,12 @@ def machine(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def report(folder: Path, manifest: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """Writes ``device.json``: what was found, whose it is, and a seal over both.
+    """Writes ``device.json``: results, identity of the bundle, and a seal over both.
 
     Args:
         folder: The bundle.
         manifest: Its manifest.
-        found: ``runtime``, ``golden``, ``latency_ms``, ``conditions`` and what else only one runtime knows.
+        found: ``runtime``, ``golden``, ``latency_ms``, ``conditions`` and sections of one runtime.
     """
     whole = {
         "format": FORMAT,
@@ -257,7 +257,7 @@ def seal(whole: dict[str, Any]) -> str:
 
 
 def told(whole: dict[str, Any]) -> list[str]:
-    """A device report in a few lines for people."""
+    """A device report as a few lines of text."""
     latency, answers = whole["latency_ms"], whole["golden"]
     tail = ", ".join(
         f"p{share} {latency[f'p{share}']:.3f}"
@@ -273,13 +273,13 @@ def told(whole: dict[str, Any]) -> list[str]:
 
 
 class Bar:
-    """A progress bar with the time that is left, on a terminal; elsewhere one line per label."""
+    """A progress bar with the remaining time on a terminal; elsewhere one line per label."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._label, self._start, self._drawn = clock, "", 0.0, 0.0
 
     def show(self, label: str, share: float) -> None:
-        """Draws it; ``share`` is what is done of the work, from 0 to 1."""
+        """Draws the bar; ``share`` is the completed share, from 0 to 1."""
         now = self._clock()
         if label != self._label:
             self._label, self._start, self._drawn = label, now, now - 1
@@ -294,7 +294,7 @@ class Bar:
         print(f"\r  {label} [{filled:.<30}] {share:4.0%} {eta} ", end="", file=sys.stderr, flush=True)  # noqa: T201
 
     def done(self) -> None:
-        """Leaves the line."""
+        """Ends the line."""
         if sys.stderr.isatty() and self._label:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # noqa: T201
         self._label = ""

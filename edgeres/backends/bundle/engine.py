@@ -1,7 +1,7 @@
-"""TensorRT and TensorRT-RTX as this bundle uses them: one adapter for 8.5 to 11, nothing but their Python names.
+"""Adapter of TensorRT and TensorRT-RTX, 8.5 to 11, through their Python packages.
 
-``build_engine.py`` makes engines, ``run_engine.py`` runs them; both lie beside this file. Names that only some versions
-have stand behind ``hasattr``. An engine is executable code: only one that was built here is ever loaded.
+``build_engine.py`` builds engines, ``run_engine.py`` runs them; both are in the same folder. Names that only some
+versions have are guarded by ``hasattr``. An engine is executable code: only one that was built here is loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING or __package__:
     from edgeres.backends.bundle import device
     from edgeres.backends.bundle.device import BundleError
-else:  # on the device, where this file lies beside it
+else:  # on the device, where this file is in the same folder
     import device
     from device import BundleError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLAN, SIDECAR = "model.plan", "model.plan.json"
-WEIGHTED = ("conv", "gemm", "matrix", "fullyconnected")  # parts of the inspector's names for weighted layers
+WEIGHTED = ("conv", "gemm", "matrix", "fullyconnected")  # parts of the inspector's names of weighted layers
 ELSEWHERE = "copy the bundle to the device and type a command of its README.md there"
 
 
@@ -43,7 +43,7 @@ def load_tensorrt() -> Any:
 
 
 def recorder(trt: Any) -> Any:
-    """A TensorRT logger that keeps warnings and errors in ``problems`` instead of printing everything."""
+    """A TensorRT logger that collects warnings and errors in ``problems``."""
 
     class Recorder(trt.ILogger):  # type: ignore[misc]  # the base class is known only once TensorRT is loaded
         def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Cuda:
         return address.value
 
     def release(self, address: int) -> None:
-        """Frees what ``allocate`` gave."""
+        """Frees memory from ``allocate``."""
         self.call("cuMemFree_v2", ctypes.c_uint64(address))
 
     def upload(self, address: int, array: Any) -> None:
@@ -123,7 +123,7 @@ class Cuda:
 
 
 class Runner:
-    """An engine with one float32 input and one float32 output, ready to run."""
+    """An engine with one float32 input and one float32 output, loaded on the GPU."""
 
     def __init__(self, trt: Any, plan: bytes, log: Any) -> None:
         self.trt, self.cuda = trt, Cuda()
@@ -145,14 +145,14 @@ class Runner:
         return np.concatenate([self._batch(images[i : i + self.batch]) for i in range(0, len(images), self.batch)])
 
     def latency(self, images: Any, seconds: float = device.SECONDS) -> dict[str, Any]:
-        """One image, from launch to the end of the stream, copies left out, by the protocol of ``device.timed``."""
+        """Latency of one image, from launch to the end of the stream, without copies, by ``device.timed``."""
         with self._bound(images[:1]) as (launch, _):
             return device.timed(launch, seconds)
 
-    def census(self) -> dict[str, Any]:
-        """What TensorRT's own inspector says of the engine's layers."""
+    def layer_counts(self) -> dict[str, Any]:
+        """Layer counts by TensorRT's engine inspector."""
         inspector = self.engine.create_engine_inspector()
-        return layer_census(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
+        return layer_counts(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
 
     def _batch(self, images: Any) -> Any:
         with self._bound(images) as (launch, read):
@@ -161,7 +161,7 @@ class Runner:
 
     @contextmanager
     def _bound(self, images: Any) -> Iterator[tuple[Callable[[], None], Callable[[], Any]]]:
-        """Images on the GPU: how to launch the engine on them and wait, and how to read its logits."""
+        """Uploads images; returns functions that launch the engine and wait, and that read the logits."""
         if self.fixed and len(images) < self.batch:
             images = np.concatenate([images, np.repeat(images[-1:], self.batch - len(images), axis=0)])
         images = np.ascontiguousarray(images, dtype=np.float32)
@@ -188,12 +188,12 @@ class Runner:
                 self.cuda.release(address)
 
 
-def layer_census(information: str) -> dict[str, Any]:
-    """Weighted layers, and how many of them read int8, in the JSON of TensorRT's engine inspector."""
+def layer_counts(information: str) -> dict[str, Any]:
+    """Number of weighted layers, and of those that read int8, from the JSON of TensorRT's engine inspector."""
     kernels: dict[str, int] = {}
     weighted = integer = 0
     for layer in json.loads(information)["Layers"]:
-        if isinstance(layer, dict):  # a plain name says nothing about the kernel
+        if isinstance(layer, dict):  # a plain name does not identify the kernel
             kind = str(layer.get("ParameterType") or layer.get("LayerType"))
             inputs = layer.get("Inputs") or [{}]
             int8 = "int8" in str(inputs[0].get("Format/Datatype", "")).lower()
@@ -206,16 +206,16 @@ def layer_census(information: str) -> dict[str, Any]:
 
 
 def identity(folder: Path, plan: bytes, trt: Any, facts: dict[str, Any]) -> dict[str, Any]:
-    """What ties an engine to its bundle, its TensorRT and its GPU: the sidecar holds it."""
+    """Identity of an engine: its bundle, TensorRT and GPU, which the sidecar stores."""
     manifest = device.sha256((folder / "manifest.json").read_bytes())
     return {"plan_sha256": device.sha256(plan), "manifest_sha256": manifest, "tensorrt": trt.__version__, **facts}
 
 
 def own_plan(folder: Path, trt: Any, facts: dict[str, Any]) -> bytes:
-    """The engine's bytes, once its sidecar says that it was built from this bundle, here, and by this TensorRT.
+    """The engine's bytes, if its sidecar says that it was built from this bundle, on this GPU, by this TensorRT.
 
     Raises:
-        BundleError: There is none, or something differs: it must not be loaded.
+        BundleError: There is none, or it differs and must not be loaded.
     """
     again = "type 'python3 build_engine.py'"
     try:
@@ -232,14 +232,14 @@ def own_plan(folder: Path, trt: Any, facts: dict[str, Any]) -> bytes:
 
 
 def examine(folder: Path, manifest: dict[str, Any], runner: Runner, plan: bytes, seconds: float) -> dict[str, Any]:
-    """Everything of ``device.json`` that needs no images of the user's: golden answers, layers, latency, conditions."""
+    """Sections of ``device.json`` that need no images of the user: golden outputs, layers, latency, conditions."""
     inputs, expected = device.golden(folder, manifest)
     answers = device.compare(expected, runner.run(inputs), manifest["golden"]["tolerance"])
     before = device.conditions()
     latency = runner.latency(inputs, seconds)
     return {
         "runtime": {"name": "tensorrt", "version": runner.trt.__version__, "threads": 1},
-        "engine": {**identity(folder, plan, runner.trt, runner.cuda.facts()), "census": runner.census()},
+        "engine": {**identity(folder, plan, runner.trt, runner.cuda.facts()), "census": runner.layer_counts()},
         "golden": answers,
         "latency_ms": latency,
         "conditions": {"before": before, "after": device.conditions()},
@@ -248,15 +248,15 @@ def examine(folder: Path, manifest: dict[str, Any], runner: Runner, plan: bytes,
 
 
 def finish(folder: Path, manifest: dict[str, Any], found: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Writes ``device.json`` and says what is in it.
+    """Writes ``device.json`` and prints its contents.
 
     Raises:
-        BundleError: Golden answers differ.
+        BundleError: Golden outputs differ.
     """
     whole = device.report(folder, manifest, found)
-    census = whole["engine"]["census"]
+    layer_counts = whole["engine"]["census"]
     for line in (
-        f"{PLAN}: {census['integer']} of {census['weighted']} weighted layers run in int8",
+        f"{PLAN}: {layer_counts['integer']} of {layer_counts['weighted']} weighted layers run in int8",
         *device.told(whole),
     ):
         say(line)

@@ -1,4 +1,4 @@
-"""Golden inputs and the answers a device has to reproduce."""
+"""Golden inputs and the outputs that a device has to reproduce."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess
 
 COUNT = 8
-SEED = 20151210  # the day the residual network paper came out
+SEED = 20151210  # date of the residual network paper
 TOLERANCE = 0.03
-"""Of the answers' range. Rounding in another order moves a logit by up to 0.012 of it (ResNet-18 with random weights,
-ONNX Runtime with and without its rewrites), so a device that is further off computes something else."""
+"""Tolerance as a share of the logits' range. Another order of rounding changes a logit by up to 0.012 of it (ResNet-18
+with random weights, ONNX Runtime with and without its rewrites), so a larger difference is an error.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Images, their logits by the graph as written, and how far a device may be from them.
+    """Images, their logits by the unoptimised graph, and the tolerance of a device.
 
     Attributes:
         inputs: float32 ``[8,C,H,W]``, normalised.
@@ -48,7 +49,7 @@ class GraphInput:
     Attributes:
         name: Tensor name.
         shape: ``(C, H, W)``.
-        free: Whether it takes any batch size.
+        free: Whether its batch size is free.
     """
 
     name: str
@@ -60,7 +61,7 @@ def graph_input(model: Path, preprocess: Preprocess) -> GraphInput:
     """Reads a graph's input; a symbolic height or width is the crop of the preprocessing.
 
     Raises:
-        StageError: It is no image.
+        StageError: It is not an image.
     """
     import onnx
 
@@ -74,10 +75,10 @@ def graph_input(model: Path, preprocess: Preprocess) -> GraphInput:
 
 
 def golden(model: Path, given: GraphInput, preprocess: Preprocess) -> Golden:
-    """The golden images of a graph with their logits by ONNX Runtime, every optimisation off.
+    """The golden images of a graph with their logits by ONNX Runtime without optimisations.
 
     Raises:
-        StageError: The answers are all alike or not finite, so they would prove nothing.
+        StageError: The logits are all alike or not finite, and so unsuitable as a check.
     """
     inputs = golden_inputs(preprocess, *given.shape)
     with onnx_session(model, optimise=False, threads=1) as session:
@@ -89,9 +90,9 @@ def golden(model: Path, given: GraphInput, preprocess: Preprocess) -> Golden:
 
 
 def golden_inputs(preprocess: Preprocess, channels: int, height: int, width: int) -> NDArray[np.float32]:
-    """Eight normalised images ``[8,C,H,W]``, the same on every machine: soft blobs of colour with grain on them.
+    """Eight normalised images ``[8,C,H,W]``, the same on every machine: smooth coloured blobs with noise.
 
-    Values are drawn in ``[0,1]`` as pixels are and normalised as the network's images are, so activations stay near
+    Values are drawn in ``[0,1]`` as pixels are and normalised as the network's images are, so that activations are near
     their calibrated ranges.
     """
     rng = np.random.Generator(np.random.PCG64(SEED))
@@ -108,16 +109,16 @@ def golden_inputs(preprocess: Preprocess, channels: int, height: int, width: int
 
 
 def compared(session: Session, exported: Exported, entry: str, title: str) -> str:
-    """One sentence of evidence: that a runtime answers the golden images as the graph does.
+    """Evidence that a runtime gives the graph's logits for the golden images, one sentence.
 
     Args:
-        session: What ships, opened in that runtime.
+        session: Session of the deployed file in that runtime.
         exported: The graph.
-        entry: Name of the file that ships.
-        title: Of the runtime.
+        entry: Name of the deployed file.
+        title: Name of the runtime.
 
     Raises:
-        StageError: It answers otherwise.
+        StageError: The logits differ.
     """
     path, preprocess = exported.model.path, exported.metadata.preprocess
     answers = golden(path, graph_input(path, preprocess), preprocess)

@@ -1,14 +1,14 @@
-"""Runs the engine that build_engine.py built in this folder: golden answers, latency, and images of yours.
+"""Runs the engine that build_engine.py built in this folder: golden outputs, latency, and the user's images.
 
-    python3 run_engine.py                  compare golden answers, time the engine, write device.json
+    python3 run_engine.py                  compare golden outputs, time the engine, write device.json
     python3 run_engine.py --images DIR     the same and top-1 over DIR/<class>/<image>, or the class of each DIR/<image>
 
 Needs TensorRT 8.5 or newer, numpy, Python 3.8 or newer, and Pillow for images; no network. ``device.py`` and
-``engine.py`` lie beside it.
+``engine.py`` are in the same folder.
 An engine is executable code: one whose sidecar names another file, TensorRT, GPU or driver is not loaded.
-Exit codes: 0 done, 1 golden answers differ, 2 a damaged file or an engine from elsewhere, 3 no TensorRT or no GPU here.
+Exit codes: 0 done, 1 golden outputs differ, 2 a damaged file or another device's engine, 3 no TensorRT or no GPU.
 """
-# ruff: noqa: T201 - this file is a command of its own and speaks to whoever runs it on the device
+# ruff: noqa: T201 - this file is a command that prints on the device
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import numpy as np
 if TYPE_CHECKING or __package__:
     from edgeres.backends.bundle import device, engine
     from edgeres.backends.bundle.device import BundleError
-else:  # on the device, where the three files lie side by side
+else:  # on the device, where the three files are in one folder
     import device
     import engine
     from device import BundleError
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")  # parsers an image may reach, whatever its name says
-DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # more than 8 bits a channel: RGB would clip them to white
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")  # image parsers in use, whatever the file's suffix
+DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # more than 8 bits per channel: RGB would saturate them
 MAX_PIXELS = 89478485
 
 
 def preprocess(image: Any, wanted: dict[str, Any]) -> Any:
-    """Turns an image into network input, as ``preprocess.json`` says.
+    """Network input of an image, by ``preprocess.json``.
 
     Args:
         image: A Pillow image.
@@ -52,7 +52,7 @@ def preprocess(image: Any, wanted: dict[str, Any]) -> Any:
     image = resized(image if image.mode == "RGB" else image.convert("RGB"), wanted["resize"], wanted["interpolation"])
     crop = wanted["crop"]
     left, top = (offset(length, crop) for length in image.size)
-    image = image.crop((left, top, left + crop, top + crop))  # fills what lies outside with black
+    image = image.crop((left, top, left + crop, top + crop))  # pads with black
     pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32, order="C")
     pixels /= np.float32(255)
     pixels -= np.asarray(wanted["mean"], dtype=np.float32).reshape(3, 1, 1)
@@ -61,10 +61,10 @@ def preprocess(image: Any, wanted: dict[str, Any]) -> Any:
 
 
 def upright(image: Any) -> Any:
-    """The image turned as its EXIF orientation says.
+    """The image rotated by its EXIF orientation.
 
     Raises:
-        BundleError: Pillow is too old to know how.
+        BundleError: Pillow is too old for it.
     """
     from PIL import ImageOps
 
@@ -72,12 +72,12 @@ def upright(image: Any) -> Any:
         raise BundleError("preprocess.json applies EXIF orientation, which needs Pillow 6.0 or newer", 2)
     try:
         return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, struct.error):  # damaged EXIF says nothing of an orientation
+    except (OSError, SyntaxError, ValueError, struct.error):  # damaged EXIF has no orientation
         return image
 
 
 def resized(image: Any, side: int, interpolation: str) -> Any:
-    """The image with its shorter side at ``side`` and the longer one truncated to whole pixels; 0 leaves it alone."""
+    """The image with its shorter side at ``side`` and the longer one truncated to whole pixels; 0 does not resize."""
     from PIL import Image
 
     if not side:
@@ -87,25 +87,25 @@ def resized(image: Any, side: int, interpolation: str) -> Any:
     if side * length > MAX_PIXELS:
         raise BundleError(f"an image of {image.width}x{image.height} pixels would grow to {side}x{length}", 2)
     size = (side, length) if image.width <= image.height else (length, side)
-    filters = getattr(Image, "Resampling", Image)  # Pillow before 9.1 has them in the module itself
+    filters = getattr(Image, "Resampling", Image)  # Pillow before 9.1 has them in the module
     return image if size == image.size else image.resize(size, getattr(filters, interpolation.upper()))
 
 
 def offset(length: int, crop: int) -> int:
-    """Where the centre crop starts on one axis; negative where it is padded."""
+    """Start of the centre crop on one axis; negative where it is padded."""
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
 
 
 def opened(path: Path) -> Any:
-    """The RGB image of a file as it is stored; ``preprocess`` turns it where that is asked for.
+    """The RGB image of a file without rotation; ``preprocess`` rotates it where configured.
 
     Raises:
-        BundleError: It is damaged, too large, or no image of a known format: nothing is skipped in silence.
+        BundleError: It is damaged, too large, or of an unknown format; no image is skipped.
     """
     from PIL import Image
 
     try:
-        with Image.open(path) as image:  # the header alone; pixels are parsed once the format is a known one
+        with Image.open(path) as image:  # the header alone; pixels are parsed once the format is known
             if image.format not in FORMATS or image.mode in DEEP or image.width * image.height > MAX_PIXELS:
                 raise BundleError(f"{path} is {image.format} {image.mode} of {image.width}x{image.height}", 2)
             return image.convert("RGB")
@@ -114,10 +114,10 @@ def opened(path: Path) -> Any:
 
 
 def listed(folder: Path, classes: list[str]) -> list[tuple[Path, int | None]]:
-    """Images with their label: those of ``folder/<class>/``, or, where there is no such folder, those of ``folder``.
+    """Images with their label: those of ``folder/<class>/``, or, without such folders, those of ``folder``.
 
     Raises:
-        BundleError: There are none, or a folder is named like no class.
+        BundleError: There are none, or a folder has the name of no class.
     """
     folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     unknown = [path.name for path in folders if path.name not in classes]
@@ -141,7 +141,7 @@ def answers(runner: Any, paths: list[Path], wanted: dict[str, Any]) -> Iterator[
 
 
 def classify(folder: Path, images: Path, runner: Any, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Top-1 over a tree of classes; None for images without labels, whose classes are said instead."""
+    """Top-1 over a tree of classes; None for images without labels, whose classes are printed instead."""
     facts = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
     pairs, bar, found = listed(images, facts["classes"]), device.Bar(), []
     for batch in answers(runner, [path for path, _ in pairs], facts["preprocess"]):
@@ -159,7 +159,7 @@ def classify(folder: Path, images: Path, runner: Any, say: Callable[[str], None]
 
 
 def run(folder: Path, images: Path | None, seconds: float, say: Callable[[str], None] = print) -> None:
-    """The whole command; see the top of this file.
+    """Runs the command; see the module's docstring.
 
     Raises:
         BundleError: It failed; the exit code is in it.

@@ -1,4 +1,4 @@
-"""How TensorRT is asked for an engine: builder settings and ``trtexec`` flags, read off the target's runtime."""
+"""TensorRT builder settings and ``trtexec`` flags of a target's runtime."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 LEVEL = "--builderOptimizationLevel="
 PYTHON_API = (8, 5)
-"""First TensorRT whose Python package has what ``engine.py`` calls: tensors by name and ``execute_async_v3``."""
+"""First TensorRT whose Python package has the functions of ``engine.py``: tensors by name and ``execute_async_v3``."""
 _PERCENTILE = "--percentile="
 
 
 @settings
 class BuildSettings:
-    """What ``build_engine.py`` tells TensorRT's builder; the manifest carries it to the device.
+    """Builder settings of ``build_engine.py``, which the manifest holds.
 
     Attributes:
         model: Name of the ONNX file.
-        tensorrt: Version the graph was made for.
+        tensorrt: TensorRT version of the graph.
         precisions: Names of builder flags, set where the version has them (11 has none: it is strongly typed).
-        strongly_typed: Whether the network computes in the types the graph says; then there are no precisions.
-        optimization_level: Builder effort from 0 to 5; None leaves TensorRT's own (8.6 and newer).
+        strongly_typed: Whether the network computes in the graph's types; then there are no precisions.
+        optimization_level: Builder effort from 0 to 5; None takes TensorRT's default (8.6 and newer).
         workspace_mib: Largest scratch memory of a layer, in MiB.
         image: ``(C, H, W)`` of one input.
-        batch: Smallest, best and largest batch: latency counts one image, golden answers eight.
+        batch: Smallest, best and largest batch: latency is of one image, golden outputs of eight.
     """
 
     model: str = "model.onnx"
@@ -43,7 +43,7 @@ class BuildSettings:
 
 
 def build_settings(runtime: Runtime, given: GraphInput) -> BuildSettings:
-    """The Python builder's settings, equal to what the target's ``trtexec`` flags say."""
+    """Settings of the Python builder, equal to the target's ``trtexec`` flags."""
     level = [flag.removeprefix(LEVEL) for flag in runtime.flags if flag.startswith(LEVEL)]
     return BuildSettings(
         tensorrt=runtime.tensorrt or "",
@@ -86,7 +86,7 @@ def version(runtime: Runtime) -> tuple[int, ...]:
     """TensorRT's version as integers, ``(10, 3)``.
 
     Raises:
-        TargetError: The target names none.
+        TargetError: The target has none.
     """
     try:
         return tuple(int(part) for part in (runtime.tensorrt or "").split("."))

@@ -1,4 +1,4 @@
-"""Writes device bundles: every file with its sha256 in a manifest, the same bytes every time."""
+"""Device bundles: files with their sha256 in a manifest, written deterministically."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ _COMPARES = {
 }
 
 Layout = Literal["channels first", "channels last"]
-"""How the runtime takes an image: ``[N,C,H,W]``, or ``[1,H,W,C]`` one at a time."""
+"""Layout of an image in the runtime: ``[N,C,H,W]``, or ``[1,H,W,C]`` one at a time."""
 
 
 def onnxruntime_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
-    """A bundle for a device with Python and ONNX Runtime: graph, golden answers, checker."""
+    """A bundle for a device with Python and ONNX Runtime: graph, golden outputs, checker."""
     own = {"model.onnx": intact(exported.model).read_bytes(), **_commands("check_device.py", "device.py")}
     return _write(exported, target, out, entry="model.onnx", own=own, readme=_template("README.onnxruntime.md"))
 
 
 def mobile_bundle(exported: Exported, target: Target, out: Path, model: bytes, operators: str) -> dict[str, File]:
-    """A bundle for a phone: ``model.ort``, the operators it needs, golden answers."""
+    """A bundle for a phone: ``model.ort``, its required operators, golden outputs."""
     own = {"model.ort": model, "required_operators.config": operators.encode()}
     return _write(exported, target, out, entry="model.ort", own=own, readme=_template("README.mobile.md"))
 
 
 def litert_bundle(exported: Exported, target: Target, out: Path, entry: str, model: bytes) -> dict[str, File]:
-    """A bundle for a phone or a board with LiteRT: the ``.tflite`` file, golden answers ``[N,H,W,C]``, checker."""
+    """A bundle for a phone or a board with LiteRT: the ``.tflite`` file, golden outputs ``[N,H,W,C]``, checker."""
     own = {entry: model, **_commands("check_device.py", "device.py")}
     return _write(
         exported, target, out, entry=entry, own=own, readme=_template("README.litert.md"), layout="channels last"
@@ -59,16 +59,16 @@ def litert_bundle(exported: Exported, target: Target, out: Path, entry: str, mod
 
 
 def executorch_bundle(exported: Exported, target: Target, out: Path, entry: str, model: bytes) -> dict[str, File]:
-    """A bundle for a phone or a board with ExecuTorch: the ``.pte`` file, golden answers, checker."""
+    """A bundle for a phone or a board with ExecuTorch: the ``.pte`` file, golden outputs, checker."""
     own = {entry: model, **_commands("check_device.py", "device.py")}
     return _write(exported, target, out, entry=entry, own=own, readme=_template("README.executorch.md"))
 
 
 def tensorrt_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:
-    """A bundle for a device with TensorRT: graph, golden answers, and what builds the engine there.
+    """A bundle for a device with TensorRT: graph, golden outputs, and the build commands.
 
-    That is a shell command for ``trtexec``, and where TensorRT's Python package has what they need, two Python commands
-    besides, which compare golden answers and measure.
+    These are a shell command for ``trtexec`` and, where TensorRT's Python package has the needed functions, two Python
+    commands that build, compare golden outputs and measure.
     """
     model, runtime = intact(exported.model), target.runtime
     given, python = graph_input(model, exported.metadata.preprocess), version(target.runtime) >= PYTHON_API
@@ -99,7 +99,7 @@ def _write(
     further: dict[str, object] | None = None,
     layout: Layout = "channels first",
 ) -> dict[str, File]:
-    """Writes ``own`` files, golden answers, preprocessing, README and the manifest with its ``further`` sections."""
+    """Writes ``own`` files, golden outputs, preprocessing, README and the manifest with its ``further`` sections."""
     metadata, model = exported.metadata, exported.model.path
     given = graph_input(model, metadata.preprocess)
     answers = golden(model, given, metadata.preprocess)
@@ -149,7 +149,7 @@ def _manifest(
 
 
 def _laid_out(given: GraphInput, layout: Layout) -> tuple[int, ...]:
-    """Shape of one image as the runtime takes it."""
+    """Shape of one image in the runtime's layout."""
     return given.shape if layout == "channels first" else (*given.shape[1:], given.shape[0])
 
 
@@ -168,18 +168,18 @@ def _preprocess(exported: Exported, given: GraphInput, layout: Layout) -> dict[s
 
 
 def _python(target: Target) -> str:
-    """Whose Python runs the commands of the bundle."""
+    """Python that runs the commands of the bundle."""
     runtime = target.runtime
     return f"the Python {runtime.python} of JetPack {runtime.jetpack}" if runtime.python else "Python 3.8 or newer"
 
 
 def _commands(*names: str) -> dict[str, bytes]:
-    """Python files that travel as they are."""
+    """Python files that are copied unchanged."""
     return {name: _template(name) for name in names}
 
 
 def _lines(flags: tuple[str, ...]) -> str:
-    """Arguments of a shell command, one a line, each line continued."""
+    """Arguments of a shell command, one per line with continuations."""
     return "\n".join(f"  {shlex.quote(flag)} \\" for flag in flags)
 
 
@@ -188,7 +188,7 @@ def _template(name: str) -> bytes:
 
 
 def _fill(template: bytes, words: dict[str, str]) -> bytes:
-    """A template with each ``@WORD@`` replaced, in one pass: a value is never searched for further words."""
+    """A template with each ``@WORD@`` replaced in one pass, so that values are not expanded."""
     return re.sub(r"@([A-Z]+)@", lambda found: words[found[1]], template.decode()).encode()
 
 

@@ -1,8 +1,7 @@
-"""ETDump, the record that ExecuTorch keeps of a run: which kernels ran, and for how long.
+"""Reader of ETDump, ExecuTorch's record of executed kernels and their times.
 
 The format is the size-prefixed FlatBuffers schema executorch/devtools/etdump/etdump_schema_flatcc.fbs; fields are
-numbered in the order they stand there. ExecuTorch's own reader comes with pandas and a compiler of schemas, for four
-fields.
+numbered in its order. ExecuTorch's own reader needs pandas and a schema compiler, for four fields.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
 
 _RUNS, _EVENTS, _PROFILE = 1, 3, 0  # fields of ETDump, RunData, Event
 _NAME, _DELEGATE_NAME, _START, _END = 0, 4, 6, 7  # fields of ProfileEvent
-_PREFIX = 4  # bytes of the size in front
+_PREFIX = 4  # bytes of the size prefix
 _FRAMES = re.compile(r"(DELEGATE_CALL|OPERATOR_CALL|Method::.*|Program::.*|Execute|Default)")
-"""Events that enclose those of kernels."""
+"""Events that enclose kernels."""
 
 
 class Event(NamedTuple):
@@ -28,7 +27,7 @@ class Event(NamedTuple):
     Attributes:
         name: XNNPACK's name with its number, such as ``Convolution (NHWC, QC8) IGEMM #3``, or ``native_call_`` and the
             name of a portable operator.
-        ticks: How long it took, in the units of the platform's clock: nanoseconds on Linux.
+        ticks: Duration in units of the platform's clock: nanoseconds on Linux.
     """
 
     name: str
@@ -36,7 +35,7 @@ class Event(NamedTuple):
 
 
 def read_etdump(data: bytes) -> tuple[tuple[Event, ...], ...]:
-    """Kernels of every run that had any, in the order they ran."""
+    """Kernels of every run that had any, in order of execution."""
     flatbuffers = load("flatbuffers", "FlatBuffers", "flatbuffers")
     if len(data) <= _PREFIX:
         return ()
@@ -60,7 +59,7 @@ def _kernels(flatbuffers: Any, run: Any) -> Iterator[Event]:
 
 
 def _tables(flatbuffers: Any, table: Any, field: int) -> Iterator[Any]:
-    """Tables of a vector; none where the field is left out."""
+    """Tables of a vector; empty where the field is absent."""
     at = table.Offset(_slot(field))
     if at:
         first = table.Vector(at)
@@ -69,5 +68,5 @@ def _tables(flatbuffers: Any, table: Any, field: int) -> Iterator[Any]:
 
 
 def _slot(field: int) -> int:
-    """Where a field stands in a vtable, behind two sizes of two bytes each."""
+    """Offset of a field in a vtable, after two sizes of two bytes each."""
     return 4 + 2 * field

@@ -1,4 +1,4 @@
-"""ExecuTorch: the graph becomes a ``.pte`` file that XNNPACK computes, on phones and boards as on this host."""
+"""ExecuTorch backend: compiles the graph to a ``.pte`` file for XNNPACK, on phones, boards and this host."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class ExecuTorch:
         return absent("executorch", TITLE, PIP)
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Writes ``model.pte`` below ``out`` and compares its answers with the graph's; for a device, the bundle.
+        """Writes ``model.pte`` below ``out`` and compares golden outputs with the graph's; for a device, the bundle.
 
         Raises:
             BackendUnavailable: ExecuTorch is not installed.
-            StageError: The graph has no form in ExecuTorch, or ExecuTorch answers golden images otherwise than it.
+            StageError: The graph has no form in ExecuTorch, or golden outputs differ.
         """
         load("executorch", TITLE, PIP)
         with progress.task("executorch", 2) as advance:
@@ -86,14 +86,14 @@ class ExecuTorch:
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
     ) -> AbstractContextManager[Session]:
-        """Opens the very file that ships, or an ONNX graph of the same run brought into that form."""
+        """Opens the deployed file, or an ONNX graph of the same run converted to that format."""
         if model is None:
             return open_pte(intact(engine.files[engine.entry]).read_bytes(), threads)
         return _open_graph(model, engine.metadata.preprocess, threads)
 
     @contextmanager
     def showing(self, engine: Engine, tensors: Sequence[str], threads: int | None = None) -> Iterator[Shown]:
-        """Lowers the graph once more with codes as outputs, which come back as the graph has them."""
+        """Lowers the graph with codes as additional outputs, which are converted back to the graph's type."""
         import onnx
 
         path = intact(engine.exported.model)
@@ -109,7 +109,7 @@ class ExecuTorch:
             yield ShownSession(run, tensors, 1)
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
-        """Counts the kernels that ran for one image, by the event tracer of ExecuTorch's runtime."""
+        """Counts the kernels executed for one image, by the event tracer of ExecuTorch's runtime."""
         path = engine.exported.model.path
         blank = np.zeros((1, *graph_input(path, engine.metadata.preprocess).shape), np.float32)
         events = [event for run in _runs(engine, blank, threads=1, calls=1) for event in run]
@@ -129,7 +129,7 @@ class ExecuTorch:
     def layer_times(
         self, engine: Engine, target: Target, image: NDArray[np.float32], *, threads: int, calls: int
     ) -> tuple[LayerTime, ...]:
-        """Kernels as the event tracer times them; XNNPACK knows no names of the graph, so they are numbered."""
+        """Kernel times by the event tracer; XNNPACK does not keep the graph's names, so kernels are numbered."""
         runs = _runs(engine, image, threads=threads, calls=calls + 1)[1:]  # the first one warms up
         layers = [
             LayerTime(
@@ -170,12 +170,12 @@ def _open_graph(model: File, preprocess: Preprocess, threads: int | None) -> Ite
 
 @lru_cache(maxsize=1)
 def _graph_data(path: Path, sha256: str, preprocess: Preprocess) -> bytes:
-    """A float twin is opened twice in a row, for its answers and for its latency; bringing it into form takes long."""
+    """Converted float reference, cached because it is opened twice in a row, for its predictions and its latency."""
     return _lower(path, preprocess, here=True)[0].data
 
 
 def _lower(path: Path, preprocess: Preprocess, *, here: bool) -> tuple[Lowered, tuple[str, ...]]:
-    """The lowered graph and what is to be said of its form, which is the host's where it was measured to pay."""
+    """The lowered graph with notes on its form, which is the host form where it was measured to be faster."""
     import onnx
 
     from edgeres.onnx_graph.space_to_depth import in_host_form

@@ -1,4 +1,4 @@
-"""``.pte`` files in ExecuTorch's own runtime, whose wheel has XNNPACK and its event tracer linked in."""
+"""Sessions of ``.pte`` files in ExecuTorch's runtime, whose wheel includes XNNPACK and its event tracer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeres.backends.executorch.etdump import Event
 
 _CHATTER = re.compile(r"\[(cpuinfo_utils|threadpool)\.cpp:\d+\]")
-"""Lines about files that phones have and this host has not, and about the number of threads that was asked for."""
+"""Log lines about files that only phones have, and about the requested number of threads."""
 
 
 class PteSession:
@@ -35,7 +35,7 @@ class PteSession:
 
     def __init__(self, data: bytes, *, traced: bool = False) -> None:
         runtime = _runtime()
-        # The program must outlive its method, and its bytes the program; neither holds the other.
+        # The program must outlive its method, and its bytes the program; neither keeps the other alive.
         self._data, self._program = data, runtime.Runtime.get().load_program(data, enable_etdump=traced)
         self._method = self._program.load_method("forward")
 
@@ -44,7 +44,7 @@ class PteSession:
         return in_batches(lambda image: self.outputs(image)[0], images, 1)
 
     def outputs(self, image: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Everything the network says of one image ``[1,C,H,W]``, the logits first."""
+        """All outputs for one image ``[1,C,H,W]``, the logits first."""
         import torch
 
         try:
@@ -57,14 +57,14 @@ class PteSession:
         return [np.array(tensor.numpy()) for tensor in made]
 
     def trace(self) -> tuple[tuple[Event, ...], ...]:
-        """The kernels of each call so far; of a session that is traced."""
+        """Kernels of each call so far, of a traced session."""
         with TemporaryDirectory() as folder:
             file = Path(folder, "run.etdp")
             self._program.write_etdump_result_to_file(str(file), str(Path(folder, "tensors.bin")))
             return read_etdump(file.read_bytes())
 
     def close(self) -> None:
-        """Gives memory and threads back."""
+        """Frees memory and threads."""
         del self._method, self._program, self._data
 
 
@@ -74,12 +74,12 @@ def open_pte(data: bytes, threads: int | None = None, *, traced: bool = False) -
 
     Args:
         data: The file. It is data for an interpreter with fixed kernels: loading it executes nothing of it.
-        threads: Threads of ExecuTorch's one pool; None takes as many as it wants.
+        threads: Threads of ExecuTorch's one pool; None takes its default.
         traced: Keep a record of every kernel.
 
     Raises:
         BackendUnavailable: ExecuTorch is not installed.
-        StageError: ExecuTorch refused the file, in its own words, or another session holds another number of threads.
+        StageError: ExecuTorch rejected the file, or another session has another number of threads.
     """
     with _pool().held(threads):
         with _log() as log:
@@ -95,7 +95,7 @@ def open_pte(data: bytes, threads: int | None = None, *, traced: bool = False) -
 
 
 class _Pool:
-    """ExecuTorch's thread pool, one a process. What is loaded points at it: only an idle one may be exchanged."""
+    """ExecuTorch's thread pool, one per process. Loaded programs refer to it, so only an idle one may be replaced."""
 
     def __init__(self) -> None:
         self._binding = load("executorch.extension.pybindings.portable_lib", TITLE, PIP)
@@ -134,9 +134,9 @@ def _runtime() -> Any:
 
 @contextmanager
 def _log() -> Iterator[Callable[[], list[str]]]:
-    """Keeps what ExecuTorch logs, which its binding writes to ``sys.stderr``; yields a function that takes the lines.
+    """Captures ExecuTorch's log, which its binding writes to ``sys.stderr``; yields a function that returns the lines.
 
-    Its chatter is dropped; lines that nobody took come out at the end.
+    Known noise is dropped; remaining lines are written at the end.
     """
     kept = StringIO()
 

@@ -1,4 +1,4 @@
-"""Each ONNX operator of a classifier as a torch operator, at the batch size of 1 that a ``.pte`` is made for."""
+"""Translation of each ONNX operator of a classifier to a torch operator, at the batch size of 1 of a ``.pte``."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def _inputs(to: Translator, node: NodeProto) -> list[Node]:
 
 
 def _plain(operator: Any) -> TorchOperator:
-    """An operator of tensors alone."""
+    """An operator whose inputs are all tensors."""
     return lambda to, node: to.call(operator, *_inputs(to, node))
 
 
 def _first(to: Translator, node: NodeProto) -> Node:
-    """What passes its input on."""
+    """An operator that returns its input."""
     return to.tensor(node.input[0])
 
 
 def _numbers(to: Translator, node: NodeProto, index: int, name: str) -> list[float] | None:
-    """A list that newer opsets have as a constant input and older ones as an attribute; None where it is left out."""
+    """A list that newer opsets have as a constant input and older ones as an attribute; None where it is absent."""
     if len(node.input) <= index or not node.input[index]:
         stated = attribute(node, name)
         return None if stated is None else [float(value) for value in np.atleast_1d(stated)]
@@ -150,7 +150,7 @@ def _transpose(to: Translator, node: NodeProto) -> Node:
 
 
 def _space_to_depth(to: Translator, node: NodeProto) -> Node:
-    """``[N,C,H,W]`` as ``[N,b b C,H/b,W/b]``; torch's pixel_unshuffle has the channels outside, ONNX inside."""
+    """``[N,C,H,W]`` as ``[N,b b C,H/b,W/b]``; torch's pixel_unshuffle has the channels outermost, ONNX innermost."""
     block = int(attribute(node, "blocksize"))
     rows = to.call(aten.unflatten.int, to.tensor(node.input[0]), 3, [-1, block])
     cut = to.call(aten.unflatten.int, rows, 2, [-1, block])
@@ -164,7 +164,7 @@ def _pad(to: Translator, node: NodeProto) -> Node:
     value = (_numbers(to, node, 2, "value") or [0.0])[0]
     rank = len(pads) // 2
     ordered = [amount for axis in reversed(range(rank)) for amount in (pads[axis], pads[axis + rank])]
-    while ordered[-2:] == [0, 0]:  # torch counts from the last axis: leading ones may be left out
+    while ordered[-2:] == [0, 0]:  # torch counts from the last axis: leading ones may be omitted
         del ordered[-2:]
     return to.call(aten.constant_pad_nd.default, to.tensor(node.input[0]), ordered, value)
 

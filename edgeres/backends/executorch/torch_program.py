@@ -1,4 +1,4 @@
-"""A Q/DQ graph as a torch program for ExecuTorch, whose quantizers carry the scales that stand in the graph."""
+"""``torch_program``: a Q/DQ graph as a torch program for ExecuTorch, with the graph's scales."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TorchProgram:
 
     Attributes:
         module: The computation, for ``torch.export`` at batch 1.
-        names: For each call in it, in order, the name of the ONNX node it stands for.
+        names: Name of the ONNX node of each call, in order.
     """
 
     module: GraphModule
@@ -33,24 +33,24 @@ class TorchProgram:
 
 
 def torch_program(model: ModelProto, shown: Sequence[str] = ()) -> TorchProgram:
-    """The same computation in torch operators.
+    """The computation of an ONNX graph in torch operators.
 
-    Weights go in as int8 codes where the layer can run in integers, and as the floats those codes stand for where it
+    Weights are int8 codes where the layer can run in integers, and dequantized floats where it
     cannot: its data or its output is float, or its weight has zero-points.
 
     Args:
         model: A self-contained classifier with one image input.
-        shown: Codes, outputs of QuantizeLinear, that are outputs besides the logits.
+        shown: Codes, outputs of QuantizeLinear, that become outputs besides the logits.
 
     Raises:
-        StageError: An operator, or a form of one, that has no counterpart here; the message names the node.
+        StageError: An unsupported operator, or form of one; the message names the node.
     """
     translator = Translator(GraphIndex.of(model), OPERATORS)
     return TorchProgram(translator.module(shown), tuple(translator.names))
 
 
 def as_in_graph(model: ModelProto, name: str, codes: NDArray[np.int8]) -> NDArray[np.generic]:
-    """Codes of a torch program as the graph has them: uint8 where its quantizer says so."""
+    """Codes of a torch program in the graph's type: uint8 where its quantizer has it."""
     view = GraphIndex.of(model)
     zero = zero_point(view, view.producers[name])
     return codes if zero is None or zero.dtype != np.uint8 else (codes.astype(np.int16) + SHIFT).astype(np.uint8)

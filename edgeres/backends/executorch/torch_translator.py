@@ -1,9 +1,9 @@
-"""``Translator``: an ONNX graph as a torch graph, node by node, with the scales that stand in the graph.
+"""``Translator``: an ONNX graph as a torch graph, node by node, with the graph's scales.
 
-XNNPACK computes in int8 alone: per-tensor affine activations, symmetric weights with a scale per output channel, int32
+XNNPACK computes in int8 only: per-tensor affine activations, symmetric weights with a scale per output channel, int32
 biases of scale ``s_input * s_weight`` (executorch/backends/xnnpack/quantizer). A uint8 code with zero-point ``z`` and
-the int8 code 128 below it with zero-point ``z - 128`` stand for the same number, so uint8 graphs move over without a
-change of any value.
+the int8 code 128 below it with zero-point ``z - 128`` represent the same number, so uint8 graphs are converted without
+a change of any value.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 OTHER_RUNTIME = "choose a target with another runtime"
 
 _FUSED = ("Relu", "Clip")
-"""Activations that XNNPACK computes inside the integer layer in front of them."""
+"""Activations that XNNPACK fuses into the integer layer before them."""
 
 SHIFT = 128
 """From uint8 codes to int8 codes."""
 
 
 class Translator:
-    """Reads tensors, weights and scales of an ONNX graph, and appends torch operators to a graph of its own."""
+    """Reads tensors, weights and scales of an ONNX graph, and appends torch operators to a torch graph."""
 
     def __init__(self, view: GraphIndex, operators: Mapping[str, TorchOperator]) -> None:
         self.view = view
@@ -63,7 +63,7 @@ class Translator:
         return GraphModule(self.root, self.graph).eval()
 
     def translated(self, node: NodeProto) -> Node:
-        """The last of the torch nodes that stand for a node."""
+        """The last of the torch nodes that implement a node."""
         if node.op_type not in self.operators or node.domain not in ("", "ai.onnx"):
             raise StageError(f"{label(node)}: edgeres has no {node.op_type} for ExecuTorch", OTHER_RUNTIME)
         self._current = label(node)
@@ -75,13 +75,13 @@ class Translator:
         return self.graph.call_function(operator, arguments)
 
     def constant(self, value: NDArray[np.generic]) -> Node:
-        """Stores a value and reads it."""
+        """Stores a constant and reads it."""
         name = f"constant{sum(1 for _ in self.root.buffers())}"
         self.root.register_buffer(name, torch.from_numpy(np.array(value)))
         return self.graph.get_attr(name)
 
     def tensor(self, name: str) -> Node:
-        """What a node reads; each reader gets a DequantizeLinear of its own, as XNNPACK's patterns want it."""
+        """The input of a node; each reader gets a DequantizeLinear of its own, as XNNPACK's patterns require."""
         if name in self.made:
             return self.made[name]
         value = self.view.value(name)
@@ -103,7 +103,7 @@ class Translator:
         return float(scale.reshape(())), int(zero.reshape(-1)[0]) - (SHIFT if zero.dtype == np.uint8 else 0)
 
     def weight(self, node: NodeProto, *, transposed: bool) -> Node:
-        """The weight ``[OC,...]`` of a node, as codes behind a dequantizer where the node runs in integers."""
+        """The weight ``[OC,...]`` of a node, as codes with a dequantizer where the node runs in integers."""
         if node.output[0] not in self.integer:
             value = self.view.value(node.input[1])
             dequantizer = self.view.producer(node.input[1], "DequantizeLinear")
@@ -121,7 +121,7 @@ class Translator:
         )
 
     def bias(self, node: NodeProto) -> Node | None:
-        """The float bias ``[OC]`` of a node; XNNPACK's lowering turns it into int32 codes."""
+        """The float bias ``[OC]`` of a node; XNNPACK's lowering quantizes it to int32 codes."""
         return self.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
 
 
@@ -142,7 +142,7 @@ def _runs_in_integers(view: GraphIndex, node: NodeProto) -> bool:
 
 
 def zero_point(view: GraphIndex, node: NodeProto) -> NDArray[np.generic] | None:
-    """A quantizer's zero-point; uint8 0 where it is left out (ONNX QuantizeLinear)."""
+    """A quantizer's zero-point; uint8 0 where it is absent (ONNX QuantizeLinear)."""
     return view.value(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.uint8)
 
 
@@ -157,7 +157,7 @@ def _codes(view: GraphIndex, dequantizer: NodeProto) -> tuple[NDArray[np.int8], 
     """Symmetric int8 codes and their scales, one or one per channel."""
     scale, stored = view.value(dequantizer.input[1]), view.value(dequantizer.input[0])
     assert scale is not None, "asked only of layers that run in integers"
-    if stored is None:  # floats in front of QuantizeLinear
+    if stored is None:  # floats before QuantizeLinear
         floats = _floats(view, dequantizer)
         axis = attribute(dequantizer, "axis", 1) if scale.size > 1 else 0
         shape = [-1 if place == axis % floats.ndim else 1 for place in range(floats.ndim)]

@@ -1,4 +1,4 @@
-"""An ONNX graph as a ``.pte`` file, with XNNPACK as its delegate for everything that it takes.
+"""Lowering of an ONNX graph to a ``.pte`` file, with XNNPACK as delegate for every operator it supports.
 
 Public interface: docs.pytorch.org/executorch, "Lowering a model to XNNPACK" (``to_edge_transform_and_lower``).
 """
@@ -28,7 +28,7 @@ class Lowered:
 
     Attributes:
         data: The ``.pte`` file.
-        left: Nodes of the graph that XNNPACK did not take, each with the portable operator that runs in its place.
+        left: Nodes of the graph that XNNPACK does not support, each with the portable operator used instead.
     """
 
     data: bytes
@@ -36,7 +36,7 @@ class Lowered:
 
 
 def lower(model: ModelProto, shape: tuple[int, int, int], shown: Sequence[str] = ()) -> Lowered:
-    """Brings a graph into ExecuTorch's form, with the scales it has.
+    """Lowers a graph to ExecuTorch, with its scales.
 
     The batch is fixed to 1: measured on ResNet-18 at 224, eight images one by one take 6 % longer than in one call, and
     an open batch splits the graph in two and takes twice as long for one image.
@@ -44,7 +44,7 @@ def lower(model: ModelProto, shape: tuple[int, int, int], shown: Sequence[str] =
     Args:
         model: A classifier, in float or with Q/DQ.
         shape: ``(C, H, W)`` of an image.
-        shown: Codes that are outputs besides the logits.
+        shown: Codes that become outputs besides the logits.
 
     Raises:
         BackendUnavailable: ExecuTorch is not installed.
@@ -75,10 +75,10 @@ def lower(model: ModelProto, shape: tuple[int, int, int], shown: Sequence[str] =
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Silences what torchao, torch and ExecuTorch warn of while they are imported and while they lower a graph.
+    """Silences warnings of torchao, torch and ExecuTorch while they are imported and while they lower a graph.
 
-    It is about their own insides: optional libraries for GPUs, deprecated calls among themselves. The partitioner's
-    module also gives the root logger a handler, which is taken off again.
+    The warnings concern optional GPU libraries and deprecated calls among themselves. The partitioner's module also
+    adds a handler to the root logger, which is removed.
     """
     root = logging.getLogger()
     handlers, disabled = list(root.handlers), root.manager.disable
@@ -103,7 +103,7 @@ def _left(program: Any, names: dict[str, str]) -> Iterator[str]:
 
 
 def _origins(sources: Any) -> Iterator[str]:
-    """Names that a node went by in earlier graphs, the latest first."""
+    """Names of a node in earlier graphs, the latest first."""
     for source in sources:
         yield source.name
         yield from _origins(source.from_node)

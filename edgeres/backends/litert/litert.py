@@ -1,6 +1,6 @@
-"""LiteRT, TensorFlow Lite of old: the graph becomes a ``.tflite`` file with the same scales.
+"""LiteRT (TensorFlow Lite) backend: converts the graph to a ``.tflite`` file with the same scales.
 
-Measured on an x86-64 host: XNNPACK, LiteRT's default delegate, takes every operator of a ResNet in one piece.
+Measured on an x86-64 host: XNNPACK, LiteRT's default delegate, takes every operator of a ResNet in one partition.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class LiteRT:
         return absent("ai_edge_litert", TITLE, PIP)
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Writes ``model.tflite`` below ``out`` and compares its answers with the graph's; for a device, the bundle.
+        """Writes ``model.tflite`` below ``out`` and compares golden outputs with the graph's; for a device, the bundle.
 
         Raises:
             BackendUnavailable: LiteRT is not installed.
-            StageError: The graph has no form in LiteRT, or LiteRT answers golden images otherwise than the graph.
+            StageError: The graph has no form in LiteRT, or golden outputs differ.
         """
         load("ai_edge_litert", TITLE, PIP)
         with progress.task("litert", 2) as advance:
@@ -78,17 +78,17 @@ class LiteRT:
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
     ) -> AbstractContextManager[Session]:
-        """Opens the very file that ships, or an ONNX graph of the same run brought into that form."""
+        """Opens the deployed file, or an ONNX graph of the same run converted to that format."""
         path = intact(model or engine.files[engine.entry])
         return _open(path.read_bytes() if path.suffix == ".tflite" else _encoded(path), threads)
 
     def concurrent(self, engine: Engine) -> bool:
-        """Interpreters share nothing."""
+        """True: interpreters share no state."""
         return True
 
     @contextmanager
     def showing(self, engine: Engine, tensors: Sequence[str], threads: int | None = None) -> Iterator[Shown]:
-        """Writes the graph once more with codes as outputs, which come back as the graph has them."""
+        """Converts the graph with codes as additional outputs, which are converted back to the graph's type."""
         path = intact(engine.exported.model)
         unsigned = _unsigned(path)
         opened = _Interpreted(_interpreter(_encoded(path, tensors), threads or _cores()))
@@ -101,7 +101,7 @@ class LiteRT:
         yield ShownSession(run, tensors, 1)
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
-        """Counts the operators of LiteRT's interpreter by the type they make, with those XNNPACK took over."""
+        """Counts the operators of LiteRT's interpreter by their output type, including those delegated to XNNPACK."""
         interpreter = _interpreter(intact(engine.files[engine.entry]).read_bytes(), 1)
         details = interpreter._get_ops_details()  # the only public list of operators there is
         taken = {int(index) for entry in details if entry["op_name"] == "DELEGATE" for index in entry["inputs"]}
@@ -127,14 +127,14 @@ class LiteRT:
 
 
 def _encoded(path: Path, shown: Sequence[str] = ()) -> bytes:
-    """An ONNX file as a ``.tflite`` file, with the outputs of some QuantizeLinear as outputs besides."""
+    """An ONNX file as a ``.tflite`` file, with the outputs of some QuantizeLinear nodes as additional outputs."""
     import onnx
 
     return _written(onnx.load(str(path)), shown)
 
 
 def _in_form(path: Path, *, here: bool) -> tuple[bytes, tuple[str, ...]]:
-    """The file that ships and what is to be said of its form, which is the host's where it was measured to pay."""
+    """The deployed file with notes on its form, which is the host form where it was measured to be faster."""
     import onnx
 
     from edgeres.onnx_graph.space_to_depth import in_host_form
@@ -153,7 +153,7 @@ def _written(model: ModelProto, shown: Sequence[str] = ()) -> bytes:
 
 
 def _unsigned(path: Path) -> frozenset[str]:
-    """Names of the codes that a graph has as uint8: QuantizeLinear makes those unless its zero-point says int8."""
+    """Names of the codes that are uint8 in the graph: QuantizeLinear gives those unless its zero-point is int8."""
     import onnx
 
     from edgeres.onnx_graph.graph_index import GraphIndex
@@ -167,7 +167,7 @@ def _unsigned(path: Path) -> frozenset[str]:
 
 
 def _as_in_onnx(codes: NDArray[np.generic], *, unsigned: bool) -> NDArray[np.generic]:
-    """Codes ``[1,H,W,C]`` in int8 as ``[1,C,H,W]`` of ONNX's type; a uint8 code is 128 above its int8 one."""
+    """int8 codes ``[1,H,W,C]`` as ``[1,C,H,W]`` of ONNX's type; a uint8 code is 128 above its int8 one."""
     laid_out = codes.transpose(0, 3, 1, 2) if codes.ndim == 4 else codes
     return (laid_out.astype(np.int16) + 128).astype(np.uint8) if unsigned else laid_out
 
@@ -185,7 +185,7 @@ class _Interpreted:
         return in_batches(lambda image: self.answers(image)[0], images, 1)
 
     def answers(self, image: NDArray[np.float32]) -> list[Any]:
-        """Every output of one image ``[1,C,H,W]``, as LiteRT has it."""
+        """Every output for one image ``[1,C,H,W]``, in LiteRT's layout."""
         self._interpreter.set_tensor(self._input, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
@@ -204,7 +204,7 @@ def _interpreter(model: bytes, threads: int) -> Any:
     """An interpreter with its tensors allocated.
 
     Raises:
-        StageError: LiteRT refused the file, in its own words.
+        StageError: LiteRT rejected the file; the message quotes it.
     """
     interpreter = load("ai_edge_litert.interpreter", TITLE, PIP)
     try:
@@ -218,7 +218,7 @@ def _interpreter(model: bytes, threads: int) -> Any:
 
 @contextmanager
 def _without_greeting() -> Iterator[None]:
-    """Drops the one line that XNNPACK writes to stderr when it is there; whatever else is written comes out after.
+    """Drops the line that XNNPACK writes to stderr when it is loaded; other output is written afterwards.
 
     LiteRT has no setting for it, and writes to the file descriptor.
     """

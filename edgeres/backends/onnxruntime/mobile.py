@@ -1,4 +1,4 @@
-"""ONNX Runtime mobile: an ``.ort`` file with its optimisations done, and the operators an app's build needs for it."""
+"""ONNX Runtime mobile backend: an optimised ``.ort`` file, and the operators that an app's build needs for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from edgeres.artifacts.artifact import Engine
 from edgeres.backends.bundle.write import mobile_bundle
 from edgeres.backends.loading import absent, intact
-from edgeres.backends.onnxruntime.onnxruntime import census
+from edgeres.backends.onnxruntime.onnxruntime import kernel_counts
 from edgeres.backends.onnxruntime.ort_format import canonical, operators, required_operators
 from edgeres.backends.session import PIP, TITLE, load_graph, onnx_session, options
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
-# Blocked layouts exist on x86-64 alone: a file optimised with them runs on no phone.
-# (onnxruntime/tools/python/convert_onnx_models_to_ort.py leaves the same rewrite out.)
+# Blocked layouts exist on x86-64 only: a file optimised with them does not run on phones.
+# (onnxruntime/tools/python/convert_onnx_models_to_ort.py disables the same rewrite.)
 NOT_FOR_PHONES = ("NchwcTransformer",)
 
 
@@ -39,11 +39,11 @@ class OnnxRuntimeMobile:
         return absent("onnxruntime", TITLE, PIP)
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Writes ``model.ort``, ``required_operators.config``, golden answers and a manifest below ``out``.
+        """Writes ``model.ort``, ``required_operators.config``, golden outputs and a manifest below ``out``.
 
         Raises:
             BackendUnavailable: ONNX Runtime is not installed.
-            StageError: It refused the graph.
+            StageError: It rejected the graph.
         """
         with progress.task("onnxruntime mobile", 2) as advance, TemporaryDirectory() as folder:
             settings, saved = options(optimise=True), Path(folder, "model.ort")
@@ -65,14 +65,14 @@ class OnnxRuntimeMobile:
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
     ) -> AbstractContextManager[Session]:
-        """Opens the very file that ships, on this host's processor."""
+        """Opens the deployed file on this host's processor."""
         return onnx_session(intact(model or engine.files[engine.entry]), optimise=True, threads=threads)
 
     def concurrent(self, engine: Engine) -> bool:
-        """Sessions share nothing."""
+        """True: sessions share no state."""
         return True
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
         """Counts the operators in the ``.ort`` file, whose optimisations are final."""
         found = operators(intact(engine.files[engine.entry]).read_bytes())
-        return census(Counter(operator.kind for operator in found), "counted in the .ort file that ships")
+        return kernel_counts(Counter(operator.kind for operator in found), "counted in the .ort file that ships")

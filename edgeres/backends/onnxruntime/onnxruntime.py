@@ -1,4 +1,4 @@
-"""ONNX Runtime: the graph itself is what executes."""
+"""ONNX Runtime backend: executes the ONNX graph itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 # Operator names of the weighted layers after ONNX Runtime's rewrites, from docs/OperatorKernels.md and
-# docs/ContribOperators.md of github.com/microsoft/onnxruntime; a domain is not needed to tell them apart.
+# docs/ContribOperators.md of github.com/microsoft/onnxruntime; they are unique without their domain.
 INTEGER_KERNELS = frozenset(
     {
         "QLinearConv",
@@ -48,12 +48,12 @@ FLOAT_KERNELS = frozenset(
     {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
 )
 _TIMED = "_kernel_time"
-"""How the profiler's names of kernels end."""
+"""Suffix of kernel events in a profile."""
 REFORMATS = frozenset({"QuantizeLinear", "DequantizeLinear", "ReorderInput", "ReorderOutput", "Transpose", "Cast"})
 
 
-def census(kernels: Mapping[str, int], how: str) -> KernelCounts:
-    """Sorts executed operators into integer and float weighted layers."""
+def kernel_counts(kernels: Mapping[str, int], how: str) -> KernelCounts:
+    """Counts executed operators as integer or float weighted layers."""
     integer = sum(count for kind, count in kernels.items() if kind in INTEGER_KERNELS)
     weighted = integer + sum(count for kind, count in kernels.items() if kind in FLOAT_KERNELS)
     return KernelCounts(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
@@ -70,14 +70,14 @@ class OnnxRuntime:
         return absent("onnxruntime", TITLE, PIP)
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Puts the graph below ``out``; for a device, with golden inputs, preprocessing, a checker and a manifest.
+        """Copies the graph below ``out``; for a device, with golden inputs, preprocessing, a checker and a manifest.
 
-        ONNX Runtime rewrites a graph for the processor it loads on, so what ships is the graph and not its rewrite. On
-        this host a quantized 7x7 stem reads blocks of the image, which it does not think of by itself.
+        ONNX Runtime rewrites a graph for the processor it runs on, so the deployed file is the original graph. For this
+        host a quantized 7x7 stem is converted to space-to-depth, which ONNX Runtime does not do itself.
 
         Raises:
             BackendUnavailable: ONNX Runtime is not installed.
-            StageError: It refused the graph.
+            StageError: It rejected the graph.
         """
         with progress.task("onnxruntime", 1) as advance:
             load_graph(intact(exported.model), options(optimise=True))
@@ -99,17 +99,17 @@ class OnnxRuntime:
         return onnx_session(intact(model or engine.files[engine.entry]), optimise=True, threads=threads)
 
     def concurrent(self, engine: Engine) -> bool:
-        """Sessions share nothing."""
+        """True: sessions share no state."""
         return True
 
     def showing(
         self, engine: Engine, tensors: Sequence[str], threads: int | None = None
     ) -> AbstractContextManager[Shown]:
-        """Opens the graph with every optimisation and more outputs; those behind QuantizeLinear cost no fusion."""
+        """Opens the graph with every optimisation and more outputs; outputs of QuantizeLinear prevent no fusion."""
         return showing_session(intact(engine.exported.model), tensors, optimise=True, threads=threads)
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
-        """Counts the operators of the graph as ONNX Runtime rewrote it for this host's processor."""
+        """Counts the operators of the graph after ONNX Runtime's rewrites for this host's processor."""
         import onnx
 
         with TemporaryDirectory() as folder:
@@ -118,12 +118,14 @@ class OnnxRuntime:
             load_graph(intact(engine.files[engine.entry]), settings)
             graph = onnx.load(Path(folder, "optimised.onnx"), load_external_data=False).graph
             kernels = Counter(node.op_type for node in graph.node)
-        return census(kernels, f"counted in the graph as ONNX Runtime rewrote it on this host{_simulated(graph)}")
+        return kernel_counts(
+            kernels, f"counted in the graph as ONNX Runtime rewrote it on this host{_simulated(graph)}"
+        )
 
     def layer_times(
         self, engine: Engine, target: Target, image: NDArray[np.float32], *, threads: int, calls: int
     ) -> tuple[LayerTime, ...]:
-        """Kernel times of ONNX Runtime's own profiler (onnxruntime.ai/docs/performance/tune-performance/profiling)."""
+        """Kernel times of ONNX Runtime's profiler (onnxruntime.ai/docs/performance/tune-performance/profiling)."""
         with TemporaryDirectory() as folder:
             settings = options(optimise=True, threads=threads)
             settings.enable_profiling = True
@@ -144,7 +146,7 @@ class OnnxRuntime:
 
 
 def _precision(target: Target) -> tuple[str, ...]:
-    """What a session of one's own needs on this processor to give the same answers."""
+    """Session options that give the same results on this processor."""
     if target.scheme is None or target.scheme.reduce_range or not saturates(host_isa()):
         return ()
     return (
@@ -154,7 +156,7 @@ def _precision(target: Target) -> tuple[str, ...]:
 
 
 def _placed(source: Path, place: Path) -> tuple[str, ...]:
-    """Puts a graph in its place, its stem in blocks where it has the form for that; says so."""
+    """Copies a graph, with its stem in space-to-depth form where possible; returns a note on it."""
     import onnx
 
     from edgeres.onnx_graph.space_to_depth import in_host_form
@@ -175,7 +177,7 @@ def _role(kind: str) -> Role:
 
 
 def _simulated(graph: GraphProto) -> str:
-    """What a reader of the count has to know of 4-bit weights: ONNX Runtime's processor kernels take none."""
+    """Note on 4-bit weights, for which ONNX Runtime has no CPU kernels."""
     from onnx import TensorProto
 
     codes = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.INT4}

@@ -1,7 +1,7 @@
-"""ONNX Runtime's ``.ort`` files: which operators one holds, and the same bytes for the same network.
+"""ONNX Runtime's ``.ort`` files: their operators, and a canonical form with equal bytes for equal networks.
 
 The format is the FlatBuffers schema onnxruntime/core/flatbuffers/schema/ort.fbs of github.com/microsoft/onnxruntime,
-whose Python readers ship with ONNX Runtime. Its root table points at a version, the model, and a table of operator
+whose Python readers are part of ONNX Runtime. Its root table refers to a version, the model, and a table of operator
 types; the file is written from its end to its start in that order.
 """
 
@@ -29,7 +29,7 @@ class OrtOperator(NamedTuple):
 
 
 def operators(data: bytes) -> tuple[OrtOperator, ...]:
-    """Every operator of an ``.ort`` file, in file order; classifiers have no subgraphs to descend into."""
+    """Every operator of an ``.ort`` file, in file order; classifiers have no subgraphs."""
     graph = _root(data).Model().Graph()
     nodes = (graph.Nodes(index) for index in range(graph.NodesLength()))
     return tuple(
@@ -38,7 +38,7 @@ def operators(data: bytes) -> tuple[OrtOperator, ...]:
 
 
 def required_operators(found: Iterable[OrtOperator]) -> str:
-    """The configuration of a reduced build: one ``domain;opset;OrtOperator,...`` line each, sorted.
+    """Configuration of a reduced build: one ``domain;opset;Operator,...`` line each, sorted.
 
     Format: onnxruntime.ai/docs/reference/operators/reduced-operator-config-file.html
     """
@@ -49,17 +49,16 @@ def required_operators(found: Iterable[OrtOperator]) -> str:
 
 
 def canonical(data: bytes) -> bytes:
-    """The same file with its table of operator types laid out in the order of its keys.
+    """The file with its table of operator types sorted by key.
 
-    ONNX Runtime keeps that table in a hash map, whose order changes from save to save, and lays its rows out as they
-    come; the model behind it is the same every time. So the model's bytes are kept and the table is written anew before
-    them.
+    ONNX Runtime keeps that table in a hash map, whose order varies between saves; the model after it is the same every
+    time. The model's bytes are kept and the table is written again before them.
     """
     flatbuffers = load("flatbuffers", "FlatBuffers", "flatbuffers")
     root = _root(data)
-    table = root.Model()._tab  # the readers keep positions nowhere else
+    table = root.Model()._tab  # the readers do not expose positions
     vtable = table.Pos - flatbuffers.encode.Get(flatbuffers.packer.soffset, data, table.Pos)
-    start = min(table.Pos, vtable)  # a table's own layout lies right in front of it, a shared one behind
+    start = min(table.Pos, vtable)  # a table's own layout is directly before it, a shared one after it
     resolver = root.KernelTypeStrResolver()
     if resolver._tab.Pos >= start:
         raise ValueError("the .ort file is not laid out as ONNX Runtime writes it")
@@ -80,7 +79,7 @@ def canonical(data: bytes) -> bytes:
 
 
 def _write_types(builder: Any, resolver: Any) -> int:
-    """Writes the table of operator types, whose vectors the format keeps sorted by key; returns its offset."""
+    """Writes the table of operator types, whose vectors the format requires sorted by key; returns its offset."""
     operator = _reader("OpIdKernelTypeStrArgsEntry")
     made = []
     for entry in (resolver.OpKernelTypeStrArgs(index) for index in range(resolver.OpKernelTypeStrArgsLength())):

@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT-RTX: engines, and the bundle that builds one on a device."""
+"""TensorRT and TensorRT-RTX backends, and the bundle that builds an engine on a device."""

@@ -1,6 +1,6 @@
-"""TensorRT and TensorRT-RTX from Python: the same names, so one way to build and to run for both.
+"""TensorRT and TensorRT-RTX through their common Python interface: building and running engines.
 
-It is the way the device takes: ``bundle/engine.py`` and ``bundle/build_engine.py`` hold it, because they travel there.
+The implementation is in ``bundle/engine.py`` and ``bundle/build_engine.py``, which are copied to devices.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 UNITS = 100
-"""What a build is worth on a progress bar."""
+"""Progress units of a build."""
 
 
 def gpu() -> str | None:
-    """Name and compute capability of the GPU here; None without one."""
+    """Name and compute capability of this host's GPU; None without one."""
     try:
         facts = Cuda().facts()
     except BundleError:
@@ -56,12 +56,12 @@ def compile_graph(
         model: The graph.
         preprocess: Gives height and width where the graph leaves them open.
         target: Gives precisions, effort and memory cap.
-        tune: Sets what only one of the two runtimes has on the builder's configuration.
-        advance: Told ``UNITS`` units in all while the engine is built, where the runtime tells how far it is.
+        tune: Sets options of one of the two runtimes on the builder's configuration.
+        advance: Called with ``UNITS`` units in all during the build, where the runtime reports progress.
 
     Raises:
-        StageError: The parser or the builder refused the graph, in its own words; or it would compute wrong numbers,
-            because it takes uint8 codes for int8.
+        StageError: The parser or the builder rejected the graph, or would compute wrong results,
+            because it reads uint8 codes as int8.
     """
     path, log, told = intact(model), recorder(runtime), 0
 
@@ -83,7 +83,7 @@ def compile_graph(
 
 @contextmanager
 def gpu_session(runtime: Any, plan: bytes) -> Iterator[Session]:
-    """Runs an engine on the GPU that is here.
+    """Session of an engine on this host's GPU.
 
     Raises:
         StageError: The engine does not load or does not run.
@@ -93,9 +93,9 @@ def gpu_session(runtime: Any, plan: bytes) -> Iterator[Session]:
 
 
 def inspect(runtime: Any, plan: bytes) -> dict[str, Any]:
-    """Weighted and integer layers of an engine by TensorRT's own inspector; needs the GPU it was built for."""
+    """Number of weighted and of integer layers by TensorRT's engine inspector; needs the GPU of the engine."""
     with _refusals():
-        return Runner(runtime, plan, recorder(runtime)).census()
+        return Runner(runtime, plan, recorder(runtime)).layer_counts()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a TensorRT builder is expected to run in integers, read off the Q/DQ pairs of the graph."""
+"""Expected integer kernels of a TensorRT engine, from the Q/DQ pairs of the graph."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ WEIGHTED = ("Conv", "Gemm", "MatMul")
 def expected_kernels(model: Path, why: str) -> KernelCounts:
     """Weighted layers whose data and weight both come from DequantizeLinear.
 
-    Only those run on integers, but for 4-bit weights, which TensorRT computes with in float; an add fuses into the
-    convolution in front of it where its other input, the identity, is dequantized too (TensorRT developer guide, Q/DQ
+    Only those run in integers, except 4-bit weights, which TensorRT computes in float; an add is fused into the
+    convolution before it where its other input, the identity, is dequantized too (TensorRT developer guide, Q/DQ
     layer-placement recommendations and "INT4 weight-only quantization").
 
     Args:
         model: The ONNX file.
-        why: Why the runtime itself cannot be asked.
+        why: Why the runtime itself cannot report them.
     """
     import onnx
 

@@ -1,4 +1,4 @@
-"""TensorRT-RTX: engines for desktop GPUs, built without one; building shows that a graph parses and builds."""
+"""TensorRT-RTX backend: engines for desktop GPUs, built without one, which also validates the graph's parsing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CAPABILITIES = ("SM86", "SM89", "SM120")
 
 @dataclass(frozen=True, slots=True)
 class TensorRTRTX:
-    """TensorRT-RTX, whose engine is compiled here ahead of time and finished on the GPU it first meets."""
+    """TensorRT-RTX, whose engine is compiled ahead of time on this host and specialised on the GPU at first use."""
 
     name: ClassVar[str] = "tensorrt_rtx"
 
@@ -40,14 +40,14 @@ class TensorRTRTX:
         return absent(MODULE, TITLE, PIP)
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Writes ``model.rtx.engine`` below ``out``.
+        """Builds ``model.rtx.engine`` below ``out``.
 
         TensorRT-RTX numbers its internal tensors by a counter that depends on the order of a hash map, so two engines
-        of one graph differ in those numbers and in nothing else.
+        of one graph differ in those numbers only.
 
         Raises:
             BackendUnavailable: TensorRT-RTX is not installed.
-            StageError: It refused the graph, in its own words.
+            StageError: It rejected the graph; the message quotes it.
         """
         with progress.task("tensorrt-rtx", UNITS) as advance:
             (out / ENTRY).write_bytes(compile_portable(exported.model, exported.metadata.preprocess, target, advance))
@@ -63,7 +63,7 @@ class TensorRTRTX:
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
     ) -> AbstractContextManager[Session]:
-        """Runs the engine where a GPU is; elsewhere simulates it: the graph as written, every optimisation off."""
+        """Runs the engine on a GPU; without one, simulates it: the graph as written, without optimisations."""
         if not engine.runs_here:
             return onnx_session(intact(model or engine.exported.model), optimise=False, threads=threads)
         if model is None:
@@ -71,8 +71,8 @@ class TensorRTRTX:
         return gpu_session(load(MODULE, TITLE, PIP), compile_portable(model, engine.metadata.preprocess, target))
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
-        """Counts convolutions with int8 operands in the engine, or expects them from the graph if it does not tell."""
-        found = plan_census(intact(engine.files[ENTRY]).read_bytes())
+        """Counts convolutions with int8 operands in the engine, or in the graph if the engine does not list them."""
+        found = plan_kernel_counts(intact(engine.files[ENTRY]).read_bytes())
         if found.weighted == 0:
             return expected_kernels(engine.exported.model.path, "this TensorRT-RTX does not report what it built")
         return found
@@ -87,7 +87,7 @@ def compile_portable(
 
     Raises:
         BackendUnavailable: TensorRT-RTX is not installed.
-        StageError: It refused the graph.
+        StageError: It rejected the graph.
     """
     runtime = load(MODULE, TITLE, PIP)
 
@@ -99,11 +99,11 @@ def compile_portable(
     return compile_graph(runtime, model, preprocess, target, tune, advance=advance)
 
 
-def plan_census(plan: bytes) -> KernelCounts:
-    """Weighted layers in the listing an engine carries, and how many of them take int8 data and int8 weights.
+def plan_kernel_counts(plan: bytes) -> KernelCounts:
+    """Number of weighted layers in an engine's layer listing, and of those with int8 data and int8 weights.
 
-    The listing is no documented format (seen in TensorRT-RTX 1.7): tensors have a name and a type, ``corrltn`` is a
-    convolution, ``fully_connected`` a matrix product. Where nothing is recognised, nothing is counted.
+    The listing is an undocumented format (seen in TensorRT-RTX 1.7): tensors have a name and a type, ``corrltn`` is a
+    convolution, ``fully_connected`` a matrix product. An unknown format gives no counts.
     """
     text = plan.decode("latin-1")
     types = dict(re.findall(r'tensor=\{[^{}]*(?:\{[^{}]*\}[^{}]*)*?name="([^"]+)"[^\n]*? type=(\w+) \}', text))

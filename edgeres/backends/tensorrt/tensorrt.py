@@ -1,4 +1,4 @@
-"""TensorRT on a Jetson: a bundle that builds its engine there, proven here as far as a host can."""
+"""TensorRT backend for Jetson: a bundle that builds its engine on the device, validated on this host."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 TITLE, MODULE, PIP = "TensorRT", "tensorrt", "'edgeres[tensorrt]' on a machine with an NVIDIA GPU"
 PLAN = "model.plan"
 JETSON = Path("/etc/nv_tegra_release")
-"""The file by which a machine says that it is a Jetson (L4T)."""
+"""File that identifies a Jetson (L4T)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorRT:
-    """TensorRT, whose engines only the device itself can build: they are tied to its GPU and its version."""
+    """TensorRT, whose engines are tied to the GPU and version of the device that builds them."""
 
     name: ClassVar[str] = "tensorrt"
 
     def missing(self) -> str | None:
-        """One sentence when TensorRT is not installed here; ``build`` makes its bundle all the same."""
+        """Why TensorRT is not available; ``build`` writes its bundle without it."""
         return absent(MODULE, TITLE, f"{PIP}, or let the device build the engine from its bundle")
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
         """Writes a device bundle below ``out``; on the Jetson itself the engine too.
 
-        Elsewhere TensorRT (where a GPU is) or TensorRT-RTX (which needs none) parses and builds the graph, so that a
-        refusal comes before anything is copied to a device.
+        Elsewhere TensorRT (with a GPU) or TensorRT-RTX (without) parses and builds the graph, so that an unsupported
+        graph is found before anything is copied to a device.
 
         Raises:
-            StageError: One of them refused the graph, in its own words.
+            StageError: One of them rejected the graph; the message quotes it.
         """
         with progress.task("tensorrt bundle", 1) as advance:
             files = tensorrt_bundle(exported, target, out)
@@ -68,9 +68,9 @@ class TensorRT:
     def session(
         self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
     ) -> AbstractContextManager[Session]:
-        """Runs the engine on the Jetson; elsewhere simulates it: the graph as written, every optimisation off.
+        """Runs the engine on the Jetson; elsewhere simulates it: the graph as written, without optimisations.
 
-        A float twin has no rounding to follow and runs with every optimisation.
+        A float reference has no rounding to follow and runs with every optimisation.
         """
         if not engine.runs_here:
             path = intact(model or engine.files[engine.entry])
@@ -81,11 +81,11 @@ class TensorRT:
         return gpu_session(runtime, compile_graph(runtime, model, engine.metadata.preprocess, target))
 
     def concurrent(self, engine: Engine) -> bool:
-        """Whether it is simulated: sessions of ONNX Runtime share nothing."""
+        """Whether it is simulated: sessions of ONNX Runtime share no state."""
         return not engine.runs_here
 
     def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
-        """Asks TensorRT's inspector on the Jetson; elsewhere tells what the graph's Q/DQ pairs let it fuse."""
+        """Integer kernels by TensorRT's engine inspector on the Jetson; elsewhere those that the Q/DQ pairs allow."""
         if not engine.runs_here:
             return expected_kernels(engine.exported.model.path, "TensorRT has not run here")
         found = inspect(load(MODULE, TITLE, PIP), intact(engine.files[PLAN]).read_bytes())
@@ -93,7 +93,7 @@ class TensorRT:
 
 
 def _runtime() -> ModuleType | None:
-    """The ``tensorrt`` module where it loads and a GPU is here; its wheels install without their libraries."""
+    """The ``tensorrt`` module where it loads and there is a GPU; its wheels install without their libraries."""
     try:
         return load(MODULE, TITLE, PIP) if gpu() else None
     except BackendUnavailable:
@@ -105,7 +105,7 @@ def _same_version(runtime: ModuleType, target: Target) -> bool:
 
 
 def _proof(runtime: ModuleType | None, exported: Exported, target: Target, advance: Advance) -> str:
-    """One sentence on what parsed and built the graph here."""
+    """Note on which builder parsed and built the graph on this host."""
     if runtime is not None:
         compile_graph(runtime, exported.model, exported.metadata.preprocess, target, advance=advance)
         return f"TensorRT {runtime.__version__} parsed and built the graph here for {gpu()}, which is not the target"

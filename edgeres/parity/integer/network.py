@@ -34,7 +34,7 @@ Bias = Literal["float", "int32"]
 Codes = dict[str, "Array"]
 
 _PIXEL = 2.0**-22
-"""Relative error of a pixel in steps: a float32 pixel is divided by a float32 scale, or multiplied by its reciprocal."""
+"""Relative error of a quantized pixel: it is divided by a float32 scale, or multiplied by the scale's reciprocal."""
 
 _QUANTIZING = 255 * 2.0**-22
 """Error of a quantizer itself in steps: some shift values to the bottom of their range and back."""

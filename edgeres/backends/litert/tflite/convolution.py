@@ -1,4 +1,4 @@
-"""Convolutions and matrix products."""
+"""Translation of convolutions and matrix products to LiteRT."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from edgeres.backends.litert.tflite.window import Pads
 
 _GROUPED = 6
-"""Version of CONV_2D that takes groups: as many as the input has times the channels of a filter."""
+"""Version of CONV_2D that supports groups."""
 _DILATED = 2
-"""Version of DEPTHWISE_CONV_2D that takes dilation, in float."""
+"""Version of DEPTHWISE_CONV_2D that supports dilation, in float."""
 
 
 def convolution(tensors: TensorTable, node: NodeProto, output: str, activation: Activation) -> None:
-    """A Conv, in integers where its data, weight and output are codes, otherwise in float with the same numbers.
+    """A Conv, in integers where its data, weight and output are codes, otherwise in float with the dequantized values.
 
     Raises:
         StageError: LiteRT has no such convolution.
@@ -80,7 +80,7 @@ def _integer(
     given: QuantizationParameters,
     depthwise: bool,
 ) -> tuple[int, int]:
-    """Weight and bias as codes; the bias's scale is the product of those of the input and the weight."""
+    """Weight and bias as codes; the bias's scale is the product of the input's and the weight's."""
     codes, bias = fitted
     weight = _laid_out(codes.values.astype(np.int8), depthwise=depthwise)
     scale, steps = codes.scale, (given.scale[0] * codes.scale.astype(np.float64)).astype(np.float32)
@@ -93,14 +93,14 @@ def _integer(
 
 
 def pad(tensors: TensorTable, read: int, pads: Pads, name: str, lowest: float | None = None) -> int:
-    """A tensor ``[1,H,W,C]`` with pixels around it: of 0, or of the lowest number there is.
+    """A padded tensor ``[1,H,W,C]``, with 0 or with the lowest number.
 
     Args:
         tensors: The file.
         read: Index of the tensor.
         pads: Pixels above, left, below, right.
         name: Name of the padded tensor.
-        lowest: What to pad a float tensor with instead of 0; codes are padded with their lowest then.
+        lowest: Padding of a float tensor instead of 0; codes are padded with their lowest code then.
     """
     top, left, bottom, right = pads
     count, height, width, channels = tensors.shape_of(read)
@@ -117,7 +117,7 @@ def pad(tensors: TensorTable, read: int, pads: Pads, name: str, lowest: float | 
 def product(tensors: TensorTable, node: NodeProto, output: str, activation: Activation) -> None:
     """A Gemm or MatMul of activations ``[N,K]`` and a constant, in float.
 
-    Kernels of one scale per output channel came to FULLY_CONNECTED late; older ones would read the first for all.
+    FULLY_CONNECTED got scales per output channel late; older kernels would use the first scale for all.
 
     Raises:
         StageError: It transposes its data, scales it, or multiplies two activations.
@@ -158,5 +158,5 @@ def _bias(tensors: TensorTable, node: NodeProto, channels: int) -> NDArray[np.fl
 
 
 def _laid_out(weight: NDArray[np.generic], *, depthwise: bool) -> NDArray[np.generic]:
-    """A weight ``[O,I,H,W]`` as ``[O,H,W,I]``, or as ``[1,H,W,O]`` where each filter sees one channel."""
+    """A weight ``[O,I,H,W]`` as ``[O,H,W,I]``, or as ``[1,H,W,O]`` for a depthwise convolution."""
     return np.ascontiguousarray(weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1)))

@@ -1,4 +1,4 @@
-"""Operations number by number: rectifiers, sums, products, gates, norms."""
+"""Translation of element-wise operations to LiteRT: rectifiers, sums, products, gates, norms."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ RELU: Activation = 1
 RELU6: Activation = 3
 _BINARY = {"Add": "ADD", "Mul": "MUL"}
 _MUL_ENLARGES = 3
-"""Version of MUL on codes that may enlarge: the product of its inputs' scales is at least the output's."""
+"""Version of MUL on codes whose product of input scales may be at least the output's."""
 
 
 def fused(tensors: TensorTable, node: NodeProto) -> tuple[str, Activation]:
-    """The tensor behind a ReLU that nobody else stands before, and which ReLU it is."""
+    """Output of a ReLU that is the only reader of a node, and the kind of ReLU."""
     output = node.output[0]
     readers = tensors.view.consumers(output)
     if len(readers) == 1 and not tensors.is_output(output):
@@ -38,7 +38,7 @@ def fused(tensors: TensorTable, node: NodeProto) -> tuple[str, Activation]:
 
 
 def _rectifies(tensors: TensorTable, node: NodeProto) -> Activation:
-    """What a node does to numbers below 0 or above 6, as far as LiteRT has a name for it."""
+    """Rectifier of a node (below 0, above 6), as far as LiteRT has one."""
     if node.op_type == "Relu":
         return RELU
     if node.op_type != "Clip":
@@ -54,7 +54,7 @@ def _rectifies(tensors: TensorTable, node: NodeProto) -> Activation:
 
 
 def rectifier(tensors: TensorTable, node: NodeProto) -> None:
-    """A ReLU of its own."""
+    """A ReLU as an operator of its own."""
     kind = _rectifies(tensors, node)
     if kind == NONE:
         raise StageError(f"{label(node)}: LiteRT clips to [0, inf] and [0, 6] alone", OTHER_RUNTIME)
@@ -87,7 +87,7 @@ def softmax(tensors: TensorTable, node: NodeProto) -> None:
     """A Softmax over classes, in float.
 
     Raises:
-        StageError: It is one over something else.
+        StageError: It is over another axis.
     """
     if attribute(node, "axis", -1) not in (-1, len(tensors.shape(node.input[0])) - 1):
         raise StageError(f"{label(node)}: a softmax over another axis than the last", OTHER_RUNTIME)
@@ -96,7 +96,7 @@ def softmax(tensors: TensorTable, node: NodeProto) -> None:
 
 
 def norm(tensors: TensorTable, node: NodeProto) -> None:
-    """A BatchNormalization that nothing folds into, as ``x * gain + shift`` in float."""
+    """A BatchNormalization that is not folded, as ``x * gain + shift`` in float."""
     values = [real_constant(tensors.view, name) for name in node.input[1:]]
     if any(value is None for value in values):
         raise StageError(f"{label(node)}: statistics that are computed", "export the network for inference")

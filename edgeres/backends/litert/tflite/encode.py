@@ -1,4 +1,4 @@
-"""A program as the bytes of a ``.tflite`` file: the same program gives the same bytes."""
+"""Encoding of a program as a ``.tflite`` file, deterministic."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 IDENTIFIER = b"TFL3"
 SCHEMA = 3
 ALIGNMENT = 16
-"""Bytes the kernels expect constants to be aligned to (``force_align`` of ``Buffer.data`` in the schema)."""
+"""Alignment of constants in bytes (``force_align`` of ``Buffer.data`` in the schema)."""
 _LAST_SHORT = 127
-"""Operators up to this number stand in the old field too, which is one byte wide (schema.fbs, ``OperatorCode``)."""
+"""Largest operator number that is also stored in the old field of one byte (schema.fbs, ``OperatorCode``)."""
 
 
 def encode(program: Program) -> bytes:
-    """The file of a program. The classes that write it come with the LiteRT package."""
+    """The file of a program, written with the classes of the LiteRT package."""
     flatbuffers, schema = import_module("flatbuffers"), import_module("ai_edge_litert.schema_py_generated")
     constants = [tensor.value for tensor in program.tensors if tensor.value is not None]
     builder = flatbuffers.Builder(sum(value.nbytes + 64 for value in constants) + 4096)
@@ -45,7 +45,7 @@ def encode(program: Program) -> bytes:
 
 
 def _buffer(builder: Any, schema: Any, value: Any) -> int:
-    """A buffer's offset; the first one of a file is empty and belongs to tensors that are computed."""
+    """A buffer's offset; the first one of a file is empty and belongs to computed tensors."""
     data = b"" if value is None else np.ascontiguousarray(value).tobytes()
     if data:
         builder.Prep(ALIGNMENT, len(data))
@@ -112,7 +112,7 @@ def _operator(schema: Any, operator: Operator, code: int) -> Any:
 
 
 def _signature(schema: Any, program: Program) -> Any:
-    """One signature, by which apps call inputs and outputs by name."""
+    """The file's signature, by which apps name inputs and outputs."""
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
     named = []

@@ -1,4 +1,4 @@
-"""Operations that move numbers and change none."""
+"""Translation of operations that move values without changing them to LiteRT."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def same(tensors: TensorTable, node: NodeProto) -> None:
-    """An Identity or Dropout: no operator at all."""
+    """An Identity or Dropout, which needs no operator."""
     tensors.adopt(node.output[0], node.input[0])
 
 
 def reshape(tensors: TensorTable, node: NodeProto) -> None:
-    """A change of shape that keeps the order of the numbers, on codes where its input is codes."""
+    """A change of shape that keeps the order of the values, on codes where its input is codes."""
     data, output = node.input[0], node.output[0]
     given, made = tensors.shape(data), tensors.shape(output)
     grid = tensors.grid(data)
@@ -69,7 +69,7 @@ def blocks(tensors: TensorTable, node: NodeProto) -> None:
 
 
 def concatenate(tensors: TensorTable, node: NodeProto) -> None:
-    """A Concat of channels. Codes have one grid there; what lies on another is brought onto it, as ONNX does behind."""
+    """A Concat of channels. Codes have one grid; inputs on another are requantized, as in ONNX after the Concat."""
     output = node.output[0]
     if attribute(node, "axis") % len(tensors.shape(output)) != 1 or len(tensors.shape(output)) != 4:
         raise StageError(f"{label(node)}: a Concat of something else than channels", OTHER_RUNTIME)

@@ -1,8 +1,8 @@
-"""Scales and codes of an ONNX graph on the grids that LiteRT's integer kernels take.
+"""Quantization parameters of an ONNX graph in the form of LiteRT's integer kernels.
 
 Activations are int8 of one scale with a zero-point; weights int8 of one scale per output channel, zero-point 0, codes
 ``[-127, 127]``; biases int32 at ``s_in * s_weight`` (ai.google.dev/edge/litert/models/quantization_spec). A uint8 code
-less 128 is an int8 code of the same number, so ONNX's unsigned activations are shifted and nothing is rounded again.
+less 128 is an int8 code of the same number, so ONNX's unsigned activations are shifted and not rounded again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ TOP = 127
 
 
 def activation_grid(view: GraphIndex, node: NodeProto) -> QuantizationParameters:
-    """The int8 grid of an activation's QuantizeLinear or DequantizeLinear.
+    """int8 quantization parameters of an activation's QuantizeLinear or DequantizeLinear.
 
     Raises:
-        StageError: Its scale is computed, or there is more than one, or its codes have not 8 bits.
+        StageError: Its scale is not constant, or per channel, or its codes are not 8 bits wide.
     """
     scale = view.value(node.input[1])
     zero = view.value(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.uint8)
@@ -55,16 +55,16 @@ class Codes:
 
     @property
     def real(self) -> NDArray[np.float32]:
-        """The numbers they stand for."""
+        """The dequantized values."""
         shape = (-1, *[1] * (self.values.ndim - 1))
         return (self.values * self.scale.reshape(shape)).astype(np.float32)
 
 
 def weight_codes(view: GraphIndex, node: NodeProto) -> Codes | None:
-    """The codes of a convolution's weight, None where it is float.
+    """The codes of a convolution's weight; None where it is float.
 
     Raises:
-        StageError: They are on no grid that LiteRT's kernels take.
+        StageError: LiteRT's kernels do not support their quantization.
     """
     dequantizer = view.producer(node.input[1], "DequantizeLinear")
     if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
@@ -84,10 +84,10 @@ def weight_codes(view: GraphIndex, node: NodeProto) -> Codes | None:
 
 
 def _codes(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.int32]:
-    """Codes less their zero-point; where the graph stores floats in front of QuantizeLinear, what that makes of them.
+    """Codes less their zero-point; a float weight before QuantizeLinear is quantized.
 
     Raises:
-        StageError: Something of them is computed.
+        StageError: They are not constant.
     """
     scale = view.value(dequantizer.input[1])
     zero = view.value(dequantizer.input[2]) if len(dequantizer.input) > 2 else np.zeros((), np.int8)
@@ -108,7 +108,7 @@ def _codes(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.int32]:
 
 
 def real_constant(view: GraphIndex, tensor: str) -> NDArray[np.float32] | None:
-    """A constant in float32, also one behind DequantizeLinear; None where it is computed."""
+    """A constant in float32, dequantized where needed; None where it is not constant."""
     value = view.value(tensor)
     if value is not None:
         return value.astype(np.float32)
@@ -126,9 +126,9 @@ def real_constant(view: GraphIndex, tensor: str) -> NDArray[np.float32] | None:
 
 
 def with_room_for_bias(codes: Codes, bias: NDArray[np.float32], step: float) -> tuple[Codes, NDArray[np.int32]]:
-    """Codes and the int32 bias ``[O]`` at ``step * scale``, with scales raised where the sums would not fit.
+    """Codes and the int32 bias ``[O]`` at ``step * scale``, with scales raised where the accumulator could overflow.
 
-    Graphs that edgeres quantized have room (``edgeres.quant.scale`` has the bounds); those of others may not.
+    Graphs that edgeres quantized fit already (``edgeres.quant.scale`` has the bounds); imported ones may not.
 
     Args:
         codes: The weight.

@@ -1,4 +1,4 @@
-"""Pools: of windows and of whole images."""
+"""Translation of pools, over windows and whole images, to LiteRT."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def maxpool(tensors: TensorTable, node: NodeProto) -> None:
     """A MaxPool, on codes where its input is codes: the largest code is the code of the largest number.
 
     Raises:
-        StageError: Its window has holes, or sees no pixel somewhere.
+        StageError: Its window is dilated, or covers no pixel somewhere.
     """
     data, output = node.input[0], node.output[0]
     seen = _seen(tensors, node)
     grid = tensors.grid(data)
     read = tensors.read(data, grid)
     if seen.explicit is not None:
-        # Behind a ReLU no pixel is below 0, so 0 never wins against one; PAD is what XNNPACK takes over, PADV2 is not.
+        # After a ReLU no pixel is below 0, so 0 is never the maximum by mistake; XNNPACK supports PAD, not PADV2.
         maker = tensors.view.producer(tensors.view.origin(data))
         positive = (grid is not None and grid.zero_point == -128) or (maker is not None and maker.op_type == "Relu")
         lowest = None if positive else _LOWEST
@@ -40,10 +40,10 @@ def maxpool(tensors: TensorTable, node: NodeProto) -> None:
 
 
 def average_pool(tensors: TensorTable, node: NodeProto) -> None:
-    """An AveragePool. On codes LiteRT keeps the input's grid, so another grid behind it rounds a second time.
+    """An AveragePool. On codes LiteRT keeps the input's grid, so another grid after it rounds a second time.
 
     Raises:
-        StageError: It counts padding in a way LiteRT does not.
+        StageError: LiteRT does not count padding that way.
     """
     data, output = node.input[0], node.output[0]
     seen = _seen(tensors, node)
@@ -65,7 +65,7 @@ def global_average(tensors: TensorTable, node: NodeProto) -> None:
     """A GlobalAveragePool or a ReduceMean over height and width, on codes where both sides are codes.
 
     Raises:
-        StageError: It averages over something else.
+        StageError: It averages over other axes.
     """
     data, output = node.input[0], node.output[0]
     given, made = tensors.shape(data), tensors.shape(output)
@@ -84,7 +84,7 @@ def _seen(tensors: TensorTable, node: NodeProto) -> Window:
     """The window of a pool.
 
     Raises:
-        StageError: It has holes, or lies outside the image somewhere: ONNX and its runtimes disagree on those.
+        StageError: It is dilated, or lies outside the image somewhere: ONNX and its runtimes disagree on those.
     """
     kernel = tuple(attribute(node, "kernel_shape"))
     seen = window(node, tensors.shape(node.input[0]), tensors.shape(node.output[0]), kernel)

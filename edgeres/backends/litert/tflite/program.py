@@ -1,4 +1,4 @@
-"""What a ``.tflite`` file holds, as frozen values: tensors ``[N,H,W,C]`` and operators in execution order.
+"""Contents of a ``.tflite`` file as frozen values: tensors ``[N,H,W,C]`` and operators in execution order.
 
 Names of operators, options and types are those of the FlatBuffers schema
 (github.com/google-ai-edge/LiteRT, tflite/converter/schema/schema.fbs).
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Type = Literal["FLOAT32", "INT32", "INT8"]
 
 SAME, VALID = 0, 1
-"""``Padding``: as little as keeps ``ceil(size / stride)``, the odd pixel behind; or none."""
+"""``Padding``: the least that gives ``ceil(size / stride)``, an odd pixel at the end; or none."""
 
 Activation = Literal[0, 1, 3]
 """``ActivationFunctionType`` of a fused activation: NONE, RELU or RELU6."""
@@ -28,12 +28,12 @@ Activation = Literal[0, 1, 3]
 
 @dataclass(frozen=True, slots=True)
 class QuantizationParameters:
-    """How integer codes stand for numbers: ``x = (code - zero_point) * scale``.
+    """Quantization parameters: ``x = (code - zero_point) * scale``.
 
     Attributes:
         scale: One positive float32 value, or one per entry of ``axis``.
         zero_point: Code of 0.0; 0 where there is more than one scale.
-        axis: Axis that the scales count along.
+        axis: Channel axis of the scales.
     """
 
     scale: tuple[float, ...]
@@ -46,11 +46,11 @@ class Tensor:
     """A tensor of the file.
 
     Attributes:
-        name: Name of the ONNX tensor it holds, with what was done to it.
-        shape: ``[N,H,W,C]`` or ``[N,C]`` of an activation, as it is of a constant.
+        name: Name of the ONNX tensor, with a suffix of its conversion.
+        shape: ``[N,H,W,C]`` or ``[N,C]`` of an activation; any shape of a constant.
         type: Element type.
-        grid: What its codes stand for, None of floats.
-        value: Of a constant, None of an activation.
+        grid: Quantization parameters; None for floats.
+        value: Value of a constant; None for an activation.
     """
 
     name: str
@@ -66,11 +66,11 @@ class Operator:
 
     Attributes:
         kind: Name in ``BuiltinOperator``.
-        version: Version of that operator, the lowest that has what is asked of it.
+        version: Version of that operator, the lowest with the needed features.
         inputs: Indices of tensors.
-        output: Index of the one tensor it makes.
-        table: Name of its table of options, empty where it has none.
-        options: Fields of that table that are not at their defaults.
+        output: Index of its one output tensor.
+        table: Name of its options table, empty where it has none.
+        options: Fields of that table other than the defaults.
     """
 
     kind: str
@@ -83,14 +83,14 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A network of one image.
+    """A network for one image.
 
     Attributes:
         tensors: Every tensor, in order of first use.
         operators: Operators in execution order.
         input: Index of the image ``[1,H,W,C]`` in float32.
-        outputs: Index of the logits ``[1,classes]`` in float32, and of whatever else it shows.
-        names: What the file's signature calls the input and the outputs.
+        outputs: Index of the logits ``[1,classes]`` in float32, and of additional outputs.
+        names: Names of the input and the outputs in the file's signature.
     """
 
     tensors: tuple[Tensor, ...]

@@ -1,4 +1,4 @@
-"""``TensorTable``: which tensor of the file holds which ONNX tensor, in float or as codes on which grid."""
+"""``TensorTable``: the tensors of a ``.tflite`` file by ONNX tensor, in float or as codes."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ if TYPE_CHECKING:
 
 _TYPES: dict[str, Type] = {"float32": "FLOAT32", "int32": "INT32", "int8": "INT8"}
 OTHER_RUNTIME = "take a runtime that reads ONNX: the same target without ':litert'"
-"""The way out where a network has no form in LiteRT."""
+"""Hint where a network has no form in LiteRT."""
 _INT8_VERSION = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "QUANTIZE": 1, "RESHAPE": 1}
 
 
 class TensorTable:
-    """A file in the making.
+    """A ``.tflite`` file under construction.
 
-    Every ONNX tensor is made once, in float or on one grid; other forms are converted from that one when somebody
-    reads them, once each.
+    Every ONNX tensor is computed once, in float or on one grid; other forms are converted from that one on first read.
 
     Args:
         model: The ONNX graph.
 
     Attributes:
-        view: The same with its edges.
+        view: Index of the graph.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -48,10 +47,10 @@ class TensorTable:
         self._forms: dict[tuple[str, QuantizationParameters | None], int] = {}
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """Shape of an ONNX tensor as ONNX has it, for a batch of one.
+        """Shape of an ONNX tensor in ONNX's layout, for a batch of one.
 
         Raises:
-            StageError: Nobody knows it.
+            StageError: It is unknown.
         """
         shape = self._shapes.get(tensor)
         if not shape or min(shape) < 1:
@@ -64,7 +63,7 @@ class TensorTable:
         return len(self._tensors) - 1
 
     def activation(self, name: str, shape: tuple[int, ...], grid: QuantizationParameters | None) -> int:
-        """A new activation of a shape as LiteRT has it."""
+        """A new activation with a shape in LiteRT's layout."""
         self._tensors.append(Tensor(name, shape, "INT8" if grid else "FLOAT32", grid))
         return len(self._tensors) - 1
 
@@ -89,16 +88,16 @@ class TensorTable:
         return output
 
     def make(self, tensor: str, grid: QuantizationParameters | None) -> int:
-        """Declares the one form in which an ONNX tensor is computed."""
+        """Declares the form in which an ONNX tensor is computed."""
         self._made[tensor] = self.activation(tensor, _laid_out(self.shape(tensor)), grid)
         return self._made[tensor]
 
     def adopt(self, tensor: str, other: str) -> None:
-        """Lets an ONNX tensor be another one: what an operator that does nothing makes."""
+        """Maps an ONNX tensor to another one's, for operators without effect."""
         self._made[tensor] = self._native(other)
 
     def grid(self, tensor: str) -> QuantizationParameters | None:
-        """The grid an ONNX tensor lies on, None where it is float or a constant."""
+        """The grid of an ONNX tensor; None where it is float or a constant."""
         return None if self.view.value(tensor) is not None else self._tensors[self._native(tensor)].grid
 
     def grid_of(self, index: int) -> QuantizationParameters | None:
@@ -110,7 +109,7 @@ class TensorTable:
         return self._tensors[index].shape
 
     def wanted(self, tensor: str) -> QuantizationParameters | None:
-        """The one grid on which everybody reads an ONNX tensor; None where somebody reads it in float."""
+        """The grid of all readers of an ONNX tensor; None where one reads it in float or grids differ."""
         if tensor in self._outputs:
             return None
         readers = self.view.consumers(tensor)
@@ -120,7 +119,7 @@ class TensorTable:
         return grids.pop() if len(grids) == 1 else None
 
     def is_output(self, tensor: str) -> bool:
-        """Whether the graph answers with this tensor."""
+        """Whether the tensor is an output of the graph."""
         return tensor in self._outputs
 
     def read(self, tensor: str, grid: QuantizationParameters | None) -> int:
@@ -138,7 +137,7 @@ class TensorTable:
         return self._forms[tensor, grid]
 
     def program(self, image: str, logits: str, shown: Sequence[str]) -> Program:
-        """The finished file; ``shown`` are names of codes, outputs of QuantizeLinear, to answer with besides."""
+        """The finished program; ``shown`` names codes, outputs of QuantizeLinear, that become additional outputs."""
         outputs = [self.read(logits, None)]
         for name in shown:
             quantizer = self.view.producer(name, "QuantizeLinear")
@@ -149,7 +148,7 @@ class TensorTable:
         return Program(tuple(self._tensors), tuple(self._operators), self._made[image], tuple(outputs), names)
 
     def _native(self, tensor: str) -> int:
-        """The form an ONNX tensor is computed in; behind a Q/DQ pair that is codes on the pair's grid."""
+        """The form in which an ONNX tensor is computed; after a Q/DQ pair that is codes on the pair's grid."""
         if tensor not in self._made:
             pair = self.view.pair(tensor)
             if pair is None:
@@ -167,5 +166,5 @@ class TensorTable:
 
 
 def _laid_out(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """``[N,C,H,W]`` as ``[N,H,W,C]``; other ranks stay."""
+    """``[N,C,H,W]`` as ``[N,H,W,C]``; other ranks are unchanged."""
     return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape

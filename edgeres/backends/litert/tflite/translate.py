@@ -1,8 +1,8 @@
-"""An ONNX classifier as a program for LiteRT: same layers, same scales, ``[N,H,W,C]``.
+"""Translation of an ONNX classifier to a program for LiteRT: same layers, same scales, ``[N,H,W,C]``.
 
-An operation runs on integers where it reads codes and everybody reads its output as codes of one grid; everything else
-runs in float between DEQUANTIZE and QUANTIZE, so no number is rounded that ONNX does not round. A ReLU is fused into
-what makes its input. Batch size is 1: LiteRT plans memory for shapes it knows.
+An operation runs in integers where its input is codes and all readers of its output read codes of one grid; everything
+else runs in float between DEQUANTIZE and QUANTIZE, so no value is rounded that ONNX does not round. A ReLU is fused
+into the operator before it. Batch size is 1: LiteRT plans memory for static shapes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FUSING: dict[str, Callable[[TensorTable, NodeProto, str, Activation], None]] = 
     "Add": elementwise.binary,
     "Mul": elementwise.binary,
 }
-"""Operators that do the ReLU behind them as well: they are told which, and the tensor behind it."""
+"""Operators that fuse the ReLU after them, which they get with its output."""
 
 _ALONE: dict[str, Callable[[TensorTable, NodeProto], None]] = {
     "Relu": elementwise.rectifier,
@@ -52,18 +52,18 @@ _ALONE: dict[str, Callable[[TensorTable, NodeProto], None]] = {
     "Dropout": movement.same,
 }
 _FORMS = ("QuantizeLinear", "DequantizeLinear", "Constant")
-"""Operators that the tensors answers for, when somebody reads what they make."""
+"""Operators without a LiteRT operator: their outputs are forms of other tensors, converted on read."""
 
 
 def translate(model: ModelProto, shown: Sequence[str] = ()) -> Program:
     """The program of an ONNX graph with one image input ``[N,C,H,W]`` and one output ``[N,classes]``.
 
     Args:
-        model: A float graph, or one with Q/DQ pairs around what is to run on integers.
-        shown: Names of codes, outputs of QuantizeLinear, that the file answers with besides.
+        model: A float graph, or one with Q/DQ pairs.
+        shown: Names of codes, outputs of QuantizeLinear, that become additional outputs.
 
     Raises:
-        StageError: LiteRT's file has no form for one of its operations; the message names it.
+        StageError: LiteRT does not support one of its operations; the message names it.
         ModelError: Shapes cannot be inferred.
     """
     tensors = TensorTable(model)

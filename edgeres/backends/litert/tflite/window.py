@@ -1,4 +1,4 @@
-"""Padding: ONNX says how many pixels on which side, LiteRT knows ``SAME``, ``VALID`` and an operator that pads."""
+"""Padding of windows: ONNX's explicit pads as LiteRT's ``SAME``, ``VALID`` or a separate PAD operator."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Pads = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How a kernel slides over an image.
+    """Window of a convolution or pool.
 
     Attributes:
         kernel: Height and width.
-        stride: Down and to the right.
-        dilation: Distance of its rows and columns.
-        pads: What the kernel sees around the image.
-        padding: ``SAME`` where that pads just so, otherwise ``VALID``.
-        surplus: Pixels that ``ceil_mode`` adds below or to the right of what the node says, part of ``pads``.
+        stride: Vertical and horizontal.
+        dilation: Vertical and horizontal.
+        pads: Padding of the image.
+        padding: ``SAME`` where that pads equally, otherwise ``VALID``.
+        surplus: Whether ``ceil_mode`` adds pixels to the node's pads, which ``pads`` includes.
     """
 
     kernel: tuple[int, int]
@@ -38,7 +38,7 @@ class Window:
 
     @property
     def explicit(self) -> Pads | None:
-        """What an operator in front has to pad, None where nothing."""
+        """Pads of a separate operator; None where it is not needed."""
         return None if self.padding == SAME or not any(self.pads) else self.pads
 
 
@@ -52,7 +52,7 @@ def window(node: NodeProto, given: tuple[int, ...], made: tuple[int, ...], kerne
         kernel: Height and width of the kernel.
 
     Raises:
-        StageError: It slides over something else than images.
+        StageError: It is not two-dimensional.
     """
     if len(given) != 4 or len(kernel) != 2:
         raise StageError(f"{label(node)}: {len(kernel)}-dimensional kernel", "edgeres writes networks of 2-d images")
@@ -78,7 +78,7 @@ def window(node: NodeProto, given: tuple[int, ...], made: tuple[int, ...], kerne
 
 
 class _Side(NamedTuple):
-    """Pixels before and behind an axis, and whether ``ceil_mode`` added some that the node does not say."""
+    """Padding before and after an axis, and whether ``ceil_mode`` adds to the node's pads."""
 
     before: int
     behind: int
@@ -86,9 +86,9 @@ class _Side(NamedTuple):
 
 
 def _side(node: NodeProto, axis: int, missing: int) -> _Side:
-    """Pixels that windows see around an axis which is ``missing`` as many as they cover together.
+    """Effective padding of an axis on which windows cover ``missing`` pixels more than there are.
 
-    Padding behind that no window reaches is left out: ``SAME`` has none there either.
+    Padding at the end that no window reaches is left out: ``SAME`` has none there either.
     """
     pads = attribute(node, "pads", (0, 0, 0, 0))
     match attribute(node, "auto_pad", b"NOTSET"):
