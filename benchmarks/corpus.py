@@ -29,7 +29,7 @@ from edgeres.backends.bundle.build_engine import build_plan
 from edgeres.backends.bundle.device import BundleError
 from edgeres.backends.bundle.engine import recorder
 from edgeres.backends.loading import load
-from edgeres.backends.tensorrt.rtx import CAPABILITIES, MODULE, PIP, TITLE, plan_census
+from edgeres.backends.tensorrt.rtx import CAPABILITIES, MODULE, PIP, TITLE, plan_kernel_counts
 from edgeres.errors import EdgeresError
 from edgeres.lint.facts import has_zero_point, quantizers
 from edgeres.lint.linter import lint
@@ -108,11 +108,11 @@ def ask(model: ModelProto) -> Engine:
         plan = build_plan(runtime, model.SerializeToString(), build | {"batch": (1, 1, 8)}, log, tune)
     except BundleError as refusal:
         return Engine("refused", _short(str(refusal)))
-    census = plan_census(plan)
+    counts = plan_kernel_counts(plan)
     off = misreading(model)
     if off > _MISREAD:
-        return Engine("misread", f"logits off by {off:.0%} of their range", f"{census.integer}/{census.weighted}")
-    return Engine("right", "builds", f"{census.integer}/{census.weighted}")
+        return Engine("misread", f"logits off by {off:.0%} of their range", f"{counts.integer}/{counts.weighted}")
+    return Engine("right", "builds", f"{counts.integer}/{counts.weighted}")
 
 
 def _short(words: str) -> str:

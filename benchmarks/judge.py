@@ -58,7 +58,7 @@ def kernels(model: Path, *, optimised: bool) -> KernelCounts:
     """Layers in integers: of the graph as ONNX Runtime rewrote it, or as TensorRT is expected to run it."""
     import onnx
 
-    from edgeres.backends.onnxruntime.onnxruntime import census
+    from edgeres.backends.onnxruntime.onnxruntime import kernel_counts
     from edgeres.backends.session import load_graph, options
     from edgeres.backends.tensorrt.expected import expected_kernels
 
@@ -70,7 +70,7 @@ def kernels(model: Path, *, optimised: bool) -> KernelCounts:
         load_graph(model, settings)
         nodes = onnx.load(Path(folder, "optimised.onnx"), load_external_data=False).graph.node
     kinds = [node.op_type for node in nodes]
-    return census({kind: kinds.count(kind) for kind in set(kinds)}, "counted in ONNX Runtime's graph")
+    return kernel_counts({kind: kinds.count(kind) for kind in set(kinds)}, "counted in ONNX Runtime's graph")
 
 
 def judged(bench: Bench, scheme: str, quantizer: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Every error edgeres raises on purpose: what happened, where, and the way out."""
+"""Exceptions of edgeres, each with a message and a hint."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 class EdgeresError(Exception):
-    """An expected failure, told in one line.
+    """Base class of expected failures, printed in one line.
 
     Args:
-        what: What is wrong, naming the offending value and where it stands.
-        hint: What the user can do about it; empty when there is nothing to add.
+        what: The error, with the offending value and its place.
+        hint: Remedy; may be empty.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, hint: str = "") -> None:
-        what = what.encode("utf-8", errors="backslashreplace").decode()  # a path may hold bytes that are no UTF-8
+        what = what.encode("utf-8", errors="backslashreplace").decode()  # a path may hold bytes that are not UTF-8
         super().__init__(what, hint)
         self.what = what
         self.hint = hint
@@ -30,7 +30,7 @@ class EdgeresError(Exception):
 
 
 class UsageError(EdgeresError):
-    """Bad usage or bad input: the run never had a chance."""
+    """Invalid usage or input, found before anything runs."""
 
     exit_code: ClassVar[int] = 2
 
@@ -40,11 +40,11 @@ class RecipeError(UsageError):
 
 
 class TargetError(UsageError):
-    """An unknown target, or a target file that does not hold together."""
+    """An unknown target, or an invalid target file."""
 
 
 class ModelError(UsageError):
-    """Weights or a graph that cannot be a network edgeres handles."""
+    """Weights or a graph that edgeres does not support."""
 
 
 class DataError(UsageError):
@@ -56,22 +56,22 @@ class ChanceError(UsageError):
 
 
 class StageError(EdgeresError):
-    """A stage failed on input that looked right."""
+    """A failure of a stage."""
 
 
 class StoreError(EdgeresError):
-    """The cache or the run folder cannot be written, or somebody else holds it."""
+    """The cache or the run folder cannot be written, or another process holds its lock."""
 
 
 class BackendUnavailable(EdgeresError):
-    """A runtime is not installed here; the way out is its pip line."""
+    """A runtime is not installed; the hint is its pip command."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The way out of a misspelt name.
+    """Hint for a misspelt name.
 
     Returns:
-        ``did you mean 'resnet18'?`` where something is close, otherwise the names there are.
+        ``did you mean 'resnet18'?`` where something is close, otherwise the known names.
     """
     names = sorted(set(known))
     by_lower = {name.casefold(): name for name in names}

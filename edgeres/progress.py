@@ -1,4 +1,4 @@
-"""How long work reports how far it is; the command line draws it, tests and libraries stay silent."""
+"""``Progress`` protocol: reporting of progress, drawn by the command line and silent elsewhere."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Anything that can show one task after another."""
+    """Shows the progress of one task after another."""
 
     def task(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """Opens a task of ``total`` units; the yielded function advances it by a number of units."""
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress without output."""
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
-        """A task whose advance goes nowhere."""
+        """A task without output."""
         yield lambda units: None

@@ -1,4 +1,4 @@
-"""Frozen, validated values with canonical JSON and a digest."""
+"""Frozen, validated settings classes with canonical JSON and a digest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SHOWN = 60
-"""Characters of a wrong value that a message repeats."""
+"""Most characters of a wrong value in a message."""
 
 _CONFIG = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 
@@ -41,7 +41,7 @@ def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = Us
         error: The error class to raise.
 
     Raises:
-        EdgeresError: Of class ``error``, naming the key, what is wrong and the nearest known key.
+        EdgeresError: Of class ``error``, with the key, the error and the nearest known key.
     """
     try:
         return TypeAdapter(cls).validate_python(data)
@@ -61,13 +61,13 @@ def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = Us
 
 
 def _renamed(cls: type, word: object) -> str:
-    """What a key or value of earlier versions is called now; empty where it is none."""
+    """Present name of a former key or value; empty where it is none."""
     now = getattr(cls, "renamed", {}).get(word) if isinstance(word, str) else None
     return f"{word} is called {now} now" if now else ""
 
 
 def _told(failure: ErrorDetails) -> str:
-    """What a value is and what it should be: ``2 should be less than or equal to 1``."""
+    """A wrong value and its constraint: ``2 should be less than or equal to 1``."""
     text = failure["msg"].partition(", unable to parse")[0].removeprefix("Value error, ")
     return f"{_shown(failure['input'])}{text.removeprefix('Input')}" if text.startswith("Input ") else text
 
@@ -79,7 +79,7 @@ def _shown(value: object) -> str:
 
 
 def _choices(failures: list[ErrorDetails]) -> list[str]:
-    """Every name a value may have where it may only be one of several; a union of such lists fails once for each."""
+    """Every accepted name of a choice; a union of choices fails once for each."""
     same = [failure for failure in failures if failure["input"] is failures[0]["input"]]
     if any(failure["type"] != "literal_error" for failure in same):
         return []

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.gate import BenchmarkResult, measure
+from benchmarks.gate import Scenario, measure
 from edgeres.gate.paired_test import Outcome
 from edgeres.gate.sequential import Bets, _kelly, sequential
 
@@ -69,7 +69,7 @@ def test_bets_on_many_images_are_bets_one_by_one_at_the_same_stake():
 @pytest.mark.parametrize("psi", [0.01, 0.03, 0.1])
 def test_at_the_margin_neither_verdict_exceeds_its_level(psi):
     runs = 3000
-    rates = measure(BenchmarkResult(psi, MARGIN, 3000), MARGIN, runs)
+    rates = measure(Scenario(psi, MARGIN, 3000), MARGIN, runs)
     allowed = 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
     assert 0.005 < rates.passed < allowed
     assert 0.005 < rates.failed < allowed
@@ -78,8 +78,8 @@ def test_at_the_margin_neither_verdict_exceeds_its_level(psi):
 @pytest.mark.parametrize("psi", [0.05, 0.1])
 def test_clean_and_bad_networks_take_about_half_of_the_fixed_tests_images(psi):
     images = {0.05: 5406, 0.1: 10817}[psi]
-    clean = measure(BenchmarkResult(psi, 0.0, images), MARGIN, 1000)
-    bad = measure(BenchmarkResult(psi, 0.02, images), MARGIN, 1000)
+    clean = measure(Scenario(psi, 0.0, images), MARGIN, 1000)
+    bad = measure(Scenario(psi, 0.02, images), MARGIN, 1000)
     assert clean.used / images < 0.56
     assert bad.used / images < 0.56
     assert clean.passed > 0.8

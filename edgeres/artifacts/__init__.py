@@ -1,1 +1,1 @@
-"""Values that flow between stages, and the store that keeps them by content."""
+"""Artifacts: the values passed between stages, and the store that caches them by content."""

@@ -1,6 +1,6 @@
-"""What flows between stages: ``Source -> Checkpoint -> Exported -> Engine -> VerificationResult``, all frozen.
+"""Artifacts of the stages: ``Source -> Checkpoint -> Exported -> Engine -> VerificationResult``, all frozen.
 
-Each has a digest that covers content alone: never a path on this machine, never a duration.
+The digest of an artifact covers its content only: no paths, no durations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that belongs to an artifact; its digest is its content's."""
+    """A file of an artifact; its digest is that of its content."""
 
     path: Path
     sha256: str
@@ -36,16 +36,16 @@ class File:
 
 @settings
 class Step:
-    """What one stage did: its settings, what it measured (no durations), and what the user should know.
+    """Record of one stage: its settings, metrics (no durations) and notes.
 
     Attributes:
-        stage: Its name.
+        stage: Name of the stage.
         settings: Its settings.
-        metrics: What it measured.
-        notes: What the report says of it, one sentence each.
-        shown: Those of the notes that the terminal shows as soon as the stage is done.
+        metrics: Its metrics.
+        notes: Notes for the report, one sentence each.
+        shown: The notes that the terminal shows when the stage is done.
         techniques: Candidates of an accuracy recovery.
-        sensitivity: What quantization does to each layer.
+        sensitivity: Effect of quantizing each layer alone.
     """
 
     stage: str
@@ -59,7 +59,7 @@ class Step:
 
 @settings
 class Baseline:
-    """The float network's answers on the validation split, in its order.
+    """The float network's predictions on the validation split, in its order.
 
     Attributes:
         top1: Accuracy in percent.
@@ -76,7 +76,7 @@ class Baseline:
 
 @settings
 class ModelMetadata:
-    """What is known about a network apart from its numbers.
+    """Metadata of a network: name, preprocessing, classes and lineage.
 
     The signature of every network is ``image`` float32 ``[N,C,H,W]`` to ``logits`` float32 ``[N,classes]``.
     """
@@ -88,22 +88,22 @@ class ModelMetadata:
     lineage: tuple[Step, ...] = ()
 
     def after(self, step: Step, baseline: Baseline | None = None) -> ModelMetadata:
-        """The metadata behind one more stage."""
+        """The metadata after one more stage."""
         return replace(self, lineage=(*self.lineage, step), baseline=baseline or self.baseline)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network comes from: a preset to train, weights to load, or a foreign ONNX file.
+    """Origin of a network: a preset to train, weights to load, or an ONNX file to import.
 
     Attributes:
-        model: Preset name, or the name of the run for a foreign file.
+        model: Preset name, or the name of the run for an ONNX file.
         weights: A torchvision enum name, or None.
         file: A weights file or a ``.onnx``, or None.
-        preprocess: What the user said about it; None leaves it to the weights or to the data.
-        left_open: Fields of ``preprocess`` that were not stated: the weights say them, or what fits best.
+        preprocess: Preprocessing stated by the user; None takes it from the weights or the data.
+        left_open: Fields of ``preprocess`` that were not stated, which the weights or a search give.
         classes: Class names in the order of the network's outputs, as stated; empty where the data's order holds.
-        suggested: Preprocessing that files of others beside the weights state; None where none does.
+        suggested: Preprocessing in companion files of the weights; None where there is none.
     """
 
     model: str
@@ -116,13 +116,13 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """Content of the file, the names, and the preprocessing."""
+        """Digest of the file, the names, and the preprocessing."""
         content = self.file.sha256 if self.file else None
         stated, beside = (plain(one) if one else None for one in (self.preprocess, self.suggested))
         return digest([self.model, self.weights, content, stated, list(self.left_open), list(self.classes), beside])
 
     def stated_over(self, base: Preprocess) -> Preprocess:
-        """``base`` with what the user said in its place."""
+        """``base`` with the user's values in its place."""
         if self.preprocess is None:
             return base
         left = {name: getattr(base, name) for name in self.left_open}
@@ -135,15 +135,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network as data: spec, weights, and its scales once it is quantized.
+    """A network as data: spec, weights, and scales once it is quantized.
 
     Attributes:
-        teacher: The network this one was cut from, for distillation; set by the pruner, cleared by the recovery.
-        deployed: The weights that ``quant`` rounds where quantization changed them (equalized, corrected, rounding
+        teacher: The unpruned network, for distillation; set by the pruner, cleared by the recovery.
+        deployed: The quantized weights, which ``quant`` rounds, where quantization changed them (equalized, corrected,
+            rounding
             learned: then they lie on the grid already); None where it rounds ``weights``.
         statistics: Per-channel mean and std of tensors, from the norms that were folded
-            (``edgeres.quant.statistics``); None where nothing is known, as behind a stage that changes what the
-            channels hold.
+            (``edgeres.quant.statistics``); None where they are unknown, as after a stage that changes the
+            channels.
     """
 
     metadata: ModelMetadata
@@ -156,7 +157,7 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
-        """Card, spec, weights, scales and statistics."""
+        """Digest of metadata, spec, weights, scales and statistics."""
         quant = plain(self.quant) if self.quant else None
         teacher = self.teacher.digest if self.teacher else None
         deployed = self.deployed.digest if self.deployed else None
@@ -166,12 +167,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Exported:
-    """An ONNX graph: what ships, and the same graph in float.
+    """The deployed ONNX graph, and its float reference.
 
     Attributes:
-        model: What ships; equal to ``float_model`` for a target without INT8.
-        float_model: The graph without its Q/DQ pairs.
-        scales: ``calibration.json``, None before quantization.
+        model: The deployed graph; equal to ``float_model`` for a target without INT8.
+        float_model: The float reference, without Q/DQ pairs.
+        scales: ``calibration.json``; None before quantization.
     """
 
     metadata: ModelMetadata
@@ -181,22 +182,22 @@ class Exported:
 
     @property
     def digest(self) -> str:
-        """Card and the content of each file."""
+        """Digest of metadata and the content of each file."""
         scales = self.scales.sha256 if self.scales else None
         return digest([plain(self.metadata), self.model.sha256, self.float_model.sha256, scales])
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What a backend made of an exported graph.
+    """An exported graph built by a backend.
 
     Attributes:
-        exported: The graph it comes from.
-        backend: Name of the adapter that made it.
+        exported: The graph it was built from.
+        backend: Name of the backend.
         entry: Key in ``files`` of the file that executes on the device.
         files: Every file of the engine or of the device bundle, by relative path.
-        runs_here: Whether a session of it is the real runtime; otherwise the host only simulates it.
-        evidence: What was proven on this host, one sentence each.
+        runs_here: Whether a session of it is the real runtime; otherwise the host simulates it.
+        evidence: Results of checks on this host, one sentence each.
     """
 
     exported: Exported
@@ -208,25 +209,25 @@ class Engine:
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What is known about the network."""
+        """Metadata of the network."""
         return self.exported.metadata
 
     @property
     def digest(self) -> str:
-        """Content of the file, the names, and the preprocessing."""
+        """Digest of the graph, the backend, and the content of each file."""
         contents = {name: file.sha256 for name, file in self.files.items()}
         return digest([self.exported.digest, self.backend, self.entry, contents, self.runs_here, list(self.evidence)])
 
 
 @settings
 class KernelCounts:
-    """What really runs in integers.
+    """Number of integer kernels.
 
     Attributes:
         integer: Weighted layers (convolutions and matrix products) executed by integer kernels.
         weighted: Weighted layers in all.
-        kernels: Executed kernel types and how many there are of each; empty where the runtime cannot tell on this host.
-        how: Where the count comes from.
+        kernels: Number of executed kernels by type; empty where the runtime does not report them on this host.
+        how: Source of the count.
     """
 
     integer: int
@@ -237,20 +238,21 @@ class KernelCounts:
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """The end of a run: everything that was measured. Budgets are held against it afterwards, at no cost.
+    """Measurements of a verified engine, to which budgets are compared afterwards.
 
     Attributes:
-        engine: What was measured.
-        macs: MACs of one image, counted on the graph that ships.
+        engine: The engine.
+        macs: MACs of one image, counted on the deployed graph.
         parameters: Learned parameters of that graph.
-        predictions: Class index per validation image, by the artifact that ships.
-        float_predictions: The same by ``model.float.onnx``.
-        kernels: What runs in integers.
-        predicted: Milliseconds a roofline expects of the device, None without a device profile.
-        latencies: Milliseconds and counts per variant; empty where the device is not here. Not in the digest.
-        peak_rss_mib: Peak resident memory of the verifying process, None where the device is not here.
-        peak_activation_bytes: The most activation memory alive at once in the graph that ships; None if not counted.
-        confidences: Softmax of the class in ``float_predictions`` and in ``predictions``, to 4 decimals; may be empty.
+        predictions: Class index per validation image, by the deployed graph.
+        float_predictions: Class index per validation image, by ``model.float.onnx``.
+        kernels: Number of integer kernels.
+        predicted: Latency in ms predicted by a roofline; None without a device profile.
+        latencies: Milliseconds and counts per variant; empty where the device is not this host. Not in the digest.
+        peak_rss_mib: Peak resident memory of the verifying process; None where the device is not this host.
+        peak_activation_bytes: Peak activation memory of the deployed graph; None if not counted.
+        confidences: Softmax of the classes in ``float_predictions`` and in ``predictions``, to 4 decimals; may be
+            empty.
     """
 
     engine: Engine
@@ -267,12 +269,12 @@ class VerificationResult:
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What is known about the network."""
+        """Metadata of the network."""
         return self.engine.metadata
 
     @property
     def digest(self) -> str:
-        """The engine and its answers."""
+        """Digest of the engine and its predictions."""
         answers = [list(self.predictions), list(self.float_predictions), [list(pair) for pair in self.confidences]]
         return digest([self.engine.digest, answers, plain(self.kernels)])
 

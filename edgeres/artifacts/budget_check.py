@@ -1,4 +1,4 @@
-"""``BudgetCheck``: one figure against its limit, measured or only predicted."""
+"""``BudgetCheck``: one figure against its limit, measured or predicted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ Status = Literal["passed", "failed", "unmeasured"]
 
 @settings
 class Predicted:
-    """A figure nobody measured, as a model of the device expects it.
+    """A predicted figure with its band.
 
     Attributes:
+        value: The predicted figure.
         low: Lower end of its band.
-        high: Upper end of it.
-        basis: What it rests on and how far such predictions were off, one sentence.
+        high: Upper end of its band.
+        basis: Source of the prediction and error of such predictions, one sentence.
     """
 
     value: float
@@ -26,30 +27,30 @@ class Predicted:
 
 
 Figure = Literal["gpu_compute", "host_latency"]
-"""Which latency of one call: what the GPU computes, or what the caller waits, from launch to the last kernel's end."""
+"""Kind of latency of one call: GPU compute time, or host latency from launch to the end of the last kernel."""
 
 PredictedStatus = Literal["", "passes", "fails", "open"]
-"""What a prediction says of an unmeasured line: its whole band keeps the limit, breaks it, or neither."""
+"""Predicted status of an unmeasured line: the whole band meets the limit, exceeds it, or neither."""
 
 
 @settings
 class BudgetCheck:
-    """One line of a verdict.
+    """One budget line.
 
-    A prediction is no status of its own: an unmeasured line stays unmeasured for every reader that counts, and can pass
-    by no oversight. What is expected of it stands beside, and is shown as such.
+    A prediction is not a status: an unmeasured line stays ``unmeasured``, whatever is predicted. The prediction is
+    stored and shown separately.
 
     Attributes:
-        name: What is limited, with its unit: ``accuracy_drop_pp``, ``macs_g``, ``latency_p50_ms``.
-        value: The figure, None where nobody measured it.
-        limit: The most it may be.
+        name: The limited figure, with its unit: ``accuracy_drop_pp``, ``macs_g``, ``latency_p50_ms``.
+        value: The figure; None where it was not measured.
+        limit: Its upper limit.
         status: Never ``passed`` without a measured or closed-form value.
-        how: How the value came about, or why there is none.
-        source: Where the limit comes from.
-        derivation: How a documented limit became this one; empty where it is as documented, or not documented.
-        figure: Which latency a latency line is about, None for any other.
-        predicted: What is expected of an unmeasured figure, None where nobody can tell.
-        predicted_status: Where the band of that lies; empty without one.
+        how: Method of the value, or why there is none.
+        source: Source of the limit.
+        derivation: Derivation of a scaled documented limit; empty otherwise.
+        figure: Kind of latency of a latency line; None for others.
+        predicted: Prediction of an unmeasured figure; None where there is none.
+        predicted_status: Status of the predicted band; empty without one.
     """
 
     name: str
@@ -64,7 +65,7 @@ class BudgetCheck:
     predicted_status: PredictedStatus = ""
 
     def __post_init__(self) -> None:
-        """Refuses a prediction of what was measured, and an predicted_status that its band does not support."""
+        """Refuses a prediction of a measured figure, and a predicted status that its band does not support."""
         if (self.predicted is None) is not (self.predicted_status == ""):
             raise ValueError(
                 f"{self.name} has a prediction without an predicted_status, or an predicted_status without a prediction"

@@ -1,4 +1,4 @@
-"""``TechniqueResult`` and ``LayerSensitivity``: what was found out about candidates of a quantization, in figures."""
+"""``TechniqueResult`` and ``LayerSensitivity``: metrics of quantization candidates and of single quantized layers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 @settings
 class TechniqueResult:
-    """One candidate of a quantization, judged on tuning images.
+    """Metrics of one quantization candidate on the tuning images.
 
     Attributes:
-        name: What was tried, such as ``calibrate`` or ``gptq``.
-        settings: How, in the order of application.
+        name: Name of the technique, such as ``calibrate`` or ``gptq``.
+        settings: Applied settings, in order.
         top1: Accuracy in percent.
         drop_pp: Float accuracy less this one, in percentage points.
         low_pp: Lower end of the gate's interval of the drop.
-        high_pp: Upper end of it.
-        agreement: Predictions equal to float's, in percent.
-        kl: Mean divergence of the softmax from float's, in nats.
+        high_pp: Upper end of the interval.
+        agreement: Share of predictions equal to float's, in percent.
+        kl: Mean KL divergence of the softmax from float's, in nats.
         kl_low: Lower end of its 95 % interval over images.
-        kl_high: Upper end of it.
-        integer: Weighted layers that are integers.
-        verdict: What the gate says of it: ``PASS``, ``FAIL`` or ``INCONCLUSIVE``.
-        chosen: Whether this is the one that went on.
-        note: Why it was skipped or what it cost, one sentence; a technique that was not tried has no figures.
+        kl_high: Upper end of the interval.
+        integer: Number of weighted layers in integers.
+        verdict: Outcome of the accuracy gate: ``PASS``, ``FAIL`` or ``INCONCLUSIVE``.
+        chosen: Whether it is the kept candidate.
+        note: Why it was skipped, or its settings, one sentence; a technique that was not tried has no figures.
     """
 
     name: str
@@ -50,7 +50,7 @@ class TechniqueResult:
 
     @property
     def graph(self) -> str:
-        """Which graph of the search the candidate has; all graphs of one kind take the same time."""
+        """Kind of the candidate's graph; all graphs of one kind have the same latency."""
         return graph_kind(self.settings)
 
     @property
@@ -61,18 +61,18 @@ class TechniqueResult:
 
 
 def graph_kind(settings: Mapping[str, object]) -> str:
-    """``mixed``, ``first_layer`` or ``int8``: the layers in float follow from what was applied to a candidate."""
+    """``mixed``, ``first_layer`` or ``int8``, by the layers that the applied settings leave in float."""
     return next((kind for kind in ("mixed_precision", "first_layer") if kind in settings), "int8")
 
 
 @settings
 class LayerSensitivity:
-    """What quantizing one layer alone does to the network's answers, on tuning images.
+    """Effect of quantizing one layer alone on the network's logits, on tuning images.
 
     Attributes:
         layer: The convolution or classifier; its weight and its input are integers, everything else is float.
-        sqnr_db: Signal to noise of the logits in decibels; None where nothing changed at all.
-        kl: Mean divergence of the softmax from float's, in nats.
+        sqnr_db: Signal to quantization noise of the logits in dB; None where nothing changed.
+        kl: Mean KL divergence of the softmax from float's, in nats.
         top1: Accuracy in percent.
         macs: MACs of the layer for one image.
     """

@@ -1,6 +1,6 @@
-"""``Companion``: what travels with weights of others besides tensors: class names and preprocessing.
+"""``Companion``: class names and preprocessing stored with weights.
 
-Read are strings inside the file (safetensors' metadata, ONNX's ``metadata_props``) and JSON beside it:
+Sources are strings inside the file (safetensors' metadata, ONNX's ``metadata_props``) and JSON beside it:
 
 * ``edgeres.classes`` and ``edgeres.preprocess``, which edgeres itself writes into ONNX files;
 * class names under ``names`` (Ultralytics), ``class_names``, ``classes``, ``labels``, ``label_names`` or ``id2label``:
@@ -8,7 +8,7 @@ Read are strings inside the file (safetensors' metadata, ONNX's ``metadata_props
 * ``config.json``: ``label_names`` and ``pretrained_cfg`` (timm), ``id2label`` (Hugging Face transformers);
 * ``preprocessor_config.json``: ``image_mean``, ``image_std``, ``size``, ``crop_pct`` (Hugging Face transformers).
 
-Nothing here is trusted further than text: what cannot be read says nothing.
+All content is treated as text; what cannot be parsed is ignored.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Source
 
 _NAMES = ("edgeres.classes", "names", "class_names", "classes", "labels", "label_names", "id2label")
-"""Keys that hold class names, the surest first."""
+"""Keys of class names, the most reliable first."""
 
 _PREPROCESS = "edgeres.preprocess"
 
 _PLACEHOLDER = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)
-"""Names that say no more than their number, such as ``LABEL_3``."""
+"""Names that are only a number, such as ``LABEL_3``."""
 
 _MOST_BYTES = 1 << 22
 """Longest text that is read."""
 
 _FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers of resampling filters, as Hugging Face writes them."""
+"""Pillow's numbers of resampling filters, as in Hugging Face's files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Companion:
-    """What a weights file says of itself.
+    """Class names and preprocessing of a weights file.
 
     Attributes:
-        classes: Class names in the order of the network's outputs; empty where nothing says them.
-        preprocess: Evaluation transform; None where nothing says it.
-        where: Where both were found, for people.
+        classes: Class names in the order of the network's outputs; empty where there are none.
+        preprocess: Evaluation transform; None where there is none.
+        where: Display name of their source.
     """
 
     classes: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Companion:
 
 
 def read_companion(path: Path) -> Companion:
-    """What travels with a ``.safetensors``, a ``.onnx`` or a PyTorch file."""
+    """The companion of a ``.safetensors``, a ``.onnx`` or a PyTorch file."""
     strings = _metadata(path)
     config, processor = (_json_file(path.parent / name) for name in ("config.json", "preprocessor_config.json"))
     inside = _classes(strings)
@@ -78,7 +78,7 @@ def published_companion(source: Source) -> Companion | None:
     """The class names of weights that torchvision publishes; None for any other weights.
 
     Raises:
-        ModelError: A name that torchvision does not publish.
+        ModelError: The name is unknown to torchvision.
     """
     if source.weights is None and (source.file is None or source.file.path.suffix == ".onnx"):
         return None
@@ -102,7 +102,7 @@ def _metadata(path: Path) -> dict[str, Any]:
             with safe_open(str(path), framework="np") as file:
                 found: dict[str, Any] = dict(file.metadata() or {})
         except (SafetensorError, OSError, ValueError):
-            return {}  # the stage that reads the tensors says what is wrong with the file
+            return {}  # the stage that reads the tensors reports errors in the file
         own = _value(found.get("edgeres", ""))
         return {**found, "edgeres.classes": own.get("classes")} if isinstance(own, dict) else found
     return {}
@@ -132,7 +132,7 @@ def _value(text: object) -> object:
 
 
 def _classes(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Class names by the first key that holds any."""
+    """Class names by the first key that has any."""
     return next(filter(None, (_listed(_value(content.get(key))) for key in _NAMES)), ())
 
 
@@ -178,7 +178,7 @@ def _timm(config: Mapping[str, Any]) -> Preprocess | None:
 
 
 def _transformers(processor: Mapping[str, Any]) -> Preprocess | None:
-    """``preprocessor_config.json``: ConvNextImageProcessor's share of the resize, or sizes given outright."""
+    """``preprocessor_config.json``: ConvNextImageProcessor's share of the resize, or explicit sizes."""
     mean, std = processor.get("image_mean"), processor.get("image_std")
     if mean is None or std is None or processor.get("do_normalize") is False:
         return None
@@ -200,7 +200,7 @@ def _sized(side: object, share: object, mean: object, std: object, interpolation
 
 
 def _checked(content: object) -> Preprocess | None:
-    """A transform that holds together; None for anything else."""
+    """A consistent transform; None for anything else."""
     if not isinstance(content, dict):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Artifacts as plain data and back; weights and whatever else is large become files of the same folder."""
+"""Serialization of artifacts: plain data, with weights and other large parts as files of the same folder."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 def _file(file: File, workspace: Path) -> dict[str, str]:
-    """A file as a name inside the workspace; one that lives elsewhere is copied in."""
+    """Name of a file inside the workspace; one from elsewhere is copied in."""
     if not file.path.is_relative_to(workspace):
         inside = workspace / "inherited" / file.sha256 / file.path.name
         if not inside.exists():
             inside.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(file.path, inside)
-            except OSError:  # another file system: a copy does the same
-                shutil.copy(file.path, inside)  # with its mode: a command of a bundle stays one
+            except OSError:  # another file system: copy
+                shutil.copy(file.path, inside)  # with its mode: a command of a bundle stays executable
         file = File(inside, file.sha256)
     return {"name": str(file.path.relative_to(workspace)), "sha256": file.sha256}
 
@@ -96,7 +96,7 @@ def _pack_checkpoint(artifact: Checkpoint, workspace: Path, prefix: str) -> dict
 
 
 def unpack(data: dict[str, Any], folder: Path) -> Any:
-    """The artifact that ``pack`` made plain, its files and weights read from the folder."""
+    """The artifact of packed data, with files and weights read from the folder."""
     where = str(folder)
 
     def file(named: dict[str, str]) -> File:

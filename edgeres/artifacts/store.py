@@ -1,8 +1,8 @@
-"""``Store``: finished stages by content, so that nothing is computed twice and nothing is ever half-written.
+"""``Store``: content-addressed cache of finished stages, written atomically.
 
 An entry is a folder named by its key: ``artifact.json`` with its seal, ``weights.safetensors`` where there are weights,
-and the files the stage made. It is written beside its place and renamed into it. ``sha256`` sums are checked on the way
-out; an entry that no longer matches its sums is removed and computed again.
+and the stage's files. It is written to a temporary folder and renamed. sha256 sums are checked on reading; an entry
+that does not match them is removed and computed again.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Entry:
     """A finished stage in the store.
 
     Attributes:
-        folder: Where it is.
-        digest: Digest of the artifact it holds.
-        seconds: How long the stage took when it ran.
+        folder: Folder of the entry.
+        digest: Digest of its artifact.
+        seconds: Duration of the stage.
         steps: The lineage of its artifact.
-        timings: How long parts of the stage took, by name, in seconds.
+        timings: Durations of parts of the stage by name, in seconds.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Store:
     """A content-addressed folder.
 
     Args:
-        root: Where entries live; made on first use.
+        root: Folder of the entries; created on first use.
     """
 
     def __init__(self, root: Path) -> None:
@@ -70,7 +70,7 @@ class Store:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Holds others off a key, so that two runs never compute the same thing at once.
+        """Locks a key, so that two runs never compute the same entry at once.
 
         Raises:
             StoreError: The store is not writable.
@@ -95,7 +95,7 @@ class Store:
         return self.root / "entries" / key[:2] / key
 
     def find(self, key: str) -> Entry | None:
-        """The entry of a key, or None; one whose files do not match their sums is removed."""
+        """The entry of a key, or None; an entry whose files do not match their sums is removed."""
         folder = self._place(key)
         if not (folder / _RECORD).is_file():
             return None
@@ -113,7 +113,7 @@ class Store:
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        """An empty folder for one stage; gone afterwards unless it was kept."""
+        """An empty folder for one stage, removed afterwards unless it was kept."""
         folder = self.root / "work" / f"{os.getpid()}-{uuid4().hex}"
         with writing(folder):
             folder.mkdir(parents=True)
@@ -123,7 +123,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def scratch(self, key: str) -> Path:
-        """The folder in which unfinished work of a key survives a kill."""
+        """Folder of a key's unfinished work, which survives a kill."""
         folder = self.root / "scratch" / key
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -132,10 +132,10 @@ class Store:
     def keep(
         self, key: str, artifact: Artifact, workspace: Path, seconds: float, timings: dict[str, float] | None = None
     ) -> Entry:
-        """Turns a stage's workspace into the entry of a key.
+        """Moves a stage's workspace to the entry of a key.
 
         Raises:
-            StoreError: The disk is full or not writable; what was there before is untouched.
+            StoreError: The disk is full or not writable; an earlier entry is unchanged.
         """
         place = self._place(key)
         with writing(place):
@@ -170,7 +170,7 @@ def _alive(process: int) -> bool:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the operating system says about a path into an error a user can act on.
+    """Converts OS errors of writing to a path to ``StoreError``.
 
     Raises:
         StoreError: Not writable, or the disk is full.
@@ -184,10 +184,10 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns a file that left the store while a run was under way into an error a user can act on.
+    """Converts OS errors of reading a file of the store to ``StoreError``.
 
     Raises:
-        StoreError: Gone, or not readable.
+        StoreError: Missing, or not readable.
     """
     try:
         yield
@@ -199,7 +199,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def write_beside(path: Path, data: bytes) -> None:
-    """Writes a file beside its place and renames it, so that a reader sees the old one or the new one."""
+    """Writes a file atomically, by renaming a temporary file."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{uuid4().hex}")

@@ -1,1 +1,1 @@
-"""Offline conformance rules for exported graphs."""
+"""Lint: offline conformance rules for exported graphs, and repairs."""

@@ -1,4 +1,4 @@
-"""Questions that several rules ask of a graph."""
+"""Properties of Q/DQ graphs that several rules check."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def quantizers(view: GraphIndex) -> tuple[NodeProto, ...]:
 
 
 def has_zero_point(node: NodeProto) -> bool:
-    """Whether the optional third input is there."""
+    """Whether the optional third input is present."""
     return len(node.input) > 2 and node.input[2] != ""
 
 
@@ -32,7 +32,7 @@ def type_name(kind: int) -> str:
 
 
 def scales(view: GraphIndex) -> Iterator[tuple[NodeProto, NDArray[np.float64]]]:
-    """Every Q/DQ node with the value of its scale, where that is constant."""
+    """Every Q/DQ node with the value of its scale, where it is constant."""
     for node in quantizers(view):
         scale = view.value(node.input[1])
         if scale is not None:
@@ -48,9 +48,9 @@ def data_shape(view: GraphIndex, node: NodeProto) -> tuple[int, ...] | None:
 
 
 def element_types(view: GraphIndex) -> dict[str, int]:
-    """Element type of every tensor a Q/DQ classifier holds, read off its nodes without running shape inference.
+    """Element type of every tensor of a Q/DQ classifier, from its nodes, without shape inference.
 
-    QuantizeLinear makes the type of its zero-point, DequantizeLinear that of its scale, Cast what it says; every other
+    QuantizeLinear gives the type of its zero-point, DequantizeLinear that of its scale, Cast its ``to``; every other
     operator here keeps the type of its first input (ONNX operator specification).
     """
     kinds = {name: int(tensor.data_type) for name, tensor in view.constants.items()}
@@ -74,7 +74,7 @@ def element_types(view: GraphIndex) -> dict[str, int]:
 
 
 def folds_to_constant(view: GraphIndex, tensor: str) -> bool:
-    """Whether nothing but Identity stands between a tensor and a constant."""
+    """Whether a tensor is a constant, possibly through Identity nodes."""
     while (maker := view.producer(tensor, "Identity")) is not None:
         tensor = maker.input[0]
     return tensor in view.constants
@@ -86,6 +86,6 @@ def weighted_nodes(view: GraphIndex) -> tuple[NodeProto, ...]:
 
 
 def weight_dequantizer(view: GraphIndex, node: NodeProto) -> NodeProto | None:
-    """The DequantizeLinear right in front of a weight, None where the weight is float."""
+    """The DequantizeLinear directly before a weight; None where the weight is float."""
     found = view.producer(node.input[1], "DequantizeLinear")
     return found if found is not None and view.is_weight_dequantizer(found) else None

@@ -1,4 +1,4 @@
-"""Which rules a target is asked: by its runtime, its GPU and its instructions, never by its name."""
+"""Rules of a target, by its runtime, GPU and instruction set."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _TURING = (7, 5)
 
 @dataclass(frozen=True, slots=True)
 class RuleFamily:
-    """Rules that hold for the same targets.
+    """Rules that apply to the same targets.
 
     Attributes:
-        title: Whom they are about.
+        title: Name of the targets.
         rules: The rules.
-        holds: Whether they are about a target.
+        holds: Whether they apply to a target.
     """
 
     title: str
@@ -68,14 +68,14 @@ NO_DLA = RuleFamily("modules without a DLA (with --dla)", dla.ABSENT, lambda tar
 
 
 def rules_for(target: Target, *, accelerator: bool = False) -> tuple[tuple[Rule, ...], Version]:
-    """The rules that hold for a target, and the runtime version they are asked about.
+    """The rules that apply to a target, and its runtime version.
 
     Args:
         target: The target.
         accelerator: Whether the graph is to run on a DLA instead of the GPU; both have rules of their own.
 
     Raises:
-        TargetError: The target's TensorRT version is no version.
+        TargetError: The target's TensorRT version is malformed.
     """
     version = tensorrt_version(target.runtime.tensorrt) if target.runtime.tensorrt is not None else FIRST
     asked = (*FAMILIES, DLA, NO_DLA) if accelerator else FAMILIES

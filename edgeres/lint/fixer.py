@@ -1,4 +1,4 @@
-"""Repairs a graph rule by rule, and proves every repair before the next one."""
+"""Repair of a graph rule by rule, each repair checked numerically before the next one."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ REPAIRS: tuple[Repair, ...] = (
     *precision.REPAIRS,
     *nodes.VERSIONS,
 )
-"""Every repair, in the order in which one prepares the ground for the next."""
+"""Every repair, in an order in which earlier ones enable later ones."""
 
 _IMAGES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """One repair of a graph.
+    """One applied repair.
 
     Attributes:
-        rules: Rules whose findings it was for.
-        title: What was done.
-        places: How many places it changed.
-        proof: What comparing the graphs before and after showed.
+        rules: Rules whose findings it removes.
+        title: Description of the repair.
+        places: Number of changed places.
+        proof: Numerical comparison of the graphs before and after.
     """
 
     rules: tuple[str, ...]
@@ -61,10 +61,10 @@ class Fixed:
 
     Attributes:
         model: The graph.
-        repairs: What was done, in order.
-        left: Findings that remain.
-        relative: ``max|delta logit| / max|logit|`` against the graph as given, on random images.
-        agreement: Share of those images with the same answer.
+        repairs: Applied repairs, in order.
+        left: Remaining findings.
+        relative: ``max|delta logit| / max|logit|`` against the given graph, on random images.
+        agreement: Share of those images with equal predictions.
     """
 
     model: ModelProto
@@ -75,16 +75,16 @@ class Fixed:
 
 
 def fix(model: ModelProto, target: Target, *, only: frozenset[str] | None = None, seed: int = 0) -> Fixed:
-    """Repairs what is mechanical.
+    """Applies the mechanical repairs of a target's rules.
 
     Args:
-        model: A checked graph, as ``read_model`` returns it; left as it is.
-        target: Whose rules count.
+        model: A checked graph, as ``read_model`` returns it; unchanged.
+        target: Target whose rules apply.
         only: Rules to repair; None for all.
         seed: Seed of the random images.
 
     Raises:
-        StageError: A repair computes something else than before, or the runtime cannot run the graph.
+        StageError: A repair changes the graph's function, or the runtime cannot run the graph.
     """
     images = _images(model, seed)
     current, done = model, list[Repaired]()
@@ -114,7 +114,7 @@ def _images(model: ModelProto, seed: int) -> NDArray[np.float32]:
     """Random images of the graph's own size, in its own batch where it has one.
 
     Raises:
-        StageError: Height or width is open, so nobody knows which images to try.
+        StageError: Height or width is symbolic.
     """
     batch, *size = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
     if any(side <= 0 for side in size):
@@ -127,7 +127,7 @@ def _proven(
 ) -> Proof:
     try:
         proof = prove(before, after, images, repair.rounding)
-    except Exception as failure:  # ONNX Runtime's exceptions share no base class of their own
+    except Exception as failure:  # ONNX Runtime's exceptions have no common base class
         words = (str(failure).splitlines() or [type(failure).__name__])[0]
         raise StageError(f"{', '.join(rules)} ({repair.title}) cannot be proven: {words}", _LEAVE_OUT) from failure
     if not proof.holds:

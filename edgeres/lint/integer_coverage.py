@@ -1,4 +1,4 @@
-"""What of a graph runs in integers, what stays in float and why, against what a clean graph of these layers would have.
+"""Integer coverage of a graph: layers in integers, layers in float with the reason, and the expected counts.
 
 The expected number of activation quantizers follows from the placement that TensorRT fuses (its developer guide, "Q/DQ
 layer-placement recommendations"): one for each distinct tensor that an integer convolution reads, and one for each
@@ -37,18 +37,18 @@ class FloatLayer:
 
 @dataclass(frozen=True, slots=True)
 class IntegerCoverage:
-    """Counts of a graph.
+    """Integer coverage of a graph.
 
     Attributes:
-        quantizers: QuantizeLinear nodes on activations.
-        tensors: Distinct tensors they quantize.
-        repeated: Tensors quantized more than once.
-        expected_quantizers: What a clean graph has; None where the target's scheme is not TensorRT's.
-        weights: Weighted nodes whose weight is an integer.
-        weighted: Convolutions and matrix products.
-        fused_kernels: Weighted nodes with integer data and weight, one kernel each with their activation.
-        fused_adds: Residual adds that join the convolution in front of them.
-        adds: Residual adds.
+        quantizers: Number of QuantizeLinear nodes on activations.
+        tensors: Number of distinct tensors they quantize.
+        repeated: Number of tensors quantized more than once.
+        expected_quantizers: Expected number of quantizers; None where the target's scheme is not TensorRT's.
+        weights: Number of weighted nodes with an integer weight.
+        weighted: Number of convolutions and matrix products.
+        fused_kernels: Number of weighted nodes with integer data and weight, one kernel each with their activation.
+        fused_adds: Number of residual adds fused into the convolution before them.
+        adds: Number of residual adds.
         in_float: Weighted nodes, residual adds and pools that stay in float.
     """
 
@@ -65,7 +65,7 @@ class IntegerCoverage:
 
 
 def integer_coverage_of(model: ModelProto, target: Target) -> IntegerCoverage:
-    """Counts a checked graph with inferred shapes, as ``read_model`` returns it."""
+    """Integer coverage of a checked graph with inferred shapes, as ``read_model`` returns it."""
     view = GraphIndex.of(model)
     read = Counter(node.input[0] for node in view.of_type("QuantizeLinear") if node.input[0] not in view.constants)
     weighted = (*weighted_nodes(view), *view.of_type(*_INTEGER))
@@ -103,7 +103,7 @@ def _fuses(view: GraphIndex, identity: str, residual: str, integer: set[str]) ->
 
 
 def _expected(view: GraphIndex, target: Target) -> int | None:
-    """Distinct data tensors of the convolutions that are to be integer, and identities that are none of them."""
+    """Distinct data tensors of the convolutions to be quantized, and identities that are none of them."""
     scheme = target.scheme
     if scheme is None or scheme.add_inputs != "identity" or scheme.pools:
         return None

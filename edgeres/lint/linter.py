@@ -1,4 +1,4 @@
-"""Runs the rules of a target's runtime over a graph: offline, without the runtime."""
+"""Linting of a graph by the rules of a target's runtime: offline, without the runtime."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def lint(model: ModelProto, target: Target, *, accelerator: bool = False) -> tuple[Finding, ...]:
-    """Checks a graph against everything known about a target's runtime.
+    """Checks a graph against the rules of a target's runtime.
 
     Args:
-        model: The graph that is to ship, with its Q/DQ pairs.
+        model: The graph to deploy, with its Q/DQ pairs.
         target: The target.
-        accelerator: Whether it is to run on a DLA of the module.
+        accelerator: Whether it runs on a DLA of the module.
 
     Returns:
         Findings, errors first, then in the order of the rules and of the graph. Empty for a runtime without rules.

@@ -1,4 +1,4 @@
-"""The graph in the form one generation of a runtime takes, proven to compute what it did before."""
+"""Lowering of a graph to a runtime version, with a numerical check that its function is unchanged."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _IMAGES = 2
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """What a runtime gets.
+    """The graph that a runtime gets.
 
     Attributes:
         model: The graph.
-        proof: How it compares with the graph it came from; None where it is that graph.
-        note: One sentence on what is different; empty where nothing is.
+        proof: Numerical comparison with the original graph; None where it is that graph.
+        note: Description of the difference, one sentence; empty where there is none.
     """
 
     model: ModelProto
@@ -35,10 +35,10 @@ class Shipped:
 
 
 def shipped(model: ModelProto, runtime: Runtime) -> Shipped:
-    """A graph in its runtime's form: float weights for TensorRT before 8.5, FP16 casts where typing is strong.
+    """A graph in its runtime's form: float weights for TensorRT before 8.5, FP16 casts for strong typing.
 
     Raises:
-        StageError: The form computes something else, which is a defect of edgeres.
+        StageError: The lowered graph has another function, which is a defect of edgeres.
     """
     formed = for_runtime(model, runtime)
     if formed is model or formed.graph == model.graph:

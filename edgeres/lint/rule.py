@@ -1,4 +1,4 @@
-"""What a lint rule is, and what it finds."""
+"""``Rule``: a lint rule, and ``Finding``: a violation of one."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
     from edgeres.onnx_graph.graph_index import GraphIndex
 
 Severity = Literal["E", "W", "I"]
-"""``E``: the runtime refuses the file or computes something else. ``W``: runs, but slower. ``I``: worth knowing."""
+"""``E``: the runtime rejects the file or computes wrong results. ``W``: it runs more slowly. ``I``: information."""
 
 Version = tuple[int, int]
 """Major and minor version of a runtime."""
 
 Defect = tuple[str, str]
-"""Where in the graph (node or tensor), and what is wrong there."""
+"""Place in the graph (node or tensor), and the violation."""
 
 FIRST: Version = (0, 0)
 LAST: Version = (999, 0)
 LENIENT: Version = (10, 13)
-"""The parser generation of TensorRT-RTX 1.x, which was asked here about every rule (docs/lint.md)."""
+"""The parser generation of TensorRT-RTX 1.x, with which every rule was checked on this host (docs/lint.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One defect of one graph.
+    """One violation of a rule in a graph.
 
     Attributes:
         rule: Identifier of the rule, such as ``Q01``.
-        severity: How bad it is.
+        severity: Severity of the violation.
         where: Node or tensor.
-        what: What is wrong, with the value.
-        fix: What to do about it.
+        what: The violation, with the value.
+        fix: Remedy.
         source: Document or source code behind the rule.
     """
 
@@ -57,13 +57,13 @@ class Rule:
 
     Attributes:
         id: Short stable name.
-        severity: How bad a defect is.
-        title: The law, in one line.
-        fix: What to do about a defect.
+        severity: Severity of a violation.
+        title: The requirement, in one line.
+        fix: Remedy of a violation.
         source: Document or source code behind the rule.
-        check: Yields the defects of a graph, given the runtime's version.
-        since: First runtime version the rule holds for.
-        until: First runtime version it no longer holds for.
+        check: Yields the violations of a graph, given the runtime's version.
+        since: First runtime version to which the rule applies.
+        until: First runtime version to which it no longer applies.
     """
 
     id: str
@@ -76,7 +76,7 @@ class Rule:
     until: Version = LAST
 
     def applies(self, version: Version) -> bool:
-        """Whether the rule holds for a runtime version."""
+        """Whether the rule applies to a runtime version."""
         return self.since <= version < self.until
 
     def eased(self, at: Version, severity: Severity) -> tuple[Rule, Rule]:
@@ -84,11 +84,11 @@ class Rule:
         return replace(self, until=at), replace(self, since=at, severity=severity)
 
     def lifted(self, at: Version) -> Rule:
-        """The rule, for versions before ``at`` alone."""
+        """The rule, restricted to versions before ``at``."""
         return replace(self, until=at)
 
     def findings(self, view: GraphIndex, version: Version) -> Iterator[Finding]:
-        """The defects of a graph, as findings."""
+        """The violations of a graph, as findings."""
         for where, what in self.check(view, version):
             yield Finding(self.id, self.severity, where, what, self.fix, self.source)
 
@@ -102,12 +102,12 @@ def rule(
     since: Version = FIRST,
     until: Version = LAST,
 ) -> Callable[[Callable[[GraphIndex, Version], Iterator[Defect]]], Rule]:
-    """Makes a ``Rule`` of the check it stands above, whose docstring is the title; nothing is registered."""
+    """Decorator that makes a ``Rule`` of a check, whose docstring is the title."""
     return lambda check: Rule(id, severity, (check.__doc__ or "").rstrip("."), fix, source, check, since, until)
 
 
 def tensorrt_version(text: str) -> Version:
-    """Reads ``8.5`` or ``10.3``; ``rtx-1.7`` counts as the TensorRT generation whose parser it ships.
+    """Parses ``8.5`` or ``10.3``; ``rtx-1.7`` is the TensorRT generation whose parser it contains.
 
     Raises:
         TargetError: Neither form.

@@ -1,4 +1,4 @@
-"""The way out of an unknown target: a family of devices, a part of a name, a misspelling, or where the list is."""
+"""Hint for an unknown target: a family of devices, part of a name, a misspelling, or the command that lists targets."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _CLOSE = 0.7
-"""Least similarity of a misspelling, as difflib's ratio; gpu and cpu, one letter of three apart, have 0.67."""
+"""Least similarity of a misspelling, as difflib's ratio; gpu and cpu have 0.67."""
 
 _MOST = 8
-"""Names that a message lists."""
+"""Most names in a message."""
 
 _LIST = "'edgeres targets' lists them"
 
 
 @settings
 class DeviceFamily:
-    """Words for devices that are no target's name.
+    """Words for devices that are no target names.
 
     Attributes:
-        words: How such a word begins, in lower case.
-        about: What is so of them, one clause.
-        targets: What edgeres has for them, the likeliest first.
+        words: Prefixes of such words, in lower case.
+        about: Description, one clause.
+        targets: Matching targets, the likeliest first.
     """
 
     words: tuple[str, ...]
@@ -40,7 +40,7 @@ class DeviceFamily:
     targets: tuple[str, ...]
 
     def has(self, word: str) -> bool:
-        """Whether a word is one of the family's, alone or with a model's name or number behind it."""
+        """Whether a word belongs to the family, alone or followed by a model's name or number."""
         return any(re.match(rf"{re.escape(known)}(?![a-z])", word) for known in self.words)
 
 
@@ -53,11 +53,11 @@ def families() -> tuple[DeviceFamily, ...]:
 
 
 def target_hint(word: str, known: Iterable[str]) -> str:
-    """What to write instead of an unknown target.
+    """Suggested targets for an unknown one.
 
     Args:
-        word: What was typed, without a version.
-        known: Names and aliases of the targets there are.
+        word: The unknown word, without a version.
+        known: Names and aliases of all targets.
     """
     asked, names = word.casefold().replace("_", "-"), sorted(known)
     if asked in names:

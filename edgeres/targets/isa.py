@@ -1,4 +1,4 @@
-"""Integer instructions of a processor, and of the one edgeres runs on."""
+"""Integer instruction set of a processor, and of this host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _X86: tuple[tuple[str, Isa], ...] = (
 
 
 def host_isa(machine: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) -> Isa:
-    """The widest integer instructions of this processor, as far as its kernel says; an unknown x86 counts as ``avx2``.
+    """The widest integer instructions of this processor, by its kernel; an unknown x86 counts as ``avx2``.
 
     Args:
         machine: Architecture, such as ``x86_64``; this machine's by default.
@@ -32,5 +32,5 @@ def host_isa(machine: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) 
 
 
 def saturates(isa: Isa) -> bool:
-    """Whether sums of two products of a uint8 and an int8 are cut off at 16 bits."""
+    """Whether sums of two uint8 by int8 products saturate at 16 bits."""
     return isa in ("avx2", "avx512")

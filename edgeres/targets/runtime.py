@@ -1,4 +1,4 @@
-"""``Runtime``: what executes a graph, with its versions and limits, read from ``runtimes/*.yaml``."""
+"""``Runtime``: the runtime of a graph, with its versions and limits, read from ``runtimes/*.yaml``."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ T = TypeVar("T")
 
 @settings
 class Runtime:
-    """Versions and limits of what executes the graph.
+    """Versions and limits of the runtime of a graph.
 
     Attributes:
-        name: Human name with the version, such as ``TensorRT 10.3 (JetPack 6.2)``.
+        name: Display name with the version, such as ``TensorRT 10.3 (JetPack 6.2)``.
         opset: ONNX opset of the exported graph.
         ir_version: ONNX IR version of the exported file.
-        tensorrt: TensorRT version for engine builds, where it is one.
-        jetpack: JetPack that ships it, where it is one.
+        tensorrt: TensorRT version for engine builds, or None.
+        jetpack: JetPack that contains it, or None.
         python: Version of that JetPack's ``python3``.
         flags: Options of the builder tool, in order.
         timing_flags: Options with which the builder tool times an engine; 10 and 11 differ in their defaults, so all
-            that matters is spelt out.
-        strongly_typed: Whether the runtime computes in the types the graph says, so that FP16 has to stand in it.
-        float_weights: Whether weights are stored in float in front of QuantizeLinear: parsers before 8.5 take no codes.
-        source: Where these facts come from.
+            relevant ones are given.
+        strongly_typed: Whether the runtime computes in the graph's types, so that FP16 has to be in the graph.
+        float_weights: Whether weights are stored in float before QuantizeLinear: parsers before 8.5 do not support
+            codes.
+        source: Source of these values.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Runtime:
 
     @property
     def told(self) -> str:
-        """What a target's title says of it."""
+        """Description in a target's title."""
         if self.tensorrt is None:
             return self.name
         jetpack = f"JetPack {self.jetpack}, " if self.jetpack else ""
@@ -57,7 +58,7 @@ class Runtime:
 
 @settings
 class _Generation:
-    """What a generation of TensorRT wants; see ``Runtime``."""
+    """Requirements of a TensorRT generation; see ``Runtime``."""
 
     opset: int
     ir_version: int
@@ -89,7 +90,7 @@ class _Releases:
 
 @settings
 class _Portable:
-    """A runtime that is no part of the device's system: it comes with the app, and with its own backend."""
+    """A runtime that is not part of the device's system: it is bundled with the app, and has its own backend."""
 
     backend: str
     name: str
@@ -108,10 +109,10 @@ def find_runtime(version: str, *, integers: bool) -> tuple[Runtime, str | None]:
 
     Args:
         version: The name.
-        integers: Whether the device has INT8; one without is never asked for it.
+        integers: Whether the device has INT8.
 
     Returns:
-        The runtime, and the backend that it brings; None where the device's own builds for it.
+        The runtime, and its backend; None for the device's own.
 
     Raises:
         TargetError: There is no such runtime.
@@ -124,7 +125,7 @@ def find_runtime(version: str, *, integers: bool) -> tuple[Runtime, str | None]:
 
 
 def _tensorrt(version: str, *, integers: bool) -> Runtime:
-    """``jp6.2`` or ``trt10.3`` as a runtime; a device without integers is never asked for INT8."""
+    """``jp6.2`` or ``trt10.3`` as a runtime; without INT8 options for a device without integers."""
     kind, number = ("jp", version.removeprefix("jp")) if version.startswith("jp") else ("trt", version[3:])
     python = None
     if kind == "jp":

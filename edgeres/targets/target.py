@@ -1,8 +1,8 @@
-"""``Target``: everything a device and its runtime can do, want and allow, read from YAML files.
+"""``Target``: capabilities, quantization scheme and budgets of a device with its runtime, read from YAML files.
 
-``devices/*.yaml`` are devices, ``runtimes/*.yaml`` are what runs on them: each JetPack and each generation of TensorRT
-stands there once, and so does each runtime for CPUs. A device names the runtimes it may have;
-``jetson-orin-nano:jp6.2`` or ``android:litert`` puts both together.
+``devices/*.yaml`` are devices, ``runtimes/*.yaml`` are runtimes: each JetPack, each generation of TensorRT, and each
+runtime for CPUs has one entry. A device lists the runtimes it may have; ``jetson-orin-nano:jp6.2`` or
+``android:litert`` combines both.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from edgeres.targets.runtime import Runtime, find_runtime
 
 @settings
 class QuantScheme:
-    """What the target's integer kernels want.
+    """Quantization scheme of the target's integer kernels.
 
     Attributes:
         weight_bits: Bits of the per-channel symmetric weights.
         activation_bits: Bits of the per-tensor activations.
-        signed: int8 activations with zero-point 0 (TensorRT), or uint8 ones, whose zero-point is 0 behind a ReLU.
-        add_inputs: Which inputs of a residual add carry Q/DQ: the ``identity`` alone, or ``both``.
-        pools: Whether what is neither convolution nor add (pools, the excitation's product) reads integers too, so that
-            a convolution in front of it has an integer output.
+        signed: int8 activations with zero-point 0 (TensorRT), or uint8 ones, whose zero-point is 0 after a ReLU.
+        add_inputs: Inputs of a residual add with Q/DQ: the ``identity`` alone, or ``both``.
+        pools: Whether other operations (pools, the excitation's product) read integers too, so that
+            a convolution before them has an integer output.
         float_layers: Operations that stay in float.
         wide_layers: Operations whose weights keep 8 bits where the others have 4.
-        channel_multiple: Channel counts the kernels run fastest at; the pruner keeps to them.
+        channel_multiple: Divisor of channel counts at which kernels are fastest; the pruner keeps to it.
         reduce_range: Keep weights within 7 bits, ``[-63, 63]``: where two products of a uint8 and an int8 are added in
             16 bits, 8-bit weights saturate (x86 without VNNI; onnxruntime.ai, quantization, "reduce range"). A target
-            file may say ``host``: where this processor adds so.
+            file may have ``host``: where this processor does.
     """
 
     weight_bits: Literal[4, 8] = 8
@@ -58,7 +58,7 @@ class QuantScheme:
 
 @settings
 class DeviceProfile:
-    """Peaks of the hardware; None where nobody published the figure.
+    """Peaks of the hardware; None where unpublished.
 
     Attributes:
         int8_tops: Dense INT8 peak in 1e12 operations per second (a MAC is two).
@@ -66,10 +66,10 @@ class DeviceProfile:
         fp32_tops: FP32 peak, same unit.
         bandwidth_gbs: Theoretical DRAM bandwidth in 1e9 bytes per second.
         tdp_w: Power ceiling in watts.
-        compute_capability: Of an NVIDIA GPU, such as ``8.7``.
-        dla_cores: Deep Learning Accelerators beside the GPU.
-        isa: Widest integer instructions of a CPU, as its programs ask for them.
-        source: Where the figures come from.
+        compute_capability: Compute capability of an NVIDIA GPU, such as ``8.7``.
+        dla_cores: Number of Deep Learning Accelerators.
+        isa: Widest integer instructions of a CPU.
+        source: Source of the figures.
     """
 
     name: str
@@ -91,7 +91,7 @@ AboveZero = Annotated[float, Field(gt=0)]
 class Budget:
     """Limits with their units in the names; None is no limit.
 
-    A drop of 0 pp is a limit, if a strict one; of everything else there is always something.
+    A drop of 0 pp is a valid limit; all other limits are above zero.
     """
 
     accuracy_drop_pp: Annotated[float, Field(ge=0, le=100)] | None = 1.0
@@ -111,17 +111,17 @@ class Target:
 
     Attributes:
         name: Identifier, the YAML file's stem, with ``:version`` where that is not the device's default.
-        title: One line for people.
-        backend: Which runtime adapter builds and runs it.
-        build_on: Whether the engine is built here (``host``) or on the device from a bundle.
-        latency_class: Which documented latency budget applies.
-        scheme: Integer scheme, None where the device has no INT8.
-        runtime: Versions.
+        title: Display name.
+        backend: Backend that builds and runs it.
+        build_on: Whether the engine is built on this host (``host``) or on the device from a bundle.
+        latency_class: Class of the documented latency budget.
+        scheme: Quantization scheme; None where the device has no INT8.
+        runtime: Versions of the runtime.
         device: Hardware peaks.
         budget: The target's own limits.
         aliases: Other names.
-        versions: Runtimes the device may have: ``jp6.2`` or ``trt10.3``, oldest first, or names such as ``litert``.
-        version: The one that ``runtime`` is; empty where there is no choice.
+        versions: Possible runtimes: ``jp6.2`` or ``trt10.3``, oldest first, or names such as ``litert``.
+        version: Name of ``runtime`` among them; empty where there is no choice.
     """
 
     name: str
@@ -149,7 +149,7 @@ def find_target(name: str) -> Target:
     """The target of that name or alias; ``name:version`` takes another runtime than the device's default.
 
     Raises:
-        TargetError: Unknown; the message has what comes nearest, or the versions there are.
+        TargetError: Unknown; the message has the nearest names, or the versions.
     """
     known = targets()
     by_name = {alias: target for target in known.values() for alias in (target.name, *target.aliases)}
@@ -167,7 +167,7 @@ def find_target(name: str) -> Target:
 
 @cache
 def _devices() -> dict[str, dict[str, Any]]:
-    """The files in ``targets/`` by the name in them."""
+    """Device files in ``targets/`` by name."""
     found: dict[str, dict[str, Any]] = {}
     for entry in sorted(files("edgeres.targets").joinpath("devices").iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".yaml"):
@@ -177,7 +177,7 @@ def _devices() -> dict[str, dict[str, Any]]:
 
 
 def _for_this_host(data: dict[str, Any]) -> dict[str, Any]:
-    """The same where nothing depends on the processor, else what holds on this one."""
+    """The device file with host-dependent values resolved for this processor."""
     scheme = data.get("scheme")
     if not isinstance(scheme, dict) or scheme.get("reduce_range") != "host":
         return data

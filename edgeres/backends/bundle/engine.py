@@ -254,9 +254,9 @@ def finish(folder: Path, manifest: dict[str, Any], found: dict[str, Any], say: C
         BundleError: Golden outputs differ.
     """
     whole = device.report(folder, manifest, found)
-    layer_counts = whole["engine"]["census"]
+    counts = whole["engine"]["census"]
     for line in (
-        f"{PLAN}: {layer_counts['integer']} of {layer_counts['weighted']} weighted layers run in int8",
+        f"{PLAN}: {counts['integer']} of {counts['weighted']} weighted layers run in int8",
         *device.told(whole),
     ):
         say(line)

@@ -1,1 +1,1 @@
-"""Repairs of what lint finds, each proven before the next one."""
+"""Repairs of lint findings, each checked numerically before the next one."""

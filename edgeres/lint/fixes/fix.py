@@ -1,4 +1,4 @@
-"""What a mechanical repair is, and the small edits that repairs have in common."""
+"""``Repair``: a mechanical rewrite of a graph, and edits that repairs share."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A rewrite that makes findings of some rules go away.
+    """A rewrite that removes findings of some rules.
 
     Attributes:
-        rules: Identifiers of the rules it serves.
-        title: What it does, in a few words.
-        apply: Changes a model in place for a target; returns how many places it changed.
-        rounding: Share of a tensor's range that another float type may add; 0 where types stay.
+        rules: Identifiers of the rules.
+        title: Short description.
+        apply: Changes a model in place for a target; returns the number of changed places.
+        rounding: Error of another float type as a share of a tensor's range; 0 where types are unchanged.
     """
 
     rules: tuple[str, ...]
@@ -46,7 +46,7 @@ def store(model: ModelProto, name: str, value: NDArray[np.generic]) -> str:
 
 
 def insert_before(model: ModelProto, node: NodeProto, *new: NodeProto) -> None:
-    """Puts nodes right in front of another one."""
+    """Inserts nodes directly before another one."""
     position = next(index for index, entry in enumerate(model.graph.node) if entry is node or entry == node)
     for offset, entry in enumerate(new):
         model.graph.node.insert(position + offset, entry)
@@ -62,7 +62,7 @@ def set_attribute(node: NodeProto, name: str, value: object) -> None:
 
 
 def bypass(model: ModelProto, tensor: str, node: NodeProto, index: int) -> bool:
-    """Lets one read of a dequantized activation take the float tensor instead; False where there is no pair."""
+    """Connects one read of a dequantized activation to the float tensor; False where there is no pair."""
     pair = GraphIndex.of(model).pair(tensor)
     if pair is None:
         return False

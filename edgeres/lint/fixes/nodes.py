@@ -1,4 +1,4 @@
-"""Repairs of Q/DQ nodes themselves: code types, zero-points, scales, attributes, versions."""
+"""Repairs of Q/DQ nodes: code types, zero-points, scales, attributes, versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def _spell_out(model: ModelProto, target: Target) -> int:
-    """Fused integer operators become their float operator between DequantizeLinear and QuantizeLinear.
+    """Replaces fused integer operators by their float operator between DequantizeLinear and QuantizeLinear.
 
     ``QLinearConv`` (x, xs, xz, w, ws, wz, ys, yz, bias), whose int32 bias has the scale ``xs * ws``; ``QLinearMatMul``
     alike; ``com.microsoft.QLinearAdd`` (a, as, az, b, bs, bz, ys, yz); ``QGemm`` (a, as, az, b, bs, bz, bias, ys, yz);
@@ -61,7 +61,7 @@ def _spell_out(model: ModelProto, target: Target) -> int:
 
 
 _PLANS: dict[str, tuple[str, tuple[int, ...], int, int]] = {
-    # operator: float operator, where (data, scale, zero-point) stand, where (scale, zero-point) of the result, bias
+    # operator: float operator, positions of (data, scale, zero-point), of the result's (scale, zero-point), of the bias
     "QLinearConv": ("Conv", (0, 3), 6, 8),
     "QLinearMatMul": ("MatMul", (0, 3), 6, 99),
     "QLinearAdd": ("Add", (0, 3), 6, 99),
@@ -80,7 +80,7 @@ def _float_bias(model: ModelProto, bias: str, data_scale: str, weight_scale: str
 
 
 def _fold_parameters(model: ModelProto, target: Target) -> int:
-    """Scales and zero-points that Identity nodes hand on become initializers of their own."""
+    """Replaces scales and zero-points behind Identity nodes by initializers."""
     count = 0
     for node in quantizers(GraphIndex.of(model)):
         for index in (1, 2):
@@ -94,7 +94,7 @@ def _fold_parameters(model: ModelProto, target: Target) -> int:
 
 
 def _constant_behind(view: GraphIndex, tensor: str) -> NDArray[np.generic] | None:
-    """Value of a tensor that depends on constants alone, as the reference evaluator computes it."""
+    """Value of a tensor that depends on constants only, by the reference evaluator."""
     from onnx.reference import ReferenceEvaluator
 
     needed, waiting = [], [tensor]
@@ -118,7 +118,7 @@ def _constant_behind(view: GraphIndex, tensor: str) -> NDArray[np.generic] | Non
 
 
 def _state_zero_points(model: ModelProto, target: Target) -> int:
-    """Weights without a zero-point get one of their codes' type; activations get the uint8 one ONNX means."""
+    """Adds zero-points: to weights one of their codes' type, to activations the uint8 one of ONNX's default."""
     count = 0
     for node in quantizers(GraphIndex.of(model)):
         if has_zero_point(node):
@@ -145,7 +145,7 @@ def _drop_output_type(model: ModelProto, target: Target) -> int:
 
 
 def _state_axis(model: ModelProto, target: Target) -> int:
-    """Writes the axis that ONNX means, 1, and negative ones from the front."""
+    """Writes the axis of ONNX's default, 1, and replaces negative axes."""
     view, count = GraphIndex.of(model), 0
     for node, scale in scales(view):
         axis, shape = attribute(node, "axis"), data_shape(view, node)
@@ -156,7 +156,7 @@ def _state_axis(model: ModelProto, target: Target) -> int:
 
 
 def _one_scale(model: ModelProto, target: Target) -> int:
-    """Per-channel activations get the largest of their scales."""
+    """Replaces per-channel scales of activations by the largest of them."""
     view, count = GraphIndex.of(model), 0
     for node, scale in list(scales(view)):
         if scale.size <= 1 or data_shape(view, node) is not None:
@@ -174,7 +174,7 @@ def _one_scale(model: ModelProto, target: Target) -> int:
 
 
 def _retype(model: ModelProto, target: Target) -> int:
-    """Activation codes get the target's type: ``scale * 255 / 127`` from uint8, ``zero-point + 128`` from int8."""
+    """Converts activation codes to the target's type: uint8 by ``scale * 255 / 127``, int8 by ``zero-point + 128``."""
     return retype(model, target.scheme) if target.scheme is not None else 0
 
 
@@ -186,7 +186,7 @@ def _versions(model: ModelProto, target: Target) -> int:
 
 
 def _unread(model: ModelProto, target: Target) -> int:
-    """Codes that nobody reads go."""
+    """Removes unused codes."""
     view, outputs = GraphIndex.of(model), {value.name for value in model.graph.output}
     dangling = [
         node

@@ -1,4 +1,4 @@
-"""Repairs of places: pairs that go, move, or are read once more. None of them makes up a scale."""
+"""Repairs of Q/DQ placement: pairs are removed, moved, or reused. No repair invents a scale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _behind_relu(model: ModelProto, target: Target) -> int:
-    """``Relu(DQ(Q(x)))`` becomes ``DQ(Q(Relu(x)))``, which is the same: rounding is monotonic and keeps 0."""
+    """Replaces ``Relu(DQ(Q(x)))`` by the equal ``DQ(Q(Relu(x)))``: rounding is monotonic and keeps 0."""
     count = 0
     for name in [node.name for node in GraphIndex.of(model).of_type("Relu")]:
         view = GraphIndex.of(model)
@@ -44,7 +44,7 @@ def _behind_relu(model: ModelProto, target: Target) -> int:
 
 
 def _once(model: ModelProto, target: Target) -> int:
-    """A pair right behind another one goes."""
+    """Removes a pair directly after another one."""
     count = 0
     for quantizer in GraphIndex.of(model).of_type("QuantizeLinear"):
         if bypass(model, quantizer.input[0], quantizer, 0):
@@ -53,7 +53,7 @@ def _once(model: ModelProto, target: Target) -> int:
 
 
 def _behind_moves(model: ModelProto, target: Target) -> int:
-    """Where both sides of an operator that moves values carry a pair, the one in front goes."""
+    """Removes the first of two pairs around an operator that moves values."""
     count = 0
     for quantizer in GraphIndex.of(model).of_type("QuantizeLinear"):
         view = GraphIndex.of(model)
@@ -64,7 +64,7 @@ def _behind_moves(model: ModelProto, target: Target) -> int:
 
 
 def _coarsest(model: ModelProto, target: Target) -> int:
-    """Every reader of a tensor takes the quantizer with the largest scale."""
+    """Connects every reader of a tensor to the quantizer with the largest scale."""
     view, count = GraphIndex.of(model), 0
     for tensor in dict.fromkeys(node.input[0] for node in view.of_type("QuantizeLinear")):
         nodes = [node for node, index in view.consumers(tensor) if node.op_type == "QuantizeLinear" and index == 0]
@@ -82,7 +82,7 @@ def _coarsest(model: ModelProto, target: Target) -> int:
 
 
 def _identities(model: ModelProto, target: Target) -> int:
-    """An add reads its identity through the quantizer that the identity has already, and its residual in float."""
+    """Connects an add's identity to its existing quantizer, and its residual branch to the float tensor."""
     count = 0
     for add in residual_adds(GraphIndex.of(model)):
         view = GraphIndex.of(model)
@@ -104,7 +104,7 @@ def _identities(model: ModelProto, target: Target) -> int:
 
 
 def _float_operators(model: ModelProto, target: Target) -> int:
-    """Operators that write float read float."""
+    """Connects operators with float output to float inputs."""
     count = 0
     for node in GraphIndex.of(model).of_type(*FLOAT_IN_FLOAT_OUT, "BatchNormalization"):
         view = GraphIndex.of(model)
@@ -117,7 +117,7 @@ def _float_operators(model: ModelProto, target: Target) -> int:
 
 
 def _float_outputs(model: ModelProto, target: Target) -> int:
-    """What makes the network's output writes it in float."""
+    """Makes the network's output float."""
     count = 0
     for value in model.graph.output:
         view = GraphIndex.of(model)

@@ -1,4 +1,4 @@
-"""The repair of what a strongly typed runtime would leave in float32."""
+"""Repair of layers that a strongly typed runtime would run in float32."""
 
 from __future__ import annotations
 

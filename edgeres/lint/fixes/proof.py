@@ -1,8 +1,8 @@
-"""Proves a rewrite on random images: every tensor both graphs have, computed from the original's values.
+"""Numerical check of a rewrite on random images: every shared tensor, computed from the original's values.
 
-Each shared tensor of the rewritten graph is computed from the *original's* values of the shared ones in front of it, by
-unoptimised ONNX Runtime. So a difference is that of one rewrite and nothing piles up along the network: it is nought,
-or at most the step of a quantizer between those tensors, or the rewrite is wrong.
+Each shared tensor of the rewritten graph is computed from the *original's* values of the shared tensors before it, by
+unoptimised ONNX Runtime. A difference is therefore that of one rewrite and does not accumulate: it is zero, or at most
+the step of a quantizer between those tensors, or the rewrite is wrong.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _NOISE = 1e-6
 """Largest ``max|delta| / max|value|`` that is float32 rounding."""
 
 _SLACK = 1.001
-"""Share of a step that float32 division may add to it."""
+"""Relative tolerance of a step, for float32 division."""
 
 _EIGHT_BITS = (TensorProto.INT8, TensorProto.UINT8)
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What comparing two graphs showed.
+    """Result of comparing two graphs.
 
     Attributes:
         relation: ``equal``, ``one step`` (of a quantizer), ``half`` (FP16 rounding), or ``different``.
         steps: Largest difference, in steps of the quantizers around it; in shares of the allowed rounding for ``half``.
         where: Tensor of the largest difference.
-        tensors: Tensors compared.
+        tensors: Number of compared tensors.
     """
 
     relation: Literal["equal", "one step", "half", "different"]
@@ -50,7 +50,7 @@ class Proof:
 
     @property
     def holds(self) -> bool:
-        """Whether the rewrite computes the same."""
+        """Whether the function is unchanged."""
         return self.relation != "different"
 
 
@@ -58,10 +58,10 @@ def prove(before: ModelProto, after: ModelProto, images: NDArray[np.float32], ro
     """Compares a graph with its rewrite.
 
     Args:
-        before: The graph as it was.
-        after: The graph as it is to be.
+        before: The original graph.
+        after: The rewritten graph.
         images: float32 ``[N,C,H,W]``.
-        rounding: Share of a tensor's range that other float types may add; 0 where types stay.
+        rounding: Error of other float types as a share of a tensor's range; 0 where types are unchanged.
     """
     views = GraphIndex.of(before), GraphIndex.of(after)
     names = _shared(*views)
@@ -95,7 +95,7 @@ def _shared(before: GraphIndex, after: GraphIndex) -> list[str]:
 def _recomputed(
     view: GraphIndex, names: list[str], images: NDArray[np.float32], known: dict[str, NDArray[np.float32]]
 ) -> dict[str, NDArray[np.float32]]:
-    """Each named tensor of a graph, from the known values of those in front of it."""
+    """Each named tensor of a graph, computed from the known values of those before it."""
     import onnxruntime
 
     cut = type(view.model)()
@@ -123,7 +123,7 @@ def _compared(
     values: tuple[NDArray[np.float32], NDArray[np.float32]],
     rounding: float,
 ) -> tuple[float, str]:
-    """Largest difference in allowed steps, and the relation it shows."""
+    """Largest difference in allowed steps, and its relation."""
     was, now = values
     if was.shape != now.shape:
         return float("inf"), "different"
@@ -144,7 +144,7 @@ def _compared(
 
 
 def _step(name: str, views: tuple[GraphIndex, GraphIndex], shared: frozenset[str], rank: int) -> NDArray[np.float64]:
-    """The coarsest quantizer between a tensor and the shared ones in front of it, in either graph."""
+    """The largest quantization step between a tensor and the shared ones before it, in either graph."""
     steps: list[NDArray[np.float64]] = [np.zeros(())]
     for view in views:
         for node in _between(view, name, shared):

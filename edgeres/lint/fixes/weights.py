@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 _SEVEN_BITS = 63
-"""Largest code of a weight that cannot saturate sums of two products in 16 bits: ``2 * 255 * 63 < 2**15``."""
+"""Largest weight code for which a sum of two products cannot saturate 16 bits: ``2 * 255 * 63 < 2**15``."""
 
 
 def _biases(model: ModelProto, target: Target) -> int:
-    """Biases become float; those cut off at the ends of int32 stay as they are, since their values are lost."""
+    """Converts biases to float; those saturated at the ends of int32 are unchanged, since their values are lost."""
     return float_biases(model, spared=cut_off(GraphIndex.of(model)))
 
 
@@ -45,7 +45,7 @@ def _kernel_shapes(model: ModelProto, target: Target) -> int:
 
 
 def _signed_weights(model: ModelProto, target: Target) -> int:
-    """uint8 or asymmetric weights become symmetric int8: exactly where the zero-point is 128, else rounded again."""
+    """Converts uint8 or asymmetric weights to symmetric int8: exactly for a zero-point of 128, else rounded again."""
     count = 0
     for node in weighted_nodes(GraphIndex.of(model)):
         view = GraphIndex.of(model)
@@ -69,7 +69,7 @@ def _signed_weights(model: ModelProto, target: Target) -> int:
 
 
 def _per_output_channel(model: ModelProto, target: Target) -> int:
-    """Weights scaled along another axis are rounded again, with one scale per output channel."""
+    """Rounds weights scaled along another axis again, with one scale per output channel."""
     count = 0
     for node in weighted_nodes(GraphIndex.of(model)):
         view = GraphIndex.of(model)
@@ -97,7 +97,7 @@ def _seven_bits(model: ModelProto, target: Target) -> int:
 
 
 def _round_again(model: ModelProto, node: NodeProto, dequantizer: NodeProto, top: int) -> None:
-    """Writes a weight's codes anew, symmetric int8 within ``[-top, top]``, one scale per output channel."""
+    """Writes a weight's codes again, symmetric int8 within ``[-top, top]``, one scale per output channel."""
     values = dequantized_weight(GraphIndex.of(model), dequantizer)
     assert values is not None
     axis = output_channel_axis(node, values.shape)
@@ -116,7 +116,7 @@ def _round_again(model: ModelProto, node: NodeProto, dequantizer: NodeProto, top
 
 
 def _fold_moves(model: ModelProto, target: Target) -> int:
-    """A Transpose or Identity between a weight's DequantizeLinear and its reader moves the codes instead."""
+    """Applies a Transpose or Identity between a weight's DequantizeLinear and its reader to the codes."""
     count = 0
     for node in weighted_nodes(GraphIndex.of(model)):
         view = GraphIndex.of(model)

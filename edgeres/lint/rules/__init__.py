@@ -1,1 +1,1 @@
-"""Lint rules, by the runtime that they are about."""
+"""Lint rules by runtime."""

@@ -1,4 +1,4 @@
-"""What a Deep Learning Accelerator of a Jetson takes; asked with ``edgeres lint --dla``.
+"""Rules of the Deep Learning Accelerator of a Jetson, for ``edgeres lint --dla``.
 
 Sources: NVIDIA/Deep-Learning-Accelerator-SW (README, tools/qdq-translator), the TensorRT guide's page on DLA layers and
 restrictions, and the release notes of TensorRT 10.16.1 and 11.4.1.

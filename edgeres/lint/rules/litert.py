@@ -1,4 +1,4 @@
-"""What keeps LiteRT from taking a Q/DQ graph, or from running it in integers."""
+"""Rules for LiteRT: supported operations, and integer execution of a Q/DQ graph."""
 
 from __future__ import annotations
 

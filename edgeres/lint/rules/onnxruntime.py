@@ -1,4 +1,4 @@
-"""What keeps ONNX Runtime's CPU provider from running a Q/DQ graph in integers.
+"""Rules for integer execution of a Q/DQ graph in ONNX Runtime's CPU provider.
 
 Source: ``core/optimizer/qdq_transformer/selectors_actions`` of microsoft/onnxruntime (which node groups become integer
 operators), confirmed by counting the kernels of optimised graphs.
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SAME_SCALE = 1e-3
-"""Share by which the scale of a bias may be off before a layer is named: more than float32 rounding of a product."""
+"""Largest relative error of a bias scale without a finding: more than float32 rounding of a product."""
 
 _TAKEN = 0.01
-"""Share up to which ONNX Runtime 1.31 takes the codes as they are; beyond, the layer stays in float (tried here)."""
+"""Largest relative error up to which ONNX Runtime 1.31 uses the codes; beyond, the layer runs in float (measured)."""
 
 SELECTORS = "onnxruntime, core/optimizer/qdq_transformer/selectors_actions"
 

@@ -1,4 +1,4 @@
-"""What keeps OpenVINO's CPU plugin from running a Q/DQ graph in integers.
+"""Rules for integer execution of a Q/DQ graph in OpenVINO's CPU plugin.
 
 Source: docs.openvino.ai, low precision transformations; each rule was confirmed by the runtime precisions of compiled
 graphs (OpenVINO 2026.4), which a test repeats.

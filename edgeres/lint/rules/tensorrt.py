@@ -1,7 +1,7 @@
 """The rules of TensorRT and TensorRT-RTX, in the order of a report.
 
-Where a rule ends or eases at ``LENIENT``, TensorRT-RTX 1.7 parses and builds such a graph and computes what ONNX says
-(``python -m benchmarks.corpus`` shows it).
+Where a rule ends or eases at ``LENIENT``, TensorRT-RTX 1.7 parses and builds such a graph with the results of ONNX
+(``python -m benchmarks.corpus``).
 """
 
 from __future__ import annotations

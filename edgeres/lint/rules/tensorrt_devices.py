@@ -1,4 +1,4 @@
-"""What depends on the GPU and on how its TensorRT chooses precisions, not on the parser."""
+"""TensorRT rules that depend on the GPU and the choice of precisions."""
 
 from __future__ import annotations
 

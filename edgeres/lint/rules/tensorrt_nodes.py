@@ -1,4 +1,4 @@
-"""What TensorRT's ONNX parser refuses or misreads in Q/DQ nodes and versions.
+"""Rules for Q/DQ nodes and versions that TensorRT's ONNX parser rejects or misreads.
 
 Sources: ``QuantDequantLinearHelper`` in onnx/onnx-tensorrt (``builtin_op_importers.cpp`` at release/8.0-GA to 9.0-GA,
 ``onnxOpImporters.cpp`` of 10.x), its ``docs/operators.md`` and ``docs/Changelog.md``, ``include/NvInfer.h`` of
@@ -64,7 +64,7 @@ def int8(view: GraphIndex, version: Version) -> Iterator[Defect]:
     allowed = {TensorProto.INT8}
     allowed |= {TensorProto.FLOAT8E4M3FN} if version >= (9, 0) else set()
     allowed |= {TensorProto.INT4} if version >= (10, 0) else set()
-    allowed |= {TensorProto.INT32}  # a quantized bias, which W04 tells about
+    allowed |= {TensorProto.INT32}  # a quantized bias, which W04 covers
     for node, tensor in _zero_points(view):
         if tensor.data_type not in allowed:
             yield label(node), f"zero-point of type {type_name(tensor.data_type)}: refused, or read as int8"
@@ -85,7 +85,7 @@ def three_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule("Q04", "E", "add an int8 zero-point initializer", IMPORTER, since=(9, 0))
 def explicit_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The code type is explicit."""
-    for node in view.of_type("QuantizeLinear"):  # DequantizeLinear takes the type of its codes
+    for node in view.of_type("QuantizeLinear"):  # DequantizeLinear has the type of its codes
         if not has_zero_point(node) and attribute(node, "output_dtype", 0) == 0:
             yield label(node), "no zero-point: TensorRT takes int8, ONNX Runtime takes uint8"
 
@@ -229,7 +229,7 @@ def known_operators(view: GraphIndex, version: Version) -> Iterator[Defect]:
     for node in view.nodes:
         vendor = node.domain not in ("", "ai.onnx")
         if version >= LENIENT and vendor and defs.has(node.op_type, ""):
-            vendor = False  # importers go by the operator's name alone
+            vendor = False  # importers match the operator's name alone
         if node.op_type in _INTEGER_OPERATORS or vendor:
             yield label(node), f"{node.domain}{'.' if node.domain else ''}{node.op_type} has no importer"
 

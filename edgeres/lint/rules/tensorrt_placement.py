@@ -1,4 +1,4 @@
-"""Where TensorRT wants Q/DQ: what costs speed, not correctness.
+"""Rules for Q/DQ placement in TensorRT, which affect speed and not correctness.
 
 Sources: the TensorRT developer guide ("Q/DQ layer-placement recommendations"), NVIDIA/TensorRT release/8.6
 ``tools/tensorflow-quantization/docs/source/add_custom_qdq_cases.md`` (ResNetV1 case), and TensorRT-Model-Optimizer
@@ -30,7 +30,7 @@ FLOAT_IN_FLOAT_OUT = ("AveragePool", "GlobalAveragePool", "ReduceMean", "Mul", "
 
 
 def dequantized(view: GraphIndex, tensor: str) -> bool:
-    """Whether a tensor is an activation behind Q/DQ, looking back through operators that Q/DQ commutes with."""
+    """Whether a tensor is an activation after Q/DQ, possibly through operators that commute with Q/DQ."""
     while view.pair(tensor) is None:
         maker = view.producer(tensor, *_COMMUTING)
         if maker is None:
@@ -42,7 +42,7 @@ def dequantized(view: GraphIndex, tensor: str) -> bool:
 
 
 def _one_scale_for_all(view: GraphIndex, concat: NodeProto) -> bool:
-    """Whether Q/DQ commutes with a Concat: its inputs share one scale, as far as their pairs stand right before it."""
+    """Whether Q/DQ commutes with a Concat: all its inputs share one scale, where their pairs are directly before it."""
     pairs = [view.pair(name) for name in concat.input]
     scales = [view.value(pair[0].input[1]) for pair in pairs if pair is not None]
     known = [scale for scale in scales if scale is not None]

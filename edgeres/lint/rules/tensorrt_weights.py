@@ -1,4 +1,4 @@
-"""How TensorRT wants weights and biases of quantized operators to be stored.
+"""Rules for the storage of weights and biases of quantized operators in TensorRT.
 
 Sources: onnx/onnx-tensorrt, the TensorRT developer guide, and TensorRT-Model-Optimizer ``modelopt/onnx/quantization``.
 """

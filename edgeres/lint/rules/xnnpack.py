@@ -1,6 +1,6 @@
-"""What keeps ExecuTorch's XNNPACK delegate from running a Q/DQ graph in integers.
+"""Rules for integer execution of a Q/DQ graph in ExecuTorch's XNNPACK delegate.
 
-Source: ``backends/xnnpack/partition/config`` of pytorch/executorch (which patterns of Q/DQ it takes), confirmed by the
+Source: ``backends/xnnpack/partition/config`` of pytorch/executorch (the supported Q/DQ patterns), confirmed by the
 kernels that ExecuTorch 1.5 records while it runs the file.
 """
 
@@ -52,7 +52,7 @@ def windows_of_more_than_one(view: GraphIndex, _: Version) -> Iterator[Defect]:
 
 
 def _is_quantized(view: GraphIndex, tensor: str) -> bool:
-    """Whether QuantizeLinear alone reads a tensor, or the activation that is fused in front of it."""
+    """Whether all readers of a tensor, or of the activation fused after it, are QuantizeLinear."""
     readers = view.consumers(tensor)
     if len(readers) == 1 and readers[0][0].op_type in _FUSED:
         readers = view.consumers(readers[0][0].output[0])
