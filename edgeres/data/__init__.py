@@ -1,1 +1,1 @@
-"""Images: sources, splits disjoint by content, and the preprocessing that travels with the weights."""
+"""Data: image sources, splits disjoint by content, and preprocessing."""

@@ -1,8 +1,8 @@
-"""``Chance``: whether answers know more of the labels than chance, by one exact binomial test.
+"""``Chance``: exact binomial test of a network's accuracy against chance.
 
-Answers that are independent of the labels get ``sum_k p_k q_k`` of the images right, ``p_k`` the share of label ``k``
-and ``q_k`` the share of answer ``k`` (the expected agreement of Cohen 1960). It is 1/classes where either is spread
-evenly, the share of the commonest class where every answer is that class, and never more than that share.
+Predictions that are independent of the labels get ``sum_k p_k q_k`` of the images right, ``p_k`` the share of label
+``k`` and ``q_k`` the share of prediction ``k`` (the expected agreement of Cohen 1960). It is 1/classes where either is
+uniform, the share of the commonest class where every prediction is that class, and never more than that share.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 Standing = Literal["above", "at", "unknown"]
 
 _ALPHA = 0.01
-"""Level of the test that says "above chance"."""
+"""Significance level of "above chance"."""
 
 _DOUBT = 0.005
-"""Chance that a network that works is called "at chance"."""
+"""Probability that a working network is classified as "at chance"."""
 
 _NEAR = 0.05
-"""Share of the way from chance to all right that still counts as chance, twice chance at most."""
+"""Share of the way from chance to 100 % that still counts as chance, at most twice chance."""
 
 _WORKS = 0.15
-"""Share of the way that a network which works has come at least; the test must be able to tell it from chance."""
+"""Share of the way from chance to 100 % of the worst working network, which the test must distinguish from chance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """How many answers are right, and how many would be by chance.
+    """Accuracy compared with chance.
 
     Attributes:
-        right: Images answered rightly.
-        images: Images in all.
-        expected: Share that answers independent of the labels would get right.
+        right: Number of correctly predicted images.
+        images: Number of images.
+        expected: Expected accuracy of predictions independent of the labels, as a share.
     """
 
     right: int
@@ -46,17 +46,17 @@ class Chance:
 
     @classmethod
     def of(cls, predictions: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> Chance:
-        """Counts predictions ``[N]`` against labels ``[N]``, both below ``classes``."""
+        """Compares predictions ``[N]`` with labels ``[N]``, both below ``classes``."""
         count = len(labels)
         shares = [np.bincount(values, minlength=classes) / max(1, count) for values in (predictions, labels)]
         return cls(int((predictions == labels).sum()), count, float(shares[0] @ shares[1]))
 
     @property
     def standing(self) -> Standing:
-        """``above`` chance, ``at`` (or near) it, or ``unknown`` where the images are too few to tell.
+        """``above`` chance, ``at`` (or near) it, or ``unknown`` where there are too few images.
 
-        Above: accuracy is beyond near-chance, one-sided exact binomial test at 1 %. At: it is not, and the upper
-        Clopper-Pearson bound at 99.5 % excludes what a network that works would reach.
+        Above: accuracy exceeds near-chance by the one-sided exact binomial test at 1 %. At: it does not, and the upper
+        Clopper-Pearson bound at 99.5 % is below the accuracy of a working network.
         """
         from scipy.stats import beta, binom
 
@@ -71,7 +71,7 @@ class Chance:
 
     @property
     def label(self) -> str:
-        """The counts in a few words."""
+        """The counts as text."""
         share = 100 * self.right / max(1, self.images)
         return (
             f"{self.right:,} of {self.images:,} images right ({share:.1f} %), "

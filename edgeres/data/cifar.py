@@ -27,17 +27,17 @@ RECORD = 1 + 3 * 32 * 32
 
 
 def is_cifar(folder: Path) -> bool:
-    """Whether a folder is CIFAR-10, in whichever version."""
+    """Whether a folder is CIFAR-10, in any version."""
     return any((folder / name).is_file() for name in ("data_batch_1.bin", "data_batch_1", "data_batch_1.mat"))
 
 
 def cifar10(folder: Path) -> RawDataset:
     """CIFAR-10, binary version (Krizhevsky 2009): records of one label byte and planar ``[3,32,32]`` uint8 pixels.
 
-    The files are mapped, not read, so the images stay on disk.
+    The files are memory-mapped, so that images are read on access.
 
     Raises:
-        DataError: The python version (a pickle, which may run code), a missing file, or a file that is not whole.
+        DataError: The python version (a pickle, which may run code), a missing file, or a truncated file.
     """
     if not (folder / "data_batch_1.bin").is_file():
         raise DataError(

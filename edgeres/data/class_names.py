@@ -1,4 +1,4 @@
-"""Class names: those that travel with weights, those of the folders, and the order they put the classes into."""
+"""Class names of weights and folders, and the class order they give."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SHOWN = 20
-"""Names of a list that a message shows."""
+"""Most names of a list in a message."""
 
 _WORDNET = re.compile(r"(n\d{8})(?:[ _-]+(.+))?")
-"""A WordNet id as ImageNet's folders have it, with or without words behind it."""
+"""A WordNet id as in ImageNet's folders, with or without words after it."""
 
 _NUMBERS = re.compile(r"\d+")
 
@@ -26,10 +26,10 @@ WAY_OUT = (
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Class names of a text file, one a line; empty lines are passed over.
+    """Class names of a text file, one per line; empty lines are ignored.
 
     Raises:
-        DataError: It cannot be read, is no UTF-8, or is empty.
+        DataError: It cannot be read, is not UTF-8, or is empty.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -44,7 +44,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def stated_order(names: Sequence[str], folders: Sequence[str], where: str) -> tuple[str, ...]:
-    """The folder names in the order that somebody wrote down.
+    """The folder names in a stated order.
 
     Raises:
         DataError: Not the same names, or one of them twice.
@@ -63,18 +63,18 @@ def stated_order(names: Sequence[str], folders: Sequence[str], where: str) -> tu
 def matched_order(names: Sequence[str], folders: Sequence[str], where: str) -> tuple[str, ...]:
     """The folder names in the order of the network's outputs, found by name.
 
-    Case, underscores and hyphens do not count; ``tench, Tinca tinca`` goes by either name, ``n01440764_tench`` by the
+    Case, underscores and hyphens are ignored; ``tench, Tinca tinca`` matches by either name, ``n01440764_tench`` by the
     WordNet id or by the word. Folders that are named by WordNet ids or numbers alone keep their sorted order, as
     ImageNet has it, where the network's names are words.
 
     Args:
         names: The network's class names, in the order of its outputs.
         folders: As many folder names, in the order of the data.
-        where: What the network's names come from, for the message.
+        where: Source of the network's names, for the message.
 
     Raises:
-        DataError: Some folder names stand for another output than their place says, and not all of them for one;
-            or none of them is known. The message has both lists.
+        DataError: Some folder names match another output than their position, and not all match one;
+            or none matches. The message has both lists.
     """
     places: dict[str, set[int]] = {}
     for index, name in enumerate(names):
@@ -97,13 +97,13 @@ def matched_order(names: Sequence[str], folders: Sequence[str], where: str) -> t
 
 
 def _says_nothing(folders: Sequence[str]) -> bool:
-    """Whether all folders are named by WordNet ids, or by numbers."""
+    """Whether all folders are named by WordNet ids or numbers."""
     ids = (_WORDNET.fullmatch(name) for name in folders)
     return all(found is not None and found[2] is None for found in ids) or all(map(_NUMBERS.fullmatch, folders))
 
 
 def _variants(name: str) -> set[str]:
-    """The names a class goes by, in lower case with single spaces."""
+    """Names of a class, in lower case with single spaces."""
     parts = [name, *name.split(",")]
     if (found := _WORDNET.fullmatch(name.strip())) and found[2]:
         parts += [found[1], found[2], *found[2].split(",")]

@@ -1,4 +1,4 @@
-"""What edgeres asks of data before it trusts a number measured on it; every breach is a ``DataError``."""
+"""Data contract: requirements on images, classes and splits, whose violation is a ``DataError``."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ALLOW = {
     "missing-classes": "accept classes without training, calibration or validation images",
     "chance": "continue with a float network that predicts at chance",
 }
-"""What a user may allow, and what it means."""
+"""Exceptions that a user may allow, with their meaning."""
 
 FEWEST_CALIBRATION_IMAGES = 32
 """Under exchangeability the next image exceeds the largest activation of n others with probability 1/(n+1): 3 % here.
 
-It is a bound on the number of images, not of images per class: a head of 1,000 classes calibrates well on 512 images.
+The bound is on the number of images, not per class: a head of 1,000 classes calibrates well on 512 images.
 """
 
 
 def check_allow(allow: frozenset[str]) -> None:
-    """Refuses a name that allows nothing.
+    """Checks the names of allowed exceptions.
 
     Raises:
         DataError: Unknown name; the message has the nearest one.
@@ -41,10 +41,10 @@ def check_allow(allow: frozenset[str]) -> None:
 
 
 def check_not_empty(found: RawDataset) -> None:
-    """Wants images of two classes or more.
+    """Checks that there are images of two classes or more.
 
     Raises:
-        DataError: No images, or one class alone.
+        DataError: No images, or only one class.
     """
     if not any(len(split) for split in (found.train, found.validation) if split is not None):
         raise DataError(
@@ -60,10 +60,10 @@ def check_not_empty(found: RawDataset) -> None:
 def check_classes(
     where: str, classes: Sequence[str], splits: Sequence[Split], allow: frozenset[str]
 ) -> tuple[str, ...]:
-    """Wants images of every class in every split.
+    """Checks that every split has images of every class.
 
     Returns:
-        Notes on classes that are missing by permission.
+        Notes on classes that are missing as allowed.
 
     Raises:
         DataError: A class without images, or a split without any.
@@ -86,19 +86,19 @@ def check_classes(
 
 
 def check_calibration(where: str, images: int, wanted: int, allow: frozenset[str]) -> tuple[str, ...]:
-    """Wants enough images to set a range.
+    """Checks that there are enough calibration images.
 
     Args:
         where: The data, for the message.
-        images: How many there are.
-        wanted: How many were asked for.
+        images: Number of images.
+        wanted: Requested number.
         allow: Names of ``ALLOW``.
 
     Returns:
-        Notes where there are fewer than were asked for, or by permission fewer than are safe.
+        Notes where there are fewer than requested, or, as allowed, fewer than the minimum.
 
     Raises:
-        DataError: Fewer than ``FEWEST_CALIBRATION_IMAGES``, or none at all.
+        DataError: Fewer than ``FEWEST_CALIBRATION_IMAGES``, or none.
     """
     if images < 1 or (images < FEWEST_CALIBRATION_IMAGES and "few-images" not in allow):
         raise DataError(
@@ -113,12 +113,12 @@ def check_calibration(where: str, images: int, wanted: int, allow: frozenset[str
 
 
 def check_coverage(where: str, classes: Sequence[str], calibration: Split, allow: frozenset[str]) -> tuple[str, ...]:
-    """Wants calibration images of every class where their labels are known and there are enough for all.
+    """Checks that every class has calibration images, where labels are known and there are enough images.
 
-    A head of more classes than calibration images is no breach: ranges are those of activations, not of classes.
+    More classes than calibration images are accepted: ranges are those of activations, not of classes.
 
     Returns:
-        A note on classes without a calibration image, by number or by permission.
+        A note on classes without a calibration image.
 
     Raises:
         DataError: There are as many images as classes or more, and some class has none.
@@ -134,7 +134,7 @@ def check_coverage(where: str, classes: Sequence[str], calibration: Split, allow
 
 
 def check_head(classes: Sequence[str], head: int) -> None:
-    """Wants the network's head and the data to speak of the same classes.
+    """Checks that the network's head and the data have the same number of classes.
 
     Args:
         classes: Class names of the data.
@@ -158,7 +158,7 @@ def check_head(classes: Sequence[str], head: int) -> None:
 
 
 def check_apart(calibration: Split, validation: Split, allow: frozenset[str]) -> tuple[str, ...]:
-    """Refuses calibration images the user chose that are validation images too.
+    """Checks that user-chosen calibration images are no validation images.
 
     Returns:
         A note where it is allowed.
@@ -178,7 +178,7 @@ def check_apart(calibration: Split, validation: Split, allow: frozenset[str]) ->
 def shared(split: Split, other: Split) -> tuple[tuple[int, int], ...]:
     """Images of ``split`` whose content is in ``other`` too.
 
-    Only images with equal fingerprints are read whole, so large splits that share nothing cost next to nothing.
+    Only images with equal fingerprints are read completely, so that large disjoint splits are compared quickly.
 
     Returns:
         Pairs of an index into ``split``, ascending, and the first index into ``other`` with the same content.

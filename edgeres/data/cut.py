@@ -1,4 +1,4 @@
-"""Cutting a folder's images into four splits, so that no number is measured on images it was fitted to."""
+"""Division of a folder's images into four splits with disjoint content."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from edgeres.progress import Progress
 
 TUNING = 512
-"""Tuning images taken from a training set, which gives up a tenth of its images at most."""
+"""Number of tuning images from a training set, at most a tenth of it."""
 
 HELD_OUT = 5
-"""One image in so many is held out where only one kind of images is there."""
+"""One image in ``HELD_OUT`` is held out where only one kind of images is given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The four splits, and what the user should know about how they came about."""
+    """The four splits, with notes on their origin."""
 
     train: Split
     calibration: Split
@@ -41,19 +41,20 @@ class Splits:
 
 
 def cut(found: RawDataset, wanted: int, seed: int, allow: frozenset[str], progress: Progress) -> Splits:
-    """Cuts what a folder holds.
+    """Divides the images of a folder into splits.
 
-    Images shared by training and validation leave training; the others are split by the laws of ``dataset``.
+    Images shared by training and validation are removed from training; the others are split by the rules of
+    ``dataset``.
 
     Args:
         found: The images.
-        wanted: How many calibration images to take.
+        wanted: Number of calibration images.
         seed: Seed of every choice.
         allow: Names of ``contract.ALLOW``.
-        progress: Where to report how far the reading is.
+        progress: Progress reporter.
 
     Raises:
-        DataError: The data breaks the contract.
+        DataError: The data violates the contract.
     """
     check_not_empty(found)
     train, validation, split_notes = _two(found, wanted, seed, progress)
@@ -69,10 +70,10 @@ def cut(found: RawDataset, wanted: int, seed: int, allow: frozenset[str], progre
 
 
 def _two(found: RawDataset, wanted: int, seed: int, progress: Progress) -> tuple[Split, Split, tuple[str, ...]]:
-    """Training and validation images; where one kind is missing, the other gives up a part of every class."""
+    """Training and validation images; where one kind is missing, a share of every class of the other is taken."""
     if found.train is not None and found.validation is not None:
         return found.train, found.validation, ()
-    # Judging wants a fifth of every class; calibration and tuning want their number and no more.
+    # Validation takes a fifth of every class; calibration and tuning take their number.
     if found.train is not None:
         whole, missing, limit = found.train, "validation", len(found.train)
     else:
@@ -90,7 +91,7 @@ def _two(found: RawDataset, wanted: int, seed: int, progress: Progress) -> tuple
 
 
 def _apart(train: Split, validation: Split, allow: frozenset[str]) -> tuple[Split, tuple[str, ...]]:
-    """The training images that are not validation images too, and a note on those that are."""
+    """The training images that are no validation images, and a note on the removed ones."""
     twins = shared(train, validation)
     if not twins:
         return train, ()
@@ -102,7 +103,8 @@ def _apart(train: Split, validation: Split, allow: frozenset[str]) -> tuple[Spli
 def _picks(apart: Split | None, pool: Split, wanted: int, seed: int) -> tuple[Split, Split]:
     """Calibration and tuning images.
 
-    Tuning is picked first where both come from training, so that asking for more calibration images moves nothing else.
+    Tuning is picked first where both come from training, so that another number of calibration images does not change
+    it.
     """
     if apart is None:
         tuning = _tuning(pool, seed)
@@ -112,7 +114,7 @@ def _picks(apart: Split | None, pool: Split, wanted: int, seed: int) -> tuple[Sp
 
 
 def _tuning(pool: Split, seed: int) -> Split:
-    """Tuning images; one image of each class stays behind, so that none is left without training images."""
+    """Tuning images; one image of each class is left for training."""
     order = round_robin(pool.labels, seed)
     last = {pool.labels[index]: index for index in order}
     spare = pool.take([index for index in range(len(pool)) if last[pool.labels[index]] != index])

@@ -1,11 +1,11 @@
-"""``Dataset``: four splits with a purpose each, cut so that no number is measured on images it was fitted to.
+"""``Dataset``: training, calibration, tuning and validation splits with disjoint content.
 
-Laws, by content and not by file name:
+Rules, by content and not by file name:
 
 * validation shares no image with the other three;
-* tuning, whose labels take decisions, shares no image with training and calibration;
-* calibration images of a folder stay among the training images: calibration looks at activations and never at labels,
-  so learning from them flatters nobody. The embedded digits keep all four apart.
+* tuning, on which candidates are compared, shares no image with training and calibration;
+* calibration images of a folder remain training images: calibration uses activations and no labels, so training on
+  them does not bias it. The embedded digits keep all four disjoint.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ DIGITS_PER_CLASS = (50, 16, 10)
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with a purpose.
+    """The four splits of a data set.
 
     Attributes:
-        name: For people.
+        name: Display name.
         classes: Class names in label order.
-        train: Images to learn from.
+        train: Training images.
         calibration: Images whose activations set scales; a folder of the user's own has labels of -1 where unknown.
-        tuning: Labelled images for decisions.
-        validation: Labelled images that judge.
+        tuning: Labelled images for choices between candidates.
+        validation: Labelled images for evaluation.
         sample: Whether these are the embedded digits.
-        suggested: Preprocessing that fits, None where the data says nothing about it.
-        notes: What the user should know about how the splits came about.
-        turned: How many images of a kind carry an EXIF orientation that turns them, such as ``400 of 400 validation
+        suggested: Preprocessing of the data; None where it states none.
+        notes: Notes on the origin of the splits.
+        turned: Number of images of a kind with an EXIF rotation, such as ``400 of 400 validation
             images``; kinds without any are left out.
     """
 
@@ -63,7 +63,7 @@ class Dataset:
     turned: tuple[str, ...] = ()
 
     def ordered(self, classes: tuple[str, ...]) -> Dataset:
-        """The same images with the classes numbered in another order.
+        """The dataset with another class order.
 
         Args:
             classes: The class names, each once.
@@ -87,17 +87,17 @@ class Dataset:
 def open_dataset(
     path: Path | None, *, seed: int, calibration: int, allow: frozenset[str], progress: Progress | None = None
 ) -> Dataset:
-    """Opens images, checks them and cuts them into splits; the same input gives the same splits.
+    """Opens images, checks them and divides them into splits, deterministically.
 
     Args:
         path: An image folder or CIFAR-10's binary version; None opens the embedded digits.
-        seed: Seed of every choice among images.
-        calibration: How many calibration images are wanted; there may be fewer.
+        seed: Seed of every random choice among images.
+        calibration: Requested number of calibration images; there may be fewer.
         allow: Names of ``contract.ALLOW``.
-        progress: Where to report how far the reading is.
+        progress: Progress reporter.
 
     Raises:
-        DataError: Nothing there, an unreadable image, too few images, images shared by splits that must not share.
+        DataError: A missing folder, an unreadable image, too few images, or images shared by disjoint splits.
     """
     check_allow(allow)
     if path is None:
@@ -111,7 +111,7 @@ def open_dataset(
     found = cifar10(path) if is_cifar(path) else image_folder(path, shown)
     splits = cut(found, calibration, seed, allow, shown)
     for split in (splits.calibration, splits.tuning, splits.validation):
-        split.hash_all(shown)  # their digests are part of every run, so the wait belongs here
+        split.hash_all(shown)  # their digests are part of every run, so they are read here
     return Dataset(
         found.name,
         found.classes,
@@ -127,7 +127,7 @@ def open_dataset(
 
 
 def _turned(found: RawDataset) -> tuple[str, ...]:
-    """Kinds of images with an EXIF orientation other than upright, counted."""
+    """Number of images of each kind with an EXIF orientation other than upright."""
     counted = []
     for split in (found.train, found.validation, found.calibration):
         if split is not None and (count := sum(image.orientation != 1 for image in split.images)):

@@ -1,4 +1,4 @@
-"""Images in one folder per class, ImageNet's layout among them."""
+"""Image folders with one subfolder per class, including ImageNet's layout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALIDATION = ("val", "valid", "validation", "test")
 CALIBRATION = ("calibration", "calib")
 
 _NAMED = 5
-"""Images that a message names."""
+"""Most images in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ def image_folder(folder: Path, progress: Progress) -> RawDataset:
     """Images below ``train/<class>/`` and ``val/<class>/``, or below ``<class>/`` alone.
 
     Class order is the sorted order of all class folders, as torchvision's ``ImageFolder`` and ImageNet have it.
-    Images may lie deeper below a class; hidden files and other extensions are no images.
-    ``calibration/`` or ``calib/``, with class folders or without, sets calibration images apart.
+    Images may be in subfolders of a class; hidden files and other extensions are ignored.
+    ``calibration/`` or ``calib/``, with class folders or without, holds calibration images.
 
     Raises:
         DataError: A folder or a header cannot be read; the message names it.
@@ -64,7 +64,7 @@ def image_folder(folder: Path, progress: Progress) -> RawDataset:
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The first of these subfolders that is there."""
+    """The first of these subfolders that exists."""
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
@@ -77,7 +77,7 @@ def _class_names(root: Path) -> list[str]:
 
 
 def _check_names(folder: Path, classes: list[str]) -> None:
-    """Wants names that can be printed and written into a report and a model file."""
+    """Checks that names can be printed and written into a report and a model file."""
     for name in classes:
         if any(category(letter) in ("Cc", "Cs") for letter in name):
             raise DataError(
@@ -93,7 +93,7 @@ def _labelled(root: Path, classes: list[str]) -> _Listed:
 
 
 def _set_apart(root: Path, classes: list[str]) -> _Listed:
-    """Every image below ``root``, labelled where it lies in the folder of a class and -1 elsewhere."""
+    """Every image below ``root``, labelled where it is in the folder of a class and -1 elsewhere."""
     paths = tuple(_images(root))
     labels = {name: label for label, name in enumerate(classes)}
     return _Listed(paths, tuple(labels.get(path.relative_to(root).parts[0], -1) for path in paths))
@@ -116,9 +116,9 @@ def _unreadable(failure: OSError) -> NoReturn:
 
 
 def _probed(name: str, listed: _Listed, progress: Progress, refused: list[DataError]) -> Split:
-    """Reads every header; what is wrong with those that cannot be used is added to ``refused``."""
+    """Reads every header; errors of unusable images are added to ``refused``."""
     images: list[ImageFile] = []
-    # Threads would only slow this down: a header takes 50 microseconds, most of them under the interpreter lock.
+    # Threads would slow this down: a header takes 50 microseconds, mostly under the GIL.
     with progress.task(f"read the headers of the {name} images", len(listed.paths)) as advance:
         for path in listed.paths:
             try:
@@ -130,7 +130,7 @@ def _probed(name: str, listed: _Listed, progress: Progress, refused: list[DataEr
 
 
 def _all_refused(folder: Path, refused: list[DataError], images: int) -> DataError:
-    """One message for every image that cannot be used: how many, and the first few by name."""
+    """One message for all unusable images: their number, and the first few by name."""
     if len(refused) == 1:
         return refused[0]
     more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""

@@ -1,4 +1,4 @@
-"""``StoredImage``: one encoded image, decoded on demand; the only place that parses untrusted image files."""
+"""``StoredImage``: one encoded image, decoded on demand; the only module that parses untrusted image files."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from PIL import Image as Pillow
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
-"""File names taken for images, compared in lower case."""
+"""File extensions of images, in lower case."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
-"""Parsers an image may reach, whatever its name says; Pillow's EPS reader, for one, would start Ghostscript."""
+"""Enabled image parsers, whatever the extension; Pillow's EPS reader, for one, would start Ghostscript."""
 
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-"""Pillow modes with more than 8 bits a channel: converting them to RGB clips nearly every pixel to white."""
+"""Pillow modes with more than 8 bits per channel: converting them to RGB saturates nearly every pixel."""
 
 _HEAD = 4096
 _TAIL = 65536
 
 
 class StoredImage(Protocol):
-    """An image that is kept encoded."""
+    """Protocol of an encoded image."""
 
     @property
     def where(self) -> str:
-        """Where it comes from, for messages."""
+        """Its source, for messages."""
 
     @property
     def sha256(self) -> str:
@@ -55,7 +55,7 @@ class StoredImage(Protocol):
         """EXIF orientation, 1 (upright) to 8."""
 
     def decode(self) -> Pillow.Image:
-        """The RGB image as it is stored.
+        """The RGB image without rotation.
 
         Raises:
             DataError: It is corrupt or truncated.
@@ -81,7 +81,7 @@ class ImageFile:
         """Reads the header and the end, a few kilobytes.
 
         Raises:
-            DataError: Not an image, cut short, too large, deeper than 8 bits a channel, or unreadable.
+            DataError: Not an image, truncated, too large, deeper than 8 bits per channel, or unreadable.
         """
         from PIL import Image
 
@@ -104,19 +104,19 @@ class ImageFile:
 
     @property
     def where(self) -> str:
-        """The path, as UTF-8 whatever the file system holds."""
+        """The path as UTF-8."""
         return os.fsencode(self.path).decode("utf-8", errors="replace")
 
     @cached_property
     def sha256(self) -> str:
-        """sha256 of the file's bytes, read when it is first asked for."""
+        """sha256 of the file's bytes, read on first access."""
         try:
             return sha256_file(self.path)
         except OSError as failure:
             raise _corrupt(self.path, failure) from failure
 
     def decode(self) -> Pillow.Image:
-        """The whole image as RGB, as it is stored, with its EXIF; JPEG's draft mode, which changes pixels, is off."""
+        """The RGB image without rotation, with its EXIF; JPEG's draft mode, which changes pixels, is off."""
         from PIL import Image
 
         try:
@@ -133,8 +133,8 @@ class ArrayImage:
 
     Attributes:
         pixels: uint8 ``[H,W]`` (grey) or ``[H,W,3]`` (RGB).
-        where: Where it comes from, for messages.
-        orientation: Always upright: an array carries no EXIF.
+        where: Its source, for messages.
+        orientation: Always upright: an array has no EXIF.
     """
 
     pixels: NDArray[np.uint8] = field(repr=False)
@@ -159,7 +159,7 @@ class ArrayImage:
 
 
 def _check_header(path: Path, image: Pillow.Image) -> None:
-    """Refuses what the header alone rules out, before any pixel is decoded."""
+    """Refuses images by their header, before any pixel is decoded."""
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
             f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}", "shrink the image or remove it"
@@ -169,14 +169,14 @@ def _check_header(path: Path, image: Pillow.Image) -> None:
 
 
 def _states_exif(image: Pillow.Image) -> bool:
-    """Whether the header has EXIF; a PNG may keep it behind the pixels, which would all be decoded to find it."""
+    """Whether the header has EXIF; a PNG may have it after the pixels, which are not decoded to find it."""
     return image.format != "PNG" or "exif" in image.info
 
 
 def _check_end(path: Path, kind: str | None, head: bytes, tail: bytes, size: int) -> None:
-    """Refuses a file that was cut short, long before a run would come to its pixels.
+    """Refuses truncated files without decoding them.
 
-    JPEG ends with an end-of-image marker and PNG with an IEND chunk, give or take what a camera appends; BMP and WebP
+    JPEG ends with an end-of-image marker and PNG with an IEND chunk, possibly followed by camera data; BMP and WebP
     begin with their length.
     """
     complete = {
@@ -190,7 +190,7 @@ def _check_end(path: Path, kind: str | None, head: bytes, tail: bytes, size: int
 
 
 def _decoder_failures() -> tuple[type[Exception], ...]:
-    """What Pillow raises on files that are damaged, cut short or not images."""
+    """Exceptions of Pillow for files that are damaged, truncated or not images."""
     from PIL import Image
 
     return (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)

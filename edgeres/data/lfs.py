@@ -1,4 +1,4 @@
-"""Git LFS pointers: small text files that stand where a repository's large files were not fetched."""
+"""Git LFS pointers: small text files in place of large files that were not fetched."""
 
 from __future__ import annotations
 

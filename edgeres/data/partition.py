@@ -1,4 +1,4 @@
-"""Cutting labelled images into disjoint parts, and picking some of each class; both seeded, both stable."""
+"""Seeded division of labelled images into disjoint parts, and balanced selection from each class."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 def partition(
     labels: Sequence[int], hashes: Sequence[str], quotas: Callable[[int], Sequence[int]], seed: int
 ) -> tuple[tuple[int, ...], ...]:
-    """Cuts images into parts that share no content.
+    """Divides images into parts with disjoint content.
 
     Images with equal hashes form one group, which goes to one part as a whole. Within a class, groups are ordered by
-    the sha256 of seed and content, so the order of the files on disk has no say, and an image that is added moves no
+    the sha256 of seed and content, so the order of the files does not matter, and an added image moves no
     other one by more than a rank.
 
     Args:
         labels: Class index per image.
         hashes: Content hash per image.
-        quotas: From the number of groups of a class to how many groups each part takes; what is left is the last part.
+        quotas: Function from the number of groups of a class to the number of groups in each part; the rest is the last
+            part.
         seed: Seed of the order.
 
     Returns:
@@ -49,10 +50,10 @@ def partition(
 
 
 def round_robin(labels: Sequence[int], seed: int) -> tuple[int, ...]:
-    """Every index once: one image of each class, then a second of each, and so on until the classes run dry.
+    """Every index once: one image of each class, then a second of each, and so on.
 
-    Any prefix is therefore as balanced as can be, and a longer prefix contains the shorter one. One that is shorter
-    than the list of classes holds a random choice of them.
+    Any prefix is therefore balanced, and a longer prefix contains the shorter one. One that is shorter
+    than the list of classes holds a random selection of them.
 
     Args:
         labels: Class index per image.
@@ -62,7 +63,7 @@ def round_robin(labels: Sequence[int], seed: int) -> tuple[int, ...]:
     for index, label in enumerate(labels):
         members[label].append(index)
     shuffled = [
-        # A seed sequence takes no negative number, and label -1 stands for an unknown class.
+        # A seed sequence takes no negative number, and label -1 is an unknown class.
         np.random.default_rng([seed, label + 1]).permutation(members[label]).tolist()
         for label in sorted(members, key=lambda label: _rank(seed, label))
     ]
@@ -70,5 +71,5 @@ def round_robin(labels: Sequence[int], seed: int) -> tuple[int, ...]:
 
 
 def _rank(seed: int, name: object) -> bytes:
-    """A random place in an order, in which whatever else there is has no say."""
+    """A random sort key that depends on the seed and the name only."""
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()

@@ -1,4 +1,4 @@
-"""``Preprocess``: the evaluation transform a network was trained for; it travels with the weights.
+"""``Preprocess``: the evaluation transform of a network, stored with its weights.
 
 Equal to torchvision's ``Resize(antialias)``, ``CenterCrop``, ``ToTensor`` and ``Normalize`` on PIL images, because it
 uses the same resampler (Pillow's) and the same roundings (torchvision/transforms/functional.py).
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image as Pillow
 
 MAX_PIXELS = 89_478_485
-"""Largest image handled, in pixels: Pillow's own limit against decompression bombs, 0.25 GiB of RGB."""
+"""Largest image in pixels: Pillow's limit against decompression bombs, 0.25 GiB of RGB."""
 
 _ORIENTATION = 0x0112
 """EXIF tag of the orientation (CIPA DC-008, EXIF 2.32, section 4.6.4)."""
@@ -32,17 +32,17 @@ Crop = Annotated[int, Field(ge=1, le=8192)]
 
 @settings
 class Preprocess:
-    """How an image becomes network input.
+    """Transform from an image to network input.
 
     Attributes:
-        resize: Length the shorter side is resized to, in pixels, with antialiasing; 0 leaves the size alone.
+        resize: Length of the shorter side in pixels after antialiased resizing; 0 does not resize.
         crop: Side of the centre crop in pixels; smaller images are padded with black.
         mean: Mean of red, green and blue on the scale 0..1.
         std: Standard deviation of red, green and blue on the same scale.
         interpolation: Resampling filter of the resize.
-        channels: Order of the channels in the input; ``bgr`` is Caffe's and OpenCV's. ``mean`` and ``std`` stay those
-            of red, green and blue.
-        exif: ``apply`` turns an image upright as its EXIF orientation says before anything else; ``ignore`` takes the
+        channels: Order of the channels in the input; ``bgr`` is Caffe's and OpenCV's. ``mean`` and ``std`` are always
+            those of red, green and blue.
+        exif: ``apply`` first rotates an image by its EXIF orientation; ``ignore`` takes the
             pixels as they are stored, as torchvision does.
     """
 
@@ -61,7 +61,7 @@ class Preprocess:
 
     @property
     def label(self) -> str:
-        """The transform in a few words: sizes, normalisation, and what is unusual about it."""
+        """The transform as text: sizes, normalisation, and unusual settings."""
         resize = f"resize {self.resize}" if self.resize else "no resize"
         mean, std = ("/".join(f"{value:.4g}" for value in _once(values)) for values in (self.mean, self.std))
         unusual: list[str] = [self.interpolation] if self.interpolation != "bilinear" else []
@@ -71,7 +71,7 @@ class Preprocess:
 
     @property
     def options(self) -> str:
-        """The command-line options that state it."""
+        """The command-line options that state the transform."""
         mean, std = (",".join(f"{value:.10g}" for value in values) for values in (self.mean, self.std))
         text = f"--resize {self.resize} --crop {self.crop} --mean {mean} --std {std}"
         for name in ("interpolation", "channels", "exif"):
@@ -80,7 +80,7 @@ class Preprocess:
         return text
 
     def upright(self, image: Pillow.Image) -> Pillow.Image:
-        """The image as ``exif`` wants it: turned by its EXIF orientation, or as it is stored."""
+        """The image rotated by its EXIF orientation where ``exif`` is ``apply``."""
         if self.exif == "ignore" or orientation_of(image) == 1:
             return image
         from PIL import ImageOps
@@ -88,7 +88,7 @@ class Preprocess:
         return ImageOps.exif_transpose(image)
 
     def apply(self, image: Pillow.Image) -> NDArray[np.float32]:
-        """Turns one image into network input.
+        """Network input of one image.
 
         Args:
             image: A PIL image, with its EXIF where it has any; anything but RGB is converted.
@@ -111,7 +111,7 @@ class Preprocess:
         """The resized and centre-cropped RGB image, ``crop`` by ``crop`` pixels."""
         if self.resize:
             image = self._resized(image)
-        # Image.crop fills what lies outside with black; torchvision pads first and rounds differently there.
+        # Image.crop pads with black; torchvision pads first and rounds differently there.
         left, top = _offset(image.width, self.crop), _offset(image.height, self.crop)
         if (left, top, self.crop, self.crop) == (0, 0, *image.size):
             return image
@@ -136,18 +136,18 @@ def orientation_of(image: Pillow.Image) -> int:
     """EXIF orientation of an image, 2 to 8; 1, upright, where there is none, or EXIF that cannot be read."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, struct.error):  # what Pillow raises on damaged EXIF
+    except (OSError, SyntaxError, ValueError, struct.error):  # exceptions of Pillow on damaged EXIF
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _offset(length: int, crop: int) -> int:
-    """Where the centre crop starts on one axis; negative where it is padded (CenterCrop in torchvision)."""
+    """Start of the centre crop on one axis; negative where it is padded (CenterCrop in torchvision)."""
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
 
 
 def _once(values: tuple[float, ...]) -> tuple[float, ...]:
-    """One value where all are equal."""
+    """A single value where all are equal."""
     return values[:1] if len(set(values)) == 1 else values
 
 

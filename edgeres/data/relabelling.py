@@ -1,9 +1,9 @@
-"""``Relabelling``: another order of the classes that a network's answers fit far better, proven on held-out images.
+"""``Relabelling``: a class order that fits a network's predictions significantly better, tested on held-out images.
 
-Class folders are numbered in sorted order, and a network's outputs in the order of its training. Where the two differ,
-every answer is counted as another class. The best order is a linear assignment (Kuhn 1955) on the confusion matrix of
-labelled images. It always fits the images it was found on at least as well as the given one, so that it counts only
-what it gets right on images left out of the assignment.
+Class folders are sorted by name, and a network's outputs are in the order of its training. Where the two differ, every
+prediction is counted as another class. The best order is a linear assignment (Kuhn 1955) on the confusion matrix of
+labelled images. It always fits the images it was found on at least as well as the given one, so only its accuracy on
+images left out of the assignment counts.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FOLDS = 5
-"""Parts of the images; each is judged by the order found on the others."""
+"""Number of cross-validation folds."""
 
 _ALPHA = 1e-3
-"""One-sided level at which the other order is better: an exact sign test on the images only one order gets right."""
+"""One-sided significance level of the exact sign test on images that only one order gets right."""
 
 GAIN = 0.05
-"""Least gain in accuracy on the images left out: what is less is a confusion of the network's own."""
+"""Least gain in accuracy on held-out images; smaller ones are confusions of the network."""
 
 _TIE = 1e-6
-"""Weight of the given order, so that a class that no image speaks of stays where it is."""
+"""Weight of the given order, so that a class without images keeps its index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relabelling:
-    """Another order of the classes.
+    """Another class order.
 
     Attributes:
         outputs: Output of the network for each class index of the data.
-        before: Images right in the given order.
-        after: Images right in the other order, each judged by an order found without it.
-        images: Images in all.
+        before: Number of images right in the given order.
+        after: Number of images right in the other order, each under an order found without it.
+        images: Number of images.
     """
 
     outputs: tuple[int, ...]
@@ -61,16 +61,16 @@ class Relabelling:
 def find_relabelling(
     answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int, tests: int = 1
 ) -> Relabelling | None:
-    """Looks for an order of the classes that fits far better.
+    """Searches a class order that fits significantly better.
 
     Args:
         answers: Predicted class of each image ``[N]``.
         labels: Class index of each image ``[N]``.
         classes: Number of classes.
-        tests: How many networks or transforms are looked at; the level is divided by it (Bonferroni).
+        tests: Number of tested networks or transforms, which divides the level (Bonferroni).
 
     Returns:
-        None where no other order is better by the test, or by enough.
+        The order; None where none is significantly better by ``GAIN``.
     """
     from scipy.stats import binom
 
@@ -90,7 +90,7 @@ def find_relabelling(
 
 
 def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Fold of each image ``[N]``: the images of a class go to the folds in turn."""
+    """Fold of each image ``[N]``, stratified by class."""
     seen: dict[int, int] = {}
     folds = np.zeros(len(labels), dtype=np.int64)
     for index, label in enumerate(labels.tolist()):
@@ -100,7 +100,7 @@ def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _assigned(answers: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Output of each class ``[classes]``, one output a class, that make the most answers right."""
+    """Output of each class ``[classes]``, one per class, that maximises the number of correct predictions."""
     from scipy.optimize import linear_sum_assignment
 
     matrix = _TIE * np.eye(classes)

@@ -1,4 +1,4 @@
-"""``RawDataset``: what a source of images holds, and the one source that is always there, the embedded digits."""
+"""``RawDataset``: contents of an image source before it is split, and the embedded digits."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from edgeres.data.split import Split
 from edgeres.errors import DataError
 
 DIGITS = Preprocess(resize=32, crop=32, mean=(0.305, 0.305, 0.305), std=(0.376, 0.376, 0.376))
-"""Preprocessing of the embedded digits; mean and deviation of all their pixels, on the scale 0..1."""
+"""Preprocessing of the embedded digits, with mean and deviation of all their pixels on the scale 0..1."""
 
 
 @dataclass(frozen=True)
 class RawDataset:
-    """What the user's folder holds, before it is cut into splits.
+    """Images of a source, before they are divided into splits.
 
     Attributes:
-        name: For people.
+        name: Display name.
         where: The folder.
         classes: Class names in label order.
-        train: Labelled images to learn from; None where none are set apart.
-        validation: Labelled images to judge by; None where none are set apart.
-        calibration: Images set apart for calibration, labelled -1 where their class is unknown; None without any.
-        suggested: Preprocessing that fits, None where the folder says nothing about it.
+        train: Labelled training images; None without a training folder.
+        validation: Labelled validation images; None without a validation folder.
+        calibration: Calibration images, labelled -1 where their class is unknown; None without a calibration folder.
+        suggested: Preprocessing of the data; None where it states none.
     """
 
     name: str
@@ -41,12 +41,12 @@ class RawDataset:
 
 
 def digits() -> Split:
-    """The UCI handwritten digits that scikit-learn ships: 1,797 images of 8x8 pixels with 17 levels of grey.
+    """The UCI handwritten digits of scikit-learn: 1,797 images of 8x8 pixels with 17 levels of grey.
 
-    The table is read from the installed package, because importing ``sklearn.datasets`` costs two seconds.
+    The table is read from the installed package, because importing ``sklearn.datasets`` takes two seconds.
 
     Raises:
-        DataError: scikit-learn is not installed, or its table is not where its releases keep it.
+        DataError: scikit-learn is not installed, or has no such table.
     """
     package = find_spec("sklearn")
     folders = package.submodule_search_locations if package else None

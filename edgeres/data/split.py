@@ -1,4 +1,4 @@
-"""``Split``: labelled images that stay encoded until they are asked for."""
+"""``Split``: labelled images, decoded on demand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeres.progress import Progress
 
 WORKERS = 2
-"""Threads that decode; Pillow releases the interpreter lock while it works."""
+"""Threads that decode; Pillow releases the GIL meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Split:
     """Labelled images in a fixed order.
 
     Attributes:
-        name: What it is for, such as ``validation``.
-        images: The encoded images.
+        name: Name, such as ``validation``.
+        images: Encoded images.
         labels: Class index of each image; -1 where it is unknown (calibration images need no label).
     """
 
@@ -60,7 +60,7 @@ class Split:
         return digest([list(pair) for pair in zip(self.hashes, self.labels, strict=True)])
 
     def hash_all(self, progress: Progress) -> tuple[str, ...]:
-        """Reads every image for ``hashes``; each image remembers its own, so nothing is read twice."""
+        """Computes ``hashes`` with progress; each image caches its own."""
         hashes: list[str] = []
         with progress.task(f"hash the {self.name} images", len(self)) as advance:
             for image in self.images:
@@ -84,13 +84,13 @@ class Split:
     def batches(
         self, preprocess: Preprocess, size: int = 32
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """Decodes the split in order while the caller works on the batch before.
+        """Decodes the split in order, one batch ahead of the caller.
 
-        Two batches are in memory at a time, however many images there are.
+        Two batches are in memory at a time.
 
         Args:
             preprocess: The transform.
-            size: Images per batch; the last one holds what is left.
+            size: Images per batch; the last one may be smaller.
 
         Yields:
             Images float32 ``[N,3,crop,crop]`` and labels int64 ``[N]``.
@@ -130,7 +130,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """A batch that is being decoded into ``array``."""
+    """A batch that is decoded into ``array``."""
 
     indices: range
     array: NDArray[np.float32]

@@ -1,1 +1,1 @@
-"""The network as data: spec, graph, costs, weights on disk, and the torch module derived from them."""
+"""Networks as data: spec, graph, costs, weights on disk, and the torch module built from them."""

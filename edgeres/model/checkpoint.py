@@ -1,8 +1,8 @@
-"""Weight files: reading them without trusting them, and writing edgeres' own.
+"""Weight files: validated reading without running code, and writing of edgeres' own format.
 
 Two formats are read. ``.safetensors`` holds tensors and strings. PyTorch's own (``.pt``, ``.pth``, ``.th``) is a
-pickle, which can run code; it goes through ``torch.load(weights_only=True)``, whose unpickler knows tensors and
-containers and refuses everything else.
+pickle, which can run code; it is read by ``torch.load(weights_only=True)``, whose unpickler accepts only tensors and
+containers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import re
 import zipfile
 from dataclasses import dataclass, field
-from pickle import UnpicklingError  # the exception alone: nothing here unpickles
+from pickle import UnpicklingError  # only the exception; nothing here unpickles
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
     from edgeres.model.weights import Weights
 
 TORCH_SUFFIXES = WEIGHT_SUFFIXES - {".safetensors"}
-"""Names PyTorch files go by."""
+"""Suffixes of PyTorch files."""
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module")
-"""Where training scripts keep the state dict, averaged weights first: they are the ones that were evaluated."""
+"""Keys of the state dict in training checkpoints, averaged weights first, since they are the evaluated ones."""
 
 _METADATA = "edgeres"
-"""Key of the JSON edgeres writes. One key alone: safetensors writes several in any order, and bytes must not vary."""
+"""Key of edgeres' JSON. There is one only: safetensors writes several in any order, and bytes must be deterministic."""
 
 _RESAVE = "save its state_dict() with safetensors.torch.save_file where you trust it, and pass the .safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """What a weight file holds.
+    """Contents of a weight file.
 
     Attributes:
         tensors: Tensors under the file's own keys.
-        spec: The spec edgeres wrote beside them, or None.
-        preprocess: Likewise.
-        classes: Likewise.
-        wrapper: Key of the dict the tensors were found under; empty for a bare state dict.
+        spec: The spec that edgeres stored, or None.
+        preprocess: The preprocessing that edgeres stored, or None.
+        classes: The class names that edgeres stored, or None.
+        wrapper: Key of the dict that holds the tensors; empty for a bare state dict.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -69,7 +69,7 @@ def save_checkpoint(
     preprocess: Preprocess | None = None,
     classes: tuple[str, ...] | None = None,
 ) -> None:
-    """Writes a ``.safetensors`` that ``read_file`` gives back whole; the same content gives the same bytes."""
+    """Writes a ``.safetensors`` file that ``read_file`` reads completely; equal content gives equal bytes."""
     from safetensors.numpy import save_file
 
     content = {
@@ -84,7 +84,7 @@ def read_file(path: Path) -> RawFile:
     """Reads a weight file by its suffix.
 
     Raises:
-        ModelError: Missing, truncated, of an unknown format, without tensors, or a pickle that wants to run code.
+        ModelError: Missing, truncated, of an unknown format, without tensors, or a pickle with code.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file", "check --weights")
@@ -109,7 +109,7 @@ def _read_safetensors(path: Path) -> RawFile:
 
 
 def _own(path: Path, text: str | None) -> dict[str, Any]:
-    """Spec, preprocessing and classes that edgeres wrote; nothing for other people's files."""
+    """Spec, preprocessing and classes that edgeres stored; None for other files."""
     if text is None:
         return {}
     where = f"{path}, metadata {_METADATA!r}"
@@ -128,21 +128,21 @@ def _own(path: Path, text: str | None) -> dict[str, Any]:
 def _read_torch(path: Path) -> RawFile:
     import torch
 
-    if _is_program(path):  # torch.load would warn of it in words of its own
+    if _is_program(path):  # torch.load would warn of it
         raise ModelError(f"{path} is a TorchScript program, not weights", _RESAVE)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as failure:
         raise _refused(path, failure) from failure
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError, AttributeError) as failure:
-        # What torch raises on damaged archives is not one class; the first line says which part was bad.
+        # torch has no common exception for damaged archives; the first line names the bad part
         reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
         raise ModelError(f"{path} is truncated or no PyTorch file: {reason}", "fetch it again") from failure
     return _unwrapped(path, content)
 
 
 def _is_program(path: Path) -> bool:
-    """Whether an archive holds TorchScript code beside its tensors."""
+    """Whether an archive holds TorchScript code besides its tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
@@ -151,7 +151,7 @@ def _is_program(path: Path) -> bool:
 
 
 def _refused(path: Path, failure: UnpicklingError) -> ModelError:
-    """A pickle that asks for more than tensors and containers."""
+    """The error for a pickle that holds more than tensors and containers."""
     text = str(failure)
     named = re.search(r"(?:GLOBAL|global:?)\s+`?([A-Za-z_][\w.]*\.[\w.]+)", text)
     if named:
@@ -161,7 +161,7 @@ def _refused(path: Path, failure: UnpicklingError) -> ModelError:
 
 
 def _unwrapped(path: Path, content: object) -> RawFile:
-    """The state dict inside whatever a training script saved."""
+    """The state dict inside a training checkpoint."""
     import torch
 
     wrapper = ""
@@ -210,5 +210,5 @@ def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float
 
 
 def located(path: object, failure: EdgeresError) -> ModelError:
-    """The same failure with the file's name in front."""
+    """The same failure with the file's name prepended."""
     return ModelError(f"{path}: {failure.what}", failure.hint)

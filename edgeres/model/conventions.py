@@ -1,8 +1,8 @@
-"""What the usual counters print for a network, each as a closed form over its layers, and why they differ.
+"""Counting conventions of MAC and FLOP counters, each as a closed form over a network's layers.
 
 Every counter multiplies a few quantities by small factors, so two figures for the same network differ by exactly the
-terms that one has and the other has not. The forms were read off each tool's source and hold to the last operation for
-torchvision's ResNets, built of torch modules. What a network calls as a function instead, thop never sees.
+terms that one has and the other lacks. The forms were read off each tool's source and are exact for torchvision's
+ResNets, built of torch modules. Functional calls are not counted by thop.
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ MEANING: dict[Quantity, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CountTerm:
-    """A quantity times a factor, for a reason."""
+    """A quantity times a factor, with the reason."""
 
     factor: int
     quantity: Quantity
     why: str
 
     def value(self, rows: Sequence[Layer]) -> int:
-        """Operations it stands for in a network, for one image."""
+        """Its operations in a network, for one image."""
         return self.factor * sum(map(_COUNTS[self.quantity], rows))
 
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """How a tool counts.
+    """Counting convention of a tool.
 
     Attributes:
-        tool: Its name.
-        version: Release whose source the terms were read off and checked against.
-        unit: What it calls the result; empty where ``written`` has it.
-        terms: What it adds up.
-        written: How it writes a count.
+        tool: Name of the tool.
+        version: Release whose source the terms were taken from and checked against.
+        unit: Unit of the result; empty where ``written`` includes it.
+        terms: Terms of the sum.
+        written: Formats a count.
     """
 
     tool: str
@@ -73,12 +73,12 @@ class Convention:
     written: Callable[[int], str]
 
     def count(self, rows: Sequence[Layer]) -> int:
-        """What it counts for a network and one image."""
+        """The tool's count for a network and one image."""
         return sum(term.value(rows) for term in self.terms)
 
 
 def _thop(count: int) -> str:
-    """``clever_format`` with the three places of thop's README."""
+    """``clever_format`` with three decimals, as in thop's README."""
     for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "K")):
         if count > 10**power:
             return f"{count / 10**power:.3f}{letter}"
@@ -86,7 +86,7 @@ def _thop(count: int) -> str:
 
 
 def _fvcore(count: int) -> str:
-    """``_format_size`` of fvcore: three places without trailing zeros, in the next unit from a tenth of it on."""
+    """``_format_size`` of fvcore: three decimals without trailing zeros, in the next unit from a tenth of it on."""
     for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "K")):
         if count > 10 ** (power - 1):
             return f"{count / 10**power:.3f}".rstrip("0").rstrip(".") + letter
@@ -164,4 +164,4 @@ CONVENTIONS: tuple[Convention, ...] = (
         _flop_counter,
     ),
 )
-"""None of them counts residual adds, sigmoids, gates or padding."""
+"""The conventions; none of them counts residual adds, sigmoids, gates or padding."""

@@ -1,7 +1,7 @@
 """Closed forms for multiply-accumulates, parameters and activation sizes.
 
-One MAC is one multiply and one add of a convolution or of the classifier; norms, activations, pools and adds count
-nothing, which is torchvision's and fvcore's convention. A convolution costs ``k^2 * C_in / groups * C_out * H' * W'``
+One MAC is one multiply and one add of a convolution or of the classifier; norms, activations, pools and adds are not
+counted, which is torchvision's and fvcore's convention. A convolution has ``k^2 * C_in / groups * C_out * H' * W'``
 with ``H' = floor((H + 2 p - k) / s) + 1``.
 """
 
@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 
 
 def shapes(spec: ResNetSpec, height: int, width: int) -> dict[str, Shape]:
-    """Shape of every tensor for one image, without the batch: ``(C, H, W)``, or ``(C,)`` behind the flatten."""
+    """Shape of every tensor for one image, without the batch: ``(C, H, W)``, or ``(C,)`` after the flatten."""
     found: dict[str, Shape] = {IMAGE: (spec.channels, height, width)}
     for op in graph(spec).ops:
         found[op.name] = _shape(op, found[op.inputs[0]])
@@ -45,7 +45,7 @@ def layer_macs(spec: ResNetSpec, height: int, width: int) -> dict[str, int]:
 
 
 def share_of_macs(spec: ResNetSpec, layers: Collection[str], side: int) -> float:
-    """Share of the network's MACs that some layers have, for one image of ``side x side`` pixels."""
+    """Share of the network's MACs in some layers, for one image of ``side x side`` pixels."""
     costs = layer_macs(spec, side, side)
     return sum(costs[layer] for layer in layers) / sum(costs.values())
 
@@ -56,7 +56,7 @@ def macs(spec: ResNetSpec, height: int, width: int) -> int:
 
 
 def parameters(spec: ResNetSpec) -> int:
-    """Learned parameters, exact: running statistics are not among them."""
+    """Exact number of learned parameters, without running statistics."""
     return sum(
         prod(shape)
         for key, shape in graph(spec).parameters.items()

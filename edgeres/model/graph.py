@@ -1,6 +1,6 @@
 """``Graph``: the operations of a network in execution order, derived from its spec.
 
-Everything that walks a network walks this list: the torch module, the ONNX writer, the quantizer placement, the costs
+This list is used by the torch module, the ONNX writer, the quantizer placement, the costs
 and the pruner. An operation's name is also the name of its output tensor and the prefix of its weights, and equals the
 torchvision module name wherever torchvision has one.
 """
@@ -102,7 +102,7 @@ class Graph:
 
 
 class _Builder:
-    """Appends operations and returns the name of the tensor each one makes."""
+    """Appends operations and returns the names of their output tensors."""
 
     def __init__(self, spec: ResNetSpec) -> None:
         self.spec = spec
@@ -129,7 +129,7 @@ class _Builder:
     def conv_norm(
         self, conv: str, norm: str, x: str, out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1
     ) -> str:
-        """A convolution and the norm behind it, or one convolution with a bias once that norm is folded."""
+        """A convolution followed by a norm, or one convolution with a bias once that norm is folded."""
         x = self.add("conv", conv, x, out=out, kernel=kernel, stride=stride, groups=groups, bias=not self.spec.norm)
         return self.add("norm", norm, x) if self.spec.norm else x
 
@@ -154,7 +154,7 @@ class _Builder:
         )
 
     def identity(self, name: str, block: Block, x: str, activated: str) -> str:
-        """The shortcut: untouched, projected by a 1x1 convolution (B), or subsampled and zero-padded (A)."""
+        """The shortcut: unchanged, projected by a 1x1 convolution (B), or subsampled and zero-padded (A)."""
         if block.projected:
             if self.spec.preactivation:
                 return self.add("conv", f"{name}.downsample.0", activated, out=block.out, stride=block.stride)

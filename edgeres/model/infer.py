@@ -1,8 +1,8 @@
-"""Reads a ``ResNetSpec`` off the shapes of a state dict.
+"""Inference of a ``ResNetSpec`` from the shapes of a state dict.
 
-Tensors tell depth, block kind, widths, groups, projections, squeeze and excitation, pre-activation, classes, input
-channels and whether norms are present. They cannot tell strides and pooling: those come from a spec whose
-tensor-visible part agrees, and otherwise follow the customary rules (``_stem`` and ``_stride``).
+Shapes give depth, block kind, widths, groups, projections, squeeze and excitation, pre-activation, classes, input
+channels and whether norms are present. They do not give strides and pooling: those are taken from a spec whose visible
+part agrees, and otherwise follow the customary rules (``_stem`` and ``_stride``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FOREIGN = (
     (re.compile(r"\.attn\.|\.qkv\.|cls_token"), "a transformer"),
     (re.compile(r"^features\.|denseblock"), "a plain or dense convolutional network"),
 )
-"""Keys that give another architecture away, checked first so that the message can name it."""
+"""Keys of other architectures, checked first so that the message can name them."""
 
 
 def infer(shapes: Mapping[str, Shape], hint: ResNetSpec | None = None) -> ResNetSpec:
@@ -38,7 +38,7 @@ def infer(shapes: Mapping[str, Shape], hint: ResNetSpec | None = None) -> ResNet
 
     Args:
         shapes: Shape of every tensor under the graph's key names.
-        hint: Where to look up what tensors cannot tell, if its tensor-visible part agrees up to widths.
+        hint: Spec that gives strides and pooling, if its visible part agrees up to widths.
 
     Raises:
         ModelError: No ResNet has these tensors; the message names the key or the shape.
@@ -55,7 +55,7 @@ def infer(shapes: Mapping[str, Shape], hint: ResNetSpec | None = None) -> ResNet
 
 
 class _Reader:
-    """Looks at one state dict's shapes."""
+    """Reads one state dict's shapes."""
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self.shapes = shapes
@@ -102,7 +102,7 @@ class _Reader:
         return shape
 
     def depths(self) -> tuple[int, ...]:
-        """Blocks per stage; a gap in the numbers is reported later as the missing weight it is."""
+        """Blocks per stage; a gap in the numbers is reported later as a missing weight."""
         last: dict[int, int] = {}
         for key in self.shapes:
             if match := _BLOCK.match(key):

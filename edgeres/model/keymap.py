@@ -1,6 +1,6 @@
-"""Key names of other people's state dicts, brought to the graph's.
+"""Renaming of state-dict keys of other libraries to the graph's.
 
-The graph speaks torchvision's names. Known besides: timm's ResNets and SE-ResNets (equal to torchvision's, with
+The graph uses torchvision's names. Supported besides: timm's ResNets and SE-ResNets (equal to torchvision's, with
 ``se.fc1`` and ``se.fc2``), timm's pre-activation ``resnetv2``, the CIFAR networks of akamaster/pytorch_resnet_cifar10
 and kuangliu/pytorch-cifar (``linear``, ``shortcut.0``), and heads inside a Sequential (``fc.1``).
 """
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 
 _PREFIX = re.compile(r"^((module|model|backbone|encoder|net|network|_orig_mod)\.)+")
-"""What data parallelism, EMA, Lightning modules and torch.compile put in front of every key."""
+"""Prefixes of data parallelism, EMA, Lightning modules and torch.compile."""
 
 _BOOKKEEPING = re.compile(r"(^|\.)(num_batches_tracked|n_averaged)$")
-"""Counters of training that inference never reads."""
+"""Training counters that inference does not read."""
 
 _RENAMES = (
     (re.compile(r"^stem\.conv\."), "conv1."),
@@ -39,7 +39,7 @@ def canonical(tensors: Mapping[str, V]) -> dict[str, V]:
     """Renames a state dict's keys to the graph's and drops the counters.
 
     Args:
-        tensors: Values of any kind under foreign keys.
+        tensors: Values of any kind under another library's keys.
 
     Returns:
         The same values under the graph's keys; a key that is not recognised keeps its name.

@@ -1,7 +1,7 @@
-"""``Layer``: what one operation of a network costs for one image, and how much memory a walk over them needs.
+"""``Layer``: costs of one operation for one image, and the peak activation memory of a sequence of them.
 
-The same rows come from a spec (``layers`` here) and from an ONNX graph (``onnxfile.layers``), so everything that counts
-on them, such as the conventions of other counters, holds for both.
+The rows come from a spec (``layers`` here) or from an ONNX graph (``onnx_graph.layers``), so that counting conventions
+apply to both.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class Layer:
     """One operation on one image; shapes are without the batch.
 
     Attributes:
-        name: Its own name.
-        operator: What its graph calls it: ``conv`` in a spec, ``Conv`` in ONNX.
-        kind: What counters tell apart. ``weighted`` is a convolution or a matrix product, ``view`` moves no data.
-        inputs: Activation tensors it reads.
-        output: Tensor it makes.
+        name: Name of the operation.
+        operator: Operator in its graph: ``conv`` in a spec, ``Conv`` in ONNX.
+        kind: Category in counting. ``weighted`` is a convolution or a matrix product, ``view`` moves no data.
+        inputs: Names of its activation inputs.
+        output: Name of its output tensor.
         input_shape: Shape of its first input.
         output_shape: Shape of its output.
         macs: Multiply-accumulates.
-        parameters: Learned parameters.
+        parameters: Number of learned parameters.
         bias: Whether a weighted layer adds a bias.
     """
 
@@ -69,11 +69,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Where most activations are alive at once.
+    """Peak activation memory.
 
     Attributes:
-        elements: Their number, times four bytes in float32; their bytes where widths were given.
-        layer: The operation at which that is.
+        elements: Elements alive at the peak, or bytes where widths were given.
+        layer: The operation at the peak.
         tensors: The tensors alive there with their elements or bytes.
     """
 
@@ -103,19 +103,19 @@ def layers(spec: ResNetSpec, height: int, width: int) -> tuple[Layer, ...]:
 
 
 def activations(rows: Sequence[Layer]) -> int:
-    """Elements that convolutions and matrix products make, the "acts" of Radosavovic et al. (arXiv 2003.13678)."""
+    """Output elements of convolutions and matrix products, the "acts" of Radosavovic et al. (arXiv 2003.13678)."""
     return sum(prod(row.output_shape) for row in rows if row.kind == "weighted")
 
 
 def stored_bytes(rows: Sequence[Layer], image: str = IMAGE) -> dict[str, int]:
-    """Bytes of one element of each tensor as a runtime that fuses keeps it between kernels.
+    """Bytes per element of each tensor that a fusing runtime stores between kernels.
 
-    What only quantizers read is stored as their integers, one byte, and so is what one element-wise operation turns
-    into such a tensor: convolution, bias, add, activation and quantizer are one kernel. Everything else is float32.
+    Tensors that only quantizers read are stored as integers of one byte, as are inputs of one element-wise operation
+    before such a tensor: convolution, bias, add, activation and quantizer are one kernel. Everything else is float32.
 
     Args:
         rows: Operations of a graph with Q/DQ pairs, in execution order.
-        image: Name of the input tensor, which arrives in float32.
+        image: Name of the input tensor, which is float32.
     """
     readers: dict[str, list[Layer]] = {}
     for row in rows:
@@ -134,12 +134,12 @@ def stored_bytes(rows: Sequence[Layer], image: str = IMAGE) -> dict[str, int]:
 
 
 def peak(rows: Sequence[Layer], image: Shape, name: str = IMAGE, widths: Mapping[str, int] | None = None) -> Peak:
-    """The largest sum of live tensors over a walk in execution order.
+    """The largest sum of live tensors in execution order.
 
-    A tensor lives from the operation that makes it to the last one that reads it; both ends hold inputs and output at
-    once. Views share their input's memory; norms, activations and element-wise operations write over an input of their
-    output's size that nobody reads any more, as the memory planners of runtimes do. The image itself is not written
-    over. Workspaces of kernels and padding of layouts come on top.
+    A tensor lives from the operation that computes it to the last one that reads it; both include inputs and output.
+    Views share their input's memory; norms, activations and element-wise operations overwrite an input of their
+    output's size that has no further reader, as the memory planners of runtimes do. The image is not overwritten.
+    Kernel workspaces and layout padding are not included.
 
     Args:
         rows: Operations in execution order.
@@ -166,13 +166,13 @@ def peak(rows: Sequence[Layer], image: Shape, name: str = IMAGE, widths: Mapping
 
 @dataclass
 class _Memory:
-    """Buffers during a walk, each named by the tensor it was made for.
+    """Buffers in execution order, each named by its first tensor.
 
     Attributes:
-        live: Elements or bytes of each buffer that somebody still reads.
+        live: Elements or bytes of each buffer with further readers.
         end: Position of its last reader.
         owner: Buffer of each tensor.
-        image: The buffer that is never written over.
+        image: The buffer that is never overwritten.
     """
 
     live: dict[str, int]
@@ -181,7 +181,7 @@ class _Memory:
     image: str
 
     def place(self, row: Layer, index: int, size: int) -> str:
-        """The buffer an operation writes to: a new one, or that of an input."""
+        """The buffer of an operation's output: a new one, or that of an input."""
         input_shape = [self.owner[tensor] for tensor in row.inputs if tensor in self.owner]
         if row.kind == "view" and input_shape:
             return input_shape[0]

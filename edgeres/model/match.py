@@ -1,4 +1,4 @@
-"""Whether two specs are the same network: the one a user named, and the one a file holds."""
+"""Comparison of the spec in a weight file with the one that the user named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def skeleton(spec: ResNetSpec) -> tuple[object, ...]:
-    """What two specs share when they are the same network up to widths, stem, classes and input channels."""
+    """Properties that two specs share when they are the same network up to widths, stem, classes and input channels."""
     return (
         spec.kind,
         spec.preactivation,
@@ -49,10 +49,10 @@ def reconcile(found: ResNetSpec, hint: ResNetSpec) -> tuple[str, ...]:
     """Compares the network in a file with the one the user named.
 
     Returns:
-        Harmless differences, one sentence each: another stem, other widths.
+        Accepted differences, one sentence each: another stem, other widths.
 
     Raises:
-        ModelError: They are different networks; the way out names the right one.
+        ModelError: They are different networks; the hint names the right one.
     """
     has, usual = widths(found), widths(hint)
     same = skeleton(found) == skeleton(hint)
@@ -79,7 +79,7 @@ def preset_name(spec: ResNetSpec) -> str | None:
 
 
 def describe(spec: ResNetSpec) -> str:
-    """A few words that tell networks apart: ``a bottleneck network of 3-4-6-3 blocks with groups``."""
+    """Short description of a spec: ``a bottleneck network of 3-4-6-3 blocks with groups``."""
     depths = "-".join(str(len(stage)) for stage in spec.stages)
     order = "pre-activation " if spec.preactivation else ""
     blocks = [block for _, _, block in spec.blocks]

@@ -1,4 +1,4 @@
-"""What a word given as a MODEL is where no preset has that name: a file or folder of another kind, a misspelling."""
+"""Errors for a MODEL argument that is no preset: a file or folder of another kind, or a misspelling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"})
-"""Names of weight files."""
+"""Suffixes of weight files."""
 
 _BUILT = {
     ".engine": "a TensorRT engine",
@@ -29,18 +29,18 @@ _BUILT = {
     ".h5": "a Keras model",
     ".keras": "a Keras model",
 }
-"""Files that a network was compiled or saved into, and that nothing here reads back."""
+"""Suffixes of compiled or saved files that edgeres does not read."""
 
 _SOURCE = "pass the .onnx it was made from, or its weights with --weights"
 _PLACE = "edgeres compile {} --target TARGET --data DIR"
 
 
 def no_preset(word: str, presets: Iterable[str]) -> ModelError:
-    """The error for a MODEL that is no preset: what it is, and how that is given instead.
+    """The error for a MODEL that is no preset, with a hint on how to give such a file.
 
     Args:
-        word: What was given.
-        presets: The names there are.
+        word: The argument.
+        presets: The known names.
     """
     known, path = sorted(presets), Path(word)
     suffix = path.suffix.lower()
@@ -58,7 +58,7 @@ def no_preset(word: str, presets: Iterable[str]) -> ModelError:
 
 
 def _word(word: str, known: list[str]) -> tuple[str, str]:
-    """What a word is that is no network's file, and the way out."""
+    """Description of a word that is not a network's file, and a hint."""
     if word.lower().endswith((".yaml", ".yml")):
         return f"{word} is no MODEL", f"a recipe file is given with --recipe {word}"
     if word.isupper() and "_" in word:
@@ -70,12 +70,12 @@ def _word(word: str, known: list[str]) -> tuple[str, str]:
 
 
 def weights_in(folder: Path) -> tuple[Path, ...]:
-    """Weight files that lie in a folder, in alphabetical order."""
+    """Weight files in a folder, in alphabetical order."""
     return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file()))
 
 
 def _folder(path: Path) -> ModelError:
-    """What a folder is, and how it is given."""
+    """Description of a folder, and a hint."""
     what, hint = "a folder", "name a preset ('edgeres models' lists them) or an .onnx file"
     found = weights_in(path)
     if (path / "request.json").is_file() or (path / "report.json").is_file():
@@ -92,7 +92,7 @@ def _folder(path: Path) -> ModelError:
 
 
 def _named_in(stem: str, known: list[str]) -> str:
-    """The longest preset's name that a file's name begins with or holds; empty where there is none."""
+    """The longest preset name at the start of, or in, a file's name; empty where there is none."""
     plain = stem.casefold()
     return max((name for name in known if name.casefold() in plain), key=len, default="")
 

@@ -1,4 +1,4 @@
-"""The torch module derived from a spec: the graph, interpreted."""
+"""``Network``: the torch module of a spec, which interprets its graph."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Network(nn.Module):
     Its state dict has the graph's keys (torchvision's names), plus ``num_batches_tracked`` while norms are present.
 
     Args:
-        spec: What to build.
+        spec: The network.
         weights: Values for every key; random Kaiming initialisation (He et al. 2015, arXiv 1502.01852) when absent,
             with the last norm of each block at zero (Goyal et al. 2017, arXiv 1706.02677).
     """
@@ -79,7 +79,7 @@ class Network(nn.Module):
         """Copies weights into the module.
 
         Raises:
-            ModelError: A key is missing, left over, or has another shape than the spec says.
+            ModelError: A key is missing, left over, or of another shape than in the spec.
         """
         check_shapes(self.graph, {key: array.shape for key, array in weights.items()})
         self.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in weights.items()}, strict=False)
@@ -104,11 +104,11 @@ class Network(nn.Module):
         return found
 
     def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
-        """The value an operation reads from one of its inputs; a quantized network puts its Q/DQ here."""
+        """The value that an operation reads from one of its inputs; a quantized network overrides it with Q/DQ."""
         return values[op.inputs[index]]
 
     def parameter(self, op: Op, key: str) -> Tensor | None:
-        """A weight or bias as the operation uses it; a quantized network puts its Q/DQ here."""
+        """A weight or bias of an operation; a quantized network overrides it with Q/DQ."""
         return self.get_parameter(f"{op.name}.{key}") if key == "weight" or op.bias else None
 
     def apply_op(self, op: Op, inputs: list[Tensor]) -> Tensor:  # noqa: PLR0911  # one line per kind of operation
@@ -147,7 +147,7 @@ class Network(nn.Module):
                 return x.flatten(1)
 
     def forward(self, image: Tensor, tap: Tap | None = None) -> Tensor:
-        """Logits ``[N,classes]`` of images ``[N,C,H,W]``; ``tap`` sees every tensor by name, the image too."""
+        """Logits ``[N,classes]`` of images ``[N,C,H,W]``; ``tap`` gets every tensor by name, including the image."""
         values = {IMAGE: image}
         if tap is not None:
             tap(IMAGE, image)

@@ -1,8 +1,8 @@
-"""Finds out which preprocessing a network was trained for, where neither its file nor the user says so.
+"""Search of a network's preprocessing, where neither its file nor the user states it.
 
 A network's accuracy depends on the apparent size of objects (Touvron et al. 2019, arXiv 1906.06423), on the
-normalisation and on the order of the channels, so customary transforms are tried on labelled images that judge nothing
-else. One thing is varied at a time, on 64 images; the few that fit best are compared on all of them, by paired loss.
+normalisation and on the order of the channels, so customary transforms are evaluated on labelled images that are used
+for nothing else. One setting is varied at a time, on 64 images; the best few are compared on all images by paired loss.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ Size = tuple[int, int]
 """``(resize, crop)`` in pixels."""
 
 IMAGES = 256
-"""Most images a transform is tried on."""
+"""Most images for one transform."""
 
 _FIRST = 64
-"""Images that decide whether a transform is worth the rest."""
+"""Images on which a transform is screened."""
 
 _STATED = 32
-"""The same, beside a transform that is stated and answers above chance."""
+"""Images of the screening beside a stated transform that is above chance."""
 
 _KEPT = 2
-"""Transforms besides the first that see all images."""
+"""Transforms besides the first that are evaluated on all images."""
 
 _AGAIN = 3
-"""Normalisations tried again at a better size, those that fit best at the first."""
+"""Number of normalisations tried again at a better size, the best at the first."""
 
 LARGE: tuple[Size, ...] = ((256, 224), (232, 224), (0, 224), (192, 160), (160, 128), (146, 128), (64, 64))
 """Sizes for stems that reduce the resolution: torchvision's V1 and V2, no resize, and small trainings."""
 
 SMALL: tuple[Size, ...] = ((32, 32), (36, 32), (64, 64), (28, 28))
-"""For stems that keep the resolution: CIFAR, with and without a margin, and Tiny ImageNet."""
+"""Sizes for stems that keep the resolution: CIFAR, with and without a margin, and Tiny ImageNet."""
 
 _RATIO = 224 / 256
 """Crop over resize, of ImageNet's customary pair."""
@@ -60,7 +60,7 @@ Values = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Mean and standard deviation of red, green and blue on the scale 0..1, and the order the channels come in."""
+    """Mean and standard deviation of red, green and blue on the scale 0..1, and the channel order."""
 
     mean: Values
     std: Values
@@ -77,25 +77,25 @@ NORMALISATIONS = (
     Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet, torchvision's
     Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),  # statistics of CIFAR-10
     _even(0.5, 0.5),  # [-1, 1], TensorFlow's and timm's inception convention
-    _even(0, 1),  # [0, 1], no normalisation at all
-    _even(0, 1 / 255),  # 0..255, the pixels as they are
+    _even(0, 1),  # [0, 1], without normalisation
+    _even(0, 1 / 255),  # 0..255, unscaled pixels
     Normalisation(_CAFFE, (1 / 255,) * 3),  # 0..255 less ImageNet's mean, Caffe's and Keras'
     _even(0.1307, 0.3081),  # statistics of MNIST
 )
-"""Normalisations tried, the most usual first; the better one is tried with the channels in reverse, too."""
+"""Normalisations in order of frequency; the best one is also tried with reversed channels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Transforms to try.
+    """Search space of transforms.
 
     Attributes:
-        start: The customary transform; it stays unless another fits better beyond noise.
+        start: The customary transform, which is kept unless another fits significantly better.
         sizes: Sizes to try.
         normalisations: Normalisations to try.
-        channels: Whether to try the channels in reverse.
+        channels: Whether to try reversed channels.
         exif: Whether to try the EXIF orientation.
-        screened: Images that decide whether a transform is worth the rest.
+        screened: Number of images on which a transform is screened.
     """
 
     start: Preprocess
@@ -107,12 +107,12 @@ class Space:
 
     @classmethod
     def open(cls, start: Preprocess, sizes: Sequence[Size], fields: Iterable[str]) -> Space:
-        """Varies the fields of a transform that nobody stated; what is stated holds in every trial.
+        """The space over the unstated fields of a transform.
 
         Args:
-            start: What is stated; its other fields are replaced by the customary ones, the first of each kind.
+            start: The stated transform; its other fields are replaced by the first customary ones.
             sizes: Customary sizes.
-            fields: Names of the fields nobody stated.
+            fields: Names of the unstated fields.
         """
         fields = frozenset(fields)
         fitting = tuple(dict.fromkeys(_sizes(start, sizes, fields)))
@@ -131,7 +131,7 @@ class Space:
 
     @classmethod
     def around(cls, stated: Trial, sizes: Sequence[Size]) -> Space:
-        """Every customary transform beside one that is stated."""
+        """The space of every customary transform beside a stated one."""
         screened = _FIRST if stated.chance.standing == "at" else _STATED
         return cls(stated.preprocess, tuple(sizes), NORMALISATIONS, channels=True, exif=True, screened=screened)
 
@@ -146,12 +146,12 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
-        best: The transform that fits best, or the start where nothing fits better beyond noise.
+        best: The best transform, or the start where none is significantly better.
         start: The start, on the same images.
-        trials: Every transform tried, in that order; most on the first images alone.
+        trials: Every transform in order; most are evaluated on the first images only.
     """
 
     best: Trial
@@ -174,7 +174,7 @@ def customary_for(side: int | None) -> tuple[Size, ...]:
 
 
 def labelled(split: Split) -> Split:
-    """The images a network is tried on: those with a label, class by class in turn, at most ``IMAGES``."""
+    """Labelled images of the search, alternating over classes, at most ``IMAGES``."""
     indices = [index for index in round_robin(split.labels, seed=0) if split.labels[index] >= 0]
     return split.take(indices[:IMAGES])
 
@@ -182,14 +182,14 @@ def labelled(split: Split) -> Split:
 def search(
     answers: Answers, images: Split, space: Space, advance: Advance, started: Trial | None = None
 ) -> SearchResult:
-    """Tries the transforms of a space, one field after the other, and compares the few that fit best.
+    """Tries the transforms of a space, one field after the other, and compares the best few.
 
     Args:
-        answers: The network in float.
-        images: What ``labelled`` returned.
-        space: What to try.
-        advance: Told how many images were run.
-        started: The start of the space on these images, where it was tried before.
+        answers: Function from images to the float network's logits.
+        images: Images from ``labelled``.
+        space: The search space.
+        advance: Called with the number of images.
+        started: The evaluated start of the space, where there is one.
     """
     count = min(space.screened, len(images))
     first, rest = images.take(range(count)), images.take(range(count, len(images)))
@@ -217,7 +217,7 @@ def search(
     usual = float(pool[space.start].first(count).loss.mean())
     ranked = sorted((one for one in pool if one != space.start), key=lambda one: float(pool[one].loss.mean()))
     able = [one for one in ranked[:_KEPT] if float(pool[one].loss.mean()) < usual]
-    # The customary size stays in the running under the best normalisation.
+    # The customary size is compared again under the best normalisation.
     sized_as_usual = [_sized(one, (space.start.resize, space.start.crop)) for one in able[:1]]
     able += [one for one in sized_as_usual if one in pool and one not in (*able, space.start)]
     for one in [space.start] * (started is None) + able if len(rest) else ():
@@ -227,7 +227,7 @@ def search(
 
 
 def attempt(answers: Answers, images: Split, preprocess: Preprocess, advance: Advance) -> Trial:
-    """A network's answers to images prepared in one way."""
+    """Logits of a network for images under one transform."""
     logits = []
     for batch, labels in images.batches(preprocess):
         logits.append(answers(batch))
@@ -236,7 +236,7 @@ def attempt(answers: Answers, images: Split, preprocess: Preprocess, advance: Ad
 
 
 def _sizes(start: Preprocess, sizes: Sequence[Size], fields: frozenset[str]) -> list[Size]:
-    """Sizes that agree with what is stated of them, the customary first."""
+    """Sizes that agree with the stated one, the customary first."""
     resize, crop = start.resize, start.crop
     margin_first = sizes[0][0] > sizes[0][1]
     if {"resize", "crop"} <= fields:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
 
 _DIGITS = re.compile(r"-([0-9a-f]{8,})\.pth$")
-"""Where a published file's name has the first digits of its sha256."""
+"""Pattern of the first digits of the sha256 in a published file's name."""
 
 _TIMEOUT = 20.0
-"""Seconds to wait for the server's first answer."""
+"""Timeout in seconds of the server's first response."""
 
 
 def published(name: str, hint: ResNetSpec) -> Any:
@@ -32,7 +32,7 @@ def published(name: str, hint: ResNetSpec) -> Any:
         hint: The named model.
 
     Raises:
-        ModelError: torchvision publishes no such weights.
+        ModelError: The name is unknown to torchvision.
     """
     models = import_torchvision().models
     model = preset_name(hint)
@@ -52,7 +52,7 @@ def published(name: str, hint: ResNetSpec) -> Any:
 
 
 def recognised(path: Path, hint: ResNetSpec) -> Any:
-    """The enum member a file fetched by other means is, known by torchvision's file name and the sha256 in it.
+    """The enum member of a downloaded file, by torchvision's file name and the sha256 in it.
 
     Returns:
         None for any other file.
@@ -67,7 +67,7 @@ def recognised(path: Path, hint: ResNetSpec) -> Any:
 
 
 def preprocess_of(weights: Any) -> Preprocess:
-    """The evaluation transform torchvision documents for published weights."""
+    """The documented evaluation transform of published weights."""
     transform = weights.transforms()
     content = {
         "resize": transform.resize_size[0],
@@ -80,12 +80,12 @@ def preprocess_of(weights: Any) -> Preprocess:
 
 
 def fetch(weights: Any) -> Path:
-    """Path of the published file in torch's hub folder, downloaded first where it is not there yet.
+    """Path of the published file in torch's hub folder, downloaded if it is missing.
 
     The file's sha256 must begin with the digits in its name.
 
     Raises:
-        ModelError: No network, or the download is damaged; the way out is the address to fetch by other means.
+        ModelError: No network, or the download is damaged; the hint has the address.
     """
     from urllib.error import URLError
     from urllib.request import Request, urlopen
@@ -98,7 +98,7 @@ def fetch(weights: Any) -> Path:
     if path.exists():
         return path
     try:
-        # torch downloads without a time limit; asking first keeps a silent network from hanging the run.
+        # torch downloads without a timeout; a request first keeps an unresponsive network from blocking the run.
         with urlopen(Request(url, method="HEAD"), timeout=_TIMEOUT):  # noqa: S310  # torchvision's own https address
             pass
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ class Block:
 
     Attributes:
         inner: Widths between the block's convolutions: one for a basic block, two for a bottleneck.
-        out: Channels of the residual stream behind the block.
+        out: Channels of the residual stream after the block.
         stride: Spatial stride of the block.
         groups: Groups of the 3x3 convolution of a bottleneck.
         projected: Whether the identity goes through a 1x1 convolution.
@@ -53,7 +53,7 @@ class Block:
 
 @settings
 class ResNetSpec:
-    """A residual network: everything about it but the weights.
+    """A residual network without its weights.
 
     Attributes:
         kind: Basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) blocks.
@@ -65,7 +65,7 @@ class ResNetSpec:
         stride_in: Which convolution of a bottleneck has the stride: ``"3x3"`` (v1.5) or ``"1x1"`` (the paper's).
         preactivation: v2 order: norm and ReLU before each convolution.
         norm: Whether batch norms are present; False once folded into the convolutions. A pre-activation network keeps
-            the norms behind a residual add, because no convolution precedes them.
+            the norms after a residual add, because no convolution precedes them.
     """
 
     kind: Kind
@@ -87,7 +87,7 @@ class ResNetSpec:
             self._check(name, width, block)
 
     def _check(self, name: str, width: int, block: Block) -> None:
-        """Refuses a block that no graph can be made of."""
+        """Refuses an invalid block."""
         expected = 2 if self.kind == "bottleneck" else 1
         if len(block.inner) != expected:
             raise ModelError(f"{name}: {len(block.inner)} inner widths, a {self.kind} block has {expected}")
@@ -207,7 +207,7 @@ def preset(name: str) -> ResNetSpec:
     """The spec of a known network.
 
     Raises:
-        ModelError: Unknown name; the message says what it is instead, or has the nearest one.
+        ModelError: Unknown name; the message describes it, or has the nearest one.
     """
     if name not in PRESETS:
         raise no_preset(name, PRESETS)

@@ -1,8 +1,9 @@
-"""Imports torchvision beside a torch its compiled operators were not built for.
+"""Import of torchvision with a torch for which its compiled operators were not built.
 
-The wheel on PyPI links against the CUDA build of torch. Beside a CPU build its ``_C.so`` does not load, torchvision
-goes on without it, and then its import stops at ``operator torchvision::nms does not exist``, because it registers fake
-kernels for two operators of that library. Declaring the two is enough: models, transforms and data sets use neither.
+The wheel on PyPI links against the CUDA build of torch. With a CPU build its ``_C.so`` does not load, torchvision
+continues without it, and then its import fails with ``operator torchvision::nms does not exist``, because it registers
+fake kernels for two operators of that library. Declaring the two is enough: models, transforms and data sets use
+neither.
 """
 
 from __future__ import annotations

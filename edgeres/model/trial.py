@@ -1,8 +1,8 @@
-"""``Trial``: a network's answers to labelled images prepared in one way, and how two trials compare.
+"""``Trial``: logits of a network for labelled images under one transform, and paired comparison of two trials.
 
-Logits are divided by the temperature that fits the labels best before their cross-entropy is taken (Guo et al. 2017,
-arXiv 1706.04599). Without it a stronger contrast, which makes a network more sure of itself and not more right, would
-win; with it a network at chance costs ``log(classes)`` whatever the size of its logits.
+Logits are divided by the temperature that fits the labels best before the cross-entropy (Guo et al. 2017, arXiv
+1706.04599). Otherwise a stronger contrast, which makes a network more confident and not more accurate, would be chosen;
+with it the loss of a network at chance is ``log(classes)`` whatever the size of its logits.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess
 
 _ALPHA = 0.01
-"""One-sided level at which one trial's loss is larger than another's."""
+"""One-sided significance level at which one trial's loss is larger than another's."""
 
 _LOG_SCALES = (-18.0, 7.0)
-"""Natural logarithms of the inverse temperatures searched: logits of 1e-3 to 1e7 come to a reasonable size."""
+"""Search interval of the natural logarithm of the inverse temperature, for logits of 1e-3 to 1e7."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One transform and what the network answered.
+    """Logits under one transform.
 
     Attributes:
         preprocess: The transform.
@@ -64,12 +64,12 @@ class Trial:
 
     @cached_property
     def predictions(self) -> NDArray[np.int64]:
-        """Class index per image ``[N]``; answers that are no numbers count as class 0, as ``argmax`` has it."""
+        """Class index per image ``[N]``; NaN logits count as class 0, as in ``argmax``."""
         return np.asarray(_centred(self.logits).argmax(1), dtype=np.int64)
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether each image was classified rightly ``[N]``."""
+        """Whether each image is predicted correctly ``[N]``."""
         return np.asarray(self.predictions == self.labels)
 
     @property
@@ -79,16 +79,16 @@ class Trial:
 
     @property
     def chance(self) -> Chance:
-        """The answers beside chance."""
+        """The accuracy compared with chance."""
         return Chance.of(self.predictions, self.labels, self.logits.shape[1])
 
     @property
     def label(self) -> str:
-        """The transform in a few words with its result."""
+        """The transform and its accuracy as text."""
         return f"{self.preprocess.label}: {self.top1:.1f} % of {len(self.labels)}, loss {self.loss.mean():.3g}"
 
     def joined(self, rest: Trial) -> Trial:
-        """This trial with further images behind its own."""
+        """The trial with further images appended."""
         logits = np.concatenate([self.logits, rest.logits])
         return Trial(self.preprocess, logits, np.concatenate([self.labels, rest.labels]))
 
@@ -97,7 +97,7 @@ class Trial:
         return Trial(self.preprocess, self.logits[:count], self.labels[:count])
 
     def worse_than(self, other: Trial) -> bool:
-        """Whether this trial's loss is larger beyond noise, image by image: a one-sided paired t-test at 1 %."""
+        """Whether this trial's loss is significantly larger, by a one-sided paired t-test at 1 %."""
         from scipy.stats import t
 
         difference = self.loss - other.loss
@@ -108,24 +108,24 @@ class Trial:
         return bool(difference.mean() > t.ppf(1 - _ALPHA, count - 1) * error + _TIE)
 
     def less_right_than(self, other: Trial) -> bool:
-        """Whether this trial has fewer right answers beyond noise.
+        """Whether this trial has significantly fewer correct predictions.
 
-        The images that only one of the two gets right split by no more than two standard errors where it is noise,
-        twice the square root of their number (McNemar 1947).
+        The images that only one of the two predicts correctly split within two standard errors under the null
+        hypothesis, twice the square root of their number (McNemar 1947).
         """
         lead = int(other.right.sum()) - int(self.right.sum())
         return lead > 0 and lead**2 > 4 * int((self.right != other.right).sum())
 
 
 _TIE = 1e-6
-"""Nats within which two losses are equal: the search for the temperature ends no closer."""
+"""Nats within which two losses are equal: the precision of the search for the temperature."""
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
-    """The trial of the smallest loss, or the first that differs from it by no more than noise.
+    """The trial of the smallest loss, or the first that does not differ from it significantly.
 
-    Trials stand in the order of custom, so the more usual transform wins a tie. A trial with fewer right answers beyond
-    noise than the best in that respect is none of the candidates.
+    Trials are in order of frequency, so the more usual transform wins a tie. Trials with significantly fewer correct
+    predictions than the best are excluded.
     """
     most = max(trials, key=lambda trial: int(trial.right.sum()))
     able = [trial for trial in trials if not trial.less_right_than(most)]
@@ -134,9 +134,9 @@ def choose(trials: Sequence[Trial]) -> Trial:
 
 
 def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Logits less their largest ``[N,classes]``; a graph that ends in a softmax is taken back to them.
+    """Logits less their largest ``[N,classes]``; probabilities of a softmax output are converted to logits.
 
-    A row that is no numbers becomes zeros: it says nothing.
+    A row with NaN becomes zeros.
     """
     wide = logits.astype(np.float64)
     wide[~np.isfinite(wide).all(axis=1)] = 0
@@ -147,7 +147,7 @@ def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 _LEAST = 1e-12
-"""Smallest probability a softmax in float32 is taken to have said."""
+"""Lower bound of a float32 softmax's probabilities."""
 
 
 def _log_softmax(centred: NDArray[np.float64]) -> NDArray[np.float64]:

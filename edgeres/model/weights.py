@@ -50,11 +50,11 @@ class Weights(Mapping[str, "Array"]):
         return hasher.hexdigest()
 
     def replaced(self, changes: Mapping[str, NDArray[Any]]) -> Weights:
-        """A copy in which some arrays are exchanged or added."""
+        """A copy with some arrays replaced or added."""
         return Weights({**self._arrays, **changes})
 
     def save(self, path: Path) -> None:
-        """Writes a ``.safetensors`` file; the same weights give the same bytes."""
+        """Writes a ``.safetensors`` file; equal weights give equal bytes."""
         from safetensors.numpy import save_file
 
         save_file(dict(self._arrays), str(path))

@@ -1,4 +1,4 @@
-"""Reading weights: any file of a ResNet, and torchvision's published ones, as a spec with frozen arrays."""
+"""Reading of weights, from any ResNet's file or torchvision's published ones, as a spec with frozen arrays."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Loaded:
     """A network read from a file.
 
     Attributes:
-        spec: Inferred from the tensors, or written beside them by edgeres.
+        spec: Inferred from the tensors, or stored with them by edgeres.
         weights: Values under the graph's keys.
-        preprocess: Where the weights say it themselves; None otherwise.
-        classes: Likewise, in the order of the logits.
-        notes: What the user should know, one sentence each.
+        preprocess: Preprocessing stored with the weights, or None.
+        classes: Class names stored with the weights, in the order of the logits, or None.
+        notes: Notes for the user, one sentence each.
     """
 
     spec: ResNetSpec
@@ -48,12 +48,12 @@ def read_checkpoint(source: Path | str, hint: ResNetSpec | None = None) -> Loade
     """Reads a network.
 
     Args:
-        source: Path of a ``.safetensors`` or PyTorch file, or as a string the name of weights torchvision publishes.
-        hint: The model the user named; required for published weights. It settles what tensors cannot tell, and must
+        source: Path of a ``.safetensors`` or PyTorch file, or, as a string, torchvision's name of published weights.
+        hint: The model that the user named; required for published weights. It gives strides and pooling, and must
             be the same network up to classes, input channels, stem and widths.
 
     Raises:
-        ModelError: The file cannot be read, is no ResNet, holds NaN or infinite values, or contradicts the hint.
+        ModelError: The file cannot be read, is not a ResNet's, holds NaN or infinite values, or contradicts the hint.
     """
     if isinstance(source, Path):
         raw = read_file(source)
@@ -67,7 +67,7 @@ def read_checkpoint(source: Path | str, hint: ResNetSpec | None = None) -> Loade
 
 
 def _as_published(raw: RawFile, member: Any) -> RawFile:
-    """The file with the transform and the class names torchvision documents."""
+    """The file with torchvision's documented transform and class names."""
     return RawFile(raw.tensors, preprocess=preprocess_of(member), classes=tuple(member.meta["categories"]))
 
 
@@ -75,9 +75,9 @@ def assemble(where: object, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
     """A network from tensors under any known key names.
 
     Args:
-        where: What the tensors come from, for messages.
-        raw: The tensors, with what the file says about them.
-        hint: The model the user named.
+        where: Source of the tensors, for messages.
+        raw: The tensors, with the file's metadata.
+        hint: The model that the user named.
 
     Raises:
         ModelError: As ``read_checkpoint``.
@@ -100,7 +100,7 @@ def assemble(where: object, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
 
 
 def _flat_head(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Flattens the 1x1 convolution that timm's pre-activation networks classify with: it is the same matrix."""
+    """Reshapes timm's 1x1 convolution classifier of pre-activation networks to the equal matrix."""
     head = tensors.get("fc.weight")
     if head is not None and head.ndim == 4 and tuple(head.shape[2:]) == (1, 1):
         return {**tensors, "fc.weight": head.flatten(1)}

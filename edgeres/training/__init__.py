@@ -1,1 +1,1 @@
-"""Training: one loop, its data feed, schedules, averaging and snapshots, shared by the stages that train."""
+"""Training: one loop with its data feed, schedules, averaging and snapshots, shared by all stages that train."""

@@ -1,4 +1,4 @@
-"""Random crops, flips and colour jitter; what is drawn depends on (seed, epoch, image) and on nothing else."""
+"""Random crops, flips and colour jitter; draws depend only on (seed, epoch, image)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ATTEMPTS = 10
 
 @settings
 class Augment:
-    """What training does to an image.
+    """Augmentation of training images.
 
     Attributes:
         crop: ``resized`` takes a part of random area and aspect and resizes it (Szegedy et al. 2014, arXiv
@@ -59,7 +59,7 @@ class Augmenter:
     gives each image a generator of its own.
 
     Args:
-        augment: What to do.
+        augment: The augmentation.
         preprocess: The evaluation transform, for its sizes and its resampling filter.
     """
 
@@ -79,7 +79,7 @@ class Augmenter:
         Args:
             image: RGB image.
             size: Side of the result in pixels.
-            rng: Source of this image's draws.
+            rng: Random generator of this image.
 
         Returns:
             uint8 ``[size,size,3]``.
@@ -105,7 +105,7 @@ class Augmenter:
         padding = self._augment.padding
         height, width = image.height + 2 * padding, image.width + 2 * padding
         top, left = (int(rng.integers(max(0, length - size) + 1)) - padding for length in (height, width))
-        # PIL fills what lies outside with black, so the padding needs no copy.
+        # PIL pads with black, so the padding needs no copy.
         return image.crop((left, top, left + size, top + size))
 
     def _coloured(self, image: Pillow.Image, rng: np.random.Generator) -> Pillow.Image:

@@ -1,4 +1,4 @@
-"""The device a network is trained on: which one, in which arithmetic, and how to make it repeat itself."""
+"""Training device: selection, precision, and reproducibility."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def training_device() -> torch.device:
-    """The CUDA device where there is one, otherwise the CPU."""
+    """The CUDA device if there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -30,7 +30,7 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
     """The half-precision type for ``torch.autocast``, or None for float32 throughout.
 
     ``auto`` is bfloat16 on GPUs that have it, float16 on older ones, and bfloat16 on CPUs with AMX tiles. AVX512-BF16
-    alone does not pay: ResNet-18 measured 1.05 s a step against 0.86 s in float32 (16 images of 224 px, two Zen 5
+    alone is slower: ResNet-18 measured 1.05 s a step against 0.86 s in float32 (16 images of 224 px, two Zen 5
     cores, torch 2.13), because the casts cost more than the dot products save.
 
     Raises:
@@ -60,11 +60,11 @@ def lacks_memory(spec: ResNetSpec, side: int, batch: int, dtype: torch.dtype | N
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Asks torch for algorithms that give the same bytes each time, and puts its settings back afterwards.
+    """Enables torch's deterministic algorithms, and restores its settings afterwards.
 
-    On a CPU that is a promise for a given number of threads, instruction set and torch version: one thread and two sum
+    On a CPU results are equal for a given number of threads, instruction set and torch version: one thread and two sum
     in another order, and three steps of ResNet-18 differ in their last bits. CUDA's max-pool gradient has no such
-    algorithm, so there torch warns and goes on.
+    algorithm, so there torch only warns.
     """
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if device.type == "cuda":
@@ -78,7 +78,7 @@ def repeatable(device: torch.device) -> Iterator[None]:
 
 
 def conditions(device: torch.device, dtype: torch.dtype | None) -> str:
-    """What the last bits of the weights depend on apart from settings and data, in one line."""
+    """Device, threads, precision and versions that affect the last bits of the weights, in one line."""
     arithmetic = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     if device.type == "cuda":
         return f"trained in {arithmetic} on {torch.cuda.get_device_name(device)}, torch {torch.__version__}"

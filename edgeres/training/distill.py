@@ -1,4 +1,4 @@
-"""Knowledge distillation: a small network learns what a large one answers (Hinton et al. 2015, arXiv 1503.02531)."""
+"""Knowledge distillation loss from a teacher network (Hinton et al. 2015, arXiv 1503.02531)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Ema:
     the ramp keeps the random start out of short trainings (``num_updates`` of TensorFlow's moving average).
 
     Args:
-        module: The module to follow; its current values are the start.
+        module: The module to average; its current values are the start.
         decay: Weight of the past per update, in ``[0, 1)``.
     """
 
@@ -29,7 +29,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the module's current values."""
+        """Updates the average with the module's current values."""
         self.updates += 1
         weight = 1 - min(self.decay, self.updates / (self.updates + 9))
         for key, average in self.values.items():

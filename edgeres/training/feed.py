@@ -1,4 +1,4 @@
-"""``Feed``: augmented batches in an order that depends on the seed alone, decoded ahead of the training step."""
+"""``Feed``: augmented batches in a seeded order, decoded ahead of the training step."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from edgeres.data.split import Split
 
 WORKERS = 2
-"""Threads that decode and augment; Pillow releases the interpreter lock while it works."""
+"""Threads that decode and augment; Pillow releases the GIL meanwhile."""
 
 KEPT_BYTES = 256 << 20
-"""Decoded images kept in memory between epochs; more than any of the small data sets needs."""
+"""Bytes of decoded images kept in memory between epochs; the small data sets fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ class Batch:
 
 
 class Feed:
-    """Training batches by global step; an epoch is every image once, less the rest that fills no batch.
+    """Training batches by global step; an epoch is every image once, without an incomplete last batch.
 
     Args:
         split: Labelled images.
         preprocess: Evaluation transform, for normalisation and sizes.
-        augment: What happens to the images.
+        augment: Augmentation.
         classes: Number of classes; every label must be below it.
         batch: Images per step; the whole split where it is smaller.
         seed: Seed of order and augmentation.
@@ -119,7 +119,7 @@ class Feed:
 
     def _make(self, step: int, size: Callable[[int], int]) -> Batch:
         epoch, position = divmod(step, self.steps)
-        # Permuting again per batch costs microseconds and keeps workers free of shared state.
+        # Permuting each batch again takes microseconds and keeps workers free of shared state.
         indices = self.order(epoch)[position * self.batch : (position + 1) * self.batch]
         images = [
             self._augmenter(self._image(int(index)), size(epoch), np.random.default_rng([self.seed, epoch, int(index)]))
@@ -129,7 +129,7 @@ class Feed:
         return Batch(torch.from_numpy(np.stack(images)), torch.tensor(labels))
 
     def _image(self, index: int) -> Pillow.Image:
-        """A decoded image, kept in memory as long as there is room."""
+        """A decoded image, kept in memory within ``KEPT_BYTES``."""
         kept = self._kept.get(index)
         if kept is not None:
             return kept

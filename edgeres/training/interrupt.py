@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps instead of within one."""
+"""Delayed Ctrl-C, handled between two training steps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def held_interrupt() -> Iterator[Callable[[], bool]]:
-    """Holds the first Ctrl-C back; the yielded function tells whether one came. A second one interrupts at once.
+    """Delays the first Ctrl-C; the yielded function returns whether one came. A second one interrupts at once.
 
-    Signals reach the main thread only; elsewhere nothing is held and nothing is told.
+    Signals reach the main thread only; on other threads nothing is delayed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

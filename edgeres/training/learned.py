@@ -1,4 +1,4 @@
-"""``LearnedNetwork``: a quantized network whose weights and scales can be trained."""
+"""``LearnedNetwork``: a quantized network with trainable weights and scales."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from edgeres.quant.quant_table import QuantTable
 
 PACE = 4.0
-"""How much faster than a weight the largest value on a grid moves with its scale, both in steps of that grid.
+"""Ratio of the steps of a grid's largest value under its scale to those of a weight, both in units of that grid.
 
-Weights are about a third of their largest one, so scales and weights change by about the same share, which is what
-LSQ's gradient scale is for (section 2.2).
+Weights are about a third of their largest one, so scales and weights change by about the same share, which is the
+purpose of LSQ's gradient scale (section 2.2).
 """
 
 
@@ -36,15 +36,15 @@ class LearnedNetwork(Network):
     """Computes what ``QuantNetwork`` computes, with gradients for weights, biases and scales.
 
     Adam's updates have the size of the learning rate whatever they update, and a network whose norms are folded has
-    weights of 1e-4 beside weights of 1. So everything is learnt in steps of its grid: a weight is ``start + unit *
+    weights of 1e-4 beside weights of 1. So everything is learned in steps of its grid: a weight is ``start + unit *
     move`` with the unit its channel's scale, a scale is ``start * exp(PACE * step / largest code)`` (in the logarithm,
     where it stays positive: Jain et al. 2019, arXiv 1903.08066, section 3.2); ``move`` and ``step`` are the parameters
-    and start at 0, so that weight decay pulls towards the start. What stays in float takes for its unit the step that
-    its largest magnitude would have with the weights' bits. The gradient of a scale is LSQ's. Zero-points stay. Norms
-    that could not be folded keep their statistics and their gains, as what ships does.
+    and start at 0, so that weight decay is towards the start. The unit of a float parameter is the step that its
+    largest magnitude would have with the weights' bits. The gradient of a scale is LSQ's. Zero-points are fixed. Norms
+    that could not be folded keep their statistics and their gains, as in the deployed graph.
 
     Args:
-        quantized: Where training starts.
+        quantized: The initial network.
 
     Attributes:
         activation_steps: ``[T]``, one per scale; tensors that share a scale share an entry.
@@ -74,7 +74,7 @@ class LearnedNetwork(Network):
             self._add_moves(op)
 
     def _add_steps(self, kind: str, rounded: list[QParams]) -> None:
-        """Parameters for scales, with their start and how far a unit takes them."""
+        """Parameters for scales, with their initial values and units."""
         start = [scale for params in rounded for scale in params.scale]
         pace = [PACE / max(map(abs, _codes(params))) for params in rounded for _ in params.scale]
         self.register_buffer(f"{kind}_start", torch.tensor(start, dtype=torch.float32))
@@ -85,7 +85,7 @@ class LearnedNetwork(Network):
         """Parameters for the weight and the bias of an operation, with their units."""
         module, params = self.get_submodule(op.name), self._table.weights.get(op.name)
         for key, start in list(module.named_parameters()):
-            # A bias of zeros says nothing of its size; its operation's weights do.
+            # A bias of zeros has no magnitude; that of its operation's weights is used.
             like = start if start.any() else module.get_parameter("weight")
             unit = (like.abs().max() / ((1 << (self._scheme.weight_bits - 1)) - 1)).clamp_min(SMALLEST)
             if params is not None and key == "weight":
@@ -94,14 +94,14 @@ class LearnedNetwork(Network):
             module.register_parameter(f"{key}_move", nn.Parameter(torch.zeros_like(start)))
 
     def forward(self, image: Tensor, tap: Tap | None = None) -> Tensor:
-        """Logits ``[N,classes]`` of images ``[N,C,H,W]``, in float32 whatever autocast is on around it."""
+        """Logits ``[N,classes]`` of images ``[N,C,H,W]``, in float32 also under autocast."""
         with torch.autocast(image.device.type, enabled=False):
             return super().forward(image.contiguous(memory_format=torch.channels_last), tap)
 
     def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
-        """The value behind Q/DQ where the placement has a pair; several readers of a tensor share one."""
+        """The tensor after Q/DQ where the placement has a pair; several readers of a tensor share one."""
         tensor = op.inputs[index]
-        # A pool that reads integers and shares their scale yields values that Q/DQ would not change.
+        # A pool on integers that shares their scale gives values that Q/DQ would not change.
         if (op.name, index) not in self._placement.edges or tensor in self._on_grid:
             return values[tensor]
         key = f"{tensor} behind Q/DQ"
@@ -121,13 +121,13 @@ class LearnedNetwork(Network):
         return _through(value, scale.reshape(params.scales(value.ndim).shape), params, value[0].numel())
 
     def _moved(self, op: Op, key: str) -> Tensor:
-        """A weight or a bias as it is now, before rounding."""
+        """Current value of a weight or a bias, before rounding."""
         module = self.get_submodule(op.name)
-        # Two operations, so that each rounds once on any hardware: what ships must have the bits that were trained.
+        # Two operations, so that each rounds once on any hardware: deployed weights must equal the trained ones.
         return module.get_parameter(key) + module.get_buffer(f"{key}_unit") * module.get_parameter(f"{key}_move")
 
     def weights(self) -> Weights:
-        """Weights as they are now, before rounding."""
+        """Current weights, before rounding."""
         with torch.no_grad():
             moved = {
                 f"{op.name}.{key}": self._moved(op, key).cpu().numpy()
@@ -137,7 +137,7 @@ class LearnedNetwork(Network):
         return super().weights().replaced(moved)
 
     def table(self) -> QuantTable:
-        """The scales as they are now."""
+        """Current scales."""
         with torch.no_grad():
             activations = _scales(self.activation_start, self.activation_steps, self.activation_pace).tolist()
             weights = _scales(self.weight_start, self.weight_steps, self.weight_pace).tolist()
@@ -155,15 +155,15 @@ class LearnedNetwork(Network):
         )
 
     def quantized(self) -> Quantized:
-        """Weights and scales as they are now; the weights are float32 values that the table rounds to those used."""
+        """Current weights and scales; the weights are float32 values that the table rounds to those used."""
         return Quantized(self.spec, self.weights(), self.table(), self._scheme)
 
 
 def _scales(start: Tensor, steps: Tensor, pace: Tensor) -> Tensor:
     """Positive, normal float32 scales of the same shape.
 
-    Always all of them: the last bit of an exponential may depend on how many are computed together, and what ships
-    must have the bits that were trained with.
+    All are computed together: the last bit of an exponential may depend on how many are, and the deployed scales must
+    equal the trained ones bit by bit.
     """
     return (start * torch.exp(pace * steps)).clamp_min(SMALLEST)
 
@@ -174,6 +174,6 @@ def _codes(params: QParams) -> tuple[int, int]:
 
 
 def _through(x: Tensor, scale: Tensor, params: QParams, rounded: int) -> Tensor:
-    """Fake quantization with LSQ's gradient; ``rounded`` is how many numbers one scale rounds (of one image)."""
+    """Fake quantization with LSQ's gradient; ``rounded`` is the number of values of one image that one scale rounds."""
     low, high = _codes(params)
     return quantize_through(x, scale_gradient(scale, 1 / sqrt(rounded * max(high, 1))), low, high)

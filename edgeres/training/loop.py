@@ -1,4 +1,4 @@
-"""The training loop: one for learning from labels and for learning from a teacher."""
+"""The training loop, for training on labels and for distillation."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What training gave.
+    """Result of a training.
 
     Attributes:
         weights: The averaged weights, or the last ones where nothing was averaged.
         metrics: ``train_loss`` (mean over the last epoch), ``epochs``, ``steps`` and ``images``.
-        conditions: What the last bits depend on apart from settings and data; more than one line where a snapshot was
-            continued elsewhere.
+        conditions: Conditions that affect the last bits apart from settings and data; more than one line where a
+            snapshot was continued elsewhere.
     """
 
     weights: Weights
@@ -58,25 +58,25 @@ def fit(
     progress: Progress,
     label: str,
 ) -> TrainingResult:
-    """Trains a network; parameters that need no gradient stay as they are, and so do the statistics of their norms.
+    """Trains a network; parameters without gradient are unchanged, as are the statistics of their norms.
 
     The same arguments give the same bytes on the same machine with the same number of threads, whether or not the run
     was interrupted in between.
 
     Args:
-        network: What to train; changed in place.
-        objective: What to minimise.
+        network: The network; changed in place.
+        objective: The loss.
         feed: Augmented batches.
-        method: How to train.
-        device: Where to train.
-        snapshots: Where to keep unfinished work.
-        progress: Told the images seen.
-        label: What to call the task.
+        method: Optimizer, schedule and other settings.
+        device: Training device.
+        snapshots: Storage of unfinished training.
+        progress: Advanced by the number of images.
+        label: Label of the progress bar.
 
     Raises:
-        StageError: The loss is no longer finite.
+        StageError: The loss is not finite.
         StoreError: A snapshot is damaged or cannot be written.
-        KeyboardInterrupt: Ctrl-C, behind a snapshot of the last whole step.
+        KeyboardInterrupt: Ctrl-C, after a snapshot of the last complete step.
     """
     trainer = _Trainer(network.to(device), objective, feed, method, device)
     found = snapshots.latest()
@@ -105,7 +105,7 @@ def fit(
 
 
 class _Trainer:
-    """The moving parts between two steps; ``snapshot`` and ``restore`` cover all of them."""
+    """State of a training between two steps; ``snapshot`` and ``restore`` cover all of it."""
 
     def __init__(
         self, network: Network, objective: Objective, feed: Feed, method: Method, device: torch.device
@@ -171,7 +171,7 @@ class _Trainer:
         return TrainingResult(weights, metrics, self._conditions)
 
     def snapshot(self) -> Snapshot:
-        """Everything the next step depends on."""
+        """The complete state of the training."""
         tensors = {f"network.{key}": value for key, value in self._network.state_dict().items()}
         for index, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if value is not None}
@@ -184,7 +184,7 @@ class _Trainer:
         return Snapshot(self.step, tensors, figures, self._conditions)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Continues behind a snapshot."""
+        """Continues from a snapshot."""
         self.step = snapshot.step
         self._loss_sum = snapshot.figures["loss_sum"]
         if snapshot.conditions[-1:] != self._conditions:
@@ -211,7 +211,7 @@ class _Trainer:
 
 
 def _train_mode(network: nn.Module) -> None:
-    """Training mode, except for norms that are frozen: theirs is the statistics they came with."""
+    """Training mode, except for frozen norms, which keep their statistics."""
     network.train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:

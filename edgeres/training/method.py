@@ -1,4 +1,4 @@
-"""``Method``: everything the training loop needs to know about how to train, and the two classical ones."""
+"""``Method``: settings of the training loop, and the two classical recipes."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 @settings
 class Method:
-    """How to train.
+    """Settings of the training loop.
 
     Attributes:
         optimizer: ``sgd`` with momentum 0.9, or ``adamw`` (Loshchilov 2019, arXiv 1711.05101).
         nesterov: Nesterov's momentum for ``sgd``.
         epochs: Passes over the training split.
-        max_images: Images to see at most, so that a short training stays short on large data; None for no limit.
+        max_images: Most images in all epochs; None for no limit.
         batch: Images per step.
         lr: Peak learning rate.
         weight_decay: L2 penalty of ``sgd``, decoupled decay of ``adamw``.
         decay_all: Whether norms and biases decay too, as in 2015; otherwise only convolutions and the classifier do
             (He et al. 2018, arXiv 1812.01187).
-        eps: What ``adamw`` adds to the root of the squared gradients' mean; gradients far below it are not followed.
+        eps: ``adamw``'s epsilon, added to the root of the squared gradients' mean.
         clip: Largest gradient norm over all parameters (Pascanu 2013, arXiv 1211.5063); None for no limit.
         schedule: Learning rate over time.
         label_smoothing: Mass given to the other classes (Szegedy et al. 2015, arXiv 1512.00567).
-        ema: Decay per step of the averaged weights that are kept in the end; 0 keeps the last ones.
+        ema: Decay per step of the averaged weights, which are the result; 0 keeps the last ones.
         progressive: Share of the resolution in the first epoch; 1 trains at full size throughout.
-        augment: What happens to the images.
-        precision: Arithmetic of the forward pass; ``auto`` is the fastest one the device gains from.
+        augment: Augmentation.
+        precision: Arithmetic of the forward pass; ``auto`` is the fastest of the device.
         checkpointing: Recompute activations block by block in the backward pass instead of keeping them (Chen et al.
             2016, arXiv 1604.06174); ``auto`` where the device's memory would not hold them.
     """

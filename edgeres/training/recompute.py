@@ -1,7 +1,7 @@
-"""Gradient checkpointing: each block's activations are computed again in the backward pass instead of being kept.
+"""Gradient checkpointing: each block's activations are recomputed in the backward pass.
 
-Chen et al. 2016, arXiv 1604.06174. The second pass must leave the running statistics of the norms alone, or they would
-move twice per step; with that, the gradients and the weights are those of plain training to the last bit.
+Chen et al. 2016, arXiv 1604.06174. The second pass must not update the running statistics of the norms, or they would
+be updated twice per step; with that, gradients and weights equal those of plain training to the last bit.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Recomputed:
-    """The forward pass of a network, kept block by block.
+    """The forward pass of a network with block-wise gradient checkpointing.
 
     Args:
-        network: The network; its parameters stay its own.
+        network: The network, whose parameters are used.
     """
 
     def __init__(self, network: Network) -> None:
@@ -45,7 +45,7 @@ class Recomputed:
         return x
 
     def _segment(self, ops: list[Op]) -> Callable[[Tensor], Tensor]:
-        """Operations that read one tensor from before them, the first one's input, and yield the last one's output."""
+        """A segment of operations with one input tensor, that of the first one, and one output."""
 
         def forward(x: Tensor) -> Tensor:
             values = {ops[0].inputs[0]: x}
@@ -57,12 +57,12 @@ class Recomputed:
         return forward
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Around the first pass and around the second."""
+        """Context managers of the first and of the second forward pass."""
         return nullcontext(), self._still_statistics()
 
     @contextmanager
     def _still_statistics(self) -> Iterator[None]:
-        """Norms keep their records; they still hold them, because both passes must save the same tensors."""
+        """Disables updates of the norms' running statistics; both passes must save the same tensors."""
         norms = [module for module in self._network.modules() if isinstance(module, nn.BatchNorm2d)]
         kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:

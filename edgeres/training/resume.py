@@ -1,7 +1,7 @@
-"""``Snapshots``: training that survives a kill.
+"""``Snapshots``: training state on disk, from which a killed training continues.
 
-A snapshot is one ``.safetensors`` file; what is no tensor is JSON in its header, so one rename replaces all or nothing.
-No generator state is needed: every random draw is a function of (seed, epoch, image), so the step is the state.
+A snapshot is one ``.safetensors`` file with other values as JSON in its header, so one rename replaces it atomically.
+No generator state is needed: every random draw is a function of (seed, epoch, image).
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ OVERHEAD = 0.05
 """Largest share of the time spent on writing snapshots."""
 
 LONGEST_S = 300.0
-"""Seconds of work a kill may cost where an epoch takes longer than that."""
+"""Largest loss of work by a kill in seconds, where an epoch takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Training between two steps.
+    """State of a training between two steps.
 
     Attributes:
-        step: Steps done.
+        step: Number of finished steps.
         tensors: Network, optimizer and average, by name.
         figures: Running sums and counters.
-        conditions: Devices and arithmetic the steps were done in, in order, without repetition.
+        conditions: Devices and arithmetic of the steps, in order, without repetition.
     """
 
     step: int
@@ -53,8 +53,8 @@ class Snapshots:
     """The snapshot of one training in a folder.
 
     Args:
-        folder: Where it is kept; made when first needed.
-        identity: Digest of everything that decides the result; a snapshot of another training is not taken up.
+        folder: Folder of the snapshot; created on first use.
+        identity: Digest of everything that determines the result; a snapshot of another training is ignored.
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
@@ -64,7 +64,7 @@ class Snapshots:
         self._cost = 0.0
 
     def latest(self) -> Snapshot | None:
-        """The snapshot to go on from, or None where this training has none.
+        """The snapshot of this training, or None.
 
         Raises:
             StoreError: The file is damaged.
@@ -84,12 +84,12 @@ class Snapshots:
             ) from failure
 
     def due(self, *, epoch_ended: bool) -> bool:
-        """Whether to save now: behind an epoch while writing stays cheap, and within one before much is lost."""
+        """Whether to save now: after an epoch while writing is cheap, and within a long one every ``LONGEST_S``."""
         waited = monotonic() - self._saved_at
         return waited > (self._cost / OVERHEAD if epoch_ended else max(LONGEST_S, self._cost / OVERHEAD))
 
     def save(self, snapshot: Snapshot) -> None:
-        """Writes beside, then renames; a kill at any moment leaves the old file or the new one.
+        """Writes the snapshot atomically; a kill leaves the old file or the new one.
 
         Raises:
             StoreError: The folder cannot be written, or the disk is full.

@@ -1,4 +1,4 @@
-"""Learning rate and resolution as closed-form functions of how far training is."""
+"""Learning rate and resolution as closed-form functions of training progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeres.settings import settings
 ScheduleKind = Literal["step", "cosine", "onecycle"]
 
 MILESTONES = (0.5, 0.75)
-"""Where ``step`` divides by ten: 32k and 48k of 64k iterations in He et al. 2015, section 4.2."""
+"""Progress at which ``step`` divides by ten: 32k and 48k of 64k iterations in He et al. 2015, section 4.2."""
 
 START, END = 1 / 25, 1 / 25e4
 """First and last factor of ``onecycle``, the defaults of Smith and Topin 2017 as torch implements them."""
@@ -23,7 +23,7 @@ class Schedule:
     """The learning rate of every step, as a factor of the peak.
 
     Attributes:
-        kind: ``step`` divides by 10 at 1/2 and 3/4 (He et al. 2015, arXiv 1512.03385); ``cosine`` decays to zero behind
+        kind: ``step`` divides by 10 at 1/2 and 3/4 (He et al. 2015, arXiv 1512.03385); ``cosine`` decays to zero after
             a linear warm-up (Loshchilov 2017, arXiv 1608.03983; Goyal 2017, arXiv 1706.02677); ``onecycle`` rises from
             1/25 and falls to 1/250,000, both along a cosine (Smith and Topin 2017, arXiv 1708.07120).
         warmup: Share of all steps spent rising; ``step`` has none.

@@ -1,12 +1,12 @@
-"""Fake quantization with a gradient, so that weights and step sizes can be learnt through it.
+"""Fake quantization with straight-through gradients for values and step sizes (LSQ).
 
-Forward, exactly what ships (``edgeres.quant.fake_quantize``), with ``s`` the step, ``low`` and ``high`` the codes less
-the zero-point, and rounding half to even::
+Forward, equal to the deployed graph (``edgeres.quant.fake_quantize``), with ``s`` the step, ``low`` and ``high`` the
+codes less the zero-point, and rounding half to even::
 
     v = x / s        x' = s * clamp(round(v), low, high)
 
 Backward: rounding passes the gradient straight through (Bengio et al. 2013, arXiv 1308.3432) where ``v`` is inside, and
-the step learns by LSQ (Esser et al. 2020, arXiv 1902.08153, equations 2 and 3)::
+the step has LSQ's gradient (Esser et al. 2020, arXiv 1902.08153, equations 2 and 3)::
 
     dx'/dx = 1 if low < v < high else 0
     dx'/ds = round(v) - v if low < v < high else low or high, whichever is nearer
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class _Rounded(torch.autograd.Function):
-    """``x'`` of the module's formulas; the output is kept for the backward pass, as the convolution behind it does."""
+    """``x'`` of the module's formulas; the output is saved for the backward pass, as by the convolution after it."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
@@ -64,7 +64,7 @@ class _Scaled(torch.autograd.Function):
 
 
 def quantize_through(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
-    """``x`` rounded to its grid and back, differentiable in ``x`` and in the step.
+    """``x`` rounded to its grid and dequantized, differentiable in ``x`` and in the step.
 
     Args:
         x: float32 of any shape.
@@ -77,10 +77,10 @@ def quantize_through(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """``x`` whose gradient is multiplied by a factor.
+    """``x`` with its gradient multiplied by a factor.
 
-    LSQ takes ``1 / sqrt(N Q)`` for a step, ``N`` the numbers it rounds and ``Q`` the largest code (its section 2.2), so
-    that a step's gradient is no larger than its weights' gradients when one norm clips them all.
+    LSQ uses ``1 / sqrt(N Q)`` for a step, ``N`` the number of values it rounds and ``Q`` the largest code (its section
+    2.2), so that a step's gradient is no larger than its weights' gradients when one norm clips them all.
     """
     scaled: Tensor = _Scaled.apply(x, factor)  # type: ignore[no-untyped-call]  # torch types no Function
     return scaled

@@ -1,1 +1,1 @@
-"""Structured pruning: coupled channels, and how many of them may stay."""
+"""Structured pruning: coupling groups and allocation of channels."""

@@ -1,7 +1,7 @@
-"""How many channels each coupling group may keep: a greedy walk towards a number of MACs.
+"""Allocation of channels to coupling groups: greedy removal down to a number of MACs.
 
-Each step takes from one group the least important units, as many as bring its channels to the next multiple the target
-likes, and picks the group that loses the least importance per MAC saved. The MACs are exact at each step, because what
+Each step removes the least important units of one group, as many as bring its channels to the target's next multiple,
+in the group that loses the least importance per MAC saved. The MACs are exact at each step, because what
 a step saves depends on the widths around it.
 """
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Units that stay.
+    """Kept units.
 
     Attributes:
-        keep: Ascending indices by name of the group; groups that stay whole are absent.
-        macs: MACs of the network that stays.
-        dense: MACs of the network before.
-        lost: Importance of the units that go.
+        keep: Ascending indices by name of the group; groups that are kept whole are absent.
+        macs: MACs of the pruned network.
+        dense: MACs of the original network.
+        lost: Importance of the removed units.
     """
 
     keep: dict[str, tuple[int, ...]]
@@ -44,14 +44,14 @@ class Allocation:
 
 
 class _Layers:
-    """MACs of every weighted operation while widths shrink: ``c * fan_in * c_out``, c per operation."""
+    """MACs of every weighted operation at present widths: ``c * fan_in * c_out``, c per operation."""
 
     def __init__(self, spec: ResNetSpec, height: int, width: int) -> None:
         size = shapes(spec, height, width)
         self.width: dict[str, list[int]] = {}
         self.unit: dict[str, int] = {}
         for op in graph(spec).weighted:
-            # A grouped convolution keeps its channels per group: only its outputs count.
+            # A grouped convolution keeps its channels per group: only its outputs change.
             fan_in = op.c_in if op.groups == 1 else 1
             self.width[op.name] = [fan_in, op.c_out]
             pixels = int(np.prod(size[op.name][1:]))
@@ -61,26 +61,26 @@ class _Layers:
         self.touched = {group.name: _touched(group, groups_of) for group in coupling_groups(spec)}
 
     def macs(self, name: str, less_in: int = 0, less_out: int = 0) -> int:
-        """MACs of one operation with so many channels less."""
+        """MACs of one operation with fewer input and output channels."""
         fan_in, out = self.width[name]
         return self.unit[name] * (fan_in - less_in) * (out - less_out)
 
     def saved(self, group: str, units: int) -> int:
-        """MACs that go when a group loses units."""
+        """MACs saved by removing units of a group."""
         return sum(
             self.macs(name) - self.macs(name, units * span_in, units * span_out)
             for name, (span_in, span_out) in self.touched[group].items()
         )
 
     def remove(self, group: str, units: int) -> None:
-        """Takes units from a group for good."""
+        """Removes units of a group."""
         for name, (span_in, span_out) in self.touched[group].items():
             self.width[name][0] -= units * span_in
             self.width[name][1] -= units * span_out
 
 
 def _touched(group: CouplingGroup, groups_of: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """Channels each weighted operation loses with one unit, as ``(in, out)``; a grouped one counts no inputs."""
+    """Channels that each weighted operation loses with one unit, as ``(in, out)``; a grouped one counts no inputs."""
     spans: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for member in group.members:
         if member.op in groups_of and (member.axis == "out" or groups_of[member.op] == 1):
@@ -94,12 +94,12 @@ def is_stream(group: CouplingGroup, spec: ResNetSpec) -> bool:
 
 
 def steps(group: CouplingGroup, multiple: int, minimum: float) -> tuple[int, ...]:
-    """Widths in units a group may shrink to, widest first, its own width included.
+    """Possible widths of a group in units, widest first, its present width included.
 
     Args:
         group: The group.
-        multiple: Channels of every member stay a multiple of this.
-        minimum: Least share of the units that stays.
+        multiple: Divisor of the channels of every member.
+        minimum: Least share of the units that is kept.
     """
     grain = lcm(*(multiple // gcd(multiple, member.span) for member in group.members))
     least = max(grain, ceil(minimum * group.width / grain) * grain)
@@ -117,19 +117,19 @@ def allocate(
     minimum: float,
     most: float = inf,
 ) -> Allocation:
-    """Chooses the units that stay.
+    """Chooses the kept units.
 
     Args:
         spec: The network.
-        importance: What losing each unit costs, ``[units]``, by name of the groups that may shrink.
-        side: Side of the square input in pixels, at which MACs count.
-        macs: MACs to come down to.
-        multiple: Channels of every shrunk axis stay a multiple of this.
-        minimum: Least share of a group's units that stays.
-        most: Importance that may be lost in all; a step that would lose more is not taken.
+        importance: Importance ``[units]`` of each unit, by name of the prunable groups.
+        side: Side of the square input in pixels.
+        macs: Requested number of MACs.
+        multiple: Divisor of the channels of every pruned axis.
+        minimum: Least share of a group's units that is kept.
+        most: Largest total importance of removed units.
 
     Returns:
-        The first allocation at or below ``macs``; the smallest there is where that is out of reach.
+        The first allocation at or below ``macs``; the smallest possible one where that cannot be reached.
     """
     layers = _Layers(spec, side, side)
     dense = left = sum(layers.macs(name) for name in layers.unit)

@@ -1,13 +1,13 @@
-"""Coupling groups: channels that can only be removed together, derived from the graph.
+"""Coupling groups: channels that can only be removed together, from the graph.
 
-A removed channel disappears from the tensor that carries it, so every operation that makes or reads that channel loses
+A removed channel disappears from the tensor that carries it, so every operation that writes or reads that channel loses
 a slice of its weights (DepGraph, Fang et al. 2023, arXiv 2301.12900). Two tensors share their channels when an
 operation maps channel to channel: norms, activations, pools, the residual add, the excitation's product. So a residual
 stream, with the stem where no projection stands between, is one group, and so is every width inside a block.
 
 * Grouped convolutions lose whole groups: the unit of such a coupling group is one group of the convolution, its input
   and output channels together. Thinner groups instead would leave fewer than a vector's worth of channels in each.
-* A stream that is zero-padded (option A) is left alone: padding puts channel i at i + front, front follows from both
+* A stream that is zero-padded (option A) is not pruned: padding puts channel i at i + front, front follows from both
   widths, and so removing a channel would move all others against the identity.
 * The image and the logits are fixed.
 """
@@ -37,8 +37,8 @@ class Member:
 
     Attributes:
         op: Name of a convolution, a norm or the classifier.
-        axis: ``out`` for the channels it makes, ``in`` for those it reads.
-        span: Channels of this axis that make up one unit of the group.
+        axis: ``out`` for output channels, ``in`` for input channels.
+        span: Number of channels of this axis per unit of the group.
     """
 
     op: str
@@ -51,9 +51,9 @@ class CouplingGroup:
     """Channel axes that lose the same units.
 
     Attributes:
-        name: Name of the first operation that makes these channels.
+        name: Name of the first operation that outputs these channels.
         width: Number of units.
-        members: Every axis concerned, in execution order.
+        members: Every affected axis, in execution order.
         tensors: Every tensor that carries these channels, in execution order.
     """
 
@@ -84,7 +84,7 @@ class _Sets:
 
 @lru_cache(maxsize=64)
 def coupling_groups(spec: ResNetSpec) -> tuple[CouplingGroup, ...]:
-    """Every group of a network whose channels may be removed, in execution order."""
+    """Every prunable group of a network, in execution order."""
     ops, sets, fixed = graph(spec).ops, _Sets(), {IMAGE, graph(spec).output}
     units: dict[str, int] = {}
     for op in ops:
@@ -125,7 +125,7 @@ def narrowed(spec: ResNetSpec, keep: Mapping[str, int]) -> ResNetSpec:
 
     Args:
         spec: The network.
-        keep: Units that stay, by name of the group; other groups stay as they are.
+        keep: Kept units, by name of the group; other groups are unchanged.
     """
     made = {op.name: op.c_out for op in graph(spec).weighted}
     split = {op.name: op.groups for op in graph(spec).weighted}
@@ -149,12 +149,12 @@ def _narrowed(block: Block, name: str, made: Mapping[str, int], split: Mapping[s
 
 
 def sliced(spec: ResNetSpec, weights: Weights, keep: Mapping[str, Sequence[int]]) -> tuple[ResNetSpec, Weights]:
-    """A narrower network from the units that stay.
+    """The network of the kept units.
 
     Args:
         spec: The network.
-        weights: Its weights, of every shape ``graph(spec).parameters`` names.
-        keep: Indices of the units that stay, ascending and at least one, by name of the group; other groups stay whole.
+        weights: Its weights, with the shapes of ``graph(spec).parameters``.
+        keep: Ascending indices of the kept units, at least one, by name of the group; other groups are kept whole.
 
     Returns:
         The narrower spec, and weights of its shapes; logits are those of the original network in which the activations
@@ -171,6 +171,6 @@ def sliced(spec: ResNetSpec, weights: Weights, keep: Mapping[str, Sequence[int]]
                 for key in op.parameters:
                     arrays[key] = np.take(arrays[key], chosen, axis=0)
             elif op.groups == 1:
-                # A grouped convolution loses its inputs with its outputs: they are the same rows.
+                # A grouped convolution loses its inputs with its outputs, which are the same rows.
                 arrays[f"{op.name}.weight"] = np.take(arrays[f"{op.name}.weight"], chosen, axis=1)
     return narrowed(spec, {name: len(units) for name, units in keep.items()}), Weights(arrays)
