@@ -77,11 +77,6 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(shifted - np.log(np.sum(np.exp(shifted), axis=1, keepdims=True)))
 
 
-def size_mib(path: Path) -> float:
-    """Size of a file in MiB."""
-    return path.stat().st_size / 2**20
-
-
 def peak_rss_mib() -> float:
     """Most resident memory this process has ever had, in MiB."""
     import resource  # not on Windows
@@ -164,11 +159,6 @@ class Latency:
     p90_high_ms: float | None = None
     p99_high_ms: float | None = None
 
-    @property
-    def spread(self) -> float:
-        """Width of the median's interval as a share of the median."""
-        return (self.high_ms - self.low_ms) / self.p50_ms if self.p50_ms else 0.0
-
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Order statistics that enclose the true median with at least the given confidence, whatever the distribution.
@@ -238,13 +228,6 @@ def interleaved(
     seconds, after = (clock() - start) / 1e9, _stolen(Path("/proc/stat"))
     stolen = None if before is None or after is None else (after - before) / (seconds * (os.cpu_count() or 1))
     return {name: _latency(values, warmup, stolen) for name, values in samples.items()}
-
-
-def measure_latency(
-    run: Run, *, warmup: int = 5, least: int = 20, tolerance: float = 0.02, limit_s: float = 10.0
-) -> Latency:
-    """Measures one callable; the arguments are those of ``interleaved``."""
-    return interleaved({"run": run}, warmup=warmup, least=least, tolerance=tolerance, limit_s=limit_s)["run"]
 
 
 def _narrow(values: Sequence[float], tolerance: float) -> bool:

@@ -169,15 +169,6 @@ def tango(paired: Paired, confidence: float = 0.95) -> Interval:
     return Interval(low=100 * low, high=100 * high, confidence=confidence)
 
 
-def wald(paired: Paired, confidence: float = 0.95) -> Interval:
-    """The textbook interval of the drop in pp, for reference: it collapses to a point where the networks agree."""
-    from scipy.stats import norm
-
-    share = paired.drop / 100
-    half = float(norm.isf((1 - confidence) / 2)) * sqrt((paired.discordance - share**2) / paired.n)
-    return Interval(low=100 * (share - half), high=100 * (share + half), confidence=confidence)
-
-
 def wilson(right: int, n: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of one accuracy, in percent."""
     from scipy.stats import norm

@@ -140,8 +140,3 @@ def quantized_tensors(model: ModelProto) -> tuple[str, ...]:
 def metadata(model: ModelProto) -> dict[str, str]:
     """The key-value strings that travel with a file."""
     return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def opset(model: ModelProto) -> int:
-    """Version of the default operator set."""
-    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))
