@@ -160,20 +160,20 @@ class Latency:
     p99_high_ms: float | None = None
 
 
-def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Order statistics that enclose the true median with at least the given confidence, whatever the distribution.
+def median_interval(samples: Sequence[float]) -> tuple[float, float]:
+    """Order statistics that enclose the true median with a confidence of at least 95 %, whatever the distribution.
 
     With ``B ~ Bin(n, 1/2)`` the k-th smallest and k-th largest do for the greatest k with
-    ``P(B <= k - 1) <= (1 - confidence) / 2``; fewer than six samples give the smallest and the largest.
+    ``P(B <= k - 1) <= 2.5 %``; fewer than six samples give the smallest and the largest.
     """
     from scipy.stats import binom
 
     ordered = sorted(samples)
-    k = max(1, int(binom.ppf((1 - confidence) / 2, len(ordered), 0.5)))
+    k = max(1, int(binom.ppf((1 - 0.95) / 2, len(ordered), 0.5)))
     return ordered[k - 1], ordered[-k]
 
 
-def percentile_bound(samples: Sequence[float], share: float, confidence: float = 0.99) -> float | None:
+def percentile_bound(samples: Sequence[float], share: float) -> float | None:
     """Order statistic that the true quantile of that share does not exceed, whatever the distribution.
 
     The k-th smallest of n does with confidence ``P(Bin(n, share) <= k - 1)``: the question that MLPerf Inference's
@@ -182,7 +182,7 @@ def percentile_bound(samples: Sequence[float], share: float, confidence: float =
     """
     from scipy.stats import binom
 
-    k = int(binom.ppf(confidence, len(samples), share)) + 1
+    k = int(binom.ppf(0.99, len(samples), share)) + 1
     return sorted(samples)[k - 1] if k <= len(samples) else None
 
 

@@ -33,8 +33,8 @@ class QdqCensus:
     adds: int
 
 
-def tensor_shapes(model: ModelProto, batch: int = 1) -> Shapes:
-    """Shape of every tensor the graph knows, for a batch of that size.
+def tensor_shapes(model: ModelProto) -> Shapes:
+    """Shape of every tensor the graph knows, for a batch of one image.
 
     Raises:
         ModelError: Shapes cannot be inferred.
@@ -42,7 +42,7 @@ def tensor_shapes(model: ModelProto, batch: int = 1) -> Shapes:
     fixed = type(model)()
     fixed.CopyFrom(model)
     for value in fixed.graph.input:
-        value.type.tensor_type.shape.dim[0].dim_value = batch
+        value.type.tensor_type.shape.dim[0].dim_value = 1
     try:
         inferred = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
     except shape_inference.InferenceError as failure:
