@@ -24,13 +24,11 @@ class QdqCensus:
         activations: QuantizeLinear nodes on activations.
         weights: Weighted nodes (Conv, Gemm, MatMul) that read their weight through DequantizeLinear.
         weighted: Weighted nodes in all.
-        adds: Adds with at least one dequantized input.
     """
 
     activations: int
     weights: int
     weighted: int
-    adds: int
 
 
 def tensor_shapes(model: ModelProto) -> Shapes:
@@ -126,7 +124,6 @@ def qdq(model: ModelProto) -> QdqCensus:
         ),
         weights=sum(len(node.input) > 1 and node.input[1] in origins for node in weighted),
         weighted=len(weighted),
-        adds=sum(node.op_type == "Add" and any(name in origins for name in node.input) for node in model.graph.node),
     )
 
 

@@ -118,16 +118,6 @@ class Histogram:
         return math.ldexp(1.0, self.exponent - BITS)
 
     @property
-    def count(self) -> int:
-        """Number of values."""
-        return int(self.counts.sum())
-
-    @property
-    def zeros(self) -> int:
-        """Number of values equal to zero."""
-        return int(self.counts[BINS])
-
-    @property
     def positive(self) -> Counts:
         """Counts ``[BINS]`` of the positive values, by rising magnitude."""
         return self.counts[BINS + 1 :]
