@@ -10,6 +10,7 @@ import numpy as np
 from edgeres.errors import ModelError
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
 from edgeres.onnx_graph.stored_weights import StoredWeight, stored_weight
+from edgeres.onnx_graph.window import window_attributes
 from edgeres.parity.integer.product import Kernel, Window
 from edgeres.quant.qparams import QParams
 
@@ -55,13 +56,12 @@ def window(node: NodeProto, size: tuple[int, int] | None = None) -> Window:
     Raises:
         ModelError: It is not two-dimensional, or leaves its padding to the runtime.
     """
-    kernel = tuple(attribute(node, "kernel_shape", size) or ())
-    automatic = attribute(node, "auto_pad", b"NOTSET")
-    if len(kernel) != 2 or automatic not in (b"NOTSET", b"VALID") or attribute(node, "ceil_mode", 0):
+    found = window_attributes(node, size or ())
+    if len(found.kernel) != 2 or found.auto_pad not in ("NOTSET", "VALID") or attribute(node, "ceil_mode", 0):
         raise ModelError(f"node {label(node)!r} has no plain two-dimensional window", "spell out its padding")
-    pads = tuple(attribute(node, "pads", (0, 0, 0, 0)))
-    strides, dilations = tuple(attribute(node, "strides", (1, 1))), tuple(attribute(node, "dilations", (1, 1)))
-    return Window((kernel[0], kernel[1]), strides, pads, dilations)
+    (high, wide), (down, across), (dy, dx) = found.kernel, found.strides, found.dilations
+    top, left, bottom, right = found.pads
+    return Window((high, wide), (down, across), (top, left, bottom, right), (dy, dx))
 
 
 def stored(view: GraphIndex, tensor: str) -> StoredWeight | None:
