@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from onnx import shape_inference
 
 from edgeres.errors import ModelError
+from edgeres.onnx_graph.graph_index import COUNTED
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -59,10 +60,7 @@ def layer_macs(model: ModelProto) -> dict[str, int]:
     A Conv costs ``prod(weight shape) * H' * W'``, a matrix product ``rows * inner * columns``.
     """
     shapes = tensor_shapes(model)
-    return {node.output[0]: _node_macs(node, shapes) for node in model.graph.node if node.op_type in _WEIGHTED}
-
-
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
+    return {node.output[0]: _node_macs(node, shapes) for node in model.graph.node if node.op_type in COUNTED}
 
 
 def _node_macs(node: NodeProto, shapes: Shapes) -> int:
@@ -85,7 +83,7 @@ def layer_parameters(model: ModelProto) -> dict[str, int]:
     origins = _dequantized(model.graph)
     found: dict[str, int] = {}
     for node in model.graph.node:
-        if node.op_type in _WEIGHTED:
+        if node.op_type in COUNTED:
             names = node.input[1:]
         elif node.op_type == "BatchNormalization":
             names = node.input[1:3]
@@ -117,7 +115,7 @@ def qdq(model: ModelProto) -> QdqCensus:
     """Counts the Q/DQ pairs of a graph."""
     constants = {tensor.name for tensor in model.graph.initializer}
     origins = _dequantized(model.graph)
-    weighted = [node for node in model.graph.node if node.op_type in _WEIGHTED]
+    weighted = [node for node in model.graph.node if node.op_type in COUNTED]
     return QdqCensus(
         activations=sum(
             node.op_type == "QuantizeLinear" and node.input[0] not in constants for node in model.graph.node
