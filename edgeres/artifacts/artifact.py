@@ -142,9 +142,6 @@ class Checkpoint:
         deployed: The quantized weights, which ``quant`` rounds, where quantization changed them (equalized, corrected,
             rounding
             learned: then they lie on the grid already); None where it rounds ``weights``.
-        statistics: Per-channel mean and std of tensors, from the norms that were folded
-            (``edgeres.quant.statistics``); None where they are unknown, as after a stage that changes the
-            channels.
     """
 
     metadata: ModelMetadata
@@ -153,16 +150,14 @@ class Checkpoint:
     quant: QuantTable | None = None
     teacher: Checkpoint | None = None
     deployed: Weights | None = None
-    statistics: Weights | None = None
 
     @property
     def digest(self) -> str:
-        """Digest of metadata, spec, weights, scales and statistics."""
+        """Digest of metadata, spec, weights and scales."""
         quant = plain(self.quant) if self.quant else None
         teacher = self.teacher.digest if self.teacher else None
         deployed = self.deployed.digest if self.deployed else None
-        known = self.statistics.digest if self.statistics else None
-        return digest([plain(self.metadata), plain(self.spec), self.weights.digest, quant, teacher, deployed, known])
+        return digest([plain(self.metadata), plain(self.spec), self.weights.digest, quant, teacher, deployed])
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,11 @@ def measure_profile(
         for precision in PRECISIONS:
             timer = Timer(target, threads, Path(folder), precision)
             table = layer_table(timer, timing, progress, layers)
-            measured = _measured_ms(timer, table, (*known, *networks), timing, progress)
+            measured = network_ms(timer, table, (*known, *networks), timing, progress)
             expected = [_sum_ms(table, network.models[precision]) for network in known]
             off = [log(took / ms) for took, ms in zip(measured, expected, strict=False)]
             tables[precision] = replace(table, scale=exp(fmean(off)))
-            trials += _trials(tables[precision], precision, networks, measured[len(known) :])
+            trials += predicted_trials(tables[precision], precision, networks, measured[len(known) :])
     return HostProfile(
         target=target.name,
         runtime=target.runtime.name,
@@ -101,37 +101,6 @@ def measure_profile(
         tables=tables,
         trials=tuple(trials),
     )
-
-
-def try_profile(
-    profile: HostProfile,
-    target: Target,
-    networks: Sequence[ProfiledNetwork],
-    progress: Progress,
-    timing: TimerSettings | None = None,
-) -> tuple[ProfileValidation, ...]:
-    """Predicted and measured latency of networks that the profile has not seen, on the same machine.
-
-    Args:
-        profile: The profile of this host.
-        target: The target it was measured for.
-        networks: The networks.
-        progress: Advanced after every network.
-        timing: Rounds and time limit of a measurement; None takes those of ``measure_profile``.
-
-    Raises:
-        UsageError: The target does not run on this host.
-        BackendUnavailable: Its runtime is not installed.
-    """
-    check_host(target)
-    validations: list[ProfileValidation] = []
-    with TemporaryDirectory(prefix="edgeres-profile-") as folder:
-        for precision in PRECISIONS:
-            timer, table = Timer(target, profile.threads, Path(folder), precision), profile.tables[precision]
-            validations += _trials(
-                table, precision, networks, _measured_ms(timer, table, networks, timing or TimerSettings(), progress)
-            )
-    return tuple(validations)
 
 
 def check_host(target: Target) -> None:
@@ -147,9 +116,10 @@ def check_host(target: Target) -> None:
         raise BackendUnavailable(missing)
 
 
-def _trials(
+def predicted_trials(
     table: Table, precision: Precision, networks: Sequence[ProfiledNetwork], measured: Sequence[float]
 ) -> list[ProfileValidation]:
+    """Latency in ms that the table predicts for each network, with its ``measured`` latency."""
     return [
         ProfileValidation(
             name=network.name,
@@ -161,7 +131,7 @@ def _trials(
     ]
 
 
-def _measured_ms(
+def network_ms(
     timer: Timer, table: Table, networks: Sequence[ProfiledNetwork], timing: TimerSettings, progress: Progress
 ) -> list[float]:
     """Latency of each network in ms: the median of several visits some time apart.

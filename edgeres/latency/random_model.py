@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 _ACTIVATION_SCALE, _WEIGHT_DEVIATION = 0.05, 0.02
+_MULTIPLE, _LEAST = 16, 0.4
+"""Widths are multiples of the first, and no smaller than the second as a share of what they were."""
 
 
-def randomly_pruned(spec: ResNetSpec, seed: int, *, multiple: int = 16, least: float = 0.4) -> ResNetSpec:
+def randomly_pruned(spec: ResNetSpec, seed: int) -> ResNetSpec:
     """A randomly pruned network: the widths inside every block and of every residual stream are drawn at random.
 
     Args:
         spec: The network.
         seed: Seed of the drawn widths.
-        multiple: Divisor of all widths.
-        least: Smallest share of a width that remains.
     """
     random = np.random.default_rng(seed)
 
     def drawn(width: int) -> int:
-        kept = width * random.uniform(least, 1.0)
-        return max(multiple, multiple * round(kept / multiple))
+        kept = width * random.uniform(_LEAST, 1.0)
+        return max(_MULTIPLE, _MULTIPLE * round(kept / _MULTIPLE))
 
     stem = drawn(spec.stem.width)
     width, stages = stem, []

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 HEADS = ("Variant", "p50", "95 % interval", "p10", "p90", "Calls", "x float32", "Of peak")
 
 
-def cells(result: BenchmarkResult, unit: str = " ms") -> list[tuple[str, ...]]:
+def cells(result: BenchmarkResult) -> list[tuple[str, ...]]:
     """Table cells of each variant, the fastest first; the deployed variant is marked."""
     return [
         (
             f"{row.name}{' (ships)' if row.ships else ''}",
-            f"{number(row.p50_ms)}{unit}",
+            f"{number(row.p50_ms)} ms",
             f"{number(row.low_ms)} to {number(row.high_ms)}",
             number(row.p10_ms),
             number(row.p90_ms),

@@ -161,8 +161,3 @@ class BenchmarkResult:
         """Refuses rows that are not sorted by median latency."""
         if any(row.p50_ms > after.p50_ms for row, after in zip(self.rows, self.rows[1:], strict=False)):
             raise ValueError("rows are not sorted, the fastest first")
-
-    def row(self, runtime: str, precision: Precision) -> VariantResult | None:
-        """The row of a variant; None where it was not timed."""
-        matching = (row for row in self.rows if (row.runtime, row.precision) == (runtime, precision))
-        return next(matching, None)

@@ -57,11 +57,6 @@ class Worker:
             self.close()
             raise
 
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
     def ask(self, request: WorkerRequest) -> Any:
         """Continues the worker until it has answered, then stops it again.
 

@@ -108,9 +108,7 @@ class Prune:
             shown=notes,
         )
         metadata = artifact.metadata.after(step)
-        # Statistics of folded norms no longer hold: remaining channels lack the contribution of removed ones.
-        statistics = None if allocation.keep else artifact.statistics
-        return replace(artifact, metadata=metadata, spec=spec, weights=weights, teacher=teacher, statistics=statistics)
+        return replace(artifact, metadata=metadata, spec=spec, weights=weights, teacher=teacher)
 
     def _allocation(self, artifact: Checkpoint, context: Context, survey: Survey) -> tuple[Allocation, tuple[str, ...]]:
         """The kept channels, and why fewer are removed than requested."""
