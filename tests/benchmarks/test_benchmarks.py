@@ -105,7 +105,7 @@ def report(*, timed: bool) -> Run:
 
 
 def test_a_report_becomes_a_row():
-    row = imagenette.Row.of(report(timed=True), 12.4)
+    row = imagenette.ImagenetteRow.of(report(timed=True), 12.4)
     assert row.cells() == (
         "x86", "OpenVINO", "1,000", "83.50 %", "83.00 %", "+0.50 pp [-0.69, +1.74]", "4.00 %", "20 of 21", "5.24 ms",
         "1.87 ms", "11.0 MiB", "12 s",
@@ -114,12 +114,12 @@ def test_a_report_becomes_a_row():
 
 
 def test_what_no_device_measured_is_unmeasured():
-    assert imagenette.Row.of(report(timed=False), 1).cells()[8:10] == ("unmeasured", "unmeasured")
+    assert imagenette.ImagenetteRow.of(report(timed=False), 1).cells()[8:10] == ("unmeasured", "unmeasured")
 
 
 def test_a_run_without_a_verdict_is_no_row():
     with pytest.raises(EdgeresError, match="no verdict"):
-        imagenette.Row.of(replace(report(timed=True), accuracy=None), 1)
+        imagenette.ImagenetteRow.of(replace(report(timed=True), accuracy=None), 1)
 
 
 def test_only_an_existing_document_is_renewed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
