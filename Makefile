@@ -40,7 +40,7 @@ gate: quantize ## judge the accuracy of the main job: 0 PASS, 3 FAIL, 5 too few 
 	$(BIN)/edgeres gate build/$(MODEL)-$(TARGET)
 
 # A file's tests stay in one process: they share what their fixtures made.
-test: $(READY) lint ## ruff, mypy --strict, import layers, pytest; WAY=aten-default: as on another processor
+test: $(READY) lint ## ruff, mypy --strict, import layers, unused code, pytest; WAY=aten-default: as on another processor
 	$(if $(WAY),env $(way-$(WAY))) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-portable: ## pytest four times, as on four processors
@@ -49,11 +49,12 @@ test-portable: ## pytest four times, as on four processors
 ways: ## name what WAY may be
 	@echo $(WAYS)
 
-lint: $(READY) ## ruff, mypy --strict, import layers
+lint: $(READY) ## ruff, mypy --strict, import layers, unused code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 
 bench: $(READY) ## regenerate README's numbers (needs ../shared)
 	$(BIN)/python -m benchmarks.sample --write README.md

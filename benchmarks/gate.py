@@ -124,10 +124,15 @@ def _chunk(truth: BenchmarkResult, margin: float, runs: int, random: np.random.G
             found[0] += below.sum()
             found[1] += (above & ~below).sum()
             found[2] += done.sum() * (seen + images)
-            going, bets = going[~done], bets.kept(~done)
+            going, bets = going[~done], _kept(bets, ~done)
     used = found[2] + len(going) * truth.images
     fixed = _fixed(lost_all, gained_all, truth.images, margin)
     return np.array([fixed[0], fixed[1], found[0], found[1], used])
+
+
+def _kept(bets: Bets, rows: NDArray[np.bool_]) -> Bets:
+    """The tests among ``[R]`` that go on."""
+    return Bets(bets.images, bets.lost[rows], bets.gained[rows], bets.below[rows], bets.above[rows])
 
 
 def _fixed(lost: NDArray[np.int64], gained: NDArray[np.int64], images: int, margin: float) -> tuple[int, int]:

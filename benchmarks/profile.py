@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +19,9 @@ import numpy as np
 from benchmarks.command import CHECKOUT, positive, run
 from benchmarks.table import markdown, with_block
 from edgeres.latency.host_profile import read_profile
-from edgeres.latency.profiling import Subject, try_profile
+from edgeres.latency.profiling import Subject, check_host, network_ms, predicted_trials
 from edgeres.latency.random_model import thinned, unlearned
+from edgeres.latency.timer import PRECISIONS, Pace, Timer
 from edgeres.model.spec import preset
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.latency.host_profile import HostProfile, Trial
+    from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
 NETWORKS = ("resnet18", "resnet34", "resnet50")
@@ -50,6 +53,33 @@ def subjects(target: Target, each: int) -> list[Subject]:
             share = operator_counts.macs(models["float"]) / whole
             found.append(Subject(f"{name}, {share:.1%} of its MACs", models))
     return found
+
+
+def try_profile(
+    profile: HostProfile, target: Target, subjects: Sequence[Subject], progress: Progress, pace: Pace | None = None
+) -> tuple[Trial, ...]:
+    """Predicts networks by a profile, and measures them afterwards on the same machine.
+
+    Args:
+        profile: Of this host.
+        target: The one it is of.
+        subjects: The networks.
+        progress: Called after every network.
+        pace: How long; None takes what the profile took.
+
+    Raises:
+        UsageError: The target does not run on this host.
+        BackendUnavailable: Its runtime is not installed.
+    """
+    check_host(target)
+    found: list[Trial] = []
+    with TemporaryDirectory(prefix="edgeres-profile-") as folder:
+        for precision in PRECISIONS:
+            timer = Timer(target, profile.threads, Path(folder), precision)
+            lookup_table = profile.tables[precision]
+            measured = network_ms(timer, lookup_table, subjects, pace or Pace(), progress)
+            found += predicted_trials(lookup_table, precision, subjects, measured)
+    return tuple(found)
 
 
 def table(profile: HostProfile, trials: Sequence[Trial]) -> str:

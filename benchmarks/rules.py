@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.command import run
 from benchmarks.table import markdown, with_block
+from benchmarks.undecided import UNDECIDED
 from edgeres.lint.families import DLA, FAMILIES, NO_DLA
 from edgeres.lint.fixer import REPAIRS
 from edgeres.lint.rule import FIRST, LAST
-from edgeres.lint.undecided import UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

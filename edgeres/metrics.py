@@ -77,11 +77,6 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(shifted - np.log(np.sum(np.exp(shifted), axis=1, keepdims=True)))
 
 
-def size_mib(path: Path) -> float:
-    """Size of a file in MiB."""
-    return path.stat().st_size / 2**20
-
-
 def peak_rss_mib() -> float:
     """Most resident memory this process has ever had, in MiB."""
     import resource  # not on Windows
@@ -164,26 +159,21 @@ class Latency:
     p90_high_ms: float | None = None
     p99_high_ms: float | None = None
 
-    @property
-    def spread(self) -> float:
-        """Width of the median's interval as a share of the median."""
-        return (self.high_ms - self.low_ms) / self.p50_ms if self.p50_ms else 0.0
 
-
-def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Order statistics that enclose the true median with at least the given confidence, whatever the distribution.
+def median_interval(samples: Sequence[float]) -> tuple[float, float]:
+    """Order statistics that enclose the true median with a confidence of at least 95 %, whatever the distribution.
 
     With ``B ~ Bin(n, 1/2)`` the k-th smallest and k-th largest do for the greatest k with
-    ``P(B <= k - 1) <= (1 - confidence) / 2``; fewer than six samples give the smallest and the largest.
+    ``P(B <= k - 1) <= 2.5 %``; fewer than six samples give the smallest and the largest.
     """
     from scipy.stats import binom
 
     ordered = sorted(samples)
-    k = max(1, int(binom.ppf((1 - confidence) / 2, len(ordered), 0.5)))
+    k = max(1, int(binom.ppf((1 - 0.95) / 2, len(ordered), 0.5)))
     return ordered[k - 1], ordered[-k]
 
 
-def percentile_bound(samples: Sequence[float], share: float, confidence: float = 0.99) -> float | None:
+def percentile_bound(samples: Sequence[float], share: float) -> float | None:
     """Order statistic that the true quantile of that share does not exceed, whatever the distribution.
 
     The k-th smallest of n does with confidence ``P(Bin(n, share) <= k - 1)``: the question that MLPerf Inference's
@@ -192,7 +182,7 @@ def percentile_bound(samples: Sequence[float], share: float, confidence: float =
     """
     from scipy.stats import binom
 
-    k = int(binom.ppf(confidence, len(samples), share)) + 1
+    k = int(binom.ppf(0.99, len(samples), share)) + 1
     return sorted(samples)[k - 1] if k <= len(samples) else None
 
 
@@ -238,13 +228,6 @@ def interleaved(
     seconds, after = (clock() - start) / 1e9, _stolen(Path("/proc/stat"))
     stolen = None if before is None or after is None else (after - before) / (seconds * (os.cpu_count() or 1))
     return {name: _latency(values, warmup, stolen) for name, values in samples.items()}
-
-
-def measure_latency(
-    run: Run, *, warmup: int = 5, least: int = 20, tolerance: float = 0.02, limit_s: float = 10.0
-) -> Latency:
-    """Measures one callable; the arguments are those of ``interleaved``."""
-    return interleaved({"run": run}, warmup=warmup, least=least, tolerance=tolerance, limit_s=limit_s)["run"]
 
 
 def _narrow(values: Sequence[float], tolerance: float) -> bool:

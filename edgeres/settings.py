@@ -60,6 +60,41 @@ def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = Us
         raise error(f"{where}: {path or cls.__name__}: {_told(first)}", "correct the value") from failure
 
 
+def read_text(path: Path, hint: str, error: type[EdgeresError] = UsageError) -> str:
+    """The text of a UTF-8 file.
+
+    Args:
+        path: The file.
+        hint: What to do where it cannot be read.
+        error: The error class to raise.
+
+    Raises:
+        EdgeresError: Of class ``error``, naming the file and the reason.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise error(f"cannot read {path}: {getattr(failure, 'strerror', None) or failure}", hint) from failure
+
+
+def parse_json(text: str, where: object, hint: str, error: type[EdgeresError] = UsageError) -> Any:
+    """The data of a JSON text.
+
+    Args:
+        text: The text.
+        where: The file it comes from, for the message.
+        hint: What to do where it is no JSON.
+        error: The error class to raise.
+
+    Raises:
+        EdgeresError: Of class ``error``, naming the file and the place in it.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as failure:
+        raise error(f"{where} is no JSON: {failure}", hint) from failure
+
+
 def _renamed(cls: type, word: object) -> str:
     """What a key or value of earlier versions is called now; empty where it is none."""
     now = getattr(cls, "renamed", {}).get(word) if isinstance(word, str) else None

@@ -17,7 +17,6 @@ from edgeres.gate.paired_test import (
     non_inferiority,
     score,
     tango,
-    wald,
     wilson,
 )
 
@@ -113,14 +112,6 @@ def test_no_disagreement_bounds_the_drop_near_three_over_n():
         upper = tango(Paired(n=n, b=0, c=0), 0.90).high
         assert upper == pytest.approx(100 * 2.705543 / (n + 2.705543), rel=1e-5)
         assert upper < 300 / n
-
-
-def test_wald_in_closed_form_and_its_collapse():
-    interval = wald(Paired(n=3925, b=60, c=40))
-    half = 1.959964 * sqrt((100 / 3925 - (20 / 3925) ** 2) / 3925) * 100
-    assert interval.low == pytest.approx(100 * 20 / 3925 - half, abs=1e-5)
-    assert interval.high == pytest.approx(100 * 20 / 3925 + half, abs=1e-5)
-    assert wald(Paired(n=100, b=0, c=0)).high == 0.0
 
 
 def test_wilson_against_published_values():

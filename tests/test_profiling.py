@@ -4,11 +4,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from benchmarks.profile import try_profile
 from edgeres.errors import UsageError
 from edgeres.latency import timer
 from edgeres.latency.host_profile import encode, read_profile
 from edgeres.latency.lookup_table import Layer, layer_table
-from edgeres.latency.profiling import Subject, measure_profile, try_profile
+from edgeres.latency.profiling import Subject, measure_profile
 from edgeres.latency.random_model import thinned, unlearned
 from edgeres.latency.timer import Pace, Timer
 from edgeres.latency.workload import of_model

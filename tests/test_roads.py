@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from edgeres.cli import main
 from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.graph_index import opset_of
 from edgeres.settings import sha256_file
 from edgeres.targets import target as known_targets
 from edgeres.targets.target import Budget, Target, find_target
@@ -133,7 +134,7 @@ def test_a_run_holds_what_its_target_needs(road, target):
 def test_the_graph_is_written_for_its_target(road, target):
     _, _, signed, opset, ir_version, _ = TARGETS[target]
     model = onnx.load(sample(road, target)[1] / "model.onnx")
-    assert (operator_counts.opset(model), model.ir_version) == (opset, ir_version)
+    assert (opset_of(model), model.ir_version) == (opset, ir_version)
     activations, weights = code_types(model)
     assert weights == WEIGHTS.get(target, {TensorProto.INT8})
     if signed:
@@ -142,7 +143,7 @@ def test_the_graph_is_written_for_its_target(road, target):
     else:
         assert TensorProto.UINT8 in activations
     twin = onnx.load(sample(road, target)[1] / "model.float.onnx")
-    assert (operator_counts.opset(twin), twin.ir_version) == (opset, ir_version)
+    assert (opset_of(twin), twin.ir_version) == (opset, ir_version)
     assert operator_counts.qdq(twin) == operator_counts.QdqCensus(activations=0, weights=0, weighted=20, adds=0)
     assert operator_counts.macs(twin) == operator_counts.macs(model)
 
@@ -353,7 +354,7 @@ def test_a_foreign_graph_walks_the_same_road(road, images, foreign, target):
     assert code == 0
     assert names(out) == SHARED | REPORT | {f"{where}/{file}" for file in files}
     model = onnx.load(out / "model.onnx")
-    assert (operator_counts.opset(model), model.ir_version) == (opset, ir_version)
+    assert (opset_of(model), model.ir_version) == (opset, ir_version)
     assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["image", "logits"]
     activations, weights = code_types(model)
     assert weights == {TensorProto.INT8}

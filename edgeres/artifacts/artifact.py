@@ -141,9 +141,6 @@ class Checkpoint:
         teacher: The network this one was cut from, for distillation; set by the pruner, cleared by the recovery.
         deployed: The weights that ``quant`` rounds where quantization changed them (equalized, corrected, rounding
             learned: then they lie on the grid already); None where it rounds ``weights``.
-        statistics: Per-channel mean and std of tensors, from the norms that were folded
-            (``edgeres.quant.statistics``); None where nothing is known, as behind a stage that changes what the
-            channels hold.
     """
 
     metadata: ModelMetadata
@@ -152,16 +149,14 @@ class Checkpoint:
     quant: QuantTable | None = None
     teacher: Checkpoint | None = None
     deployed: Weights | None = None
-    statistics: Weights | None = None
 
     @property
     def digest(self) -> str:
-        """Card, spec, weights, scales and statistics."""
+        """Metadata, spec, weights and scales."""
         quant = plain(self.quant) if self.quant else None
         teacher = self.teacher.digest if self.teacher else None
         deployed = self.deployed.digest if self.deployed else None
-        known = self.statistics.digest if self.statistics else None
-        return digest([plain(self.metadata), plain(self.spec), self.weights.digest, quant, teacher, deployed, known])
+        return digest([plain(self.metadata), plain(self.spec), self.weights.digest, quant, teacher, deployed])
 
 
 @dataclass(frozen=True)

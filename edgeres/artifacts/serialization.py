@@ -79,7 +79,7 @@ def pack(artifact: Artifact, workspace: Path, prefix: str = "") -> dict[str, Any
 
 
 def _pack_checkpoint(artifact: Checkpoint, workspace: Path, prefix: str) -> dict[str, Any]:
-    parts = {"weights": artifact.weights, "deployed": artifact.deployed, "statistics": artifact.statistics}
+    parts = {"weights": artifact.weights, "deployed": artifact.deployed}
     names: dict[str, str | None] = dict.fromkeys(parts)
     for part, arrays in parts.items():
         if arrays is not None:
@@ -111,7 +111,6 @@ def unpack(data: dict[str, Any], folder: Path) -> Any:
                 quant=parse(QuantTable, data["quant"], where) if data["quant"] else None,
                 teacher=unpack(data["teacher"], folder) if data["teacher"] else None,
                 deployed=Weights.load(folder / data["deployed"]) if data.get("deployed") else None,
-                statistics=Weights.load(folder / data["statistics"]) if data.get("statistics") else None,
             )
         case "exported":
             files = {name: file(named) for name, named in data["files"].items()}

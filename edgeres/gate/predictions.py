@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.errors import UsageError
-from edgeres.settings import parse, plain, settings
+from edgeres.settings import parse, parse_json, plain, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,11 +100,7 @@ def decode(text: str, where: str) -> Answers:
     Raises:
         UsageError: No JSON, another schema, an unknown or ill-typed field, or columns of different lengths.
     """
-    try:
-        data: Any = json.loads(text)
-    except ValueError as failure:
-        raise UsageError(f"{where} is no JSON: {failure}", "compile again to write it anew") from failure
-    return parse(Answers, data, where)
+    return parse(Answers, parse_json(text, where, "compile again to write it anew"), where)
 
 
 def shared(ours: Answers, theirs: Answers) -> Shared:

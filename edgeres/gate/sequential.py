@@ -100,10 +100,6 @@ class Bets:
             self.images + images, self.lost + lost, self.gained + gained, self.below + below, self.above + above
         )
 
-    def kept(self, rows: NDArray[np.bool_]) -> Bets:
-        """The tests that go on."""
-        return Bets(self.images, self.lost[rows], self.gained[rows], self.below[rows], self.above[rows])
-
     def _discordance(self, margin: float) -> NDArray[np.float64]:
         share, worth = _SUPPOSED
         found: NDArray[np.float64] = (self.lost + self.gained + share * margin * worth) / (self.images + worth)

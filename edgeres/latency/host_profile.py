@@ -13,14 +13,14 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, log
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from edgeres.errors import UsageError
 from edgeres.latency.prediction import Prediction
 from edgeres.latency.roofline import Cost
-from edgeres.settings import parse, plain, settings
+from edgeres.settings import parse, parse_json, plain, read_text, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -281,14 +281,8 @@ def read_profile(place: Path, target: Target) -> HostProfile:
     Raises:
         UsageError: No such file, no profile, or one of another target.
     """
-    try:
-        data: Any = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", None) or failure
-        raise UsageError(f"cannot read {place}: {reason}", f"edgeres profile --target {target.name}") from failure
-    except ValueError as failure:
-        raise UsageError(f"{place} is no JSON: {failure}", f"edgeres profile --target {target.name}") from failure
-    profile = parse(HostProfile, data, str(place))
+    hint = f"edgeres profile --target {target.name}"
+    profile = parse(HostProfile, parse_json(read_text(place, hint), place, hint), str(place))
     if profile.target != target.name:
-        raise UsageError(f"{place} is a profile of {profile.target}", f"edgeres profile --target {target.name}")
+        raise UsageError(f"{place} is a profile of {profile.target}", hint)
     return profile

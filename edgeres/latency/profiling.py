@@ -79,11 +79,11 @@ def measure_profile(
         for precision in PRECISIONS:
             bench = Timer(target, threads, Path(folder), precision)
             table = layer_table(bench, pace, progress, layers)
-            measured = _measured_ms(bench, table, (*known, *subjects), pace, progress)
+            measured = network_ms(bench, table, (*known, *subjects), pace, progress)
             expected = [_sum_ms(table, subject.models[precision]) for subject in known]
             off = [log(took / ms) for took, ms in zip(measured, expected, strict=False)]
             tables[precision] = replace(table, scale=exp(fmean(off)))
-            trials += _trials(tables[precision], precision, subjects, measured[len(known) :])
+            trials += predicted_trials(tables[precision], precision, subjects, measured[len(known) :])
     return HostProfile(
         target=target.name,
         runtime=target.runtime.name,
@@ -95,31 +95,6 @@ def measure_profile(
         tables=tables,
         trials=tuple(trials),
     )
-
-
-def try_profile(
-    profile: HostProfile, target: Target, subjects: Sequence[Subject], progress: Progress, pace: Pace | None = None
-) -> tuple[Trial, ...]:
-    """Predicts networks by a profile, and measures them afterwards on the same machine.
-
-    Args:
-        profile: Of this host.
-        target: The one it is of.
-        subjects: The networks.
-        progress: Told after every network.
-        pace: How long; None takes what the profile took.
-
-    Raises:
-        UsageError: The target does not run on this host.
-        BackendUnavailable: Its runtime is not installed.
-    """
-    check_host(target)
-    found: list[Trial] = []
-    with TemporaryDirectory(prefix="edgeres-profile-") as folder:
-        for precision in PRECISIONS:
-            bench, table = Timer(target, profile.threads, Path(folder), precision), profile.tables[precision]
-            found += _trials(table, precision, subjects, _measured_ms(bench, table, subjects, pace or Pace(), progress))
-    return tuple(found)
 
 
 def check_host(target: Target) -> None:
@@ -135,7 +110,10 @@ def check_host(target: Target) -> None:
         raise BackendUnavailable(missing)
 
 
-def _trials(table: Table, precision: Precision, subjects: Sequence[Subject], measured: Sequence[float]) -> list[Trial]:
+def predicted_trials(
+    table: Table, precision: Precision, subjects: Sequence[Subject], measured: Sequence[float]
+) -> list[Trial]:
+    """What the table predicts of networks, beside the times ``measured`` of each in ms."""
     return [
         Trial(
             name=subject.name,
@@ -147,10 +125,8 @@ def _trials(table: Table, precision: Precision, subjects: Sequence[Subject], mea
     ]
 
 
-def _measured_ms(
-    bench: Timer, table: Table, subjects: Sequence[Subject], pace: Pace, progress: Progress
-) -> list[float]:
-    """Times of networks, each the median of several visits some time apart.
+def network_ms(bench: Timer, table: Table, subjects: Sequence[Subject], pace: Pace, progress: Progress) -> list[float]:
+    """Times of networks in ms, each the median of several visits some time apart.
 
     They are brought to the machine the table saw by the reference that runs in turn with them.
     """

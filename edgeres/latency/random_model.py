@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 _ACTIVATION_SCALE, _WEIGHT_DEVIATION = 0.05, 0.02
+_MULTIPLE, _LEAST = 16, 0.4
+"""Widths are multiples of the first, and no smaller than the second as a share of what they were."""
 
 
-def thinned(spec: ResNetSpec, seed: int, *, multiple: int = 16, least: float = 0.4) -> ResNetSpec:
+def thinned(spec: ResNetSpec, seed: int) -> ResNetSpec:
     """A network as a pruner might leave it: every width inside a block and every stream is drawn anew.
 
     Args:
         spec: What is pruned.
         seed: Of the drawing.
-        multiple: Widths are multiples of this.
-        least: Smallest share of a width that is left.
     """
     random = np.random.default_rng(seed)
 
     def drawn(width: int) -> int:
-        kept = width * random.uniform(least, 1.0)
-        return max(multiple, multiple * round(kept / multiple))
+        kept = width * random.uniform(_LEAST, 1.0)
+        return max(_MULTIPLE, _MULTIPLE * round(kept / _MULTIPLE))
 
     stem = drawn(spec.stem.width)
     width, stages = stem, []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeres.model.graph import graph
 from edgeres.model.layers import layers as spec_layers
-from edgeres.onnx_graph.graph_index import attribute
+from edgeres.onnx_graph.graph_index import COUNTED, attribute
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def of_model(model: ModelProto, *, adds: bool = False) -> tuple[Work, ...]:
     dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     found = []
     for node in model.graph.node:
-        if node.op_type in ("Conv", "Gemm", "MatMul"):
+        if node.op_type in COUNTED:
             found.append(_weighted(node, shapes, dequantized.issuperset(node.input[:2])))
         elif node.op_type in _POOLS and set(attribute(node, "kernel_shape", ())) != {1}:  # else a strided slice
             found.append(_pool(node, shapes, node.input[0] in dequantized))

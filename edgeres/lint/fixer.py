@@ -74,19 +74,18 @@ class Fixed:
     agreement: float
 
 
-def fix(model: ModelProto, target: Target, *, only: frozenset[str] | None = None, seed: int = 0) -> Fixed:
+def fix(model: ModelProto, target: Target, *, only: frozenset[str] | None = None) -> Fixed:
     """Repairs what is mechanical.
 
     Args:
         model: A checked graph, as ``read_model`` returns it; left as it is.
         target: Whose rules count.
         only: Rules to repair; None for all.
-        seed: Seed of the random images.
 
     Raises:
         StageError: A repair computes something else than before, or the runtime cannot run the graph.
     """
-    images = _images(model, seed)
+    images = _images(model)
     current, done = model, list[Repaired]()
     for repair in REPAIRS:
         wanted = {finding.rule for finding in lint(current, target)} & set(repair.rules)
@@ -110,7 +109,7 @@ def fix(model: ModelProto, target: Target, *, only: frozenset[str] | None = None
     return _finished(model, current, target, tuple(done), images)
 
 
-def _images(model: ModelProto, seed: int) -> NDArray[np.float32]:
+def _images(model: ModelProto) -> NDArray[np.float32]:
     """Random images of the graph's own size, in its own batch where it has one.
 
     Raises:
@@ -119,7 +118,7 @@ def _images(model: ModelProto, seed: int) -> NDArray[np.float32]:
     batch, *size = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
     if any(side <= 0 for side in size):
         raise StageError("the size of the image is open", "export the graph with a fixed height and width")
-    return probe(model, batch or _IMAGES, seed)
+    return probe(model, batch or _IMAGES, seed=0)
 
 
 def _proven(

@@ -99,11 +99,6 @@ class ResNetSpec:
             raise ModelError(f"{name}: an identity of {width} channels cannot be padded to {block.out}")
 
     @property
-    def features(self) -> int:
-        """Channels that reach the classifier."""
-        return self.stages[-1][-1].out
-
-    @property
     def blocks(self) -> tuple[tuple[str, int, Block], ...]:
         """Every block in order as ``(name, input channels, block)``, named as torchvision names it: ``layer1.0``."""
         found: list[tuple[str, int, Block]] = []

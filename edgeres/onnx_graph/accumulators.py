@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, free_name, label
+from edgeres.onnx_graph.graph_index import BIASED, COUNTED, GraphIndex, attribute, free_name, label
 from edgeres.onnx_graph.int4 import int4_tensor
 from edgeres.onnx_graph.stored_weights import dequantized_weight, output_channel_axis
 from edgeres.quant.scale import INT32_MAX, PEAK, roomy_scales
@@ -66,7 +66,7 @@ def integer_layers(view: GraphIndex) -> Iterator[IntegerLayer]:
     Left out are forms whose sums no kernel shares with a bias: transposed convolutions, products of two activations,
     Gemm with factors.
     """
-    for node in view.of_type("Conv", "Gemm", "MatMul"):
+    for node in view.of_type(*COUNTED):
         found = _integer_layer(view, node)
         if found is not None:
             yield found
@@ -132,7 +132,7 @@ def overflows(view: GraphIndex) -> Iterator[tuple[NodeProto, int, float]]:
 def cut_off(view: GraphIndex) -> dict[str, int]:
     """Layers whose int32 bias has codes at an end of int32, by label, and how many: what was beyond is lost."""
     found: dict[str, int] = {}
-    for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
+    for node in view.of_type(*BIASED):
         stored = stored_bias(view, node)
         count = int((np.abs(stored[0]) >= INT32_MAX).sum()) if stored is not None else 0
         if count:
@@ -164,7 +164,7 @@ def make_room(model: ModelProto) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     view = GraphIndex.of(model)
-    for node in view.of_type("Conv", "Gemm", "MatMul"):
+    for node in view.of_type(*COUNTED):
         layer = _integer_layer(view, node)
         if layer is None or stored_bias(view, node) is not None:
             continue

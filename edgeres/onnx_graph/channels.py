@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import numpy_helper
 
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, free_name
+from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, free_name
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 from edgeres.onnx_graph.rewrite import prune
 from edgeres.quant.algorithms.channel_scaling import FIXED, UnionFind, numbered
@@ -183,7 +183,7 @@ class _Finder:
 
 def weighted(view: GraphIndex, node: NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether a node multiplies channels by a float weight that is a constant."""
-    if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] not in view.constants:
+    if node.op_type not in COUNTED or node.input[1] not in view.constants:
         return False
     if node.op_type == "Conv":
         return all(name in view.constants for name in node.input[2:] if name)

@@ -41,13 +41,11 @@ class Prepared:
     Attributes:
         model: The folded float graph in the target's opset.
         delta: ``max|delta logit|`` against the file as given.
-        relative: The same, divided by ``max|logit|``.
         nodes: Nodes in the file as given, and now.
     """
 
     model: ModelProto
     delta: float
-    relative: float
     nodes: tuple[int, int]
 
 
@@ -72,13 +70,13 @@ def prepare(model: ModelProto, runtime: Runtime, size: int | None = None) -> Pre
     padded = np.repeat(images, step, axis=0)  # a file with a fixed batch runs each image that many times
     before = np.concatenate([original(padded[start : start + step])[:1] for start in range(0, len(padded), step)])
     after = runner(folded)(images)
-    if after.shape != before.shape or (relative := relative_delta(before, after)) > TOLERANCE:
+    if after.shape != before.shape or relative_delta(before, after) > TOLERANCE:
         raise StageError(
             f"the folded graph computes something else for a batch of {_PROBES}",
             "export it with a symbolic batch axis and the target's opset",
         )
     nodes = len(model.graph.node), len(folded.graph.node)
-    return Prepared(folded, float(np.max(np.abs(after - before))), relative, nodes)
+    return Prepared(folded, float(np.max(np.abs(after - before))), nodes)
 
 
 def fold(model: ModelProto) -> ModelProto:

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators that multiply by a weight, which is their input 1."""
 
+COUNTED = ("Conv", "Gemm", "MatMul")
+"""Those of them whose MACs and integer kernels are counted: ResNets have no transposed convolution."""
+
+BIASED = ("Conv", "ConvTranspose", "Gemm")
+"""Those of them with a bias, which is their input 2."""
+
 _NIBBLES = (TensorProto.INT4, TensorProto.UINT4)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.errors import ModelError
 from edgeres.model.layers import Kind, Layer, peak, stored_bytes
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute
+from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute
 from edgeres.onnx_graph.operator_counts import layer_macs, layer_parameters, tensor_shapes
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from edgeres.onnx_graph.operator_counts import Shapes
 
 _KINDS: dict[str, Kind] = {
-    "Conv": "weighted",
-    "Gemm": "weighted",
-    "MatMul": "weighted",
+    **dict.fromkeys(COUNTED, "weighted"),
     "BatchNormalization": "norm",
     "Relu": "relu",
     "Clip": "relu",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from onnx import shape_inference
 
 from edgeres.errors import ModelError
+from edgeres.onnx_graph.graph_index import COUNTED
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -24,17 +25,15 @@ class QdqCensus:
         activations: QuantizeLinear nodes on activations.
         weights: Weighted nodes (Conv, Gemm, MatMul) that read their weight through DequantizeLinear.
         weighted: Weighted nodes in all.
-        adds: Adds with at least one dequantized input.
     """
 
     activations: int
     weights: int
     weighted: int
-    adds: int
 
 
-def tensor_shapes(model: ModelProto, batch: int = 1) -> Shapes:
-    """Shape of every tensor the graph knows, for a batch of that size.
+def tensor_shapes(model: ModelProto) -> Shapes:
+    """Shape of every tensor the graph knows, for a batch of one image.
 
     Raises:
         ModelError: Shapes cannot be inferred.
@@ -42,7 +41,7 @@ def tensor_shapes(model: ModelProto, batch: int = 1) -> Shapes:
     fixed = type(model)()
     fixed.CopyFrom(model)
     for value in fixed.graph.input:
-        value.type.tensor_type.shape.dim[0].dim_value = batch
+        value.type.tensor_type.shape.dim[0].dim_value = 1
     try:
         inferred = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
     except shape_inference.InferenceError as failure:
@@ -61,10 +60,7 @@ def layer_macs(model: ModelProto) -> dict[str, int]:
     A Conv costs ``prod(weight shape) * H' * W'``, a matrix product ``rows * inner * columns``.
     """
     shapes = tensor_shapes(model)
-    return {node.output[0]: _node_macs(node, shapes) for node in model.graph.node if node.op_type in _WEIGHTED}
-
-
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
+    return {node.output[0]: _node_macs(node, shapes) for node in model.graph.node if node.op_type in COUNTED}
 
 
 def _node_macs(node: NodeProto, shapes: Shapes) -> int:
@@ -87,7 +83,7 @@ def layer_parameters(model: ModelProto) -> dict[str, int]:
     origins = _dequantized(model.graph)
     found: dict[str, int] = {}
     for node in model.graph.node:
-        if node.op_type in _WEIGHTED:
+        if node.op_type in COUNTED:
             names = node.input[1:]
         elif node.op_type == "BatchNormalization":
             names = node.input[1:3]
@@ -119,14 +115,13 @@ def qdq(model: ModelProto) -> QdqCensus:
     """Counts the Q/DQ pairs of a graph."""
     constants = {tensor.name for tensor in model.graph.initializer}
     origins = _dequantized(model.graph)
-    weighted = [node for node in model.graph.node if node.op_type in _WEIGHTED]
+    weighted = [node for node in model.graph.node if node.op_type in COUNTED]
     return QdqCensus(
         activations=sum(
             node.op_type == "QuantizeLinear" and node.input[0] not in constants for node in model.graph.node
         ),
         weights=sum(len(node.input) > 1 and node.input[1] in origins for node in weighted),
         weighted=len(weighted),
-        adds=sum(node.op_type == "Add" and any(name in origins for name in node.input) for node in model.graph.node),
     )
 
 
@@ -140,8 +135,3 @@ def quantized_tensors(model: ModelProto) -> tuple[str, ...]:
 def metadata(model: ModelProto) -> dict[str, str]:
     """The key-value strings that travel with a file."""
     return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def opset(model: ModelProto) -> int:
-    """Version of the default operator set."""
-    return int(next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")))

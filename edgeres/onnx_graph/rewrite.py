@@ -26,7 +26,7 @@ from onnx import helper, numpy_helper
 
 from edgeres.errors import StageError
 from edgeres.onnx_graph.accumulators import make_room
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, free_name, label
+from edgeres.onnx_graph.graph_index import BIASED, WEIGHTED, GraphIndex, attribute, free_name, label
 from edgeres.onnx_graph.read import infer
 from edgeres.onnx_graph.residual import residual_adds
 from edgeres.quant.qparams import QParams
@@ -92,7 +92,7 @@ def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
 def float_biases(model: ModelProto, spared: Container[str] = ()) -> int:
     """Biases behind DequantizeLinear become float32 initializers of the same values, but those of ``spared`` layers."""
     view, count = GraphIndex.of(model), 0
-    for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
+    for node in view.of_type(*BIASED):
         dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
         if dequantizer is None or label(node) in spared:
             continue

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.layers import image_of
+from edgeres.onnx_graph.window import window_attributes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +79,7 @@ def blocked_stem(model: ModelProto) -> ModelProto | None:
         return None
     quantizer, conv, codes_name = found
     codes = numpy_helper.to_array(view.constants[codes_name])
-    window = _Window(_KERNEL, int(attribute(conv, "pads", [0])[0]))
+    window = _Window(_KERNEL, window_attributes(conv).pads[0])
     copy = type(model)()
     copy.CopyFrom(model)
     graph = copy.graph
@@ -115,13 +116,13 @@ def _only_reader(view: GraphIndex, tensor: str, kind: str) -> NodeProto | None:
 
 
 def _fits(conv: NodeProto) -> bool:
-    pads = list(attribute(conv, "pads", [0, 0, 0, 0]))
+    stated = window_attributes(conv)
     return (
-        list(attribute(conv, "kernel_shape", [])) == [_KERNEL, _KERNEL]
-        and list(attribute(conv, "strides", [1, 1])) == [BLOCK, BLOCK]
-        and list(attribute(conv, "dilations", [1, 1])) == [1, 1]
+        stated.kernel == (_KERNEL, _KERNEL)
+        and stated.strides == (BLOCK, BLOCK)
+        and stated.dilations == (1, 1)
         and attribute(conv, "group", 1) == 1
-        and len(set(pads)) == 1
+        and len(set(stated.pads)) == 1
         and bool(conv.name)
     )
 

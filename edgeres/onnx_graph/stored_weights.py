@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,22 +15,78 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-def dequantized_weight(view: GraphIndex, node: NodeProto) -> NDArray[np.float64] | None:
-    """The float values behind a weight's DequantizeLinear; None where something of it is computed."""
-    quantizer = view.producer(node.input[0], "QuantizeLinear")
-    codes = view.value(quantizer.input[0] if quantizer is not None else node.input[0])
-    scale = view.value(node.input[1])
-    zero = view.value(node.input[2]) if len(node.input) > 2 else np.zeros((), np.int8)
-    if codes is None or scale is None or zero is None or scale.ndim > 1:
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredWeight:
+    """A constant behind DequantizeLinear.
+
+    Attributes:
+        values: Integer codes, or floats where the graph stores those in front of QuantizeLinear.
+        scale: One, or ``[C]`` along ``axis``.
+        zero_point: One, or ``[C]`` along ``axis``.
+        axis: Axis of ``values`` that counts channels; None where one scale is for all.
+        in_float: Whether ``values`` are floats.
+    """
+
+    values: NDArray[np.generic]
+    scale: NDArray[np.generic]
+    zero_point: NDArray[np.generic]
+    axis: int | None
+    in_float: bool
+
+    def _broadcast(self, parameter: NDArray[np.generic]) -> NDArray[np.generic]:
+        """``[C]`` as ``[C,1,...]``, so that it meets the channels of ``values``."""
+        places = range(self.values.ndim)
+        return parameter.reshape([-1 if place == self.axis else 1 for place in places] if parameter.size > 1 else [])
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        """Codes less their zero-point; of floats what QuantizeLinear makes, rounded half to even."""
+        zero = self._broadcast(self.zero_point)
+        codes = self.values
+        if self.in_float:
+            low, high = (0, 255) if self.zero_point.dtype == np.uint8 else (-128, 127)
+            steps = np.rint(self.values.astype(np.float32) / self._broadcast(self.scale).astype(np.float32))
+            codes = np.clip(steps + zero.astype(np.float32), low, high)
+        difference: NDArray[np.int32] = codes.astype(np.int32) - zero.astype(np.int32)
+        return difference
+
+    @property
+    def dequantized(self) -> NDArray[np.float64]:
+        """What DequantizeLinear yields: codes less their zero-point, times the scale."""
+        if self.in_float:
+            whole = self.codes.astype(np.float64)
+        else:
+            whole = self.values.astype(np.float64) - self._broadcast(self.zero_point).astype(np.float64)
+        product: NDArray[np.float64] = whole * self._broadcast(self.scale).astype(np.float64)
+        return product
+
+
+def stored_weight(view: GraphIndex, dequantizer: NodeProto) -> StoredWeight | None:
+    """What a weight's DequantizeLinear reads; None where something of it is computed, or it has a scale per block."""
+    quantizer = view.producer(dequantizer.input[0], "QuantizeLinear")
+    values = view.value(quantizer.input[0] if quantizer is not None else dequantizer.input[0])
+    scale = view.value(dequantizer.input[1])
+    zero = view.value(dequantizer.input[2]) if len(dequantizer.input) > 2 else np.zeros((), np.int8)
+    if values is None or scale is None or zero is None or scale.ndim > 1:
         return None
-    if quantizer is not None:
-        return codes.astype(np.float64)
-    axis = attribute(node, "axis", 1) % max(codes.ndim, 1) if scale.size > 1 else 0
-    shape = [-1 if place == axis else 1 for place in range(codes.ndim)] if scale.size > 1 else []
-    values: NDArray[np.float64] = (codes.astype(np.float64) - zero.astype(np.float64).reshape(shape)) * scale.astype(
-        np.float64
-    ).reshape(shape)
-    return values
+    axis = attribute(dequantizer, "axis", 1) % max(values.ndim, 1) if scale.size > 1 else None
+    return StoredWeight(values, scale, zero, axis, quantizer is not None)
+
+
+def dequantized_weight(view: GraphIndex, node: NodeProto) -> NDArray[np.float64] | None:
+    """The float values of a weight: as stored in front of QuantizeLinear, otherwise what DequantizeLinear yields.
+
+    Args:
+        view: The graph.
+        node: The weight's DequantizeLinear.
+
+    Returns:
+        The values; None where something of them is computed, or they have a scale for each block.
+    """
+    stored = stored_weight(view, node)
+    if stored is None:
+        return None
+    return stored.values.astype(np.float64) if stored.in_float else stored.dequantized
 
 
 def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:

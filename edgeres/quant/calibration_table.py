@@ -7,14 +7,14 @@ are for, prepared images, and a scheme that places and codes alike; everything e
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import DataError
 from edgeres.model.graph import graph
 from edgeres.quant.placement import place
 from edgeres.quant.quant_table import QuantTable
-from edgeres.settings import digest, parse, plain, settings
+from edgeres.settings import digest, parse, parse_json, plain, read_text, settings
 from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:
@@ -66,12 +66,7 @@ def decode(text: str, where: str) -> CalibrationTable:
     Raises:
         DataError: No JSON, another schema, an unknown or ill-typed field, or no table at all.
     """
-    try:
-        data: Any = json.loads(text)
-    except ValueError as failure:
-        raise DataError(
-            f"{where} is no JSON: {failure}", "save it again: edgeres calibration save RUN FILE"
-        ) from failure
+    data = parse_json(text, where, "save it again: edgeres calibration save RUN FILE", DataError)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise DataError(f"{where} holds no table of schema {SCHEMA}", "save one: edgeres calibration save RUN FILE")
     return parse(CalibrationTable, data, where, DataError)
@@ -84,13 +79,7 @@ def read_table(path: Path) -> CalibrationTable:
         DataError: It cannot be read, or holds no table.
     """
     place = path / NAME if path.is_dir() else path
-    try:
-        text = place.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", None) or failure
-        raise DataError(
-            f"cannot read {place}: {reason}", "name a file of 'edgeres calibration save', or a run"
-        ) from failure
+    text = read_text(place, "name a file of 'edgeres calibration save', or a run", DataError)
     return decode(text, str(place))
 
 

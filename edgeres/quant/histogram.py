@@ -15,12 +15,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-
-from edgeres.errors import DataError, StageError
-from edgeres.settings import parse, plain, settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,19 +62,6 @@ def exact_units(value: float) -> int:
     return numerator * ((1 << _UNIT) // denominator)
 
 
-@settings
-class _Record:
-    """A histogram as integers: extrema and sums in units of ``2**-149``, bins as ``(index, count)``."""
-
-    exponent: int
-    bins: tuple[tuple[int, int], ...]
-    low: int
-    high: int
-    low_sum: int
-    high_sum: int
-    images: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Histogram:
     """Counts and extrema of one tensor over any number of images.
@@ -102,33 +86,6 @@ class Histogram:
 
     def __post_init__(self) -> None:
         self.counts.setflags(write=False)
-
-    @classmethod
-    def of(cls, values: NDArray[np.float32]) -> Histogram:
-        """The histogram of a tensor.
-
-        Args:
-            values: float32 ``[N,...]``, one image per entry of the first axis.
-
-        Raises:
-            StageError: No values, or values that are NaN or infinite.
-        """
-        if values.size == 0:
-            raise StageError(f"no values in a tensor of shape {values.shape}", "calibrate on at least one image")
-        images = values.reshape(len(values), -1).astype(np.float64)
-        lows, highs = images.min(axis=1), images.max(axis=1)
-        low, high = float(lows.min()), float(highs.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise StageError("values that are NaN or infinite cannot be counted", "look for the layer they begin in")
-        exponent = grid_exponent(max(-low, high))
-        indices = np.copysign(np.ceil(np.ldexp(np.abs(images), BITS - exponent)), images).astype(np.int64)
-        counts = np.bincount(indices.ravel() + BINS, minlength=2 * BINS + 1).astype(np.int64)
-        low_sum, high_sum = (sum(exact_units(value) for value in ends) for ends in (lows, highs))
-        return cls(exponent, counts, low, high, low_sum, high_sum, len(images))
-
-    def added(self, values: NDArray[np.float32]) -> Histogram:
-        """The histogram with the values ``[N,...]`` of further images."""
-        return self.merged(Histogram.of(values))
 
     def merged(self, other: Histogram) -> Histogram:
         """The histogram of both sets of images; commutative and associative to the last bit."""
@@ -159,16 +116,6 @@ class Histogram:
     def width(self) -> float:
         """Width of a bin."""
         return math.ldexp(1.0, self.exponent - BITS)
-
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return int(self.counts.sum())
-
-    @property
-    def zeros(self) -> int:
-        """Number of values equal to zero."""
-        return int(self.counts[BINS])
 
     @property
     def positive(self) -> Counts:
@@ -205,46 +152,6 @@ class Histogram:
     def magnitude_quantile(self, fraction: float) -> float:
         """The same of the magnitudes ``|x|``."""
         return min(_quantile(self.magnitudes, 0, fraction) * self.width, max(-self.low, self.high))
-
-    def to_plain(self) -> dict[str, Any]:
-        """Plain JSON data, integers only, from which ``from_plain`` makes an equal histogram."""
-        filled = np.flatnonzero(self.counts)
-        bins = tuple((int(place) - BINS, int(self.counts[place])) for place in filled)
-        low, high = exact_units(self.low), exact_units(self.high)
-        record = _Record(
-            exponent=self.exponent,
-            bins=bins,
-            low=low,
-            high=high,
-            low_sum=self.low_sum,
-            high_sum=self.high_sum,
-            images=self.images,
-        )
-        data: dict[str, Any] = plain(record)
-        return data
-
-    @classmethod
-    def from_plain(cls, data: object, where: str) -> Histogram:
-        """Reads what ``to_plain`` wrote.
-
-        Args:
-            data: Plain JSON data.
-            where: The file or key it comes from, for the message.
-
-        Raises:
-            DataError: The data is no histogram, or its parts contradict each other.
-        """
-        record = parse(_Record, data, where, DataError)
-        low, high = (float(Fraction(units, 1 << _UNIT)) for units in (record.low, record.high))
-        counts = np.zeros(2 * BINS + 1, dtype=np.int64)
-        for index, count in record.bins:
-            if abs(index) > BINS or count < 1:
-                raise DataError(f"{where}: bin {index} with count {count}", "write the histogram again")
-            counts[BINS + index] += count
-        consistent = low <= high and record.images > 0 and record.exponent == grid_exponent(max(-low, high))
-        if not (record.bins and consistent):
-            raise DataError(f"{where}: extrema, bins and exponent contradict each other", "write the histogram again")
-        return cls(record.exponent, counts, low, high, record.low_sum, record.high_sum, record.images)
 
 
 def _quantile(counts: Counts, first: int, fraction: float) -> float:

@@ -55,14 +55,14 @@ class Gain:
     high: float
 
 
-def mean_interval(values: NDArray[np.float64], confidence: float = CONFIDENCE) -> Gain:
+def mean_interval(values: NDArray[np.float64]) -> Gain:
     """Mean of ``[N]`` and its interval by Student's t; without bounds where fewer than two values are given."""
     from scipy.stats import t
 
     mean, count = float(values.mean()), len(values)
     if count < 2:
         return Gain(mean, -np.inf, np.inf)
-    half = float(t.ppf((1 + confidence) / 2, count - 1)) * float(values.std(ddof=1)) / sqrt(count)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * float(values.std(ddof=1)) / sqrt(count)
     return Gain(mean, mean - half, mean + half)
 
 

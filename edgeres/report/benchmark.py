@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 HEADS = ("Variant", "p50", "95 % interval", "p10", "p90", "Calls", "x float32", "Of peak")
 
 
-def cells(truth: BenchmarkResult, unit: str = " ms") -> list[tuple[str, ...]]:
+def cells(truth: BenchmarkResult) -> list[tuple[str, ...]]:
     """A row of words for each variant, the fastest first; what ships is marked."""
     return [
         (
             f"{row.name}{' (ships)' if row.ships else ''}",
-            f"{number(row.p50_ms)}{unit}",
+            f"{number(row.p50_ms)} ms",
             f"{number(row.low_ms)} to {number(row.high_ms)}",
             number(row.p10_ms),
             number(row.p90_ms),

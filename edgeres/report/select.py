@@ -54,10 +54,14 @@ def tuned_float(run: Run) -> str:
     return f"Same answer and KL compare with {which}, on tuning images."
 
 
-def confusions(confusion: Confusion, count: int = 8) -> list[tuple[int, int, int]]:
+_CONFUSIONS = 8
+"""Pairs of classes that a report names."""
+
+
+def confusions(confusion: Confusion) -> list[tuple[int, int, int]]:
     """The most frequent errors as ``(true, predicted, images)``, most frequent first, ties by class index."""
     errors = [cell for cell in confusion.cells if cell[0] != cell[1]]
-    return sorted(errors, key=lambda cell: (-cell[2], cell[0], cell[1]))[:count]
+    return sorted(errors, key=lambda cell: (-cell[2], cell[0], cell[1]))[:_CONFUSIONS]
 
 
 def fate(flip: Flip) -> Literal["lost", "gained", "both wrong"]:

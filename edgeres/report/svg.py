@@ -139,13 +139,17 @@ def spoken(rows: Sequence[tuple[str, float]], written: Callable[[float], str]) -
     return ", ".join(f"{name} {written(figure)}" for name, figure in rows)
 
 
-def apart(heights: Sequence[float], bottom: float, least: float = 14.0) -> list[float]:
-    """Heights pushed down until no two are nearer than ``least``, then up where they went below ``bottom``."""
+_APART = 14.0
+"""Least distance in pixels between two labels."""
+
+
+def apart(heights: Sequence[float], bottom: float) -> list[float]:
+    """Heights pushed down until no two are nearer than ``_APART``, then up where they went below ``bottom``."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     found, edge = list(heights), -inf
     for index in order:
-        found[index] = edge = max(found[index], edge + least)
-    edge = bottom + least
+        found[index] = edge = max(found[index], edge + _APART)
+    edge = bottom + _APART
     for index in reversed(order):
-        found[index] = edge = min(found[index], edge - least)
+        found[index] = edge = min(found[index], edge - _APART)
     return found

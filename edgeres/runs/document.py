@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.errors import UsageError
 from edgeres.runs.run import SCHEMA, Run
 from edgeres.runs.verdict import exit_code, headline, line_counts, outcome
-from edgeres.settings import canonical, parse, plain
+from edgeres.settings import canonical, parse, parse_json, plain, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,10 +58,7 @@ def decode(text: str, where: str) -> Run:
             support.
     """
     again = "compile again to write it anew"
-    try:
-        document: Any = json.loads(text)
-    except ValueError as failure:
-        raise UsageError(f"{where} is no JSON: {failure}", again) from failure
+    document = parse_json(text, where, again)
     if not isinstance(document, dict):
         raise UsageError(f"{where} holds no report", again)
     if document.get("schema") in _BEFORE:
@@ -101,18 +98,15 @@ def _with_new_names(document: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def load(folder: Path) -> Run:
+def load(folder: Path, hint: str = "name the folder of a run, such as build/resnet18-x86") -> Run:
     """Reads the ``report.json`` of a run folder.
+
+    Args:
+        folder: The run folder.
+        hint: What to do where it cannot be read.
 
     Raises:
         UsageError: There is none that can be read; see ``decode``.
     """
     source = folder / JSON
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise UsageError(
-            f"cannot read {source}: {getattr(failure, 'strerror', None) or failure}",
-            "name the folder of a run, such as build/resnet18-x86",
-        ) from failure
-    return decode(text, str(source))
+    return decode(read_text(source, hint), str(source))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgeres.errors import UsageError
 from edgeres.gate import predictions
 from edgeres.runs import document
-from edgeres.settings import sha256_file
+from edgeres.settings import read_text, sha256_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,21 +51,14 @@ def read_finished(place: Path) -> Finished:
         UsageError: There is no report, the run ended early, it has no answers, or they are not those it reported.
     """
     folder = place.parent if place.name == document.JSON else place
-    source, beside = folder / document.JSON, folder / predictions.NAME
-    run = document.decode(_text(source, "name the folder of a run, such as build/resnet18-jetson"), str(source))
+    beside = folder / predictions.NAME
+    run = document.load(folder, "name the folder of a run, such as build/resnet18-jetson")
     if run.error:
         raise UsageError(f"{folder} holds a run that ended early: {run.error.what}", run.error.hint or _AGAIN)
     if predictions.NAME not in run.files:
         why = f"it stopped after {run.until}" if run.until else "it was not verified, or by an older edgeres"
         raise UsageError(f"the run in {folder} has no answers to judge: {why}", "compile to the end")
-    text = _text(beside, _AGAIN)
+    text = read_text(beside, _AGAIN)
     if sha256_file(beside) != run.files[predictions.NAME].sha256:
         raise UsageError(f"{beside} is not the file that its run reported", _AGAIN)
     return Finished(run, predictions.decode(text, str(beside)))
-
-
-def _text(path: Path, hint: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise UsageError(f"cannot read {path}: {getattr(failure, 'strerror', None) or failure}", hint) from failure

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.artifacts.budget_check import Figure
 from edgeres.errors import UsageError
@@ -16,7 +15,7 @@ from edgeres.model.spec import PRESETS, preset
 from edgeres.onnx_graph.layers import image_of, sized
 from edgeres.onnx_graph.read import read_model
 from edgeres.runs import document
-from edgeres.settings import parse, settings
+from edgeres.settings import parse, parse_json, read_text, settings
 
 if TYPE_CHECKING:
     from edgeres.latency.roofline import Precision
@@ -28,6 +27,7 @@ Asked = Literal["int8", "fp16", "fp32", "float"]
 """A precision as a user asks for it; ``float`` is the one that the target takes for float networks."""
 _FILES: dict[Precision, str] = {"int8": "model.onnx", "fp16": "model.float.onnx", "fp32": "model.float.onnx"}
 _VARIANTS: dict[str, Precision] = {"int8": "int8", "float16": "fp16", "float32": "fp32"}
+_NAME_A_RUN = "name the folder of a run"
 _EXAMPLE = '{"model": "resnet50", "precision": "int8", "size": 224, "latency_ms": 1.085}'
 
 
@@ -114,14 +114,8 @@ def read_measured(word: str, target: Target) -> tuple[Measured, ...]:
     if folder is not None:
         return _of_report(folder, target)
     path = Path(word)
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", None) or failure
-        raise UsageError(f"cannot read {path}: {reason}", f"name a run, or a JSON such as {_EXAMPLE}") from failure
-    except ValueError as failure:
-        raise UsageError(f"{path} is no JSON: {failure}", f"write {_EXAMPLE}") from failure
-    note = parse(_Note, data, str(path))
+    text = read_text(path, f"name a run, or a JSON such as {_EXAMPLE}")
+    note = parse(_Note, parse_json(text, path, f"write {_EXAMPLE}"), str(path))
     name = note.model
     if name not in PRESETS and not Path(name).is_absolute():
         name = str(path.parent / name)
@@ -142,11 +136,11 @@ def _of_run(folder: Path, target: Target, size: int | None, precision: Precision
     place = folder / _FILES[precision or "int8"]
     if not place.is_file():
         raise UsageError(f"there is no {place}", "name the folder of a run, such as build/resnet18-jetson")
-    return _of_file(place, _report(folder).model, target, size, precision)
+    return _of_file(place, document.load(folder, _NAME_A_RUN).model, target, size, precision)
 
 
 def _of_report(folder: Path, target: Target) -> tuple[Measured, ...]:
-    run = _report(folder)
+    run = document.load(folder, _NAME_A_RUN)
     if run.target.name != target.name:
         raise UsageError(f"{folder} is a run for {run.target.name}", f"calibrate with one measured on {target.name}")
     if not run.timings.latency:
@@ -160,16 +154,6 @@ def _of_report(folder: Path, target: Target) -> tuple[Measured, ...]:
 def _timed(folder: Path, target: Target, run: Run, row: LatencyRow) -> Measured:
     network = _of_run(folder, target, None, _VARIANTS.get(row.variant, float_precisions(target)[0]))
     return Measured(f"{run.model} in {row.variant} of {folder}", network.works, row.p50_ms, network.precision)
-
-
-def _report(folder: Path) -> Run:
-    source = folder / document.JSON
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", None) or failure
-        raise UsageError(f"cannot read {source}: {reason}", "name the folder of a run") from failure
-    return document.decode(text, str(source))
 
 
 def _of_file(path: Path, name: str, target: Target, size: int | None, precision: Precision | None) -> NamedNetwork:

@@ -30,7 +30,7 @@ from edgeres.settings import parse
 import json
 with hired(parse(WorkerSpec, json.loads(sys.argv[1]), "job")) as worker:
     worker.ask(WorkerRequest(calls=1))
-    print(worker.pid, flush=True)
+    print(worker._process.pid, flush=True)
     time.sleep(3600)
 """
 
@@ -60,12 +60,12 @@ def becomes(pid, *letters):
 
 def test_a_worker_runs_only_while_it_answers(variants):
     with hired(WorkerSpec(variant=variants["int8 on onnxruntime"], cores=(0,))) as worker:
-        assert becomes(worker.pid, "T")
+        assert becomes(worker._process.pid, "T")
         answer = worker.ask(WorkerRequest(calls=3, warmup=2))
         assert len(answer["ns"]) == 3
         assert min(answer["ns"]) > 0
-        assert becomes(worker.pid, "T")
-        pid = worker.pid
+        assert becomes(worker._process.pid, "T")
+        pid = worker._process.pid
     assert state(pid) is None
 
 
@@ -74,12 +74,12 @@ def test_several_loaded_workers_are_all_stopped_but_the_one_whose_turn_it_is(var
         crew = [stack.enter_context(hired(WorkerSpec(variant=variant, cores=(0,)))) for variant in variants.values()]
         for worker in crew:
             assert len(worker.ask(ONE)["ns"]) == 1
-            assert all(becomes(other.pid, "T") for other in crew)
+            assert all(becomes(other._process.pid, "T") for other in crew)
 
 
 def test_a_worker_that_is_killed_is_told_of(variants):
     with hired(WorkerSpec(variant=variants["float32 on onnxruntime"], cores=(0,))) as worker:
-        os.kill(worker.pid, signal.SIGKILL)
+        os.kill(worker._process.pid, signal.SIGKILL)
         with pytest.raises(StageError, match="a worker ended with -9"):
             worker.ask(ONE)
 

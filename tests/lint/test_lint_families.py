@@ -8,10 +8,10 @@ from onnx import helper
 
 from benchmarks.draft import Draft
 from benchmarks.subjects import THIN, ours, thin_like
+from benchmarks.undecided import UNDECIDED
 from edgeres.lint.families import DLA, FAMILIES, NO_DLA, rules_for
 from edgeres.lint.integer_coverage import integer_coverage_of
 from edgeres.lint.linter import lint
-from edgeres.lint.undecided import UNDECIDED
 from edgeres.model.spec import preset
 from edgeres.targets.target import find_target, targets
 

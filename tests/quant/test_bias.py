@@ -11,13 +11,10 @@ from edgeres.errors import StageError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import preset
-from edgeres.model.weights import Weights
-from edgeres.quant.algorithms.bias_correction import analytic_bias, empirical_bias
-from edgeres.quant.fake_quantize import quantized_weights
+from edgeres.quant.algorithms.bias_correction import empirical_bias
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.statistics import expected_activations
 from edgeres.quant.table import quant_table
 
 
@@ -109,44 +106,3 @@ def test_convolutions_without_a_bias_stay(scheme, images):
     found = empirical_bias(Network(spec, weights), quantized, lambda: [images])
     changed = {key for key in weights if not np.array_equal(found.weights[key], weights[key])}
     assert changed == {"layer1.0.conv1.bias"}
-
-
-def statistics_of(spec, weights, images):
-    """Measured means and deviations, as norms would have them."""
-    network, known = Network(spec, weights).eval(), {}
-
-    def tap(name, x):
-        if name != "image" and network.graph[name].kind == "conv":
-            known[f"{name}.mean"] = x.mean((0, 2, 3)).numpy()
-            known[f"{name}.std"] = x.std((0, 2, 3)).numpy()
-
-    with torch.inference_mode():
-        network(torch.from_numpy(images), tap)
-    return Weights(known)
-
-
-def test_the_analytic_correction_by_its_formula(thin, thin_weights, quantized, images):
-    """``b - sum_i,k (W_rounded - W) E[x_i]``, for a layer that reads a clipped normal."""
-    known = statistics_of(thin, thin_weights, images)
-    found = analytic_bias(thin, quantized, known)
-    error = quantized_weights(thin_weights, quantized.table)["layer1.0.conv2.weight"].astype(float)
-    error -= thin_weights["layer1.0.conv2.weight"]
-    mean = expected_activations(thin, thin_weights, known)["layer1.0.relu1"]
-    by_hand = thin_weights["layer1.0.conv2.bias"] - np.einsum("oikl,i->o", error, mean)
-    assert found.weights["layer1.0.conv2.bias"] == pytest.approx(by_hand, abs=1e-6)
-    assert np.array_equal(found.weights["conv1.bias"], thin_weights["conv1.bias"])
-    assert found.table == quantized.table
-
-
-def test_the_analytic_correction_brings_means_nearer(thin, thin_weights, quantized, images):
-    found = analytic_bias(thin, quantized, statistics_of(thin, thin_weights, images))
-    wanted = means(Network(thin, thin_weights), images)
-    before, after = means(quantized.network(), images), means(found.network(), images)
-    name = "layer1.0.conv2"
-    assert np.abs(after[name] - wanted[name]).mean() < 0.7 * np.abs(before[name] - wanted[name]).mean()
-
-
-def test_statistics_of_a_wider_network_are_refused(thin, thin_weights, quantized):
-    known = Weights({"layer1.0.conv1.mean": np.zeros(9), "layer1.0.conv1.std": np.ones(9)})
-    with pytest.raises(StageError, match=r"'layer1\.0\.conv1' are of 9 channels, the network makes 8"):
-        analytic_bias(thin, quantized, known)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from reference_histogram import histogram_of
 from scipy import stats
 
 from edgeres.errors import RecipeError, UsageError
 from edgeres.quant.calibrator import CALIBRATORS, Entropy, MeanSquaredError, Percentile, activation_qparams
 from edgeres.quant.entropy import divergences
-from edgeres.quant.histogram import Histogram
 from edgeres.quant.mse import Density, least_error
 from edgeres.quant.scale import SMALLEST
 from edgeres.settings import parse
@@ -22,6 +22,7 @@ from edgeres.targets.target import QuantScheme
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgeres.quant.histogram import Histogram
     from edgeres.quant.qparams import QParams
 
     Floats = NDArray[np.float32]
@@ -63,37 +64,37 @@ def reach(params: QParams) -> tuple[float, float]:
 
 
 def test_signed_scales_are_symmetric() -> None:
-    params = activation_qparams(Histogram.of(row(-2.54, 0.5)), "minmax", SIGNED)
+    params = activation_qparams(histogram_of(row(-2.54, 0.5)), "minmax", SIGNED)
     assert params.scale == (float(np.float32(np.float64(np.float32(2.54)) / 127)),)
     assert (params.zero_point, params.bits, params.signed, params.axis) == (0, 8, True, None)
 
 
 def test_unsigned_scales_behind_a_relu_start_at_zero() -> None:
-    params = activation_qparams(Histogram.of(row(0.0, 5.1)), "minmax", UNSIGNED)
+    params = activation_qparams(histogram_of(row(0.0, 5.1)), "minmax", UNSIGNED)
     assert params.scale == (float(np.float32(np.float64(np.float32(5.1)) / 255)),)
     assert (params.zero_point, params.signed) == (0, False)
 
 
 def test_a_positive_tensor_still_represents_zero() -> None:
-    params = activation_qparams(Histogram.of(row(4.0, 5.1)), "minmax", UNSIGNED)
+    params = activation_qparams(histogram_of(row(4.0, 5.1)), "minmax", UNSIGNED)
     assert reach(params)[0] == 0.0
 
 
 def test_asymmetric_scales_have_a_zero_point() -> None:
-    params = activation_qparams(Histogram.of(row(-1.0, 3.0)), "minmax", UNSIGNED)
+    params = activation_qparams(histogram_of(row(-1.0, 3.0)), "minmax", UNSIGNED)
     assert params.scale == (float(np.float32(4 / 255)),)
     assert params.zero_point == 64  # round(1 / (4 / 255)) = round(63.75)
 
 
 def test_a_negative_tensor_puts_zero_at_the_top() -> None:
-    params = activation_qparams(Histogram.of(row(-1.0, -3.0)), "minmax", UNSIGNED)
+    params = activation_qparams(histogram_of(row(-1.0, -3.0)), "minmax", UNSIGNED)
     assert params.zero_point == 255
     assert reach(params)[1] == 0.0
 
 
 @given(hnp.arrays(np.float32, (1, 20), elements=st.floats(-1000, 1000, width=32)), st.sampled_from(SCHEMES))
 def test_minmax_rounds_every_value_within_half_a_step(values: Floats, scheme: QuantScheme) -> None:
-    params = activation_qparams(Histogram.of(values), "minmax", scheme)
+    params = activation_qparams(histogram_of(values), "minmax", scheme)
     rounded = params.dequantize(params.quantize(values))
     assert np.abs(rounded - values).max() <= params.scale[0] * 0.5001 + 1e-6 * np.abs(values).max()
     assert params.dequantize(np.array([params.zero_point], dtype=np.int32))[0] == 0.0
@@ -101,7 +102,7 @@ def test_minmax_rounds_every_value_within_half_a_step(values: Floats, scheme: Qu
 
 def test_a_dropped_zero_point_would_be_noticed() -> None:
     values = sample("gaussian", 1000)
-    params = activation_qparams(Histogram.of(values), "minmax", UNSIGNED)
+    params = activation_qparams(histogram_of(values), "minmax", UNSIGNED)
     assert error(values, params) < params.scale[0] ** 2
     assert error(values, replace(params, zero_point=0)) > 100 * params.scale[0] ** 2
 
@@ -111,7 +112,7 @@ def test_a_dropped_zero_point_would_be_noticed() -> None:
 @pytest.mark.parametrize("peak", [0.0, 1e-45, 1e-30, 1e-3, 3e38])
 def test_every_scale_is_a_positive_normal_float32(calibrator: str, scheme: QuantScheme, peak: float) -> None:
     for values in (row(0.0, peak), row(-peak, peak / 3), row(*([0.0] * 99_999), peak)):
-        (scale,) = activation_qparams(Histogram.of(values), calibrator, scheme).scale
+        (scale,) = activation_qparams(histogram_of(values), calibrator, scheme).scale
         assert SMALLEST <= scale < np.inf
         assert float(np.float32(scale)) == scale
         if peak == 0:
@@ -122,7 +123,7 @@ def test_every_scale_is_a_positive_normal_float32(calibrator: str, scheme: Quant
 @pytest.mark.parametrize("calibrator", CALIBRATORS)
 @pytest.mark.parametrize("name", ["gaussian", "relu", "heavy", "skewed", "uniform"])
 def test_no_calibrator_leaves_the_values_seen(calibrator: str, scheme: QuantScheme, name: str) -> None:
-    histogram = Histogram.of(sample(name, 5000))
+    histogram = histogram_of(sample(name, 5000))
     low, high = CALIBRATORS[calibrator].range(histogram, scheme)
     bound = max(-histogram.low, histogram.high)
     assert -bound <= low <= 0 <= high <= bound
@@ -135,15 +136,15 @@ def test_no_calibrator_leaves_the_values_seen(calibrator: str, scheme: QuantSche
 def test_scales_follow_the_unit_of_the_values(calibrator: str) -> None:
     values = sample("laplace", 5000)
     for scheme in SCHEMES:
-        plain = activation_qparams(Histogram.of(values), calibrator, scheme)
-        scaled = activation_qparams(Histogram.of(values * np.float32(8)), calibrator, scheme)
+        plain = activation_qparams(histogram_of(values), calibrator, scheme)
+        scaled = activation_qparams(histogram_of(values * np.float32(8)), calibrator, scheme)
         assert scaled.scale[0] == 8 * plain.scale[0]
         assert scaled.zero_point == plain.zero_point
 
 
 def test_an_unknown_calibrator_gets_its_nearest_name() -> None:
     with pytest.raises(RecipeError, match="did you mean 'minmax'"):
-        activation_qparams(Histogram.of(row(1.0)), "minmaxx", SIGNED)
+        activation_qparams(histogram_of(row(1.0)), "minmaxx", SIGNED)
 
 
 # --- moving average and percentile
@@ -151,15 +152,15 @@ def test_an_unknown_calibrator_gets_its_nearest_name() -> None:
 
 def test_moving_average_is_the_mean_of_the_images_extrema() -> None:
     values = np.array([[-1.0, 2.0], [-2.0, 3.0], [-9.0, 10.0]], dtype=np.float32)
-    assert CALIBRATORS["moving_average"].range(Histogram.of(values), UNSIGNED) == (-4.0, 5.0)
-    params = activation_qparams(Histogram.of(values), "moving_average", SIGNED)
+    assert CALIBRATORS["moving_average"].range(histogram_of(values), UNSIGNED) == (-4.0, 5.0)
+    params = activation_qparams(histogram_of(values), "moving_average", SIGNED)
     assert params.scale == (float(np.float32(5 / 127)),)
 
 
 @pytest.mark.parametrize("percent", [99.0, 99.9, 99.99, 100.0])
 def test_percentile_covers_that_percentage_of_the_magnitudes(percent: float) -> None:
     values = sample("laplace")
-    histogram = Histogram.of(values)
+    histogram = histogram_of(values)
     exact = np.quantile(np.abs(values), percent / 100, method="inverted_cdf")
     _, high = Percentile(percent=percent).range(histogram, SIGNED)
     assert abs(high - exact) <= histogram.width
@@ -169,14 +170,14 @@ def test_percentile_covers_that_percentage_of_the_magnitudes(percent: float) -> 
 
 def test_an_asymmetric_percentile_cuts_both_ends() -> None:
     values = sample("skewed")
-    histogram = Histogram.of(values)
+    histogram = histogram_of(values)
     low, high = Percentile(percent=99.0).range(histogram, UNSIGNED)
     assert abs(low - np.quantile(values, 0.005)) <= histogram.width
     assert abs(high - np.quantile(values, 0.995)) <= histogram.width
 
 
 def test_a_percentile_of_almost_only_zeros_cuts_nothing() -> None:
-    assert Percentile().range(Histogram.of(row(*([0.0] * 99_999), 7.0)), SIGNED) == (0.0, 7.0)
+    assert Percentile().range(histogram_of(row(*([0.0] * 99_999), 7.0)), SIGNED) == (0.0, 7.0)
 
 
 @pytest.mark.parametrize("percent", [0, 50, 100.5, "most"])
@@ -207,7 +208,7 @@ def brute_force(values: Floats, scheme: QuantScheme) -> float:
         def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
             return self.found
 
-    histogram = Histogram.of(values)
+    histogram = histogram_of(values)
     return min(error(values, activation_qparams(histogram, Fixed(found), scheme)) for found in ranges)
 
 
@@ -215,7 +216,7 @@ def brute_force(values: Floats, scheme: QuantScheme) -> float:
 @pytest.mark.parametrize("name", ["gaussian", "laplace", "relu", "heavy", "skewed"])
 def test_mse_is_as_good_as_brute_force(name: str, scheme: QuantScheme) -> None:
     values = sample(name, 20_000)
-    found = error(values, activation_qparams(Histogram.of(values), "mse", scheme))
+    found = error(values, activation_qparams(histogram_of(values), "mse", scheme))
     assert found <= 1.01 * brute_force(values, scheme)
 
 
@@ -236,7 +237,7 @@ def test_expected_errors_equal_an_integral_over_the_bins(low: float, high: float
 def test_mse_cuts_each_end_of_an_asymmetric_range_on_its_own() -> None:
     body = sample("laplace", 20_000)
     values = np.where(body < 0, body * 0.2, body)
-    histogram = Histogram.of(np.concatenate([values, row(-12.0, 11.0)], axis=1))
+    histogram = histogram_of(np.concatenate([values, row(-12.0, 11.0)], axis=1))
     density = Density.of(np.concatenate([histogram.negative[::-1], histogram.positive]), -len(histogram.negative))
     for bits in (4, 8):
         ends = np.array(least_error(histogram, bits, signed=False)) / histogram.width
@@ -249,7 +250,7 @@ def test_mse_cuts_each_end_of_an_asymmetric_range_on_its_own() -> None:
 @pytest.mark.parametrize("scheme", SCHEMES, ids=["signed", "unsigned"])
 def test_mse_beats_minmax_on_heavy_tails(scheme: QuantScheme) -> None:
     values = sample("heavy")
-    mse, minmax = (error(values, activation_qparams(Histogram.of(values), name, scheme)) for name in ("mse", "minmax"))
+    mse, minmax = (error(values, activation_qparams(histogram_of(values), name, scheme)) for name in ("mse", "minmax"))
     assert mse < 0.9 * minmax
 
 
@@ -258,7 +259,7 @@ def test_mse_beats_minmax_on_heavy_tails(scheme: QuantScheme) -> None:
 def test_a_uniform_tensor_is_best_left_whole(scheme: QuantScheme, bits: int) -> None:
     # The ideal grid of n steps over [-1, 1] has its outermost codes half a step inside the ends: at 1 - 1 / (n + 1).
     steps = 2**bits - (2 if scheme.signed else 1)
-    low, high = least_error(Histogram.of(sample("uniform")), bits, scheme.signed)
+    low, high = least_error(histogram_of(sample("uniform")), bits, scheme.signed)
     assert 1 - 2 / (steps + 1) <= (high - low) / 2 <= 1
 
 
@@ -268,7 +269,7 @@ def test_a_uniform_tensor_is_best_left_whole(scheme: QuantScheme, bits: int) -> 
     [("gaussian", 3.93), ("laplace", 9.89)],
 )
 def test_mse_meets_the_closed_form_of_known_densities(name: str, clip: float) -> None:
-    histogram = Histogram.of(sample(name, 2_000_000))
+    histogram = histogram_of(sample(name, 2_000_000))
     assert MeanSquaredError().range(histogram, SIGNED)[1] == pytest.approx(clip, rel=0.03)
 
 
@@ -315,7 +316,7 @@ def test_divergences_equal_the_literal_method(bins: list[int], levels: int, data
 @pytest.mark.parametrize(("scheme", "levels"), [(SIGNED, 128), (UNSIGNED, 256)], ids=["signed", "unsigned"])
 def test_entropy_equals_the_literal_search(scheme: QuantScheme, levels: int) -> None:
     values = np.abs(sample("laplace", 1_000_000))
-    histogram = Histogram.of(values)
+    histogram = histogram_of(values)
     width = 2.0**histogram.exponent / 2048
     bins = np.bincount(np.ceil(values.ravel() / width).astype(int) - 1, minlength=2048).tolist()
     used = max(j for j, count in enumerate(bins) if count) + 1
@@ -330,18 +331,18 @@ def test_entropy_equals_the_literal_search(scheme: QuantScheme, levels: int) -> 
 def test_entropy_cuts_a_lone_outlier() -> None:
     values = np.concatenate([sample("gaussian", 50_000), row(60.0)], axis=1)
     for scheme in SCHEMES:
-        assert Entropy().range(Histogram.of(values), scheme)[1] < 12.0
+        assert Entropy().range(histogram_of(values), scheme)[1] < 12.0
 
 
 def test_entropy_ignores_zeros() -> None:
     values = sample("relu", 20_000)
     more = np.concatenate([values, np.zeros((1, 100_000), dtype=np.float32)], axis=1)
     for scheme in SCHEMES:
-        assert Entropy().range(Histogram.of(values), scheme) == Entropy().range(Histogram.of(more), scheme)
+        assert Entropy().range(histogram_of(values), scheme) == Entropy().range(histogram_of(more), scheme)
 
 
 def test_an_asymmetric_entropy_range_keeps_its_nearer_end() -> None:
-    histogram = Histogram.of(sample("skewed"))
+    histogram = histogram_of(sample("skewed"))
     low, high = Entropy().range(histogram, UNSIGNED)
     assert -low < high < histogram.high
     assert low == histogram.low

@@ -12,7 +12,7 @@ from edgeres.model.graph import IMAGE, graph
 from edgeres.model.network import Network
 from edgeres.model.spec import PRESETS, Block, ResNetSpec, Stem, preset
 from edgeres.model.weights import Weights
-from edgeres.quant.algorithms.channel_scaling import FIXED, channel_units, rescaled, rescaled_statistics, tensor_scales
+from edgeres.quant.algorithms.channel_scaling import FIXED, channel_units, rescaled, tensor_scales
 
 
 def narrow(spec, depth=2):
@@ -147,14 +147,6 @@ def test_scales_of_a_group_have_a_geometric_mean_of_one(thin):
     assert np.log(scales["layer1.0.relu1"]).mean() == pytest.approx(0, abs=1e-12)
     raised = tensor_scales(units, np.where(np.arange(units.count) == FIXED, 1.0, 7.0))
     assert all(scale == pytest.approx(np.ones_like(scale)) for scale in raised.values())
-
-
-def test_statistics_follow_their_channels(thin):
-    scales = drawn(thin, 4)
-    known = Weights({"conv1.mean": np.arange(8), "conv1.std": np.ones(8)})
-    after = rescaled_statistics(known, scales)
-    assert after["conv1.mean"] == pytest.approx(np.arange(8) / scales["conv1"], rel=1e-6)
-    assert after["conv1.std"] == pytest.approx(1 / scales["conv1"], rel=1e-6)
 
 
 @pytest.mark.parametrize("forgotten", ["bias", "running_mean", "grouped"])

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference_histogram import histogram_of
 
 from edgeres.errors import UsageError
-from edgeres.quant.histogram import Histogram
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.sketch import COLUMNS, Sketch, sketch
@@ -16,7 +16,7 @@ from edgeres.settings import parse, plain
 
 
 def drawn(values):
-    return Histogram.of(np.asarray(values, dtype=np.float32).reshape(1, -1))
+    return histogram_of(np.asarray(values, dtype=np.float32).reshape(1, -1))
 
 
 def test_shares_and_columns_by_hand():

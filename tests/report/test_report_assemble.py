@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from reference_histogram import histogram_of
 
 from edgeres.artifacts.artifact import Baseline, KernelCounts, ModelMetadata, VerificationResult
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.pipeline import assemble
-from edgeres.quant.histogram import Histogram
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.sketch import sketch
@@ -66,7 +66,7 @@ def test_an_older_verdict_has_no_confidences(verdict, split):
 
 
 def test_a_scale_comes_with_what_calibration_saw():
-    seen = Histogram.of(np.linspace(-1, 3, 4000, dtype=np.float32).reshape(1, -1))
+    seen = histogram_of(np.linspace(-1, 3, 4000, dtype=np.float32).reshape(1, -1))
     params = QParams(scale=(0.02,))
     table = QuantTable(
         activations={"pool": params, "image": params, "odd": params}, weights={}, calibrator="mse", data="d", images=1

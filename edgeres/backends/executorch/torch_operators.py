@@ -10,6 +10,7 @@ import torch
 from edgeres.backends.executorch.torch_translator import OTHER_RUNTIME
 from edgeres.errors import StageError
 from edgeres.onnx_graph.graph_index import attribute, label
+from edgeres.onnx_graph.window import window_attributes
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -57,12 +58,10 @@ def _refuse(node: NodeProto, *, unless: bool, what: str) -> None:
 
 def _window(node: NodeProto) -> tuple[list[int], list[int], list[int], list[int]]:
     """Kernel, strides, pads ``[top, left, bottom, right]`` and dilations of a window over ``[N,C,H,W]``."""
-    kernel = list(attribute(node, "kernel_shape") or ())
+    kernel, strides, pads, dilations, auto = window_attributes(node)
     _refuse(node, unless=len(kernel) == 2, what=f"a kernel of {len(kernel)} dimensions")
-    auto = (attribute(node, "auto_pad") or b"NOTSET").decode()
     _refuse(node, unless=auto in ("NOTSET", "VALID"), what=f"auto_pad {auto}")
-    pads = list(attribute(node, "pads") or [0] * 4)
-    return kernel, list(attribute(node, "strides") or [1, 1]), pads, list(attribute(node, "dilations") or [1, 1])
+    return list(kernel), list(strides), list(pads), list(dilations)
 
 
 def _conv(to: Translator, node: NodeProto) -> Node:

@@ -16,8 +16,8 @@ from torch.ao.quantization.fx import _decomposed as _registered  # noqa: F401  #
 from torch.fx import Graph, GraphModule, Node
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, label
-from edgeres.onnx_graph.stored_weights import dequantized_weight
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
+from edgeres.onnx_graph.stored_weights import dequantized_weight, stored_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -111,9 +111,11 @@ class Translator:
             if floats is None:
                 raise StageError(f"{label(node)}: its weight is computed", OTHER_RUNTIME)
             return self.constant(floats.T if transposed else floats)
-        codes, scales = _codes(self.view, self.view.producers[node.input[1]])
+        stored = stored_weight(self.view, self.view.producers[node.input[1]])
+        assert stored is not None, "asked only of layers that run in integers"
+        codes = stored.codes.astype(np.int8)
         codes = codes.T if transposed else codes
-        channels = np.broadcast_to(scales, len(codes)).astype(np.float32)
+        channels = np.broadcast_to(stored.scale.astype(np.float32).reshape(-1), len(codes))
         operator = torch.ops.quantized_decomposed.dequantize_per_channel.default
         zeros = np.zeros(len(codes), np.int64)
         return self.call(
@@ -151,15 +153,3 @@ def _floats(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.float32]:
     if values is None:
         raise StageError(f"{label(dequantizer)}: codes or scales are computed", "store weights as constants")
     return values.astype(np.float32)
-
-
-def _codes(view: GraphIndex, dequantizer: NodeProto) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Symmetric int8 codes and their scales, one or one per channel."""
-    scale, stored = view.value(dequantizer.input[1]), view.value(dequantizer.input[0])
-    assert scale is not None, "asked only of layers that run in integers"
-    if stored is None:  # floats in front of QuantizeLinear
-        floats = _floats(view, dequantizer)
-        axis = attribute(dequantizer, "axis", 1) if scale.size > 1 else 0
-        shape = [-1 if place == axis % floats.ndim else 1 for place in range(floats.ndim)]
-        stored = np.clip(np.rint(floats / scale.astype(np.float32).reshape(shape)), -128, 127)
-    return stored.astype(np.int8), scale.astype(np.float32).reshape(-1)

@@ -9,8 +9,6 @@ from edgeres.artifacts.artifact import KernelCounts
 if TYPE_CHECKING:
     from pathlib import Path
 
-WEIGHTED = ("Conv", "Gemm", "MatMul")
-
 
 def expected_kernels(model: Path, why: str) -> KernelCounts:
     """Weighted layers whose data and weight both come from DequantizeLinear.
@@ -25,13 +23,15 @@ def expected_kernels(model: Path, why: str) -> KernelCounts:
     """
     import onnx
 
+    from edgeres.onnx_graph.graph_index import COUNTED
+
     graph = onnx.load(model, load_external_data=False).graph
     nodes = graph.node
     narrow = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT4}
     dequantized = {
         node.output[0] for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] not in narrow
     }
-    weighted = [node for node in nodes if node.op_type in WEIGHTED]
+    weighted = [node for node in nodes if node.op_type in COUNTED]
     integer = sum(dequantized.issuperset(node.input[:2]) for node in weighted)
     adds = [node for node in nodes if node.op_type == "Add"]
     fused = sum(not dequantized.isdisjoint(node.input) for node in adds)

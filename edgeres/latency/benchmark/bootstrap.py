@@ -23,41 +23,38 @@ DRAWS = 1000
 CONFIDENCE = 0.95
 
 
-def median_interval(rounds: Rounds, *, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+def median_interval(rounds: Rounds, *, draws: int = DRAWS) -> tuple[float, float]:
     """The 95 % interval of the median of all samples.
 
     Args:
         rounds: Samples by round.
         draws: Resamples.
-        seed: Of the drawing.
 
     Raises:
         ValueError: There is no round, or one without a sample.
     """
-    return _interval(_medians(rounds, _drawn(len(rounds), draws, seed)))
+    return _interval(_medians(rounds, _drawn(len(rounds), draws)))
 
 
-def ratio_interval(above: Rounds, below: Rounds, *, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+def ratio_interval(above: Rounds, below: Rounds) -> tuple[float, float]:
     """The 95 % interval of the ratio of two medians.
 
     Args:
         above: Samples of the numerator by round.
         below: Of the denominator, of the same rounds.
-        draws: Resamples.
-        seed: Of the drawing.
 
     Raises:
         ValueError: Unequal numbers of rounds, none at all, or one without a sample.
     """
     if len(above) != len(below):
         raise ValueError(f"{len(above)} rounds over {len(below)}")
-    drawn = _drawn(len(above), draws, seed)
+    drawn = _drawn(len(above), DRAWS)
     return _interval(_medians(above, drawn) / _medians(below, drawn))
 
 
-def _drawn(rounds: int, draws: int, seed: int) -> NDArray[np.int64]:
+def _drawn(rounds: int, draws: int) -> NDArray[np.int64]:
     """Which rounds each resample holds, ``[draws,rounds]``."""
-    return np.random.default_rng(seed).integers(rounds, size=(draws, rounds))
+    return np.random.default_rng(0).integers(rounds, size=(draws, rounds))
 
 
 def _medians(rounds: Rounds, drawn: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -161,8 +161,3 @@ class BenchmarkResult:
         """Refuses a table that is not sorted by speed."""
         if any(row.p50_ms > after.p50_ms for row, after in zip(self.rows, self.rows[1:], strict=False)):
             raise ValueError("rows are not sorted, the fastest first")
-
-    def row(self, runtime: str, precision: Precision) -> Row | None:
-        """One variant, None where it was not timed."""
-        found = (row for row in self.rows if (row.runtime, row.precision) == (runtime, precision))
-        return next(found, None)

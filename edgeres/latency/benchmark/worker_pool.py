@@ -57,11 +57,6 @@ class Worker:
             self.close()
             raise
 
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
-
     def ask(self, order: WorkerRequest) -> Any:
         """Lets the worker run until it has answered.
 

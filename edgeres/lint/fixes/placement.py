@@ -9,7 +9,7 @@ from onnx import helper
 
 from edgeres.lint.fixes.fix import Repair, bypass, insert_before
 from edgeres.lint.rules.tensorrt_placement import FLOAT_IN_FLOAT_OUT, MOVING, dequantized
-from edgeres.onnx_graph.graph_index import GraphIndex
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex
 from edgeres.onnx_graph.residual import residual_adds
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _behind_relu(model: ModelProto, target: Target) -> int:
         view = GraphIndex.of(model)
         relu = next(node for node in view.nodes if node.name == name)
         pair = view.pair(relu.input[0])
-        if pair is None or view.producer(pair[0].input[0], "Conv", "ConvTranspose", "Gemm", "MatMul") is None:
+        if pair is None or view.producer(pair[0].input[0], *WEIGHTED) is None:
             continue
         value, output = f"{relu.output[0]}:float", relu.output[0]
         if output in {entry.name for entry in model.graph.output}:

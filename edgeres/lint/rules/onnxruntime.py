@@ -16,7 +16,7 @@ from edgeres.lint.facts import weight_dequantizer
 from edgeres.lint.rule import Defect, Rule, Version, rule
 from edgeres.lint.rules import tensorrt_nodes as nodes
 from edgeres.onnx_graph.accumulators import cut_off, integer_layers, overflows, stored_bias
-from edgeres.onnx_graph.graph_index import GraphIndex, label
+from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, label
 from edgeres.quant.scale import INT32_MAX
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def quantized_outputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
       "onnxruntime.ai/docs/performance/model-optimizations/quantization.html, reduce range")  # fmt: skip
 def no_saturation(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Without VNNI, uint8 x int8 products stay within 16 bits."""
-    for node in view.of_type("Conv", "Gemm", "MatMul"):
+    for node in view.of_type(*COUNTED):
         dequantizer = weight_dequantizer(view, node)
         codes = view.value(dequantizer.input[0]) if dequantizer is not None else None
         if codes is None or codes.dtype != np.int8 or not _reads_uint8(view, node.input[0]):

@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from edgeres.lint.facts import element_types, quantizers, type_name, weight_dequantizer, weighted_nodes
 from edgeres.lint.rule import Defect, Rule, Version, rule
-from edgeres.onnx_graph.graph_index import GraphIndex, label
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ def half_where_float(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def one_type_per_node(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Operands have one float type: that of a DequantizeLinear is its scale's."""
     kinds = element_types(view)
-    for node in view.of_type("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Sub", "Div", "Concat"):
+    for node in view.of_type(*WEIGHTED, "Add", "Mul", "Sub", "Div", "Concat"):
         found = dict.fromkeys(kinds[name] for name in node.input if kinds.get(name) in _FLOATS)
         if len(found) > 1:
             yield label(node), f"reads {' and '.join(type_name(kind) for kind in found)}"

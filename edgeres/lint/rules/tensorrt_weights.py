@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.lint.facts import data_shape, type_name, weight_dequantizer, weighted_nodes
 from edgeres.lint.rule import Defect, Version, rule
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
+from edgeres.onnx_graph.graph_index import BIASED, GraphIndex, attribute, label
 from edgeres.onnx_graph.stored_weights import output_channel_axis
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def weight_axis(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule("W04", "E", "store the bias as a float32 initializer", IMPORTER)
 def float_bias(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Biases are float."""
-    for node in view.of_type("Conv", "ConvTranspose", "Gemm"):
+    for node in view.of_type(*BIASED):
         if len(node.input) < 3 or not node.input[2]:
             continue
         dequantizer = view.producer(node.input[2], "DequantizeLinear")
@@ -112,7 +112,7 @@ def batch_norm_folded(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """No Q/DQ around an unfolded batch norm."""
     for node in view.of_type("BatchNormalization"):
         pair = view.pair(node.input[0])
-        if pair is not None and view.producer(pair[0].input[0], "Conv", "ConvTranspose", "Gemm") is not None:
+        if pair is not None and view.producer(pair[0].input[0], *BIASED) is not None:
             yield label(pair[0]), f"Q/DQ between a convolution and {label(node)!r}"
         for reader, index in view.consumers(node.output[0]):
             if reader.op_type == "QuantizeLinear" and index == 0 and _relu_behind(view, reader):

@@ -9,6 +9,8 @@ import numpy as np
 
 from edgeres.errors import ModelError
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
+from edgeres.onnx_graph.stored_weights import StoredWeight, stored_weight
+from edgeres.onnx_graph.window import window_attributes
 from edgeres.parity.integer.product import Kernel, Window
 from edgeres.quant.qparams import QParams
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import NodeProto
 
-    from edgeres.parity.integer.value import Array
 
 _TYPES = {"int8": True, "uint8": False}
 
@@ -55,17 +56,16 @@ def window(node: NodeProto, size: tuple[int, int] | None = None) -> Window:
     Raises:
         ModelError: It is not two-dimensional, or leaves its padding to the runtime.
     """
-    kernel = tuple(attribute(node, "kernel_shape", size) or ())
-    automatic = attribute(node, "auto_pad", b"NOTSET")
-    if len(kernel) != 2 or automatic not in (b"NOTSET", b"VALID") or attribute(node, "ceil_mode", 0):
+    found = window_attributes(node, size or ())
+    if len(found.kernel) != 2 or found.auto_pad not in ("NOTSET", "VALID") or attribute(node, "ceil_mode", 0):
         raise ModelError(f"node {label(node)!r} has no plain two-dimensional window", "spell out its padding")
-    pads = tuple(attribute(node, "pads", (0, 0, 0, 0)))
-    strides, dilations = tuple(attribute(node, "strides", (1, 1))), tuple(attribute(node, "dilations", (1, 1)))
-    return Window((kernel[0], kernel[1]), strides, pads, dilations)
+    (high, wide), (down, across), (dy, dx) = found.kernel, found.strides, found.dilations
+    top, left, bottom, right = found.pads
+    return Window((high, wide), (down, across), (top, left, bottom, right), (dy, dx))
 
 
-def stored(view: GraphIndex, tensor: str) -> tuple[Array, NDArray[np.float64], int | None] | None:
-    """Codes less their zero-point, scale and channel axis behind a weight's DequantizeLinear; None for a float weight.
+def stored(view: GraphIndex, tensor: str) -> StoredWeight | None:
+    """The codes and scales behind a weight's DequantizeLinear; None for a float weight.
 
     Raises:
         ModelError: Something of it is computed, or it has a scale for each block.
@@ -73,20 +73,10 @@ def stored(view: GraphIndex, tensor: str) -> tuple[Array, NDArray[np.float64], i
     node = view.producer(tensor, "DequantizeLinear")
     if node is None:
         return None
-    scale, zero = view.value(node.input[1]), view.value(node.input[2]) if len(node.input) > 2 else np.int8(0)
-    maker = view.producer(node.input[0], "QuantizeLinear")
-    codes = view.value(node.input[0] if maker is None else maker.input[0])
-    if codes is None or scale is None or zero is None or scale.ndim > 1:
+    found = stored_weight(view, node)
+    if found is None:
         raise ModelError(f"weight {tensor!r} is computed, or has a scale for each block", "store it in int8")
-    axis = attribute(node, "axis", 1) % max(codes.ndim, 1) if scale.size > 1 else None
-    shape = [-1 if place == axis else 1 for place in range(codes.ndim)]
-    if maker is not None:  # a float weight in front of its quantizer
-        shift = zero.reshape(shape if zero.size > 1 else ())
-        params = QParams(scale=(1.0,), zero_point=0, signed=zero.dtype.name == "int8")
-        steps = np.rint(np.asarray(codes, np.float32) / np.asarray(scale, np.float32).reshape(shape))
-        codes = np.clip(steps + shift.astype(np.float32), params.low, params.high)
-    whole = codes.astype(np.int32) - zero.astype(np.int32).reshape(shape if zero.size > 1 else ())
-    return whole, scale.astype(np.float64).reshape(-1 if axis is not None else ()), axis
+    return found
 
 
 def weight(view: GraphIndex, node: NodeProto) -> Weight | NDArray[np.float64]:
@@ -104,11 +94,12 @@ def weight(view: GraphIndex, node: NodeProto) -> Weight | NDArray[np.float64]:
                 f"node {label(node)!r} multiplies two activations", "its logits can be compared all the same"
             )
         return np.asarray(value.T if across else value, dtype=np.float64)
-    codes, scale, axis = found
+    codes, axis = found.codes, found.axis
     if axis not in (None, codes.ndim - 1 if across else 0):
         raise ModelError(f"node {label(node)!r} has scales along axis {axis}", "quantize each output channel")
     codes = codes.T if across else codes
     look = window(node, (codes.shape[2], codes.shape[3])) if node.op_type == "Conv" else None
+    scale = found.scale.astype(np.float64).reshape(-1 if axis is not None else ())
     return Weight(Kernel.of(codes, look, attribute(node, "group", 1)), scale)
 
 
@@ -123,7 +114,5 @@ def numbers(view: GraphIndex, tensor: str) -> NDArray[np.float32]:
         found = stored(view, tensor)
         if found is None:
             raise ModelError(f"tensor {tensor!r} is no constant", "fold what makes it")
-        codes, scale, axis = found
-        shape = [-1 if place == axis else 1 for place in range(codes.ndim)]
-        return np.asarray(codes * scale.reshape(shape), dtype=np.float32)
+        return np.asarray(found.dequantized, dtype=np.float32)
     return np.asarray(value, dtype=np.float32)

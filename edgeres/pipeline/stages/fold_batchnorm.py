@@ -25,7 +25,6 @@ from edgeres.model.graph import NORM_EPS, graph
 from edgeres.model.network import Network
 from edgeres.model.weights import Weights
 from edgeres.pipeline.stages.stage import Read
-from edgeres.quant.statistics import normal_statistics
 from edgeres.settings import plain, settings
 
 if TYPE_CHECKING:
@@ -51,11 +50,11 @@ class FoldBatchnorm:
     """Recipe entry ``fold_batchnorm``; it has no settings."""
 
     name: ClassVar[str] = "fold_batchnorm"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[Read, ...]] = ("calibration",)
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
-        """A network without foldable norms and with the same logits; what the norms knew is kept as ``statistics``.
+        """A network without foldable norms and with the same logits.
 
         Raises:
             StageError: Logits moved by more than ``TOLERANCE``.
@@ -74,9 +73,7 @@ class FoldBatchnorm:
         gone = len(graph(artifact.spec).ops) - len(graph(spec).ops)
         metrics = {"max_abs_delta_logit": delta, "logit_range": extent, "folded": float(gone)}
         step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(f"{gone} batch norms folded",))
-        statistics = normal_statistics(artifact.spec, artifact.weights)
-        metadata = artifact.metadata.after(step)
-        return replace(artifact, metadata=metadata, spec=spec, weights=weights, statistics=statistics)
+        return replace(artifact, metadata=artifact.metadata.after(step), spec=spec, weights=weights)
 
 
 def folded(spec: ResNetSpec, weights: Weights) -> tuple[ResNetSpec, Weights]:

@@ -107,9 +107,7 @@ class Prune:
             shown=notes,
         )
         metadata = artifact.metadata.after(step)
-        # Statistics of folded norms no longer hold: channels that stay lack what the removed ones gave them.
-        statistics = None if allocation.keep else artifact.statistics
-        return replace(artifact, metadata=metadata, spec=spec, weights=weights, teacher=teacher, statistics=statistics)
+        return replace(artifact, metadata=metadata, spec=spec, weights=weights, teacher=teacher)
 
     def _allocation(self, artifact: Checkpoint, context: Context, survey: Survey) -> tuple[Allocation, tuple[str, ...]]:
         """The channels that stay, and why fewer go than were asked for."""

@@ -198,10 +198,9 @@ def _passed(
     artifact: Checkpoint,
     note: str,
     techniques: tuple[TechniqueResult, ...] = (),
-    metrics: dict[str, float] | None = None,
 ) -> Checkpoint:
     """The artifact as it came, with a word about why."""
-    step = Step(stage=stage.name, settings=plain(stage), metrics=metrics or {}, notes=(note,), techniques=techniques)
+    step = Step(stage=stage.name, settings=plain(stage), metrics={}, notes=(note,), techniques=techniques)
     return replace(artifact, metadata=artifact.metadata.after(step))
 
 

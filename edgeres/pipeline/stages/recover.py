@@ -107,9 +107,8 @@ class Recover:
             step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
             return replace(artifact, metadata=artifact.metadata.after(step), teacher=None)
         outcome = self._trained(artifact, teacher, context)
-        recovered = replace(artifact, weights=outcome.weights, teacher=None, statistics=None)
+        recovered = replace(artifact, weights=outcome.weights, teacher=None)
         judged = _judged(teacher, recovered, context)
-        # Trained weights fill the channels with other values than the folded norms saw; those of the teacher stay.
         worse = self.fallback and judged.worse
         note = judged.note(artifact, teacher, fallback=worse)
         step = Step(

@@ -1,8 +1,8 @@
 """Bias correction: quantization moves the mean of a channel, and a bias can move it back.
 
 Rounding noise has a mean of its own in every output channel: few weights feed it, and an activation's range is cut on
-one side. Nagel et al. 2019 (arXiv 1906.04721, section 4.2) take ``E[y] - E[y_quantized]`` per output channel and add it
-to the bias, from data layer by layer, or without data from what the batch norms know.
+one side. Nagel et al. 2019 (arXiv 1906.04721, section 4.2 and appendix D) take ``E[y] - E[y_quantized]`` per output
+channel over images, layer by layer, and add it to the bias.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import numpy as np
 import torch
 
 from edgeres.errors import StageError
-from edgeres.model.graph import graph
-from edgeres.quant.fake_quantize import QuantNetwork, quantized_weights
-from edgeres.quant.statistics import contracted, expected_activations
+from edgeres.quant.fake_quantize import QuantNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
     from edgeres.model.graph import Op
     from edgeres.model.network import Network
-    from edgeres.model.spec import ResNetSpec
-    from edgeres.model.weights import Weights
     from edgeres.progress import Advance
     from edgeres.quant.quantized import Quantized
 
@@ -36,34 +32,6 @@ if TYPE_CHECKING:
 
 _BLOCK = 16
 """Images between two corrections."""
-
-
-def analytic_bias(spec: ResNetSpec, quantized: Quantized, statistics: Weights) -> Quantized:
-    """Takes the mean that rounded weights add out of the biases, without data.
-
-    ``b -= sum_{i,k} (W_rounded - W)[o,i,k] E[x_i]`` with ``E[x]`` from the norms; borders, where padding leaves part of
-    a kernel without input, are taken for interior. Only the weights' part of the error: that of the activations needs
-    images. What reads the image, whose mean no norm knows, and convolutions without a bias stay as they are.
-
-    Args:
-        spec: The folded network, equal to ``quantized.spec``.
-        quantized: Rounds its weights to nearest: where rounding was learned, what the rounding changed is lost.
-        statistics: From ``normal_statistics``, rescaled with the weights where these were
-            (``edgeres.quant.algorithms.channel_scaling.rescaled_statistics``).
-
-    Raises:
-        StageError: The statistics are of a network of other widths.
-    """
-    weights = quantized.weights
-    expected = expected_activations(spec, weights, statistics)
-    rounded = quantized_weights(weights, quantized.table)
-    found = {}
-    for op in graph(spec).weighted:
-        if op.name not in quantized.table.weights or not op.bias or op.inputs[0] not in expected:
-            continue
-        error = rounded[f"{op.name}.weight"].astype(np.float64) - weights[f"{op.name}.weight"]
-        found[f"{op.name}.bias"] = weights[f"{op.name}.bias"] - contracted(op, error, expected[op.inputs[0]])
-    return replace(quantized, weights=weights.replaced(found))
 
 
 def empirical_bias(

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.model.graph import IMAGE, Op, graph
-from edgeres.model.weights import Weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.model.spec import ResNetSpec
+    from edgeres.model.weights import Weights
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -163,11 +163,6 @@ def rescaled(spec: ResNetSpec, weights: Weights, scales: ChannelScales) -> Weigh
         if "bias" in old:
             arrays[f"{op.name}.bias"] = old["bias"] / made
     return weights.replaced(arrays)
-
-
-def rescaled_statistics(statistics: Weights, scales: ChannelScales) -> Weights:
-    """``<conv>.mean`` and ``<conv>.std`` of the network that ``rescaled`` makes: both are divided by the scale."""
-    return Weights({key: array / scales[key.rpartition(".")[0]] for key, array in statistics.items()})
 
 
 def _kernel(op: Op, kernel: Floats, given: Floats, made: Floats) -> Floats:

@@ -45,17 +45,19 @@ _LEAST = 1e-4
 
 _ITERATIONS = 60
 
+_SHARE = 0.25
+"""Share of the weights' rounding noise that stays: rounding is learned afterwards."""
 
-def balancing_scales(quantized: Quantized, importance: Importance, share: float = 0.25) -> dict[str, Floats]:
+
+def balancing_scales(quantized: Quantized, importance: Importance) -> dict[str, Floats]:
     """The scale ``[C]`` of every tensor's channels that minimises the expected divergence.
 
     Args:
         quantized: The network with its scales before; float weights.
         importance: Measured on the same weights.
-        share: Share of the weights' rounding noise that stays.
     """
     units = channel_units(quantized.spec)
-    terms = _Terms(quantized, importance, units.of, share)
+    terms = _Terms(quantized, importance, units.of, _SHARE)
     free = torch.ones(units.count, dtype=torch.float64)
     free[FIXED] = 0
 

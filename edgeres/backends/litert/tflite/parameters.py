@@ -14,7 +14,8 @@ import numpy as np
 
 from edgeres.backends.litert.tflite.program import QuantizationParameters
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
+from edgeres.onnx_graph.graph_index import GraphIndex, label
+from edgeres.onnx_graph.stored_weights import stored_weight
 from edgeres.quant.scale import roomy_scales
 
 if TYPE_CHECKING:
@@ -69,42 +70,20 @@ def weight_codes(view: GraphIndex, node: NodeProto) -> Codes | None:
     dequantizer = view.producer(node.input[1], "DequantizeLinear")
     if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
         return None
-    values, scale = _codes(view, dequantizer), view.value(dequantizer.input[1])
-    axis = attribute(dequantizer, "axis", 1)
-    if scale is None or scale.ndim > 1 or (scale.size > 1 and axis % values.ndim != 0):
+    stored, scale = stored_weight(view, dequantizer), view.value(dequantizer.input[1])
+    if scale is not None and (scale.ndim > 1 or (stored is not None and stored.axis not in (None, 0))):
         raise StageError(f"{label(node)}: weight scales that do not count output channels", "quantize along axis 0")
+    if stored is None:
+        raise StageError(f"{label(dequantizer)}: a weight that is computed", "export weights as constants")
+    values = stored.codes
     top = int(np.abs(values).max(initial=0))
     if top > TOP:
         raise StageError(
             f"{label(node)}: weight codes up to {top} on a symmetric grid; LiteRT's kernels take -{TOP} to {TOP}",
             "quantize weights symmetrically, without the lowest code",
         )
-    channels = np.broadcast_to(scale.astype(np.float32).reshape(-1), (len(values),))
+    channels = np.broadcast_to(stored.scale.astype(np.float32).reshape(-1), (len(values),))
     return Codes(values, np.array(channels))
-
-
-def _codes(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.int32]:
-    """Codes less their zero-point; where the graph stores floats in front of QuantizeLinear, what that makes of them.
-
-    Raises:
-        StageError: Something of them is computed.
-    """
-    scale = view.value(dequantizer.input[1])
-    zero = view.value(dequantizer.input[2]) if len(dequantizer.input) > 2 else np.zeros((), np.int8)
-    quantizer = view.producer(dequantizer.input[0], "QuantizeLinear")
-    stored = view.value(quantizer.input[0] if quantizer is not None else dequantizer.input[0])
-    if scale is None or zero is None or stored is None:
-        raise StageError(f"{label(dequantizer)}: a weight that is computed", "export weights as constants")
-    axis = attribute(dequantizer, "axis", 1) % max(stored.ndim, 1)
-    shape = [-1 if place == axis else 1 for place in range(stored.ndim)] if scale.size > 1 else []
-    zeros = zero.astype(np.int32).reshape(shape if zero.size > 1 else [])
-    if quantizer is None:
-        shifted: NDArray[np.int32] = stored.astype(np.int32) - zeros
-        return shifted
-    low, high = (0, 255) if zero.dtype == np.uint8 else (-128, 127)
-    rounded = np.rint(stored.astype(np.float32) / scale.astype(np.float32).reshape(shape)).astype(np.int64) + zeros
-    codes: NDArray[np.int32] = (np.clip(rounded, low, high) - zeros).astype(np.int32)
-    return codes
 
 
 def real_constant(view: GraphIndex, tensor: str) -> NDArray[np.float32] | None:
@@ -115,14 +94,8 @@ def real_constant(view: GraphIndex, tensor: str) -> NDArray[np.float32] | None:
     dequantizer = view.producer(tensor, "DequantizeLinear")
     if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
         return None
-    scale = view.value(dequantizer.input[1])
-    if scale is None:
-        return None
-    codes = _codes(view, dequantizer)
-    axis = attribute(dequantizer, "axis", 1) % max(codes.ndim, 1)
-    shape = [-1 if place == axis else 1 for place in range(codes.ndim)] if scale.size > 1 else []
-    real: NDArray[np.float32] = (codes * scale.astype(np.float32).reshape(shape)).astype(np.float32)
-    return real
+    stored = stored_weight(view, dequantizer)
+    return stored.dequantized.astype(np.float32) if stored is not None else None
 
 
 def with_room_for_bias(codes: Codes, bias: NDArray[np.float32], step: float) -> tuple[Codes, NDArray[np.int32]]:

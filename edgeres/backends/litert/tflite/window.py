@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeres.backends.litert.tflite.program import SAME, VALID
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import attribute, label
+from edgeres.onnx_graph.graph_index import label
+from edgeres.onnx_graph.window import WindowAttributes, window_attributes
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -56,11 +57,11 @@ def window(node: NodeProto, given: tuple[int, ...], made: tuple[int, ...], kerne
     """
     if len(given) != 4 or len(kernel) != 2:
         raise StageError(f"{label(node)}: {len(kernel)}-dimensional kernel", "edgeres writes networks of 2-d images")
-    stride = tuple(attribute(node, "strides", (1, 1)))
-    dilation = tuple(attribute(node, "dilations", (1, 1)))
+    stated = window_attributes(node)
+    stride, dilation = stated.strides, stated.dilations
     reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
     covered = [(made[2 + axis] - 1) * stride[axis] + reach[axis] for axis in (0, 1)]
-    sides = [_side(node, axis, covered[axis] - given[2 + axis]) for axis in (0, 1)]
+    sides = [_side(stated, axis, covered[axis] - given[2 + axis]) for axis in (0, 1)]
     same = all(
         made[2 + axis] == -(-given[2 + axis] // stride[axis])
         and sides[axis].before == max(covered[axis] - given[2 + axis], 0) // 2
@@ -85,19 +86,18 @@ class _Side(NamedTuple):
     surplus: bool
 
 
-def _side(node: NodeProto, axis: int, missing: int) -> _Side:
+def _side(stated: WindowAttributes, axis: int, missing: int) -> _Side:
     """Pixels that windows see around an axis which is ``missing`` as many as they cover together.
 
     Padding behind that no window reaches is left out: ``SAME`` has none there either.
     """
-    pads = attribute(node, "pads", (0, 0, 0, 0))
-    match attribute(node, "auto_pad", b"NOTSET"):
-        case b"SAME_UPPER":
+    match stated.auto_pad:
+        case "SAME_UPPER":
             before, said = max(missing, 0) // 2, missing
-        case b"SAME_LOWER":
+        case "SAME_LOWER":
             before, said = -(-max(missing, 0) // 2), missing
-        case b"VALID":
+        case "VALID":
             before, said = 0, 0
         case _:
-            before, said = pads[axis], pads[axis] + pads[2 + axis]
+            before, said = stated.pads[axis], stated.pads[axis] + stated.pads[2 + axis]
     return _Side(before, max(missing - before, 0), missing > said)
