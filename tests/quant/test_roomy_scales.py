@@ -23,7 +23,7 @@ from edgeres.quant.algorithms.block_reconstruction import reconstructed
 from edgeres.quant.algorithms.channel_scaling import rescaled
 from edgeres.quant.algorithms.equalization import balancing_scales
 from edgeres.quant.algorithms.fisher_information import importance
-from edgeres.quant.algorithms.gptq import adarounded
+from edgeres.quant.algorithms.gptq import gptq_rounded
 from edgeres.quant.algorithms.mixed_precision import left_in_float
 from edgeres.quant.algorithms.range_search import refined
 from edgeres.quant.qparams import QParams
@@ -142,7 +142,7 @@ def techniques(scheme):
     equal = rescaled(spec, weights, scales)
     yield "equalization", quantized(spec, equal, scheme)
     yield "bias", empirical_bias(Network(spec, weights).eval(), made, batches)
-    yield "gptq", adarounded(weights, made, batches, seed=0)
+    yield "gptq", gptq_rounded(weights, made, batches, seed=0)
     yield "block_reconstruction", reconstructed(weights, made, batches, seed=0, iterations=2)
     yield "mixed", left_in_float(made, weights, ("layer1.0.conv2",))
     if scheme.weight_bits == 8:
