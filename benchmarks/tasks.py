@@ -23,7 +23,7 @@ class Splits:
     Attributes:
         calibration: They set scales; drawn by the seed.
         held_out: Other training images, on which settings are chosen; drawn by the seed.
-        tuning: On which edgeres' ladder takes its decisions; the same for every seed.
+        tuning: On which edgeres' search takes its decisions; the same for every seed.
         validation: On which nothing is chosen; the same for every seed.
     """
 

@@ -45,7 +45,7 @@ TECHNIQUES: tuple[TechniqueName, ...] = (
 )
 """As ``edgeres.recovery.techniques`` has them, which is not imported here: it brings torch along."""
 MARGIN = 1.0
-"""Accuracy drop in percentage points that the ladder is told is allowed: the targets' own budget."""
+"""Accuracy drop in percentage points that the search is allowed: the targets' own budget."""
 _SOURCES = (
     "edgeres/quant/**/*.py",
     "edgeres/recovery/**/*.py",

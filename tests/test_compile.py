@@ -290,7 +290,7 @@ def test_ctrl_c_is_reported_and_resumable(tmp_path):
     assert process.wait() == 130
     report = json.loads((tmp_path / "stopped" / "report.json").read_text())
     assert report["error"]["kind"] == "Interrupted"
-    assert "again" in report["error"]["way_out"]
+    assert "again" in report["error"]["hint"]
 
 
 def files(folder):

@@ -415,7 +415,7 @@ NEVER = {
 DECLARED_PLACES = {
     ("model/checkpoint.py", "pickle"),
     ("backends/bundle/device.py", "subprocess"),
-    ("bench/crew.py", "subprocess"),
+    ("latency/benchmark/worker_pool.py", "subprocess"),
 }
 """The checkpoint reader imports the exception ``UnpicklingError``, to turn it into a message; a bundle's commands ask a
 Jetson's own ``nvpmodel -q`` for the power mode, on the device, without a shell; ``edgeres bench``
@@ -509,7 +509,7 @@ def test_rooms_import_downwards_only():
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    assert "1 kept, 0 broken" in done.stdout
+    assert "2 kept, 0 broken" in done.stdout
 
 
 def test_stages_and_backends_do_not_know_each_other():
@@ -518,7 +518,7 @@ def test_stages_and_backends_do_not_know_each_other():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module:
                 imports[name].add(node.module)
-    stages = {name for name in trees() if name.startswith("stages/") and not name.endswith("__init__.py")}
+    stages = {name for name in trees() if name.startswith("pipeline/stages/") and not name.endswith("__init__.py")}
     shared = {"edgeres.pipeline.stages.stage", "edgeres.pipeline.stages.fitting"}
     assert len(stages) == len(STAGES) + len(shared)
     for name in stages:
@@ -529,7 +529,7 @@ def test_stages_and_backends_do_not_know_each_other():
 
 def test_no_stage_asks_for_the_name_of_its_target():
     for name, tree in trees().items():
-        if name.startswith("stages/"):
+        if name.startswith("pipeline/stages/"):
             compared = {
                 ast.unparse(side)
                 for node in ast.walk(tree)

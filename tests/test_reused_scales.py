@@ -145,7 +145,7 @@ def test_another_target_s_scheme_is_refused_before_it_ships(compiled, place, cap
     code, folder = compiled("refused", "--scales", str(file), target="jetson")
     assert code == 2
     assert "scheme.signed was False, is True" in report(folder)["error"]["what"]
-    assert "leave --scales out" in report(folder)["error"]["way_out"]
+    assert "leave --scales out" in report(folder)["error"]["hint"]
     assert not (folder / "model.onnx").exists()
 
 

@@ -302,7 +302,7 @@ def test_published_weights_without_a_network_say_the_way_out(place, images, monk
     said = "".join(capsys.readouterr())
     error = json.loads((out / "report.json").read_text())["error"]
     assert (error["stage"], error["kind"], error["exit_code"]) == ("load", "ModelError", 2)
-    for text in (said, error["what"] + error["way_out"]):
+    for text in (said, error["what"] + error["hint"]):
         assert "cannot be downloaded: Name or service not known" in text
         assert f"fetch {url} by other means and pass --weights {url.rpartition('/')[2]}" in text
 

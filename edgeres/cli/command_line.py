@@ -1,4 +1,4 @@
-"""``CommandLine``: argparse's parser with errors in the form every command has, and help that is written when asked."""
+"""``CommandLine``: argparse's parser with edgeres's form of error, and help texts that are computed when printed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Commands = argparse._SubParsersAction["CommandLine"]
+
 _CHOICE = re.compile(
-    r"argument (?P<what>\S+): invalid choice: '(?P<given>.*)' \(choose from (?P<known>.*)\)", re.DOTALL
+    r"argument (?P<what>\S+): invalid choice: '(?P<value>.*)' \(choose from (?P<choices>.*)\)", re.DOTALL
 )
 
 
@@ -22,29 +24,29 @@ class CommandLine(argparse.ArgumentParser):
         self._late: list[tuple[argparse.Action, Callable[[], str]]] = []
 
     def late(self, action: argparse.Action, text: Callable[[], str]) -> None:
-        """Leaves an option's help for when it is printed: it takes imports that no command should wait for."""
+        """Computes an option's help only when help is printed, because it needs imports that take time."""
         self._late.append((action, text))
 
     def format_help(self) -> str:
-        """Help with every text that was left for later."""
+        """The help text, with the parts that ``late`` postponed."""
         for action, text in self._late:
             action.help = text()
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        """Ends with exit code 2 and one line on standard error: what is wrong, and where the help is."""
-        from edgeres.cli.console import complain
+        """Prints on standard error what is wrong and how to see the help, and ends with exit code 2."""
+        from edgeres.cli.console import print_error
 
-        complain(f"{_readable(message)} (see '{self.prog} --help')")
+        print_error(f"{_readable(message)} (see '{self.prog} --help')")
         raise SystemExit(2)
 
 
 def _readable(message: str) -> str:
-    """The message of argparse, a wrong choice with the nearest right one instead of all there are."""
+    """The message of argparse; for an invalid choice, the nearest valid one instead of the whole list."""
     from edgeres.errors import nearest
 
-    found = _CHOICE.fullmatch(message)
-    if found is None:
+    match = _CHOICE.fullmatch(message)
+    if match is None:
         return message
-    known = [word.strip().strip("'") for word in found["known"].split(",")]
-    return f"unknown {found['what']} {found['given']!r}: {nearest(found['given'], known)}"
+    choices = [word.strip().strip("'") for word in match["choices"].split(",")]
+    return f"unknown {match['what']} {match['value']!r}: {nearest(match['value'], choices)}"

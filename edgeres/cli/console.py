@@ -1,4 +1,4 @@
-"""What people see while a run is under way: bars with an ETA on a terminal, plain lines elsewhere."""
+"""Printing of progress, notes, errors and results: bars with an ETA on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _STATUS_STYLE = {"passed": "green", "failed": "bold red", "unmeasured": "yellow"
 
 
 _LOG_WIDTH = 200
-"""Columns of a table that no terminal limits."""
+"""Width in columns of a table that is not printed on a terminal."""
 
 
-class _Patient(Console):
-    """A console whose reader may leave: the run goes on, in silence."""
+class _PipeConsole(Console):
+    """A console that goes silent when the program that reads it ends, while the run goes on."""
 
     def on_broken_pipe(self) -> None:
         """Stops printing instead of ending the program."""
@@ -41,24 +41,24 @@ class _Patient(Console):
 
 
 class Screen:
-    """Standard error of a run, and the results on standard output.
+    """Progress and notes on standard error, results on standard output.
 
-    On a terminal text is wrapped between words at its width; elsewhere every line is printed whole, for grep.
+    On a terminal, text is wrapped between words at its width; elsewhere every line is printed whole, for grep.
 
     Args:
-        quiet: Show nothing but results.
+        quiet: Print results only.
     """
 
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
-        self.err = _Patient(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self.out = _Patient(highlight=False, soft_wrap=True)
+        self.err = _PipeConsole(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.out = _PipeConsole(highlight=False, soft_wrap=True)
         if not self.out.is_terminal:
             self.out.width = _LOG_WIDTH
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Advance]:
-        """A bar on a terminal; nothing elsewhere, where the finished stage has its own line."""
+        """A progress bar on a terminal; nothing elsewhere, where each finished stage has its own line."""
         if not self.err.is_terminal or self.quiet:
             yield lambda units: None
             return
@@ -75,57 +75,57 @@ class Screen:
             yield lambda units: bars.advance(task, units)
 
     def planned(self, pipeline: Pipeline) -> None:
-        """Says before anything runs that a network will be trained from random weights, for how long, and the way out.
+        """Notes before the first stage that the network will be trained from random weights, and how long that takes.
 
-        The sample task, which asked for nothing else, is left out.
+        The sample task is always trained from random weights, so it has no such note.
         """
         from edgeres.pipeline.estimate import training_from_scratch
 
         request = pipeline.plan.request
-        if request.data is None or (took := training_from_scratch(pipeline)) is None:
+        if request.data is None or (expected := training_from_scratch(pipeline)) is None:
             return
         self.note(
             f"no --weights: {request.model} is trained from random weights on {len(pipeline.plan.dataset.train):,} "
-            f"images, about {seconds(took)} on this machine; --weights FILE starts from trained ones "
+            f"images, about {seconds(expected)} on this machine; --weights FILE starts from trained ones "
             "(.safetensors, .pth, or a torchvision name such as IMAGENET1K_V1)"
         )
 
     def begun(self, stage: str) -> None:
-        """Says on a terminal-less log what is running now."""
+        """Prints the stage that starts, except on a terminal, which shows its bar."""
         if not self.err.is_terminal:
             self.err.print(f"  ...  {stage}")
 
     def finished(self, stage: Finished) -> None:
-        """One line per finished stage."""
-        took = "cached" if stage.cached else seconds(stage.entry.seconds)
+        """Prints one line for a finished stage: its name, time and figures, and its notes."""
+        time = "cached" if stage.cached else seconds(stage.entry.seconds)
         facts = ", ".join(fact for step in stage.steps for fact in _facts(step))
-        _print(self.err, f"  done  {stage.name:<15}{took:>9}  {facts}", indent=8, style="green", styled=6)
+        _print(self.err, f"  done  {stage.name:<15}{time:>9}  {facts}", indent=8, style="green", styled=6)
         for step in stage.steps:
             for text in step.shown:
                 self.note(text)
 
     def note(self, text: str) -> None:
-        """Something the user should know."""
+        """Prints a note on standard error."""
         _print(self.err, f"  note  {text}", indent=8, style="yellow", styled=6)
 
     def failure(self, text: str) -> None:
-        """An error on standard error; shown by a quiet run too."""
-        complain(text)
+        """Prints an error on standard error, in a quiet run too."""
+        print_error(text)
 
     def line(self, text: str, indent: int = 2) -> None:
-        """One line of results; on a terminal its continuations are indented. A status in front colours itself."""
+        """Prints one line of results; on a terminal its continuations are indented. A leading status is coloured."""
         status = text.partition(" ")[0]
         _print(self.out, text, indent, _STATUS_STYLE.get(status, ""), len(status))
 
     def command(self, text: str) -> None:
-        """A line that holds a command: never broken, so that it can be copied as it is."""
+        """Prints a line with a command, never broken, so that it can be copied."""
         self.out.out(text, highlight=False)
 
     def step(self, label: str, step: NextStep) -> None:
-        """What to do next; where a terminal is too narrow, a command is broken with backslashes, so that it still runs.
+        """Prints a next step; on a narrow terminal its command is broken with backslashes, so that it still runs.
 
         Args:
-            label: What stands before it, with its spaces.
+            label: The text before it, with its spaces.
             step: The step.
         """
         width = self.out.width
@@ -145,7 +145,7 @@ class Screen:
             self.line(f"{' ' * len(label)}# {step.about}", len(label) + 2)
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table on standard output; a status colours itself.
+        """Prints a table on standard output; a status is coloured.
 
         Where a terminal is too narrow for the longest word of every column, each row is a block of ``head: cell``.
         """
@@ -163,7 +163,7 @@ class Screen:
         self.out.print(table, soft_wrap=not self.out.is_terminal)
 
     def _blocks(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table as one block a row, its first cell in front, empty cells left out."""
+        """Prints a table as one block per row: its first cell, then the other cells that are not empty."""
         for first, *rest in rows:
             self.line(first)
             for head, cell in zip(heads[1:], rest, strict=True):
@@ -171,20 +171,20 @@ class Screen:
                     self.line(f"  {head}: {cell}", 4)
 
 
-def complain(text: str) -> None:
-    """Prints an error as every command does: ``edgeres: what: way out`` on standard error."""
-    _print(_Patient(stderr=True, highlight=False, soft_wrap=True), f"edgeres: {text}", indent=2)
+def print_error(text: str) -> None:
+    """Prints an error in the form of every command: ``edgeres: what: hint`` on standard error."""
+    _print(_PipeConsole(stderr=True, highlight=False, soft_wrap=True), f"edgeres: {text}", indent=2)
 
 
 def _print(console: Console, text: str, indent: int, style: str = "", styled: int = 0) -> None:
     """Prints one line; on a terminal it is wrapped between words and continuations are indented.
 
     Args:
-        console: Where to.
-        text: The line; line breaks in it stay.
+        console: Where it is printed.
+        text: The line; line breaks in it are kept.
         indent: Columns before a continuation.
-        style: How its first characters look.
-        styled: How many of them.
+        style: Style of its first characters.
+        styled: How many characters have this style.
     """
     lines = text.splitlines() or [""]
     if console.is_terminal:
@@ -207,16 +207,16 @@ def _pieces(command: str, width: int) -> list[str]:
 def _wrapped(line: str, width: int, indent: int) -> list[str]:
     """A line in pieces no wider than the terminal; a word that is wider, such as a path, stays whole."""
     margin = " " * min(indent, max(0, width // 4))
-    found = textwrap.wrap(
+    lines = textwrap.wrap(
         line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
     )
-    return found or [""]
+    return lines or [""]
 
 
 def _facts(step: Step) -> list[str]:
-    """The figures of a step that fit on its line; agreement says with which float network."""
+    """The main figures of a step; agreement is with the float reference after verify, with float before INT8 else."""
     compared = "same answer as the float reference" if step.stage == "verify" else "same answer as before INT8"
-    known: dict[str, Callable[[float], str]] = {
+    writers: dict[str, Callable[[float], str]] = {
         "top1": lambda value: f"top-1 {percent(value)}",
         "macs": lambda value: f"{scaled(value)}MACs",
         "max_abs_delta_logit": lambda value: f"max |delta logit| {value:.1e}",
@@ -224,4 +224,4 @@ def _facts(step: Step) -> list[str]:
         "agreement": lambda value: f"{compared} {percent(value)}",
         "mib": lambda value: f"{value:.2f} MiB",
     }
-    return [show(step.metrics[name]) for name, show in known.items() if name in step.metrics]
+    return [show(step.metrics[name]) for name, show in writers.items() if name in step.metrics]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from benchmarks.gate import MARKERS, BenchmarkResult, _fixed, main, measure, truths
-from edgeres.cli.parser import parser
+from edgeres.cli import parser
 from edgeres.gate.paired_test import Outcome, Paired, decide
 
 CHECKOUT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def test_the_workflow_asks_for_what_there_is():
 
 def test_every_option_of_the_gate_is_documented():
     text = (CHECKOUT / "docs" / "gate.md").read_text(encoding="utf-8")
-    source = (CHECKOUT / "edgeres" / "cli" / "gate_parser.py").read_text(encoding="utf-8")
+    source = (CHECKOUT / "edgeres" / "cli" / "gate.py").read_text(encoding="utf-8")
     found = set(re.findall(r'"(--[a-z]+)"', source))
     assert len(found) == 10
     assert all(f"`{option}" in text or f"[{option}" in text or f" {option}" in text for option in found)

@@ -10,7 +10,7 @@ import pytest
 
 from edgeres import cli
 from edgeres.backends.bundle import build_engine, device
-from edgeres.cli.build_command import is_bundle
+from edgeres.cli.build import is_bundle
 
 HEAVY = ("torch", "torchvision", "nncf", "onnx", "onnxruntime", "openvino", "tensorrt_rtx", "sklearn")
 

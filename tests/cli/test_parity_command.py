@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgeres.cli import main, parity_command
+from edgeres.cli import main, parity
 from edgeres.parity.result import Pair, Parity, RuntimeRow
 from edgeres.report import report_files
 from edgeres.runs import document
@@ -92,7 +92,7 @@ def test_less_agreement_than_wanted_fails(run, monkeypatch, capsys):
     rows = tuple(RuntimeRow(name=name, title=name, top1=50.0) for name in "ab")
     found = Parity(model="m", target="t", images=1000, shown=1, wanted=99.9, runtimes=rows, absent={}, float_nodes=(),
                    pairs=(Pair(first="a", second="b", agreement=99.8, differing=2, margin=0.1, rank=0.5),))  # fmt: skip
-    monkeypatch.setattr(parity_command, "_found", lambda *given: found)
+    monkeypatch.setattr(parity, "_result", lambda *arguments: found)
     assert main(["parity", str(run), "--quiet"]) == 3
     told = capsys.readouterr().out
     assert "FAIL: 2 runtimes, 1,000 images: the least agreement is 99.80 %, of a and b (2 answered differently" in told

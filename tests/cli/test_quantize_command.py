@@ -98,7 +98,7 @@ def test_a_run_without_a_ladder_is_told_apart(tmp_path, run, capsys):
     bare.mkdir()
     report_files.write(replace(found, stages=tuple(row for row in found.stages if row.stage != "quantize")), bare)
     assert main(["quantize", str(bare), "--explain"]) == 2
-    assert "climbed no ladder" in capsys.readouterr().err
+    assert "tried no techniques" in capsys.readouterr().err
     assert main(["quantize", str(tmp_path / "nothing"), "--explain"]) == 2
     assert "cannot read" in capsys.readouterr().err
 

@@ -432,7 +432,7 @@ def test_allow_knows_its_names():
     assert "did you mean 'few-images'?" in refused(None, allow={"few-image"})
 
 
-@pytest.mark.parametrize(("head", "way_out"), [(1000, "add an empty folder"), (4, "remove the folders")])
+@pytest.mark.parametrize(("head", "hint"), [(1000, "add an empty folder"), (4, "remove the folders")])
 def test_head_that_does_not_fit_the_data(head, hint):
     dataset = opened()
     check_head(dataset.classes, 10)

@@ -283,17 +283,17 @@ def test_search_goes_on_though_the_accuracy_limit_is_met(spec, weights, context)
     assert "accuracy limit is met" in techniques["mixed_precision"].note
 
 
-def test_first_layer_stays_in_float_where_it_has_few_of_the_macs(context, plain, monkeypatch):
-    start = Tried("calibrate", plain, context.evaluator.evaluation(plain.quantized, "x"))
-    refused = FirstLayer(context).candidate([start], start)
+def test_first_layer_stays_in_float_where_it_has_few_of_the_macs(quantization, plain, monkeypatch):
+    start = Tried("calibrate", plain, quantization.evaluator.evaluation(plain.quantized, "x"))
+    refused = FirstLayer(quantization).candidate([start], start)
     assert isinstance(refused, Refusal)
     assert "conv1 has 8.2 % of the MACs, more than 2 %" in refused.why
     monkeypatch.setattr("edgeres.recovery.calibration._FEW_MACS", 0.09)
-    found = FirstLayer(context).candidate([start], start)
+    found = FirstLayer(quantization).candidate([start], start)
     assert found.quantized.table.float_layers == ("conv1",)
     assert "image" not in found.quantized.table.activations
     again = Tried("first_layer", found, start.evaluation)
-    assert "in float already" in FirstLayer(context).candidate([start, again], again).why
+    assert "in float already" in FirstLayer(quantization).candidate([start, again], again).why
     row = recovery_report.rows(Search((start, again), {}, again, again), ("calibrate", "first_layer"))[1]
     assert (row.graph, row.float_layers) == ("first_layer", ("conv1",))
     assert row.note.startswith("in float: conv1 (8.2 % of the MACs)")
@@ -367,9 +367,9 @@ def test_a_forced_rung_is_exactly_its_chain(spec, weights, context, technique):
     assert bool(step.sensitivity) == (technique == "mixed_precision")
 
 
-def test_a_forced_rung_that_is_worse_than_another_goes_on_and_is_told(context, plain):
+def test_a_forced_rung_that_is_worse_than_another_goes_on_and_is_told(quantization, plain):
     def tried(technique, candidate):
-        return Tried(technique, candidate, context.evaluator.evaluation(candidate.quantized, technique))
+        return Tried(technique, candidate, quantization.evaluator.evaluation(candidate.quantized, technique))
 
     good, bad = tried("calibrate", plain), tried("range_search", broken(plain, "layer1.0.conv1", 50))
     expected = "range_search was asked for and goes on; on the tuning images it is not nearer to float than calibrate"
@@ -416,7 +416,7 @@ def test_layers_left_in_float_are_never_passed_over(spec, weights, context):
         assert layer in step.techniques[-1].note
         assert any(layer in note for note in step.notes)
     assert step.techniques[-1].integer == 6 - len(made.quant.float_layers)
-    assert {"expected_ms_float32", "expected_ms_int8", "expected_ms_mixed"} <= step.metrics.keys()
+    assert {"expected_ms_float32", "expected_ms_int8", "expected_ms_mixed_precision"} <= step.metrics.keys()
 
 
 def test_without_a_limit_the_nearest_to_float_is_kept(spec, weights, context):
@@ -452,12 +452,12 @@ def test_a_host_target_is_timed_beside_the_artifact(spec, weights, context):
     assert list(context.workspace.iterdir()) == []
 
 
-def test_what_a_rung_will_take_grows_with_its_images_and_its_weights(context, spec, weights):
-    short = replace(context, calibration=context.calibration.take(range(8)))
+def test_what_a_rung_will_take_grows_with_its_images_and_its_weights(quantization, spec, weights):
+    short = replace(quantization, calibration=quantization.calibration.take(range(8)))
     for kind in (Equalization, BiasCorrection, Nncf, Gptq, BlockReconstruction):
-        assert 0 < kind(short).predicted() < kind(context).predicted()
+        assert 0 < kind(short).predicted() < kind(quantization).predicted()
     assert solving(spec) > 108**3 / 6  # the largest convolution reads 12 channels by 3 by 3
-    assert context.evaluator.macs_per_s == pytest.approx(macs(spec, 12, 12) / context.evaluator.pass_s)
+    assert quantization.evaluator.macs_per_s == pytest.approx(macs(spec, 12, 12) / quantization.evaluator.pass_s)
 
 
 def test_candidates_know_their_coordinates(spec, weights):
@@ -486,7 +486,7 @@ def test_four_bits_climb_past_what_does_not_help_them(spec, weights, context):
 # ---- variants of one technique
 
 
-def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(context, plain):
+def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(quantization, plain):
     seen = []
 
     class Counted(Evaluator):
@@ -495,7 +495,7 @@ def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(context, 
             return super()._logits(network, split, label)
 
     evaluator = Counted(
-        context.spec, context.weights, context.evaluator.split, PREPROCESS, margin=1.0, progress=Silent()
+        quantization.spec, quantization.weights, quantization.evaluator.split, PREPROCESS, margin=1.0, progress=Silent()
     )
     seen.clear()
     variants = {
@@ -511,13 +511,13 @@ def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(context, 
     assert found.divergences["plain"] == pytest.approx(evaluator.evaluation(plain.quantized, "x").kl, rel=1e-6)
 
 
-def test_evaluation_does_not_depend_on_the_number_of_threads(context, plain):
+def test_evaluation_does_not_depend_on_the_number_of_threads(quantization, plain):
     import torch
 
     threads = torch.get_num_threads()
     found = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        found.append(context.evaluator.evaluation(plain.quantized, "x").divergences)
+        found.append(quantization.evaluator.evaluation(plain.quantized, "x").divergences)
     torch.set_num_threads(threads)
     np.testing.assert_array_equal(*found)

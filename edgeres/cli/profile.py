@@ -1,4 +1,4 @@
-"""``edgeres profile``: what layers take on this machine, measured once, for ``edgeres predict --profile``."""
+"""``edgeres profile``: latencies of layers on this host, measured once, for ``edgeres predict --profile``."""
 
 from __future__ import annotations
 
@@ -6,34 +6,52 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli.console import Screen
+from edgeres.cli.argument_types import positive
 from edgeres.errors import StoreError
-from edgeres.runs.figures import millis
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from edgeres.cli.command_line import Commands
+    from edgeres.cli.console import Screen
     from edgeres.latency.host_profile import HostProfile
     from edgeres.latency.profiling import Subject
     from edgeres.targets.target import Target
 
 _SIDE = 224
 _NETWORKS = ("resnet18", "resnet34", "resnet50")
-_KNOWN, _TRIED = 10, 0
-"""Seeds of the pruned networks that set the scale, and of those that are tried."""
+_SCALE_SEED, _CHECK_SEED = 10, 0
+"""First seeds of the pruned networks that set the profile's scale, and of those that check its predictions."""
 
 
-def profile_command(options: Namespace, given: list[str]) -> int:
-    """``edgeres profile``."""
+def add_parser(commands: Commands) -> None:
+    """Adds ``edgeres profile``."""
+    help_text = "measure layers on this host once (1 to 2 minutes), for 'edgeres predict --profile'"
+    command = commands.add_parser("profile", help=help_text)
+    command.set_defaults(function=run)
+    command.add_argument("--target", required=True, help="x86 or cpu: whose runtime to measure")
+    command.add_argument("--out", metavar="FILE", help="where to (default build/profile-<target>.json)")
+    threads = "of the runtime (default 2); 1 is timed by processor time, which others on the machine hardly disturb"
+    command.add_argument("--threads", type=positive, default=2, metavar="N", help=threads)
+    command.add_argument("--json", action="store_true", help="print the profile")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+    """Measures the layers, checks predictions on pruned networks, and writes the profile as JSON.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
     from edgeres.latency.host_profile import encode
     from edgeres.latency.profiling import check_host, measure_profile
     from edgeres.targets.target import find_target
 
-    screen, target = Screen(quiet=options.quiet), find_target(options.target)
+    target = find_target(options.target)
     out = Path(options.out or f"build/profile-{target.name}.json")
     check_host(target)
-    known, tried = (_subjects(target, seed) for seed in (_KNOWN, _TRIED))
-    profile = measure_profile(target, known, tried, screen, threads=options.threads)
+    scale_networks, check_networks = (_subjects(target, seed) for seed in (_SCALE_SEED, _CHECK_SEED))
+    profile = measure_profile(target, scale_networks, check_networks, screen, threads=options.threads)
     text = encode(profile)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +66,7 @@ def profile_command(options: Namespace, given: list[str]) -> int:
 
 
 def _subjects(target: Target, seed: int) -> list[Subject]:
-    """Pruned networks of every depth."""
+    """One randomly pruned network of each depth, with seeds from ``seed`` on."""
     from edgeres.latency.profiling import Subject
     from edgeres.latency.random_model import thinned, unlearned
     from edgeres.model.spec import PRESETS
@@ -62,6 +80,9 @@ def _subjects(target: Target, seed: int) -> list[Subject]:
 
 
 def _print(profile: HostProfile, screen: Screen, out: Path) -> None:
+    """Prints predicted and measured milliseconds of each check, and the profile's size and path."""
+    from edgeres.runs.figures import millis
+
     screen.table(
         ("network", "in", "predicted", "measured", "off"),
         (
@@ -76,11 +97,11 @@ def _print(profile: HostProfile, screen: Screen, out: Path) -> None:
         ),
     )
     layers = sum(len(table.points) + len(table.stems) + len(table.heads) for table in profile.tables.values())
-    busy = ""
+    load = ""
     if profile.load > profile.cores:
-        busy = f"; others kept the machine busy ({profile.load:g} processes on {profile.cores} cores)"
+        load = f"; others kept the machine busy ({profile.load:g} processes on {profile.cores} cores)"
     for line in (
-        f"{layers} layers on {profile.cpu}, {profile.runtime}, {profile.threads} threads{busy}",
+        f"{layers} layers on {profile.cpu}, {profile.runtime}, {profile.threads} threads{load}",
         f"profile: {out}",
     ):
         screen.line(line)

@@ -1,102 +1,59 @@
-"""``edgeres macs``: what a network costs, layer by layer, and what other counters say about it."""
+"""``edgeres macs``: MACs, parameters and activations of a network by layer, and the results of other counters."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.cli.console import Screen
-from edgeres.errors import UsageError
-from edgeres.model.conventions import CONVENTIONS, MEANING
-from edgeres.model.layers import activations, peak
+from edgeres.cli.argument_types import positive
 from edgeres.runs.figures import bytes_, scaled
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
+    from edgeres.cli.command_line import Commands
+    from edgeres.cli.console import Screen
+    from edgeres.cli.network_cost import NetworkCost
     from edgeres.model.conventions import Convention, Term
-    from edgeres.model.layers import Layer, Peak
+    from edgeres.model.layers import Layer
 
 _FLOAT32_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class _Network:
-    """A network of known image size."""
-
-    name: str
-    image: tuple[int, ...]
-    rows: tuple[Layer, ...]
-    tensor: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def macs(self) -> int:
-        return sum(row.macs for row in self.rows)
-
-    @property
-    def parameters(self) -> int:
-        return sum(row.parameters for row in self.rows)
-
-    @property
-    def peak(self) -> Peak:
-        return peak(self.rows, self.image, self.tensor)
+def add_parser(commands: Commands) -> None:
+    """Adds ``edgeres macs``."""
+    help_text = "count MACs, parameters and peak memory; explain what other counters print"
+    command = commands.add_parser("macs", help=help_text)
+    command.set_defaults(function=run)
+    command.add_argument("model", metavar="MODEL", help="preset (see 'edgeres models') or any .onnx classifier")
+    command.add_argument("--size", type=positive, metavar="PX", help="side of the image (default the network's own)")
+    command.add_argument("--classes", type=positive, metavar="N", help="width of a preset's classifier")
+    command.add_argument("--explain", action="store_true", help="say what other counters print, and why, term by term")
+    command.add_argument("--json", action="store_true", help="machine-readable output")
 
 
-def macs_command(options: Namespace, given: list[str]) -> int:
-    """``edgeres macs``."""
-    screen = Screen(quiet=False)
-    foreign = options.model.lower().endswith(".onnx")
-    network = (_foreign if foreign else _preset)(options.model, options.size, options.classes)
+def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+    """Prints the cost of each layer, or with ``--explain`` the results of other counters."""
+    from edgeres.cli.network_cost import onnx_cost, preset_cost
+
+    is_onnx = options.model.lower().endswith(".onnx")
+    network = (onnx_cost if is_onnx else preset_cost)(options.model, options.size, options.classes)
     if options.json:
         screen.out.out(json.dumps(_document(network), indent=2))
         return 0
     if options.explain:
-        _explain(network, screen)
+        _print_counters(network, screen)
     else:
-        _table(network, screen)
+        _print_layers(network, screen)
     for line in (*_summary(network), *(network.notes if options.explain else ())):
         screen.line(line)
     return 0
 
 
-def _preset(name: str, size: int | None, classes: int | None) -> _Network:
-    from edgeres.model.graph import IMAGE
-    from edgeres.model.layers import layers
-    from edgeres.model.spec import preset
-
-    spec = preset(name)
-    if classes is not None:
-        spec = replace(spec, classes=classes)
-    side = size or (224 if spec.stem.pool else 32)
-    return _Network(name, (spec.channels, side, side), layers(spec, side, side), IMAGE)
-
-
-def _foreign(name: str, size: int | None, classes: int | None) -> _Network:
-    from edgeres.onnx_graph.layers import UNCOVERED, image_of, layers, sized
-    from edgeres.onnx_graph.operator_counts import qdq
-    from edgeres.onnx_graph.read import read_model
-
-    if classes is not None:
-        raise UsageError(f"--classes {classes} beside {name}", "an ONNX file has its classes; export it with others")
-    model = sized(read_model(Path(name)), size)
-    rows = layers(model)
-    tensor, image = image_of(model)
-    notes = []
-    if qdq(model).activations:
-        notes.append("Q/DQ pairs count nothing here; the counters never see them, because they read the float module.")
-    if not any(row.kind == "norm" for row in rows):
-        notes.append("no batch norm is left in this graph; of a torch module that has them, the counters count them.")
-    if uncovered := sorted({row.operator for row in rows} & UNCOVERED):
-        notes.append(f"some counters weigh {', '.join(uncovered)}, which no closed form here covers.")
-    return _Network(Path(name).stem, image, rows, tensor, tuple(notes))
-
-
-def _shown(network: _Network) -> list[Layer]:
+def _shown(network: NetworkCost) -> list[Layer]:
+    """The layers that compute or copy something."""
     return [row for row in network.rows if row.kind != "view"]
 
 
@@ -104,7 +61,8 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _table(network: _Network, screen: Screen) -> None:
+def _print_layers(network: NetworkCost, screen: Screen) -> None:
+    """Prints one row per layer."""
     rows = [
         (row.name, row.operator, _shape(row.made), f"{prod(row.made):,}", f"{row.macs:,}", f"{row.parameters:,}")
         for row in _shown(network)
@@ -112,21 +70,26 @@ def _table(network: _Network, screen: Screen) -> None:
     screen.table(("layer", "operator", "output", "activations", "MACs", "parameters"), rows)
 
 
-def _summary(network: _Network) -> tuple[str, ...]:
+def _summary(network: NetworkCost) -> tuple[str, ...]:
+    """Totals of MACs, parameters, activations and peak memory, one line each."""
+    from edgeres.model.layers import activations
+
     most = network.peak
-    held = ", ".join(f"{name} {count:,}" for name, count in most.tensors)
-    made = activations(network.rows)
+    tensors = ", ".join(f"{name} {count:,}" for name, count in most.tensors)
+    total = activations(network.rows)
     return (
         f"{network.name} at {_shape(network.image)}: {network.macs:,} MACs ({scaled(network.macs)}), "
         f"{network.parameters:,} parameters ({scaled(network.parameters)})",
-        f"activations: {made:,} ({scaled(made)}) made by convolutions and matrix products",
+        f"activations: {total:,} ({scaled(total)}) made by convolutions and matrix products",
         f"peak activation memory: {bytes_(most.elements * _FLOAT32_BYTES)} in float32, {bytes_(most.elements)} "
-        f"in int8, at {most.layer} ({held}); kernels' workspaces come on top",
+        f"in int8, at {most.layer} ({tensors}); kernels' workspaces come on top",
     )
 
 
-def _explain(network: _Network, screen: Screen) -> None:
-    """What each counter prints, and every term of it beyond one per multiply-add."""
+def _print_counters(network: NetworkCost, screen: Screen) -> None:
+    """Prints the result of each counter, and each of its terms except one operation per multiply-add."""
+    from edgeres.model.conventions import CONVENTIONS, MEANING
+
     counts = [(rule, rule.count(network.rows)) for rule in CONVENTIONS]
     screen.table(
         ("counter", "prints", "operations", "beyond MACs", "which are"),
@@ -153,21 +116,27 @@ def _explain(network: _Network, screen: Screen) -> None:
     )
     gibi, mebi = network.macs / (1 << 30), network.parameters / (1 << 20)
     screen.out.out(
-        "\nnobody counts residual adds, sigmoids or padding; what a module calls as a function, thop does not see.\n"
+        "\nno counter has residual adds, sigmoids or padding; thop does not see what a module calls as a function.\n"
         f"tables with binary prefixes have {gibi:.2f} G for these MACs and {mebi:.2f} M for these parameters.",
         highlight=False,
     )
 
 
 def _printed(rule: Convention, count: int) -> str:
+    """A count in the form and unit in which the counter prints it."""
     return f"{rule.written(count)} {rule.unit}".rstrip()
 
 
 def _present(rule: Convention, rows: Sequence[Layer]) -> list[Term]:
+    """The terms of a counter that are not zero for these layers."""
     return [term for term in rule.terms if term.value(rows)]
 
 
-def _document(network: _Network) -> dict[str, Any]:
+def _document(network: NetworkCost) -> dict[str, Any]:
+    """The costs for ``--json``."""
+    from edgeres.model.conventions import CONVENTIONS
+    from edgeres.model.layers import activations
+
     most = network.peak
     return {
         "model": network.name,
@@ -198,6 +167,9 @@ def _document(network: _Network) -> dict[str, Any]:
 
 
 def _counter(rule: Convention, rows: Sequence[Layer]) -> dict[str, Any]:
+    """A counter's result and terms for ``--json``."""
+    from edgeres.model.conventions import MEANING
+
     count = rule.count(rows)
     terms = [
         {"factor": term.factor, "of": MEANING[term.quantity], "operations": term.value(rows), "why": term.why}

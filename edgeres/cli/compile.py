@@ -1,0 +1,86 @@
+"""``edgeres compile``: a network from weights or a file to a checked artifact for a target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeres.cli.argument_types import text
+from edgeres.cli.compilation import compile_and_print
+from edgeres.cli.options import EXIT_CODES, add_running, add_search, add_source, search_changes, stage_store
+from edgeres.cli.request import new_request
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from edgeres.cli.command_line import Commands
+    from edgeres.cli.console import Screen
+    from edgeres.pipeline.request import Request
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds ``edgeres compile``."""
+    command = commands.add_parser(
+        "compile", help="train or load, fold, prune, quantize, export, build, verify, report", epilog=EXIT_CODES
+    )
+    command.set_defaults(function=run)
+    command.add_argument(
+        "model", type=text, metavar="MODEL", help="preset (see 'edgeres models') or a foreign .onnx file"
+    )
+    command.add_argument("--target", type=text, required=True, help="where it goes (see 'edgeres targets')")
+    command.add_argument("--recipe", type=text, help="recipe name or file; chosen by what is given otherwise")
+    command.add_argument("--until", type=text, metavar="STAGE", help="stop after this stage")
+    command.add_argument("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
+    command.add_argument(
+        "--variant",
+        choices=("int8", "float", "fastest"),
+        default="int8",
+        help="what ships: int8 (default), float, or the faster of both that keeps the accuracy limit",
+    )
+    add_search(command)
+    add_source(command)
+    add_running(command, "build/<model>-<target>")
+
+
+def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+    """Compiles a network, or with ``--plan`` prints what would run."""
+    from dataclasses import replace
+
+    from edgeres.targets.target import find_target
+
+    find_target(options.target)  # an unknown target is refused before anything else is imported
+    request = new_request(options, options.target)
+    request = replace(
+        request,
+        until=options.until,
+        recipe=options.recipe,
+        variant=options.variant,
+        changes=(*search_changes(options), *request.changes),
+    )
+    if options.plan:
+        return _print_plan(request, options, screen)
+    out = Path(options.out or f"build/{request.name}-{options.target.replace(':', '-')}")
+    return compile_and_print(request, out, options, screen, arguments)
+
+
+def _print_plan(request: Request, options: Namespace, screen: Screen) -> int:
+    """Prints every stage, whether it is cached, and its expected seconds."""
+    from edgeres.pipeline.estimate import estimate
+    from edgeres.pipeline.plan import prepare
+    from edgeres.pipeline.runner import Pipeline
+
+    plan = prepare(request, screen)
+    rows = estimate(Pipeline(plan, stage_store(options), screen))
+    if options.json:
+        screen.out.out(
+            json.dumps([{"stage": r.stage, "state": r.state, "seconds": r.seconds, "why": r.why} for r in rows])
+        )
+        return 0
+    for note in plan.notes:
+        screen.note(note)
+    screen.table(
+        ("stage", "state", "about", "why"),
+        ((r.stage, r.state, "-" if r.seconds is None else f"{r.seconds:.0f} s", r.why) for r in rows),
+    )
+    return 0

@@ -1,0 +1,55 @@
+"""``edgeres measured``: the measurements of a device, added to the report of the run that was on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeres.cli.summary import print_run
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from edgeres.cli.command_line import Commands
+    from edgeres.cli.console import Screen
+
+_EXIT_CODES = (
+    "exit codes: 0 nothing is over a budget, 1 the device answers wrongly, 2 bad usage, or a file that is foreign, "
+    "damaged or absurd, 3 over a budget, 4 unmeasured under --strict"
+)
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds ``edgeres measured``."""
+    help_text = "take what a device measured into a finished run's report"
+    description = f"{help_text.capitalize()}."
+    command = commands.add_parser("measured", help=help_text, description=description, epilog=_EXIT_CODES)
+    command.set_defaults(function=run)
+    command.add_argument("run", metavar="RUN", help="run folder whose bundle was on the device")
+    command.add_argument(
+        "device", metavar="device.json", help="what build_engine.py, run_engine.py or check_device.py wrote"
+    )
+    command.add_argument("--json", action="store_true", help="print report.json on standard output")
+    command.add_argument("--quiet", action="store_true", help="print the verdict only")
+
+
+def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+    """Reads and checks the device's file, and only then writes: after an error the old report is unchanged."""
+    from edgeres.pipeline.run_folder import RunFolder
+    from edgeres.report import report_files
+    from edgeres.runs import document
+    from edgeres.runs.device import read_device
+    from edgeres.runs.measured import check_device, check_origin, with_measurement
+    from edgeres.runs.verdict import exit_code
+    from edgeres.targets.target import find_target
+
+    folder = Path(options.run)
+    measurement = read_device(Path(options.device))
+    before = document.load(folder)  # before the lock, which would create a folder that does not exist
+    check_origin(before, folder, measurement)
+    check_device(find_target(before.target.name), measurement)
+    with RunFolder(folder).held():
+        after = with_measurement(document.load(folder), measurement)
+        report_files.write(after, folder)
+    print_run(after, folder, options, screen)
+    return exit_code(after)

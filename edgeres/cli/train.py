@@ -1,0 +1,42 @@
+"""``edgeres train``: the training stage and an evaluation, for no target in particular."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeres.cli.argument_types import text, whole_number
+from edgeres.cli.compilation import compile_and_print
+from edgeres.cli.options import EXIT_CODES, add_running, add_source
+from edgeres.cli.request import new_request
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from edgeres.cli.command_line import Commands
+    from edgeres.cli.console import Screen
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds ``edgeres train``."""
+    command = commands.add_parser("train", help="train a network and keep its weights", epilog=EXIT_CODES)
+    command.set_defaults(function=run)
+    command.add_argument("model", type=text, metavar="MODEL", help="preset (see 'edgeres models')")
+    command.add_argument("--recipe", choices=("he", "modern"), help="training recipe; default modern")
+    command.add_argument("--epochs", type=whole_number, metavar="N", help="passes over the training images")
+    command.add_argument("--freeze", choices=("none", "backbone"), help="train the classifier alone, on --weights")
+    add_source(command)
+    add_running(command, "build/<model>-trained")
+
+
+def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+    """Trains a network and evaluates it on the validation images."""
+    from dataclasses import replace
+
+    settings = {"recipe": options.recipe, "epochs": options.epochs, "freeze": options.freeze}
+    changes = tuple(f"train.{name}={value}" for name, value in settings.items() if value is not None)
+    request = new_request(options, target="cpu")
+    recipe = "train" if request.data else "sample"
+    request = replace(request, recipe=recipe, until="evaluate", changes=(*changes, *request.changes))
+    out = Path(options.out or f"build/{request.name}-trained")
+    return compile_and_print(request, out, options, screen, arguments)

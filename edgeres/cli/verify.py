@@ -1,0 +1,17 @@
+"""``edgeres verify``: accuracy and latency of a finished run, measured again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeres.cli.again import add_stage_parser, run_again
+
+if TYPE_CHECKING:
+    from edgeres.cli.command_line import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds ``edgeres verify``."""
+    add_stage_parser(commands, "verify", "measure a finished run's artifact again and judge it").set_defaults(
+        function=run_again
+    )
