@@ -71,7 +71,7 @@ class Gptq:
         """The scales of the best candidate so far, with learned codes."""
         context, base = self.context, unrounded(tried)
         with context.progress.task("learn rounding by layer", gptq.steps(base.quantized)) as advance:
-            made = gptq.adarounded(base.reference, base.quantized, context.images, seed=context.seed, advance=advance)
+            made = gptq.gptq_rounded(base.reference, base.quantized, context.images, seed=context.seed, advance=advance)
         settings = {**base.settings, self.name: {"seed": context.seed}}
         return replace(base, quantized=made, settings=settings, rounded=True)
 

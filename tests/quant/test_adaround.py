@@ -13,8 +13,7 @@ from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem, preset
 from edgeres.model.weights import Weights
 from edgeres.quant.algorithms.covariance import Covariance, patches, some_places
-from edgeres.quant.algorithms.error_feedback import joint_codes, nearest_plane
-from edgeres.quant.algorithms.gptq import adarounded, steps
+from edgeres.quant.algorithms.gptq import gptq_rounded, joint_codes, nearest_plane, steps
 from edgeres.quant.algorithms.layerwise import Walk
 from edgeres.quant.algorithms.units import Values, units
 from edgeres.quant.observer import observe
@@ -106,7 +105,7 @@ def test_blocks_of_columns_change_nothing(monkeypatch):
     weight, scale = torch.randn(4, 300, generator=generator), torch.full((4,), 0.2)
     factor = torch.linalg.cholesky(x.T @ x / 500)
     blocked = nearest_plane(weight, factor, scale, 7)
-    monkeypatch.setattr("edgeres.quant.algorithms.error_feedback._BLOCK", 1000)
+    monkeypatch.setattr("edgeres.quant.algorithms.gptq._BLOCK", 1000)
     assert (blocked != nearest_plane(weight, factor, scale, 7)).float().mean() < 0.01  # last bits decide few ties
 
 
@@ -172,7 +171,7 @@ def test_codes_are_on_the_grid_channel_by_channel(spec, bits, cpu_scheme):
     weights, images = random_network(spec), smooth_images(40)
     start = quantized_by(spec, weights, cpu_scheme, images, bits)
     done = []
-    found = adarounded(weights, start, lambda: [images], seed=0, advance=done.append)
+    found = gptq_rounded(weights, start, lambda: [images], seed=0, advance=done.append)
     assert sum(done) == steps(start)
     assert found.table == start.table
     for name, params in found.table.weights.items():
@@ -196,7 +195,7 @@ def test_answers_come_nearer_to_float_on_other_images(thin, thin_weights, scheme
 
     images, others = smooth_images(48), smooth_images(64, seed=1)
     start = quantized_by(thin, thin_weights, scheme, images, bits)
-    found = adarounded(thin_weights, start, lambda: [images], seed=0)
+    found = gptq_rounded(thin_weights, start, lambda: [images], seed=0)
     nearest = {
         f"{name}.weight": params.dequantize(params.quantize(thin_weights[f"{name}.weight"]))
         for name, params in start.table.weights.items()
@@ -207,14 +206,14 @@ def test_answers_come_nearer_to_float_on_other_images(thin, thin_weights, scheme
 def test_same_arguments_give_the_same_bytes_whatever_the_batches(thin, thin_weights, scheme):
     images = smooth_images(40)
     start = quantized_by(thin, thin_weights, scheme, images)
-    once = adarounded(thin_weights, start, lambda: [images], seed=3)
-    again = adarounded(thin_weights, start, lambda: np.array_split(images, 7), seed=3)
+    once = gptq_rounded(thin_weights, start, lambda: [images], seed=3)
+    again = gptq_rounded(thin_weights, start, lambda: np.array_split(images, 7), seed=3)
     assert once.weights.digest == again.weights.digest
 
 
 def test_every_layers_mean_is_floats(thin, thin_weights, scheme):
     images = smooth_images(40)
-    found = adarounded(thin_weights, quantized_by(thin, thin_weights, scheme, images, 4), lambda: [images], seed=0)
+    found = gptq_rounded(thin_weights, quantized_by(thin, thin_weights, scheme, images, 4), lambda: [images], seed=0)
     means = []
     for network in (Network(thin, thin_weights).eval(), found.network()):
         seen = {}
@@ -235,7 +234,7 @@ def test_large_images_leave_fewer_of_them_in_memory(thin, thin_weights, scheme, 
             yield image[None]
 
     start = quantized_by(thin, thin_weights, scheme, smooth_images(8))
-    adarounded(thin_weights, start, images, seed=0)
+    gptq_rounded(thin_weights, start, images, seed=0)
     assert len(seen) == 40
 
 
@@ -262,7 +261,7 @@ def test_large_tensors_leave_fewer_images_in_a_batch(thin, thin_weights, scheme,
 def test_no_images_are_refused(thin, thin_weights, scheme):
     start = quantized_by(thin, thin_weights, scheme, smooth_images(8))
     with pytest.raises(StageError, match="no images"):
-        adarounded(thin_weights, start, list, seed=0)
+        gptq_rounded(thin_weights, start, list, seed=0)
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-2])

@@ -130,7 +130,7 @@ def test_no_iteration_is_rounding_by_layer(thin, thin_weights, scheme):
     start = quantized_by(thin, thin_weights, scheme, images, 4)
     found = reconstructed(thin_weights, start, lambda: [images], seed=5, iterations=0)
     assert found.table == start.table
-    assert found.weights.digest == gptq.adarounded(thin_weights, start, lambda: [images], seed=5).weights.digest
+    assert found.weights.digest == gptq.gptq_rounded(thin_weights, start, lambda: [images], seed=5).weights.digest
 
 
 def logit_error(quantized, weights, images):
@@ -145,7 +145,7 @@ def test_answers_come_nearer_to_float_than_layer_by_layer(thin, thin_weights, sc
     """
     images, others = smooth_images(64), smooth_images(64, seed=1)
     start = quantized_by(thin, thin_weights, scheme, images, 4)
-    layers = [gptq.adarounded(thin_weights, start, lambda: [images], seed=seed) for seed in (0, 1)]
+    layers = [gptq.gptq_rounded(thin_weights, start, lambda: [images], seed=seed) for seed in (0, 1)]
     blocks = [reconstructed(thin_weights, start, lambda: [images], seed=seed, iterations=60) for seed in (0, 1)]
     layered, learned = (sum(logit_error(one, thin_weights, images) for one in made) for made in (layers, blocks))
     assert learned < layered

@@ -16,14 +16,14 @@ from edgeres.model.network import Network
 from edgeres.onnx_graph.accumulators import overflows, require_room
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.graph_index import GraphIndex
-from edgeres.onnx_graph.nncf_network import nncf_quantized
+from edgeres.onnx_graph.nncf import nncf_quantized
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.algorithms.bias_correction import empirical_bias
 from edgeres.quant.algorithms.block_reconstruction import reconstructed
 from edgeres.quant.algorithms.channel_scaling import rescaled
 from edgeres.quant.algorithms.equalization import balancing_scales
 from edgeres.quant.algorithms.fisher_information import importance
-from edgeres.quant.algorithms.gptq import adarounded
+from edgeres.quant.algorithms.gptq import gptq_rounded
 from edgeres.quant.algorithms.mixed_precision import left_in_float
 from edgeres.quant.algorithms.range_search import refined
 from edgeres.quant.qparams import QParams
@@ -142,7 +142,7 @@ def techniques(scheme):
     equal = rescaled(spec, weights, scales)
     yield "equalization", quantized(spec, equal, scheme)
     yield "bias", empirical_bias(Network(spec, weights).eval(), made, batches)
-    yield "gptq", adarounded(weights, made, batches, seed=0)
+    yield "gptq", gptq_rounded(weights, made, batches, seed=0)
     yield "block_reconstruction", reconstructed(weights, made, batches, seed=0, iterations=2)
     yield "mixed", left_in_float(made, weights, ("layer1.0.conv2",))
     if scheme.weight_bits == 8:
