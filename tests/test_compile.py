@@ -219,7 +219,8 @@ def test_files_of_an_earlier_longer_run_do_not_linger(run, tmp_path):
 
 
 def test_a_plan_runs_nothing(run, tmp_path, capsys):
-    arguments = ["compile", *SMALL, "--plan", "--json", "--out", str(tmp_path / "plan")]
+    arguments = ["compile", *SMALL, "--budget", "accuracy_drop_pp=50", "--plan", "--json"]
+    arguments += ["--out", str(tmp_path / "plan")]
     assert main([*arguments, "--cache", str(run.parent / "cache")]) == 0
     assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"cached"}
     assert main([*arguments, "--cache", str(tmp_path / "empty")]) == 0

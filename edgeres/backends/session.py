@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeres.backends.loading import load
 from edgeres.errors import StageError
+from edgeres.onnx_graph.execute import session_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,13 +31,9 @@ def options(*, optimise: bool, threads: int | None = None) -> Any:
             pairs: an exact simulation of the scales, independent of kernels.
         threads: Threads within one operator; None takes the runtime's default.
     """
-    ort = load("onnxruntime", TITLE, PIP)
-    made = ort.SessionOptions()
-    made.log_severity_level = 3  # errors only: warnings about initializers concern the graph's author
-    # Without VNNI its default kernels saturate sums of 8-bit weights at 16 bits; elsewhere this changes nothing.
-    made.add_session_config_entry("session.x64quantprecision", "1")
-    level = ort.GraphOptimizationLevel
-    made.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    load("onnxruntime", TITLE, PIP)
+    made = session_options("all" if optimise else "none")
+    made.log_severity_level = 3  # errors only: warnings about initializers are for whoever wrote the graph
     if threads is not None:
         made.intra_op_num_threads = threads
     return made

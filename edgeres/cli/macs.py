@@ -123,7 +123,7 @@ def _print_counters(network: NetworkCost, screen: Screen) -> None:
     )
     gibi, mebi = network.macs / (1 << 30), network.parameters / (1 << 20)
     screen.out.out(
-        "\nno counter has residual adds, sigmoids or padding; thop does not see what a module calls as a function.\n"
+        "\nno counter includes residual adds, sigmoids or padding; thop does not see functional calls in a module.\n"
         f"tables with binary prefixes have {gibi:.2f} G for these MACs and {mebi:.2f} M for these parameters.",
         highlight=False,
     )

@@ -17,7 +17,7 @@ import onnx
 from onnx import helper
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.execute import probe, relative_delta, runner
+from edgeres.onnx_graph.execute import open_session, probe, relative_delta, runner, session_options
 from edgeres.onnx_graph.graph_index import opset_of
 from edgeres.onnx_graph.opset import to_opset
 from edgeres.onnx_graph.read import infer, name_nodes, require_float, strip
@@ -85,17 +85,13 @@ def fold(model: ModelProto) -> ModelProto:
     Raises:
         StageError: The runtime rejects the graph, or leaves a non-standard operator.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options = session_options("basic")
     with TemporaryDirectory() as folder:
         file = Path(folder) / "folded.onnx"
         options.optimized_model_filepath = str(file)
         try:
-            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except Exception as failure:  # its exceptions have no common base class
+            open_session(model, options)
+        except Exception as failure:  # its exceptions share no base class of their own
             first = (str(failure).splitlines() or [type(failure).__name__])[0]
             raise StageError(f"ONNX Runtime refuses the graph: {first}", "export it again") from failure
         folded = onnx.load_model_from_string(file.read_bytes())

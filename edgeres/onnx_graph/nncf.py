@@ -1,7 +1,11 @@
-"""NNCF adapter: post-training quantization of a float ONNX graph, without output and telemetry.
+"""NNCF's post-training quantization, of a float ONNX graph and of a spec's network, quiet and without telemetry.
 
 NNCF (github.com/openvinotoolkit/nncf) has the Q/DQ placement of DenseNet, EfficientNet and similar networks. Its result
 is then rewritten to the target's scheme: see ``edgeres.onnx_graph.rewrite``.
+
+Of a spec's network NNCF gets the float graph, chooses ranges, aligns channels and corrects biases; its graph is
+rewritten to the target's scheme (``edgeres.onnx_graph.rewrite``). The result has the scheme's placement: a tensor that
+NNCF left in float is calibrated here, and one that it quantized beyond the placement is float again.
 """
 
 from __future__ import annotations
@@ -13,21 +17,44 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from edgeres.errors import StageError
+from edgeres.model.graph import graph
+from edgeres.model.network import Network
+from edgeres.onnx_graph.graph_index import GraphIndex
+from edgeres.onnx_graph.rewrite import rewrite
+from edgeres.onnx_graph.write import write_model
+from edgeres.quant.calibrator import activation_qparams
+from edgeres.quant.observer import observe
+from edgeres.quant.placement import place
+from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import QuantTable
+from edgeres.quant.quantized import Quantized
+from edgeres.quant.weights import weight_qparams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import ModuleType
 
-    import numpy as np
     from numpy.typing import NDArray
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
+    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.weights import Weights
+    from edgeres.onnx_graph.rewrite import Rewritten
+    from edgeres.progress import Advance
+    from edgeres.quant.placement import Placement
     from edgeres.targets.target import QuantScheme
-
 
 _NO_TELEMETRY = "NNCF_CI"
 """Environment variable with which NNCF replaces its telemetry by a stub at import."""
+
+_OPSET, _IR_VERSION = 17, 8
+"""Opset and IR version of NNCF's graph; the deployed graph is written separately."""
+
+_OWN = "mse"
+"""Calibrator of tensors that NNCF left in float."""
 
 
 class Images(Protocol):
@@ -122,3 +149,128 @@ def quantize_float_graph(
         raise StageError(
             f"NNCF cannot quantize the graph: {type(failure).__name__}: {first}", "leave '- quantize_onnx' out"
         ) from failure
+
+
+def nncf_quantized(
+    spec: ResNetSpec,
+    weights: Weights,
+    scheme: QuantScheme,
+    images: Images,
+    advance: Advance | None = None,
+    *,
+    data: str,
+) -> Quantized:
+    """Quantizes a network with NNCF.
+
+    Args:
+        spec: The folded network.
+        weights: Its float weights.
+        scheme: The target's quantization scheme.
+        images: Calibration images in batches ``[1,C,H,W]``, read more than once.
+        advance: Called with 1 for each image that NNCF has read; images for tensors that it left out do not count.
+        data: Digest of the calibration images, for the table.
+
+    Returns:
+        Scales under the scheme's placement, and weights that lie on their grid already, with NNCF's biases.
+
+    Raises:
+        StageError: Foldable batch norms, weights of other than 8 bits, which NNCF does not support, or
+            NNCF rejects the graph.
+    """
+    if spec.norm:
+        raise StageError("NNCF's candidate needs folded batch norms", "fold them first")
+    placement = place(graph(spec), scheme)
+    bits = {scheme.bits_of(name) for name in placement.weighted}
+    if bits - {8}:
+        raise StageError(f"NNCF has no weights of {min(bits)} bits in convolutions", "leave quantizer 'nncf' out")
+    floats = [op.name for op in graph(spec).weighted if op.name not in placement.weighted]
+    by_nncf = quantize_float_graph(
+        _float_graph(spec, weights, images), images, scheme, float_nodes=floats, advance=advance or (lambda _: None)
+    )
+    rewritten = rewrite(by_nncf, scheme)
+    found, scales = _read_weights(spec, rewritten, placement)
+    made = weights.replaced(found)
+    activations, own = _activations(Network(spec, made).eval(), scheme, placement, rewritten, images)
+    table = QuantTable(
+        activations=activations,
+        weights=scales,
+        calibrator=f"nncf, {own} of {len(activations)} tensors by {_OWN}" if own else "nncf",
+        data=data,
+        images=len(images),
+        network=made.digest,
+    )
+    return Quantized(spec, made, table, scheme)
+
+
+def _float_graph(spec: ResNetSpec, weights: Weights, images: Images) -> ModelProto:
+    """The float network as ONNX, for images of the given size."""
+    first = next(iter(images), None)
+    if first is None:
+        raise StageError("there are no calibration images", "pass at least one")
+    height, width = first.shape[2:]
+    return write_model(spec, weights, (height, width), opset=_OPSET, ir_version=_IR_VERSION)
+
+
+def _read_weights(
+    spec: ResNetSpec, rewritten: Rewritten, placement: Placement
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, QParams]]:
+    """Weights on their grid and biases by state-dict key, and scales by operation."""
+    view = GraphIndex.of(rewritten.model)
+    nodes = {node.name: node for node in view.nodes}
+    found: dict[str, NDArray[np.float32]] = {}
+    scales: dict[str, QParams] = {}
+    for op in graph(spec).weighted:
+        node, key = nodes[op.name], f"{op.name}.weight"
+        if op.bias:
+            found[f"{op.name}.bias"] = _constant(view, node, 2)
+        params = rewritten.weights.get(op.name)
+        if params is None:
+            found[key] = _constant(view, node, 1)
+            if op.name in placement.weighted:  # NNCF left it in float
+                scales[op.name] = weight_qparams(found[key], 8, "max")
+            continue
+        codes = _codes(view, node, params)
+        scales[op.name] = _per_channel(params, len(codes))
+        found[key] = params.dequantize(codes)
+    return found, dict(sorted(scales.items()))
+
+
+def _constant(view: GraphIndex, node: NodeProto, index: int) -> NDArray[np.float32]:
+    value = view.value(node.input[index])
+    if value is None:
+        raise StageError(f"{node.name}: NNCF computes {node.input[index]!r}", "leave quantizer 'nncf' out")
+    return value.astype(np.float32)
+
+
+def _codes(view: GraphIndex, node: NodeProto, params: QParams) -> NDArray[np.int32]:
+    """Integer codes of a weight: stored ones, or those of a float weight before QuantizeLinear."""
+    dequantizer = view.producer(node.input[1], "DequantizeLinear")
+    assert dequantizer is not None, "rewrite found its scales there"
+    stored = view.value(dequantizer.input[0])
+    if stored is not None:
+        return stored.astype(np.int32)
+    quantizer = view.producer(dequantizer.input[0], "QuantizeLinear")
+    assert quantizer is not None, "rewrite accepts nothing else"
+    return params.quantize(_constant(view, quantizer, 0))
+
+
+def _per_channel(params: QParams, channels: int) -> QParams:
+    """The same scales, one per output channel."""
+    scale = params.scale if params.axis is not None else params.scale * channels
+    return QParams(scale=scale, axis=0, narrow=params.narrow)
+
+
+def _activations(
+    network: Network, scheme: QuantScheme, placement: Placement, rewritten: Rewritten, images: Images
+) -> tuple[dict[str, QParams], int]:
+    """Parameters of every tensor that the placement quantizes, and the number of those that NNCF left out.
+
+    Those are observed on NNCF's weights: where it aligned channels, the float network has other ranges.
+    """
+    found = {tensor: rewritten.activations[tensor] for tensor in placement.observed if tensor in rewritten.activations}
+    missing = [tensor for tensor in placement.observed if tensor not in found]
+    if missing:
+        histograms = observe(network, images, missing)
+        found |= {tensor: activation_qparams(histograms[tensor], _OWN, scheme) for tensor in missing}
+    found |= {tensor: found[origin] for tensor, origin in placement.shared.items()}
+    return {tensor: found[tensor] for tensor in placement.tensors}, len(missing)

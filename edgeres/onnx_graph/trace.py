@@ -8,6 +8,7 @@ import numpy as np
 from onnx import ValueInfoProto
 
 from edgeres.errors import StageError
+from edgeres.onnx_graph.execute import open_session, session_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -62,16 +63,11 @@ def channel_peaks(
 def _exposing(
     model: ModelProto, tensors: Sequence[str]
 ) -> Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-    """Runs a graph with some tensors as outputs."""
-    import onnxruntime
-
+    """Runs a graph for the values of some tensors."""
     exposed = type(model)()
     exposed.CopyFrom(model)
     del exposed.graph.output[:]
     exposed.graph.output.extend(ValueInfoProto(name=name) for name in tensors)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(exposed, session_options("none"))
     name = session.get_inputs()[0].name
     return lambda images: dict(zip(tensors, session.run(list(tensors), {name: images}), strict=True))

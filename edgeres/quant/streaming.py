@@ -85,17 +85,21 @@ def laid_out(images: NDArray[np.float32], device: torch.device) -> Tensor:
     return torch.tensor(images, device=device).contiguous(memory_format=torch.channels_last)
 
 
+def single_images(batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """The images of all batches ``[N,C,H,W]``, each as ``[1,C,H,W]``."""
+    return (image[None] for batch in batches for image in batch)
+
+
 def grouped(batches: Iterable[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
     """The same images in groups ``[size,C,H,W]``, the last one smaller, whatever the batches were."""
     kept: list[NDArray[np.float32]] = []
-    for batch in batches:
-        for image in batch:
-            kept.append(image)
-            if len(kept) == size:
-                yield np.stack(kept)
-                kept = []
+    for image in single_images(batches):
+        kept.append(image)
+        if len(kept) == size:
+            yield np.concatenate(kept)
+            kept = []
     if kept:
-        yield np.stack(kept)
+        yield np.concatenate(kept)
 
 
 def threads_for(device: torch.device) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.nncf_network import nncf_quantized
+from edgeres.onnx_graph.nncf import nncf_quantized
 from edgeres.quant.table import calibration_digest
 from edgeres.recovery.context import Candidate
 from edgeres.recovery.search import Refusal

@@ -12,9 +12,9 @@ from edgeres.errors import StageError
 from edgeres.metrics import sqnr_db
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.onnx_graph import nncf_network
+from edgeres.onnx_graph import nncf
 from edgeres.onnx_graph.execute import runner
-from edgeres.onnx_graph.nncf_network import nncf_quantized
+from edgeres.onnx_graph.nncf import nncf_quantized
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.fake_quantize import quantized_weights
 
@@ -49,13 +49,13 @@ def likeness(first, second):
 @pytest.fixture
 def graphs(monkeypatch):
     """Every graph that was read back, as the rewrite left it."""
-    kept, genuine = [], nncf_network.rewrite
+    kept, genuine = [], nncf.rewrite
 
     def keeping(model, scheme):
         kept.append(genuine(model, scheme))
         return kept[-1]
 
-    monkeypatch.setattr(nncf_network, "rewrite", keeping)
+    monkeypatch.setattr(nncf, "rewrite", keeping)
     return kept
 
 

@@ -336,7 +336,9 @@ def test_folding_keeps_the_numbers(tmp_path: Path, target: str) -> None:
     assert kinds == ["Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm"]
     assert (opset_of(prepared.model), prepared.model.ir_version) == (runtime.opset, runtime.ir_version)
     assert [entry.domain for entry in prepared.model.opset_import] == [""]
-    assert prepared.relative < 1e-6
+    images = probe(prepared.model, 4)
+    before, after = runner(read, optimise=False)(images), runner(prepared.model)(images)
+    assert relative_delta(before, after) < 1e-6
     assert prepared.nodes == (8, 5)
     assert io(prepared.model) == [("image", ["N", 3, 8, 8]), ("logits", ["N", 5])]
     assert prepare(read, runtime).model.SerializeToString() == prepared.model.SerializeToString()
@@ -393,7 +395,9 @@ def test_old_opsets_are_raised(tmp_path: Path) -> None:
     read = read_model(written(model, tmp_path))
     prepared = prepare(read, find_target("jetson").runtime)
     assert opset_of(prepared.model) == 17
-    assert prepared.relative < 1e-6
+    images = probe(prepared.model, 4)
+    before, after = runner(read, optimise=False)(images), runner(prepared.model)(images)
+    assert relative_delta(before, after) < 1e-6
 
 
 def test_what_an_older_opset_cannot_say_is_refused_by_name() -> None:

@@ -13,8 +13,7 @@ from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem, preset
 from edgeres.model.weights import Weights
 from edgeres.quant.algorithms.covariance import Covariance, patches, some_places
-from edgeres.quant.algorithms.error_feedback import joint_codes, nearest_plane
-from edgeres.quant.algorithms.gptq import gptq_rounded, steps
+from edgeres.quant.algorithms.gptq import gptq_rounded, joint_codes, nearest_plane, steps
 from edgeres.quant.algorithms.layerwise import Walk
 from edgeres.quant.algorithms.units import Values, units
 from edgeres.quant.observer import observe
@@ -106,7 +105,7 @@ def test_blocks_of_columns_change_nothing(monkeypatch):
     weight, scale = torch.randn(4, 300, generator=generator), torch.full((4,), 0.2)
     factor = torch.linalg.cholesky(x.T @ x / 500)
     blocked = nearest_plane(weight, factor, scale, 7)
-    monkeypatch.setattr("edgeres.quant.algorithms.error_feedback._BLOCK", 1000)
+    monkeypatch.setattr("edgeres.quant.algorithms.gptq._BLOCK", 1000)
     assert (blocked != nearest_plane(weight, factor, scale, 7)).float().mean() < 0.01  # last bits decide few ties
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
 from edgeres.lint.facts import element_types
+from edgeres.onnx_graph.execute import open_session, session_options
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.trace import trace
 
@@ -95,9 +96,7 @@ def _shared(before: GraphIndex, after: GraphIndex) -> list[str]:
 def _recomputed(
     view: GraphIndex, names: list[str], images: NDArray[np.float32], known: dict[str, NDArray[np.float32]]
 ) -> dict[str, NDArray[np.float32]]:
-    """Each named tensor of a graph, computed from the known values of those before it."""
-    import onnxruntime
-
+    """Each named tensor of a graph, from the known values of those in front of it."""
     cut = type(view.model)()
     cut.CopyFrom(view.model)
     cut.graph.ClearField("value_info")
@@ -108,10 +107,7 @@ def _recomputed(
     cut.graph.input.extend(helper.make_tensor_value_info(name, kinds[name], None) for name in sorted(given))
     del cut.graph.output[:]
     cut.graph.output.extend(ValueInfoProto(name=f"{name}:again") for name in names)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(cut.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(cut, session_options("none"))
     feeds = {name: known[name] for name in given} | {view.model.graph.input[0].name: images}
     return dict(zip(names, session.run([f"{name}:again" for name in names], feeds), strict=True))
 

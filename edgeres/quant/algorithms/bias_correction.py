@@ -11,15 +11,16 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from edgeres.errors import StageError
 from edgeres.quant.fake_quantize import QuantNetwork
+from edgeres.quant.streaming import grouped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -59,7 +60,7 @@ def empirical_bias(
     wanted = copy.deepcopy(reference).eval()
     count = 0
     with torch.inference_mode():
-        for count, block in enumerate(_blocks(images()), start=1):
+        for count, block in enumerate(grouped(images(), _BLOCK), start=1):
             x = torch.from_numpy(block).contiguous(memory_format=torch.channels_last)
             network.wanted = _means(wanted, x, network.corrections)
             network.start(count * len(block))
@@ -125,15 +126,3 @@ def _means(network: Network, x: Tensor, names: Container[str]) -> dict[str, Tens
 
     network(x, tap)
     return found
-
-
-def _blocks(batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    """The images in blocks of ``_BLOCK``, the last one shorter."""
-    waiting: list[NDArray[np.float32]] = []
-    for image in (image for batch in batches for image in batch):
-        waiting.append(image)
-        if len(waiting) == _BLOCK:
-            yield np.stack(waiting)
-            waiting = []
-    if waiting:
-        yield np.stack(waiting)

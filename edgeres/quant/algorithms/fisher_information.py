@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from edgeres.model.network import Network
-from edgeres.quant.streaming import each_image
+from edgeres.quant.streaming import each_image, single_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -186,5 +186,5 @@ def _per_channel(x: Tensor) -> Floats:
 
 
 def first(batches: Iterable[NDArray[np.float32]], limit: int) -> Iterator[NDArray[np.float32]]:
-    """The first ``limit`` images, each a batch of its own."""
-    return islice((image[None] for batch in batches for image in batch), limit)
+    """The first images, each a batch of its own."""
+    return islice(single_images(batches), limit)

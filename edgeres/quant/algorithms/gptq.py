@@ -1,16 +1,27 @@
 """GPTQ: weights rounded layer by layer so that the layer's output error is small, followed by bias correction.
 
 Nagel et al. 2020 (AdaRound, arXiv 2004.10568, section 3) showed that rounding to nearest is far from best and posed the
-problem solved here, layer by layer: find codes of least output error of the layer in the quantized network. They
-solve it by gradient descent over images. The error is a quadratic in the codes, though, and error feedback on the
-covariance of the inputs (``edgeres.quant.algorithms.error_feedback``: OBQ, GPTQ) finds far better codes in far less
-time: an eighth of nearest rounding's error within 0.03 s where AdaRound's descent on the same quadratic has two thirds
-after 2.7 s (``layer1.0.conv2`` of a ResNet-18, 8 bits).
+problem solved here, layer by layer: find codes of least output error of the layer in the quantized network. They solve
+it by gradient descent over images. The error is a quadratic in the codes, though, and error feedback on the covariance
+of the inputs (OBQ, GPTQ) finds far better codes in far less time: an eighth of nearest rounding's error within 0.03 s
+where AdaRound's descent on the same quadratic has two thirds after 2.7 s (``layer1.0.conv2`` of a ResNet-18, 8 bits).
 
 The target is the float weights, not a regression of the float network's outputs on the quantized network's inputs: on
 images it was not fitted to, the regression removes 0 to 4 % of the activations' noise, and with few images it adds to
 it. The target of biases is the float network: ``b = E[t] - Q s E[x]`` removes the whole mean error, also that of
 earlier layers (Nagel et al. 2019, arXiv 1906.04721, section 4.2).
+
+Error feedback finds codes ``Q`` on the weight grid with a small ``tr(E G E^T)``, ``E = Q s - W``, where ``G`` is the
+covariance of the layer's inputs: that is the mean squared error of its output. Columns are rounded one after another,
+and each compensates the errors of those before it. This is the error feedback of OBQ (Frantar and Alistarh 2022, arXiv
+2208.11580) and GPTQ (Frantar et al. 2022, arXiv 2210.17323) in the form of Babai's nearest plane algorithm, to which it
+is equal (Chen et al. 2025, arXiv 2507.18553): with ``G = L L^T`` the error is ``|L^T e|^2``, whose component ``i``
+holds ``e_i`` and later ones only. So the last weight is rounded first, and
+
+    ``q_i = clip(round((w_i - sum_{j>i} L_ji e_j / L_ii) / s))``.
+
+Weights whose input varies most come first, while most others are left to compensate them (GPTQ's order by the
+diagonal).
 """
 
 from __future__ import annotations
@@ -23,7 +34,6 @@ import torch
 
 from edgeres.model.graph import graph
 from edgeres.quant.algorithms.covariance import Covariance, patches, some_places
-from edgeres.quant.algorithms.error_feedback import joint_codes
 from edgeres.quant.algorithms.layerwise import Walk
 
 if TYPE_CHECKING:
@@ -38,6 +48,18 @@ if TYPE_CHECKING:
     from edgeres.quant.qparams import QParams
     from edgeres.quant.quant_table import QuantTable
     from edgeres.quant.quantized import Quantized
+
+DAMPING = 0.01
+"""Share of its mean that is added to the diagonal of the covariance (GPTQ, section 3.3).
+
+It regularizes a covariance of few patches, and bounds the condition number in float32.
+"""
+
+_TINY = 1e-20
+"""Added as well, for layers whose inputs never vary."""
+
+_BLOCK = 128
+"""Columns corrected one by one; the others are corrected by matrix products."""
 
 ROWS = 4
 """Patches per column of a covariance, if the images have that many."""
@@ -153,3 +175,64 @@ def _correct(walk: Walk, op: Op, read: Tensor, mean: Tensor) -> None:
     """
     made = walk.network.apply_op(op, [read]).double().reshape(op.c_out, -1).mean(1)
     walk.network.get_parameter(f"{op.name}.bias").add_((mean - made).float())
+
+
+def joint_codes(weight: Tensor, gram: Tensor, scale: Tensor, top: int) -> Tensor:
+    """Codes of small joint error.
+
+    Args:
+        weight: float32 ``[O,d]``.
+        gram: Covariance of the inputs ``[d,d]``.
+        scale: Weight scales ``[O]``.
+        top: Largest magnitude of a code.
+
+    Returns:
+        Integers as float32 ``[O,d]``.
+    """
+    order = torch.argsort(gram.diagonal(), stable=True)
+    damped = gram[order][:, order]
+    damped.diagonal().add_(DAMPING * float(gram.diagonal().mean()) + _TINY)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if failed:
+        factor = _dominant(damped)
+    codes = torch.empty_like(weight)
+    codes[:, order] = nearest_plane(weight[:, order], factor, scale, top)
+    return codes
+
+
+def _dominant(gram: Tensor) -> Tensor:
+    """Cholesky factor of a matrix that is indefinite in float32, with its diagonal raised until it dominates every row.
+
+    That happens where a layer reads nearly constant inputs: the covariance is then the rounding error of its sums,
+    without information on joint errors. By Gershgorin's theorem the raised matrix is positive definite; its diagonal is
+    so large that each weight is rounded nearly on its own.
+    """
+    raised = gram.clone()
+    raised.diagonal().copy_(2 * gram.abs().sum(1) + _TINY)
+    factor: Tensor = torch.linalg.cholesky(raised)
+    return factor
+
+
+def nearest_plane(weight: Tensor, factor: Tensor, scale: Tensor, top: int) -> Tensor:
+    """The module's formula, last column first.
+
+    Args:
+        weight: float32 ``[O,d]``.
+        factor: ``L``, lower triangular ``[d,d]``.
+        scale: Weight scales ``[O]``.
+        top: Largest magnitude of a code.
+
+    Returns:
+        Integers as float32 ``[O,d]``.
+    """
+    # Columns become rows, so that each step reads and writes contiguous memory.
+    wanted = weight.T.contiguous()
+    codes, errors = torch.empty_like(wanted), torch.zeros_like(wanted)
+    for stop in range(len(wanted), 0, -_BLOCK):
+        start = max(0, stop - _BLOCK)
+        owed = factor[stop:, start:stop].T @ errors[stop:]
+        for i in range(stop - 1, start - 1, -1):
+            due = owed[i - start].addmv(errors[i + 1 : stop].T, factor[i + 1 : stop, i])
+            codes[i] = ((wanted[i] - due / factor[i, i]) / scale).round_().clamp_(-top, top)
+            errors[i] = codes[i] * scale - wanted[i]
+    return codes.T

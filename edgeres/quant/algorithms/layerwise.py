@@ -12,6 +12,7 @@ from edgeres.errors import StageError
 from edgeres.model.cost import shapes
 from edgeres.model.network import Network
 from edgeres.quant.algorithms.units import Values, units
+from edgeres.quant.streaming import single_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -130,13 +131,13 @@ def _half(x: Tensor) -> Tensor:
 
 
 def _first(batches: Iterable[NDArray[np.float32]], quantized: Quantized) -> list[Tensor]:
-    """The first images ``[1,C,H,W]``, as many as ``KEPT`` allows."""
-    images = (image for batch in batches for image in batch)
+    """The first images ``[1,C,H,W]``, as many as memory is meant for."""
+    images = single_images(batches)
     found = list(islice(images, 1))
     if not found:
         raise StageError("learned rounding has no images", "pass at least one batch of calibration images")
-    found += islice(images, _affordable(quantized, *found[0].shape[1:]) - 1)
-    return [torch.tensor(image[None]) for image in found]
+    found += islice(images, _affordable(quantized, *found[0].shape[2:]) - 1)
+    return [torch.tensor(image) for image in found]
 
 
 def _affordable(quantized: Quantized, height: int, width: int) -> int:
