@@ -82,7 +82,7 @@ def test_a_slip_of_scale_ends_in_an_error_and_no_model(compiled, data, tmp_path)
     slip = ["--mean", "123.675,116.28,103.53", "--std", "58.395,57.12,57.375"]
     code, said, report = compiled(theirs(tmp_path), data, *slip)
     assert code == 2
-    assert "the float network predicts at chance: preprocessing, class order or labels" in said
+    assert "the float network answers at chance: preprocessing, class order or labels" in said
     assert "pass --resize 32 --crop 32 --mean 0.485,0.456,0.406" in said
     assert report["error"]["kind"] == "ChanceError"
     assert not list((tmp_path / "run").glob("**/*.onnx"))

@@ -93,7 +93,7 @@ def test_what_is_stated_holds_where_it_answers_above_chance(load, road):
 def test_a_stated_slip_of_scale_is_an_error_that_names_what_fits(load, road):
     with pytest.raises(ChanceError) as caught:
         load(road, preprocess=SLIP)
-    assert "the float network predicts at chance: preprocessing, class order or labels" in caught.value.what
+    assert "the float network answers at chance: preprocessing, class order or labels" in caught.value.what
     assert "fits better: 120 of 120 images right" in caught.value.what
     assert " tried, the best: resize 32" in caught.value.what
     assert caught.value.what.count("loss") == 6

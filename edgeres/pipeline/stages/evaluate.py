@@ -105,6 +105,6 @@ def _beside_chance(artifact: Checkpoint, predictions: tuple[int, ...], context: 
     allow = frozenset(context.allow)
     trained = any(step.stage == _TRAINED for step in artifact.metadata.lineage)
     if trained and chance.standing == "at":
-        return (f"the network predicts at chance, training has not improved it yet: {chance.label}",)
+        return (f"the network answers at chance, training has not improved it yet: {chance.label}",)
     said = [text for step in artifact.metadata.lineage for text in step.shown]
     return check_chance(chance, allow, said)

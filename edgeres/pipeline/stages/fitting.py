@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgeres.pipeline.stages.stage import Context
     from edgeres.progress import Progress
 
-AT_CHANCE = "the float network predicts at chance: preprocessing, class order or labels"
+AT_CHANCE = "the float network answers at chance: preprocessing, class order or labels"
 
 _TOLD = 6
 """Most transforms whose results a message lists."""
@@ -112,7 +112,7 @@ def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()
     if chance.standing == "unknown":
         return (f"too few validation images to distinguish the float network from chance: {chance.label}",)
     if "chance" in allow:
-        return (f"the float network predicts at chance, as allowed: {chance.label}",)
+        return (f"the float network answers at chance, as allowed: {chance.label}",)
     raise ChanceError(
         "; ".join([f"{AT_CHANCE} ({chance.label} among the validation images)", *said]),
         "check that the validation folders name the same classes as the training folders, or pass --allow chance",
@@ -235,6 +235,6 @@ def _fitting(source: Source, own: Preprocess | None, found: SearchResult, wider:
             f"{wider.best.label}; what is stated is taken ({wider.best.preprocess.options} takes the other)"
         )
     if chosen.chance.standing == "at":
-        shown.append(f"the float network predicts the tuning images at chance, as allowed: {chosen.chance.label}")
+        shown.append(f"the float network answers the tuning images at chance, as allowed: {chosen.chance.label}")
     metrics = {"probe_top1": chosen.top1, "probe_images": float(count)}
     return Fitting(chosen.preprocess, metrics, (*shown, *notes), tuple(shown))
