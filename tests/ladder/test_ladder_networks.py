@@ -402,7 +402,7 @@ def test_a_forced_rung_that_refuses_is_told_or_ends_the_run(spec, weights, conte
     made = Quantize(technique="mixed_precision", calibrator="minmax")(
         checkpoint(spec, weights), hopeless.view(Quantize.reads)
     )
-    assert any("mixed_precisionwas asked for and is not kept" in note for note in made.metadata.lineage[-1].notes)
+    assert any("mixed_precision was asked for and is not kept" in note for note in made.metadata.lineage[-1].notes)
 
 
 def test_layers_left_in_float_are_never_passed_over(spec, weights, context):

@@ -141,7 +141,7 @@ class Quantize:
 def _refused(asked: TechniqueName, search: Search[Candidate]) -> tuple[str, ...]:
     """Note that a forced technique gave no result, or None."""
     skipped = search.skipped.get(asked)
-    return (f"{asked}was asked for and is not kept: {skipped.note}",) if skipped else ()
+    return (f"{asked} was asked for and is not kept: {skipped.note}",) if skipped else ()
 
 
 def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> tuple[str, ...]:
