@@ -111,7 +111,7 @@ def test_a_setting_tells_type_default_and_choices(capsys):
     assert main(["recipes", "--keys"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(rows)
-    assert any(line.startswith("prune.macs=0.65  (number > 0, <= 1)  Share of the MACs") for line in lines)
+    assert any(line.startswith("prune.macs=0.65  (number > 0, <= 1)  Largest share of the MACs") for line in lines)
 
 
 def test_every_suggested_target_exists():
