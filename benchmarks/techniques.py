@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from benchmarks.command import CHECKOUT
 from benchmarks.quantizer import BOTH
@@ -32,17 +32,7 @@ TechniqueName = Literal[
     "block_reconstruction",
     "mixed_precision",
 ]
-TECHNIQUES: tuple[TechniqueName, ...] = (
-    "calibrate",
-    "first_layer",
-    "equalization",
-    "range_search",
-    "bias_correction",
-    "nncf",
-    "gptq",
-    "block_reconstruction",
-    "mixed_precision",
-)
+TECHNIQUES: tuple[TechniqueName, ...] = get_args(TechniqueName)
 """As ``edgeres.recovery.techniques`` has them, which is not imported here: it brings torch along."""
 MARGIN = 1.0
 """Accuracy drop in percentage points that the search is allowed: the targets' own budget."""

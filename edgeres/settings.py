@@ -57,7 +57,7 @@ def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = Us
             hint = nearest(str(first["loc"][-1]), known) if known else "remove it"
             hint = _renamed(cls, first["loc"][-1]) or hint
             raise error(f"{where}: unknown key {path!r}", hint) from failure
-        raise error(f"{where}: {path or cls.__name__}: {_told(first)}", "correct the value") from failure
+        raise error(f"{where}: {path or cls.__name__}: {_mismatch(first)}", "correct the value") from failure
 
 
 def read_text(path: Path, hint: str, error: type[EdgeresError] = UsageError) -> str:
@@ -101,7 +101,7 @@ def _renamed(cls: type, word: object) -> str:
     return f"{word} is called {now} now" if now else ""
 
 
-def _told(failure: ErrorDetails) -> str:
+def _mismatch(failure: ErrorDetails) -> str:
     """A wrong value and its constraint: ``2 should be less than or equal to 1``."""
     text = failure["msg"].partition(", unable to parse")[0].removeprefix("Value error, ")
     return f"{_shown(failure['input'])}{text.removeprefix('Input')}" if text.startswith("Input ") else text

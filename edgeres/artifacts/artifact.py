@@ -139,9 +139,8 @@ class Checkpoint:
 
     Attributes:
         teacher: The unpruned network, for distillation; set by the pruner, cleared by the recovery.
-        deployed: The quantized weights, which ``quant`` rounds, where quantization changed them (equalized, corrected,
-            rounding
-            learned: then they lie on the grid already); None where it rounds ``weights``.
+        deployed: The weights that ``quant`` rounds, where quantization changed them (equalized, bias-corrected, or
+            already on the grid by learned rounding); None where it rounds ``weights``.
     """
 
     metadata: ModelMetadata

@@ -68,7 +68,7 @@ class BudgetCheck:
         """Refuses a prediction of a measured figure, and a predicted status that its band does not support."""
         if (self.predicted is None) is not (self.predicted_status == ""):
             raise ValueError(
-                f"{self.name} has a prediction without an predicted_status, or an predicted_status without a prediction"
+                f"{self.name} has a prediction without a predicted_status, or a predicted_status without a prediction"
             )
         if self.predicted is None:
             return

@@ -61,7 +61,7 @@ class TechniqueResult:
 
 
 def graph_kind(settings: Mapping[str, object]) -> str:
-    """``mixed``, ``first_layer`` or ``int8``, by the layers that the applied settings leave in float."""
+    """``mixed_precision``, ``first_layer`` or ``int8``, by the layers that the applied settings leave in float."""
     return next((kind for kind in ("mixed_precision", "first_layer") if kind in settings), "int8")
 
 

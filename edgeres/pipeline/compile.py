@@ -139,9 +139,9 @@ def _chosen(verdict: VerificationResult, plan: Plan) -> tuple[Literal["int8", "f
     int8, float32 = verdict.latencies.get("int8"), verdict.latencies.get("float32")
     if int8 is None or float32 is None:
         return "int8", f"{plan.target.title} is not here to time float beside it" if not float32 else "there is no INT8"
-    told = f"{int8['p50_ms']:.3g} ms against {float32['p50_ms']:.3g} ms in float32"
+    figures = f"{int8['p50_ms']:.3g} ms against {float32['p50_ms']:.3g} ms in float32"
     slower = (int8["low_ms"] or 0.0) > (float32["high_ms"] or 0.0)
-    return ("float", f"INT8 takes {told}") if slower else ("int8", told)
+    return ("float", f"INT8 takes {figures}") if slower else ("int8", figures)
 
 
 def _anchored(plan: Plan) -> Request:

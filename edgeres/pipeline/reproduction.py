@@ -107,8 +107,8 @@ def _diverged(first: list[dict[str, str]], second: list[dict[str, str]]) -> str:
 
 def _causes(before: Path, now: Path, first: dict[str, Any], second: dict[str, Any]) -> tuple[ComparisonRow, ...]:
     """Differences in manifests, recipes and, last, the machines of the reports."""
-    told = ("files", "stages", "recipe")
-    facts = [flat({key: value for key, value in content.items() if key not in told}) for content in (first, second)]
+    apart = ("files", "stages", "recipe")
+    facts = [flat({key: value for key, value in content.items() if key not in apart}) for content in (first, second)]
     settings = [_settings(folder / RECIPE) for folder in (before, now)]
     runs = [_report(folder / document.JSON) for folder in (before, now)]
     machine: list[ComparisonRow] = []

@@ -40,7 +40,7 @@ QUICK: tuple[TechniqueName, ...] = ("calibrate", "first_layer", "equalization", 
 """Techniques that take seconds; biases are corrected after all of them."""
 
 RESERVED: frozenset[TechniqueName] = frozenset({"bias_correction", "gptq"})
-"""Techniques with the largest gain on the measured networks (docs/quantization.md), for which time is reserved."""
+"""Techniques with the largest gain on ResNet-18 (docs/quantization.md), for which time is reserved."""
 
 CHAINS: Mapping[TechniqueName, tuple[TechniqueName, ...]] = MappingProxyType(
     {

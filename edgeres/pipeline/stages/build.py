@@ -50,9 +50,11 @@ class Build:
         engine = backend.build(artifact, context.target, context.workspace, context.progress)
         mib = sum(file.path.stat().st_size for file in engine.files.values()) / 2**20
         warnings = tuple(f"lint {finding}" for finding in findings)
-        told = (formed.note,) if formed.note else ()
+        lowered = (formed.note,) if formed.note else ()
         metrics = {"mib": mib, "lint_findings": float(len(findings))}
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(*told, *engine.evidence, *warnings))
+        step = Step(
+            stage=self.name, settings=plain(self), metrics=metrics, notes=(*lowered, *engine.evidence, *warnings)
+        )
         exported = replace(engine.exported, metadata=engine.metadata.after(step))
         return replace(engine, exported=exported)
 

@@ -67,8 +67,8 @@ class Evaluate:
         baseline = Baseline(top1=accuracy, predictions=predictions, labels=split.labels, images=split.digest)
         first = metadata.baseline is None or metadata.baseline.images != split.digest
         note = f"float32 on {len(split):,} images" + (", the baseline of this run" if first else "")
-        told = _beside_chance(artifact, predictions, context) if first else ()
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note, *told), shown=told)
+        caution = _beside_chance(artifact, predictions, context) if first else ()
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(note, *caution), shown=caution)
         return replace(artifact, metadata=metadata.after(step, baseline if first else None))
 
     def _predictions(self, artifact: Checkpoint, context: Context) -> tuple[int, ...]:

@@ -75,13 +75,13 @@ class LoadOnnx:
             "nodes_given": float(prepared.nodes[0]),
             "nodes": float(prepared.nodes[1]),
         }
-        told = check_chance(_beside_chance(baseline, given.classes), context.allow, fitting.shown)
+        chance_notes = check_chance(_beside_chance(baseline, given.classes), context.allow, fitting.shown)
         step = Step(
             stage=self.name,
             settings=plain(self),
             metrics=metrics | fitting.metrics,
-            notes=(*notes, *fitting.notes, *told),
-            shown=(*notes, *fitting.shown, *told),
+            notes=(*notes, *fitting.notes, *chance_notes),
+            shown=(*notes, *fitting.shown, *chance_notes),
         )
         _describe(prepared.model, metadata)
         path = context.workspace / "model.float.onnx"

@@ -129,15 +129,15 @@ class Qat:
         trained, outcome = self._trained(artifact, start, context)
         after = evaluator.evaluation(trained, "evaluate what training gave")
         better = after.better_than(before)
-        told = _told(before, after, better=better)
+        comparison = _comparison(before, after, better=better)
         step = Step(
             stage=self.name,
             settings=plain(self),
             metrics=outcome.metrics | _metrics(after if better else before),
-            notes=(told, *outcome.conditions),
+            notes=(comparison, *outcome.conditions),
             techniques=(
                 recovery_report.row("quantize", before, chosen=not better),
-                recovery_report.row(self.name, after, chosen=better, settings=plain(self), note=told),
+                recovery_report.row(self.name, after, chosen=better, settings=plain(self), note=comparison),
             ),
         )
         metadata = artifact.metadata.after(step)
@@ -222,7 +222,7 @@ def _excuse(evaluation: Evaluation, margin: float | None) -> str:
             return f"no accuracy limit is set; {_ALL_THE_SAME}"
 
 
-def _told(before: Evaluation, after: Evaluation, *, better: bool) -> str:
+def _comparison(before: Evaluation, after: Evaluation, *, better: bool) -> str:
     """Whether the trained or the untrained network is kept, and by which figures."""
     measure = f"KL to float {after.kl:.2g} behind training, {before.kl:.2g} before"
     if after.outcome is not before.outcome:

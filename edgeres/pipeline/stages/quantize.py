@@ -89,11 +89,11 @@ class Quantize:
             raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
         quantization = _quantization_context(artifact, context)
         saved = context.scales
-        ladder = Recovery(quantization, self.calibrator, self.weights, saved)
+        recovery = Recovery(quantization, self.calibrator, self.weights, saved)
         order, forced = self._order() if saved is None else self._order_with_scales()
         skip, limit = frozenset(self.skip), self.time_budget_s
         policy = Policy(effort=self.effort, forced=forced, skip=skip, budget_s=limit, reserved=RESERVED)
-        found = ladder.search(order, policy, context.timings.add)
+        found = recovery.search(order, policy, context.timings.add)
         for name, one in found.skipped.items():
             if one.seconds is not None:
                 context.timings.add(f"predicted {name}", one.seconds)
@@ -109,7 +109,7 @@ class Quantize:
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
             techniques=recovery_report.rows(found, order),
-            sensitivity=ladder.noise,
+            sensitivity=recovery.noise,
         )
         chosen = found.chosen.candidate
         weights = chosen.quantized.weights
