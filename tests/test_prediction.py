@@ -94,7 +94,7 @@ def test_a_line_refuses_an_outlook_its_band_does_not_support():
     unmeasured = {**said, "value": None, "status": "unmeasured"}
     with pytest.raises(ValueError, match="cannot be 'passes'"):
         BudgetCheck(**unmeasured, predicted=expected, predicted_status="passes")
-    with pytest.raises(ValueError, match="without an predicted_status"):
+    with pytest.raises(ValueError, match="without a predicted_status"):
         BudgetCheck(**unmeasured, predicted=expected)
     with pytest.raises(ValueError, match="without a prediction"):
         BudgetCheck(**unmeasured, predicted_status="open")
