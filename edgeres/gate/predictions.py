@@ -27,12 +27,8 @@ class Answers:
     """Predictions on a validation split, in its order; all columns are as long as the split.
 
     Attributes:
-        schema: Version of this layout.
         images: Digest of the split: content hashes and labels, in order.
         hashes: First 16 hex digits of each image's sha256.
-        labels: True class index per image.
-        float_predictions: Class index per image by the float baseline.
-        deployed_predictions: Class index per image by the deployed network.
     """
 
     schema: Literal["edgeres.predictions/1"] = SCHEMA

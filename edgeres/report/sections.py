@@ -36,7 +36,8 @@ from edgeres.runs.remedy import drop_cause, int8_slowness
 
 if TYPE_CHECKING:
     from edgeres.runs.findings import Flip, Kernels
-    from edgeres.runs.run import Run, StageRow
+    from edgeres.runs.run import Run
+    from edgeres.runs.stage import StageRow
 
 _AT_ONCE = 9
 """Flipped images shown before the rest is collapsed: three rows on a desktop, a few screens on a phone."""

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edgeres.runs.findings import Confusion, Flip, TensorScale
-    from edgeres.runs.run import LatencyRow, Run, StageRow
+    from edgeres.runs.run import LatencyRow, Run
+    from edgeres.runs.stage import StageRow
 
 DRAWN_CLASSES = 24
 """Most classes of a confusion matrix that is drawn."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import StageError, UsageError
 from edgeres.gate.budget import Limit, latency_lines
-from edgeres.runs.run import Kernels, LatencyRow
+from edgeres.runs.findings import Kernels
+from edgeres.runs.run import LatencyRow
 from edgeres.settings import sha256_file
 
 if TYPE_CHECKING:

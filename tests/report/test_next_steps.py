@@ -13,7 +13,8 @@ from edgeres.report.markdown import markdown
 from edgeres.report.next_steps import next_steps
 from edgeres.report.select import reference_float, tuned_float
 from edgeres.runs.remedy import measuring, remedies
-from edgeres.runs.run import Device, FileRow, StageRow
+from edgeres.runs.run import Device, FileRow
+from edgeres.runs.stage import StageRow
 
 PLACE = Path("build/run")
 ROW = FileRow(sha256="0" * 64, size=1)
