@@ -73,7 +73,7 @@ def _result(folder: Path, finished: Run, options: Namespace, screen: Screen) -> 
     from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench, pinned
     from edgeres.latency.benchmark.variants import find_variants
     from edgeres.onnx_graph import operator_counts
-    from edgeres.runs.graphs import read_graphs
+    from edgeres.runs.finished import read_graphs
     from edgeres.targets.target import find_target
 
     pinned(options.threads)  # too many threads are refused before anything is built

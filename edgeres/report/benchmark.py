@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.latency.benchmark.conclusions import sentences
-from edgeres.report.markup import Markup, join, table, tag
-from edgeres.report.parts import how, plot
+from edgeres.report.markup import Markup, how, join, plot, table, tag
 from edgeres.report.plots import latency_bars
 from edgeres.report.svg import ROW, Axis, figure
 from edgeres.runs.figures import millis, number

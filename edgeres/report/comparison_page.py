@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.report.html import page
-from edgeres.report.markup import Markup, join, table, tag
-from edgeres.report.parts import how, section
+from edgeres.report.markup import Markup, how, join, section, table, tag
 from edgeres.runs.verdict import outcome, reason
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def comparison_page(names: tuple[str, str], runs: tuple[Run, Run], found: RunCom
         notes: Warnings about the comparison and about the pairing of predictions.
     """
     shown = [(anchor, title, getattr(found, anchor)) for anchor, title in _SECTIONS]
-    links = [tag("a", title, at={"href": f"#{anchor}"}) for anchor, title, _ in shown]
+    links = [tag("a", title, href=f"#{anchor}") for anchor, title, _ in shown]
     top = tag(
         "div.top",
         tag("h1", names[0], tag("span.quiet", " and "), names[1]),
@@ -44,7 +43,7 @@ def comparison_page(names: tuple[str, str], runs: tuple[Run, Run], found: RunCom
     return page(
         f"{names[0]} and {names[1]}",
         tag("header", top, listed),
-        tag("nav", *links, at={"aria-label": "Sections"}),
+        tag("nav", *links, aria_label="Sections"),
         tag("main", *(_section(anchor, title, rows, names) for anchor, title, rows in shown)),
     )
 

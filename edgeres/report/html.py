@@ -7,8 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from edgeres.report import origins, sections
-from edgeres.report.markup import Markup, join, tag
-from edgeres.report.parts import missing, section
+from edgeres.report.markup import Markup, join, missing, section, tag
 from edgeres.report.recovery import recovery
 from edgeres.report.select import trail
 from edgeres.runs.figures import (
@@ -52,11 +51,11 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 def html(run: Run) -> str:
     """The HTML report; well-formed XML after its doctype, and equal for equal runs."""
-    links = [tag("a", name, at={"href": f"#{anchor}"}) for anchor, name, _ in (("budget", "Budget", None), *_SECTIONS)]
+    links = [tag("a", name, href=f"#{anchor}") for anchor, name, _ in (("budget", "Budget", None), *_SECTIONS)]
     return page(
         f"{opening(run)}: {run.model} for {run.target.name}",
         _verdict(run),
-        tag("nav", *links, at={"aria-label": "Sections"}),
+        tag("nav", *links, aria_label="Sections"),
         tag("main", _budget(run), *(draw(run) for _, _, draw in _SECTIONS)),
     )
 
@@ -65,14 +64,14 @@ def page(title: str, *body: Markup) -> str:
     """A self-contained HTML page with its style sheet inside."""
     head = tag(
         "head",
-        tag("meta", at={"charset": "utf-8"}),
-        tag("meta", at={"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-        tag("meta", at={"name": "color-scheme", "content": "light dark"}),
-        tag("meta", at={"http-equiv": "Content-Security-Policy", "content": _POLICY}),
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("title", title),
         tag("style", Markup(_style())),
     )
-    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', *body), at={'lang': 'en'})}\n"
+    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', *body), lang='en')}\n"
 
 
 @cache
@@ -84,7 +83,7 @@ def _verdict(run: Run) -> Markup:
     result = outcome(run)
     counts, why = line_counts(run), reason(run)
     tally = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "unmeasured") if counts[status])
-    badge = tag("p.badge", tag("span", _MARKS[result], at={"aria-hidden": "true"}), f" {opening(run)}")
+    badge = tag("p.badge", tag("span", _MARKS[result], aria_hidden="true"), f" {opening(run)}")
     hint = Markup()
     if run.error and run.error.hint:
         hint = tag("p.hint", tag("b", "Hint: "), run.error.hint)
@@ -179,11 +178,11 @@ def _gauge(line: BudgetCheck) -> Markup:
     if line.predicted and line.limit > 0:
         most = 1.1 * max(line.predicted.high, line.limit)
         low, high, limit = (100 * figure / most for figure in (line.predicted.low, line.predicted.high, line.limit))
-        band = tag("i.band", at={"style": f"margin-left:{low:.1f}%;width:{high - low:.1f}%"})
-        return tag("div.gauge", band, tag("u", at={"style": f"left:{limit:.1f}%"}), at={"aria-hidden": "true"})
+        band = tag("i.band", style=f"margin-left:{low:.1f}%;width:{high - low:.1f}%")
+        return tag("div.gauge", band, tag("u", style=f"left:{limit:.1f}%"), aria_hidden="true")
     if line.value is None or line.limit <= 0:
-        return tag("div.gauge.none", at={"aria-hidden": "true"})
+        return tag("div.gauge.none", aria_hidden="true")
     share = max(0.0, line.value / line.limit)
-    bar = tag(f"i.{line.status}", at={"style": f"width:{100 * min(1.0, share):.1f}%"})
-    mark = tag("u", at={"style": f"left:{100 / share:.1f}%"}) if share > 1 and line.status == "failed" else Markup()
-    return tag("div.gauge", bar, mark, at={"aria-hidden": "true"})
+    bar = tag(f"i.{line.status}", style=f"width:{100 * min(1.0, share):.1f}%")
+    mark = tag("u", style=f"left:{100 / share:.1f}%") if share > 1 and line.status == "failed" else Markup()
+    return tag("div.gauge", bar, mark, aria_hidden="true")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.report.markup import Markup, join, table, tag
-from edgeres.report.parts import NONE, facts, how, plot, section
+from edgeres.report.markup import NONE, Markup, facts, how, join, plot, section, table, tag
 from edgeres.report.plots import scales_plot
 from edgeres.report.sketches import distributions
 from edgeres.runs.figures import bytes_, share, short
@@ -29,7 +28,7 @@ def calibration(run: Run) -> Markup:
     figures = facts(
         ("Calibrator", found.calibrator),
         ("Images", f"{found.images:,}"),
-        ("Data and preprocessing", tag("code", short(found.data), at={"title": found.data})),
+        ("Data and preprocessing", tag("code", short(found.data), title=found.data)),
     )
     every = tag("details", tag("summary", "Every tensor"), _scales(found))
     return section("calibration", "Calibration", tag("div.pair", drawing, figures), distributions(found.tensors), every)
@@ -73,8 +72,7 @@ def provenance(run: Run) -> Markup:
         ("CPU", p.cpu if p.cores is None else f"{p.cpu}, {p.cores} cores used"),
     )
     splits: list[tuple[str, ...]] = [
-        (split.name, f"{split.images:,}", tag("code", short(split.digest), at={"title": split.digest}))
-        for split in p.splits
+        (split.name, f"{split.images:,}", tag("code", short(split.digest), title=split.digest)) for split in p.splits
     ]
     packages: list[tuple[str, ...]] = [(name, p.packages[name]) for name in sorted(p.packages)]
     return section(
@@ -82,7 +80,7 @@ def provenance(run: Run) -> Markup:
         "Provenance",
         figures,
         tag("div.narrow", table(("Split", "Images", "Digest"), splits, "Data splits")) if splits else Markup(),
-        tag("details", tag("summary", "Recipe"), tag("pre", p.recipe, at={"tabindex": 0})),
+        tag("details", tag("summary", "Recipe"), tag("pre", p.recipe, tabindex=0)),
         tag(
             "details",
             tag("summary", "Packages"),
@@ -97,7 +95,7 @@ def _files(run: Run) -> Markup:
         (
             name,
             bytes_(run.files[name].size),
-            tag("code", short(run.files[name].sha256), at={"title": run.files[name].sha256}),
+            tag("code", short(run.files[name].sha256), title=run.files[name].sha256),
         )
         for name in sorted(run.files)
     ]
@@ -112,7 +110,7 @@ def reproduce(run: Run) -> Markup:
     return section(
         "reproduce",
         "How to reproduce",
-        tag("pre", tag("code", run.command), at={"tabindex": 0}),
+        tag("pre", tag("code", run.command), tabindex=0),
         how(same),
         how(f"Made by edgeres {run.edgeres}. This page holds nothing that report.json ({run.schema}) does not."),
     )

@@ -6,8 +6,7 @@ from math import ceil, floor
 from typing import TYPE_CHECKING
 
 from edgeres.report.html import page
-from edgeres.report.markup import Markup, join, table, tag
-from edgeres.report.parts import how, plot, section
+from edgeres.report.markup import Markup, how, join, plot, section, table, tag
 from edgeres.report.svg import WIDTH, Axis, apart, clip, figure, standalone, ticks
 from edgeres.runs.figures import number, percent, points
 
@@ -93,8 +92,8 @@ def growth_plot(found: Parity) -> Markup:
     across = Axis(0, max(1, most - 1), _LEFT + 6, _RIGHT - 6)
     lines = [
         join(
-            tag("line.grid", at={"x1": _LEFT, "x2": _RIGHT, "y1": up(at), "y2": up(at)}),
-            tag("text.end.quiet", f"{at:g} dB", at={"x": _LEFT - 5, "y": up(at) + 4}),
+            tag("line.grid", x1=_LEFT, x2=_RIGHT, y1=up(at), y2=up(at)),
+            tag("text.end.quiet", f"{at:g} dB", x=_LEFT - 5, y=up(at) + 4),
         )
         for at in ticks(low, high, 5)
     ]
@@ -103,8 +102,8 @@ def growth_plot(found: Parity) -> Markup:
     drawn = [join(*_line(row, order, across, up, high)) for order, row in enumerate(rows)]
     labels = [_label(row, order, ends[order], names[order]) for order, row in enumerate(rows)]
     below = join(
-        tag("text.quiet", "image", at={"x": _LEFT, "y": _BOTTOM + 18}),
-        tag("text.end.quiet", "logits", at={"x": _RIGHT, "y": _BOTTOM + 18}),
+        tag("text.quiet", "image", x=_LEFT, y=_BOTTOM + 18),
+        tag("text.end.quiet", "logits", x=_RIGHT, y=_BOTTOM + 18),
     )
     words = ", ".join(f"{row.title} {_decibels(row.depths[-1])} at the logits" for row in rows)
     return figure(
@@ -127,20 +126,20 @@ def _line(row: RuntimeRow, order: int, across: Axis, up: Axis, high: float) -> l
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     dash = _STROKES[order % len(_STROKES)]
     stroke = f"stroke:{_colour(order)};fill:none;stroke-width:2;stroke-dasharray:{dash}"
-    marks = [tag("polyline", at={"points": path, "style": stroke})]
+    marks = [tag("polyline", points=path, style=stroke)]
     for depth, (x, y) in zip(row.depths, spots, strict=True):
         differ = f"{depth.differing:,} of {depth.numbers:,} differ"
         sentences = tag("title", f"{row.title}, {depth.tensor}: {_decibels(depth)}, {differ}")
         size = 6.0 if depth is row.diverges else 2.5
-        marks.append(tag("circle", sentences, at={"cx": x, "cy": y, "r": size, "style": f"fill:{_colour(order)}"}))
+        marks.append(tag("circle", sentences, cx=x, cy=y, r=size, style=f"fill:{_colour(order)}"))
     return marks
 
 
 def _label(row: RuntimeRow, order: int, end: float, name: float) -> Markup:
     """A runtime's name at the end of its line."""
     return join(
-        tag("line.grid", at={"x1": _RIGHT - 6.0, "y1": end, "x2": _RIGHT + 4.0, "y2": name}),
-        tag("text", clip(row.title, 18), at={"x": _RIGHT + 7, "y": name + 4, "style": f"fill:{_colour(order)}"}),
+        tag("line.grid", x1=_RIGHT - 6.0, y1=end, x2=_RIGHT + 4.0, y2=name),
+        tag("text", clip(row.title, 18), x=_RIGHT + 7, y=name + 4, style=f"fill:{_colour(order)}"),
     )
 
 
@@ -170,8 +169,8 @@ def html(found: Parity) -> str:
         tag("h1", found.model, tag("span.quiet", " for "), found.target),
         tag("p.headline", sentences.partition(": ")[2]),
     )
-    ways = [tag("a", name, at={"href": f"#{anchor}"}) for anchor, name in links]
-    body = (tag(f"header.{kind}", top), tag("nav", *ways, at={"aria-label": "Sections"}), tag("main", *parts))
+    ways = [tag("a", name, href=f"#{anchor}") for anchor, name in links]
+    body = (tag(f"header.{kind}", top), tag("nav", *ways, aria_label="Sections"), tag("main", *parts))
     return page(f"Parity: {found.model} for {found.target}", *body)
 
 

@@ -47,7 +47,7 @@ def accuracy_plot(rows: Sequence[tuple[str, float]]) -> Markup:
     marks = [
         join(
             label(stage, index),
-            tag("circle.dot", at={"cx": axis(top1), "cy": middle(index), "r": 4.5}),
+            tag("circle.dot", cx=axis(top1), cy=middle(index), r=4.5),
             value(percent(top1), "", index),
         )
         for index, (stage, top1) in enumerate(rows)
@@ -57,7 +57,7 @@ def accuracy_plot(rows: Sequence[tuple[str, float]]) -> Markup:
         f"Top-1 accuracy per stage: {spoken(rows, percent)}",
         bottom + 22,
         lines,
-        tag("polyline.path", at={"points": path}),
+        tag("polyline.path", points=path),
         *marks,
     )
 
@@ -87,7 +87,7 @@ def _limits(limits: Sequence[tuple[str, float]], axis: Axis, bottom: float, writ
             marks.append(limit(f"{name} {written(at)}", axis(at), 0, y))
         else:
             words = f"{name} {written(at)}, beyond this scale"
-            marks.append(tag("text.limit", words, at={"x": axis(0), "y": y + 15}))
+            marks.append(tag("text.limit", words, x=axis(0), y=y + 15))
     return join(*marks)
 
 
@@ -98,14 +98,14 @@ def drop_plot(accuracy: Accuracy, budget: float | None) -> Markup:
     axis = Axis(min(shown) - margin, max(shown) + margin, 12, WIDTH - 12)
     top, bottom = 20, 66
     lines = grid(ticks(axis.low, axis.high, 5), axis, top, bottom, " pp")
-    zero = tag("line.zero", at={"x1": axis(0), "x2": axis(0), "y1": top, "y2": bottom})
+    zero = tag("line.zero", x1=axis(0), x2=axis(0), y1=top, y2=bottom)
     marks = [whisker(axis(accuracy.low_pp), axis(accuracy.high_pp), 43)]
-    marks.append(tag("circle.dot", at={"cx": axis(accuracy.drop_pp), "cy": 43, "r": 6}))
+    marks.append(tag("circle.dot", cx=axis(accuracy.drop_pp), cy=43, r=6))
     words = f"{confidence(accuracy.level)} interval {between(accuracy.low_pp, accuracy.high_pp)}"
     if budget is not None:
         x, anchor = axis(budget), "end" if axis(budget) > WIDTH / 2 else "start"
-        marks.append(tag("line.limit", at={"x1": x, "x2": x, "y1": top - 4, "y2": bottom}))
-        marks.append(tag("text.limit", f"limit {points(budget)}", at={"x": x, "y": 11, "text-anchor": anchor}))
+        marks.append(tag("line.limit", x1=x, x2=x, y1=top - 4, y2=bottom))
+        marks.append(tag("text.limit", f"limit {points(budget)}", x=x, y=11, text_anchor=anchor))
         words += f", limit {points(budget)}"
     return figure(f"Accuracy drop {points(accuracy.drop_pp)}, {words}", bottom + 20, lines, zero, *marks)
 
@@ -170,10 +170,11 @@ def confusion_plot(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> M
                 "text.end",
                 clip(classes[row], _NAME),
                 tag("title", classes[row]),
-                at={"x": left - 6, "y": y + size / 2 + 4},
+                x=left - 6,
+                y=y + size / 2 + 4,
             )
         )
-        names.append(tag("text", clip(classes[row], _NAME), tag("title", classes[row]), at=at))
+        names.append(tag("text", clip(classes[row], _NAME), tag("title", classes[row]), **at))
         total = sum(counts) or 1
         squares.extend(
             _cell(left + column * size, y, size, count, count / total, hit=row == column)
@@ -186,11 +187,11 @@ def confusion_plot(classes: Sequence[str], matrix: Sequence[Sequence[int]]) -> M
 def _cell(x: float, y: float, size: float, count: int, share: float, *, hit: bool) -> Markup:
     box: dict[str, str | int | float] = {"x": x + 0.5, "y": y + 0.5, "width": size - 1, "height": size - 1, "rx": 2}
     if not count:
-        return tag("rect.cell", at=box)
+        return tag("rect.cell", **box)
     strength = share if hit else min(1.0, 0.2 + 2 * share)
-    shade = tag("rect.hit" if hit else "rect.miss", at={**box, "fill-opacity": strength})
+    shade = tag("rect.hit" if hit else "rect.miss", **box, fill_opacity=strength)
     kind = f"text.mid{'.on' if strength > 0.55 else ''}{'.small' if size < 20 or count > 999 else ''}"
-    return join(tag("rect.cell", at=box), shade, tag(kind, count, at={"x": x + size / 2, "y": y + size / 2 + 3.8}))
+    return join(tag("rect.cell", **box), shade, tag(kind, count, x=x + size / 2, y=y + size / 2 + 3.8))
 
 
 def scales_plot(tensors: Sequence[TensorScale]) -> Markup:
@@ -207,8 +208,8 @@ def scales_plot(tensors: Sequence[TensorScale]) -> Markup:
     marks = [factor * 10.0**power for power in range(low, high) for factor in ((1, 2, 5) if high - low < 3 else (1,))]
     lines = [
         join(
-            tag("line.grid", at={"x1": left, "x2": right, "y1": y(at), "y2": y(at)}),
-            tag("text.end.quiet", f"{at:.1g}", at={"x": left - 6, "y": y(at) + 4}),
+            tag("line.grid", x1=left, x2=right, y1=y(at), y2=y(at)),
+            tag("text.end.quiet", f"{at:.1g}", x=left - 6, y=y(at) + 4),
         )
         for at in (*marks, 10.0**high)
     ]
@@ -216,13 +217,15 @@ def scales_plot(tensors: Sequence[TensorScale]) -> Markup:
         tag(
             "circle.dot" if row.signed else "circle.dot.hollow",
             tag("title", f"{row.tensor}: scale {row.scale:.6g}, zero-point {row.zero_point}"),
-            at={"cx": left + 8 + index * step, "cy": y(row.scale), "r": 4 if len(tensors) <= 60 else 2.5},
+            cx=left + 8 + index * step,
+            cy=y(row.scale),
+            r=4 if len(tensors) <= 60 else 2.5,
         )
         for index, row in enumerate(tensors)
     ]
     ends = join(
-        tag("text.quiet", "first tensor", at={"x": left, "y": bottom + 16}),
-        tag("text.end.quiet", "last tensor", at={"x": right, "y": bottom + 16}),
+        tag("text.quiet", "first tensor", x=left, y=bottom + 16),
+        tag("text.end.quiet", "last tensor", x=right, y=bottom + 16),
     )
     words = f"Scales of {len(tensors)} activation tensors, {smallest:.2g} to {largest:.2g}"
     return figure(words, bottom + 22, *lines, ends, *dots)

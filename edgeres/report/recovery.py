@@ -7,8 +7,7 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
 from edgeres.report.candidates import HEADS, divergence, folded, next_step, recovery_rows, spending
-from edgeres.report.markup import Markup, join, table, tag
-from edgeres.report.parts import NONE, how, plot, section
+from edgeres.report.markup import NONE, Markup, how, join, plot, section, table, tag
 from edgeres.report.select import tuned_float
 from edgeres.report.svg import WIDTH, apart, figure, standalone
 from edgeres.report.tradeoff import candidates, tradeoff_plot
@@ -88,18 +87,18 @@ def spending_plot(points: Sequence[tuple[str, float, float, bool]]) -> Markup:
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
     marks = [
         join(
-            tag("line.grid", at={"x1": x, "y1": y, "x2": right + 4.0, "y2": labels[order]}),
-            tag("circle.dot" if chosen else "circle.dot.hollow", at={"cx": x, "cy": y, "r": 5.0}),
-            tag("text", f"{name} {divergence(kl)}", at={"x": right + 7, "y": labels[order] + 4}),
+            tag("line.grid", x1=x, y1=y, x2=right + 4.0, y2=labels[order]),
+            tag("circle.dot" if chosen else "circle.dot.hollow", cx=x, cy=y, r=5.0),
+            tag("text", f"{name} {divergence(kl)}", x=right + 7, y=labels[order] + 4),
         )
         for order, ((name, _, kl, chosen), (x, y)) in enumerate(zip(points, spots, strict=True))
     ]
     ends = join(
-        tag("text.quiet", "0 s", at={"x": _LEFT + 8, "y": _BOTTOM + 18}),
-        tag("text.end.quiet", seconds(longest), at={"x": right, "y": _BOTTOM + 18}),
+        tag("text.quiet", "0 s", x=_LEFT + 8, y=_BOTTOM + 18),
+        tag("text.end.quiet", seconds(longest), x=right, y=_BOTTOM + 18),
     )
     words = ", ".join(f"{name} {divergence(kl)} after {seconds(spent)}" for name, spent, kl, _ in points)
-    line = tag("polyline.path", at={"points": path})
+    line = tag("polyline.path", points=path)
     return figure(f"KL to float: {words}", _BOTTOM + 24, place.grid(right), line, *marks, ends)
 
 
@@ -113,16 +112,18 @@ def noise_plot(rows: Sequence[LayerSensitivity], left_in_float: tuple[str, ...] 
         tag(
             "circle.dot.hollow" if row.layer in left_in_float else "circle.dot",
             tag("title", f"{row.layer}: KL {divergence(row.kl)}, {_sqnr(row)}"),
-            at={"cx": x, "cy": y, "r": 4.5 if len(rows) <= 60 else 3.0},
+            cx=x,
+            cy=y,
+            r=4.5 if len(rows) <= 60 else 3.0,
         )
         for row, (x, y) in zip(rows, spots, strict=True)
     ]
     top, (x, y) = max(zip(rows, spots, strict=True), key=lambda pair: pair[0].kl)
     late = x > WIDTH / 2
-    name = tag("text.end.over" if late else "text.over", top.layer, at={"x": x + (-9 if late else 9), "y": y + 4})
+    name = tag("text.end.over" if late else "text.over", top.layer, x=x + (-9 if late else 9), y=y + 4)
     ends = join(
-        tag("text.quiet", "first layer", at={"x": _LEFT, "y": _BOTTOM + 18}),
-        tag("text.end.quiet", "last layer", at={"x": right, "y": _BOTTOM + 18}),
+        tag("text.quiet", "first layer", x=_LEFT, y=_BOTTOM + 18),
+        tag("text.end.quiet", "last layer", x=right, y=_BOTTOM + 18),
     )
     words = f"Sensitivity of {len(rows)} layers, most of all {top.layer} with a KL of {divergence(top.kl)}"
     return figure(words, _BOTTOM + 24, place.grid(right), *dots, name, ends)
@@ -161,8 +162,8 @@ class Decades:
         return join(
             *(
                 join(
-                    tag("line.grid", at={"x1": _LEFT, "x2": right, "y1": self(10.0**power), "y2": self(10.0**power)}),
-                    tag("text.end.quiet", f"1e{power}", at={"x": _LEFT - 6, "y": self(10.0**power) + 4}),
+                    tag("line.grid", x1=_LEFT, x2=right, y1=self(10.0**power), y2=self(10.0**power)),
+                    tag("text.end.quiet", f"1e{power}", x=_LEFT - 6, y=self(10.0**power) + 4),
                 )
                 for power in range(self.low, self.high + 1, stride)
             )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.report.benchmark import benchmark_table
-from edgeres.report.markup import Markup, join, table, tag
-from edgeres.report.parts import NONE, facts, how, missing, plot, section
+from edgeres.report.markup import NONE, Markup, facts, how, join, missing, plot, section, table, tag
 from edgeres.report.plots import accuracy_plot, confusion_plot, drop_plot, latency_plot, macs_plot
 from edgeres.report.select import (
     DRAWN_CLASSES,
@@ -163,7 +162,7 @@ def integers(run: Run) -> Markup:
 
 def _kernels(kernels: Kernels) -> Markup:
     share = kernels.integer / kernels.weighted if kernels.weighted else 0.0
-    gauge = tag("div.gauge", tag("i.neutral", at={"style": f"width:{100 * share:.1f}%"}))
+    gauge = tag("div.gauge", tag("i.neutral", style=f"width:{100 * share:.1f}%"))
     lead = tag("p.lead", tag("b", f"{kernels.integer} of {kernels.weighted}"), f" {WEIGHTED}")
     types: list[tuple[str, ...]] = [(name, f"{kernels.counts[name]:,}") for name in sorted(kernels.counts)]
     listed = table(("Kernel", "Executed"), types, "Kernel types") if types else Markup()
@@ -212,9 +211,7 @@ def _flip(run: Run, flip: Flip) -> Markup:
     kind = fate(flip)
     picture: str = tag("span.blank", "no picture")
     if flip.thumbnail:
-        picture = tag(
-            "img", at={"src": flip.thumbnail, "alt": f"validation image {flip.index}", "width": 72, "height": 72}
-        )
+        picture = tag("img", src=flip.thumbnail, alt=f"validation image {flip.index}", width=72, height=72)
     head = tag(
         "div.head",
         picture,
@@ -223,7 +220,7 @@ def _flip(run: Run, flip: Flip) -> Markup:
             tag(f"span.fate.{kind.replace(' ', '-')}", kind),
             tag("span.quiet", f" #{flip.index} "),
             tag("p", tag("span.quiet", "True: "), tag("b", run.class_name(flip.label))),
-            tag("code", short(flip.sha256), at={"title": flip.sha256}),
+            tag("code", short(flip.sha256), title=flip.sha256),
         ),
     )
     answers = tag(
@@ -239,7 +236,7 @@ def _answer(run: Run, who: str, answer: int, surely: float | None, label: int) -
     confidence_text = gauge = Markup()
     if surely is not None:
         confidence_text = tag("span", f" {share(surely)}")
-        bar = tag("i", at={"style": f"width:{100 * surely:.1f}%"})
-        gauge = tag("div.gauge", bar, at={"aria-hidden": "true"})
+        bar = tag("i", style=f"width:{100 * surely:.1f}%")
+        gauge = tag("div.gauge", bar, aria_hidden="true")
     kind = "right" if answer == label else "wrong"
     return tag(f"div.{kind}", tag("small", who), tag("p", tag("b", run.class_name(answer)), confidence_text), gauge)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from math import log1p
 from typing import TYPE_CHECKING
 
-from edgeres.report.markup import Markup, tag
-from edgeres.report.parts import how
+from edgeres.report.markup import Markup, how, tag
 from edgeres.report.select import noisiest
 from edgeres.report.svg import Axis
 from edgeres.runs.figures import number, share
@@ -82,10 +81,12 @@ def sketch_plot(row: TensorScale) -> Markup:
     )
     return tag(
         "svg.plot",
-        tag("rect.cell", at=shade),
-        tag("path.bar", at={"d": "".join(inside)}),
-        tag("path.miss", at={"d": "".join(beyond)}) if beyond else Markup(),
-        tag("path.edges", at={"d": edges}),
-        tag("path.zero", at={"d": f"M{axis(0.0):.1f} {_BOTTOM}v4M0 {_BOTTOM}H{_WIDTH}"}),
-        at={"viewBox": f"0 0 {_WIDTH} {_BOTTOM + 4}", "role": "img", "aria-label": words},
+        tag("rect.cell", **shade),
+        tag("path.bar", d="".join(inside)),
+        tag("path.miss", d="".join(beyond)) if beyond else Markup(),
+        tag("path.edges", d=edges),
+        tag("path.zero", d=f"M{axis(0.0):.1f} {_BOTTOM}v4M0 {_BOTTOM}H{_WIDTH}"),
+        viewBox=f"0 0 {_WIDTH} {_BOTTOM + 4}",
+        role="img",
+        aria_label=words,
     )

@@ -37,7 +37,7 @@ class Axis:
 
 def figure(label: str, height: float, *shapes: str) -> Markup:
     """An SVG image of ``WIDTH x height`` units with its text alternative."""
-    return tag("svg.plot", *shapes, at={"viewBox": f"0 0 {WIDTH} {height:g}", "role": "img", "aria-label": label})
+    return tag("svg.plot", *shapes, viewBox=f"0 0 {WIDTH} {height:g}", role="img", aria_label=label)
 
 
 def standalone(drawing: Markup) -> str:
@@ -85,13 +85,13 @@ def clip(name: str, width: int) -> str:
 
 def label(name: str, row: int) -> Markup:
     """A row's name in the left column, with the whole name as tooltip."""
-    return tag("text.end", clip(name, 14), tag("title", name), at={"x": 92, "y": middle(row) + 4})
+    return tag("text.end", clip(name, 14), tag("title", name), x=92, y=middle(row) + 4)
 
 
 def value(written: str, extra: str, row: int) -> Markup:
     """A row's figure in the right column, with a secondary one after it."""
     quiet = tag("tspan.quiet", f" {extra}") if extra else ""
-    return tag("text", written, quiet, at={"x": WIDTH - 106, "y": middle(row) + 4})
+    return tag("text", written, quiet, x=WIDTH - 106, y=middle(row) + 4)
 
 
 def bar(kind: str, start: float, end: float, row: int) -> Markup:
@@ -103,13 +103,13 @@ def bar(kind: str, start: float, end: float, row: int) -> Markup:
         "height": ROW - 10.0,
         "rx": 3,
     }
-    return tag(f"rect.{kind}", at=box)
+    return tag(f"rect.{kind}", **box)
 
 
 def whisker(start: float, end: float, y: float) -> Markup:
     """An interval as a line with two caps."""
     path = f"M{start:.1f} {y - 5:.1f}v10M{start:.1f} {y:.1f}H{end:.1f}M{end:.1f} {y - 5:.1f}v10"
-    return tag("path.whisker", at={"d": path})
+    return tag("path.whisker", d=path)
 
 
 def grid(values: Iterable[float], axis: Axis, top: float, bottom: float, unit: str) -> Markup:
@@ -117,8 +117,8 @@ def grid(values: Iterable[float], axis: Axis, top: float, bottom: float, unit: s
     return join(
         *(
             join(
-                tag("line.grid", at={"x1": axis(at), "x2": axis(at), "y1": top, "y2": bottom}),
-                tag("text.mid.quiet", f"{number(at)}{unit}", at={"x": axis(at), "y": bottom + 15}),
+                tag("line.grid", x1=axis(at), x2=axis(at), y1=top, y2=bottom),
+                tag("text.mid.quiet", f"{number(at)}{unit}", x=axis(at), y=bottom + 15),
             )
             for at in values
         )
@@ -129,8 +129,8 @@ def limit(written: str, x: float, top: float, bottom: float) -> Markup:
     """A dashed vertical line with its label below, kept inside the picture."""
     anchor = "end" if x > WIDTH * 0.6 else "start"
     return join(
-        tag("line.limit", at={"x1": x, "x2": x, "y1": top, "y2": bottom + 4}),
-        tag("text.limit", written, at={"x": x, "y": bottom + 15, "text-anchor": anchor}),
+        tag("line.limit", x1=x, x2=x, y1=top, y2=bottom + 4),
+        tag("text.limit", written, x=x, y=bottom + 15, text_anchor=anchor),
     )
 
 

@@ -38,19 +38,16 @@ def tradeoff_plot(points: list[Point]) -> Markup:
     labels = apart([y for _, y in spots], _BOTTOM + 6)
     lines = [
         join(
-            tag("line.grid", at={"x1": _LEFT, "x2": _RIGHT, "y1": up(at), "y2": up(at)}),
-            tag("text.end.quiet", f"{at:g} %", at={"x": _LEFT - 6, "y": up(at) + 4}),
+            tag("line.grid", x1=_LEFT, x2=_RIGHT, y1=up(at), y2=up(at)),
+            tag("text.end.quiet", f"{at:g} %", x=_LEFT - 6, y=up(at) + 4),
         )
         for at in ticks(up.low, up.high, 4)
     ]
-    leads = [
-        tag("line.grid", at={"x1": x, "y1": y, "x2": _RIGHT + 4.0, "y2": labels[order]})
-        for order, (x, y) in enumerate(spots)
-    ]
+    leads = [tag("line.grid", x1=x, y1=y, x2=_RIGHT + 4.0, y2=labels[order]) for order, (x, y) in enumerate(spots)]
     marks = [
         join(
-            tag("circle.dot" if chosen else "circle.dot.hollow", at={"cx": x, "cy": y, "r": 5.0}),
-            tag("text", f"{name} {top1:.2f}", at={"x": _RIGHT + 7, "y": labels[order] + 4}),
+            tag("circle.dot" if chosen else "circle.dot.hollow", cx=x, cy=y, r=5.0),
+            tag("text", f"{name} {top1:.2f}", x=_RIGHT + 7, y=labels[order] + 4),
         )
         for order, ((name, _, top1, chosen), (x, y)) in enumerate(zip(points, spots, strict=True))
     ]

@@ -160,12 +160,9 @@ class DeviceReport:
     """Contents of ``device.json`` without its seal.
 
     Attributes:
-        format: Version of this layout.
-        model: Name of the network.
-        target: Name of the target it was compiled for.
         manifest_sha256: sha256 of the bundle's manifest, which identifies the run.
         model_sha256: sha256 of the executed file, or of the file the engine was built from.
-        engine: The engine; None where the runtime has none.
+        engine: None where the runtime has none.
         images: Accuracy on the user's images; None where none were given.
     """
 

@@ -35,10 +35,9 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def compared(line: BudgetCheck) -> tuple[str, str]:
-    """Value and limit of a budget line with their unit, in as many digits as distinguish them.
+    """Value and limit of a budget line in as many digits as distinguish them: ``("23.9 M", "36.7 M")``.
 
-    Returns:
-        ``("23.9 M", "36.7 M")``; the first is empty where the line is unmeasured.
+    The value is empty where the line is unmeasured.
     """
     factor, unit = _unit_for(line)
     limit = line.limit * factor

@@ -15,7 +15,7 @@ from edgeres.settings import sha256_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.runs.device import DeviceReport, State
+    from edgeres.runs.device import DeviceReport
     from edgeres.runs.run import Run
     from edgeres.targets.target import Target
 
@@ -32,12 +32,7 @@ _SAID = "on the device: "
 
 
 def check_origin(run: Run, folder: Path, found: DeviceReport) -> None:
-    """Checks that a device report belongs to the bundle of this run.
-
-    Args:
-        run: The report of the run.
-        folder: Its folder.
-        found: The device report.
+    """Checks that a device report belongs to the bundle of the run in a folder.
 
     Raises:
         UsageError: The run has no bundle, its bundle was changed, or the report is of another bundle.
@@ -96,8 +91,7 @@ def with_measurement(run: Run, found: DeviceReport) -> Run:
     before = run.timings.lines
     known = {line.name: Limit(line.name, line.limit, line.source, derivation=line.derivation) for line in before}
     timing = found.latency_ms
-    plain = {name: getattr(timing, name) for name in ("p90_high", "p99_high")}
-    timed = {"p50_ms": timing.p50, **{f"{name}_ms": value for name, value in plain.items()}}
+    timed = {"p50_ms": timing.p50, "p90_high_ms": timing.p90_high, "p99_high_ms": timing.p99_high}
     fresh = {line.name: line for line in latency_lines(known, timed, how)}
     lines = tuple(fresh.get(line.name, line) for line in before)
     others = tuple(row for row in run.timings.latency if not row.how.startswith(_SAID))
@@ -140,14 +134,9 @@ def _conditions(found: DeviceReport) -> str:
     evidence += [f"{name} at {clock:.0f} MHz" for name, clock in sorted(after.gpu_mhz.items())]
     if after.cpu_mhz:
         evidence.append(f"CPU at {min(after.cpu_mhz):.0f} to {max(after.cpu_mhz):.0f} MHz")
-    hottest = _hottest(after)
-    if hottest is not None:
-        evidence.append(f"{hottest:.0f} degrees C at most")
+    if after.temperature_c:
+        evidence.append(f"{max(after.temperature_c.values()):.0f} degrees C at most")
     return ", ".join(evidence)
-
-
-def _hottest(state: State) -> float | None:
-    return max(state.temperature_c.values(), default=None)
 
 
 def _evidence(found: DeviceReport) -> tuple[str, ...]:

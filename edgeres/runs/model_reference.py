@@ -33,13 +33,9 @@ _EXAMPLE = '{"model": "resnet50", "precision": "int8", "size": 224, "latency_ms"
 
 @dataclass(frozen=True, slots=True)
 class NamedNetwork:
-    """A network with its kernels.
+    """The kernels of a network at an image side in pixels; ``int8`` where any layer is quantized.
 
-    Attributes:
-        name: Preset name, under which budgets are documented; the file's stem where there is none.
-        side: Side of the image in pixels.
-        works: Its kernels.
-        precision: ``int8`` where any layer is quantized, else the precision of its float layers.
+    Its name is that of a preset, under which budgets are documented, or else the file's stem.
     """
 
     name: str
@@ -65,14 +61,10 @@ class _Note:
 
 
 def find_network(word: str, target: Target, size: int | None = None, precision: Asked | None = None) -> NamedNetwork:
-    """The network of a model argument.
+    """The network of a model argument: a preset, a run folder, or the path of an ``.onnx``.
 
-    Args:
-        word: A preset, a run folder, or the path of an ``.onnx``.
-        target: Target whose scheme gives the quantized layers of a preset.
-        size: Side of the image in pixels; None takes the network's own.
-        precision: Precision of the network; None takes INT8 where a preset or a run has it. A quantized file has no
-            other precision, a float file has no INT8.
+    The side of the image defaults to the network's own, the precision to INT8 where a preset or a run has it. A
+    quantized file has no other precision, a float file has no INT8.
 
     Raises:
         UsageError: Nothing has that name, or neither file nor target has that precision.

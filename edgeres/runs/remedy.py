@@ -28,12 +28,8 @@ _HELPS = {
 
 
 def remedies(run: Run) -> tuple[str, ...]:
-    """Remedies for each failed line, and for INT8 that is not faster than float.
-
-    Args:
-        run: A finished run; the error of a stopped one has its own hint.
-    """
-    if run.error:
+    """Remedies for each failed line, and for INT8 that is not faster than float."""
+    if run.error:  # it has its own hint
         return ()
     found = [_helps(run, line) for line in run.every_line if line.status == "failed"]
     found.append(int8_slowness(run.timings.latency))
@@ -42,12 +38,10 @@ def remedies(run: Run) -> tuple[str, ...]:
 
 def _helps(run: Run, line: BudgetCheck) -> str:
     """Remedy of a failed line; for accuracy, by the stage that caused the drop where it is known."""
-    known = drop_cause(run) if line.name == "accuracy_drop_pp" else ""
-    if known:
-        return known
-    lift = f"--budget {line.name}=VALUE states another limit"
-    help_ = _HELPS.get(line.name)
-    return f"{line_title(line.name)}: {help_}; {lift}" if help_ else f"{line_title(line.name)}: {lift}"
+    if line.name == "accuracy_drop_pp" and (cause := drop_cause(run)):
+        return cause
+    ways = (*filter(None, [_HELPS.get(line.name)]), f"--budget {line.name}=VALUE states another limit")
+    return f"{line_title(line.name)}: {'; '.join(ways)}"
 
 
 def measuring(run: Run) -> str:

@@ -49,15 +49,9 @@ def outcome(run: Run) -> Outcome:
 
 def exit_code(run: Run) -> int:
     """Exit code: 0 nothing failed, the error's own code, 3 over a budget, 4 unmeasured under ``--strict``."""
-    match outcome(run):
-        case "error":
-            return run.error.exit_code if run.error else 1
-        case "failed":
-            return 3
-        case "incomplete":
-            return 4 if run.strict and not run.until else 0
-        case "passed":
-            return 0
+    if run.error:
+        return run.error.exit_code
+    return {"passed": 0, "failed": 3, "incomplete": 4 if run.strict and not run.until else 0}[outcome(run)]
 
 
 def line_counts(run: Run) -> Counter[str]:
@@ -157,22 +151,17 @@ def _budget_lines(lines: Sequence[BudgetCheck]) -> list[str]:
     width = max((len(line_title(line.name)) for line in lines), default=0)
     found = []
     for line in lines:
-        head = f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}"
+        value, limit = compared(line)
+        figure = f"{value} {relation(line)} {limit}" if value else f"limit {limit}"
+        if not value and line.predicted_status:
+            figure += f"; {OUTLOOKS[line.predicted_status]}: {predicted_text(line)}"
+        head = f"{line.status:<10}  {line_title(line.name):<{width}}  {figure}"
         meant = [line.figure.replace("_", " ")] if line.figure else []
         meant += [f"limit: {line.derivation}"] if line.derivation else []
         whole = f"{head}  ({'; '.join(meant)})" if meant else head
-        found += [whole] if len(whole) <= _WIDTH else [head, *_wrapped("; ".join(meant))]
+        found += [whole] if len(whole) <= _WIDTH else [head, *_indented("; ".join(meant))]
     return found
 
 
-def _wrapped(text: str) -> list[str]:
+def _indented(text: str) -> list[str]:
     return wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
-
-
-def _figure(line: BudgetCheck) -> str:
-    value, limit = compared(line)
-    if value:
-        return f"{value} {relation(line)} {limit}"
-    if line.predicted_status:
-        return f"limit {limit}; {OUTLOOKS[line.predicted_status]}: {predicted_text(line)}"
-    return f"limit {limit}"

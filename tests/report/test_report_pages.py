@@ -214,7 +214,7 @@ def test_blocks_close_where_they_should(value: str) -> None:
 
 @given(st.text(max_size=60))
 def test_markup_is_well_formed_whatever_the_text(value: str) -> None:
-    node = ET.fromstring(tag("p", value, at={"title": value}))
+    node = ET.fromstring(tag("p", value, title=value))
     assert (node.text or "") == ET.fromstring(f"<p>{text(value)}</p>").text or not value
     assert not list(node)
 
