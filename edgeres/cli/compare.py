@@ -47,7 +47,7 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     notes = (*comparison.notes, _paired_line(paired) if paired else f"not paired: {reason}")
     if options.html:
         from edgeres.artifacts.store import write_beside
-        from edgeres.report.comparison_page import comparison_page
+        from edgeres.report.comparison import comparison_page
 
         page = comparison_page((options.first, options.second), (first, second), comparison, notes)
         write_beside(Path(options.html), page.encode())

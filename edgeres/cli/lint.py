@@ -130,7 +130,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _write_sarif(path: Path, findings: Sequence[Finding], rules: Sequence[Rule], model: Path) -> None:
     """Writes the findings as SARIF 2.1.0."""
-    from edgeres.report.sarif import lint_sarif
+    from edgeres.report.ci_formats import lint_sarif
 
     _write(path, lint_sarif(findings, rules, relative_name(model)).encode())
 

@@ -6,8 +6,8 @@ from math import ceil, floor
 from typing import TYPE_CHECKING
 
 from edgeres.report.html import page
-from edgeres.report.markup import Markup, how, join, plot, section, table, tag
-from edgeres.report.svg import WIDTH, Axis, apart, clip, figure, standalone, ticks
+from edgeres.report.markup import Markup, details, how, join, plot, section, table, tag
+from edgeres.report.svg import WIDTH, Axis, apart, clip, ends, figure, levels, standalone, ticks
 from edgeres.runs.figures import number, percent, points
 
 if TYPE_CHECKING:
@@ -90,25 +90,15 @@ def growth_plot(found: Parity) -> Markup:
     up = Axis(low, high, _BOTTOM, _TOP)
     most = max(len(row.depths) for row in rows)
     across = Axis(0, max(1, most - 1), _LEFT + 6, _RIGHT - 6)
-    lines = [
-        join(
-            tag("line.grid", x1=_LEFT, x2=_RIGHT, y1=up(at), y2=up(at)),
-            tag("text.end.quiet", f"{at:g} dB", x=_LEFT - 5, y=up(at) + 4),
-        )
-        for at in ticks(low, high, 5)
-    ]
-    ends = [up(_height(row.depths[-1], high)) for row in rows]
-    names = apart(ends, _BOTTOM + 4)
+    lines = levels([(up(at), f"{at:g} dB") for at in ticks(low, high, 5)], _LEFT, _RIGHT, 5)
+    tips = [up(_height(row.depths[-1], high)) for row in rows]
+    names = apart(tips, _BOTTOM + 4)
     drawn = [join(*_line(row, order, across, up, high)) for order, row in enumerate(rows)]
-    labels = [_label(row, order, ends[order], names[order]) for order, row in enumerate(rows)]
-    below = join(
-        tag("text.quiet", "image", x=_LEFT, y=_BOTTOM + 18),
-        tag("text.end.quiet", "logits", x=_RIGHT, y=_BOTTOM + 18),
-    )
+    labels = [_label(row, order, tips[order], names[order]) for order, row in enumerate(rows)]
+    below = ends("image", "logits", _LEFT, _RIGHT, _BOTTOM + 18)
     words = ", ".join(f"{row.title} {_decibels(row.depths[-1])} at the logits" for row in rows)
-    return figure(
-        f"Signal to noise against exact integers by depth: {words}", _BOTTOM + 24, *lines, *drawn, *labels, below
-    )
+    title = f"Signal to noise against exact integers by depth: {words}"
+    return figure(title, _BOTTOM + 24, lines, *drawn, *labels, below)
 
 
 def _height(depth: Depth, high: float) -> float:
@@ -161,17 +151,10 @@ def html(found: Parity) -> str:
         drawn = plot("How a difference grows with depth", growth_plot(found), reading)
         parts += [section("growth", "Growth", drawn), _layers(found)]
         links += [("growth", "Growth"), ("layers", "Layers")]
-    sentences = verdict(found)
     kind, mark = ("passed", "\u2713 Passed") if found.passed else ("failed", "\u2715 Failed")
-    top = tag(
-        "div.top",
-        tag("p.badge", mark),
-        tag("h1", found.model, tag("span.quiet", " for "), found.target),
-        tag("p.headline", sentences.partition(": ")[2]),
-    )
-    ways = [tag("a", name, href=f"#{anchor}") for anchor, name in links]
-    body = (tag(f"header.{kind}", top), tag("nav", *ways, aria_label="Sections"), tag("main", *parts))
-    return page(f"Parity: {found.model} for {found.target}", *body)
+    heading = tag("h1", found.model, tag("span.quiet", " for "), found.target)
+    top = tag("div.top", tag("p.badge", mark), heading, tag("p.headline", verdict(found).partition(": ")[2]))
+    return page(f"Parity: {found.model} for {found.target}", tag(f"header.{kind}", top), links, *parts)
 
 
 def _runtimes(found: Parity) -> Markup:
@@ -181,21 +164,18 @@ def _runtimes(found: Parity) -> Markup:
 
 def _agreements(found: Parity) -> Markup:
     """Pairwise agreement of predictions between all runtimes and the reference, in percent."""
-    names = [row.name for row in found.runtimes]
     known: dict[frozenset[str], Pair] = {frozenset((pair.first, pair.second)): pair for pair in found.pairs}
-    rows = [
-        (
-            found.titled(name),
-            *(percent(known[frozenset((name, other))].agreement) if name != other else "-" for other in names),
-        )
-        for name in names
-    ]
-    heads = ("Same answer", *(found.titled(name) for name in names))
+
+    def agreement(first: RuntimeRow, second: RuntimeRow) -> str:
+        return "-" if first is second else percent(known[frozenset((first.name, second.name))].agreement)
+
+    rows = [(row.title, *(agreement(row, other) for other in found.runtimes)) for row in found.runtimes]
+    heads = ("Same answer", *(row.title for row in found.runtimes))
     return section("agreement", "Agreement", table(heads, rows, "Agreement of every pair"))
 
 
 def _layers(found: Parity) -> Markup:
-    tables = [tag("details", tag("summary", row.title), _depths(row)) for row in found.runtimes if row.depths]
+    tables = [details(row.title, _depths(row)) for row in found.runtimes if row.depths]
     note = how(
         "SQNR and differ: against exact integers, both running freely from the image on; alone: what that layer adds; "
         "unexplained: farther from a rounding boundary than float32 arithmetic can carry a value"
@@ -205,16 +185,9 @@ def _layers(found: Parity) -> Markup:
 
 def _depths(row: RuntimeRow) -> Markup:
     heads = ("Tensor", "SQNR", "Differ", "Alone", "Largest", "By at most", "Unexplained")
-    listed: list[tuple[str, ...]] = [
-        (
-            depth.tensor,
-            _decibels(depth),
-            f"{depth.differing:,} of {depth.numbers:,}",
-            f"{depth.alone:,}",
-            f"{depth.steps} steps" if depth.steps != 1 else "1 step",
-            _steps(depth.farthest),
-            f"{depth.unexplained:,}",
-        )
-        for depth in row.depths
-    ]
-    return table(heads, listed, f"Layers of {row.title}")
+    rows = []
+    for depth in row.depths:
+        differing, alone = f"{depth.differing:,} of {depth.numbers:,}", f"{depth.alone:,}"
+        largest, unexplained = f"{depth.steps} step{'' if depth.steps == 1 else 's'}", f"{depth.unexplained:,}"
+        rows.append((depth.tensor, _decibels(depth), differing, alone, largest, _steps(depth.farthest), unexplained))
+    return table(heads, rows, f"Layers of {row.title}")

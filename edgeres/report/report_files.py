@@ -22,14 +22,7 @@ NAMES = (JSON, MARKDOWN, HTML)
 
 
 def write(run: Run, folder: Path) -> tuple[Path, ...]:
-    """Writes the three files of a report, each atomically.
-
-    Args:
-        run: The run.
-        folder: The run folder, which exists.
-
-    Returns:
-        Paths of ``report.json``, ``report.md`` and ``report.html``.
+    """Writes the three files of a report, each atomically, to a folder that exists; returns their paths.
 
     Raises:
         StoreError: The folder cannot be written.

@@ -30,7 +30,7 @@ class FinishedRun:
     @property
     def margin_pp(self) -> float | None:
         """The accuracy drop that its budget allows; None without such a budget line."""
-        return next((line.limit for line in self.run.lines if line.name == "accuracy_drop_pp"), None)
+        return self.run.limit_of("accuracy_drop_pp")
 
     @property
     def retrained(self) -> tuple[str, ...]:

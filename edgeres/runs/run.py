@@ -184,6 +184,10 @@ class Run:
         """All budget lines, the timed ones last."""
         return self.lines + self.timings.lines
 
+    def limit_of(self, name: str) -> float | None:
+        """Limit of a budget line; None where there is no such line."""
+        return next((line.limit for line in self.every_line if line.name == name), None)
+
     def time_of(self, row: int) -> StageTime | None:
         """Duration of a row of ``stages``; None when that stage did not run this time."""
         name = self.stages[row].stage

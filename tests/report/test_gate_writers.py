@@ -9,9 +9,7 @@ import pytest
 
 from edgeres.gate.judgement import PairedPredictions, judge
 from edgeres.gate.paired_test import Outcome
-from edgeres.report.github import workflow_commands
-from edgeres.report.junit import junit
-from edgeres.report.sarif import sarif
+from edgeres.report.ci_formats import junit, sarif, workflow_commands
 
 NASTY = 'a <b> & "c" ]]> 100 %, d: e\r\n::error::f \x00\x1b[31m \uffff ü'
 

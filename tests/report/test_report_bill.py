@@ -10,12 +10,11 @@ import pytest
 from example_run import jetson
 
 from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
-from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows, spending
+from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
-from edgeres.report.recovery import Decades, drawing, noise_plot, spending_plot
+from edgeres.report.recovery import drawing, kl_axis, sensitivity_plot, spending, spending_plot, tradeoff, tradeoff_plot
 from edgeres.report.svg import apart
-from edgeres.report.tradeoff import candidates, tradeoff_plot
 from edgeres.runs.document import decode, encode
 from edgeres.runs.stage import StageRow, StageTime
 
@@ -189,7 +188,7 @@ def test_the_pages_hold_the_bill_and_the_sensitivities(run):
 
 
 def test_candidates_are_drawn_by_accuracy_and_latency(run):
-    points = candidates(recovery_rows(run))
+    points = tradeoff(recovery_rows(run))
     assert [(name, ms) for name, ms, _, _ in points] == [
         ("float", 4.0), ("calibrate", 1.0), ("equalization", 1.0), ("mixed_precision", 2.0),
     ]  # fmt: skip
@@ -204,11 +203,11 @@ def test_candidates_are_drawn_by_accuracy_and_latency(run):
 
 def test_equally_fast_candidates_have_no_such_plot(run):
     rows = recovery_rows(run)
-    assert candidates(row for row in rows if row.technique.name in ("calibrate", "equalization")) == []
+    assert tradeoff(row for row in rows if row.technique.name in ("calibrate", "equalization")) == []
 
 
 def test_layers_left_in_float_are_hollow():
-    drawn = noise_plot(NOISE, ("layer3.0.conv1",))
+    drawn = sensitivity_plot(NOISE, ("layer3.0.conv1",))
     assert drawn.count("dot hollow") == 1
     assert drawn.index("dot hollow") < drawn.index("layer3.0.conv1: KL")
     assert drawn.index("layer2.0.conv1: KL") < drawn.index("dot hollow")
@@ -216,8 +215,8 @@ def test_layers_left_in_float_are_hollow():
 
 def test_plots_take_whatever_there_is():
     silent = LayerSensitivity(layer="conv1", sqnr_db=None, kl=0.0, top1=100.0, macs=1)
-    assert "no noise" in noise_plot((silent,))
-    assert "conv1" in noise_plot((silent, NOISE[0]))
+    assert "no noise" in sensitivity_plot((silent,))
+    assert "conv1" in sensitivity_plot((silent, NOISE[0]))
     assert "KL to float" in spending_plot([("calibrate", 0.0, 0.0, True), ("bias_correction", 0.0, 0.5, False)])
 
 
@@ -237,9 +236,9 @@ def test_labels_keep_apart_and_inside():
 
 
 def test_an_axis_ends_at_whole_powers_of_ten():
-    axis = Decades.of([3e-4, 2e-2])
+    axis = kl_axis([3e-4, 2e-2])
     assert (axis.low, axis.high) == (-4, -1)
-    assert axis(1e-4) == 170
-    assert axis(1e-1) == 10
-    assert axis(1e-3) == pytest.approx(170 - 160 / 3)
-    assert Decades.of([0.0]) == Decades(-9, -8)
+    assert axis(-4) == 170
+    assert axis(-1) == 10
+    assert axis(-3) == pytest.approx(170 - 160 / 3)
+    assert kl_axis([0.0]) == replace(axis, low=-9, high=-8)
