@@ -39,7 +39,6 @@ class Answers:
     deployed_predictions: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Refuses columns of different lengths, and empty ones."""
         lengths = {len(self.hashes), len(self.labels), len(self.float_predictions), len(self.deployed_predictions)}
         if len(lengths) != 1 or not self.hashes:
             raise ValueError(f"columns of {sorted(lengths)} images")

@@ -63,7 +63,6 @@ class CandidateRow:
 
 
 def _rough(time: float) -> str:
-    """Predicted seconds as text, in whole seconds or minutes."""
     return seconds(float(round(time))) if time < 60 else f"{time / 60:.0f} min"
 
 

@@ -12,8 +12,7 @@ from edgeres.report.markup import Markup, bullets, details, how, join, missing, 
 from edgeres.report.recovery import recovery
 from edgeres.report.select import trail
 from edgeres.runs import figures
-from edgeres.runs.remedy import measuring, remedies
-from edgeres.runs.verdict import line_counts, opening, outcome, reason
+from edgeres.runs.verdict import line_counts, measuring, opening, outcome, reason, remedies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from edgeres.latency.benchmark.conclusions import sentences
 from edgeres.report import benchmark, candidates, select
 from edgeres.runs import figures
-from edgeres.runs.remedy import drop_cause, measuring, remedies
-from edgeres.runs.verdict import headline, outcome
+from edgeres.runs.verdict import drop_cause, headline, measuring, outcome, remedies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,33 +27,21 @@ _FEW = 26
 
 def markdown(run: Run) -> str:
     """The Markdown report, equal for equal runs."""
-    parts = [
-        f"# {_VERDICT[outcome(run)]} {prose(headline(run))}",
-        *_opening(run),
-        "## Budget",
-        _budget(run),
-        "## Stage by stage",
-        _stages(run),
-        "## What was tried to keep the accuracy",
-        _recovery(run),
-        "## Accuracy",
-        _accuracy(run),
-        "## Speed",
-        _speed(run),
-        "## What runs in integers",
-        _integers(run),
-        "## Confusion matrix",
-        _confusion(run),
-        "## Images answered differently than by float",
-        _flips(run),
-        "## Calibration",
-        _calibration(run),
-        "## Provenance",
-        _provenance(run),
-        "## How to reproduce",
-        block(run.command, "sh"),
-    ]
-    return _paragraphs(*parts) + "\n"
+    sections = {
+        "Budget": _budget(run),
+        "Stage by stage": _stages(run),
+        "What was tried to keep the accuracy": _recovery(run),
+        "Accuracy": _accuracy(run),
+        "Speed": _speed(run),
+        "What runs in integers": _integers(run),
+        "Confusion matrix": _confusion(run),
+        "Images answered differently than by float": _flips(run),
+        "Calibration": _calibration(run),
+        "Provenance": _provenance(run),
+        "How to reproduce": block(run.command, "sh"),
+    }
+    title = f"# {_VERDICT[outcome(run)]} {prose(headline(run))}"
+    return _paragraphs(title, *_opening(run), *(f"## {name}\n\n{text}" for name, text in sections.items())) + "\n"
 
 
 def prose(value: str) -> str:
@@ -94,7 +81,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1, 
 
 
 def _prose_table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> str:
-    return _table(heads, [tuple(map(prose, row)) for row in rows], words)
+    return _table(heads, [[prose(cell) for cell in row] for row in rows], words)
 
 
 def _whole(words: str) -> str:
@@ -169,10 +156,9 @@ def _accuracy(run: Run) -> str:
     a = run.accuracy
     if a is None:
         return _missing(select.UNVERIFIED)
-    interval = f"{figures.confidence(a.level)} interval {figures.between(a.low_pp, a.high_pp)}"
     measured = (
         f"{figures.percent(a.deployed_top1)} deployed, {figures.percent(a.float_top1)} float: a drop of "
-        f"**{figures.points(a.drop_pp)}** ({interval}) on {a.n:,} images.\n"
+        f"**{figures.points(a.drop_pp)}** ({figures.drop_interval(a)}) on {a.n:,} images.\n"
         f"{a.b:,} were right before and are wrong now, {a.c:,} the other way round; "
         f"{figures.percent(a.agreement)} get the same answer as by float.\n"
         f"{prose(select.reference_float(run))}\n{prose(a.method)}"
@@ -191,7 +177,6 @@ def _speed(run: Run) -> str:
 
 
 def _benchmark(result: BenchmarkResult) -> str:
-    """The benchmark: conclusions, table and footnotes."""
     listed = _prose_table(benchmark.HEADS, benchmark.cells(result))
     return f"### Benchmark\n\n{_bullets(sentences(result))}\n\n{listed}\n\n{_bullets(benchmark.footnotes(result))}"
 
@@ -230,7 +215,6 @@ def _flips(run: Run) -> str:
 
 
 def _answer(run: Run, answer: int, surely: float | None) -> str:
-    """A predicted class with its confidence."""
     name = prose(run.class_name(answer))
     return name if surely is None else f"{name}, {figures.share(surely)}"
 

@@ -47,19 +47,18 @@ def _place(depth: Depth) -> str:
 
 def cells(found: Parity) -> list[tuple[str, ...]]:
     """Table cells of each runtime; see ``HEADS``."""
-    return [_cells(found, row) for row in found.runtimes]
-
-
-def _cells(found: Parity, row: RuntimeRow) -> tuple[str, ...]:
-    least = min((pair for pair in found.pairs if row.name in (pair.first, pair.second)), key=lambda p: p.agreement)
-    other = found.titled(least.second if least.first == row.name else least.first)
-    met = f"{percent(least.agreement)} {other}"
-    if not row.depths:
-        return row.title, "-", "-", percent(row.top1), met, "-", "-"
-    farthest = max((depth.farthest for depth in row.depths[:-1]), default=0.0)
-    off = f"{row.alone:,} of {row.codes:,}"
-    first = _place(row.diverges) if row.diverges else "none"
-    return row.title, first, row.biases or "-", percent(row.top1), met, off, _steps(farthest)
+    rows = []
+    for row in found.runtimes:
+        least = min((pair for pair in found.pairs if row.name in (pair.first, pair.second)), key=lambda p: p.agreement)
+        other = found.titled(least.second if least.first == row.name else least.first)
+        first = biases = off = most = "-"
+        if row.depths:
+            first, biases = _place(row.diverges) if row.diverges else "none", row.biases or "-"
+            off = f"{row.alone:,} of {row.codes:,}"
+            most = _steps(max((depth.farthest for depth in row.depths[:-1]), default=0.0))
+        met = f"{percent(least.agreement)} {other}"
+        rows.append((row.title, first, biases, percent(row.top1), met, off, most))
+    return rows
 
 
 def _steps(farthest: float) -> str:
@@ -91,46 +90,32 @@ def growth_plot(found: Parity) -> Markup:
     most = max(len(row.depths) for row in rows)
     across = Axis(0, max(1, most - 1), _LEFT + 6, _RIGHT - 6)
     lines = levels([(up(at), f"{at:g} dB") for at in ticks(low, high, 5)], _LEFT, _RIGHT, 5)
-    tips = [up(_height(row.depths[-1], high)) for row in rows]
-    names = apart(tips, _BOTTOM + 4)
-    drawn = [join(*_line(row, order, across, up, high)) for order, row in enumerate(rows)]
-    labels = [_label(row, order, tips[order], names[order]) for order, row in enumerate(rows)]
+    drawn, tips = [], []
+    for order, row in enumerate(rows):
+        spots = [(across(place), up(high if d.sqnr_db is None else d.sqnr_db)) for place, d in enumerate(row.depths)]
+        tips.append(spots[-1][1])
+        drawn.append(_line(row, spots, _COLOURS[order % len(_COLOURS)], _STROKES[order % len(_STROKES)]))
+    labels = []
+    for order, (row, tip, y) in enumerate(zip(rows, tips, apart(tips, _BOTTOM + 4), strict=True)):
+        labels.append(tag("line.grid", x1=_RIGHT - 6.0, y1=tip, x2=_RIGHT + 4.0, y2=y))
+        style = f"fill:{_COLOURS[order % len(_COLOURS)]}"
+        labels.append(tag("text", clip(row.title, 18), x=_RIGHT + 7, y=y + 4, style=style))
     below = ends("image", "logits", _LEFT, _RIGHT, _BOTTOM + 18)
     words = ", ".join(f"{row.title} {_decibels(row.depths[-1])} at the logits" for row in rows)
     title = f"Signal to noise against exact integers by depth: {words}"
     return figure(title, _BOTTOM + 24, lines, *drawn, *labels, below)
 
 
-def _height(depth: Depth, high: float) -> float:
-    """Vertical position of a depth; equal tensors are at the top."""
-    return high if depth.sqnr_db is None else depth.sqnr_db
-
-
-def _colour(order: int) -> str:
-    return _COLOURS[order % len(_COLOURS)]
-
-
-def _line(row: RuntimeRow, order: int, across: Axis, up: Axis, high: float) -> list[Markup]:
+def _line(row: RuntimeRow, spots: list[tuple[float, float]], colour: str, dash: str) -> Markup:
     """A runtime's line with a dot at each depth, larger where it diverges."""
-    spots = [(across(place), up(_height(depth, high))) for place, depth in enumerate(row.depths)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-    dash = _STROKES[order % len(_STROKES)]
-    stroke = f"stroke:{_colour(order)};fill:none;stroke-width:2;stroke-dasharray:{dash}"
+    stroke = f"stroke:{colour};fill:none;stroke-width:2;stroke-dasharray:{dash}"
     marks = [tag("polyline", points=path, style=stroke)]
     for depth, (x, y) in zip(row.depths, spots, strict=True):
         differ = f"{depth.differing:,} of {depth.numbers:,} differ"
-        sentences = tag("title", f"{row.title}, {depth.tensor}: {_decibels(depth)}, {differ}")
-        size = 6.0 if depth is row.diverges else 2.5
-        marks.append(tag("circle", sentences, cx=x, cy=y, r=size, style=f"fill:{_colour(order)}"))
-    return marks
-
-
-def _label(row: RuntimeRow, order: int, end: float, name: float) -> Markup:
-    """A runtime's name at the end of its line."""
-    return join(
-        tag("line.grid", x1=_RIGHT - 6.0, y1=end, x2=_RIGHT + 4.0, y2=name),
-        tag("text", clip(row.title, 18), x=_RIGHT + 7, y=name + 4, style=f"fill:{_colour(order)}"),
-    )
+        title = tag("title", f"{row.title}, {depth.tensor}: {_decibels(depth)}, {differ}")
+        marks.append(tag("circle", title, cx=x, cy=y, r=6.0 if depth is row.diverges else 2.5, style=f"fill:{colour}"))
+    return join(*marks)
 
 
 def _decibels(depth: Depth) -> str:
@@ -144,7 +129,9 @@ def drawing(found: Parity) -> str:
 
 def html(found: Parity) -> str:
     """HTML page of a parity study."""
-    parts = [_runtimes(found), _agreements(found)]
+    notes = [how(note) for note in footnotes(found)]
+    runtimes = section("runtimes", "Runtimes", table(HEADS, cells(found), "Runtimes", words=3), *notes)
+    parts = [runtimes, _agreements(found)]
     links = [("runtimes", "Runtimes"), ("agreement", "Agreement")]
     if any(row.depths for row in found.runtimes):
         reading = "both running freely from the image on; equal at the top; a large dot: the first layer that diverges"
@@ -155,11 +142,6 @@ def html(found: Parity) -> str:
     heading = tag("h1", found.model, tag("span.quiet", " for "), found.target)
     top = tag("div.top", tag("p.badge", mark), heading, tag("p.headline", verdict(found).partition(": ")[2]))
     return page(f"Parity: {found.model} for {found.target}", tag(f"header.{kind}", top), links, *parts)
-
-
-def _runtimes(found: Parity) -> Markup:
-    notes = [how(note) for note in footnotes(found)]
-    return section("runtimes", "Runtimes", table(HEADS, cells(found), "Runtimes", words=3), *notes)
 
 
 def _agreements(found: Parity) -> Markup:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgeres.report import svg
 from edgeres.report.markup import Markup, join, tag
 from edgeres.report.svg import ROW, WIDTH, Axis, middle
-from edgeres.runs.figures import between, change, confidence, millis, number, percent, points, scaled
+from edgeres.runs.figures import change, drop_interval, millis, number, percent, points, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +74,7 @@ def drop_plot(accuracy: Accuracy, budget: float | None) -> Markup:
     zero = tag("line.zero", x1=axis(0), x2=axis(0), y1=top, y2=bottom)
     interval = svg.whisker(axis(accuracy.low_pp), axis(accuracy.high_pp), 43)
     marks = [interval, tag("circle.dot", cx=axis(accuracy.drop_pp), cy=43, r=6)]
-    words = f"{confidence(accuracy.level)} interval {between(accuracy.low_pp, accuracy.high_pp)}"
+    words = drop_interval(accuracy)
     if budget is not None:
         x, anchor = axis(budget), "end" if axis(budget) > WIDTH / 2 else "start"
         marks.append(tag("line.limit", x1=x, x2=x, y1=top - 4, y2=bottom))

@@ -22,7 +22,7 @@ from edgeres.report.markup import (
     tag,
 )  # fmt: skip
 from edgeres.runs import figures
-from edgeres.runs.remedy import drop_cause, int8_slowness
+from edgeres.runs.verdict import drop_cause, int8_slowness
 
 if TYPE_CHECKING:
     from edgeres.runs.findings import Flip, Kernels
@@ -173,7 +173,6 @@ def _flip(run: Run, flip: Flip) -> Markup:
 
 
 def _answer(run: Run, who: str, answer: int, surely: float | None, label: int) -> Markup:
-    """One network's predicted class and its confidence."""
     confidence = gauge = Markup()
     if surely is not None:
         confidence = tag("span", f" {figures.share(surely)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.runs import figures
-from edgeres.runs.remedy import float_and_int8, int8_slowness
+from edgeres.runs.verdict import float_and_int8, int8_slowness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

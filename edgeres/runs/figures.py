@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeres.artifacts.budget_check import BudgetCheck
-    from edgeres.runs.findings import Kernels
+    from edgeres.runs.findings import Accuracy, Kernels
 
 _LINES = {
     "accuracy_drop_pp": ("Accuracy drop", " pp"),
@@ -107,6 +107,11 @@ def confidence(level: float) -> str:
 def between(low: float, high: float) -> str:
     """An interval in percentage points: ``-0.35 to +1.10 pp``."""
     return f"{points(low).removesuffix(' pp')} to {points(high)}"
+
+
+def drop_interval(accuracy: Accuracy) -> str:
+    """The confidence interval of an accuracy drop: ``95 % interval -0.35 to +1.10 pp``."""
+    return f"{confidence(accuracy.level)} interval {between(accuracy.low_pp, accuracy.high_pp)}"
 
 
 def points(value: float) -> str:

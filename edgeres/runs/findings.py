@@ -44,7 +44,6 @@ class Accuracy:
     method: str
 
     def __post_init__(self) -> None:
-        """Refuses a drop that is not the difference of the two accuracies, and a reversed interval."""
         if abs(self.float_top1 - self.deployed_top1 - self.drop_pp) > 0.02:  # each may be rounded
             raise ValueError("drop_pp is not float_top1 - deployed_top1")
         if self.low_pp > self.high_pp:
@@ -59,7 +58,6 @@ class Confusion:
     cells: tuple[tuple[Count, Count, Annotated[int, Field(gt=0)]], ...]
 
     def __post_init__(self) -> None:
-        """Refuses a cell of a class that does not exist."""
         if any(max(true, predicted) >= len(self.classes) for true, predicted, _ in self.cells):
             raise ValueError("a cell names a class index that is not there")
 
@@ -140,7 +138,6 @@ class TensorScale:
     columns: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses columns without ``low`` and ``high``."""
         if self.columns and (self.low is None or self.high is None or self.low > self.high):
             raise ValueError("columns lie between low and high")
 

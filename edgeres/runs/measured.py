@@ -140,7 +140,6 @@ def _conditions(found: DeviceReport) -> str:
 
 
 def _evidence(found: DeviceReport) -> tuple[str, ...]:
-    """Evidence from the device, without durations."""
     golden = found.golden
     evidence = [
         f"{_SAID}golden answers agree on {golden.top1_agreeing} of {golden.images} by top-1, the largest difference "

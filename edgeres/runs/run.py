@@ -128,7 +128,6 @@ class Timings:
     bench: BenchmarkResult | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a line that is not timed."""
         for line in self.lines:
             _check(line, timed=True)
 
@@ -175,7 +174,6 @@ class Run:
     timings: Timings = Timings()
 
     def __post_init__(self) -> None:
-        """Refuses a line whose status does not follow from its value, or that belongs under ``timings``."""
         for line in self.lines:
             _check(line, timed=False)
 

@@ -12,9 +12,9 @@ from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.report.next_steps import next_steps
 from edgeres.report.select import reference_float, tuned_float
-from edgeres.runs.remedy import measuring, remedies
 from edgeres.runs.run import Device, FileRow
 from edgeres.runs.stage import StageRow
+from edgeres.runs.verdict import measuring, remedies
 
 PLACE = Path("build/run")
 ROW = FileRow(sha256="0" * 64, size=1)

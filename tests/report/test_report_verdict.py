@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from edgeres.artifacts.budget_check import BudgetCheck, Predicted
 from edgeres.gate.budget import latency_lines, limits, static_lines
-from edgeres.runs.remedy import drop_cause
 from edgeres.runs.run import Run, Timings, is_timed
-from edgeres.runs.verdict import exit_code, headline, line_counts, outcome, summary_lines
+from edgeres.runs.verdict import drop_cause, exit_code, headline, line_counts, outcome, summary_lines
 from edgeres.targets.target import find_target, targets
 
 
