@@ -122,6 +122,7 @@ def _read(folder: Path) -> Run:
 def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
     """Right and wrong answers of both deployed networks on their common images, or why they cannot be paired."""
     from edgeres.gate import predictions
+    from edgeres.gate.judgement import PairedPredictions
     from edgeres.gate.paired_test import Paired
     from edgeres.settings import sha256_file
 
@@ -133,14 +134,11 @@ def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
         if predictions.NAME not in finished.files or sha256_file(path) != finished.files[predictions.NAME].sha256:
             return None, f"{path} is not the file that its run reported"
         read.append(predictions.decode(path.read_text(encoding="utf-8"), str(path)))
-    first, second = read
     try:
-        common = predictions.shared(first, second)
+        common = PairedPredictions.with_baseline(*read)
     except UsageError as failure:
         return None, failure.what
-    first_answers = [first.deployed_predictions[index] for index in common.ours]
-    second_answers = [second.deployed_predictions[index] for index in common.theirs]
-    return Paired.of(first_answers, second_answers, [first.labels[index] for index in common.ours]), ""
+    return Paired.of(common.after, common.before, common.labels), ""
 
 
 def _paired_line(paired: Paired) -> str:

@@ -12,6 +12,7 @@ from edgeres.gate import paired_test
 from edgeres.gate.paired_test import Outcome, Paired
 from edgeres.gate.predictions import shared
 from edgeres.gate.sequential import Sequential, sequential
+from edgeres.metrics import top1
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -51,15 +52,15 @@ class PairedPredictions:
         Raises:
             UsageError: Fewer than half of the images match, or their labels differ.
         """
-        common = shared(answers, other)
-        before = tuple(other.deployed_predictions[place] for place in common.theirs)
-        labels = tuple(answers.labels[place] for place in common.ours)
-        return cls("baseline", labels, before, tuple(answers.deployed_predictions[place] for place in common.ours))
+        pairs = shared(answers, other)
+        before = tuple(other.deployed_predictions[there] for _, there in pairs)
+        after = tuple(answers.deployed_predictions[here] for here, _ in pairs)
+        return cls("baseline", tuple(answers.labels[here] for here, _ in pairs), before, after)
 
     @property
     def reference_top1(self) -> float:
         """Accuracy of the reference, in percent."""
-        return 100 * sum(b == y for b, y in zip(self.before, self.labels, strict=True)) / len(self.labels)
+        return top1(self.before, self.labels)
 
 
 @settings
@@ -143,7 +144,7 @@ def judge(c: PairedPredictions, margin_pp: float, *, alpha: float = 0.05, seed: 
         drop_pp=drop,
         low_pp=decision.interval.low,
         high_pp=decision.interval.high,
-        p_margin=decision.p,
+        p_margin=paired_test.non_inferiority(paired, margin_pp),
         p_worse=paired_test.mcnemar_worse(paired),
         p_changed=p_changed,
         power=paired_test.power(paired.n, 0.0, psi, margin_pp=margin_pp, alpha=alpha),

@@ -78,14 +78,12 @@ class Decision:
     Attributes:
         outcome: PASS when the drop is significantly below the margin, FAIL when it is significantly above.
         interval: Tango interval of the drop in pp; PASS and FAIL are its two ends against the margin.
-        p: One-sided p value of non-inferiority: small means the drop is below the margin.
         n_needed: Images that would decide it with a power of 0.8, if the true drop is the observed one; None when it is
             decided, or when the observed drop is the margin itself.
     """
 
     outcome: Outcome
     interval: Interval
-    p: float
     n_needed: int | None
     sentence: str
 
@@ -218,5 +216,4 @@ def decide(paired: Paired, margin_pp: float, alpha: float = 0.05) -> Decision:
     )
     if needed is not None:
         sentence += f"; about {needed} images would settle it"
-    p = non_inferiority(paired, margin_pp)
-    return Decision(outcome=outcome, interval=interval, p=p, n_needed=needed, sentence=sentence)
+    return Decision(outcome=outcome, interval=interval, n_needed=needed, sentence=sentence)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.errors import UsageError
@@ -68,19 +67,11 @@ class Answers:
     def keys(self) -> tuple[tuple[str, int], ...]:
         """A key for every image: its hash and its occurrence number among images of equal content."""
         seen: Counter[str] = Counter()
-        found = []
+        keys = []
         for content in self.hashes:
-            found.append((content, seen[content]))
+            keys.append((content, seen[content]))
             seen[content] += 1
-        return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """Common images of two runs: positions in both, in the order of the first."""
-
-    ours: tuple[int, ...]
-    theirs: tuple[int, ...]
+        return tuple(keys)
 
 
 def encode(answers: Answers) -> bytes:
@@ -98,8 +89,8 @@ def decode(text: str, where: str) -> Answers:
     return parse(Answers, parse_json(text, where, "compile again to write it anew"), where)
 
 
-def shared(ours: Answers, theirs: Answers) -> Shared:
-    """Matches the images of two runs by content.
+def shared(ours: Answers, theirs: Answers) -> list[tuple[int, int]]:
+    """Positions of the common images of two runs in both, matched by content, in the order of the first.
 
     Raises:
         UsageError: Fewer than half of the images match, or some of them have another label in the other run.
@@ -118,4 +109,4 @@ def shared(ours: Answers, theirs: Answers) -> Shared:
             f"{moved} of {len(pairs)} shared images have another label in the baseline",
             "make the labels or the order of the classes equal, then run the older one again",
         )
-    return Shared(tuple(here for here, _ in pairs), tuple(there for _, there in pairs))
+    return pairs

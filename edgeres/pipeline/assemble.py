@@ -13,12 +13,13 @@ import edgeres
 from edgeres.gate.budget import budget_lines, latency_lines, limits, static_lines
 from edgeres.gate.paired_test import Paired, decide, tango
 from edgeres.gate.predictions import Answers
-from edgeres.metrics import agreement, machine, top1
+from edgeres.metrics import agreement, top1
 from edgeres.pipeline.source_digest import source_digest
 from edgeres.report.select import FLIPS_SHOWN, worst_first
 from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, Kernels, TensorScale
 from edgeres.runs.run import LatencyRow, Provenance, SplitRow
 from edgeres.runs.stage import StageRow
+from edgeres.targets.host import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -14,8 +14,8 @@ import numpy as np
 
 from edgeres.artifacts.artifact import Engine, Exported, File
 from edgeres.backends.registry import find_backend
+from edgeres.latency.percentiles import interleaved
 from edgeres.latency.prediction import predict
-from edgeres.metrics import interleaved
 from edgeres.onnx_graph.write import write_model
 
 if TYPE_CHECKING:

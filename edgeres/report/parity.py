@@ -47,7 +47,7 @@ def _place(depth: Depth) -> str:
 
 def cells(found: Parity) -> list[tuple[str, ...]]:
     """Table cells of each runtime; see ``HEADS``."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in found.runtimes:
         least = min((pair for pair in found.pairs if row.name in (pair.first, pair.second)), key=lambda p: p.agreement)
         other = found.titled(least.second if least.first == row.name else least.first)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from edgeres.targets.host import PROC, cpu_flags
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Isa = Literal["avx2", "avx512", "avx_vnni", "avx512_vnni", "amx", "neon", "dotprod", "i8mm"]
 """``avx2`` and ``avx512`` without VNNI add products in 16 bits and saturate; all others add in 32."""
@@ -17,17 +21,14 @@ _X86: tuple[tuple[str, Isa], ...] = (
 )
 
 
-def host_isa(machine: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) -> Isa:
+def host_isa(machine: str | None = None, proc: Path = PROC) -> Isa:
     """The widest integer instructions of this processor, by its kernel; an unknown x86 counts as ``avx2``.
 
-    Args:
-        machine: Architecture, such as ``x86_64``; this machine's by default.
-        cpuinfo: Linux's list of processor flags.
+    The architecture, such as ``x86_64``, is this machine's by default.
     """
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64", "x86", "i686"):
         return "neon"
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    flags = cpu_flags(proc)
     return next((isa for flag, isa in _X86 if flag in flags), "avx2")
 
 
