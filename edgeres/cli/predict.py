@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.cli.argument_types import limit, positive
 from edgeres.errors import UsageError
-from edgeres.runs.figures import OUTLOOKS, line_title, millis, number
+from edgeres.runs.figures import PREDICTED, line_title, millis, number
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -230,4 +230,4 @@ def _budget_line(line: BudgetCheck) -> str:
     at_most = f"at most {millis(line.limit)} ({line.derivation or line.source.partition(' (')[0]})"
     if not line.predicted_status:
         return f"unmeasured: {line_title(line.name)}, {at_most}; a prediction says nothing of the tail"
-    return f"{OUTLOOKS[line.predicted_status]}: {line_title(line.name)}, {at_most}"
+    return f"{PREDICTED[line.predicted_status]}: {line_title(line.name)}, {at_most}"

@@ -129,26 +129,19 @@ def documented(network: str, target: Target, crop: int) -> dict[str, Limit]:
 
 
 def _smaller_latency(limit: Limit, network: str, target: Target, size: int, crop: int) -> Limit:
-    """``L (f + (1 - f) m)`` with the fixed share ``f`` of the latency and the share ``m`` of the MACs."""
-    spec = preset(network)
-    fixed = _fixed_share(network, target, size, limit.limit)
-    share = fixed + (1 - fixed) * count_macs(spec, crop, crop) / count_macs(spec, size, size)
-    stays = f"{100 * fixed:.0f} % stays (call, launches, weights), the rest scales by MACs"
-    derivation = f"{limit.limit:g} ms at {size} px: {stays}"
-    return replace(limit, limit=limit.limit * share, derivation=derivation)
-
-
-def _fixed_share(network: str, target: Target, side: int, latency_ms: float) -> float:
-    """Share of a network's latency that does not depend on the image size, by the roofline of the target.
+    """``L (f + (1 - f) m)``, ``m`` the share of the MACs, ``f`` the fixed share of the latency by a roofline.
 
     Where the device's peaks are unknown, the roofline is scaled to the documented latency.
     """
-    integer = target.scheme is not None
-    works = of_target(preset(network), side, target, integer=integer)
+    spec, integer = preset(network), target.scheme is not None
+    works = of_target(spec, size, target, integer=integer)
     roofline = roofline_of(target, "int8" if integer else float_precisions(target)[0])
     if roofline.missing(works):
-        roofline = roofline.calibrated(works, latency_ms)
-    return min(1.0, roofline.fixed_ms(works) / roofline.total_ms(works))
+        roofline = roofline.calibrated(works, limit.limit)
+    fixed = min(1.0, roofline.fixed_ms(works) / roofline.total_ms(works))
+    share = fixed + (1 - fixed) * count_macs(spec, crop, crop) / count_macs(spec, size, size)
+    stays = f"{100 * fixed:.0f} % stays (call, launches, weights), the rest scales by MACs"
+    return replace(limit, limit=limit.limit * share, derivation=f"{limit.limit:g} ms at {size} px: {stays}")
 
 
 def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dict[str, Limit]:
@@ -165,17 +158,17 @@ def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dic
             known = ", ".join(names)
             raise UsageError(f"no budget has the name {name!r}", f"known, each with its unit at its end: {known}")
     parse(Budget, dict(overrides), "budget", UsageError)
-    found = documented(network, target, crop)
+    chosen = documented(network, target, crop)
     for name in names:
         own = getattr(target.budget, name)
         if own is not None:
-            found[name] = Limit(name, own, f"target {target.name}")
+            chosen[name] = Limit(name, own, f"target {target.name}")
         if name in overrides:
-            found.pop(name, None)
+            chosen.pop(name, None)
             asked = overrides[name]
             if asked is not None:
-                found[name] = Limit(name, asked, "asked for")
-    return {name: found[name] for name in names if name in found}
+                chosen[name] = Limit(name, asked, "asked for")
+    return {name: chosen[name] for name in names if name in chosen}
 
 
 def static_lines(
@@ -189,7 +182,7 @@ def static_lines(
     peak_activation_bytes: int | None,
 ) -> tuple[BudgetCheck, ...]:
     """Budget lines of the graph alone: MACs, parameters, file size and peak activation memory; None: not computed."""
-    found: list[BudgetCheck] = []
+    lines: list[BudgetCheck] = []
     if limit := known.get("macs_g"):
         value = macs / 1e9
         how = f"closed form, {macs:,} MACs"
@@ -197,17 +190,17 @@ def static_lines(
             how += "; within the last written digit of the documented limit"
         elif not limit.met(value):
             how += f"; too many: {_cure(limit, macs, network, crop)}"
-        found.append(limit.line(value, how))
+        lines.append(limit.line(value, how))
     if limit := known.get("params_m"):
         how = "not counted" if parameters is None else f"closed form, {parameters:,} parameters"
-        found.append(limit.line(None if parameters is None else parameters / 1e6, how))
+        lines.append(limit.line(None if parameters is None else parameters / 1e6, how))
     if limit := known.get("size_mib"):
-        found.append(limit.line(size_bytes / 2**20, f"file size, {size_bytes:,} bytes"))
+        lines.append(limit.line(size_bytes / 2**20, f"file size, {size_bytes:,} bytes"))
     if limit := known.get("peak_activation_mib"):
         peak = peak_activation_bytes
         how = "not counted" if peak is None else f"walk over the graph, {peak:,} bytes, workspaces on top"
-        found.append(limit.line(None if peak is None else peak / 2**20, how))
-    return tuple(found)
+        lines.append(limit.line(None if peak is None else peak / 2**20, how))
+    return tuple(lines)
 
 
 def budget_lines(known: Limits, name: str, value: float | None, how: str) -> tuple[BudgetCheck, ...]:
@@ -230,12 +223,12 @@ def latency_lines(
     if timed is None:
         median = (known["latency_p50_ms"].line(None, how, predicted),) if "latency_p50_ms" in known else ()
         return median + tuple(line for name in _LATENCIES[1:] for line in budget_lines(known, name, None, how))
-    found = list(budget_lines(known, "latency_p50_ms", timed["p50_ms"], how))
+    lines = list(budget_lines(known, "latency_p50_ms", timed["p50_ms"], how))
     for name, bound, calls in (("latency_p90_ms", "p90_high_ms", 44), ("latency_p99_ms", "p99_high_ms", 459)):
         value = timed[bound]
         tail = "99 % upper bound" if value is not None else f"too few for a 99 % upper bound, which takes {calls}"
-        found += budget_lines(known, name, value, f"{how}; {tail}")
-    return tuple(found)
+        lines += budget_lines(known, name, value, f"{how}; {tail}")
+    return tuple(lines)
 
 
 def _cure(limit: Limit, macs: int, network: str, crop: int) -> str:

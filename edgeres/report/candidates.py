@@ -78,17 +78,17 @@ def most_sensitive(run: Run) -> list[LayerSensitivity]:
 
 def recovery_rows(run: Run) -> tuple[CandidateRow, ...]:
     """Every technique of a run, float first; empty where no stage tried any. Only the last choice counts as chosen."""
-    found: list[CandidateRow] = []
+    listed: list[CandidateRow] = []
     for place, row in enumerate(run.stages):
         time = run.time_of(place)
         timings, whole = (time.timings, time.seconds) if time else ({}, None)
-        techniques = [technique for technique in row.techniques if not (found and technique.name == _AGAIN)]
-        if not found and techniques:
-            found.append(_float(row, timings))
+        techniques = [technique for technique in row.techniques if not (listed and technique.name == _AGAIN)]
+        if not listed and techniques:
+            listed.append(_float(row, timings))
         if any(technique.chosen for technique in techniques):
-            found = [replace(before, technique=replace(before.technique, chosen=False)) for before in found]
-        found += [_row(each, row, timings, whole if each.name == row.stage else None) for each in techniques]
-    return tuple(replace(row, of=run.kernels.weighted if run.kernels else None) for row in found)
+            listed = [replace(before, technique=replace(before.technique, chosen=False)) for before in listed]
+        listed += [_row(each, row, timings, whole if each.name == row.stage else None) for each in techniques]
+    return tuple(replace(row, of=run.kernels.weighted if run.kernels else None) for row in listed)
 
 
 def _row(technique: TechniqueResult, stage: StageRow, timings: dict[str, float], whole: float | None) -> CandidateRow:
@@ -143,13 +143,13 @@ def next_step(run: Run) -> str:
 
 def folded(rows: tuple[CandidateRow, ...]) -> tuple[CandidateRow, ...]:
     """The rows, with neighbours that were left out for the same reason merged into one."""
-    found: list[CandidateRow] = []
+    listed: list[CandidateRow] = []
     for row in rows:
-        last = found[-1] if found else None
+        last = listed[-1] if listed else None
         figures = last and (row.tried or last.tried or row.predicted_s or last.predicted_s)
         if last and not figures and row.technique.note == last.technique.note:
             names = f"{last.technique.name}, {row.technique.name}"
-            found[-1] = replace(last, technique=replace(last.technique, name=names))
+            listed[-1] = replace(last, technique=replace(last.technique, name=names))
         else:
-            found.append(row)
-    return tuple(found)
+            listed.append(row)
+    return tuple(listed)

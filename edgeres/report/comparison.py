@@ -96,25 +96,25 @@ def settings_of(recipe: str) -> dict[str, str]:
         if not isinstance(entries, list):
             raise TypeError(type(entries).__name__)
         stages = [item for entry in entries for item in ({entry: {}} if isinstance(entry, str) else entry).items()]
-        found: dict[str, str] = {}
+        settings: dict[str, str] = {}
         for stage, (_, content) in zip(_numbered([name for name, _ in stages]), stages, strict=True):
-            found |= {stage: "there", **flat(content or {}, f"{stage}.")}
+            settings |= {stage: "there", **flat(content or {}, f"{stage}.")}
     except (yaml.YAMLError, RecursionError, AttributeError, TypeError) as failure:
         raise UsageError(
             "the locked recipe of a run is no list of stages", "compile again to write it anew"
         ) from failure
-    return found
+    return settings
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested mappings flattened to dotted keys and formatted values."""
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{key}.")
+            settings |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = str(value)
-    return found
+            settings[f"{prefix}{key}"] = str(value)
+    return settings
 
 
 def _aligned(

@@ -124,7 +124,7 @@ def _line(line: BudgetCheck) -> Markup:
     expected, origins = Markup(), [f"Limit: {figures.origin(line)}"]
     if line.predicted:
         status = line.predicted_status
-        pill = tag(f"span.pill.predicted.{status}", figures.OUTLOOKS[status])
+        pill = tag(f"span.pill.predicted.{status}", figures.PREDICTED[status])
         expected = tag("p.how", pill, f" {figures.predicted_text(line)}")
         origins.insert(0, f"Prediction: {line.predicted.basis}")
     pill = tag(f"span.pill.{line.status}", f"{_MARKS[line.status]} {line.status.capitalize()}")

@@ -123,7 +123,7 @@ def _budget(run: Run) -> str:
         rounds = " (rounds to the limit)" if figures.relation(line) == "rounds to" else ""
         status, how = _whole(_ICONS[line.status]), figures.how_come(line)
         if line.predicted:
-            status, how = f"{status}, {figures.OUTLOOKS[line.predicted_status]}", f"{how}; {line.predicted.basis}"
+            status, how = f"{status}, {figures.PREDICTED[line.predicted_status]}", f"{how}; {line.predicted.basis}"
         shown = f"{value}{rounds}" if value else figures.predicted_text(line) or "-"
         title, source = prose(figures.line_title(line.name)), prose(figures.origin(line))
         rows.append((title, status, shown, limit, prose(how), source))

@@ -19,24 +19,24 @@ _STROKES = ("none", "6 3", "2 3", "8 3 2 3", "1 4", "12 4")
 _COLOURS = ("var(--blue)", "var(--orange)", "var(--pass)", "var(--open)", "var(--fail)", "var(--quiet)")
 
 
-def verdict(found: Parity) -> str:
+def verdict(study: Parity) -> str:
     """One-line summary of the study."""
-    worst = found.worst
-    both = f"{found.titled(worst.first)} and {found.titled(worst.second)}"
+    worst = study.worst
+    both = f"{study.titled(worst.first)} and {study.titled(worst.second)}"
     differing = ""
     if worst.margin is not None and worst.rank is not None:
         undecided = f"all among the {worst.rank:.1f} % of images that are decided least"
         differing = f" ({worst.differing:,} answered differently, {undecided})"
     least = f"the least agreement is {percent(worst.agreement)}, of {both}{differing}"
-    spread = f"top-1 spreads over {points(found.spread_pp).removeprefix('+')}"
-    goal = f"wanted {found.wanted:g} %"
-    sentences = [f"{len(found.runtimes)} runtimes, {found.images:,} images: {least}; {goal}; {spread}"]
-    if found.images * (100 - found.wanted) < 100:
+    spread = f"top-1 spreads over {points(study.spread_pp).removeprefix('+')}"
+    goal = f"wanted {study.wanted:g} %"
+    sentences = [f"{len(study.runtimes)} runtimes, {study.images:,} images: {least}; {goal}; {spread}"]
+    if study.images * (100 - study.wanted) < 100:
         sentences.append("one differing prediction would fail: use more images")
-    sentences += [f"{row.title} diverges first at {_place(row.diverges)}" for row in found.diverging if row.diverges]
-    if not found.diverging and any(row.depths for row in found.runtimes):
+    sentences += [f"{row.title} diverges first at {_place(row.diverges)}" for row in study.diverging if row.diverges]
+    if not study.diverging and any(row.depths for row in study.runtimes):
         sentences.append("no layer diverges: float32 rounding explains every code that differs")
-    return f"{'PASS' if found.passed else 'FAIL'}: {'; '.join(sentences)}"
+    return f"{'PASS' if study.passed else 'FAIL'}: {'; '.join(sentences)}"
 
 
 def _place(depth: Depth) -> str:
@@ -45,12 +45,12 @@ def _place(depth: Depth) -> str:
     return f"{depth.tensor} (with {', '.join(others)})" if others else depth.tensor
 
 
-def cells(found: Parity) -> list[tuple[str, ...]]:
+def cells(study: Parity) -> list[tuple[str, ...]]:
     """Table cells of each runtime; see ``HEADS``."""
     rows: list[tuple[str, ...]] = []
-    for row in found.runtimes:
-        least = min((pair for pair in found.pairs if row.name in (pair.first, pair.second)), key=lambda p: p.agreement)
-        other = found.titled(least.second if least.first == row.name else least.first)
+    for row in study.runtimes:
+        least = min((pair for pair in study.pairs if row.name in (pair.first, pair.second)), key=lambda p: p.agreement)
+        other = study.titled(least.second if least.first == row.name else least.first)
         first = biases = off = most = "-"
         if row.depths:
             first, biases = _place(row.diverges) if row.diverges else "none", row.biases or "-"
@@ -66,24 +66,24 @@ def _steps(farthest: float) -> str:
     return "0" if not farthest else f"{farthest:.1e} steps" if farthest < 0.01 else f"{number(farthest)} steps"
 
 
-def footnotes(found: Parity) -> tuple[str, ...]:
+def footnotes(study: Parity) -> tuple[str, ...]:
     """Method of the study."""
     sentences = [
-        f"codes off alone: on {found.shown} images, codes that are not what exact arithmetic makes of that runtime's "
+        f"codes off alone: on {study.shown} images, codes that are not what exact arithmetic makes of that runtime's "
         "own codes one layer before; by at most: how far the exact value lies from the boundary in between",
         "biases: whether its integer layers take them as the float32 numbers of the graph, or rounded to int32 at the "
         "scale of their accumulators",
     ]
-    if found.float_nodes:
-        sentences.append(f"without integers, in float64 in the reference: {', '.join(found.float_nodes)}")
-    sentences += [f"{row.title}: {row.note}" for row in found.runtimes if row.note]
-    sentences += [f"not available: {name}: {why}" for name, why in found.absent.items()]
+    if study.float_nodes:
+        sentences.append(f"without integers, in float64 in the reference: {', '.join(study.float_nodes)}")
+    sentences += [f"{row.title}: {row.note}" for row in study.runtimes if row.note]
+    sentences += [f"not available: {name}: {why}" for name, why in study.absent.items()]
     return tuple(sentences)
 
 
-def growth_plot(found: Parity) -> Markup:
+def growth_plot(study: Parity) -> Markup:
     """SQNR against the exact integers by depth, one line per runtime; higher is better."""
-    rows = [row for row in found.runtimes if row.depths]
+    rows = [row for row in study.runtimes if row.depths]
     finite = [depth.sqnr_db for row in rows for depth in row.depths if depth.sqnr_db is not None]
     low, high = floor(min(finite, default=0.0) / 10) * 10, ceil(max(finite, default=10.0) / 10) * 10 + 10
     up = Axis(low, high, _BOTTOM, _TOP)
@@ -122,42 +122,42 @@ def _decibels(depth: Depth) -> str:
     return "equal" if depth.sqnr_db is None else f"{depth.sqnr_db:.1f} dB"
 
 
-def drawing(found: Parity) -> str:
+def drawing(study: Parity) -> str:
     """``growth_plot`` as a standalone SVG file."""
-    return standalone(growth_plot(found))
+    return standalone(growth_plot(study))
 
 
-def html(found: Parity) -> str:
+def html(study: Parity) -> str:
     """HTML page of a parity study."""
-    notes = [how(note) for note in footnotes(found)]
-    runtimes = section("runtimes", "Runtimes", table(HEADS, cells(found), "Runtimes", words=3), *notes)
-    parts = [runtimes, _agreements(found)]
+    notes = [how(note) for note in footnotes(study)]
+    runtimes = section("runtimes", "Runtimes", table(HEADS, cells(study), "Runtimes", words=3), *notes)
+    parts = [runtimes, _agreements(study)]
     links = [("runtimes", "Runtimes"), ("agreement", "Agreement")]
-    if any(row.depths for row in found.runtimes):
+    if any(row.depths for row in study.runtimes):
         reading = "both running freely from the image on; equal at the top; a large dot: the first layer that diverges"
-        drawn = plot("How a difference grows with depth", growth_plot(found), reading)
-        parts += [section("growth", "Growth", drawn), _layers(found)]
+        drawn = plot("How a difference grows with depth", growth_plot(study), reading)
+        parts += [section("growth", "Growth", drawn), _layers(study)]
         links += [("growth", "Growth"), ("layers", "Layers")]
-    kind, mark = ("passed", "\u2713 Passed") if found.passed else ("failed", "\u2715 Failed")
-    heading = tag("h1", found.model, tag("span.quiet", " for "), found.target)
-    top = tag("div.top", tag("p.badge", mark), heading, tag("p.headline", verdict(found).partition(": ")[2]))
-    return page(f"Parity: {found.model} for {found.target}", tag(f"header.{kind}", top), links, *parts)
+    kind, mark = ("passed", "\u2713 Passed") if study.passed else ("failed", "\u2715 Failed")
+    heading = tag("h1", study.model, tag("span.quiet", " for "), study.target)
+    top = tag("div.top", tag("p.badge", mark), heading, tag("p.headline", verdict(study).partition(": ")[2]))
+    return page(f"Parity: {study.model} for {study.target}", tag(f"header.{kind}", top), links, *parts)
 
 
-def _agreements(found: Parity) -> Markup:
+def _agreements(study: Parity) -> Markup:
     """Pairwise agreement of predictions between all runtimes and the reference, in percent."""
-    known: dict[frozenset[str], Pair] = {frozenset((pair.first, pair.second)): pair for pair in found.pairs}
+    known: dict[frozenset[str], Pair] = {frozenset((pair.first, pair.second)): pair for pair in study.pairs}
 
     def agreement(first: RuntimeRow, second: RuntimeRow) -> str:
         return "-" if first is second else percent(known[frozenset((first.name, second.name))].agreement)
 
-    rows = [(row.title, *(agreement(row, other) for other in found.runtimes)) for row in found.runtimes]
-    heads = ("Same answer", *(row.title for row in found.runtimes))
+    rows = [(row.title, *(agreement(row, other) for other in study.runtimes)) for row in study.runtimes]
+    heads = ("Same answer", *(row.title for row in study.runtimes))
     return section("agreement", "Agreement", table(heads, rows, "Agreement of every pair"))
 
 
-def _layers(found: Parity) -> Markup:
-    tables = [details(row.title, _depths(row)) for row in found.runtimes if row.depths]
+def _layers(study: Parity) -> Markup:
+    tables = [details(row.title, _depths(row)) for row in study.runtimes if row.depths]
     note = how(
         "SQNR and differ: against exact integers, both running freely from the image on; alone: what that layer adds; "
         "unexplained: farther from a rounding boundary than float32 arithmetic can carry a value"

@@ -49,7 +49,7 @@ def compared(line: BudgetCheck) -> tuple[str, str]:
     return f"{number(value, digits)}{unit}", f"{number(limit, digits)}{unit}"
 
 
-OUTLOOKS = {"passes": "predicted to pass", "fails": "predicted to fail", "open": "predicted either way"}
+PREDICTED = {"passes": "predicted to pass", "fails": "predicted to fail", "open": "predicted either way"}
 
 
 def predicted_text(line: BudgetCheck) -> str:

@@ -72,7 +72,7 @@ def read_graphs(folder: Path, run: Run) -> Exported:
     from edgeres.onnx_graph.read import read_model
     from edgeres.quant.calibration_table import NAME as SCALES
 
-    found = {}
+    files = {}
     for name in ("model.onnx", "model.float.onnx", SCALES):
         row, path = run.files.get(name), folder / name
         if row is None and name != SCALES:
@@ -80,7 +80,7 @@ def read_graphs(folder: Path, run: Run) -> Exported:
         if row is not None:
             if not path.is_file() or sha256_file(path) != row.sha256:
                 raise UsageError(f"{path} is not the file that its run reported", _AGAIN)
-            found[name] = File(path.absolute(), row.sha256)
-    _, (*_, side) = image_of(read_model(found["model.onnx"].path))
+            files[name] = File(path.absolute(), row.sha256)
+    _, (*_, side) = image_of(read_model(files["model.onnx"].path))
     metadata = ModelMetadata(name=run.model, preprocess=Preprocess(resize=side, crop=side), classes=())
-    return Exported(metadata, found["model.onnx"], found["model.float.onnx"], found.get(SCALES))
+    return Exported(metadata, files["model.onnx"], files["model.float.onnx"], files.get(SCALES))

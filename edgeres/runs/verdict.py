@@ -110,7 +110,7 @@ def _at(run: Run) -> str:
 
 
 def _missing(line: BudgetCheck) -> str:
-    expected = f" ({figures.OUTLOOKS[line.predicted_status]})" if line.predicted_status else ""
+    expected = f" ({figures.PREDICTED[line.predicted_status]})" if line.predicted_status else ""
     return f"{line_title(line.name).lower()}{expected}"
 
 
@@ -146,18 +146,18 @@ def _budget_lines(lines: Sequence[BudgetCheck]) -> list[str]:
     Where they do not fit, they follow on lines of their own.
     """
     width = max((len(line_title(line.name)) for line in lines), default=0)
-    found = []
+    text = []
     for line in lines:
         value, limit = compared(line)
         figure = f"{value} {relation(line)} {limit}" if value else f"limit {limit}"
         if not value and line.predicted_status:
-            figure += f"; {figures.OUTLOOKS[line.predicted_status]}: {figures.predicted_text(line)}"
+            figure += f"; {figures.PREDICTED[line.predicted_status]}: {figures.predicted_text(line)}"
         head = f"{line.status:<10}  {line_title(line.name):<{width}}  {figure}"
         meant = [line.figure.replace("_", " ")] if line.figure else []
         meant += [f"limit: {line.derivation}"] if line.derivation else []
         whole = f"{head}  ({'; '.join(meant)})" if meant else head
-        found += [whole] if len(whole) <= _WIDTH else [head, *_indented("; ".join(meant))]
-    return found
+        text += [whole] if len(whole) <= _WIDTH else [head, *_indented("; ".join(meant))]
+    return text
 
 
 def _indented(text: str) -> list[str]:
@@ -168,9 +168,9 @@ def remedies(run: Run) -> tuple[str, ...]:
     """Remedies for each failed line, and for INT8 that is not faster than float."""
     if run.error:  # it has its own hint
         return ()
-    found = [_helps(run, line) for line in run.every_line if line.status == "failed"]
-    found.append(int8_slowness(run.timings.latency))
-    return tuple(dict.fromkeys(text for text in found if text))
+    sentences = [_helps(run, line) for line in run.every_line if line.status == "failed"]
+    sentences.append(int8_slowness(run.timings.latency))
+    return tuple(dict.fromkeys(text for text in sentences if text))
 
 
 def _helps(run: Run, line: BudgetCheck) -> str:

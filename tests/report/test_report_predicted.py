@@ -12,7 +12,7 @@ from edgeres.errors import UsageError
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.runs.document import decode, encode
-from edgeres.runs.figures import OUTLOOKS, predicted_text
+from edgeres.runs.figures import PREDICTED, predicted_text
 from edgeres.runs.verdict import exit_code, headline, outcome, summary_lines
 
 CASES = {"passes": (0.01, 0.03), "open": (0.03, 0.06), "fails": (0.05, 0.2)}
@@ -38,7 +38,7 @@ def test_prediction_does_not_change_outcome(predicted_status):
 @pytest.mark.parametrize("predicted_status", CASES)
 def test_pages_mark_predicted_values(predicted_status):
     run = predicted_run(predicted_status)
-    said, figure = OUTLOOKS[predicted_status], predicted_text(run.timings.lines[0])
+    said, figure = PREDICTED[predicted_status], predicted_text(run.timings.lines[0])
     measured_there = f"the device measures latency p50 ({said})."
     left = f"unmeasured: latency p50 ({said})."
     assert headline(run).endswith(left if predicted_status == "fails" else measured_there)
