@@ -89,20 +89,17 @@ def _tiles(run: Run) -> list[Markup]:
     a, kernels, total = run.accuracy, run.kernels, run.timings.total_s
     timed = next((row for row in run.timings.latency if row.variant == "int8"), None)
     cached = sum(time.cached for time in run.timings.stages)
+    moved = figures.change(macs[-1][1], macs[0][1]) if macs else ""
+    since = f"{moved} from first to last stage" if moved else "the same in every stage"
     drop, tail = figures.points(-a.drop_pp) if a else "", figures.millis(timed.p90_ms) if timed else ""
     return [
         _tile("Top-1", figures.percent(a.deployed_top1) if a else None, f"{drop} against float"),
-        _tile("MACs", figures.scaled(macs[-1][1]) if macs else None, _since(macs[-1][1], macs[0][1]) if macs else ""),
+        _tile("MACs", figures.scaled(macs[-1][1]) if macs else None, since),
         _tile("Size", f"{figures.number(sizes[-1])} MiB" if sizes else None, "the file that ships"),
         _tile("Latency p50", figures.millis(timed.p50_ms) if timed else None, f"p90 {tail}"),
         _tile("In integers", f"{kernels.integer} of {kernels.weighted}" if kernels else None, "weighted layers"),
         _tile("This run", None if total is None else figures.seconds(total), f"{cached} stages from the cache"),
     ]
-
-
-def _since(now: float, before: float) -> str:
-    moved = figures.change(now, before)
-    return f"{moved} from first to last stage" if moved else "the same in every stage"
 
 
 def _tile(name: str, figure: str | None, quiet: str) -> Markup:

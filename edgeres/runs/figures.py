@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeres.artifacts.budget_check import BudgetCheck
-    from edgeres.runs.findings import Accuracy, Kernels
+    from edgeres.runs.findings import Accuracy
 
 _LINES = {
     "accuracy_drop_pp": ("Accuracy drop", " pp"),
@@ -154,11 +154,6 @@ def seconds(value: float) -> str:
 
 WEIGHTED = "weighted layers (convolutions and matrix products) run in integers"
 """Object of the integer-layer count in all reports."""
-
-
-def integer_layers(kernels: Kernels) -> str:
-    """Number of integer layers: ``20 of 21 weighted layers run in integers``."""
-    return f"{kernels.integer} of {kernels.weighted} weighted layers run in integers"
 
 
 def change(now: float, before: float) -> str:

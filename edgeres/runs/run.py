@@ -18,8 +18,6 @@ from edgeres.runs.stage import StageRow, StageTime
 from edgeres.settings import settings
 
 SCHEMA: Literal["edgeres.report/3"] = "edgeres.report/3"
-MEASURED_EACH_TIME = ("latency_", "peak_rss_")
-"""Name prefixes of budget lines whose values differ from run to run."""
 _ROUNDED = 1.5
 """Upper bound of value over limit for a value that rounds to its limit: it exceeds it by at most half of it."""
 
@@ -201,7 +199,7 @@ class Run:
 
 def is_timed(line: BudgetCheck) -> bool:
     """Whether a budget line belongs under ``timings``, because its value differs from run to run."""
-    return line.name.startswith(MEASURED_EACH_TIME)
+    return line.name.startswith(("latency_", "peak_rss_"))
 
 
 def _check(line: BudgetCheck, *, timed: bool) -> None:

@@ -89,7 +89,9 @@ def reason(run: Run) -> str:
         return f"{here}the device measures {missing}."
     if missing:
         return f"keeps {counts['passed']} of {len(lines)} budget lines; unmeasured: {missing}."
-    return f"keeps {_all(len(lines))}{_at(run)}."
+    a = run.accuracy
+    top1 = f", top-1 {figures.percent(a.deployed_top1)} ({points(-a.drop_pp)} against float)" if a else ""
+    return f"keeps {_all(len(lines))}{top1}."
 
 
 def _for_the_device(run: Run) -> bool:
@@ -101,12 +103,6 @@ def _for_the_device(run: Run) -> bool:
 
 def _all(count: int) -> str:
     return "its one budget line" if count == 1 else "both budget lines" if count == 2 else f"all {count} budget lines"
-
-
-def _at(run: Run) -> str:
-    if run.accuracy is None:
-        return ""
-    return f", top-1 {figures.percent(run.accuracy.deployed_top1)} ({points(-run.accuracy.drop_pp)} against float)"
 
 
 def _missing(line: BudgetCheck) -> str:
@@ -136,7 +132,8 @@ def summary_lines(run: Run) -> tuple[str, ...]:
         timed = f"p50 {figures.millis(row.p50_ms)}, p90 {figures.millis(row.p90_ms)}"
         lines.append(f"{row.variant} on {row.runtime}: {timed} (batch {row.batch})")
     if run.kernels:
-        lines.append(f"{figures.integer_layers(run.kernels)} ({run.kernels.how})")
+        k = run.kernels
+        lines.append(f"{k.integer} of {k.weighted} weighted layers run in integers ({k.how})")
     return (*lines, *remedies(run), *run.notes)
 
 
@@ -155,13 +152,11 @@ def _budget_lines(lines: Sequence[BudgetCheck]) -> list[str]:
         head = f"{line.status:<10}  {line_title(line.name):<{width}}  {figure}"
         meant = [line.figure.replace("_", " ")] if line.figure else []
         meant += [f"limit: {line.derivation}"] if line.derivation else []
-        whole = f"{head}  ({'; '.join(meant)})" if meant else head
-        text += [whole] if len(whole) <= _WIDTH else [head, *_indented("; ".join(meant))]
+        meaning = "; ".join(meant)
+        whole = f"{head}  ({meaning})" if meant else head
+        below = wrap(meaning, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
+        text += [whole] if len(whole) <= _WIDTH else [head, *below]
     return text
-
-
-def _indented(text: str) -> list[str]:
-    return wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
 
 
 def remedies(run: Run) -> tuple[str, ...]:
