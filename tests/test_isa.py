@@ -23,7 +23,7 @@ FLAGS = "processor\t: 0\nflags\t\t: fpu sse4_1 avx2 fma {}\nflags\t\t: other\n"
 )
 def test_processor_is_known_by_its_flags(tmp_path, flags, isa, cut):
     (tmp_path / "cpuinfo").write_text(FLAGS.format(flags))
-    assert host_isa("x86_64", tmp_path) == isa
+    assert host_isa("x86_64", tmp_path / "cpuinfo") == isa
     assert saturates(isa) == cut
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from edgeres.settings import settings
 
-PROC = Path("/proc")
-
 
 @settings
 class Machine:
@@ -31,11 +29,11 @@ class Machine:
     stolen: float | None
 
 
-def machine(proc: Path = PROC, sysfs: Path = Path("/sys")) -> Machine:
+def machine(proc: Path = Path("/proc"), sysfs: Path = Path("/sys")) -> Machine:
     """State of this machine now."""
     governor = sysfs / "devices/system/cpu/cpu0/cpufreq/scaling_governor"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    names = (value for key, value in cpuinfo(proc).items() if key in ("model name", "Model"))
+    names = (value for key, value in cpuinfo(proc / "cpuinfo").items() if key in ("model name", "Model"))
     return Machine(
         cpu=next(names, "") or platform.processor() or platform.machine(),
         cores=cores,
@@ -45,21 +43,16 @@ def machine(proc: Path = PROC, sysfs: Path = Path("/sys")) -> Machine:
     )
 
 
-def cpuinfo(proc: Path = PROC) -> dict[str, str]:
-    """First value of each key in ``/proc/cpuinfo``, in its order; empty where there is no such file."""
-    path, fields = proc / "cpuinfo", dict[str, str]()
+def cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """First value of each key that the kernel lists, in its order; empty where there is no such file."""
+    fields: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
     return fields
 
 
-def cpu_flags(proc: Path = PROC) -> frozenset[str]:
-    """Instruction-set flags of the first processor, as the kernel names them."""
-    return frozenset(cpuinfo(proc).get("flags", "").split())
-
-
-def stolen_s(proc: Path = PROC) -> float | None:
+def stolen_s(proc: Path = Path("/proc")) -> float | None:
     """Steal time in seconds: the eighth figure of the ``cpu`` line of proc(5) ``/proc/stat``, in clock ticks."""
     stat = proc / "stat"
     if not stat.is_file():

@@ -8,7 +8,7 @@ import pytest
 from edgeres.errors import StageError
 from edgeres.latency.benchmark.instructions import loop
 from edgeres.latency.benchmark.peak import peak_of
-from edgeres.targets.host import cpu_flags
+from edgeres.targets.isa import cpu_flags
 
 WIDE = frozenset({"avx2", "fma", "avx512f", "avx512_vnni"})
 NARROW = frozenset({"avx2", "fma", "avx_vnni"})
@@ -41,7 +41,7 @@ def test_a_processor_without_the_instruction_has_no_loop(unit):
 
 def test_flags_are_read_from_cpuinfo(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 fma\n\nprocessor\t: 1\nflags\t: none\n")
-    assert cpu_flags(tmp_path) == {"fpu", "avx2", "fma"}
+    assert cpu_flags(tmp_path / "cpuinfo") == {"fpu", "avx2", "fma"}
     assert cpu_flags(tmp_path / "absent") == frozenset()
 
 

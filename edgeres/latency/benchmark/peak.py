@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.errors import StageError
 from edgeres.latency.benchmark.instructions import loop
-from edgeres.targets.host import cpu_flags
+from edgeres.targets.isa import cpu_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
