@@ -27,13 +27,13 @@ def test_axis_is_linear() -> None:
 
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
 def test_ticks_are_inside_axis_and_few(low: float, span: float) -> None:
-    found = ticks(low, low + span)
+    found = ticks(low, low + span, 4)
     assert 1 <= len(found) <= 5
     assert all(low - 1e-6 * span - 1e-9 <= tick <= low + span + 1e-6 * span + 1e-9 for tick in found)
 
 
 def test_golden_ticks() -> None:
-    assert ticks(0, 1) == [0, 0.5, 1]
+    assert ticks(0, 1, 4) == [0, 0.5, 1]
     assert ticks(94.8, 99.4, 3) == [96, 98]
 
 
