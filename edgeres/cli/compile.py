@@ -6,17 +6,25 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli.argument_types import text
-from edgeres.cli.compilation import compile_and_print
-from edgeres.cli.options import EXIT_CODES, add_running, add_search, add_source, search_changes, stage_store
-from edgeres.cli.request import new_request
+from edgeres.cli._command_line import text
+from edgeres.cli._compilation import compile_and_print
+from edgeres.cli._options import (
+    EXIT_CODES,
+    add_running,
+    add_search,
+    add_source,
+    new_request,
+    search_changes,
+    stage_store,
+)
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._command_line import Commands, Options
+    from edgeres.cli._console import Screen
     from edgeres.pipeline.request import Request
+
+PLACE = 10
+_PLAN_KEYS = ("stage", "state", "seconds", "why")
 
 
 def add_parser(commands: Commands) -> None:
@@ -24,7 +32,6 @@ def add_parser(commands: Commands) -> None:
     command = commands.add_parser(
         "compile", help="train or load, fold, prune, quantize, export, build, verify, report", epilog=EXIT_CODES
     )
-    command.set_defaults(function=run)
     command.add_argument(
         "model", type=text, metavar="MODEL", help="preset (see 'edgeres models') or a foreign .onnx file"
     )
@@ -43,7 +50,7 @@ def add_parser(commands: Commands) -> None:
     add_running(command, "build/<model>-<target>")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Compiles a network, or with ``--plan`` prints what would run."""
     from dataclasses import replace
 
@@ -61,10 +68,10 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     if options.plan:
         return _print_plan(request, options, screen)
     out = Path(options.out or f"build/{request.name}-{options.target.replace(':', '-')}")
-    return compile_and_print(request, out, options, screen, arguments)
+    return compile_and_print(request, out, options, screen)
 
 
-def _print_plan(request: Request, options: Namespace, screen: Screen) -> int:
+def _print_plan(request: Request, options: Options, screen: Screen) -> int:
     """Prints every stage, whether it is cached, and its expected seconds."""
     from edgeres.pipeline.estimate import estimate
     from edgeres.pipeline.plan import prepare
@@ -73,9 +80,7 @@ def _print_plan(request: Request, options: Namespace, screen: Screen) -> int:
     plan = prepare(request, screen)
     rows = estimate(Pipeline(plan, stage_store(options), screen))
     if options.json:
-        screen.out.out(
-            json.dumps([{"stage": r.stage, "state": r.state, "seconds": r.seconds, "why": r.why} for r in rows])
-        )
+        screen.out.out(json.dumps([{name: getattr(row, name) for name in _PLAN_KEYS} for row in rows]))
         return 0
     for note in plan.notes:
         screen.note(note)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.cli.argument_types import limit, positive
+from edgeres.cli._command_line import limit, positive
 from edgeres.errors import UsageError
 from edgeres.runs.figures import OUTLOOKS, line_title, millis, number
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Sequence
 
     from edgeres.artifacts.budget_check import BudgetCheck
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._command_line import Commands, Options
+    from edgeres.cli._console import Screen
     from edgeres.latency.prediction import Measured, Prediction
     from edgeres.runs.model_reference import NamedNetwork
     from edgeres.targets.target import Target
+
+PLACE = 160
 
 _SHOWN = 8
 _HOST_LATENCY = (
@@ -40,7 +40,6 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres predict``."""
     help_text = "say how long a network takes on a device that is not here, with a band"
     command = commands.add_parser("predict", help=help_text, epilog=_EXIT_CODES)
-    command.set_defaults(function=run)
     command.add_argument("model", metavar="MODEL", help="preset (see 'edgeres models'), run folder, or .onnx file")
     command.add_argument("--target", required=True, help="where it goes (see 'edgeres targets')")
     basis = command.add_mutually_exclusive_group()
@@ -67,20 +66,23 @@ def add_parser(commands: Commands) -> None:
     command.add_argument("--json", action="store_true", help="every layer, for machines")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Predicts the latency and prints it beside the latency budgets."""
+    from edgeres.gate.budget import latency_lines, limits
+    from edgeres.latency.host_profile import read_profile
     from edgeres.runs.model_reference import find_network
     from edgeres.targets.target import find_target
 
     target = find_target(options.target)
     network = find_network(options.model, target, options.size, options.precision)
     if options.profile:
-        prediction = _by_profile(network, target, Path(options.profile))
+        prediction = read_profile(Path(options.profile), target).predicted(network.works)
     else:
         prediction = _by_roofline(network, target, options.calibrate)
-    lines = _lines(network, target, dict(options.budget), prediction)
+    budgets = limits(network.name, network.side, target, dict(options.budget))
+    lines = latency_lines(budgets, None, "not measured", prediction.predicted)
     if options.json:
-        screen.out.out(json.dumps(_document(network, target, prediction, lines), indent=2))
+        screen.json(_document(network, target, prediction, lines))
     else:
         _print(network, target, prediction, lines, screen)
     codes = (_EXIT_CODE[line.predicted_status] for line in lines if line.predicted_status)
@@ -108,13 +110,6 @@ def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -
     return predicted(network.works, roofline)
 
 
-def _by_profile(network: NamedNetwork, target: Target, place: Path) -> Prediction:
-    """Latency from layers measured on this host."""
-    from edgeres.latency.host_profile import read_profile
-
-    return read_profile(place, target).predicted(network.works)
-
-
 def _same_precision(measured: Sequence[Measured], network: NamedNetwork) -> Measured:
     """The measurement in the network's precision; the error of one in another precision is not known.
 
@@ -130,23 +125,11 @@ def _same_precision(measured: Sequence[Measured], network: NamedNetwork) -> Meas
     )
 
 
-def _lines(
-    network: NamedNetwork, target: Target, overrides: dict[str, float | None], prediction: Prediction
-) -> tuple[BudgetCheck, ...]:
-    """The latency budgets, each with its predicted status."""
-    from edgeres.gate.budget import latency_lines, limits
-
-    budgets = limits(network.name, network.side, target, overrides)
-    return latency_lines(budgets, None, "not measured", prediction.predicted)
-
-
 def _document(
     network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[BudgetCheck]
 ) -> dict[str, Any]:
     """The prediction for ``--json``."""
     from dataclasses import asdict
-
-    from edgeres.settings import plain
 
     return {
         "model": network.name,
@@ -161,14 +144,9 @@ def _document(
         "call_ms": prediction.call_ms,
         "basis": prediction.basis,
         "notes": list(prediction.notes),
-        "lines": [plain(line) for line in lines],
+        "lines": lines,
         "layers": [
-            {
-                **asdict(cost.work),
-                "ms": cost.ms,
-                "bound": cost.bound,
-                "share_of_tiles": cost.share_of_tiles,
-            }
+            {**asdict(cost.work), "ms": cost.ms, "bound": cost.bound, "share_of_tiles": cost.share_of_tiles}
             for cost in prediction.costs
         ],
     }

@@ -6,17 +6,16 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli.argument_types import positive
-from edgeres.errors import StoreError
+from edgeres.cli._command_line import positive
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._command_line import Commands, Options
+    from edgeres.cli._console import Screen
     from edgeres.latency.host_profile import HostProfile
     from edgeres.latency.profiling import ProfiledNetwork
     from edgeres.targets.target import Target
+
+PLACE = 170
 
 _SIDE = 224
 _NETWORKS = ("resnet18", "resnet34", "resnet50")
@@ -28,7 +27,6 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres profile``."""
     help_text = "measure layers on this host once (1 to 2 minutes), for 'edgeres predict --profile'"
     command = commands.add_parser("profile", help=help_text)
-    command.set_defaults(function=run)
     command.add_argument("--target", required=True, help="x86 or cpu: whose runtime to measure")
     command.add_argument("--out", metavar="FILE", help="where to (default build/profile-<target>.json)")
     threads = "of the runtime (default 2); 1 is timed by processor time, which others on the machine hardly disturb"
@@ -37,12 +35,9 @@ def add_parser(commands: Commands) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
-    """Measures the layers, checks predictions on pruned networks, and writes the profile as JSON.
-
-    Raises:
-        StoreError: The file cannot be written.
-    """
+def run(options: Options, screen: Screen) -> int:
+    """Measures the layers, checks predictions on pruned networks, and writes the profile as JSON."""
+    from edgeres.cli._console import write_file
     from edgeres.latency.host_profile import encode
     from edgeres.latency.profiling import check_host, measure_profile
     from edgeres.targets.target import find_target
@@ -53,13 +48,9 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     scale_networks, check_networks = (_subjects(target, seed) for seed in (_SCALE_SEED, _CHECK_SEED))
     profile = measure_profile(target, scale_networks, check_networks, screen, threads=options.threads)
     text = encode(profile)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as failure:
-        raise StoreError(f"cannot write {out}: {failure.strerror}", "choose another --out") from failure
+    write_file(out, text.encode(), "choose another --out", make_folder=True)
     if options.json:
-        screen.out.out(json.dumps(json.loads(text), indent=2))
+        screen.json(json.loads(text))
     else:
         _print(profile, screen, out)
     return 0

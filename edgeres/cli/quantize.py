@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.cli.again import add_stage_parser, changed_request
-from edgeres.cli.compilation import compile_and_print, compiled
-from edgeres.cli.options import add_search, search_changes
+from edgeres.cli._compilation import add_stage_parser, changed_request, compile_and_print, compiled
+from edgeres.cli._options import add_search, search_changes
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._command_line import Commands, Options
+    from edgeres.cli._console import Screen
     from edgeres.report.candidates import CandidateRow
     from edgeres.runs.run import Run
+
+PLACE = 30
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres quantize``."""
     command = add_stage_parser(commands, "quantize", "calibrate and quantize a finished run again")
-    command.set_defaults(function=run)
     add_search(command)
     command.add_argument(
         "--explain",
@@ -32,17 +29,17 @@ def add_parser(commands: Commands) -> None:
     )
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Quantizes a finished run again, or with ``--explain`` prints the candidates of its search."""
     if not options.explain:
         request = changed_request(options, *search_changes(options))
-        return compile_and_print(request, Path(options.out or options.run), options, screen, arguments)
-    explained = _explained_run(options, screen, arguments)
+        return compile_and_print(request, Path(options.out or options.run), options, screen)
+    explained = _explained_run(options, screen)
     _print_candidates(explained, options, screen)
     return explained.error.exit_code if explained.error else 0
 
 
-def _explained_run(options: Namespace, screen: Screen, arguments: list[str]) -> Run:
+def _explained_run(options: Options, screen: Screen) -> Run:
     """The finished run as it is, or quantized again where an option changes it.
 
     Raises:
@@ -54,7 +51,7 @@ def _explained_run(options: Namespace, screen: Screen, arguments: list[str]) -> 
     changes = search_changes(options)
     if options.changes or options.budget or options.out or changes or options.strict:
         request, out = changed_request(options, *changes), Path(options.out or options.run)
-        explained = compiled(request, out, options, screen, arguments).run
+        explained = compiled(request, out, options, screen).run
     else:
         explained = document.load(Path(options.run))
     if not recovery_rows(explained) and not explained.error:
@@ -66,13 +63,13 @@ def _explained_run(options: Namespace, screen: Screen, arguments: list[str]) -> 
     return explained
 
 
-def _print_candidates(explained: Run, options: Namespace, screen: Screen) -> None:
+def _print_candidates(explained: Run, options: Options, screen: Screen) -> None:
     """Prints one row per candidate, the chosen one marked with a star."""
     from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows
 
     rows = recovery_rows(explained)
     if options.json:
-        screen.out.out(json.dumps(_document(explained, rows), indent=2))
+        screen.json(_document(explained, rows))
         return
     if explained.error:
         screen.err.out(f"{explained.error.what}: {explained.error.hint}", highlight=False)
@@ -104,7 +101,7 @@ def _document(explained: Run, rows: tuple[CandidateRow, ...]) -> dict[str, Any]:
         "chosen": next((row.technique.name for row in rows if row.technique.chosen), None),
         "notes": _notes(explained),
         "next": next_step(explained),
-        "error": plain(explained.error) if explained.error else None,
+        "error": explained.error,
     }
 
 

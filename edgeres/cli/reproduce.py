@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeres.errors import StageError, UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._command_line import Commands, Options
+    from edgeres.cli._console import Screen
     from edgeres.pipeline.reproduction import Reproduction
     from edgeres.runs.run import Run
+
+PLACE = 140
 
 _DIFFERENT = 3
 
@@ -24,7 +24,6 @@ def add_parser(commands: Commands) -> None:
     help_text = "run a finished run again from nothing and compare every file"
     codes = "exit codes: 0 every file is the same, 1 error, 2 bad usage or input, 3 some file differs"
     command = commands.add_parser("reproduce", help=help_text, epilog=codes)
-    command.set_defaults(function=run)
     command.add_argument("run", metavar="RUN", help="run folder, or the manifest.json in it")
     command.add_argument("--out", metavar="DIR", help="keep the second run here (default: nowhere)")
     command.add_argument("--cache", metavar="DIR", help="take finished stages from here (default: an empty cache)")
@@ -32,7 +31,7 @@ def add_parser(commands: Commands) -> None:
     command.add_argument("--quiet", action="store_true", help="print the outcome only")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Runs the request again and compares the files of both runs.
 
     Raises:
@@ -53,31 +52,32 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     with ExitStack() as stack:
         out = Path(options.out or stack.enter_context(TemporaryDirectory(prefix="edgeres-run-")))
         cache = Path(options.cache or stack.enter_context(TemporaryDirectory(prefix="edgeres-cache-")))
-        second = _second_run(before, out, cache, screen, arguments)
+        second = _second_run(before, out, cache, options, screen)
         if second.error:
             raise StageError(f"{before} does not run again: {second.error.what}", second.error.hint)
         result = reproduction(before, out)
     if options.json:
-        screen.out.out(json.dumps(_document(result), indent=2))
+        causes = [{"what": row.name, "before": row.first, "now": row.second} for row in result.causes]
+        document = {"identical": result.identical, "files": result.files, "altered": result.altered}
+        screen.json({**document, "first_stage_that_differs": result.stage or None, "causes": causes})
     else:
         _print(result, before, screen)
     return 0 if result.identical else _DIFFERENT
 
 
-def _second_run(before: Path, out: Path, cache: Path, screen: Screen, arguments: list[str]) -> Run:
+def _second_run(before: Path, out: Path, cache: Path, options: Options, screen: Screen) -> Run:
     """The run of the same request in another folder, with another cache."""
-    import shlex
     from dataclasses import replace
 
     from edgeres.artifacts.store import Store
+    from edgeres.cli._compilation import command_text
     from edgeres.pipeline.compile import CompileOptions, compile_model
     from edgeres.pipeline.run_folder import RunFolder
 
     request = RunFolder(before).request()
     request = replace(request, changes=(*request.changes, *_pinned_settings(before)))
     screen.err.print(f"edgeres reproduce: {request.name} -> {request.target}, as {before} was made")
-    compile_options = CompileOptions(out, Store(cache), screen, screen, shlex.join(["edgeres", *arguments]))
-    return compile_model(request, compile_options).run
+    return compile_model(request, CompileOptions(out, Store(cache), screen, screen, command_text(options))).run
 
 
 def _pinned_settings(before: Path) -> tuple[str, ...]:
@@ -115,14 +115,3 @@ def _print(result: Reproduction, before: Path, screen: Screen) -> None:
         screen.table(("what differs", "before", "now"), ((row.name, *row.written[:2]) for row in result.causes))
     elif result.stage:
         out.out("no recorded input, setting or version differs: look at the number of threads and the kind of CPU")
-
-
-def _document(result: Reproduction) -> dict[str, Any]:
-    """The comparison for ``--json``."""
-    return {
-        "identical": result.identical,
-        "files": result.files,
-        "altered": list(result.altered),
-        "first_stage_that_differs": result.stage or None,
-        "causes": [{"what": row.name, "before": row.first, "now": row.second} for row in result.causes],
-    }

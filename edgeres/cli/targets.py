@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from edgeres.cli._command_line import Commands, Options
+    from edgeres.cli._console import Screen
 
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+PLACE = 200
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres targets``."""
     command = commands.add_parser("targets", help="list targets and what is missing here")
-    command.set_defaults(function=run)
     command.add_argument("--json", action="store_true", help="machine-readable output")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Prints one row per target; the full text of what is missing is below the table, once for each cause."""
     from edgeres.backends.registry import find_backend
     from edgeres.targets.target import targets
@@ -31,7 +29,7 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
         row |= {"build_on": target.build_on, "runtime": target.runtime.name, "missing": missing}
         rows.append({**row, "version": target.version, "versions": list(target.versions)})
     if options.json:
-        screen.out.out(json.dumps(rows, indent=2))
+        screen.json(rows)
         return 0
     screen.table(
         ("target", "aliases", "what", "versions", "built on", "missing here"),

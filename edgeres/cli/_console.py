@@ -1,11 +1,13 @@
-"""Printing of progress, notes, errors and results: bars with an ETA on a terminal, plain lines elsewhere."""
+"""Printing of progress, notes, errors and results, and writing of the files that options name."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import textwrap
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -14,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from edgeres.errors import StoreError
 from edgeres.runs.figures import percent, scaled, seconds
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from edgeres.report.next_steps import NextStep
 
 _STATUS_STYLE = {"passed": "green", "failed": "bold red", "unmeasured": "yellow"}
-
 
 _LOG_WIDTH = 200
 """Width in columns of a table that is not printed on a terminal."""
@@ -41,12 +43,9 @@ class _PipeConsole(Console):
 
 
 class Screen:
-    """Progress and notes on standard error, results on standard output.
+    """Progress and notes on standard error, results on standard output; a quiet screen prints results only.
 
     On a terminal, text is wrapped between words at its width; elsewhere every line is printed whole, for grep.
-
-    Args:
-        quiet: Print results only.
     """
 
     def __init__(self, *, quiet: bool) -> None:
@@ -62,14 +61,8 @@ class Screen:
         if not self.err.is_terminal or self.quiet:
             yield lambda units: None
             return
-        columns = (
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
-        )
+        times = (TimeElapsedColumn(), TextColumn("eta"), TimeRemainingColumn())
+        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), *times)
         with Progress(*columns, console=self.err, transient=True) as bars:
             task = bars.add_task(label, total=total)
             yield lambda units: bars.advance(task, units)
@@ -108,9 +101,11 @@ class Screen:
         """Prints a note on standard error."""
         _print(self.err, f"  note  {text}", indent=8, style="yellow", styled=6)
 
-    def failure(self, text: str) -> None:
-        """Prints an error on standard error, in a quiet run too."""
-        print_error(text)
+    def json(self, document: object, *, ascii_only: bool = True) -> None:
+        """Prints data, dataclasses among it, as JSON on standard output; ``ascii_only`` escapes other characters."""
+        from edgeres.settings import plain
+
+        self.out.out(json.dumps(plain(document), indent=2, ensure_ascii=ascii_only), highlight=False)
 
     def line(self, text: str, indent: int = 2) -> None:
         """Prints one line of results; on a terminal its continuations are indented. A leading status is coloured."""
@@ -122,12 +117,7 @@ class Screen:
         self.out.out(text, highlight=False)
 
     def step(self, label: str, step: NextStep) -> None:
-        """Prints a next step; on a narrow terminal its command is broken with backslashes, so that it still runs.
-
-        Args:
-            label: The text before it, with its spaces.
-            step: The step.
-        """
+        """Prints a next step; on a narrow terminal its command is broken with backslashes, so that it still runs."""
         width = self.out.width
         if not self.out.is_terminal or len(label) + len(step.line) <= width:
             self.command(label + step.line)
@@ -171,20 +161,38 @@ class Screen:
                     self.line(f"  {head}: {cell}", 4)
 
 
+def write_file(path: Path, data: bytes, hint: str, *, make_folder: bool = False) -> None:
+    """Writes a temporary file in the same folder and renames it, so that the file is never incomplete.
+
+    Raises:
+        StoreError: It cannot be written; ``hint`` is the way out.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as failure:
+        beside.unlink(missing_ok=True)
+        raise StoreError(f"cannot write {path}: {failure.strerror}", hint) from failure
+
+
+def relative_name(path: Path) -> str:
+    """A file's name in a SARIF document: relative below the working directory, absolute elsewhere, in POSIX form."""
+    whole, here = path.resolve(), Path.cwd()
+    return whole.relative_to(here).as_posix() if whole.is_relative_to(here) else whole.as_posix()
+
+
 def print_error(text: str) -> None:
     """Prints an error in the form of every command: ``edgeres: what: hint`` on standard error."""
     _print(_PipeConsole(stderr=True, highlight=False, soft_wrap=True), f"edgeres: {text}", indent=2)
 
 
 def _print(console: Console, text: str, indent: int, style: str = "", styled: int = 0) -> None:
-    """Prints one line; on a terminal it is wrapped between words and continuations are indented.
+    """Prints one line, its first ``styled`` characters in a style; its own line breaks are kept.
 
-    Args:
-        console: Where it is printed.
-        text: The line; line breaks in it are kept.
-        indent: Columns before a continuation.
-        style: Style of its first characters.
-        styled: How many characters have this style.
+    On a terminal it is wrapped between words, and continuations are indented.
     """
     lines = text.splitlines() or [""]
     if console.is_terminal:
@@ -207,9 +215,7 @@ def _pieces(command: str, width: int) -> list[str]:
 def _wrapped(line: str, width: int, indent: int) -> list[str]:
     """A line in pieces no wider than the terminal; a word that is wider, such as a path, stays whole."""
     margin = " " * min(indent, max(0, width // 4))
-    lines = textwrap.wrap(
-        line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
+    lines = textwrap.wrap(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
     return lines or [""]
 
 

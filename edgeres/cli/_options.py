@@ -1,23 +1,25 @@
-"""Options that several commands share, and the stage cache that ``--cache`` names."""
+"""Options that several commands share, and what they state: the request, the changes of the recipe, the stage cache."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli.argument_types import limit, minutes, text, triple, whole_number
+from edgeres.cli._command_line import limit, number, text, triple, whole_number
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from edgeres.artifacts.store import Store
-    from edgeres.cli.command_line import CommandLine
+    from edgeres.cli._command_line import CommandLine, Options
+    from edgeres.pipeline.request import Request
 
 EXIT_CODES = (
     "exit codes: 0 passed, 1 error, 2 bad usage or input, 3 over a budget, 4 unmeasured under --strict, "
     "5 too few images for the gate to tell"
 )
+_PREPROCESSING = ("resize", "crop", "mean", "std", "interpolation", "channels", "exif")
+_FIELDS = ("model", "weights", "data", "classes", "seed", "calibration", "scales", "strict")
 
 
 def add_source(command: CommandLine) -> None:
@@ -39,13 +41,8 @@ def add_source(command: CommandLine) -> None:
     group.add_argument("--scales", type=text, metavar="FILE", help=scales)
     seed = "seed of everything random (default 0)"
     group.add_argument("--seed", type=whole_number, default=0, metavar="N", help=seed)
-    group.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="accept few-images, overlap, missing-classes or chance (a network at chance); the report shows it",
-    )
+    allow = "accept few-images, overlap, missing-classes or chance (a network at chance); the report shows it"
+    group.add_argument("--allow", action="append", default=[], metavar="NAME", help=allow)
     group.add_argument("--resize", type=whole_number, metavar="PX", help="shorter side before the crop")
     group.add_argument("--crop", type=whole_number, metavar="PX", help="side of the centre crop")
     group.add_argument("--mean", type=triple, metavar="R,G,B", help="mean of each channel, of pixels in 0..1")
@@ -57,22 +54,31 @@ def add_source(command: CommandLine) -> None:
     group.add_argument("--exif", choices=("ignore", "apply"), help=exif)
 
 
+def new_request(options: Options, target: str) -> Request:
+    """The request for a target that the options of ``add_source`` and ``add_running`` state."""
+    from edgeres.pipeline.request import PreprocessFlags, Request
+    from edgeres.settings import parse
+
+    values = vars(options)
+    flags = parse(PreprocessFlags, {name: values[name] for name in _PREPROCESSING}, "command line")
+    fields = {name: values[name] for name in _FIELDS} | {"target": target, "budget": dict(options.budget)}
+    fields |= {"changes": tuple(options.changes), "allow": tuple(options.allow), "preprocess": flags}
+    return parse(Request, fields, "command line")
+
+
 def add_search(command: CommandLine) -> None:
     """Adds ``--effort`` and ``--time-budget`` of the search for the best INT8 network."""
-    command.add_argument(
-        "--effort",
-        choices=("quick", "default", "max"),
-        help="techniques that the search for the best INT8 network tries: those that cost seconds, minutes, or all",
-    )
+    effort = "techniques that the search for the best INT8 network tries: those that cost seconds, minutes, or all"
+    command.add_argument("--effort", choices=("quick", "default", "max"), help=effort)
     command.add_argument(
         "--time-budget",
-        type=minutes,
+        type=number(lambda minutes: 0 <= minutes < math.inf, "no number of minutes, such as 10"),
         metavar="MINUTES",
         help="most that this search may take (default 10, with --effort max no limit)",
     )
 
 
-def search_changes(options: Namespace) -> tuple[str, ...]:
+def search_changes(options: Options) -> tuple[str, ...]:
     """``--effort`` and ``--time-budget`` as changes of the recipe, in the form of ``--set``."""
     changes: tuple[str, ...] = ()
     if options.effort is not None:
@@ -85,12 +91,7 @@ def search_changes(options: Namespace) -> tuple[str, ...]:
 
 
 def add_running(command: CommandLine, out: str) -> None:
-    """Adds the options of running a recipe and of printing its result.
-
-    Args:
-        command: The command.
-        out: The default run folder, as the help names it.
-    """
+    """Adds the options of running a recipe and of printing its result; the help names ``out`` as the default folder."""
     group = command.add_argument_group("run")
     group.add_argument("--out", type=text, metavar="DIR", help=f"run folder (default {out})")
     group.add_argument(
@@ -101,14 +102,7 @@ def add_running(command: CommandLine, out: str) -> None:
         metavar="STAGE.KEY=VALUE",
         help="change a recipe's setting ('edgeres recipes --keys' lists them)",
     )
-    budget = group.add_argument(
-        "--budget",
-        action="append",
-        default=[],
-        type=limit,
-        metavar="NAME=VALUE",
-        help="a limit, or NAME=none to lift it",
-    )
+    budget = group.add_argument("--budget", action="append", default=[], type=limit, metavar="NAME=VALUE")
     command.late(budget, _budget_help)
     group.add_argument("--strict", action="store_true", help="fail when a budget line is unmeasured")
     group.add_argument(
@@ -127,9 +121,10 @@ def _budget_help() -> str:
     return f"a limit, or NAME=none to lift it; NAME is {', '.join(field.name for field in fields(Budget))}"
 
 
-def stage_store(options: Namespace) -> Store:
+def stage_store(options: Options) -> Store:
     """The store of finished stages: in ``--cache``, else ``$EDGERES_CACHE``, else the user's cache folder."""
+    from platformdirs import user_cache_path
+
     from edgeres.artifacts.store import Store
 
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "edgeres")
-    return Store(Path(options.cache or os.environ.get("EDGERES_CACHE") or default))
+    return Store(Path(options.cache or os.environ.get("EDGERES_CACHE") or user_cache_path("edgeres")))
