@@ -153,7 +153,8 @@ def make(folder: Path, settings: Settings, checkpoint: Path) -> None:
     Raises:
         UsageError: Files of the task are absent.
     """
-    from edgeres.model.zoo import read_checkpoint, save_checkpoint
+    from edgeres.model.checkpoint import save_checkpoint
+    from edgeres.model.zoo import read_checkpoint
     from edgeres.onnx_graph.write import write_model
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -165,7 +165,7 @@ def write_file(path: Path, data: bytes, hint: str, *, make_folder: bool = False)
     """Writes a temporary file in the same folder and renames it, so that the file is never incomplete.
 
     Raises:
-        StoreError: It cannot be written; ``hint`` is the way out.
+        StoreError: It cannot be written; with this hint.
     """
     beside = path.with_name(f".{path.name}.part")
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.model.conventions import Convention
-    from edgeres.model.layers import Layer, Peak
+    from edgeres.model.cost import Layer, Peak
 
 PLACE = 150
 
@@ -81,7 +81,7 @@ def _preset_cost(name: str, size: int | None, classes: int | None) -> _NetworkCo
     """The costs of a preset, by default with its own classes, at 224 pixels for an ImageNet stem and 32 for CIFAR's."""
     from dataclasses import replace
 
-    from edgeres.model.layers import layers, peak
+    from edgeres.model.cost import layers, peak
     from edgeres.model.spec import preset
 
     spec = preset(name)
@@ -97,7 +97,7 @@ def _onnx_cost(name: str, size: int | None, classes: int | None) -> _NetworkCost
     Raises:
         UsageError: ``classes`` is a number; a file's classifier cannot be changed.
     """
-    from edgeres.model.layers import peak
+    from edgeres.model.cost import peak
     from edgeres.onnx_graph.layers import UNCOVERED, image_of, layers, sized
     from edgeres.onnx_graph.operator_counts import qdq
     from edgeres.onnx_graph.read import read_model
@@ -135,7 +135,7 @@ def _print_layers(network: _NetworkCost, screen: Screen) -> None:
 
 def _summary(network: _NetworkCost) -> tuple[str, ...]:
     """Totals of MACs, parameters, activations and peak memory, one line each."""
-    from edgeres.model.layers import activations
+    from edgeres.model.cost import activations
     from edgeres.runs.figures import bytes_, scaled
 
     most = network.peak
@@ -185,7 +185,7 @@ def _printed(rule: Convention, count: int) -> str:
 def _document(network: _NetworkCost) -> dict[str, Any]:
     """The costs for ``--json``."""
     from edgeres.model.conventions import CONVENTIONS
-    from edgeres.model.layers import activations
+    from edgeres.model.cost import activations
 
     most = network.peak
     peak = {"elements": most.elements, "float32_bytes": most.elements * _FLOAT32_BYTES, "int8_bytes": most.elements}

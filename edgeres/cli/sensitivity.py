@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeres.artifacts.candidate import LayerSensitivity
     from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
+    from edgeres.pipeline.recipe import Recipe
 
 PLACE = 70
 

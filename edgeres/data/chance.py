@@ -32,13 +32,7 @@ _WORKS = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """Accuracy compared with chance.
-
-    Attributes:
-        right: Number of correctly predicted images.
-        images: Number of images.
-        expected: Expected accuracy of predictions independent of the labels, as a share.
-    """
+    """Number of images and of correct predictions; ``expected`` is the share that independent ones get right."""
 
     right: int
     images: int

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from edgeres.data import lfs
 from edgeres.data.preprocess import MAX_PIXELS, orientation_of
 from edgeres.errors import DataError
 from edgeres.settings import sha256_file
@@ -30,6 +29,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 """Pillow modes with more than 8 bits per channel: converting them to RGB saturates nearly every pixel."""
+
+LFS_POINTER = "is a Git LFS pointer, not the file itself"
+LFS_HINT = "fetch it with 'git lfs pull'"
 
 _HEAD = 4096
 _TAIL = 65536
@@ -64,13 +66,7 @@ class StoredImage(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """An image file whose header has been read once.
-
-    Attributes:
-        path: The file.
-        fingerprint: Size and the hash of the first 4 KiB.
-        orientation: EXIF orientation of the header, 1 to 8; 1, upright, where there is none.
-    """
+    """An image file whose header has been read once; its fingerprint is its size and the hash of the first 4 KiB."""
 
     path: Path
     fingerprint: tuple[int, bytes]
@@ -92,12 +88,14 @@ class ImageFile:
                 stream.seek(max(0, size - _TAIL))
                 tail = stream.read()
                 stream.seek(0)
-                if lfs.is_pointer(head):
-                    raise DataError(f"{path} {lfs.SAID}", lfs.WAY_OUT)
+                if is_lfs_pointer(head):
+                    raise DataError(f"{path} {LFS_POINTER}", LFS_HINT)
                 with Image.open(stream, formats=FORMATS) as image:
                     _check_header(path, image)
                     _check_end(path, image.format, head, tail, size)
-                    orientation = orientation_of(image) if _states_exif(image) else 1
+                    # A PNG may have its EXIF after the pixels, which are not decoded to find it.
+                    states_exif = image.format != "PNG" or "exif" in image.info
+                    orientation = orientation_of(image) if states_exif else 1
         except _decoder_failures() as failure:
             raise _corrupt(path, failure) from failure
         return cls(path, (size, hashlib.sha256(head).digest()), orientation)
@@ -129,13 +127,7 @@ class ImageFile:
 
 @dataclass(frozen=True, eq=False)
 class ArrayImage:
-    """An image in memory or in a memory map.
-
-    Attributes:
-        pixels: uint8 ``[H,W]`` (grey) or ``[H,W,3]`` (RGB).
-        where: Its source, for messages.
-        orientation: Always upright: an array has no EXIF.
-    """
+    """An upright image in memory or in a memory map: uint8 ``[H,W]`` (grey) or ``[H,W,3]`` (RGB)."""
 
     pixels: NDArray[np.uint8] = field(repr=False)
     where: str
@@ -158,6 +150,14 @@ class ArrayImage:
         return Image.fromarray(self.pixels).convert("RGB")
 
 
+def is_lfs_pointer(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a small text in place of a large file that was not fetched.
+
+    The version is its first line (git-lfs docs/spec.md).
+    """
+    return head.startswith(b"version https://git-lfs.github.com/spec/")
+
+
 def _check_header(path: Path, image: Pillow.Image) -> None:
     """Refuses images by their header, before any pixel is decoded."""
     if image.width * image.height > MAX_PIXELS:
@@ -166,11 +166,6 @@ def _check_header(path: Path, image: Pillow.Image) -> None:
         )
     if image.mode in DEEP_MODES:
         raise DataError(f"{path}: more than 8 bits a channel (mode {image.mode})", "convert it to 8 bits")
-
-
-def _states_exif(image: Pillow.Image) -> bool:
-    """Whether the header has EXIF; a PNG may have it after the pixels, which are not decoded to find it."""
-    return image.format != "PNG" or "exif" in image.info
 
 
 def _check_end(path: Path, kind: str | None, head: bytes, tail: bytes, size: int) -> None:

@@ -63,7 +63,7 @@ class Preprocess:
     def label(self) -> str:
         """The transform as text: sizes, normalisation, and unusual settings."""
         resize = f"resize {self.resize}" if self.resize else "no resize"
-        mean, std = ("/".join(f"{value:.4g}" for value in _once(values)) for values in (self.mean, self.std))
+        mean, std = ("/".join(f"{value:.4g}" for value in _distinct(values)) for values in (self.mean, self.std))
         unusual: list[str] = [self.interpolation] if self.interpolation != "bilinear" else []
         unusual += ["BGR"] if self.channels == "bgr" else []
         unusual += ["EXIF applied"] if self.exif == "apply" else []
@@ -76,7 +76,7 @@ class Preprocess:
         text = f"--resize {self.resize} --crop {self.crop} --mean {mean} --std {std}"
         for name in ("interpolation", "channels", "exif"):
             value = getattr(self, name)
-            text += "" if value == getattr(_DEFAULT, name) else f" --{name} {value}"
+            text += "" if value == getattr(Preprocess(), name) else f" --{name} {value}"
         return text
 
     def upright(self, image: Pillow.Image) -> Pillow.Image:
@@ -88,13 +88,9 @@ class Preprocess:
         return ImageOps.exif_transpose(image)
 
     def apply(self, image: Pillow.Image) -> NDArray[np.float32]:
-        """Network input of one image.
+        """Normalised network input float32 ``[3,crop,crop]`` of one image, in the order of ``channels``.
 
-        Args:
-            image: A PIL image, with its EXIF where it has any; anything but RGB is converted.
-
-        Returns:
-            float32 ``[3,crop,crop]``, normalised, in the order of ``channels``.
+        Anything but RGB is converted to it.
 
         Raises:
             DataError: The image is so elongated that resizing its shorter side would exceed ``MAX_PIXELS``.
@@ -135,10 +131,10 @@ class Preprocess:
 def orientation_of(image: Pillow.Image) -> int:
     """EXIF orientation of an image, 2 to 8; 1, upright, where there is none, or EXIF that cannot be read."""
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, struct.error):  # exceptions of Pillow on damaged EXIF
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _offset(length: int, crop: int) -> int:
@@ -146,10 +142,6 @@ def _offset(length: int, crop: int) -> int:
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
 
 
-def _once(values: tuple[float, ...]) -> tuple[float, ...]:
+def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
     """A single value where all are equal."""
     return values[:1] if len(set(values)) == 1 else values
-
-
-_DEFAULT = Preprocess()
-"""Values that ``Preprocess.options`` leaves out."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pickle import UnpicklingError  # only the exception; nothing here unpickles
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeres.data.preprocess import Preprocess
-from edgeres.errors import EdgeresError, ModelError
+from edgeres.errors import ModelError
 from edgeres.model.mistaken import WEIGHT_SUFFIXES
 from edgeres.model.spec import ResNetSpec
 from edgeres.settings import canonical, parse, plain
@@ -45,21 +45,16 @@ _RESAVE = "save its state_dict() with safetensors.torch.save_file where you trus
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """Contents of a weight file.
+    """Tensors of a weight file under its own keys, with what edgeres stored beside them.
 
-    Attributes:
-        tensors: Tensors under the file's own keys.
-        spec: The spec that edgeres stored, or None.
-        preprocess: The preprocessing that edgeres stored, or None.
-        classes: The class names that edgeres stored, or None.
-        wrapper: Key of the dict that holds the tensors; empty for a bare state dict.
+    ``wrapper`` is the key of the dict that holds the tensors; empty for a bare state dict.
     """
 
     tensors: Mapping[str, torch.Tensor]
     spec: ResNetSpec | None = None
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] | None = None
-    wrapper: str = field(default="")
+    wrapper: str = ""
 
 
 def save_checkpoint(
@@ -207,8 +202,3 @@ def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float
             raise ModelError(f"weight {key!r} holds a negative variance ({array.min():g})", "the file is damaged")
         arrays[key] = array
     return arrays
-
-
-def located(path: object, failure: EdgeresError) -> ModelError:
-    """The same failure with the file's name prepended."""
-    return ModelError(f"{path}: {failure.what}", failure.hint)

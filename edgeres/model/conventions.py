@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgeres.model.layers import Layer
+    from edgeres.model.cost import Layer
 
 Quantity = Literal["MACs", "biases", "norms", "ReLUs", "max-pools", "average pools", "global pools", "pooled"]
 
@@ -56,14 +56,9 @@ class CountTerm:
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """Counting convention of a tool.
+    """Counting convention of a tool, checked against the source of a release.
 
-    Attributes:
-        tool: Name of the tool.
-        version: Release whose source the terms were taken from and checked against.
-        unit: Unit of the result; empty where ``written`` includes it.
-        terms: Terms of the sum.
-        written: Formats a count.
+    ``written`` formats a count; ``unit`` is empty where it includes that.
     """
 
     tool: str

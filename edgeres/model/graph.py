@@ -31,15 +31,11 @@ NORM_EPS = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operation on ``[N,C,H,W]`` tensors.
+    """One operation on ``[N,C,H,W]`` tensors; its inputs are names of tensors.
 
-    Attributes:
-        kind: ``subsample`` takes every ``stride``-th pixel, ``zeropad`` adds zero channels on both sides, ``gap`` is
-            the global average pool to ``[N,C,1,1]``, ``mul`` broadcasts ``[N,C,1,1]`` over ``[N,C,H,W]``.
-        name: Unique name, also that of the output tensor and the prefix of its weights.
-        inputs: Names of the input tensors. For ``add``: the residual branch first, the identity second.
-        c_in: Input channels.
-        c_out: Output channels.
+    ``subsample`` takes every ``stride``-th pixel, ``zeropad`` adds zero channels on both sides, ``gap`` is the global
+    average pool to ``[N,C,1,1]``, ``mul`` broadcasts ``[N,C,1,1]`` over ``[N,C,H,W]``. ``add`` reads the residual
+    branch first, the identity second.
     """
 
     kind: OpKind

@@ -36,12 +36,7 @@ _PLACE = "edgeres compile {} --target TARGET --data DIR"
 
 
 def no_preset(word: str, presets: Iterable[str]) -> ModelError:
-    """The error for a MODEL that is no preset, with a hint on how to give such a file.
-
-    Args:
-        word: The argument.
-        presets: The known names.
-    """
+    """The error for a MODEL that is none of the presets, with a hint on how to give such a file."""
     known, path = sorted(presets), Path(word)
     suffix = path.suffix.lower()
     if path.is_dir() and suffix not in _BUILT:

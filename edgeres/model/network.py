@@ -36,11 +36,8 @@ class Network(nn.Module):
     """A residual network whose forward pass interprets ``graph(spec)``.
 
     Its state dict has the graph's keys (torchvision's names), plus ``num_batches_tracked`` while norms are present.
-
-    Args:
-        spec: The network.
-        weights: Values for every key; random Kaiming initialisation (He et al. 2015, arXiv 1502.01852) when absent,
-            with the last norm of each block at zero (Goyal et al. 2017, arXiv 1706.02677).
+    Without weights it is initialised at random (Kaiming: He et al. 2015, arXiv 1502.01852), with the last norm of each
+    block at zero (Goyal et al. 2017, arXiv 1706.02677).
     """
 
     def __init__(self, spec: ResNetSpec, weights: Weights | None = None) -> None:
@@ -99,9 +96,9 @@ class Network(nn.Module):
         with torch.inference_mode():
             device = next(self.parameters()).device
             x = torch.from_numpy(images).to(device, memory_format=torch.channels_last)
-            found: NDArray[np.float32] = self(x).cpu().numpy()
+            logits: NDArray[np.float32] = self(x).cpu().numpy()
         self.train(was_training)
-        return found
+        return logits
 
     def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
         """The value that an operation reads from one of its inputs; a quantized network overrides it with Q/DQ."""

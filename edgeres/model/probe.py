@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeres.data.partition import round_robin
+from edgeres.data.split import round_robin
 from edgeres.model.trial import Trial, choose
 
 if TYPE_CHECKING:
@@ -87,15 +87,10 @@ NORMALISATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Search space of transforms.
+    """Search space of transforms: sizes, normalisations, reversed channels, and the EXIF orientation.
 
-    Attributes:
-        start: The customary transform, which is kept unless another fits significantly better.
-        sizes: Sizes to try.
-        normalisations: Normalisations to try.
-        channels: Whether to try reversed channels.
-        exif: Whether to try the EXIF orientation.
-        screened: Number of images on which a transform is screened.
+    The start is the customary transform, which is kept unless another fits significantly better. A transform is
+    screened on the first images.
     """
 
     start: Preprocess
@@ -107,13 +102,7 @@ class Space:
 
     @classmethod
     def open(cls, start: Preprocess, sizes: Sequence[Size], fields: Iterable[str]) -> Space:
-        """The space over the unstated fields of a transform.
-
-        Args:
-            start: The stated transform; its other fields are replaced by the first customary ones.
-            sizes: Customary sizes.
-            fields: Names of the unstated fields.
-        """
+        """The space over the unstated ``fields`` of a transform, which are replaced by the first customary ones."""
         fields = frozenset(fields)
         fitting = tuple(dict.fromkeys(_sizes(start, sizes, fields)))
         normalisations = tuple(
@@ -146,12 +135,9 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Result of a search.
+    """The best transform, or the start where none is significantly better, and the start on the same images.
 
-    Attributes:
-        best: The best transform, or the start where none is significantly better.
-        start: The start, on the same images.
-        trials: Every transform in order; most are evaluated on the first images only.
+    ``trials`` has every transform in order; most are evaluated on the first images only.
     """
 
     best: Trial
@@ -182,14 +168,9 @@ def labelled(split: Split) -> Split:
 def search(
     answers: Answers, images: Split, space: Space, advance: Advance, started: Trial | None = None
 ) -> SearchResult:
-    """Tries the transforms of a space, one field after the other, and compares the best few.
+    """Tries the transforms of a space on ``labelled`` images, one field after the other, and compares the best few.
 
-    Args:
-        answers: Function from images to the float network's logits.
-        images: Images from ``labelled``.
-        space: The search space.
-        advance: Called with the number of images.
-        started: The evaluated start of the space, where there is one.
+    ``started`` is the evaluated start of the space, where there is one.
     """
     count = min(space.screened, len(images))
     first, rest = images.take(range(count)), images.take(range(count, len(images)))

@@ -1,19 +1,31 @@
-"""torchvision's published weights, by their enum names."""
+"""torchvision's published weights, by their enum names, and its import beside a torch of another build.
+
+The wheel on PyPI links against the CUDA build of torch. With a CPU build its ``_C.so`` does not load, torchvision
+continues without it, and then its import fails with ``operator torchvision::nms does not exist``, because it registers
+fake kernels for two operators of that library. Declaring the two is enough: models, transforms and data sets use
+neither.
+"""
 
 from __future__ import annotations
 
+import importlib
 import re
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from edgeres.data.preprocess import Preprocess
-from edgeres.errors import ModelError
-from edgeres.model.match import preset_name
-from edgeres.model.torchvision_shim import import_torchvision
+from edgeres.errors import BackendUnavailable, ModelError
+from edgeres.model.infer import preset_name
 from edgeres.settings import parse, sha256_file
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
+    import torch
+
     from edgeres.model.spec import ResNetSpec
 
 _DIGITS = re.compile(r"-([0-9a-f]{8,})\.pth$")
@@ -22,14 +34,57 @@ _DIGITS = re.compile(r"-([0-9a-f]{8,})\.pth$")
 _TIMEOUT = 20.0
 """Timeout in seconds of the server's first response."""
 
+_SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+
+
+@cache
+def import_torchvision() -> ModuleType:
+    """The ``torchvision`` package, with or without its compiled operators.
+
+    Raises:
+        BackendUnavailable: torchvision is not installed.
+    """
+    package = find_spec("torchvision")
+    if package is None or package.origin is None:
+        raise BackendUnavailable("torchvision is not installed", "pip install torchvision")
+    if not _load_operators(Path(package.origin).parent):
+        _declare_operators()
+    return importlib.import_module("torchvision")
+
+
+def _load_operators(package: Path) -> bool:
+    """Whether torchvision's own compiled operators load into this torch."""
+    import torch
+
+    for library in sorted(package.glob("_C*")):
+        try:
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        except OSError:
+            return False
+        return True
+    return False
+
+
+@cache
+def _declare_operators() -> torch.library.Library:
+    """Declares the two operators without kernels; the cache keeps the library, and with it the operators, alive."""
+    import torch
+
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    for name, schema in _SCHEMAS.items():
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(schema)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    return library
+
 
 def published(name: str, hint: ResNetSpec) -> Any:
     """The torchvision enum member of a model's weights.
 
-    Args:
-        name: ``IMAGENET1K_V1``, ``IMAGENET1K_V2`` or ``DEFAULT``, also with the class in front
-            (``ResNet18_Weights.IMAGENET1K_V1``).
-        hint: The named model.
+    Names are ``IMAGENET1K_V1``, ``IMAGENET1K_V2`` or ``DEFAULT``, also with the class in front
+    (``ResNet18_Weights.IMAGENET1K_V1``).
 
     Raises:
         ModelError: The name is unknown to torchvision.
@@ -52,11 +107,7 @@ def published(name: str, hint: ResNetSpec) -> Any:
 
 
 def recognised(path: Path, hint: ResNetSpec) -> Any:
-    """The enum member of a downloaded file, by torchvision's file name and the sha256 in it.
-
-    Returns:
-        None for any other file.
-    """
+    """The enum member of a downloaded file, by torchvision's name and the sha256 in it; None for any other file."""
     digits = _DIGITS.search(path.name)
     model = preset_name(hint)
     if digits is None or model is None or not sha256_file(path).startswith(digits[1]):

@@ -34,13 +34,9 @@ class Stem:
 class Block:
     """One residual block.
 
-    Attributes:
-        inner: Widths between the block's convolutions: one for a basic block, two for a bottleneck.
-        out: Channels of the residual stream after the block.
-        stride: Spatial stride of the block.
-        groups: Groups of the 3x3 convolution of a bottleneck.
-        projected: Whether the identity goes through a 1x1 convolution.
-        squeeze: Width of the squeeze-and-excitation bottleneck; 0 for none.
+    ``inner`` are the widths between its convolutions: one for a basic block, two for a bottleneck, whose 3x3 has
+    ``groups``. ``out`` are the channels of the residual stream after it. The identity of a ``projected`` block goes
+    through a 1x1 convolution. ``squeeze`` is the width of the squeeze-and-excitation bottleneck; 0 for none.
     """
 
     inner: tuple[Count, ...]
@@ -55,17 +51,11 @@ class Block:
 class ResNetSpec:
     """A residual network without its weights.
 
-    Attributes:
-        kind: Basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) blocks.
-        stem: First convolution and pooling.
-        stages: Blocks, grouped by the residual stream they share.
-        classes: Width of the classifier.
-        channels: Channels of the input image.
-        shortcut: How an identity changes shape: a 1x1 projection (option B) or strided zero-padding (option A).
-        stride_in: Which convolution of a bottleneck has the stride: ``"3x3"`` (v1.5) or ``"1x1"`` (the paper's).
-        preactivation: v2 order: norm and ReLU before each convolution.
-        norm: Whether batch norms are present; False once folded into the convolutions. A pre-activation network keeps
-            the norms after a residual add, because no convolution precedes them.
+    Blocks are basic (3x3, 3x3) or bottlenecks (1x1, 3x3, 1x1), grouped into stages by the residual stream they share.
+    An identity changes shape by a 1x1 projection (option B) or by strided zero-padding (option A). The stride of a
+    bottleneck is in its 3x3 (v1.5) or in its first 1x1 (the paper's). ``preactivation`` is the order of v2: norm and
+    ReLU before each convolution. ``norm`` is False once batch norms are folded into the convolutions; a pre-activation
+    network keeps those after a residual add, because no convolution precedes them.
     """
 
     kind: Kind
@@ -101,13 +91,13 @@ class ResNetSpec:
     @property
     def blocks(self) -> tuple[tuple[str, int, Block], ...]:
         """Every block in order as ``(name, input channels, block)``, named as torchvision names it: ``layer1.0``."""
-        found: list[tuple[str, int, Block]] = []
+        blocks: list[tuple[str, int, Block]] = []
         width = self.stem.width
         for number, stage in enumerate(self.stages, start=1):
             for index, block in enumerate(stage):
-                found.append((f"layer{number}.{index}", width, block))
+                blocks.append((f"layer{number}.{index}", width, block))
                 width = block.out
-        return tuple(found)
+        return tuple(blocks)
 
 
 def imagenet(
@@ -134,15 +124,12 @@ def imagenet(
         blocks = []
         for index in range(depth):
             stride = 2 if number > 0 and index == 0 else 1
-            block = Block(
-                inner=(inner, inner) if kind == "bottleneck" else (planes,),
-                out=out,
-                stride=stride,
-                groups=groups if kind == "bottleneck" else 1,
-                projected=stride != 1 or width != out,
-                squeeze=out // squeeze_ratio if squeeze_ratio else 0,
+            widths = (inner, inner) if kind == "bottleneck" else (planes,)
+            squeeze = out // squeeze_ratio if squeeze_ratio else 0
+            projected = stride != 1 or width != out
+            blocks.append(
+                Block(inner=widths, out=out, stride=stride, groups=groups, projected=projected, squeeze=squeeze)
             )
-            blocks.append(block)
             width = out
         stages.append(tuple(blocks))
     return ResNetSpec(kind=kind, stem=Stem(), stages=tuple(stages), stride_in=stride_in, preactivation=preactivation)

@@ -28,16 +28,16 @@ _ALPHA = 0.01
 _LOG_SCALES = (-18.0, 7.0)
 """Search interval of the natural logarithm of the inverse temperature, for logits of 1e-3 to 1e7."""
 
+_TIE = 1e-6
+"""Nats within which two losses are equal: the precision of the search for the temperature."""
+
+_LEAST = 1e-12
+"""Lower bound of a float32 softmax's probabilities."""
+
 
 @dataclass(frozen=True)
 class Trial:
-    """Logits under one transform.
-
-    Attributes:
-        preprocess: The transform.
-        logits: ``[N,classes]``, in the order of the images.
-        labels: Class index of each image ``[N]``.
-    """
+    """Logits ``[N,classes]`` under one transform, in the order of the images, and their labels ``[N]``."""
 
     preprocess: Preprocess
     logits: NDArray[np.float32]
@@ -54,8 +54,8 @@ class Trial:
         def mean_loss(log_scale: float) -> float:
             return float(-_log_softmax(wide * np.exp(log_scale))[rows, self.labels].mean())
 
-        found = minimize_scalar(mean_loss, bounds=_LOG_SCALES, method="bounded", options={"xatol": 1e-3})
-        return _log_softmax(wide * np.exp(found.x))
+        best = minimize_scalar(mean_loss, bounds=_LOG_SCALES, method="bounded", options={"xatol": 1e-3})
+        return _log_softmax(wide * np.exp(best.x))
 
     @cached_property
     def loss(self) -> NDArray[np.float64]:
@@ -117,10 +117,6 @@ class Trial:
         return lead > 0 and lead**2 > 4 * int((self.right != other.right).sum())
 
 
-_TIE = 1e-6
-"""Nats within which two losses are equal: the precision of the search for the temperature."""
-
-
 def choose(trials: Sequence[Trial]) -> Trial:
     """The trial of the smallest loss, or the first that does not differ from it significantly.
 
@@ -144,10 +140,6 @@ def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     if wide.size and wide.min() >= 0 and np.allclose(sums, 1, atol=1e-3):
         wide = np.log(np.maximum(wide, _LEAST))
     return np.asarray(wide - wide.max(axis=1, keepdims=True))
-
-
-_LEAST = 1e-12
-"""Lower bound of a float32 softmax's probabilities."""
 
 
 def _log_softmax(centred: NDArray[np.float64]) -> NDArray[np.float64]:

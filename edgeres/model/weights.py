@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 class Weights(Mapping[str, "Array"]):
-    """Frozen mapping from state-dict key to a read-only float32 array.
-
-    Args:
-        arrays: Any mapping of keys to arrays; values are copied to contiguous float32.
-    """
+    """Frozen mapping from state-dict key to a read-only array, copied to contiguous float32."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self._arrays: dict[str, Array] = {}

@@ -1,40 +1,59 @@
-"""Reading of weights, from any ResNet's file or torchvision's published ones, as a spec with frozen arrays."""
+"""Reading of weights, from any ResNet's file or torchvision's published ones, as a spec with frozen arrays.
+
+Keys of other libraries are renamed to the graph's, which are torchvision's. Supported besides: timm's ResNets and
+SE-ResNets (equal to torchvision's, with ``se.fc1`` and ``se.fc2``), timm's pre-activation ``resnetv2``, the CIFAR
+networks of akamaster/pytorch_resnet_cifar10 and kuangliu/pytorch-cifar (``linear``, ``shortcut.0``), and heads inside a
+Sequential (``fc.1``).
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeres.errors import ModelError
-from edgeres.model.checkpoint import RawFile, located, read_file, save_checkpoint, to_arrays
+from edgeres.model.checkpoint import RawFile, read_file, to_arrays
 from edgeres.model.graph import check_shapes, graph
-from edgeres.model.infer import infer
-from edgeres.model.keymap import canonical
-from edgeres.model.match import reconcile
+from edgeres.model.infer import infer, reconcile
 from edgeres.model.published import fetch, preprocess_of, published, recognised
-from edgeres.model.torchvision_shim import import_torchvision
 from edgeres.model.weights import Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import torch
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.model.spec import ResNetSpec
 
-__all__ = ["Loaded", "assemble", "import_torchvision", "read_checkpoint", "save_checkpoint"]
+V = TypeVar("V")
+
+_PREFIX = re.compile(r"^((module|model|backbone|encoder|net|network|_orig_mod)\.)+")
+"""Prefixes of data parallelism, EMA, Lightning modules and torch.compile."""
+
+_BOOKKEEPING = re.compile(r"(^|\.)(num_batches_tracked|n_averaged)$")
+"""Training counters that inference does not read."""
+
+_RENAMES = (
+    (re.compile(r"^stem\.conv\."), "conv1."),
+    (re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.norm(\d)\."), r"stages.\1.blocks.\2.bn\3."),
+    (re.compile(r"\.downsample\.conv\."), ".downsample.0."),
+    (re.compile(r"\.downsample\.norm\."), ".downsample.1."),
+    (re.compile(r"\.shortcut\.(\d)\."), r".downsample.\1."),
+)
+
+_STAGE = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.")
+_HEAD = re.compile(r"^((?:fc|linear|head|classifier)(?:\.fc|\.\d+)*)\.(weight|bias)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A network read from a file.
+    """A network read from a file: its spec, and its weights under the graph's keys.
 
-    Attributes:
-        spec: Inferred from the tensors, or stored with them by edgeres.
-        weights: Values under the graph's keys.
-        preprocess: Preprocessing stored with the weights, or None.
-        classes: Class names stored with the weights, in the order of the logits, or None.
-        notes: Notes for the user, one sentence each.
+    ``preprocess`` and ``classes``, the latter in the order of the logits, are None where they are not stored with the
+    weights. ``notes`` are for the user, one sentence each.
     """
 
     spec: ResNetSpec
@@ -45,12 +64,10 @@ class Loaded:
 
 
 def read_checkpoint(source: Path | str, hint: ResNetSpec | None = None) -> Loaded:
-    """Reads a network.
+    """Reads a network from a ``.safetensors`` or PyTorch file, or, by a string, torchvision's published weights.
 
-    Args:
-        source: Path of a ``.safetensors`` or PyTorch file, or, as a string, torchvision's name of published weights.
-        hint: The model that the user named; required for published weights. It gives strides and pooling, and must
-            be the same network up to classes, input channels, stem and widths.
+    ``hint`` is the model that the user named; it is required for published weights. It gives strides and pooling, and
+    must be the same network up to classes, input channels, stem and widths.
 
     Raises:
         ModelError: The file cannot be read, is not a ResNet's, holds NaN or infinite values, or contradicts the hint.
@@ -72,12 +89,7 @@ def _as_published(raw: RawFile, member: Any) -> RawFile:
 
 
 def assemble(where: object, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
-    """A network from tensors under any known key names.
-
-    Args:
-        where: Source of the tensors, for messages.
-        raw: The tensors, with the file's metadata.
-        hint: The model that the user named.
+    """A network from tensors under any known key names; ``where`` is their source, for messages.
 
     Raises:
         ModelError: As ``read_checkpoint``.
@@ -93,7 +105,7 @@ def assemble(where: object, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
         notes = reconcile(spec, hint) if hint is not None else ()
         weights = Weights(to_arrays(tensors))
     except ModelError as failure:
-        raise located(where, failure) from failure
+        raise ModelError(f"{where}: {failure.what}", failure.hint) from failure
     if raw.wrapper:
         notes = (f"the weights were found under {raw.wrapper!r}", *notes)
     return Loaded(spec, weights, raw.preprocess, raw.classes, notes)
@@ -105,3 +117,46 @@ def _flat_head(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     if head is not None and head.ndim == 4 and tuple(head.shape[2:]) == (1, 1):
         return {**tensors, "fc.weight": head.flatten(1)}
     return tensors
+
+
+def canonical(tensors: Mapping[str, V]) -> dict[str, V]:
+    """A state dict's values under the graph's keys, without training counters; an unknown key keeps its name.
+
+    Raises:
+        ModelError: Two keys become one, or the head has several layers.
+    """
+    renamed: dict[str, V] = {}
+    came_from: dict[str, str] = {}
+    head = _head({_PREFIX.sub("", key) for key in tensors})
+    for key, value in tensors.items():
+        if _BOOKKEEPING.search(key):
+            continue
+        name = _renamed(_PREFIX.sub("", key), head)
+        if name in renamed:
+            raise ModelError(
+                f"keys {came_from[name]!r} and {key!r} both stand for {name!r}", "save one network alone in the file"
+            )
+        renamed[name] = value
+        came_from[name] = key
+    return renamed
+
+
+def _renamed(key: str, head: str) -> str:
+    if head and key.startswith(f"{head}."):
+        return f"fc.{key.removeprefix(f'{head}.')}"
+    for pattern, replacement in _RENAMES:
+        key = pattern.sub(replacement, key)
+    if match := _STAGE.match(key):
+        key = f"layer{int(match[1]) + 1}.{match[2]}.{key[match.end() :]}"
+    return key
+
+
+def _head(keys: Iterable[str]) -> str:
+    """Name of the one linear layer of the classifier; empty when there is none."""
+    layers = sorted({match[1] for key in keys if (match := _HEAD.match(key))})
+    if len(layers) > 1:
+        raise ModelError(
+            f"the classifier has {len(layers)} layers ({', '.join(layers)}), a ResNet has one",
+            "edgeres reads ResNets; take any other classifier in as an .onnx file",
+        )
+    return layers[0] if layers else ""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edgeres.artifacts.artifact import File, Source
-from edgeres.data import lfs
+from edgeres.data.images import LFS_HINT, LFS_POINTER, is_lfs_pointer
 from edgeres.data.preprocess import Crop, Positive, Preprocess, Resize
 from edgeres.errors import DataError, ModelError, UsageError
 from edgeres.model.mistaken import weights_in
@@ -196,8 +196,8 @@ def _file(path: str, what: str) -> File:
         raise ModelError(f"no {what} file {path}", "check the path")
     try:
         with found.open("rb") as stream:
-            if lfs.is_pointer(stream.read(64)):
-                raise ModelError(f"{path} {lfs.SAID}", lfs.WAY_OUT)
+            if is_lfs_pointer(stream.read(64)):
+                raise ModelError(f"{path} {LFS_POINTER}", LFS_HINT)
         return File.of(found.resolve())
     except OSError as failure:
         raise ModelError(f"cannot read {path}: {failure.strerror}", "check its permissions") from failure

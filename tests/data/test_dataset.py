@@ -180,7 +180,7 @@ def test_validation_alone_gives_up_only_what_calibration_needs(tmp_path):
 
 
 def test_validation_alone_gives_up_no_more_than_is_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeres.data.cut.TUNING", 8)
+    monkeypatch.setattr("edgeres.data.dataset.TUNING", 8)
     for index, name in enumerate(("ant", "bee")):
         write(tmp_path / "val" / name, 1000 * index, 150)
     dataset = opened(tmp_path, calibration=32)
