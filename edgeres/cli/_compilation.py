@@ -21,10 +21,8 @@ if TYPE_CHECKING:
     from edgeres.pipeline.runner import FinishedStage
     from edgeres.runs.run import Run
 
-_STATUSES = ("passed ", "failed ", "unmeasured ", " ")
-"""How a budget line begins, and the continuation below one."""
-_TITLE_COLUMN = 12
-"""Column of a budget's name, after its status."""
+_STATUSES = ("passed ", "failed ", "unmeasured ", " ")  # how a budget line begins, and the continuation below one
+_TITLE_COLUMN = 12  # column of a budget's name, after its status
 
 
 def compile_and_print(request: Request, out: Path, options: Options, screen: Screen) -> int:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 _STATUS_STYLE = {"passed": "green", "failed": "bold red", "unmeasured": "yellow"}
 
-_LOG_WIDTH = 200
-"""Width in columns of a table that is not printed on a terminal."""
+_LOG_WIDTH = 200  # width in columns of a table that is not printed on a terminal
 
 
 class _PipeConsole(Console):

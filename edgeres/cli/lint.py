@@ -21,8 +21,7 @@ PLACE = 100
 
 _SEVERITY = {"E": "error", "W": "warning", "I": "info"}
 _WRITABLE = "name a file in a folder you may write"
-_SHOWN = 12
-"""Most nodes left in float that the output lists."""
+_SHOWN = 12  # most nodes left in float that the output lists
 
 
 def add_parser(commands: Commands) -> None:
@@ -110,10 +109,7 @@ def _document(
     if fixed is None:
         return document
     repairs = {"file": options.fix if fixed.repairs else None, "repairs": fixed.repairs, "left": fixed.left}
-    return {
-        **document,
-        "fix": {**repairs, "max_relative_delta_logit": fixed.relative, "agreement": fixed.agreement},
-    }
+    return {**document, "fix": {**repairs, "max_relative_delta_logit": fixed.relative, "agreement": fixed.agreement}}
 
 
 def _print(

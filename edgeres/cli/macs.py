@@ -152,19 +152,19 @@ def _summary(network: _NetworkCost) -> tuple[str, ...]:
 
 def _print_counters(network: _NetworkCost, screen: Screen) -> None:
     """Prints the result of each counter, and each of its terms except one operation per multiply-add."""
-    from edgeres.model.conventions import CONVENTIONS, MEANING
+    from edgeres.model.conventions import CONVENTIONS
 
     rows: list[tuple[str, ...]] = []
     term_rows: list[tuple[str, ...]] = []
     for rule in CONVENTIONS:
         count, present = rule.count(network.rows), [term for term in rule.terms if term.value(network.rows)]
-        parts = " + ".join(f"{term.factor} x {term.quantity}" for term in present)
+        parts = " + ".join(f"{term.factor} x {term.quantity.name}" for term in present)
         figures = (_printed(rule, count), f"{count:,}", f"{count - network.macs:+,}")
         rows.append((f"{rule.tool} {rule.version}", *figures, parts))
         term_rows += [
-            (rule.tool, f"{term.value(network.rows):,}", str(term.factor), MEANING[term.quantity], term.why)
-            for term in present
-            if (term.factor, term.quantity) != (1, "MACs")
+            (rule.tool, f"{term.value(network.rows):,}", str(term.factor), term.quantity.meaning, term.why)
+            for term in rule.terms_beyond_macs
+            if term.value(network.rows)
         ]
     screen.table(("counter", "prints", "operations", "beyond MACs", "which are"), rows)
     screen.out.out("")
@@ -208,11 +208,9 @@ def _document(network: _NetworkCost) -> dict[str, Any]:
 
 def _counter(rule: Convention, rows: Sequence[Layer]) -> dict[str, Any]:
     """A counter's result and terms for ``--json``."""
-    from edgeres.model.conventions import MEANING
-
     count = rule.count(rows)
     terms = [
-        {"factor": term.factor, "of": MEANING[term.quantity], "operations": term.value(rows), "why": term.why}
+        {"factor": term.factor, "of": term.quantity.meaning, "operations": term.value(rows), "why": term.why}
         for term in rule.terms
     ]
     result = {"tool": rule.tool, "version": rule.version, "prints": _printed(rule, count), "operations": count}

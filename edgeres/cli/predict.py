@@ -26,10 +26,8 @@ _HOST_LATENCY = (
     "a latency budget means host latency: from launch to the end of the last kernel, copies left out; "
     "trtexec calls the GPU's part 'GPU Compute Time'"
 )
-_EXIT_CODE = {"passes": 0, "fails": 3, "open": 5}
-"""Exit code of a budget's predicted status."""
-_SEVERITY = (0, 5, 3)
-"""Exit codes from the best to the worst; that of the worst budget is returned."""
+_EXIT_CODE = {"passes": 0, "fails": 3, "open": 5}  # exit code of a budget's predicted status
+_SEVERITY = (0, 5, 3)  # exit codes from the best to the worst; that of the worst budget is returned
 _EXIT_CODES = (
     "exit codes: 0 the prediction keeps the latency budget, or there is none, 1 error, 2 bad usage or input, "
     "3 its whole band is over the budget, 5 the budget lies inside the band"

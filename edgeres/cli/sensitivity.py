@@ -69,8 +69,7 @@ def _print_table(rows: Sequence[LayerSensitivity], screen: Screen) -> None:
         return row.layer, divergence(row.kl), sqnr, percent(row.top1), scaled(row.macs), share
 
     screen.table(
-        ("layer", "KL to float", "SQNR", "top-1", "MACs", "share"),
-        map(cells, sorted(rows, key=lambda row: -row.kl)),
+        ("layer", "KL to float", "SQNR", "top-1", "MACs", "share"), map(cells, sorted(rows, key=lambda row: -row.kl))
     )
     screen.line("the layer alone in integers, all others in float; the most sensitive first")
 

@@ -23,9 +23,7 @@ _ALPHA = 0.01
 _DOUBT = 0.005
 """Probability that a working network is classified as "at chance"."""
 
-_NEAR = 0.05
-"""Share of the way from chance to 100 % that still counts as chance, at most twice chance."""
-
+_NEAR = 0.05  # share of the way from chance to 100 % that still counts as chance, at most twice chance
 _WORKS = 0.15
 """Share of the way from chance to 100 % of the worst working network, which the test must distinguish from chance."""
 

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_SHOWN = 20
-"""Most names of a list in a message."""
-
+_SHOWN = 20  # most names of a list in a message
 _WORDNET = re.compile(r"(n\d{8})(?:[ _-]+(.+))?")
 """A WordNet id as in ImageNet's folders, with or without words after it."""
 
@@ -35,17 +33,10 @@ _HINT = (
     "a text file, one a line, and pass --classes FILE"
 )
 
-_FOLDS = 5
-"""Number of cross-validation folds."""
-
-_ALPHA = 1e-3
-"""One-sided significance level of the exact sign test on images that only one order gets right."""
-
-GAIN = 0.05
-"""Least gain in accuracy on held-out images; smaller ones are confusions of the network."""
-
-_TIE = 1e-6
-"""Weight of the present order, so that a class without images keeps its index."""
+_FOLDS = 5  # number of cross-validation folds
+_ALPHA = 1e-3  # one-sided significance level of the exact sign test on images that only one order gets right
+GAIN = 0.05  # least gain in accuracy on held-out images; smaller ones are confusions of the network
+_TIE = 1e-6  # weight of the present order, so that a class without images keeps its index
 
 
 def read_names(path: Path) -> tuple[str, ...]:

@@ -39,11 +39,8 @@ if TYPE_CHECKING:
 DIGITS_PER_CLASS = (50, 16, 10)
 """Digits of each class for validation, calibration and tuning; the rest, 1,037, is for training."""
 
-TUNING = 512
-"""Number of tuning images from a training set, at most a tenth of it."""
-
-HELD_OUT = 5
-"""One image in ``HELD_OUT`` is held out where only one kind of images is given."""
+TUNING = 512  # number of tuning images from a training set, at most a tenth of it
+HELD_OUT = 5  # one image in ``HELD_OUT`` is held out where only one kind of images is given
 
 
 @dataclass(frozen=True)

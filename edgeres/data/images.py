@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image as Pillow
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
-"""File extensions of images, in lower case."""
-
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})  # file extensions of images, in lower case
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 """Enabled image parsers, whatever the extension; Pillow's EPS reader, for one, would start Ghostscript."""
 

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image as Pillow
 
-MAX_PIXELS = 89_478_485
-"""Largest image in pixels: Pillow's limit against decompression bombs, 0.25 GiB of RGB."""
-
-_ORIENTATION = 0x0112
-"""EXIF tag of the orientation (CIPA DC-008, EXIF 2.32, section 4.6.4)."""
-
+MAX_PIXELS = 89_478_485  # largest image in pixels: Pillow's limit against decompression bombs, 0.25 GiB of RGB
+_ORIENTATION = 0x0112  # EXIF tag of the orientation (CIPA DC-008, EXIF 2.32, section 4.6.4)
 Positive = Annotated[float, Field(gt=0)]
 Resize = Annotated[int, Field(ge=0, le=8192)]
 Crop = Annotated[int, Field(ge=1, le=8192)]

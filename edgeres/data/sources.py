@@ -31,15 +31,12 @@ CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog",
 CIFAR = Preprocess(resize=0, crop=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 """Preprocessing of CIFAR-10: mean and deviation of the training pixels, as usually quoted; no resize."""
 
-CIFAR_RECORD = 1 + 3 * 32 * 32
-"""Bytes of a record of CIFAR-10: the label, then the red, green and blue plane."""
-
+CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes of a record of CIFAR-10: the label, then the red, green and blue plane
 TRAIN = ("train", "training")
 VALIDATION = ("val", "valid", "validation", "test")
 CALIBRATION = ("calibration", "calib")
 
-_NAMED = 5
-"""Most images in a message."""
+_NAMED = 5  # most images in a message
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess
     from edgeres.progress import Progress
 
-WORKERS = 2
-"""Threads that decode; Pillow releases the GIL meanwhile."""
+WORKERS = 2  # threads that decode; Pillow releases the GIL meanwhile
 
 
 @dataclass(frozen=True)

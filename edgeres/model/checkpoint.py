@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pickle import UnpicklingError  # only the exception; nothing here unpickles
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
 
     from edgeres.model.weights import Weights
 
-TORCH_SUFFIXES = WEIGHT_SUFFIXES - {".safetensors"}
-"""Suffixes of PyTorch files."""
-
+TORCH_SUFFIXES = WEIGHT_SUFFIXES - {".safetensors"}  # suffixes of PyTorch files
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net", "module")
 """Keys of the state dict in training checkpoints, averaged weights first, since they are the evaluated ones."""
 
@@ -67,12 +66,8 @@ def save_checkpoint(
     """Writes a ``.safetensors`` file that ``read_file`` reads completely; equal content gives equal bytes."""
     from safetensors.numpy import save_file
 
-    content = {
-        "spec": plain(spec),
-        "preprocess": plain(preprocess) if preprocess else None,
-        "classes": list(classes) if classes else None,
-    }
-    save_file({key: np.array(array) for key, array in weights.items()}, str(path), {_METADATA: canonical(content)})
+    content = canonical(plain({"spec": spec, "preprocess": preprocess, "classes": classes or None}))
+    save_file({key: np.array(array) for key, array in weights.items()}, str(path), {_METADATA: content})
 
 
 def read_file(path: Path) -> RawFile:
@@ -100,22 +95,18 @@ def _read_safetensors(path: Path) -> RawFile:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no iteration of its own
     except (SafetensorError, OSError, ValueError) as failure:
         raise ModelError(f"{path} is truncated or no safetensors file: {failure}", "fetch it again") from failure
-    return RawFile(tensors, **_own(path, metadata.get(_METADATA)))
-
-
-def _own(path: Path, text: str | None) -> dict[str, Any]:
-    """Spec, preprocessing and classes that edgeres stored; None for other files."""
-    if text is None:
-        return {}
+    if _METADATA not in metadata:
+        return RawFile(tensors)
     where = f"{path}, metadata {_METADATA!r}"
     try:
-        content = json.loads(text)
+        content = json.loads(metadata[_METADATA])
         preprocess, classes = content["preprocess"], content["classes"]
-        return {
-            "spec": parse(ResNetSpec, content["spec"], where, ModelError),
-            "preprocess": parse(Preprocess, preprocess, where, ModelError) if preprocess else None,
-            "classes": tuple(str(name) for name in classes) if classes else None,
-        }
+        return RawFile(
+            tensors,
+            parse(ResNetSpec, content["spec"], where, ModelError),
+            parse(Preprocess, preprocess, where, ModelError) if preprocess else None,
+            tuple(str(name) for name in classes) if classes else None,
+        )
     except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as failure:
         raise ModelError(f"{where}: {failure!r}", "save the checkpoint again") from failure
 
@@ -123,8 +114,9 @@ def _own(path: Path, text: str | None) -> dict[str, Any]:
 def _read_torch(path: Path) -> RawFile:
     import torch
 
-    if _is_program(path):  # torch.load would warn of it
-        raise ModelError(f"{path} is a TorchScript program, not weights", _RESAVE)
+    with suppress(OSError, zipfile.BadZipFile, ValueError), zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):  # torch.load would warn of it
+            raise ModelError(f"{path} is a TorchScript program, not weights", _RESAVE)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as failure:
@@ -134,15 +126,6 @@ def _read_torch(path: Path) -> RawFile:
         reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
         raise ModelError(f"{path} is truncated or no PyTorch file: {reason}", "fetch it again") from failure
     return _unwrapped(path, content)
-
-
-def _is_program(path: Path) -> bool:
-    """Whether an archive holds TorchScript code besides its tensors."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile, ValueError):
-        return False
 
 
 def _refused(path: Path, failure: UnpicklingError) -> ModelError:

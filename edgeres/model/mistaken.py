@@ -11,9 +11,7 @@ from edgeres.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"})
-"""Suffixes of weight files."""
-
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"})  # suffixes of weight files
 _BUILT = {
     ".engine": "a TensorRT engine",
     ".plan": "a TensorRT engine",
@@ -37,31 +35,30 @@ _PLACE = "edgeres compile {} --target TARGET --data DIR"
 
 def no_preset(word: str, presets: Iterable[str]) -> ModelError:
     """The error for a MODEL that is none of the presets, with a hint on how to give such a file."""
-    known, path = sorted(presets), Path(word)
+    known, path = {name.casefold(): name for name in sorted(presets)}, Path(word)
     suffix = path.suffix.lower()
     if path.is_dir() and suffix not in _BUILT:
         return _folder(path)
     if suffix in WEIGHT_SUFFIXES:
-        name = _named_in(path.stem, known) or "resnet18"
-        return ModelError(
-            f"{word} is a weights file, and a MODEL is a preset or an .onnx file",
-            f"name its network and pass the file with --weights: {_PLACE.format(f'{name} --weights {word}')}",
+        name = max((known[name] for name in known if name in path.stem.casefold()), key=len, default="resnet18")
+        what = f"{word} is a weights file, and a MODEL is a preset or an .onnx file"
+        hint = f"name its network and pass the file with --weights: {_PLACE.format(f'{name} --weights {word}')}"
+    elif suffix in _BUILT:
+        what, hint = f"{word} is {_BUILT[suffix]}, which cannot be read back into a network", _SOURCE
+    elif word.lower().endswith((".yaml", ".yml")):
+        what, hint = f"{word} is no MODEL", f"a recipe file is given with --recipe {word}"
+    elif word.isupper() and "_" in word:
+        what = f"{word} names weights, not a MODEL"
+        hint = f"pass it with --weights: {_PLACE.format(f'resnet50 --weights {word}')}"
+    elif path.is_file():
+        what, hint = f"{word} is no preset and no .onnx file", "'edgeres models' lists presets"
+    else:
+        close = get_close_matches(word.casefold(), known, n=1, cutoff=0.7)
+        others = (
+            "'edgeres models' lists the presets, all of them ResNets; any other classifier is given as an .onnx file"
         )
-    if suffix in _BUILT:
-        return ModelError(f"{word} is {_BUILT[suffix]}, which cannot be read back into a network", _SOURCE)
-    return ModelError(*_word(word, known))
-
-
-def _word(word: str, known: list[str]) -> tuple[str, str]:
-    """Description of a word that is not a network's file, and a hint."""
-    if word.lower().endswith((".yaml", ".yml")):
-        return f"{word} is no MODEL", f"a recipe file is given with --recipe {word}"
-    if word.isupper() and "_" in word:
-        weights = _PLACE.format(f"resnet50 --weights {word}")
-        return f"{word} names weights, not a MODEL", f"pass it with --weights: {weights}"
-    if Path(word).is_file():
-        return f"{word} is no preset and no .onnx file", "'edgeres models' lists presets"
-    return f"unknown model {word!r}", _similar(word, known)
+        what, hint = f"unknown model {word!r}", f"did you mean {known[close[0]]!r}?" if close else others
+    return ModelError(what, hint)
 
 
 def weights_in(folder: Path) -> tuple[Path, ...]:
@@ -72,29 +69,15 @@ def weights_in(folder: Path) -> tuple[Path, ...]:
 def _folder(path: Path) -> ModelError:
     """Description of a folder, and a hint."""
     what, hint = "a folder", "name a preset ('edgeres models' lists them) or an .onnx file"
-    found = weights_in(path)
+    weights = weights_in(path)
     if (path / "request.json").is_file() or (path / "report.json").is_file():
         what = "the folder of a run"
         hint = f"edgeres quantize {path}, export, build, verify and report take it as RUN"
-        if found:
-            hint = f"name its network and pass its weights: {_PLACE.format(f'resnet18 --weights {found[0]}')}"
+        if weights:
+            hint = f"name its network and pass its weights: {_PLACE.format(f'resnet18 --weights {weights[0]}')}"
     elif (path / "train").is_dir() or (path / "val").is_dir():
         what = "a folder of images"
         hint = f"name a network and pass it with --data: edgeres compile resnet18 --target TARGET --data {path}"
-    elif found:
-        hint = f"name its network and the file in it: {_PLACE.format(f'resnet18 --weights {found[0]}')}"
+    elif weights:
+        hint = f"name its network and the file in it: {_PLACE.format(f'resnet18 --weights {weights[0]}')}"
     return ModelError(f"{path} is {what}, not a MODEL", hint)
-
-
-def _named_in(stem: str, known: list[str]) -> str:
-    """The longest preset name at the start of, or in, a file's name; empty where there is none."""
-    plain = stem.casefold()
-    return max((name for name in known if name.casefold() in plain), key=len, default="")
-
-
-def _similar(word: str, known: list[str]) -> str:
-    by_lower = {name.casefold(): name for name in known}
-    close = get_close_matches(word.casefold(), by_lower, n=1, cutoff=0.7)
-    if close:
-        return f"did you mean {by_lower[close[0]]!r}?"
-    return "'edgeres models' lists the presets, all of them ResNets; any other classifier is given as an .onnx file"

@@ -28,33 +28,19 @@ if TYPE_CHECKING:
     Answers = Callable[[NDArray[np.float32]], NDArray[np.float32]]
     """Logits ``[N,classes]`` of images ``[N,3,S,S]``."""
 
-Size = tuple[int, int]
-"""``(resize, crop)`` in pixels."""
-
-IMAGES = 256
-"""Most images for one transform."""
-
-_FIRST = 64
-"""Images on which a transform is screened."""
-
-_STATED = 32
-"""Images of the screening beside a stated transform that is above chance."""
-
-_KEPT = 2
-"""Transforms besides the first that are evaluated on all images."""
-
-_AGAIN = 3
-"""Number of normalisations tried again at a better size, the best at the first."""
-
+Size = tuple[int, int]  # ``(resize, crop)`` in pixels
+IMAGES = 256  # most images for one transform
+_FIRST = 64  # images on which a transform is screened
+_STATED = 32  # images of the screening beside a stated transform that is above chance
+_KEPT = 2  # transforms besides the first that are evaluated on all images
+_AGAIN = 3  # number of normalisations tried again at a better size, the best at the first
 LARGE: tuple[Size, ...] = ((256, 224), (232, 224), (0, 224), (192, 160), (160, 128), (146, 128), (64, 64))
 """Sizes for stems that reduce the resolution: torchvision's V1 and V2, no resize, and small trainings."""
 
 SMALL: tuple[Size, ...] = ((32, 32), (36, 32), (64, 64), (28, 28))
 """Sizes for stems that keep the resolution: CIFAR, with and without a margin, and Tiny ImageNet."""
 
-_RATIO = 224 / 256
-"""Crop over resize, of ImageNet's customary pair."""
-
+_RATIO = 224 / 256  # crop over resize, of ImageNet's customary pair
 Values = tuple[float, float, float]
 
 

@@ -28,12 +28,8 @@ if TYPE_CHECKING:
 
     from edgeres.model.spec import ResNetSpec
 
-_DIGITS = re.compile(r"-([0-9a-f]{8,})\.pth$")
-"""Pattern of the first digits of the sha256 in a published file's name."""
-
-_TIMEOUT = 20.0
-"""Timeout in seconds of the server's first response."""
-
+_DIGITS = re.compile(r"-([0-9a-f]{8,})\.pth$")  # pattern of the first digits of the sha256 in a published file's name
+_TIMEOUT = 20.0  # timeout in seconds of the server's first response
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

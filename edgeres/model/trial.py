@@ -22,17 +22,12 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
 
-_ALPHA = 0.01
-"""One-sided significance level at which one trial's loss is larger than another's."""
-
+_ALPHA = 0.01  # one-sided significance level at which one trial's loss is larger than another's
 _LOG_SCALES = (-18.0, 7.0)
 """Search interval of the natural logarithm of the inverse temperature, for logits of 1e-3 to 1e7."""
 
-_TIE = 1e-6
-"""Nats within which two losses are equal: the precision of the search for the temperature."""
-
-_LEAST = 1e-12
-"""Lower bound of a float32 softmax's probabilities."""
+_TIE = 1e-6  # nats within which two losses are equal: the precision of the search for the temperature
+_LEAST = 1e-12  # lower bound of a float32 softmax's probabilities
 
 
 @dataclass(frozen=True)

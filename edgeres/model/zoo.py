@@ -33,9 +33,7 @@ V = TypeVar("V")
 _PREFIX = re.compile(r"^((module|model|backbone|encoder|net|network|_orig_mod)\.)+")
 """Prefixes of data parallelism, EMA, Lightning modules and torch.compile."""
 
-_BOOKKEEPING = re.compile(r"(^|\.)(num_batches_tracked|n_averaged)$")
-"""Training counters that inference does not read."""
-
+_BOOKKEEPING = re.compile(r"(^|\.)(num_batches_tracked|n_averaged)$")  # training counters that inference does not read
 _RENAMES = (
     (re.compile(r"^stem\.conv\."), "conv1."),
     (re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.norm(\d)\."), r"stages.\1.blocks.\2.bn\3."),
