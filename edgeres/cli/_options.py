@@ -70,12 +70,9 @@ def add_search(command: CommandLine) -> None:
     """Adds ``--effort`` and ``--time-budget`` of the search for the best INT8 network."""
     effort = "techniques that the search for the best INT8 network tries: those that cost seconds, minutes, or all"
     command.add_argument("--effort", choices=("quick", "default", "max"), help=effort)
-    command.add_argument(
-        "--time-budget",
-        type=number(lambda minutes: 0 <= minutes < math.inf, "no number of minutes, such as 10"),
-        metavar="MINUTES",
-        help="most that this search may take (default 10, with --effort max no limit)",
-    )
+    minutes = number(lambda minutes: 0 <= minutes < math.inf, "no number of minutes, such as 10")
+    most = "most that this search may take (default 10, with --effort max no limit)"
+    command.add_argument("--time-budget", type=minutes, metavar="MINUTES", help=most)
 
 
 def search_changes(options: Options) -> tuple[str, ...]:
@@ -94,14 +91,8 @@ def add_running(command: CommandLine, out: str) -> None:
     """Adds the options of running a recipe and of printing its result; the help names ``out`` as the default folder."""
     group = command.add_argument_group("run")
     group.add_argument("--out", type=text, metavar="DIR", help=f"run folder (default {out})")
-    group.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="changes",
-        metavar="STAGE.KEY=VALUE",
-        help="change a recipe's setting ('edgeres recipes --keys' lists them)",
-    )
+    key = "change a recipe's setting ('edgeres recipes --keys' lists them)"
+    group.add_argument("--set", action="append", default=[], dest="changes", metavar="STAGE.KEY=VALUE", help=key)
     budget = group.add_argument("--budget", action="append", default=[], type=limit, metavar="NAME=VALUE")
     command.late(budget, _budget_help)
     group.add_argument("--strict", action="store_true", help="fail when a budget line is unmeasured")

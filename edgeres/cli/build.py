@@ -55,9 +55,6 @@ def _build_on_device(folder: Path, options: Options, screen: Screen) -> int:
     """Builds, compares, times, and writes ``device.json``, with the code that is in the bundle too.
 
     The exit code is 0 or that of ``build_engine.py``: 1 failed, 2 damaged, 3 no TensorRT or no GPU here.
-
-    Raises:
-        UsageError: An option of a run was passed.
     """
     from edgeres.backends.bundle import build_engine, device
 

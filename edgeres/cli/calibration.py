@@ -41,11 +41,7 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _save(options: Options, screen: Screen) -> int:
-    """Writes a run's table to a file, with the same bytes as the run's own ``calibration.json``.
-
-    Raises:
-        UsageError: The file exists with other content, and ``--force`` is not set.
-    """
+    """Writes a run's table to a file, with the same bytes as the run's own ``calibration.json``."""
     from edgeres.artifacts.store import reading, write_beside
     from edgeres.quant.calibration_table import encode, read_table
 

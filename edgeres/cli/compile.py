@@ -39,12 +39,8 @@ def add_parser(commands: Commands) -> None:
     command.add_argument("--recipe", type=text, help="recipe name or file; chosen by what is given otherwise")
     command.add_argument("--until", type=text, metavar="STAGE", help="stop after this stage")
     command.add_argument("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
-    command.add_argument(
-        "--variant",
-        choices=("int8", "float", "fastest"),
-        default="int8",
-        help="what ships: int8 (default), float, or the faster of both that keeps the accuracy limit",
-    )
+    variant = "what ships: int8 (default), float, or the faster of both that keeps the accuracy limit"
+    command.add_argument("--variant", choices=("int8", "float", "fastest"), default="int8", help=variant)
     add_search(command)
     add_source(command)
     add_running(command, "build/<model>-<target>")
@@ -58,13 +54,9 @@ def run(options: Options, screen: Screen) -> int:
 
     find_target(options.target)  # an unknown target is refused before anything else is imported
     request = new_request(options, options.target)
-    request = replace(
-        request,
-        until=options.until,
-        recipe=options.recipe,
-        variant=options.variant,
-        changes=(*search_changes(options), *request.changes),
-    )
+    changes = (*search_changes(options), *request.changes)
+    named = {name: getattr(options, name) for name in ("until", "recipe", "variant")}
+    request = replace(request, changes=changes, **named)
     if options.plan:
         return _print_plan(request, options, screen)
     out = Path(options.out or f"build/{request.name}-{options.target.replace(':', '-')}")

@@ -37,11 +37,8 @@ def add_parser(commands: Commands) -> None:
     level = number(lambda alpha: 0 < alpha < 0.5, "not a level above 0 and below 0.5, such as 0.05")
     alpha = "level of either verdict (default 0.05)"
     command.add_argument("--alpha", type=level, default=0.05, metavar="A", help=alpha)
-    command.add_argument(
-        "--baseline",
-        metavar="REPORT",
-        help="report.json of another run: compare what ships with what ships there, instead of with float",
-    )
+    baseline = "report.json of another run: compare what ships with what ships there, instead of with float"
+    command.add_argument("--baseline", metavar="REPORT", help=baseline)
     command.add_argument("--sequential", action="store_true", help="stop as soon as an always-valid test knows")
     command.add_argument(
         "--seed", type=whole(0, "from 0 on"), default=0, metavar="N", help="order of the images for --sequential"
@@ -97,11 +94,9 @@ def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Opt
     if options.mlperf:
         # At a reference accuracy of 0 % the share would be 0; the tests are defined for a positive margin only.
         margin = MLPERF_SHARE * max(comparison.reference_top1, 1.0)
-        if finished.retrained:
-            stages = ", ".join(dict.fromkeys(finished.retrained))
-            warnings = (
-                f"MLPerf's closed division allows no retraining; behind its float baseline this run did {stages}",
-            )
+        if stages := ", ".join(dict.fromkeys(finished.retrained)):
+            warning = f"MLPerf's closed division allows no retraining; behind its float baseline this run did {stages}"
+            warnings = (warning,)
     judgement = judge(comparison, margin, alpha=options.alpha, seed=options.seed if options.sequential else None)
     return replace(judgement, warnings=(*judgement.warnings, *warnings))
 

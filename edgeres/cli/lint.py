@@ -75,11 +75,7 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _new_file(name: str, model: Path) -> Path:
-    """The path of the file to write.
-
-    Raises:
-        UsageError: A file is there, or no folder for it is: no file is overwritten.
-    """
+    """The path of the file to write, in a folder that exists: no file is overwritten."""
     out = Path(name)
     if out.exists() or out.is_symlink() or out.resolve() == model.resolve():
         raise UsageError(f"--fix {name}: the file is there already", "name a new file")
@@ -89,11 +85,7 @@ def _new_file(name: str, model: Path) -> Path:
 
 
 def _rule_names(names: str, rules: Sequence[Rule]) -> frozenset[str]:
-    """The ids of the rules that ``--only`` names.
-
-    Raises:
-        UsageError: One of them is no rule of this target.
-    """
+    """The ids of the rules that ``--only`` names."""
     known = {rule.id for rule in rules}
     chosen = frozenset(name.strip().upper() for name in names.split(",") if name.strip())
     if unknown := sorted(chosen - known):
@@ -141,8 +133,13 @@ def _print_fix(screen: Screen, options: Options, fixed: Fixed) -> None:
     screen.table(
         ("repaired", "places", "what", "proof on random images"),
         (
-            (", ".join(done.rules), str(done.places), done.title, _proof(done.proof.relation, done.proof.steps))
-            for done in fixed.repairs
+            (
+                ", ".join(repair.rules),
+                str(repair.places),
+                repair.title,
+                _proof(repair.proof.relation, repair.proof.steps),
+            )
+            for repair in fixed.repairs
         ),
     )
     rules = ", ".join(dict.fromkeys(finding.rule for finding in fixed.left))

@@ -85,11 +85,7 @@ def _write(result: Parity, out: Path) -> Path:
 
 
 def _result(folder: Path, finished: Run, options: Options, screen: Screen) -> Parity:
-    """How often each pair of runtimes gives the same answer, and how their tensors differ layer by layer.
-
-    Raises:
-        UsageError: The run's graph has no integers.
-    """
+    """How often each pair of runtimes gives the same answer, and how their tensors differ layer by layer."""
     from dataclasses import replace
     from tempfile import TemporaryDirectory
 
@@ -136,12 +132,7 @@ def _references(model: ModelProto) -> tuple[dict[Bias, IntegerNetwork], dict[str
 
 
 def _quantized(folder: Path, options: Options, screen: Screen) -> tuple[Plan, Checkpoint | Exported]:
-    """The run's plan and the network it quantized, from the store or computed again.
-
-    Raises:
-        UsageError: The recipe quantizes nothing.
-        StageError: The result differs from the run's.
-    """
+    """The run's plan and the network it quantized, from the store or computed again."""
     from dataclasses import replace
 
     from edgeres.artifacts.artifact import Checkpoint, Exported

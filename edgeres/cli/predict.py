@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.cli._command_line import limit, positive
 from edgeres.errors import UsageError
-from edgeres.runs.figures import OUTLOOKS, line_title, millis, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from edgeres.artifacts.budget_check import BudgetCheck
     from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
-    from edgeres.latency.prediction import Measured, Prediction
+    from edgeres.latency.prediction import Prediction
     from edgeres.runs.model_reference import NamedNetwork
     from edgeres.targets.target import Target
 
@@ -27,6 +26,7 @@ _HOST_LATENCY = (
     "trtexec calls the GPU's part 'GPU Compute Time'"
 )
 _EXIT_CODE = {"passes": 0, "fails": 3, "open": 5}  # exit code of a budget's predicted status
+_FIGURES = ("low_ms", "high_ms", "gpu_compute_ms", "call_ms", "basis", "notes")
 _SEVERITY = (0, 5, 3)  # exit codes from the best to the worst; that of the worst budget is returned
 _EXIT_CODES = (
     "exit codes: 0 the prediction keeps the latency budget, or there is none, 1 error, 2 bad usage or input, "
@@ -41,26 +41,14 @@ def add_parser(commands: Commands) -> None:
     command.add_argument("model", metavar="MODEL", help="preset (see 'edgeres models'), run folder, or .onnx file")
     command.add_argument("--target", required=True, help="where it goes (see 'edgeres targets')")
     basis = command.add_mutually_exclusive_group()
-    basis.add_argument(
-        "--calibrate",
-        metavar="FILE|RUN",
-        help="one network measured on the device: a run, or a JSON (docs/prediction.md)",
-    )
+    measured = "one network measured on the device: a run, or a JSON (docs/prediction.md)"
+    basis.add_argument("--calibrate", metavar="FILE|RUN", help=measured)
     basis.add_argument("--profile", metavar="FILE", help="layers measured on this host by 'edgeres profile'")
     command.add_argument("--size", type=positive, metavar="PX", help="side of the image (default the network's own)")
-    command.add_argument(
-        "--precision",
-        choices=("int8", "fp16", "fp32", "float"),
-        help="of the network; float is the target's own: FP16 in TensorRT, FP32 on CPUs (default int8)",
-    )
-    command.add_argument(
-        "--budget",
-        action="append",
-        default=[],
-        type=limit,
-        metavar="NAME=VALUE",
-        help="a limit, or NAME=none to lift it",
-    )
+    precision = "of the network; float is the target's own: FP16 in TensorRT, FP32 on CPUs (default int8)"
+    command.add_argument("--precision", choices=("int8", "fp16", "fp32", "float"), help=precision)
+    budget = "a limit, or NAME=none to lift it"
+    command.add_argument("--budget", action="append", default=[], type=limit, metavar="NAME=VALUE", help=budget)
     command.add_argument("--json", action="store_true", help="every layer, for machines")
 
 
@@ -91,7 +79,8 @@ def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -
     """Latency from the device's roofline, scaled to a network measured on it where ``calibrate`` names one.
 
     Raises:
-        UsageError: The roofline lacks a peak that the network needs.
+        UsageError: The roofline lacks a peak that the network needs, or the measurement is in another precision, for
+            which its error is not known.
     """
     from edgeres.latency.prediction import predicted
     from edgeres.latency.roofline import roofline_of
@@ -99,28 +88,19 @@ def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -
 
     roofline = roofline_of(target, network.precision)
     if calibrate:
-        return predicted(network.works, roofline, _same_precision(read_measured(calibrate, target), network))
+        measured = read_measured(calibrate, target)
+        if same := [one for one in measured if one.precision == network.precision]:
+            return predicted(network.works, roofline, same[0])
+        raise UsageError(
+            f"{network.title} cannot be calibrated by {measured[0].name} in {measured[0].precision.upper()}",
+            f"measure a network in {network.precision.upper()}, or ask for the other precision",
+        )
     if missing := roofline.missing(network.works):
         hint = "measure any network on it and pass --calibrate FILE"
         if target.build_on == "host":
             hint += f", or measure this host: edgeres profile --target {target.name}"
         raise UsageError(f"nothing to predict {target.name} from: {missing}", hint)
     return predicted(network.works, roofline)
-
-
-def _same_precision(measured: Sequence[Measured], network: NamedNetwork) -> Measured:
-    """The measurement in the network's precision; the error of one in another precision is not known.
-
-    Raises:
-        UsageError: There is none.
-    """
-    for network_measured in measured:
-        if network_measured.precision == network.precision:
-            return network_measured
-    raise UsageError(
-        f"{network.title} cannot be calibrated by {measured[0].name} in {measured[0].precision.upper()}",
-        f"measure a network in {network.precision.upper()}, or ask for the other precision",
-    )
 
 
 def _document(
@@ -136,12 +116,7 @@ def _document(
         "target": target.name,
         "figure": "host_latency",
         "predicted_ms": prediction.ms,
-        "low_ms": prediction.low_ms,
-        "high_ms": prediction.high_ms,
-        "gpu_compute_ms": prediction.gpu_compute_ms,
-        "call_ms": prediction.call_ms,
-        "basis": prediction.basis,
-        "notes": list(prediction.notes),
+        **{name: getattr(prediction, name) for name in _FIGURES},
         "lines": lines,
         "layers": [
             {**asdict(cost.work), "ms": cost.ms, "bound": cost.bound, "share_of_tiles": cost.share_of_tiles}
@@ -154,26 +129,21 @@ def _print(
     network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[BudgetCheck], screen: Screen
 ) -> None:
     """Prints the slowest layers, the sum of the others, and the total with its band."""
+    from edgeres.latency.roofline import float_precisions
+    from edgeres.runs.figures import millis
+
+    in_float = float_precisions(target)[0] if network.precision == "int8" else network.precision
     slowest = sorted(prediction.costs, key=lambda cost: -cost.ms)
-    rows: list[tuple[str, ...]] = [
-        (
-            cost.work.name,
-            cost.work.title,
-            "INT8" if cost.work.integer else _float_precision(network, target),
-            millis(cost.ms),
-            f"{cost.ms / prediction.ms:.0%}",
-            cost.bound,
-            f"{cost.share_of_tiles:.0%}" if cost.work.macs else "-",
-        )
-        for cost in slowest[:_SHOWN]
-    ]
+    rows: list[tuple[str, ...]] = []
+    for cost in slowest[:_SHOWN]:
+        time = (millis(cost.ms), f"{cost.ms / prediction.ms:.0%}")
+        tiles = f"{cost.share_of_tiles:.0%}" if cost.work.macs else "-"
+        precision = "INT8" if cost.work.integer else in_float.upper()
+        rows.append((cost.work.name, cost.work.title, precision, *time, cost.bound, tiles))
     rest = sum(cost.ms for cost in slowest[_SHOWN:])
-    if rest:
-        title = f"{len(slowest) - _SHOWN} more"
-        rows.append((title, "", "", millis(rest), f"{rest / prediction.ms:.0%}", "", ""))
-    rows.append(
-        ("call, on the host", "", "", millis(prediction.call_ms), f"{prediction.call_ms / prediction.ms:.0%}", "", "")
-    )
+    for title, ms in ((f"{len(slowest) - _SHOWN} more", rest), ("call, on the host", prediction.call_ms)):
+        if ms or title.startswith("call"):
+            rows.append((title, "", "", millis(ms), f"{ms / prediction.ms:.0%}", "", ""))
     screen.table(("layer", "kernel", "in", "time", "share", "bound by", "of its tiles"), rows)
     text = [f"\npredicted: {network.title} on {target.title}: {_figures(prediction)}"]
     text += [_budget_line(line) for line in lines]
@@ -183,16 +153,10 @@ def _print(
         screen.line(line)
 
 
-def _float_precision(network: NamedNetwork, target: Target) -> str:
-    """The precision of layers that are not integer: ``FP16`` or ``FP32``."""
-    from edgeres.latency.roofline import float_precisions
-
-    precision = float_precisions(target)[0] if network.precision == "int8" else network.precision
-    return precision.upper()
-
-
 def _figures(prediction: Prediction) -> str:
     """Both latencies with their bands: ``GPU compute 0.47 ms (band 0.3 to 0.75 ms), host latency 0.48 ms (...)``."""
+    from edgeres.runs.figures import millis, number
+
     figures = []
     for name, ms in (("GPU compute", prediction.gpu_compute_ms), ("host latency", prediction.ms)):
         if ms is not None:
@@ -203,6 +167,8 @@ def _figures(prediction: Prediction) -> str:
 
 def _budget_line(line: BudgetCheck) -> str:
     """A latency budget and its predicted status, in one line."""
+    from edgeres.runs.figures import OUTLOOKS, line_title, millis
+
     at_most = f"at most {millis(line.limit)} ({line.derivation or line.source.partition(' (')[0]})"
     if not line.predicted_status:
         return f"unmeasured: {line_title(line.name)}, {at_most}; a prediction says nothing of the tail"

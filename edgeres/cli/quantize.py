@@ -22,11 +22,8 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres quantize``."""
     command = add_stage_parser(commands, "quantize", "calibrate and quantize a finished run again")
     add_search(command)
-    command.add_argument(
-        "--explain",
-        action="store_true",
-        help="print every candidate with its worth and its price; runs nothing when nothing is changed",
-    )
+    explain = "print every candidate with its worth and its price; runs nothing when nothing is changed"
+    command.add_argument("--explain", action="store_true", help=explain)
 
 
 def run(options: Options, screen: Screen) -> int:
@@ -40,11 +37,7 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _explained_run(options: Options, screen: Screen) -> Run:
-    """The finished run as it is, or quantized again where an option changes it.
-
-    Raises:
-        UsageError: It has no candidates.
-    """
+    """The finished run as it is, or quantized again where an option changes it."""
     from edgeres.report.candidates import recovery_rows
     from edgeres.runs import document
 

@@ -75,11 +75,7 @@ def _print_table(rows: Sequence[LayerSensitivity], screen: Screen) -> None:
 
 
 def _sensitivity_recipe(recipe: Recipe, folder: str) -> Recipe:
-    """The stages before ``quantize``, then ``sensitivity``.
-
-    Raises:
-        UsageError: The recipe has no stage ``quantize``.
-    """
+    """The stages before ``quantize``, then ``sensitivity``."""
     from dataclasses import replace
 
     from edgeres.pipeline.stages.sensitivity import Sensitivity

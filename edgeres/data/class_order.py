@@ -127,13 +127,10 @@ def _some(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Relabelling:
-    """A class order that fits a network's predictions significantly better.
+    """A class order that fits a network's predictions significantly better: the output for each class of the data.
 
-    Attributes:
-        outputs: Output of the network for each class index of the data.
-        before: Number of images right in the present order.
-        after: Number of images right in the other order, each under an order found without it.
-        images: Number of images.
+    ``before`` is the number of images right in the present order, ``after`` in the other one, each under an order found
+    without it.
     """
 
     outputs: tuple[int, ...]

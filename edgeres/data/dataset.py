@@ -45,20 +45,12 @@ HELD_OUT = 5  # one image in ``HELD_OUT`` is held out where only one kind of ima
 
 @dataclass(frozen=True)
 class Dataset:
-    """The four splits of a data set.
+    """The four splits of a data set, with class names in label order and notes on their origin.
 
-    Attributes:
-        name: Display name.
-        classes: Class names in label order.
-        train: Training images.
-        calibration: Images whose activations set scales; a folder of the user's own has labels of -1 where unknown.
-        tuning: Labelled images for choices between candidates.
-        validation: Labelled images for evaluation.
-        sample: Whether these are the embedded digits.
-        suggested: Preprocessing of the data; None where it states none.
-        notes: Notes on the origin of the splits.
-        turned: Number of images of a kind with an EXIF rotation, such as ``400 of 400 validation images``; kinds
-            without any are left out.
+    Activations of calibration images set scales; a folder of the user's own has labels of -1 where unknown. Tuning
+    images are for choices between candidates. A ``sample`` is the embedded digits. ``suggested`` is the preprocessing
+    of the data; None where it states none. ``turned`` has the number of images of each kind with an EXIF rotation, such
+    as ``400 of 400 validation images``; kinds without any are left out.
     """
 
     name: str

@@ -1,4 +1,9 @@
-"""``StoredImage``: one encoded image, decoded on demand; the only module that parses untrusted image files."""
+"""One encoded image, decoded on demand; the only module that parses untrusted image files.
+
+Both kinds of image have a source ``where`` for messages, the ``sha256`` of their content, an EXIF ``orientation``, 1
+(upright) to 8, and a ``fingerprint``: equal for equal contents, rarely equal for others, and cheaper than the hash of a
+large file.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import os
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgeres.data.preprocess import MAX_PIXELS, orientation_of
 from edgeres.errors import DataError
@@ -33,33 +38,6 @@ LFS_HINT = "fetch it with 'git lfs pull'"
 
 _HEAD = 4096
 _TAIL = 65536
-
-
-class StoredImage(Protocol):
-    """Protocol of an encoded image."""
-
-    @property
-    def where(self) -> str:
-        """Its source, for messages."""
-
-    @property
-    def sha256(self) -> str:
-        """sha256 of its content."""
-
-    @property
-    def fingerprint(self) -> Hashable:
-        """Equal for equal contents, rarely equal for others, and cheaper than the hash of a large file."""
-
-    @property
-    def orientation(self) -> int:
-        """EXIF orientation, 1 (upright) to 8."""
-
-    def decode(self) -> Pillow.Image:
-        """The RGB image without rotation.
-
-        Raises:
-            DataError: It is corrupt or truncated.
-        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +124,9 @@ class ArrayImage:
         from PIL import Image
 
         return Image.fromarray(self.pixels).convert("RGB")
+
+
+StoredImage = ImageFile | ArrayImage
 
 
 def is_lfs_pointer(head: bytes) -> bool:

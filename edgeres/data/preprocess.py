@@ -30,16 +30,10 @@ Crop = Annotated[int, Field(ge=1, le=8192)]
 class Preprocess:
     """Transform from an image to network input.
 
-    Attributes:
-        resize: Length of the shorter side in pixels after antialiased resizing; 0 does not resize.
-        crop: Side of the centre crop in pixels; smaller images are padded with black.
-        mean: Mean of red, green and blue on the scale 0..1.
-        std: Standard deviation of red, green and blue on the same scale.
-        interpolation: Resampling filter of the resize.
-        channels: Order of the channels in the input; ``bgr`` is Caffe's and OpenCV's. ``mean`` and ``std`` are always
-            those of red, green and blue.
-        exif: ``apply`` first rotates an image by its EXIF orientation; ``ignore`` takes the
-            pixels as they are stored, as torchvision does.
+    ``resize`` is the length of the shorter side in pixels after antialiased resizing; 0 does not resize. ``crop`` is
+    the side of the centre crop; smaller images are padded with black. ``mean`` and ``std`` are always those of red,
+    green and blue on the scale 0..1; channels in the order ``bgr`` are Caffe's and OpenCV's. ``exif`` ``apply`` first
+    rotates an image by its EXIF orientation; ``ignore`` takes the pixels as stored, as torchvision does.
     """
 
     resize: Resize = 256

@@ -41,16 +41,10 @@ _NAMED = 5  # most images in a message
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Images of a source, before they are divided into splits.
+    """Images of the folder ``where``, before they are divided into splits; class names are in label order.
 
-    Attributes:
-        name: Display name.
-        where: The folder.
-        classes: Class names in label order.
-        train: Labelled training images; None without a training folder.
-        validation: Labelled validation images; None without a validation folder.
-        calibration: Calibration images, labelled -1 where their class is unknown; None without a calibration folder.
-        suggested: Preprocessing of the data; None where it states none.
+    A kind of images is None without a folder of its own; calibration images of an unknown class are labelled -1.
+    ``suggested`` is the preprocessing of the data; None where it states none.
     """
 
     name: str
