@@ -1,4 +1,7 @@
-"""``CommandLine``: argparse's parser with edgeres's form of error, and the types of its arguments."""
+"""``CommandLine``: argparse's parser with edgeres's form of error, and the types of its arguments.
+
+A type raises ``ArgumentTypeError`` with a right example where a word is none of its values.
+"""
 
 from __future__ import annotations
 
@@ -67,22 +70,14 @@ def sentence(text: str) -> str:
 
 
 def text(word: str) -> str:
-    """A text that is not empty; an empty one usually is a shell variable that is not set.
-
-    Raises:
-        ArgumentTypeError: It is empty or all spaces.
-    """
+    """A text that is not empty; an empty one usually is a shell variable that is not set."""
     if not word.strip():
         raise argparse.ArgumentTypeError("is empty; leave the option out, or give it a value")
     return word
 
 
 def whole_number(word: str) -> int:
-    """An integer.
-
-    Raises:
-        ArgumentTypeError: It is none.
-    """
+    """An integer."""
     try:
         return int(word)
     except ValueError:
@@ -119,11 +114,7 @@ def number(accepted: Callable[[float], bool], expected: str) -> Callable[[str], 
 
 
 def triple(word: str) -> tuple[float, float, float]:
-    """One number for each of three channels, as in ``0.485,0.456,0.406``.
-
-    Raises:
-        ArgumentTypeError: It is not three numbers.
-    """
+    """One number for each of three channels, as in ``0.485,0.456,0.406``."""
     try:
         red, green, blue = (float(part) for part in word.split(","))
     except ValueError:
@@ -132,11 +123,7 @@ def triple(word: str) -> tuple[float, float, float]:
 
 
 def limit(word: str) -> tuple[str, float | None]:
-    """The name and limit of a budget; the limit is None for ``NAME=none``.
-
-    Raises:
-        ArgumentTypeError: It is not ``NAME=VALUE``.
-    """
+    """The name and limit of a budget; the limit is None for ``NAME=none``."""
     name, _, value = word.partition("=")
     try:
         return name, None if value == "none" else float(value)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import textwrap
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from edgeres.report.next_steps import NextStep
 
 _STATUS_STYLE = {"passed": "green", "failed": "bold red", "unmeasured": "yellow"}
-
 _LOG_WIDTH = 200  # width in columns of a table that is not printed on a terminal
 
 
@@ -191,11 +190,14 @@ def print_error(text: str) -> None:
 def _print(console: Console, text: str, indent: int, style: str = "", styled: int = 0) -> None:
     """Prints one line, its first ``styled`` characters in a style; its own line breaks are kept.
 
-    On a terminal it is wrapped between words, and continuations are indented.
+    On a terminal it is wrapped between words, and continuations are indented; a word that is wider, such as a path,
+    stays whole.
     """
     lines = text.splitlines() or [""]
     if console.is_terminal:
-        lines = [part for line in lines for part in _wrapped(line, console.width, indent)]
+        margin = " " * min(indent, max(0, console.width // 4))
+        wrapper = TextWrapper(console.width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
+        lines = [part for line in lines for part in wrapper.wrap(line) or [""]]
     for place, line in enumerate(lines):
         shown = Text.assemble((line[:styled], style), line[styled:]) if style and place == 0 else Text(line)
         console.print(shown)
@@ -209,13 +211,6 @@ def _pieces(command: str, width: int) -> list[str]:
             pieces.append("")
         pieces[-1] = f"{pieces[-1]} {word}".lstrip()
     return pieces
-
-
-def _wrapped(line: str, width: int, indent: int) -> list[str]:
-    """A line in pieces no wider than the terminal; a word that is wider, such as a path, stays whole."""
-    margin = " " * min(indent, max(0, width // 4))
-    lines = textwrap.wrap(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
-    return lines or [""]
 
 
 def _facts(step: Step) -> list[str]:

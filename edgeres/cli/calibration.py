@@ -55,7 +55,7 @@ def _save(options: Options, screen: Screen) -> int:
                 f"{path} is there already and holds something else", "choose another name, or pass --force"
             )
     write_beside(path, data)
-    screen.out.out(f"{path}: {_description(table)}", highlight=False)
+    screen.command(f"{path}: {_description(table)}")
     return 0
 
 
@@ -97,9 +97,9 @@ def _print(table_change: TableChange, options: Options, screen: Screen) -> None:
             map(_cells, table_change.scales),
         )
         screen.out.out("")
-    screen.out.out(f"{len(table_change.scales)} of {table_change.compared} scales differ", highlight=False)
+    screen.command(f"{len(table_change.scales)} of {table_change.compared} scales differ")
     if any(name == "weights" for name, _, _ in table_change.facts):
-        screen.out.out("the tables are for different weights: their ranges differ for that alone", highlight=False)
+        screen.command("the tables are for different weights: their ranges differ for that alone")
 
 
 def _cells(change: ScaleChange) -> tuple[str, ...]:

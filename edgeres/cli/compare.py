@@ -45,7 +45,10 @@ def run(options: Options, screen: Screen) -> int:
     first, second = (document.load(folder, hint) for folder in folders)
     comparison = compare(first, second)
     paired, reason = _paired(folders, [first, second])
-    notes = (*comparison.notes, _paired_line(paired) if paired else f"not paired: {reason}")
+    notes = (*comparison.notes, f"not paired: {reason}")
+    if paired:
+        counts = f"{paired.b:,} right in the first run alone, {paired.c:,} in the second alone"
+        notes = (*comparison.notes, f"paired on {paired.n:,} images: {counts} ('edgeres gate' judges that)")
     if options.html:
         from edgeres.artifacts.store import write_beside
         from edgeres.report.comparison_page import comparison_page
@@ -62,7 +65,7 @@ def run(options: Options, screen: Screen) -> int:
 def _document(comparison: RunComparison, paired: Paired | None, reason: str, options: Options) -> dict[str, Any]:
     """The comparison for ``--json``."""
     groups = {
-        name: [{"name": row.name, "first": row.first, "second": row.second, "change": row.written[2]} for row in rows]
+        name: [{"name": r.name, "first": r.first, "second": r.second, "change": r.written[2]} for r in rows]
         for name, rows in _groups(comparison).items()
     }
     counts = {"n": paired.n, "b": paired.b, "c": paired.c} if paired else None
@@ -112,11 +115,3 @@ def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
     first_answers = [first.deployed_predictions[index] for index in common.ours]
     second_answers = [second.deployed_predictions[index] for index in common.theirs]
     return Paired.of(first_answers, second_answers, [first.labels[index] for index in common.ours]), ""
-
-
-def _paired_line(paired: Paired) -> str:
-    """How many images one network alone answers rightly, in one line."""
-    return (
-        f"paired on {paired.n:,} images: {paired.b:,} right in the first run alone, {paired.c:,} in the second alone "
-        f"('edgeres gate' judges that)"
-    )

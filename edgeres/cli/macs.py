@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
-    from edgeres.model.conventions import Convention
+    from edgeres.model.conventions import CountTerm
     from edgeres.model.cost import Layer, Peak
 
 PLACE = 150
@@ -155,7 +155,7 @@ def _print_counters(network: _NetworkCost, screen: Screen) -> None:
     for rule in CONVENTIONS:
         count, present = rule.count(network.rows), [term for term in rule.terms if term.value(network.rows)]
         parts = " + ".join(f"{term.factor} x {term.quantity.name}" for term in present)
-        figures = (_printed(rule, count), f"{count:,}", f"{count - network.macs:+,}")
+        figures = (rule.printed(network.rows), f"{count:,}", f"{count - network.macs:+,}")
         rows.append((f"{rule.tool} {rule.version}", *figures, parts))
         term_rows += [
             (rule.tool, f"{term.value(network.rows):,}", str(term.factor), term.quantity.meaning, term.why)
@@ -171,11 +171,6 @@ def _print_counters(network: _NetworkCost, screen: Screen) -> None:
         f"tables with binary prefixes have {gibi:.2f} G for these MACs and {mebi:.2f} M for these parameters.",
         highlight=False,
     )
-
-
-def _printed(rule: Convention, count: int) -> str:
-    """A count in the form and unit in which the counter prints it."""
-    return f"{rule.written(count)} {rule.unit}".rstrip()
 
 
 def _document(network: _NetworkCost) -> dict[str, Any]:
@@ -197,17 +192,14 @@ def _document(network: _NetworkCost) -> dict[str, Any]:
             | {"macs": row.macs, "parameters": row.parameters}
             for row in network.shown
         ],
-        "counters": [_counter(rule, network.rows) for rule in CONVENTIONS],
+        "counters": [
+            {"tool": rule.tool, "version": rule.version, "prints": rule.printed(network.rows)}
+            | {"operations": rule.count(network.rows), "terms": [_term(term, network.rows) for term in rule.terms]}
+            for rule in CONVENTIONS
+        ],
         "notes": network.notes,
     }
 
 
-def _counter(rule: Convention, rows: Sequence[Layer]) -> dict[str, Any]:
-    """A counter's result and terms for ``--json``."""
-    count = rule.count(rows)
-    terms = [
-        {"factor": term.factor, "of": term.quantity.meaning, "operations": term.value(rows), "why": term.why}
-        for term in rule.terms
-    ]
-    result = {"tool": rule.tool, "version": rule.version, "prints": _printed(rule, count), "operations": count}
-    return {**result, "terms": terms}
+def _term(term: CountTerm, rows: Sequence[Layer]) -> dict[str, Any]:
+    return {"factor": term.factor, "of": term.quantity.meaning, "operations": term.value(rows), "why": term.why}

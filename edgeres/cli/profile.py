@@ -62,38 +62,25 @@ def _subjects(target: Target, seed: int) -> list[ProfiledNetwork]:
     from edgeres.latency.random_model import random_model, randomly_pruned
     from edgeres.model.spec import PRESETS
 
-    return [
-        ProfiledNetwork(
-            f"{name}, pruned by seed {seed + index}",
-            random_model(randomly_pruned(PRESETS[name], seed + index), _SIDE, target),
-        )
-        for index, name in enumerate(_NETWORKS)
-    ]
+    networks = []
+    for number, name in enumerate(_NETWORKS, start=seed):
+        model = random_model(randomly_pruned(PRESETS[name], number), _SIDE, target)
+        networks.append(ProfiledNetwork(f"{name}, pruned by seed {number}", model))
+    return networks
 
 
 def _print(profile: HostProfile, screen: Screen, out: Path) -> None:
     """Prints predicted and measured milliseconds of each check, and the profile's size and path."""
     from edgeres.runs.figures import millis
 
-    screen.table(
-        ("network", "in", "predicted", "measured", "off"),
-        (
-            (
-                trial.name,
-                trial.precision,
-                millis(trial.predicted_ms),
-                millis(trial.measured_ms),
-                f"{trial.ratio - 1:+.1%}",
-            )
-            for trial in profile.trials
-        ),
-    )
+    rows = [
+        (one.name, one.precision, millis(one.predicted_ms), millis(one.measured_ms), f"{one.ratio - 1:+.1%}")
+        for one in profile.trials
+    ]
+    screen.table(("network", "in", "predicted", "measured", "off"), rows)
     layers = sum(len(table.points) + len(table.stems) + len(table.heads) for table in profile.tables.values())
     load = ""
     if profile.load > profile.cores:
         load = f"; others kept the machine busy ({profile.load:g} processes on {profile.cores} cores)"
-    for line in (
-        f"{layers} layers on {profile.cpu}, {profile.runtime}, {profile.threads} threads{load}",
-        f"profile: {out}",
-    ):
-        screen.line(line)
+    screen.line(f"{layers} layers on {profile.cpu}, {profile.runtime}, {profile.threads} threads{load}")
+    screen.line(f"profile: {out}")

@@ -72,7 +72,7 @@ def _print_candidates(explained: Run, options: Options, screen: Screen) -> None:
     cells = [row.cells("-") for row in shown]
     screen.table(HEADS, [(f"{mark}{name}", *rest) for mark, (name, *rest) in zip(marks, cells, strict=True)])
     for line in ("", "* went on; judged on the tuning images", *_notes(explained), next_step(explained)):
-        screen.out.out(line, highlight=False)
+        screen.command(line)
 
 
 def _document(explained: Run, rows: tuple[CandidateRow, ...]) -> dict[str, Any]:

@@ -97,21 +97,22 @@ def _pinned_settings(before: Path) -> tuple[str, ...]:
 
 def _print(result: Reproduction, before: Path, screen: Screen) -> None:
     """Prints whether the runs are identical, the files that differ, and the recorded causes."""
-    out = screen.out
     if result.identical:
-        out.out(f"Identical: {len(result.files)} files of {before}, byte for byte.", highlight=False)
+        screen.command(f"Identical: {len(result.files)} files of {before}, byte for byte.")
     else:
         rest = {name: state for name, state in result.files.items() if state != "same"}
-        out.out(f"Different: {len(rest)} of {len(result.files)} files of {before}.", highlight=False)
+        screen.command(f"Different: {len(rest)} of {len(result.files)} files of {before}.")
     if screen.quiet:
         return
     if not result.identical:
         screen.table(("file", "state"), rest.items())
     for name in result.altered:
-        out.out(f"{before / name} was changed after its run: it is not what {before}'s manifest says", highlight=False)
+        screen.command(f"{before / name} was changed after its run: it is not what {before}'s manifest says")
     if result.stage:
-        out.out(f"first stage with another result: {result.stage}", highlight=False)
+        screen.command(f"first stage with another result: {result.stage}")
     if result.causes:
         screen.table(("what differs", "before", "now"), ((row.name, *row.written[:2]) for row in result.causes))
     elif result.stage:
-        out.out("no recorded input, setting or version differs: look at the number of threads and the kind of CPU")
+        screen.command(
+            "no recorded input, setting or version differs: look at the number of threads and the kind of CPU"
+        )

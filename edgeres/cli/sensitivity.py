@@ -52,7 +52,7 @@ def run(options: Options, screen: Screen) -> int:
         screen.json(rows)
         return 0
     _print_table(rows, screen)
-    screen.out.out(f"report: {pages[-1]}", highlight=False)
+    screen.command(f"report: {pages[-1]}")
     return 0
 
 

@@ -23,31 +23,20 @@ def run(options: Options, screen: Screen) -> int:
     from edgeres.targets.target import targets
 
     rows: list[dict[str, Any]] = []
+    cells: list[tuple[str, ...]] = []
     for target in targets().values():
         missing = find_backend(target.backend).missing()
-        row: dict[str, Any] = {"name": target.name, "aliases": list(target.aliases), "title": target.title}
+        row: dict[str, Any] = {"name": target.name, "aliases": target.aliases, "title": target.title}
         row |= {"build_on": target.build_on, "runtime": target.runtime.name, "missing": missing}
-        rows.append({**row, "version": target.version, "versions": list(target.versions)})
+        rows.append({**row, "version": target.version, "versions": target.versions})
+        # The versions can follow the target's colon; the default has a star.
+        versions = " ".join(f"{name}*" if name == target.version else name for name in target.versions) or "-"
+        first = missing.partition(":")[0] if missing else "-"
+        cells.append((target.name, ", ".join(target.aliases), target.title, versions, target.build_on, first))
     if options.json:
         screen.json(rows)
         return 0
-    screen.table(
-        ("target", "aliases", "what", "versions", "built on", "missing here"),
-        (
-            (r["name"], ", ".join(r["aliases"]), r["title"], _versions(r), r["build_on"], _first(r["missing"]))
-            for r in rows
-        ),
-    )
-    for missing in dict.fromkeys(r["missing"] for r in rows if r["missing"]):
+    screen.table(("target", "aliases", "what", "versions", "built on", "missing here"), cells)
+    for missing in dict.fromkeys(row["missing"] for row in rows if row["missing"]):
         screen.line(missing)
     return 0
-
-
-def _first(missing: str | None) -> str:
-    """The first part of the text on what is missing, without the hint; ``-`` where nothing is missing."""
-    return missing.partition(":")[0] if missing else "-"
-
-
-def _versions(row: dict[str, Any]) -> str:
-    """The versions that can follow the target's colon, the default with a star."""
-    return " ".join(f"{name}*" if name == row["version"] else name for name in row["versions"]) or "-"

@@ -77,6 +77,10 @@ class Convention:
         """The tool's count for a network and one image."""
         return sum(term.value(rows) for term in self.terms)
 
+    def printed(self, rows: Sequence[Layer]) -> str:
+        """The count in the form and unit in which the tool prints it."""
+        return f"{self.written(self.count(rows))} {self.unit}".rstrip()
+
     @property
     def terms_beyond_macs(self) -> tuple[CountTerm, ...]:
         """The terms other than one operation per multiply-add."""
