@@ -48,20 +48,13 @@ class CommandLine(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints on standard error what is wrong and how to see the help, and ends with exit code 2."""
         from edgeres.cli._console import print_error
+        from edgeres.errors import nearest
 
-        print_error(f"{_readable(message)} (see '{self.prog} --help')")
+        if match := _CHOICE.fullmatch(message):  # the nearest valid choice instead of the whole list
+            choices = [word.strip().strip("'") for word in match["choices"].split(",")]
+            message = f"unknown {match['what']} {match['value']!r}: {nearest(match['value'], choices)}"
+        print_error(f"{message} (see '{self.prog} --help')")
         raise SystemExit(2)
-
-
-def _readable(message: str) -> str:
-    """The message of argparse; for an invalid choice, the nearest valid one instead of the whole list."""
-    from edgeres.errors import nearest
-
-    match = _CHOICE.fullmatch(message)
-    if match is None:
-        return message
-    choices = [word.strip().strip("'") for word in match["choices"].split(",")]
-    return f"unknown {match['what']} {match['value']!r}: {nearest(match['value'], choices)}"
 
 
 def sentence(text: str) -> str:

@@ -141,7 +141,11 @@ class Screen:
         columns = [[head, *column] for head, *column in zip(heads, *cells, strict=True)]
         longest = [max(cell_len(word) for cell in column for word in (cell.split() or [""])) for column in columns]
         if self.out.is_terminal and sum(longest) + 2 * (len(longest) - 1) > self.out.width:
-            self._blocks(heads, cells)
+            for first, *rest in cells:
+                self.line(first)
+                for head, cell in zip(heads[1:], rest, strict=True):
+                    if cell not in ("", "-"):
+                        self.line(f"  {head}: {cell}", 4)
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for head, width in zip(heads, longest, strict=True):
@@ -149,14 +153,6 @@ class Screen:
         for row in cells:
             table.add_row(*(Text(cell, _STATUS_STYLE.get(cell, "")) for cell in row))
         self.out.print(table, soft_wrap=not self.out.is_terminal)
-
-    def _blocks(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Prints a table as one block per row: its first cell, then the other cells that are not empty."""
-        for first, *rest in rows:
-            self.line(first)
-            for head, cell in zip(heads[1:], rest, strict=True):
-                if cell not in ("", "-"):
-                    self.line(f"  {head}: {cell}", 4)
 
 
 def write_file(path: Path, data: bytes, hint: str, *, make_folder: bool = False) -> None:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.quant.calibration_diff import ScaleChange, TableChange
-    from edgeres.quant.calibration_table import CalibrationTable
 
 PLACE = 190
 
@@ -55,17 +54,10 @@ def _save(options: Options, screen: Screen) -> int:
                 f"{path} is there already and holds something else", "choose another name, or pass --force"
             )
     write_beside(path, data)
-    screen.command(f"{path}: {_description(table)}")
+    scales = f"{len(table.table.activations)} activations and {len(table.table.weights)} weights of {table.model}"
+    images = f"{table.table.calibrator} on {table.table.images:,} images"
+    screen.command(f"{path}: {scales}, {images}; sha256 {table.digest}")
     return 0
-
-
-def _description(saved: CalibrationTable) -> str:
-    """How many scales a table has, of which model, by which calibrator and from how many images."""
-    table = saved.table
-    return (
-        f"{len(table.activations)} activations and {len(table.weights)} weights of {saved.model}, "
-        f"{table.calibrator} on {table.images:,} images; sha256 {saved.digest}"
-    )
 
 
 def _diff(options: Options, screen: Screen) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.gate.paired_test import Paired
-    from edgeres.report.comparison import ComparisonRow, RunComparison
+    from edgeres.report.comparison import RunComparison
     from edgeres.runs.run import Run
 
 PLACE = 120
@@ -65,8 +65,11 @@ def run(options: Options, screen: Screen) -> int:
 def _document(comparison: RunComparison, paired: Paired | None, reason: str, options: Options) -> dict[str, Any]:
     """The comparison for ``--json``."""
     groups = {
-        name: [{"name": r.name, "first": r.first, "second": r.second, "change": r.written[2]} for r in rows]
-        for name, rows in _groups(comparison).items()
+        name: [
+            {"name": row.name, "first": row.first, "second": row.second, "change": row.written[2]}
+            for row in getattr(comparison, name)
+        ]
+        for name in _TITLES
     }
     counts = {"n": paired.n, "b": paired.b, "c": paired.c} if paired else None
     notes = [*comparison.notes, *filter(None, [reason])]
@@ -75,10 +78,9 @@ def _document(comparison: RunComparison, paired: Paired | None, reason: str, opt
 
 def _print(comparison: RunComparison, notes: tuple[str, ...], options: Options, screen: Screen) -> None:
     """Prints one table per group of rows, then the notes."""
-    for name, rows in _groups(comparison).items():
-        if rows:
-            cells = [(row.name, *row.written) for row in rows]
-            screen.table((_TITLES[name], options.first, options.second, "change"), cells)
+    for name, title in _TITLES.items():
+        if cells := [(row.name, *row.written) for row in getattr(comparison, name)]:
+            screen.table((title, options.first, options.second, "change"), cells)
             screen.out.out("")
     if not (comparison.recipe or comparison.inputs or comparison.versions):
         screen.line("same inputs, settings and versions")
@@ -86,11 +88,6 @@ def _print(comparison: RunComparison, notes: tuple[str, ...], options: Options, 
         screen.line(line)
     if options.html:
         screen.command(f"page: {options.html}")
-
-
-def _groups(comparison: RunComparison) -> dict[str, tuple[ComparisonRow, ...]]:
-    """The rows of each table, under the names of ``_TITLES``."""
-    return {name: getattr(comparison, name) for name in _TITLES}
 
 
 def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:

@@ -76,16 +76,21 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Options) -> Judgement:
-    """The test of a run against its float network, or against a baseline run."""
+    """The test of a run against its float network, or against a baseline run.
+
+    The margin is the run's own budget ``accuracy_drop_pp`` where no option states another.
+    """
     from dataclasses import replace
 
-    from edgeres.gate.judgement import MLPERF_SHARE, PairedPredictions, judge
+    from edgeres.gate.judgement import DEFAULT_MARGIN_PP, MLPERF_SHARE, PairedPredictions, judge
 
     if baseline:
         comparison = PairedPredictions.with_baseline(finished.answers, baseline.answers)
     else:
         comparison = PairedPredictions.with_float(finished.answers)
-    margin = options.margin or _budgeted_margin(finished)
+    margin = options.margin or (DEFAULT_MARGIN_PP if finished.margin_pp is None else finished.margin_pp)
+    if margin <= 0:  # no number of images can show a drop of exactly zero
+        raise UsageError(f"the run's budget accuracy_drop_pp={margin:g} leaves no margin to test", "pass --margin PP")
     warnings: tuple[str, ...] = ()
     if options.mlperf:
         # At a reference accuracy of 0 % the share would be 0; the tests are defined for a positive margin only.
@@ -95,19 +100,6 @@ def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Opt
             warnings = (warning,)
     judgement = judge(comparison, margin, alpha=options.alpha, seed=options.seed if options.sequential else None)
     return replace(judgement, warnings=(*judgement.warnings, *warnings))
-
-
-def _budgeted_margin(finished: FinishedRun) -> float:
-    """The margin in percentage points of the run's own budget ``accuracy_drop_pp``; 1 where it has none.
-
-    Zero is refused: no number of images can show a drop of exactly zero.
-    """
-    from edgeres.gate.judgement import DEFAULT_MARGIN_PP
-
-    margin = finished.margin_pp
-    if margin is not None and margin <= 0:
-        raise UsageError(f"the run's budget accuracy_drop_pp={margin:g} leaves no margin to test", "pass --margin PP")
-    return DEFAULT_MARGIN_PP if margin is None else margin
 
 
 def _lines(judgement: Judgement) -> tuple[str, ...]:

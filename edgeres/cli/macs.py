@@ -178,6 +178,10 @@ def _document(network: _NetworkCost) -> dict[str, Any]:
     from edgeres.model.conventions import CONVENTIONS
     from edgeres.model.cost import activations
 
+    def term(one: CountTerm) -> dict[str, Any]:
+        count = one.value(network.rows)
+        return {"factor": one.factor, "of": one.quantity.meaning, "operations": count, "why": one.why}
+
     most = network.peak
     peak = {"elements": most.elements, "float32_bytes": most.elements * _FLOAT32_BYTES, "int8_bytes": most.elements}
     return {
@@ -194,12 +198,8 @@ def _document(network: _NetworkCost) -> dict[str, Any]:
         ],
         "counters": [
             {"tool": rule.tool, "version": rule.version, "prints": rule.printed(network.rows)}
-            | {"operations": rule.count(network.rows), "terms": [_term(term, network.rows) for term in rule.terms]}
+            | {"operations": rule.count(network.rows), "terms": [term(one) for one in rule.terms]}
             for rule in CONVENTIONS
         ],
         "notes": network.notes,
     }
-
-
-def _term(term: CountTerm, rows: Sequence[Layer]) -> dict[str, Any]:
-    return {"factor": term.factor, "of": term.quantity.meaning, "operations": term.value(rows), "why": term.why}

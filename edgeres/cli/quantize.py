@@ -99,5 +99,4 @@ def _document(explained: Run, rows: tuple[CandidateRow, ...]) -> dict[str, Any]:
 
 
 def _notes(explained: Run) -> list[str]:
-    """The notes of the stages that tried techniques."""
     return [note for row in explained.stages if row.techniques for note in row.notes]

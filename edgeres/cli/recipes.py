@@ -25,7 +25,14 @@ def run(options: Options, screen: Screen) -> int:
     from edgeres.pipeline.shipped_recipes import recipe_names, stage_names
 
     if options.keys:
-        _print_keys(screen, as_json=options.json)
+        from edgeres.pipeline.setting_keys import setting_keys  # imports torch
+
+        if options.json:
+            screen.json(setting_keys())
+            return 0
+        for key in setting_keys():
+            about = f"  {key.about}" if key.about else ""
+            screen.line(f"{key.name}={key.shown_default}  ({key.shown_type}){about}", 4)
     elif options.json:
         from edgeres.pipeline.recipe import load_recipe
 
@@ -34,15 +41,3 @@ def run(options: Options, screen: Screen) -> int:
         screen.table(("recipe", "stages"), ((name, " -> ".join(stage_names(name))) for name in recipe_names()))
         screen.line("'edgeres recipes --keys' lists every setting that --set takes.")
     return 0
-
-
-def _print_keys(screen: Screen, *, as_json: bool) -> None:
-    """Prints every setting with its type, default and choices."""
-    from edgeres.pipeline.setting_keys import setting_keys
-
-    keys = setting_keys()
-    if as_json:
-        screen.json(keys)
-        return
-    for key in keys:
-        screen.line(f"{key.name}={key.shown_default}  ({key.shown_type}){f'  {key.about}' if key.about else ''}", 4)

@@ -96,19 +96,15 @@ def matched_order(names: Sequence[str], folders: Sequence[str], where: str) -> t
             ordered[outputs.pop()] = folder
         return tuple(ordered)
     in_place = all(index in outputs for index, outputs in enumerate(matches) if outputs)
-    if in_place and (any(matches) or _without_words(folders)):
+    ids = [_WORDNET.fullmatch(folder) for folder in folders]
+    wordless = all(match and match[2] is None for match in ids) or all(map(_NUMBERS.fullmatch, folders))
+    if in_place and (any(matches) or wordless):
         return tuple(folders)
     raise DataError(
         f"the class folders are not named like the network's classes ({where}): folders {_some(folders)}; "
         f"network {_some(names)}",
         _HINT,
     )
-
-
-def _without_words(folders: Sequence[str]) -> bool:
-    """Whether all folders are named by WordNet ids or numbers."""
-    ids = (_WORDNET.fullmatch(name) for name in folders)
-    return all(match is not None and match[2] is None for match in ids) or all(map(_NUMBERS.fullmatch, folders))
 
 
 def _variants(name: str) -> set[str]:

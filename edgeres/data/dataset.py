@@ -136,17 +136,13 @@ def _divided(raw: RawDataset, wanted: int, seed: int, allow: frozenset[str], pro
     coverage_notes = check_coverage(raw.where, raw.classes, calibration, allow)
     notes = (*split_notes, *shared_notes, *class_notes, *apart_notes, *count_notes, *coverage_notes)
     train = without(train, shared(train, tuning))
-    suggested, turned = raw.suggested, _turned(raw)
-    return Dataset(raw.name, raw.classes, train, calibration, tuning, validation, False, suggested, notes, turned)
-
-
-def _turned(raw: RawDataset) -> tuple[str, ...]:
-    """Number of images of each kind with an EXIF orientation other than upright."""
-    counted = []
-    for split in (raw.train, raw.validation, raw.calibration):
-        if split is not None and (count := sum(image.orientation != 1 for image in split.images)):
-            counted.append(f"{count:,} of {len(split):,} {split.name} images")
-    return tuple(counted)
+    turned = tuple(
+        f"{count:,} of {len(split):,} {split.name} images"
+        for split in (raw.train, raw.validation, raw.calibration)
+        if split is not None and (count := sum(image.orientation != 1 for image in split.images))
+    )
+    kinds = (train, calibration, tuning, validation)
+    return Dataset(raw.name, raw.classes, *kinds, False, raw.suggested, notes, turned)
 
 
 def _train_and_validation(

@@ -53,7 +53,10 @@ class Preprocess:
     def label(self) -> str:
         """The transform as text: sizes, normalisation, and unusual settings."""
         resize = f"resize {self.resize}" if self.resize else "no resize"
-        mean, std = ("/".join(f"{value:.4g}" for value in _distinct(values)) for values in (self.mean, self.std))
+        mean, std = (
+            "/".join(f"{value:.4g}" for value in (values[:1] if len(set(values)) == 1 else values))
+            for values in (self.mean, self.std)
+        )
         unusual: list[str] = [self.interpolation] if self.interpolation != "bilinear" else []
         unusual += ["BGR"] if self.channels == "bgr" else []
         unusual += ["EXIF applied"] if self.exif == "apply" else []
@@ -130,8 +133,3 @@ def orientation_of(image: Pillow.Image) -> int:
 def _offset(length: int, crop: int) -> int:
     """Start of the centre crop on one axis; negative where it is padded (CenterCrop in torchvision)."""
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
-
-
-def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
-    """A single value where all are equal."""
-    return values[:1] if len(set(values)) == 1 else values

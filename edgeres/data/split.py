@@ -88,41 +88,28 @@ class Split:
         """
         if size < 1:
             raise ValueError(f"batches of {size} images")
+
+        def submitted(indices: range) -> tuple[NDArray[np.float32], list[Future[None]], range]:
+            array = np.empty((len(indices), 3, preprocess.crop, preprocess.crop), dtype=np.float32)
+
+            def load(row: int, index: int) -> None:
+                array[row] = preprocess.apply(self.image(index))
+
+            return array, [pool.submit(load, row, index) for row, index in enumerate(indices)], indices
+
         pool = ThreadPoolExecutor(WORKERS, "decode")
         try:
-            pending: deque[_Batch] = deque()
-            for start in range(0, len(self), size):
-                pending.append(self._submit(pool, range(start, min(start + size, len(self))), preprocess))
-                if len(pending) > 1:
-                    yield self._finished(pending.popleft())
-            while pending:
-                yield self._finished(pending.popleft())
+            ranges = [range(start, min(start + size, len(self))) for start in range(0, len(self), size)]
+            pending = deque(map(submitted, ranges[:1]))
+            for following in (*ranges[1:], None)[: len(ranges)]:
+                if following is not None:
+                    pending.append(submitted(following))
+                array, futures, indices = pending.popleft()
+                for future in futures:
+                    future.result()  # the first failure in the split's order is raised
+                yield array, np.asarray(self.labels[indices.start : indices.stop], dtype=np.int64)
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _submit(self, pool: ThreadPoolExecutor, indices: range, preprocess: Preprocess) -> _Batch:
-        """Starts decoding a batch."""
-        array = np.empty((len(indices), 3, preprocess.crop, preprocess.crop), dtype=np.float32)
-
-        def load(row: int, index: int) -> None:
-            array[row] = preprocess.apply(self.image(index))
-
-        return _Batch(indices, array, [pool.submit(load, row, index) for row, index in enumerate(indices)])
-
-    def _finished(self, batch: _Batch) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Waits for a batch; the first failure in the split's order is raised."""
-        for future in batch.futures:
-            future.result()
-        return batch.array, np.asarray(self.labels[batch.indices.start : batch.indices.stop], dtype=np.int64)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """A batch that is decoded into ``array``."""
-
-    indices: range
-    array: NDArray[np.float32]
-    futures: list[Future[None]]
 
 
 def partition(

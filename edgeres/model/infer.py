@@ -2,7 +2,7 @@
 
 Shapes give depth, block kind, widths, groups, projections, squeeze and excitation, pre-activation, classes, input
 channels and whether norms are present. They do not give strides and pooling: those are taken from a spec whose visible
-part agrees, and otherwise follow the customary rules (``_stem`` and ``_stride``).
+part agrees, and otherwise follow the customary rules of ``_Reader.spec``.
 """
 
 from __future__ import annotations
@@ -65,13 +65,18 @@ class _Reader:
         depths = self.depths()
         kind: Kind = "bottleneck" if "layer1.0.conv3.weight" in self.shapes else "basic"
         stages = tuple(
-            tuple(self.block(f"layer{number}.{index}", kind, _stride(number, index)) for index in range(depth))
+            # Every stage but the first halves the resolution in its first block.
+            tuple(
+                self.block(f"layer{number}.{index}", kind, 2 if number > 1 and index == 0 else 1)
+                for index in range(depth)
+            )
             for number, depth in enumerate(depths, start=1)
         )
         padded = len(stages) > 1 and not any(block.projected for stage in stages for block in stage)
         return ResNetSpec(
             kind=kind,
-            stem=_stem(width, kernel),
+            # A kernel above 3x3 is ImageNet's stem; a 3x3 is that of CIFAR, which keeps the resolution.
+            stem=Stem(width=width, kernel=kernel, stride=2 if kernel > 3 else 1, pool=kernel > 3),
             stages=stages,
             classes=classes,
             channels=channels,
@@ -130,17 +135,6 @@ class _Reader:
         return Block(inner=inner, out=out, stride=stride, groups=groups, projected=projected, squeeze=squeeze)
 
 
-def _stem(width: int, kernel: int) -> Stem:
-    """7x7 with stride 2 and pooling for ImageNet; a 3x3 is the CIFAR stem, which keeps the resolution."""
-    large = kernel > 3
-    return Stem(width=width, kernel=kernel, stride=2 if large else 1, pool=large)
-
-
-def _stride(number: int, index: int) -> int:
-    """Every stage but the first halves the resolution in its first block."""
-    return 2 if number > 1 and index == 0 else 1
-
-
 def _skeleton(spec: ResNetSpec) -> tuple[object, ...]:
     """Properties that two specs share when they are the same network up to widths, stem, classes and input channels."""
     return (
@@ -187,7 +181,11 @@ def reconcile(spec: ResNetSpec, hint: ResNetSpec) -> tuple[str, ...]:
         exact = next((name for name, widths in alike.items() if widths == has), None)
         if exact or not same:
             wider = next((name for name, widths in alike.items() if _within(has, widths)), None)
-            raise _contradiction(spec, hint, exact or wider)
+            right, named = exact or wider, preset_name(hint)
+            described = f"{right}, {describe(spec)}" if right else describe(spec)
+            what = f"the weights are {described}; the model named is {f'{named}, ' if named else ''}{describe(hint)}"
+            way = f"name {right} instead" if right else "name the model the weights belong to"
+            raise ModelError(what, f"{way}, or pass weights of {named}" if named else way)
     notes = []
     if spec.stem.kernel != hint.stem.kernel:
         how = "with" if spec.stem.pool else "without"
@@ -202,13 +200,6 @@ def reconcile(spec: ResNetSpec, hint: ResNetSpec) -> tuple[str, ...]:
 def _within(widths: Shape, others: Shape) -> bool:
     """Whether no width is larger than the other at its place."""
     return all(width <= other for width, other in zip(widths, others, strict=True))
-
-
-def _contradiction(spec: ResNetSpec, hint: ResNetSpec, right: str | None) -> ModelError:
-    named, held = preset_name(hint), f"{right}, {describe(spec)}" if right else describe(spec)
-    what = f"the weights are {held}; the model named is {f'{named}, ' if named else ''}{describe(hint)}"
-    way = f"name {right} instead" if right else "name the model the weights belong to"
-    return ModelError(what, f"{way}, or pass weights of {named}" if named else way)
 
 
 def preset_name(spec: ResNetSpec) -> str | None:

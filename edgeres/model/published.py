@@ -43,25 +43,20 @@ def import_torchvision() -> ModuleType:
     Raises:
         BackendUnavailable: torchvision is not installed.
     """
+    import torch
+
     package = find_spec("torchvision")
     if package is None or package.origin is None:
         raise BackendUnavailable("torchvision is not installed", "pip install torchvision")
-    if not _load_operators(Path(package.origin).parent):
+    libraries = sorted(Path(package.origin).parent.glob("_C*"))
+    try:
+        for library in libraries[:1]:
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    except OSError:
+        libraries = []
+    if not libraries:
         _declare_operators()
     return importlib.import_module("torchvision")
-
-
-def _load_operators(package: Path) -> bool:
-    """Whether torchvision's own compiled operators load into this torch."""
-    import torch
-
-    for library in sorted(package.glob("_C*")):
-        try:
-            torch.ops.load_library(library)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-        except OSError:
-            return False
-        return True
-    return False
 
 
 @cache

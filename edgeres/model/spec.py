@@ -73,20 +73,16 @@ class ResNetSpec:
             raise ModelError("a network needs at least one stage, and every stage a block")
         if self.stem.kernel % 2 == 0:
             raise ModelError(f"stem kernel {self.stem.kernel} is even", "padding of kernel // 2 wants an odd kernel")
-        for name, width, block in self.blocks:
-            self._check(name, width, block)
-
-    def _check(self, name: str, width: int, block: Block) -> None:
-        """Refuses an invalid block."""
         expected = 2 if self.kind == "bottleneck" else 1
-        if len(block.inner) != expected:
-            raise ModelError(f"{name}: {len(block.inner)} inner widths, a {self.kind} block has {expected}")
-        if self.kind == "basic" and block.groups != 1:
-            raise ModelError(f"{name}: {block.groups} groups", "only the 3x3 of a bottleneck has groups")
-        if any(inner % block.groups for inner in block.inner) and block.groups > 1:
-            raise ModelError(f"{name}: widths {block.inner} do not divide into {block.groups} groups")
-        if not block.projected and block.out < width:
-            raise ModelError(f"{name}: an identity of {width} channels cannot be padded to {block.out}")
+        for name, width, block in self.blocks:
+            if len(block.inner) != expected:
+                raise ModelError(f"{name}: {len(block.inner)} inner widths, a {self.kind} block has {expected}")
+            if self.kind == "basic" and block.groups != 1:
+                raise ModelError(f"{name}: {block.groups} groups", "only the 3x3 of a bottleneck has groups")
+            if any(inner % block.groups for inner in block.inner):
+                raise ModelError(f"{name}: widths {block.inner} do not divide into {block.groups} groups")
+            if not block.projected and block.out < width:
+                raise ModelError(f"{name}: an identity of {width} channels cannot be padded to {block.out}")
 
     @property
     def blocks(self) -> tuple[tuple[str, int, Block], ...]:

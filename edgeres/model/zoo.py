@@ -23,8 +23,6 @@ from edgeres.model.weights import Weights
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import torch
-
     from edgeres.data.preprocess import Preprocess
     from edgeres.model.spec import ResNetSpec
 
@@ -93,7 +91,10 @@ def assemble(where: object, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
         ModelError: As ``read_checkpoint``.
     """
     try:
-        tensors = _flat_head(canonical(raw.tensors))
+        tensors = canonical(raw.tensors)
+        head = tensors.get("fc.weight")
+        if head is not None and head.ndim == 4 and tuple(head.shape[2:]) == (1, 1):
+            tensors["fc.weight"] = head.flatten(1)  # timm's classifier of pre-activation networks, a 1x1 convolution
         shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
         if raw.spec is None:
             spec = infer(shapes, hint)
@@ -107,14 +108,6 @@ def assemble(where: object, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
     if raw.wrapper:
         notes = (f"the weights were found under {raw.wrapper!r}", *notes)
     return Loaded(spec, weights, raw.preprocess, raw.classes, notes)
-
-
-def _flat_head(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Reshapes timm's 1x1 convolution classifier of pre-activation networks to the equal matrix."""
-    head = tensors.get("fc.weight")
-    if head is not None and head.ndim == 4 and tuple(head.shape[2:]) == (1, 1):
-        return {**tensors, "fc.weight": head.flatten(1)}
-    return tensors
 
 
 def canonical(tensors: Mapping[str, V]) -> dict[str, V]:
