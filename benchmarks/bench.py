@@ -153,7 +153,7 @@ def make(folder: Path, settings: Settings, checkpoint: Path) -> None:
     Raises:
         UsageError: Files of the task are absent.
     """
-    from edgeres.model.checkpoint import save_checkpoint
+    from edgeres.model.weights import save_checkpoint
     from edgeres.model.zoo import read_checkpoint
     from edgeres.onnx_graph.write import write_model
 

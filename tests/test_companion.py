@@ -11,10 +11,9 @@ from template_network import CLASSES, onnx_file
 from edgeres.artifacts.artifact import Source
 from edgeres.artifacts.companion import Companion, published_companion, read_companion
 from edgeres.data.preprocess import Preprocess
-from edgeres.model.checkpoint import save_checkpoint
 from edgeres.model.probe import NORMALISATIONS
 from edgeres.model.spec import preset
-from edgeres.model.weights import Weights
+from edgeres.model.weights import Weights, save_checkpoint
 from edgeres.settings import canonical, plain
 
 NAMES = dict(enumerate(CLASSES))

@@ -12,14 +12,12 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Protocol, cast
 
 import edgeres
-from edgeres.cli._command_line import CommandLine, Options
-from edgeres.cli._options import EXIT_CODES
+from edgeres.cli._options import EXIT_CODES, CommandLine, Commands, Options
 from edgeres.errors import EdgeresError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.cli._command_line import Commands
     from edgeres.cli._console import Screen
 
 INTERRUPTED = 130

@@ -6,13 +6,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli._command_line import sentence, text
-from edgeres.cli._options import EXIT_CODES, add_running, stage_store
+from edgeres.cli._options import EXIT_CODES, CommandLine, Commands, Options, add_running, sentence, stage_store, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgeres.cli._command_line import CommandLine, Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.pipeline.compile import Compilation
     from edgeres.pipeline.plan import Plan

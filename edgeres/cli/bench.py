@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli._command_line import positive, sentence
+from edgeres.cli._options import Commands, Options, positive, sentence
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.latency.benchmark.result import BenchmarkResult
     from edgeres.runs.run import Run

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.cli._compilation import add_stage_parser, run_again
-from edgeres.cli._options import EXIT_CODES
+from edgeres.cli._options import EXIT_CODES, Commands, Options
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
 
 PLACE = 50

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
     from edgeres.quant.calibration_diff import ScaleChange, TableChange
 
 PLACE = 190

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
     from edgeres.gate.paired_test import Paired
     from edgeres.report.comparison import RunComparison
     from edgeres.runs.run import Run

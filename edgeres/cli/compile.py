@@ -6,20 +6,21 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli._command_line import text
 from edgeres.cli._compilation import compile_and_print
 from edgeres.cli._options import (
     EXIT_CODES,
+    Commands,
+    Options,
     add_running,
     add_search,
     add_source,
     new_request,
     search_changes,
     stage_store,
+    text,
 )
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.pipeline.request import Request
 

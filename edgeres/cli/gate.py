@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli._command_line import number, sentence, whole
+from edgeres.cli._options import Commands, Options, number, sentence, whole
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.gate.judgement import Judgement
     from edgeres.runs.finished import FinishedRun

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.cli._command_line import text
+from edgeres.cli._options import Commands, Options, text
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.lint.fixer import Fixed
     from edgeres.lint.integer_coverage import IntegerCoverage

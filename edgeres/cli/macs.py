@@ -6,13 +6,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeres.cli._command_line import positive
+from edgeres.cli._options import Commands, Options, positive
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.model.conventions import CountTerm
     from edgeres.model.cost import Layer, Peak

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from edgeres.cli._compilation import print_run
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
 
 PLACE = 90
 

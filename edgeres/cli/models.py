@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
 
 PLACE = 210
 

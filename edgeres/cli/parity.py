@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli._command_line import number, positive
 from edgeres.cli._compilation import run_changed
+from edgeres.cli._options import Commands, Options, number, positive
 from edgeres.errors import ModelError, StageError, UsageError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.artifacts.artifact import Checkpoint, Exported
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.parity.integer.network import Bias, IntegerNetwork
     from edgeres.parity.result import Parity

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.cli._command_line import limit, positive
+from edgeres.cli._options import Commands, Options, limit, positive
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.artifacts.budget_check import BudgetCheck
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.latency.prediction import Prediction
     from edgeres.runs.model_reference import NamedNetwork

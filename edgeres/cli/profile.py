@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli._command_line import positive
+from edgeres.cli._options import Commands, Options, positive
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.latency.host_profile import HostProfile
     from edgeres.latency.profiling import ProfiledNetwork

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.cli._compilation import add_stage_parser, changed_request, compile_and_print, compiled
-from edgeres.cli._options import add_search, search_changes
+from edgeres.cli._options import Commands, Options, add_search, search_changes
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
     from edgeres.report.candidates import CandidateRow
     from edgeres.runs.run import Run

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli._command_line import text
 from edgeres.cli._compilation import print_run
+from edgeres.cli._options import Commands, Options, text
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
 
 PLACE = 80

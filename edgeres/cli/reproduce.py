@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from edgeres.errors import StageError, UsageError
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
     from edgeres.pipeline.reproduction import Reproduction
     from edgeres.runs.run import Run
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.artifacts.candidate import LayerSensitivity
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
     from edgeres.pipeline.recipe import Recipe
 
 PLACE = 70

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli._command_line import text, whole_number
 from edgeres.cli._compilation import compile_and_print
-from edgeres.cli._options import EXIT_CODES, add_running, add_source, new_request
+from edgeres.cli._options import EXIT_CODES, Commands, Options, add_running, add_source, new_request, text, whole_number
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands, Options
     from edgeres.cli._console import Screen
 
 PLACE = 20

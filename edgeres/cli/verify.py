@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edgeres.cli._compilation import add_stage_parser, run_again
 
 if TYPE_CHECKING:
-    from edgeres.cli._command_line import Commands
+    from edgeres.cli._options import Commands
 
 PLACE = 60
 run = run_again

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeres.errors import ModelError
-from edgeres.model.checkpoint import RawFile, read_file, to_arrays
 from edgeres.model.graph import check_shapes, graph
 from edgeres.model.infer import infer, reconcile
 from edgeres.model.published import fetch, preprocess_of, published, recognised
-from edgeres.model.weights import Weights
+from edgeres.model.weights import RawFile, Weights, read_file, to_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

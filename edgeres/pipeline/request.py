@@ -13,8 +13,7 @@ from edgeres.artifacts.artifact import File, Source
 from edgeres.data.images import LFS_HINT, LFS_POINTER, is_lfs_pointer
 from edgeres.data.preprocess import Crop, Positive, Preprocess, Resize
 from edgeres.errors import DataError, ModelError, UsageError
-from edgeres.model.mistaken import weights_in
-from edgeres.model.spec import preset
+from edgeres.model.spec import preset, weights_in
 from edgeres.settings import parse, plain, settings
 
 _PUBLISHED = re.compile(r"(?:\w+_Weights\.)?[A-Z][A-Z0-9_]*")

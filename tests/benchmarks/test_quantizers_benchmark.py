@@ -23,8 +23,8 @@ from benchmarks.tasks import TASKS, Task
 from benchmarks.techniques import Ours, source_digest
 from benchmarks.verdicts import goals
 from edgeres.errors import EdgeresError, UsageError
-from edgeres.model.checkpoint import save_checkpoint
 from edgeres.model.graph import graph
+from edgeres.model.weights import save_checkpoint
 from edgeres.recovery.techniques import TECHNIQUES
 
 if TYPE_CHECKING:

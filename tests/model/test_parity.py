@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgeres.model.checkpoint import RawFile
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.published import import_torchvision
 from edgeres.model.spec import preset
+from edgeres.model.weights import RawFile
 from edgeres.model.zoo import assemble
 
 SIDE = 64

@@ -12,11 +12,10 @@ from safetensors.torch import save_file
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import ModelError
-from edgeres.model.checkpoint import save_checkpoint
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem, preset
-from edgeres.model.weights import Weights
+from edgeres.model.weights import Weights, save_checkpoint
 from edgeres.model.zoo import read_checkpoint
 
 THIN = ResNetSpec(

@@ -1,4 +1,4 @@
-"""Laws no single room can keep: light import, purity, recipes by targets, a source without danger, golden costs."""
+"""Properties of the whole package: light import, purity, recipes by targets, source without danger, golden costs."""
 
 import ast
 import json
@@ -413,11 +413,11 @@ NEVER = {
 }  # fmt: skip
 
 DECLARED_PLACES = {
-    ("model/checkpoint.py", "pickle"),
+    ("model/weights.py", "pickle"),
     ("backends/bundle/device.py", "subprocess"),
     ("latency/benchmark/worker_pool.py", "subprocess"),
 }
-"""The checkpoint reader imports the exception ``UnpicklingError``, to turn it into a message; a bundle's commands ask a
+"""The reader of weight files imports the exception ``UnpicklingError``, to turn it into a message; a bundle's commands ask a
 Jetson's own ``nvpmodel -q`` for the power mode, on the device, without a shell; ``edgeres bench``
 gives each runtime a process of its own, this interpreter with a fixed module and no shell, because two in one process
 disturb each other."""
