@@ -417,10 +417,11 @@ DECLARED_PLACES = {
     ("backends/bundle/device.py", "subprocess"),
     ("latency/benchmark/worker_pool.py", "subprocess"),
 }
-"""The reader of weight files imports the exception ``UnpicklingError``, to turn it into a message; a bundle's commands ask a
-Jetson's own ``nvpmodel -q`` for the power mode, on the device, without a shell; ``edgeres bench``
-gives each runtime a process of its own, this interpreter with a fixed module and no shell, because two in one process
-disturb each other."""
+"""The reader of weight files imports the exception ``UnpicklingError``, to turn it into a message; a bundle's commands
+ask a Jetson's own ``nvpmodel -q`` for the power mode, on the device, without a shell; ``edgeres bench`` gives each
+runtime a process of its own, this interpreter with a fixed module and no shell, because two in one process disturb
+each other.
+"""
 
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}

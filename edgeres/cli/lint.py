@@ -151,12 +151,9 @@ def _print_fix(screen: Screen, options: Options, fixed: Fixed) -> None:
 
 def _proof(relation: str, steps: float) -> str:
     """How close the repaired graph's tensors are to the original's."""
-    match relation:
-        case "equal":
-            return "every tensor equal"
-        case "half":
-            return f"within FP16 rounding ({steps:.0%} of what is allowed)"
-    return f"within one quantization step (at most {steps:.2f})"
+    if relation == "half":
+        return f"within FP16 rounding ({steps:.0%} of what is allowed)"
+    return "every tensor equal" if relation == "equal" else f"within one quantization step (at most {steps:.2f})"
 
 
 def _coverage_lines(coverage: IntegerCoverage, after: str) -> tuple[str, ...]:

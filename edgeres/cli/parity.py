@@ -11,11 +11,9 @@ from edgeres.cli._options import Commands, Options, number, positive
 from edgeres.errors import ModelError, StageError, UsageError
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from edgeres.artifacts.artifact import Checkpoint, Exported
     from edgeres.cli._console import Screen
-    from edgeres.parity.integer.network import Bias, IntegerNetwork
+    from edgeres.parity.integer.network import Bias
     from edgeres.parity.result import Parity
     from edgeres.parity.runtimes import ParityRuntime
     from edgeres.pipeline.plan import Plan
@@ -90,6 +88,7 @@ def _result(folder: Path, finished: Run, options: Options, screen: Screen) -> Pa
 
     import onnx
 
+    from edgeres.parity.integer.network import IntegerNetwork
     from edgeres.parity.runtimes import chosen, opened
     from edgeres.parity.study import Subject, spread, study
     from edgeres.runs.graphs import read_graphs
@@ -99,35 +98,25 @@ def _result(folder: Path, finished: Run, options: Options, screen: Screen) -> Pa
         raise UsageError(f"the run in {folder} ships no integers: there is nothing to compare", "compile it in INT8")
     plan, artifact = _quantized(folder, options, screen)
     exported = replace(exported, metadata=artifact.metadata)
-    networks, unsupported = _references(onnx.load(str(exported.model.path)))
-    subject = Subject(
-        model=finished.model,
-        target=finished.target.name,
-        networks=networks,
-        images=spread(plan.dataset.validation, options.images),
-        preprocess=artifact.metadata.preprocess,
-    )
+    absent: dict[str, str] = {}
+    networks: dict[Bias, IntegerNetwork] = {}
+    try:
+        model = onnx.load(str(exported.model.path))
+        networks = {"float": IntegerNetwork(model), "int32": IntegerNetwork(model, "int32")}
+    except ModelError as refusal:
+        absent["exact integers"] = refusal.what
+    images, preprocess = spread(plan.dataset.validation, options.images), artifact.metadata.preprocess
+    subject = Subject(finished.model, finished.target.name, networks, images, preprocess)
     names, torch = networks["float"].codes if networks else {}, _fake_quantized(plan, artifact)
     with (
         TemporaryDirectory(prefix="edgeres-parity-") as out,
         opened(backends, exported, plan.target, names, Path(out), progress=screen) as here,
     ):
-        absent = {**here.absent, **unsupported}
         if torch is None:
             absent["torch"] = "an imported graph has no network in torch"
         runtimes = here.runtimes if torch is None else (torch, *here.runtimes)
-        compared = replace(here, runtimes=runtimes, absent=absent)
+        compared = replace(here, runtimes=runtimes, absent={**here.absent, **absent})
         return study(subject, compared, screen, shown=options.layers, wanted=options.agreement)
-
-
-def _references(model: ModelProto) -> tuple[dict[Bias, IntegerNetwork], dict[str, str]]:
-    """Exact integer networks with biases in float and in int32; for a graph that has none, the reason."""
-    from edgeres.parity.integer.network import IntegerNetwork
-
-    try:
-        return {"float": IntegerNetwork(model), "int32": IntegerNetwork(model, "int32")}, {}
-    except ModelError as refusal:
-        return {}, {"exact integers": refusal.what}
 
 
 def _quantized(folder: Path, options: Options, screen: Screen) -> tuple[Plan, Checkpoint | Exported]:

@@ -1,6 +1,6 @@
 """Data contract: requirements on images, classes and splits, whose violation is a ``DataError``.
 
-Checks return notes on what is violated as allowed.
+Each check raises it for what it names, and returns notes on what is violated as allowed.
 """
 
 from __future__ import annotations
@@ -33,21 +33,13 @@ The bound is on the number of images, not per class: a head of 1,000 classes cal
 
 
 def check_allow(allow: frozenset[str]) -> None:
-    """Checks the names of allowed exceptions.
-
-    Raises:
-        DataError: Unknown name; the message has the nearest one.
-    """
+    """Checks the names of allowed exceptions; the message has the nearest one."""
     for name in sorted(allow - ALLOW.keys()):
         raise DataError(f"nothing is allowed by {name!r}", nearest(name, ALLOW))
 
 
 def check_not_empty(raw: RawDataset) -> None:
-    """Checks that there are images of two classes or more.
-
-    Raises:
-        DataError: No images, or only one class.
-    """
+    """Checks that there are images of two classes or more."""
     if not any(len(split) for split in (raw.train, raw.validation) if split is not None):
         raise DataError(
             f"{raw.where} holds no images in class folders",
@@ -62,11 +54,7 @@ def check_not_empty(raw: RawDataset) -> None:
 def check_classes(
     where: str, classes: Sequence[str], splits: Sequence[Split], allow: frozenset[str]
 ) -> tuple[str, ...]:
-    """Checks that every split has images of every class.
-
-    Raises:
-        DataError: A class without images, or a split without any.
-    """
+    """Checks that every split has images of every class."""
     notes = []
     for split in splits:
         present = set(split.labels)
@@ -79,11 +67,7 @@ def check_classes(
 
 
 def check_calibration(where: str, images: int, wanted: int, allow: frozenset[str]) -> tuple[str, ...]:
-    """Checks that there are enough calibration images; there may be fewer than ``wanted``, with a note.
-
-    Raises:
-        DataError: Fewer than ``FEWEST_CALIBRATION_IMAGES``, or none.
-    """
+    """Checks that there are ``FEWEST_CALIBRATION_IMAGES`` or more; fewer than ``wanted`` are noted."""
     few = images < FEWEST_CALIBRATION_IMAGES
     if images < 1 or (few and "few-images" not in allow):
         raise DataError(
@@ -100,9 +84,6 @@ def check_coverage(where: str, classes: Sequence[str], calibration: Split, allow
     """Checks that every class has calibration images, where labels are known and there are enough images.
 
     More classes than calibration images are accepted: ranges are those of activations, not of classes.
-
-    Raises:
-        DataError: There are as many images as classes or more, and some class has none.
     """
     present = set(calibration.labels)
     missing = [name for label, name in enumerate(classes) if label not in present]
@@ -115,11 +96,7 @@ def check_coverage(where: str, classes: Sequence[str], calibration: Split, allow
 
 
 def check_head(classes: Sequence[str], head: int) -> None:
-    """Checks that the network's classifier has one output for each class of the data.
-
-    Raises:
-        DataError: The head has more outputs, or fewer.
-    """
+    """Checks that the network's classifier has one output for each class of the data."""
     if len(classes) == head:
         return
     alternative = "remove the folders of classes the head does not know"
@@ -132,11 +109,7 @@ def check_head(classes: Sequence[str], head: int) -> None:
 
 
 def check_apart(calibration: Split, validation: Split, allow: frozenset[str]) -> tuple[str, ...]:
-    """Checks that user-chosen calibration images are no validation images.
-
-    Raises:
-        DataError: Shared images; the message names both files of the first pair.
-    """
+    """Checks that user-chosen calibration images are no validation images; the message names both files of a pair."""
     if not (pairs := shared(calibration, validation)):
         return ()
     first, second = calibration.images[pairs[0][0]].where, validation.images[pairs[0][1]].where

@@ -166,10 +166,10 @@ def search(
         for one in transforms:
             if one not in pool:
                 pool[one] = attempt(answers, first, one, advance)
-        return min(pool, key=lambda one: float(pool[one].loss.mean()))
+        return min(pool, key=lambda one: pool[one].mean_loss)
 
     at = best([space.start, *(_normalised(space.start, one) for one in space.normalisations)])
-    able = sorted(pool, key=lambda one: float(pool[one].loss.mean()))[:_AGAIN]
+    able = sorted(pool, key=lambda one: pool[one].mean_loss)[:_AGAIN]
     at = best(_sized(at, size) for size in space.sizes)
     at = best(_sized(one, (at.resize, at.crop)) for one in able)
     if space.channels:
@@ -181,9 +181,9 @@ def search(
         best([replace(at, exif="apply" if at.exif == "ignore" else "ignore")])
     if started is not None:
         pool[space.start] = started
-    usual = float(pool[space.start].first(count).loss.mean())
-    ranked = sorted((one for one in pool if one != space.start), key=lambda one: float(pool[one].loss.mean()))
-    able = [one for one in ranked[:_KEPT] if float(pool[one].loss.mean()) < usual]
+    usual = pool[space.start].first(count).mean_loss
+    ranked = sorted((one for one in pool if one != space.start), key=lambda one: pool[one].mean_loss)
+    able = [one for one in ranked[:_KEPT] if pool[one].mean_loss < usual]
     # The customary size is compared again under the best normalisation.
     sized_as_usual = [_sized(one, (space.start.resize, space.start.crop)) for one in able[:1]]
     able += [one for one in sized_as_usual if one in pool and one not in (*able, space.start)]

@@ -58,6 +58,11 @@ class Trial:
         return -self.log_probabilities[np.arange(len(self.labels)), self.labels]
 
     @cached_property
+    def mean_loss(self) -> float:
+        """Mean of ``loss``."""
+        return float(self.loss.mean())
+
+    @cached_property
     def predictions(self) -> NDArray[np.int64]:
         """Class index per image ``[N]``; NaN logits count as class 0, as in ``argmax``."""
         return np.asarray(_centred(self.logits).argmax(1), dtype=np.int64)
@@ -80,7 +85,7 @@ class Trial:
     @property
     def label(self) -> str:
         """The transform and its accuracy as text."""
-        return f"{self.preprocess.label}: {self.top1:.1f} % of {len(self.labels)}, loss {self.loss.mean():.3g}"
+        return f"{self.preprocess.label}: {self.top1:.1f} % of {len(self.labels)}, loss {self.mean_loss:.3g}"
 
     def joined(self, rest: Trial) -> Trial:
         """The trial with further images appended."""
@@ -120,7 +125,7 @@ def choose(trials: Sequence[Trial]) -> Trial:
     """
     most = max(trials, key=lambda trial: int(trial.right.sum()))
     able = [trial for trial in trials if not trial.less_right_than(most)]
-    best = min(able, key=lambda trial: float(trial.loss.mean()))
+    best = min(able, key=lambda trial: trial.mean_loss)
     return next(trial for trial in able if not trial.worse_than(best))
 
 
