@@ -6,6 +6,7 @@ Every module of this package is a command of its name, except those whose names 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgeres.cli._console import Screen
 
 INTERRUPTED = 130
+_SURROGATE = re.compile("[\ud800-\udfff]")  # decoded from a byte that is no UTF-8; no report can hold it
 
 
 class Command(Protocol):
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     command_line = parser()
     for word in words:
-        if not _is_text(word):
+        if _SURROGATE.search(word):
             command_line.error(f"{word!a} is not UTF-8; rename the file or the folder, or set LANG=C.UTF-8")
     options = command_line.parse_args(words, Options(words=words))
     if options.command is None:
@@ -95,15 +97,3 @@ def parser() -> CommandLine:
         command.add_parser(parsers)
         parsers.choices[name].set_defaults(run_command=command.run)
     return top
-
-
-def _is_text(word: str) -> bool:
-    """Whether an argument is UTF-8 and can be written into a report.
-
-    Python decodes other bytes to surrogates, which cannot be encoded again.
-    """
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

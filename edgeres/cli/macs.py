@@ -42,7 +42,10 @@ def run(options: Options, screen: Screen) -> int:
     if options.explain:
         _print_counters(network, screen)
     else:
-        _print_layers(network, screen)
+        shape = [(row.name, row.operator, _shape(row.output_shape)) for row in network.shown]
+        counts = [(prod(row.output_shape), row.macs, row.parameters) for row in network.shown]
+        rows = [(*row, *(f"{count:,}" for count in counted)) for row, counted in zip(shape, counts, strict=True)]
+        screen.table(("layer", "operator", "output", "activations", "MACs", "parameters"), rows)
     for line in (*_summary(network), *(network.notes if options.explain else ())):
         screen.line(line)
     return 0
@@ -114,18 +117,6 @@ def _onnx_cost(name: str, size: int | None, classes: int | None) -> _NetworkCost
 
 def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
-
-
-def _print_layers(network: _NetworkCost, screen: Screen) -> None:
-    """Prints one row per layer."""
-    counts = [(prod(row.output_shape), row.macs, row.parameters) for row in network.shown]
-    screen.table(
-        ("layer", "operator", "output", "activations", "MACs", "parameters"),
-        (
-            (row.name, row.operator, _shape(row.output_shape), *(f"{count:,}" for count in counted))
-            for row, counted in zip(network.shown, counts, strict=True)
-        ),
-    )
 
 
 def _summary(network: _NetworkCost) -> tuple[str, ...]:

@@ -77,9 +77,7 @@ def run(options: Options, screen: Screen) -> int:
 def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -> Prediction:
     """Latency from the device's roofline, scaled to a network measured on it where ``calibrate`` names one.
 
-    Raises:
-        UsageError: The roofline lacks a peak that the network needs, or the measurement is in another precision, for
-            which its error is not known.
+    A measurement in another precision is refused, because its error is not known.
     """
     from edgeres.latency.prediction import predicted
     from edgeres.latency.roofline import roofline_of

@@ -32,12 +32,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: Options, screen: Screen) -> int:
-    """Runs the request again and compares the files of both runs.
-
-    Raises:
-        UsageError: ``--out`` is the run itself.
-        StageError: The second run fails.
-    """
+    """Runs the request again and compares the files of both runs."""
     from contextlib import ExitStack
     from tempfile import TemporaryDirectory
 
@@ -81,10 +76,7 @@ def _second_run(before: Path, out: Path, cache: Path, options: Options, screen: 
 
 
 def _pinned_settings(before: Path) -> tuple[str, ...]:
-    """The first run's skipped techniques and time budget as recipe changes, so that speed does not change the result.
-
-    The time budget decides by this machine's speed which techniques are skipped.
-    """
+    """The first run's skipped techniques and time budget as recipe changes: speed must not change the result."""
     from edgeres.pipeline.recipe import load_recipe
     from edgeres.pipeline.run_folder import RECIPE
 

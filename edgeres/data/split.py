@@ -69,11 +69,7 @@ class Split:
         return Split(name or self.name, images, tuple(self.labels[index] for index in indices))
 
     def image(self, index: int) -> Pillow.Image:
-        """One decoded RGB image.
-
-        Raises:
-            DataError: The image is corrupt or truncated; the message names the file.
-        """
+        """One decoded RGB image; ``DataError`` names the file of a corrupt or truncated one."""
         return self.images[index].decode()
 
     def batches(

@@ -73,11 +73,7 @@ class Network(nn.Module):
                 nn.init.zeros_(self.get_parameter(f"{op.inputs[0]}.weight"))
 
     def load(self, weights: Weights) -> None:
-        """Copies weights into the module.
-
-        Raises:
-            ModelError: A key is missing, left over, or of another shape than in the spec.
-        """
+        """Copies weights into the module; ``ModelError`` where they do not fit the spec, see ``check_shapes``."""
         check_shapes(self.graph, {key: array.shape for key, array in weights.items()})
         self.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in weights.items()}, strict=False)
 

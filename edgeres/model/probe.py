@@ -91,16 +91,8 @@ class Space:
         """The space over the unstated ``fields`` of a transform, which are replaced by the first customary ones."""
         fields = frozenset(fields)
         fitting = tuple(dict.fromkeys(_sizes(start, sizes, fields)))
-        normalisations = tuple(
-            dict.fromkeys(
-                Normalisation(
-                    one.mean if "mean" in fields else start.mean,
-                    one.std if "std" in fields else start.std,
-                    one.channels if "channels" in fields else start.channels,
-                )
-                for one in NORMALISATIONS
-            )
-        )
+        stated = {name: getattr(start, name) for name in ("mean", "std", "channels") if name not in fields}
+        normalisations = tuple(dict.fromkeys(replace(one, **stated) for one in NORMALISATIONS))
         first = _normalised(_sized(start, fitting[0]), normalisations[0])
         return cls(first, fitting, normalisations, "channels" in fields, "exif" in fields)
 

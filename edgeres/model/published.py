@@ -38,11 +38,7 @@ _SCHEMAS = {
 
 @cache
 def import_torchvision() -> ModuleType:
-    """The ``torchvision`` package, with or without its compiled operators.
-
-    Raises:
-        BackendUnavailable: torchvision is not installed.
-    """
+    """The ``torchvision`` package, with or without its compiled operators; ``BackendUnavailable`` without it."""
     import torch
 
     package = find_spec("torchvision")

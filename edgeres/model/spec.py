@@ -204,11 +204,7 @@ PRESETS: dict[str, ResNetSpec] = _presets()
 
 
 def preset(name: str) -> ResNetSpec:
-    """The spec of a known network.
-
-    Raises:
-        ModelError: Unknown name; the message describes it, or has the nearest one.
-    """
+    """The spec of a known network; ``ModelError`` describes any other name, or has the nearest one."""
     if name not in PRESETS:
         raise _no_preset(name)
     return PRESETS[name]

@@ -84,11 +84,7 @@ def _as_published(raw: RawFile, member: Any) -> RawFile:
 
 
 def assemble(where: object, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
-    """A network from tensors under any known key names; ``where`` is their source, for messages.
-
-    Raises:
-        ModelError: As ``read_checkpoint``.
-    """
+    """A network from tensors under any known key names; ``where`` is their source, for ``ModelError``."""
     try:
         tensors = canonical(raw.tensors)
         head = tensors.get("fc.weight")
