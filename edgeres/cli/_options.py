@@ -136,34 +136,28 @@ def limit(word: str) -> tuple[str, float | None]:
 
 def add_source(command: CommandLine) -> None:
     """Adds the options of the network's weights, its data and its preprocessing."""
-    group = command.add_argument_group("network and data")
-    group.add_argument(
-        "--weights", type=text, metavar="FILE|NAME", help=".safetensors, .pt, .pth, .th, or a torchvision enum name"
-    )
-    group.add_argument(
-        "--data", type=text, metavar="DIR", help="train/<class>/ and val/<class>/ images, or CIFAR-10's binary files"
-    )
+    add = command.add_argument_group("network and data").add_argument
+    add("--weights", type=text, metavar="FILE|NAME", help=".safetensors, .pt, .pth, .th, or a torchvision enum name")
+    add("--data", type=text, metavar="DIR", help="train/<class>/ and val/<class>/ images, or CIFAR-10's binary files")
     classes = (
         "text file: the class folders in the order of the network's outputs, one a line (default: matched by name)"
     )
-    group.add_argument("--classes", type=text, metavar="FILE", help=classes)
-    images = "calibration images (default 512)"
-    group.add_argument("--calibration", type=whole_number, default=512, metavar="N", help=images)
+    add("--classes", type=text, metavar="FILE", help=classes)
+    add("--calibration", type=whole_number, default=512, metavar="N", help="calibration images (default 512)")
     scales = "take the scales of a saved table, or of a run, instead of calibrating"
-    group.add_argument("--scales", type=text, metavar="FILE", help=scales)
-    seed = "seed of everything random (default 0)"
-    group.add_argument("--seed", type=whole_number, default=0, metavar="N", help=seed)
+    add("--scales", type=text, metavar="FILE", help=scales)
+    add("--seed", type=whole_number, default=0, metavar="N", help="seed of everything random (default 0)")
     allow = "accept few-images, overlap, missing-classes or chance (a network at chance); the report shows it"
-    group.add_argument("--allow", action="append", default=[], metavar="NAME", help=allow)
-    group.add_argument("--resize", type=whole_number, metavar="PX", help="shorter side before the crop")
-    group.add_argument("--crop", type=whole_number, metavar="PX", help="side of the centre crop")
-    group.add_argument("--mean", type=triple, metavar="R,G,B", help="mean of each channel, of pixels in 0..1")
-    group.add_argument("--std", type=triple, metavar="R,G,B", help="standard deviation of each channel")
-    group.add_argument("--interpolation", choices=("bilinear", "bicubic", "nearest"), help="how images are resized")
+    add("--allow", action="append", default=[], metavar="NAME", help=allow)
+    add("--resize", type=whole_number, metavar="PX", help="shorter side before the crop")
+    add("--crop", type=whole_number, metavar="PX", help="side of the centre crop")
+    add("--mean", type=triple, metavar="R,G,B", help="mean of each channel, of pixels in 0..1")
+    add("--std", type=triple, metavar="R,G,B", help="standard deviation of each channel")
+    add("--interpolation", choices=("bilinear", "bicubic", "nearest"), help="how images are resized")
     channels = "order of the network's input channels (default rgb); mean and std stay in the order red, green, blue"
-    group.add_argument("--channels", choices=("rgb", "bgr"), help=channels)
+    add("--channels", choices=("rgb", "bgr"), help=channels)
     exif = "what becomes of the EXIF orientation of images (default ignore, as torchvision does)"
-    group.add_argument("--exif", choices=("ignore", "apply"), help=exif)
+    add("--exif", choices=("ignore", "apply"), help=exif)
 
 
 def new_request(options: Options, target: str) -> Request:
@@ -180,11 +174,12 @@ def new_request(options: Options, target: str) -> Request:
 
 def add_search(command: CommandLine) -> None:
     """Adds ``--effort`` and ``--time-budget`` of the search for the best INT8 network."""
+    add = command.add_argument
     effort = "techniques that the search for the best INT8 network tries: those that cost seconds, minutes, or all"
-    command.add_argument("--effort", choices=("quick", "default", "max"), help=effort)
+    add("--effort", choices=("quick", "default", "max"), help=effort)
     minutes = number(lambda minutes: 0 <= minutes < math.inf, "no number of minutes, such as 10")
     most = "most that this search may take (default 10, with --effort max no limit)"
-    command.add_argument("--time-budget", type=minutes, metavar="MINUTES", help=most)
+    add("--time-budget", type=minutes, metavar="MINUTES", help=most)
 
 
 def search_changes(options: Options) -> tuple[str, ...]:
@@ -201,18 +196,16 @@ def search_changes(options: Options) -> tuple[str, ...]:
 
 def add_running(command: CommandLine, out: str) -> None:
     """Adds the options of running a recipe and of printing its result; the help names ``out`` as the default folder."""
-    group = command.add_argument_group("run")
-    group.add_argument("--out", type=text, metavar="DIR", help=f"run folder (default {out})")
+    add = command.add_argument_group("run").add_argument
+    add("--out", type=text, metavar="DIR", help=f"run folder (default {out})")
     key = "change a recipe's setting ('edgeres recipes --keys' lists them)"
-    group.add_argument("--set", action="append", default=[], dest="changes", metavar="STAGE.KEY=VALUE", help=key)
-    budget = group.add_argument("--budget", action="append", default=[], type=limit, metavar="NAME=VALUE")
+    add("--set", action="append", default=[], dest="changes", metavar="STAGE.KEY=VALUE", help=key)
+    budget = add("--budget", action="append", default=[], type=limit, metavar="NAME=VALUE")
     command.late(budget, _budget_help)
-    group.add_argument("--strict", action="store_true", help="fail when a budget line is unmeasured")
-    group.add_argument(
-        "--cache", type=text, metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)"
-    )
-    group.add_argument("--json", action="store_true", help="print report.json on standard output")
-    group.add_argument("--quiet", action="store_true", help="print the verdict only")
+    add("--strict", action="store_true", help="fail when a budget line is unmeasured")
+    add("--cache", type=text, metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)")
+    add("--json", action="store_true", help="print report.json on standard output")
+    add("--quiet", action="store_true", help="print the verdict only")
 
 
 def _budget_help() -> str:

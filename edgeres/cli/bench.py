@@ -19,16 +19,17 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres bench``."""
     help_text = "time a finished run's float32 and INT8 on every runtime of this host, and say which is fastest"
     command = commands.add_parser("bench", help=help_text, description=sentence(help_text))
-    command.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-x86")
+    add = command.add_argument
+    add("run", metavar="RUN", help="run folder, such as build/resnet18-x86")
     threads = "of each runtime, each on a processor of its own (default 2)"
-    command.add_argument("--threads", type=positive, default=2, metavar="N", help=threads)
-    command.add_argument("--runtimes", metavar="NAME,NAME", help="only these, such as openvino,onnxruntime,torch")
+    add("--threads", type=positive, default=2, metavar="N", help=threads)
+    add("--runtimes", metavar="NAME,NAME", help="only these, such as openvino,onnxruntime,torch")
     length = command.add_mutually_exclusive_group()
     seconds = "stop after this long, or once every median is known to 2 %% (default 30)"
     length.add_argument("--seconds", type=positive, default=30, metavar="S", help=seconds)
     length.add_argument("--rounds", type=positive, metavar="N", help="take just so many rounds")
-    command.add_argument("--json", action="store_true", help="every figure and every kernel, for machines")
-    command.add_argument("--quiet", action="store_true", help="print the verdict only")
+    add("--json", action="store_true", help="every figure and every kernel, for machines")
+    add("--quiet", action="store_true", help="print the verdict only")
 
 
 def run(options: Options, screen: Screen) -> int:

@@ -50,9 +50,8 @@ def _save(options: Options, screen: Screen) -> int:
         with reading(path):
             same = path.is_file() and path.read_bytes() == data
         if not same:
-            raise UsageError(
-                f"{path} is there already and holds something else", "choose another name, or pass --force"
-            )
+            what = f"{path} is there already and holds something else"
+            raise UsageError(what, "choose another name, or pass --force")
     write_beside(path, data)
     scales = f"{len(table.table.activations)} activations and {len(table.table.weights)} weights of {table.model}"
     images = f"{table.table.calibrator} on {table.table.images:,} images"
@@ -78,16 +77,13 @@ def _diff(options: Options, screen: Screen) -> int:
 def _print(table_change: TableChange, options: Options, screen: Screen) -> None:
     """Prints one table of facts and one of scales, each where something differs."""
     if table_change.facts:
-        screen.table(
-            ("what differs", options.first, options.second),
-            ((n, _short(a), _short(b)) for n, a, b in table_change.facts),
-        )
+        # A sha256 is shown by its first 12 digits.
+        facts = [(name, *(v[:12] if len(v) == 64 else v for v in values)) for name, *values in table_change.facts]
+        screen.table(("what differs", options.first, options.second), facts)
         screen.out.out("")
     if table_change.scales:
-        screen.table(
-            ("kind", "tensor", "first", "second", "change", "bits", "channels", "codes"),
-            map(_cells, table_change.scales),
-        )
+        heads = ("kind", "tensor", "first", "second", "change", "bits", "channels", "codes")
+        screen.table(heads, map(_cells, table_change.scales))
         screen.out.out("")
     screen.command(f"{len(table_change.scales)} of {table_change.compared} scales differ")
     if any(name == "weights" for name, _, _ in table_change.facts):
@@ -97,19 +93,6 @@ def _print(table_change: TableChange, options: Options, screen: Screen) -> None:
 def _cells(change: ScaleChange) -> tuple[str, ...]:
     """The row of a scale: values to six digits, change in percent and in bits."""
     first, second = ("-" if value is None else f"{value:.6g}" for value in (change.first, change.second))
-    percent, bits = change.percent, change.bits
-    return (
-        change.kind,
-        change.tensor,
-        first,
-        second,
-        "one table alone" if percent is None else f"{percent:+.3g} %",
-        "-" if bits is None else f"{bits:+.2g}",
-        str(change.channels),
-        change.codes,
-    )
-
-
-def _short(value: str) -> str:
-    """The first 12 digits of a sha256; any other value as it is."""
-    return value[:12] if len(value) == 64 else value
+    percent = "one table alone" if change.percent is None else f"{change.percent:+.3g} %"
+    bits = "-" if change.bits is None else f"{change.bits:+.2g}"
+    return (change.kind, change.tensor, first, second, percent, bits, str(change.channels), change.codes)

@@ -27,11 +27,11 @@ _TITLES = {
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres compare``."""
-    command = commands.add_parser("compare", help="set two finished runs side by side")
-    command.add_argument("first", metavar="A", help="run folder, such as build/resnet18-jetson")
-    command.add_argument("second", metavar="B", help="another one")
-    command.add_argument("--html", metavar="FILE", help="write it as a page")
-    command.add_argument("--json", action="store_true", help="machine-readable output")
+    add = commands.add_parser("compare", help="set two finished runs side by side").add_argument
+    add("first", metavar="A", help="run folder, such as build/resnet18-jetson")
+    add("second", metavar="B", help="another one")
+    add("--html", metavar="FILE", help="write it as a page")
+    add("--json", action="store_true", help="machine-readable output")
 
 
 def run(options: Options, screen: Screen) -> int:

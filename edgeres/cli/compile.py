@@ -33,15 +33,14 @@ def add_parser(commands: Commands) -> None:
     command = commands.add_parser(
         "compile", help="train or load, fold, prune, quantize, export, build, verify, report", epilog=EXIT_CODES
     )
-    command.add_argument(
-        "model", type=text, metavar="MODEL", help="preset (see 'edgeres models') or a foreign .onnx file"
-    )
-    command.add_argument("--target", type=text, required=True, help="where it goes (see 'edgeres targets')")
-    command.add_argument("--recipe", type=text, help="recipe name or file; chosen by what is given otherwise")
-    command.add_argument("--until", type=text, metavar="STAGE", help="stop after this stage")
-    command.add_argument("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
+    add = command.add_argument
+    add("model", type=text, metavar="MODEL", help="preset (see 'edgeres models') or a foreign .onnx file")
+    add("--target", type=text, required=True, help="where it goes (see 'edgeres targets')")
+    add("--recipe", type=text, help="recipe name or file; chosen by what is given otherwise")
+    add("--until", type=text, metavar="STAGE", help="stop after this stage")
+    add("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
     variant = "what ships: int8 (default), float, or the faster of both that keeps the accuracy limit"
-    command.add_argument("--variant", choices=("int8", "float", "fastest"), default="int8", help=variant)
+    add("--variant", choices=("int8", "float", "fastest"), default="int8", help=variant)
     add_search(command)
     add_source(command)
     add_running(command, "build/<model>-<target>")

@@ -24,24 +24,23 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres gate``."""
     help_text = "judge a finished run's accuracy with statistics, for CI"
     command = commands.add_parser("gate", help=help_text, description=sentence(help_text), epilog=EXIT_CODES)
-    command.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
+    add = command.add_argument
+    add("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
     margin = command.add_mutually_exclusive_group()
     points = number(lambda pp: 0 < pp < 100, "not a number of percentage points above 0 and below 100, such as 1")
     drop = "drop that is still acceptable, in percentage points (default the run's accuracy_drop_pp, or 1)"
     margin.add_argument("--margin", type=points, metavar="PP", help=drop)
     margin.add_argument("--mlperf", action="store_true", help="margin of 1 %% of the reference's accuracy")
     level = number(lambda alpha: 0 < alpha < 0.5, "not a level above 0 and below 0.5, such as 0.05")
-    alpha = "level of either verdict (default 0.05)"
-    command.add_argument("--alpha", type=level, default=0.05, metavar="A", help=alpha)
+    add("--alpha", type=level, default=0.05, metavar="A", help="level of either verdict (default 0.05)")
     baseline = "report.json of another run: compare what ships with what ships there, instead of with float"
-    command.add_argument("--baseline", metavar="REPORT", help=baseline)
-    command.add_argument("--sequential", action="store_true", help="stop as soon as an always-valid test knows")
-    order = "order of the images for --sequential"
-    command.add_argument("--seed", type=whole(0, "from 0 on"), default=0, metavar="N", help=order)
-    command.add_argument("--junit", metavar="FILE", help="write JUnit XML")
-    command.add_argument("--sarif", metavar="FILE", help="write SARIF 2.1.0")
-    command.add_argument("--github", action="store_true", help="print GitHub annotations")
-    command.add_argument("--json", action="store_true", help="print the judgement as JSON")
+    add("--baseline", metavar="REPORT", help=baseline)
+    add("--sequential", action="store_true", help="stop as soon as an always-valid test knows")
+    add("--seed", type=whole(0, "from 0 on"), default=0, metavar="N", help="order of the images for --sequential")
+    add("--junit", metavar="FILE", help="write JUnit XML")
+    add("--sarif", metavar="FILE", help="write SARIF 2.1.0")
+    add("--github", action="store_true", help="print GitHub annotations")
+    add("--json", action="store_true", help="print the judgement as JSON")
 
 
 def run(options: Options, screen: Screen) -> int:

@@ -27,16 +27,14 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres lint``."""
     codes = "exit codes: 0 no errors, 1 a repair could not be proven, 2 bad usage or input, 3 errors found"
     help_text = "say offline what a target will refuse, misread or run slowly"
-    command = commands.add_parser("lint", help=help_text, epilog=codes)
-    command.add_argument("model", type=text, metavar="FILE.onnx", help="any ONNX classifier")
-    command.add_argument("--target", type=text, required=True, help="where it goes, such as jetson-orin-nano:jp6.2")
-    command.add_argument("--dla", action="store_true", help="ask for a DLA of the module too")
-    command.add_argument(
-        "--fix", type=text, metavar="OUT.onnx", help="write a repaired graph to a new file; every repair is proven"
-    )
-    command.add_argument("--only", type=text, metavar="RULE,RULE", help="with --fix: repair findings of these rules")
-    command.add_argument("--sarif", type=text, metavar="FILE", help="write SARIF 2.1.0, for code scanning")
-    command.add_argument("--json", action="store_true", help="machine-readable output")
+    add = commands.add_parser("lint", help=help_text, epilog=codes).add_argument
+    add("model", type=text, metavar="FILE.onnx", help="any ONNX classifier")
+    add("--target", type=text, required=True, help="where it goes, such as jetson-orin-nano:jp6.2")
+    add("--dla", action="store_true", help="ask for a DLA of the module too")
+    add("--fix", type=text, metavar="OUT.onnx", help="write a repaired graph to a new file; every repair is proven")
+    add("--only", type=text, metavar="RULE,RULE", help="with --fix: repair findings of these rules")
+    add("--sarif", type=text, metavar="FILE", help="write SARIF 2.1.0, for code scanning")
+    add("--json", action="store_true", help="machine-readable output")
 
 
 def run(options: Options, screen: Screen) -> int:

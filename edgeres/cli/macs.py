@@ -24,12 +24,12 @@ _FLOAT32_BYTES = 4
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres macs``."""
     help_text = "count MACs, parameters and peak memory; explain what other counters print"
-    command = commands.add_parser("macs", help=help_text)
-    command.add_argument("model", metavar="MODEL", help="preset (see 'edgeres models') or any .onnx classifier")
-    command.add_argument("--size", type=positive, metavar="PX", help="side of the image (default the network's own)")
-    command.add_argument("--classes", type=positive, metavar="N", help="width of a preset's classifier")
-    command.add_argument("--explain", action="store_true", help="say what other counters print, and why, term by term")
-    command.add_argument("--json", action="store_true", help="machine-readable output")
+    add = commands.add_parser("macs", help=help_text).add_argument
+    add("model", metavar="MODEL", help="preset (see 'edgeres models') or any .onnx classifier")
+    add("--size", type=positive, metavar="PX", help="side of the image (default the network's own)")
+    add("--classes", type=positive, metavar="N", help="width of a preset's classifier")
+    add("--explain", action="store_true", help="say what other counters print, and why, term by term")
+    add("--json", action="store_true", help="machine-readable output")
 
 
 def run(options: Options, screen: Screen) -> int:

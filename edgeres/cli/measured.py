@@ -23,13 +23,11 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres measured``."""
     help_text = "take what a device measured into a finished run's report"
     description = f"{help_text.capitalize()}."
-    command = commands.add_parser("measured", help=help_text, description=description, epilog=_EXIT_CODES)
-    command.add_argument("run", metavar="RUN", help="run folder whose bundle was on the device")
-    command.add_argument(
-        "device", metavar="device.json", help="what build_engine.py, run_engine.py or check_device.py wrote"
-    )
-    command.add_argument("--json", action="store_true", help="print report.json on standard output")
-    command.add_argument("--quiet", action="store_true", help="print the verdict only")
+    add = commands.add_parser("measured", help=help_text, description=description, epilog=_EXIT_CODES).add_argument
+    add("run", metavar="RUN", help="run folder whose bundle was on the device")
+    add("device", metavar="device.json", help="what build_engine.py, run_engine.py or check_device.py wrote")
+    add("--json", action="store_true", help="print report.json on standard output")
+    add("--quiet", action="store_true", help="print the verdict only")
 
 
 def run(options: Options, screen: Screen) -> int:

@@ -30,23 +30,17 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres parity``."""
     help_text = "run a finished run's graph on every runtime here and in exact integers, and compare"
     codes = "exit codes: 0 every pair agrees, 1 error, 2 bad usage or input, 3 some pair agrees less than wanted"
-    command = commands.add_parser("parity", help=help_text, epilog=codes)
-    command.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-x86")
-    command.add_argument(
-        "--images", type=positive, default=1000, metavar="N", help="validation images to answer (default 1000)"
-    )
-    command.add_argument(
-        "--layers", type=positive, default=16, metavar="N", help="images to look at layer by layer (default 16)"
-    )
+    add = commands.add_parser("parity", help=help_text, epilog=codes).add_argument
+    add("run", metavar="RUN", help="run folder, such as build/resnet18-x86")
+    add("--images", type=positive, default=1000, metavar="N", help="validation images to answer (default 1000)")
+    add("--layers", type=positive, default=16, metavar="N", help="images to look at layer by layer (default 16)")
     percentage = number(lambda share: 0 <= share <= 100, "no percentage, such as 99.9")
-    command.add_argument(
-        "--agreement", type=percentage, default=99.9, metavar="PERCENT", help="same answers wanted (default 99.9)"
-    )
-    command.add_argument("--runtimes", metavar="NAME,NAME", help="try these besides torch and ONNX Runtime unoptimised")
-    command.add_argument("--out", metavar="DIR", help="where parity.html, .json and .svg go (default RUN)")
-    command.add_argument("--cache", metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)")
-    command.add_argument("--json", action="store_true", help="machine-readable output")
-    command.add_argument("--quiet", action="store_true", help="print the verdict only")
+    add("--agreement", type=percentage, default=99.9, metavar="PERCENT", help="same answers wanted (default 99.9)")
+    add("--runtimes", metavar="NAME,NAME", help="try these besides torch and ONNX Runtime unoptimised")
+    add("--out", metavar="DIR", help="where parity.html, .json and .svg go (default RUN)")
+    add("--cache", metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)")
+    add("--json", action="store_true", help="machine-readable output")
+    add("--quiet", action="store_true", help="print the verdict only")
 
 
 def run(options: Options, screen: Screen) -> int:

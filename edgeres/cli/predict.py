@@ -37,18 +37,19 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres predict``."""
     help_text = "say how long a network takes on a device that is not here, with a band"
     command = commands.add_parser("predict", help=help_text, epilog=_EXIT_CODES)
-    command.add_argument("model", metavar="MODEL", help="preset (see 'edgeres models'), run folder, or .onnx file")
-    command.add_argument("--target", required=True, help="where it goes (see 'edgeres targets')")
+    add = command.add_argument
+    add("model", metavar="MODEL", help="preset (see 'edgeres models'), run folder, or .onnx file")
+    add("--target", required=True, help="where it goes (see 'edgeres targets')")
     basis = command.add_mutually_exclusive_group()
     measured = "one network measured on the device: a run, or a JSON (docs/prediction.md)"
     basis.add_argument("--calibrate", metavar="FILE|RUN", help=measured)
     basis.add_argument("--profile", metavar="FILE", help="layers measured on this host by 'edgeres profile'")
-    command.add_argument("--size", type=positive, metavar="PX", help="side of the image (default the network's own)")
+    add("--size", type=positive, metavar="PX", help="side of the image (default the network's own)")
     precision = "of the network; float is the target's own: FP16 in TensorRT, FP32 on CPUs (default int8)"
-    command.add_argument("--precision", choices=("int8", "fp16", "fp32", "float"), help=precision)
+    add("--precision", choices=("int8", "fp16", "fp32", "float"), help=precision)
     budget = "a limit, or NAME=none to lift it"
-    command.add_argument("--budget", action="append", default=[], type=limit, metavar="NAME=VALUE", help=budget)
-    command.add_argument("--json", action="store_true", help="every layer, for machines")
+    add("--budget", action="append", default=[], type=limit, metavar="NAME=VALUE", help=budget)
+    add("--json", action="store_true", help="every layer, for machines")
 
 
 def run(options: Options, screen: Screen) -> int:
@@ -88,10 +89,8 @@ def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -
         measured = read_measured(calibrate, target)
         if same := [one for one in measured if one.precision == network.precision]:
             return predicted(network.works, roofline, same[0])
-        raise UsageError(
-            f"{network.title} cannot be calibrated by {measured[0].name} in {measured[0].precision.upper()}",
-            f"measure a network in {network.precision.upper()}, or ask for the other precision",
-        )
+        what = f"{network.title} cannot be calibrated by {measured[0].name} in {measured[0].precision.upper()}"
+        raise UsageError(what, f"measure a network in {network.precision.upper()}, or ask for the other precision")
     if missing := roofline.missing(network.works):
         hint = "measure any network on it and pass --calibrate FILE"
         if target.build_on == "host":

@@ -25,13 +25,13 @@ _SCALE_SEED, _CHECK_SEED = 10, 0
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres profile``."""
     help_text = "measure layers on this host once (1 to 2 minutes), for 'edgeres predict --profile'"
-    command = commands.add_parser("profile", help=help_text)
-    command.add_argument("--target", required=True, help="x86 or cpu: whose runtime to measure")
-    command.add_argument("--out", metavar="FILE", help="where to (default build/profile-<target>.json)")
+    add = commands.add_parser("profile", help=help_text).add_argument
+    add("--target", required=True, help="x86 or cpu: whose runtime to measure")
+    add("--out", metavar="FILE", help="where to (default build/profile-<target>.json)")
     threads = "of the runtime (default 2); 1 is timed by processor time, which others on the machine hardly disturb"
-    command.add_argument("--threads", type=positive, default=2, metavar="N", help=threads)
-    command.add_argument("--json", action="store_true", help="print the profile")
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    add("--threads", type=positive, default=2, metavar="N", help=threads)
+    add("--json", action="store_true", help="print the profile")
+    add("--quiet", action="store_true", help="no progress bar")
 
 
 def run(options: Options, screen: Screen) -> int:

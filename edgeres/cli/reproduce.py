@@ -23,12 +23,12 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres reproduce``."""
     help_text = "run a finished run again from nothing and compare every file"
     codes = "exit codes: 0 every file is the same, 1 error, 2 bad usage or input, 3 some file differs"
-    command = commands.add_parser("reproduce", help=help_text, epilog=codes)
-    command.add_argument("run", metavar="RUN", help="run folder, or the manifest.json in it")
-    command.add_argument("--out", metavar="DIR", help="keep the second run here (default: nowhere)")
-    command.add_argument("--cache", metavar="DIR", help="take finished stages from here (default: an empty cache)")
-    command.add_argument("--json", action="store_true", help="machine-readable output")
-    command.add_argument("--quiet", action="store_true", help="print the outcome only")
+    add = commands.add_parser("reproduce", help=help_text, epilog=codes).add_argument
+    add("run", metavar="RUN", help="run folder, or the manifest.json in it")
+    add("--out", metavar="DIR", help="keep the second run here (default: nowhere)")
+    add("--cache", metavar="DIR", help="take finished stages from here (default: an empty cache)")
+    add("--json", action="store_true", help="machine-readable output")
+    add("--quiet", action="store_true", help="print the outcome only")
 
 
 def run(options: Options, screen: Screen) -> int:

@@ -21,14 +21,13 @@ PLACE = 70
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres sensitivity``."""
-    command = commands.add_parser("sensitivity", help="say which layers of a finished run INT8 hurts, one at a time")
-    command.add_argument(
-        "run", metavar="RUN", help="run folder, such as build/resnet18-jetson; its report shows it too"
-    )
-    command.add_argument("--svg", metavar="FILE", help="draw it")
-    command.add_argument("--cache", metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)")
-    command.add_argument("--json", action="store_true", help="machine-readable output")
-    command.add_argument("--quiet", action="store_true", help="print the table only")
+    help_text = "say which layers of a finished run INT8 hurts, one at a time"
+    add = commands.add_parser("sensitivity", help=help_text).add_argument
+    add("run", metavar="RUN", help="run folder, such as build/resnet18-jetson; its report shows it too")
+    add("--svg", metavar="FILE", help="draw it")
+    add("--cache", metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)")
+    add("--json", action="store_true", help="machine-readable output")
+    add("--quiet", action="store_true", help="print the table only")
 
 
 def run(options: Options, screen: Screen) -> int:

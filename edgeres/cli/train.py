@@ -17,10 +17,11 @@ PLACE = 20
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres train``."""
     command = commands.add_parser("train", help="train a network and keep its weights", epilog=EXIT_CODES)
-    command.add_argument("model", type=text, metavar="MODEL", help="preset (see 'edgeres models')")
-    command.add_argument("--recipe", choices=("he", "modern"), help="training recipe; default modern")
-    command.add_argument("--epochs", type=whole_number, metavar="N", help="passes over the training images")
-    command.add_argument("--freeze", choices=("none", "backbone"), help="train the classifier alone, on --weights")
+    add = command.add_argument
+    add("model", type=text, metavar="MODEL", help="preset (see 'edgeres models')")
+    add("--recipe", choices=("he", "modern"), help="training recipe; default modern")
+    add("--epochs", type=whole_number, metavar="N", help="passes over the training images")
+    add("--freeze", choices=("none", "backbone"), help="train the classifier alone, on --weights")
     add_source(command)
     add_running(command, "build/<model>-trained")
 

@@ -41,14 +41,11 @@ def check_allow(allow: frozenset[str]) -> None:
 def check_not_empty(raw: RawDataset) -> None:
     """Checks that there are images of two classes or more."""
     if not any(len(split) for split in (raw.train, raw.validation) if split is not None):
-        raise DataError(
-            f"{raw.where} holds no images in class folders",
-            f"put {' '.join(sorted(EXTENSIONS))} files into one folder per class",
-        )
+        what = f"{raw.where} holds no images in class folders"
+        raise DataError(what, f"put {' '.join(sorted(EXTENSIONS))} files into one folder per class")
     if len(raw.classes) == 1:
-        raise DataError(
-            f"{raw.where} holds the one class {raw.classes[0]!r}", "put each class into a folder of its own"
-        )
+        what = f"{raw.where} holds the one class {raw.classes[0]!r}"
+        raise DataError(what, "put each class into a folder of its own")
 
 
 def check_classes(
@@ -70,10 +67,8 @@ def check_calibration(where: str, images: int, wanted: int, allow: frozenset[str
     """Checks that there are ``FEWEST_CALIBRATION_IMAGES`` or more; fewer than ``wanted`` are noted."""
     few = images < FEWEST_CALIBRATION_IMAGES
     if images < 1 or (few and "few-images" not in allow):
-        raise DataError(
-            f"{where}: {images} calibration images ({wanted} asked for), fewer than {FEWEST_CALIBRATION_IMAGES}",
-            "give more images" if images < 1 else "give more images, or pass --allow few-images",
-        )
+        what = f"{where}: {images} calibration images ({wanted} asked for), fewer than {FEWEST_CALIBRATION_IMAGES}"
+        raise DataError(what, "give more images" if images < 1 else "give more images, or pass --allow few-images")
     notes = [f"{images} calibration images, fewer than {FEWEST_CALIBRATION_IMAGES}, as allowed"] if few else []
     if images < wanted:
         notes.append(f"{images} calibration images, fewer than the {wanted} asked for")
@@ -102,10 +97,8 @@ def check_head(classes: Sequence[str], head: int) -> None:
     alternative = "remove the folders of classes the head does not know"
     if len(classes) < head:
         alternative = "add an empty folder for each class the head knows besides and pass --allow missing-classes"
-    raise DataError(
-        f"the data has {len(classes)} classes, the network's head has {head}",
-        f"use weights trained on these classes, or {alternative}",
-    )
+    what = f"the data has {len(classes)} classes, the network's head has {head}"
+    raise DataError(what, f"use weights trained on these classes, or {alternative}")
 
 
 def check_apart(calibration: Split, validation: Split, allow: frozenset[str]) -> tuple[str, ...]:

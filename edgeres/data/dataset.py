@@ -90,10 +90,8 @@ def open_dataset(
     if path is None:
         return _digits(seed, calibration, allow)
     if not path.is_dir():
-        raise DataError(
-            f"{path} is {'not a folder' if path.exists() else 'not there'}",
-            "give a folder with train/<class>/ and val/<class>/, or with one folder per class",
-        )
+        what = f"{path} is {'not a folder' if path.exists() else 'not there'}"
+        raise DataError(what, "give a folder with train/<class>/ and val/<class>/, or with one folder per class")
     shown = progress or Silent()
     raw = cifar10(path) if is_cifar(path) else image_folder(path, shown)
     dataset = _divided(raw, calibration, seed, allow, shown)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from edgeres.errors import DataError
 from edgeres.settings import sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -57,23 +58,20 @@ class ImageFile:
         """
         from PIL import Image
 
-        try:
-            with path.open("rb") as stream:
-                head = stream.read(_HEAD)
-                size = stream.seek(0, 2)
-                stream.seek(max(0, size - _TAIL))
-                tail = stream.read()
-                stream.seek(0)
-                if is_lfs_pointer(head):
-                    raise DataError(f"{path} {LFS_POINTER}", LFS_HINT)
-                with Image.open(stream, formats=FORMATS) as image:
-                    _check_header(path, image)
-                    _check_end(path, image.format, head, tail, size)
-                    # A PNG may have its EXIF after the pixels, which are not decoded to find it.
-                    states_exif = image.format != "PNG" or "exif" in image.info
-                    orientation = orientation_of(image) if states_exif else 1
-        except _decoder_failures() as failure:
-            raise _corrupt(path, failure) from failure
+        with _refusing_corrupt(path), path.open("rb") as stream:
+            head = stream.read(_HEAD)
+            size = stream.seek(0, 2)
+            stream.seek(max(0, size - _TAIL))
+            tail = stream.read()
+            stream.seek(0)
+            if is_lfs_pointer(head):
+                raise DataError(f"{path} {LFS_POINTER}", LFS_HINT)
+            with Image.open(stream, formats=FORMATS) as image:
+                _check_header(path, image)
+                _check_end(path, image.format, head, tail, size)
+                # A PNG may have its EXIF after the pixels, which are not decoded to find it.
+                states_exif = image.format != "PNG" or "exif" in image.info
+                orientation = orientation_of(image) if states_exif else 1
         return cls(path, (size, hashlib.sha256(head).digest()), orientation)
 
     @property
@@ -84,21 +82,16 @@ class ImageFile:
     @cached_property
     def sha256(self) -> str:
         """sha256 of the file's bytes, read on first access."""
-        try:
+        with _refusing_corrupt(self.path):
             return sha256_file(self.path)
-        except OSError as failure:
-            raise _corrupt(self.path, failure) from failure
 
     def decode(self) -> Pillow.Image:
         """The RGB image without rotation, with its EXIF; JPEG's draft mode, which changes pixels, is off."""
         from PIL import Image
 
-        try:
-            with Image.open(self.path, formats=FORMATS) as image:
-                _check_header(self.path, image)
-                return image.convert("RGB")
-        except _decoder_failures() as failure:
-            raise _corrupt(self.path, failure) from failure
+        with _refusing_corrupt(self.path), Image.open(self.path, formats=FORMATS) as image:
+            _check_header(self.path, image)
+            return image.convert("RGB")
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +133,8 @@ def is_lfs_pointer(head: bytes) -> bool:
 def _check_header(path: Path, image: Pillow.Image) -> None:
     """Refuses images by their header, before any pixel is decoded."""
     if image.width * image.height > MAX_PIXELS:
-        raise DataError(
-            f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}", "shrink the image or remove it"
-        )
+        what = f"{path}: {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}"
+        raise DataError(what, "shrink the image or remove it")
     if image.mode in DEEP_MODES:
         raise DataError(f"{path}: more than 8 bits a channel (mode {image.mode})", "convert it to 8 bits")
 
@@ -163,18 +155,16 @@ def _check_end(path: Path, kind: str | None, head: bytes, tail: bytes, size: int
         raise DataError(f"{path} is cut short, its end is missing", "copy the file again or remove it")
 
 
-def _decoder_failures() -> tuple[type[Exception], ...]:
-    """Exceptions of Pillow for files that are damaged, truncated or not images."""
-    from PIL import Image
+@contextmanager
+def _refusing_corrupt(path: Path) -> Iterator[None]:
+    """Converts exceptions of Pillow for files that are damaged, truncated or not images to ``DataError``."""
+    from PIL import Image, UnidentifiedImageError
 
-    return (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-
-
-def _corrupt(path: Path, failure: Exception) -> DataError:
-    """The message for a file that cannot be read."""
-    from PIL import UnidentifiedImageError
-
-    if isinstance(failure, UnidentifiedImageError):
-        return DataError(f"{path} is not an image of a known format ({', '.join(FORMATS)})", "convert it or remove it")
-    reason = failure.strerror if isinstance(failure, OSError) and failure.strerror else failure
-    return DataError(f"{path} cannot be read: {reason}", "repair the file or remove it")
+    try:
+        yield
+    except UnidentifiedImageError as failure:
+        what = f"{path} is not an image of a known format ({', '.join(FORMATS)})"
+        raise DataError(what, "convert it or remove it") from failure
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) and failure.strerror else failure
+        raise DataError(f"{path} cannot be read: {reason}", "repair the file or remove it") from failure

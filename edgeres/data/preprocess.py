@@ -113,10 +113,8 @@ class Preprocess:
         short, long = sorted(image.size)
         length = int(self.resize * long / short)
         if self.resize * length > MAX_PIXELS:
-            raise DataError(
-                f"an image of {image.width}x{image.height} pixels would grow to {self.resize}x{length}",
-                "remove it from the data, or crop it to a usual aspect ratio",
-            )
+            what = f"an image of {image.width}x{image.height} pixels would grow to {self.resize}x{length}"
+            raise DataError(what, "remove it from the data, or crop it to a usual aspect ratio")
         size = (self.resize, length) if image.width <= image.height else (length, self.resize)
         return image if size == image.size else image.resize(size, Image.Resampling[self.interpolation.upper()])
 

@@ -119,9 +119,8 @@ def _cifar_records(file: Path) -> NDArray[np.uint8]:
     records = np.asarray(np.memmap(file, dtype=np.uint8, mode="r", shape=(size // CIFAR_RECORD, CIFAR_RECORD)))
     wrong = np.flatnonzero(records[:, 0] >= len(CIFAR_CLASSES))
     if wrong.size:
-        raise DataError(
-            f"{file} record {wrong[0]}: label {records[wrong[0], 0]} of 10 classes", "use CIFAR-10's binary version"
-        )
+        what = f"{file} record {wrong[0]}: label {records[wrong[0], 0]} of 10 classes"
+        raise DataError(what, "use CIFAR-10's binary version")
     return records
 
 

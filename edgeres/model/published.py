@@ -79,17 +79,13 @@ def published(name: str, hint: ResNetSpec) -> Any:
     models = import_torchvision().models
     model = preset_name(hint)
     if model is None or model not in models.list_models():
-        raise ModelError(
-            f"torchvision publishes no weights of {model or 'this network'}",
-            "pass a .safetensors or .pth file with --weights",
-        )
+        what = f"torchvision publishes no weights of {model or 'this network'}"
+        raise ModelError(what, "pass a .safetensors or .pth file with --weights")
     members = models.get_model_weights(model)
     short = name.rpartition(".")[2]
     if short not in members.__members__ or name not in (short, f"{members.__name__}.{short}"):
-        raise ModelError(
-            f"{model} has no published weights {name!r}",
-            f"known: {', '.join(members.__members__)}; or the path of a file",
-        )
+        what = f"{model} has no published weights {name!r}"
+        raise ModelError(what, f"known: {', '.join(members.__members__)}; or the path of a file")
     return members[short]
 
 
@@ -144,8 +140,6 @@ def fetch(weights: Any) -> Path:
         torch.hub.download_url_to_file(url, str(path), digits[1] if digits else None, progress=False)
     except (URLError, OSError, RuntimeError) as failure:
         reason = getattr(failure, "reason", failure)
-        raise ModelError(
-            f"{weights} cannot be downloaded: {getattr(reason, 'strerror', None) or reason}",
-            f"fetch {url} by other means and pass --weights {name}",
-        ) from failure
+        what = f"{weights} cannot be downloaded: {getattr(reason, 'strerror', None) or reason}"
+        raise ModelError(what, f"fetch {url} by other means and pass --weights {name}") from failure
     return path

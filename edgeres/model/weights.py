@@ -219,15 +219,12 @@ def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[np.float
             kind = f"{str(tensor.layout).removeprefix('torch.')} {str(tensor.dtype).removeprefix('torch.')}"
             raise ModelError(f"weight {key!r} is a {kind} tensor", "pass dense float weights")
         if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-            raise ModelError(
-                f"weight {key!r} {tuple(tensor.shape)} stores fewer values than that", "the file is damaged"
-            )
+            what = f"weight {key!r} {tuple(tensor.shape)} stores fewer values than that"
+            raise ModelError(what, "the file is damaged")
         array = tensor.detach().to(torch.float32).numpy()
         if bad := int(np.size(array) - np.count_nonzero(np.isfinite(array))):
-            raise ModelError(
-                f"weight {key!r} {array.shape} holds {bad} NaN or infinite values",
-                "training diverged: use an earlier one",
-            )
+            what = f"weight {key!r} {array.shape} holds {bad} NaN or infinite values"
+            raise ModelError(what, "training diverged: use an earlier one")
         if key.endswith("running_var") and array.size and array.min() < 0:
             raise ModelError(f"weight {key!r} holds a negative variance ({array.min():g})", "the file is damaged")
         arrays[key] = array

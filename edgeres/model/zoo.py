@@ -119,9 +119,8 @@ def canonical(tensors: Mapping[str, V]) -> dict[str, V]:
             continue
         name = _renamed(_PREFIX.sub("", key), head)
         if name in renamed:
-            raise ModelError(
-                f"keys {came_from[name]!r} and {key!r} both stand for {name!r}", "save one network alone in the file"
-            )
+            what = f"keys {came_from[name]!r} and {key!r} both stand for {name!r}"
+            raise ModelError(what, "save one network alone in the file")
         renamed[name] = value
         came_from[name] = key
     return renamed
@@ -141,8 +140,6 @@ def _head(keys: Iterable[str]) -> str:
     """Name of the one linear layer of the classifier; empty when there is none."""
     layers = sorted({match[1] for key in keys if (match := _HEAD.match(key))})
     if len(layers) > 1:
-        raise ModelError(
-            f"the classifier has {len(layers)} layers ({', '.join(layers)}), a ResNet has one",
-            "edgeres reads ResNets; take any other classifier in as an .onnx file",
-        )
+        what = f"the classifier has {len(layers)} layers ({', '.join(layers)}), a ResNet has one"
+        raise ModelError(what, "edgeres reads ResNets; take any other classifier in as an .onnx file")
     return layers[0] if layers else ""
