@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from edgeres.model.published import import_torchvision
+from edgeres.model.zoo import import_torchvision
 from edgeres.settings import settings
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode, convert_num_with_suffix, g
 from edgeres.model.conventions import CONVENTIONS
 from edgeres.model.cost import layers
 from edgeres.model.network import Network
-from edgeres.model.published import import_torchvision
 from edgeres.model.spec import preset
+from edgeres.model.zoo import import_torchvision
 
 RULES = {rule.tool: rule for rule in CONVENTIONS}
 COUNTERS = ("fvcore", "thop", "ptflops", "ptflops backend=aten")

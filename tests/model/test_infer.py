@@ -126,7 +126,7 @@ def test_groups_that_do_not_divide():
 def test_other_architectures_are_refused(name):
     import torch
 
-    from edgeres.model.published import import_torchvision
+    from edgeres.model.zoo import import_torchvision
 
     with torch.device("meta"):
         state = import_torchvision().models.get_model(name).state_dict()

@@ -10,10 +10,9 @@ from torch import nn
 
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.published import import_torchvision
 from edgeres.model.spec import preset
 from edgeres.model.weights import RawFile
-from edgeres.model.zoo import assemble
+from edgeres.model.zoo import assemble, import_torchvision
 
 SIDE = 64
 

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from edgeres.model.published import import_torchvision
+from edgeres.model.zoo import import_torchvision
 
 
 def test_import_is_idempotent_and_whole():
