@@ -162,9 +162,9 @@ def allocate(
         left -= layers.saved(best, units)
         layers.remove(best, units)
         del plans[best].widths[0]
-    keep = {
+    kept = {
         name: tuple(sorted(plan.order[plan.group.width - plan.widths[0] :].tolist()))
         for name, plan in plans.items()
         if plan.widths[0] < plan.group.width
     }
-    return Allocation(keep, left, dense, spent)
+    return Allocation(kept, left, dense, spent)
