@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from importlib import import_module
-from pkgutil import iter_modules
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import edgeres
@@ -43,7 +43,8 @@ def commands() -> dict[str, Command]:
 
     All are imported at the start, so that their heavy imports are in functions.
     """
-    names = [module.name for module in iter_modules(__path__) if not module.name.startswith("_")]
+    # pkgutil.iter_modules would do, and imports inspect, which takes a tenth of the time of --help.
+    names = [path.stem for folder in __path__ for path in Path(folder).glob("[!_]*.py")]
     modules = {name: cast("Command", import_module(f"{__name__}.{name}")) for name in names}
     return dict(sorted(modules.items(), key=lambda item: item[1].PLACE))
 
