@@ -47,18 +47,15 @@ def shapes(spec: ResNetSpec, height: int, width: int) -> dict[str, Shape]:
     """Shape of every tensor for one image, without the batch: ``(C, H, W)``, or ``(C,)`` after the flatten."""
     size: dict[str, Shape] = {IMAGE: (spec.channels, height, width)}
     for op in graph(spec).ops:
-        size[op.name] = _shape(op, size[op.inputs[0]])
+        pixels = size[op.inputs[0]][1:]
+        if op.kind in ("flatten", "linear"):
+            pixels = ()
+        elif op.kind == "gap":
+            pixels = (1, 1)
+        elif op.kind in ("conv", "maxpool", "subsample"):
+            pixels = tuple((length + 2 * op.padding - op.kernel) // op.stride + 1 for length in pixels)
+        size[op.name] = (op.c_out, *pixels)
     return size
-
-
-def _shape(op: Op, before: Shape) -> Shape:
-    if op.kind in ("flatten", "linear"):
-        return (op.c_out,)
-    if op.kind == "gap":
-        return (op.c_out, 1, 1)
-    if op.kind in ("conv", "maxpool", "subsample"):
-        return (op.c_out, *((size + 2 * op.padding - op.kernel) // op.stride + 1 for size in before[1:]))
-    return (op.c_out, *before[1:])
 
 
 def layer_macs(spec: ResNetSpec, height: int, width: int) -> dict[str, int]:

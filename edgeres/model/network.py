@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     Tap = Callable[[str, Tensor], None]
 
 
-def _module(op: Op) -> nn.Module | None:
-    if op.kind == "conv":
-        return nn.Conv2d(op.c_in, op.c_out, op.kernel, op.stride, op.padding, groups=op.groups, bias=op.bias)
-    if op.kind == "norm":
-        return nn.BatchNorm2d(op.c_out, eps=NORM_EPS)
-    if op.kind == "linear":
-        return nn.Linear(op.c_in, op.c_out, bias=op.bias)
-    return None
-
-
 class Network(nn.Module):
     """A residual network whose forward pass interprets ``graph(spec)``.
 
@@ -46,9 +36,13 @@ class Network(nn.Module):
         self.graph: Graph = graph(spec)
         self._last_use = {name: op.name for op in self.graph.ops for name in op.inputs}
         for op in self.graph.ops:
-            module = _module(op)
-            if module is not None:
-                self._attach(op.name, module)
+            if op.kind == "conv":
+                window = (op.kernel, op.stride, op.padding)
+                self._attach(op.name, nn.Conv2d(op.c_in, op.c_out, *window, groups=op.groups, bias=op.bias))
+            elif op.kind == "norm":
+                self._attach(op.name, nn.BatchNorm2d(op.c_out, eps=NORM_EPS))
+            elif op.kind == "linear":
+                self._attach(op.name, nn.Linear(op.c_in, op.c_out, bias=op.bias))
         if weights is None:
             self._initialise()
         else:

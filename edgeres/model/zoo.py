@@ -29,7 +29,7 @@ from edgeres.model.weights import RawFile, Weights, read_file, to_arrays
 from edgeres.settings import parse, sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from types import ModuleType
 
     import torch
@@ -128,19 +128,19 @@ def canonical(tensors: Mapping[str, V]) -> dict[str, V]:
     Raises:
         ModelError: Two keys become one, or the head has several layers.
     """
-    renamed: dict[str, V] = {}
+    plain = {key: _PREFIX.sub("", key) for key in tensors if not _BOOKKEEPING.search(key)}
+    heads = sorted({match[1] for key in plain.values() if (match := _HEAD.match(key))})
+    if len(heads) > 1:
+        what = f"the classifier has {len(heads)} layers ({', '.join(heads)}), a ResNet has one"
+        raise ModelError(what, "edgeres reads ResNets; take any other classifier in as an .onnx file")
     came_from: dict[str, str] = {}
-    head = _head({_PREFIX.sub("", key) for key in tensors})
-    for key, value in tensors.items():
-        if _BOOKKEEPING.search(key):
-            continue
-        name = _renamed(_PREFIX.sub("", key), head)
-        if name in renamed:
+    for key in plain:
+        name = _renamed(plain[key], heads[0] if heads else "")
+        if name in came_from:
             what = f"keys {came_from[name]!r} and {key!r} both stand for {name!r}"
             raise ModelError(what, "save one network alone in the file")
-        renamed[name] = value
         came_from[name] = key
-    return renamed
+    return {name: tensors[key] for name, key in came_from.items()}
 
 
 def _renamed(key: str, head: str) -> str:
@@ -151,15 +151,6 @@ def _renamed(key: str, head: str) -> str:
     if match := _STAGE.match(key):
         key = f"layer{int(match[1]) + 1}.{match[2]}.{key[match.end() :]}"
     return key
-
-
-def _head(keys: Iterable[str]) -> str:
-    """Name of the one linear layer of the classifier; empty when there is none."""
-    layers = sorted({match[1] for key in keys if (match := _HEAD.match(key))})
-    if len(layers) > 1:
-        what = f"the classifier has {len(layers)} layers ({', '.join(layers)}), a ResNet has one"
-        raise ModelError(what, "edgeres reads ResNets; take any other classifier in as an .onnx file")
-    return layers[0] if layers else ""
 
 
 @cache
