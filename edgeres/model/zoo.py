@@ -134,8 +134,8 @@ def canonical(tensors: Mapping[str, V]) -> dict[str, V]:
         what = f"the classifier has {len(heads)} layers ({', '.join(heads)}), a ResNet has one"
         raise ModelError(what, "edgeres reads ResNets; take any other classifier in as an .onnx file")
     came_from: dict[str, str] = {}
-    for key in plain:
-        name = _renamed(plain[key], heads[0] if heads else "")
+    for key, bare in plain.items():
+        name = _renamed(bare, heads[0] if heads else "")
         if name in came_from:
             what = f"keys {came_from[name]!r} and {key!r} both stand for {name!r}"
             raise ModelError(what, "save one network alone in the file")
