@@ -16,7 +16,7 @@ from drawn_networks import draw, export, random_images, tiny
 from host_engine import install
 
 from edgeres.backends.bundle import build_engine, device, engine
-from edgeres.backends.bundle.write import tensorrt_bundle
+from edgeres.backends.tensorrt.loader import tensorrt_bundle
 from edgeres.targets.target import find_target
 
 BUNDLE = Path(device.__file__).parent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flatbuffers
 import pytest
 
-from edgeres.backends.executorch.etdump import Event, read_etdump
+from edgeres.backends.executorch.runner import Event, read_etdump
 
 PROFILE_FIELDS = 8
 NAME, DELEGATE_NAME, START, END = 0, 4, 6, 7

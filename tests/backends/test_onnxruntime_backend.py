@@ -15,7 +15,7 @@ from drawn_networks import draw, export, random_images, reference, tiny
 from onnx import numpy_helper
 
 from edgeres.artifacts.artifact import File
-from edgeres.backends.onnxruntime.onnxruntime import OnnxRuntime, kernel_counts
+from edgeres.backends.onnxruntime.loader import OnnxRuntime, kernel_counts
 from edgeres.backends.session import in_batches, onnx_session
 from edgeres.errors import BackendUnavailable, StageError
 from edgeres.progress import Silent
@@ -39,7 +39,7 @@ def test_the_graph_is_the_engine(tmp_path):
 
 
 def test_unsigned_activations_run_every_convolution_and_add_in_integers(tmp_path):
-    found = OnnxRuntime().integer_kernels(build(tmp_path), CPU)
+    found = OnnxRuntime().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted) == (6, 7)
     assert found.kernels["QLinearConv"] == 6
     assert found.kernels["QLinearAdd"] == 2
@@ -47,20 +47,20 @@ def test_unsigned_activations_run_every_convolution_and_add_in_integers(tmp_path
 
 
 def test_signed_activations_leave_integer_kernels_on_the_table(tmp_path):
-    found = OnnxRuntime().integer_kernels(build(tmp_path, style="signed"), CPU)
+    found = OnnxRuntime().integer_kernels(build(tmp_path, style="signed"))
     assert found.weighted == 7
     assert found.integer < 6
 
 
 def test_a_float_graph_has_no_integer_kernel(tmp_path):
-    found = OnnxRuntime().integer_kernels(build(tmp_path, style="float"), CPU)
+    found = OnnxRuntime().integer_kernels(build(tmp_path, style="float"))
     assert (found.integer, found.weighted) == (0, 7)
 
 
 def test_logits_stay_within_a_rounding_step_of_the_graph_as_written(tmp_path):
     engine, images = build(tmp_path), random_images(5, 32, seed=1)
     expected = reference(engine.exported.model.path, images)
-    with OnnxRuntime().session(engine, CPU, threads=1) as session:
+    with OnnxRuntime().engine_session(engine, CPU, threads=1) as session:
         found = session.run(images)
     assert found.dtype == np.float32
     assert np.abs(found - expected).max() < 0.01 * np.ptp(expected)
@@ -68,7 +68,7 @@ def test_logits_stay_within_a_rounding_step_of_the_graph_as_written(tmp_path):
 
 def test_the_float_twin_runs_on_the_same_runtime(tmp_path):
     engine, images = build(tmp_path), random_images(3, 32, seed=2)
-    with OnnxRuntime().session(engine, CPU, engine.exported.float_model) as session:
+    with OnnxRuntime().session(engine.exported.float_model.path, CPU) as session:
         np.testing.assert_allclose(session.run(images), reference(engine.exported.float_model.path, images), atol=1e-4)
 
 
@@ -79,7 +79,7 @@ def test_swapped_channels_are_noticed_by_the_session(tmp_path):
     swapped = numpy_helper.to_array(tensor)[[1, 0, *range(2, 16)]]
     tensor.CopyFrom(numpy_helper.from_array(swapped, tensor.name))
     onnx.save(model, tmp_path / "mutant.onnx")
-    with OnnxRuntime().session(engine, CPU, File.of(tmp_path / "mutant.onnx")) as session:
+    with OnnxRuntime().session(tmp_path / "mutant.onnx", CPU) as session:
         found = session.run(images)
     assert np.abs(found - reference(engine.exported.model.path, images)).max() > 0.01
 
@@ -90,11 +90,11 @@ def test_a_changed_file_is_never_opened(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StageError, match="changed after it was made"), OnnxRuntime().session(engine, CPU):
+    with pytest.raises(StageError, match="changed after it was made"), OnnxRuntime().engine_session(engine, CPU):
         pass
     path.unlink()
     with pytest.raises(StageError, match="missing"):
-        OnnxRuntime().integer_kernels(engine, CPU)
+        OnnxRuntime().integer_kernels(engine)
 
 
 def test_a_refused_graph_is_told_in_the_runtimes_words(tmp_path):

@@ -7,17 +7,17 @@ import sys
 
 import pytest
 
-from edgeres.backends.registry import BACKENDS, find_backend
+from edgeres.backends.registry import backends, find_backend
 from edgeres.errors import TargetError
 from edgeres.targets.target import targets
 
 
 def test_every_target_names_a_backend_there_is():
-    assert {target.backend for target in targets().values()} <= set(BACKENDS)
+    assert {target.backend for target in targets().values()} <= set(backends())
 
 
 def test_a_backend_is_found_by_its_own_name():
-    for name in BACKENDS:
+    for name in backends():
         assert find_backend(name).name == name
 
 

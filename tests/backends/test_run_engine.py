@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgeres.backends.bundle import build_engine, device, engine, run_engine
-from edgeres.backends.bundle.write import tensorrt_bundle
+from edgeres.backends.tensorrt.loader import tensorrt_bundle
 from edgeres.data.images import DEEP_MODES, EXTENSIONS, FORMATS
 from edgeres.data.preprocess import MAX_PIXELS, Preprocess
 from edgeres.settings import plain

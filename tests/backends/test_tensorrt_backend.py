@@ -21,11 +21,11 @@ from onnx import numpy_helper
 
 from edgeres.artifacts.artifact import File
 from edgeres.artifacts.store import Store
+from edgeres.backends.backend import expected_kernels
 from edgeres.backends.bundle.golden import GraphInput, golden_inputs
-from edgeres.backends.bundle.trtexec import build_settings, timing_flags, trtexec_flags
-from edgeres.backends.tensorrt import tensorrt
-from edgeres.backends.tensorrt.expected import expected_kernels
-from edgeres.backends.tensorrt.tensorrt import TensorRT
+from edgeres.backends.tensorrt import loader as tensorrt
+from edgeres.backends.tensorrt.loader import TensorRT
+from edgeres.backends.tensorrt.settings import build_settings, timing_flags, trtexec_flags
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError, TargetError
 from edgeres.model.spec import preset
@@ -236,19 +236,19 @@ def test_preprocessing_and_classes_travel_with_the_network(tmp_path):
 
 def test_the_simulation_follows_the_scales_to_the_last_bit(tmp_path):
     engine, images = build(tmp_path), random_images(4, 32, seed=1)
-    with TensorRT().session(engine, ORIN) as session:
+    with TensorRT().engine_session(engine, ORIN) as session:
         np.testing.assert_array_equal(session.run(images), reference(engine.exported.model.path, images))
 
 
 def test_the_float_twin_is_simulated_with_every_optimisation(tmp_path):
     engine, images = build(tmp_path), random_images(4, 32, seed=1)
     expected = reference(engine.exported.float_model.path, images)
-    with TensorRT().session(engine, ORIN, engine.exported.float_model) as session:
+    with TensorRT().session(engine.exported.float_model.path, ORIN) as session:
         np.testing.assert_allclose(session.run(images), expected, atol=1e-4)
 
 
 def test_the_count_is_an_expectation_and_says_so(tmp_path):
-    found = TensorRT().integer_kernels(build(tmp_path), ORIN)
+    found = TensorRT().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted, found.kernels) == (6, 7, {})
     assert "expected from the graph, 2 of 2 residual adds among them; TensorRT has not run here" in found.how
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.subjects import THIN, images, ours, thin_like
-from edgeres.backends.executorch.torch_operators import OPERATORS
-from edgeres.backends.executorch.torch_program import torch_program
+from edgeres.backends.executorch.torch_program import OPERATORS, torch_program
 from edgeres.errors import StageError
 from edgeres.model.spec import preset
 from edgeres.targets.target import find_target

@@ -42,7 +42,7 @@ class BuildSettings:
     batch: tuple[int, int, int] = (1, 1, 8)
 
 
-def build_settings(runtime: Runtime, given: GraphInput) -> BuildSettings:
+def build_settings(runtime: Runtime, image: GraphInput) -> BuildSettings:
     """Settings of the Python builder, equal to the target's ``trtexec`` flags."""
     level = [flag.removeprefix(LEVEL) for flag in runtime.flags if flag.startswith(LEVEL)]
     return BuildSettings(
@@ -51,25 +51,23 @@ def build_settings(runtime: Runtime, given: GraphInput) -> BuildSettings:
         strongly_typed=runtime.strongly_typed,
         optimization_level=int(level[0]) if level else None,
         workspace_mib=runtime.workspace_mib,
-        image=given.shape,
+        image=image.shape,
     )
 
 
-def trtexec_flags(runtime: Runtime, given: GraphInput) -> tuple[str, ...]:
+def trtexec_flags(runtime: Runtime, image: GraphInput) -> tuple[str, ...]:
     """Flags of ``trtexec`` in the target's TensorRT version: the target's own, memory cap, shapes.
 
     ``--memPoolSize`` replaced ``--workspace`` in 8.4 (NVIDIA/TensorRT samples/common/sampleOptions.cpp).
     """
     old = version(runtime) < (8, 4)
     memory = f"--workspace={runtime.workspace_mib}" if old else f"--memPoolSize=workspace:{runtime.workspace_mib}"
-    if not given.free:
-        return (*runtime.flags, memory)
-    batches = zip(("min", "opt", "max"), build_settings(runtime, given).batch, strict=True)
-    shapes = (f"--{key}Shapes={given.name}:{'x'.join(map(str, (batch, *given.shape)))}" for key, batch in batches)
+    batches = zip(("min", "opt", "max"), build_settings(runtime, image).batch, strict=True)
+    shapes = (f"--{key}Shapes={_shape(image, batch)}" for key, batch in batches) if image.free else ()
     return (*runtime.flags, memory, *shapes)
 
 
-def timing_flags(runtime: Runtime, given: GraphInput) -> tuple[str, ...]:
+def timing_flags(runtime: Runtime, image: GraphInput) -> tuple[str, ...]:
     """Flags with which ``trtexec`` times one image: the target's own, and the shape where the graph leaves it open.
 
     Before 8.5 it reports one percentile (``--percentile=P``, samples/common/sampleOptions.cpp of 8.4): the highest.
@@ -77,9 +75,11 @@ def timing_flags(runtime: Runtime, given: GraphInput) -> tuple[str, ...]:
     flags = runtime.timing_flags
     if version(runtime) < (8, 5):
         flags = tuple(f"{_PERCENTILE}{flag.split(',')[-1]}" if flag.startswith(_PERCENTILE) else flag for flag in flags)
-    if not given.free:
-        return flags
-    return (f"--shapes={given.name}:{'x'.join(map(str, (1, *given.shape)))}", *flags)
+    return (f"--shapes={_shape(image, 1)}", *flags) if image.free else flags
+
+
+def _shape(image: GraphInput, batch: int) -> str:
+    return f"{image.name}:{'x'.join(map(str, (batch, *image.shape)))}"
 
 
 def version(runtime: Runtime) -> tuple[int, ...]:

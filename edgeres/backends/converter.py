@@ -1,0 +1,114 @@
+"""``Converter``: what backends share whose runtime reads a file format of its own, for one image at a time."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar
+
+from edgeres.artifacts.artifact import Engine, File
+from edgeres.backends.backend import Backend, intact
+from edgeres.backends.bundle.golden import compared
+from edgeres.backends.bundle.write import CHECK, write_bundle
+from edgeres.settings import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from onnx import ModelProto
+
+    from edgeres.artifacts.artifact import Exported
+    from edgeres.backends.bundle.write import Layout
+    from edgeres.backends.session import Session
+    from edgeres.progress import Progress
+    from edgeres.targets.target import Target
+
+
+class Converter(Backend):
+    """A backend that converts the graph to one file, on this host or for a device.
+
+    Attributes:
+        entry: Name of the file.
+        layout: Layout of its image.
+    """
+
+    entry: ClassVar[str]
+    layout: ClassVar[Layout] = "channels first"
+
+    @abstractmethod
+    def convert(self, model: ModelProto) -> tuple[bytes, tuple[str, ...]]:
+        """The file of an ONNX graph, and notes on it.
+
+        Raises:
+            StageError: The graph has no form in the runtime.
+        """
+
+    @abstractmethod
+    def open(self, content: bytes, threads: int | None) -> AbstractContextManager[Session]:
+        """Opens a file.
+
+        Raises:
+            StageError: The runtime rejected it; the message quotes it.
+        """
+
+    def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
+        """Writes the file below ``out`` and compares golden outputs with the graph's; for a device, the bundle.
+
+        Raises:
+            BackendUnavailable: The runtime is not installed.
+            StageError: The graph has no form in it, or golden outputs differ.
+        """
+        self.package.load()
+        host = target.build_on == "host"
+        with progress.task(self.name, 2) as advance:
+            content, forms, notes = _converted(self, intact(exported.model), host=host)
+            advance(1)
+            with self.open(content, 1) as session:
+                evidence = [compared(session, exported, self.entry, self.package.title), *forms]
+            if host:
+                (out / self.entry).write_bytes(content)
+                files = {self.entry: File.of(out / self.entry)}
+            else:
+                files = write_bundle(
+                    exported,
+                    target,
+                    out,
+                    entry=self.entry,
+                    own={self.entry: content},
+                    readme=f"README.{self.name}.md",
+                    commands=CHECK,
+                    layout=self.layout,
+                )
+                evidence.append("it ran on this host's processor, not on the device's")
+            advance(1)
+        return Engine(exported, self.name, self.entry, files, host, (*evidence, *notes))
+
+    @contextmanager
+    def session(
+        self, graph: Path, target: Target, *, engine: Path | None = None, threads: int | None = None
+    ) -> Iterator[Session]:
+        """Opens the deployed file, or an ONNX graph converted to that format."""
+        content = engine.read_bytes() if engine else _cached(self, graph, sha256_file(graph))
+        with self.open(content, threads) as session:
+            yield session
+
+
+def _converted(backend: Converter, graph: Path, *, host: bool) -> tuple[bytes, tuple[str, ...], tuple[str, ...]]:
+    """The file of a graph, in the form measured to be faster where it is for this host, and notes on form and file."""
+    import onnx
+
+    from edgeres.onnx_graph.space_to_depth import in_host_form
+
+    model = onnx.load(str(graph))
+    form, forms = in_host_form(model) if host else (model, ())
+    content, notes = backend.convert(form)
+    return content, forms, notes
+
+
+@lru_cache(maxsize=1)
+def _cached(backend: Converter, graph: Path, sha256: str) -> bytes:
+    """A converted graph; a float reference is opened twice in a row, for its predictions and for its latency."""
+    return _converted(backend, graph, host=True)[0]
