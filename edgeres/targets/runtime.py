@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import TypeVar
 
-import yaml
-
 from edgeres.errors import TargetError
-from edgeres.settings import parse, plain, settings
+from edgeres.settings import parse, settings
+from edgeres.targets.yaml_files import yaml_files
 
 T = TypeVar("T")
 
@@ -48,8 +46,8 @@ class Runtime:
     source: str
 
     @property
-    def told(self) -> str:
-        """Description in a target's title."""
+    def short_name(self) -> str:
+        """Description in a target's title, such as ``JetPack 6.2, TensorRT 10.3``."""
         if self.tensorrt is None:
             return self.name
         jetpack = f"JetPack {self.jetpack}, " if self.jetpack else ""
@@ -89,7 +87,7 @@ class _Releases:
 
 
 @settings
-class _Portable:
+class _AppRuntime:
     """A runtime that is not part of the device's system: it is bundled with the app, and has its own backend."""
 
     backend: str
@@ -99,45 +97,35 @@ class _Portable:
     source: str
 
 
-@settings
-class _Portables:
-    runtimes: dict[str, _Portable]
-
-
 def find_runtime(version: str, *, integers: bool) -> tuple[Runtime, str | None]:
-    """A runtime by its name in ``runtimes/*.yaml``, such as ``jp6.2``, ``trt10.3`` or ``litert``.
+    """A runtime by its name, ``jp6.2``, ``trt10.3`` or the stem of its file, and its backend; None for the device's.
 
-    Args:
-        version: The name.
-        integers: Whether the device has INT8.
-
-    Returns:
-        The runtime, and its backend; None for the device's own.
+    ``integers`` says whether the device has INT8.
 
     Raises:
         TargetError: There is no such runtime.
     """
-    portable = _read(_Portables, "portable.yaml").runtimes.get(version)
-    if portable is None:
+    if version.startswith(("jp", "trt")):
         return _tensorrt(version, integers=integers), None
-    facts = {key: value for key, value in plain(portable).items() if key != "backend"}
-    return parse(Runtime, facts, "portable.yaml", TargetError), portable.backend
+    if version not in yaml_files("runtimes"):
+        raise TargetError(f"there is no runtimes/{version}.yaml", f"known: {', '.join(yaml_files('runtimes'))}")
+    row = _read(_AppRuntime, version)
+    runtime = Runtime(name=row.name, opset=row.opset, ir_version=row.ir_version, source=row.source)
+    return runtime, row.backend
 
 
 def _tensorrt(version: str, *, integers: bool) -> Runtime:
     """``jp6.2`` or ``trt10.3`` as a runtime; without INT8 options for a device without integers."""
-    kind, number = ("jp", version.removeprefix("jp")) if version.startswith("jp") else ("trt", version[3:])
-    python = None
-    if kind == "jp":
-        table = _read(_Releases, "jetpack.yaml")
+    jetpack, number = version.startswith("jp"), version.removeprefix("jp").removeprefix("trt")
+    tensorrt, name, evidence, python = number, f"TensorRT {number}", "", None
+    if jetpack:
+        table = _read(_Releases, "jetpack")
         if number not in table.releases:
             raise TargetError(f"jetpack.yaml has no release {number!r}", f"known: {', '.join(table.releases)}")
         shipped = table.releases[number]
         tensorrt, python, name = shipped.tensorrt, shipped.python, f"TensorRT {shipped.release} (JetPack {number})"
         evidence = f"{table.source} (L4T {shipped.l4t}); "
-    else:
-        tensorrt, name, evidence = number, f"TensorRT {number}", ""
-    known = _read(_Generations, "tensorrt.yaml")
+    known = _read(_Generations, "tensorrt")
     if tensorrt not in known.generations:
         raise TargetError(f"tensorrt.yaml has no generation {tensorrt!r}", f"known: {', '.join(known.generations)}")
     generation = known.generations[tensorrt]
@@ -146,7 +134,7 @@ def _tensorrt(version: str, *, integers: bool) -> Runtime:
         opset=generation.opset,
         ir_version=generation.ir_version,
         tensorrt=tensorrt,
-        jetpack=number if kind == "jp" else None,
+        jetpack=number if jetpack else None,
         python=python,
         flags=tuple(flag for flag in generation.flags if integers or flag != "--int8"),
         timing_flags=known.timing_flags,
@@ -157,6 +145,5 @@ def _tensorrt(version: str, *, integers: bool) -> Runtime:
 
 
 @cache
-def _read(kind: type[T], name: str) -> T:
-    text = files("edgeres.targets").joinpath("runtimes", name).read_text(encoding="utf-8")
-    return parse(kind, yaml.safe_load(text), name, TargetError)
+def _read(kind: type[T], stem: str) -> T:
+    return parse(kind, yaml_files("runtimes")[stem], f"{stem}.yaml", TargetError)

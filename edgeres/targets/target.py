@@ -1,17 +1,15 @@
 """``Target``: capabilities, quantization scheme and budgets of a device with its runtime, read from YAML files.
 
-``devices/*.yaml`` are devices, ``runtimes/*.yaml`` are runtimes: each JetPack, each generation of TensorRT, and each
-runtime for CPUs has one entry. A device lists the runtimes it may have; ``jetson-orin-nano:jp6.2`` or
+``devices/*.yaml`` are devices, ``runtimes/*.yaml`` are runtimes: one file for each runtime of CPUs, one table of the
+JetPacks and one of TensorRT's generations. A device lists the runtimes it may have; ``jetson-orin-nano:jp6.2`` or
 ``android:litert`` combines both.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field
 
 from edgeres.errors import TargetError
@@ -19,6 +17,7 @@ from edgeres.settings import parse, plain, settings
 from edgeres.targets.hint import target_hint
 from edgeres.targets.isa import Isa, host_isa, saturates
 from edgeres.targets.runtime import Runtime, find_runtime
+from edgeres.targets.yaml_files import yaml_files
 
 
 @settings
@@ -165,28 +164,16 @@ def find_target(name: str) -> Target:
     return _composed(_devices()[target.name], version)
 
 
-@cache
 def _devices() -> dict[str, dict[str, Any]]:
-    """Device files in ``targets/`` by name."""
-    found: dict[str, dict[str, Any]] = {}
-    for entry in sorted(files("edgeres.targets").joinpath("devices").iterdir(), key=lambda entry: entry.name):
-        if entry.name.endswith(".yaml"):
-            data: dict[str, Any] = yaml.safe_load(entry.read_text(encoding="utf-8"))
-            found[str(data.get("name", entry.name))] = data
-    return found
-
-
-def _for_this_host(data: dict[str, Any]) -> dict[str, Any]:
-    """The device file with host-dependent values resolved for this processor."""
-    scheme = data.get("scheme")
-    if not isinstance(scheme, dict) or scheme.get("reduce_range") != "host":
-        return data
-    return {**data, "scheme": {**scheme, "reduce_range": saturates(host_isa())}}
+    """Device files by the name of their target."""
+    return {str(data.get("name", stem)): data for stem, data in yaml_files("devices").items()}
 
 
 def _composed(data: dict[str, Any], version: str | None) -> Target:
     """A device with one of its runtimes."""
-    where, data = f"{data.get('name', '?')}.yaml", _for_this_host(data)
+    where, scheme = f"{data.get('name', '?')}.yaml", data.get("scheme")
+    if isinstance(scheme, dict) and scheme.get("reduce_range") == "host":
+        data = {**data, "scheme": {**scheme, "reduce_range": saturates(host_isa())}}
     if "runtime" in data:
         return parse(Target, data, where, TargetError)
     rest = {key: value for key, value in data.items() if key not in ("runtimes", "default")}
@@ -194,11 +181,10 @@ def _composed(data: dict[str, Any], version: str | None) -> Target:
     chosen = default if version is None else version
     if default not in versions or chosen not in versions:
         raise TargetError(f"{where}: runtime {chosen!r} is not among {', '.join(versions)}", "correct the file")
-    runtime, backend = find_runtime(chosen, integers=data.get("scheme") is not None)
-    if backend is not None:
-        rest["backend"] = backend
+    runtime, backend = find_runtime(chosen, integers=scheme is not None)
     rest |= {"runtime": plain(runtime), "versions": versions, "version": chosen}
-    rest["title"] = f"{data.get('title')}, {runtime.told}"
+    rest |= {"backend": backend} if backend else {}
+    rest["title"] = f"{data.get('title')}, {runtime.short_name}"
     if chosen != default:
         rest["name"] = f"{data.get('name')}:{chosen}"
     return parse(Target, rest, where, TargetError)
