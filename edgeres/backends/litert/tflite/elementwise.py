@@ -1,4 +1,4 @@
-"""Translation of element-wise operations to LiteRT: rectifiers, sums, products, gates, norms."""
+"""Translation of element-wise operations to LiteRT, and of those that move values without changing them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 NONE: Activation = 0
 RELU: Activation = 1
 RELU6: Activation = 3
-_BINARY = {"Add": "ADD", "Mul": "MUL"}
 _MUL_ENLARGES = 3
 """Version of MUL on codes whose product of input scales may be at least the output's."""
 
@@ -66,16 +65,15 @@ def rectifier(tensors: TensorTable, node: NodeProto) -> None:
 
 def binary(tensors: TensorTable, node: NodeProto, output: str, activation: Activation) -> None:
     """An Add or Mul, on codes where both inputs and the output are codes."""
-    grids, wanted = [tensors.grid(name) for name in node.input], tensors.wanted(output)
-    first, second = grids
-    integers = first is not None and second is not None and wanted is not None
-    inputs = tuple(tensors.read(name, grid if integers else None) for name, grid in zip(node.input, grids, strict=True))
-    made = tensors.make(output, wanted if integers else None)
-    kind, version = _BINARY[node.op_type], None
-    if kind == "MUL" and first is not None and second is not None and wanted is not None:
-        version = _MUL_ENLARGES if first.scale[0] * second.scale[0] >= wanted.scale[0] else None
-    options: dict[str, int | float] = {"fusedActivationFunction": activation}
-    tensors.operate(kind, inputs, made, table=f"{node.op_type}Options", options=options, version=version)
+    first, second = grids = [tensors.grid(name) for name in node.input]
+    wanted, version = tensors.wanted(output), None
+    if first is None or second is None or wanted is None:
+        grids, wanted = [None, None], None
+    elif node.op_type == "Mul" and first.scale[0] * second.scale[0] >= wanted.scale[0]:
+        version = _MUL_ENLARGES
+    inputs = tuple(tensors.read(name, grid) for name, grid in zip(node.input, grids, strict=True))
+    made, table = tensors.make(output, wanted), f"{node.op_type}Options"
+    tensors.operate(node.op_type.upper(), inputs, made, table, version, fusedActivationFunction=activation)
 
 
 def sigmoid(tensors: TensorTable, node: NodeProto) -> None:
@@ -91,8 +89,8 @@ def softmax(tensors: TensorTable, node: NodeProto) -> None:
     """
     if attribute(node, "axis", -1) not in (-1, len(tensors.shape(node.input[0])) - 1):
         raise StageError(f"{label(node)}: a softmax over another axis than the last", OTHER_RUNTIME)
-    read, made = tensors.read(node.input[0], None), tensors.make(node.output[0], None)
-    tensors.operate("SOFTMAX", (read,), made, table="SoftmaxOptions", options={"beta": 1.0})
+    read = tensors.read(node.input[0], None)
+    tensors.operate("SOFTMAX", (read,), tensors.make(node.output[0], None), "SoftmaxOptions", beta=1.0)
 
 
 def norm(tensors: TensorTable, node: NodeProto) -> None:
@@ -106,6 +104,60 @@ def norm(tensors: TensorTable, node: NodeProto) -> None:
     real = tensors.read(data, None)
     factor = tensors.constant(f"{output}.gain", gain.astype(np.float32))
     scaled = tensors.activation(f"{output};scaled", tensors.shape_of(real), None)
-    tensors.operate("MUL", (real, factor), scaled, table="MulOptions")
+    tensors.operate("MUL", (real, factor), scaled, "MulOptions")
     offset = tensors.constant(f"{output}.shift", (shift - mean * gain).astype(np.float32))
-    tensors.operate("ADD", (scaled, offset), tensors.make(output, None), table="AddOptions")
+    tensors.operate("ADD", (scaled, offset), tensors.make(output, None), "AddOptions")
+
+
+def same(tensors: TensorTable, node: NodeProto) -> None:
+    """An Identity or Dropout, which needs no operator."""
+    tensors.adopt(node.output[0], node.input[0])
+
+
+def reshape(tensors: TensorTable, node: NodeProto) -> None:
+    """A change of shape that keeps the order of the values, on codes where its input is codes."""
+    data, output = node.input[0], node.output[0]
+    source, target = tensors.shape(data), tensors.shape(output)
+    grid = tensors.grid(data)
+    read = tensors.read(data, grid)
+    if len(target) != 2 or target[0] != source[0]:
+        raise StageError(f"{label(node)}: {source} as {target}", "edgeres writes changes to [N,features] alone")
+    if len(source) == 4 and 1 not in (source[1], source[2] * source[3]):
+        order = tensors.constant(f"{output}.order", np.array([0, 3, 1, 2], np.int32))
+        turned = tensors.activation(f"{output};turned", source, grid)
+        read = tensors.operate("TRANSPOSE", (read, order), turned, "TransposeOptions")
+    shape = tensors.constant(f"{output}.shape", np.array(target, np.int32))
+    tensors.operate("RESHAPE", (read, shape), tensors.make(output, grid), "ReshapeOptions")
+
+
+def zeros_around(tensors: TensorTable, node: NodeProto) -> None:
+    """A Pad with zeros, of pixels or of channels."""
+    data, output = node.input[0], node.output[0]
+    ends = real_constant(tensors.view, node.input[1]) if len(node.input) > 1 else None
+    value = real_constant(tensors.view, node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    zeros = (value is None or not np.any(value)) and attribute(node, "mode", b"constant") == b"constant"
+    if ends is None or ends.size != 8 or len(tensors.shape(data)) != 4 or not zeros:
+        raise StageError(f"{label(node)}: LiteRT's file pads [N,C,H,W] with a constant number of zeros", OTHER_RUNTIME)
+    grid = tensors.grid(data)
+    pairs = ends.astype(np.int32).reshape(2, 4).T[[0, 2, 3, 1]]
+    around = tensors.constant(f"{output}.pads", np.ascontiguousarray(pairs))
+    tensors.operate("PAD", (tensors.read(data, grid), around), tensors.make(output, grid), "PadOptions")
+
+
+def blocks(tensors: TensorTable, node: NodeProto) -> None:
+    """A SpaceToDepth: ``[N,H,W,C]`` as ``[N,H/b,W/b,b b C]``, in the same order of channels as ONNX has."""
+    data, output, size = node.input[0], node.output[0], int(attribute(node, "blocksize"))
+    grid = tensors.grid(data)
+    read = tensors.read(data, grid)
+    tensors.operate("SPACE_TO_DEPTH", (read,), tensors.make(output, grid), "SpaceToDepthOptions", blockSize=size)
+
+
+def concatenate(tensors: TensorTable, node: NodeProto) -> None:
+    """A Concat of channels. Codes have one grid; inputs on another are requantized, as in ONNX after the Concat."""
+    output = node.output[0]
+    if attribute(node, "axis") % len(tensors.shape(output)) != 1 or len(tensors.shape(output)) != 4:
+        raise StageError(f"{label(node)}: a Concat of something else than channels", OTHER_RUNTIME)
+    wanted = tensors.wanted(output)
+    grid = wanted if all(tensors.grid(name) is not None for name in node.input) else None
+    inputs = tuple(tensors.read(name, grid) for name in node.input)
+    tensors.operate("CONCATENATION", inputs, tensors.make(output, grid), "ConcatenationOptions", axis=3)

@@ -85,30 +85,29 @@ def _subgraph(schema: Any, program: Program, codes: list[tuple[str, int]]) -> An
 
 
 def _tensor(schema: Any, tensor: Tensor, buffer: int) -> Any:
-    made = schema.TensorT()
-    made.name, made.type, made.buffer = tensor.name, getattr(schema.TensorType, tensor.type), buffer
-    made.shape = _ints(*tensor.shape)
-    made.hasRank = True
+    row = schema.TensorT()
+    row.name, row.type, row.buffer = tensor.name, getattr(schema.TensorType, tensor.type), buffer
+    row.shape, row.hasRank = _ints(*tensor.shape), True
     if tensor.grid is not None:
-        made.quantization = schema.QuantizationParametersT()
-        made.quantization.scale = np.array(tensor.grid.scale, np.float32)
-        made.quantization.zeroPoint = np.full(len(tensor.grid.scale), tensor.grid.zero_point, np.int64)
-        made.quantization.quantizedDimension = tensor.grid.axis
-    return made
+        row.quantization = schema.QuantizationParametersT()
+        row.quantization.scale = np.array(tensor.grid.scale, np.float32)
+        row.quantization.zeroPoint = np.full(len(tensor.grid.scale), tensor.grid.zero_point, np.int64)
+        row.quantization.quantizedDimension = tensor.grid.axis
+    return row
 
 
 def _operator(schema: Any, operator: Operator, code: int) -> Any:
-    made = schema.OperatorT()
-    made.opcodeIndex = code
-    made.inputs, made.outputs = _ints(*operator.inputs), _ints(operator.output)
+    row = schema.OperatorT()
+    row.opcodeIndex = code
+    row.inputs, row.outputs = _ints(*operator.inputs), _ints(operator.output)
     if operator.table:
-        made.builtinOptionsType = getattr(schema.BuiltinOptions, operator.table)
-        made.builtinOptions = getattr(schema, f"{operator.table}T")()
+        row.builtinOptionsType = getattr(schema.BuiltinOptions, operator.table)
+        row.builtinOptions = getattr(schema, f"{operator.table}T")()
         for name, value in operator.options.items():
-            if not hasattr(made.builtinOptions, name):
+            if not hasattr(row.builtinOptions, name):
                 raise AttributeError(f"{operator.table} has no {name}")
-            setattr(made.builtinOptions, name, value)
-    return made
+            setattr(row.builtinOptions, name, value)
+    return row
 
 
 def _signature(schema: Any, program: Program) -> Any:

@@ -44,12 +44,7 @@ def activation_grid(view: GraphIndex, node: NodeProto) -> QuantizationParameters
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """A quantized weight.
-
-    Attributes:
-        values: int32 codes, zero-point 0, output channels first.
-        scale: float32 ``[O]``.
-    """
+    """A quantized weight: int32 codes ``[O,...]`` with the zero-point 0, and their scale float32 ``[O]``."""
 
     values: NDArray[np.int32]
     scale: NDArray[np.float32]
@@ -101,12 +96,8 @@ def real_constant(view: GraphIndex, tensor: str) -> NDArray[np.float32] | None:
 def with_room_for_bias(codes: Codes, bias: NDArray[np.float32], step: float) -> tuple[Codes, NDArray[np.int32]]:
     """Codes and the int32 bias ``[O]`` at ``step * scale``, with scales raised where the accumulator could overflow.
 
-    Graphs that edgeres quantized fit already (``edgeres.quant.scale`` has the bounds); imported ones may not.
-
-    Args:
-        codes: The weight.
-        bias: float32 ``[O]``.
-        step: Scale of the input.
+    Graphs that edgeres quantized fit already (``edgeres.quant.scale`` has the bounds); imported ones may not. ``step``
+    is the scale of the input.
     """
     scale = roomy_scales(codes.scale, codes.real, bias, step)
     changed = scale != codes.scale

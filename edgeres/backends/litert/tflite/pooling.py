@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.backends.litert.tflite.convolution import pad
-from edgeres.backends.litert.tflite.window import window
+from edgeres.backends.litert.tflite.program import VALID
+from edgeres.backends.litert.tflite.window import pad, window
 from edgeres.errors import StageError
 from edgeres.onnx_graph.graph_index import attribute, label
 
@@ -34,9 +34,8 @@ def maxpool(tensors: TensorTable, node: NodeProto) -> None:
         # After a ReLU no pixel is below 0, so 0 is never the maximum by mistake; XNNPACK supports PAD, not PADV2.
         maker = tensors.view.producer(tensors.view.origin(data))
         positive = (grid is not None and grid.zero_point == -128) or (maker is not None and maker.op_type == "Relu")
-        lowest = None if positive else _LOWEST
-        read = pad(tensors, read, seen.explicit, f"{output};padded", lowest)
-    _pool(tensors, "MAX_POOL_2D", read, tensors.make(output, grid), seen)
+        read = pad(tensors, read, seen.explicit, f"{output};padded", None if positive else _LOWEST)
+    _pool(tensors, "MAX_POOL_2D", read, tensors.make(output, grid), seen, seen.padding)
 
 
 def average_pool(tensors: TensorTable, node: NodeProto) -> None:
@@ -55,10 +54,10 @@ def average_pool(tensors: TensorTable, node: NodeProto) -> None:
         )
     grid = tensors.grid(data) if tensors.wanted(output) is not None else None
     read = tensors.read(data, grid)
-    padded = counted and any(seen.pads)
-    if padded:
+    if counted:
         read = pad(tensors, read, seen.pads, f"{output};padded")
-    _pool(tensors, "AVERAGE_POOL_2D", read, tensors.make(output, grid), seen, padded=padded)
+    padding = VALID if counted else seen.padding
+    _pool(tensors, "AVERAGE_POOL_2D", read, tensors.make(output, grid), seen, padding)
 
 
 def global_average(tensors: TensorTable, node: NodeProto) -> None:
@@ -68,16 +67,14 @@ def global_average(tensors: TensorTable, node: NodeProto) -> None:
         StageError: It averages over other axes.
     """
     data, output = node.input[0], node.output[0]
-    given, made = tensors.shape(data), tensors.shape(output)
-    kept = (*given[:2], 1, 1)
-    if len(given) != 4 or made not in (kept, kept[:2]):
-        raise StageError(f"{label(node)}: a mean of {given} to {made}", "edgeres writes means over height and width")
-    wanted = tensors.wanted(output)
-    grid = wanted if tensors.grid(data) is not None else None
+    source, target = tensors.shape(data), tensors.shape(output)
+    kept = (*source[:2], 1, 1)
+    if len(source) != 4 or target not in (kept, kept[:2]):
+        raise StageError(f"{label(node)}: a mean of {source} to {target}", "edgeres writes means over height and width")
+    grid = tensors.wanted(output) if tensors.grid(data) is not None else None
     read = tensors.read(data, tensors.grid(data) if grid is not None else None)
     axes = tensors.constant(f"{output}.axes", np.array([1, 2], np.int32))
-    options: dict[str, int | float] = {"keepDims": made == kept}
-    tensors.operate("MEAN", (read, axes), tensors.make(output, grid), table="ReducerOptions", options=options)
+    tensors.operate("MEAN", (read, axes), tensors.make(output, grid), "ReducerOptions", keepDims=target == kept)
 
 
 def _seen(tensors: TensorTable, node: NodeProto) -> Window:
@@ -87,20 +84,15 @@ def _seen(tensors: TensorTable, node: NodeProto) -> Window:
         StageError: It is dilated, or lies outside the image somewhere: ONNX and its runtimes disagree on those.
     """
     kernel = tuple(attribute(node, "kernel_shape"))
-    seen = window(node, tensors.shape(node.input[0]), tensors.shape(node.output[0]), kernel)
+    seen = window(tensors, node, kernel)
     if seen.dilation != (1, 1):
         raise StageError(f"{label(node)}: a pool with dilation", "LiteRT has none")
-    if any(pad >= side for pad, side in zip(seen.pads, kernel * 2, strict=True)):
+    if any(pixels >= side for pixels, side in zip(seen.pads, kernel * 2, strict=True)):
         raise StageError(f"{label(node)}: a pool over padding alone", "export it without ceil_mode")
     return seen
 
 
-def _pool(tensors: TensorTable, kind: str, read: int, made: int, seen: Window, *, padded: bool = False) -> None:
-    options: dict[str, int | float] = {
-        "padding": 1 if padded else seen.padding,
-        "strideH": seen.stride[0],
-        "strideW": seen.stride[1],
-        "filterHeight": seen.kernel[0],
-        "filterWidth": seen.kernel[1],
-    }
-    tensors.operate(kind, (read,), made, table="Pool2DOptions", options=options)
+def _pool(tensors: TensorTable, kind: str, read: int, output: int, seen: Window, padding: int) -> None:
+    (high, wide), (down, along) = seen.kernel, seen.stride
+    options = {"padding": padding, "strideH": down, "strideW": along, "filterHeight": high, "filterWidth": wide}
+    tensors.operate(kind, (read,), output, "Pool2DOptions", **options)

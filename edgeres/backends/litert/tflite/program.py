@@ -28,13 +28,7 @@ Activation = Literal[0, 1, 3]
 
 @dataclass(frozen=True, slots=True)
 class QuantizationParameters:
-    """Quantization parameters: ``x = (code - zero_point) * scale``.
-
-    Attributes:
-        scale: One positive float32 value, or one per entry of ``axis``.
-        zero_point: Code of 0.0; 0 where there is more than one scale.
-        axis: Channel axis of the scales.
-    """
+    """``x = (code - zero_point) * scale``, of one float32 scale, or of one for each entry of ``axis``."""
 
     scale: tuple[float, ...]
     zero_point: int = 0
@@ -43,14 +37,9 @@ class QuantizationParameters:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor of the file.
+    """A tensor: an activation ``[N,H,W,C]`` or ``[N,C]``, or a constant of any shape, which has a ``value``.
 
-    Attributes:
-        name: Name of the ONNX tensor, with a suffix of its conversion.
-        shape: ``[N,H,W,C]`` or ``[N,C]`` of an activation; any shape of a constant.
-        type: Element type.
-        grid: Quantization parameters; None for floats.
-        value: Value of a constant; None for an activation.
+    Its name is that of the ONNX tensor, with a suffix of its conversion; ``grid`` is None for floats.
     """
 
     name: str

@@ -13,7 +13,7 @@ from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from onnx import ModelProto
 
@@ -29,12 +29,7 @@ class TensorTable:
     """A ``.tflite`` file under construction.
 
     Every ONNX tensor is computed once, in float or on one grid; other forms are converted from that one on first read.
-
-    Args:
-        model: The ONNX graph.
-
-    Attributes:
-        view: Index of the graph.
+    ``view`` is the index of the graph.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -43,7 +38,7 @@ class TensorTable:
         self._outputs = {value.name for value in model.graph.output}
         self._tensors: list[Tensor] = []
         self._operators: list[Operator] = []
-        self._made: dict[str, int] = {}
+        self._indices: dict[str, int] = {}
         self._forms: dict[tuple[str, QuantizationParameters | None], int] = {}
 
     def shape(self, tensor: str) -> tuple[int, ...]:
@@ -72,29 +67,28 @@ class TensorTable:
         kind: str,
         inputs: tuple[int, ...],
         output: int,
-        *,
         table: str = "",
-        options: Mapping[str, int | float] | None = None,
         version: int | None = None,
+        **options: float,
     ) -> int:
-        """A new operator; returns its output.
+        """A new operator with an options table; returns its output.
 
-        Its version, unless given, is the lowest that takes the type of its first input (op_version.cc of the
+        Its version, unless stated, is the lowest that takes the type of its first input (op_version.cc of the
         converter, tools/versioning).
         """
         integers = self._tensors[inputs[0]].type == "INT8"
         lowest = _INT8_VERSION.get(kind, 2) if integers else 1
-        self._operators.append(Operator(kind, version or lowest, inputs, output, table, options or {}))
+        self._operators.append(Operator(kind, version or lowest, inputs, output, table, options))
         return output
 
     def make(self, tensor: str, grid: QuantizationParameters | None) -> int:
         """Declares the form in which an ONNX tensor is computed."""
-        self._made[tensor] = self.activation(tensor, _laid_out(self.shape(tensor)), grid)
-        return self._made[tensor]
+        self._indices[tensor] = self.activation(tensor, _laid_out(self.shape(tensor)), grid)
+        return self._indices[tensor]
 
     def adopt(self, tensor: str, other: str) -> None:
         """Maps an ONNX tensor to another one's, for operators without effect."""
-        self._made[tensor] = self._native(other)
+        self._indices[tensor] = self._native(other)
 
     def grid(self, tensor: str) -> QuantizationParameters | None:
         """The grid of an ONNX tensor; None where it is float or a constant."""
@@ -133,7 +127,7 @@ class TensorTable:
             kind, table = ("DEQUANTIZE", "DequantizeOptions") if grid is None else ("QUANTIZE", "QuantizeOptions")
             ending = "float" if grid is None else "codes"
             converted = self.activation(f"{tensor};{ending}", self._tensors[native].shape, grid)
-            self._forms[tensor, grid] = self.operate(kind, (native,), converted, table=table)
+            self._forms[tensor, grid] = self.operate(kind, (native,), converted, table)
         return self._forms[tensor, grid]
 
     def program(self, image: str, logits: str, shown: Sequence[str]) -> Program:
@@ -145,16 +139,16 @@ class TensorTable:
                 raise StageError(f"tensor {name!r} holds no codes", "show outputs of QuantizeLinear")
             outputs.append(self.read(quantizer.input[0], activation_grid(self.view, quantizer)))
         names = (image, logits, *shown)
-        return Program(tuple(self._tensors), tuple(self._operators), self._made[image], tuple(outputs), names)
+        return Program(tuple(self._tensors), tuple(self._operators), self._indices[image], tuple(outputs), names)
 
     def _native(self, tensor: str) -> int:
         """The form in which an ONNX tensor is computed; after a Q/DQ pair that is codes on the pair's grid."""
-        if tensor not in self._made:
+        if tensor not in self._indices:
             pair = self.view.pair(tensor)
             if pair is None:
                 raise StageError(f"tensor {tensor!r} is read before it is computed", "export the graph again")
-            self._made[tensor] = self.read(pair[0].input[0], activation_grid(self.view, pair[0]))
-        return self._made[tensor]
+            self._indices[tensor] = self.read(pair[0].input[0], activation_grid(self.view, pair[0]))
+        return self._indices[tensor]
 
     def _constant(self, tensor: str, value: Value) -> int:
         """A constant operand ``[C,1,1]``, ``[1,C,1,1]`` or of one element, which broadcasts over ``[N,H,W,C]``."""

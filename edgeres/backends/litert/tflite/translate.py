@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.backends.litert.tflite import elementwise, movement
+from edgeres.backends.litert.tflite import elementwise
 from edgeres.backends.litert.tflite.convolution import convolution, product
 from edgeres.backends.litert.tflite.pooling import average_pool, global_average, maxpool
 from edgeres.backends.litert.tflite.tensor_table import OTHER_RUNTIME, TensorTable
@@ -42,25 +42,23 @@ _ALONE: dict[str, Callable[[TensorTable, NodeProto], None]] = {
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average,
     "ReduceMean": global_average,
-    "Flatten": movement.reshape,
-    "Reshape": movement.reshape,
-    "Squeeze": movement.reshape,
-    "Pad": movement.zeros_around,
-    "Concat": movement.concatenate,
-    "SpaceToDepth": movement.blocks,
-    "Identity": movement.same,
-    "Dropout": movement.same,
+    "Flatten": elementwise.reshape,
+    "Reshape": elementwise.reshape,
+    "Squeeze": elementwise.reshape,
+    "Pad": elementwise.zeros_around,
+    "Concat": elementwise.concatenate,
+    "SpaceToDepth": elementwise.blocks,
+    "Identity": elementwise.same,
+    "Dropout": elementwise.same,
 }
 _FORMS = ("QuantizeLinear", "DequantizeLinear", "Constant")
 """Operators without a LiteRT operator: their outputs are forms of other tensors, converted on read."""
 
 
 def translate(model: ModelProto, shown: Sequence[str] = ()) -> Program:
-    """The program of an ONNX graph with one image input ``[N,C,H,W]`` and one output ``[N,classes]``.
+    """The program of a graph, in float or with Q/DQ, with one image input ``[N,C,H,W]`` and one output ``[N,classes]``.
 
-    Args:
-        model: A float graph, or one with Q/DQ pairs.
-        shown: Names of codes, outputs of QuantizeLinear, that become additional outputs.
+    ``shown`` names codes, outputs of QuantizeLinear, that become additional outputs.
 
     Raises:
         StageError: LiteRT does not support one of its operations; the message names it.
