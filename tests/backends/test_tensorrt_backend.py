@@ -25,7 +25,7 @@ from edgeres.backends.backend import expected_kernels
 from edgeres.backends.bundle.golden import GraphInput, golden_inputs
 from edgeres.backends.tensorrt import loader as tensorrt
 from edgeres.backends.tensorrt.loader import TensorRT
-from edgeres.backends.tensorrt.settings import build_settings, timing_flags, trtexec_flags
+from edgeres.backends.tensorrt.runner import build_settings, timing_flags, trtexec_flags
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError, TargetError
 from edgeres.model.spec import preset

@@ -43,7 +43,7 @@ class LiteRT(Converter):
 
     def convert(self, model: ModelProto, shown: Sequence[str] = ()) -> tuple[bytes, tuple[str, ...]]:
         """A ``.tflite`` file, with the outputs of some QuantizeLinear nodes as additional outputs."""
-        from edgeres.backends.litert.tflite.encode import encode
+        from edgeres.backends.litert.tflite.program import encode
         from edgeres.backends.litert.tflite.translate import translate
 
         PACKAGE.load()

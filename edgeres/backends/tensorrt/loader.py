@@ -14,8 +14,17 @@ from edgeres.backends.bundle.write import filled, write_bundle
 from edgeres.backends.package import Package
 from edgeres.backends.session import onnx_session
 from edgeres.backends.tensorrt import rtx
-from edgeres.backends.tensorrt.runner import UNITS, compile_graph, gpu, gpu_session
-from edgeres.backends.tensorrt.settings import PYTHON_API, build_settings, timing_flags, trtexec_flags, version
+from edgeres.backends.tensorrt.runner import (
+    PYTHON_API,
+    UNITS,
+    build_settings,
+    compile_graph,
+    gpu,
+    gpu_session,
+    timing_flags,
+    trtexec_flags,
+    version,
+)
 from edgeres.errors import BackendUnavailable
 from edgeres.settings import plain
 

@@ -10,8 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from benchmarks.subjects import images, ours
-from edgeres.backends.litert.tflite.encode import ALIGNMENT, encode
-from edgeres.backends.litert.tflite.program import Operator
+from edgeres.backends.litert.tflite.program import ALIGNMENT, Operator, encode
 from edgeres.backends.litert.tflite.translate import translate
 from edgeres.targets.target import find_target
 

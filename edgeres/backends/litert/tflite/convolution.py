@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.backends.litert.tflite.parameters import real_constant, weight_codes, with_room_for_bias
 from edgeres.backends.litert.tflite.program import QuantizationParameters
+from edgeres.backends.litert.tflite.tensor_table import real_constant, weight_codes, with_room_for_bias
 from edgeres.backends.litert.tflite.window import pad, window
 from edgeres.errors import StageError
 from edgeres.onnx_graph.graph_index import attribute, label
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import NodeProto
 
-    from edgeres.backends.litert.tflite.parameters import Codes
     from edgeres.backends.litert.tflite.program import Activation
-    from edgeres.backends.litert.tflite.tensor_table import TensorTable
+    from edgeres.backends.litert.tflite.tensor_table import Codes, TensorTable
 
 _GROUPED = 6
 """Version of CONV_2D that supports groups."""
