@@ -5,26 +5,37 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
 
 from edgeres.artifacts.artifact import Engine, File
 from edgeres.backends.backend import Backend, intact
 from edgeres.backends.bundle.golden import compared
 from edgeres.backends.bundle.write import CHECK, write_bundle
+from edgeres.backends.session import Session, ShownSession
 from edgeres.settings import sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from onnx import ModelProto
 
     from edgeres.artifacts.artifact import Exported
     from edgeres.backends.bundle.write import Layout
-    from edgeres.backends.session import Session
+    from edgeres.onnx_graph.graph_index import GraphIndex
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
+
+
+class ImageSession(Session, Protocol):
+    """A session that takes one image at a time."""
+
+    def outputs(self, image: NDArray[np.float32]) -> list[NDArray[Any]]:
+        """Every output for one image ``[1,C,H,W]``, the logits first, in the runtime's layout."""
 
 
 class Converter(Backend):
@@ -39,15 +50,15 @@ class Converter(Backend):
     layout: ClassVar[Layout] = "channels first"
 
     @abstractmethod
-    def convert(self, model: ModelProto) -> tuple[bytes, tuple[str, ...]]:
-        """The file of an ONNX graph, and notes on it.
+    def convert(self, model: ModelProto, shown: Sequence[str] = ()) -> tuple[bytes, tuple[str, ...]]:
+        """The file of an ONNX graph, and notes on it; codes named by ``shown`` become outputs besides the logits.
 
         Raises:
             StageError: The graph has no form in the runtime.
         """
 
     @abstractmethod
-    def open(self, content: bytes, threads: int | None) -> AbstractContextManager[Session]:
+    def open(self, content: bytes, threads: int | None) -> AbstractContextManager[ImageSession]:
         """Opens a file.
 
         Raises:
@@ -94,6 +105,40 @@ class Converter(Backend):
         content = engine.read_bytes() if engine else _cached(self, graph, sha256_file(graph))
         with self.open(content, threads) as session:
             yield session
+
+    @contextmanager
+    def showing(self, graph: Path, tensors: Sequence[str], threads: int | None = None) -> Iterator[ShownSession]:
+        """Converts the graph with codes as additional outputs, which are converted back to the graph's type."""
+        import onnx
+
+        from edgeres.onnx_graph.graph_index import GraphIndex
+
+        model = onnx.load(str(graph))
+        unsigned, (content, _) = _unsigned(GraphIndex.of(model)), self.convert(model, tensors)
+        with self.open(content, threads) as session:
+
+            def outputs(image: NDArray[np.float32]) -> list[NDArray[np.generic]]:
+                logits, *codes = session.outputs(image)
+                if self.layout == "channels last":
+                    codes = [value.transpose(0, 3, 1, 2) if value.ndim == 4 else value for value in codes]
+                shown = zip(tensors, codes, strict=True)
+                return [logits, *(_shifted(value) if name in unsigned else value for name, value in shown)]
+
+            yield ShownSession(outputs, tensors, 1)
+
+
+def _unsigned(view: GraphIndex) -> frozenset[str]:
+    """Names of the codes that are uint8 in the graph: QuantizeLinear gives those unless its zero-point is int8."""
+    types = {
+        node.output[0]: view.value(node.input[2]) if len(node.input) > 2 else None
+        for node in view.of_type("QuantizeLinear")
+    }
+    return frozenset(name for name, zero in types.items() if zero is None or zero.dtype == np.uint8)
+
+
+def _shifted(codes: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """uint8 codes, which are 128 above the int8 ones of the same numbers."""
+    return (codes.astype(np.int16) + 128).astype(np.uint8)
 
 
 def _converted(backend: Converter, graph: Path, *, host: bool) -> tuple[bytes, tuple[str, ...], tuple[str, ...]]:

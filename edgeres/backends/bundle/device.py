@@ -74,20 +74,42 @@ def write(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
-def golden(folder: Path, manifest: dict[str, Any]) -> tuple[Any, Any]:
-    """Golden inputs float32 ``[8,C,H,W]`` and the logits ``[8,classes]`` they must give."""
+def verified(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """The manifest of an intact bundle; see ``check_files``."""
+    manifest = check_files(folder)
+    say(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
+    return manifest
+
+
+def examined(
+    folder: Path,
+    manifest: dict[str, Any],
+    logits: Callable[[Any], Any],
+    latency: Callable[[Any], dict[str, Any]],
+    runtime: dict[str, Any],
+) -> dict[str, Any]:
+    """Sections of ``device.json`` for the golden images: ``logits`` compared, ``latency`` and conditions around it."""
     names = (manifest["golden"][key] for key in ("inputs", "outputs"))
-    inputs, outputs = (np.load(folder / name, allow_pickle=False) for name in names)
-    return inputs, outputs
+    inputs, expected = (np.load(folder / name, allow_pickle=False) for name in names)
+    answers = compare(expected, logits(inputs), manifest["golden"]["tolerance"])
+    before, times = conditions(), latency(inputs)
+    return {
+        "runtime": runtime,
+        "engine": None,
+        "images": None,
+        "golden": answers,
+        "latency_ms": times,
+        "conditions": {"before": before, "after": conditions()},
+    }
 
 
-def compare(expected: Any, found: Any, tolerance: float) -> dict[str, Any]:
+def compare(expected: Any, logits: Any, tolerance: float) -> dict[str, Any]:
     """Compares golden logits with the device's: equal top-1 predictions and the largest difference of a logit."""
-    sane = found.shape == expected.shape and bool(np.isfinite(found).all())
-    delta = float(np.abs(found - expected).max()) if sane else None
+    sane = logits.shape == expected.shape and bool(np.isfinite(logits).all())
+    delta = float(np.abs(logits - expected).max()) if sane else None
     return {
         "images": len(expected),
-        "top1_agreeing": int((found.argmax(1) == expected.argmax(1)).sum()) if sane else 0,
+        "top1_agreeing": int((logits.argmax(1) == expected.argmax(1)).sum()) if sane else 0,
         "max_abs_delta": delta,
         "tolerance": tolerance,
         "passed": delta is not None and delta <= tolerance,
@@ -113,19 +135,19 @@ def timed(
             if high - low <= NARROW * float(np.median(samples)):
                 break
             check = count + count // 4  # sorting after each call would affect the measurement
-    said = PROTOCOL.format(warmup=WARMUP, n=len(samples), seconds=seconds)
-    return {"batch": 1, "warmup": WARMUP, "protocol": said, "samples_ns": samples, **figures(samples)}
+    protocol = PROTOCOL.format(warmup=WARMUP, n=len(samples), seconds=seconds)
+    return {"batch": 1, "warmup": WARMUP, "protocol": protocol, "samples_ns": samples, **figures(samples)}
 
 
 def figures(samples: Sequence[int]) -> dict[str, float | None]:
     """Percentiles in milliseconds, the 95 % interval of the median, and 99 % upper bounds of the tail."""
     p50, p90, p99 = (float(value) / 1e6 for value in np.percentile(samples, (50, 90, 99)))
     low, high = median_interval(samples)
-    found: dict[str, float | None] = {"p50": p50, "p90": p90, "p99": p99, "low": low / 1e6, "high": high / 1e6}
+    times: dict[str, float | None] = {"p50": p50, "p90": p90, "p99": p99, "low": low / 1e6, "high": high / 1e6}
     for share in (90, 99):
         bound = percentile_bound(samples, share / 100)
-        found[f"p{share}_high"] = None if bound is None else bound / 1e6
-    return found
+        times[f"p{share}_high"] = None if bound is None else bound / 1e6
+    return times
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -158,8 +180,8 @@ def _binomial_quantile(n: int, share: float, probability: float) -> int:
 def conditions(root: Path = Path("/")) -> dict[str, Any]:
     """State of the machine as the kernel reports it; None and empty where it does not.
 
-    ``load``: one-minute load average. ``cpu_mhz`` by core, ``gpu_mhz`` by device, ``temperature_c`` by zone.
-    ``stolen_s``: CPU seconds that the hypervisor took since boot. ``governor`` and ``nvpmodel`` as reported.
+    ``cpu_mhz`` is by core, ``gpu_mhz`` by device, ``temperature_c`` by zone; ``stolen_s`` are CPU seconds that the
+    hypervisor took since boot.
     """
     system = root / "sys/devices/system/cpu"
     clocks = (_number(path, 1e3) for path in sorted(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")))
@@ -228,13 +250,7 @@ def machine(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def report(folder: Path, manifest: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """Writes ``device.json``: results, identity of the bundle, and a seal over both.
-
-    Args:
-        folder: The bundle.
-        manifest: Its manifest.
-        found: ``runtime``, ``golden``, ``latency_ms``, ``conditions`` and sections of one runtime.
-    """
+    """Writes ``device.json``: the sections of ``examined``, identity of the bundle, and a seal over both."""
     whole = {
         "format": FORMAT,
         "model": manifest["model"],
@@ -256,20 +272,41 @@ def seal(whole: dict[str, Any]) -> str:
     return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
 
 
-def told(whole: dict[str, Any]) -> list[str]:
-    """A device report as a few lines of text."""
+def finish(whole: dict[str, Any], say: Callable[[str], None], subject: str) -> None:
+    """Prints a device report as a few lines; ``subject`` is what was measured.
+
+    Raises:
+        BundleError: Golden outputs differ.
+    """
     latency, answers = whole["latency_ms"], whole["golden"]
     tail = ", ".join(
         f"p{share} {latency[f'p{share}']:.3f}"
         + ("" if latency[f"p{share}_high"] is None else f" (at most {latency[f'p{share}_high']:.3f}, 99 %)")
         for share in (90, 99)
     )
-    return [
+    say(
         f"latency p50 {latency['p50']:.3f} ms ({latency['low']:.3f} to {latency['high']:.3f}), {tail}; "
-        f"{len(latency['samples_ns'])} runs, load {whole['conditions']['before']['load']:.2f}",
+        f"{len(latency['samples_ns'])} runs, load {whole['conditions']['before']['load']:.2f}"
+    )
+    say(
         f"golden answers: top-1 agrees on {answers['top1_agreeing']} of {answers['images']}, "
-        f"max |delta logit| {answers['max_abs_delta']} (tolerance {answers['tolerance']:.4g})",
-    ]
+        f"max |delta logit| {answers['max_abs_delta']} (tolerance {answers['tolerance']:.4g})"
+    )
+    if not answers["passed"]:
+        raise BundleError(f"golden answers differ from what this network has to say: do not deploy {subject}")
+
+
+def exit_code(command: Callable[[], None]) -> int:
+    """Runs a command of the bundle; prints its error and gives its exit code."""
+    try:
+        command()
+    except BundleError as failure:
+        print(f"error: {failure}", file=sys.stderr)  # noqa: T201 - a command's error
+        return failure.exit_code
+    except KeyboardInterrupt:
+        print("\nerror: stopped; nothing was changed but what is said above", file=sys.stderr)  # noqa: T201
+        return 130
+    return 0
 
 
 class Bar:

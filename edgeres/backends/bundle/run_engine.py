@@ -8,7 +8,6 @@ Needs TensorRT 8.5 or newer, numpy, Python 3.8 or newer, and Pillow for images; 
 An engine is executable code: one whose sidecar names another file, TensorRT, GPU or driver is not loaded.
 Exit codes: 0 done, 1 golden outputs differ, 2 a damaged file or another device's engine, 3 no TensorRT or no GPU.
 """
-# ruff: noqa: T201 - this file is a command that prints on the device
 
 from __future__ import annotations
 
@@ -39,15 +38,7 @@ MAX_PIXELS = 89478485
 
 
 def preprocess(image: Any, wanted: dict[str, Any]) -> Any:
-    """Network input of an image, by ``preprocess.json``.
-
-    Args:
-        image: A Pillow image.
-        wanted: The section ``preprocess`` of that file.
-
-    Returns:
-        float32 ``[3,crop,crop]``, normalised.
-    """
+    """Network input float32 ``[3,crop,crop]``, normalised, of a Pillow image, by a section of ``preprocess.json``."""
     image = upright(image) if wanted["exif"] == "apply" else image
     image = resized(image if image.mode == "RGB" else image.convert("RGB"), wanted["resize"], wanted["interpolation"])
     crop = wanted["crop"]
@@ -164,8 +155,7 @@ def run(folder: Path, images: Path | None, seconds: float, say: Callable[[str], 
     Raises:
         BundleError: It failed; the exit code is in it.
     """
-    manifest = device.check_files(folder)
-    say(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
+    manifest = device.verified(folder, say)
     trt, facts = engine.load_tensorrt(), engine.Cuda().facts()
     plan = engine.own_plan(folder, trt, facts)
     say(f"TensorRT {trt.__version__} on {facts['gpu']}, compute capability {facts['sm']}")
@@ -183,12 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--seconds", type=float, default=device.SECONDS, metavar="N", help="time the engine for N seconds at most"
     )
     options = parser.parse_args(arguments)
-    try:
-        run(Path(__file__).resolve().parent, options.images, options.seconds)
-    except BundleError as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return failure.exit_code
-    return 0
+    return device.exit_code(lambda: run(Path(__file__).resolve().parent, options.images, options.seconds))
 
 
 if __name__ == "__main__":

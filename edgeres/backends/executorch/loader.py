@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +15,6 @@ from edgeres.backends.backend import LayerTime, engine_path, expected_kernels
 from edgeres.backends.bundle.golden import graph_input
 from edgeres.backends.converter import Converter
 from edgeres.backends.executorch.runner import PACKAGE, open_pte, without_chatter
-from edgeres.backends.session import ShownSession
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
@@ -51,31 +49,15 @@ class ExecuTorch(Converter):
     package: ClassVar[Package] = PACKAGE
     entry: ClassVar[str] = "model.pte"
 
-    def convert(self, model: ModelProto) -> tuple[bytes, tuple[str, ...]]:
+    def convert(self, model: ModelProto, shown: Sequence[str] = ()) -> tuple[bytes, tuple[str, ...]]:
         """A ``.pte`` file, with a note on the nodes that XNNPACK does not support."""
-        content, left = lower(model)
+        content, left = lower(model, shown)
         note = f"XNNPACK left to ExecuTorch's portable kernels: {', '.join(left)}"
         return content, (note,) if left else ()
 
     def open(self, content: bytes, threads: int | None) -> AbstractContextManager[PteSession]:
         """Opens a ``.pte`` file."""
         return open_pte(content, threads)
-
-    @contextmanager
-    def showing(self, graph: Path, tensors: Sequence[str], threads: int | None = None) -> Iterator[ShownSession]:
-        """Lowers the graph with codes as additional outputs, which are converted back to the graph's type."""
-        import onnx
-
-        model = onnx.load(str(graph))
-        content, _ = lower(model, tensors)
-        with open_pte(content, threads) as session:
-            from edgeres.backends.executorch.torch_program import as_in_graph
-
-            def outputs(image: NDArray[np.float32]) -> list[NDArray[np.generic]]:
-                logits, *codes = session.outputs(image)
-                return [logits, *(as_in_graph(model, *shown) for shown in zip(tensors, codes, strict=True))]
-
-            yield ShownSession(outputs, tensors, 1)
 
     def integer_kernels(self, engine: Engine) -> KernelCounts:
         """Counts the kernels executed for one image, by the event tracer of ExecuTorch's runtime."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from edgeres.backends.executorch.torch_translator import OTHER_RUNTIME, SHIFT, Translator, zero_point
+from edgeres.backends.executorch.torch_translator import OTHER_RUNTIME, Translator
 from edgeres.errors import StageError
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
 from edgeres.onnx_graph.window import window_attributes
@@ -15,7 +15,6 @@ from edgeres.onnx_graph.window import window_attributes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
     from torch.fx import GraphModule, Node
 
@@ -43,13 +42,6 @@ def torch_program(model: ModelProto, shown: Sequence[str] = ()) -> TorchProgram:
     """
     translator = Translator(GraphIndex.of(model), OPERATORS)
     return TorchProgram(translator.module(shown), tuple(translator.names))
-
-
-def as_in_graph(model: ModelProto, name: str, codes: NDArray[np.int8]) -> NDArray[np.generic]:
-    """Codes of a torch program in the graph's type: uint8 where its quantizer has it."""
-    view = GraphIndex.of(model)
-    zero = zero_point(view, view.producers[name])
-    return codes if zero is None or zero.dtype != np.uint8 else (codes.astype(np.int16) + SHIFT).astype(np.uint8)
 
 
 def _plain(operator: Any, *arguments: Any) -> TorchOperator:

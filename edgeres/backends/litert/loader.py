@@ -13,13 +13,10 @@ from edgeres.artifacts.artifact import KernelCounts
 from edgeres.backends.backend import engine_path
 from edgeres.backends.converter import Converter
 from edgeres.backends.litert.runner import PACKAGE, LiteRTSession, interpreter
-from edgeres.backends.session import ShownSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
-    from numpy.typing import NDArray
     from onnx import ModelProto
 
     from edgeres.artifacts.artifact import Engine
@@ -58,21 +55,6 @@ class LiteRT(Converter):
         """True: interpreters share no state."""
         return True
 
-    @contextmanager
-    def showing(self, graph: Path, tensors: Sequence[str], threads: int | None = None) -> Iterator[ShownSession]:
-        """Converts the graph with codes as additional outputs, which are converted back to the graph's type."""
-        import onnx
-
-        model = onnx.load(str(graph))
-        session, unsigned = LiteRTSession(self.convert(model, tensors)[0], threads), _unsigned(model)
-
-        def outputs(images: NDArray[np.float32]) -> list[NDArray[np.generic]]:
-            logits, *codes = session.outputs(images)
-            shown = zip(tensors, codes, strict=True)
-            return [logits, *(_as_in_onnx(value, unsigned=name in unsigned) for name, value in shown)]
-
-        yield ShownSession(outputs, tensors, 1)
-
     def integer_kernels(self, engine: Engine) -> KernelCounts:
         """Counts the operators of LiteRT's interpreter by their output type, including those delegated to XNNPACK."""
         # _get_ops_details is the only list of operators there is.
@@ -96,21 +78,3 @@ class LiteRT(Converter):
 
 
 BACKENDS = (LiteRT,)
-
-
-def _unsigned(model: ModelProto) -> frozenset[str]:
-    """Names of the codes that are uint8 in the graph: QuantizeLinear gives those unless its zero-point is int8."""
-    from edgeres.onnx_graph.graph_index import GraphIndex
-
-    view = GraphIndex.of(model)
-    types = {
-        node.output[0]: view.value(node.input[2]) if len(node.input) > 2 else None
-        for node in view.of_type("QuantizeLinear")
-    }
-    return frozenset(name for name, zero in types.items() if zero is None or zero.dtype == np.uint8)
-
-
-def _as_in_onnx(codes: NDArray[np.generic], *, unsigned: bool) -> NDArray[np.generic]:
-    """int8 codes ``[1,H,W,C]`` as ``[1,C,H,W]`` of ONNX's type; a uint8 code is 128 above its int8 one."""
-    laid_out = codes.transpose(0, 3, 1, 2) if codes.ndim == 4 else codes
-    return (laid_out.astype(np.int16) + 128).astype(np.uint8) if unsigned else laid_out
