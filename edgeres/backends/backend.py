@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from statistics import median
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from edgeres.artifacts.artifact import KernelCounts
@@ -10,7 +11,7 @@ from edgeres.errors import StageError
 from edgeres.settings import settings, sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -61,6 +62,16 @@ class LayerTime:
     kind: str
     role: Role
     ms: float
+
+
+def layer_times(taken: Mapping[tuple[str, str, Role], Sequence[float]]) -> tuple[LayerTime, ...]:
+    """Median times of kernels, by name, kind and role, from those of their calls in ms; the slowest first."""
+    rows = [
+        LayerTime(name=name, kind=kind, role=role, ms=median(times))
+        for (name, kind, role), times in taken.items()
+        if any(times)
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.ms))
 
 
 class Backend(ABC):

@@ -66,12 +66,7 @@ class Converter(Backend):
         """
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Writes the file below ``out`` and compares golden outputs with the graph's; for a device, the bundle.
-
-        Raises:
-            BackendUnavailable: The runtime is not installed.
-            StageError: The graph has no form in it, or golden outputs differ.
-        """
+        """Writes the file below ``out`` and compares golden outputs with the graph's; for a device, the bundle."""
         self.package.load()
         host = target.build_on == "host"
         with progress.task(self.name, 2) as advance:

@@ -7,11 +7,10 @@ from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeres.artifacts.artifact import Engine, File, KernelCounts
-from edgeres.backends.backend import Backend, LayerTime, engine_path, intact
+from edgeres.backends.backend import Backend, engine_path, intact, layer_times
 from edgeres.backends.package import Package
 from edgeres.backends.session import BatchedSession, ShownSession
 from edgeres.errors import StageError
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifacts.artifact import Exported
-    from edgeres.backends.backend import NarrowFloat, Role
+    from edgeres.backends.backend import LayerTime, NarrowFloat, Role
     from edgeres.backends.session import Outputs, Session
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
@@ -48,12 +47,7 @@ class OpenVino(Backend):
     package: ClassVar[Package] = PACKAGE
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Writes ``model.xml`` and ``model.bin`` below ``out``, deterministically.
-
-        Raises:
-            BackendUnavailable: OpenVINO is not installed.
-            StageError: It rejected the graph.
-        """
+        """Writes ``model.xml`` and ``model.bin`` below ``out``, deterministically."""
         openvino = PACKAGE.load()
         with progress.task("openvino", 2) as advance:
             model = _read(intact(exported.model))
@@ -108,18 +102,14 @@ class OpenVino(Backend):
     ) -> tuple[LayerTime, ...]:
         """Performance counters of the CPU plugin."""
         request = _compiled(_read(engine), engine, threads, PERF_COUNT=True).create_infer_request()
-        taken: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+        taken: defaultdict[tuple[str, str, Role], list[float]] = defaultdict(list)
         for _ in range(calls):
             request.infer({0: image})
             for node in request.get_profiling_info():
-                key = (node.node_name, node.node_type, node.exec_type)
+                kind, kernel = node.node_type, node.exec_type
+                key = (node.node_name, f"{kind} {kernel}", _role(kind, kernel))
                 taken[key].append(1e3 * node.real_time.total_seconds())
-        layers = [
-            LayerTime(name=name, kind=f"{kind} {kernel}", role=_role(kind, kernel), ms=median(times))
-            for (name, kind, kernel), times in taken.items()
-            if any(times)
-        ]
-        return tuple(sorted(layers, key=lambda layer: -layer.ms))
+        return layer_times(taken)
 
 
 BACKENDS = (OpenVino,)

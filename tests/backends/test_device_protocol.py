@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres import metrics
-from edgeres.backends.bundle import device
+from edgeres.backends.bundle import device, engine
 
 SAMPLES = st.lists(st.integers(1_000, 10**9), min_size=1, max_size=700)
 
@@ -134,12 +134,12 @@ def test_the_report_is_sealed_and_says_whose_it_is(tmp_path):
 
 def test_the_bar_draws_on_a_terminal_and_says_its_label_once_elsewhere(monkeypatch, capsys):
     clock = SimpleNamespace(now=0.0)
-    bar = device.Bar(lambda: clock.now)
+    bar = engine.Bar(lambda: clock.now)
     for share in (0.0, 0.5, 1.0):
         bar.show("building", share)
     assert capsys.readouterr().err == "  ...  building\n"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    bar = device.Bar(lambda: clock.now)
+    bar = engine.Bar(lambda: clock.now)
     bar.show("building", 0.0)
     clock.now = 30.0
     bar.show("building", 0.25)

@@ -230,7 +230,7 @@ def run(folder: Path, *, check_only: bool, say: Callable[[str], None] = print, s
         return
     silent = "" if hasattr(trt, "IProgressMonitor") else f"; TensorRT {version} does not tell how far it is"
     say(f"building {engine.PLAN}, which takes minutes{silent}")
-    bar, start = device.Bar(), time.monotonic()
+    bar, start = engine.Bar(), time.monotonic()
     plan = build_here(folder, manifest, trt, facts, bar.show)
     bar.done()
     say(f"{engine.PLAN}: built in {time.monotonic() - start:.0f} s, {len(plan) / 2**20:.1f} MiB")

@@ -26,6 +26,8 @@ FORMAT, REPORT = 1, "device.json"
 WARMUP, LEAST, WANTED, MOST = 50, 44, 459, 20000
 """Warm-up calls; calls from which the 90th and the 99th percentile follow with 99 % confidence; most calls."""
 NARROW, SECONDS = 0.02, 60.0
+GPUS = ("gpu", "ga10b", "gv11b", "gp10b")
+"""Names of Jetson GPUs among the kernel's devices."""
 PROTOCOL = (
     "batch 1, {warmup} calls to warm up, {n} timed; 459 are wanted, and more until the 95 % interval of the median is "
     "narrower than 2 % of it, for {seconds:g} s at most"
@@ -183,24 +185,18 @@ def conditions(root: Path = Path("/")) -> dict[str, Any]:
     ``cpu_mhz`` is by core, ``gpu_mhz`` by device, ``temperature_c`` by zone; ``stolen_s`` are CPU seconds that the
     hypervisor took since boot.
     """
-    system = root / "sys/devices/system/cpu"
-    clocks = (_number(path, 1e3) for path in sorted(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")))
-    devices = (
-        (path.parent.name, _number(path, 1e6)) for path in sorted((root / "sys/class/devfreq").glob("*/cur_freq"))
-    )
-    zones = (
-        (_line(path / "type"), _number(path / "temp", 1e3))
-        for path in sorted((root / "sys/class/thermal").glob("thermal_zone*"))
-    )
+    system, classes = root / "sys/devices/system/cpu", root / "sys/class"
+    clocks = [_number(path, 1e3) for path in sorted(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
+    gpus = {path.parent.name: _number(path, 1e6) for path in sorted(classes.glob("devfreq/*/cur_freq"))}
+    folders = sorted(classes.glob("thermal/thermal_zone*"))
+    zones = [(_line(folder / "type"), _number(folder / "temp", 1e3)) for folder in folders]
     ticks = (_line(root / "proc/stat") or "").split()
     return {
         "load": os.getloadavg()[0],
         "governor": _line(system / "cpu0/cpufreq/scaling_governor"),
         "cpu_mhz": [clock for clock in clocks if clock is not None],
         "gpu_mhz": {
-            name: clock
-            for name, clock in devices
-            if clock is not None and name.rpartition(".")[2] in ("gpu", "ga10b", "gv11b", "gp10b")
+            name: clock for name, clock in gpus.items() if clock is not None and name.rpartition(".")[2] in GPUS
         },
         "temperature_c": {name: value for name, value in zones if name and value is not None},
         "stolen_s": int(ticks[8]) / os.sysconf("SC_CLK_TCK") if len(ticks) > 8 else None,
@@ -307,31 +303,3 @@ def exit_code(command: Callable[[], None]) -> int:
         print("\nerror: stopped; nothing was changed but what is said above", file=sys.stderr)  # noqa: T201
         return 130
     return 0
-
-
-class Bar:
-    """A progress bar with the remaining time on a terminal; elsewhere one line per label."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._label, self._start, self._drawn = clock, "", 0.0, 0.0
-
-    def show(self, label: str, share: float) -> None:
-        """Draws the bar; ``share`` is the completed share, from 0 to 1."""
-        now = self._clock()
-        if label != self._label:
-            self._label, self._start, self._drawn = label, now, now - 1
-            if not sys.stderr.isatty():
-                print(f"  ...  {label}", file=sys.stderr)  # noqa: T201 - a command's bar
-        if not sys.stderr.isatty() or (now - self._drawn < 0.2 and share < 1):
-            return
-        self._drawn = now
-        left = (now - self._start) * (1 - share) / share if share > 0.01 else None
-        eta = "eta -:--" if left is None else f"eta {int(left) // 60}:{int(left) % 60:02d}"
-        filled = "#" * int(30 * share)
-        print(f"\r  {label} [{filled:.<30}] {share:4.0%} {eta} ", end="", file=sys.stderr, flush=True)  # noqa: T201
-
-    def done(self) -> None:
-        """Ends the line."""
-        if sys.stderr.isatty() and self._label:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # noqa: T201
-        self._label = ""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -248,3 +250,31 @@ def finish(folder: Path, manifest: dict[str, Any], found: dict[str, Any], say: C
     whole, counts = device.report(folder, manifest, found), found["engine"]["census"]
     say(f"{PLAN}: {counts['integer']} of {counts['weighted']} weighted layers run in int8")
     device.finish(whole, say, "this engine")
+
+
+class Bar:
+    """A progress bar with the remaining time on a terminal; elsewhere one line per label."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._label, self._start, self._drawn = clock, "", 0.0, 0.0
+
+    def show(self, label: str, share: float) -> None:
+        """Draws the bar; ``share`` is the completed share, from 0 to 1."""
+        now = self._clock()
+        if label != self._label:
+            self._label, self._start, self._drawn = label, now, now - 1
+            if not sys.stderr.isatty():
+                print(f"  ...  {label}", file=sys.stderr)  # noqa: T201 - a command's bar
+        if not sys.stderr.isatty() or (now - self._drawn < 0.2 and share < 1):
+            return
+        self._drawn = now
+        left = (now - self._start) * (1 - share) / share if share > 0.01 else None
+        eta = "eta -:--" if left is None else f"eta {int(left) // 60}:{int(left) % 60:02d}"
+        filled = "#" * int(30 * share)
+        print(f"\r  {label} [{filled:.<30}] {share:4.0%} {eta} ", end="", file=sys.stderr, flush=True)  # noqa: T201
+
+    def done(self) -> None:
+        """Ends the line."""
+        if sys.stderr.isatty() and self._label:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # noqa: T201
+        self._label = ""

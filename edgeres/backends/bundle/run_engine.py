@@ -134,7 +134,7 @@ def answers(runner: Any, paths: list[Path], wanted: dict[str, Any]) -> Iterator[
 def classify(folder: Path, images: Path, runner: Any, say: Callable[[str], None]) -> dict[str, Any] | None:
     """Top-1 over a tree of classes; None for images without labels, whose classes are printed instead."""
     facts = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
-    pairs, bar, found = listed(images, facts["classes"]), device.Bar(), []
+    pairs, bar, found = listed(images, facts["classes"]), engine.Bar(), []
     for batch in answers(runner, [path for path, _ in pairs], facts["preprocess"]):
         found += [int(answer) for answer in batch]
         bar.show("images", len(found) / len(pairs))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from edgeres.artifacts.artifact import KernelCounts
-from edgeres.backends.backend import LayerTime, engine_path, expected_kernels
+from edgeres.backends.backend import engine_path, expected_kernels, layer_times
 from edgeres.backends.bundle.golden import graph_input
 from edgeres.backends.converter import Converter
 from edgeres.backends.executorch.runner import PACKAGE, open_pte, without_chatter
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.artifacts.artifact import Engine
-    from edgeres.backends.backend import Role
+    from edgeres.backends.backend import LayerTime, Role
     from edgeres.backends.executorch.runner import Event, PteSession
     from edgeres.backends.package import Package
 
@@ -79,11 +78,11 @@ class ExecuTorch(Converter):
     ) -> tuple[LayerTime, ...]:
         """Kernel times by the event tracer; XNNPACK does not keep the graph's names, so kernels are numbered."""
         runs = _traced(engine, image, threads=threads, calls=calls + 1)[1:]  # the first one warms up
-        layers = []
+        taken = {}
         for position, events in enumerate(zip(*runs, strict=True), start=1):
-            kind, ms = _kind(events[0]), median(event.ticks for event in events) / 1e6
-            layers.append(LayerTime(name=f"{position}: {kind}", kind=kind, role=_role(events[0]), ms=ms))
-        return tuple(sorted(layers, key=lambda layer: -layer.ms))
+            kind = _kind(events[0])
+            taken[f"{position}: {kind}", kind, _role(events[0])] = [event.ticks / 1e6 for event in events]
+        return layer_times(taken)
 
 
 BACKENDS = (ExecuTorch,)

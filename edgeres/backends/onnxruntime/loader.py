@@ -7,12 +7,11 @@ import shutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.artifacts.artifact import Engine, File, KernelCounts
-from edgeres.backends.backend import Backend, LayerTime, engine_path, intact
+from edgeres.backends.backend import Backend, engine_path, intact, layer_times
 from edgeres.backends.bundle.write import CHECK, write_bundle
 from edgeres.backends.onnxruntime.ort_format import canonical, operators, required_operators
 from edgeres.backends.session import PACKAGE, load_graph, onnx_session, options, showing_session
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto
 
     from edgeres.artifacts.artifact import Exported
-    from edgeres.backends.backend import Role
+    from edgeres.backends.backend import LayerTime, Role
     from edgeres.backends.package import Package
     from edgeres.backends.session import Session, ShownSession
     from edgeres.progress import Progress
@@ -88,10 +87,6 @@ class OnnxRuntime(_OnnxRuntime):
 
         ONNX Runtime rewrites a graph for the processor it runs on, so the deployed file is the original graph. For this
         host a quantized 7x7 stem is converted to space-to-depth, which ONNX Runtime does not do itself.
-
-        Raises:
-            BackendUnavailable: ONNX Runtime is not installed.
-            StageError: It rejected the graph.
         """
         entry, graph = "model.onnx", intact(exported.model)
         with progress.task("onnxruntime", 1) as advance:
@@ -138,16 +133,12 @@ class OnnxRuntime(_OnnxRuntime):
             for _ in range(calls):
                 session.run(None, {session.get_inputs()[0].name: image})
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        taken: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        taken: defaultdict[tuple[str, str, Role], list[float]] = defaultdict(list)
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith(_TIMED):
-                key = (event["name"].removesuffix(_TIMED), event["args"]["op_name"])
-                taken[key].append(1e-3 * event["dur"])
-        layers = (
-            LayerTime(name=name, kind=kind, role=_ROLES.get(kind, "other"), ms=median(times))
-            for (name, kind), times in taken.items()
-        )
-        return tuple(sorted(layers, key=lambda layer: -layer.ms))
+                kind = event["args"]["op_name"]
+                taken[event["name"].removesuffix(_TIMED), kind, _ROLES.get(kind, "other")].append(1e-3 * event["dur"])
+        return layer_times(taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +148,7 @@ class OnnxRuntimeMobile(_OnnxRuntime):
     name: ClassVar[str] = "onnxruntime_mobile"
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Writes ``model.ort``, ``required_operators.config``, golden outputs and a manifest below ``out``.
-
-        Raises:
-            BackendUnavailable: ONNX Runtime is not installed.
-            StageError: It rejected the graph.
-        """
+        """Writes ``model.ort``, ``required_operators.config``, golden outputs and a manifest below ``out``."""
         entry = "model.ort"
         with progress.task("onnxruntime mobile", 2) as advance, TemporaryDirectory() as folder:
             settings, saved = options(optimise=True), Path(folder, entry)

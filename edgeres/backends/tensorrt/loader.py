@@ -61,9 +61,6 @@ class TensorRT(Backend):
 
         Elsewhere TensorRT (with a GPU) or TensorRT-RTX (without) parses and builds the graph, so that an unsupported
         graph is found before anything is copied to a device.
-
-        Raises:
-            StageError: One of them rejected the graph; the message quotes it.
         """
         graph = intact(exported.model)
         with progress.task("tensorrt bundle", 1) as advance:

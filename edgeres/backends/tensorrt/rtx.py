@@ -40,10 +40,6 @@ class TensorRTRTX(Backend):
 
         TensorRT-RTX numbers its internal tensors by a counter that depends on the order of a hash map, so two engines
         of one graph differ in those numbers only.
-
-        Raises:
-            BackendUnavailable: TensorRT-RTX is not installed.
-            StageError: It rejected the graph; the message quotes it.
         """
         with progress.task("tensorrt-rtx", UNITS) as advance:
             (out / ENTRY).write_bytes(compile_portable(intact(exported.model), target, advance))
