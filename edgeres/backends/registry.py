@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 @cache
 def backends() -> dict[str, type[Backend]]:
     """The class of every backend by its name, in alphabetical order."""
-    found: dict[str, type[Backend]] = {}
+    classes: dict[str, type[Backend]] = {}
     for entry in iter_modules(edgeres.backends.__path__, "edgeres.backends."):
         name = f"{entry.name}.loader" if entry.ispkg else entry.name
         if find_spec(name) is not None:
-            found |= {backend.name: backend for backend in getattr(import_module(name), "BACKENDS", ())}
-    return dict(sorted(found.items()))
+            classes |= {backend.name: backend for backend in getattr(import_module(name), "BACKENDS", ())}
+    return dict(sorted(classes.items()))
 
 
 def find_backend(name: str) -> Backend:

@@ -57,18 +57,11 @@ class QuantScheme:
 
 @settings
 class DeviceProfile:
-    """Peaks of the hardware; None where unpublished.
+    """Peaks of the hardware and the source of these figures; None where unpublished.
 
-    Attributes:
-        int8_tops: Dense INT8 peak in 1e12 operations per second (a MAC is two).
-        fp16_tops: Dense FP16 peak, same unit.
-        fp32_tops: FP32 peak, same unit.
-        bandwidth_gbs: Theoretical DRAM bandwidth in 1e9 bytes per second.
-        tdp_w: Power ceiling in watts.
-        compute_capability: Compute capability of an NVIDIA GPU, such as ``8.7``.
-        dla_cores: Number of Deep Learning Accelerators.
-        isa: Widest integer instructions of a CPU.
-        source: Source of the figures.
+    Dense peaks are in 1e12 operations per second (a MAC is two), the theoretical DRAM bandwidth in 1e9 bytes per
+    second, the power ceiling in watts; ``compute_capability`` is an NVIDIA GPU's, such as ``8.7``, ``isa`` the widest
+    integer instructions of a CPU, and ``dla_cores`` counts Deep Learning Accelerators.
     """
 
     name: str
@@ -110,14 +103,10 @@ class Target:
 
     Attributes:
         name: Identifier, the YAML file's stem, with ``:version`` where that is not the device's default.
-        title: Display name.
-        backend: Backend that builds and runs it.
+        backend: Name of the backend that builds and runs it.
         build_on: Whether the engine is built on this host (``host``) or on the device from a bundle.
         latency_class: Class of the documented latency budget.
         scheme: Quantization scheme; None where the device has no INT8.
-        runtime: Versions of the runtime.
-        device: Hardware peaks.
-        budget: The target's own limits.
         aliases: Other names.
         versions: Possible runtimes: ``jp6.2`` or ``trt10.3``, oldest first, or names such as ``litert``.
         version: Name of ``runtime`` among them; empty where there is no choice.

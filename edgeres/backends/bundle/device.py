@@ -48,11 +48,7 @@ def sha256(data: bytes) -> str:
 
 
 def check_files(folder: Path) -> dict[str, Any]:
-    """The bundle's manifest, after checking the sha256 of every file.
-
-    Raises:
-        BundleError: A file is missing or was changed.
-    """
+    """The bundle's manifest, after checking the sha256 of every file."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         listed = {name: entry["sha256"] for name, entry in manifest["files"].items()}
@@ -121,7 +117,7 @@ def compare(expected: Any, logits: Any, tolerance: float) -> dict[str, Any]:
 def timed(
     call: Callable[[], object], seconds: float = SECONDS, clock: Callable[[], int] = time.perf_counter_ns
 ) -> dict[str, Any]:
-    """Times one call by ``PROTOCOL``: every sample in nanoseconds, and what they amount to in milliseconds."""
+    """Times one call by ``PROTOCOL``: every sample in nanoseconds, and their ``figures``."""
     for _ in range(WARMUP):
         call()
     samples, start, check = [], clock(), WANTED
@@ -231,21 +227,16 @@ def _power_mode() -> str | None:
 
 def machine(root: Path = Path("/")) -> dict[str, Any]:
     """Board, processor and cores of this machine."""
-    names = ("model name", "Model")
     try:
         lines = [line.partition(":") for line in (root / "proc/cpuinfo").read_text().splitlines()]
     except OSError:
         lines = []
-    cpu = next((value.strip() for name, _, value in lines if name.strip() in names), platform.machine())
-    return {
-        "board": _line(root / "proc/device-tree/model"),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-    }
+    kind = platform.machine()
+    cpu = next((value.strip() for name, _, value in lines if name.strip() in ("model name", "Model")), kind)
+    return {"board": _line(root / "proc/device-tree/model"), "cpu": cpu, "cores": os.cpu_count(), "machine": kind}
 
 
-def report(folder: Path, manifest: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+def report(folder: Path, manifest: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
     """Writes ``device.json``: the sections of ``examined``, identity of the bundle, and a seal over both."""
     whole = {
         "format": FORMAT,
@@ -254,7 +245,7 @@ def report(folder: Path, manifest: dict[str, Any], found: dict[str, Any]) -> dic
         "manifest_sha256": sha256((folder / "manifest.json").read_bytes()),
         "model_sha256": manifest["files"][manifest["entry"]]["sha256"],
         "machine": machine(),
-        **found,
+        **sections,
     }
     whole["seal"] = seal(whole)
     lines = (f"  {json.dumps(key)}: {json.dumps(whole[key], sort_keys=True, allow_nan=False)}" for key in sorted(whole))

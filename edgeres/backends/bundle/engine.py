@@ -241,13 +241,13 @@ def examine(folder: Path, manifest: dict[str, Any], runner: Runner, plan: bytes,
     return {**sections, "engine": {**facts, "census": runner.layer_counts()}}
 
 
-def finish(folder: Path, manifest: dict[str, Any], found: dict[str, Any], say: Callable[[str], None]) -> None:
+def finish(folder: Path, manifest: dict[str, Any], sections: dict[str, Any], say: Callable[[str], None]) -> None:
     """Writes ``device.json`` and prints its contents.
 
     Raises:
         BundleError: Golden outputs differ.
     """
-    whole, counts = device.report(folder, manifest, found), found["engine"]["census"]
+    whole, counts = device.report(folder, manifest, sections), sections["engine"]["census"]
     say(f"{PLAN}: {counts['integer']} of {counts['weighted']} weighted layers run in int8")
     device.finish(whole, say, "this engine")
 
@@ -260,15 +260,15 @@ class Bar:
 
     def show(self, label: str, share: float) -> None:
         """Draws the bar; ``share`` is the completed share, from 0 to 1."""
-        now = self._clock()
+        time_s = self._clock()
         if label != self._label:
-            self._label, self._start, self._drawn = label, now, now - 1
+            self._label, self._start, self._drawn = label, time_s, time_s - 1
             if not sys.stderr.isatty():
                 print(f"  ...  {label}", file=sys.stderr)  # noqa: T201 - a command's bar
-        if not sys.stderr.isatty() or (now - self._drawn < 0.2 and share < 1):
+        if not sys.stderr.isatty() or (time_s - self._drawn < 0.2 and share < 1):
             return
-        self._drawn = now
-        left = (now - self._start) * (1 - share) / share if share > 0.01 else None
+        self._drawn = time_s
+        left = (time_s - self._start) * (1 - share) / share if share > 0.01 else None
         eta = "eta -:--" if left is None else f"eta {int(left) // 60}:{int(left) % 60:02d}"
         filled = "#" * int(30 * share)
         print(f"\r  {label} [{filled:.<30}] {share:4.0%} {eta} ", end="", file=sys.stderr, flush=True)  # noqa: T201

@@ -114,14 +114,14 @@ def listed(folder: Path, classes: list[str]) -> list[tuple[Path, int | None]]:
     unknown = [path.name for path in folders if path.name not in classes]
     if unknown:
         raise BundleError(f"{folder / unknown[0]} is named like no class; preprocess.json has {len(classes)}", 2)
-    found: list[tuple[Path, int | None]] = []
+    pairs: list[tuple[Path, int | None]] = []
     for place in folders or [folder]:
         label = classes.index(place.name) if folders else None
         images = (path for path in sorted(place.glob("*")) if path.suffix.lower() in EXTENSIONS)
-        found += [(path, label) for path in images]
-    if not found:
+        pairs += [(path, label) for path in images]
+    if not pairs:
         raise BundleError(f"no images in {folder}: give a folder of images, or one with a folder for each class", 2)
-    return found
+    return pairs
 
 
 def answers(runner: Any, paths: list[Path], wanted: dict[str, Any]) -> Iterator[Any]:
@@ -134,16 +134,16 @@ def answers(runner: Any, paths: list[Path], wanted: dict[str, Any]) -> Iterator[
 def classify(folder: Path, images: Path, runner: Any, say: Callable[[str], None]) -> dict[str, Any] | None:
     """Top-1 over a tree of classes; None for images without labels, whose classes are printed instead."""
     facts = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
-    pairs, bar, found = listed(images, facts["classes"]), engine.Bar(), []
+    pairs, bar, predictions = listed(images, facts["classes"]), engine.Bar(), []
     for batch in answers(runner, [path for path, _ in pairs], facts["preprocess"]):
-        found += [int(answer) for answer in batch]
-        bar.show("images", len(found) / len(pairs))
+        predictions += [int(answer) for answer in batch]
+        bar.show("images", len(predictions) / len(pairs))
     bar.done()
     if pairs[0][1] is None:
-        for (path, _), answer in zip(pairs, found):  # noqa: B905 - Python 3.8 has no strict
+        for (path, _), answer in zip(pairs, predictions):  # noqa: B905 - Python 3.8 has no strict
             say(f"{path.name}: {facts['classes'][answer] if answer < len(facts['classes']) else answer}")
         return None
-    right = sum(label == answer for (_, label), answer in zip(pairs, found))  # noqa: B905
+    right = sum(label == answer for (_, label), answer in zip(pairs, predictions))  # noqa: B905
     classes = len({label for _, label in pairs})
     say(f"top-1 {100 * right / len(pairs):.2f} % of {len(pairs)} images of {classes} classes")
     return {"n": len(pairs), "right": right, "classes": classes}
@@ -160,9 +160,9 @@ def run(folder: Path, images: Path | None, seconds: float, say: Callable[[str], 
     plan = engine.own_plan(folder, trt, facts)
     say(f"TensorRT {trt.__version__} on {facts['gpu']}, compute capability {facts['sm']}")
     runner = engine.Runner(trt, plan, engine.recorder(trt))
-    found = engine.examine(folder, manifest, runner, plan, seconds)
-    found["images"] = classify(folder, images, runner, say) if images else None
-    engine.finish(folder, manifest, found, say)
+    sections = engine.examine(folder, manifest, runner, plan, seconds)
+    sections["images"] = classify(folder, images, runner, say) if images else None
+    engine.finish(folder, manifest, sections, say)
 
 
 def main(arguments: list[str] | None = None) -> int:

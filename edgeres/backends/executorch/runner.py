@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 PACKAGE = Package("executorch", "ExecuTorch", "'edgeres[executorch]'")
 _CHATTER = re.compile(r"\[(cpuinfo_utils|threadpool)\.cpp:\d+\]")
 """Log lines about files that only phones have, and about the requested number of threads."""
-_RUNS, _EVENTS, _PROFILE = 1, 3, 0  # fields of ETDump, RunData, Event
-_NAME, _DELEGATE_NAME, _START, _END = 0, 4, 6, 7  # fields of ProfileEvent
+# Offsets of fields in a vtable, 4 + 2 times their number: of ETDump, RunData and Event, and of ProfileEvent.
+_RUNS, _EVENTS, _PROFILE = 6, 10, 4
+_NAME, _DELEGATE_NAME, _START, _END = 4, 12, 16, 18
 _PREFIX = 4  # bytes of the size prefix
 _FRAMES = re.compile(r"(DELEGATE_CALL|OPERATOR_CALL|Method::.*|Program::.*|Execute|Default)")
 """Events that enclose kernels."""
@@ -200,27 +201,20 @@ def read_etdump(data: bytes) -> tuple[tuple[Event, ...], ...]:
 
 def _kernels(flatbuffers: Any, run: Any) -> Iterator[Event]:
     for event in _tables(flatbuffers, run, _EVENTS):
-        at = event.Offset(_slot(_PROFILE))
+        at = event.Offset(_PROFILE)
         if at:
             profile = flatbuffers.table.Table(event.Bytes, event.Indirect(event.Pos + at))
-            named = profile.Offset(_slot(_DELEGATE_NAME)) or profile.Offset(_slot(_NAME))
+            named = profile.Offset(_DELEGATE_NAME) or profile.Offset(_NAME)
             name = profile.String(profile.Pos + named).decode() if named else ""
-            began, ended = (
-                profile.GetSlot(_slot(field), 0, flatbuffers.number_types.Uint64Flags) for field in (_START, _END)
-            )
+            began, ended = (profile.GetSlot(at, 0, flatbuffers.number_types.Uint64Flags) for at in (_START, _END))
             if name and not _FRAMES.fullmatch(name):
                 yield Event(name, ended - began)
 
 
 def _tables(flatbuffers: Any, table: Any, field: int) -> Iterator[Any]:
     """Tables of a vector; empty where the field is absent."""
-    at = table.Offset(_slot(field))
+    at = table.Offset(field)
     if at:
         first = table.Vector(at)
         for index in range(table.VectorLen(at)):
             yield flatbuffers.table.Table(table.Bytes, table.Indirect(first + 4 * index))
-
-
-def _slot(field: int) -> int:
-    """Offset of a field in a vtable, after two sizes of two bytes each."""
-    return 4 + 2 * field

@@ -100,14 +100,6 @@ def _gemm(to: Translator, node: NodeProto) -> Node:
     return to.call(aten.linear.default, _first(to, node), weight, to.bias(node))
 
 
-def _matmul(to: Translator, node: NodeProto) -> Node:
-    return to.call(aten.linear.default, _first(to, node), to.weight(node, transposed=True))
-
-
-def _norm(to: Translator, node: NodeProto) -> Node:
-    return _plain(aten.batch_norm.default, False, 0.0, float(attribute(node, "epsilon", 1e-5)), False)(to, node)
-
-
 def _maxpool(to: Translator, node: NodeProto) -> Node:
     kernel, strides, pads, dilations = _window(node)
     _refuse(node, unless=pads[:2] == pads[2:], what=f"pads {pads}")
@@ -158,10 +150,6 @@ def _concat(to: Translator, node: NodeProto) -> Node:
     return to.call(aten.cat.default, [to.tensor(name) for name in node.input if name], attribute(node, "axis"))
 
 
-def _transpose(to: Translator, node: NodeProto) -> Node:
-    return to.call(aten.permute.default, _first(to, node), list(attribute(node, "perm") or ()))
-
-
 def _space_to_depth(to: Translator, node: NodeProto) -> Node:
     """``[N,C,H,W]`` as ``[N,b b C,H/b,W/b]``; torch's pixel_unshuffle has the channels outermost, ONNX innermost."""
     block = int(attribute(node, "blocksize"))
@@ -196,7 +184,9 @@ def _quantize(to: Translator, node: NodeProto) -> Node:
 OPERATORS: dict[str, TorchOperator] = {
     "Add": _plain(aten.add.Tensor),
     "AveragePool": _avgpool,
-    "BatchNormalization": _norm,
+    "BatchNormalization": lambda to, node: _plain(
+        aten.batch_norm.default, False, 0.0, float(attribute(node, "epsilon", 1e-5)), False
+    )(to, node),
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
@@ -209,7 +199,7 @@ OPERATORS: dict[str, TorchOperator] = {
     "HardSwish": _plain(aten.hardswish.default),
     "Identity": _first,
     "LeakyRelu": lambda to, node: _plain(aten.leaky_relu.default, float(attribute(node, "alpha", 0.01)))(to, node),
-    "MatMul": _matmul,
+    "MatMul": lambda to, node: to.call(aten.linear.default, _first(to, node), to.weight(node, transposed=True)),
     "MaxPool": _maxpool,
     "Mul": _plain(aten.mul.Tensor),
     "Pad": _pad,
@@ -223,5 +213,5 @@ OPERATORS: dict[str, TorchOperator] = {
     "Squeeze": _squeeze,
     "Sub": _plain(aten.sub.Tensor),
     "Tanh": _plain(aten.tanh.default),
-    "Transpose": _transpose,
+    "Transpose": lambda to, node: to.call(aten.permute.default, _first(to, node), list(attribute(node, "perm") or ())),
 }

@@ -38,13 +38,13 @@ def operators(data: bytes) -> tuple[OrtOperator, ...]:
     )
 
 
-def required_operators(found: Iterable[OrtOperator]) -> str:
+def required_operators(executed: Iterable[OrtOperator]) -> str:
     """Configuration of a reduced build: one ``domain;opset;Operator,...`` line each, sorted.
 
     Format: onnxruntime.ai/docs/reference/operators/reduced-operator-config-file.html
     """
     kinds: dict[tuple[str, int], set[str]] = defaultdict(set)
-    for operator in found:
+    for operator in executed:
         kinds[operator.domain, operator.since].add(operator.kind)
     return "".join(f"{domain};{since};{','.join(sorted(names))}\n" for (domain, since), names in sorted(kinds.items()))
 

@@ -39,14 +39,14 @@ class TensorTable:
     """A ``.tflite`` file under construction.
 
     Every ONNX tensor is computed once, in float or on one grid; other forms are converted from that one on first read.
-    ``view`` is the index of the graph.
+    ``view`` is the index of the graph, ``outputs`` its outputs, ``tensors`` are those of the file.
     """
 
     def __init__(self, model: ModelProto) -> None:
         self.view = GraphIndex.of(model)
         self._shapes = tensor_shapes(model)
-        self._outputs = {value.name for value in model.graph.output}
-        self._tensors: list[Tensor] = []
+        self.outputs = {value.name for value in model.graph.output}
+        self.tensors: list[Tensor] = []
         self._operators: list[Operator] = []
         self._indices: dict[str, int] = {}
         self._forms: dict[tuple[str, QuantizationParameters | None], int] = {}
@@ -64,13 +64,13 @@ class TensorTable:
 
     def constant(self, name: str, value: Value, grid: QuantizationParameters | None = None) -> int:
         """A new constant."""
-        self._tensors.append(Tensor(name, value.shape, _TYPES[value.dtype.name], grid, value))
-        return len(self._tensors) - 1
+        self.tensors.append(Tensor(name, value.shape, _TYPES[value.dtype.name], grid, value))
+        return len(self.tensors) - 1
 
     def activation(self, name: str, shape: tuple[int, ...], grid: QuantizationParameters | None) -> int:
         """A new activation with a shape in LiteRT's layout."""
-        self._tensors.append(Tensor(name, shape, "INT8" if grid else "FLOAT32", grid))
-        return len(self._tensors) - 1
+        self.tensors.append(Tensor(name, shape, "INT8" if grid else "FLOAT32", grid))
+        return len(self.tensors) - 1
 
     def operate(
         self,
@@ -86,7 +86,7 @@ class TensorTable:
         Its version, unless stated, is the lowest that takes the type of its first input (op_version.cc of the
         converter, tools/versioning).
         """
-        integers = self._tensors[inputs[0]].type == "INT8"
+        integers = self.tensors[inputs[0]].type == "INT8"
         lowest = _INT8_VERSION.get(kind, 2) if integers else 1
         self._operators.append(Operator(kind, version or lowest, inputs, output, table, options))
         return output
@@ -102,19 +102,11 @@ class TensorTable:
 
     def grid(self, tensor: str) -> QuantizationParameters | None:
         """The grid of an ONNX tensor; None where it is float or a constant."""
-        return None if self.view.value(tensor) is not None else self._tensors[self._native(tensor)].grid
-
-    def grid_of(self, index: int) -> QuantizationParameters | None:
-        """The grid of a tensor of the file."""
-        return self._tensors[index].grid
-
-    def shape_of(self, index: int) -> tuple[int, ...]:
-        """The shape of a tensor of the file."""
-        return self._tensors[index].shape
+        return None if self.view.value(tensor) is not None else self.tensors[self._native(tensor)].grid
 
     def wanted(self, tensor: str) -> QuantizationParameters | None:
         """The grid of all readers of an ONNX tensor; None where one reads it in float or grids differ."""
-        if tensor in self._outputs:
+        if tensor in self.outputs:
             return None
         readers = self.view.consumers(tensor)
         if not readers or any(node.op_type != "QuantizeLinear" for node, _ in readers):
@@ -122,21 +114,17 @@ class TensorTable:
         grids = {activation_grid(self.view, node) for node, _ in readers}
         return grids.pop() if len(grids) == 1 else None
 
-    def is_output(self, tensor: str) -> bool:
-        """Whether the tensor is an output of the graph."""
-        return tensor in self._outputs
-
     def read(self, tensor: str, grid: QuantizationParameters | None) -> int:
         """An ONNX tensor in float (``grid`` None) or as codes of a grid, converted where it is in another form."""
         if (constant := real_constant(self.view, tensor)) is not None:
             return self._constant(tensor, constant)
         native = self._native(tensor)
-        if self._tensors[native].grid == grid:
+        if self.tensors[native].grid == grid:
             return native
         if (tensor, grid) not in self._forms:
             kind, table = ("DEQUANTIZE", "DequantizeOptions") if grid is None else ("QUANTIZE", "QuantizeOptions")
             ending = "float" if grid is None else "codes"
-            converted = self.activation(f"{tensor};{ending}", self._tensors[native].shape, grid)
+            converted = self.activation(f"{tensor};{ending}", self.tensors[native].shape, grid)
             self._forms[tensor, grid] = self.operate(kind, (native,), converted, table)
         return self._forms[tensor, grid]
 
@@ -149,7 +137,7 @@ class TensorTable:
                 raise StageError(f"tensor {name!r} holds no codes", "show outputs of QuantizeLinear")
             outputs.append(self.read(quantizer.input[0], activation_grid(self.view, quantizer)))
         names = (image, logits, *shown)
-        return Program(tuple(self._tensors), tuple(self._operators), self._indices[image], tuple(outputs), names)
+        return Program(tuple(self.tensors), tuple(self._operators), self._indices[image], tuple(outputs), names)
 
     def _native(self, tensor: str) -> int:
         """The form in which an ONNX tensor is computed; after a Q/DQ pair that is codes on the pair's grid."""

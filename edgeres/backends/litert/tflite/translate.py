@@ -36,7 +36,7 @@ def fused(tensors: TensorTable, node: NodeProto) -> tuple[str, Activation]:
     """Output of a ReLU that is the only reader of a node, and the kind of ReLU."""
     output = node.output[0]
     readers = tensors.view.consumers(output)
-    if len(readers) == 1 and not tensors.is_output(output):
+    if len(readers) == 1 and output not in tensors.outputs:
         kind = _rectifies(tensors, readers[0][0])
         if kind != NONE:
             return readers[0][0].output[0], kind
@@ -79,8 +79,8 @@ def binary(tensors: TensorTable, node: NodeProto, output: str, activation: Activ
     elif node.op_type == "Mul" and first.scale[0] * second.scale[0] >= wanted.scale[0]:
         version = _MUL_ENLARGES
     inputs = tuple(tensors.read(name, grid) for name, grid in zip(node.input, grids, strict=True))
-    made, table = tensors.make(output, wanted), f"{node.op_type}Options"
-    tensors.operate(node.op_type.upper(), inputs, made, table, version, fusedActivationFunction=activation)
+    result, table = tensors.make(output, wanted), f"{node.op_type}Options"
+    tensors.operate(node.op_type.upper(), inputs, result, table, version, fusedActivationFunction=activation)
 
 
 def sigmoid(tensors: TensorTable, node: NodeProto) -> None:
@@ -110,7 +110,7 @@ def norm(tensors: TensorTable, node: NodeProto) -> None:
     data, output = node.input[0], node.output[0]
     real = tensors.read(data, None)
     factor = tensors.constant(f"{output}.gain", gain.astype(np.float32))
-    scaled = tensors.activation(f"{output};scaled", tensors.shape_of(real), None)
+    scaled = tensors.activation(f"{output};scaled", tensors.tensors[real].shape, None)
     tensors.operate("MUL", (real, factor), scaled, "MulOptions")
     offset = tensors.constant(f"{output}.shift", (shift - mean * gain).astype(np.float32))
     tensors.operate("ADD", (scaled, offset), tensors.make(output, None), "AddOptions")

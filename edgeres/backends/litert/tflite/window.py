@@ -100,8 +100,7 @@ def pad(tensors: TensorTable, read: int, pads: Pads, name: str, lowest: float | 
     ``lowest`` takes the place of 0 around a float tensor; codes are padded with their lowest code then.
     """
     top, left, bottom, right = pads
-    count, height, width, channels = tensors.shape_of(read)
-    grid = tensors.grid_of(read)
+    (count, height, width, channels), grid = tensors.tensors[read].shape, tensors.tensors[read].grid
     around = tensors.constant(f"{name}.pads", np.array([(0, 0), (top, bottom), (left, right), (0, 0)], np.int32))
     output = tensors.activation(name, (count, height + top + bottom, width + left + right, channels), grid)
     if lowest is None:
