@@ -60,7 +60,7 @@ def test_kernels_are_read_run_by_run_without_what_encloses_them():
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0\0\0", drawn([]), drawn([[]])])
-def test_a_record_of_nothing_is_empty(data):
+def test_empty_etdump_has_no_events(data):
     assert read_etdump(data) == ()
 
 

@@ -82,7 +82,7 @@ def test_logits_stay_near_the_graph_as_written(engine):
     np.testing.assert_array_equal(again, found[:2])  # an earlier answer is not overwritten by a later one
 
 
-def test_the_float_twin_computes_in_float32(engine):
+def test_float_reference_computes_in_float32(engine):
     pixels = images(3, seed=2)
     with ExecuTorch().session(engine.exported.float_model.path, HOST) as session:
         expected = reference(engine.exported.float_model.path, pixels)
@@ -102,7 +102,7 @@ def test_no_add_leaves_the_integers(engine):
     assert ExecuTorch().integer_kernels(engine).kernels["Convert (NC)"] == 1 + 2 + 2 + 1
 
 
-def test_what_xnnpack_did_not_take_is_named(engine):
+def test_operators_left_by_xnnpack_are_named(engine):
     assert engine.evidence[-1] == (
         "XNNPACK left to ExecuTorch's portable kernels: layer3.0.subsample (max_pool2d_with_indices)"
     )
@@ -147,7 +147,7 @@ def test_kernels_are_timed_one_by_one(engine):
     assert 0 < sum(layer.ms for layer in layers) < 1000
 
 
-def test_the_one_pool_of_threads_is_never_pulled_from_under_a_session(engine):
+def test_thread_pool_is_not_replaced_while_a_session_is_open(engine):
     data, pixels = engine.files[ENTRY].path.read_bytes(), images(1, seed=4)
     with open_pte(data, 2) as first:
         with open_pte(data, 2) as second:
@@ -168,7 +168,7 @@ def test_a_changed_file_is_never_opened(engine, tmp_path):
         pass
 
 
-def test_a_refused_file_is_told_in_the_runtimes_words(capfd):
+def test_refused_file_quotes_the_runtime(capfd):
     with (
         pytest.raises(StageError, match=r"ExecuTorch refused the file: .*identifier 'ageg'"),
         open_pte(b"garbage" * 99),
@@ -185,7 +185,7 @@ def test_an_image_of_another_size_is_refused(engine):
         session.run(images(1, side=16))
 
 
-def test_a_refused_graph_is_told_by_its_node(engine, tmp_path):
+def test_refused_graph_names_its_node(engine, tmp_path):
     model = onnx.load(engine.exported.model.path)
     model.graph.node[-1].op_type = "Frobnicate"
     onnx.save(model, tmp_path / "bad.onnx")
@@ -228,7 +228,7 @@ def test_logging_is_as_before_afterwards():
     assert root.manager.disable == logging.NOTSET
 
 
-def test_a_fresh_process_makes_the_same_bytes_in_silence_and_calls_nobody(engine):
+def test_fresh_process_builds_equal_bytes_silently_and_offline(engine):
     """It dies when anything connects to anywhere."""
     script = f"""
 import os, sys, tempfile

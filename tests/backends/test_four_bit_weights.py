@@ -107,7 +107,7 @@ def test_tensorrt_is_not_expected_to_run_them_in_integers(exported):
     assert expected_kernels(exported[1].model.path, "why").integer == 1
 
 
-def test_lint_says_nothing_of_the_target_s_own_graph(exported):
+def test_lint_has_no_finding_on_the_targets_own_graph(exported):
     import onnx
 
     findings = lint(onnx.load(str(exported[1].model.path)), TARGET)

@@ -73,7 +73,7 @@ def test_the_file_that_ships_answers_like_the_graph(tmp_path):
     np.testing.assert_array_equal(again, found[:2])  # an earlier answer is not overwritten by a later one
 
 
-def test_the_float_twin_computes_in_float32(tmp_path):
+def test_float_reference_computes_in_float32(tmp_path):
     engine, images = build(tmp_path), random_images(3, 32, seed=2)
     with LiteRT().session(engine.exported.float_model.path, CPU) as session:
         np.testing.assert_allclose(session.run(images), reference(engine.exported.float_model.path, images), atol=1e-4)
@@ -115,7 +115,7 @@ def test_weights_are_stored_in_eight_bits(tmp_path):
     assert build(tmp_path).files["model.tflite"].path.stat().st_size < 1.75 * parameters
 
 
-def test_answers_that_rounding_does_not_explain_stop_the_build(tmp_path, monkeypatch):
+def test_logits_beyond_rounding_fail_the_build(tmp_path, monkeypatch):
     """The golden images are asked before anything ships: here the scales of one weight are wrong."""
     translate = translation.translate
 
@@ -134,7 +134,7 @@ def test_answers_that_rounding_does_not_explain_stop_the_build(tmp_path, monkeyp
         build(tmp_path)
 
 
-def test_an_operation_without_a_form_is_refused(tmp_path):
+def test_unsupported_operation_is_refused(tmp_path):
     exported = export(tmp_path / "export", tiny(), 32, "unsigned")
     model = onnx.load(exported.model.path)
     next(node for node in model.graph.node if node.name == "relu").op_type = "Elu"
@@ -171,7 +171,7 @@ def test_missing_names_the_pip_line(monkeypatch):
     assert LiteRT().missing() == "LiteRT is not installed: pip install 'edgeres[litert]'"
 
 
-def test_only_the_greeting_is_dropped(capfd):
+def test_only_the_known_log_line_is_dropped(capfd):
     with runner._without_greeting():
         os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nERROR: something is wrong\n")
     assert capfd.readouterr().err == "ERROR: something is wrong\n"
@@ -205,7 +205,7 @@ def alone(folder, threads, told):
     return done
 
 
-def test_it_neither_chatters_nor_calls_home(tmp_path):
+def test_process_prints_nothing_and_opens_no_connection(tmp_path):
     """A fresh process that dies when anything connects to anywhere builds, runs and prints nothing."""
     done = alone(tmp_path, 1, "pass")
     assert (done.stdout, done.stderr) == ("", "")
@@ -235,7 +235,7 @@ def test_a_board_gets_a_bundle_that_checks_itself(tmp_path):
     assert report["model_sha256"] == engine.files["model.tflite"].sha256
 
 
-def test_a_bundle_tells_of_images_with_channels_last(tmp_path):
+def test_bundle_describes_images_with_channels_last(tmp_path):
     files = build(tmp_path, PHONE).files
     assert json.loads(files["preprocess.json"].path.read_text())["input"]["shape"] == [1, 32, 32, 3]
     assert np.load(files["golden_inputs.npy"].path).shape == (8, 32, 32, 3)

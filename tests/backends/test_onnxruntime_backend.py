@@ -46,7 +46,7 @@ def test_unsigned_activations_run_every_convolution_and_add_in_integers(tmp_path
     assert not {"Conv", "FusedConv", "Add"} & set(found.kernels)
 
 
-def test_signed_activations_leave_integer_kernels_on_the_table(tmp_path):
+def test_signed_activations_lose_integer_kernels(tmp_path):
     found = OnnxRuntime().integer_kernels(build(tmp_path, style="signed"))
     assert found.weighted == 7
     assert found.integer < 6
@@ -66,7 +66,7 @@ def test_logits_stay_within_a_rounding_step_of_the_graph_as_written(tmp_path):
     assert np.abs(found - expected).max() < 0.01 * np.ptp(expected)
 
 
-def test_the_float_twin_runs_on_the_same_runtime(tmp_path):
+def test_float_reference_runs_on_the_same_runtime(tmp_path):
     engine, images = build(tmp_path), random_images(3, 32, seed=2)
     with OnnxRuntime().session(engine.exported.float_model.path, CPU) as session:
         np.testing.assert_allclose(session.run(images), reference(engine.exported.float_model.path, images), atol=1e-4)
@@ -97,7 +97,7 @@ def test_a_changed_file_is_never_opened(tmp_path):
         OnnxRuntime().integer_kernels(engine)
 
 
-def test_a_refused_graph_is_told_in_the_runtimes_words(tmp_path):
+def test_refused_graph_quotes_the_runtime(tmp_path):
     exported = export(tmp_path / "export", tiny(), 32, "unsigned")
     model = onnx.load(exported.model.path)
     model.graph.node[-1].op_type = "Frobnicate"
@@ -114,7 +114,7 @@ def test_missing_names_the_pip_line(monkeypatch):
         pass
 
 
-def test_integer_and_float_kernels_are_told_apart():
+def test_integer_and_float_kernels_are_distinguished():
     found = kernel_counts({"QLinearConv": 3, "Conv": 1, "Gemm": 1, "Relu": 9, "QGemm": 1}, "counted")
     assert (found.integer, found.weighted) == (4, 6)
 

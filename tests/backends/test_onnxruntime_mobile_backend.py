@@ -95,7 +95,7 @@ def test_the_canonical_file_answers_to_the_bit_as_the_saved_one_does(tmp_path):
     assert operators(canonical(saved)) == operators(saved)
 
 
-def test_canonical_is_idempotent_and_forgets_the_order_of_the_hash_map(tmp_path):
+def test_canonical_form_is_idempotent_and_independent_of_hash_order(tmp_path):
     exported = export(tmp_path, tiny(), 32, "unsigned")
     saved = {save_ort(tmp_path, exported.model.path, f"{index}.ort") for index in range(4)}
     made = {canonical(data) for data in saved}

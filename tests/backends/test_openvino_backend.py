@@ -51,7 +51,7 @@ def test_logits_stay_near_the_graph_as_written(tmp_path):
     np.testing.assert_array_equal(again, found[:2])  # an earlier answer is not overwritten by a later one
 
 
-def test_the_float_twin_computes_in_float32(tmp_path):
+def test_float_reference_computes_in_float32(tmp_path):
     engine, images = build(tmp_path), random_images(3, 32, seed=2)
     with OpenVino().session(engine.exported.float_model.path, X86) as session:
         np.testing.assert_allclose(session.run(images), reference(engine.exported.float_model.path, images), atol=1e-4)
@@ -87,7 +87,7 @@ def test_a_fixed_batch_is_filled_up_and_cut_back(tmp_path):
         np.testing.assert_allclose(session.run(images), reference(exported.float_model.path, images), atol=1e-4)
 
 
-def test_a_refused_graph_is_told_in_the_runtimes_words(tmp_path):
+def test_refused_graph_quotes_the_runtime(tmp_path):
     exported = export(tmp_path / "export", tiny(), 32, "unsigned")
     model = onnx.load(exported.model.path)
     model.graph.node[-1].op_type = "Frobnicate"
@@ -112,7 +112,7 @@ def test_missing_names_the_pip_line(monkeypatch):
     assert OpenVino().missing() == "OpenVINO is not installed: pip install 'edgeres[openvino]'"
 
 
-def test_it_neither_chatters_nor_calls_home(tmp_path):
+def test_process_prints_nothing_and_opens_no_connection(tmp_path):
     """A fresh process that dies when anything connects to anywhere builds, runs and prints nothing."""
     export(tmp_path / "export", tiny(), 32, "unsigned")
     script = f"""

@@ -45,7 +45,7 @@ def test_a_real_engine_is_built(tmp_path):
     assert not any(digit in engine.evidence[0] for digit in ("second", " ms"))
 
 
-def test_a_bar_is_told_how_far_the_build_is(tmp_path):
+def test_build_reports_its_progress(tmp_path):
     told = []
     exported = export(tmp_path / "export", tiny(), 32, "signed")
     compile_portable(exported.model.path, RTX, told.append)
@@ -88,7 +88,7 @@ def test_int8_weights_with_float_data_are_no_integer_kernel():
     assert found.kernels == {"convolution half x int8": 1, "convolution int8 x int8": 1}
 
 
-def test_an_engine_that_tells_nothing_is_not_counted():
+def test_engine_without_layer_listing_is_not_counted():
     assert plan_kernel_counts(b"vtrt\x00 something else").weighted == 0
 
 
@@ -111,7 +111,7 @@ def test_uint8_is_refused_because_it_would_be_read_as_int8(tmp_path):
         build(tmp_path, model=model)
 
 
-def test_an_int32_bias_is_refused_without_talk_of_cuda(tmp_path):
+def test_int32_bias_is_refused_without_cuda_errors(tmp_path):
     model = zero_point(draw(tiny(), 32, "signed"), "conv1.bias", np.ones(16, np.int32))
     model.graph.initializer[[t.name for t in model.graph.initializer].index("conv1.bias")].name = "conv1.bias.codes"
     model.graph.initializer.append(numpy_helper.from_array(np.full(16, 1e-3, np.float32), "conv1.bias.scale"))
