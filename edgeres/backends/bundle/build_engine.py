@@ -37,9 +37,6 @@ def parse(trt: Any, builder: Any, model: bytes, log: Any, *, strong: bool = Fals
     """``(network, parser)`` of an ONNX file; weights live as long as the parser does.
 
     ``strong`` selects strong typing where a version has both, as 10 has.
-
-    Raises:
-        BundleError: The parser rejected it; the message quotes the parser and names the node.
     """
     flags = trt.NetworkDefinitionCreationFlag
     weak = hasattr(trt.BuilderFlag, "INT8") and not strong  # TensorRT 11 and TensorRT-RTX have strong typing only
@@ -213,11 +210,7 @@ def _own_cache(folder: Path) -> bytes:
 
 
 def run(folder: Path, *, check_only: bool, say: Callable[[str], None] = print, seconds: float = device.SECONDS) -> None:
-    """Runs the command; see the module's docstring.
-
-    Raises:
-        BundleError: It failed; the exit code is in it.
-    """
+    """Runs the command; see the module's docstring."""
     manifest = device.verified(folder, say)
     if "build" not in manifest:
         raise BundleError(f"there is no engine to build for {manifest['runtime']}: its README.md says what to type", 2)

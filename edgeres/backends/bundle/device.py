@@ -260,11 +260,7 @@ def seal(whole: dict[str, Any]) -> str:
 
 
 def finish(whole: dict[str, Any], say: Callable[[str], None], subject: str) -> None:
-    """Prints a device report as a few lines; ``subject`` is what was measured.
-
-    Raises:
-        BundleError: Golden outputs differ.
-    """
+    """Prints a device report as a few lines; ``subject`` is what was measured."""
     latency, answers = whole["latency_ms"], whole["golden"]
     tail = ", ".join(
         f"p{share} {latency[f'p{share}']:.3f}"

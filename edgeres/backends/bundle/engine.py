@@ -63,11 +63,7 @@ def recorder(trt: Any) -> Any:
 
 
 class Cuda:
-    """The CUDA driver through ctypes, because JetPack has no Python package for it.
-
-    Raises:
-        BundleError: There is no driver or no GPU.
-    """
+    """The CUDA driver through ctypes, because JetPack has no Python package for it."""
 
     def __init__(self) -> None:
         try:
@@ -214,11 +210,7 @@ def identity(folder: Path, plan: bytes, trt: Any, facts: dict[str, Any]) -> dict
 
 
 def own_plan(folder: Path, trt: Any, facts: dict[str, Any]) -> bytes:
-    """The engine's bytes, if its sidecar says that it was built from this bundle, on this GPU, by this TensorRT.
-
-    Raises:
-        BundleError: There is none, or it differs and must not be loaded.
-    """
+    """The engine's bytes, if its sidecar says that it was built from this bundle, on this GPU, by this TensorRT."""
     again = "type 'python3 build_engine.py'"
     try:
         plan = (folder / PLAN).read_bytes()
@@ -242,11 +234,7 @@ def examine(folder: Path, manifest: dict[str, Any], runner: Runner, plan: bytes,
 
 
 def finish(folder: Path, manifest: dict[str, Any], sections: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Writes ``device.json`` and prints its contents.
-
-    Raises:
-        BundleError: Golden outputs differ.
-    """
+    """Writes ``device.json`` and prints its contents."""
     whole, counts = device.report(folder, manifest, sections), sections["engine"]["census"]
     say(f"{PLAN}: {counts['integer']} of {counts['weighted']} weighted layers run in int8")
     device.finish(whole, say, "this engine")

@@ -52,11 +52,7 @@ def preprocess(image: Any, wanted: dict[str, Any]) -> Any:
 
 
 def upright(image: Any) -> Any:
-    """The image rotated by its EXIF orientation.
-
-    Raises:
-        BundleError: Pillow is too old for it.
-    """
+    """The image rotated by its EXIF orientation."""
     from PIL import ImageOps
 
     if not hasattr(ImageOps, "exif_transpose"):
@@ -88,11 +84,7 @@ def offset(length: int, crop: int) -> int:
 
 
 def opened(path: Path) -> Any:
-    """The RGB image of a file without rotation; ``preprocess`` rotates it where configured.
-
-    Raises:
-        BundleError: It is damaged, too large, or of an unknown format; no image is skipped.
-    """
+    """The RGB image of a file without rotation; ``preprocess`` rotates it where configured."""
     from PIL import Image
 
     try:
@@ -105,11 +97,7 @@ def opened(path: Path) -> Any:
 
 
 def listed(folder: Path, classes: list[str]) -> list[tuple[Path, int | None]]:
-    """Images with their label: those of ``folder/<class>/``, or, without such folders, those of ``folder``.
-
-    Raises:
-        BundleError: There are none, or a folder has the name of no class.
-    """
+    """Images with their label: those of ``folder/<class>/``, or, without such folders, those of ``folder``."""
     folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     unknown = [path.name for path in folders if path.name not in classes]
     if unknown:
@@ -150,11 +138,7 @@ def classify(folder: Path, images: Path, runner: Any, say: Callable[[str], None]
 
 
 def run(folder: Path, images: Path | None, seconds: float, say: Callable[[str], None] = print) -> None:
-    """Runs the command; see the module's docstring.
-
-    Raises:
-        BundleError: It failed; the exit code is in it.
-    """
+    """Runs the command; see the module's docstring."""
     manifest = device.verified(folder, say)
     trt, facts = engine.load_tensorrt(), engine.Cuda().facts()
     plan = engine.own_plan(folder, trt, facts)

@@ -26,11 +26,7 @@ _DILATED = 2
 
 
 def convolution(tensors: TensorTable, node: NodeProto, output: str, activation: Activation) -> None:
-    """A Conv, in integers where its data, weight and output are codes, otherwise in float with the dequantized values.
-
-    Raises:
-        StageError: LiteRT has no such convolution.
-    """
+    """A Conv, in integers where its data, weight and output are codes, otherwise in float with dequantized values."""
     data = node.input[0]
     codes, source, wanted = weight_codes(tensors.view, node), tensors.grid(data), tensors.wanted(output)
     weight = _weight(tensors, node) if codes is None else codes.values
@@ -85,9 +81,6 @@ def product(tensors: TensorTable, node: NodeProto, output: str, activation: Acti
     """A Gemm or MatMul of activations ``[N,K]`` and a constant, in float.
 
     FULLY_CONNECTED got scales per output channel late; older kernels would use the first scale for all.
-
-    Raises:
-        StageError: It transposes its data, scales it, or multiplies two activations.
     """
     right = real_constant(tensors.view, node.input[1])
     plain = all(attribute(node, name, 1.0) == 1.0 for name in ("alpha", "beta")) and not attribute(node, "transA", 0)

@@ -52,11 +52,7 @@ class TensorTable:
         self._forms: dict[tuple[str, QuantizationParameters | None], int] = {}
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """Shape of an ONNX tensor in ONNX's layout, for a batch of one.
-
-        Raises:
-            StageError: It is unknown.
-        """
+        """Shape of an ONNX tensor in ONNX's layout, for a batch of one."""
         shape = self._shapes.get(tensor)
         if not shape or min(shape) < 1:
             raise StageError(f"tensor {tensor!r} has no fixed shape", "export the graph for images of one size")
@@ -163,11 +159,7 @@ def _laid_out(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def activation_grid(view: GraphIndex, node: NodeProto) -> QuantizationParameters:
-    """int8 quantization parameters of an activation's QuantizeLinear or DequantizeLinear.
-
-    Raises:
-        StageError: Its scale is not constant, or per channel, or its codes are not 8 bits wide.
-    """
+    """int8 quantization parameters of an activation's QuantizeLinear or DequantizeLinear."""
     scale = view.value(node.input[1])
     zero = view.value(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.uint8)
     if scale is None or zero is None or scale.size != 1:
@@ -193,11 +185,7 @@ class Codes:
 
 
 def weight_codes(view: GraphIndex, node: NodeProto) -> Codes | None:
-    """The codes of a convolution's weight; None where it is float.
-
-    Raises:
-        StageError: LiteRT's kernels do not support their quantization.
-    """
+    """The codes of a convolution's weight; None where it is float."""
     dequantizer = view.producer(node.input[1], "DequantizeLinear")
     if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
         return None

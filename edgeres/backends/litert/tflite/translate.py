@@ -89,11 +89,7 @@ def sigmoid(tensors: TensorTable, node: NodeProto) -> None:
 
 
 def softmax(tensors: TensorTable, node: NodeProto) -> None:
-    """A Softmax over classes, in float.
-
-    Raises:
-        StageError: It is over another axis.
-    """
+    """A Softmax over classes, in float."""
     if attribute(node, "axis", -1) not in (-1, len(tensors.shape(node.input[0])) - 1):
         raise StageError(f"{label(node)}: a softmax over another axis than the last", OTHER_RUNTIME)
     read = tensors.read(node.input[0], None)

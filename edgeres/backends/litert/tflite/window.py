@@ -46,11 +46,7 @@ class Window:
 
 
 def window(tensors: TensorTable, node: NodeProto, kernel: tuple[int, ...]) -> Window:
-    """Reads the window of a convolution or pool with a kernel of that height and width.
-
-    Raises:
-        StageError: It is not two-dimensional.
-    """
+    """Reads the window of a convolution or pool with a kernel of that height and width."""
     source, target = tensors.shape(node.input[0]), tensors.shape(node.output[0])
     if len(source) != 4 or len(kernel) != 2:
         raise StageError(f"{label(node)}: {len(kernel)}-dimensional kernel", "edgeres writes networks of 2-d images")
@@ -111,11 +107,7 @@ def pad(tensors: TensorTable, read: int, pads: Pads, name: str, lowest: float | 
 
 
 def maxpool(tensors: TensorTable, node: NodeProto) -> None:
-    """A MaxPool, on codes where its input is codes: the largest code is the code of the largest number.
-
-    Raises:
-        StageError: Its window is dilated, or covers no pixel somewhere.
-    """
+    """A MaxPool, on codes where its input is codes: the largest code is the code of the largest number."""
     data, output = node.input[0], node.output[0]
     seen = _seen(tensors, node)
     grid = tensors.grid(data)
@@ -130,11 +122,7 @@ def maxpool(tensors: TensorTable, node: NodeProto) -> None:
 
 
 def average_pool(tensors: TensorTable, node: NodeProto) -> None:
-    """An AveragePool. On codes LiteRT keeps the input's grid, so another grid after it rounds a second time.
-
-    Raises:
-        StageError: LiteRT does not count padding that way.
-    """
+    """An AveragePool. On codes LiteRT keeps the input's grid, so another grid after it rounds a second time."""
     data, output = node.input[0], node.output[0]
     seen = _seen(tensors, node)
     counted = bool(attribute(node, "count_include_pad", 0)) and any(seen.pads)
@@ -152,11 +140,7 @@ def average_pool(tensors: TensorTable, node: NodeProto) -> None:
 
 
 def global_average(tensors: TensorTable, node: NodeProto) -> None:
-    """A GlobalAveragePool or a ReduceMean over height and width, on codes where both sides are codes.
-
-    Raises:
-        StageError: It averages over other axes.
-    """
+    """A GlobalAveragePool or a ReduceMean over height and width, on codes where both sides are codes."""
     data, output = node.input[0], node.output[0]
     source, target = tensors.shape(data), tensors.shape(output)
     kept = (*source[:2], 1, 1)
@@ -169,11 +153,7 @@ def global_average(tensors: TensorTable, node: NodeProto) -> None:
 
 
 def _seen(tensors: TensorTable, node: NodeProto) -> Window:
-    """The window of a pool.
-
-    Raises:
-        StageError: It is dilated, or lies outside the image somewhere: ONNX and its runtimes disagree on those.
-    """
+    """The window of a pool."""
     kernel = tuple(attribute(node, "kernel_shape"))
     seen = window(tensors, node, kernel)
     if seen.dilation != (1, 1):
