@@ -11,9 +11,10 @@ import numpy as np
 
 from edgeres.artifacts.artifact import Engine, File
 from edgeres.backends.backend import Backend, intact
-from edgeres.backends.bundle.golden import compared
+from edgeres.backends.bundle.golden import golden
 from edgeres.backends.bundle.write import CHECK, write_bundle
 from edgeres.backends.session import Session, ShownSession
+from edgeres.errors import StageError
 from edgeres.settings import sha256_file
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Converter(Backend):
             content, forms, notes = _converted(self, intact(exported.model), host=host)
             advance(1)
             with self.open(content, 1) as session:
-                evidence = [compared(session, exported, self.entry, self.package.title), *forms]
+                evidence = [self._compared(session, exported), *forms]
             if host:
                 (out / self.entry).write_bytes(content)
                 files = {self.entry: File.of(out / self.entry)}
@@ -91,6 +92,18 @@ class Converter(Backend):
                 evidence.append("it ran on this host's processor, not on the device's")
             advance(1)
         return Engine(exported, self.name, self.entry, files, host, (*evidence, *notes))
+
+    def _compared(self, session: Session, exported: Exported) -> str:
+        """Evidence that a session gives the graph's logits for the golden images."""
+        expected, title = golden(exported), self.package.title
+        logits = session.run(expected.inputs)
+        delta = float(np.abs(logits - expected.outputs).max())
+        if not delta <= expected.tolerance:
+            what = f"{title}'s logits are {delta:.3g} from those of {exported.model.path.name}"
+            raise StageError(f"{what}; rounding explains {expected.tolerance:.3g}", "please report it")
+        return (
+            f"{self.entry} answers {len(logits)} golden images in {title} as the graph does, within 3 % of their range"
+        )
 
     @contextmanager
     def session(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TypeVar
+from typing import Any
 
 from edgeres.errors import TargetError
 from edgeres.settings import parse, settings
 from edgeres.targets.yaml_files import yaml_files
-
-T = TypeVar("T")
 
 
 @settings
@@ -55,46 +52,13 @@ class Runtime:
 
 
 @settings
-class _Generation:
-    """Requirements of a TensorRT generation; see ``Runtime``."""
-
-    opset: int
-    ir_version: int
-    flags: tuple[str, ...]
-    float_weights: bool = False
-    strongly_typed: bool = False
-    source: str
-
-
-@settings
-class _Generations:
-    timing_flags: tuple[str, ...]
-    generations: dict[str, _Generation]
-
-
-@settings
 class _Release:
+    """A release of JetPack, with the TensorRT and the Python that it ships."""
+
     l4t: str
     tensorrt: str
     release: str
     python: str
-
-
-@settings
-class _Releases:
-    source: str
-    releases: dict[str, _Release]
-
-
-@settings
-class _AppRuntime:
-    """A runtime that is not part of the device's system: it is bundled with the app, and has its own backend."""
-
-    backend: str
-    name: str
-    opset: int
-    ir_version: int
-    source: str
 
 
 def find_runtime(version: str, *, integers: bool) -> tuple[Runtime, str | None]:
@@ -107,11 +71,11 @@ def find_runtime(version: str, *, integers: bool) -> tuple[Runtime, str | None]:
     """
     if version.startswith(("jp", "trt")):
         return _tensorrt(version, integers=integers), None
-    if version not in yaml_files("runtimes"):
-        raise TargetError(f"there is no runtimes/{version}.yaml", f"known: {', '.join(yaml_files('runtimes'))}")
-    row = _read(_AppRuntime, version)
-    runtime = Runtime(name=row.name, opset=row.opset, ir_version=row.ir_version, source=row.source)
-    return runtime, row.backend
+    files = yaml_files("runtimes")
+    if version not in files or "backend" not in files[version]:
+        raise TargetError(f"there is no runtimes/{version}.yaml with a backend", f"known: {', '.join(files)}")
+    row = {key: value for key, value in files[version].items() if key != "backend"}
+    return parse(Runtime, row, f"{version}.yaml", TargetError), str(files[version]["backend"])
 
 
 def _tensorrt(version: str, *, integers: bool) -> Runtime:
@@ -119,31 +83,28 @@ def _tensorrt(version: str, *, integers: bool) -> Runtime:
     jetpack, number = version.startswith("jp"), version.removeprefix("jp").removeprefix("trt")
     tensorrt, name, evidence, python = number, f"TensorRT {number}", "", None
     if jetpack:
-        table = _read(_Releases, "jetpack")
-        if number not in table.releases:
-            raise TargetError(f"jetpack.yaml has no release {number!r}", f"known: {', '.join(table.releases)}")
-        shipped = table.releases[number]
+        table = yaml_files("runtimes")["jetpack"]
+        shipped = parse(
+            _Release, _row(table["releases"], number, "jetpack.yaml has no release"), "jetpack.yaml", TargetError
+        )
         tensorrt, python, name = shipped.tensorrt, shipped.python, f"TensorRT {shipped.release} (JetPack {number})"
-        evidence = f"{table.source} (L4T {shipped.l4t}); "
-    known = _read(_Generations, "tensorrt")
-    if tensorrt not in known.generations:
-        raise TargetError(f"tensorrt.yaml has no generation {tensorrt!r}", f"known: {', '.join(known.generations)}")
-    generation = known.generations[tensorrt]
-    return Runtime(
-        name=name,
-        opset=generation.opset,
-        ir_version=generation.ir_version,
-        tensorrt=tensorrt,
-        jetpack=number if jetpack else None,
-        python=python,
-        flags=tuple(flag for flag in generation.flags if integers or flag != "--int8"),
-        timing_flags=known.timing_flags,
-        strongly_typed=generation.strongly_typed,
-        float_weights=generation.float_weights,
-        source=f"{evidence}{generation.source}",
-    )
+        evidence = f"{table['source']} (L4T {shipped.l4t}); "
+    known = yaml_files("runtimes")["tensorrt"]
+    generation = _row(known["generations"], tensorrt, "tensorrt.yaml has no generation")
+    facts = {
+        "name": name,
+        "tensorrt": tensorrt,
+        "jetpack": number if jetpack else None,
+        "python": python,
+        "flags": [flag for flag in generation["flags"] if integers or flag != "--int8"],
+        "timing_flags": known["timing_flags"],
+        "source": f"{evidence}{generation['source']}",
+    }
+    return parse(Runtime, {**generation, **facts}, "tensorrt.yaml", TargetError)
 
 
-@cache
-def _read(kind: type[T], stem: str) -> T:
-    return parse(kind, yaml_files("runtimes")[stem], f"{stem}.yaml", TargetError)
+def _row(rows: dict[str, Any], key: str, missing: str) -> dict[str, Any]:
+    if key not in rows:
+        raise TargetError(f"{missing} {key!r}", f"known: {', '.join(rows)}")
+    row: dict[str, Any] = rows[key]
+    return row

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifacts.artifact import Exported
-    from edgeres.backends.session import Session
     from edgeres.data.preprocess import Preprocess
 
 COUNT = 8
@@ -96,21 +95,3 @@ def golden_inputs(preprocess: Preprocess, channels: int, height: int, width: int
         for value in (preprocess.mean, preprocess.std)
     )
     return ((pixels - mean) / std).astype(np.float32)
-
-
-def compared(session: Session, exported: Exported, entry: str, title: str) -> str:
-    """Evidence, one sentence, that a session of the file ``entry`` in the runtime ``title`` gives the graph's logits.
-
-    Raises:
-        StageError: The logits of the golden images differ.
-    """
-    expected = golden(exported)
-    logits = session.run(expected.inputs)
-    delta = float(np.abs(logits - expected.outputs).max())
-    if not delta <= expected.tolerance:
-        raise StageError(
-            f"{title}'s logits are {delta:.3g} from those of {exported.model.path.name}; "
-            f"rounding explains {expected.tolerance:.3g}",
-            "please report it",
-        )
-    return f"{entry} answers {len(logits)} golden images in {title} as the graph does, within 3 % of their range"
