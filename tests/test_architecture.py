@@ -20,7 +20,7 @@ from random_weights import random_weights
 import edgeres
 from edgeres.artifacts import artifact as artifacts
 from edgeres.artifacts.artifact import Engine, Exported, File, Source, VerificationResult
-from edgeres.backends.registry import BACKENDS, find_backend
+from edgeres.backends.registry import backends, find_backend
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.cost import macs, parameters
@@ -363,7 +363,7 @@ def test_a_target_asks_its_runtime_for_no_more_than_it_takes(name):
 def test_every_backend_has_a_target():
     named = [f"{target.name}:{version}" for target in targets().values() for version in target.versions]
     served = [*targets().values(), *(find_target(name) for name in named)]
-    assert {target.backend for target in served} == set(BACKENDS)
+    assert {target.backend for target in served} == set(backends())
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreted import Sketch, answers, interpreter, written
 
-from edgeres.backends.litert.tflite.parameters import Codes, with_room_for_bias
+from edgeres.backends.litert.tflite.tensor_table import Codes, with_room_for_bias
 from edgeres.quant.scale import LIMIT, PEAK
 
 

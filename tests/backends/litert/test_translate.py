@@ -165,7 +165,7 @@ def test_the_same_graph_gives_the_same_program():
     ("kind", "attributes"),
     [("HardSwish", {}), ("Softplus", {}), ("LpNormalization", {"axis": 1}), ("LeakyRelu", {"alpha": 0.1})],
 )
-def test_what_has_no_form_is_refused_by_name(kind, attributes):
+def test_unsupported_operators_are_refused_by_name(kind, attributes):
     model = ours(FLOAT)
     node = next(node for node in model.graph.node if node.op_type == "Relu")
     node.op_type = kind

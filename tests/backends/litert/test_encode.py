@@ -10,8 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from benchmarks.subjects import images, ours
-from edgeres.backends.litert.tflite.encode import ALIGNMENT, encode
-from edgeres.backends.litert.tflite.program import Operator
+from edgeres.backends.litert.tflite.program import ALIGNMENT, Operator, encode
 from edgeres.backends.litert.tflite.translate import translate
 from edgeres.targets.target import find_target
 
@@ -76,7 +75,7 @@ def test_apps_call_inputs_and_outputs_by_name(data):
     assert answer["logits"].shape == (1, 10)
 
 
-def test_an_option_that_does_not_exist_is_no_option(program):
+def test_unknown_option_is_refused(program):
     wrong = Operator("ADD", 2, (0, 0), 1, "AddOptions", {"fusedActivation": 1})
     with pytest.raises(AttributeError, match="AddOptions has no fusedActivation"):
         encode(replace(program, operators=(wrong,)))

@@ -8,7 +8,7 @@ import onnxruntime
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeres.backends.litert.tflite.encode import encode
+from edgeres.backends.litert.tflite.program import encode
 from edgeres.backends.litert.tflite.translate import translate
 
 
