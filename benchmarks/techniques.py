@@ -33,7 +33,7 @@ TechniqueName = Literal[
     "mixed_precision",
 ]
 TECHNIQUES: tuple[TechniqueName, ...] = get_args(TechniqueName)
-"""As ``edgeres.recovery.techniques`` has them, which is not imported here: it brings torch along."""
+"""As ``edgeres.recovery.registry`` has them, which is not imported here: it brings torch along."""
 MARGIN = 1.0
 """Accuracy drop in percentage points that the search is allowed: the targets' own budget."""
 _SOURCES = (

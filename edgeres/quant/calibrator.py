@@ -8,7 +8,7 @@ with a zero-point for the others.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from edgeres.quant.histogram import Histogram
     from edgeres.targets.target import QuantScheme
+
+
+CalibratorName = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
 
 
 class Calibrator(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
     from edgeres.quant.qparams import QParams
+    from edgeres.quant.weights import WeightMethod
     from edgeres.targets.target import QuantScheme
-
-WeightMethod = Literal["max", "mse"]
 
 
 def calibration_digest(split: Split, preprocess: Preprocess) -> str:

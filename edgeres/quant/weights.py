@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+WeightMethod = Literal["max", "mse"]
+
 _COARSE = np.concatenate([1 - np.arange(33) / 64, 2.0 ** -(np.arange(9, 25) / 8)])
 """Shares of a channel's largest magnitude tried first, down to 1/8; dense where INT8 has its optimum."""
 
@@ -25,7 +27,7 @@ _BLOCK = 1 << 16
 """Weights searched at a time, so that the working set fits the cache."""
 
 
-def weight_qparams(weight: NDArray[np.float32], bits: int = 8, method: Literal["mse", "max"] = "mse") -> QParams:
+def weight_qparams(weight: NDArray[np.float32], bits: int = 8, method: WeightMethod = "mse") -> QParams:
     """Scales of a convolution's or classifier's weight.
 
     ``scale = clip / (2**(bits-1) - 1)`` per output channel, zero-point 0, without the lowest code, so that the grid is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,7 @@ from edgeres.model.network import Network
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.table import calibration_digest, quant_table, with_sketches
+from edgeres.quant.table import calibration_digest, quant_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,38 +24,18 @@ if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.progress import Progress
+    from edgeres.quant.calibration_table import CalibrationTable
+    from edgeres.quant.calibrator import CalibratorName
     from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
-    from edgeres.quant.quant_table import QuantTable
+    from edgeres.quant.weights import WeightMethod
+    from edgeres.recovery.candidate import Candidate
+    from edgeres.recovery.evaluation import Evaluation
     from edgeres.recovery.evaluator import Evaluator
     from edgeres.targets.target import QuantScheme
 
-CalibratorName = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
-WeightMethod = Literal["max", "mse"]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A quantized network and how it was made.
-
-    Attributes:
-        quantized: The network.
-        reference: Float weights with the same channel scales, which only equalization changes.
-        settings: Applied techniques and settings, in order.
-        rounded: Whether its weights lie on their grid already, so that learned rounding does not apply.
-        histograms: Calibration histograms of ``reference``'s tensors; empty where there are none.
-    """
-
-    quantized: Quantized
-    reference: Weights
-    settings: Mapping[str, object] = field(default_factory=dict)
-    rounded: bool = False
-    histograms: Mapping[str, Histogram] = field(default_factory=dict)
-
-    @property
-    def table(self) -> QuantTable:
-        """Its scales with sketches of their tensors."""
-        return with_sketches(self.quantized.table, self.histograms)
+HISTOGRAM_PASS = 1.3
+"""Cost of a pass with histograms, in forward passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +51,9 @@ class QuantizationContext:
         seed: Seed of all random generators.
         evaluator: Compares candidates with float.
         progress: Progress reporter.
+        calibrator: Calibrator of the first technique; ``auto`` for the one nearest to float.
+        weight_method: Method of its weight ranges; ``auto`` for the nearest to float with the best calibrator.
+        scales: A table whose scales the first technique uses instead of calibrating.
     """
 
     spec: ResNetSpec
@@ -81,6 +64,9 @@ class QuantizationContext:
     seed: int
     evaluator: Evaluator
     progress: Progress
+    calibrator: Literal["auto"] | CalibratorName = "auto"
+    weight_method: Literal["auto"] | WeightMethod = "auto"
+    scales: CalibrationTable | None = None
 
     def placement(self, float_layers: tuple[str, ...] = ()) -> Placement:
         """Q/DQ placement with every layer of the scheme in integers, except for ``float_layers``."""
@@ -117,19 +103,19 @@ class QuantizationContext:
         )
         return Quantized(self.spec, weights, replace(table, float_layers=float_layers), self.scheme)
 
+    def evaluate(self, candidate: Candidate) -> Evaluation:
+        """Metrics of a candidate on the tuning images."""
+        return self.evaluator.evaluation(candidate.quantized, f"evaluate {list(candidate.settings)[-1]}")
 
-def nearest(variants: Mapping[str, Candidate], evaluator: Evaluator, technique: str) -> Candidate:
-    """The variant of a technique that is nearest to float on the tuning images; a single one is not evaluated.
+    def nearest(self, variants: Mapping[str, Candidate], technique: str) -> Candidate:
+        """The variant of a technique that is nearest to float on the tuning images; a single one is not evaluated.
 
-    Args:
-        variants: Candidates by name.
-        evaluator: Compares the variants.
-        technique: Technique whose settings name the comparison.
-    """
-    if len(variants) == 1:
-        return next(iter(variants.values()))
-    found = evaluator.nearest({name: one.quantized for name, one in variants.items()}, technique)
-    best, known = variants[found.name], {name: kl for name, kl in found.divergences.items() if isfinite(kl)}
-    mine = best.settings[technique]
-    assert isinstance(mine, dict)
-    return replace(best, settings={**best.settings, technique: {**mine, "kl_of_variants": known}})
+        The technique's settings in it record the comparison.
+        """
+        if len(variants) == 1:
+            return next(iter(variants.values()))
+        compared = self.evaluator.nearest({name: one.quantized for name, one in variants.items()}, technique)
+        best = variants[compared.name]
+        finite = {name: kl for name, kl in compared.divergences.items() if isfinite(kl)}
+        settings = replace(best.settings[technique], kl_of_variants=finite)
+        return replace(best, settings={**best.settings, technique: settings})

@@ -14,7 +14,7 @@ from edgeres.quant.algorithms.sensitivity import one_layer_logits
 
 if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
-    from edgeres.recovery.context import Candidate
+    from edgeres.recovery.candidate import Candidate
     from edgeres.recovery.evaluator import Evaluator
 
 

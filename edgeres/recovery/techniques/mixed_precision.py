@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import ceil, log2
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from edgeres.gate.paired_test import Outcome
 from edgeres.model.cost import share_of_macs
 from edgeres.quant.algorithms.mixed_precision import fewest, left_in_float
+from edgeres.recovery.candidate import FloatLayers, unrounded
 from edgeres.recovery.evaluator import SCREENED
 from edgeres.recovery.layer_sensitivity import layer_noise, most_sensitive, passes
-from edgeres.recovery.rounding import unrounded
-from edgeres.recovery.search import Refusal
+from edgeres.recovery.technique import Refusal, Technique
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.artifacts.candidate import LayerSensitivity
-    from edgeres.recovery.context import Candidate, QuantizationContext
+    from edgeres.recovery.candidate import Candidate, Tried
     from edgeres.recovery.evaluation import Evaluation
-    from edgeres.recovery.search import Effort, Tried
 
 _QUANTIZED = 2.0
 """Cost of a pass with Q/DQ, in float passes."""
 
 
-def _questions(layers: int) -> int:
+def _evaluations(layers: int) -> int:
     """Number of evaluations that find one layer among so many."""
     return 3 + ceil(log2(max(2, layers)))
 
 
-@dataclass(slots=True)
-class MixedPrecision:
-    """Returns layers to float, the most sensitive first, until the gate is met; unnecessary ones are quantized again.
+class MixedPrecision(Technique):
+    """Returns layers to float, most sensitive first, until the gate is met; unneeded ones are quantized again."""
 
-    Attributes:
-        context: Network, images and evaluator.
-        noise: Sensitivity of each layer, once measured.
-    """
-
-    name: ClassVar[str] = "mixed_precision"
-    effort: ClassVar[Effort] = "default"
-    remedy: ClassVar[bool] = True
-
-    context: QuantizationContext
-    noise: tuple[LayerSensitivity, ...] = field(default=(), init=False)
+    name = "mixed_precision"
+    order = 90
+    effort = "default"
+    remedy = True
 
     def predicted(self) -> float:
         """Predicted seconds: the sensitivities, and an evaluation for each step of the search for few layers.
@@ -55,28 +45,28 @@ class MixedPrecision:
         context = self.context
         layers, tuning = context.placement().weighted, len(context.evaluator.split)
         branches = passes(context.spec, layers, context.preprocess.crop) * min(SCREENED, tuning)
-        return context.evaluator.pass_s * (branches + _questions(len(layers)) * tuning * _QUANTIZED)
+        return context.evaluator.pass_s * (branches + _evaluations(len(layers)) * tuning * _QUANTIZED)
 
-    def candidate(self, tried: Sequence[Tried[Candidate]], best: Tried[Candidate] | None) -> Candidate | Refusal:
+    def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate | Refusal:
         """The best candidate so far with as few layers in float as needed, or why none is enough."""
         assert best is not None
         base = best.candidate
         # Sensitivities are those of rounding to nearest and do not hold for learned rounding.
-        self.noise = layer_noise(unrounded(tried), self.context.evaluator)
-        order = most_sensitive(self.noise)
+        self.sensitivity = layer_noise(unrounded(tried), self.context.evaluator)
+        order = most_sensitive(self.sensitivity)
         ceiling = self._evaluation(base, order)
 
         def meets(names: tuple[str, ...]) -> bool:
             return self._meets(ceiling if names == order else self._evaluation(base, names), ceiling)
 
-        layers = fewest(order, meets, 2 * _questions(len(order)))
+        layers = fewest(order, meets, 2 * _evaluations(len(order)))
         if layers is None:
             return Refusal("not even every layer in float meets the limit on the tuning images")
-        return self._with(base, tuple(row.layer for row in self.noise if row.layer in layers))
+        return self._with(base, tuple(row.layer for row in self.sensitivity if row.layer in layers))
 
     def _with(self, base: Candidate, layers: tuple[str, ...]) -> Candidate:
         share = share_of_macs(self.context.spec, layers, self.context.preprocess.crop)
-        settings = {**base.settings, self.name: {"float_layers": list(layers), "float_share_of_macs": share}}
+        settings = {**base.settings, self.name: FloatLayers(float_layers=layers, float_share_of_macs=share)}
         return replace(base, quantized=left_in_float(base.quantized, base.reference, layers), settings=settings)
 
     def _evaluation(self, base: Candidate, layers: tuple[str, ...]) -> Evaluation:
@@ -93,3 +83,6 @@ class MixedPrecision:
             return trial.outcome is Outcome.PASS
         assert self.context.evaluator.margin is not None
         return trial.outcome is not Outcome.FAIL and trial.drop_pp <= self.context.evaluator.margin
+
+
+TECHNIQUE = MixedPrecision

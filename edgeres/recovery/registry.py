@@ -1,0 +1,50 @@
+"""Registry of the quantization techniques, found in the files of ``edgeres.recovery.techniques``."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from edgeres.errors import UsageError
+from edgeres.recovery import techniques
+from edgeres.recovery.technique import Technique
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def discover() -> Mapping[str, type[Technique]]:
+    """The technique of every file of the package by name, from the cheapest to the most expensive.
+
+    Raises:
+        UsageError: A file without ``TECHNIQUE``, or two techniques with one name or one order.
+    """
+    found: list[type[Technique]] = []
+    for module in pkgutil.iter_modules(techniques.__path__, f"{techniques.__name__}."):
+        technique = getattr(import_module(module.name), "TECHNIQUE", None)
+        if not (isinstance(technique, type) and issubclass(technique, Technique)):
+            raise UsageError(f"{module.name} has no TECHNIQUE", "set it to the file's subclass of Technique")
+        for other in found:
+            if technique.name == other.name or technique.order == other.order:
+                both = f"{other.__name__} and {technique.__name__} of {module.name}"
+                raise UsageError(f"{both} have the same name or order", "give each technique its own")
+        found.append(technique)
+    return MappingProxyType({one.name: one for one in sorted(found, key=lambda technique: technique.order)})
+
+
+TECHNIQUES = discover()
+"""Every technique by name, from the cheapest to the most expensive."""
+
+if TYPE_CHECKING:
+    TechniqueName = str
+else:
+    TechniqueName = Literal[tuple(TECHNIQUES)]
+
+
+def chain(name: str) -> tuple[str, ...]:
+    """A forced technique with those that it builds on: every quick one before it."""
+    forced = TECHNIQUES[name]
+    before = (one for one in TECHNIQUES.values() if one.effort == "quick" and one.order < forced.order)
+    return (*(one.name for one in before if not forced.from_float), name)
