@@ -26,12 +26,12 @@ from edgeres.quant.algorithms.fisher_information import importance
 from edgeres.quant.algorithms.gptq import gptq_rounded
 from edgeres.quant.algorithms.mixed_precision import left_in_float
 from edgeres.quant.algorithms.range_search import refined
+from edgeres.quant.learned_network import LearnedNetwork
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quantized import Quantized
 from edgeres.quant.scale import INT32_MAX, LIMIT, PEAK, SMALLEST, roomy_scales
 from edgeres.quant.table import narrow_channels
 from edgeres.targets.target import find_target
-from edgeres.training.learned import LearnedNetwork
 
 SCHEMES = {
     "jetson": find_target("jetson").scheme,
