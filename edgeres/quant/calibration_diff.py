@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 class ScaleChange:
     """A tensor whose quantization parameters differ.
 
-    Attributes:
-        kind: ``activation``, or ``weight`` of the layer of that name.
-        tensor: Name of the tensor or layer.
-        first: Scale in the first table, for a weight that of the channel that differs most; None where it has none.
-        second: Scale in the second table, of the same channel.
-        channels: Number of channels whose scales differ; 1 for an activation.
-        codes: Other differences, such as ``zero-point 0 -> 3``; empty where there are none.
+    ``first`` and ``second`` are scales, for a weight those of the channel that differs most, None where a table has
+    none; ``channels`` is the number of channels whose scales differ; ``codes`` has other differences, such as
+    ``zero-point 0 -> 3``.
     """
 
     kind: Literal["activation", "weight"]
@@ -50,10 +46,8 @@ class ScaleChange:
 class TableChange:
     """Differences of two tables.
 
-    Attributes:
-        facts: ``(name, first, second)`` of everything but scales that differs.
-        scales: Tensors that differ, by descending difference; tensors of one table alone come first.
-        compared: Number of tensors and weights in either table.
+    ``facts`` has ``(name, first, second)`` of everything but scales that differs; ``scales`` is in descending order,
+    tensors of one table alone first; ``compared`` is the number of tensors and weights in either table.
     """
 
     facts: tuple[tuple[str, str, str], ...]

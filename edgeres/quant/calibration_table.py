@@ -35,12 +35,7 @@ _CODING = ("weight_bits", "wide_layers", "reduce_range")
 class CalibrationTable:
     """Scales and what they belong to.
 
-    Attributes:
-        schema: Version of this layout.
-        model: Display name of the network.
-        preprocess: Preprocessing of the calibration images.
-        scheme: The target's quantization scheme.
-        table: The scales, with the digests of the weights and of the calibration images.
+    The table has the digests of the weights and of the calibration images.
     """
 
     schema: Literal["edgeres.calibration/1"] = SCHEMA
@@ -88,12 +83,7 @@ def fitting(
 ) -> QuantTable:
     """The scales of a table, checked against the network, scheme and preprocessing.
 
-    Args:
-        saved: The table.
-        spec: The folded network to quantize.
-        weights: Its float weights.
-        scheme: The target's quantization scheme.
-        preprocess: Preprocessing of the network.
+    ``spec`` is the folded network to quantize, ``weights`` are its float weights.
 
     Raises:
         DataError: The table does not fit; the message lists the differences.

@@ -125,14 +125,10 @@ CALIBRATORS: Mapping[str, Calibrator] = MappingProxyType({calibrator.name: calib
 def activation_qparams(histogram: Histogram, calibrator: Calibrator | str, scheme: QuantScheme) -> QParams:
     """Scale and zero-point of one activation tensor.
 
-    Signed: ``scale = max(-low, high) / (2**(bits-1) - 1)``, zero-point 0. Unsigned: ``scale = (high - low) /
-    (2**bits - 1)`` and ``zero_point = round(-low / scale)``, so that 0.0 is represented exactly (Jacob et al. 2018,
-    arXiv 1712.05877, section 2.1); without negative values the zero-point is 0.
-
-    Args:
-        histogram: Histogram of the tensor over the calibration images.
-        calibrator: A calibrator, or the name of one in ``CALIBRATORS``.
-        scheme: The target's bits and signedness.
+    Signed: ``scale = max(-low, high) / (2**(bits-1) - 1)``, zero-point 0. Unsigned: ``scale = (high - low) / (2**bits -
+    1)`` and ``zero_point = round(-low / scale)``, so that 0.0 is represented exactly (Jacob et al. 2018, arXiv
+    1712.05877, section 2.1); without negative values the zero-point is 0. ``calibrator`` may be the name of one in
+    ``CALIBRATORS``.
 
     Raises:
         RecipeError: No calibrator has that name.

@@ -68,13 +68,9 @@ def divergences(bins: Counts, starts: Ints, stops: Ints, levels: int) -> Floats:
 
     With ``S`` and ``n`` the mass and the number of filled bins of a level, ``T`` and ``W`` the mass of all bins and of
     the window, ``KL = (sum p log p - sum_levels p_level log(S / n)) / T - log T + log W``: all of it differences of
-    cumulative sums, so a window costs a few operations per level, whatever its length.
-
-    Args:
-        bins: Counts ``[B]`` without the zeros.
-        starts: First bin of each window ``[K]``.
-        stops: One past the last bin of each window ``[K]``; a window has at least ``levels`` bins.
-        levels: Number of quantization levels.
+    cumulative sums, so a window costs a few operations per level, whatever its length. ``bins`` are counts ``[B]``
+    without the zeros; a window ``[start, stop)`` of ``[K]`` has at least ``levels`` bins, the number of quantization
+    levels.
     """
     mass = bins.astype(np.float64)
     cumulative, filled = (np.concatenate([[0], np.cumsum(part)]) for part in (mass, bins > 0))

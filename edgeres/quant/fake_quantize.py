@@ -40,14 +40,7 @@ def fake_quantize(x: Tensor, params: QParams) -> Tensor:
 
 
 class QuantNetwork(Network):
-    """A network that reads the placement's edges through Q/DQ and has rounded weights.
-
-    Args:
-        spec: The folded network.
-        weights: Its float weights.
-        table: Scales.
-        placement: Placement of the Q/DQ pairs.
-    """
+    """A network that reads the placement's edges through Q/DQ and has rounded weights."""
 
     def __init__(self, spec: ResNetSpec, weights: Weights, table: QuantTable, placement: Placement) -> None:
         super().__init__(spec, quantized_weights(weights, table))

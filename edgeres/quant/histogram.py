@@ -66,14 +66,8 @@ def exact_units(value: float) -> int:
 class Histogram:
     """Counts and extrema of one tensor over any number of images.
 
-    Attributes:
-        exponent: The grid spans ``[-2**exponent, 2**exponent]``.
-        counts: int64 ``[2 BINS + 1]``, read-only; bin ``i`` stands at ``BINS + i``.
-        low: Smallest value.
-        high: Largest value.
-        low_sum: Sum of the images' smallest values, in units of ``2**-149``.
-        high_sum: Sum of the images' largest values, in units of ``2**-149``.
-        images: Number of images.
+    The grid spans ``[-2**exponent, 2**exponent]``; bin ``i`` of the read-only counts int64 ``[2 BINS + 1]`` stands at
+    ``BINS + i``. ``low_sum`` and ``high_sum`` are sums of the images' extrema in units of ``2**-149``.
     """
 
     exponent: int

@@ -31,12 +31,8 @@ _TWO_ENDS = 2.0 ** -(np.arange(25) / 4)
 class Density:
     """Cumulative moments of a histogram in units of its bin width, with values spread evenly inside each bin.
 
-    Attributes:
-        first: Lower edge of the first bin.
-        counts: Values per bin ``[B]``.
-        below: Number of values below each bin edge ``[B+1]``.
-        sum_below: Their sum ``[B+1]``.
-        squares: Sum of all squares.
+    ``first`` is the lower edge of the first bin, ``counts`` are values per bin ``[B]``, ``below`` and ``sum_below``
+    number and sum of the values below each bin edge ``[B+1]``, ``squares`` the sum of all squares.
     """
 
     first: int

@@ -44,10 +44,8 @@ class _Binner:
     def count(self, values: Tensor, exponent: int, side: Counts) -> None:
         """Adds values to the bins of one grid.
 
-        Args:
-            values: float32 ``[V]`` without NaN, no magnitude above ``2**exponent``.
-            exponent: Exponent of the grid.
-            side: Counts ``[BINS + 1]`` where no value is negative, ``[2 BINS + 1]`` otherwise.
+        ``values`` are float32 ``[V]`` without NaN, no magnitude above ``2**exponent``; ``side`` are counts ``[BINS +
+        1]`` where no value is negative, ``[2 BINS + 1]`` otherwise.
         """
         for block in torch.split(values, self._BLOCK):
             found = torch.bincount(self._indices(block, exponent, len(side) - BINS - 1), minlength=len(side))
@@ -137,16 +135,9 @@ def observe(
 ) -> dict[str, Histogram]:
     """Histograms of a network's tensors over calibration images.
 
-    Args:
-        network: The network to observe; it is neither changed nor switched out of training mode.
-        batches: Images float32 ``[N,C,H,W]``, any ``N`` and any number of batches; consumed once, a few images at a
-            time.
-        tensors: Names of the tensors to count, as in the network's graph; ``image`` is one of them.
-        advance: Called with 1 for each finished image.
-
-    Returns:
-        One histogram per name, in the order of ``tensors``. Histograms of disjoint sets of images merge to the
-        histogram of all of them.
+    The network is neither changed nor switched out of training mode. Batches are float32 ``[N,C,H,W]``, any ``N``,
+    consumed once, a few images at a time; ``image`` is one of the names of tensors; ``advance`` is called with 1 for
+    each finished image. Histograms of disjoint sets of images merge to the histogram of all of them.
 
     Raises:
         StageError: No image, an unknown tensor, or a tensor with NaN or infinite values; the message names it.

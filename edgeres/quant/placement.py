@@ -25,11 +25,9 @@ _RANGE_PRESERVING = ("maxpool", "subsample", "zeropad")
 class Placement:
     """Q/DQ pairs of a network.
 
-    Attributes:
-        edges: ``(operation, input index)`` pairs that read dequantized values.
-        weighted: Operations whose weights are integers.
-        tensors: Tensors that carry a quantizer, in execution order.
-        shared: Quantized tensor to the earlier quantized tensor whose scale it shares.
+    ``edges`` are ``(operation, input index)`` pairs that read dequantized values, ``weighted`` operations whose weights
+    are integers, ``tensors`` those that carry a quantizer, in execution order; ``shared`` maps a quantized tensor to
+    the earlier one whose scale it shares.
     """
 
     edges: frozenset[tuple[str, int]]
@@ -46,10 +44,7 @@ class Placement:
 def place(graph: Graph, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> Placement:
     """Places the Q/DQ pairs of a network by a target's scheme.
 
-    Args:
-        graph: The network.
-        scheme: The target's quantization scheme.
-        float_layers: Weighted operations that stay in float beside those of the scheme.
+    ``float_layers`` are weighted operations that stay in float beside those of the scheme.
     """
     pooled = _pooled(graph)
     weighted = {

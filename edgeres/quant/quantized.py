@@ -21,13 +21,10 @@ if TYPE_CHECKING:
 class Quantized:
     """A folded network, its scales, and their scheme.
 
-    Attributes:
-        spec: The network.
-        weights: float32 values that the table rounds; where rounding was learned they lie on the grid already, so that
-            rounding them again changes nothing.
-        table: Scales under which int32 holds every accumulator: weight scales that are too small for the biases are
-            raised (``edgeres.quant.scale``), whatever the origin of scales, weights and biases.
-        scheme: The target's quantization scheme.
+    ``weights`` are float32 values that the table rounds; where rounding was learned they lie on the grid already, so
+    that rounding them again changes nothing. Under the table's scales int32 holds every accumulator: weight scales that
+    are too small for the biases are raised (``edgeres.quant.scale``), whatever the origin of scales, weights and
+    biases.
     """
 
     spec: ResNetSpec

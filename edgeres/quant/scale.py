@@ -58,13 +58,9 @@ def roomy_scales(
     """Weight scales ``[O]`` under which no accumulator of the layer exceeds int32; others are unchanged.
 
     A channel whose weights are all 0 has no scale of its own. It gets the median of the others', so that its bias is
-    rounded as theirs are, and the product of scales is one that kernels take.
-
-    Args:
-        scales: float32 ``[O]``, from the weights alone.
-        weight: ``[O,...]``, output channels first.
-        bias: ``[O]``; zeros where the layer has none.
-        step: Scale of the layer's input.
+    rounded as theirs are, and the product of scales is one that kernels take. The given scales float32 ``[O]`` are from
+    the weight ``[O,...]`` alone; the bias ``[O]`` is zeros where the layer has none, and ``step`` is the scale of the
+    layer's input.
 
     Raises:
         ModelError: A bias so large that no float32 scale has a code for it.

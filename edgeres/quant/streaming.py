@@ -45,17 +45,10 @@ def each_image(
 ) -> Iterator[Made]:
     """Applies a function to every image, or to every group of images.
 
-    Args:
-        network: The network; the function gets a copy in evaluation mode and channels-last layout, and every thread has
-            its own.
-        batches: Images float32 ``[N,C,H,W]``; a few of them are in flight at a time.
-        work: Function of a network and images ``[group,C,H,W]``, the last group smaller.
-        advance: Called with the number of images that are finished.
-        gradients: Whether the function computes gradients.
-        group: Number of images that go through the network together.
-
-    Yields:
-        Results in the order of the images.
+    The function gets images ``[group,C,H,W]`` and a copy of the network in evaluation mode and channels-last layout,
+    one for each thread; results come in the order of the images. A few of the batches float32 ``[N,C,H,W]`` are in
+    flight at a time; ``advance`` is called with the number of images that are finished; ``gradients`` says whether the
+    function computes gradients.
 
     Raises:
         StageError: There is no image.
@@ -117,15 +110,8 @@ def spread(
 ) -> Iterator[Made]:
     """Distributes images over workers, each on one thread, with a bounded number of images in flight.
 
-    Args:
-        workers: One object per thread, which ``work`` receives.
-        batches: Images float32 ``[N,C,H,W]``.
-        work: Function of a worker and images ``[group,C,H,W]``, the last group smaller.
-        advance: Called with the number of images that are finished.
-        group: Number of images of one piece of work.
-
-    Yields:
-        Results in the order of the images.
+    ``workers`` has one object per thread, which ``work`` receives with images ``[group,C,H,W]``; results come in the
+    order of the images.
 
     Raises:
         StageError: There is no image.

@@ -48,15 +48,8 @@ def quant_table(
 ) -> QuantTable:
     """Every scale of a network.
 
-    Args:
-        weights: Weights of the folded network.
-        histograms: A histogram for each tensor of ``placement.observed``.
-        placement: Placement of the Q/DQ pairs.
-        scheme: The target's quantization scheme.
-        calibrator: Calibrator of activation ranges.
-        method: Method of weight ranges per output channel.
-        data: Digest of the calibration images.
-        images: Number of calibration images.
+    ``histograms`` has one for each tensor of ``placement.observed``; ``data`` is the digest of the calibration images
+    and ``images`` their number.
     """
     found = {tensor: activation_qparams(histograms[tensor], calibrator, scheme) for tensor in placement.observed}
     found |= {tensor: found[origin] for tensor, origin in placement.shared.items()}
@@ -76,22 +69,14 @@ def quant_table(
 def with_sketches(table: QuantTable, histograms: Mapping[str, Histogram]) -> QuantTable:
     """The table with a sketch of every tensor that has a histogram; others are kept while their scale is the same.
 
-    Args:
-        table: The deployed scales.
-        histograms: Histograms of the float network with the channel scales of the table's weights.
+    The histograms are of the float network with the channel scales of the table's weights.
     """
     drawn = {name: sketch(histograms[name], params) for name, params in table.activations.items() if name in histograms}
     return replace(table, sketches={**table.sketches, **drawn})
 
 
 def with_room(table: QuantTable, spec: ResNetSpec, weights: Weights) -> QuantTable:
-    """The table with weight scales raised where an accumulator of their layer might exceed int32.
-
-    Args:
-        table: Scales of activations and weights.
-        spec: The folded network.
-        weights: The weights and biases that the table rounds.
-    """
+    """The table with weight scales raised where an accumulator of their layer might exceed int32."""
     found = {op.name: _with_room(op, table, weights) for op in graph(spec).weighted if op.name in table.weights}
     return table if found == table.weights else replace(table, weights={name: found[name] for name in table.weights})
 
@@ -99,10 +84,7 @@ def with_room(table: QuantTable, spec: ResNetSpec, weights: Weights) -> QuantTab
 def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> dict[str, int]:
     """Number of output channels of each operation whose bias is too large for the scale of their weights alone.
 
-    Args:
-        table: Scales; of the weight scales only the number of bits is used.
-        spec: The folded network.
-        weights: Its weights.
+    Of the table's weight scales only the number of bits is used.
     """
     found: dict[str, int] = {}
     for op in graph(spec).weighted:

@@ -31,12 +31,9 @@ def weight_qparams(weight: NDArray[np.float32], bits: int = 8, method: WeightMet
     """Scales of a convolution's or classifier's weight.
 
     ``scale = clip / (2**(bits-1) - 1)`` per output channel, zero-point 0, without the lowest code, so that the grid is
-    symmetric (Krishnamoorthi 2018, arXiv 1806.08342, section 2.2; Wu et al. 2020, arXiv 2004.09602, section 3.2).
-
-    Args:
-        weight: float32 ``[O,I,kH,kW]`` or ``[O,I]``.
-        bits: Width of the integers.
-        method: ``max`` clips nothing; ``mse`` searches the clip with the least squared error per channel.
+    symmetric (Krishnamoorthi 2018, arXiv 1806.08342, section 2.2; Wu et al. 2020, arXiv 2004.09602, section 3.2). The
+    weight is float32 ``[O,I,kH,kW]`` or ``[O,I]``; method ``max`` clips nothing, ``mse`` searches the clip with the
+    least squared error per channel.
 
     Raises:
         ModelError: Weights that are NaN or infinite.

@@ -59,12 +59,10 @@ class FloatLayers(TechniqueSettings):
 class Candidate:
     """A quantized network and how it was made.
 
-    Attributes:
-        quantized: The network.
-        reference: Float weights with the same channel scales, which only equalization changes.
-        settings: Settings of the applied techniques by name, in order.
-        rounded: Whether its weights lie on their grid already, so that learned rounding does not apply.
-        histograms: Calibration histograms of ``reference``'s tensors; empty where there are none.
+    ``reference`` are float weights with the same channel scales, which only equalization changes; ``settings`` are
+    those of the applied techniques by name, in order; ``rounded`` says that the weights lie on their grid already, so
+    that learned rounding does not apply; ``histograms`` are those of ``reference``'s tensors, empty where there are
+    none.
     """
 
     quantized: Quantized

@@ -42,18 +42,9 @@ HISTOGRAM_PASS = 1.3
 class QuantizationContext:
     """Inputs that all techniques share.
 
-    Attributes:
-        spec: The folded network.
-        weights: Its float weights.
-        scheme: The target's quantization scheme.
-        calibration: Images for scales, rounding and biases.
-        preprocess: Preprocessing of images.
-        seed: Seed of all random generators.
-        evaluator: Compares candidates with float.
-        progress: Progress reporter.
-        calibrator: Calibrator of the first technique; ``auto`` for the one nearest to float.
-        weight_method: Method of its weight ranges; ``auto`` for the nearest to float with the best calibrator.
-        scales: A table whose scales the first technique uses instead of calibrating.
+    ``spec`` is the folded network with its float weights; ``calibration`` are the images for scales, rounding and
+    biases. The first technique uses ``calibrator`` and the method of weight ranges, ``auto`` for those nearest to
+    float, or the scales of a saved table instead.
     """
 
     spec: ResNetSpec

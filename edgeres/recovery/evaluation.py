@@ -44,10 +44,7 @@ _RESOLUTION = 1e-9
 class Gain:
     """Reduction of the KL divergence from float by a candidate, in nats.
 
-    Attributes:
-        mean: Mean over images.
-        low: Lower end of its interval.
-        high: Upper end of its interval.
+    The mean over images, with the ends of its interval.
     """
 
     mean: float

@@ -47,10 +47,8 @@ _POWER = 0.8
 class Nearest:
     """The variant that is nearest to float.
 
-    Attributes:
-        name: Its name.
-        divergences: Mean KL divergence of every variant in nats, over the images it was compared on; infinite where a
-            logit is NaN.
+    ``divergences`` has the mean KL divergence of every variant in nats, over the images it was compared on; infinite
+    where a logit is NaN.
     """
 
     name: str
@@ -64,13 +62,8 @@ _GROUP, _CACHED = 16, 1 << 20
 class Evaluator:
     """Evaluates candidates for one network.
 
-    Args:
-        spec: The folded network.
-        weights: Its float weights.
-        split: Tuning images with labels.
-        preprocess: Preprocessing of the images.
-        margin: Allowed accuracy drop in percentage points; None allows any.
-        progress: Progress reporter.
+    ``split`` are tuning images with labels, ``margin`` is the allowed accuracy drop in percentage points; None allows
+    any.
 
     Raises:
         StageError: There are no tuning images, or the float network's logits are not finite.
@@ -112,10 +105,6 @@ class Evaluator:
 
         All variants are compared on the first ``SCREENED`` images. Those significantly worse than the nearest are
         dropped, and the number of images doubles, until one is left or all images were used.
-
-        Args:
-            variants: Networks by name.
-            label: Label of the progress bar.
         """
         means: dict[str, float] = {}
         seen: dict[str, NDArray[np.float64]] = {name: np.empty(0) for name in variants}

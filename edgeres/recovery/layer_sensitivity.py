@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerSensitivity, ...]:
     """Sensitivity of every layer with integer weights, in order of execution, on a few tuning images.
 
-    Args:
-        candidate: Gives each layer's rounded weight and the scale of its input.
-        evaluator: Gives the images and the float logits.
-
     Raises:
         StageError: Rounding a layer gives logits that are not finite.
     """

@@ -55,12 +55,9 @@ class Augment:
 class Augmenter:
     """Applies an ``Augment`` with torchvision's own functions on PIL images.
 
-    torchvision's transform classes draw from torch's global generator, which threads would share; here the caller
-    gives each image a generator of its own.
-
-    Args:
-        augment: The augmentation.
-        preprocess: The evaluation transform, for its sizes and its resampling filter.
+    torchvision's transform classes draw from torch's global generator, which threads would share; here the caller gives
+    each image a generator of its own. ``preprocess`` is the evaluation transform, for its sizes and its resampling
+    filter.
     """
 
     def __init__(self, augment: Augment, preprocess: Preprocess) -> None:
@@ -76,13 +73,7 @@ class Augmenter:
     def __call__(self, image: Pillow.Image, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         """One training image.
 
-        Args:
-            image: RGB image.
-            size: Side of the result in pixels.
-            rng: Random generator of this image.
-
-        Returns:
-            uint8 ``[size,size,3]``.
+        uint8 ``[size,size,3]`` of an RGB image, with the random generator of this image.
         """
         image = self._cropped(image, size, rng)
         if self._augment.flip and rng.random() < 0.5:

@@ -14,11 +14,8 @@ class Ema:
     """Averages every floating-point value of a module's state, running statistics too.
 
     After update ``t = 1, 2, ...`` the average is ``a <- d_t a + (1 - d_t) x`` with ``d_t = min(decay, t / (t + 9))``:
-    the ramp keeps the random start out of short trainings (``num_updates`` of TensorFlow's moving average).
-
-    Args:
-        module: The module to average; its current values are the start.
-        decay: Weight of the past per update, in ``[0, 1)``.
+    the ramp keeps the random start out of short trainings (``num_updates`` of TensorFlow's moving average). The
+    module's current values are the start; ``decay`` is in ``[0, 1)``.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -34,9 +34,7 @@ KEPT_BYTES = 256 << 20
 class Batch:
     """One training batch.
 
-    Attributes:
-        images: uint8 ``[N,S,S,3]``.
-        labels: int64 ``[N]``.
+    Images uint8 ``[N,S,S,3]`` and labels int64 ``[N]``.
     """
 
     images: Tensor
@@ -46,13 +44,8 @@ class Batch:
 class Feed:
     """Training batches by global step; an epoch is every image once, without an incomplete last batch.
 
-    Args:
-        split: Labelled images.
-        preprocess: Evaluation transform, for normalisation and sizes.
-        augment: Augmentation.
-        classes: Number of classes; every label must be below it.
-        batch: Images per step; the whole split where it is smaller.
-        seed: Seed of order and augmentation.
+    ``preprocess`` is the evaluation transform, for normalisation and sizes; every label must be below ``classes``. A
+    batch is the whole split where it is smaller; order and augmentation follow from the seed.
 
     Raises:
         DataError: Fewer than two images, or a label that is missing or names no class.
@@ -90,10 +83,7 @@ class Feed:
     def batches(self, start: int, stop: int, size: Callable[[int], int]) -> Iterator[Batch]:
         """The batches of global steps ``start`` to ``stop - 1``.
 
-        Args:
-            start: First step; steps before it are not decoded.
-            stop: One past the last step.
-            size: Image side in pixels by epoch.
+        ``size`` gives the image side in pixels by epoch; steps before the first are not decoded.
         """
         pool = ThreadPoolExecutor(WORKERS, "augment")
         try:

@@ -35,11 +35,9 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 class TrainingResult:
     """Result of a training.
 
-    Attributes:
-        weights: The averaged weights, or the last ones where nothing was averaged.
-        metrics: ``train_loss`` (mean over the last epoch), ``epochs``, ``steps`` and ``images``.
-        conditions: Conditions that affect the last bits apart from settings and data; more than one line where a
-            snapshot was continued elsewhere.
+    The weights are averaged, or the last ones where nothing was averaged. ``metrics`` has ``train_loss`` (mean over the
+    last epoch), ``epochs``, ``steps`` and ``images``. ``conditions`` affect the last bits apart from settings and data;
+    there is more than one where a snapshot was continued elsewhere.
     """
 
     weights: Weights
@@ -61,17 +59,8 @@ def fit(
     """Trains a network; parameters without gradient are unchanged, as are the statistics of their norms.
 
     The same arguments give the same bytes on the same machine with the same number of threads, whether or not the run
-    was interrupted in between.
-
-    Args:
-        network: The network; changed in place.
-        objective: The loss.
-        feed: Augmented batches.
-        method: Optimizer, schedule and other settings.
-        device: Training device.
-        snapshots: Storage of unfinished training.
-        progress: Advanced by the number of images.
-        label: Label of the progress bar.
+    was interrupted in between. The network is changed in place; progress is advanced by the number of images, and
+    ``label`` is that of the bar.
 
     Raises:
         StageError: The loss is not finite.

@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 
 class Recomputed:
-    """The forward pass of a network with block-wise gradient checkpointing.
-
-    Args:
-        network: The network, whose parameters are used.
-    """
+    """The forward pass of a network with block-wise gradient checkpointing."""
 
     def __init__(self, network: Network) -> None:
         self._network = network

@@ -57,12 +57,7 @@ def resolution(full: int, start: float, epoch: int, epochs: int) -> int:
 
     Progressive resizing (Howard 2018 for DAWNBench; Tan and Le 2021, arXiv 2104.00298): early epochs on small images
     cost a fraction. Sides are multiples of 32 from 128 pixels on and of 4 below, so kernels keep whole strides.
-
-    Args:
-        full: Side at the end.
-        start: Share of ``full`` in the first epoch; 1 turns it off.
-        epoch: Epoch from 0.
-        epochs: Number of epochs.
+    ``start`` is the share of ``full`` in the first epoch; 1 turns it off. Epochs count from 0.
     """
     share = min(1.0, epoch / max(1.0, epochs * 2 / 3))
     grid = 32 if full >= 128 else 4

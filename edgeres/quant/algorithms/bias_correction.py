@@ -44,14 +44,10 @@ def empirical_bias(
     the quantized layer reads what the corrected quantized network before it makes. Layer by layer would take a pass for
     each; here both networks take the images in blocks, and each layer of the quantized one is corrected by a running
     mean before the next one reads it. Its weights grow with the block's number, so that what the first blocks saw
-    behind unfinished corrections fades with the square of the number of blocks. With one block of all images the
-    result would be exactly that of layer by layer; with many it differs by the sampling noise of the blocks.
-
-    Args:
-        reference: The float network, with the same channel scales as ``quantized``.
-        quantized: The network to correct; its scales and weights are unchanged.
-        images: Batches float32 ``[N,C,H,W]``; any ``N`` gives the same biases.
-        advance: Called with the number of images behind each block.
+    behind unfinished corrections fades with the square of the number of blocks. With one block of all images the result
+    would be exactly that of layer by layer; with many it differs by the sampling noise of the blocks. ``reference`` has
+    the same channel scales as ``quantized``, whose scales and weights are unchanged; ``advance`` is called with the
+    number of images behind each block.
 
     Raises:
         StageError: There is no image.
@@ -79,9 +75,8 @@ def empirical_bias(
 class _Correcting(QuantNetwork):
     """A quantized network that corrects each layer by its running mean error.
 
-    Attributes:
-        corrections: float64 ``[C]`` per integer layer with a bias.
-        wanted: Means ``[C]`` of those layers in the float network, on the next block.
+    ``corrections`` are float64 ``[C]`` per integer layer with a bias; ``wanted`` are the means ``[C]`` of those layers
+    in the float network, on the next block.
     """
 
     def __init__(self, quantized: Quantized) -> None:

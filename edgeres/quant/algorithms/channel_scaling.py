@@ -44,10 +44,9 @@ FIXED = 0
 class Units:
     """Partition of channels into units of equal scale.
 
-    Attributes:
-        of: Unit ``[C]`` of each channel, by tensor name.
-        group: Group ``[units]`` of each unit: units that some tensor carries side by side, so that their relative
-            scales matter; scaling a whole group by one factor changes no quantization error.
+    ``of`` has the unit ``[C]`` of each channel by tensor name. ``group`` ``[units]`` has the group of each unit: units
+    that some tensor carries side by side, so that their relative scales matter; scaling a whole group by one factor
+    changes no quantization error.
     """
 
     of: Mapping[str, Ints]
@@ -144,11 +143,8 @@ def tensor_scales(units: Units, scales: Floats) -> dict[str, Floats]:
 def rescaled(spec: ResNetSpec, weights: Weights, scales: ChannelScales) -> Weights:
     """Weights of the same function, in which every channel is divided by its scale.
 
-    Args:
-        spec: The network, with or without norms.
-        weights: Its weights.
-        scales: Positive scale ``[C]`` of every tensor's channels, equal within a unit and 1 for the fixed one, as
-            ``tensor_scales`` makes them.
+    ``scales`` has a positive scale ``[C]`` of every tensor's channels, equal within a unit and 1 for the fixed one, as
+    ``tensor_scales`` makes them.
     """
     arrays: dict[str, Floats] = {}
     for op in graph(spec).ops:

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 class Covariance:
-    """Running sums over patches, per group of channels.
-
-    Args:
-        op: A convolution or linear operation.
-    """
+    """Running sums over patches, per group of channels."""
 
     def __init__(self, op: Op) -> None:
         self._op = op
@@ -53,14 +49,8 @@ class Covariance:
 def patches(op: Op, x: Tensor, places: Tensor) -> Tensor:
     """Input patches of an operation for some of its output pixels.
 
-    Args:
-        op: A convolution or linear operation.
-        x: Its input, ``[N,C,H,W]`` or ``[N,C]``.
-        places: Indices ``[N,K]`` into the ``H' * W'`` output pixels of each image, row by row; of a linear operation
-            all 0.
-
-    Returns:
-        ``[N*K,C,k,k]``, images outermost.
+    ``x`` is its input, ``[N,C,H,W]`` or ``[N,C]``; ``places`` are indices ``[N,K]`` into the ``H' * W'`` output pixels
+    of each image, row by row, of a linear operation all 0. The patches are ``[N*K,C,k,k]``, images outermost.
     """
     if op.kind == "linear":
         return x.reshape(*x.shape, 1, 1)
@@ -74,14 +64,7 @@ def patches(op: Op, x: Tensor, places: Tensor) -> Tensor:
 def some_places(op: Op, shape: tuple[int, ...], wanted: int, generator: torch.Generator) -> Tensor:
     """Distinct random output pixels of each image.
 
-    Args:
-        op: A convolution or linear operation.
-        shape: Shape of its input.
-        wanted: Pixels per image, at most all.
-        generator: Random generator.
-
-    Returns:
-        ``[N, min(wanted, H' * W')]``.
+    Indices ``[N, min(wanted, H' * W')]``; ``shape`` is that of the operation's input.
     """
     sides = shape[2:] if op.kind == "conv" else ()
     pixels = prod((side + 2 * op.padding - op.kernel) // op.stride + 1 for side in sides)

@@ -45,9 +45,7 @@ _LEAST = 2.0**-24
 class Carried:
     """Channels of one quantized tensor.
 
-    Attributes:
-        units: Unit ``[C]`` of each channel.
-        peaks: Range ``[C]`` of each channel over calibration images.
+    Unit ``[C]`` and range ``[C]`` over calibration images of each channel.
     """
 
     units: Ints
@@ -63,9 +61,7 @@ class Carried:
 class Reading:
     """Weights that read channels.
 
-    Attributes:
-        units: Unit ``[groups, I]`` of each input channel of each group.
-        peaks: Largest magnitudes ``[groups, O, I]`` of the kernels.
+    Unit ``[groups, I]`` of each input channel of each group, and largest magnitudes ``[groups, O, I]`` of the kernels.
     """
 
     units: Ints
@@ -81,13 +77,9 @@ class Reading:
 def cross_layer_scales(units: Units, carried: Sequence[Carried], readings: Sequence[Reading]) -> dict[str, Floats]:
     """Scale ``[C]`` of every tensor's channels that balances both ranges of each unit.
 
-    Fixed-point iteration over groups of units, since scaling one changes its readers' rows and so
-    the shares of others. Units that no quantized tensor carries, that no weight reads, or that are dead are unchanged.
-
-    Args:
-        units: Which channels have one scale.
-        carried: Tensors with a scale for all channels.
-        readings: Layers with integer weights.
+    Fixed-point iteration over groups of units, since scaling one changes its readers' rows and so the shares of others.
+    Units that no quantized tensor carries, that no weight reads, or that are dead are unchanged. ``carried`` are the
+    tensors with a scale for all channels, ``readings`` the layers with integer weights.
     """
     logs = np.zeros(units.count)
     for _ in range(_SWEEPS):

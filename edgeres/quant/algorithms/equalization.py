@@ -52,9 +52,7 @@ _SHARE = 0.25
 def balancing_scales(quantized: Quantized, importance: Importance) -> dict[str, Floats]:
     """The scale ``[C]`` of every tensor's channels that minimises the expected divergence.
 
-    Args:
-        quantized: The network with its scales before; float weights.
-        importance: Fisher information, measured on the same weights.
+    ``quantized`` has its scales before and float weights, on which the Fisher information was measured.
     """
     units = channel_units(quantized.spec)
     terms = _Terms(quantized, importance, units.of, _SHARE)

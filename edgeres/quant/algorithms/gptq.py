@@ -75,17 +75,10 @@ def gptq_rounded(
 ) -> Quantized:
     """A quantized network with codes and biases chosen by GPTQ, layer by layer.
 
-    The same arguments give the same bytes with the same number of threads.
-
-    Args:
-        reference: Float weights that compute the same function as the float network.
-        quantized: Scales, and weights of the layers that stay in float.
-        images: Gives batches float32 ``[N,C,H,W]`` of calibration images; read once, and no further than needed.
-        seed: Seed of the output pixels that each image contributes.
-        advance: Called with 1 for each finished layer.
-
-    Returns:
-        The same scales, weights on their grid, corrected biases.
+    The same arguments give the same bytes with the same number of threads. ``reference`` are float weights that compute
+    the same function as the float network; ``quantized`` has the scales, which are unchanged, and weights of the layers
+    that stay in float. The images are read once, and no further than needed; the seed is that of the output pixels that
+    each contributes.
 
     Raises:
         StageError: There is no image.
@@ -116,14 +109,8 @@ def round_layer(
 ) -> None:
     """Sets a layer's codes and bias in the walk's network, from one pass over its input.
 
-    Args:
-        walk: Both networks, the float one already run through the unit.
-        unit: The unit of the layer.
-        op: The layer.
-        table: Scales; a layer without weight scales stays in float and gets a bias.
-        reference: Float weights.
-        mean: Mean ``[C]`` of the layer's output in the float network.
-        generator: Random generator of output pixels.
+    The float network has already run through the unit; ``mean`` ``[C]`` is that of the layer's output in it. A layer
+    without weight scales stays in float and gets a bias.
     """
     covariance = Covariance(op) if op.name in table.weights else None
     size = op.c_in // op.groups * op.kernel**2
@@ -145,14 +132,7 @@ def round_layer(
 def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance: Tensor) -> Tensor:
     """A layer's weights rounded to their grid by error feedback.
 
-    Args:
-        op: The layer.
-        params: Its weight scales.
-        weight: Float weights.
-        covariance: Covariance of the layer's input, ``[groups,d,d]``.
-
-    Returns:
-        float32 of the weight's shape.
+    float32 of the weight's shape, from the covariance ``[groups,d,d]`` of the layer's input.
     """
     rows = torch.tensor(weight).reshape(op.groups, -1, covariance.shape[-1])
     scale = torch.tensor(params.scale, dtype=torch.float32).reshape(op.groups, -1)
@@ -180,14 +160,8 @@ def _correct(walk: Walk, op: Op, read: Tensor, mean: Tensor) -> None:
 def joint_codes(weight: Tensor, gram: Tensor, scale: Tensor, top: int) -> Tensor:
     """Codes of small joint error.
 
-    Args:
-        weight: float32 ``[O,d]``.
-        gram: Covariance of the inputs ``[d,d]``.
-        scale: Weight scales ``[O]``.
-        top: Largest magnitude of a code.
-
-    Returns:
-        Integers as float32 ``[O,d]``.
+    Integers as float32 ``[O,d]`` up to ``top`` in magnitude, for weights ``[O,d]``, the covariance ``[d,d]`` of the
+    inputs and scales ``[O]``.
     """
     order = torch.argsort(gram.diagonal(), stable=True)
     damped = gram[order][:, order]
@@ -216,14 +190,7 @@ def _dominant(gram: Tensor) -> Tensor:
 def nearest_plane(weight: Tensor, factor: Tensor, scale: Tensor, top: int) -> Tensor:
     """The module's formula, last column first.
 
-    Args:
-        weight: float32 ``[O,d]``.
-        factor: ``L``, lower triangular ``[d,d]``.
-        scale: Weight scales ``[O]``.
-        top: Largest magnitude of a code.
-
-    Returns:
-        Integers as float32 ``[O,d]``.
+    ``factor`` is ``L``, lower triangular ``[d,d]``; the rest as in ``joint_codes``.
     """
     # Columns become rows, so that each step reads and writes contiguous memory.
     wanted = weight.T.contiguous()

@@ -46,13 +46,8 @@ class Walk:
     ``lead`` runs the float network through the next unit, ``follow`` the quantized one, once its weights are chosen.
 
     Activations are kept in half precision: its rounding error is an eighth of an INT8 step's at the largest value, and
-    less below. The images themselves are kept as they are.
-
-    Args:
-        reference: Float weights.
-        quantized: The quantized network.
-        network: Its module, whose parameters may be changed.
-        images: Gives batches ``[N,C,H,W]``.
+    less below. The images themselves are kept as they are. ``network`` is the module of the quantized network, whose
+    parameters may be changed.
 
     Raises:
         StageError: No images.
@@ -81,8 +76,8 @@ class Walk:
     def lead(self, unit: Unit) -> dict[str, Tensor]:
         """Runs the float network through a unit, whose outputs ``wanted`` then returns.
 
-        Returns:
-            Mean ``[C]`` in float64 of the output of each convolution and linear operation of the unit, by name.
+        The means ``[C]`` in float64 are those of the output of each convolution and linear operation of the unit, by
+        name.
         """
         sums = {op.name: torch.zeros(op.c_out, dtype=torch.float64) for op in unit.weighted}
         for images in self.batches(unit):

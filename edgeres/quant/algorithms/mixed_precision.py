@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 def left_in_float(quantized: Quantized, reference: Weights, layers: tuple[str, ...]) -> Quantized:
     """A network with further layers in float: their float weights are restored, and unused quantizers removed.
 
-    Args:
-        quantized: The network.
-        reference: Float weights with the same channel scales as ``quantized``.
-        layers: Names of convolutions, in any order.
+    ``reference`` are float weights with the same channel scales.
     """
     names = tuple(
         op.name for op in graph(quantized.spec).weighted if op.name in (*layers, *quantized.table.float_layers)
@@ -45,15 +42,9 @@ def fewest(order: Sequence[str], meets: Meets, most: int) -> tuple[str, ...] | N
 
     Bisection finds the shortest prefix of ``order`` that meets the criterion, in ``log2(len(order))`` evaluations.
     Layers of it that are not needed are then removed: all but the last at once if possible, else either half, the less
-    sensitive one first (Zeller and Hildebrandt 2002, DOI 10.1109/32.988498, section 3).
-
-    Args:
-        order: Layers, the most sensitive first.
-        meets: Whether the network meets the criterion with these layers in float.
-        most: Evaluations after which no further layer is removed.
-
-    Returns:
-        Layers in the order given; None where all of them are not enough.
+    sensitive one first (Zeller and Hildebrandt 2002, DOI 10.1109/32.988498, section 3). ``order`` has the most
+    sensitive layer first; after ``most`` evaluations no further layer is removed. The layers are in the given order;
+    None where all of them are not enough.
     """
     asked: dict[tuple[str, ...], bool] = {}
 

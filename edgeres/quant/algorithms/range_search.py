@@ -48,12 +48,8 @@ def refined(
 ) -> Quantized:
     """The network with the activation scales of least expected KL divergence; zero-points are unchanged.
 
-    Args:
-        quantized: A calibrated network; the rounding of its weights is not used.
-        images: Batches float32 ``[N,C,H,W]``; any ``N`` gives the same scales.
-        limit: Number of images, the first ones.
-        seed: Seed of the random directions.
-        advance: Called with 1 for each finished image.
+    Measured on the first ``limit`` images, batches float32 ``[N,C,H,W]`` of any ``N``; the rounding of weights is not
+    used. ``advance`` is called with 1 for each finished image.
 
     Raises:
         StageError: There is no image.

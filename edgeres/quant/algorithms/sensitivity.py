@@ -33,11 +33,8 @@ def one_layer_logits(
 ) -> dict[str, NDArray[np.float32]]:
     """Logits ``[N,classes]`` by name of the one layer that is quantized, in the order of execution.
 
-    Args:
-        reference: Float weights with the same channel scales as ``quantized``.
-        quantized: Gives each layer's rounded weight and the scale of its input.
-        batches: Images float32 ``[N,C,H,W]``; the batch size does not change the result.
-        advance: Called with 1 for each finished image.
+    ``reference`` are float weights with the same channel scales as ``quantized``, which has each layer's rounded weight
+    and the scale of its input. The batch size does not change the result.
     """
     found: dict[str, list[NDArray[np.float32]]] = {}
     for image in each_image(_Branching(reference, quantized), batches, _Branching.branches, advance):
@@ -47,12 +44,7 @@ def one_layer_logits(
 
 
 class _Branching(Network):
-    """The float network with branches through single layers of the quantized network.
-
-    Args:
-        reference: Float weights.
-        quantized: The quantized network.
-    """
+    """The float network with branches through single layers of the quantized network."""
 
     def __init__(self, reference: Weights, quantized: Quantized) -> None:
         super().__init__(quantized.spec, reference)

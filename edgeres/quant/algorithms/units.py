@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 class Unit:
     """Neighbouring operations that read one tensor from outside.
 
-    Attributes:
-        name: ``stem``, the block's name, or ``head``.
-        ops: Operations in execution order; the last one makes the output.
+    ``name`` is ``stem``, the block's name, or ``head``; the last operation computes the output.
     """
 
     name: str
@@ -63,13 +61,7 @@ def units(spec: ResNetSpec) -> tuple[Unit, ...]:
 
 
 class Values:
-    """Tensors of one unit for one batch, each computed on first access.
-
-    Args:
-        network: Float or quantized network.
-        unit: One of its units.
-        source: The unit's input.
-    """
+    """Tensors of one unit for one batch, each computed on first access."""
 
     def __init__(self, network: Network, unit: Unit, source: Tensor) -> None:
         self._network = network
