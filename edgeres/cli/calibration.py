@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from edgeres.cli.command_line import Commands
     from edgeres.cli.console import Screen
-    from edgeres.quant.calibration_diff import ScaleChange, TableChange
-    from edgeres.quant.calibration_table import CalibrationTable
+    from edgeres.quant.calibration_table import CalibrationTable, ScaleChange, TableChange
 
 DIFFERENT = 3
 
@@ -70,8 +69,7 @@ def _description(saved: CalibrationTable) -> str:
 
 def _diff(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     """Prints the facts and scales in which two tables differ; 3 where any does."""
-    from edgeres.quant.calibration_diff import difference
-    from edgeres.quant.calibration_table import read_table
+    from edgeres.quant.calibration_table import difference, read_table
 
     change = difference(read_table(Path(options.first)), read_table(Path(options.second)))
     if options.json:

@@ -1,7 +1,7 @@
 """``LearnedNetwork``: a quantized network with trainable weights and scales, for QAT and block reconstruction.
 
 Fake quantization has straight-through gradients for values and step sizes (LSQ). Forward, equal to the deployed graph
-(``edgeres.quant.fake_quantize``), with ``s`` the step, ``low`` and ``high`` the codes less the zero-point, and rounding
+(``edgeres.quant.quantized``), with ``s`` the step, ``low`` and ``high`` the codes less the zero-point, and rounding
 half to even::
 
     v = x / s        x' = s * clamp(round(v), low, high)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from edgeres.artifacts.candidate import TechniqueResult
 from edgeres.gate.paired_test import Outcome
-from edgeres.recovery.candidate import FloatLayers
+from edgeres.recovery.context import FloatLayers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydantic import JsonValue
 
-    from edgeres.recovery.candidate import Tried
-    from edgeres.recovery.evaluation import Evaluation
+    from edgeres.recovery.context import Tried
+    from edgeres.recovery.evaluator import Evaluation
     from edgeres.recovery.search import Search
 
 

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.artifacts.candidate import LayerSensitivity
-    from edgeres.recovery.candidate import Candidate, Tried
-    from edgeres.recovery.context import QuantizationContext
+    from edgeres.recovery.context import Candidate, QuantizationContext, Tried
 
 Effort = Literal["quick", "default", "max"]
 EFFORTS: tuple[Effort, ...] = ("quick", "default", "max")

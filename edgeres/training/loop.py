@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, TypeVar
@@ -13,13 +16,14 @@ from torch import Tensor, nn
 from edgeres.errors import StageError
 from edgeres.model.weights import Weights
 from edgeres.training.device import autocast_dtype, conditions, lacks_memory, repeatable
-from edgeres.training.ema import Ema
-from edgeres.training.interrupt import held_interrupt
+from edgeres.training.method import resolution
 from edgeres.training.recompute import Recomputed
 from edgeres.training.resume import Snapshot, Snapshots
-from edgeres.training.schedule import resolution
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import FrameType
+
     from edgeres.model.network import Network
     from edgeres.progress import Progress
     from edgeres.training.feed import Batch, Feed
@@ -224,3 +228,56 @@ def _optimizer(network: nn.Module, method: Method) -> torch.optim.Optimizer:
 def _below(prefix: str, values: Mapping[str, T]) -> dict[str, T]:
     """Entries whose name starts with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+class Ema:
+    """Averages every floating-point value of a module's state, running statistics too.
+
+    After update ``t = 1, 2, ...`` the average is ``a <- d_t a + (1 - d_t) x`` with ``d_t = min(decay, t / (t + 9))``:
+    the ramp keeps the random start out of short trainings (``num_updates`` of TensorFlow's moving average). The
+    module's current values are the start; ``decay`` is in ``[0, 1)``.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self._followed = {key: value for key, value in module.state_dict().items() if value.is_floating_point()}
+        self.values: dict[str, Tensor] = {key: value.clone() for key, value in self._followed.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Updates the average with the module's current values."""
+        self.updates += 1
+        weight = 1 - min(self.decay, self.updates / (self.updates + 9))
+        for key, average in self.values.items():
+            average.lerp_(self._followed[key], weight)
+
+    @torch.no_grad()
+    def restore(self, values: dict[str, Tensor], updates: int) -> None:
+        """Continues from saved values."""
+        self.updates = updates
+        for key, average in self.values.items():
+            average.copy_(values[key])
+
+
+@contextmanager
+def held_interrupt() -> Iterator[Callable[[], bool]]:
+    """Delays the first Ctrl-C; the yielded function returns whether one came. A second one interrupts at once.
+
+    Signals reach the main thread only; on other threads nothing is delayed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        came.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -12,14 +12,20 @@ from edgeres.model.graph import Op, graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem, preset
 from edgeres.model.weights import Weights
-from edgeres.quant.algorithms.covariance import Covariance, patches, some_places
-from edgeres.quant.algorithms.gptq import gptq_rounded, joint_codes, nearest_plane, steps
-from edgeres.quant.algorithms.layerwise import Walk
-from edgeres.quant.algorithms.units import Values, units
+from edgeres.quant.algorithms.gptq import (
+    Covariance,
+    gptq_rounded,
+    joint_codes,
+    nearest_plane,
+    patches,
+    some_places,
+    steps,
+)
+from edgeres.quant.algorithms.layerwise import Values, Walk, units
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
+from edgeres.quant.quant_table import quant_table
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.table import quant_table
 
 HALF = Stem(width=8, kernel=3, stride=1)
 GROUPED = ResNetSpec(

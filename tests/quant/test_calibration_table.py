@@ -16,12 +16,11 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.errors import DataError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.calibration_diff import difference
-from edgeres.quant.calibration_table import SCHEMA, CalibrationTable, decode, encode, fitting, read_table
+from edgeres.quant.calibration_table import SCHEMA, CalibrationTable, decode, difference, encode, fitting, read_table
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
-from edgeres.quant.table import quant_table
+from edgeres.quant.quant_table import quant_table
 
 PREPROCESS = Preprocess(resize=32, crop=32)
 IMAGES = np.random.default_rng(5).normal(size=(4, 3, 32, 32)).astype(np.float32)

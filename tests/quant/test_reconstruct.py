@@ -13,8 +13,8 @@ from edgeres.quant.algorithms import gptq
 from edgeres.quant.algorithms.block_reconstruction import reconstructed, steps
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
+from edgeres.quant.quant_table import quant_table
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.table import quant_table
 
 PREACTIVATED = ResNetSpec(
     kind="basic",

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeres.quant.fake_quantize import fake_quantize
 from edgeres.quant.learned_network import quantize_through, scale_gradient
 from edgeres.quant.qparams import QParams
+from edgeres.quant.quantized import fake_quantize
 
 floats = hnp.arrays(np.float32, 12, elements=st.floats(-40, 40, width=32))
 steps = st.floats(0.0078125, 0.5, width=32)

@@ -19,7 +19,7 @@ TOY = """
 from dataclasses import dataclass, replace
 
 from edgeres.quant.quantized import Quantized
-from edgeres.recovery.candidate import TechniqueSettings
+from edgeres.recovery.context import TechniqueSettings
 from edgeres.recovery.technique import Technique
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeres.errors import StageError
 from edgeres.gate.paired_test import Outcome
-from edgeres.recovery.evaluation import NEGLIGIBLE, Evaluation, mean_interval, nearer
+from edgeres.recovery.evaluator import NEGLIGIBLE, Evaluation, mean_interval, nearer
 from edgeres.recovery.search import Policy, Reason, search
 from edgeres.recovery.technique import Refusal
 

@@ -25,8 +25,7 @@ from edgeres.progress import Silent
 from edgeres.quant.algorithms.channel_scaling import channel_units, rescaled, tensor_scales
 from edgeres.quant.quantized import Quantized
 from edgeres.recovery import recovery_report
-from edgeres.recovery.candidate import Candidate, FloatLayers, Tried
-from edgeres.recovery.context import QuantizationContext
+from edgeres.recovery.context import Candidate, FloatLayers, QuantizationContext, Tried
 from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.layer_sensitivity import layer_noise, most_sensitive, passes
 from edgeres.recovery.registry import TECHNIQUES, chain
@@ -205,7 +204,7 @@ def test_one_layer_alone_is_what_a_network_with_that_layer_alone_computes(quanti
 
     class Alone(Network):
         def read(self, op, index, values):
-            from edgeres.quant.fake_quantize import fake_quantize
+            from edgeres.quant.quantized import fake_quantize
 
             x = super().read(op, index, values)
             return fake_quantize(x, table.activations[op.inputs[0]]) if op.name == name else x

@@ -11,9 +11,8 @@ from smalltraining import SIDE, cross_entropy, random_split, thin_spec
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError
 from edgeres.model.network import Network
-from edgeres.training.augment import Augment
-from edgeres.training.method import HE, MODERN
-from edgeres.training.schedule import Schedule
+from edgeres.training.feed import Augment
+from edgeres.training.method import HE, MODERN, Schedule
 
 if TYPE_CHECKING:
     from smalltraining import Training

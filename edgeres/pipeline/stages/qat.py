@@ -25,20 +25,18 @@ from edgeres.quant.quantized import Quantized
 from edgeres.recovery import recovery_report
 from edgeres.recovery.evaluator import Evaluator
 from edgeres.settings import digest, plain, settings
-from edgeres.training.augment import Augment
 from edgeres.training.device import autocast_dtype, training_device
 from edgeres.training.distill import Distillation
-from edgeres.training.feed import Feed
+from edgeres.training.feed import Augment, Feed
 from edgeres.training.loop import fit
-from edgeres.training.method import Count, Method, Precision, Rate
+from edgeres.training.method import Count, Method, Precision, Rate, Schedule
 from edgeres.training.resume import Snapshots
-from edgeres.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeres.pipeline.stages.stage import Context
-    from edgeres.recovery.evaluation import Evaluation
+    from edgeres.recovery.evaluator import Evaluation
     from edgeres.training.loop import Objective, TrainingResult
 
 _EPS = 1e-14

@@ -14,7 +14,7 @@ from edgeres.artifacts.artifact import Checkpoint, Step
 from edgeres.artifacts.candidate import graph_kind
 from edgeres.errors import RecipeError, StageError
 from edgeres.pipeline.stages.stage import Read
-from edgeres.quant.table import calibration_digest
+from edgeres.quant.quant_table import calibration_digest
 from edgeres.recovery import latency, recovery_report
 from edgeres.recovery.context import QuantizationContext
 from edgeres.recovery.evaluator import Evaluator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgeres.errors import StageError
-from edgeres.quant.fake_quantize import QuantNetwork
+from edgeres.quant.quantized import QuantNetwork
 from edgeres.quant.streaming import grouped
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ import torch
 
 from edgeres.quant.algorithms import gptq
 from edgeres.quant.algorithms.gptq import correct_bias, round_layer
-from edgeres.quant.algorithms.layerwise import BATCH, Walk
-from edgeres.quant.algorithms.units import units
+from edgeres.quant.algorithms.layerwise import BATCH, Walk, units
 from edgeres.quant.learned_network import LearnedNetwork
 
 if TYPE_CHECKING:
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
     from edgeres.model.graph import Op
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
-    from edgeres.quant.algorithms.layerwise import Images
-    from edgeres.quant.algorithms.units import Unit
+    from edgeres.quant.algorithms.layerwise import Images, Unit
     from edgeres.quant.quantized import Quantized
 
 ITERATIONS = 100

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby, islice
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -10,8 +12,8 @@ import torch
 
 from edgeres.errors import StageError
 from edgeres.model.cost import shapes
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.algorithms.units import Values, units
 from edgeres.quant.streaming import single_images
 
 if TYPE_CHECKING:
@@ -22,10 +24,76 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeres.model.weights import Weights
-    from edgeres.quant.algorithms.units import Unit
     from edgeres.quant.quantized import Quantized
 
     Images = Callable[[], Iterable[NDArray[np.float32]]]
+
+    from edgeres.model.graph import Op
+    from edgeres.model.spec import ResNetSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Neighbouring operations that read one tensor from outside: the stem, a residual block, or the head.
+
+    A residual block is the largest piece whose inner dependencies matter much more than those with its neighbours (Li
+    et al. 2021, BRECQ, arXiv 2102.05426, section 3.2).
+
+    ``name`` is ``stem``, the block's name, or ``head``; the last operation computes the output.
+    """
+
+    name: str
+    ops: tuple[Op, ...]
+
+    @property
+    def source(self) -> str:
+        """The tensor read from outside."""
+        return self.ops[0].inputs[0]
+
+    @property
+    def output(self) -> str:
+        """The tensor that the next unit reads."""
+        return self.ops[-1].name
+
+    @property
+    def weighted(self) -> tuple[Op, ...]:
+        """Convolutions and the classifier."""
+        return tuple(op for op in self.ops if op.kind in ("conv", "linear"))
+
+
+@lru_cache(maxsize=64)
+def units(spec: ResNetSpec) -> tuple[Unit, ...]:
+    """Every unit of a network, in execution order."""
+    blocks = tuple(name for name, _, _ in spec.blocks)
+
+    def owner(op: Op) -> str | None:
+        return next((name for name in blocks if op.name.startswith(f"{name}.")), None)
+
+    pieces = [(name, tuple(ops)) for name, ops in groupby(graph(spec).ops, key=owner)]
+    return tuple(Unit(name or ("head" if index else "stem"), ops) for index, (name, ops) in enumerate(pieces))
+
+
+class Values:
+    """Tensors of one unit for one batch, each computed on first access."""
+
+    def __init__(self, network: Network, unit: Unit, source: Tensor) -> None:
+        self._network = network
+        self._makers = {op.name: op for op in unit.ops}
+        self._known = {unit.source: source}
+
+    def __getitem__(self, tensor: str) -> Tensor:
+        """A tensor of the unit, as its operation returns it."""
+        if tensor not in self._known:
+            op = self._makers[tensor]
+            inputs = [self.read(op, index) for index in range(len(op.inputs))]
+            self._known[tensor] = self._network.apply_op(op, inputs)
+        return self._known[tensor]
+
+    def read(self, op: Op, index: int) -> Tensor:
+        """The input of an operation, after Q/DQ where the network has a pair."""
+        self[op.inputs[index]]
+        return self._network.read(op, index, self._known)
+
 
 BATCH = 32
 """Most images that go through a unit together."""

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from edgeres.quant.algorithms.fisher_information import Probe, first
-from edgeres.quant.fake_quantize import fake_quantize
+from edgeres.quant.quantized import fake_quantize
 from edgeres.quant.streaming import each_image
 
 if TYPE_CHECKING:

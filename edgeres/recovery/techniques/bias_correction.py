@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from edgeres.model.network import Network
 from edgeres.quant.algorithms.bias_correction import empirical_bias
-from edgeres.recovery.candidate import TechniqueSettings
+from edgeres.recovery.context import TechniqueSettings
 from edgeres.recovery.technique import Technique
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.recovery.candidate import Candidate, Tried
+    from edgeres.recovery.context import Candidate, Tried
 
 _IMAGES = 256
 """Images whose means correct biases; each has as many values of a channel as the channel has pixels."""

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from edgeres.model.cost import parameters
 from edgeres.quant.algorithms.block_reconstruction import ITERATIONS, reconstructed, steps
 from edgeres.quant.algorithms.layerwise import BATCH
-from edgeres.recovery.candidate import TechniqueSettings, unrounded
+from edgeres.recovery.context import TechniqueSettings, unrounded
 from edgeres.recovery.technique import Technique
 from edgeres.recovery.techniques.gptq import Gptq
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.recovery.candidate import Candidate, Tried
+    from edgeres.recovery.context import Candidate, Tried
 
 _STEP_PASSES = 4.0
 """Float passes over its images that one step amounts to, forward and backward."""

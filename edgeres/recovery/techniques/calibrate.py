@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from edgeres.quant.calibration_table import fitting
 from edgeres.quant.calibrator import CALIBRATORS
 from edgeres.quant.quantized import Quantized
-from edgeres.recovery.candidate import Candidate, TechniqueSettings
-from edgeres.recovery.context import HISTOGRAM_PASS
+from edgeres.recovery.context import HISTOGRAM_PASS, Candidate, TechniqueSettings
 from edgeres.recovery.technique import Technique
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.quant.calibration_table import CalibrationTable
-    from edgeres.quant.weights import WeightMethod
-    from edgeres.recovery.candidate import Tried
+    from edgeres.quant.scale import WeightMethod
+    from edgeres.recovery.context import Tried
 
 
 @dataclass(frozen=True, kw_only=True)

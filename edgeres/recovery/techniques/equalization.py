@@ -9,8 +9,7 @@ from edgeres.model.cost import parameters
 from edgeres.quant.algorithms.channel_scaling import rescaled
 from edgeres.quant.algorithms.equalization import balancing_scales
 from edgeres.quant.algorithms.fisher_information import importance
-from edgeres.recovery.candidate import Candidate, TechniqueSettings
-from edgeres.recovery.context import HISTOGRAM_PASS
+from edgeres.recovery.context import HISTOGRAM_PASS, Candidate, TechniqueSettings
 from edgeres.recovery.technique import Technique
 from edgeres.recovery.techniques.calibrate import CalibrateSettings
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgeres.recovery.candidate import Tried
+    from edgeres.recovery.context import Tried
 
 _IMAGES = 64
 """Images whose gradients give the importance of a channel."""

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from edgeres.model.cost import share_of_macs
 from edgeres.model.graph import graph
-from edgeres.quant.algorithms.mixed_precision import left_in_float
-from edgeres.recovery.candidate import FloatLayers
+from edgeres.recovery.context import FloatLayers
 from edgeres.recovery.technique import Refusal, Technique
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.recovery.candidate import Candidate, Tried
+    from edgeres.recovery.context import Candidate, Tried
 
 _FEW_MACS = 0.02
 """Largest share of the MACs of a first layer left in float: at a quarter of the speed it takes 6 % of the time."""
@@ -46,7 +45,7 @@ class FirstLayer(Technique):
         if share > _FEW_MACS:
             return Refusal(f"left out: {first} has {100 * share:.1f} % of the MACs, more than {100 * _FEW_MACS:.0f} %")
         settings = {**base.settings, self.name: FloatLayers(float_layers=(first,), float_share_of_macs=share)}
-        quantized = left_in_float(base.quantized, base.reference, (first,))
+        quantized = base.quantized.left_in_float(base.reference, (first,))
         return replace(base, quantized=quantized, settings=settings)
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from edgeres.model.graph import graph
 from edgeres.quant.algorithms import gptq
-from edgeres.recovery.candidate import TechniqueSettings, unrounded
+from edgeres.recovery.context import TechniqueSettings, unrounded
 from edgeres.recovery.technique import Technique
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.model.spec import ResNetSpec
-    from edgeres.recovery.candidate import Candidate, Tried
+    from edgeres.recovery.context import Candidate, Tried
 
 _PASSES = 6.0
 """Float passes over the calibration images that GPTQ amounts to."""

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 from edgeres.gate.paired_test import Outcome
 from edgeres.model.cost import share_of_macs
-from edgeres.quant.algorithms.mixed_precision import fewest, left_in_float
-from edgeres.recovery.candidate import FloatLayers, unrounded
+from edgeres.recovery.context import FloatLayers, unrounded
 from edgeres.recovery.evaluator import SCREENED
 from edgeres.recovery.layer_sensitivity import layer_noise, most_sensitive, passes
 from edgeres.recovery.technique import Refusal, Technique
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from edgeres.recovery.candidate import Candidate, Tried
-    from edgeres.recovery.evaluation import Evaluation
+    from edgeres.recovery.context import Candidate, Tried
+    from edgeres.recovery.evaluator import Evaluation
 
 _QUANTIZED = 2.0
 """Cost of a pass with Q/DQ, in float passes."""
@@ -67,7 +66,7 @@ class MixedPrecision(Technique):
     def _with(self, base: Candidate, layers: tuple[str, ...]) -> Candidate:
         share = share_of_macs(self.context.spec, layers, self.context.preprocess.crop)
         settings = {**base.settings, self.name: FloatLayers(float_layers=layers, float_share_of_macs=share)}
-        return replace(base, quantized=left_in_float(base.quantized, base.reference, layers), settings=settings)
+        return replace(base, quantized=base.quantized.left_in_float(base.reference, layers), settings=settings)
 
     def _evaluation(self, base: Candidate, layers: tuple[str, ...]) -> Evaluation:
         return self.context.evaluator.evaluation(self._with(base, layers).quantized, f"{len(layers)} layers in float")
@@ -83,6 +82,40 @@ class MixedPrecision(Technique):
             return trial.outcome is Outcome.PASS
         assert self.context.evaluator.margin is not None
         return trial.outcome is not Outcome.FAIL and trial.drop_pp <= self.context.evaluator.margin
+
+
+def fewest(order: Sequence[str], meets: Callable[[tuple[str, ...]], bool], most: int) -> tuple[str, ...] | None:
+    """The fewest layers that have to stay in float.
+
+    Bisection finds the shortest prefix of ``order`` that meets the criterion, in ``log2(len(order))`` evaluations.
+    Layers of it that are not needed are then removed: all but the last at once if possible, else either half, the less
+    sensitive one first (Zeller and Hildebrandt 2002, DOI 10.1109/32.988498, section 3). ``order`` has the most
+    sensitive layer first; after ``most`` evaluations no further layer is removed. The layers are in the given order;
+    None where all of them are not enough.
+    """
+    asked: dict[tuple[str, ...], bool] = {}
+
+    def enough(layers: Sequence[str]) -> bool:
+        if tuple(layers) not in asked:
+            asked[tuple(layers)] = meets(tuple(layers))
+        return asked[tuple(layers)]
+
+    if not enough(order):
+        return None
+    too_few, run = 0, len(order)
+    while run - too_few > 1:
+        middle = (run + too_few) // 2
+        too_few, run = (too_few, middle) if enough(order[:middle]) else (middle, run)
+    kept = list(order[:run])
+    blocks = [kept[:-1]]  # the last one of the prefix is needed: without it the criterion is not met
+    while blocks and len(asked) < most:
+        block = blocks.pop()
+        rest = [layer for layer in kept if layer not in block]
+        if block and enough(rest):
+            kept = rest
+        elif len(block) > 1:
+            blocks += [block[: len(block) // 2], block[len(block) // 2 :]]
+    return tuple(kept)
 
 
 TECHNIQUE = MixedPrecision

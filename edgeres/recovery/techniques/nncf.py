@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from edgeres.errors import StageError
 from edgeres.onnx_graph.nncf import nncf_quantized
-from edgeres.quant.table import calibration_digest
-from edgeres.recovery.candidate import Candidate, TechniqueSettings
+from edgeres.quant.quant_table import calibration_digest
+from edgeres.recovery.context import Candidate, TechniqueSettings
 from edgeres.recovery.technique import Refusal, Technique
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.recovery.candidate import Tried
+    from edgeres.recovery.context import Tried
 
 _PASSES = 6.0
 _START_S = 15.0

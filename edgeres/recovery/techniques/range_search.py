@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeres.quant.algorithms.range_search import refined
-from edgeres.recovery.candidate import TechniqueSettings
+from edgeres.recovery.context import TechniqueSettings
 from edgeres.recovery.technique import Technique
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.recovery.candidate import Candidate, Tried
+    from edgeres.recovery.context import Candidate, Tried
 
 _IMAGES = 128
 """Images on which candidate ranges are compared."""
