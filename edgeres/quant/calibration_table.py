@@ -91,55 +91,51 @@ def fitting(
     Raises:
         DataError: The table does not fit; the message lists the differences.
     """
-    table = saved.table
-    for why in _objections(saved, scheme, preprocess):
+    for why in _misfits(saved, spec, weights, scheme, preprocess):
         raise DataError(f"the scales do not fit: {why}", _AGAIN)
-    placement = place(graph(spec), scheme, table.float_layers)
-    for what, given, wanted in (
-        ("tensors", set(table.activations), set(placement.tensors)),
-        ("layers", set(table.weights), set(placement.weighted)),
-    ):
-        if given != wanted:
-            odd = sorted(given ^ wanted)
-            where = "not in this network" if odd[0] in given else "without a scale"
-            raise DataError(f"the scales do not fit: {len(odd)} {what} differ, {odd[0]!r} is {where}", _AGAIN)
-    for why in _miscoded(table, scheme):
-        raise DataError(f"the scales do not fit: {why}", _AGAIN)
-    for name, params in table.weights.items():
-        if len(params.scale) != len(weights[f"{name}.weight"]):
-            channels = len(weights[f"{name}.weight"])
-            raise DataError(
-                f"the scales do not fit: {name} has {channels} channels, {len(params.scale)} scales", _AGAIN
-            )
-    if table.network != weights.digest:
+    if saved.table.network != weights.digest:
         raise DataError(
-            f"the scales do not fit: they are for weights {table.network[:12] or 'of no digest'}, these are "
+            f"the scales do not fit: they are for weights {saved.table.network[:12] or 'of no digest'}, these are "
             f"{weights.digest[:12]}",
             f"{_AGAIN}; trained, pruned, equalized and NNCF's weights have scales of their own",
         )
-    return table
+    return saved.table
+
+
+def _misfits(
+    saved: CalibrationTable, spec: ResNetSpec, weights: Weights, scheme: QuantScheme, preprocess: Preprocess
+) -> Iterator[str]:
+    """Differences between a table and a request, other than the values of the weights."""
+    table = saved.table
+    pairs = [(f"scheme.{name}", getattr(saved.scheme, name), getattr(scheme, name)) for name in (*_PLACING, *_CODING)]
+    fields = Preprocess.__dataclass_fields__
+    pairs += [(f"preprocess.{name}", getattr(saved.preprocess, name), getattr(preprocess, name)) for name in fields]
+    yield from (f"{name} was {theirs}, is {ours}" for name, theirs, ours in pairs if theirs != ours)
+    placement = place(graph(spec), scheme, table.float_layers)
+    for what, present, wanted in (
+        ("tensors", set(table.activations), set(placement.tensors)),
+        ("layers", set(table.weights), set(placement.weighted)),
+    ):
+        for odd in sorted(present ^ wanted):
+            where = "not in this network" if odd in present else "without a scale"
+            yield f"{len(present ^ wanted)} {what} differ, {odd!r} is {where}"
+    yield from _miscoded(table, scheme)
+    for name, params in table.weights.items():
+        channels = len(weights[f"{name}.weight"])
+        if len(params.scale) != channels:
+            yield f"{name} has {channels} channels, {len(params.scale)} scales"
 
 
 def _miscoded(table: QuantTable, scheme: QuantScheme) -> Iterator[str]:
     """Tensors and layers whose integer type differs from the scheme's."""
     for name, params in table.activations.items():
-        found, wanted = (params.bits, params.signed, params.axis), (scheme.activation_bits, scheme.signed, None)
-        if found != wanted or (scheme.signed and params.zero_point):
+        codes, wanted = (params.bits, params.signed, params.axis), (scheme.activation_bits, scheme.signed, None)
+        if codes != wanted or (scheme.signed and params.zero_point):
             yield f"tensor {name!r} is in other codes than scheme.activation_bits and scheme.signed say"
     for name, params in table.weights.items():
-        found = params.bits, params.signed, params.axis
-        if found != (scheme.bits_of(name), True, 0) or params.zero_point:
+        codes = params.bits, params.signed, params.axis
+        if codes != (scheme.bits_of(name), True, 0) or params.zero_point:
             yield f"layer {name!r} is in other codes than scheme.weight_bits says"
-
-
-def _objections(saved: CalibrationTable, scheme: QuantScheme, preprocess: Preprocess) -> Iterator[str]:
-    """Differences between the settings of a table and of a request."""
-    pairs = [(f"scheme.{name}", getattr(saved.scheme, name), getattr(scheme, name)) for name in (*_PLACING, *_CODING)]
-    fields = Preprocess.__dataclass_fields__
-    pairs += [(f"preprocess.{name}", getattr(saved.preprocess, name), getattr(preprocess, name)) for name in fields]
-    for name, theirs, ours in pairs:
-        if theirs != ours:
-            yield f"{name} was {theirs}, is {ours}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +188,7 @@ def difference(first: CalibrationTable, second: CalibrationTable) -> TableChange
     before, after = _facts(first), _facts(second)
     facts = tuple((name, before[name], after[name]) for name in before if before[name] != after[name])
     a, b = first.table, second.table
-    changes = [
-        *_changes("activation", a.activations, b.activations),
-        *_changes("weight", a.weights, b.weights),
-    ]
+    changes = [*_changes("activation", a.activations, b.activations), *_changes("weight", a.weights, b.weights)]
     changes.sort(key=lambda change: (-(inf if change.bits is None else abs(change.bits)), change.kind, change.tensor))
     compared = len({*a.activations, *b.activations}) + len({*a.weights, *b.weights})
     return TableChange(facts, tuple(changes), compared)
@@ -204,7 +197,7 @@ def difference(first: CalibrationTable, second: CalibrationTable) -> TableChange
 def _facts(saved: CalibrationTable) -> dict[str, str]:
     """Everything but the scales."""
     table = saved.table
-    found = {
+    facts = {
         "model": saved.model,
         "calibrator": table.calibrator,
         "images": f"{table.images:,}",
@@ -212,24 +205,24 @@ def _facts(saved: CalibrationTable) -> dict[str, str]:
         "weights": table.network,
         "float layers": ", ".join(table.float_layers) or "-",
     }
-    found |= {f"preprocess.{name}": str(value) for name, value in plain(saved.preprocess).items()}
-    return found | {f"scheme.{name}": str(value) for name, value in plain(saved.scheme).items()}
+    facts |= {f"preprocess.{name}": str(value) for name, value in plain(saved.preprocess).items()}
+    return facts | {f"scheme.{name}": str(value) for name, value in plain(saved.scheme).items()}
 
 
 def _changes(
     kind: Literal["activation", "weight"], first: Mapping[str, QParams], second: Mapping[str, QParams]
 ) -> list[ScaleChange]:
-    found = []
+    changes = []
     for tensor in {**first, **second}:
         a, b = first.get(tensor), second.get(tensor)
         if a is None or b is None:
             one = a or b
             assert one is not None, "one of them has it"
             widest = max(one.scale)
-            found.append(ScaleChange(kind, tensor, widest if a else None, widest if b else None, len(one.scale), ""))
+            changes.append(ScaleChange(kind, tensor, widest if a else None, widest if b else None, len(one.scale), ""))
         elif a != b:
-            found.append(_change(kind, tensor, a, b))
-    return found
+            changes.append(_change(kind, tensor, a, b))
+    return changes
 
 
 def _change(kind: Literal["activation", "weight"], tensor: str, a: QParams, b: QParams) -> ScaleChange:

@@ -158,8 +158,8 @@ def entropy(histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
     wide = stops - starts >= levels
     if not wide.any():
         return histogram.low, histogram.high
-    found = divergences(bins, starts[wide], stops[wide], levels)
-    best = len(found) - 1 - int(np.argmin(found[::-1]))
+    costs = divergences(bins, starts[wide], stops[wide], levels)
+    best = len(costs) - 1 - int(np.argmin(costs[::-1]))
     low, high = (float(end[wide][best] - len(below)) * width for end in (starts, stops))
     if signed:
         low = -high
@@ -201,9 +201,9 @@ def divergences(bins: Counts, starts: Ints, stops: Ints, levels: int) -> Floats:
     self_information += _xlogx(first + below) - _xlogx(first) + _xlogx(last + above) - _xlogx(last)
     window = cumulative[stops] - cumulative[starts]
     total = cumulative[-1]
-    found = (self_information - cross) / total - np.log(total) + np.log(np.maximum(window, 1.0))
+    kl = (self_information - cross) / total - np.log(total) + np.log(np.maximum(window, 1.0))
     impossible = ((first == 0) & (below > 0)) | ((last == 0) & (above > 0))
-    return np.where(impossible, np.inf, found)
+    return np.where(impossible, np.inf, kl)
 
 
 def _xlogx(x: Floats) -> Floats:

@@ -48,11 +48,11 @@ def coarsened(counts: Counts, doublings: int) -> Counts:
     if doublings == 0:
         return counts
     group = 1 << min(doublings, BITS)
-    kept = BINS // group
+    bins = BINS // group
     merged = np.zeros_like(counts)
-    merged[BINS - kept : BINS] = counts[:BINS].reshape(kept, group).sum(axis=1)
+    merged[BINS - bins : BINS] = counts[:BINS].reshape(bins, group).sum(axis=1)
     merged[BINS] = counts[BINS]
-    merged[BINS + 1 : BINS + 1 + kept] = counts[BINS + 1 :].reshape(kept, group).sum(axis=1)
+    merged[BINS + 1 : BINS + 1 + bins] = counts[BINS + 1 :].reshape(bins, group).sum(axis=1)
     return merged
 
 

@@ -52,59 +52,42 @@ class _Rounded(torch.autograd.Function):
     """``x'`` of the module's formulas; the output is saved for the backward pass, as by the convolution after it."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, step: Tensor, codes: tuple[int, int], margin: float) -> Tensor:
+    def forward(  # noqa: PLR0917  # torch passes them by position
+        ctx: FunctionCtx, x: Tensor, step: Tensor, codes: tuple[int, int], margin: float, factor: float
+    ) -> Tensor:
         low, high = codes
         y = torch.div(x, step).round_().clamp_(low, high).mul_(step)
         ctx.save_for_backward(x, step, y)
-        ctx.range = low - margin, high + margin  # type: ignore[attr-defined]  # torch's way to keep what is no tensor
+        ctx.range = low - margin, high + margin, factor  # type: ignore[attr-defined]  # torch's way to keep what is no tensor
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, step, y = ctx.saved_tensors  # type: ignore[attr-defined]  # torch's mirror of save_for_backward
-        low, high = ctx.range  # type: ignore[attr-defined]
+        low, high, factor = ctx.range  # type: ignore[attr-defined]
         to_x, to_step = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
         # One pass each: hardtanh's gradient is the first argument where low < v < high, and 0 elsewhere.
         within = torch.ops.aten.hardtanh_backward
         v = torch.div(x, step)
         through = within(gradient, v, low, high) if to_x else None
         if not to_step:
-            return through, None, None, None
+            return through, None, None, None, None
         change = torch.addcmul(y, within(v, v, low, high), step, value=-1).mul_(gradient)
-        return through, change.sum_to_size(step.shape).div(step), None, None
+        return through, change.sum_to_size(step.shape).div(step) * factor, None, None, None
 
 
-class _Scaled(torch.autograd.Function):
-    """The value itself, with its gradient multiplied."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor  # type: ignore[attr-defined]
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.factor, None  # type: ignore[attr-defined]
-
-
-def quantize_through(x: Tensor, step: Tensor, low: int, high: int, margin: float = 0.0) -> Tensor:
+def quantize_through(
+    x: Tensor, step: Tensor, low: int, high: int, *, margin: float = 0.0, factor: float = 1.0
+) -> Tensor:
     """``x`` rounded to codes ``low`` to ``high`` less the zero-point and dequantized, differentiable in both tensors.
 
-    ``step`` is positive float32 and broadcasts over ``x``: a scalar, or ``[O,1,1,1]`` for one per output channel.
+    ``step`` is positive float32 and broadcasts over ``x``: a scalar, or ``[O,1,1,1]`` for one per output channel. Its
+    gradient is multiplied by ``factor``: LSQ uses ``1 / sqrt(N Q)``, ``N`` the number of values it rounds and ``Q`` the
+    largest code (section 2.2), so that it is no larger than its weights' gradients when one norm clips them all.
     """
-    rounded: Tensor = _Rounded.apply(x, step, (low, high), margin)  # type: ignore[no-untyped-call]  # torch types no Function
-    return rounded
-
-
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """``x`` with its gradient multiplied by a factor.
-
-    LSQ uses ``1 / sqrt(N Q)`` for a step, ``N`` the number of values it rounds and ``Q`` the largest code (its section
-    2.2), so that a step's gradient is no larger than its weights' gradients when one norm clips them all.
-    """
-    scaled: Tensor = _Scaled.apply(x, factor)  # type: ignore[no-untyped-call]  # torch types no Function
-    return scaled
+    y: Tensor = _Rounded.apply(x, step, (low, high), margin, factor)  # type: ignore[no-untyped-call]  # torch types no Function
+    return y
 
 
 class LearnedNetwork(Network):
@@ -119,11 +102,9 @@ class LearnedNetwork(Network):
     that could not be folded keep their statistics and their gains, as in the deployed graph.
 
     ``blockwise`` is for learning one block after another from activations in half precision: pools on integers then
-    round them again, and values that round to the outermost codes have gradients.
-
-    Attributes:
-        activation_steps: ``[T]``, one per scale, in the order of ``placement.observed``.
-        weight_steps: ``[sum of O]``, one per output channel of every integer weight.
+    round them again, and values that round to the outermost codes have gradients. ``activation_steps`` ``[T]`` has one
+    entry per scale, in the order of ``placement.observed``; ``weight_steps`` ``[sum of O]`` one per output channel of
+    every integer weight.
     """
 
     activation_steps: nn.Parameter
@@ -201,8 +182,7 @@ class LearnedNetwork(Network):
     def _through(self, x: Tensor, scale: Tensor, params: QParams, count: int) -> Tensor:
         """Fake quantization with LSQ's gradient; ``count`` is the number of values of one image that a scale rounds."""
         low, high = _codes(params)
-        scaled = scale_gradient(scale, 1 / sqrt(count * max(high, 1)))
-        return quantize_through(x, scaled, low, high, self._margin)
+        return quantize_through(x, scale, low, high, margin=self._margin, factor=1 / sqrt(count * max(high, 1)))
 
     def _moved(self, op: Op, key: str) -> Tensor:
         """Current value of a weight or a bias, before rounding."""

@@ -19,7 +19,7 @@ import torch
 from edgeres.errors import StageError, nearest
 from edgeres.model.graph import IMAGE
 from edgeres.quant.histogram import BINS, BITS, FINEST, Histogram, coarsened, exact_units, grid_exponent
-from edgeres.quant.streaming import laid_out, spread, threads_for
+from edgeres.quant.streaming import laid_out, prepared, spread, threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,8 +48,8 @@ class _Binner:
         1]`` where no value is negative, ``[2 BINS + 1]`` otherwise.
         """
         for block in torch.split(values, self._BLOCK):
-            found = torch.bincount(self._indices(block, exponent, len(side) - BINS - 1), minlength=len(side))
-            side += found.cpu().numpy()
+            counts = torch.bincount(self._indices(block, exponent, len(side) - BINS - 1), minlength=len(side))
+            side += counts.cpu().numpy()
 
     def _indices(self, block: Tensor, exponent: int, shift: int) -> Tensor:
         """Bin indices plus ``shift``, which is 0 where no value is negative.
@@ -147,8 +147,7 @@ def observe(
         if name not in known:
             raise StageError(f"the network has no tensor {name!r}", nearest(name, known))
     device = next(network.parameters()).device
-    watched = copy.deepcopy(network).eval()
-    watched.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+    watched = prepared(copy.deepcopy(network))
     workers = [_Worker(watched, tensors, device) for _ in range(threads_for(device))]
     for _ in spread(workers, batches, _Worker.watch, advance):
         pass

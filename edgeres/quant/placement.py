@@ -65,11 +65,11 @@ def place(graph: Graph, scheme: QuantScheme, float_layers: tuple[str, ...] = ())
 
 def _pooled(graph: Graph) -> frozenset[str]:
     """Tensors ``[N,C,1,1]`` after a global pool: a matrix-vector product gains nothing from integers."""
-    found: set[str] = set()
+    pooled: set[str] = set()
     for op in graph.ops:
-        if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in found):
-            found.add(op.name)
-    return frozenset(found)
+        if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in pooled):
+            pooled.add(op.name)
+    return frozenset(pooled)
 
 
 def _placement(graph: Graph, edges: frozenset[tuple[str, int]], weighted: frozenset[str]) -> Placement:

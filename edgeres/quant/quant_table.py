@@ -38,15 +38,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Sketch:
     """Histogram of a tensor over the calibration images, with its clipping and quantization noise.
 
-    Attributes:
-        scale: Scale of the tensor.
-        zero_point: Zero-point of the tensor.
-        low: Smallest value.
-        high: Largest value.
-        zeros: Share of the values that are zero.
-        columns: Values other than zero, counted in ``COLUMNS`` columns of equal width from ``low`` to ``high``.
-        clipped: Share of the values beyond the last rounding border on either side.
-        sqnr_db: Signal to quantization noise in dB, ``10 log10(sum x^2 / sum (x - Q(x))^2)``; None without noise.
+    ``zeros`` is the share of the values that are zero; the others are counted in ``COLUMNS`` columns of equal width
+    from ``low`` to ``high``. ``clipped`` is the share beyond the last rounding border on either side, ``sqnr_db`` is
+    ``10 log10(sum x^2 / sum (x - Q(x))^2)``, None without noise.
     """
 
     scale: float
@@ -109,16 +103,11 @@ def _span(histogram: Histogram) -> tuple[float, float]:
 class QuantTable:
     """Every scale of a network.
 
-    Attributes:
-        activations: Per-tensor parameters by tensor name.
-        weights: Per-channel parameters (axis 0) of the weights by name of the convolution or linear operation.
-        calibrator: Calibrator of the activation scales.
-        data: Digest of the calibration images with their preprocessing.
-        images: Number of calibration images.
-        float_layers: Operations left in float for accuracy, beyond those of the target's scheme.
-        network: Digest of the weights that the scales are for: equalization changes scales and weights together.
-        sketches: Distribution of each observed tensor under its scale. A sketch of another scale than
-            the table's is dropped, so that a changed scale leaves no stale sketch.
+    ``activations`` are per-tensor parameters by tensor name, ``weights`` per-channel ones (axis 0) by name of the
+    convolution or linear operation; ``float_layers`` are operations left in float for accuracy, beyond those of the
+    scheme. ``data`` is the digest of the calibration images with their preprocessing, ``network`` that of the weights
+    that the scales are for: equalization changes both together. A sketch of another scale than the table's is dropped,
+    so that a changed scale leaves no stale sketch.
     """
 
     activations: dict[str, QParams]
@@ -133,8 +122,8 @@ class QuantTable:
     def __post_init__(self) -> None:
         """Drops sketches that are not of this table's scales."""
         scales = self.activations
-        kept = {name: one for name, one in self.sketches.items() if name in scales and one.is_of(scales[name])}
-        object.__setattr__(self, "sketches", kept)
+        sketches = {name: one for name, one in self.sketches.items() if name in scales and one.is_of(scales[name])}
+        object.__setattr__(self, "sketches", sketches)
 
 
 def calibration_digest(split: Split, preprocess: Preprocess) -> str:
@@ -158,10 +147,10 @@ def quant_table(
     ``histograms`` has one for each tensor of ``placement.observed``; ``data`` is the digest of the calibration images
     and ``images`` their number.
     """
-    found = {tensor: activation_qparams(histograms[tensor], calibrator, scheme) for tensor in placement.observed}
-    found |= {tensor: found[origin] for tensor, origin in placement.shared.items()}
+    activations = {tensor: activation_qparams(histograms[tensor], calibrator, scheme) for tensor in placement.observed}
+    activations |= {tensor: activations[origin] for tensor, origin in placement.shared.items()}
     return QuantTable(
-        activations={tensor: found[tensor] for tensor in placement.tensors},
+        activations={tensor: activations[tensor] for tensor in placement.tensors},
         weights={
             name: weight_qparams(weights[f"{name}.weight"], scheme.bits_of(name), method)
             for name in sorted(placement.weighted)
@@ -184,8 +173,8 @@ def with_sketches(table: QuantTable, histograms: Mapping[str, Histogram]) -> Qua
 
 def with_room(table: QuantTable, spec: ResNetSpec, weights: Weights) -> QuantTable:
     """The table with weight scales raised where an accumulator of their layer might exceed int32."""
-    found = {op.name: _with_room(op, table, weights) for op in graph(spec).weighted if op.name in table.weights}
-    return table if found == table.weights else replace(table, weights={name: found[name] for name in table.weights})
+    raised = {op.name: _with_room(op, table, weights) for op in graph(spec).weighted if op.name in table.weights}
+    return table if raised == table.weights else replace(table, weights={name: raised[name] for name in table.weights})
 
 
 def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> dict[str, int]:
@@ -193,7 +182,7 @@ def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> di
 
     Of the table's weight scales only the number of bits is used.
     """
-    found: dict[str, int] = {}
+    channels: dict[str, int] = {}
     for op in graph(spec).weighted:
         if op.name not in table.weights:
             continue
@@ -203,8 +192,8 @@ def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> di
         fitting = _with_room(op, replace(table, weights={op.name: params}), weights)
         count = int(np.sum((np.array(fitting.scale, dtype=np.float32) > alone) & (peaks > 0)))
         if count:
-            found[op.name] = count
-    return found
+            channels[op.name] = count
+    return channels
 
 
 def _with_room(op: Op, table: QuantTable, weights: Weights) -> QParams:

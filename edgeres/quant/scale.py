@@ -122,11 +122,11 @@ def weight_qparams(weight: NDArray[np.float32], bits: int = 8, method: WeightMet
 def _best_shares(channels: NDArray[np.float32], peaks: NDArray[np.float64], top: int) -> NDArray[np.float64]:
     """The share ``[O]`` of each channel's peak with the least squared error; the largest of equals."""
     rows = max(1, _BLOCK // channels.shape[1])
-    found = np.ones_like(peaks)
+    shares = np.ones_like(peaks)
     for start in range(0, len(channels), rows):
         block = slice(start, start + rows)
-        found[block] = _search(channels[block], peaks[block], top)
-    return found
+        shares[block] = _search(channels[block], peaks[block], top)
+    return shares
 
 
 def _search(channels: NDArray[np.float32], peaks: NDArray[np.float64], top: int) -> NDArray[np.float64]:

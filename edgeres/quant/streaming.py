@@ -31,18 +31,19 @@ if TYPE_CHECKING:
 
 Net = TypeVar("Net", bound="Network")
 Worker = TypeVar("Worker")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def each_image(
     network: Net,
     batches: Iterable[NDArray[np.float32]],
-    work: Callable[[Net, Tensor], Made],
+    work: Callable[[Net, Tensor], Result],
     advance: Advance | None = None,
     *,
     gradients: bool = False,
     group: int = 1,
-) -> Iterator[Made]:
+) -> Iterator[Result]:
     """Applies a function to every image, or to every group of images.
 
     The function gets images ``[group,C,H,W]`` and a copy of the network in evaluation mode and channels-last layout,
@@ -53,16 +54,21 @@ def each_image(
     Raises:
         StageError: There is no image.
     """
-    watched = copy.deepcopy(network).eval()
-    watched.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+    watched = prepared(copy.deepcopy(network))
     device = next(watched.parameters()).device
 
-    def run(mine: Net, images: NDArray[np.float32]) -> Made:
+    def run(mine: Net, images: NDArray[np.float32]) -> Result:
         with torch.set_grad_enabled(gradients):
             return work(mine, laid_out(images, device))
 
     workers = [watched, *(_shared_copy(watched) for _ in range(1, threads_for(device)))]
     return spread(workers, batches, run, advance, group=group)
+
+
+def prepared(network: Net) -> Net:
+    """The network itself, switched to evaluation mode and channels-last layout."""
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+    return network
 
 
 def _shared_copy(network: Net) -> Net:
@@ -85,14 +91,14 @@ def single_images(batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np
 
 def grouped(batches: Iterable[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
     """The same images in groups ``[size,C,H,W]``, the last one smaller, whatever the batches were."""
-    kept: list[NDArray[np.float32]] = []
+    pending: list[NDArray[np.float32]] = []
     for image in single_images(batches):
-        kept.append(image)
-        if len(kept) == size:
-            yield np.concatenate(kept)
-            kept = []
-    if kept:
-        yield np.concatenate(kept)
+        pending.append(image)
+        if len(pending) == size:
+            yield np.concatenate(pending)
+            pending = []
+    if pending:
+        yield np.concatenate(pending)
 
 
 def threads_for(device: torch.device) -> int:
@@ -103,11 +109,11 @@ def threads_for(device: torch.device) -> int:
 def spread(
     workers: Sequence[Worker],
     batches: Iterable[NDArray[np.float32]],
-    work: Callable[[Worker, NDArray[np.float32]], Made],
+    work: Callable[[Worker, NDArray[np.float32]], Result],
     advance: Advance | None = None,
     *,
     group: int = 1,
-) -> Iterator[Made]:
+) -> Iterator[Result]:
     """Distributes images over workers, each on one thread, with a bounded number of images in flight.
 
     ``workers`` has one object per thread, which ``work`` receives with images ``[group,C,H,W]``; results come in the
@@ -120,33 +126,35 @@ def spread(
     for worker in workers:
         idle.put(worker)
 
-    def run(images: NDArray[np.float32]) -> tuple[Made, int]:
+    def run(images: NDArray[np.float32]) -> tuple[Result, int]:
         worker = idle.get()
         try:
             return work(worker, images), len(images)
         finally:
             idle.put(worker)
 
-    def finish(future: Future[tuple[Made, int]]) -> Made:
-        made, count = future.result()
+    empty = True
+    for result, count in _in_threads(run, grouped(batches, group), len(workers)):
+        empty = False
         if advance is not None:
             advance(count)
-        return made
-
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(len(workers), "images", initializer=torch.set_num_threads, initargs=(1,))
-    flying: deque[Future[tuple[Made, int]]] = deque()
-    empty = True
-    try:
-        for images in grouped(batches, group):
-            empty = False
-            flying.append(pool.submit(run, images))
-            if len(flying) > 2 * len(workers):
-                yield finish(flying.popleft())
-        while flying:
-            yield finish(flying.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # a worker's setting is also the default of threads started later
+        yield result
     if empty:
         raise StageError("there are no calibration images", "pass at least one")
+
+
+def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Results in order, with two items per thread in flight; inside a thread torch has that thread alone."""
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "images", initializer=torch.set_num_threads, initargs=(1,))
+    flying: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            flying.append(pool.submit(function, item))
+            if len(flying) > 2 * threads:
+                yield flying.popleft().result()
+        while flying:
+            yield flying.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # a worker's setting is also the default of threads started later

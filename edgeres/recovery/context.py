@@ -59,6 +59,13 @@ class TechniqueSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Images(TechniqueSettings):
+    """Number of calibration images that a technique read."""
+
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FloatLayers(TechniqueSettings):
     """Layers that a technique left in float, with their share of the MACs, 0 to 1."""
 

@@ -93,19 +93,11 @@ def nearer(some: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
 class Evaluation:
     """Metrics of a candidate on the tuning images.
 
-    Attributes:
-        top1: Accuracy in percent.
-        drop_pp: Float accuracy less this one.
-        low_pp: Lower end of the gate's interval of the drop.
-        high_pp: Upper end of it.
-        agreement: Predictions equal to float's, in percent.
-        divergences: KL divergence of the softmax from float's per image, in nats; float64 ``[N]``.
-        sqnr_db: Signal to quantization noise of the logits in dB.
-        integer: Number of weighted layers in integers.
-        outcome: Outcome of the accuracy gate; None without a limit.
-        doubtful: Whether the gate is INCONCLUSIVE with a drop over the limit, on images that would give PASS to a
-            network without one.
-        needed: Images on which a network without any drop would pass with a chance of 0.8.
+    ``drop_pp`` is the float accuracy less this one, with the gate's interval; ``agreement`` is the percentage of
+    predictions equal to float's; ``divergences`` float64 ``[N]`` are from float's softmax per image, in nats;
+    ``integer`` is the number of weighted layers in integers. ``outcome`` is the gate's, None without a limit;
+    ``doubtful`` says that it is INCONCLUSIVE with a drop over the limit, on images that would give PASS to a network
+    without one; ``needed`` is the number of images on which a network without any drop would pass with a chance of 0.8.
     """
 
     top1: float
@@ -196,8 +188,8 @@ class Evaluator:
                 "there are no tuning images to judge candidates on", "a tenth of the training images serves: give more"
             )
         self.split, self.preprocess, self.margin, self.progress = split, preprocess, margin, progress
-        made = shapes(spec, preprocess.crop, preprocess.crop)
-        self._group = max(1, min(_GROUP, _CACHED // (4 * max(prod(shape) for shape in made.values()))))
+        sizes = shapes(spec, preprocess.crop, preprocess.crop)
+        self._group = max(1, min(_GROUP, _CACHED // (4 * max(prod(shape) for shape in sizes.values()))))
         start = time.monotonic()
         self.reference = self._logits(Network(spec, weights), split, "float on the tuning images")
         if not np.isfinite(self.reference).all():
@@ -225,9 +217,9 @@ class Evaluator:
             some = self.split.take(range(start, stop))
             for name, before in seen.items():
                 logits = self._logits(variants[name].network(), some, f"{label}: {name}")
-                found = divergences(self.reference[start:stop], logits)
-                seen[name] = np.concatenate([before, np.where(np.isnan(found), np.inf, found)])
-            means |= {name: float(found.mean()) for name, found in seen.items()}
+                fresh = divergences(self.reference[start:stop], logits)
+                seen[name] = np.concatenate([before, np.where(np.isnan(fresh), np.inf, fresh)])
+            means |= {name: float(fresh.mean()) for name, fresh in seen.items()}
             seen = _not_beaten(seen)
             if len(seen) == 1 or stop == len(self.split):
                 return Nearest(next(iter(seen)), {name: means[name] for name in variants})
@@ -273,8 +265,8 @@ class Evaluator:
         """Logits ``[N,classes]``, in groups of a fixed size, so that they do not depend on the batch size."""
 
         def answer(network: Network, images: Tensor) -> Logits:
-            found: Logits = network(images).numpy()
-            return found
+            logits: Logits = network(images).numpy()
+            return logits
 
         with self.progress.task(label, len(split)) as advance:
             return np.concatenate(list(each_image(network, self.images(split), answer, advance, group=self._group)))
@@ -283,8 +275,8 @@ class Evaluator:
 def _not_beaten(seen: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
     """Variants that the nearest does not significantly beat; the nearest comes first, of equals the earlier."""
     best = min(seen, key=lambda name: float(seen[name].mean()))
-    kept = {best: seen[best]}
-    for name, found in seen.items():
-        if name != best and np.isfinite(found).all() and not nearer(seen[best], found):
-            kept[name] = found
-    return kept
+    remaining = {best: seen[best]}
+    for name, values in seen.items():
+        if name != best and np.isfinite(values).all() and not nearer(seen[best], values):
+            remaining[name] = values
+    return remaining

@@ -39,10 +39,10 @@ def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerSensit
     few, quantized, side = evaluator.few, candidate.quantized, evaluator.preprocess.crop
     reference = evaluator.reference[: len(few)]
     with evaluator.progress.task("one layer at a time", len(few)) as advance:
-        found = one_layer_logits(candidate.reference, quantized, evaluator.images(few), advance)
+        by_layer = one_layer_logits(candidate.reference, quantized, evaluator.images(few), advance)
     costs = layer_macs(quantized.spec, side, side)
     rows = []
-    for layer, logits in found.items():
+    for layer, logits in by_layer.items():
         noise, divergence = sqnr_db(reference, logits), kl(reference, logits)
         if not isfinite(divergence):
             raise StageError(f"with {layer} alone in integers the network returns NaN", "check its weights")
@@ -66,12 +66,12 @@ def most_sensitive(rows: tuple[LayerSensitivity, ...]) -> tuple[str, ...]:
 def passes(spec: ResNetSpec, layers: frozenset[str], side: int) -> float:
     """Network passes per image: the float pass, and a branch from each layer to the logits, weighted by MACs."""
     costs = layer_macs(spec, side, side)
-    left, total, found = sum(costs.values()), sum(costs.values()), 1.0
+    left, total, passes_per_image = sum(costs.values()), sum(costs.values()), 1.0
     for op in graph(spec).weighted:
         if op.name in layers:
-            found += left / total
+            passes_per_image += left / total
         left -= costs[op.name]
-    return found
+    return passes_per_image
 
 
 def one_layer_logits(
@@ -86,11 +86,11 @@ def one_layer_logits(
     ``reference`` are float weights with the same channel scales as ``quantized``, which has each layer's rounded weight
     and the scale of its input. The batch size does not change the result.
     """
-    found: dict[str, list[NDArray[np.float32]]] = {}
+    by_layer: dict[str, list[NDArray[np.float32]]] = {}
     for image in each_image(_Branching(reference, quantized), batches, _Branching.branches, advance):
         for layer, logits in image.items():
-            found.setdefault(layer, []).append(logits)
-    return {layer: np.concatenate(rows) for layer, rows in found.items()}
+            by_layer.setdefault(layer, []).append(logits)
+    return {layer: np.concatenate(rows) for layer, rows in by_layer.items()}
 
 
 class _Branching(Network):
@@ -103,16 +103,16 @@ class _Branching(Network):
 
     def branches(self, image: Tensor) -> dict[str, NDArray[np.float32]]:
         """Logits ``[1,classes]`` of one image by quantized layer."""
-        found, values, ops = {}, {IMAGE: image}, self.graph.ops
+        by_layer, values, ops = {}, {IMAGE: image}, self.graph.ops
         for place, op in enumerate(ops):
             if op.name in self.layers:
                 branch = dict(values)
                 self._step(self.quantized_network, op, branch)
                 for later in ops[place + 1 :]:
                     self._step(self, later, branch)
-                found[op.name] = branch[self.graph.output].numpy()
+                by_layer[op.name] = branch[self.graph.output].numpy()
             self._step(self, op, values)
-        return found
+        return by_layer
 
     def _step(self, network: Network, op: Op, values: dict[str, Tensor]) -> None:
         """Runs one operation and drops tensors that are no longer read."""

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 def rows(search: Search, order: Sequence[str]) -> tuple[TechniqueResult, ...]:
     """Every technique, tried or not, in order."""
     tried = {one.technique: one for one in search.tried}
-    found = []
+    results = []
     for name in order:
         if name in tried:
             one = tried[name]
             chosen, settings = one is search.chosen, one.candidate.records
-            found.append(row(name, one.evaluation, chosen=chosen, settings=settings, note=_applied(one)))
+            results.append(row(name, one.evaluation, chosen=chosen, settings=settings, note=_applied(one)))
         elif name in search.skipped:
-            found.append(TechniqueResult(name=name, note=search.skipped[name].note))
-    return tuple(found)
+            results.append(TechniqueResult(name=name, note=search.skipped[name].note))
+    return tuple(results)
 
 
 def row(
@@ -73,25 +73,25 @@ def notes(search: Search, margin: float | None, images: int) -> tuple[str, ...]:
     chosen, evaluation = search.chosen, search.chosen.evaluation
     chain = " + ".join(chosen.candidate.settings)
     first = _applied(search.tried[0])
-    found = [f"{chain}: {first}, on {images:,} calibration images; KL to float {evaluation.kl:.2g} nats"]
+    lines = [f"{chain}: {first}, on {images:,} calibration images; KL to float {evaluation.kl:.2g} nats"]
     best = search.best
     if best is not chosen:
-        found.append(
+        lines.append(
             f"{chosen.technique} was asked for and is kept; on the tuning images it is not nearer to float than "
             f"{best.technique} beyond noise: KL {evaluation.kl:.2g} against {best.evaluation.kl:.2g} nats"
         )
     for settings in chosen.candidate.settings.values():
         if isinstance(settings, FloatLayers):
-            found.append(f"mixed precision: {settings.note}")
+            lines.append(f"mixed precision: {settings.note}")
     if margin is None:
-        found.append("no accuracy limit is set: the candidate nearest to float was kept")
+        lines.append("no accuracy limit is set: the candidate nearest to float was kept")
     elif evaluation.outcome is Outcome.INCONCLUSIVE:
         needed = f"; a PASS takes about {evaluation.needed:,}" if evaluation.needed else ""
-        found.append(f"{evaluation.n:,} tuning images do not settle whether the drop stays below {margin:g} pp{needed}")
+        lines.append(f"{evaluation.n:,} tuning images do not settle whether the drop stays below {margin:g} pp{needed}")
     elif evaluation.outcome is Outcome.FAIL:
-        found.append(
+        lines.append(
             f"the limit of {margin:g} pp is not met on {evaluation.n:,} tuning images "
             f"(drop {evaluation.drop_pp:.2f} pp): "
             "train with quantization in the loop (recipe qat), or raise --time-budget where techniques were left out"
         )
-    return tuple(found)
+    return tuple(lines)

@@ -21,17 +21,17 @@ def discover() -> Mapping[str, type[Technique]]:
     Raises:
         UsageError: A file without ``TECHNIQUE``, or two techniques with one name or one order.
     """
-    found: list[type[Technique]] = []
+    classes: list[type[Technique]] = []
     for module in pkgutil.iter_modules(techniques.__path__, f"{techniques.__name__}."):
         technique = getattr(import_module(module.name), "TECHNIQUE", None)
         if not (isinstance(technique, type) and issubclass(technique, Technique)):
             raise UsageError(f"{module.name} has no TECHNIQUE", "set it to the file's subclass of Technique")
-        for other in found:
+        for other in classes:
             if technique.name == other.name or technique.order == other.order:
                 both = f"{other.__name__} and {technique.__name__} of {module.name}"
                 raise UsageError(f"{both} have the same name or order", "give each technique its own")
-        found.append(technique)
-    return MappingProxyType({one.name: one for one in sorted(found, key=lambda technique: technique.order)})
+        classes.append(technique)
+    return MappingProxyType({one.name: one for one in sorted(classes, key=lambda technique: technique.order)})
 
 
 TECHNIQUES = discover()

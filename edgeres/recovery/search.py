@@ -67,12 +67,9 @@ class Search:
 class Policy:
     """Limits of a search.
 
-    Attributes:
-        effort: Techniques to try: those that take seconds, those that take minutes, or all. Where the accuracy limit is
-            missed, ``default`` tries all of them as well.
-        forced: Try every technique that is not in ``skip``, whatever its time, and keep the last.
-        skip: Techniques to leave out.
-        budget_s: Seconds of the whole search; None for no limit.
+    ``effort`` are the techniques to try: those that take seconds, those that take minutes, or all; where the accuracy
+    limit is missed, ``default`` tries all as well. ``forced`` tries every technique that is not in ``skip``, whatever
+    its time, and keeps the last. ``budget_s`` bounds the whole search; None for no limit.
     """
 
     effort: Effort = "default"

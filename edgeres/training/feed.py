@@ -237,9 +237,9 @@ class Feed:
 
     def _image(self, index: int) -> Pillow.Image:
         """A decoded image, kept in memory within ``KEPT_BYTES``."""
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
+        cached = self._kept.get(index)
+        if cached is not None:
+            return cached
         image = self.preprocess.upright(self.split.image(index))
         weight = image.width * image.height * 3
         if self._kept_bytes + weight <= KEPT_BYTES:

@@ -72,9 +72,9 @@ def fit(
         KeyboardInterrupt: Ctrl-C, after a snapshot of the last complete step.
     """
     trainer = _Trainer(network.to(device), objective, feed, method, device)
-    found = snapshots.latest()
-    if found is not None:
-        trainer.restore(found)
+    snapshot = snapshots.latest()
+    if snapshot is not None:
+        trainer.restore(snapshot)
     with (
         repeatable(device),
         held_interrupt() as interrupted,
@@ -82,12 +82,7 @@ def fit(
     ):
         advance(trainer.step * feed.batch)
         for batch in feed.batches(trainer.step, trainer.total, trainer.side):
-            loss = trainer.take(batch)
-            if not isfinite(loss):
-                raise StageError(
-                    f"{label}: the loss became {loss} at step {trainer.step} of {trainer.total}",
-                    f"lower lr (it is {method.lr:g}) or train with precision float32",
-                )
+            trainer.take(batch, label)
             advance(feed.batch)
             if interrupted():
                 snapshots.save(trainer.snapshot())
@@ -124,8 +119,12 @@ class _Trainer:
         epochs = -(-self.total // self._feed.steps)
         return resolution(self._feed.preprocess.crop, self._method.progressive, epoch, epochs)
 
-    def take(self, batch: Batch) -> float:
-        """One step; returns its loss."""
+    def take(self, batch: Batch, label: str) -> None:
+        """One step.
+
+        Raises:
+            StageError: The loss is not finite.
+        """
         if self.step % self._feed.steps == 0:
             self._loss_sum = 0.0
         rate = self._method.lr * self._method.schedule.factor(self.step, self.total)
@@ -146,8 +145,12 @@ class _Trainer:
             self._ema.update()
         self.step += 1
         value = loss.item()
+        if not isfinite(value):
+            raise StageError(
+                f"{label}: the loss became {value} at step {self.step} of {self.total}",
+                f"lower lr (it is {self._method.lr:g}) or train with precision float32",
+            )
         self._loss_sum += value
-        return value
 
     def outcome(self) -> TrainingResult:
         """The result of the steps so far."""
@@ -216,10 +219,7 @@ def _optimizer(network: nn.Module, method: Method) -> torch.optim.Optimizer:
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if method.decay_all or parameter.ndim > 1]
     vectors = [parameter for parameter in trained if not (method.decay_all or parameter.ndim > 1)]
-    groups = [
-        {"params": matrices, "weight_decay": method.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    groups = [{"params": matrices, "weight_decay": method.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     if method.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=method.lr, eps=method.eps)
     return torch.optim.SGD(groups, lr=method.lr, momentum=0.9, nesterov=method.nesterov)

@@ -60,13 +60,13 @@ class Recomputed:
     def _still_statistics(self) -> Iterator[None]:
         """Disables updates of the norms' running statistics; both passes must save the same tensors."""
         norms = [module for module in self._network.modules() if isinstance(module, nn.BatchNorm2d)]
-        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:
             norm.momentum, norm.num_batches_tracked = 0.0, None
         try:
             yield
         finally:
-            for norm, (momentum, batches) in zip(norms, kept, strict=True):
+            for norm, (momentum, batches) in zip(norms, before, strict=True):
                 norm.momentum, norm.num_batches_tracked = momentum, batches
 
 

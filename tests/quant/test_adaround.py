@@ -261,7 +261,9 @@ def test_large_tensors_leave_fewer_images_in_a_batch(thin, thin_weights, scheme,
     assert torch.allclose(means["conv1"].float(), seen["conv1"].mean((0, 2, 3)), atol=1e-6)
     with torch.no_grad():
         start.network()(torch.from_numpy(smooth_images(48)), seen.__setitem__)
-    assert torch.allclose(walk.given(first, [3, 40])[first.source], seen[first.source][[3, 40]], rtol=2**-10, atol=1e-6)
+    assert torch.allclose(
+        walk.tensors(first, [3, 40])[first.source], seen[first.source][[3, 40]], rtol=2**-10, atol=1e-6
+    )
 
 
 def test_no_images_are_refused(thin, thin_weights, scheme):

@@ -15,7 +15,7 @@ import torch
 
 from edgeres.errors import StageError
 from edgeres.quant.quantized import QuantNetwork
-from edgeres.quant.streaming import grouped
+from edgeres.quant.streaming import grouped, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
@@ -66,10 +66,10 @@ def empirical_bias(
     if not count:
         raise StageError("there are no images to take means of", "pass at least one")
     weights = quantized.weights
-    found = {
+    corrected = {
         f"{name}.bias": weights[f"{name}.bias"] + correction.numpy() for name, correction in network.corrections.items()
     }
-    return replace(quantized, weights=weights.replaced(found))
+    return replace(quantized, weights=weights.replaced(corrected))
 
 
 class _Correcting(QuantNetwork):
@@ -81,8 +81,7 @@ class _Correcting(QuantNetwork):
 
     def __init__(self, quantized: Quantized) -> None:
         super().__init__(quantized.spec, quantized.weights, quantized.table, quantized.placement)
-        self.eval()
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+        prepared(self)
         self.corrections = {
             op.name: torch.zeros(op.c_out, dtype=torch.float64)
             for op in self.graph.weighted
@@ -98,13 +97,13 @@ class _Correcting(QuantNetwork):
 
     def apply_op(self, op: Op, inputs: list[Tensor]) -> Tensor:
         """The operation, and its correction."""
-        made = super().apply_op(op, inputs)
+        output = super().apply_op(op, inputs)
         if op.name not in self.corrections:
-            return made
-        lacking = self.wanted[op.name] - _mean(made)
+            return output
+        lacking = self.wanted[op.name] - _mean(output)
         correction = self.corrections[op.name]
         correction += (lacking - correction) * self._share
-        return made + correction.float().reshape(1, -1, *[1] * (made.ndim - 2))
+        return output + correction.float().reshape(1, -1, *[1] * (output.ndim - 2))
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -113,11 +112,11 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _means(network: Network, x: Tensor, names: Container[str]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
 
     def tap(name: str, x: Tensor) -> None:
         if name in names:
-            found[name] = _mean(x)
+            means[name] = _mean(x)
 
     network(x, tap)
-    return found
+    return means

@@ -149,7 +149,7 @@ def _descend(
         optimizer.zero_grad()
         for images in walk.batches(unit, chosen):
             # Adam's steps do not depend on the scale of the loss, so the sum is as good as the mean.
-            torch.autograd.backward((walk.given(unit, images)[unit.output] - walk.wanted(images)).square().sum())
+            torch.autograd.backward((walk.tensors(unit, images)[unit.output] - walk.wanted(images)).square().sum())
         if scales.grad is not None:
             scales.grad.mul_(inner)
         optimizer.step()

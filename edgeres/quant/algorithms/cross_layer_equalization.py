@@ -92,14 +92,14 @@ def cross_layer_scales(units: Units, carried: Sequence[Carried], readings: Seque
 
 def _change(units: Units, carried: Sequence[Carried], readings: Sequence[Reading], scales: Floats) -> Floats:
     """Change of the logarithms of the scales ``[units]`` in one iteration."""
-    made, read = np.zeros(units.count), np.zeros(units.count)
+    written, read = np.zeros(units.count), np.zeros(units.count)
     for tensor in carried:
-        np.maximum.at(made, tensor.units, tensor.shares(scales))
+        np.maximum.at(written, tensor.units, tensor.shares(scales))
     for layer in readings:
         np.maximum.at(read, layer.units.ravel(), layer.shares(scales).ravel())
-    alive = (made > 0) & (read > 0)
+    alive = (written > 0) & (read > 0)
     alive[FIXED] = False
-    ratio = np.maximum(made, _LEAST) / np.maximum(read, _LEAST)
+    ratio = np.maximum(written, _LEAST) / np.maximum(read, _LEAST)
     change = np.where(alive, np.log(ratio) / 2, 0.0)
     sums, counts = (np.bincount(units.group, part, minlength=units.count) for part in (change, alive.astype(float)))
     return np.asarray(np.where(alive, change - (sums / np.maximum(counts, 1))[units.group], 0.0))

@@ -66,8 +66,8 @@ def balancing_scales(quantized: Quantized, importance: Importance) -> dict[str, 
         assert x.grad is not None
         return float(value.detach()), x.grad.numpy()
 
-    found = minimize(cost, np.zeros(units.count), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
-    return tensor_scales(units, np.exp(found.x))
+    minimum = minimize(cost, np.zeros(units.count), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
+    return tensor_scales(units, np.exp(minimum.x))
 
 
 class _Terms:

@@ -148,18 +148,18 @@ def importance(
 
 def _measured(probe: Probe, placement: Placement) -> Importance:
     """One image's terms; reaches still to the power of ``TAIL``."""
-    found = Importance()
+    terms = Importance()
     for tensor, noise in probe.noise.items():
         x, gradient = probe.seen[tensor], noise.grad
         assert gradient is not None
-        found.activations[tensor] = _per_channel(gradient.double().square_() * (x != 0))
-        found.reach[tensor] = _per_channel(x.double().abs_().pow_(TAIL))
+        terms.activations[tensor] = _per_channel(gradient.double().square_() * (x != 0))
+        terms.reach[tensor] = _per_channel(x.double().abs_().pow_(TAIL))
     for name in sorted(placement.weighted):
         gradient = probe.get_parameter(f"{name}.weight").grad
         assert gradient is not None
         square = gradient.square_()
-        found.weights[name] = (square.flatten(2).sum(2) if square.ndim == 4 else square).numpy()
-    return found
+        terms.weights[name] = (square.flatten(2).sum(2) if square.ndim == 4 else square).numpy()
+    return terms
 
 
 def _add(sums: dict[str, NDArray[Number]], terms: Mapping[str, NDArray[Number]]) -> None:

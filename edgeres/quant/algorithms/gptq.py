@@ -1,27 +1,19 @@
 """GPTQ: weights rounded layer by layer so that the layer's output error is small, followed by bias correction.
 
-Nagel et al. 2020 (AdaRound, arXiv 2004.10568, section 3) showed that rounding to nearest is far from best and posed the
-problem solved here, layer by layer: find codes of least output error of the layer in the quantized network. They solve
-it by gradient descent over images. The error is a quadratic in the codes, though, and error feedback on the covariance
-of the inputs (OBQ, GPTQ) finds far better codes in far less time: an eighth of nearest rounding's error within 0.03 s
-where AdaRound's descent on the same quadratic has two thirds after 2.7 s (``layer1.0.conv2`` of a ResNet-18, 8 bits).
-
-The target is the float weights, not a regression of the float network's outputs on the quantized network's inputs: on
-images it was not fitted to, the regression removes 0 to 4 % of the activations' noise, and with few images it adds to
-it. The target of biases is the float network: ``b = E[t] - Q s E[x]`` removes the whole mean error, also that of
-earlier layers (Nagel et al. 2019, arXiv 1906.04721, section 4.2).
+The target is the float weights. AdaRound (Nagel et al. 2020, arXiv 2004.10568, section 3) descends the same quadratic
+over images; error feedback on the covariance of the inputs finds far better codes in far less time: an eighth of
+nearest rounding's error within 0.03 s, where that descent has two thirds after 2.7 s (``layer1.0.conv2`` of a
+ResNet-18, 8 bits). A regression on the quantized network's inputs removes 0 to 4 % of the activations' noise on other
+images, and with few adds to it. The target of biases is the float network: ``b = E[t] - Q s E[x]`` removes the whole
+mean error, also that of earlier layers (Nagel et al. 2019, arXiv 1906.04721, section 4.2).
 
 Error feedback finds codes ``Q`` on the weight grid with a small ``tr(E G E^T)``, ``E = Q s - W``, where ``G`` is the
 covariance of the layer's inputs: that is the mean squared error of its output. Columns are rounded one after another,
 and each compensates the errors of those before it. This is the error feedback of OBQ (Frantar and Alistarh 2022, arXiv
-2208.11580) and GPTQ (Frantar et al. 2022, arXiv 2210.17323) in the form of Babai's nearest plane algorithm, to which it
-is equal (Chen et al. 2025, arXiv 2507.18553): with ``G = L L^T`` the error is ``|L^T e|^2``, whose component ``i``
-holds ``e_i`` and later ones only. So the last weight is rounded first, and
-
-    ``q_i = clip(round((w_i - sum_{j>i} L_ji e_j / L_ii) / s))``.
-
-Weights whose input varies most come first, while most others are left to compensate them (GPTQ's order by the
-diagonal).
+2208.11580) and GPTQ (Frantar et al. 2022, arXiv 2210.17323) as Babai's nearest plane algorithm, to which it is equal
+(Chen et al. 2025, arXiv 2507.18553): with ``G = L L^T`` the error is ``|L^T e|^2``, whose component ``i`` holds ``e_i``
+and later ones only. So the last weight is rounded first, and ``q_i = clip(round((w_i - sum_{j>i} L_ji e_j / L_ii) /
+s))``. Weights whose input varies most come first, while most others are left to compensate them.
 """
 
 from __future__ import annotations
@@ -156,14 +148,7 @@ def gptq_rounded(
 
 @torch.no_grad()
 def round_layer(
-    walk: Walk,
-    unit: Unit,
-    op: Op,
-    *,
-    table: QuantTable,
-    reference: Weights,
-    mean: Tensor,
-    generator: torch.Generator,
+    walk: Walk, unit: Unit, op: Op, *, table: QuantTable, reference: Weights, mean: Tensor, generator: torch.Generator
 ) -> None:
     """Sets a layer's codes and bias in the walk's network, from one pass over its input.
 
@@ -175,7 +160,7 @@ def round_layer(
     pixels = -(-ROWS * size // walk.images)
     total: Tensor | None = None
     for images in walk.batches(unit):
-        x = walk.given(unit, images).read(op, 0)
+        x = walk.tensors(unit, images).read(op, 0)
         if covariance is not None:
             covariance.add(patches(op, x, some_places(op, x.shape, pixels, generator)))
         summed = x.sum(0, keepdim=True).double()
@@ -202,7 +187,9 @@ def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance
 @torch.no_grad()
 def correct_bias(walk: Walk, unit: Unit, op: Op, mean: Tensor) -> None:
     """Sets the bias for which a layer of the walk's network has the given output mean ``[C]``."""
-    total = torch.stack([walk.given(unit, images).read(op, 0).sum(0).double() for images in walk.batches(unit)]).sum(0)
+    total = torch.stack([walk.tensors(unit, images).read(op, 0).sum(0).double() for images in walk.batches(unit)]).sum(
+        0
+    )
     _correct(walk, op, (total / walk.images).float()[None], mean)
 
 
@@ -211,8 +198,8 @@ def _correct(walk: Walk, op: Op, read: Tensor, mean: Tensor) -> None:
 
     A convolution is linear: its mean output over all images is its output for their mean.
     """
-    made = walk.network.apply_op(op, [read]).double().reshape(op.c_out, -1).mean(1)
-    walk.network.get_parameter(f"{op.name}.bias").add_((mean - made).float())
+    output = walk.network.apply_op(op, [read]).double().reshape(op.c_out, -1).mean(1)
+    walk.network.get_parameter(f"{op.name}.bias").add_((mean - output).float())
 
 
 def joint_codes(weight: Tensor, gram: Tensor, scale: Tensor, top: int) -> Tensor:

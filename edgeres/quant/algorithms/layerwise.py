@@ -14,7 +14,7 @@ from edgeres.errors import StageError
 from edgeres.model.cost import shapes
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.streaming import single_images
+from edgeres.quant.streaming import prepared, single_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -123,15 +123,15 @@ class Walk:
 
     def __init__(self, reference: Weights, quantized: Quantized, network: Network, images: Images) -> None:
         self.units = units(quantized.spec)
-        self.exact = _prepared(Network(quantized.spec, reference))
-        self.network = _prepared(network)
-        self._kept = [[image, image] for image in _first(images(), quantized)]
-        self._shapes = shapes(quantized.spec, *self._kept[0][0].shape[2:])
+        self.exact = prepared(Network(quantized.spec, reference))
+        self.network = prepared(network)
+        self._activations = [[image, image] for image in _first(images(), quantized)]
+        self._shapes = shapes(quantized.spec, *self._activations[0][0].shape[2:])
 
     @property
     def images(self) -> int:
         """Number of images in use."""
-        return len(self._kept)
+        return len(self._activations)
 
     def batches(self, unit: Unit, images: Sequence[int] | None = None) -> Iterator[Sequence[int]]:
         """Images, or all of them, in batches of a size that fits the unit."""
@@ -150,12 +150,12 @@ class Walk:
         sums = {op.name: torch.zeros(op.c_out, dtype=torch.float64) for op in unit.weighted}
         for images in self.batches(unit):
             values = Values(self.exact, unit, self._batch(images, 0))
-            self._keep(images, 0, values[unit.output])
+            self._store(images, 0, values[unit.output])
             for op in unit.weighted:
                 sums[op.name] += values[op.name].reshape(len(images), op.c_out, -1).mean(2).double().sum(0)
         return {name: total / self.images for name, total in sums.items()}
 
-    def given(self, unit: Unit, images: Sequence[int]) -> Values:
+    def tensors(self, unit: Unit, images: Sequence[int]) -> Values:
         """Tensors of the current unit in the quantized network, for some images."""
         return Values(self.network, unit, self._batch(images, 1))
 
@@ -167,19 +167,14 @@ class Walk:
     def follow(self, unit: Unit) -> None:
         """Runs the quantized network through the unit that the float network ran through."""
         for images in self.batches(unit):
-            self._keep(images, 1, self.given(unit, images)[unit.output])
+            self._store(images, 1, self.tensors(unit, images)[unit.output])
 
     def _batch(self, images: Sequence[int], side: int) -> Tensor:
-        return _laid_out(torch.cat([self._kept[image][side] for image in images]).float())
+        return _laid_out(torch.cat([self._activations[image][side] for image in images]).float())
 
-    def _keep(self, images: Sequence[int], side: int, made: Tensor) -> None:
-        for image, one in zip(images, made.unbind(), strict=True):
-            self._kept[image][side] = _half(one[None])
-
-
-def _prepared(network: Network) -> Network:
-    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
-    return network
+    def _store(self, images: Sequence[int], side: int, outputs: Tensor) -> None:
+        for image, one in zip(images, outputs.unbind(), strict=True):
+            self._activations[image][side] = _half(one[None])
 
 
 def _laid_out(x: Tensor) -> Tensor:
@@ -196,15 +191,15 @@ def _half(x: Tensor) -> Tensor:
 def _first(batches: Iterable[NDArray[np.float32]], quantized: Quantized) -> list[Tensor]:
     """The first images ``[1,C,H,W]``, as many as memory is meant for."""
     images = single_images(batches)
-    found = list(islice(images, 1))
-    if not found:
+    chosen = list(islice(images, 1))
+    if not chosen:
         raise StageError("learned rounding has no images", "pass at least one batch of calibration images")
-    found += islice(images, _affordable(quantized, *found[0].shape[2:]) - 1)
-    return [torch.tensor(image) for image in found]
+    chosen += islice(images, _affordable(quantized, *chosen[0].shape[2:]) - 1)
+    return [torch.tensor(image) for image in chosen]
 
 
 def _affordable(quantized: Quantized, height: int, width: int) -> int:
     """Number of images that ``KEPT`` allows, at most ``LIMIT`` and at least a batch."""
-    made = shapes(quantized.spec, height, width)
-    largest = max(prod(made[unit.output]) for unit in units(quantized.spec))
+    sizes = shapes(quantized.spec, height, width)
+    largest = max(prod(sizes[unit.output]) for unit in units(quantized.spec))
     return max(BATCH, min(LIMIT, KEPT // (4 * largest)))

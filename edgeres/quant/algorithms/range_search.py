@@ -56,11 +56,11 @@ def refined(
     """
     table, placement = quantized.table, quantized.placement
     factors = best_factors(divergences(quantized, images, limit=limit, seed=seed, advance=advance))
-    found = dict(table.activations)
+    activations = dict(table.activations)
     for tensor in placement.tensors:
         factor = factors.get(placement.shared.get(tensor, tensor), 1.0)
-        found[tensor] = _scaled(found[tensor], factor)
-    return replace(quantized, table=replace(table, activations=found))
+        activations[tensor] = _scaled(activations[tensor], factor)
+    return replace(quantized, table=replace(table, activations=activations))
 
 
 def divergences(
@@ -91,13 +91,13 @@ def divergences(
     return {tensor: total / (2 * count) for tensor, total in sums.items()}
 
 
-def best_factors(found: dict[str, Floats]) -> dict[str, float]:
+def best_factors(divergences: dict[str, Floats]) -> dict[str, float]:
     """The factor of least divergence for each tensor, after smoothing over neighbouring factors with weights 1:2:1.
 
     The minimum of noisy values is biased low where they differ little; smoothing reduces the noise.
     """
     best = {}
-    for tensor, costs in found.items():
+    for tensor, costs in divergences.items():
         padded = np.concatenate([costs[:1], costs, costs[-1:]])
         smooth = padded[:-2] + 2 * padded[1:-1] + padded[2:]
         best[tensor] = FACTORS[int(np.argmin(smooth))] if costs.any() else 1.0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeres.model.network import Network
 from edgeres.quant.algorithms.bias_correction import empirical_bias
-from edgeres.recovery.context import TechniqueSettings
+from edgeres.recovery.context import Images
 from edgeres.recovery.technique import Technique
 
 if TYPE_CHECKING:
@@ -17,13 +17,6 @@ if TYPE_CHECKING:
 
 _IMAGES = 256
 """Images whose means correct biases; each has as many values of a channel as the channel has pixels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BiasCorrectionSettings(TechniqueSettings):
-    """Number of images."""
-
-    images: int
 
 
 class BiasCorrection(Technique):
@@ -57,7 +50,7 @@ class BiasCorrection(Technique):
         split = context.calibration.take(range(images))
         with context.progress.task("correct biases", images) as advance:
             corrected = empirical_bias(reference, base.quantized, lambda: context.evaluator.images(split), advance)
-        settings = {**base.settings, self.name: BiasCorrectionSettings(images=images)}
+        settings = {**base.settings, self.name: Images(images=images)}
         return replace(base, quantized=corrected, settings=settings)
 
 

@@ -53,10 +53,7 @@ class BlockReconstruction(Technique):
             quantized = reconstructed(
                 base.reference, base.quantized, context.images, seed=context.seed, advance=advance
             )
-        settings = {
-            **base.settings,
-            self.name: BlockReconstructionSettings(seed=context.seed, iterations=ITERATIONS),
-        }
+        settings = {**base.settings, self.name: BlockReconstructionSettings(seed=context.seed, iterations=ITERATIONS)}
         return replace(base, quantized=quantized, settings=settings, rounded=True)
 
 

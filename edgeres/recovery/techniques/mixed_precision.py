@@ -106,16 +106,16 @@ def fewest(order: Sequence[str], meets: Callable[[tuple[str, ...]], bool], most:
     while run - too_few > 1:
         middle = (run + too_few) // 2
         too_few, run = (too_few, middle) if enough(order[:middle]) else (middle, run)
-    kept = list(order[:run])
-    blocks = [kept[:-1]]  # the last one of the prefix is needed: without it the criterion is not met
+    layers = list(order[:run])
+    blocks = [layers[:-1]]  # the last one of the prefix is needed: without it the criterion is not met
     while blocks and len(asked) < most:
         block = blocks.pop()
-        rest = [layer for layer in kept if layer not in block]
+        rest = [layer for layer in layers if layer not in block]
         if block and enough(rest):
-            kept = rest
+            layers = rest
         elif len(block) > 1:
             blocks += [block[: len(block) // 2], block[len(block) // 2 :]]
-    return tuple(kept)
+    return tuple(layers)
 
 
 TECHNIQUE = MixedPrecision

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeres.quant.algorithms.range_search import refined
-from edgeres.recovery.context import TechniqueSettings
+from edgeres.recovery.context import Images
 from edgeres.recovery.technique import Technique
 
 if TYPE_CHECKING:
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 
 _IMAGES = 128
 """Images on which candidate ranges are compared."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RangeSearchSettings(TechniqueSettings):
-    """Number of images."""
-
-    images: int
 
 
 class RangeSearch(Technique):
@@ -46,7 +39,7 @@ class RangeSearch(Technique):
         context, base, images = self.context, tried[-1].candidate, self._images
         with context.progress.task("refine activation ranges", images) as advance:
             quantized = refined(base.quantized, context.images, limit=images, seed=context.seed, advance=advance)
-        settings = {**base.settings, self.name: RangeSearchSettings(images=images)}
+        settings = {**base.settings, self.name: Images(images=images)}
         return replace(base, quantized=quantized, settings=settings)
 
 
