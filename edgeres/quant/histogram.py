@@ -131,11 +131,6 @@ class Histogram:
         """Mean over the images of their largest value, correctly rounded."""
         return float(Fraction(self.high_sum, self.images << _UNIT))
 
-    @property
-    def magnitudes(self) -> Counts:
-        """Counts ``[BINS + 1]`` of ``|x|``, the zeros first."""
-        return np.concatenate([self.counts[BINS : BINS + 1], self.positive + self.negative])
-
     def quantile(self, fraction: float) -> float:
         """The smallest value that at least this fraction of all values do not exceed, within one bin width.
 
@@ -145,7 +140,8 @@ class Histogram:
 
     def magnitude_quantile(self, fraction: float) -> float:
         """The same of the magnitudes ``|x|``."""
-        return min(_quantile(self.magnitudes, 0, fraction) * self.width, max(-self.low, self.high))
+        magnitudes = np.concatenate([self.counts[BINS : BINS + 1], self.positive + self.negative])
+        return min(_quantile(magnitudes, 0, fraction) * self.width, max(-self.low, self.high))
 
 
 def _quantile(counts: Counts, first: int, fraction: float) -> float:

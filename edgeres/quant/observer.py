@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -151,13 +152,5 @@ def observe(
     workers = [_Worker(watched, tensors, device) for _ in range(threads_for(device))]
     for _ in spread(workers, batches, _Worker.watch, advance):
         pass
-    return {name: _merged([worker.tallies[name] for worker in workers]) for name in tensors}
-
-
-def _merged(tallies: list[_Tally]) -> Histogram:
-    """The merged histogram of all threads."""
-    histograms = [tally.histogram() for tally in tallies if tally.images]
-    total = histograms[0]
-    for histogram in histograms[1:]:
-        total = total.merged(histogram)
-    return total
+    used = [worker.tallies for worker in workers if any(tally.images for tally in worker.tallies.values())]
+    return {name: reduce(Histogram.merged, (tallies[name].histogram() for tallies in used)) for name in tensors}

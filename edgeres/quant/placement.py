@@ -60,19 +60,6 @@ def place(graph: Graph, scheme: QuantScheme, float_layers: tuple[str, ...] = ())
                 edges.add((op.name, 0))
         elif scheme.pools and op.kind in (*_RANGE_PRESERVING, "gap", "flatten", "mul"):
             edges.add((op.name, 0))
-    return _placement(graph, frozenset(edges), frozenset(weighted))
-
-
-def _pooled(graph: Graph) -> frozenset[str]:
-    """Tensors ``[N,C,1,1]`` after a global pool: a matrix-vector product gains nothing from integers."""
-    pooled: set[str] = set()
-    for op in graph.ops:
-        if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in pooled):
-            pooled.add(op.name)
-    return frozenset(pooled)
-
-
-def _placement(graph: Graph, edges: frozenset[tuple[str, int]], weighted: frozenset[str]) -> Placement:
     by_name = {op.name: op for op in graph.ops}
     quantized = {by_name[name].inputs[index] for name, index in edges}
     order = [graph.ops[0].inputs[0], *(op.name for op in graph.ops)]
@@ -85,4 +72,13 @@ def _placement(graph: Graph, edges: frozenset[tuple[str, int]], weighted: frozen
             if origin in quantized:
                 shared[tensor] = shared.get(origin, origin)
                 break
-    return Placement(edges, weighted, tensors, shared)
+    return Placement(frozenset(edges), frozenset(weighted), tensors, shared)
+
+
+def _pooled(graph: Graph) -> frozenset[str]:
+    """Tensors ``[N,C,1,1]`` after a global pool: a matrix-vector product gains nothing from integers."""
+    pooled: set[str] = set()
+    for op in graph.ops:
+        if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in pooled):
+            pooled.add(op.name)
+    return frozenset(pooled)

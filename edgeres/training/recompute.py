@@ -35,9 +35,13 @@ class Recomputed:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
         x = images
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), self._still_statistics()
+
         for in_block, ops in self._segments:
             forward = self._segment(ops)
-            x = checkpoint(forward, x, use_reentrant=False, context_fn=self._contexts) if in_block else forward(x)
+            x = checkpoint(forward, x, use_reentrant=False, context_fn=contexts) if in_block else forward(x)
         return x
 
     def _segment(self, ops: list[Op]) -> Callable[[Tensor], Tensor]:
@@ -51,10 +55,6 @@ class Recomputed:
             return values[ops[-1].name]
 
         return forward
-
-    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Context managers of the first and of the second forward pass."""
-        return nullcontext(), self._still_statistics()
 
     @contextmanager
     def _still_statistics(self) -> Iterator[None]:
