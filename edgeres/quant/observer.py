@@ -1,10 +1,7 @@
 """``observe``: one pass over the calibration images, one histogram per tensor, in memory independent of their number.
 
-Every image goes through the network alone, on one thread; the images, not the operations, are spread over the threads.
-Convolution libraries choose their algorithm by the size of the batch, so an image's activations differ in the last
-bits between batch sizes: oneDNN's do for the 3x3 convolutions of ResNet-18's last stage. Alone on one thread an
-activation is a function of the image and the weights, and counts are added up as integers, so the histograms are the
-same to the last bit for any batch size, order, number of shards and number of threads.
+Every image goes through the network alone, on one thread (``edgeres.quant.streaming``), and counts are added up as
+integers, so the histograms are the same to the last bit for any batch size, order and number of shards and threads.
 """
 
 from __future__ import annotations

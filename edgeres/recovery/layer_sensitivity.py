@@ -79,7 +79,7 @@ def one_layer_logits(
 ) -> dict[str, NDArray[np.float32]]:
     """Logits ``[N,classes]`` by name of the one layer that is quantized, in the order of execution.
 
-    For each layer everything else stays in float, so that its noise is seen without that of the others (Wu et al. 2020,
+    For each layer everything else is in float, so that its noise is seen without that of the others (Wu et al. 2020,
     arXiv 2004.09602, section 6.1). The operations before a layer are computed once for all layers: at every quantized
     layer a branch runs from there to the logits, on average half of the network.
 

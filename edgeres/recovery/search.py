@@ -1,7 +1,7 @@
 """Search over quantization techniques: their order, the time budget, and which candidate is kept.
 
-Techniques are tried from the cheapest to the most expensive, each on top of the best candidate. A candidate is kept
-only where it is significantly nearer to float (``edgeres.recovery.evaluator``). The search ends where the remaining
+Techniques are tried from the cheapest to the most expensive. A candidate is kept only where it is significantly nearer
+to float (``edgeres.recovery.evaluator.nearer``). The search ends where the remaining
 divergence is negligible or not distinguishable from zero on these images. A technique starts only where its predicted
 time fits into the rest of the time budget, less the time reserved for later techniques with a larger expected gain.
 Remedies, which return layers to float, are tried only where the accuracy limit is missed.

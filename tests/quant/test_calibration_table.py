@@ -187,7 +187,7 @@ def test_equal_tables_do_not_differ(saved):
 
 
 @given(st.floats(0.01, 100).filter(lambda factor: abs(factor - 1) > 1e-3))
-def test_a_scale_s_change_is_told_in_percent_and_bits(factor):
+def test_change_of_a_scale_is_in_percent_and_bits(factor):
     def table(scale):
         from edgeres.targets.target import find_target
 
@@ -227,7 +227,7 @@ def test_the_largest_difference_comes_first_and_the_worst_channel_speaks(saved):
     assert {name for name, _, _ in found.facts} == {"calibrator", "images"}
 
 
-def test_tensors_of_one_table_alone_and_other_codes_are_told(saved):
+def test_difference_lists_tensors_of_one_table_and_other_codes(saved):
     name = next(iter(saved.table.activations))
     params = saved.table.activations[name]
     moved = {**saved.table.activations, name: replace(params, zero_point=params.zero_point + 3)}

@@ -135,7 +135,7 @@ def test_negligible_divergence_ends_the_search():
     assert found.chosen.technique == "b", "a missed limit is never negligible"
 
 
-def test_divergence_that_cannot_be_told_from_zero_is_not_worth_minutes():
+def test_slow_technique_is_skipped_where_the_divergence_cannot_be_distinguished_from_zero():
     one_image = np.zeros(IMAGES)
     one_image[7] = 10.0
     first = Fake("a", evaluation(PASS, 0.1))
@@ -287,7 +287,7 @@ EVALUATIONS = st.builds(evaluation, st.sampled_from([PASS, FAIL, OPEN, None]), s
     ),
     st.none() | st.floats(0, 30),
 )
-def test_laws_of_every_search(kinds, budget):
+def test_invariants_of_every_search(kinds, budget):
     techniques = [
         Fake(str(place), found, effort, remedy, cost) for place, (found, effort, remedy, cost) in enumerate(kinds)
     ]

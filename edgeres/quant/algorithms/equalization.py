@@ -47,7 +47,7 @@ _LEAST = 1e-4
 _ITERATIONS = 60
 
 _SHARE = 0.25
-"""Share of the weights' rounding noise that stays: rounding is learned afterwards."""
+"""Share of the weights' rounding noise that remains: rounding is learned afterwards."""
 
 
 def balancing_scales(quantized: Quantized, importance: Importance) -> dict[str, Floats]:

@@ -153,7 +153,7 @@ def round_layer(
     """Sets a layer's codes and bias in the walk's network, from one pass over its input.
 
     The float network has already run through the unit; ``mean`` ``[C]`` is that of the layer's output in it. A layer
-    without weight scales stays in float and gets a bias.
+    without weight scales is left in float and gets a bias.
     """
     covariance = Covariance(op) if op.name in table.weights else None
     size = op.c_in // op.groups * op.kernel**2

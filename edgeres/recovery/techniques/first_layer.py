@@ -36,7 +36,7 @@ class FirstLayer(Technique):
         return 0.0
 
     def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate | Refusal:
-        """The best candidate so far with its first convolution in float, or why it stays in integers."""
+        """The best candidate so far with its first convolution in float, or why it remains in integers."""
         assert best is not None
         base, first = best.candidate, graph(self.context.spec).weighted[0].name
         if first not in base.quantized.table.weights:
