@@ -1,9 +1,10 @@
 """``each_image``: maps a function over images or groups of images, one thread each, in the order of the images.
 
 Convolution libraries choose their algorithm by the size of the batch and the number of threads, so the last bits of an
-activation depend on both, as oneDNN's do for the 3x3 convolutions of ResNet-18's last stage. Alone on one thread an activation is a function of the image and the weights; the images, not
-the operations, are spread over the threads. Small images leave a thread idle between operations: they go in groups,
-whose size and members depend on neither the batches that come in nor the number of threads.
+activation depend on both, as oneDNN's do for the 3x3 convolutions of ResNet-18's last stage. Alone on one thread an
+activation is a function of the image and the weights; the images, not the operations, are spread over the threads.
+Small images leave a thread idle between operations: they go in groups, whose size and members depend on neither the
+batches that come in nor the number of threads.
 """
 
 from __future__ import annotations

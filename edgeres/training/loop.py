@@ -75,11 +75,8 @@ def fit(
     snapshot = snapshots.latest()
     if snapshot is not None:
         trainer.restore(snapshot)
-    with (
-        repeatable(device),
-        held_interrupt() as interrupted,
-        progress.task(label, trainer.total * feed.batch) as advance,
-    ):
+    images = trainer.total * feed.batch
+    with repeatable(device), held_interrupt() as interrupted, progress.task(label, images) as advance:
         advance(trainer.step * feed.batch)
         for batch in feed.batches(trainer.step, trainer.total, trainer.side):
             trainer.take(batch, label)

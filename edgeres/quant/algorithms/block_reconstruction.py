@@ -93,9 +93,8 @@ def reconstructed(
             moves = [_start(network, op, quantized, reference) for op in layers]
             _descend(walk, network, unit, moves, iterations=iterations, generator=generator, advance=advance)
             _settle(network, layers)
-            for op in unit.weighted:
-                if op.bias:
-                    correct_bias(walk, unit, op, means[op.name])
+            for op in (op for op in unit.weighted if op.bias):
+                correct_bias(walk, unit, op, means[op.name])
         walk.follow(unit)
     weights = quantized.weights.replaced(network.weights())
     return replace(quantized, weights=weights, table=replace(quantized.table, activations=network.table().activations))
