@@ -58,27 +58,18 @@ def encode(saved: CalibrationTable) -> str:
     return json.dumps(plain(saved), indent=1, sort_keys=True) + "\n"
 
 
-def decode(text: str, where: str) -> CalibrationTable:
-    """Reads a table from JSON text.
-
-    Raises:
-        DataError: No JSON, another schema, an unknown or ill-typed field, or no table.
-    """
-    data = parse_json(text, where, "save it again: edgeres calibration save RUN FILE", DataError)
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise DataError(f"{where} holds no table of schema {SCHEMA}", "save one: edgeres calibration save RUN FILE")
-    return parse(CalibrationTable, data, where, DataError)
-
-
 def read_table(path: Path) -> CalibrationTable:
     """Reads a table from a file or a run folder.
 
     Raises:
-        DataError: It cannot be read, or holds no table.
+        DataError: It cannot be read, is no JSON, of another schema, or has an unknown or ill-typed field.
     """
     place = path / NAME if path.is_dir() else path
     text = read_text(place, "name a file of 'edgeres calibration save', or a run", DataError)
-    return decode(text, str(place))
+    data = parse_json(text, place, "save it again: edgeres calibration save RUN FILE", DataError)
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise DataError(f"{place} holds no table of schema {SCHEMA}", "save one: edgeres calibration save RUN FILE")
+    return parse(CalibrationTable, data, str(place), DataError)
 
 
 def fitting(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from math import log2
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.errors import DataError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.calibration_table import SCHEMA, CalibrationTable, decode, difference, encode, fitting, read_table
+from edgeres.quant.calibration_table import SCHEMA, CalibrationTable, difference, encode, fitting, read_table
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
@@ -34,6 +36,12 @@ def table_of(spec, weights, scheme, calibrator="minmax"):
     )
 
 
+def _read(text):
+    with TemporaryDirectory() as folder:
+        Path(folder, "calibration.json").write_text(text)
+        return read_table(Path(folder))
+
+
 @pytest.fixture
 def saved(thin, thin_weights, scheme):
     table = table_of(thin, thin_weights, scheme)
@@ -42,7 +50,7 @@ def saved(thin, thin_weights, scheme):
 
 def test_a_table_comes_back_as_it_was(saved, tmp_path):
     text = encode(saved)
-    assert decode(text, "here") == saved
+    assert _read(text) == saved
     assert json.loads(text)["schema"] == SCHEMA
     (tmp_path / "kept.json").write_text(text)
     (tmp_path / "calibration.json").write_text(text)
@@ -158,7 +166,7 @@ def test_scales_that_make_no_sense_are_refused_where_they_are_read(saved, change
     data = json.loads(encode(saved))
     data["table"]["activations"]["image"] |= change
     with pytest.raises(DataError, match=f"image.*{told}"):
-        decode(json.dumps(data), "here")
+        _read(json.dumps(data))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +180,7 @@ def test_scales_that_make_no_sense_are_refused_where_they_are_read(saved, change
 )
 def test_what_is_no_table_is_refused(text, told):
     with pytest.raises(DataError, match=told):
-        decode(text, "here")
+        _read(text)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
@@ -181,7 +189,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 def test_equal_tables_do_not_differ(saved):
-    found = difference(saved, decode(encode(saved), "here"))
+    found = difference(saved, _read(encode(saved)))
     assert found.equal
     assert found.compared == len(saved.table.activations) + len(saved.table.weights)
 

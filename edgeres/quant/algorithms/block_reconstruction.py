@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from edgeres.quant.algorithms import gptq
-from edgeres.quant.algorithms.gptq import correct_bias, round_layer
+from edgeres.quant.algorithms.gptq import correct_bias, rounded_units
 from edgeres.quant.algorithms.layerwise import BATCH, Walk, units
 from edgeres.quant.learned_network import LearnedNetwork
 
@@ -81,13 +81,7 @@ def reconstructed(
     network.activation_pace.fill_(1.0)
     walk = Walk(reference, quantized, network, images)
     generator = torch.Generator().manual_seed(seed)
-    for unit in walk.units:
-        means = walk.lead(unit)
-        for op in unit.weighted:
-            mean = means[op.name]
-            round_layer(walk, unit, op, table=quantized.table, reference=reference, mean=mean, generator=generator)
-            if advance is not None:
-                advance(1)
+    for unit, means in rounded_units(walk, reference, quantized.table, generator, advance):
         layers = _learned(unit, quantized)
         if iterations and layers:
             moves = [_start(network, op, quantized, reference) for op in layers]
@@ -95,7 +89,6 @@ def reconstructed(
             _settle(network, layers)
             for op in (op for op in unit.weighted if op.bias):
                 correct_bias(walk, unit, op, means[op.name])
-        walk.follow(unit)
     weights = quantized.weights.replaced(network.weights())
     return replace(quantized, weights=weights, table=replace(quantized.table, activations=network.table().activations))
 

@@ -30,6 +30,8 @@ from edgeres.model.graph import graph
 from edgeres.quant.algorithms.layerwise import Walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -135,19 +137,27 @@ def gptq_rounded(
     """
     walk = Walk(reference, quantized, quantized.network(), images)
     generator = torch.Generator().manual_seed(seed)
-    for unit in walk.units:
-        means = walk.lead(unit)
-        for op in unit.weighted:
-            mean = means[op.name]
-            round_layer(walk, unit, op, table=quantized.table, reference=reference, mean=mean, generator=generator)
-            if advance is not None:
-                advance(1)
-        walk.follow(unit)
+    for _ in rounded_units(walk, reference, quantized.table, generator, advance):
+        pass
     return replace(quantized, weights=quantized.weights.replaced(walk.network.weights()))
 
 
+def rounded_units(
+    walk: Walk, reference: Weights, table: QuantTable, generator: torch.Generator, advance: Advance | None
+) -> Iterator[tuple[Unit, dict[str, Tensor]]]:
+    """Every unit once its layers are rounded, with the means ``[C]`` of their outputs in the float network."""
+    for unit in walk.units:
+        means = walk.lead(unit)
+        for op in unit.weighted:
+            _round_layer(walk, unit, op, table=table, reference=reference, mean=means[op.name], generator=generator)
+            if advance is not None:
+                advance(1)
+        yield unit, means
+        walk.follow(unit)
+
+
 @torch.no_grad()
-def round_layer(
+def _round_layer(
     walk: Walk, unit: Unit, op: Op, *, table: QuantTable, reference: Weights, mean: Tensor, generator: torch.Generator
 ) -> None:
     """Sets a layer's codes and bias in the walk's network, from one pass over its input.
@@ -187,10 +197,8 @@ def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance
 @torch.no_grad()
 def correct_bias(walk: Walk, unit: Unit, op: Op, mean: Tensor) -> None:
     """Sets the bias for which a layer of the walk's network has the given output mean ``[C]``."""
-    total = torch.stack([walk.tensors(unit, images).read(op, 0).sum(0).double() for images in walk.batches(unit)]).sum(
-        0
-    )
-    _correct(walk, op, (total / walk.images).float()[None], mean)
+    sums = [walk.tensors(unit, images).read(op, 0).sum(0).double() for images in walk.batches(unit)]
+    _correct(walk, op, (torch.stack(sums).sum(0) / walk.images).float()[None], mean)
 
 
 def _correct(walk: Walk, op: Op, read: Tensor, mean: Tensor) -> None:
