@@ -19,17 +19,17 @@ def discover() -> Mapping[str, type[Technique]]:
     """The technique of every file of the package by name, from the cheapest to the most expensive.
 
     Raises:
-        UsageError: A file without ``TECHNIQUE``, or two techniques with one name or one order.
+        UsageError: A file without a ``TECHNIQUE`` of its name, or two techniques with one order.
     """
     classes: list[type[Technique]] = []
-    for module in pkgutil.iter_modules(techniques.__path__, f"{techniques.__name__}."):
-        technique = getattr(import_module(module.name), "TECHNIQUE", None)
-        if not (isinstance(technique, type) and issubclass(technique, Technique)):
-            raise UsageError(f"{module.name} has no TECHNIQUE", "set it to the file's subclass of Technique")
+    for module in pkgutil.iter_modules(techniques.__path__):
+        name = f"{techniques.__name__}.{module.name}"
+        technique = getattr(import_module(name), "TECHNIQUE", None)
+        if not (isinstance(technique, type) and issubclass(technique, Technique) and technique.name == module.name):
+            raise UsageError(f"{name} has no technique {module.name!r}", "set TECHNIQUE to a subclass of that name")
         for other in classes:
-            if technique.name == other.name or technique.order == other.order:
-                both = f"{other.__name__} and {technique.__name__} of {module.name}"
-                raise UsageError(f"{both} have the same name or order", "give each technique its own")
+            if technique.order == other.order:
+                raise UsageError(f"{other.name} and {technique.name} have the same order", "give each its own")
         classes.append(technique)
     return MappingProxyType({one.name: one for one in sorted(classes, key=lambda technique: technique.order)})
 
