@@ -36,10 +36,7 @@ _CODING = ("weight_bits", "wide_layers", "reduce_range")
 
 @settings
 class CalibrationTable:
-    """Scales and what they belong to.
-
-    The table has the digests of the weights and of the calibration images.
-    """
+    """Scales and what they belong to, with the digests of the weights and of the calibration images."""
 
     schema: Literal["edgeres.calibration/1"] = SCHEMA
     model: str

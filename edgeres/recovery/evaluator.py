@@ -55,10 +55,7 @@ _RESOLUTION = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Reduction of the KL divergence from float by a candidate, in nats.
-
-    The mean over images, with the ends of its interval.
-    """
+    """Reduction of the KL divergence from float by a candidate in nats: mean over images, with its interval."""
 
     mean: float
     low: float
@@ -149,11 +146,7 @@ _POWER = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """The variant that is nearest to float.
-
-    ``divergences`` has the mean KL divergence of every variant in nats, over the images it was compared on; infinite
-    where a logit is NaN.
-    """
+    """The variant nearest to float, and the mean KL divergence of each in nats; infinite where a logit is NaN."""
 
     name: str
     divergences: Mapping[str, float]

@@ -81,10 +81,7 @@ class Augmenter:
         self._functional = functional
 
     def __call__(self, image: Pillow.Image, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """One training image.
-
-        uint8 ``[size,size,3]`` of an RGB image, with the random generator of this image.
-        """
+        """One training image, uint8 ``[size,size,3]``, from an RGB image and its random generator."""
         image = self._cropped(image, size, rng)
         if self._augment.flip and rng.random() < 0.5:
             image = self._functional.horizontal_flip(image)
@@ -149,10 +146,7 @@ KEPT_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One training batch.
-
-    Images uint8 ``[N,S,S,3]`` and labels int64 ``[N]``.
-    """
+    """One training batch: images uint8 ``[N,S,S,3]`` and labels int64 ``[N]``."""
 
     images: Tensor
     labels: Tensor
@@ -198,10 +192,7 @@ class Feed:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.split))
 
     def batches(self, start: int, stop: int, size: Callable[[int], int]) -> Iterator[Batch]:
-        """The batches of global steps ``start`` to ``stop - 1``.
-
-        ``size`` gives the image side in pixels by epoch; steps before the first are not decoded.
-        """
+        """The batches of global steps ``start`` to ``stop - 1``; ``size`` gives the image side in pixels by epoch."""
         pool = ThreadPoolExecutor(WORKERS, "augment")
         try:
             waiting = deque(

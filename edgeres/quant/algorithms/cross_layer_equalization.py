@@ -43,10 +43,7 @@ _LEAST = 2.0**-24
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """Channels of one quantized tensor.
-
-    Unit ``[C]`` and range ``[C]`` over calibration images of each channel.
-    """
+    """Channels of one quantized tensor: unit ``[C]`` and range ``[C]`` over calibration images of each."""
 
     units: Ints
     peaks: Floats
@@ -59,10 +56,7 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Weights that read channels.
-
-    Unit ``[groups, I]`` of each input channel of each group, and largest magnitudes ``[groups, O, I]`` of the kernels.
-    """
+    """Weights that read channels: units ``[groups, I]`` of the inputs, largest magnitudes ``[groups, O, I]``."""
 
     units: Ints
     peaks: Floats

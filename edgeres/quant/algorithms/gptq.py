@@ -90,10 +90,7 @@ def patches(op: Op, x: Tensor, places: Tensor) -> Tensor:
 
 
 def some_places(op: Op, shape: tuple[int, ...], wanted: int, generator: torch.Generator) -> Tensor:
-    """Distinct random output pixels of each image.
-
-    Indices ``[N, min(wanted, H' * W')]``; ``shape`` is that of the operation's input.
-    """
+    """Distinct random output pixels ``[N, min(wanted, H' * W')]`` of each image, for an input of that shape."""
     sides = shape[2:] if op.kind == "conv" else ()
     pixels = prod((side + 2 * op.padding - op.kernel) // op.stride + 1 for side in sides)
     if wanted >= pixels:
@@ -183,10 +180,7 @@ def _round_layer(
 
 
 def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance: Tensor) -> Tensor:
-    """A layer's weights rounded to their grid by error feedback.
-
-    float32 of the weight's shape, from the covariance ``[groups,d,d]`` of the layer's input.
-    """
+    """A layer's weights rounded to their grid, from the covariance ``[groups,d,d]`` of its input; float32."""
     rows = torch.tensor(weight).reshape(op.groups, -1, covariance.shape[-1])
     scale = torch.tensor(params.scale, dtype=torch.float32).reshape(op.groups, -1)
     codes = [joint_codes(rows[g], covariance[g], scale[g], params.high) for g in range(op.groups)]
