@@ -85,10 +85,7 @@ class Quantized:
         return place(graph(self.spec), self.scheme, self.table.float_layers)
 
     def left_in_float(self, reference: Weights, layers: tuple[str, ...]) -> Quantized:
-        """The network with further layers in float: their weights of ``reference``, without unused quantizers.
-
-        ``reference`` are float weights with the same channel scales.
-        """
+        """The network with further layers in float: their weights of ``reference``, of the same channel scales."""
         ops, before = graph(self.spec), self.table
         names = tuple(op.name for op in ops.weighted if op.name in (*layers, *before.float_layers))
         placement = place(ops, self.scheme, names)

@@ -188,10 +188,7 @@ class QuantizationContext:
         return self.evaluator.evaluation(candidate.quantized, f"evaluate {list(candidate.settings)[-1]}")
 
     def nearest(self, variants: Mapping[str, Candidate], technique: str) -> Candidate:
-        """The variant of a technique that is nearest to float on the tuning images; a single one is not evaluated.
-
-        The technique's settings in it record the comparison.
-        """
+        """The variant of a technique nearest to float, with the comparison in its settings; one is not evaluated."""
         if len(variants) == 1:
             return next(iter(variants.values()))
         compared = self.evaluator.nearest({name: one.quantized for name, one in variants.items()}, technique)

@@ -54,6 +54,10 @@ class Technique(ABC):
         self.context = context
         self.sensitivity: tuple[LayerSensitivity, ...] = ()
 
+    def images(self, limit: int) -> int:
+        """Number of calibration images to read: all, or ``limit``."""
+        return min(limit, len(self.context.calibration))
+
     @abstractmethod
     def predicted(self) -> float:
         """Predicted seconds, from the duration of a float pass."""

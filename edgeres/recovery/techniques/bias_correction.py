@@ -27,13 +27,9 @@ class BiasCorrection(Technique):
     effort = "quick"
     reserved = True
 
-    @property
-    def _images(self) -> int:
-        return min(_IMAGES, len(self.context.calibration))
-
     def predicted(self) -> float:
         """Predicted seconds: a float and a quantized pass for every candidate that is corrected, at most three."""
-        return 12 * self.context.evaluator.pass_s * self._images
+        return 12 * self.context.evaluator.pass_s * self.images(_IMAGES)
 
     def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate:
         """The best candidate so far or a later one, whichever is nearest to float with corrected biases.
@@ -45,7 +41,7 @@ class BiasCorrection(Technique):
         return self.context.nearest({name: self._corrected(base) for name, base in bases.items()}, self.name)
 
     def _corrected(self, base: Candidate) -> Candidate:
-        context, images = self.context, self._images
+        context, images = self.context, self.images(_IMAGES)
         reference = Network(context.spec, base.reference).eval()
         split = context.calibration.take(range(images))
         with context.progress.task("correct biases", images) as advance:

@@ -49,9 +49,9 @@ class Equalization(Technique):
 
     def predicted(self) -> float:
         """Predicted seconds: a short backward pass, the search for channel scales, and a pass with histograms."""
-        evaluator, images = self.context.evaluator, len(self.context.calibration)
+        evaluator, calibration = self.context.evaluator, self.context.calibration
         search = _BALANCING * parameters(self.context.spec) / evaluator.macs_per_s
-        return evaluator.pass_s * (_BACKWARDS * min(_IMAGES, images) + HISTOGRAM_PASS * images) + search
+        return evaluator.pass_s * (_BACKWARDS * self.images(_IMAGES) + HISTOGRAM_PASS * len(calibration)) + search
 
     def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate:
         """The last candidate with other channel scales, calibrated as before or by least squared error.
@@ -78,7 +78,7 @@ class Equalization(Technique):
     def _balanced(self, base: Candidate) -> Mapping[str, NDArray[np.float64]]:
         """Channel scales of least expected KL divergence, from each channel's importance and the present scales."""
         context, quantized = self.context, base.quantized
-        images = min(_IMAGES, len(context.calibration))
+        images = self.images(_IMAGES)
         with context.progress.task("importance of channels", images) as advance:
             fisher = importance(
                 context.spec,

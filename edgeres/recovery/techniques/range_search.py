@@ -26,17 +26,13 @@ class RangeSearch(Technique):
     effort = "quick"
     changes_scales = True
 
-    @property
-    def _images(self) -> int:
-        return min(_IMAGES, len(self.context.calibration))
-
     def predicted(self) -> float:
         """Predicted seconds: a forward and a backward pass over a few images for all candidate ranges."""
-        return 12 * self.context.evaluator.pass_s * self._images
+        return 12 * self.context.evaluator.pass_s * self.images(_IMAGES)
 
     def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate:
         """The last candidate with other activation scales; their gain is compared once biases are corrected."""
-        context, base, images = self.context, tried[-1].candidate, self._images
+        context, base, images = self.context, tried[-1].candidate, self.images(_IMAGES)
         with context.progress.task("refine activation ranges", images) as advance:
             quantized = refined(base.quantized, context.images, limit=images, seed=context.seed, advance=advance)
         settings = {**base.settings, self.name: Images(images=images)}
