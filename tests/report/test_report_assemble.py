@@ -13,9 +13,7 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.pipeline import assemble
 from edgeres.quant.qparams import QParams
-from edgeres.quant.quant_table import QuantTable
-from edgeres.quant.sketch import sketch
-from edgeres.quant.table import with_sketches
+from edgeres.quant.quant_table import QuantTable, sketch, with_sketches
 from edgeres.report.select import FLIPS_SHOWN, noisiest, worst_first
 
 COUNT = 60
