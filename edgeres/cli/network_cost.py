@@ -75,9 +75,8 @@ def onnx_cost(name: str, size: int | None, classes: int | None) -> NetworkCost:
     Raises:
         UsageError: ``classes`` is a number.
     """
-    from edgeres.onnx_graph.layers import UNCOVERED, image_of, sized
-    from edgeres.onnx_graph.layers import layers as graph_layers
-    from edgeres.onnx_graph.operator_counts import qdq
+    from edgeres.onnx_graph.operator_counts import UNCOVERED, image_of, qdq, sized
+    from edgeres.onnx_graph.operator_counts import layers as graph_layers
     from edgeres.onnx_graph.read import read_model
 
     if classes is not None:

@@ -1,7 +1,7 @@
 """``Layer``: costs of one operation for one image, and the peak activation memory of a sequence of them.
 
-The rows come from a spec (``layers`` here) or from an ONNX graph (``onnx_graph.layers``), so that counting conventions
-apply to both.
+The rows come from a spec (``layers`` here) or from an ONNX graph (``onnx_graph.operator_counts``), so that counting
+conventions apply to both.
 """
 
 from __future__ import annotations

@@ -8,15 +8,14 @@ are the original ones and zeros. Tap ``d`` of a window with padding ``p`` reads 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from onnx import helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute
-from edgeres.onnx_graph.layers import image_of
-from edgeres.onnx_graph.window import window_attributes
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, retain, window_attributes
+from edgeres.onnx_graph.operator_counts import image_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,14 +37,8 @@ def in_host_form(model: ModelProto) -> tuple[ModelProto, tuple[str, ...]]:
     return (model, ()) if blocked is None else (blocked, (BLOCKED,))
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """A square window of stride 2 over an image of even sides.
-
-    Attributes:
-        kernel: Side of the window.
-        padding: Padding on every side.
-    """
+class _Window(NamedTuple):
+    """A square window of stride 2, with the same padding on every side, over an image of even sides."""
 
     kernel: int
     padding: int
@@ -69,28 +62,23 @@ class _Window:
 def blocked_stem(model: ModelProto) -> ModelProto | None:
     """A copy of a quantized graph whose first convolution reads blocks; None where it has another form.
 
-    Args:
-        model: A graph with one quantizer between the image and a 7x7 convolution of stride 2.
+    That form is one quantizer between the image and a 7x7 convolution of stride 2.
     """
-    view = GraphIndex.of(model)
-    image, (_, *sides) = image_of(model)
-    found = _stem(view, image)
-    if found is None or any(side % BLOCK or not side for side in sides):
+    copy = deepcopy(model)
+    graph, view = copy.graph, GraphIndex.of(copy)
+    image, (_, *sides) = image_of(copy)
+    stem = _stem(view, image)
+    if stem is None or any(side % BLOCK or not side for side in sides):
         return None
-    quantizer, conv, codes_name = found
-    codes = numpy_helper.to_array(view.constants[codes_name])
+    quantizer, conv, codes = stem
     window = _Window(_KERNEL, window_attributes(conv).pads[0])
-    copy = type(model)()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    stored = next(tensor for tensor in graph.initializer if tensor.name == codes_name)
-    stored.CopyFrom(numpy_helper.from_array(_in_blocks(codes, window), codes_name))
-    _rewire(next(node for node in graph.node if node.name == conv.name), window)
-    first = next(node for node in graph.node if node.output[0] == quantizer.output[0])
+    blocked = _in_blocks(numpy_helper.to_array(view.constants[codes]), window)
+    view.constants[codes].CopyFrom(numpy_helper.from_array(blocked, codes))
+    _rewire(conv, window)
     blocks = helper.make_node("SpaceToDepth", [image], [f"{image}.blocks"], f"{image}.blocks", blocksize=BLOCK)
-    graph.node.insert(list(graph.node).index(first), blocks)
-    first.input[0] = blocks.output[0]
-    del graph.value_info[:]
+    quantizer.input[0] = blocks.output[0]
+    graph.node.insert(list(graph.node).index(quantizer), blocks)
+    graph.ClearField("value_info")
     return copy
 
 
@@ -130,24 +118,18 @@ def _fits(conv: NodeProto) -> bool:
 def _in_blocks(codes: Codes, window: _Window) -> Codes:
     """Codes ``[O,C,k,k]`` as ``[O,4 C,b,b]``: place ``(y, x)`` of a block has the channels from ``(2 y + x) C`` on."""
     out, channels, *_ = codes.shape
-    made = np.zeros((out, BLOCK * BLOCK * channels, window.blocks, window.blocks), codes.dtype)
+    blocks = np.zeros((out, BLOCK * BLOCK * channels, window.blocks, window.blocks), codes.dtype)
     for row in range(window.kernel):
         down, y = divmod(row - window.padding, BLOCK)
         for column in range(window.kernel):
             along, x = divmod(column - window.padding, BLOCK)
             start = (BLOCK * y + x) * channels
-            place = made[:, start : start + channels, down + window.before, along + window.before]
-            place[...] = codes[:, :, row, column]
-    return made
+            blocks[:, start : start + channels, down + window.before, along + window.before] = codes[:, :, row, column]
+    return blocks
 
 
 def _rewire(conv: NodeProto, window: _Window) -> None:
-    kept = [item for item in conv.attribute if item.name not in ("kernel_shape", "strides", "pads", "auto_pad")]
-    del conv.attribute[:]
-    conv.attribute.extend(kept)
-    shape = {
-        "kernel_shape": [window.blocks] * 2,
-        "pads": [window.before] * 2 + [window.after] * 2,
-        "strides": [1, 1],
-    }
-    conv.attribute.extend(helper.make_attribute(name, value) for name, value in shape.items())
+    retain(conv.attribute, lambda entry: entry.name not in ("kernel_shape", "strides", "pads", "auto_pad"))
+    pads = [window.before] * 2 + [window.after] * 2
+    window_of_blocks = {"kernel_shape": [window.blocks] * 2, "pads": pads, "strides": [1, 1]}
+    conv.attribute.extend(helper.make_attribute(name, value) for name, value in window_of_blocks.items())

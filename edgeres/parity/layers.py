@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
 from math import log10
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ SHARE = 2.0**-8
 
 @dataclass(slots=True)
 class _MismatchCounts:
-    """Sums over images at one tensor."""
+    """Sums over images at one tensor: those of ``Depth``, and the energies of signal and noise."""
 
     numbers: int = 0
     signal: float = 0.0
@@ -37,98 +38,74 @@ class _MismatchCounts:
     farthest: float = 0.0
     unexplained: int = 0
 
-    def freely(self, exact: Array, found: Array, zero: int = 0) -> None:
+    def accumulated(self, exact: Array, actual: Array, zero: int = 0) -> None:
         """Adds tensors of both networks, run from the image on."""
-        signal, noise = exact.astype(np.float64) - zero, exact.astype(np.float64) - found
+        signal, noise = exact.astype(np.float64) - zero, exact.astype(np.float64) - actual
         self.numbers += exact.size
         self.signal += float(np.sum(signal * signal))
         self.noise += float(np.sum(noise * noise))
         self.differing += int(np.count_nonzero(noise))
 
-    def alike(self, expected: QuantizedTensor, found: Array) -> None:
+    def layer(self, expected: QuantizedTensor, actual: Array) -> None:
         """Adds a layer's codes in the runtime and in the reference, both computed from the runtime's codes before it.
 
         A code is explained where the exact value, changed by at most the float32 rounding error, gives that code.
         """
-        wrong = np.nonzero(expected.codes != found)
+        wrong = np.nonzero(expected.codes != actual)
         if not len(wrong[0]):
             return
-        given = found[wrong].astype(np.int64)
-        off = given - expected.codes[wrong]
+        codes = actual[wrong].astype(np.int64)
+        off = codes - expected.codes[wrong]
         exact = expected.steps()[wrong] + expected.params.zero_point
-        beyond = np.where(off > 0, given - 0.5 - exact, exact - (given + 0.5))
-        allowed = expected.bounds()[wrong]
+        beyond = np.where(off > 0, codes - 0.5 - exact, exact - (codes + 0.5))
         self.alone += len(off)
         self.steps = max(self.steps, int(np.abs(off).max()))
         self.farthest = max(self.farthest, float(beyond.max()))
-        self.unexplained += int(np.count_nonzero(beyond > allowed))
+        self.unexplained += int(np.count_nonzero(beyond > expected.bounds()[wrong]))
 
-    def tail(self, expected: Array, found: Array) -> None:
+    def tail(self, expected: Array, actual: Array) -> None:
         """Adds logits computed from the same codes."""
-        share = np.abs(expected - found) / max(float(np.abs(expected).max()), 1e-30)
+        share = np.abs(expected - actual) / max(float(np.abs(expected).max()), 1e-30)
         beyond = int(np.count_nonzero(~(share <= SHARE)))
         self.alone, self.unexplained = self.alone + beyond, self.unexplained + beyond
         self.farthest = max(self.farthest, float(share.max()))
 
     def depth(self, tensor: str, nodes: tuple[str, ...]) -> Depth:
         """The accumulated comparison of a tensor."""
-        sqnr = 10 * log10(self.signal / self.noise) if self.noise and self.signal else None
-        return Depth(
-            tensor=tensor,
-            nodes=nodes,
-            numbers=self.numbers,
-            sqnr_db=sqnr,
-            differing=self.differing,
-            alone=self.alone,
-            steps=self.steps,
-            farthest=self.farthest,
-            unexplained=self.unexplained,
-        )
+        counts = asdict(self)
+        signal, noise = counts.pop("signal"), counts.pop("noise")
+        sqnr = 10 * log10(signal / noise) if noise and signal else None
+        return Depth(tensor=tensor, nodes=nodes, sqnr_db=sqnr, **counts)
 
 
 @dataclass(slots=True)
 class LayerComparison:
-    """One runtime against one reference, image by image.
-
-    Args:
-        network: The integer reference.
-    """
+    """One runtime against one integer reference, image by image."""
 
     network: IntegerNetwork
-    tallies: dict[str, _MismatchCounts] = field(default_factory=dict)
+    counts: defaultdict[str, _MismatchCounts] = field(default_factory=lambda: defaultdict(_MismatchCounts))
 
     def add(self, images: NDArray[np.float32], exact: Answer, logits: Array, codes: Mapping[str, Array]) -> None:
-        """Adds a batch.
-
-        Args:
-            images: ``[N,C,H,W]``.
-            exact: Output of the reference.
-            logits: Logits of the runtime.
-            codes: Quantized tensors of the runtime.
-        """
+        """Adds a batch ``[N,C,H,W]``: the reference's output, and the runtime's logits and quantized tensors."""
         params = self.network.params
-        for tensor, found in codes.items():
-            self._at(tensor).freely(exact.codes[tensor], found, params[tensor].zero_point)
-        self._at(LOGITS).freely(exact.logits, logits)
-        layers = self.network.layers(images, codes)
-        for expected in layers:
+        for tensor, actual in codes.items():
+            self.counts[tensor].accumulated(exact.codes[tensor], actual, params[tensor].zero_point)
+        self.counts[LOGITS].accumulated(exact.logits, logits)
+        for expected in self.network.layers(images, codes):
             if isinstance(expected, np.ndarray):
-                self._at(LOGITS).tail(expected, logits)
+                self.counts[LOGITS].tail(expected, logits)
             else:
-                self._at(expected.tensor).alike(expected, codes[expected.tensor])
-
-    def _at(self, tensor: str) -> _MismatchCounts:
-        return self.tallies.setdefault(tensor, _MismatchCounts())
+                self.counts[expected.tensor].layer(expected, codes[expected.tensor])
 
     @property
     def alone(self) -> int:
         """Number of codes that differ from the reference's, computed from the runtime's codes before them."""
-        return sum(tally.alone for tally in self.tallies.values())
+        return sum(counts.alone for counts in self.counts.values())
 
     def depths(self) -> tuple[Depth, ...]:
         """Comparisons in execution order, the logits last."""
         names = {tensor: tensor for tensor in self.network.quantized} | {LOGITS: self.network.output}
-        return tuple(self.tallies[tensor].depth(tensor, self.network.nodes_of(name)) for tensor, name in names.items())
+        return tuple(self.counts[tensor].depth(tensor, self.network.nodes_of(name)) for tensor, name in names.items())
 
 
 def nearer(comparisons: Mapping[Bias, LayerComparison]) -> Bias:

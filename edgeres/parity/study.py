@@ -30,19 +30,15 @@ if TYPE_CHECKING:
 _SHOWN, _ANSWERED = 4, 8
 """Images per batch: the reference keeps a few float64 tensors of each."""
 
-Comparisons = dict["Bias", LayerComparison]
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """Graph and images of a parity study.
 
     Attributes:
-        model: Name of the network.
         target: Name of the target whose graph it is.
         networks: The integer reference by treatment of biases; empty where the graph has none.
-        images: Labelled images.
-        preprocess: Their preprocessing.
+        preprocess: Preprocessing of the labelled images.
     """
 
     model: str
@@ -58,30 +54,25 @@ def spread(split: Split, wanted: int) -> Split:
     return split.take([index * len(split) // count for index in range(count)])
 
 
-def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wanted: float) -> Parity:
+def study(subject: Subject, opened: Opened, progress: Progress, *, shown: int, wanted: float) -> Parity:
     """Compares all runtimes with the reference and with each other.
 
-    Args:
-        subject: Graph and images.
-        found: The opened runtimes.
-        progress: Advanced per image.
-        shown: Number of images to compare layer by layer.
-        wanted: Required agreement of every pair, in percent.
+    ``shown`` images are compared layer by layer; ``wanted`` is the required agreement of every pair in percent.
 
     Raises:
         StageError: A runtime returns logits that are not finite.
     """
     few = spread(subject.images, shown)
-    depths = _layers(subject, found.runtimes, few, progress)
+    layers = _layers(subject, opened.runtimes, few, progress)
     network = subject.networks.get("float")
-    runtimes = (*(() if network is None else (reference(network),)), *found.runtimes)
-    classes, margins = _answers(subject, runtimes, progress)
-    labels, rows = subject.images.labels, []
+    runtimes = (*(() if network is None else (reference(network),)), *opened.runtimes)
+    classes, margins = _predictions(subject, runtimes, progress)
+    rows = []
     for runtime in runtimes:
         unseen = "" if runtime.name == REFERENCE else "compared by its logits alone"
-        biases, seen, note = depths.get(runtime.name, (None, (), unseen))
-        accuracy = top1(classes[runtime.name], labels)
-        row = RuntimeRow(name=runtime.name, title=runtime.title, top1=accuracy, biases=biases, depths=seen, note=note)
+        biases, depths, note = layers.get(runtime.name, (None, (), unseen))
+        accuracy = top1(classes[runtime.name], subject.images.labels)
+        row = RuntimeRow(name=runtime.name, title=runtime.title, top1=accuracy, biases=biases, depths=depths, note=note)
         rows.append(row)
     pairs = [_pair(first, second, classes, margins) for first, second in combinations(classes, 2)]
     return Parity(
@@ -92,7 +83,7 @@ def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wa
         wanted=wanted,
         runtimes=tuple(rows),
         pairs=tuple(pairs),
-        absent=found.absent,
+        absent=opened.absent,
         float_nodes=network.float_nodes if network else (),
     )
 
@@ -111,26 +102,26 @@ def _layers(
     """Comparisons of every runtime that exposes its tensors, under its nearer treatment of biases, with a note."""
     if not subject.networks:
         return {}
-    seeing = {runtime.name: runtime for runtime in runtimes if runtime.codes is not None}
-    found: dict[str, Comparisons] = {
-        name: {bias: LayerComparison(network) for bias, network in subject.networks.items()} for name in seeing
+    seeing = [(runtime, runtime.codes) for runtime in runtimes if runtime.codes is not None]
+    comparisons: dict[str, dict[Bias, LayerComparison]] = {
+        runtime.name: {bias: LayerComparison(network) for bias, network in subject.networks.items()}
+        for runtime, _ in seeing
     }
-    moved = dict.fromkeys(seeing, 0.0)
+    moved = dict.fromkeys(comparisons, 0.0)
     with progress.task("layer by layer", len(few) * max(1, len(seeing))) as advance:
         for images, _ in few.batches(subject.preprocess, _SHOWN):
             exact = subject.networks["float"].run(images)
-            for name, runtime in seeing.items():
-                assert runtime.codes is not None
-                logits, codes = runtime.codes(images)
-                moved[name] = max(moved[name], _most(logits, runtime.logits(images)))
-                for comparison in found[name].values():
+            for runtime, show in seeing:
+                logits, codes = show(images)
+                moved[runtime.name] = max(moved[runtime.name], _difference(logits, runtime.logits(images)))
+                for comparison in comparisons[runtime.name].values():
                     comparison.add(images, exact, _finite(logits, runtime), codes)
                 advance(len(images))
-    chosen = {name: nearer(comparisons) for name, comparisons in found.items()}
-    return {name: (bias, found[name][bias].depths(), _note(moved[name])) for name, bias in chosen.items()}
+    nearest = {name: nearer(by_bias) for name, by_bias in comparisons.items()}
+    return {name: (bias, comparisons[name][bias].depths(), _note(moved[name])) for name, bias in nearest.items()}
 
 
-def _most(shown: NDArray[Any], plain: NDArray[Any]) -> float:
+def _difference(shown: NDArray[Any], plain: NDArray[Any]) -> float:
     """Largest difference of logits as a share of the largest logit."""
     return float(np.abs(shown - plain).max() / max(float(np.abs(plain).max()), 1e-30))
 
@@ -147,7 +138,7 @@ def _finite(logits: NDArray[Any], runtime: ParityRuntime) -> NDArray[Any]:
     return logits
 
 
-def _answers(
+def _predictions(
     subject: Subject, runtimes: Sequence[ParityRuntime], progress: Progress
 ) -> tuple[dict[str, list[int]], NDArray[Any]]:
     """Predicted class of each image by runtime, and the reference's margins between its two best logits."""

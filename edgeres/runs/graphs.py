@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import UsageError
-from edgeres.onnx_graph.layers import image_of
+from edgeres.onnx_graph.operator_counts import image_of
 from edgeres.onnx_graph.read import read_model
 from edgeres.quant.calibration_table import NAME as SCALES
 from edgeres.settings import sha256_file

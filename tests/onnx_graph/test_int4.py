@@ -6,17 +6,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import graph
 from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.execute import trace
 from edgeres.onnx_graph.graph_index import GraphIndex
-from edgeres.onnx_graph.int4 import int4_tensor
-from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
 from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import place
@@ -24,27 +21,6 @@ from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.weights import weight_qparams
 from edgeres.targets.target import find_target
-
-
-@given(st.lists(st.integers(-8, 7), min_size=1, max_size=33))
-def test_codes_come_back_as_the_same_integers(codes):
-    tensor = int4_tensor(np.array(codes, dtype=np.int32), "codes")
-    onnx.checker.check_tensor(tensor)
-    assert len(tensor.raw_data) == (len(codes) + 1) // 2
-    assert numpy_helper.to_array(tensor).astype(int).tolist() == codes
-
-
-def test_bytes_by_hand():
-    tensor = int4_tensor(np.array([[1, -1], [7, -8], [0, 3]], dtype=np.int32), "codes")
-    assert tensor.raw_data == bytes([0xF1, 0x87, 0x30])
-    assert list(tensor.dims) == [3, 2]
-
-
-def test_bytes_are_those_that_onnx_itself_writes():
-    codes = np.random.default_rng(0).integers(-8, 8, size=(5, 3, 3, 3)).astype(np.int32)
-    theirs = onnx.helper.make_tensor("codes", TensorProto.INT4, codes.shape, codes.ravel())
-    ours = numpy_helper.to_array(int4_tensor(codes, "codes")).astype(np.int8)
-    assert np.array_equal(ours, numpy_helper.to_array(theirs).astype(np.int8))
 
 
 @pytest.fixture(params=["jetson", "cpu"])

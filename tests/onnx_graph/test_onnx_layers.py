@@ -11,7 +11,7 @@ from edgeres.model.conventions import CONVENTIONS
 from edgeres.model.graph import graph
 from edgeres.model.spec import imagenet, preset
 from edgeres.onnx_graph import operator_counts
-from edgeres.onnx_graph.layers import image_of, layers, peak_bytes, sized
+from edgeres.onnx_graph.operator_counts import image_of, layers, peak_bytes, sized
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams

@@ -15,9 +15,8 @@ from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.operator_counts import qdq
-from edgeres.onnx_graph.residual import residual_adds
 from edgeres.onnx_graph.rewrite import convert, rewrite
-from edgeres.onnx_graph.roles import classifier, float_nodes
+from edgeres.onnx_graph.roles import classifier, float_nodes, residual_adds
 from edgeres.quant.qparams import QParams
 from edgeres.targets.target import QuantScheme, find_target
 

@@ -11,8 +11,8 @@ from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import preset
 from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.execute import trace
 from edgeres.onnx_graph.graph_index import opset_of
-from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
 from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import place

@@ -16,7 +16,7 @@ from edgeres.errors import StageError
 from edgeres.latency.prediction import predict
 from edgeres.metrics import agreement, interleaved, peak_rss_mib, top1
 from edgeres.onnx_graph import operator_counts
-from edgeres.onnx_graph.layers import peak_bytes
+from edgeres.onnx_graph.operator_counts import peak_bytes
 from edgeres.pipeline.parallel import cores, in_order
 from edgeres.pipeline.stages.stage import Read
 from edgeres.settings import plain, settings

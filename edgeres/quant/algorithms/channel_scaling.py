@@ -21,6 +21,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from edgeres.model.graph import IMAGE, Op, graph
 
@@ -59,73 +61,66 @@ class Units:
         return len(self.group)
 
 
-class UnionFind:
-    """Union-find over integers; the smallest of a set is its root."""
+class Ties:
+    """Channels by number, ``FIXED`` the first, and the pairs of them that have one scale."""
 
     def __init__(self) -> None:
-        self._parent = [FIXED]
+        self._count = FIXED + 1
+        self._pairs: list[Ints] = []
 
     def fresh(self, count: int) -> Ints:
-        """Adds elements, each a set of its own."""
-        first = len(self._parent)
-        self._parent.extend(range(first, first + count))
-        return np.arange(first, first + count)
-
-    def find(self, element: int) -> int:
-        """The root of an element."""
-        while self._parent[element] != element:
-            self._parent[element] = self._parent[self._parent[element]]
-            element = self._parent[element]
-        return element
+        """Adds channels ``[count]`` that are tied to none."""
+        self._count += count
+        return np.arange(self._count - count, self._count)
 
     def join(self, some: Ints, others: Ints) -> None:
-        """Joins the sets of elements pair by pair."""
-        for left, right in zip(some.tolist(), others.tolist(), strict=True):
-            low, high = sorted((self.find(left), self.find(right)))
-            self._parent[high] = low
+        """Ties channels ``[C]`` to others ``[C]`` pair by pair."""
+        self._pairs.append(np.stack([some, others]))
 
-    def roots(self) -> Ints:
-        """The root of every element."""
-        return np.array([self.find(element) for element in range(len(self._parent))])
+    def units(self) -> Ints:
+        """Unit ``[channels]`` of each channel: the connected components, numbered in the order of their first."""
+        pairs = np.concatenate([np.zeros((2, 0), dtype=np.int64), *self._pairs], axis=1)
+        edges = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(self._count, self._count))
+        return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 
 
 @lru_cache(maxsize=16)
 def channel_units(spec: ResNetSpec) -> Units:
     """The units of a network, numbered in execution order."""
-    ops, union = graph(spec).ops, UnionFind()
-    found: dict[str, Ints] = {IMAGE: np.full(ops[0].c_in, FIXED)}
+    ops, ties = graph(spec).ops, Ties()
+    channels: dict[str, Ints] = {IMAGE: np.full(ops[0].c_in, FIXED)}
     for op in ops:
-        found[op.name] = _made(op, found, union)
-    union.join(found[ops[-1].name], np.full(ops[-1].c_out, FIXED))
-    return numbered(found, union)
+        channels[op.name] = _output_channels(op, channels, ties)
+    ties.join(channels[ops[-1].name], np.full(ops[-1].c_out, FIXED))
+    return partition(channels, ties)
 
 
-def numbered(found: Mapping[str, Ints], union: UnionFind) -> Units:
-    """Units of tensors whose channels are elements of a union, numbered in the order in which they were made."""
-    _, numbers = np.unique(union.roots(), return_inverse=True)
-    units = {name: numbers[channels] for name, channels in found.items()}
-    groups = UnionFind()
+def partition(channels: Mapping[str, Ints], ties: Ties) -> Units:
+    """Units of tensors, numbered in execution order, from the numbers ``[C]`` of their channels in ``ties``."""
+    numbers = ties.units()
+    units = {name: numbers[tensor] for name, tensor in channels.items()}
+    groups = Ties()
     groups.fresh(int(numbers.max()))
-    for channels in units.values():
-        free = channels[channels != FIXED]
+    for tensor in units.values():
+        free = tensor[tensor != FIXED]
         groups.join(free[1:], free[:-1])
-    return Units(units, groups.roots())
+    return Units(units, groups.units())
 
 
-def _made(op: Op, found: Mapping[str, Ints], union: UnionFind) -> Ints:
-    """Elements of an operation's output channels."""
-    given = found[op.inputs[0]]
+def _output_channels(op: Op, channels: Mapping[str, Ints], ties: Ties) -> Ints:
+    """Numbers of an operation's output channels in ``ties``."""
+    inputs = channels[op.inputs[0]]
     match op.kind:
         case "conv" | "linear" | "norm":
-            return union.fresh(op.c_out)
+            return ties.fresh(op.c_out)
         case "add":
-            union.join(given, found[op.inputs[1]])
+            ties.join(inputs, channels[op.inputs[1]])
         case "sigmoid":
-            union.join(given, np.full(op.c_in, FIXED))
+            ties.join(inputs, np.full(op.c_in, FIXED))
         case "zeropad":
             front = (op.c_out - op.c_in) // 2
-            return np.concatenate([union.fresh(front), given, union.fresh(op.c_out - op.c_in - front)])
-    return given
+            return np.concatenate([ties.fresh(front), inputs, ties.fresh(op.c_out - op.c_in - front)])
+    return inputs
 
 
 def tensor_scales(units: Units, scales: Floats) -> dict[str, Floats]:

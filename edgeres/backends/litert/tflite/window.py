@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeres.backends.litert.tflite.program import SAME, VALID
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import label
-from edgeres.onnx_graph.window import WindowAttributes, window_attributes
+from edgeres.onnx_graph.graph_index import WindowAttributes, label, window_attributes
 
 if TYPE_CHECKING:
     from onnx import NodeProto
