@@ -90,7 +90,7 @@ def _texts(model: ModelProto) -> Iterator[object]:
     yield from (entry.domain for entry in model.opset_import)
 
 
-def take_in(model: ModelProto, folder: Path, limit: int) -> None:
+def load_external(model: ModelProto, folder: Path, limit: int) -> None:
     """Loads external tensors into a parsed model, in place, at most ``limit`` bytes in all.
 
     Nothing outside ``folder``, the folder of the model's file, is opened. ``onnx.external_data_helper`` takes any

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from onnx import checker, defs, shape_inference
 
 from edgeres.errors import ModelError, nearest
-from edgeres.onnx_graph.external import MAX_BYTES, parse, take_in, tensors
+from edgeres.onnx_graph.external import MAX_BYTES, load_external, parse, tensors
 from edgeres.onnx_graph.graph_index import label, opset_of, replace_nodes, retain
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def read_model(path: Path) -> ModelProto:
         ModelError: No such file, too large, not ONNX, or an invalid graph; the message names the node or tensor.
     """
     model = parse(path)
-    take_in(model, path.parent, MAX_BYTES)
-    _refuse_what_is_no_plain_graph(model)
+    load_external(model, path.parent, MAX_BYTES)
+    _require_plain_graph(model)
     strip(model)
     _known_operators(model)
     sort_nodes(model)
@@ -45,7 +45,7 @@ def read_model(path: Path) -> ModelProto:
     return infer(model)
 
 
-def _refuse_what_is_no_plain_graph(model: ModelProto) -> None:
+def _require_plain_graph(model: ModelProto) -> None:
     graph = model.graph
     if model.functions:
         raise ModelError(f"local function {model.functions[0].name!r}", "inline functions: onnx.inliner")
@@ -140,9 +140,8 @@ def _producers(graph: GraphProto) -> dict[str, int]:
     for number, node in enumerate(graph.node):
         for name in filter(None, node.output):
             if name in producers or name in constants or name in inputs:
-                first = (
-                    f"node {label(graph.node[producers[name]])!r}" if name in producers else "an input or initializer"
-                )
+                first = label(graph.node[producers[name]]) if name in producers else None
+                first = f"node {first!r}" if first else "an input or initializer"
                 raise ModelError(f"node {label(node)!r} makes {name!r} again, after {first}", _EXPORT_AGAIN)
             producers[name] = number
     return producers

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifacts.artifact import Exported
-    from edgeres.parity.integer.network import IntegerNetwork
     from edgeres.progress import Progress
     from edgeres.quant.fake_quantize import QuantNetwork
     from edgeres.targets.target import Target
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     Codes = Mapping[str, NDArray[Any]]
     Show = Callable[[Images], tuple[Logits, Codes]]
 
-REFERENCE, FAKE, UNOPTIMISED = "reference", "torch", "onnxruntime_unoptimised"
+FAKE, UNOPTIMISED = "torch", "onnxruntime_unoptimised"
 _TITLES = {
     "onnxruntime": "ONNX Runtime",
     "onnxruntime_mobile": "ONNX Runtime mobile",
@@ -60,11 +59,6 @@ class ParityRuntime:
     title: str
     logits: Callable[[Images], Logits]
     codes: Show | None = None
-
-
-def reference(network: IntegerNetwork) -> ParityRuntime:
-    """The exact integer reference."""
-    return ParityRuntime(REFERENCE, "exact integers", lambda images: network.run(images).logits)
 
 
 def fake_quantization(network: QuantNetwork) -> ParityRuntime:

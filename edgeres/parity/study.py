@@ -1,34 +1,128 @@
-"""Parity study: layer-by-layer comparison on a few images, predictions on all of them."""
+"""Parity study: layer-by-layer comparison with the integer reference on a few images, predictions on all of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING
+from math import log10
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeres.errors import StageError
 from edgeres.metrics import agreement, top1
-from edgeres.parity.layers import LayerComparison, nearer
-from edgeres.parity.result import Pair, Parity, RuntimeRow
-from edgeres.parity.runtimes import REFERENCE, reference
+from edgeres.parity.result import Depth, Pair, Parity, RuntimeRow
+from edgeres.parity.runtimes import ParityRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
     from numpy.typing import NDArray
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.parity.integer.network import Bias, IntegerNetwork
-    from edgeres.parity.result import Depth
-    from edgeres.parity.runtimes import Opened, ParityRuntime
+    from edgeres.parity.integer.network import Answer, Bias, IntegerNetwork, QuantizedTensor
+    from edgeres.parity.runtimes import Opened
     from edgeres.progress import Progress
 
+    Array = NDArray[Any]
+
+_REFERENCE = "reference"
 _SHOWN, _ANSWERED = 4, 8
 """Images per batch: the reference keeps a few float64 tensors of each."""
+
+LOGITS = "logits"
+_LOGITS_SHARE = 2.0**-8
+"""Relative error allowed at the logits, as a share of the largest: a float tail may be computed in float16."""
+
+
+@dataclass(slots=True)
+class _MismatchCounts:
+    """Sums over images at one tensor: those of ``Depth``, and the energies of signal and noise."""
+
+    numbers: int = 0
+    signal: float = 0.0
+    noise: float = 0.0
+    differing: int = 0
+    alone: int = 0
+    steps: int = 0
+    farthest: float = 0.0
+    unexplained: int = 0
+
+    def accumulated(self, exact: Array, actual: Array, zero: int = 0) -> None:
+        """Adds tensors of both networks, run from the image on."""
+        signal, noise = exact.astype(np.float64) - zero, exact.astype(np.float64) - actual
+        self.numbers += exact.size
+        self.signal += float(np.sum(signal * signal))
+        self.noise += float(np.sum(noise * noise))
+        self.differing += int(np.count_nonzero(noise))
+
+    def layer(self, expected: QuantizedTensor, actual: Array) -> None:
+        """Adds a layer's codes in the runtime and in the reference, both computed from the runtime's codes before it.
+
+        A code is explained where the exact value, changed by at most the float32 rounding error, gives that code.
+        """
+        wrong = np.nonzero(expected.codes != actual)
+        if not len(wrong[0]):
+            return
+        codes = actual[wrong].astype(np.int64)
+        off = codes - expected.codes[wrong]
+        exact = expected.steps()[wrong] + expected.params.zero_point
+        beyond = np.where(off > 0, codes - 0.5 - exact, exact - (codes + 0.5))
+        self.alone += len(off)
+        self.steps = max(self.steps, int(np.abs(off).max()))
+        self.farthest = max(self.farthest, float(beyond.max()))
+        self.unexplained += int(np.count_nonzero(beyond > expected.bounds()[wrong]))
+
+    def tail(self, expected: Array, actual: Array) -> None:
+        """Adds logits computed from the same codes."""
+        share = np.abs(expected - actual) / max(float(np.abs(expected).max()), 1e-30)
+        beyond = int(np.count_nonzero(~(share <= _LOGITS_SHARE)))
+        self.alone, self.unexplained = self.alone + beyond, self.unexplained + beyond
+        self.farthest = max(self.farthest, float(share.max()))
+
+    def depth(self, tensor: str, nodes: tuple[str, ...]) -> Depth:
+        """The accumulated comparison of a tensor."""
+        counts = asdict(self)
+        signal, noise = counts.pop("signal"), counts.pop("noise")
+        sqnr = 10 * log10(signal / noise) if noise and signal else None
+        return Depth(tensor=tensor, nodes=nodes, sqnr_db=sqnr, **counts)
+
+
+@dataclass(slots=True)
+class LayerComparison:
+    """One runtime against one integer reference, image by image."""
+
+    network: IntegerNetwork
+    counts: defaultdict[str, _MismatchCounts] = field(default_factory=lambda: defaultdict(_MismatchCounts))
+
+    def add(self, images: NDArray[np.float32], exact: Answer, logits: Array, codes: Mapping[str, Array]) -> None:
+        """Adds a batch ``[N,C,H,W]``: the reference's output, and the runtime's logits and quantized tensors."""
+        params = self.network.params
+        for tensor, actual in codes.items():
+            self.counts[tensor].accumulated(exact.codes[tensor], actual, params[tensor].zero_point)
+        self.counts[LOGITS].accumulated(exact.logits, logits)
+        for expected in self.network.layers(images, codes):
+            if isinstance(expected, np.ndarray):
+                self.counts[LOGITS].tail(expected, logits)
+            else:
+                self.counts[expected.tensor].layer(expected, codes[expected.tensor])
+
+    @property
+    def alone(self) -> int:
+        """Number of codes that differ from the reference's, computed from the runtime's codes before them."""
+        return sum(counts.alone for counts in self.counts.values())
+
+    def depths(self) -> tuple[Depth, ...]:
+        """Comparisons in execution order, the logits last."""
+        names = {tensor: tensor for tensor in self.network.quantized} | {LOGITS: self.network.output}
+        return tuple(self.counts[tensor].depth(tensor, self.network.nodes_of(name)) for tensor, name in names.items())
+
+
+def nearer(comparisons: Mapping[Bias, LayerComparison]) -> Bias:
+    """The treatment of biases under which a runtime differs least; ``float`` where both are equal."""
+    return min(comparisons, key=lambda bias: (comparisons[bias].alone, bias != "float"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +158,14 @@ def study(subject: Subject, opened: Opened, progress: Progress, *, shown: int, w
     """
     few = spread(subject.images, shown)
     layers = _layers(subject, opened.runtimes, few, progress)
-    network = subject.networks.get("float")
-    runtimes = (*(() if network is None else (reference(network),)), *opened.runtimes)
+    network, runtimes = subject.networks.get("float"), opened.runtimes
+    if network is not None:
+        run = network.run
+        runtimes = (ParityRuntime(_REFERENCE, "exact integers", lambda images: run(images).logits), *runtimes)
     classes, margins = _predictions(subject, runtimes, progress)
     rows = []
     for runtime in runtimes:
-        unseen = "" if runtime.name == REFERENCE else "compared by its logits alone"
+        unseen = "" if runtime.name == _REFERENCE else "compared by its logits alone"
         biases, depths, note = layers.get(runtime.name, (None, (), unseen))
         accuracy = top1(classes[runtime.name], subject.images.labels)
         row = RuntimeRow(name=runtime.name, title=runtime.title, top1=accuracy, biases=biases, depths=depths, note=note)
@@ -88,7 +184,7 @@ def study(subject: Subject, opened: Opened, progress: Progress, *, shown: int, w
     )
 
 
-def _pair(first: str, second: str, classes: Mapping[str, Sequence[int]], margins: NDArray[Any]) -> Pair:
+def _pair(first: str, second: str, classes: Mapping[str, Sequence[int]], margins: Array) -> Pair:
     same = agreement(classes[first], classes[second])
     differ = np.asarray(classes[first]) != np.asarray(classes[second])
     margin = float(margins[differ].max()) if differ.any() else None
@@ -121,7 +217,7 @@ def _layers(
     return {name: (bias, comparisons[name][bias].depths(), _note(moved[name])) for name, bias in nearest.items()}
 
 
-def _difference(shown: NDArray[Any], plain: NDArray[Any]) -> float:
+def _difference(shown: Array, plain: Array) -> float:
     """Largest difference of logits as a share of the largest logit."""
     return float(np.abs(shown - plain).max() / max(float(np.abs(plain).max()), 1e-30))
 
@@ -132,7 +228,7 @@ def _note(moved: float) -> str:
     return f"showing its tensors changed its logits by up to {moved:.1e} of the largest: it fuses less then"
 
 
-def _finite(logits: NDArray[Any], runtime: ParityRuntime) -> NDArray[Any]:
+def _finite(logits: Array, runtime: ParityRuntime) -> Array:
     if not np.isfinite(logits).all():
         raise StageError(f"{runtime.title} returns NaN or infinity", "look at the scales in calibration.json")
     return logits
@@ -140,7 +236,7 @@ def _finite(logits: NDArray[Any], runtime: ParityRuntime) -> NDArray[Any]:
 
 def _predictions(
     subject: Subject, runtimes: Sequence[ParityRuntime], progress: Progress
-) -> tuple[dict[str, list[int]], NDArray[Any]]:
+) -> tuple[dict[str, list[int]], Array]:
     """Predicted class of each image by runtime, and the reference's margins between its two best logits."""
     classes: dict[str, list[int]] = {runtime.name: [] for runtime in runtimes}
     margins = []

@@ -9,8 +9,8 @@ from onnx import numpy_helper
 from quantized_graph import drawn, drawn_spec
 
 from edgeres.parity.integer.network import IntegerNetwork
-from edgeres.parity.layers import LOGITS, LayerComparison, nearer
 from edgeres.parity.result import RuntimeRow
+from edgeres.parity.study import LOGITS, LayerComparison, nearer
 from edgeres.targets.target import find_target
 
 SCHEMES = {"signed": find_target("jetson").scheme, "unsigned": find_target("cpu").scheme}

@@ -142,14 +142,12 @@ class IntegerLayer:
         kernel: The codes of its weight less their zero-point; float64 where it is stored in float.
         scale: Scale of the weight, float64 ``[O]`` or ``[]``.
         bias: float32 ``[O]``.
-        reach: Upper bound of the sum of magnitudes in an accumulator, ``[O]``.
         whole_bias: Whether to round the bias to a whole number of ``S_1 S_2``, as integer kernels do.
     """
 
     kernel: Kernel | NDArray[np.float64]
     scale: NDArray[np.float64]
     bias: NDArray[np.float32] | None
-    reach: NDArray[np.float64]
     whole_bias: bool
 
     @classmethod
@@ -166,18 +164,18 @@ class IntegerLayer:
             if value is None:
                 raise ModelError(f"node {label(node)!r} multiplies two activations", LOGITS_ONLY)
             weight = np.asarray(value.T if across else value, dtype=np.float64)
-            return cls(weight, np.ones(()), bias, np.zeros(()), whole_bias)
+            return cls(weight, np.ones(()), bias, whole_bias)
         codes, axis = stored.codes, stored.axis
         if axis not in (None, codes.ndim - 1 if across else 0):
             raise ModelError(f"node {label(node)!r} has scales along axis {axis}", "quantize each output channel")
         codes = codes.T if across else codes
-        look = window(node, codes.shape[2:]) if node.op_type == "Conv" else None
-        kernel = Kernel.of(codes, look, attribute(node, "group", 1))
+        window = node_window(node, codes.shape[2:]) if node.op_type == "Conv" else None
+        kernel = Kernel.of(codes, window, attribute(node, "group", 1))
         if kernel.reach.max() > INT32_MAX:
             reach = f"{kernel.reach.max():,.0f}, beyond int32"
             raise ModelError(f"node {label(node)!r}: an accumulator may reach {reach}", "scale the weights down")
         scale = stored.scale.astype(np.float64).reshape(-1 if axis is not None else ())
-        return cls(kernel, scale, bias, kernel.reach, whole_bias)
+        return cls(kernel, scale, bias, whole_bias)
 
 
 def quantizer(view: GraphIndex, node: NodeProto) -> QParams:
@@ -195,7 +193,7 @@ def quantizer(view: GraphIndex, node: NodeProto) -> QParams:
     return QParams(scale=(step,), zero_point=int(zero.reshape(())), signed=signed)
 
 
-def window(node: NodeProto, size: tuple[int, ...] = ()) -> WindowAttributes:
+def node_window(node: NodeProto, size: tuple[int, ...] = ()) -> WindowAttributes:
     """Window of a convolution, whose weight has the height and width ``size``, or of a pool.
 
     Raises:

@@ -175,8 +175,7 @@ class _Evaluation:
             chain.append(producer)
             tensor = producer.input[0]
         value = self._value(tensor)
-        codes = self._unchanged_codes(tensor, params)
-        codes = requantize(value, params) if codes is None else codes
+        codes = requantize(value, params)
         changes = [carried(self._view, step) for step in reversed(chain)]
         for change in changes:
             codes = change(codes, params.zero_point, params.low)
@@ -194,12 +193,6 @@ class _Evaluation:
             return _channels_second(error) + _QUANTIZING
 
         return QuantizedTensor(node.input[0], codes, params, steps, bounds)
-
-    def _unchanged_codes(self, tensor: str, params: QParams) -> Array | None:
-        """Codes that are dequantized and quantized again by the same scale; None otherwise."""
-        producer = self._view.producer(tensor, "DequantizeLinear")
-        same = producer is not None and self._network.params_of_codes.get(producer.input[0]) == params
-        return self._codes[producer.input[0]] if producer is not None and same else None
 
     def _value(self, tensor: str) -> Value:
         if tensor not in self._values:

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeres.errors import ModelError
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, label
-from edgeres.parity.integer.kernel import LOGITS_ONLY, Kernel, columns, numbers, padded, patches, views, window
+from edgeres.parity.integer.kernel import LOGITS_ONLY, Kernel, columns, node_window, numbers, padded, patches, views
 from edgeres.parity.integer.value import Exact, Real, Term, Value, constant
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def carried(view: GraphIndex, node: NodeProto) -> Callable[[Array, float, float]
         case "Relu":
             return lambda x, zero, lowest: np.maximum(x, x.dtype.type(zero))
         case "MaxPool":
-            look = window(node)
-            return lambda x, zero, lowest: largest(x, look, lowest)
+            window = node_window(node)
+            return lambda x, zero, lowest: largest(x, window, lowest)
         case "Pad":
             pads = _padding(view, node)
             return lambda x, zero, lowest: np.pad(x, pads, constant_values=zero)
@@ -77,45 +77,45 @@ def pooled(node: NodeProto) -> WindowAttributes | None:
     """
     if node.op_type == "GlobalAveragePool":
         return None
-    look = window(node)
-    if node.op_type == "AveragePool" and any(look.pads):
+    window = node_window(node)
+    if node.op_type == "AveragePool" and any(window.pads):
         raise ModelError(f"node {label(node)!r} averages padding", "pad in a node of its own")
-    return look
+    return window
 
 
-def largest(x: Array, look: WindowAttributes, filling: float) -> Array:
+def largest(x: Array, window: WindowAttributes, filling: float) -> Array:
     """Maximum of each window ``[N,H',W',C]``; ``filling`` pads the border and must be below all values."""
-    if look.kernel == (1, 1):
-        return x[:, :: look.strides[0], :: look.strides[1]]
-    windows = views(padded(x, look, filling), look)
+    if window.kernel == (1, 1):
+        return x[:, :: window.strides[0], :: window.strides[1]]
+    windows = views(padded(x, window, filling), window)
     maximum = windows[..., 0, 0].copy()
-    for row, column in np.ndindex(*look.kernel):
+    for row, column in np.ndindex(*window.kernel):
         np.maximum(maximum, windows[..., row, column], out=maximum)
     return maximum
 
 
-def average(value: Value, look: WindowAttributes | None) -> Value:
+def average(value: Value, window: WindowAttributes | None) -> Value:
     """Average of each window without padding, or of the whole image; sums of whole numbers remain whole."""
     if isinstance(value, Real):
-        sums, over = _sums(value.values, look)
+        sums, over = _sums(value.values, window)
         return Real(sums / over, value.share)
-    return Exact(tuple(_averaged(term, look) for term in value.terms))
+    return Exact(tuple(_averaged(term, window) for term in value.terms))
 
 
-def _averaged(term: Term, look: WindowAttributes | None) -> Term:
+def _averaged(term: Term, window: WindowAttributes | None) -> Term:
     if term.count.ndim == 0:
         return term
-    sums, over = _sums(term.count.astype(np.float64), look)
+    sums, over = _sums(term.count.astype(np.float64), window)
     # Each of the numbers has a rounding error itself, to which the additions add theirs.
     return replace(
         term, count=sums, over=term.over * over, reach=term.reach * over, length=term.length + over, magnitudes=None
     )
 
 
-def _sums(x: Array, look: WindowAttributes | None) -> tuple[Array, int]:
-    if look is None:
+def _sums(x: Array, window: WindowAttributes | None) -> tuple[Array, int]:
+    if window is None:
         return x.sum(axis=(1, 2), keepdims=True), x.shape[1] * x.shape[2]
-    return views(x, look).sum(axis=(4, 5)), prod(look.kernel)
+    return views(x, window).sum(axis=(4, 5)), prod(window.kernel)
 
 
 def computed(view: GraphIndex, node: NodeProto, values: tuple[Value, ...], layer: IntegerLayer | None) -> Value:
@@ -162,7 +162,7 @@ def _weighted(node: NodeProto, x: Value, layer: IntegerLayer) -> Value:
     term = Term(
         count=kernel(codes.count),
         scale=codes.scale * layer.scale,
-        reach=layer.reach,
+        reach=kernel.reach,
         length=kernel.length,
         magnitudes=lambda: kernel.magnitudes(codes.count),
     )
@@ -184,12 +184,12 @@ def _float_product(node: NodeProto, x: Array, layer: IntegerLayer) -> NDArray[np
     """A convolution or matrix product in float64."""
     kernel = layer.kernel
     if isinstance(kernel, Kernel):
-        look, parts = kernel.window, [part.astype(np.float64) for part in kernel.groups]
+        window, parts = kernel.window, [part.astype(np.float64) for part in kernel.groups]
     else:
-        look = window(node, kernel.shape[2:]) if kernel.ndim == 4 else None
+        window = node_window(node, kernel.shape[2:]) if kernel.ndim == 4 else None
         parts = columns(kernel, attribute(node, "group", 1))
     inputs = np.split(x, len(parts), axis=-1)
-    products = [(patches(g, look) if look else g) @ part for g, part in zip(inputs, parts, strict=True)]
+    products = [(patches(g, window) if window else g) @ part for g, part in zip(inputs, parts, strict=True)]
     return np.asarray(np.concatenate(products, axis=-1) * layer.scale)
 
 
