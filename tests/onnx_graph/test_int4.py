@@ -58,7 +58,7 @@ def test_each_operation_of_the_graph_is_fake_quantization(thin, thin_weights, na
             assert torch.allclose(wanted, values[op.name], rtol=1e-5, atol=1e-5 * wanted.abs().max().item()), op.name
 
 
-def test_weights_lie_in_half_a_byte_and_count_as_whole_parameters(thin, thin_weights, narrow_scheme):
+def test_int4_weights_take_half_a_byte_and_count_as_parameters(thin, thin_weights, narrow_scheme):
     model, table, placement = written(thin, thin_weights, narrow_scheme)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for name in placement.weighted:
@@ -76,15 +76,13 @@ def test_weights_lie_in_half_a_byte_and_count_as_whole_parameters(thin, thin_wei
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(17, 8), (20, 10), (21, 9)])
-def test_an_opset_or_ir_without_the_type_is_refused_with_the_way_out(
-    thin, thin_weights, narrow_scheme, opset, ir_version
-):
+def test_opset_or_ir_without_int4_is_refused_with_a_hint(thin, thin_weights, narrow_scheme, opset, ir_version):
     with pytest.raises(StageError, match=f"opset {opset}, IR {ir_version}") as refusal:
         written(thin, thin_weights, narrow_scheme, opset, ir_version)
     assert "runtime.opset to 21" in refusal.value.hint
 
 
-def test_only_4_bit_weights_ask_for_them(thin, thin_weights, narrow_scheme):
+def test_8_bit_weights_need_no_int4_opset(thin, thin_weights, narrow_scheme):
     model, _, _ = written(thin, thin_weights, replace(narrow_scheme, weight_bits=8), 17, 8)
     assert {tensor.data_type for tensor in model.graph.initializer} & {TensorProto.INT4} == set()
 

@@ -17,7 +17,7 @@ from edgeres.quant.qparams import QParams
 from edgeres.quant.scale import PEAK
 
 
-def test_a_dot_product_is_cut_where_float32_would_round():
+def test_dot_product_is_split_where_float32_would_round():
     long = np.full((4 * 520, 1), 127, np.float32)  # 255 * 127 * 518 is the last sum below 2**24
     cuts = pieces(long)
     assert [end - start for start, end in cuts[:-1]] == [EXACT // (PEAK * 127)] * (len(cuts) - 1)
@@ -75,7 +75,7 @@ def test_every_code_is_that_of_rational_numbers(counts, scale, weight, step, bia
         assert code == min(255, max(0, round(exact) + zero))
 
 
-def test_exact_ties_are_many_and_cost_nothing():
+def test_many_exact_ties_round_to_even():
     codes = np.arange(256, dtype=np.float64).repeat(400).reshape(-1, 16)
     value = Exact((Term(codes, np.asarray(1.0), np.asarray(255.0)),))
     found = requantize(value, QParams(scale=(2.0,), signed=False))
