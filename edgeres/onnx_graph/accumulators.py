@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.errors import StageError
 from edgeres.onnx_graph.graph_index import BIASED, COUNTED, GraphIndex, attribute, free_name, label
-from edgeres.onnx_graph.stored_weights import dequantized_weight, output_channel_axis
+from edgeres.onnx_graph.stored_weights import output_channel_axis, stored_weight
 from edgeres.quant.scale import INT32_MAX, PEAK, roomy_scales
 
 if TYPE_CHECKING:
@@ -72,17 +72,14 @@ def _integer_layer(view: GraphIndex, node: NodeProto) -> IntegerLayer | None:
     pair, dequantizer = view.pair(node.input[0]), view.producer(node.input[1], "DequantizeLinear")
     if pair is None or dequantizer is None or attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1:
         return None
-    step, scale = view.value(pair[0].input[1]), view.value(dequantizer.input[1])
-    stored = dequantized_weight(view, dequantizer)
-    if step is None or step.size != 1 or scale is None or stored is None:
+    step, stored = view.value(pair[0].input[1]), stored_weight(view, dequantizer)
+    if step is None or step.size != 1 or stored is None or stored.scale.dtype != np.float32 or stored.values.ndim < 2:
         return None
-    if scale.dtype.name != "float32" or stored.ndim < 2:
+    axis = output_channel_axis(node, stored.values.shape)
+    if stored.axis not in (None, axis):
         return None
-    axis = output_channel_axis(node, stored.shape)
-    if scale.size > 1 and attribute(dequantizer, "axis", 1) % stored.ndim != axis:
-        return None
-    real = np.moveaxis(stored, axis, 0)
-    channels = np.broadcast_to(scale.astype(np.float32).reshape(-1), len(real))
+    real = np.moveaxis(stored.real, axis, 0)
+    channels = np.broadcast_to(stored.scale.astype(np.float32).reshape(-1), len(real))
     codes = np.rint(real / channels.astype(np.float64).reshape(-1, *[1] * (real.ndim - 1)))
     width = float(step.reshape(-1)[0])
     bias = _bias(view, node, len(real), width * channels.astype(np.float64))

@@ -136,11 +136,7 @@ def _read(tensor: TensorProto, folder: Path, limit: int) -> bytes:
 
 
 def _inside(folder: Path, location: str, tensor: str) -> Path:
-    """Path of an external tensor file, with links resolved, checked to be inside a folder.
-
-    Raises:
-        ModelError: It is absolute, has ``..``, leads outside through a link, or is not a file.
-    """
+    """Path of an external tensor file; one that is absolute, has ``..`` or links out of the folder is refused."""
     where = f"tensor {tensor!r} lies in {location!r}"
     parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)
     if not location or ".." in parts or PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor:
@@ -155,11 +151,7 @@ def _inside(folder: Path, location: str, tensor: str) -> Path:
 
 
 def _byte_width(tensor: TensorProto) -> int:
-    """Bytes of one element.
-
-    Raises:
-        ModelError: A type without a fixed width of whole bytes.
-    """
+    """Bytes of one element; a type without a fixed width of whole bytes is refused."""
     numeric = set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
     if tensor.data_type not in numeric:
         raise ModelError(f"tensor {tensor.name!r} has no numeric type", _EXPORT_AGAIN)

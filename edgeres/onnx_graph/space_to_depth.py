@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from onnx import helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, retain, window_attributes
+from edgeres.onnx_graph.graph_index import GraphIndex, WindowAttributes, attribute, retain, window_attributes
 from edgeres.onnx_graph.operator_counts import image_of
 
 if TYPE_CHECKING:
@@ -99,20 +99,14 @@ def _stem(view: GraphIndex, image: str) -> tuple[NodeProto, NodeProto, str] | No
 
 
 def _only_reader(view: GraphIndex, tensor: str, kind: str) -> NodeProto | None:
-    readers = view.readers.get(tensor, ())
+    readers = view.consumers(tensor)
     return readers[0][0] if len(readers) == 1 and readers[0][0].op_type == kind else None
 
 
 def _fits(conv: NodeProto) -> bool:
     stated = window_attributes(conv)
-    return (
-        stated.kernel == (_KERNEL, _KERNEL)
-        and stated.strides == (BLOCK, BLOCK)
-        and stated.dilations == (1, 1)
-        and attribute(conv, "group", 1) == 1
-        and len(set(stated.pads)) == 1
-        and bool(conv.name)
-    )
+    square = WindowAttributes((_KERNEL,) * 2, (BLOCK,) * 2, stated.pads[:1] * 4, auto_pad=stated.auto_pad)
+    return stated == square and attribute(conv, "group", 1) == 1
 
 
 def _in_blocks(codes: Codes, window: _Window) -> Codes:

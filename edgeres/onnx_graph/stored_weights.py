@@ -58,6 +58,11 @@ class StoredWeight:
         product: NDArray[np.float64] = whole * self._broadcast(self.scale).astype(np.float64)
         return product
 
+    @property
+    def real(self) -> NDArray[np.float64]:
+        """The float values: as stored before QuantizeLinear, otherwise the output of DequantizeLinear."""
+        return self.values.astype(np.float64) if self.in_float else self.dequantized
+
 
 def stored_weight(view: GraphIndex, dequantizer: NodeProto) -> StoredWeight | None:
     """Constants of a weight's DequantizeLinear; None where one is not constant, or there is a scale per block."""
@@ -72,14 +77,9 @@ def stored_weight(view: GraphIndex, dequantizer: NodeProto) -> StoredWeight | No
 
 
 def dequantized_weight(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.float64] | None:
-    """The float values of a weight: as stored in front of QuantizeLinear, otherwise the output of its DequantizeLinear.
-
-    None where a part of them is computed, or they have a scale for each block.
-    """
+    """``StoredWeight.real`` of a weight; None where a part of it is computed, or it has a scale for each block."""
     stored = stored_weight(view, dequantizer)
-    if stored is None:
-        return None
-    return stored.values.astype(np.float64) if stored.in_float else stored.dequantized
+    return None if stored is None else stored.real
 
 
 def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:

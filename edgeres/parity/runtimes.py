@@ -140,11 +140,7 @@ def opened(
 def _backend_runtime(
     name: str, exported: Exported, target: Target, names: Mapping[str, str], folder: Path
 ) -> Iterator[ParityRuntime]:
-    """A backend's session of an engine that it builds on this host in a new folder.
-
-    Raises:
-        EdgeresError: It is not installed, rejects the graph, or cannot run on this host.
-    """
+    """A backend's session of an engine that it builds on this host in a new folder, or an error where it cannot."""
     if why := lacking(name):
         raise EdgeresError(why)
     folder.mkdir()

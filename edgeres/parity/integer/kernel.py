@@ -206,11 +206,7 @@ def node_window(node: NodeProto, size: tuple[int, ...] = ()) -> WindowAttributes
 
 
 def _stored(view: GraphIndex, tensor: str) -> StoredWeight | None:
-    """The codes and scales behind a weight's DequantizeLinear; None for a float weight.
-
-    Raises:
-        ModelError: It is not constant, or has one scale per block.
-    """
+    """The constants behind a weight's DequantizeLinear; None for a float weight."""
     node = view.producer(tensor, "DequantizeLinear")
     stored = stored_weight(view, node) if node is not None else None
     if node is not None and stored is None:
