@@ -52,9 +52,10 @@ def to_half(model: ModelProto) -> int:
     """
     view = GraphIndex.of(model)
     roots = [node for node in view.of_type(*WEIGHTED) if _is_float(view, node)]
-    half = {label(node) for node in roots}
+    half, outputs = {label(node) for node in roots}, {value.name for value in model.graph.output}
     for node in reversed(view.nodes):
-        if node.op_type in _CARRIED and label(node) not in half and _feeds_only(view, node, half):
+        readers = {label(reader) for reader, _ in view.consumers(node.output[0])}
+        if node.op_type in _CARRIED and readers and readers <= half and node.output[0] not in outputs:
             half.add(label(node))
     if roots:
         _cast(model, view, half)
@@ -69,12 +70,6 @@ def _is_float(view: GraphIndex, node: NodeProto) -> bool:
         for value in constants
     )
     return bool(constants) and fits
-
-
-def _feeds_only(view: GraphIndex, node: NodeProto, half: set[str]) -> bool:
-    readers = view.consumers(node.output[0])
-    inside = all(label(reader) in half for reader, _ in readers)
-    return bool(readers) and inside and all(node.output[0] != value.name for value in view.model.graph.output)
 
 
 def _cast(model: ModelProto, view: GraphIndex, half: set[str]) -> None:

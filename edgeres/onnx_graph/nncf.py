@@ -163,10 +163,13 @@ def nncf_quantized(
     bits = {scheme.bits_of(name) for name in placement.weighted}
     if bits - {8}:
         raise StageError(f"NNCF has no weights of {min(bits)} bits in convolutions", "leave quantizer 'nncf' out")
+    first = next(iter(images), None)
+    if first is None:
+        raise StageError("there are no calibration images", "pass at least one")
+    size: tuple[int, int] = first.shape[2:]
+    model = write_model(spec, weights, size, opset=_OPSET, ir_version=_IR_VERSION)
     floats = [op.name for op in graph(spec).weighted if op.name not in placement.weighted]
-    by_nncf = quantize_float_graph(
-        _float_graph(spec, weights, images), images, scheme, float_nodes=floats, advance=advance or (lambda _: None)
-    )
+    by_nncf = quantize_float_graph(model, images, scheme, float_nodes=floats, advance=advance or (lambda _: None))
     rewritten = rewrite(by_nncf, scheme)
     arrays, scales = _read_weights(spec, rewritten, placement)
     rounded = weights.replaced(arrays)
@@ -180,15 +183,6 @@ def nncf_quantized(
         network=rounded.digest,
     )
     return Quantized(spec, rounded, table, scheme)
-
-
-def _float_graph(spec: ResNetSpec, weights: Weights, images: Images) -> ModelProto:
-    """The float network as ONNX, for images of the given size."""
-    first = next(iter(images), None)
-    if first is None:
-        raise StageError("there are no calibration images", "pass at least one")
-    height, width = first.shape[2:]
-    return write_model(spec, weights, (height, width), opset=_OPSET, ir_version=_IR_VERSION)
 
 
 def _read_weights(

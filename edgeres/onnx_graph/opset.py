@@ -109,10 +109,8 @@ def _fit_attributes(node: NodeProto, present: int, opset: int) -> None:
         if entry.name in old or entry.name in _OPTIONAL_IN_EFFECT:
             continue
         if helper.get_attribute_value(entry) != _default(new[entry.name]):
-            raise StageError(
-                f"node {label(node)!r}: {node.op_type} has no {entry.name!r} in opset {opset}",
-                f"export it with opset {opset}",
-            )
+            where = f"node {label(node)!r}: {node.op_type} has no {entry.name!r} in opset {opset}"
+            raise StageError(where, f"export it with opset {opset}")
     retain(node.attribute, lambda entry: entry.name in old)
     for name in sorted(new.keys() & old.keys()):
         default = _default(new[name])

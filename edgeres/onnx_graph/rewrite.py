@@ -184,12 +184,8 @@ def retype(model: ModelProto, scheme: QuantScheme) -> int:
         codes = quantizer.output[0]
         scale, zero_point = free_name(f"{codes}.scale", taken), free_name(f"{codes}.zero_point", taken)
         kind = np.int8 if params.signed else np.uint8
-        model.graph.initializer.extend(
-            (
-                numpy_helper.from_array(np.array(params.scale[0], dtype=np.float32), scale),
-                numpy_helper.from_array(np.array(params.zero_point, dtype=kind), zero_point),
-            )
-        )
+        model.graph.initializer.append(numpy_helper.from_array(np.array(params.scale[0], np.float32), scale))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(params.zero_point, kind), zero_point))
         readers = (reader for reader, _ in view.consumers(codes) if reader.op_type == "DequantizeLinear")
         for node in (quantizer, *readers):
             node.input[:] = [node.input[0], scale, zero_point]
@@ -215,11 +211,10 @@ def _params(view: GraphIndex, node: NodeProto) -> QParams:
     scale = _constant(view, node, 1)
     zero_point = _constant(view, node, 2) if len(node.input) > 2 else np.array(0, np.uint8)
     if scale.size != 1 or zero_point.size != 1 or zero_point.dtype not in (np.int8, np.uint8):
-        raise StageError(
-            f"{label(node)}: {scale.size} scales of {zero_point.dtype} codes", "quantize per tensor, 8 bits"
-        )
-    signed = zero_point.dtype == np.int8
-    return QParams(scale=(float(scale.ravel()[0]),), zero_point=int(zero_point.ravel()[0]), signed=bool(signed))
+        where = f"{label(node)}: {scale.size} scales of {zero_point.dtype} codes"
+        raise StageError(where, "quantize per tensor, 8 bits")
+    signed = bool(zero_point.dtype == np.int8)
+    return QParams(scale=(float(scale.ravel()[0]),), zero_point=int(zero_point.ravel()[0]), signed=signed)
 
 
 def _weights(model: ModelProto) -> dict[str, QParams]:
@@ -232,9 +227,8 @@ def _weights(model: ModelProto) -> dict[str, QParams]:
             continue
         scale, zero_point = (_constant(view, dequantizer, index) for index in (1, 2))
         if zero_point.dtype != np.int8 or np.any(zero_point):
-            raise StageError(
-                f"{label(dequantizer)}: the weight is not symmetric int8", "quantize weights symmetrically"
-            )
+            where = f"{label(dequantizer)}: the weight is not symmetric int8"
+            raise StageError(where, "quantize weights symmetrically")
         axis = attribute(dequantizer, "axis", 1) if scale.size > 1 else None
         codes = view.value(dequantizer.input[0])
         if axis is not None:

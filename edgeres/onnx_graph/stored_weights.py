@@ -51,10 +51,8 @@ class StoredWeight:
     @property
     def dequantized(self) -> NDArray[np.float64]:
         """Output of DequantizeLinear: codes less their zero-point, times the scale."""
-        if self.in_float:
-            whole = self.codes.astype(np.float64)
-        else:
-            whole = self.values.astype(np.float64) - self._broadcast(self.zero_point).astype(np.float64)
+        stored = self.values.astype(np.float64) - self._broadcast(self.zero_point).astype(np.float64)
+        whole = self.codes.astype(np.float64) if self.in_float else stored
         product: NDArray[np.float64] = whole * self._broadcast(self.scale).astype(np.float64)
         return product
 

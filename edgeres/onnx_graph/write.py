@@ -137,8 +137,10 @@ def write_model(
     Raises:
         StageError: 4-bit weights in an opset or IR version without them.
     """
-    if table and any(params.bits <= 4 for params in table.weights.values()):
-        _require_int4(opset, ir_version)
+    four_bits = table is not None and any(params.bits <= 4 for params in table.weights.values())
+    if four_bits and (opset < _INT4_OPSET or ir_version < _INT4_IR_VERSION):
+        wanted = f"runtime.opset to {_INT4_OPSET} and ir_version to {_INT4_IR_VERSION}, or weight_bits to 8"
+        raise StageError(f"4-bit weights in opset {opset}, IR {ir_version}", f"set the target's {wanted}")
     writer, quantized = _Writer(graph(spec), weights, table, placement), set(placement.tensors) if placement else set()
     if IMAGE in quantized:
         writer.quantizer(IMAGE)
@@ -158,12 +160,3 @@ def write_model(
     )
     helper.set_model_props(model, dict(sorted((metadata or {}).items())))
     return model
-
-
-def _require_int4(opset: int, ir_version: int) -> None:
-    if opset < _INT4_OPSET or ir_version < _INT4_IR_VERSION:
-        raise StageError(
-            f"4-bit weights in opset {opset}, IR {ir_version}",
-            f"set the target's runtime.opset to {_INT4_OPSET} and ir_version to {_INT4_IR_VERSION}, "
-            "or weight_bits to 8",
-        )
