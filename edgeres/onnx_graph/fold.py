@@ -17,7 +17,7 @@ from onnx import helper
 
 from edgeres.errors import StageError
 from edgeres.onnx_graph.execute import load, probe, relative_delta, runner, session_options
-from edgeres.onnx_graph.graph_index import attribute, opset_of, prune, retain
+from edgeres.onnx_graph.graph_index import attribute, opset_of, retain
 from edgeres.onnx_graph.opset import to_opset
 from edgeres.onnx_graph.read import infer, name_nodes, require_float, strip
 from edgeres.onnx_graph.signature import normalise, signature
@@ -100,7 +100,9 @@ def _clean(folded: ModelProto, model: ModelProto) -> ModelProto:
     for field in ("input", "output"):
         graph.ClearField(field)
         getattr(graph, field).extend(getattr(model.graph, field))
-    prune(folded)
+    read = {name for node in graph.node for name in node.input}
+    retain(graph.initializer, lambda tensor: tensor.name in read)
+    graph.initializer.sort(key=lambda tensor: tensor.name)
     name_nodes(folded)
     _state_kernels(folded)
     return infer(folded)

@@ -135,7 +135,7 @@ def pieces(weight: NDArray[np.float32]) -> tuple[tuple[int, int], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class IntegerLayer:
+class LayerConstants:
     """Constants of a Conv, Gemm or MatMul.
 
     Attributes:
@@ -151,7 +151,7 @@ class IntegerLayer:
     whole_bias: bool
 
     @classmethod
-    def of(cls, view: GraphIndex, node: NodeProto, *, whole_bias: bool) -> IntegerLayer:
+    def of(cls, view: GraphIndex, node: NodeProto, *, whole_bias: bool) -> LayerConstants:
         """Reads a node's constants.
 
         Raises:

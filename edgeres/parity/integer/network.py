@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeres.errors import ModelError
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
-from edgeres.parity.integer.kernel import LOGITS_ONLY, IntegerLayer, numbers, quantizer
+from edgeres.parity.integer.kernel import LOGITS_ONLY, LayerConstants, numbers, quantizer
 from edgeres.parity.integer.operations import CARRIED, FLOAT_ONLY, KNOWN, POOLS, carried, computed, pooled
 from edgeres.parity.integer.value import Exact, Real, Term, Value, constant, requantize
 from edgeres.quant.scale import PEAK
@@ -81,7 +81,7 @@ class IntegerNetwork:
             if node.op_type in POOLS:
                 pooled(node)
         self.weighted = {
-            node.output[0]: IntegerLayer.of(self.view, node, whole_bias=bias == "int32")
+            node.output[0]: LayerConstants.of(self.view, node, whole_bias=bias == "int32")
             for node in self.view.of_type(*WEIGHTED)
         }
         nodes = [node for node in self.view.of_type("QuantizeLinear") if node.input[0] not in self.view.constants]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
     from edgeres.onnx_graph.graph_index import WindowAttributes
-    from edgeres.parity.integer.kernel import IntegerLayer
+    from edgeres.parity.integer.kernel import LayerConstants
     from edgeres.parity.integer.value import Array
 
 CARRIED = ("Relu", "MaxPool", "Pad", "Flatten", "Reshape", "Identity", "Dropout")
@@ -118,7 +118,7 @@ def _sums(x: Array, window: WindowAttributes | None) -> tuple[Array, int]:
     return views(x, window).sum(axis=(4, 5)), prod(window.kernel)
 
 
-def computed(view: GraphIndex, node: NodeProto, values: tuple[Value, ...], layer: IntegerLayer | None) -> Value:
+def computed(view: GraphIndex, node: NodeProto, values: tuple[Value, ...], layer: LayerConstants | None) -> Value:
     """Output of any node except quantizers, from its activations in order, and the constants of a weighted one.
 
     Raises:
@@ -152,7 +152,7 @@ def _carried_value(view: GraphIndex, node: NodeProto, x: Value) -> Value:
     return Real(change(x.approximate(), 0, -np.inf))
 
 
-def _weighted(node: NodeProto, x: Value, layer: IntegerLayer) -> Value:
+def _weighted(node: NodeProto, x: Value, layer: LayerConstants) -> Value:
     """A convolution or matrix product with its bias."""
     kernel, codes = layer.kernel, _codes(x)
     bias = () if layer.bias is None else (constant(layer.bias),)
@@ -180,7 +180,7 @@ def _codes(x: Value) -> Term | None:
     return x.terms[0] if x.terms[0].scale.ndim == 0 else None
 
 
-def _float_product(node: NodeProto, x: Array, layer: IntegerLayer) -> NDArray[np.float64]:
+def _float_product(node: NodeProto, x: Array, layer: LayerConstants) -> NDArray[np.float64]:
     """A convolution or matrix product in float64."""
     kernel = layer.kernel
     if isinstance(kernel, Kernel):
