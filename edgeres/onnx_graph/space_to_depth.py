@@ -37,26 +37,19 @@ def in_host_form(model: ModelProto) -> tuple[ModelProto, tuple[str, ...]]:
     return (model, ()) if blocked is None else (blocked, (BLOCKED,))
 
 
-class _Window(NamedTuple):
-    """A square window of stride 2, with the same padding on every side, over an image of even sides."""
+class _Blocks(NamedTuple):
+    """Blocks of padding before the image, blocks along a side of the window, and blocks of padding after the image."""
 
-    kernel: int
-    padding: int
+    before: int
+    side: int
+    after: int
 
-    @property
-    def before(self) -> int:
-        """Blocks of padding at the start."""
-        return -(-self.padding // BLOCK)
-
-    @property
-    def blocks(self) -> int:
-        """Side of the window in blocks."""
-        return (self.kernel - 1 - self.padding) // BLOCK + self.before + 1
-
-    @property
-    def after(self) -> int:
-        """Blocks of padding at the end, which keep the output size ``(n + 2 p - k) // 2 + 1`` for ``n`` pixels."""
-        return (2 * self.padding - self.kernel) // BLOCK + self.blocks - self.before
+    @classmethod
+    def of(cls, padding: int) -> _Blocks:
+        """The padding keeps the output size ``(n + 2 p - k) // 2 + 1`` of a window ``k`` for ``n`` pixels."""
+        before = -(-padding // BLOCK)
+        side = (_KERNEL - 1 - padding) // BLOCK + before + 1
+        return cls(before, side, (2 * padding - _KERNEL) // BLOCK + side - before)
 
 
 def blocked_stem(model: ModelProto) -> ModelProto | None:
@@ -71,10 +64,14 @@ def blocked_stem(model: ModelProto) -> ModelProto | None:
     if stem is None or any(side % BLOCK or not side for side in sides):
         return None
     quantizer, conv, codes = stem
-    window = _Window(_KERNEL, window_attributes(conv).pads[0])
-    blocked = _in_blocks(numpy_helper.to_array(view.constants[codes]), window)
+    padding = window_attributes(conv).pads[0]
+    window = _Blocks.of(padding)
+    blocked = _in_blocks(numpy_helper.to_array(view.constants[codes]), padding, window)
     view.constants[codes].CopyFrom(numpy_helper.from_array(blocked, codes))
-    _rewire(conv, window)
+    retain(conv.attribute, lambda entry: entry.name not in ("kernel_shape", "strides", "pads", "auto_pad"))
+    pads = [window.before] * 2 + [window.after] * 2
+    attributes = {"kernel_shape": [window.side] * 2, "pads": pads, "strides": [1, 1]}
+    conv.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
     blocks = helper.make_node("SpaceToDepth", [image], [f"{image}.blocks"], f"{image}.blocks", blocksize=BLOCK)
     quantizer.input[0] = blocks.output[0]
     graph.node.insert(list(graph.node).index(quantizer), blocks)
@@ -109,21 +106,11 @@ def _fits(conv: NodeProto) -> bool:
     return stated == square and attribute(conv, "group", 1) == 1
 
 
-def _in_blocks(codes: Codes, window: _Window) -> Codes:
+def _in_blocks(codes: Codes, padding: int, window: _Blocks) -> Codes:
     """Codes ``[O,C,k,k]`` as ``[O,4 C,b,b]``: place ``(y, x)`` of a block has the channels from ``(2 y + x) C`` on."""
+    start = BLOCK * window.before - padding
+    sides = (start, BLOCK * window.side - _KERNEL - start)
+    taps = np.pad(codes, ((0, 0), (0, 0), sides, sides))
     out, channels, *_ = codes.shape
-    blocks = np.zeros((out, BLOCK * BLOCK * channels, window.blocks, window.blocks), codes.dtype)
-    for row in range(window.kernel):
-        down, y = divmod(row - window.padding, BLOCK)
-        for column in range(window.kernel):
-            along, x = divmod(column - window.padding, BLOCK)
-            start = (BLOCK * y + x) * channels
-            blocks[:, start : start + channels, down + window.before, along + window.before] = codes[:, :, row, column]
-    return blocks
-
-
-def _rewire(conv: NodeProto, window: _Window) -> None:
-    retain(conv.attribute, lambda entry: entry.name not in ("kernel_shape", "strides", "pads", "auto_pad"))
-    pads = [window.before] * 2 + [window.after] * 2
-    window_of_blocks = {"kernel_shape": [window.blocks] * 2, "pads": pads, "strides": [1, 1]}
-    conv.attribute.extend(helper.make_attribute(name, value) for name, value in window_of_blocks.items())
+    blocks = taps.reshape(out, channels, window.side, BLOCK, window.side, BLOCK).transpose(0, 3, 5, 1, 2, 4)
+    return blocks.reshape(out, -1, window.side, window.side)
