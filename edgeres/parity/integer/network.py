@@ -175,24 +175,24 @@ class _Evaluation:
             chain.append(producer)
             tensor = producer.input[0]
         value = self._value(tensor)
-        codes = requantize(value, params)
         changes = [carried(self._view, step) for step in reversed(chain)]
-        for change in changes:
-            codes = change(codes, params.zero_point, params.low)
 
-        def steps() -> NDArray[np.float64]:
-            exact = value.approximate() / params.scale[0]
+        def through(x: Array, zero: float, lowest: float) -> Array:
             for change in changes:
-                exact = change(exact, 0, -np.inf)
-            return _channels_second(exact)
+                x = change(x, zero, lowest)
+            return x
 
         def bounds() -> NDArray[np.float64]:
             error = np.broadcast_to(value.error() / params.scale[0], value.approximate().shape)
-            for change in changes:
-                error = change(error, 0, 0)
-            return _channels_second(error) + _QUANTIZING
+            return _channels_second(through(error, 0, 0)) + _QUANTIZING
 
-        return QuantizedTensor(node.input[0], codes, params, steps, bounds)
+        return QuantizedTensor(
+            tensor=node.input[0],
+            codes=through(requantize(value, params), params.zero_point, params.low),
+            params=params,
+            steps=lambda: _channels_second(through(value.approximate() / params.scale[0], 0, -np.inf)),
+            bounds=bounds,
+        )
 
     def _value(self, tensor: str) -> Value:
         if tensor not in self._values:

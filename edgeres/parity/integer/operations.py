@@ -87,11 +87,7 @@ def largest(x: Array, window: WindowAttributes, filling: float) -> Array:
     """Maximum of each window ``[N,H',W',C]``; ``filling`` pads the border and must be below all values."""
     if window.kernel == (1, 1):
         return x[:, :: window.strides[0], :: window.strides[1]]
-    windows = views(padded(x, window, filling), window)
-    maximum = windows[..., 0, 0].copy()
-    for row, column in np.ndindex(*window.kernel):
-        np.maximum(maximum, windows[..., row, column], out=maximum)
-    return maximum
+    return np.asarray(views(padded(x, window, filling), window).max(axis=(4, 5)))
 
 
 def average(value: Value, window: WindowAttributes | None) -> Value:
