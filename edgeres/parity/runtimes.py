@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.backends.backend import ShowsTensors
-from edgeres.backends.loading import intact
-from edgeres.backends.registry import BACKENDS, find_backend
+from edgeres.backends.backend import ShowsTensors, intact
+from edgeres.backends.registry import backends, find_backend
 from edgeres.backends.session import onnx_session, showing_session
 from edgeres.errors import EdgeresError, UsageError, nearest
 from edgeres.latency.benchmark.variants import at_home, lacking
@@ -95,10 +94,10 @@ def chosen(wanted: str | None) -> tuple[str, ...]:
     Raises:
         UsageError: A name is unknown.
     """
-    names = tuple(BACKENDS) if wanted is None else tuple(wanted.split(","))
+    names = tuple(backends()) if wanted is None else tuple(wanted.split(","))
     for name in names:
-        if name not in BACKENDS:
-            raise UsageError(f"unknown runtime {name!r}", nearest(name, BACKENDS))
+        if name not in backends():
+            raise UsageError(f"unknown runtime {name!r}", nearest(name, backends()))
     return names
 
 
@@ -148,10 +147,10 @@ def _backend_runtime(
     engine = backend.build(exported, here, folder, Silent())
     if not engine.runs_here:
         raise EdgeresError("what it builds runs on its device, not here")
-    with backend.session(engine, here) as session, ExitStack() as stack:
-        codes = None
+    graph, codes = intact(exported.model), None
+    with backend.engine_session(engine, here) as session, ExitStack() as stack:
         if names and isinstance(backend, ShowsTensors):
-            codes = _by_tensor(stack.enter_context(backend.showing(engine, list(names.values()))).run, names)
+            codes = _by_tensor(stack.enter_context(backend.showing(graph, list(names.values()))).run, names)
         yield ParityRuntime(name, _TITLES.get(name, name), session.run, codes)
 
 
