@@ -12,8 +12,8 @@ from edgeres.lint.fixes import nodes, placement, precision, weights
 from edgeres.lint.fixes.proof import prove
 from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
+from edgeres.onnx_graph.graph_index import prune
 from edgeres.onnx_graph.read import infer, name_nodes, sort_nodes
-from edgeres.onnx_graph.rewrite import prune
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from edgeres.lint.facts import weight_dequantizer, weighted_nodes
 from edgeres.lint.rules.tensorrt_placement import dequantized
 from edgeres.onnx_graph.graph_index import GraphIndex, label
-from edgeres.onnx_graph.residual import residual_adds
-from edgeres.onnx_graph.roles import classifier, pooled_convolutions
+from edgeres.onnx_graph.roles import classifier, pooled_convolutions, residual_adds
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from edgeres.errors import StageError
 from edgeres.lint.fixes.proof import Proof, prove
 from edgeres.onnx_graph.execute import probe
-from edgeres.onnx_graph.float16 import ROUNDING
-from edgeres.onnx_graph.lowering import for_runtime
+from edgeres.onnx_graph.lowering import ROUNDING, for_runtime
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -10,7 +10,7 @@ from onnx import helper
 from edgeres.lint.fixes.fix import Repair, bypass, insert_before
 from edgeres.lint.rules.tensorrt_placement import FLOAT_IN_FLOAT_OUT, MOVING, dequantized
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex
-from edgeres.onnx_graph.residual import residual_adds
+from edgeres.onnx_graph.roles import residual_adds
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.lint.fixes.fix import Repair
-from edgeres.onnx_graph.float16 import ROUNDING, to_half
+from edgeres.onnx_graph.lowering import ROUNDING, to_half
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -14,9 +14,8 @@ import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
 from edgeres.lint.facts import element_types
-from edgeres.onnx_graph.execute import open_session, session_options
+from edgeres.onnx_graph.execute import open_session, session_options, trace
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute
-from edgeres.onnx_graph.trace import trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

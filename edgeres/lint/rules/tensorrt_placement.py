@@ -15,7 +15,7 @@ from onnx import TensorProto
 from edgeres.lint.facts import weight_dequantizer, weighted_nodes
 from edgeres.lint.rule import Defect, Version, rule
 from edgeres.onnx_graph.graph_index import GraphIndex, label
-from edgeres.onnx_graph.residual import residual_adds
+from edgeres.onnx_graph.roles import residual_adds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

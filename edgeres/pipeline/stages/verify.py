@@ -17,7 +17,7 @@ from edgeres.latency.percentiles import interleaved
 from edgeres.latency.prediction import predict
 from edgeres.metrics import agreement, top1
 from edgeres.onnx_graph import operator_counts
-from edgeres.onnx_graph.layers import peak_bytes
+from edgeres.onnx_graph.operator_counts import peak_bytes
 from edgeres.pipeline.parallel import cores, in_order
 from edgeres.pipeline.stages.stage import Read
 from edgeres.settings import plain, settings

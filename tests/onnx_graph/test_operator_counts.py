@@ -22,20 +22,20 @@ def zeros(*shape):
     return np.zeros(shape, dtype=np.float32)
 
 
-def test_a_convolution_by_hand():
+def test_convolution_counts_by_hand():
     conv = helper.make_node("Conv", ["image", "w", "b"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     model = model_of([conv], {"w": zeros(5, 3, 3, 3), "b": zeros(5)})
     assert operator_counts.macs(model) == 5 * 3 * 9 * 4 * 4
     assert operator_counts.parameters(model) == 5 * 3 * 9 + 5
 
 
-def test_a_grouped_convolution_reads_a_share_of_the_channels():
+def test_grouped_convolution_counts_its_share_of_channels():
     conv = helper.make_node("Conv", ["image", "w"], ["y"], kernel_shape=[1, 1], group=3)
     assert operator_counts.macs(model_of([conv], {"w": zeros(6, 1, 1, 1)})) == 6 * 64
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
-def test_matrix_products_by_hand(transposed):
+def test_matrix_product_counts_by_hand(transposed):
     shape = (7, 192) if transposed else (192, 7)
     nodes = [
         helper.make_node("Flatten", ["image"], ["x"]),
@@ -65,7 +65,7 @@ def test_quantized_weights_count_once_and_scales_not_at_all():
     assert operator_counts.quantized_tensors(model) == ("image",)
 
 
-def test_shapes_that_contradict_each_other_are_refused():
+def test_contradictory_shapes_are_refused():
     nodes = [helper.make_node("Flatten", ["image"], ["x"]), helper.make_node("MatMul", ["x", "w"], ["y"])]
     with pytest.raises(ModelError, match="shapes cannot be inferred"):
         operator_counts.macs(model_of(nodes, {"w": zeros(190, 7)}))

@@ -1,4 +1,4 @@
-"""Channels of foreign graphs: which can be scaled, and that nothing changes when they are."""
+"""Channels of imported graphs: which can be scaled, and that scaling preserves the function."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_resnets_units_are_those_of_its_spec(kind):
 
 @pytest.mark.parametrize("make", [Residual, Gated])
 @pytest.mark.parametrize("opset", [13, 17])
-def test_the_function_stays_under_any_scales(make, opset, tmp_path):
+def test_function_is_preserved_under_any_scales(make, opset, tmp_path):
     torch.manual_seed(1)
     model = exported(make(), tmp_path, opset)
     units = channel_units(model)
@@ -124,7 +124,7 @@ def test_the_function_stays_under_any_scales(make, opset, tmp_path):
     assert relative_delta(before, after) < 1e-5
 
 
-def test_a_unit_that_is_forgotten_changes_the_function(tmp_path):
+def test_unscaled_reader_changes_the_function(tmp_path):
     """What the test above would see: one reader that does not multiply."""
     torch.manual_seed(1)
     model = exported(Residual(), tmp_path)
@@ -136,7 +136,7 @@ def test_a_unit_that_is_forgotten_changes_the_function(tmp_path):
 
 
 @pytest.mark.parametrize("act", [nn.SiLU(), nn.Hardswish(), nn.ReLU6(), nn.Sigmoid(), nn.ELU()])
-def test_what_is_not_homogeneous_fixes_its_channels(act, tmp_path):
+def test_non_homogeneous_operator_fixes_its_channels(act, tmp_path):
     model = exported(bounded(act), tmp_path)
     units, view = channel_units(model), GraphIndex.of(model)
     for node in view.of_type("Conv")[1:]:
@@ -146,7 +146,7 @@ def test_what_is_not_homogeneous_fixes_its_channels(act, tmp_path):
     assert "not homogeneous, such as SiLU or a Clip at 6" in found
 
 
-def test_a_tensor_that_is_an_answer_too_is_left_alone(tmp_path):
+def test_tensor_that_is_also_an_output_is_fixed(tmp_path):
     model = exported(bounded(nn.ReLU()), tmp_path)
     shown = next(node.output[0] for node in model.graph.node if node.op_type == "Relu")
     assert channel_units(model).of[shown].all()
@@ -166,7 +166,7 @@ def outliers(model, factor: float = 100.0):
     return infer(rescaled(model, scales))
 
 
-def test_outliers_are_repaired_to_what_the_clean_network_becomes(tmp_path):
+def test_channel_outliers_are_equalized(tmp_path):
     torch.manual_seed(2)
     clean = exported(bounded(nn.ReLU()), tmp_path)
     made = outliers(clean)
@@ -186,7 +186,7 @@ def test_outliers_are_repaired_to_what_the_clean_network_becomes(tmp_path):
         assert second / second.max() == pytest.approx(first / first.max(), rel=5e-3, abs=1e-6)
 
 
-def test_the_given_model_stays(tmp_path):
+def test_equalization_leaves_its_input_unchanged(tmp_path):
     model = exported(bounded(nn.ReLU()), tmp_path)
     before = model.SerializeToString(deterministic=True)
     equalized(model, (image[None] for image in images()), (), lambda _: None)

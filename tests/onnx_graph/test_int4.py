@@ -6,17 +6,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import graph
 from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.execute import trace
 from edgeres.onnx_graph.graph_index import GraphIndex
-from edgeres.onnx_graph.int4 import int4_tensor
-from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
@@ -24,27 +21,6 @@ from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import QuantNetwork
 from edgeres.quant.scale import weight_qparams
 from edgeres.targets.target import find_target
-
-
-@given(st.lists(st.integers(-8, 7), min_size=1, max_size=33))
-def test_codes_come_back_as_the_same_integers(codes):
-    tensor = int4_tensor(np.array(codes, dtype=np.int32), "codes")
-    onnx.checker.check_tensor(tensor)
-    assert len(tensor.raw_data) == (len(codes) + 1) // 2
-    assert numpy_helper.to_array(tensor).astype(int).tolist() == codes
-
-
-def test_bytes_by_hand():
-    tensor = int4_tensor(np.array([[1, -1], [7, -8], [0, 3]], dtype=np.int32), "codes")
-    assert tensor.raw_data == bytes([0xF1, 0x87, 0x30])
-    assert list(tensor.dims) == [3, 2]
-
-
-def test_bytes_are_those_that_onnx_itself_writes():
-    codes = np.random.default_rng(0).integers(-8, 8, size=(5, 3, 3, 3)).astype(np.int32)
-    theirs = onnx.helper.make_tensor("codes", TensorProto.INT4, codes.shape, codes.ravel())
-    ours = numpy_helper.to_array(int4_tensor(codes, "codes")).astype(np.int8)
-    assert np.array_equal(ours, numpy_helper.to_array(theirs).astype(np.int8))
 
 
 @pytest.fixture(params=["jetson", "cpu"])
@@ -82,7 +58,7 @@ def test_each_operation_of_the_graph_is_fake_quantization(thin, thin_weights, na
             assert torch.allclose(wanted, values[op.name], rtol=1e-5, atol=1e-5 * wanted.abs().max().item()), op.name
 
 
-def test_weights_lie_in_half_a_byte_and_count_as_whole_parameters(thin, thin_weights, narrow_scheme):
+def test_int4_weights_take_half_a_byte_and_count_as_parameters(thin, thin_weights, narrow_scheme):
     model, table, placement = written(thin, thin_weights, narrow_scheme)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for name in placement.weighted:
@@ -100,15 +76,13 @@ def test_weights_lie_in_half_a_byte_and_count_as_whole_parameters(thin, thin_wei
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(17, 8), (20, 10), (21, 9)])
-def test_an_opset_or_ir_without_the_type_is_refused_with_the_way_out(
-    thin, thin_weights, narrow_scheme, opset, ir_version
-):
+def test_opset_or_ir_without_int4_is_refused_with_a_hint(thin, thin_weights, narrow_scheme, opset, ir_version):
     with pytest.raises(StageError, match=f"opset {opset}, IR {ir_version}") as refusal:
         written(thin, thin_weights, narrow_scheme, opset, ir_version)
     assert "runtime.opset to 21" in refusal.value.hint
 
 
-def test_only_4_bit_weights_ask_for_them(thin, thin_weights, narrow_scheme):
+def test_8_bit_weights_need_no_int4_opset(thin, thin_weights, narrow_scheme):
     model, _, _ = written(thin, thin_weights, replace(narrow_scheme, weight_bits=8), 17, 8)
     assert {tensor.data_type for tensor in model.graph.initializer} & {TensorProto.INT4} == set()
 

@@ -11,8 +11,8 @@ from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import preset
 from edgeres.onnx_graph import operator_counts
+from edgeres.onnx_graph.execute import trace
 from edgeres.onnx_graph.graph_index import opset_of
-from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
@@ -73,7 +73,7 @@ def test_float_graph_equals_torch_and_the_closed_forms(name, norm):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet152", "resnext50_32x4d", "wide_resnet50_2"])
-def test_published_macs_are_what_a_walk_over_the_graph_counts(name):
+def test_graph_macs_equal_published_macs(name):
     spec = replace(preset(name), norm=False)
     shapes = graph(spec).parameters
     weights = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
@@ -122,7 +122,7 @@ def test_quantized_graph_equals_the_fake_quantized_network(thin, thin_weights, s
     assert np.allclose(found, expected, atol=1e-5)
 
 
-def test_quantized_graph_has_what_was_placed_and_no_more(thin, thin_weights, scheme):
+def test_quantized_graph_has_exactly_the_placed_pairs(thin, thin_weights, scheme):
     table, placement = quantized(thin, thin_weights, scheme)
     model = write(thin, thin_weights, table=table, placement=placement)
     counted = operator_counts.qdq(model)

@@ -15,9 +15,8 @@ from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.operator_counts import qdq
-from edgeres.onnx_graph.residual import residual_adds
 from edgeres.onnx_graph.rewrite import convert, rewrite
-from edgeres.onnx_graph.roles import classifier, float_nodes
+from edgeres.onnx_graph.roles import classifier, float_nodes, residual_adds
 from edgeres.quant.qparams import QParams
 from edgeres.targets.target import QuantScheme, find_target
 
@@ -138,7 +137,7 @@ def kinds(model: ModelProto) -> set[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("swap", [False, True])
-def test_tensorrt_gets_int8_pairs_on_data_and_identity_alone(swap: bool) -> None:
+def test_tensorrt_pairs_are_int8_on_data_and_identity_only(swap: bool) -> None:
     given_model = nncf_like(swap=swap).model()
     before = given_model.SerializeToString()
     made = rewrite(given_model, TRT)
@@ -160,7 +159,7 @@ def test_tensorrt_gets_int8_pairs_on_data_and_identity_alone(swap: bool) -> None
 
 @pytest.mark.parametrize("scheme", [TRT, CPU])
 @pytest.mark.parametrize(("second", "moved"), [(0.03, True), (0.04, False)])
-def test_pairs_move_behind_what_only_moves_values(scheme: QuantScheme, second: float, moved: bool) -> None:
+def test_pairs_are_repeated_behind_data_movement(scheme: QuantScheme, second: float, moved: bool) -> None:
     """Through Relu, MaxPool and a Concat of equal scales, without changing a value; not through unequal scales."""
     kind = np.int8 if scheme.signed else np.uint8
     draft = Draft()
@@ -209,7 +208,7 @@ def test_int8_costs_a_bit_of_resolution_and_no_more() -> None:
     assert 0 < relative_delta(given_logits, got) < 0.1
 
 
-def test_a_wrong_scale_would_be_noticed() -> None:
+def test_wrong_scale_changes_logits() -> None:
     """What the parser's silent uint8-as-int8 reading does: half the range is gone."""
     model = nncf_like().model()
     images = probe(model, 8)
@@ -222,7 +221,7 @@ def test_a_wrong_scale_would_be_noticed() -> None:
     assert relative_delta(given_logits, got) > 0.1
 
 
-def test_cpu_runtimes_get_uint8_pairs_everywhere_and_the_same_numbers() -> None:
+def test_cpu_pairs_are_uint8_everywhere_with_equal_logits() -> None:
     model = nncf_like().model()
     made = rewrite(model, CPU)
     assert {kind for kind, _ in kinds(made.model)} == {"uint8", "int8"}
@@ -281,7 +280,7 @@ def test_integer_biases_become_float() -> None:
     assert relative_delta(expected(images), runner(made.model, optimise=False)(images)) < 0.02
 
 
-def test_what_cannot_be_brought_under_a_scheme_is_refused() -> None:
+def test_graph_outside_the_scheme_is_refused() -> None:
     draft = nncf_like()
     draft.values |= {"a1.r.s": np.full(C, 0.01, np.float32), "a1.r.z": np.zeros(C, np.uint8)}
     with pytest.raises(StageError, match="16 scales of uint8 codes"):

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeres.parity.integer.pool import average, largest
-from edgeres.parity.integer.product import EXACT, PEAK, Kernel, KernelWindow, pieces
-from edgeres.parity.integer.requantize import requantize
-from edgeres.parity.integer.value import Exact, Term, constant
+from edgeres.onnx_graph.graph_index import WindowAttributes
+from edgeres.parity.integer.kernel import EXACT, Kernel, pieces
+from edgeres.parity.integer.operations import average, largest
+from edgeres.parity.integer.value import Exact, Term, constant, requantize
 from edgeres.quant.qparams import QParams
+from edgeres.quant.scale import PEAK
 
 
-def test_a_dot_product_is_cut_where_float32_would_round():
+def test_dot_product_is_split_where_float32_would_round():
     long = np.full((4 * 520, 1), 127, np.float32)  # 255 * 127 * 518 is the last sum below 2**24
     cuts = pieces(long)
     assert [end - start for start, end in cuts[:-1]] == [EXACT // (PEAK * 127)] * (len(cuts) - 1)
@@ -38,7 +39,7 @@ def test_convolutions_are_those_of_whole_numbers(seed, groups, stride, size, dil
     random = np.random.default_rng(seed)
     x = random.integers(-PEAK, PEAK, (2, 7, 6, 4), endpoint=True)
     weight = random.integers(-127, 127, (6, 4 // groups, *size), endpoint=True)
-    window = KernelWindow(size, (stride, stride), (1, 2, 1, 0), (dilation, dilation))
+    window = WindowAttributes(size, (stride, stride), (1, 2, 1, 0), (dilation, dilation))
     found = Kernel.of(weight.astype(np.int8), window, groups)(x.astype(np.float32))
     padded = np.pad(x, ((0, 0), (1, 1), (2, 0), (0, 0)))
     rows = range(0, padded.shape[1] - dilation * (size[0] - 1), stride)
@@ -74,7 +75,7 @@ def test_every_code_is_that_of_rational_numbers(counts, scale, weight, step, bia
         assert code == min(255, max(0, round(exact) + zero))
 
 
-def test_exact_ties_are_many_and_cost_nothing():
+def test_many_exact_ties_round_to_even():
     codes = np.arange(256, dtype=np.float64).repeat(400).reshape(-1, 16)
     value = Exact((Term(codes, np.asarray(1.0), np.asarray(255.0)),))
     found = requantize(value, QParams(scale=(2.0,), signed=False))
@@ -83,14 +84,14 @@ def test_exact_ties_are_many_and_cost_nothing():
 
 def test_pools_of_whole_numbers_stay_whole():
     x = np.arange(2 * 5 * 5 * 3, dtype=np.float32).reshape(2, 5, 5, 3)
-    window = KernelWindow((3, 3), (2, 2), (1, 1, 1, 1))
+    window = WindowAttributes((3, 3), (2, 2), (1, 1, 1, 1))
     assert largest(x, window, -np.inf).shape == (2, 3, 3, 3)
     assert largest(x, window, -np.inf)[0, 0, 0].tolist() == x[0, :2, :2].max(axis=(0, 1)).tolist()
     value = Exact((Term(x, np.asarray(0.5), np.asarray(255.0)), constant(np.ones(3, np.float32))))
     pooled = average(value, None)
     assert pooled.terms[0].over == 25
     assert np.allclose(pooled.approximate(), x.mean(axis=(1, 2), keepdims=True) * 0.5 + 1)
-    by_two = average(value, KernelWindow((2, 2), (2, 2)))
+    by_two = average(value, WindowAttributes((2, 2), (2, 2)))
     assert np.allclose(by_two.approximate()[0, 0, 0], x[0, :2, :2].mean(axis=(0, 1)) * 0.5 + 1)
 
 

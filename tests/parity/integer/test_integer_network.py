@@ -55,7 +55,7 @@ def by_hand(bias):
     return graph_of(nodes, constants, [2, 1, 1])
 
 
-def test_a_layer_worked_by_hand():
+def test_integer_layer_by_hand():
     # 1.0 / 0.5 + 10 = 12, -2.0 / 0.5 + 10 = 6; 3 (12 - 10) - 2 (6 - 10) = 14; 14 * 0.5 * 0.25 + 0.3125 = 2.0625;
     # 2.0625 / 0.45 = 4.58 -> 5, and 5 more for the zero-point.
     image = np.array([1.0, -2.0], np.float32).reshape(1, 2, 1, 1)
@@ -70,7 +70,7 @@ def test_a_layer_worked_by_hand():
     assert IntegerNetwork(by_hand(900.0)).run(image).codes["relu"].item() == 255
 
 
-def test_a_tie_goes_to_the_even_code():
+def test_tie_rounds_to_even_code():
     nodes: list = []
     constants: dict = {}
     read = pair(nodes, "image", constants, 1.0, np.int8(0))
@@ -99,7 +99,7 @@ def specs(draw):
 @pytest.mark.parametrize("signed", SCHEMES)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spec=specs(), seed=st.integers(0, 1000))
-def test_a_runtime_that_optimises_nothing_differs_by_one_step_at_near_ties_or_not_at_all(tmp_path, signed, spec, seed):
+def test_unoptimised_runtime_differs_by_one_step_at_near_ties_only(tmp_path, signed, spec, seed):
     network = drawn(spec, SCHEMES[signed], seed)
     logits, codes = network.shown(tmp_path, optimise=False)
     *layers, tail = network.reference.layers(network.images, codes)
@@ -116,7 +116,7 @@ def test_a_runtime_that_optimises_nothing_differs_by_one_step_at_near_ties_or_no
 
 
 @pytest.mark.parametrize("signed", SCHEMES)
-def test_optimised_kernels_take_whole_biases(tmp_path, signed):
+def test_optimised_kernels_round_biases_to_int32(tmp_path, signed):
     network = drawn(drawn_spec(), SCHEMES[signed], 1, images=6)
     _, codes = network.shown(tmp_path, optimise=True)
 
@@ -135,7 +135,7 @@ def test_codes_are_those_of_fake_quantization_where_nothing_is_near_a_tie():
     assert found.logits.argmax(1).tolist() == logits.argmax(1).tolist()
 
 
-def test_the_quantizers_and_what_lies_between_them_are_named():
+def test_quantizers_and_nodes_between_them_are_named():
     network = drawn(drawn_spec(), SCHEMES["signed"]).reference
     assert network.nodes_of("layer1.0.relu") == ("layer1.0.conv2", "layer1.0.add", "layer1.0.relu")
     assert network.float_nodes == ("fc",)
@@ -144,7 +144,7 @@ def test_the_quantizers_and_what_lies_between_them_are_named():
     assert "layer1.0.se.gate" in squeezed.float_nodes
 
 
-def test_what_has_no_reference_is_refused_by_name():
+def test_unsupported_node_is_refused_by_name():
     model = drawn(drawn_spec(), SCHEMES["signed"]).model
     odd = onnx.ModelProto()
     odd.CopyFrom(model)
@@ -166,7 +166,7 @@ def test_what_has_no_reference_is_refused_by_name():
         ("MaxPool", {"auto_pad": "SAME_UPPER"}, "no plain"),
     ],
 )
-def test_a_pool_without_a_reference_is_refused_before_anything_runs(kind, facts, words):
+def test_unsupported_pool_is_refused_at_construction(kind, facts, words):
     model = by_hand(0.3125)
     model.graph.node[-2].CopyFrom(
         helper.make_node(kind, [model.graph.node[-2].input[0]], ["pool"], name="pool", kernel_shape=[2, 2], **facts)

@@ -59,7 +59,7 @@ def graphs(monkeypatch):
     return kept
 
 
-def test_our_terms_compute_what_nncf_s_graph_computes(thin, thin_weights, scheme, graphs):
+def test_quantized_network_computes_what_nncf_graph_computes(thin, thin_weights, scheme, graphs):
     done, scheme = [], replace(scheme, pools=False)  # so that the placement wants nothing that NNCF leaves out
     made = nncf_quantized(thin, thin_weights, scheme, Batches(), done.append, data="d")
     theirs = runner(graphs[0].model, optimise=False)(IMAGES)
@@ -73,9 +73,7 @@ def test_our_terms_compute_what_nncf_s_graph_computes(thin, thin_weights, scheme
     assert sum(done) >= len(IMAGES)
 
 
-def test_every_scale_of_the_placement_is_there_and_those_that_nncf_chose_are_its_own(
-    thin, thin_weights, scheme, graphs
-):
+def test_placement_has_every_scale_and_nncf_scales_are_unchanged(thin, thin_weights, scheme, graphs):
     made = nncf_quantized(thin, thin_weights, scheme, Batches(), data="d")
     table, placement = made.table, made.placement
     assert tuple(table.activations) == placement.tensors
@@ -92,7 +90,7 @@ def test_every_scale_of_the_placement_is_there_and_those_that_nncf_chose_are_its
     assert (table.data, table.images) == ("d", len(IMAGES))
 
 
-def test_weights_lie_on_their_grid_and_round_to_themselves(thin, thin_weights, scheme):
+def test_nncf_weights_lie_on_their_grid(thin, thin_weights, scheme):
     made = nncf_quantized(thin, thin_weights, scheme, Batches(), data="d")
     again = quantized_weights(made.weights, made.table)
     for name, params in made.table.weights.items():
@@ -107,7 +105,7 @@ def test_weights_lie_on_their_grid_and_round_to_themselves(thin, thin_weights, s
     assert any(not np.array_equal(made.weights[key], thin_weights[key]) for key in biases)  # NNCF corrects some
 
 
-def test_what_ships_is_the_graph_that_was_judged(thin, thin_weights, scheme):
+def test_exported_graph_is_the_evaluated_network(thin, thin_weights, scheme):
     made = nncf_quantized(thin, thin_weights, scheme, Batches(), data="d")
     model = write_model(
         thin, made.weights, (32, 32), opset=17, ir_version=8, table=made.table, placement=made.placement
@@ -116,7 +114,7 @@ def test_what_ships_is_the_graph_that_was_judged(thin, thin_weights, scheme):
     assert np.abs(shipped - ours).max() < 0.004 * np.ptp(ours)
 
 
-def test_a_damaged_scale_would_be_noticed(thin, thin_weights, scheme, graphs):
+def test_damaged_nncf_scale_changes_logits(thin, thin_weights, scheme, graphs):
     made = nncf_quantized(thin, thin_weights, replace(scheme, pools=False), Batches(), data="d")
     tensor = next(iter(made.table.activations))
     params = made.table.activations[tensor]

@@ -11,7 +11,7 @@ from edgeres.model.conventions import CONVENTIONS
 from edgeres.model.graph import graph
 from edgeres.model.spec import imagenet, preset
 from edgeres.onnx_graph import operator_counts
-from edgeres.onnx_graph.layers import image_of, layers, peak_bytes, sized
+from edgeres.onnx_graph.operator_counts import image_of, layers, peak_bytes, sized
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
@@ -50,7 +50,7 @@ def test_a_written_graph_has_the_rows_of_its_spec(both, size):
     assert [rule.count(found) for rule in CONVENTIONS] == [rule.count(wanted) for rule in CONVENTIONS]
 
 
-def test_rows_add_up_to_the_census(both):
+def test_layer_counts_add_up_to_graph_counts(both):
     _, model = both
     rows = layers(sized(model, None))
     assert sum(row.macs for row in rows) == operator_counts.macs(model)
@@ -68,7 +68,7 @@ def graph_of(nodes, image, made, constants=()):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
 
 
-def test_an_open_size_asks_for_one():
+def test_symbolic_image_size_is_refused_with_a_hint():
     model = graph_of([helper.make_node("Relu", ["image"], ["y"])], ["N", 3, "H", "W"], None)
     with pytest.raises(ModelError, match=r"no fixed height and width.*--size"):
         sized(model, None)
@@ -82,7 +82,7 @@ def test_more_than_one_input_is_no_classifier():
         sized(model, None)
 
 
-def test_what_works_on_constants_alone_is_no_layer_and_a_mean_over_the_plane_is_a_pool():
+def test_constant_nodes_are_no_layers_and_spatial_mean_is_a_pool():
     weight = helper.make_tensor("w", TensorProto.FLOAT, [2, 3, 1, 1], [0.0] * 6)
     nodes = [
         helper.make_node("Identity", ["w"], ["v"]),

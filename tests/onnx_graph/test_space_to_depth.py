@@ -34,7 +34,7 @@ def quantized(side=32, spec=SPEC):
 
 @pytest.mark.parametrize("side", [8, 32, 34])
 @pytest.mark.parametrize("zero_point", [0, 117])
-def test_optimised_answers_are_equal_to_the_last_bit(side, zero_point):
+def test_space_to_depth_logits_equal_bit_by_bit(side, zero_point):
     model = quantized(side)
     next(
         tensor for tensor in model.graph.initializer if tensor.name == "image.zero_point"
@@ -47,7 +47,7 @@ def test_optimised_answers_are_equal_to_the_last_bit(side, zero_point):
     assert np.abs(plain[0] - plain[1]).max() <= 0.02 * np.abs(plain[1]).max()
 
 
-def test_it_multiplies_by_the_same_codes_and_zeros():
+def test_blocked_weight_has_the_same_codes_and_zeros():
     model = quantized()
     blocked = blocked_stem(model)
     before, after = (_stem_codes(each) for each in (model, blocked))
@@ -72,11 +72,11 @@ def _stem_codes(model):
     ],
     ids=["odd side", "3x3 stem", "float"],
 )
-def test_other_graphs_are_left_alone(model):
+def test_graphs_without_such_a_stem_are_unchanged(model):
     assert blocked_stem(model) is None
 
 
-def test_the_graph_that_is_given_stays_as_it_is():
+def test_input_graph_is_unchanged_by_blocking():
     model = quantized()
     before = model.SerializeToString(deterministic=True)
     blocked_stem(model)
@@ -99,7 +99,7 @@ def built(exported, name, folder):
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert", "executorch"])
-def test_a_host_engine_is_built_with_it_and_answers_the_same_to_the_last_bit(exported, runtime, tmp_path, monkeypatch):
+def test_host_engine_uses_space_to_depth_with_equal_logits(exported, runtime, tmp_path, monkeypatch):
     engine = built(exported, f"cpu:{runtime}", tmp_path / "blocks")
     assert BLOCKED in engine.evidence
     monkeypatch.setattr("edgeres.onnx_graph.space_to_depth.blocked_stem", lambda model: None)
@@ -114,11 +114,11 @@ def test_a_host_engine_is_built_with_it_and_answers_the_same_to_the_last_bit(exp
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert", "executorch"])
-def test_a_device_where_it_was_not_measured_gets_the_graph_as_it_is(exported, runtime, tmp_path):
+def test_device_engine_has_no_space_to_depth(exported, runtime, tmp_path):
     assert BLOCKED not in built(exported, f"raspberry-pi:{runtime}", tmp_path / "device").evidence
 
 
-def test_onnx_runtime_builds_with_it_and_says_so(tmp_path):
+def test_onnxruntime_engine_notes_space_to_depth(tmp_path):
     path = tmp_path / "graph.onnx"
     path.write_bytes(quantized().SerializeToString())
     exported = Exported(ModelMetadata(name="n", preprocess=Preprocess(), classes=()), File.of(path), File.of(path))

@@ -1,4 +1,4 @@
-"""Foreign files: every way they can be wrong, and the one signature they end up with."""
+"""Imported ONNX files: every way they can be invalid, and their normalised signature."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def written(model: ModelProto, folder: Path) -> Path:
     return path
 
 
-def test_a_sound_file_is_read_sorted_and_bare(tmp_path: Path) -> None:
+def test_valid_file_is_read_sorted_and_stripped(tmp_path: Path) -> None:
     model = model_of(body()[::-1])
     model.doc_string = "/home/someone/train.py"
     model.graph.node[0].doc_string = "/home/someone/net.py"
@@ -93,7 +93,7 @@ def change(edit: Callable[[list[NodeProto]], object]) -> ModelProto:
     return model_of(nodes)
 
 
-def test_what_does_not_hold_together_is_refused_by_name(tmp_path: Path) -> None:
+def test_invalid_graph_is_refused_by_node_name(tmp_path: Path) -> None:
     def cycle(nodes):
         nodes[0].input[0] = "late"
         nodes.append(N("Relu", ["r"], ["late"], name="late"))
@@ -120,7 +120,7 @@ def test_what_does_not_hold_together_is_refused_by_name(tmp_path: Path) -> None:
             read_model(written(change(edit), tmp_path))
 
 
-def test_control_flow_functions_and_giants_are_refused(tmp_path: Path) -> None:
+def test_control_flow_functions_and_huge_tensors_are_refused(tmp_path: Path) -> None:
     branch = helper.make_graph([N("Relu", ["x"], ["z"])], "b", [], [helper.make_empty_tensor_value_info("z")])
     nodes = [N("If", ["x"], ["y"], name="if", then_branch=branch, else_branch=branch)]
     with pytest.raises(ModelError, match="'if': If is control flow"):
@@ -160,7 +160,7 @@ def test_garbage_is_refused(tmp_path: Path, data: bytes) -> None:
 
 @given(st.data())
 @trials(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_damaged_byte_is_refused_or_read_never_worse(tmp_path: Path, data: st.DataObject) -> None:
+def test_damaged_byte_is_refused_or_read(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(model_of(body()).SerializeToString())
     content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "damaged.onnx"
@@ -190,7 +190,7 @@ def external(folder: Path, location: str = "weights.bin", data: str = "weights.b
     return written(model, folder)
 
 
-def test_external_tensors_are_taken_in(tmp_path: Path) -> None:
+def test_external_tensors_are_loaded(tmp_path: Path) -> None:
     read = read_model(external(tmp_path, length=864, offset=0))
     tensor = read.graph.initializer[0]
     assert tensor.data_location == TensorProto.DEFAULT
@@ -233,7 +233,7 @@ def test_external_tensors_have_their_declared_length(tmp_path: Path) -> None:
     assert read_model(external(tmp_path, "inside.bin")).graph.initializer[0].raw_data
 
 
-def test_the_digest_covers_what_lies_beside_the_file(tmp_path: Path) -> None:
+def test_digest_covers_external_tensor_files(tmp_path: Path) -> None:
     path = external(tmp_path)
     first = content_digest(path)
     assert first == content_digest(path) != sha256_file(path)
@@ -260,7 +260,7 @@ def test_only_float_graphs_of_standard_operators_are_prepared(tmp_path: Path) ->
         prepare(read, runtime)
 
 
-def test_signatures_that_are_no_classifier_are_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_signature_of_no_classifier_is_refused_with_a_hint(tmp_path: Path) -> None:
     pool = [N("GlobalAveragePool", ["x"], ["p"]), N("Flatten", ["p"], ["y"])]
     cases: list[tuple[ModelProto, str]] = [
         (model_of([N("Flatten", ["x"], ["y"])], given=("N", 8, 8, 3), out=("N", 192)), "channels first"),
@@ -328,7 +328,7 @@ def test_a_graph_that_only_works_for_its_batch_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("target", ["jetson", "xavier-nx", "cpu"])
-def test_folding_keeps_the_numbers(tmp_path: Path, target: str) -> None:
+def test_folding_preserves_logits(tmp_path: Path, target: str) -> None:
     runtime = find_target(target).runtime
     read = read_model(written(model_of(body()), tmp_path))
     prepared = prepare(read, runtime)
@@ -347,7 +347,7 @@ def test_folding_keeps_the_numbers(tmp_path: Path, target: str) -> None:
     np.testing.assert_allclose(numpy_helper.to_array(weight), WEIGHTS["conv.w"] * gain[:, None, None, None], rtol=1e-5)
 
 
-def test_a_fold_that_changes_numbers_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fold_that_changes_logits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(model: ModelProto) -> ModelProto:
         folded = fold(model)
         for tensor in folded.graph.initializer:
@@ -379,7 +379,7 @@ def modern() -> ModelProto:
 
 
 @pytest.mark.parametrize("opset", [13, 14, 17, 18, 20])
-def test_opsets_are_lowered_and_raised_without_changing_the_numbers(opset: int) -> None:
+def test_opset_conversion_preserves_logits(opset: int) -> None:
     model = modern()
     moved = to_opset(model, opset, 8)
     assert (opset_of(moved), moved.ir_version) == (opset, 8)
@@ -400,7 +400,7 @@ def test_old_opsets_are_raised(tmp_path: Path) -> None:
     assert relative_delta(before, after) < 1e-6
 
 
-def test_what_an_older_opset_cannot_say_is_refused_by_name() -> None:
+def test_node_without_equivalent_in_older_opset_is_refused() -> None:
     nodes = body()
     nodes[3] = N("LayerNormalization", ["i", "ln"], ["r"], name="ln")
     model = model_of(nodes, weights={**WEIGHTS, "ln": np.ones(8, np.float32)})
