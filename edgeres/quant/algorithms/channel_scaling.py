@@ -46,10 +46,9 @@ FIXED = 0
 class Units:
     """Partition of channels into units of equal scale.
 
-    Attributes:
-        of: Unit ``[C]`` of each channel, by tensor name.
-        group: Group ``[units]`` of each unit: units that some tensor carries side by side, so that their relative
-            scales matter; scaling a whole group by one factor changes no quantization error.
+    ``of`` has the unit ``[C]`` of each channel by tensor name. ``group`` ``[units]`` has the group of each unit: units
+    that some tensor carries side by side, so that their relative scales matter; scaling a whole group by one factor
+    changes no quantization error.
     """
 
     of: Mapping[str, Ints]
@@ -139,31 +138,28 @@ def tensor_scales(units: Units, scales: Floats) -> dict[str, Floats]:
 def rescaled(spec: ResNetSpec, weights: Weights, scales: ChannelScales) -> Weights:
     """Weights of the same function, in which every channel is divided by its scale.
 
-    Args:
-        spec: The network, with or without norms.
-        weights: Its weights.
-        scales: Positive scale ``[C]`` of every tensor's channels, equal within a unit and 1 for the fixed one, as
-            ``tensor_scales`` makes them.
+    ``scales`` has a positive scale ``[C]`` of every tensor's channels, equal within a unit and 1 for the fixed one, as
+    ``tensor_scales`` makes them.
     """
     arrays: dict[str, Floats] = {}
     for op in graph(spec).ops:
         if not op.parameters:
             continue
-        given, made = scales[op.inputs[0]], scales[op.name]
+        read, written = scales[op.inputs[0]], scales[op.name]
         old = {key.rpartition(".")[2]: weights[key].astype(np.float64) for key in op.parameters}
         if op.kind == "norm":
-            arrays[f"{op.name}.weight"] = old["weight"] * given / made
-            arrays[f"{op.name}.running_mean"] = old["running_mean"] / given
+            arrays[f"{op.name}.weight"] = old["weight"] * read / written
+            arrays[f"{op.name}.running_mean"] = old["running_mean"] / read
         else:
-            arrays[f"{op.name}.weight"] = _kernel(op, old["weight"], given, made)
+            arrays[f"{op.name}.weight"] = _kernel(op, old["weight"], read, written)
         if "bias" in old:
-            arrays[f"{op.name}.bias"] = old["bias"] / made
+            arrays[f"{op.name}.bias"] = old["bias"] / written
     return weights.replaced(arrays)
 
 
-def _kernel(op: Op, kernel: Floats, given: Floats, made: Floats) -> Floats:
+def _kernel(op: Op, kernel: Floats, read: Floats, written: Floats) -> Floats:
     """``W[o,i] s_i / s_o``; output ``o`` of a grouped convolution reads the inputs of its own group alone."""
-    read = np.repeat(given.reshape(op.groups, -1), op.c_out // op.groups, axis=0)
-    ratio = read / made[:, None]
+    read = np.repeat(read.reshape(op.groups, -1), op.c_out // op.groups, axis=0)
+    ratio = read / written[:, None]
     scaled: Floats = kernel * ratio.reshape(*ratio.shape, *[1] * (kernel.ndim - 2))
     return scaled
