@@ -47,9 +47,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     """Checks a graph by every rule of the target; with ``--fix`` writes a repaired graph to a new file."""
-    from edgeres.lint.families import rules_for
     from edgeres.lint.integer_coverage import integer_coverage_of
-    from edgeres.lint.linter import lint
+    from edgeres.lint.linter import lint, rules_for
     from edgeres.onnx_graph.read import read_model
     from edgeres.targets.target import find_target
 

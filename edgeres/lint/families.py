@@ -1,35 +1,25 @@
-"""Rules of a target, by its runtime, GPU and instruction set."""
+"""``Family``: targets that share lint rules, by runtime, GPU and instruction set."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeres.lint.rule import FIRST, tensorrt_version
-from edgeres.lint.rules import dla, litert, onnxruntime, openvino, tensorrt, tensorrt_devices, xnnpack
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgeres.lint.rule import Rule, Version
     from edgeres.targets.target import Target
 
 _TURING = (7, 5)
 
 
 @dataclass(frozen=True, slots=True)
-class RuleFamily:
-    """Rules that apply to the same targets.
-
-    Attributes:
-        title: Name of the targets.
-        rules: The rules.
-        holds: Whether they apply to a target.
-    """
+class Family:
+    """Targets that share rules: those for which ``holds``; with ``accelerator`` only where ``--dla`` asks for a DLA."""
 
     title: str
-    rules: tuple[Rule, ...]
     holds: Callable[[Target], bool]
+    accelerator: bool = False
 
 
 def _tensorrt(target: Target) -> bool:
@@ -41,43 +31,28 @@ def _capability(target: Target) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".")) if text else (999,)
 
 
-def _onnxruntime(target: Target) -> bool:
-    return target.backend.startswith("onnxruntime")
+TENSORRT = Family("TensorRT and TensorRT-RTX", _tensorrt)
+STRONGLY_TYPED = Family(
+    "TensorRT with strong typing alone (11, RTX)", lambda target: _tensorrt(target) and target.runtime.strongly_typed
+)
+WITHOUT_INT8 = Family("NVIDIA GPUs without INT8", lambda target: _tensorrt(target) and target.scheme is None)
+UP_TO_TURING = Family(
+    "NVIDIA GPUs up to compute capability 7.5", lambda target: _tensorrt(target) and _capability(target) <= _TURING
+)
+ORIN = Family("Jetson Orin", lambda target: _tensorrt(target) and target.device.compute_capability == "8.7")
+ONNXRUNTIME = Family("ONNX Runtime on CPUs", lambda target: target.backend.startswith("onnxruntime"))
+WITHOUT_VNNI = Family("x86 without VNNI", lambda target: target.device.isa in ("avx2", "avx512"))
+MOBILE = Family("ONNX Runtime mobile", lambda target: target.backend == "onnxruntime_mobile")
+LITERT = Family("LiteRT", lambda target: target.backend == "litert")
+OPENVINO = Family("OpenVINO", lambda target: target.backend == "openvino")
+XNNPACK = Family("ExecuTorch with XNNPACK", lambda target: target.backend == "executorch")
+DLA = Family("DLA cores (with --dla)", lambda target: target.device.dla_cores > 0, accelerator=True)
+WITHOUT_DLA = Family(
+    "modules without a DLA (with --dla)", lambda target: target.device.dla_cores == 0, accelerator=True
+)
 
-
-FAMILIES: tuple[RuleFamily, ...] = (
-    RuleFamily("TensorRT and TensorRT-RTX", tensorrt.RULES, _tensorrt),
-    RuleFamily("TensorRT with strong typing alone (11, RTX)", tensorrt_devices.STRONGLY_TYPED,
-           lambda target: _tensorrt(target) and target.runtime.strongly_typed),
-    RuleFamily("NVIDIA GPUs without INT8", tensorrt_devices.WITHOUT_INTEGERS,
-           lambda target: _tensorrt(target) and target.scheme is None),
-    RuleFamily("NVIDIA GPUs up to compute capability 7.5", tensorrt_devices.UP_TO_TURING,
-           lambda target: _tensorrt(target) and _capability(target) <= _TURING),
-    RuleFamily("Jetson Orin", tensorrt_devices.ORIN,
-           lambda target: _tensorrt(target) and target.device.compute_capability == "8.7"),
-    RuleFamily("ONNX Runtime on CPUs", onnxruntime.RULES, _onnxruntime),
-    RuleFamily("x86 without VNNI", onnxruntime.WITHOUT_VNNI, lambda target: target.device.isa in ("avx2", "avx512")),
-    RuleFamily("ONNX Runtime mobile", onnxruntime.MOBILE, lambda target: target.backend == "onnxruntime_mobile"),
-    RuleFamily("LiteRT", litert.RULES, lambda target: target.backend == "litert"),
-    RuleFamily("OpenVINO", openvino.RULES, lambda target: target.backend == "openvino"),
-    RuleFamily("ExecuTorch with XNNPACK", xnnpack.RULES, lambda target: target.backend == "executorch"),
+FAMILIES = (
+    TENSORRT, STRONGLY_TYPED, WITHOUT_INT8, UP_TO_TURING, ORIN, ONNXRUNTIME, WITHOUT_VNNI, MOBILE, LITERT, OPENVINO,
+    XNNPACK, DLA, WITHOUT_DLA,
 )  # fmt: skip
-
-DLA = RuleFamily("DLA cores (with --dla)", dla.RULES, lambda target: target.device.dla_cores > 0)
-NO_DLA = RuleFamily("modules without a DLA (with --dla)", dla.ABSENT, lambda target: target.device.dla_cores == 0)
-
-
-def rules_for(target: Target, *, accelerator: bool = False) -> tuple[tuple[Rule, ...], Version]:
-    """The rules that apply to a target, and its runtime version.
-
-    Args:
-        target: The target.
-        accelerator: Whether the graph is to run on a DLA instead of the GPU; both have rules of their own.
-
-    Raises:
-        TargetError: The target's TensorRT version is malformed.
-    """
-    version = tensorrt_version(target.runtime.tensorrt) if target.runtime.tensorrt is not None else FIRST
-    asked = (*FAMILIES, DLA, NO_DLA) if accelerator else FAMILIES
-    rules = (entry for family in asked if family.holds(target) for entry in family.rules)
-    return tuple(entry for entry in rules if entry.applies(version)), version
+"""Every family, in the order of a report."""

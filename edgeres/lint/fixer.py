@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.errors import StageError
-from edgeres.lint.fixes import nodes, placement, precision, weights
+from edgeres.lint import fixes
+from edgeres.lint.discovery import discovered
 from edgeres.lint.fixes.proof import prove
+from edgeres.lint.fixes.repair import Repair
 from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
 from edgeres.onnx_graph.read import infer, name_nodes, sort_nodes
@@ -19,35 +21,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from edgeres.lint.fixes.fix import Repair
     from edgeres.lint.fixes.proof import Proof
     from edgeres.lint.rule import Finding
     from edgeres.targets.target import Target
 
-REPAIRS: tuple[Repair, ...] = (
-    *nodes.SPELLING,
-    *weights.WEIGHTS,
-    *nodes.CODES,
-    *placement.REPAIRS,
-    *weights.STORAGE,
-    *precision.REPAIRS,
-    *nodes.VERSIONS,
-)
-"""Every repair, in an order in which earlier ones enable later ones."""
-
 _IMAGES = 2
+_LEAVE_OUT = "nothing was written; name the rules to repair with --only"
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """One applied repair.
-
-    Attributes:
-        rules: Rules whose findings it removes.
-        title: Description of the repair.
-        places: Number of changed places.
-        proof: Numerical comparison of the graphs before and after.
-    """
+    """One applied repair: the rules whose findings it removes, the changed places, and the numerical comparison."""
 
     rules: tuple[str, ...]
     title: str
@@ -74,24 +58,26 @@ class Fixed:
     agreement: float
 
 
-def fix(model: ModelProto, target: Target, *, only: frozenset[str] | None = None) -> Fixed:
-    """Applies the mechanical repairs of a target's rules.
+def all_repairs() -> tuple[Repair, ...]:
+    """Every repair of ``edgeres.lint.fixes``, in the order of phases, then of modules and definitions."""
+    return tuple(sorted(discovered(fixes, Repair), key=lambda repair: repair.phase))
 
-    Args:
-        model: A checked graph, as ``read_model`` returns it; unchanged.
-        target: Target whose rules apply.
-        only: Rules to repair; None for all.
+
+def fix(model: ModelProto, target: Target, *, only: frozenset[str] | None = None) -> Fixed:
+    """Applies the mechanical repairs of a target's rules, or of those in ``only``.
+
+    ``model`` is a checked graph, as ``read_model`` returns it; it is unchanged.
 
     Raises:
         StageError: A repair changes the graph's function, or the runtime cannot run the graph.
     """
     images = _images(model)
-    current, done = model, list[Repaired]()
-    for repair in REPAIRS:
-        wanted = {finding.rule for finding in lint(current, target)} & set(repair.rules)
+    current, repairs = model, list[Repaired]()
+    for repair in all_repairs():
+        rules = {finding.rule for finding in lint(current, target)} & set(repair.rules)
         if only is not None:
-            wanted &= only
-        if not wanted:
+            rules &= only
+        if not rules:
             continue
         changed = type(model)()
         changed.CopyFrom(current)
@@ -103,10 +89,14 @@ def fix(model: ModelProto, target: Target, *, only: frozenset[str] | None = None
         name_nodes(changed)
         changed.graph.ClearField("value_info")
         changed = infer(changed)
-        rules = tuple(sorted(wanted))
-        done.append(Repaired(rules, repair.title, places, _proven(current, changed, images, repair, rules)))
+        names = tuple(sorted(rules))
+        repairs.append(Repaired(names, repair.title, places, _proven(current, changed, images, repair, names)))
         current = changed
-    return _finished(model, current, target, tuple(done), images)
+    relative, agreement = 0.0, 1.0
+    if repairs:
+        before, after = runner(model, optimise=False)(images), runner(current, optimise=False)(images)
+        relative, agreement = relative_delta(before, after), float(np.mean(before.argmax(1) == after.argmax(1)))
+    return Fixed(current, tuple(repairs), lint(current, target), relative, agreement)
 
 
 def _images(model: ModelProto) -> NDArray[np.float32]:
@@ -135,21 +125,3 @@ def _proven(
             _LEAVE_OUT,
         )
     return proof
-
-
-_LEAVE_OUT = "nothing was written; name the rules to repair with --only"
-
-
-def _finished(
-    model: ModelProto,
-    fixed: ModelProto,
-    target: Target,
-    done: tuple[Repaired, ...],
-    images: NDArray[np.float32],
-) -> Fixed:
-    left = lint(fixed, target)
-    if not done:
-        return Fixed(fixed, done, left, 0.0, 1.0)
-    was, now = runner(model, optimise=False)(images), runner(fixed, optimise=False)(images)
-    agreement = float(np.mean(was.argmax(1) == now.argmax(1)))
-    return Fixed(fixed, done, left, relative_delta(was, now), agreement)

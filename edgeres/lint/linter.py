@@ -4,28 +4,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.lint.families import rules_for
+from edgeres.lint import rules
+from edgeres.lint.discovery import discovered
+from edgeres.lint.families import FAMILIES
+from edgeres.lint.rule import FIRST, Rule, tensorrt_version
 from edgeres.onnx_graph.graph_index import GraphIndex
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from edgeres.lint.rule import Finding
+    from edgeres.lint.rule import Finding, Version
     from edgeres.targets.target import Target
 
 
-def lint(model: ModelProto, target: Target, *, accelerator: bool = False) -> tuple[Finding, ...]:
-    """Checks a graph against the rules of a target's runtime.
+def all_rules() -> tuple[Rule, ...]:
+    """Every rule of ``edgeres.lint.rules``, in the order of the families, then of modules and definitions."""
+    every = [entry for found in discovered(rules, Rule) for entry in found.by_severity()]
+    place = {family: index for index, family in enumerate(FAMILIES)}
+    return tuple(sorted(every, key=lambda entry: place.get(entry.family, len(place))))
 
-    Args:
-        model: The graph to deploy, with its Q/DQ pairs.
-        target: The target.
-        accelerator: Whether it runs on a DLA of the module.
 
-    Returns:
-        Findings, errors first, then in the order of the rules and of the graph. Empty for a runtime without rules.
+def rules_for(target: Target, *, accelerator: bool = False) -> tuple[tuple[Rule, ...], Version]:
+    """The rules that apply to a target, and its runtime version.
+
+    With ``accelerator`` those of the module's DLA too, whose cores have rules of their own beside the GPU's.
+
+    Raises:
+        TargetError: The target's TensorRT version is malformed.
     """
-    rules, version = rules_for(target, accelerator=accelerator)
+    version = tensorrt_version(target.runtime.tensorrt) if target.runtime.tensorrt is not None else FIRST
+    applying = tuple(
+        rule
+        for rule in all_rules()
+        if rule.since <= version < rule.until
+        and (accelerator or not rule.family.accelerator)
+        and rule.family.holds(target)
+    )
+    return applying, version
+
+
+def lint(model: ModelProto, target: Target, *, accelerator: bool = False) -> tuple[Finding, ...]:
+    """Findings on a graph with Q/DQ pairs, errors first, then in the order of the rules and of the graph.
+
+    Empty for a runtime without rules. ``accelerator`` checks it for a DLA of the module too.
+    """
+    applying, version = rules_for(target, accelerator=accelerator)
     view = GraphIndex.of(model)
-    found = [finding for rule in rules for finding in rule.findings(view, version)]
-    return tuple(sorted(found, key=lambda finding: "EWI".index(finding.severity)))
+    findings = [finding for rule in applying for finding in rule.findings(view, version)]
+    return tuple(sorted(findings, key=lambda finding: "EWI".index(finding.severity)))

@@ -21,12 +21,9 @@ _IMAGES = 2
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """The graph that a runtime gets.
+    """The graph that a runtime gets, its comparison with the original, and the difference in one sentence.
 
-    Attributes:
-        model: The graph.
-        proof: Numerical comparison with the original graph; None where it is that graph.
-        note: Description of the difference, one sentence; empty where there is none.
+    Where it is the original graph, ``proof`` is None and ``note`` empty.
     """
 
     model: ModelProto
@@ -40,15 +37,16 @@ def shipped(model: ModelProto, runtime: Runtime) -> Shipped:
     Raises:
         StageError: The lowered graph has another function, which is a defect of edgeres.
     """
-    formed = for_runtime(model, runtime)
-    if formed is model or formed.graph == model.graph:
+    lowered = for_runtime(model, runtime)
+    if lowered is model or lowered.graph == model.graph:
         return Shipped(model)
-    proof = prove(model, formed, probe(model, _IMAGES), ROUNDING if runtime.strongly_typed else 0.0)
+    proof = prove(model, lowered, probe(model, _IMAGES), ROUNDING if runtime.strongly_typed else 0.0)
     if not proof.holds:
         raise StageError(f"the graph for {runtime.name} differs at {proof.where!r}", "please report it")
-    told = {
+    closeness = {
         "equal": "every tensor equal",
         "half": f"within FP16 rounding, {proof.steps:.0%} of what is allowed",
     }.get(proof.relation, f"within {proof.steps:.2g} steps")
     form = "weights in float in front of QuantizeLinear" if runtime.float_weights else "FP16 where it computes in float"
-    return Shipped(formed, proof, f"the graph has the form {runtime.name} takes, {form}: {told}")
+    note = f"the graph has the form {runtime.name} takes, {form}: {closeness}"
+    return Shipped(lowered, proof, note)

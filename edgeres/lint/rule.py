@@ -10,6 +10,7 @@ from edgeres.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from edgeres.lint.families import Family
     from edgeres.onnx_graph.graph_index import GraphIndex
 
 Severity = Literal["E", "W", "I"]
@@ -29,16 +30,7 @@ LENIENT: Version = (10, 13)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One violation of a rule in a graph.
-
-    Attributes:
-        rule: Identifier of the rule, such as ``Q01``.
-        severity: Severity of the violation.
-        where: Node or tensor.
-        what: The violation, with the value.
-        fix: Remedy.
-        source: Document or source code behind the rule.
-    """
+    """A violation of a rule: where (node or tensor), what, with the value, the remedy, and the rule's source."""
 
     rule: str
     severity: Severity
@@ -53,19 +45,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A predicate on a graph.
+    """A predicate on a graph, for the targets of a family from version ``since`` on, before version ``until``.
 
-    Attributes:
-        id: Short stable name.
-        severity: Severity of a violation.
-        title: The requirement, in one line.
-        fix: Remedy of a violation.
-        source: Document or source code behind the rule.
-        check: Yields the violations of a graph, given the runtime's version.
-        since: First runtime version to which the rule applies.
-        until: First runtime version to which it no longer applies.
+    ``check`` yields the violations of a graph, given the runtime's version. From version ``warns_from`` on they are
+    warnings. ``title`` is the requirement, ``fix`` the remedy, ``source`` the document or source code behind the rule.
     """
 
+    family: Family
     id: str
     severity: Severity
     title: str
@@ -74,18 +60,14 @@ class Rule:
     check: Callable[[GraphIndex, Version], Iterator[Defect]]
     since: Version = FIRST
     until: Version = LAST
+    warns_from: Version = LAST
 
-    def applies(self, version: Version) -> bool:
-        """Whether the rule applies to a runtime version."""
-        return self.since <= version < self.until
-
-    def eased(self, at: Version, severity: Severity) -> tuple[Rule, Rule]:
-        """The rule before a version, and the same rule with another severity from that version on."""
-        return replace(self, until=at), replace(self, since=at, severity=severity)
-
-    def lifted(self, at: Version) -> Rule:
-        """The rule, restricted to versions before ``at``."""
-        return replace(self, until=at)
+    def by_severity(self) -> tuple[Rule, ...]:
+        """The rule; where its severity changes at ``warns_from``, one rule before that version and one from it on."""
+        if self.warns_from == LAST:
+            return (self,)
+        warning = replace(self, since=self.warns_from, severity="W", warns_from=LAST)
+        return replace(self, until=self.warns_from, warns_from=LAST), warning
 
     def findings(self, view: GraphIndex, version: Version) -> Iterator[Finding]:
         """The violations of a graph, as findings."""
@@ -94,6 +76,7 @@ class Rule:
 
 
 def rule(
+    family: Family,
     id: str,  # noqa: A002  # the name rules go by everywhere
     severity: Severity,
     fix: str,
@@ -101,9 +84,12 @@ def rule(
     *,
     since: Version = FIRST,
     until: Version = LAST,
+    warns_from: Version = LAST,
 ) -> Callable[[Callable[[GraphIndex, Version], Iterator[Defect]]], Rule]:
     """Decorator that makes a ``Rule`` of a check, whose docstring is the title."""
-    return lambda check: Rule(id, severity, (check.__doc__ or "").rstrip("."), fix, source, check, since, until)
+    return lambda check: Rule(
+        family, id, severity, (check.__doc__ or "").rstrip("."), fix, source, check, since, until, warns_from
+    )
 
 
 def tensorrt_version(text: str) -> Version:

@@ -7,33 +7,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper
 
-from edgeres.lint.fixes.fix import Repair, bypass, insert_before
-from edgeres.lint.rules.tensorrt_placement import FLOAT_IN_FLOAT_OUT, MOVING, dequantized
+from edgeres.lint.facts import FLOAT_IN_FLOAT_OUT, MOVING, dequantized, quantizers_of
+from edgeres.lint.fixes.repair import Phase, bypass, insert_before, repair
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex
 from edgeres.onnx_graph.residual import residual_adds
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
     from edgeres.targets.target import Target
 
 
-def _behind_relu(model: ModelProto, target: Target) -> int:
+@repair(Phase.PLACEMENT, "pairs moved behind Relu", "P02")
+def behind_relu(model: ModelProto, target: Target) -> int:
     """Replaces ``Relu(DQ(Q(x)))`` by the equal ``DQ(Q(Relu(x)))``: rounding is monotonic and keeps 0."""
-    count = 0
+    count, outputs = 0, {entry.name for entry in model.graph.output}
     for name in [node.name for node in GraphIndex.of(model).of_type("Relu")]:
         view = GraphIndex.of(model)
         relu = next(node for node in view.nodes if node.name == name)
-        pair = view.pair(relu.input[0])
-        if pair is None or view.producer(pair[0].input[0], *WEIGHTED) is None:
+        pair, output = view.pair(relu.input[0]), relu.output[0]
+        if pair is None or view.producer(pair[0].input[0], *WEIGHTED) is None or output in outputs:
             continue
-        value, output = f"{relu.output[0]}:float", relu.output[0]
-        if output in {entry.name for entry in model.graph.output}:
-            continue
-        codes = f"{output}:codes"
-        parameters = list(pair[0].input[1:])
+        tensor, *parameters = pair[0].input
+        value, codes = f"{output}:float", f"{output}:codes"
         new = (
-            helper.make_node("Relu", [pair[0].input[0]], [value], name=f"{name}:float"),
+            helper.make_node("Relu", [tensor], [value], name=f"{name}:float"),
             helper.make_node("QuantizeLinear", [value, *parameters], [codes], name=codes),
             helper.make_node("DequantizeLinear", [codes, *parameters], [output], name=f"{codes}:dq"),
         )
@@ -43,35 +41,34 @@ def _behind_relu(model: ModelProto, target: Target) -> int:
     return count
 
 
-def _once(model: ModelProto, target: Target) -> int:
+@repair(Phase.PLACEMENT, "second pairs removed", "P06")
+def quantized_once(model: ModelProto, target: Target) -> int:
     """Removes a pair directly after another one."""
-    count = 0
-    for quantizer in GraphIndex.of(model).of_type("QuantizeLinear"):
-        if bypass(model, quantizer.input[0], quantizer, 0):
-            count += 1
-    return count
+    return sum(bypass(model, quantizer, 0) for quantizer in GraphIndex.of(model).of_type("QuantizeLinear"))
 
 
-def _behind_moves(model: ModelProto, target: Target) -> int:
+@repair(Phase.PLACEMENT, "pairs kept behind what moves values alone", "P07")
+def behind_moves(model: ModelProto, target: Target) -> int:
     """Removes the first of two pairs around an operator that moves values."""
     count = 0
     for quantizer in GraphIndex.of(model).of_type("QuantizeLinear"):
         view = GraphIndex.of(model)
         maker = view.producer(quantizer.input[0], *MOVING)
         if maker is not None and len(view.consumers(quantizer.input[0])) == 1:
-            count += bypass(model, maker.input[0], maker, 0)
+            count += bypass(model, maker, 0)
     return count
 
 
-def _coarsest(model: ModelProto, target: Target) -> int:
+@repair(Phase.PLACEMENT, "one quantizer for every reader", "P04")
+def coarsest_scale(model: ModelProto, target: Target) -> int:
     """Connects every reader of a tensor to the quantizer with the largest scale."""
     view, count = GraphIndex.of(model), 0
     for tensor in dict.fromkeys(node.input[0] for node in view.of_type("QuantizeLinear")):
-        nodes = [node for node, index in view.consumers(tensor) if node.op_type == "QuantizeLinear" and index == 0]
-        scales = [view.value(node.input[1]) for node in nodes]
-        if len(nodes) < 2 or any(scale is None or scale.size != 1 for scale in scales):
+        nodes = quantizers_of(view, tensor)
+        scales = [scale for node in nodes if (scale := view.value(node.input[1])) is not None and scale.size == 1]
+        if len(nodes) < 2 or len(scales) < len(nodes):
             continue
-        best = max(zip(nodes, scales, strict=True), key=lambda entry: float(np.max(entry[1])))[0]  # type: ignore[arg-type]  # no None is left
+        best = nodes[int(np.argmax([float(scale.reshape(())) for scale in scales]))]
         for node in nodes:
             if node is best:
                 continue
@@ -81,16 +78,14 @@ def _coarsest(model: ModelProto, target: Target) -> int:
     return count
 
 
-def _identities(model: ModelProto, target: Target) -> int:
+@repair(Phase.PLACEMENT, "identities quantized, residuals in float", "P03", "P05")
+def quantized_identities(model: ModelProto, target: Target) -> int:
     """Connects an add's identity to its existing quantizer, and its residual branch to the float tensor."""
     count = 0
     for add in residual_adds(GraphIndex.of(model)):
-        view = GraphIndex.of(model)
-        identity, residual = add.identity_tensor, add.residual_tensor
-        index = add.identity
-        if not dequantized(view, identity):
-            readers = [node for node, place in view.consumers(identity) if place == 0]
-            quantizer = next((node for node in readers if node.op_type == "QuantizeLinear"), None)
+        view, index = GraphIndex.of(model), add.identity
+        if not dequantized(view, add.identity_tensor):
+            quantizer = next(iter(quantizers_of(view, add.identity_tensor)), None)
             if quantizer is None:
                 continue
             name = f"{add.node.name or add.node.output[0]}:identity"
@@ -98,25 +93,23 @@ def _identities(model: ModelProto, target: Target) -> int:
             insert_before(model, add.node, again)
             add.node.input[index] = name
             count += 1
-        if view.pair(residual) is not None:
-            count += bypass(model, residual, add.node, 1 - index)
+        count += bypass(model, add.node, 1 - index)
     return count
 
 
-def _float_operators(model: ModelProto, target: Target) -> int:
+@repair(Phase.PLACEMENT, "pairs in front of float operators removed", "P08", "W08")
+def float_operators(model: ModelProto, target: Target) -> int:
     """Connects operators with float output to float inputs."""
     count = 0
     for node in GraphIndex.of(model).of_type(*FLOAT_IN_FLOAT_OUT, "BatchNormalization"):
-        view = GraphIndex.of(model)
-        written = view.consumers(node.output[0]) if node.op_type != "BatchNormalization" else ()
-        if any(reader.op_type == "QuantizeLinear" for reader, _ in written):
-            continue
-        for index, name in enumerate(node.input):
-            count += bypass(model, name, node, index)
+        readers = GraphIndex.of(model).consumers(node.output[0])
+        if node.op_type == "BatchNormalization" or all(reader.op_type != "QuantizeLinear" for reader, _ in readers):
+            count += sum(bypass(model, node, index) for index in range(len(node.input)))
     return count
 
 
-def _float_outputs(model: ModelProto, target: Target) -> int:
+@repair(Phase.PLACEMENT, "outputs in float", "P10")
+def float_outputs(model: ModelProto, target: Target) -> int:
     """Makes the network's output float."""
     count = 0
     for value in model.graph.output:
@@ -127,23 +120,8 @@ def _float_outputs(model: ModelProto, target: Target) -> int:
             continue
         inner = pair[0].input[0]
         pair[1].output[0] = f"{value.name}:quantized"
-        _rename(maker, inner, value.name)
+        maker.output[:] = [value.name if name == inner else name for name in maker.output]
         for reader, index in view.consumers(inner):
             reader.input[index] = value.name
         count += 1
     return count
-
-
-def _rename(node: NodeProto, old: str, new: str) -> None:
-    node.output[:] = [new if name == old else name for name in node.output]
-
-
-REPAIRS: tuple[Repair, ...] = (
-    Repair(("P02",), "pairs moved behind Relu", _behind_relu),
-    Repair(("P06",), "second pairs removed", _once),
-    Repair(("P07",), "pairs kept behind what moves values alone", _behind_moves),
-    Repair(("P04",), "one quantizer for every reader", _coarsest),
-    Repair(("P03", "P05"), "identities quantized, residuals in float", _identities),
-    Repair(("P08", "W08"), "pairs in front of float operators removed", _float_operators),
-    Repair(("P10",), "outputs in float", _float_outputs),
-)

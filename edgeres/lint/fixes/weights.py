@@ -7,115 +7,44 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper
 
-from edgeres.lint.facts import weight_dequantizer, weighted_nodes
-from edgeres.lint.fixes.fix import Repair, insert_before, set_attribute, store
+from edgeres.lint.facts import quantized_weights, weighted_nodes
+from edgeres.lint.fixes.repair import Phase, insert_before, repair, set_attribute, store
+from edgeres.onnx_graph import rewrite, stored_weights
 from edgeres.onnx_graph.accumulators import cut_off, make_room
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute
-from edgeres.onnx_graph.rewrite import float_biases
-from edgeres.onnx_graph.stored_weights import dequantized_weight, float_weights, output_channel_axis
+from edgeres.onnx_graph.stored_weights import dequantized_weight, output_channel_axis, stored_weight
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Iterator
+
     from onnx import ModelProto, NodeProto
 
+    from edgeres.onnx_graph.stored_weights import StoredWeight
     from edgeres.targets.target import Target
 
 _SEVEN_BITS = 63
 """Largest weight code for which a sum of two products cannot saturate 16 bits: ``2 * 255 * 63 < 2**15``."""
 
 
-def _biases(model: ModelProto, target: Target) -> int:
+@repair(Phase.WEIGHTS, "biases in float32", "W04", "O05", "O06")
+def float_biases(model: ModelProto, target: Target) -> int:
     """Converts biases to float; those saturated at the ends of int32 are unchanged, since their values are lost."""
-    return float_biases(model, spared=cut_off(GraphIndex.of(model)))
+    return rewrite.float_biases(model, spared=cut_off(GraphIndex.of(model)))
 
 
-def _room(model: ModelProto, target: Target) -> int:
-    return len(make_room(model))
-
-
-def _kernel_shapes(model: ModelProto, target: Target) -> int:
-    view, count = GraphIndex.of(model), 0
-    for node in view.of_type("Conv", "ConvTranspose"):
-        dequantizer = weight_dequantizer(view, node)
-        values = dequantized_weight(view, dequantizer) if dequantizer is not None else None
-        if attribute(node, "kernel_shape") is None and values is not None:
-            set_attribute(node, "kernel_shape", list(values.shape[2:]))
+@repair(Phase.WEIGHTS, "kernel_shape written out", "W05")
+def kernel_shapes(model: ModelProto, target: Target) -> int:
+    """Writes the kernel_shape of convolutions whose weight is dequantized."""
+    count = 0
+    for node, _dequantizer, stored in _stored_weights(model, "Conv", "ConvTranspose"):
+        if attribute(node, "kernel_shape") is None:
+            set_attribute(node, "kernel_shape", list(stored.values.shape[2:]))
             count += 1
     return count
 
 
-def _signed_weights(model: ModelProto, target: Target) -> int:
-    """Converts uint8 or asymmetric weights to symmetric int8: exactly for a zero-point of 128, else rounded again."""
-    count = 0
-    for node in weighted_nodes(GraphIndex.of(model)):
-        view = GraphIndex.of(model)
-        dequantizer = weight_dequantizer(view, node)
-        codes = view.value(dequantizer.input[0]) if dequantizer is not None else None
-        if dequantizer is None or codes is None:
-            continue
-        zeros = view.value(dequantizer.input[2]) if len(dequantizer.input) > 2 else np.zeros((), np.uint8)
-        if zeros is None or (codes.dtype == np.int8 and not np.any(zeros)):
-            continue
-        if codes.dtype == np.uint8 and np.all(zeros == 128) and int(codes.min()) >= 1:
-            shifted = (codes.astype(np.int16) - 128).astype(np.int8)
-            zero = store(model, f"{dequantizer.input[0]}.zero_point", np.zeros(zeros.shape, np.int8))
-            dequantizer.input[:] = [
-                store(model, f"{dequantizer.input[0]}.int8", shifted), dequantizer.input[1], zero,
-            ]  # fmt: skip
-        else:
-            _round_again(model, node, dequantizer, 127)
-        count += 1
-    return count
-
-
-def _per_output_channel(model: ModelProto, target: Target) -> int:
-    """Rounds weights scaled along another axis again, with one scale per output channel."""
-    count = 0
-    for node in weighted_nodes(GraphIndex.of(model)):
-        view = GraphIndex.of(model)
-        dequantizer = weight_dequantizer(view, node)
-        scale = view.value(dequantizer.input[1]) if dequantizer is not None else None
-        values = dequantized_weight(view, dequantizer) if dequantizer is not None else None
-        if dequantizer is None or scale is None or scale.size <= 1 or values is None:
-            continue
-        if attribute(dequantizer, "axis", 1) % values.ndim != output_channel_axis(node, values.shape):
-            _round_again(model, node, dequantizer, 127)
-            count += 1
-    return count
-
-
-def _seven_bits(model: ModelProto, target: Target) -> int:
-    count = 0
-    for node in weighted_nodes(GraphIndex.of(model)):
-        view = GraphIndex.of(model)
-        dequantizer = weight_dequantizer(view, node)
-        codes = view.value(dequantizer.input[0]) if dequantizer is not None else None
-        if dequantizer is not None and codes is not None and np.abs(codes.astype(np.int16)).max() > _SEVEN_BITS + 1:
-            _round_again(model, node, dequantizer, _SEVEN_BITS)
-            count += 1
-    return count
-
-
-def _round_again(model: ModelProto, node: NodeProto, dequantizer: NodeProto, top: int) -> None:
-    """Writes a weight's codes again, symmetric int8 within ``[-top, top]``, one scale per output channel."""
-    values = dequantized_weight(GraphIndex.of(model), dequantizer)
-    assert values is not None
-    axis = output_channel_axis(node, values.shape)
-    others = tuple(place for place in range(values.ndim) if place != axis)
-    peak = np.maximum(np.abs(values).max(axis=others), np.finfo(np.float32).tiny * top)
-    scale = (peak / top).astype(np.float32)
-    shape = [-1 if place == axis else 1 for place in range(values.ndim)]
-    codes: NDArray[np.int8] = np.clip(np.rint(values / scale.reshape(shape)), -top, top).astype(np.int8)
-    prefix = dequantizer.output[0]
-    dequantizer.input[:] = [
-        store(model, f"{prefix}.codes", codes),
-        store(model, f"{prefix}.scale", scale),
-        store(model, f"{prefix}.zero_point", np.zeros(scale.shape, np.int8)),
-    ]
-    set_attribute(dequantizer, "axis", axis)
-
-
-def _fold_moves(model: ModelProto, target: Target) -> int:
+@repair(Phase.WEIGHTS, "moves folded into the codes", "W01")
+def fold_moves(model: ModelProto, target: Target) -> int:
     """Applies a Transpose or Identity between a weight's DequantizeLinear and its reader to the codes."""
     count = 0
     for node in weighted_nodes(GraphIndex.of(model)):
@@ -140,19 +69,80 @@ def _fold_moves(model: ModelProto, target: Target) -> int:
     return count
 
 
-def _float_weights(model: ModelProto, target: Target) -> int:
-    return float_weights(model)
+@repair(Phase.WEIGHTS, "symmetric int8 weights", "Q01", "Q02", "V01")
+def signed_weights(model: ModelProto, target: Target) -> int:
+    """Converts uint8 or asymmetric weights to symmetric int8: exactly for a zero-point of 128, else rounded again."""
+    count = 0
+    for node, dequantizer, stored in _stored_weights(model):
+        codes, zeros = stored.values, stored.zero_point
+        if stored.in_float or (codes.dtype == np.int8 and not np.any(zeros)):
+            continue
+        if codes.dtype == np.uint8 and np.all(zeros == 128) and int(codes.min()) >= 1:
+            name, scale = dequantizer.input[:2]
+            zero = store(model, f"{name}.zero_point", np.zeros(zeros.shape, np.int8))
+            shifted = (codes.astype(np.int16) - 128).astype(np.int8)
+            dequantizer.input[:] = [store(model, f"{name}.int8", shifted), scale, zero]
+        else:
+            _round_again(model, node, dequantizer, 127)
+        count += 1
+    return count
 
 
-WEIGHTS: tuple[Repair, ...] = (
-    Repair(("W04", "O05", "O06"), "biases in float32", _biases),
-    Repair(("W05",), "kernel_shape written out", _kernel_shapes),
-    Repair(("W01",), "moves folded into the codes", _fold_moves),
-    Repair(("Q01", "Q02", "V01"), "symmetric int8 weights", _signed_weights),
-    Repair(("W03",), "weights scaled per output channel", _per_output_channel),
-    Repair(("O05",), "weight scales raised until int32 holds the bias", _room),
-)
-STORAGE: tuple[Repair, ...] = (
-    Repair(("O03",), "weights within 7 bits", _seven_bits),
-    Repair(("W02",), "float weights in front of QuantizeLinear", _float_weights),
-)
+@repair(Phase.WEIGHTS, "weights scaled per output channel", "W03")
+def per_output_channel(model: ModelProto, target: Target) -> int:
+    """Rounds weights scaled along another axis again, with one scale per output channel."""
+    count = 0
+    for node, dequantizer, stored in _stored_weights(model):
+        if stored.axis is not None and stored.axis != output_channel_axis(node, stored.values.shape):
+            _round_again(model, node, dequantizer, 127)
+            count += 1
+    return count
+
+
+@repair(Phase.WEIGHTS, "weight scales raised until int32 holds the bias", "O05")
+def room_for_bias(model: ModelProto, target: Target) -> int:
+    """Raises weight scales until int32 holds every accumulator."""
+    return len(make_room(model))
+
+
+@repair(Phase.STORAGE, "weights within 7 bits", "O03")
+def seven_bits(model: ModelProto, target: Target) -> int:
+    """Rounds weights with larger codes again."""
+    count = 0
+    for node, dequantizer, stored in _stored_weights(model):
+        if not stored.in_float and np.abs(stored.values.astype(np.int16)).max() > _SEVEN_BITS + 1:
+            _round_again(model, node, dequantizer, _SEVEN_BITS)
+            count += 1
+    return count
+
+
+@repair(Phase.STORAGE, "float weights in front of QuantizeLinear", "W02")
+def float_weights(model: ModelProto, target: Target) -> int:
+    """Stores the values of codes as float32."""
+    return stored_weights.float_weights(model)
+
+
+def _stored_weights(model: ModelProto, *kinds: str) -> Iterator[tuple[NodeProto, NodeProto, StoredWeight]]:
+    """Weighted nodes with the DequantizeLinear and the constants of their weight, while the model changes."""
+    for node, dequantizer in list(quantized_weights(GraphIndex.of(model), *kinds)):
+        stored = stored_weight(GraphIndex.of(model), dequantizer)
+        if stored is not None:
+            yield node, dequantizer, stored
+
+
+def _round_again(model: ModelProto, node: NodeProto, dequantizer: NodeProto, top: int) -> None:
+    """Writes a weight's codes again, symmetric int8 within ``[-top, top]``, one scale per output channel."""
+    values = dequantized_weight(GraphIndex.of(model), dequantizer)
+    assert values is not None
+    axis = output_channel_axis(node, values.shape)
+    others = tuple(place for place in range(values.ndim) if place != axis)
+    peak = np.maximum(np.abs(values).max(axis=others, keepdims=True), np.finfo(np.float32).tiny * top)
+    scale = (peak / top).astype(np.float32)
+    codes = np.clip(np.rint(values / scale), -top, top).astype(np.int8)
+    prefix = dequantizer.output[0]
+    dequantizer.input[:] = [
+        store(model, f"{prefix}.codes", codes),
+        store(model, f"{prefix}.scale", scale.reshape(-1)),
+        store(model, f"{prefix}.zero_point", np.zeros(scale.size, np.int8)),
+    ]
+    set_attribute(dequantizer, "axis", axis)

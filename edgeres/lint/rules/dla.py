@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.lint.facts import quantizers, weight_dequantizer
-from edgeres.lint.rule import Defect, Rule, Version, rule
+from edgeres.lint.facts import open_inputs, quantized_weights, quantizers
+from edgeres.lint.families import DLA, WITHOUT_DLA
+from edgeres.lint.rule import Defect, Version, rule
 from edgeres.onnx_graph.graph_index import GraphIndex, label
 
 if TYPE_CHECKING:
@@ -20,25 +21,28 @@ RESTRICTIONS = "TensorRT guide, DLA layers and restrictions"
 _MAX_BATCH, _MAX_SIDE = 4096, 8192
 
 
-@rule("D01", "E", "translate it with qdq-translator: a plain graph and a calibration cache", TRANSLATOR, until=(11, 0))
+@rule(
+    DLA,
+    "D01",
+    "E",
+    "translate it with qdq-translator: a plain graph and a calibration cache",
+    TRANSLATOR,
+    until=(11, 0),
+)
 def no_explicit_pairs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Before TensorRT 11 a DLA takes no explicit Q/DQ."""
     for node in quantizers(view)[:1]:
         yield label(node), f"{len(quantizers(view))} Q/DQ nodes, which the DLA of this TensorRT does not take"
 
 
-@rule("D02", "E", "export with a fixed batch", RESTRICTIONS)
+@rule(DLA, "D02", "E", "export with a fixed batch", RESTRICTIONS)
 def static_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A DLA takes static shapes."""
-    for value in view.model.graph.input:
-        if value.name in view.constants:
-            continue
-        free = [dim.dim_param or "?" for dim in value.type.tensor_type.shape.dim if not dim.dim_value]
-        if free:
-            yield value.name, f"dimension {free[0]!r} is open"
+    for value, dimension in open_inputs(view):
+        yield value.name, f"dimension {dimension!r} is open"
 
 
-@rule("D03", "E", "use a smaller image or batch", RESTRICTIONS)
+@rule(DLA, "D03", "E", "use a smaller image or batch", RESTRICTIONS)
 def small_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A DLA takes batches to 4096 and other dimensions to 8192."""
     for value in view.model.graph.input:
@@ -48,30 +52,26 @@ def small_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield value.name, f"shape {sizes}"
 
 
-@rule("D04", "E", "build for the GPU", "release notes of TensorRT 10.16.1 and 11.4.1", since=(10, 8), until=(11, 4))
+@rule(
+    DLA, "D04", "E", "build for the GPU", "release notes of TensorRT 10.16.1 and 11.4.1", since=(10, 8), until=(11, 4)
+)
 def supported(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """TensorRT after 10.7 and before 11.4.1 has no DLA."""
     if view.nodes:
         yield "DLA", f"TensorRT {version[0]}.{version[1]} does not run on it"
 
 
-@rule("D05", "I", "compare its answers within one step", TRANSLATOR)
+@rule(DLA, "D05", "I", "compare its answers within one step", TRANSLATOR)
 def rounding(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A DLA rounds half away from zero, ONNX half to even."""
-    integer = [node for node in view.of_type("Conv") if weight_dequantizer(view, node) is not None]
-    for node in integer[:1]:
-        yield (
-            label(node),
-            f"{len(integer)} integer convolutions may differ from ONNX by one step where a tie is rounded",
-        )
+    integer = list(quantized_weights(view, "Conv"))
+    for node, _dequantizer in integer[:1]:
+        what = f"{len(integer)} integer convolutions may differ from ONNX by one step where a tie is rounded"
+        yield label(node), what
 
 
-@rule("D06", "E", "build for the GPU", "NVIDIA data sheets (research of devices)")
+@rule(WITHOUT_DLA, "D06", "E", "build for the GPU", "NVIDIA data sheets (research of devices)")
 def there_is_one(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The module has a DLA."""
     if view.nodes:
         yield "DLA", "this module has none"
-
-
-RULES: tuple[Rule, ...] = (no_explicit_pairs, static_shapes, small_shapes, supported, rounding)
-ABSENT: tuple[Rule, ...] = (there_is_one,)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from edgeres.backends.litert.tflite.translate import translate
 from edgeres.errors import EdgeresError
-from edgeres.lint.rule import Defect, Rule, Version, rule
-from edgeres.lint.rules.onnxruntime import quantized_outputs, static
+from edgeres.lint.families import LITERT
+from edgeres.lint.rule import Defect, Version, rule
+from edgeres.lint.rules import onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 SPECIFICATION = "ai.google.dev/edge/litert/models/quantization_spec"
 
 
-@rule("L01", "E", "take a runtime that reads ONNX: the same target without ':litert'", SPECIFICATION)
+@rule(LITERT, "L01", "E", "take a runtime that reads ONNX: the same target without ':litert'", SPECIFICATION)
 def expressible(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Every operation has a form in a .tflite file."""
     try:
@@ -28,8 +29,5 @@ def expressible(view: GraphIndex, _: Version) -> Iterator[Defect]:
         yield (where, what) if what else ("graph", where)
 
 
-RULES: tuple[Rule, ...] = (
-    expressible,
-    replace(quantized_outputs, id="L02", source=SPECIFICATION),
-    replace(static, id="L03", source=SPECIFICATION),
-)
+quantized_outputs = replace(onnxruntime.quantized_outputs, family=LITERT, id="L02", source=SPECIFICATION)
+static = replace(onnxruntime.static, family=LITERT, id="L03", source=SPECIFICATION)

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.lint.facts import data_shape, type_name, weight_dequantizer, weighted_nodes
-from edgeres.lint.rule import Defect, Version, rule
+from edgeres.lint.facts import data_shape, quantized_weights, quantizers_of, type_name, weighted_nodes
+from edgeres.lint.families import TENSORRT
+from edgeres.lint.rule import LENIENT, Defect, Version, rule
+from edgeres.lint.rules.tensorrt_nodes import IMPORTER
+from edgeres.lint.rules.tensorrt_placement import GUIDE, relu_behind
 from edgeres.onnx_graph.graph_index import BIASED, GraphIndex, attribute, label
 from edgeres.onnx_graph.stored_weights import output_channel_axis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from onnx import NodeProto
-
-IMPORTER = "onnx-tensorrt, QuantDequantLinearHelper"
-GUIDE = "TensorRT developer guide, Q/DQ layer-placement recommendations"
+QUANTIZER = "TensorRT-Model-Optimizer, onnx/quantization/graph_utils.py"
 
 
-@rule("W01", "E", "fold what stands between into the codes", GUIDE)
+@rule(TENSORRT, "W01", "E", "fold what stands between into the codes", GUIDE, until=(10, 0))
 def weight_next_to_dequantizer(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights are constant -> DQ -> operator."""
     for node in weighted_nodes(view):
@@ -33,22 +33,20 @@ def weight_next_to_dequantizer(view: GraphIndex, _: Version) -> Iterator[Defect]
             yield label(node), f"{between} between the weight's DequantizeLinear and the operator"
 
 
-@rule("W02", "E", "store float weights behind QuantizeLinear", GUIDE, until=(8, 5))
+@rule(TENSORRT, "W02", "E", "store float weights behind QuantizeLinear", GUIDE, until=(8, 5))
 def float_weights(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights are float -> Q -> DQ."""
-    for node in weighted_nodes(view):
-        dequantizer = weight_dequantizer(view, node)
-        if dequantizer is not None and dequantizer.input[0] in view.constants:
+    for node, dequantizer in quantized_weights(view):
+        if dequantizer.input[0] in view.constants:
             yield label(node), "its weight is stored as codes, which this parser does not take"
 
 
-@rule("W03", "E", "put the scales on the output channels' axis", GUIDE)
+@rule(TENSORRT, "W03", "E", "put the scales on the output channels' axis", GUIDE, warns_from=LENIENT)
 def weight_axis(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights are scaled per output channel."""
-    for node in weighted_nodes(view):
-        dequantizer = weight_dequantizer(view, node)
-        scale = view.value(dequantizer.input[1]) if dequantizer is not None else None
-        if dequantizer is None or scale is None or scale.ndim != 1 or scale.size <= 1:
+    for node, dequantizer in quantized_weights(view):
+        scale = view.value(dequantizer.input[1])
+        if scale is None or scale.ndim != 1 or scale.size <= 1:
             continue
         shape = data_shape(view, dequantizer) or ()
         wanted, axis = output_channel_axis(node, shape), attribute(dequantizer, "axis")
@@ -56,20 +54,18 @@ def weight_axis(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(dequantizer), f"axis {axis}; the output channels of {node.op_type} are on axis {wanted}"
 
 
-@rule("W04", "E", "store the bias as a float32 initializer", IMPORTER)
+@rule(TENSORRT, "W04", "E", "store the bias as a float32 initializer", IMPORTER)
 def float_bias(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Biases are float."""
     for node in view.of_type(*BIASED):
-        if len(node.input) < 3 or not node.input[2]:
-            continue
-        dequantizer = view.producer(node.input[2], "DequantizeLinear")
+        dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
         if dequantizer is not None:
             codes = view.constants.get(dequantizer.input[0])
             kind = type_name(codes.data_type) if codes is not None else "quantized"
             yield label(node), f"{kind} bias behind DequantizeLinear"
 
 
-@rule("W05", "E", "write the kernel_shape attribute", "onnx-tensorrt, docs/Changelog.md, 10.4", until=(10, 4))
+@rule(TENSORRT, "W05", "E", "write the kernel_shape attribute", "onnx-tensorrt, docs/Changelog.md, 10.4", until=(10, 4))
 def kernel_shape(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Conv names its kernel_shape."""
     for node in view.of_type("Conv", "ConvTranspose"):
@@ -77,17 +73,11 @@ def kernel_shape(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), "no kernel_shape although the weight is computed by DequantizeLinear"
 
 
-@rule(
-    "W06",
-    "W",
-    "use multiples of 8 with one side of 16 or more",
-    "TensorRT-Model-Optimizer, onnx/quantization/graph_utils.py",
-)
+@rule(TENSORRT, "W06", "W", "use multiples of 8 with one side of 16 or more", QUANTIZER)
 def channels(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Channel counts have INT8 kernels."""
-    for node in view.of_type("Conv"):
-        dequantizer = weight_dequantizer(view, node)
-        shape = data_shape(view, dequantizer) if dequantizer is not None else None
+    for node, dequantizer in quantized_weights(view, "Conv"):
+        shape = data_shape(view, dequantizer)
         if shape is None or len(shape) != 4:
             continue
         groups = attribute(node, "group", 1)
@@ -99,26 +89,20 @@ def channels(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"{into} -> {out} channels: no fast INT8 kernel"
 
 
-@rule("W07", "W", "leave it in float at batch 1", "TensorRT-Model-Optimizer, onnx/quantization/graph_utils.py")
+@rule(TENSORRT, "W07", "W", "leave it in float at batch 1", QUANTIZER)
 def float_classifier(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Matrix-vector products stay in float."""
-    for node in view.of_type("Gemm", "MatMul"):
-        if weight_dequantizer(view, node) is not None:
-            yield label(node), "a quantized matrix product gains nothing at batch 1"
+    for node, _dequantizer in quantized_weights(view, "Gemm", "MatMul"):
+        yield label(node), "a quantized matrix product gains nothing at batch 1"
 
 
-@rule("W08", "W", "fold the batch norm before quantizing, or quantize behind it", GUIDE)
+@rule(TENSORRT, "W08", "W", "fold the batch norm before quantizing, or quantize behind it", GUIDE)
 def batch_norm_folded(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """No Q/DQ around an unfolded batch norm."""
     for node in view.of_type("BatchNormalization"):
         pair = view.pair(node.input[0])
         if pair is not None and view.producer(pair[0].input[0], *BIASED) is not None:
             yield label(pair[0]), f"Q/DQ between a convolution and {label(node)!r}"
-        for reader, index in view.consumers(node.output[0]):
-            if reader.op_type == "QuantizeLinear" and index == 0 and _relu_behind(view, reader):
-                yield label(reader), f"Q/DQ between {label(node)!r} and Relu"
-
-
-def _relu_behind(view: GraphIndex, quantizer: NodeProto) -> bool:
-    pairs = [node for node, _ in view.consumers(quantizer.output[0])]
-    return any(node.op_type == "Relu" for pair in pairs for node, _ in view.consumers(pair.output[0]))
+        for quantizer in quantizers_of(view, node.output[0]):
+            if relu_behind(view, quantizer):
+                yield label(quantizer), f"Q/DQ between {label(node)!r} and Relu"
