@@ -11,7 +11,8 @@ import os
 import platform
 import sys
 import time
-from itertools import count
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Run = Callable[[], object]
+    Samples = dict[str, list[list[float]]]
 
 
 def top1(predictions: Sequence[int], labels: Sequence[int]) -> float:
@@ -186,48 +188,104 @@ def percentile_bound(samples: Sequence[float], share: float) -> float | None:
     return sorted(samples)[k - 1] if k <= len(samples) else None
 
 
-def interleaved(
-    runs: Mapping[str, Run],
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long to time.
+
+    Attributes:
+        warmup: Calls of each before anything counts.
+        least: Rounds at least, whatever they take.
+        most: Rounds at most.
+        limit_s: Seconds after which no further round begins.
+        tolerance: Rounds end once the 95 % interval of every median is no wider than this share of the median.
+    """
+
+    warmup: int = 5
+    least: int = 20
+    most: int = sys.maxsize
+    limit_s: float = 10.0
+    tolerance: float = 0.02
+
+
+def time_rounds(
+    turns: Mapping[str, Callable[[], list[float]]],
+    timing: Timing,
     *,
-    warmup: int = 5,
-    least: int = 20,
-    wanted: int = 0,
-    tolerance: float = 0.02,
-    limit_s: float = 10.0,
+    settled: Callable[[Samples], bool] = lambda samples: False,
+    after_round: Callable[[int, float], object] = lambda number, seconds: None,
     clock: Callable[[], int] = time.perf_counter_ns,
-) -> dict[str, Latency]:
-    """Measures several callables in one go, so that the same noise hits all of them.
+) -> Samples:
+    """Milliseconds of every call, by name and round, in rounds that alternate between forwards and backwards.
 
     Args:
-        runs: What to measure, by name.
-        warmup: Calls of each before anything counts.
-        least: Measured calls of each at least, whatever they take.
-        wanted: Measured calls of each before narrow intervals end it; 459 tell the 99th percentile.
-        tolerance: Stop once the 95 % interval of every median is no wider than this share of the median.
-        limit_s: Stop after this many seconds in any case.
+        turns: What to measure; a turn gives the milliseconds of its calls.
+        timing: Number of rounds and time limit.
+        settled: Whether the samples suffice, asked after ``timing.least`` rounds.
+        after_round: Called with the number of rounds and the seconds since the start.
         clock: Nanoseconds.
     """
-    for run in runs.values():
-        for _ in range(warmup):
-            run()
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    order, before, start = list(runs), _stolen(Path("/proc/stat")), clock()
-    check = least
-    for number in count(1):
+    samples: Samples = {name: [] for name in turns}
+    order, start = list(turns), clock()
+    for number in range(1, max(timing.least, timing.most) + 1):
         for name in order:
-            begin = clock()
-            runs[name]()
-            samples[name].append((clock() - begin) / 1e6)
+            samples[name].append(turns[name]())
         order.reverse()
-        late = clock() - start > limit_s * 1e9
-        if number >= least and (late or number >= max(check, wanted)):
-            # Sorting after each call would weigh on what is measured: look again after a quarter more calls.
-            check = number + number // 4
-            if late or all(_narrow(values, tolerance) for values in samples.values()):
-                break
+        seconds = (clock() - start) / 1e9
+        after_round(number, seconds)
+        if number >= timing.least and (seconds > timing.limit_s or settled(samples)):
+            break
+    return samples
+
+
+def time_calls(
+    runs: Mapping[str, Run],
+    timing: Timing,
+    settled: Callable[[Samples], bool] = lambda samples: False,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> dict[str, list[float]]:
+    """Milliseconds of every call after warm-up, one call of each in a round."""
+
+    def turn(run: Run) -> list[float]:
+        begin = clock()
+        run()
+        return [(clock() - begin) / 1e6]
+
+    for run in runs.values():
+        for _ in range(timing.warmup):
+            run()
+    turns = {name: partial(turn, run) for name, run in runs.items()}
+    samples = time_rounds(turns, timing, settled=settled, clock=clock)
+    return {name: [ms for calls in rounds for ms in calls] for name, rounds in samples.items()}
+
+
+def interleaved(
+    runs: Mapping[str, Run],
+    timing: Timing | None = None,
+    *,
+    wanted: int = 0,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> dict[str, Latency]:
+    """Latency of several callables measured in one go, so that the same noise hits all of them.
+
+    ``wanted`` calls of each are measured before narrow intervals end it; 459 give the 99th percentile.
+    """
+    timing = timing or Timing()
+    check = max(timing.least, wanted)
+
+    def settled(samples: Samples) -> bool:
+        nonlocal check
+        number = len(next(iter(samples.values())))
+        if number < check:
+            return False
+        # Sorting after each call would weigh on what is measured: look again after a quarter more calls.
+        check = number + number // 4
+        return all(_narrow([ms for (ms,) in rounds], timing.tolerance) for rounds in samples.values())
+
+    before, start = _stolen(Path("/proc/stat")), clock()
+    samples = time_calls(runs, timing, settled, clock)
     seconds, after = (clock() - start) / 1e9, _stolen(Path("/proc/stat"))
     stolen = None if before is None or after is None else (after - before) / (seconds * (os.cpu_count() or 1))
-    return {name: _latency(values, warmup, stolen) for name, values in samples.items()}
+    return {name: _latency(values, timing.warmup, stolen) for name, values in samples.items()}
 
 
 def _narrow(values: Sequence[float], tolerance: float) -> bool:

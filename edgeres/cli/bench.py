@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from edgeres.cli.command_line import Commands
     from edgeres.cli.console import Screen
-    from edgeres.latency.benchmark.interleaved import InterleavedSettings
+    from edgeres.latency.benchmark.interleaved import BurstTiming
     from edgeres.latency.benchmark.result import BenchmarkResult
     from edgeres.runs.run import Run
 
@@ -89,10 +89,10 @@ def _result(folder: Path, finished: Run, options: Namespace, screen: Screen) -> 
         return bench(subject, variants, screen, threads=options.threads, timing=_timing(options))
 
 
-def _timing(options: Namespace) -> InterleavedSettings:
+def _timing(options: Namespace) -> BurstTiming:
     """How many rounds to time, or for how many seconds."""
-    from edgeres.latency.benchmark.interleaved import InterleavedSettings
+    from edgeres.latency.benchmark.interleaved import BurstTiming
 
     if options.rounds is not None:
-        return InterleavedSettings(least=options.rounds, most=options.rounds, limit_s=float("inf"))
-    return InterleavedSettings(limit_s=float(options.seconds))
+        return BurstTiming(least=options.rounds, most=options.rounds, limit_s=float("inf"))
+    return BurstTiming(limit_s=float(options.seconds))

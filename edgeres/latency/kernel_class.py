@@ -18,15 +18,10 @@ from edgeres.settings import parse, settings
 
 @settings
 class PredictionError:
-    """Prediction errors on devices that were left out of the fit.
+    """Median and 90 % quantile of the relative error, in percent, on devices that were left out of the fit.
 
-    Attributes:
-        median_pct: Median relative error in percent.
-        p90_pct: Its 90 % quantile.
-        factor: 90 % of the predictions were within this factor, either way.
-        predictions: Number of predictions.
-        chips: Number of chips.
-        pooled: Whether they come from related classes, because the class has none of its own.
+    90 % of the predictions were within ``factor``, either way. ``pooled`` errors are those of related classes, because
+    the class has none of its own.
     """
 
     median_pct: float
@@ -47,8 +42,6 @@ class KernelClass:
     """Roofline parameters of a class of kernels.
 
     Attributes:
-        name: Identifier.
-        title: Display name.
         gain: Factor by which Winograd reduces the operations of a 3x3 of stride 1.
         balance: Operations in the time of one byte; 0 where ``bandwidth_share`` is used.
         bandwidth_share: Share of the memory's theoretical bandwidth that kernels reach; None where ``balance`` is used.

@@ -13,8 +13,11 @@ from edgeres.latency.host_profile import Lookup, Point, Table, half_filled
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from onnx import ModelProto
+
     from edgeres.latency.microbenchmark import MicrobenchmarkGraph
-    from edgeres.latency.timer import Timer, TimerSettings
+    from edgeres.latency.timer import Timer
+    from edgeres.metrics import Timing
     from edgeres.progress import Progress
 
 Role = Literal["way", "step", "stem", "head", "odd", "add", "bare"]
@@ -24,16 +27,11 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class ProfiledLayer:
-    """A layer that is measured by a pair of microbenchmark graphs.
+    """A layer that is measured by a pair of microbenchmark graphs, with the sides of its window and of its output.
 
-    Attributes:
-        role: ``way`` is a pair of stride-1 convolutions ``c_in`` to ``c_out`` to ``c_in``, ``step`` a convolution of
-            stride 2, ``stem`` and ``head`` are the stem and the classifier, ``odd`` is a pair whose channels half fill
-            their last block, ``add`` and ``bare`` are a pair with and without a residual add.
-        kernel: Side of the window.
-        side: Side of the output in pixels.
-        c_in: Input channels.
-        c_out: Output channels.
+    Role ``way`` is a pair of stride-1 convolutions ``c_in`` to ``c_out`` to ``c_in``, ``step`` a convolution of stride
+    2, ``stem`` and ``head`` are the stem and the classifier, ``odd`` is a pair whose channels half fill their last
+    block, ``add`` and ``bare`` are a pair with and without a residual add.
     """
 
     role: Role
@@ -120,21 +118,19 @@ WHOLE = (*_ways(), *_steps(), *_rest())
 """Every layer of a table that covers ResNets and pruned ResNets at about 224 pixels."""
 
 
-def layer_table(
-    timer: Timer, timing: TimerSettings, progress: Progress, layers: tuple[ProfiledLayer, ...] = WHOLE
-) -> Table:
+def layer_table(timer: Timer, timing: Timing, progress: Progress, layers: tuple[ProfiledLayer, ...] = WHOLE) -> Table:
     """Measures the lookup table of one precision.
 
     Raises:
         StageError: The machine is too loaded to measure a layer.
     """
-    took: dict[ProfiledLayer, float] = {}
+    units: dict[ProfiledLayer, float] = {}
     with progress.task(f"layers in {timer.precision}", len(layers)) as advance:
         for layer in layers:
-            took[layer] = _difference(timer, layer, timing)
+            units[layer] = _difference(timer, layer, timing)
             advance(1)
         call = _call(timer, timing)
-    return assembled(took, call, timer.unit_ms)
+    return assembled(units, call, timer.unit_ms)
 
 
 def assembled(units: Mapping[ProfiledLayer, float], call: float, unit_ms: float) -> Table:
@@ -160,20 +156,18 @@ def assembled(units: Mapping[ProfiledLayer, float], call: float, unit_ms: float)
     return replace(table, odd=_odd(table, ms))
 
 
-def _difference(timer: Timer, layer: ProfiledLayer, timing: TimerSettings) -> float:
+def _difference(timer: Timer, layer: ProfiledLayer, timing: Timing) -> float:
     """Time of a layer in units of the reference, as the difference of its two graphs.
 
     Raises:
         StageError: The larger graph was not slower in any of ``_TRIES`` attempts.
     """
     graphs = layer.graph_pair
-    few, many = graphs.models(timer.target.runtime, integer=timer.precision == "int8")
-    image = graphs.image()
-    with timer.opened({"few": (few, image), "many": (many, image)}) as runs:
+    with timer.opened(_few_and_many(timer, graphs)) as runs:
         for attempt in range(1, _TRIES + 1):
             rounds = timing.least * attempt
-            found = timer.relative(runs, replace(timing, least=rounds, most=max(timing.most, rounds)))
-            units = (found["many"] - found["few"]) / (graphs.many - graphs.few)
+            times = timer.relative(runs, replace(timing, least=rounds, most=max(timing.most, rounds)))
+            units = (times["many"] - times["few"]) / (graphs.many - graphs.few)
             if units > 0:
                 return units
     raise StageError(
@@ -182,14 +176,17 @@ def _difference(timer: Timer, layer: ProfiledLayer, timing: TimerSettings) -> fl
     )
 
 
-def _call(timer: Timer, timing: TimerSettings) -> float:
+def _few_and_many(timer: Timer, graphs: MicrobenchmarkGraph) -> dict[str, ModelProto]:
+    few, many = graphs.models(timer.target.runtime, integer=timer.precision == "int8")
+    return {"few": few, "many": many}
+
+
+def _call(timer: Timer, timing: Timing) -> float:
     """Overhead of a call in units of the reference: a graph of two tiny convolutions less their time."""
     tiny = microbenchmark.pair(16, 16, 1, 7)
-    few, many = tiny.models(timer.target.runtime, integer=timer.precision == "int8")
-    image = tiny.image()
-    with timer.opened({"few": (few, image), "many": (many, image)}) as runs:
-        found = timer.relative(runs, timing)
-    return found["few"] - (found["many"] - found["few"]) / (tiny.many - tiny.few)
+    with timer.opened(_few_and_many(timer, tiny)) as runs:
+        times = timer.relative(runs, timing)
+    return times["few"] - (times["many"] - times["few"]) / (tiny.many - tiny.few)
 
 
 def _add_ns(ms: Mapping[ProfiledLayer, float]) -> float:
@@ -209,7 +206,7 @@ def _without_add(ms: float, layer: ProfiledLayer, add_ns: float) -> float:
 
 def _odd(table: Table, ms: Mapping[ProfiledLayer, float]) -> float:
     """Increase of the logarithm of a layer's time per half-filled side, by least squares; see ``Table.odd``."""
-    lookup, products, squares = Lookup.of(table), 0.0, 0
+    lookup, products, squares = Lookup(table), 0.0, 0
     for layer, value in ms.items():
         if layer.role == "odd":
             sides = half_filled(layer.c_in) + half_filled(layer.c_out)

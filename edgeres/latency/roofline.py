@@ -40,14 +40,7 @@ _STEPS = 60
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Time of one kernel.
-
-    Attributes:
-        work: The kernel.
-        ms: Time in milliseconds.
-        bound: The largest term of the time.
-        share_of_tiles: Useful MACs over those of the tiles that cover the layer.
-    """
+    """Time of one kernel and its largest term; ``share_of_tiles`` is useful MACs over those of the covering tiles."""
 
     work: Work
     ms: float
@@ -57,11 +50,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Roofline of one device.
+    """Roofline of one device, with the classes of its INT8 and of its float kernels.
 
     Attributes:
-        integer: Class of its INT8 kernels.
-        floating: Class of its float kernels.
         float_bytes: Bytes of a float in its float kernels.
         peaks: Operations per second by bytes of a number; unpublished ones are missing.
         bandwidth: Bytes per second of the memory; None where unpublished.
@@ -85,14 +76,18 @@ class Roofline:
 
     def main(self, works: Sequence[Work]) -> KernelClass:
         """The class that a prediction's band is taken from: that of the integer kernels, where there are any."""
-        return self.integer if any(work.integer for work in works) else self.floating
+        return self._kind(any(work.integer for work in works))[0]
+
+    def _kind(self, integer: bool) -> tuple[KernelClass, int]:
+        """Class of integer or of float kernels, and bytes of a number in them."""
+        return (self.integer, 1) if integer else (self.floating, self.float_bytes)
 
     def missing(self, works: Sequence[Work]) -> str:
         """Why a network cannot be predicted without a measured one; empty where it can."""
         if self.unlike:
             return self.unlike
         for work in works:
-            kind, width = (self.integer, 1) if work.integer else (self.floating, self.float_bytes)
+            kind, width = self._kind(work.integer)
             if kind.efficiency is None:
                 return f"public latencies of {kind.title} give no share of a peak"
             if width not in self.peaks:
@@ -105,8 +100,7 @@ class Roofline:
 
     def call_ms(self, works: Sequence[Work]) -> float:
         """Overhead of a call on the host, in milliseconds."""
-        kind = self.main(works)
-        width = 1 if any(work.integer for work in works) else self.float_bytes
+        kind, width = self._kind(any(work.integer for work in works))
         return self.fixed * kind.call_ms + self.slowness * 1e3 * kind.call_gops * 1e9 / self._rate(kind, width)
 
     def total_ms(self, works: Sequence[Work], figure: Figure = "host_latency") -> float:
@@ -119,12 +113,7 @@ class Roofline:
         return self.call_ms(works) + sum(self._fixed_ms(work) for work in works if work.kind != "add")
 
     def calibrated(self, works: Sequence[Work], measured_ms: float, figure: Figure = "host_latency") -> Roofline:
-        """The roofline scaled so that it predicts a measured latency.
-
-        Args:
-            works: Kernels of the measured network.
-            measured_ms: Its measured latency in milliseconds.
-            figure: Host latency or GPU compute time.
+        """The roofline scaled so that it predicts the measured latency of a network with these kernels.
 
         Raises:
             UsageError: The latency is not above zero.
@@ -140,32 +129,28 @@ class Roofline:
             middle = (low + high) / 2
             above = replace(self, slowness=middle, fixed=fixed).total_ms(works, figure) > measured_ms
             low, high = (low, middle) if above else (middle, high)
-        found = replace(self, slowness=high, fixed=fixed)
-        if found.total_ms(works, figure) > 1.001 * measured_ms:  # the memory is faster than its profile says
+        scaled = replace(self, slowness=high, fixed=fixed)
+        if scaled.total_ms(works, figure) > 1.001 * measured_ms:  # the memory is faster than its profile says
             return replace(self, bandwidth=None).calibrated(works, measured_ms, figure)
-        return found
-
-    def _kind(self, work: Work) -> KernelClass:
-        return self.integer if work.integer else self.floating
+        return scaled
 
     def _fixed_ms(self, work: Work) -> float:
-        kind, width = self._kind(work), 1 if work.integer else self.float_bytes
+        kind, width = self._kind(work.integer)
         reached = (kind.bandwidth_share or 1.0) * self.bandwidth if self.bandwidth else float("inf")
         return 1e3 * (self.fixed * kind.layer_us * 1e-6 + width * work.weights / reached)
 
     def _cost(self, work: Work) -> Cost:
-        kind, width = self._kind(work), 1 if work.integer else self.float_bytes
+        kind, width = self._kind(work.integer)
         padded = work.padded_macs(self.multiple)
         gain = kind.gain if (work.kind, work.kernel, work.stride, work.groups) == ("conv", 3, 1, 1) else 1.0
         rate = self._rate(kind, width) / self.slowness if self.slowness else float("inf")
         moved = width * (work.activations + work.weights)
+        by_share = kind.bandwidth_share * self.bandwidth if kind.bandwidth_share and self.bandwidth else None
         times: dict[Bound, float] = {
             "compute": 2 * padded / gain / rate,
-            "memory": kind.balance * moved / rate,
+            "memory": self.slowness * moved / by_share if by_share else kind.balance * moved / rate,
             "weights": width * work.weights / self.bandwidth if self.bandwidth else 0.0,
         }
-        if kind.bandwidth_share and self.bandwidth:
-            times["memory"] = self.slowness * moved / (kind.bandwidth_share * self.bandwidth)
         bound = max(times, key=lambda name: times[name])
         launch = self.fixed * kind.layer_us * 1e-6
         seconds = times[bound] + launch
@@ -198,25 +183,27 @@ def float_precisions(target: Target) -> tuple[FloatPrecision, ...]:
 def roofline_of(target: Target, precision: Precision = "int8") -> Roofline:
     """The roofline of a target for networks of one precision, from its device profile.
 
-    A device that is neither a GPU nor a CPU of known instructions nor this host is an NPU.
-
-    Args:
-        target: The target.
-        precision: Precision of the network. Float layers of an INT8 network run in the target's default precision: FP16
-            in a TensorRT engine, FP32 on CPUs.
+    Float layers of an INT8 network run in the target's default precision: FP16 in a TensorRT engine, FP32 on CPUs. A
+    device that is neither a GPU nor a CPU of known instructions nor this host is an NPU.
     """
-    device, known = target.device, kernel_classes()
-    integer, floating = _classes(target, precision)
+    device, gpu = target.device, target.latency_class == "gpu"
+    integer, floating = (kernel_classes()[name] for name in _classes(target, precision))
     width = float_precisions(target)[0] if precision == "int8" else precision
+    tops = {1: device.int8_tops, 2: device.fp16_tops, 4: device.fp32_tops}
+    if gpu and _generation(target) >= _TF32 and device.fp16_tops:
+        tops[4] = device.fp16_tops / 2  # TensorRT computes FP32 as TF32 by default
+    unlike = ""
+    if gpu and not target.runtime.jetpack and _generation(target) < _TENSOR_CORES:
+        unlike = "the roofline of a graphics card rests on tensor cores, which this one does not have"
     return Roofline(
-        integer=known[integer],
-        floating=known[floating],
+        integer=integer,
+        floating=floating,
         float_bytes=4 if width == "fp32" else 2,
-        peaks=_peaks(target),
+        peaks={width: 1e12 * value for width, value in tops.items() if value is not None},
         bandwidth=None if device.bandwidth_gbs is None else device.bandwidth_gbs * 1e9,
         multiple=target.scheme.channel_multiple if target.scheme else 1,
-        gpu=target.latency_class == "gpu",
-        unlike=_unlike(target),
+        gpu=gpu,
+        unlike=unlike,
     )
 
 
@@ -238,17 +225,3 @@ def _classes(target: Target, precision: Precision) -> tuple[str, str]:
 def _generation(target: Target) -> int:
     """Major compute capability of a GPU; without one in the profile, that of a current GPU."""
     return int((target.device.compute_capability or "8").partition(".")[0])
-
-
-def _unlike(target: Target) -> str:
-    if target.latency_class == "gpu" and not target.runtime.jetpack and _generation(target) < _TENSOR_CORES:
-        return "the roofline of a graphics card rests on tensor cores, which this one does not have"
-    return ""
-
-
-def _peaks(target: Target) -> dict[int, float]:
-    device = target.device
-    tops = {1: device.int8_tops, 2: device.fp16_tops, 4: device.fp32_tops}
-    if target.latency_class == "gpu" and _generation(target) >= _TF32 and device.fp16_tops:
-        tops[4] = device.fp16_tops / 2  # TensorRT computes FP32 as TF32 by default
-    return {width: 1e12 * value for width, value in tops.items() if value is not None}

@@ -15,7 +15,7 @@ import numpy as np
 from edgeres.artifacts.artifact import Engine, Exported, File
 from edgeres.backends.registry import find_backend
 from edgeres.latency.prediction import predict
-from edgeres.metrics import interleaved
+from edgeres.metrics import Timing, interleaved
 from edgeres.onnx_graph.write import write_model
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def measured_s(
             for name, model in models.items()
         }
         runs = {name: lambda session=session: session.run(image) for name, session in sessions.items()}
-        found = interleaved(runs, limit_s=_LIMIT_S)
+        found = interleaved(runs, Timing(limit_s=_LIMIT_S))
     return {name: latency.p50_ms / 1e3 for name, latency in found.items()}
 
 

@@ -17,12 +17,12 @@ from edgeres.errors import UsageError
 from edgeres.latency.benchmark import benchmark as bench_module
 from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench, pinned
 from edgeres.latency.benchmark.conclusions import bottlenecks, should_ship
-from edgeres.latency.benchmark.interleaved import InterleavedSettings
+from edgeres.latency.benchmark.interleaved import BurstTiming
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.settings import plain
 
-QUICK = InterleavedSettings(burst_s=0.01, least=4, most=4)
+QUICK = BurstTiming(burst_s=0.01, least=4, most=4)
 SUBJECT = BenchmarkSubject("small", "cpu", "onnxruntime", 10_000_000, accurate=True)
 
 
@@ -118,9 +118,8 @@ def test_a_variant_with_planted_slowness_is_neither_fastest_nor_shipped(tmp_path
     path = tmp_path / "wide" / "slow.onnx"
     path.write_bytes(slowed.SerializeToString())
     from edgeres.artifacts.artifact import File
-    from edgeres.latency.benchmark.worker_spec import SealedFile
 
-    sealed = SealedFile.of(File.of(path))
+    sealed = File.of(path)
     found.variants = [
         replace(variant, files={variant.entry: sealed}) if variant.precision == "int8" else variant
         for variant in found.variants

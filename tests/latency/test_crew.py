@@ -14,8 +14,7 @@ import pytest
 
 from edgeres.artifacts.artifact import File
 from edgeres.errors import StageError
-from edgeres.latency.benchmark.worker_pool import start_worker
-from edgeres.latency.benchmark.worker_spec import SealedFile, WorkerRequest, WorkerSpec
+from edgeres.latency.benchmark.worker import WorkerRequest, WorkerSpec, start_worker
 from edgeres.settings import canonical, plain
 
 ONE = WorkerRequest(calls=1)
@@ -24,8 +23,8 @@ PATIENCE_S = 300
 
 HOLD = """
 import os, signal, sys, time
-from edgeres.latency.benchmark.worker_pool import start_worker
-from edgeres.latency.benchmark.worker_spec import WorkerSpec, WorkerRequest
+from edgeres.latency.benchmark.worker import start_worker
+from edgeres.latency.benchmark.worker import WorkerSpec, WorkerRequest
 from edgeres.settings import parse
 import json
 with start_worker(parse(WorkerSpec, json.loads(sys.argv[1]), "job")) as worker:
@@ -89,7 +88,7 @@ def test_a_worker_that_is_killed_is_told_of(variants):
 def test_a_runtime_that_refuses_says_so_in_its_own_words(variants, tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no graph")
-    variant = replace(variants["float32 on onnxruntime"], float_graph=SealedFile.of(File.of(broken)))
+    variant = replace(variants["float32 on onnxruntime"], float_graph=File.of(broken))
     with (
         pytest.raises(StageError, match=r"ONNX Runtime refused broken\.onnx"),
         start_worker(WorkerSpec(variant=variant, cores=(0,))),

@@ -99,7 +99,7 @@ def test_half_filled_blocks_cost_what_was_seen():
     }
     found = assembled(dearer, 0.0, 1.0)
     assert found.odd == pytest.approx(0.2)
-    lookup = Lookup.of(found)
+    lookup = Lookup(found)
 
     def ms(c_in, c_out):
         return lookup.conv_ms(Point(kernel=3, stride=1, side=28, c_in=c_in, c_out=c_out, ms=1))
@@ -132,7 +132,7 @@ def test_interpolation_stays_between_its_points(c_in, c_out, side):
     )
     table = Table(points=points, stems=(), heads=(), add_ns=0, call_ms=0, unit_ms=1)
     work = Work("x", "conv", c_in, c_out, 3, 1, 1, side, 0, 9 * c_in * c_out, round(9 * c_in * c_out * side**2), True)
-    rate = Lookup.of(table).ms(work) / work.padded_macs(16)
+    rate = Lookup(table).ms(work) / work.padded_macs(16)
     assert 1e-6 * (1 - 1e-9) <= rate <= 4e-6 * (1 + 1e-9)
 
 

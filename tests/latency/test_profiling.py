@@ -11,14 +11,15 @@ from edgeres.latency.host_profile import encode, read_profile
 from edgeres.latency.lookup_table import ProfiledLayer, layer_table
 from edgeres.latency.profiling import ProfiledNetwork, measure_profile
 from edgeres.latency.random_model import random_model, randomly_pruned
-from edgeres.latency.timer import Timer, TimerSettings
+from edgeres.latency.timer import Timer
 from edgeres.latency.workload import of_model
+from edgeres.metrics import Timing
 from edgeres.model.spec import PRESETS
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
 
-CPU, QUICK = find_target("cpu"), TimerSettings(least=7, most=7, limit_s=0.0)
+CPU, QUICK = find_target("cpu"), Timing(least=7, most=7, limit_s=0.0)
 LAYERS = (
     ProfiledLayer("way", 3, 28, 64, 64),
     ProfiledLayer("way", 3, 14, 128, 128),
@@ -48,7 +49,7 @@ def machine_of_one_law():
     """That machine in place of this one: graphs take what the law says, on a clock that nothing else moves."""
     clock = SimpleNamespace(now=0)
 
-    def opened(self, model, image, stack):
+    def opened(self, name, model, stack):
         took = round(law_ns(model))
 
         def run():
@@ -116,8 +117,7 @@ def test_a_layer_takes_what_its_macs_take(tmp_path):
 
 def test_graphs_run_on_the_runtime_of_the_target_beside_the_reference(tmp_path):
     bench, model = Timer(CPU, 1, tmp_path, "int8"), subject(0).models["int8"]
-    image = np.random.default_rng(0).standard_normal((1, 3, 64, 64), dtype=np.float32)
-    with bench.opened({"network": (model, image)}) as runs:
+    with bench.opened({"network": model}) as runs:
         assert set(runs) == {"reference", "network"}
         assert runs["network"]().shape == (1, 1000)
         found = bench.relative(runs, QUICK)

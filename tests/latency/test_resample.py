@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from edgeres.latency.benchmark.bootstrap import median_interval, ratio_interval
+from edgeres.latency.benchmark.interleaved import median_interval, ratio_interval
 
 TIMES = st.lists(st.lists(st.floats(0.1, 100), min_size=1, max_size=5), min_size=1, max_size=8)
 

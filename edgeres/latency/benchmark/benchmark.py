@@ -5,35 +5,32 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from edgeres.backends.backend import Profiled
 from edgeres.backends.registry import find_backend
 from edgeres.errors import EdgeresError, StageError, UsageError
-from edgeres.latency.benchmark.bootstrap import median_interval, ratio_interval
-from edgeres.latency.benchmark.interleaved import InterleavedSettings, time_interleaved
+from edgeres.latency.benchmark.interleaved import BurstTiming, median_interval, ratio_interval, time_workers
 from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, ProcessorPeak, Ratio, VariantResult
 from edgeres.latency.benchmark.variants import version_of
-from edgeres.latency.benchmark.worker_pool import Worker, start_worker
-from edgeres.latency.benchmark.worker_spec import TORCH, WorkerRequest, WorkerSpec
+from edgeres.latency.benchmark.worker import TORCH, Worker, WorkerRequest, WorkerSpec, start_worker
 from edgeres.metrics import machine
 from edgeres.settings import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgeres.latency.benchmark.interleaved import Samples
     from edgeres.latency.benchmark.variants import Variants
-    from edgeres.latency.benchmark.worker_spec import Variant
-    from edgeres.metrics import Machine
+    from edgeres.latency.benchmark.worker import Variant
+    from edgeres.metrics import Machine, Samples
     from edgeres.progress import Progress
 
-_PEAKS: tuple[str, ...] = ("int8", "float32")
+_PEAKS: tuple[Literal["int8", "float32"], ...] = ("int8", "float32")
 _PEAK_CALLS, _PROFILED = 15, 20
 
 
@@ -62,36 +59,34 @@ def bench(
     progress: Progress,
     *,
     threads: int = 2,
-    timing: InterleavedSettings | None = None,
+    timing: BurstTiming | None = None,
 ) -> BenchmarkResult:
     """Latency of every variant at batch 1, with bootstrap intervals and the processor's peak.
 
-    Args:
-        subject: The network and its target.
-        variants: Variants that run on this host.
-        progress: Advanced per loaded worker, per round and per profiled runtime.
-        threads: Threads of each runtime, each pinned to its own processor.
-        timing: Burst length, rounds and time limit; None takes about 30 s.
+    Each of the runtime's ``threads`` is pinned to its own processor. Without ``timing`` it takes about 30 s.
 
     Raises:
         UsageError: Nothing can be timed, or there are fewer processors than threads.
     """
-    timing, cores = timing or InterleavedSettings(), pinned(threads)
+    timing, cores = timing or BurstTiming(), pinned(threads)
     before, absent = machine(), dict(variants.absent)
+    rates: dict[Literal["int8", "float32"], list[float]] = defaultdict(list)
     with ExitStack() as stack:
         workers = _start_workers(variants.variants, cores, absent, stack, progress)
         if not workers:
             raise UsageError("no runtime of this host takes the network", "; ".join(absent.values()))
-        meter = _Meter.start(cores, stack)
-        begin = monotonic()
+        meters = _start_meters(cores, absent, stack)
+
+        def measure_peaks() -> None:
+            for kind, meter in meters.items():
+                rates[kind] += meter.ask(WorkerRequest(calls=_PEAK_CALLS))["rates"]
+
+        timed, begin = {name: worker for name, (_, worker) in workers.items()}, monotonic()
         with progress.task("rounds", 100) as advance:
-            samples = time_interleaved(
-                {name: worker for name, (_, worker) in workers.items()}, timing, advance, meter.read
-            )
+            samples = time_workers(timed, timing, advance, measure_peaks)
         seconds, after = monotonic() - begin, machine()
-        absent |= meter.absent
-        layers = _layers(workers, progress)
-    peaks = meter.peaks()
+        layers = _layers(list(workers.values()), progress)
+    peaks = tuple(_peak(kind, measured) for kind, measured in rates.items())
     rows = _rows(subject, {name: variant for name, (variant, _) in workers.items()}, samples, peaks)
     return BenchmarkResult(
         network=subject.network,
@@ -146,49 +141,40 @@ def _start_workers(
     return workers
 
 
-@dataclass(slots=True)
-class _Meter:
-    """Workers that measure the processor's peak multiply-adds per second, once a round."""
-
-    workers: dict[str, Worker]
-    absent: dict[str, str]
-    rates: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    @classmethod
-    def start(cls, cores: tuple[int, ...], stack: ExitStack) -> _Meter:
-        workers, absent = {}, {}
-        for kind in _PEAKS:
-            try:
-                workers[kind] = stack.enter_context(
-                    start_worker(parse(WorkerSpec, {"peak": kind, "cores": cores}, "worker spec"))
-                )
-            except EdgeresError as refusal:
-                absent[f"{kind} peak"] = refusal.what
-        return cls(workers, absent)
-
-    def read(self) -> None:
-        for kind, worker in self.workers.items():
-            self.rates[kind] += worker.ask(WorkerRequest(calls=_PEAK_CALLS))["rates"]
-
-    def peaks(self) -> tuple[ProcessorPeak, ...]:
-        peaks = []
-        for kind, rates in self.rates.items():
-            figures = {"gmacs": max(rates) / 1e9, "median_gmacs": float(np.median(rates)) / 1e9, "n": len(rates)}
-            peaks.append(parse(ProcessorPeak, {"precision": kind, **figures}, "peak"))
-        return tuple(peaks)
+def _start_meters(
+    cores: tuple[int, ...], absent: dict[str, str], stack: ExitStack
+) -> dict[Literal["int8", "float32"], Worker]:
+    """Starts workers that measure the processor's peak; the reasons for peaks without one are added to ``absent``."""
+    meters = {}
+    for kind in _PEAKS:
+        try:
+            meters[kind] = stack.enter_context(start_worker(WorkerSpec(peak=kind, cores=cores)))
+        except EdgeresError as refusal:
+            absent[f"{kind} peak"] = refusal.what
+    return meters
 
 
-def _layers(workers: Mapping[str, tuple[Variant, Worker]], progress: Progress) -> dict[str, tuple[LayerTime, ...]]:
+def _peak(kind: Literal["int8", "float32"], rates: Sequence[float]) -> ProcessorPeak:
+    """The peak from measured multiply-adds per second."""
+    return ProcessorPeak(
+        precision=kind, gmacs=max(rates) / 1e9, median_gmacs=float(np.median(rates)) / 1e9, n=len(rates)
+    )
+
+
+def _layers(workers: Sequence[tuple[Variant, Worker]], progress: Progress) -> dict[str, tuple[LayerTime, ...]]:
     """Kernel times of each INT8 variant, by runtime, where the runtime has a profiler."""
-    profiled = [pair for pair in workers.values() if pair[0].precision == "int8" and pair[0].runtime != TORCH]
     profiled = [
-        (variant, worker) for variant, worker in profiled if isinstance(find_backend(variant.runtime), Profiled)
+        (variant.runtime, worker)
+        for variant, worker in workers
+        if variant.precision == "int8"
+        and variant.runtime != TORCH
+        and isinstance(find_backend(variant.runtime), Profiled)
     ]
     layers = {}
     with progress.task("profile", len(profiled)) as advance:
-        for variant, worker in profiled:
+        for runtime, worker in profiled:
             answer = worker.ask(WorkerRequest(calls=_PROFILED, layers=True))["layers"]
-            layers[variant.runtime] = tuple(parse(LayerTime, layer, "layer") for layer in answer)
+            layers[runtime] = tuple(parse(LayerTime, layer, "layer") for layer in answer)
             advance(1)
     return layers
 
@@ -202,9 +188,7 @@ def _rows(
     reach: dict[str, float] = {peak.precision: peak.gmacs for peak in peaks}
     is_quantized = any(variant.precision == "int8" for variant in variants.values())
 
-    def ratio(to: str | None, name: str) -> Ratio | None:
-        if to is None:
-            return None
+    def ratio(to: str, name: str) -> Ratio:
         low, high = ratio_interval(samples[to], samples[name]) if to != name else (1.0, 1.0)
         return Ratio(value=medians[to] / medians[name], low=low, high=high)
 
@@ -212,10 +196,8 @@ def _rows(
         variant, every = variants[name], np.concatenate(samples[name])
         low, high = median_interval(samples[name])
         own = variant.runtime == subject.backend
-        twin = f"float32 on {variant.runtime}"
+        reference = f"float32 on {variant.runtime}"
         peak = reach.get(variant.precision)
-        to_fastest = ratio(order[0], name)
-        assert to_fastest is not None
         return VariantResult(
             runtime=variant.runtime,
             version=version_of(variant.runtime),
@@ -229,9 +211,9 @@ def _rows(
             p90_ms=float(np.percentile(every, 90)),
             n=len(every),
             rounds=len(samples[name]),
-            speedup=ratio(floats[0] if floats else None, name),
-            over_float=ratio(twin, name) if twin in samples and twin != name else None,
-            to_fastest=to_fastest,
+            speedup=ratio(floats[0], name) if floats else None,
+            over_float=ratio(reference, name) if reference in samples and reference != name else None,
+            to_fastest=ratio(order[0], name),
             peak_share=subject.macs / (1e6 * medians[name] * peak) if peak else None,
         )
 
@@ -239,7 +221,7 @@ def _rows(
 
 
 def _host_load(before: Machine, after: Machine, cores: tuple[int, ...], seconds: float) -> HostLoad:
-    stolen: Any = None
+    stolen = None
     if before.stolen is not None and after.stolen is not None:
         stolen = (after.stolen - before.stolen) / (seconds * (os.cpu_count() or 1))
     return HostLoad(

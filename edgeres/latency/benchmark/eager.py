@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from edgeres.backends.backend import Session
 
-
-@contextmanager
-def eager_session(path: Path, threads: int) -> Iterator[Session]:
-    """Opens a float ONNX graph in eager PyTorch with channels-last memory layout.
+class EagerSession:
+    """A float ONNX graph in torch operators with channels-last memory layout, run image by image.
 
     Raises:
         StageError: The graph holds an operator without a counterpart in torch.
     """
-    import torch
 
-    torch.set_num_threads(threads)
-    yield _Eager(path)
-
-
-class _Eager:
-    """A graph in torch operators, run image by image."""
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int) -> None:
         import torch
 
         from edgeres.backends.executorch.torch_program import torch_program
 
+        torch.set_num_threads(threads)
         self._layout = torch.channels_last
         module = torch_program(onnx.load(str(path))).module
         self._module = module.to(memory_format=self._layout)  # type: ignore[call-overload]  # left out of its stubs
@@ -48,5 +36,5 @@ class _Eager:
 
         with torch.inference_mode():
             batch = torch.from_numpy(images).contiguous(memory_format=self._layout)
-            found = [self._module(batch[index : index + 1]).numpy() for index in range(len(batch))]
-        return np.concatenate(found).astype(np.float32, copy=False)
+            logits = [self._module(batch[index : index + 1]).numpy() for index in range(len(batch))]
+        return np.concatenate(logits).astype(np.float32, copy=False)

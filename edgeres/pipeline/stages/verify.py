@@ -14,7 +14,7 @@ from edgeres.backends.backend import Concurrent
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
 from edgeres.latency.prediction import predict
-from edgeres.metrics import agreement, interleaved, peak_rss_mib, top1
+from edgeres.metrics import Timing, agreement, interleaved, peak_rss_mib, top1
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.layers import peak_bytes
 from edgeres.pipeline.parallel import cores, in_order
@@ -103,7 +103,7 @@ class Verify:
             runs = {"float32": lambda: plain_model.run(image)}
             if engine.exported.scales:
                 runs["int8"] = lambda: shipped.run(image)
-            found = interleaved(runs, least=_LEAST, wanted=_TAIL, limit_s=self.seconds)
+            found = interleaved(runs, Timing(least=_LEAST, limit_s=self.seconds), wanted=_TAIL)
             advance(1)
         return found
 

@@ -1,0 +1,127 @@
+"""The process of a worker, ``python -m edgeres.latency.benchmark.worker_process``, which runs one variant."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from contextlib import contextmanager, nullcontext
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from edgeres.backends.backend import NarrowFloats, Profiled
+from edgeres.backends.registry import find_backend
+from edgeres.errors import EdgeresError, StageError
+from edgeres.latency.benchmark.worker import TORCH, WorkerRequest, WorkerSpec
+from edgeres.settings import parse, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from edgeres.backends.backend import Session
+    from edgeres.latency.benchmark.worker import Variant
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> int:
+    """Opens the variant of one ``WorkerSpec`` and answers requests until standard input ends."""
+    answers = _private_stdout()
+    _die_with_parent()
+    spec = parse(WorkerSpec, json.loads(sys.stdin.readline()), "worker spec")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, spec.cores)
+    try:
+        with _opened(spec) as serve:
+            _send(answers, {"ready": True})
+            for line in sys.stdin:
+                _send(answers, serve(parse(WorkerRequest, json.loads(line), "request")))
+    except EdgeresError as failure:
+        _send(answers, {"refused": failure.what, "hint": failure.hint})
+        return failure.exit_code
+    return 0
+
+
+@contextmanager
+def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, Any]]]:
+    """The function that answers requests."""
+    if spec.variant is None:
+        from edgeres.latency.benchmark.peak import peak_of
+
+        with peak_of(spec.peak, spec.cores) as measure:
+            yield lambda request: {"rates": [measure() for _ in range(request.calls)]}
+        return
+    variant, threads = spec.variant, len(spec.cores)
+    side = variant.preprocess.crop
+    image = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
+    with _session(variant, threads) as session:
+
+        def serve(request: WorkerRequest) -> dict[str, Any]:
+            if request.layers:
+                profiler = find_backend(variant.runtime)
+                assert isinstance(profiler, Profiled)  # others are not asked
+                times = profiler.layer_times(
+                    variant.engine, variant.target, image, threads=threads, calls=request.calls
+                )
+                return {"layers": [plain(layer) for layer in times]}
+            return {"ns": _burst(lambda: session.run(image), request)}
+
+        yield serve
+
+
+def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
+    """Opens a session of the variant's runtime."""
+    if variant.runtime == TORCH:
+        from edgeres.latency.benchmark.eager import EagerSession
+
+        return nullcontext(EagerSession(variant.float_graph.path, threads))
+    backend, engine = find_backend(variant.runtime), variant.engine
+    if variant.precision == "int8":
+        return backend.session(engine, variant.target, threads=threads)
+    if variant.precision == "float32":
+        return backend.session(engine, variant.target, variant.float_graph, threads)
+    if not isinstance(backend, NarrowFloats):
+        raise StageError(f"{variant.runtime} computes nothing in {variant.precision}", "")
+    return backend.narrow_session(engine, variant.float_graph, variant.precision, threads)
+
+
+def _burst(run: Callable[[], object], request: WorkerRequest) -> list[int]:
+    """Nanoseconds of each call of a request, its warm-up left out."""
+    for _ in range(request.warmup):
+        run()
+    durations = []
+    for _ in range(request.calls):
+        begin = perf_counter_ns()
+        run()
+        durations.append(perf_counter_ns() - begin)
+    return durations
+
+
+def _private_stdout() -> TextIO:
+    """Duplicates standard output for answers alone; output of a runtime goes to standard error."""
+    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return own
+
+
+def _send(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def _die_with_parent() -> None:
+    """Ends this process with its parent on Linux, even while stopped (prctl(2), PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
