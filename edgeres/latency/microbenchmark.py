@@ -23,28 +23,25 @@ if TYPE_CHECKING:
 
 IMAGE = "image"
 _ACTIVATION_SCALE, _WEIGHT_SCALE = 0.05, 0.01
-_CLASSES = 1000
-_SEED = 0
+CLASSES = 1000
+FEW, MANY = 1, 3
+"""Repetitions of a layer in the smaller and in the larger graph."""
 
 
 @dataclass(frozen=True, slots=True)
 class MicrobenchmarkGraph:
-    """A layer that is timed by the difference of two graphs, which hold it ``few`` and ``many`` times.
+    """A layer that is timed by the difference of two graphs, with the shapes of their input ``[1,C,H,W]`` and output.
 
-    ``shape`` and ``output`` are the shapes of their input ``[1,C,H,W]`` and output; ``grow`` adds the layer a number of
-    times to a graph and returns the output's name.
+    ``grow`` adds the layer a number of times to a graph and returns the output's name.
     """
 
     shape: tuple[int, int, int, int]
     output: tuple[int, ...]
     grow: Callable[[Builder, int], str]
-    few: int = 1
-    many: int = 3
 
-    def models(self, runtime: Runtime, *, integer: bool) -> tuple[ModelProto, ModelProto]:
-        """The smaller and the larger graph."""
-        few, many = (self._model(runtime, times, integer) for times in (self.few, self.many))
-        return few, many
+    def models(self, runtime: Runtime, *, integer: bool) -> dict[str, ModelProto]:
+        """The graphs named ``few`` and ``many``."""
+        return {name: self._model(runtime, times, integer) for name, times in (("few", FEW), ("many", MANY))}
 
     def _model(self, runtime: Runtime, times: int, integer: bool) -> ModelProto:
         builder = Builder(integer=integer)
@@ -95,7 +92,7 @@ def head(channels: int) -> MicrobenchmarkGraph:
     def grow(builder: Builder, times: int) -> str:
         return builder.node("Sum", [builder.classifier(IMAGE, channels) for _ in range(times)])
 
-    return MicrobenchmarkGraph((1, channels, 7, 7), (1, _CLASSES), grow)
+    return MicrobenchmarkGraph((1, channels, 7, 7), (1, CLASSES), grow)
 
 
 class Builder:
@@ -109,7 +106,7 @@ class Builder:
         self.integer = integer
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
-        self._random = np.random.default_rng(_SEED)
+        self._random = np.random.default_rng(0)
 
     def conv(self, x: str, c_in: int, c_out: int, kernel: int, stride: int = 1, *, relu: bool = True) -> str:
         """A convolution with bias and, unless ``relu`` is false, ReLU."""
@@ -132,9 +129,9 @@ class Builder:
 
     def classifier(self, x: str, channels: int) -> str:
         """Global average pool and classifier in float."""
-        weight = self._constant(self._random.standard_normal((_CLASSES, channels), dtype=np.float32))
+        weight = self._constant(self._random.standard_normal((CLASSES, channels), dtype=np.float32))
         flat = self.node("Flatten", [self.node("GlobalAveragePool", [x])], axis=1)
-        return self.node("Gemm", [flat, weight, self._constant(np.zeros(_CLASSES, np.float32))], transB=1)
+        return self.node("Gemm", [flat, weight, self._constant(np.zeros(CLASSES, np.float32))], transB=1)
 
     def write(self, tensor: str) -> str:
         """A tensor, quantized where the graph is in integers."""

@@ -68,7 +68,7 @@ class Timer:
     def opened(self, models: Mapping[str, ModelProto]) -> Iterator[dict[str, Callable[[], object]]]:
         """Functions that run each graph on a random input of its own, and the reference."""
         reference = microbenchmark.pair(64, 64, 3, 56)  # long enough that preemption is a small part of its time
-        _, unit = reference.models(self.target.runtime, integer=self.precision == "int8")
+        unit = reference.models(self.target.runtime, integer=self.precision == "int8")["many"]
         with ExitStack() as stack:
             yield {name: self._open(name, model, stack) for name, model in {"reference": unit, **models}.items()}
 

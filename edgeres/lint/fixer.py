@@ -9,10 +9,9 @@ import numpy as np
 
 from edgeres.errors import StageError
 from edgeres.lint import fixes
-from edgeres.lint.discovery import discovered
 from edgeres.lint.fixes.proof import prove
 from edgeres.lint.fixes.repair import Repair
-from edgeres.lint.linter import lint
+from edgeres.lint.linter import discovered, lint
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
 from edgeres.onnx_graph.read import infer, name_nodes, sort_nodes
 from edgeres.onnx_graph.rewrite import prune

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeres.lint import rules
-from edgeres.lint.discovery import discovered
 from edgeres.lint.families import FAMILIES
 from edgeres.lint.rule import FIRST, Rule, tensorrt_version
 from edgeres.onnx_graph.graph_index import GraphIndex
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from onnx import ModelProto
 
     from edgeres.lint.rule import Finding, Version
     from edgeres.targets.target import Target
+
+T = TypeVar("T")
+
+
+def discovered(package: ModuleType, kind: type[T]) -> tuple[T, ...]:
+    """Instances of a class in a package's modules, alone or in tuples: modules by name, then as they are defined."""
+    found: list[T] = []
+    for name in sorted(info.name for info in iter_modules(package.__path__)):
+        for value in vars(import_module(f"{package.__name__}.{name}")).values():
+            found += [entry for entry in (value if isinstance(value, tuple) else (value,)) if isinstance(entry, kind)]
+    return tuple(dict.fromkeys(found))
 
 
 def all_rules() -> tuple[Rule, ...]:

@@ -69,6 +69,18 @@ class Rule:
         warning = replace(self, since=self.warns_from, severity="W", warns_from=LAST)
         return replace(self, until=self.warns_from, warns_from=LAST), warning
 
+    def adopted(
+        self,
+        family: Family,
+        source: str,
+        *,
+        id: str = "",  # noqa: A002  # the name rules go by everywhere
+        severity: Severity | None = None,
+    ) -> Rule:
+        """The rule for another family, of any version, with its source there and its own id and severity if given."""
+        id, severity = id or self.id, severity or self.severity  # noqa: A001
+        return replace(self, family=family, source=source, id=id, severity=severity, warns_from=LAST)
+
     def findings(self, view: GraphIndex, version: Version) -> Iterator[Finding]:
         """The violations of a graph, as findings."""
         for where, what in self.check(view, version):

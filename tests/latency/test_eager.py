@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from edgeres.errors import StageError
-from edgeres.latency.benchmark.eager import EagerSession
+from edgeres.latency.benchmark.worker_process import EagerSession
 from edgeres.latency.random_model import random_model
 from edgeres.model.spec import preset
 from edgeres.onnx_graph.execute import runner

@@ -5,8 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres.errors import UsageError
-from edgeres.latency.kernel_class import KernelClass, PredictionError, kernel_classes
-from edgeres.latency.roofline import Roofline, float_precisions, roofline_of
+from edgeres.latency.roofline import (
+    KernelClass,
+    PredictionError,
+    Roofline,
+    float_precisions,
+    kernel_classes,
+    roofline_of,
+)
 from edgeres.latency.workload import Work, of_spec, of_target
 from edgeres.model.spec import PRESETS
 from edgeres.targets.target import find_target, targets

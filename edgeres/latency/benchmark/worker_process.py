@@ -12,6 +12,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
+import onnx
 
 from edgeres.backends.backend import NarrowFloats, Profiled
 from edgeres.backends.registry import find_backend
@@ -22,6 +23,9 @@ from edgeres.settings import parse, plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from edgeres.backends.backend import Session
     from edgeres.latency.benchmark.worker import Variant
@@ -77,8 +81,6 @@ def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, An
 def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
     """Opens a session of the variant's runtime."""
     if variant.runtime == TORCH:
-        from edgeres.latency.benchmark.eager import EagerSession
-
         return nullcontext(EagerSession(variant.float_graph.path, threads))
     backend, engine = find_backend(variant.runtime), variant.engine
     if variant.precision == "int8":
@@ -88,6 +90,33 @@ def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
     if not isinstance(backend, NarrowFloats):
         raise StageError(f"{variant.runtime} computes nothing in {variant.precision}", "")
     return backend.narrow_session(engine, variant.float_graph, variant.precision, threads)
+
+
+class EagerSession:
+    """A float ONNX graph in torch operators with channels-last memory layout, run image by image.
+
+    Raises:
+        StageError: The graph holds an operator without a counterpart in torch.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import torch
+
+        from edgeres.backends.executorch.torch_program import torch_program
+
+        torch.set_num_threads(threads)
+        self._layout = torch.channels_last
+        module = torch_program(onnx.load(str(path))).module
+        self._module = module.to(memory_format=self._layout)  # type: ignore[call-overload]  # left out of its stubs
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(images).contiguous(memory_format=self._layout)
+            logits = [self._module(batch[index : index + 1]).numpy() for index in range(len(batch))]
+        return np.concatenate(logits).astype(np.float32, copy=False)
 
 
 def _burst(run: Callable[[], object], request: WorkerRequest) -> list[int]:

@@ -1,4 +1,8 @@
-"""TensorRT rules that depend on the GPU and the choice of precisions."""
+"""TensorRT rules that depend on the device: its GPU, its choice of precisions, and its Deep Learning Accelerator.
+
+Sources of the DLA's: NVIDIA/Deep-Learning-Accelerator-SW (README, tools/qdq-translator), the TensorRT guide's page on
+DLA layers and restrictions, and the release notes of TensorRT 10.16.1 and 11.4.1.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ from onnx import TensorProto
 
 from edgeres.lint.facts import (
     element_types,
+    open_inputs,
     quantized_weights,
     quantizers,
     type_name,
     weight_dequantizer,
     weighted_nodes,
 )
-from edgeres.lint.families import ORIN, STRONGLY_TYPED, UP_TO_TURING, WITHOUT_INT8
+from edgeres.lint.families import DLA, ORIN, STRONGLY_TYPED, UP_TO_TURING, WITHOUT_DLA, WITHOUT_INT8
 from edgeres.lint.rule import Defect, Version, rule
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
 
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 MIGRATION = "docs.nvidia.com/deeplearning/tensorrt 11, API migration; TensorRT-Model-Optimizer, high_precision_dtype"
+TRANSLATOR = "NVIDIA/Deep-Learning-Accelerator-SW, tools/qdq-translator"
+RESTRICTIONS = "TensorRT guide, DLA layers and restrictions"
+_MAX_BATCH, _MAX_SIDE = 4096, 8192
 
 
 @rule(STRONGLY_TYPED, "P11", "W", "cast what stays in float to FP16 ('edgeres lint --fix' does)", MIGRATION)
@@ -77,3 +85,59 @@ def orin_with_10_16(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """TensorRT 10.16 on Orin is reported not to compile DequantizeLinear."""
     for node in quantizers(view)[:1]:
         yield label(node), "reported to fail on compute capability 8.7 with TensorRT 10.16.2 (JetPack 7.2)"
+
+
+@rule(
+    DLA,
+    "D01",
+    "E",
+    "translate it with qdq-translator: a plain graph and a calibration cache",
+    TRANSLATOR,
+    until=(11, 0),
+)
+def no_explicit_pairs(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Before TensorRT 11 a DLA takes no explicit Q/DQ."""
+    for node in quantizers(view)[:1]:
+        yield label(node), f"{len(quantizers(view))} Q/DQ nodes, which the DLA of this TensorRT does not take"
+
+
+@rule(DLA, "D02", "E", "export with a fixed batch", RESTRICTIONS)
+def static_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """A DLA takes static shapes."""
+    for value, dimension in open_inputs(view):
+        yield value.name, f"dimension {dimension!r} is open"
+
+
+@rule(DLA, "D03", "E", "use a smaller image or batch", RESTRICTIONS)
+def small_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """A DLA takes batches to 4096 and other dimensions to 8192."""
+    for value in view.model.graph.input:
+        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        limits = [_MAX_BATCH, *[_MAX_SIDE] * max(len(sizes) - 1, 0)]
+        if any(size > limit for size, limit in zip(sizes, limits, strict=True)):
+            yield value.name, f"shape {sizes}"
+
+
+@rule(
+    DLA, "D04", "E", "build for the GPU", "release notes of TensorRT 10.16.1 and 11.4.1", since=(10, 8), until=(11, 4)
+)
+def supported(view: GraphIndex, version: Version) -> Iterator[Defect]:
+    """TensorRT after 10.7 and before 11.4.1 has no DLA."""
+    if view.nodes:
+        yield "DLA", f"TensorRT {version[0]}.{version[1]} does not run on it"
+
+
+@rule(DLA, "D05", "I", "compare its answers within one step", TRANSLATOR)
+def rounding(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """A DLA rounds half away from zero, ONNX half to even."""
+    integer = list(quantized_weights(view, "Conv"))
+    for node, _dequantizer in integer[:1]:
+        what = f"{len(integer)} integer convolutions may differ from ONNX by one step where a tie is rounded"
+        yield label(node), what
+
+
+@rule(WITHOUT_DLA, "D06", "E", "build for the GPU", "NVIDIA data sheets (research of devices)")
+def there_is_one(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """The module has a DLA."""
+    if view.nodes:
+        yield "DLA", "this module has none"

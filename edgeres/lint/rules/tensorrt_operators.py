@@ -1,6 +1,7 @@
-"""Rules for Q/DQ placement in TensorRT, which affect speed and not correctness.
+"""Rules for the operators of a Q/DQ graph in TensorRT: storage of weights and biases, and placement of Q/DQ.
 
-Sources: the TensorRT developer guide ("Q/DQ layer-placement recommendations"), NVIDIA/TensorRT release/8.6
+Placement affects speed and not correctness. Sources: onnx/onnx-tensorrt, the TensorRT developer guide ("Q/DQ
+layer-placement recommendations"), NVIDIA/TensorRT release/8.6
 ``tools/tensorflow-quantization/docs/source/add_custom_qdq_cases.md`` (ResNetV1 case), and TensorRT-Model-Optimizer
 ``modelopt/onnx/quantization/graph_utils.py``.
 """
@@ -12,18 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from edgeres.lint.facts import (
-    FLOAT_IN_FLOAT_OUT,
-    MOVING,
-    dequantized,
-    quantizers_of,
-    weight_dequantizer,
-    weighted_nodes,
-)
+from edgeres.lint import facts
+from edgeres.lint.facts import dequantized, quantized_weights, quantizers_of, weight_dequantizer, weighted_nodes
 from edgeres.lint.families import TENSORRT
-from edgeres.lint.rule import Defect, Version, rule
-from edgeres.onnx_graph.graph_index import GraphIndex, label
+from edgeres.lint.rule import LENIENT, Defect, Version, rule
+from edgeres.lint.rules.tensorrt_nodes import IMPORTER
+from edgeres.onnx_graph.graph_index import BIASED, GraphIndex, attribute, label
 from edgeres.onnx_graph.residual import residual_adds
+from edgeres.onnx_graph.stored_weights import output_channel_axis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +29,94 @@ if TYPE_CHECKING:
 
 GUIDE = "TensorRT developer guide, Q/DQ layer-placement recommendations"
 RESIDUAL = "NVIDIA/TensorRT release/8.6, tools/tensorflow-quantization, ResNetV1 Q/DQ case"
+QUANTIZER = "TensorRT-Model-Optimizer, onnx/quantization/graph_utils.py"
+
+
+@rule(TENSORRT, "W01", "E", "fold what stands between into the codes", GUIDE, until=(10, 0))
+def weight_next_to_dequantizer(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Weights are constant -> DQ -> operator."""
+    for node in weighted_nodes(view):
+        between, name = "", node.input[1]
+        while (maker := view.producer(name, "Transpose", "Reshape", "Identity", "Cast")) is not None:
+            between, name = maker.op_type, maker.input[0]
+        dequantizer = view.producer(name, "DequantizeLinear")
+        if between and dequantizer is not None and view.is_weight_dequantizer(dequantizer):
+            yield label(node), f"{between} between the weight's DequantizeLinear and the operator"
+
+
+@rule(TENSORRT, "W02", "E", "store float weights behind QuantizeLinear", GUIDE, until=(8, 5))
+def float_weights(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Weights are float -> Q -> DQ."""
+    for node, dequantizer in quantized_weights(view):
+        if dequantizer.input[0] in view.constants:
+            yield label(node), "its weight is stored as codes, which this parser does not take"
+
+
+@rule(TENSORRT, "W03", "E", "put the scales on the output channels' axis", GUIDE, warns_from=LENIENT)
+def weight_axis(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Weights are scaled per output channel."""
+    for node, dequantizer in quantized_weights(view):
+        scale = view.value(dequantizer.input[1])
+        if scale is None or scale.ndim != 1 or scale.size <= 1:
+            continue
+        shape = facts.data_shape(view, dequantizer) or ()
+        wanted, axis = output_channel_axis(node, shape), attribute(dequantizer, "axis")
+        if axis is not None and axis % max(len(shape), 1) != wanted:
+            yield label(dequantizer), f"axis {axis}; the output channels of {node.op_type} are on axis {wanted}"
+
+
+@rule(TENSORRT, "W04", "E", "store the bias as a float32 initializer", IMPORTER)
+def float_bias(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Biases are float."""
+    for node in view.of_type(*BIASED):
+        dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
+        if dequantizer is not None:
+            codes = view.constants.get(dequantizer.input[0])
+            kind = facts.type_name(codes.data_type) if codes is not None else "quantized"
+            yield label(node), f"{kind} bias behind DequantizeLinear"
+
+
+@rule(TENSORRT, "W05", "E", "write the kernel_shape attribute", "onnx-tensorrt, docs/Changelog.md, 10.4", until=(10, 4))
+def kernel_shape(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Conv names its kernel_shape."""
+    for node in view.of_type("Conv", "ConvTranspose"):
+        if node.input[1] not in view.constants and attribute(node, "kernel_shape") is None:
+            yield label(node), "no kernel_shape although the weight is computed by DequantizeLinear"
+
+
+@rule(TENSORRT, "W06", "W", "use multiples of 8 with one side of 16 or more", QUANTIZER)
+def channels(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Channel counts have INT8 kernels."""
+    for node, dequantizer in quantized_weights(view, "Conv"):
+        shape = facts.data_shape(view, dequantizer)
+        if shape is None or len(shape) != 4:
+            continue
+        groups = attribute(node, "group", 1)
+        out, into, kernel = shape[0], shape[1] * groups, shape[2]
+        if groups > 1:
+            if out % 8 or kernel < 3:
+                yield label(node), f"{out} channels in {groups} groups, kernel {kernel}: no fast INT8 kernel"
+        elif into > 4 and not (out % 8 == 0 and into % 8 == 0 and max(out, into) >= 16):
+            yield label(node), f"{into} -> {out} channels: no fast INT8 kernel"
+
+
+@rule(TENSORRT, "W07", "W", "leave it in float at batch 1", QUANTIZER)
+def float_classifier(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Matrix-vector products stay in float."""
+    for node, _dequantizer in quantized_weights(view, "Gemm", "MatMul"):
+        yield label(node), "a quantized matrix product gains nothing at batch 1"
+
+
+@rule(TENSORRT, "W08", "W", "fold the batch norm before quantizing, or quantize behind it", GUIDE)
+def batch_norm_folded(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """No Q/DQ around an unfolded batch norm."""
+    for node in view.of_type("BatchNormalization"):
+        pair = view.pair(node.input[0])
+        if pair is not None and view.producer(pair[0].input[0], *BIASED) is not None:
+            yield label(pair[0]), f"Q/DQ between a convolution and {label(node)!r}"
+        for quantizer in quantizers_of(view, node.output[0]):
+            if _relu_behind(view, quantizer):
+                yield label(quantizer), f"Q/DQ between {label(node)!r} and Relu"
 
 
 @rule(TENSORRT, "P01", "W", "quantize data and weight, or neither", GUIDE)
@@ -50,11 +135,11 @@ def before_epilogue(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """No Q/DQ between a convolution and its epilogue."""
     for node in weighted_nodes(view):
         for quantizer in quantizers_of(view, node.output[0]):
-            if relu_behind(view, quantizer):
+            if _relu_behind(view, quantizer):
                 yield label(quantizer), f"Q/DQ between {label(node)!r} and Relu, which it fuses with"
 
 
-def relu_behind(view: GraphIndex, quantizer: NodeProto) -> bool:
+def _relu_behind(view: GraphIndex, quantizer: NodeProto) -> bool:
     """Whether a Relu reads the Q/DQ pair of a QuantizeLinear."""
     pairs = [node for node, _ in view.consumers(quantizer.output[0]) if node.op_type == "DequantizeLinear"]
     return any(node.op_type == "Relu" for pair in pairs for node, _ in view.consumers(pair.output[0]))
@@ -108,7 +193,7 @@ def one_quantizer(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def one_side_of_moves(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Operators that move values carry one pair."""
     for node in view.of_type("QuantizeLinear"):
-        maker = view.producer(node.input[0], *MOVING)
+        maker = view.producer(node.input[0], *facts.MOVING)
         if maker is not None and view.pair(maker.input[0]) is not None:
             yield label(node), f"Q/DQ on both sides of {maker.op_type}, which commutes with it"
 
@@ -116,7 +201,7 @@ def one_side_of_moves(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule(TENSORRT, "P08", "W", "remove the pair in front of it", GUIDE)
 def integers_in_and_out(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Pools and pointwise operators are integer on both sides or on none."""
-    for node in view.of_type(*FLOAT_IN_FLOAT_OUT):
+    for node in view.of_type(*facts.FLOAT_IN_FLOAT_OUT):
         readers = view.consumers(node.output[0])
         if any(view.pair(name) is not None for name in node.input) and not any(
             reader.op_type == "QuantizeLinear" for reader, _ in readers

@@ -1,23 +1,35 @@
-"""Rules for integer execution of a Q/DQ graph in ONNX Runtime's CPU provider.
+"""Rules for integer execution of a Q/DQ graph in the runtimes of CPUs.
 
-Source: ``core/optimizer/qdq_transformer/selectors_actions`` of microsoft/onnxruntime (which node groups become integer
-operators), confirmed by counting the kernels of optimised graphs.
+Sources: ``core/optimizer/qdq_transformer/selectors_actions`` of microsoft/onnxruntime (which node groups become integer
+operators), confirmed by counting the kernels of optimised graphs; docs.openvino.ai, low precision transformations,
+confirmed by the runtime precisions of compiled graphs (OpenVINO 2026.4), which a test repeats;
+``backends/xnnpack/partition/config`` of pytorch/executorch (the supported Q/DQ patterns), confirmed by the kernels that
+ExecuTorch 1.5 records while it runs the file.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto
 
-from edgeres.lint.facts import activation_type, open_inputs, quantized_weights, readers_behind_epilogue
-from edgeres.lint.families import MOBILE, ONNXRUNTIME, WITHOUT_VNNI
-from edgeres.lint.rule import LAST, Defect, Version, rule
+from edgeres.backends.litert.tflite.translate import translate
+from edgeres.errors import EdgeresError
+from edgeres.lint.facts import (
+    activation_type,
+    has_zero_point,
+    open_inputs,
+    quantized_weights,
+    readers_behind_epilogue,
+)
+from edgeres.lint.families import LITERT, MOBILE, ONNXRUNTIME, OPENVINO, WITHOUT_VNNI, XNNPACK
+from edgeres.lint.rule import Defect, Version, rule
 from edgeres.lint.rules import tensorrt_nodes as nodes
+from edgeres.lint.rules import tensorrt_operators as operators
 from edgeres.onnx_graph.accumulators import cut_off, integer_layers, overflows, stored_bias
-from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, label
+from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, label
+from edgeres.onnx_graph.roles import classifier
 from edgeres.quant.scale import INT32_MAX
 
 if TYPE_CHECKING:
@@ -31,17 +43,22 @@ _TAKEN = 0.01
 
 SELECTORS = "onnxruntime, core/optimizer/qdq_transformer/selectors_actions"
 QUANTIZATION = "onnxruntime.ai/docs/performance/model-optimizations/quantization.html"
+SPECIFICATION = "ai.google.dev/edge/litert/models/quantization_spec"
+TRANSFORMATIONS = "docs.openvino.ai, low precision transformations"
+PARTITIONER = "executorch, backends/xnnpack/partition/config"
 
 SHARED = (
+    *(shared.adopted(ONNXRUNTIME, SELECTORS) for shared in (nodes.positive, nodes.equal_volumes, nodes.channel_count)),
+    nodes.per_tensor_activations.adopted(ONNXRUNTIME, SELECTORS, severity="W"),
+    nodes.paired.adopted(ONNXRUNTIME, SELECTORS, severity="W"),
     *(
-        replace(shared, family=ONNXRUNTIME, source=SELECTORS)
+        shared.adopted(OPENVINO, TRANSFORMATIONS)
         for shared in (nodes.positive, nodes.equal_volumes, nodes.channel_count)
     ),
-    *(
-        replace(shared, family=ONNXRUNTIME, source=SELECTORS, severity="W", warns_from=LAST)
-        for shared in (nodes.per_tensor_activations, nodes.paired)
-    ),
+    *(shared.adopted(XNNPACK, PARTITIONER) for shared in (nodes.positive, nodes.equal_volumes)),
+    nodes.per_tensor_activations.adopted(XNNPACK, PARTITIONER, id="X04"),
 )
+"""Rules of TensorRT that other runtimes have too."""
 
 
 @rule(ONNXRUNTIME, "O01", "W", "use uint8 activations (scheme.signed: false)", SELECTORS)
@@ -129,3 +146,71 @@ def standard_operators(view: GraphIndex, _: Version) -> Iterator[Defect]:
     for node in view.nodes:
         if node.domain not in ("", "ai.onnx", "com.microsoft"):
             yield label(node), f"{node.domain}.{node.op_type} is in no build of ONNX Runtime"
+
+
+@rule(LITERT, "L01", "E", "take a runtime that reads ONNX: the same target without ':litert'", SPECIFICATION)
+def expressible(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Every operation has a form in a .tflite file."""
+    try:
+        translate(view.model)
+    except EdgeresError as refusal:
+        where, _colon, what = refusal.what.partition(": ")
+        yield (where, what) if what else ("graph", where)
+
+
+LITERT_SHARED = (
+    quantized_outputs.adopted(LITERT, SPECIFICATION, id="L02"),
+    static.adopted(LITERT, SPECIFICATION, id="L03"),
+)
+
+
+@rule(OPENVINO, "V01", "W", "quantize weights symmetrically", TRANSFORMATIONS)
+def symmetric_weights(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Weights have the zero-point 0."""
+    for node, dequantizer in quantized_weights(view):
+        zeros = view.value(dequantizer.input[2]) if has_zero_point(dequantizer) else None
+        if zeros is not None and np.any(zeros.astype(np.float64)):
+            yield label(node), "its weight has a zero-point: it runs in float"
+
+
+OPENVINO_SHARED = (
+    nodes.per_tensor_activations.adopted(OPENVINO, TRANSFORMATIONS, id="V02", severity="W"),
+    symmetric_weights.adopted(XNNPACK, PARTITIONER, id="X05"),
+)
+
+
+@rule(OPENVINO, "V03", "W", "quantize data and weight, or neither", TRANSFORMATIONS)
+def all_inputs(view: GraphIndex, version: Version) -> Iterator[Defect]:
+    """Weighted operators have all inputs quantized; a classifier may stay in float behind a quantized pool."""
+    last = classifier(view)
+    for where, what in operators.all_inputs.check(view, version):
+        if last is None or where != label(last):
+            yield where, what
+
+
+@rule(XNNPACK, "X01", "W", "quantize data, weight and output", PARTITIONER)
+def integers_on_both_sides(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Quantized layers have integers on both sides."""
+    for node, _dequantizer in quantized_weights(view):
+        if view.pair(node.input[0]) is None:
+            yield label(node), "its data is float: it runs in float"
+        elif readers_behind_epilogue(view, node.output[0]) != ["QuantizeLinear"]:
+            yield label(node), "QuantizeLinear is not all that reads its output: it runs in float"
+
+
+@rule(XNNPACK, "X02", "W", "quantize both inputs of an add, or none (scheme.add_inputs: both)", PARTITIONER)
+def both_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Adds have all sides quantized, or none."""
+    for node in view.of_type("Add"):
+        sides = [view.pair(name) is not None for name in node.input]
+        quantized_output = readers_behind_epilogue(view, node.output[0]) == ["QuantizeLinear"]
+        if any(sides) and not (all(sides) and quantized_output):
+            yield label(node), "an input or its output is float: it runs in float, between conversions"
+
+
+@rule(XNNPACK, "X03", "I", "project with a convolution instead (shortcut B)", "XNNPACK, src/subgraph/max-pooling-2d.c")
+def windows_of_more_than_one(view: GraphIndex, _: Version) -> Iterator[Defect]:
+    """Max-pools have more than one pixel."""
+    for node in view.of_type("MaxPool"):
+        if set(attribute(node, "kernel_shape", ())) == {1}:
+            yield label(node), "a window of one pixel: ExecuTorch's portable kernel takes it, in float"
