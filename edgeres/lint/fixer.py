@@ -40,14 +40,10 @@ class Repaired:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A repaired graph.
+    """A repaired graph, the repairs in order, and the findings left.
 
-    Attributes:
-        model: The graph.
-        repairs: Applied repairs, in order.
-        left: Remaining findings.
-        relative: ``max|delta logit| / max|logit|`` against the given graph, on random images.
-        agreement: Share of those images with equal predictions.
+    ``relative`` is ``max|delta logit| / max|logit|`` against the original graph on random images, ``agreement`` the
+    share of them with equal predictions.
     """
 
     model: ModelProto

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto
 
-    from edgeres.onnx_graph.residual import ResidualAdd
     from edgeres.targets.target import Target
 
 _INTEGER = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger")
@@ -43,15 +42,11 @@ class IntegerCoverage:
     """Integer coverage of a graph.
 
     Attributes:
-        quantizers: QuantizeLinear nodes on activations.
-        tensors: Distinct tensors they quantize.
-        repeated: Tensors quantized more than once.
+        quantizers: QuantizeLinear nodes on activations, of ``tensors`` distinct ones, ``repeated`` more than once.
         expected_quantizers: Expected number of quantizers; None where the target's scheme is not TensorRT's.
-        weights: Weighted nodes with an integer weight.
-        weighted: Convolutions and matrix products.
-        fused_kernels: Weighted nodes with integer data and weight, one kernel each with their activation.
-        fused_adds: Residual adds fused into the convolution before them.
-        adds: Residual adds.
+        weights: Convolutions and matrix products with an integer weight, of ``weighted`` in all.
+        fused_kernels: Those with integer data and weight, one kernel each with their activation.
+        fused_adds: Residual adds fused into the convolution before them, of ``adds`` in all.
         in_float: Weighted nodes, residual adds and pools that stay in float.
     """
 
@@ -79,7 +74,13 @@ def integer_coverage_of(model: ModelProto, target: Target) -> IntegerCoverage:
         label(node) for node in integer_weights if node.op_type in _INTEGER or dequantized(view, node.input[0])
     }  # fmt: skip
     adds = residual_adds(view)
-    fused = {label(add.node) for add in adds if _fuses(view, add, integer)}
+    fused = {
+        label(add.node)
+        for add in adds
+        if (maker := view.producer(add.residual_tensor, "Conv")) is not None
+        and label(maker) in integer
+        and dequantized(view, add.identity_tensor)
+    }
     free = {label(add.node) for add in adds} - fused
     return IntegerCoverage(
         quantizers=read.total(),
@@ -93,11 +94,6 @@ def integer_coverage_of(model: ModelProto, target: Target) -> IntegerCoverage:
         adds=len(adds),
         in_float=tuple(_float_layers(view, target, integer, free)),
     )
-
-
-def _fuses(view: GraphIndex, add: ResidualAdd, integer: set[str]) -> bool:
-    maker = view.producer(add.residual_tensor, "Conv")
-    return maker is not None and label(maker) in integer and dequantized(view, add.identity_tensor)
 
 
 def _expected(view: GraphIndex, target: Target) -> int | None:

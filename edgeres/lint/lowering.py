@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeres.errors import StageError
-from edgeres.lint.fixes.proof import Proof, prove
+from edgeres.lint.fixes.proof import prove
 from edgeres.onnx_graph.execute import probe
 from edgeres.onnx_graph.float16 import ROUNDING
 from edgeres.onnx_graph.lowering import for_runtime
@@ -19,28 +18,18 @@ if TYPE_CHECKING:
 _IMAGES = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Shipped:
-    """The graph that a runtime gets, its comparison with the original, and the difference in one sentence.
+def lowered(model: ModelProto, runtime: Runtime) -> tuple[ModelProto, str]:
+    """A graph in its runtime's form, and the difference in one sentence; empty where it is the original graph.
 
-    Where it is the original graph, ``proof`` is None and ``note`` empty.
-    """
-
-    model: ModelProto
-    proof: Proof | None = None
-    note: str = ""
-
-
-def shipped(model: ModelProto, runtime: Runtime) -> Shipped:
-    """A graph in its runtime's form: float weights for TensorRT before 8.5, FP16 casts for strong typing.
+    The form has float weights for TensorRT before 8.5, and FP16 casts for strong typing.
 
     Raises:
         StageError: The lowered graph has another function, which is a defect of edgeres.
     """
-    lowered = for_runtime(model, runtime)
-    if lowered is model or lowered.graph == model.graph:
-        return Shipped(model)
-    proof = prove(model, lowered, probe(model, _IMAGES), ROUNDING if runtime.strongly_typed else 0.0)
+    changed = for_runtime(model, runtime)
+    if changed is model or changed.graph == model.graph:
+        return model, ""
+    proof = prove(model, changed, probe(model, _IMAGES), ROUNDING if runtime.strongly_typed else 0.0)
     if not proof.holds:
         raise StageError(f"the graph for {runtime.name} differs at {proof.where!r}", "please report it")
     closeness = {
@@ -48,5 +37,4 @@ def shipped(model: ModelProto, runtime: Runtime) -> Shipped:
         "half": f"within FP16 rounding, {proof.steps:.0%} of what is allowed",
     }.get(proof.relation, f"within {proof.steps:.2g} steps")
     form = "weights in float in front of QuantizeLinear" if runtime.float_weights else "FP16 where it computes in float"
-    note = f"the graph has the form {runtime.name} takes, {form}: {closeness}"
-    return Shipped(lowered, proof, note)
+    return changed, f"the graph has the form {runtime.name} takes, {form}: {closeness}"

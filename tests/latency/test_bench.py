@@ -105,7 +105,7 @@ def _by_nodes(job, order, answer):
         return {"layers": [{**layer, "ms": 0.001} for layer in answer["layers"]]}
     variant = job.variant
     entry = variant.files[variant.entry] if variant.precision == "int8" else variant.float_graph
-    return {"ns": [1000 * len(onnx.load(entry.path).graph.node)] * order.calls}
+    return {"ms": [0.001 * len(onnx.load(entry.path).graph.node)] * order.calls}
 
 
 @pytest.mark.usefixtures("lawful")

@@ -13,7 +13,7 @@ class Fake:
 
     def ask(self, order):
         self.log.append((self.name, order.calls, order.warmup))
-        return {"ns": [int(1e6 * self.milliseconds)] * order.calls}
+        return {"ms": [float(self.milliseconds)] * order.calls}
 
 
 class Clock:

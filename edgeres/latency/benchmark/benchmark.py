@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeres.backends.backend import Profiled
 from edgeres.backends.registry import find_backend
-from edgeres.errors import EdgeresError, StageError, UsageError
+from edgeres.errors import StageError, UsageError
 from edgeres.latency.benchmark.interleaved import BurstTiming, median_interval, ratio_interval, time_workers
 from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, ProcessorPeak, Ratio, VariantResult
 from edgeres.latency.benchmark.variants import version_of
@@ -36,14 +36,10 @@ _PEAK_CALLS, _PROFILED = 15, 20
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkSubject:
-    """The benchmarked network and the target it was compiled for.
+    """The benchmarked network, with the multiply-adds of one image, and the target it was compiled for.
 
-    Attributes:
-        network: Name of the network.
-        target: Name of the target.
-        backend: The target's runtime; empty where this host cannot be the target.
-        macs: Multiply-adds of one image.
-        accurate: Whether the INT8 network kept its accuracy limit; None where that is unknown.
+    ``backend`` is empty where this host cannot be the target. ``accurate`` says whether the INT8 network kept its
+    accuracy limit; None where that is unknown.
     """
 
     network: str
@@ -72,10 +68,16 @@ def bench(
     before, absent = machine(), dict(variants.absent)
     rates: dict[Literal["int8", "float32"], list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        workers = _start_workers(variants.variants, cores, absent, stack, progress)
+        workers: dict[str, tuple[Variant, Worker]] = {}
+        with progress.task("load each runtime", len(variants.variants)) as advance:
+            for variant in variants.variants:
+                if worker := _start(variant.name, WorkerSpec(variant=variant, cores=cores), absent, stack):
+                    workers[variant.name] = variant, worker
+                advance(1)
         if not workers:
             raise UsageError("no runtime of this host takes the network", "; ".join(absent.values()))
-        meters = _start_meters(cores, absent, stack)
+        starts = {kind: _start(f"{kind} peak", WorkerSpec(peak=kind, cores=cores), absent, stack) for kind in _PEAKS}
+        meters = {kind: meter for kind, meter in starts.items() if meter}
 
         def measure_peaks() -> None:
             for kind, meter in meters.items():
@@ -124,34 +126,13 @@ def pinned(threads: int, sysfs: Path = Path("/sys")) -> tuple[int, ...]:
     return tuple((*firsts, *seconds)[:threads])
 
 
-def _start_workers(
-    variants: Sequence[Variant], cores: tuple[int, ...], absent: dict[str, str], stack: ExitStack, progress: Progress
-) -> dict[str, tuple[Variant, Worker]]:
-    """Starts a worker per variant; the reasons for variants that the runtime refuses are added to ``absent``."""
-    workers = {}
-    with progress.task("load each runtime", len(variants)) as advance:
-        for variant in variants:
-            try:
-                worker = stack.enter_context(start_worker(WorkerSpec(variant=variant, cores=cores)))
-            except StageError as refusal:
-                absent[variant.name] = refusal.what
-            else:
-                workers[variant.name] = variant, worker
-            advance(1)
-    return workers
-
-
-def _start_meters(
-    cores: tuple[int, ...], absent: dict[str, str], stack: ExitStack
-) -> dict[Literal["int8", "float32"], Worker]:
-    """Starts workers that measure the processor's peak; the reasons for peaks without one are added to ``absent``."""
-    meters = {}
-    for kind in _PEAKS:
-        try:
-            meters[kind] = stack.enter_context(start_worker(WorkerSpec(peak=kind, cores=cores)))
-        except EdgeresError as refusal:
-            absent[f"{kind} peak"] = refusal.what
-    return meters
+def _start(name: str, spec: WorkerSpec, absent: dict[str, str], stack: ExitStack) -> Worker | None:
+    """Starts a worker; where it refuses, the reason is added to ``absent``."""
+    try:
+        return stack.enter_context(start_worker(spec))
+    except StageError as refusal:
+        absent[name] = refusal.what
+        return None
 
 
 def _peak(kind: Literal["int8", "float32"], rates: Sequence[float]) -> ProcessorPeak:
@@ -185,7 +166,7 @@ def _rows(
     medians = {name: float(np.median(np.concatenate(rounds))) for name, rounds in samples.items()}
     order = sorted(medians, key=medians.__getitem__)
     floats = [name for name in order if variants[name].precision == "float32"]
-    reach: dict[str, float] = {peak.precision: peak.gmacs for peak in peaks}
+    peak_gmacs: dict[str, float] = {peak.precision: peak.gmacs for peak in peaks}
     is_quantized = any(variant.precision == "int8" for variant in variants.values())
 
     def ratio(to: str, name: str) -> Ratio:
@@ -197,7 +178,7 @@ def _rows(
         low, high = median_interval(samples[name])
         own = variant.runtime == subject.backend
         reference = f"float32 on {variant.runtime}"
-        peak = reach.get(variant.precision)
+        peak = peak_gmacs.get(variant.precision)
         return VariantResult(
             runtime=variant.runtime,
             version=version_of(variant.runtime),

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edgeres.latency.benchmark.worker import Worker
     from edgeres.metrics import Samples
     from edgeres.progress import Advance
 
@@ -50,15 +51,8 @@ class BurstTiming(Timing):
     burst_s: float = 0.15
 
 
-class TimedWorker(Protocol):
-    """A worker that times calls: ``worker.Worker``."""
-
-    def ask(self, request: WorkerRequest) -> Any:
-        """Runs a burst; ``ns`` of the answer holds the nanoseconds of each call."""
-
-
 def time_workers(
-    workers: Mapping[str, TimedWorker],
+    workers: Mapping[str, Worker],
     timing: BurstTiming,
     advance: Advance = lambda units: None,
     between: Callable[[], object] = lambda: None,
@@ -70,8 +64,8 @@ def time_workers(
     """
     reported = 0
 
-    def burst(worker: TimedWorker, request: WorkerRequest) -> list[float]:
-        return [nanoseconds / 1e6 for nanoseconds in worker.ask(request)["ns"]]
+    def burst(worker: Worker, request: WorkerRequest) -> list[float]:
+        return list(worker.ask(request)["ms"])
 
     def after_round(number: int, seconds: float) -> None:
         nonlocal reported
@@ -88,17 +82,14 @@ def time_workers(
     return samples
 
 
-def _burst_request(worker: TimedWorker, timing: BurstTiming) -> WorkerRequest:
-    call_s = median(worker.ask(_CALIBRATION_REQUEST)["ns"]) / 1e9
-    return WorkerRequest(calls=min(200, max(2, round(timing.burst_s / call_s))), warmup=timing.warmup)
+def _burst_request(worker: Worker, timing: BurstTiming) -> WorkerRequest:
+    call_ms = median(worker.ask(_CALIBRATION_REQUEST)["ms"])
+    return WorkerRequest(calls=min(200, max(2, round(1e3 * timing.burst_s / call_ms))), warmup=timing.warmup)
 
 
 def _narrow(samples: Samples, tolerance: float) -> bool:
-    for rounds in samples.values():
-        low, high = median_interval(rounds, draws=_LOOKS)
-        if high - low > tolerance * float(np.median(np.concatenate(rounds))):
-            return False
-    return True
+    intervals = ((rounds, median_interval(rounds, draws=_LOOKS)) for rounds in samples.values())
+    return all(high - low <= tolerance * np.median(np.concatenate(rounds)) for rounds, (low, high) in intervals)
 
 
 def median_interval(rounds: Rounds, *, draws: int = DRAWS) -> tuple[float, float]:
@@ -107,7 +98,7 @@ def median_interval(rounds: Rounds, *, draws: int = DRAWS) -> tuple[float, float
     Raises:
         ValueError: There is no round, or one without a sample.
     """
-    return _interval(_medians(rounds, _drawn(len(rounds), draws)))
+    return _interval(_medians(rounds, draws))
 
 
 def ratio_interval(above: Rounds, below: Rounds) -> tuple[float, float]:
@@ -118,16 +109,12 @@ def ratio_interval(above: Rounds, below: Rounds) -> tuple[float, float]:
     """
     if len(above) != len(below):
         raise ValueError(f"{len(above)} rounds over {len(below)}")
-    drawn = _drawn(len(above), DRAWS)
-    return _interval(_medians(above, drawn) / _medians(below, drawn))
+    return _interval(_medians(above, DRAWS) / _medians(below, DRAWS))
 
 
-def _drawn(rounds: int, draws: int) -> NDArray[np.int64]:
-    """Indices of the rounds in each resample, ``[draws,rounds]``."""
-    return np.random.default_rng(0).integers(rounds, size=(draws, rounds))
-
-
-def _medians(rounds: Rounds, drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+def _medians(rounds: Rounds, draws: int) -> NDArray[np.float64]:
+    """Median of each resample, ``[draws]``; the same rounds are drawn for every runner."""
+    drawn = np.random.default_rng(0).integers(len(rounds), size=(draws, len(rounds)))
     if not all(len(samples) for samples in rounds):
         raise ValueError("a round without a sample")
     parts = [np.asarray(samples, dtype=np.float64) for samples in rounds]

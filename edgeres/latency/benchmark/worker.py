@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -27,7 +27,7 @@ from edgeres.settings import canonical, plain, settings
 from edgeres.targets.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 TORCH = "torch"
@@ -162,11 +162,6 @@ class Worker:
         return f"a worker ended with {code}" + (f": {lines[-1]}" if lines else "")
 
 
-@contextmanager
-def start_worker(spec: WorkerSpec) -> Iterator[Worker]:
-    """Starts a worker process and ends it at exit."""
-    worker = Worker(spec)
-    try:
-        yield worker
-    finally:
-        worker.close()
+def start_worker(spec: WorkerSpec) -> AbstractContextManager[Worker]:
+    """Starts a worker process, which ends with the context."""
+    return closing(Worker(spec))

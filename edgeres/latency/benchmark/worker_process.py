@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from contextlib import contextmanager, nullcontext
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -18,6 +17,7 @@ from edgeres.backends.backend import NarrowFloats, Profiled
 from edgeres.backends.registry import find_backend
 from edgeres.errors import EdgeresError, StageError
 from edgeres.latency.benchmark.worker import TORCH, WorkerRequest, WorkerSpec
+from edgeres.metrics import Timing, time_calls
 from edgeres.settings import parse, plain
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, An
                     variant.engine, variant.target, image, threads=threads, calls=request.calls
                 )
                 return {"layers": [plain(layer) for layer in times]}
-            return {"ns": _burst(lambda: session.run(image), request)}
+            timing = Timing(warmup=request.warmup, least=request.calls, most=request.calls)
+            return {"ms": time_calls({"burst": lambda: session.run(image)}, timing)["burst"]}
 
         yield serve
 
@@ -117,18 +118,6 @@ class EagerSession:
             batch = torch.from_numpy(images).contiguous(memory_format=self._layout)
             logits = [self._module(batch[index : index + 1]).numpy() for index in range(len(batch))]
         return np.concatenate(logits).astype(np.float32, copy=False)
-
-
-def _burst(run: Callable[[], object], request: WorkerRequest) -> list[int]:
-    """Nanoseconds of each call of a request, its warm-up left out."""
-    for _ in range(request.warmup):
-        run()
-    durations = []
-    for _ in range(request.calls):
-        begin = perf_counter_ns()
-        run()
-        durations.append(perf_counter_ns() - begin)
-    return durations
 
 
 def _private_stdout() -> TextIO:

@@ -150,17 +150,13 @@ def identity_only(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Residual adds have Q/DQ on the identity alone."""
     if not view.of_type("QuantizeLinear"):
         return
+    integer = {node.output[0] for node, _dequantizer in quantized_weights(view, "Conv")}
     for add in residual_adds(view):
         identity, residual = dequantized(view, add.identity_tensor), view.pair(add.residual_tensor) is not None
         if identity and residual:
             yield label(add.node), "Q/DQ on both inputs: the add becomes a kernel of its own"
-        elif not identity and not residual and _behind_integer_conv(view, add.residual_tensor):
+        elif not identity and not residual and add.residual_tensor in integer:
             yield label(add.node), "no Q/DQ on the identity: the convolution before the add writes float"
-
-
-def _behind_integer_conv(view: GraphIndex, tensor: str) -> bool:
-    maker = view.producer(tensor, "Conv")
-    return maker is not None and weight_dequantizer(view, maker) is not None
 
 
 @rule(TENSORRT, "P04", "W", "read one quantizer from every consumer", RESIDUAL)
