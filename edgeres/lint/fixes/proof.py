@@ -139,16 +139,14 @@ def _compared(
 def _step(name: str, views: tuple[GraphIndex, GraphIndex], shared: frozenset[str], rank: int) -> NDArray[np.float64]:
     """The largest quantization step between a tensor and the shared ones before it, in either graph."""
     steps: list[NDArray[np.float64]] = [np.zeros(())]
-    for view in views:
-        for node in _between(view, name, shared):
-            scale = view.value(node.input[1])
-            if scale is None:
-                continue
-            wide = scale.astype(np.float64)
-            axis = attribute(node, "axis", 1) % max(rank, 1)
-            own = node.output[0] == name and wide.size > 1
-            shape = [-1 if place == axis else 1 for place in range(rank)]
-            steps.append(wide.reshape(shape) if own else np.asarray(np.max(wide)))
+    for node, scale in ((node, view.value(node.input[1])) for view in views for node in _between(view, name, shared)):
+        if scale is None:
+            continue
+        exact = scale.astype(np.float64)
+        axis = attribute(node, "axis", 1) % max(rank, 1)
+        own = node.output[0] == name and exact.size > 1
+        shape = [-1 if place == axis else 1 for place in range(rank)]
+        steps.append(exact.reshape(shape) if own else np.asarray(np.max(exact)))
     return np.asarray(max(steps, key=np.size) if any(step.size > 1 for step in steps) else max(steps))
 
 

@@ -16,13 +16,8 @@ from onnx import TensorProto
 
 from edgeres.backends.litert.tflite.translate import translate
 from edgeres.errors import EdgeresError
-from edgeres.lint.facts import (
-    activation_type,
-    has_zero_point,
-    open_inputs,
-    quantized_weights,
-    readers_behind_epilogue,
-)
+from edgeres.lint import facts
+from edgeres.lint.facts import activation_type, quantized_weights, readers_behind_epilogue
 from edgeres.lint.families import LITERT, MOBILE, ONNXRUNTIME, OPENVINO, WITHOUT_VNNI, XNNPACK
 from edgeres.lint.rule import Defect, Version, rule
 from edgeres.lint.rules import tensorrt_nodes as nodes
@@ -136,7 +131,7 @@ def bias_within_range(view: GraphIndex, _: Version) -> Iterator[Defect]:
       "onnxruntime.ai/docs/tutorials/mobile/helpers/make-dynamic-shape-fixed.html")  # fmt: skip
 def fixed_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Phones' accelerators take fixed shapes."""
-    for value, dimension in open_inputs(view):
+    for value, dimension in facts.open_inputs(view):
         yield value.name, f"dimension {dimension!r} is open: NNAPI and CoreML leave such a graph to the CPU"
 
 
@@ -168,7 +163,7 @@ LITERT_SHARED = (
 def symmetric_weights(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights have the zero-point 0."""
     for node, dequantizer in quantized_weights(view):
-        zeros = view.value(dequantizer.input[2]) if has_zero_point(dequantizer) else None
+        zeros = view.value(dequantizer.input[2]) if facts.has_zero_point(dequantizer) else None
         if zeros is not None and np.any(zeros.astype(np.float64)):
             yield label(node), "its weight has a zero-point: it runs in float"
 

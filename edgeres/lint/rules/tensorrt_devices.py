@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
-from edgeres.lint.facts import (
-    element_types,
-    open_inputs,
-    quantized_weights,
-    quantizers,
-    type_name,
-    weight_dequantizer,
-    weighted_nodes,
-)
+from edgeres.lint import facts
+from edgeres.lint.facts import element_types, quantized_weights, quantizers
 from edgeres.lint.families import DLA, ORIN, STRONGLY_TYPED, UP_TO_TURING, WITHOUT_DLA, WITHOUT_INT8
 from edgeres.lint.rule import Defect, Version, rule
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
@@ -28,6 +21,8 @@ if TYPE_CHECKING:
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 MIGRATION = "docs.nvidia.com/deeplearning/tensorrt 11, API migration; TensorRT-Model-Optimizer, high_precision_dtype"
+HEADER = "NvInfer.h, strongly typed networks"
+RELEASE_NOTES = "release notes of TensorRT 10.16.1 and 11.4.1"
 TRANSLATOR = "NVIDIA/Deep-Learning-Accelerator-SW, tools/qdq-translator"
 RESTRICTIONS = "TensorRT guide, DLA layers and restrictions"
 _MAX_BATCH, _MAX_SIDE = 4096, 8192
@@ -37,25 +32,19 @@ _MAX_BATCH, _MAX_SIDE = 4096, 8192
 def half_where_float(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Strongly typed graphs say FP16 where they mean it."""
     kinds = element_types(view)
-    for node in weighted_nodes(view):
-        if weight_dequantizer(view, node) is None and kinds.get(node.input[0]) == TensorProto.FLOAT:
+    for node in facts.weighted_nodes(view):
+        if facts.weight_dequantizer(view, node) is None and kinds.get(node.input[0]) == TensorProto.FLOAT:
             yield label(node), "runs in float32: a strongly typed TensorRT lowers nothing by itself"
 
 
-@rule(
-    STRONGLY_TYPED,
-    "T01",
-    "E",
-    "give all operands of a node one float type, or cast",
-    "NvInfer.h, strongly typed networks",
-)
+@rule(STRONGLY_TYPED, "T01", "E", "give all operands of a node one float type, or cast", HEADER)
 def one_type_per_node(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Operands have one float type: that of a DequantizeLinear is its scale's."""
     kinds = element_types(view)
     for node in view.of_type(*WEIGHTED, "Add", "Mul", "Sub", "Div", "Concat"):
         types = dict.fromkeys(kinds[name] for name in node.input if kinds.get(name) in _FLOATS)
         if len(types) > 1:
-            yield label(node), f"reads {' and '.join(type_name(kind) for kind in types)}"
+            yield label(node), f"reads {' and '.join(facts.type_name(kind) for kind in types)}"
 
 
 @rule(WITHOUT_INT8, "P12", "E", "ship the float network and build it with --fp16", "NVIDIA/TensorRT issue 3157")
@@ -87,14 +76,8 @@ def orin_with_10_16(view: GraphIndex, _: Version) -> Iterator[Defect]:
         yield label(node), "reported to fail on compute capability 8.7 with TensorRT 10.16.2 (JetPack 7.2)"
 
 
-@rule(
-    DLA,
-    "D01",
-    "E",
-    "translate it with qdq-translator: a plain graph and a calibration cache",
-    TRANSLATOR,
-    until=(11, 0),
-)
+@rule(DLA, "D01", "E", "translate it with qdq-translator: a plain graph and a calibration cache", TRANSLATOR,
+      until=(11, 0))  # fmt: skip
 def no_explicit_pairs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Before TensorRT 11 a DLA takes no explicit Q/DQ."""
     for node in quantizers(view)[:1]:
@@ -104,7 +87,7 @@ def no_explicit_pairs(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule(DLA, "D02", "E", "export with a fixed batch", RESTRICTIONS)
 def static_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A DLA takes static shapes."""
-    for value, dimension in open_inputs(view):
+    for value, dimension in facts.open_inputs(view):
         yield value.name, f"dimension {dimension!r} is open"
 
 
@@ -118,9 +101,7 @@ def small_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield value.name, f"shape {sizes}"
 
 
-@rule(
-    DLA, "D04", "E", "build for the GPU", "release notes of TensorRT 10.16.1 and 11.4.1", since=(10, 8), until=(11, 4)
-)
+@rule(DLA, "D04", "E", "build for the GPU", RELEASE_NOTES, since=(10, 8), until=(11, 4))
 def supported(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """TensorRT after 10.7 and before 11.4.1 has no DLA."""
     if view.nodes:

@@ -13,15 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto, defs
 
-from edgeres.lint.facts import (
-    data_shape,
-    element_types,
-    folds_to_constant,
-    has_zero_point,
-    quantizers,
-    scales,
-    type_name,
-)
+from edgeres.lint import facts
+from edgeres.lint.facts import data_shape, element_types, has_zero_point, quantizers, scales, type_name
 from edgeres.lint.families import TENSORRT
 from edgeres.lint.rule import LENIENT, Defect, Version, rule
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, opset_of
@@ -35,10 +28,9 @@ IMPORTER = "onnx-tensorrt, QuantDequantLinearHelper"
 HEADER = "NvInfer.h, IQuantizeLayer and IDequantizeLayer"
 OPERATORS = "onnx-tensorrt, docs/operators.md"
 
-_MAX_OPSET: tuple[tuple[Version, int], ...] = (
-    ((8, 0), 13), ((8, 4), 17), ((9, 0), 19), ((10, 0), 20), ((10, 9), 22), ((10, 13), 24),
-)  # fmt: skip
-_MAX_IR: tuple[tuple[Version, int], ...] = (((8, 0), 7), ((8, 4), 8), ((9, 0), 9), ((10, 0), 10), ((10, 13), 13))
+_MAX_OPSET_AND_IR: dict[Version, tuple[int, int]] = {
+    (0, 0): (13, 7), (8, 4): (17, 8), (9, 0): (19, 9), (10, 0): (20, 10), (10, 9): (22, 10), (10, 13): (24, 13),
+}  # fmt: skip
 _INTEGER_OPERATORS = (
     "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear",
     "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearConcat", "QGemm",
@@ -56,8 +48,8 @@ def symmetric(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Every zero-point is 0."""
     for node, tensor in _zero_points(view):
         values = view.value(tensor.name)
-        if values is not None and np.any(values.astype(np.float64) != 0):
-            yield label(node), f"zero-point {values.ravel()[values.ravel() != 0][0]} is not 0"
+        if values is not None and np.any(values.astype(np.float64)):
+            yield label(node), f"zero-point {values[values != 0][0]} is not 0"
 
 
 @rule(TENSORRT, "Q02", "E", "use int8 with scale x 255/127", IMPORTER)
@@ -105,7 +97,7 @@ def zero_point_constant(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Zero-points are initializers."""
     for node in quantizers(view):
         if has_zero_point(node) and node.input[2] not in view.constants:
-            if version >= (10, 0) and folds_to_constant(view, node.input[2]):
+            if version >= (10, 0) and facts.folds_to_constant(view, node.input[2]):
                 continue  # 10.x looks through Identity
             maker = view.producer(node.input[2])
             yield label(node), f"zero-point comes from {maker.op_type if maker is not None else 'a graph input'}"
@@ -123,11 +115,11 @@ def scale_constant(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def positive(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Scales are positive and finite."""
     for node, scale in scales(view):
+        wrong = scale[~(np.isfinite(scale) & (scale > 0))]
         if not scale.size:
             yield label(node), "scale is empty"
-        elif not np.all(np.isfinite(scale) & (scale > 0)):
-            bad = scale.ravel()[~(np.isfinite(scale) & (scale > 0)).ravel()][0]
-            yield label(node), f"scale {bad} is not a positive number"
+        elif wrong.size:
+            yield label(node), f"scale {wrong[0]} is not a positive number"
 
 
 @rule(TENSORRT, "Q09", "E", "store scales as float32", IMPORTER, until=(10, 0))
@@ -139,9 +131,8 @@ def scale_float32(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"scale of type {type_name(tensor.data_type)}"
 
 
-@rule(
-    TENSORRT, "Q10", "E", "give data and scale one type, or cast the data", IMPORTER, since=(10, 12), warns_from=LENIENT
-)
+@rule(TENSORRT, "Q10", "E", "give data and scale one type, or cast the data", IMPORTER,
+      since=(10, 12), warns_from=LENIENT)  # fmt: skip
 def one_float_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Data and scale have one float type."""
     if opset_of(view.model) < 19:
@@ -214,8 +205,7 @@ def not_scalar(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def versions(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Opset and IR version fit the parser."""
     opset = opset_of(view.model)
-    top = max((limit for since, limit in _MAX_OPSET if since <= version), default=13)
-    top_ir = max((limit for since, limit in _MAX_IR if since <= version), default=7)
+    top, top_ir = max(limits for since, limits in _MAX_OPSET_AND_IR.items() if since <= version)
     runtime = f"TensorRT {version[0]}.{version[1]}"
     if opset > top:
         yield "opset", f"{opset}; {runtime} documents {top} at most"
@@ -230,9 +220,8 @@ def versions(view: GraphIndex, version: Version) -> Iterator[Defect]:
 def known_operators(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """No integer or vendor operators."""
     for node in view.nodes:
-        vendor = node.domain not in ("", "ai.onnx")
-        if version >= LENIENT and vendor and defs.has(node.op_type, ""):
-            vendor = False  # importers match the operator's name alone
+        known = version >= LENIENT and defs.has(node.op_type, "")  # importers match the operator's name alone
+        vendor = node.domain not in ("", "ai.onnx") and not known
         if node.op_type in _INTEGER_OPERATORS or vendor:
             yield label(node), f"{node.domain}{'.' if node.domain else ''}{node.op_type} has no importer"
 
