@@ -24,16 +24,18 @@ T = TypeVar("T")
 
 def discovered(package: ModuleType, kind: type[T]) -> tuple[T, ...]:
     """Instances of a class in a package's modules, alone or in tuples: modules by name, then as they are defined."""
-    found: list[T] = []
+    instances: list[T] = []
     for name in sorted(info.name for info in iter_modules(package.__path__)):
         for value in vars(import_module(f"{package.__name__}.{name}")).values():
-            found += [entry for entry in (value if isinstance(value, tuple) else (value,)) if isinstance(entry, kind)]
-    return tuple(dict.fromkeys(found))
+            instances += [
+                entry for entry in (value if isinstance(value, tuple) else (value,)) if isinstance(entry, kind)
+            ]
+    return tuple(dict.fromkeys(instances))
 
 
 def all_rules() -> tuple[Rule, ...]:
     """Every rule of ``edgeres.lint.rules``, in the order of the families, then of modules and definitions."""
-    every = [entry for found in discovered(rules, Rule) for entry in found.by_severity()]
+    every = [entry for declared in discovered(rules, Rule) for entry in declared.by_severity()]
     place = {family: index for index, family in enumerate(FAMILIES)}
     return tuple(sorted(every, key=lambda entry: place.get(entry.family, len(place))))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from edgeres.backends import loading
 from edgeres.backends.backend import NarrowFloats
-from edgeres.backends.loading import absent
 from edgeres.backends.registry import BACKENDS, find_backend
 from edgeres.backends.tensorrt.api import gpu
 from edgeres.errors import BackendUnavailable, EdgeresError, UsageError, nearest
@@ -28,12 +28,12 @@ _ON_A_GPU = ("tensorrt", "tensorrt_rtx")
 _PACKAGES = {"litert": "ai-edge-litert", "onnxruntime_mobile": "onnxruntime", "tensorrt_rtx": "tensorrt-rtx"}
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Variants:
     """Variants that this host can run, those of the target's runtime first, and why a runtime has none, by name."""
 
-    variants: list[Variant] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
+    variants: tuple[Variant, ...]
+    absent: dict[str, str]
 
 
 def find_variants(
@@ -51,17 +51,17 @@ def find_variants(
         if name not in known:
             raise UsageError(f"unknown runtime {name!r}", nearest(name, known))
     chosen = [name for name in known if runtimes is None or name in runtimes]
-    found = Variants()
+    variants, absent = list[Variant](), dict[str, str]()
     with progress.task("build for each runtime", len(chosen)) as advance:
         for name in chosen:
             try:
                 if why := lacking(name):
                     raise BackendUnavailable(why)
-                found.variants += _variants(name, exported, target, out)
+                variants += _variants(name, exported, target, out)
             except EdgeresError as refusal:
-                found.absent[name] = refusal.what
+                absent[name] = refusal.what
             advance(1)
-    return found
+    return Variants(tuple(variants), absent)
 
 
 def version_of(runtime: str) -> str:
@@ -75,7 +75,7 @@ def version_of(runtime: str) -> str:
 def lacking(name: str) -> str | None:
     """Why a runtime cannot run on this host, found without building an engine; None where it can."""
     if name == TORCH:
-        return absent("torch", "torch", "torch")
+        return loading.absent("torch", "torch", "torch")
     if name in _ON_A_GPU and gpu() is None:
         return "there is no NVIDIA GPU here"
     return find_backend(name).missing()

@@ -31,7 +31,7 @@ _PLANS: dict[str, tuple[str, tuple[int, ...], int, int]] = {
 
 
 @repair(Phase.SPELLING, "fused integer operators spelt out with Q/DQ", "Q19")
-def spell_out(model: ModelProto, target: Target) -> int:
+def expand_fused(model: ModelProto, target: Target) -> int:
     """Replaces fused integer operators by their float operator between DequantizeLinear and QuantizeLinear."""
     fused = [
         node
@@ -40,16 +40,16 @@ def spell_out(model: ModelProto, target: Target) -> int:
         and not (node.op_type == "QLinearGlobalAveragePool" and attribute(node, "channels_last", 0))
     ]
     for node in fused:
-        _spell_out(model, node)
+        _expand_fused(model, node)
     if fused:
-        spoken = {"", "ai.onnx", *(node.domain for node in model.graph.node)}
-        operator_sets = [entry for entry in model.opset_import if entry.domain in spoken]
+        domains = {"", "ai.onnx", *(node.domain for node in model.graph.node)}
+        operator_sets = [entry for entry in model.opset_import if entry.domain in domains]
         model.ClearField("opset_import")
         model.opset_import.extend(operator_sets)
     return len(fused)
 
 
-def _spell_out(model: ModelProto, node: NodeProto) -> None:
+def _expand_fused(model: ModelProto, node: NodeProto) -> None:
     """Replaces one operator; its node becomes the QuantizeLinear of the result."""
     operator, groups, written, bias = _PLANS[node.op_type]
     inputs, new = [], []
@@ -115,7 +115,7 @@ def _constant_behind(view: GraphIndex, tensor: str) -> NDArray[np.generic] | Non
     return np.asarray(value)
 
 
-@repair(Phase.SPELLING, "output_dtype dropped where a zero-point tells it", "Q05")
+@repair(Phase.SPELLING, "output_dtype dropped beside a zero-point", "Q05")
 def drop_output_type(model: ModelProto, target: Target) -> int:
     """Removes output_dtype beside a zero-point."""
     stated = [

@@ -48,7 +48,7 @@ def kernel_shapes(model: ModelProto, target: Target) -> int:
     return count
 
 
-@repair(Phase.WEIGHTS, "moves folded into the codes", "W01")
+@repair(Phase.WEIGHTS, "moves applied to the codes", "W01")
 def fold_moves(model: ModelProto, target: Target) -> int:
     """Applies a Transpose or Identity between a weight's DequantizeLinear and its reader to the codes."""
     count = 0
@@ -182,7 +182,7 @@ def quantized_once(model: ModelProto, target: Target) -> int:
     return sum(bypass(model, quantizer, 0) for quantizer in GraphIndex.of(model).of_type("QuantizeLinear"))
 
 
-@repair(Phase.PLACEMENT, "pairs kept behind what moves values alone", "P07")
+@repair(Phase.PLACEMENT, "one pair around operators that move values", "P07")
 def behind_moves(model: ModelProto, target: Target) -> int:
     """Removes the first of two pairs around an operator that moves values."""
     count = 0

@@ -90,9 +90,9 @@ def no_saturation(view: GraphIndex, _: Version) -> Iterator[Defect]:
 
 @rule(ONNXRUNTIME, "O04", "W", "quantize statically, with Q/DQ", f"{QUANTIZATION}, static for CNNs")
 def static(view: GraphIndex, _: Version) -> Iterator[Defect]:
-    """Ranges are known beforehand."""
+    """Ranges of activations are static."""
     for node in view.of_type("DynamicQuantizeLinear"):
-        yield label(node), "looks for the range of every image while it runs"
+        yield label(node), "computes the range of every image at run time"
 
 
 @rule(ONNXRUNTIME, "O05", "E", "raise the weight's scale and round its weights again",
@@ -122,7 +122,7 @@ def bias_scale(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule(ONNXRUNTIME, "O07", "E", "quantize again from the float network, with larger weight scales",
       "microsoft/onnxruntime issue 21000, pull request 21645")  # fmt: skip
 def bias_within_range(view: GraphIndex, _: Version) -> Iterator[Defect]:
-    """No int32 bias is cut off."""
+    """No int32 bias is saturated."""
     for name, channels in cut_off(view).items():
         yield name, f"{channels} codes of its bias are the largest that int32 has: the bias itself was larger"
 
@@ -137,7 +137,7 @@ def fixed_shapes(view: GraphIndex, _: Version) -> Iterator[Defect]:
 
 @rule(MOBILE, "M02", "W", "export standard operators", "onnxruntime.ai/docs/reference/operators/MobileOps.html")
 def standard_operators(view: GraphIndex, _: Version) -> Iterator[Defect]:
-    """A reduced build knows standard operators."""
+    """A reduced build has standard operators."""
     for node in view.nodes:
         if node.domain not in ("", "ai.onnx", "com.microsoft"):
             yield label(node), f"{node.domain}.{node.op_type} is in no build of ONNX Runtime"

@@ -28,13 +28,13 @@ RESTRICTIONS = "TensorRT guide, DLA layers and restrictions"
 _MAX_BATCH, _MAX_SIDE = 4096, 8192
 
 
-@rule(STRONGLY_TYPED, "P11", "W", "cast what stays in float to FP16 ('edgeres lint --fix' does)", MIGRATION)
+@rule(STRONGLY_TYPED, "P11", "W", "cast its data and weight to FP16 ('edgeres lint --fix' does)", MIGRATION)
 def half_where_float(view: GraphIndex, _: Version) -> Iterator[Defect]:
-    """Strongly typed graphs say FP16 where they mean it."""
+    """Float layers of strongly typed graphs are FP16."""
     kinds = element_types(view)
     for node in facts.weighted_nodes(view):
         if facts.weight_dequantizer(view, node) is None and kinds.get(node.input[0]) == TensorProto.FLOAT:
-            yield label(node), "runs in float32: a strongly typed TensorRT lowers nothing by itself"
+            yield label(node), "runs in float32: a strongly typed TensorRT does not choose FP16 itself"
 
 
 @rule(STRONGLY_TYPED, "T01", "E", "give all operands of a node one float type, or cast", HEADER)
@@ -68,10 +68,10 @@ def old_kernels(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"{what}: no INT8 implementation was found on such GPUs"
 
 
-@rule(ORIN, "T02", "W", "try the build on the device before the JetPack moves", "NVIDIA/TensorRT issue 4832",
+@rule(ORIN, "T02", "W", "try the build on the device before upgrading JetPack", "NVIDIA/TensorRT issue 4832",
       since=(10, 16), until=(11, 0))  # fmt: skip
 def orin_with_10_16(view: GraphIndex, _: Version) -> Iterator[Defect]:
-    """TensorRT 10.16 on Orin is reported not to compile DequantizeLinear."""
+    """TensorRT 10.16 on Orin may not compile DequantizeLinear."""
     for node in quantizers(view)[:1]:
         yield label(node), "reported to fail on compute capability 8.7 with TensorRT 10.16.2 (JetPack 7.2)"
 

@@ -195,7 +195,7 @@ def no_blocks(view: GraphIndex, _: Version) -> Iterator[Defect]:
 
 @rule(TENSORRT, "Q16", "W", "give the tensor an axis", IMPORTER)
 def not_scalar(view: GraphIndex, _: Version) -> Iterator[Defect]:
-    """What is quantized has an axis."""
+    """Quantized tensors have at least one axis."""
     for node in quantizers(view):
         if data_shape(view, node) == ():
             yield label(node), "quantizes a scalar: from 10 on the result has one axis, which may not fit its reader"
@@ -232,9 +232,9 @@ def paired(view: GraphIndex, _: Version) -> Iterator[Defect]:
     outputs = {value.name for value in view.model.graph.output}
     for node in view.of_type("QuantizeLinear"):
         readers = view.consumers(node.output[0])
-        strangers = [reader for reader, _ in readers if reader.op_type != "DequantizeLinear"]
-        if strangers:
-            yield label(node), f"its codes go into {strangers[0].op_type} {label(strangers[0])!r}"
+        other_readers = [reader for reader, _ in readers if reader.op_type != "DequantizeLinear"]
+        if other_readers:
+            yield label(node), f"its codes go into {other_readers[0].op_type} {label(other_readers[0])!r}"
         elif not readers and node.output[0] not in outputs:
             yield label(node), "nothing reads its codes"
     for node in view.of_type("DequantizeLinear"):

@@ -32,7 +32,7 @@ RESIDUAL = "NVIDIA/TensorRT release/8.6, tools/tensorflow-quantization, ResNetV1
 QUANTIZER = "TensorRT-Model-Optimizer, onnx/quantization/graph_utils.py"
 
 
-@rule(TENSORRT, "W01", "E", "fold what stands between into the codes", GUIDE, until=(10, 0))
+@rule(TENSORRT, "W01", "E", "apply the operators between to the codes", GUIDE, until=(10, 0))
 def weight_next_to_dequantizer(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights are constant -> DQ -> operator."""
     for node in weighted_nodes(view):
@@ -211,7 +211,7 @@ def float_bindings(view: GraphIndex, _: Version) -> Iterator[Defect]:
     eight_bits = (TensorProto.INT8, TensorProto.UINT8)
     for value in view.model.graph.input:
         if value.name not in view.constants and value.type.tensor_type.elem_type in eight_bits:
-            yield value.name, "an 8-bit network input fails in places"
+            yield value.name, "some versions reject an 8-bit network input"
 
 
 @rule(TENSORRT, "P10", "W", "remove the pair at the output", "TensorRT-Model-Optimizer, onnx/quantization")
