@@ -136,6 +136,11 @@ def _stolen(stat: Path) -> float | None:
     return int(figures[7]) / os.sysconf("SC_CLK_TCK") if len(figures) > 7 else None
 
 
+def stolen_share(before: float | None, after: float | None, seconds: float) -> float | None:
+    """Share of the machine's CPU time that the hypervisor took between two readings of ``Machine.stolen``."""
+    return None if before is None or after is None else (after - before) / (seconds * (os.cpu_count() or 1))
+
+
 @settings
 class Latency:
     """Time of one call in milliseconds.
@@ -283,8 +288,7 @@ def interleaved(
 
     before, start = _stolen(Path("/proc/stat")), clock()
     samples = time_calls(runs, timing, settled, clock)
-    seconds, after = (clock() - start) / 1e9, _stolen(Path("/proc/stat"))
-    stolen = None if before is None or after is None else (after - before) / (seconds * (os.cpu_count() or 1))
+    stolen = stolen_share(before, _stolen(Path("/proc/stat")), (clock() - start) / 1e9)
     return {name: _latency(values, timing.warmup, stolen) for name, values in samples.items()}
 
 

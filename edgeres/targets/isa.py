@@ -26,9 +26,15 @@ def host_isa(machine: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) 
     """
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64", "x86", "i686"):
         return "neon"
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    flags = cpu_flags(cpuinfo)
     return next((isa for flag, isa in _X86 if flag in flags), "avx2")
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Instruction-set flags of the first processor, as the kernel names them."""
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    flags = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))
+    return frozenset(next(flags, ()))
 
 
 def saturates(isa: Isa) -> bool:

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from edgeres.errors import StageError
-from edgeres.latency.benchmark.peak import cpu_flags, loop, peak_of
+from edgeres.latency.benchmark.peak import loop, peak_of
+from edgeres.targets.isa import cpu_flags
 
 WIDE = frozenset({"avx2", "fma", "avx512f", "avx512_vnni"})
 NARROW = frozenset({"avx2", "fma", "avx_vnni"})

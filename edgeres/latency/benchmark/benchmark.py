@@ -19,7 +19,7 @@ from edgeres.latency.benchmark.interleaved import BurstTiming, median_interval, 
 from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, ProcessorPeak, Ratio, VariantResult
 from edgeres.latency.benchmark.variants import version_of
 from edgeres.latency.benchmark.worker import TORCH, Worker, WorkerRequest, WorkerSpec, start_worker
-from edgeres.metrics import machine
+from edgeres.metrics import machine, stolen_share
 from edgeres.settings import parse
 
 if TYPE_CHECKING:
@@ -202,9 +202,6 @@ def _rows(
 
 
 def _host_load(before: Machine, after: Machine, cores: tuple[int, ...], seconds: float) -> HostLoad:
-    stolen = None
-    if before.stolen is not None and after.stolen is not None:
-        stolen = (after.stolen - before.stolen) / (seconds * (os.cpu_count() or 1))
     return HostLoad(
         cpu=before.cpu,
         cores=before.cores,
@@ -212,5 +209,5 @@ def _host_load(before: Machine, after: Machine, cores: tuple[int, ...], seconds:
         governor=before.governor,
         load_before=before.load,
         load_after=after.load,
-        stolen=stolen,
+        stolen=stolen_share(before.stolen, after.stolen, seconds),
     )
