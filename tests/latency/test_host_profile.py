@@ -51,7 +51,7 @@ def profile(table, **changes):
     return replace(whole, **changes)
 
 
-def test_a_machine_of_one_law_is_found_out(table):
+def test_table_recovers_a_linear_cost_model(table):
     assert table.add_ns == pytest.approx(0.5)
     assert table.call_ms == pytest.approx(0.01)
     assert table.odd == pytest.approx(0, abs=1e-9)
@@ -62,7 +62,7 @@ def test_a_machine_of_one_law_is_found_out(table):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize("seed", [None, 3, 4])
-def test_any_resnet_of_that_machine_takes_what_the_law_says(table, name, seed):
+def test_resnets_are_predicted_by_a_linear_cost_model(table, name, seed):
     spec = PRESETS[name] if seed is None else randomly_pruned(PRESETS[name], seed)
     works = of_spec(spec, 224, integer=True, adds=True)
     law_ms = 0.01 + sum(1e-6 * work.macs + 0.5e-6 * (work.kind == "add") * work.activations / 3 for work in works)
@@ -92,7 +92,7 @@ def test_the_band_is_the_furthest_trial(table):
         profile(table, trials=()).predicted(works)
 
 
-def test_half_filled_blocks_cost_what_was_seen():
+def test_cost_of_half_filled_blocks_is_fitted():
     dearer = {
         layer: law(layer, exp(0.2 * (half_filled(layer.c_in) + half_filled(layer.c_out))) if layer.role == "odd" else 1)
         for layer in WHOLE
@@ -136,13 +136,13 @@ def test_interpolation_stays_between_its_points(c_in, c_out, side):
     assert 1e-6 * (1 - 1e-9) <= rate <= 4e-6 * (1 + 1e-9)
 
 
-def test_what_the_table_has_not_is_refused(table):
+def test_kernel_outside_the_table_is_refused(table):
     found = profile(table)
     with pytest.raises(UsageError, match="32 groups"):
         found.predicted(of_spec(PRESETS["resnext50_32x4d"], 224, integer=True, adds=True))
 
 
-def test_a_profile_comes_back_as_it_was(table, tmp_path):
+def test_profile_round_trips_through_json(table, tmp_path):
     place = tmp_path / "p.json"
     place.write_text(encode(profile(table)))
     assert read_profile(place, CPU) == profile(table)
@@ -151,7 +151,7 @@ def test_a_profile_comes_back_as_it_was(table, tmp_path):
 
 
 @pytest.mark.parametrize(("text", "said"), [("", "is no JSON"), ("{}", "missing"), ('{"schema": "x"}', "schema")])
-def test_no_profile(text, said, tmp_path):
+def test_missing_or_foreign_profile_is_refused(text, said, tmp_path):
     place = tmp_path / "p.json"
     place.write_text(text)
     with pytest.raises(UsageError, match=said):

@@ -75,7 +75,7 @@ def measured():
         return measure_profile(CPU, [subject(0)], [subject(1)], Silent(), threads=1, timing=QUICK, layers=LAYERS)
 
 
-def test_a_profile_knows_its_machine_and_what_it_was_tried_on(measured, tmp_path):
+def test_profile_records_its_machine_and_validations(measured, tmp_path):
     assert (measured.target, measured.threads, measured.known) == ("cpu", 1, ("seed 0",))
     assert {trial.precision for trial in measured.trials} == {"int8", "float"}
     assert measured.factor >= 1
@@ -90,7 +90,7 @@ def test_a_profile_knows_its_machine_and_what_it_was_tried_on(measured, tmp_path
 
 
 @pytest.mark.usefixtures("lawful")
-def test_it_predicts_and_is_tried_again(measured):
+def test_profile_predicts_networks_measured_afterwards(measured):
     (int8, floating) = try_profile(measured, CPU, [subject(2)], Silent(), QUICK)
     assert int8.predicted_ms == pytest.approx(measured.predicted(of_model(subject(2).models["int8"], adds=True)).ms)
     for trial in (int8, floating):
@@ -135,7 +135,7 @@ def test_pruned_widths_are_multiples_and_leave_the_structure():
     assert randomly_pruned(PRESETS["resnet50"], 5) == spec != randomly_pruned(PRESETS["resnet50"], 6)
 
 
-def test_an_unlearned_network_has_the_graph_of_a_quantized_one():
+def test_random_model_has_the_graph_of_a_quantized_network():
     models = random_model(PRESETS["resnet20"], 32, CPU)
     assert operator_counts.macs(models["int8"]) == operator_counts.macs(models["float"])
     counts = operator_counts.qdq(models["int8"])

@@ -68,7 +68,7 @@ def test_rule_in_a_new_file_is_reported_in_table_json_and_sarif(toy, tmp_path, c
     assert described["shortDescription"]["text"] == "Nodes have plain names"
 
 
-def test_rule_of_a_family_is_not_asked_of_other_targets(toy, capsys) -> None:
+def test_rule_of_a_family_does_not_apply_to_other_targets(toy, capsys) -> None:
     main(["lint", str(toy), "--target", "cpu", "--json"])
     assert "Z01" not in capsys.readouterr().out
 

@@ -78,7 +78,7 @@ def test_the_machine_is_recorded_and_json_holds_all_of_it(table):
     assert found["layers"]["onnxruntime"][0]["ms"] > 0
 
 
-def test_a_layer_left_in_float_is_named_among_the_culprits(tmp_path):
+def test_float_layer_is_a_bottleneck(tmp_path):
     found = bench_networks.found(tmp_path, "onnxruntime", float_layers=("fc", "layer2.0.conv2"))
     table = bench(SUBJECT, found, Silent(), threads=1, timing=QUICK)
     floats = [layer for layer in bottlenecks(table.layers["onnxruntime"]) if layer.role == "float"]
@@ -109,7 +109,7 @@ def _by_nodes(job, order, answer):
 
 
 @pytest.mark.usefixtures("lawful")
-def test_a_variant_with_planted_slowness_is_neither_fastest_nor_shipped(tmp_path):
+def test_slowed_variant_is_neither_fastest_nor_deployed(tmp_path):
     found = bench_networks.found(tmp_path, "onnxruntime")
     (tmp_path / "wide").mkdir()
     wide = bench_networks.exported(tmp_path / "wide")

@@ -48,7 +48,7 @@ HERE = sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 @pytest.mark.parametrize("unit", ["int8", "float32"])
-def test_this_processor_reaches_a_peak_a_processor_can_have_or_says_why_not(unit):
+def test_peak_of_this_processor_is_plausible_or_refused_with_a_reason(unit):
     if not HERE or loop(unit, cpu_flags()) is None:
         with pytest.raises(StageError, match=r"no peak is measured|has no"), peak_of(unit, (0,)):
             pass

@@ -36,7 +36,7 @@ def test_two_graphs_differ_by_the_layer_alone(name, integer):
 
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("integer", [True, False])
-def test_they_run(name, integer, tmp_path):
+def test_microbenchmark_graphs_run(name, integer, tmp_path):
     links, _ = CHAINS[name]
     for index, model in enumerate(links.models(RUNTIME, integer=integer).values()):
         path = tmp_path / f"{index}.onnx"

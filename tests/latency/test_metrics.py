@@ -177,7 +177,7 @@ def test_machine_from_kernel_files(tmp_path):
     assert found.cores >= 1
 
 
-def test_a_kernel_that_says_nothing_leaves_none(tmp_path):
+def test_machine_without_kernel_files_has_no_governor_and_steal_time(tmp_path):
     found = machine(tmp_path, tmp_path)
     assert found.governor is None
     assert found.stolen is None

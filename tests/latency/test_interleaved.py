@@ -49,7 +49,7 @@ def test_equal_samples_end_at_the_least_rounds():
     assert {name: len(rounds) for name, rounds in samples.items()} == {"a": 4, "b": 4}
 
 
-def test_restless_samples_go_on_until_the_time_is_up():
+def test_unsteady_samples_go_on_until_the_time_limit():
     class Restless(Fake):
         def ask(self, order):
             self.milliseconds += 1

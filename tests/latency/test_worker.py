@@ -68,7 +68,7 @@ def test_a_worker_runs_only_while_it_answers(variants):
     assert state(pid) is None
 
 
-def test_several_loaded_workers_are_all_stopped_but_the_one_whose_turn_it_is(variants):
+def test_all_loaded_workers_but_the_running_one_are_stopped(variants):
     with ExitStack() as stack:
         crew = [
             stack.enter_context(start_worker(WorkerSpec(variant=variant, cores=(0,)))) for variant in variants.values()
@@ -78,14 +78,14 @@ def test_several_loaded_workers_are_all_stopped_but_the_one_whose_turn_it_is(var
             assert all(becomes(other._process.pid, "T") for other in crew)
 
 
-def test_a_worker_that_is_killed_is_told_of(variants):
+def test_killed_worker_is_reported(variants):
     with start_worker(WorkerSpec(variant=variants["float32 on onnxruntime"], cores=(0,))) as worker:
         os.kill(worker._process.pid, signal.SIGKILL)
         with pytest.raises(StageError, match="a worker ended with -9"):
             worker.ask(ONE)
 
 
-def test_a_runtime_that_refuses_says_so_in_its_own_words(variants, tmp_path):
+def test_refusal_of_a_runtime_is_quoted(variants, tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no graph")
     variant = replace(variants["float32 on onnxruntime"], float_graph=File.of(broken))
@@ -107,7 +107,7 @@ def test_a_file_that_changed_is_not_loaded(variants):
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
-def test_workers_end_with_their_parent_though_they_are_stopped(variants, signal_):
+def test_stopped_workers_end_with_their_parent(variants, signal_):
     job = canonical(plain(WorkerSpec(variant=variants["float32 on onnxruntime"], cores=(0,))))
     parent = subprocess.Popen(
         [sys.executable, "-c", HOLD, job], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
