@@ -34,7 +34,7 @@ def compiled(folder, name, *words):
 
 def timed(milliseconds):
     latency = Latency(p50_ms=1, p90_ms=1, p99_ms=1, low_ms=1, high_ms=1, n=500, warmup=5, stolen=0.0)
-    return lambda runs, **_: {
+    return lambda runs, timing, **_: {
         name: replace(latency, p50_ms=milliseconds[name], low_ms=0.99 * milliseconds[name],
                       high_ms=1.01 * milliseconds[name])
         for name in runs
