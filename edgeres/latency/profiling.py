@@ -73,8 +73,8 @@ def measure_profile(
             table = layer_table(timer, timing, progress, layers)
             measured = network_ms(timer, table, (*known, *networks), timing, progress)
             expected = [_sum_ms(table, network.models[precision]) for network in known]
-            off = [log(took / ms) for took, ms in zip(measured, expected, strict=False)]
-            tables[precision] = replace(table, scale=exp(fmean(off)))
+            errors = [log(ms / table_ms) for ms, table_ms in zip(measured, expected, strict=False)]
+            tables[precision] = replace(table, scale=exp(fmean(errors)))
             trials += predicted_trials(tables[precision], precision, networks, measured[len(known) :])
     return HostProfile(
         target=target.name,
@@ -111,9 +111,9 @@ def predicted_trials(
             name=network.name,
             precision=precision,
             predicted_ms=table.scale * _sum_ms(table, network.models[precision]),
-            measured_ms=took,
+            measured_ms=ms,
         )
-        for network, took in zip(networks, measured, strict=True)
+        for network, ms in zip(networks, measured, strict=True)
     ]
 
 

@@ -68,12 +68,7 @@ def bench(
     before, absent = machine(), dict(variants.absent)
     rates: dict[Literal["int8", "float32"], list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        workers: dict[str, tuple[Variant, Worker]] = {}
-        with progress.task("load each runtime", len(variants.variants)) as advance:
-            for variant in variants.variants:
-                if worker := _start(variant.name, WorkerSpec(variant=variant, cores=cores), absent, stack):
-                    workers[variant.name] = variant, worker
-                advance(1)
+        workers = _start_workers(variants.variants, cores, absent, stack, progress)
         if not workers:
             raise UsageError("no runtime of this host takes the network", "; ".join(absent.values()))
         starts = {kind: _start(f"{kind} peak", WorkerSpec(peak=kind, cores=cores), absent, stack) for kind in _PEAKS}
@@ -124,6 +119,19 @@ def pinned(threads: int, sysfs: Path = Path("/sys")) -> tuple[int, ...]:
         (seconds if core in seen else firsts).append(cpu)
         seen.add(core)
     return tuple((*firsts, *seconds)[:threads])
+
+
+def _start_workers(
+    variants: Sequence[Variant], cores: tuple[int, ...], absent: dict[str, str], stack: ExitStack, progress: Progress
+) -> dict[str, tuple[Variant, Worker]]:
+    """Starts a worker for each variant."""
+    workers = {}
+    with progress.task("load each runtime", len(variants)) as advance:
+        for variant in variants:
+            if worker := _start(variant.name, WorkerSpec(variant=variant, cores=cores), absent, stack):
+                workers[variant.name] = variant, worker
+            advance(1)
+    return workers
 
 
 def _start(name: str, spec: WorkerSpec, absent: dict[str, str], stack: ExitStack) -> Worker | None:
