@@ -92,7 +92,6 @@ class Machine:
     """The machine a figure was measured on.
 
     Attributes:
-        cpu: Model name.
         cores: Cores this process may use.
         governor: Frequency governor, None where the kernel shows none, as in most virtual machines.
         load: Runnable processes, averaged over one minute.
@@ -143,15 +142,12 @@ def stolen_share(before: float | None, after: float | None, seconds: float) -> f
 
 @settings
 class Latency:
-    """Time of one call in milliseconds.
+    """Time of one call in milliseconds, from ``n`` calls after ``warmup``.
 
     Attributes:
-        low_ms: Lower end of the 95 % interval of the median.
-        high_ms: Upper end of it.
+        low_ms: Lower end of the 95 % interval of the median; ``high_ms`` is its upper end.
         p90_high_ms: What the 90th percentile does not exceed, with 99 % confidence; None below 44 calls.
         p99_high_ms: The same of the 99th percentile, which takes 459 calls.
-        n: Measured calls.
-        warmup: Calls before them that were not measured.
         stolen: Share of the machine's CPU time that the hypervisor took meanwhile, None where the kernel does not say.
     """
 
@@ -195,14 +191,10 @@ def percentile_bound(samples: Sequence[float], share: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long to time.
+    """How long to time: ``warmup`` calls of each first, then ``least`` to ``most`` rounds.
 
-    Attributes:
-        warmup: Calls of each before anything counts.
-        least: Rounds at least, whatever they take.
-        most: Rounds at most.
-        limit_s: Seconds after which no further round begins.
-        tolerance: Rounds end once the 95 % interval of every median is no wider than this share of the median.
+    After ``least`` rounds, whatever they take, none begins once ``limit_s`` seconds are over, or once the 95 % interval
+    of every median is no wider than ``tolerance`` as a share of the median.
     """
 
     warmup: int = 5
@@ -222,12 +214,8 @@ def time_rounds(
 ) -> Samples:
     """Milliseconds of every call, by name and round, in rounds that alternate between forwards and backwards.
 
-    Args:
-        turns: What to measure; a turn gives the milliseconds of its calls.
-        timing: Number of rounds and time limit.
-        settled: Whether the samples suffice, asked after ``timing.least`` rounds.
-        after_round: Called with the number of rounds and the seconds since the start.
-        clock: Nanoseconds.
+    Each turn gives the milliseconds of its calls. From ``timing.least`` rounds on ``settled`` says whether the samples
+    suffice. ``after_round`` gets the number of rounds and the seconds since the start. The clock counts nanoseconds.
     """
     samples: Samples = {name: [] for name in turns}
     order, start = list(turns), clock()
@@ -260,12 +248,12 @@ def time_calls(
             run()
     turns = {name: partial(turn, run) for name, run in runs.items()}
     samples = time_rounds(turns, timing, settled=settled, clock=clock)
-    return {name: [ms for calls in rounds for ms in calls] for name, rounds in samples.items()}
+    return {name: _flat(rounds) for name, rounds in samples.items()}
 
 
 def interleaved(
     runs: Mapping[str, Run],
-    timing: Timing | None = None,
+    timing: Timing,
     *,
     wanted: int = 0,
     clock: Callable[[], int] = time.perf_counter_ns,
@@ -274,7 +262,6 @@ def interleaved(
 
     ``wanted`` calls of each are measured before narrow intervals end it; 459 give the 99th percentile.
     """
-    timing = timing or Timing()
     check = max(timing.least, wanted)
 
     def settled(samples: Samples) -> bool:
@@ -284,7 +271,8 @@ def interleaved(
             return False
         # Sorting after each call would weigh on what is measured: look again after a quarter more calls.
         check = number + number // 4
-        return all(_narrow([ms for (ms,) in rounds], timing.tolerance) for rounds in samples.values())
+        intervals = [(median_interval(values), float(np.median(values))) for values in map(_flat, samples.values())]
+        return all(high - low <= timing.tolerance * p50 for (low, high), p50 in intervals)
 
     before, start = _stolen(Path("/proc/stat")), clock()
     samples = time_calls(runs, timing, settled, clock)
@@ -292,9 +280,8 @@ def interleaved(
     return {name: _latency(values, timing.warmup, stolen) for name, values in samples.items()}
 
 
-def _narrow(values: Sequence[float], tolerance: float) -> bool:
-    low, high = median_interval(values)
-    return high - low <= tolerance * float(np.median(values))
+def _flat(rounds: Sequence[Sequence[float]]) -> list[float]:
+    return [ms for calls in rounds for ms in calls]
 
 
 def _latency(values: Sequence[float], warmup: int, stolen: float | None) -> Latency:
