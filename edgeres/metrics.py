@@ -252,11 +252,7 @@ def time_calls(
 
 
 def interleaved(
-    runs: Mapping[str, Run],
-    timing: Timing,
-    *,
-    wanted: int = 0,
-    clock: Callable[[], int] = time.perf_counter_ns,
+    runs: Mapping[str, Run], timing: Timing, *, wanted: int = 0, clock: Callable[[], int] = time.perf_counter_ns
 ) -> dict[str, Latency]:
     """Latency of several callables measured in one go, so that the same noise hits all of them.
 
