@@ -103,8 +103,8 @@ def _by_nodes(job, order, answer):
         return answer
     if order.layers:
         return {"layers": [{**layer, "ms": 0.001} for layer in answer["layers"]]}
-    variant = job.variant
-    entry = variant.files[variant.entry] if variant.precision == "int8" else variant.float_graph
+    engine, int8 = job.variant.engine, job.variant.precision == "int8"
+    entry = engine.files[engine.entry] if int8 else engine.exported.float_model
     return {"ms": [0.001 * len(onnx.load(entry.path).graph.node)] * order.calls}
 
 
@@ -119,9 +119,11 @@ def test_slowed_variant_is_neither_fastest_nor_deployed(tmp_path):
     path.write_bytes(slowed.SerializeToString())
     from edgeres.artifacts.artifact import File
 
-    sealed = File.of(path)
+    slow = File.of(path)
     variants = (
-        replace(variant, files={variant.entry: sealed}) if variant.precision == "int8" else variant
+        replace(variant, engine=replace(variant.engine, files={variant.engine.entry: slow}))
+        if variant.precision == "int8"
+        else variant
         for variant in found.variants
     )
     found = replace(found, variants=tuple(variants))

@@ -41,6 +41,11 @@ def variants(tmp_path_factory):
     return {variant.name: variant for variant in found.variants}
 
 
+def with_float_model(variant, file):
+    exported = replace(variant.engine.exported, float_model=file)
+    return replace(variant, engine=replace(variant.engine, exported=exported))
+
+
 def state(pid):
     """The kernel's letter for a process; None where there is none. proc(5): it follows the name in brackets."""
     try:
@@ -88,7 +93,7 @@ def test_killed_worker_is_reported(variants):
 def test_refusal_of_a_runtime_is_quoted(variants, tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no graph")
-    variant = replace(variants["float32 on onnxruntime"], float_graph=File.of(broken))
+    variant = with_float_model(variants["float32 on onnxruntime"], File.of(broken))
     with (
         pytest.raises(StageError, match=r"ONNX Runtime refused broken\.onnx"),
         start_worker(WorkerSpec(variant=variant, cores=(0,))),
@@ -98,7 +103,7 @@ def test_refusal_of_a_runtime_is_quoted(variants, tmp_path):
 
 def test_a_file_that_changed_is_not_loaded(variants):
     variant = variants["float32 on onnxruntime"]
-    changed = replace(variant, float_graph=replace(variant.float_graph, sha256="0" * 64))
+    changed = with_float_model(variant, replace(variant.engine.exported.float_model, sha256="0" * 64))
     with (
         pytest.raises(StageError, match="changed after it was made"),
         start_worker(WorkerSpec(variant=changed, cores=(0,))),

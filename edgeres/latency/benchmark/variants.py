@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from edgeres.artifacts.artifact import Engine
 from edgeres.backends import loading
 from edgeres.backends.backend import NarrowFloats
 from edgeres.backends.registry import BACKENDS, find_backend
@@ -82,7 +83,7 @@ def lacking(name: str) -> str | None:
 
 
 def _variants(name: str, exported: Exported, target: Target, out: Path) -> list[Variant]:
-    here, engine = at_home(name, target), None
+    here, engine = at_home(name, target), Engine(exported, name, "")
     precisions: list[Precision] = ["float32"]
     if name != TORCH:
         backend, folder = find_backend(name), out / name
@@ -92,19 +93,10 @@ def _variants(name: str, exported: Exported, target: Target, out: Path) -> list[
             raise BackendUnavailable("what it builds runs on its device, not here")
         precisions += backend.narrow_floats() if isinstance(backend, NarrowFloats) else ()
         precisions += ("int8",) if exported.scales is not None else ()
-    return [
-        Variant(
-            runtime=name,
-            precision=precision,
-            target=here,
-            preprocess=exported.metadata.preprocess,
-            entry=engine.entry if engine else "",
-            files=engine.files if engine else {},
-            graph=exported.model,
-            float_graph=exported.float_model,
-        )
-        for precision in precisions
-    ]
+    # A worker needs the files and the size of the image, not the lineage.
+    needed = replace(engine.metadata, lineage=(), baseline=None)
+    engine = replace(engine, exported=replace(engine.exported, metadata=needed))
+    return [Variant(runtime=name, precision=precision, target=here, engine=engine) for precision in precisions]
 
 
 def at_home(name: str, target: Target) -> Target:

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Engine, Exported, File, ModelMetadata
-from edgeres.data.preprocess import Preprocess
+from edgeres.artifacts.artifact import Engine
 from edgeres.errors import StageError
 from edgeres.settings import canonical, plain, settings
 from edgeres.targets.target import Target
@@ -41,29 +40,18 @@ _OPEN_S, _REQUEST_S = 600.0, 300.0
 class Variant:
     """A network in one precision on one runtime, a backend's name or ``torch``.
 
-    ``entry`` and ``files`` are those of the engine, ``graph`` the exported ONNX graph. ``float_graph`` runs in any
-    precision but ``int8``. ``preprocess`` gives the size of the image.
+    In ``int8`` the engine runs, in any other precision the float reference of its export.
     """
 
     runtime: str
     precision: Precision
     target: Target
-    preprocess: Preprocess
-    entry: str
-    files: dict[str, File]
-    graph: File
-    float_graph: File
+    engine: Engine
 
     @property
     def name(self) -> str:
         """``int8 on openvino``."""
         return f"{self.precision} on {self.runtime}"
-
-    @property
-    def engine(self) -> Engine:
-        """The variant as an ``Engine`` artifact."""
-        metadata = ModelMetadata(name="bench", preprocess=self.preprocess, classes=())
-        return Engine(Exported(metadata, self.graph, self.float_graph), self.runtime, self.entry, self.files)
 
 
 @settings

@@ -61,7 +61,7 @@ def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, An
             yield lambda request: {"rates": [measure() for _ in range(request.calls)]}
         return
     variant, threads = spec.variant, len(spec.cores)
-    side = variant.preprocess.crop
+    side = variant.engine.metadata.preprocess.crop
     image = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
     with _session(variant, threads) as session:
 
@@ -81,16 +81,18 @@ def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, An
 
 def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
     """Opens a session of the variant's runtime."""
+    engine = variant.engine
+    float_graph = engine.exported.float_model
     if variant.runtime == TORCH:
-        return nullcontext(EagerSession(variant.float_graph.path, threads))
-    backend, engine = find_backend(variant.runtime), variant.engine
+        return nullcontext(EagerSession(float_graph.path, threads))
+    backend = find_backend(variant.runtime)
     if variant.precision == "int8":
         return backend.session(engine, variant.target, threads=threads)
     if variant.precision == "float32":
-        return backend.session(engine, variant.target, variant.float_graph, threads)
+        return backend.session(engine, variant.target, float_graph, threads)
     if not isinstance(backend, NarrowFloats):
         raise StageError(f"{variant.runtime} computes nothing in {variant.precision}", "")
-    return backend.narrow_session(engine, variant.float_graph, variant.precision, threads)
+    return backend.narrow_session(engine, float_graph, variant.precision, threads)
 
 
 class EagerSession:
