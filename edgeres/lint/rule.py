@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeres.errors import TargetError
 
@@ -69,17 +69,10 @@ class Rule:
         warning = replace(self, since=self.warns_from, severity="W", warns_from=LAST)
         return replace(self, until=self.warns_from, warns_from=LAST), warning
 
-    def adopted(
-        self,
-        family: Family,
-        source: str,
-        *,
-        id: str = "",  # noqa: A002  # the name rules go by everywhere
-        severity: Severity | None = None,
-    ) -> Rule:
-        """The rule for another family, of any version, with its source there and its own id and severity if given."""
-        id, severity = id or self.id, severity or self.severity  # noqa: A001
-        return replace(self, family=family, source=source, id=id, severity=severity, warns_from=LAST)
+    def adopted(self, family: Family, source: str, **changes: str) -> Rule:
+        """The rule for another family, of any version, with its source there and a changed id or severity."""
+        changed: dict[str, Any] = {"family": family, "source": source, "warns_from": LAST, **changes}
+        return replace(self, **changed)
 
     def findings(self, view: GraphIndex, version: Version) -> Iterator[Finding]:
         """The violations of a graph, as findings."""
@@ -93,15 +86,10 @@ def rule(
     severity: Severity,
     fix: str,
     source: str,
-    *,
-    since: Version = FIRST,
-    until: Version = LAST,
-    warns_from: Version = LAST,
+    **versions: Version,
 ) -> Callable[[Callable[[GraphIndex, Version], Iterator[Defect]]], Rule]:
-    """Decorator that makes a ``Rule`` of a check, whose docstring is the title."""
-    return lambda check: Rule(
-        family, id, severity, (check.__doc__ or "").rstrip("."), fix, source, check, since, until, warns_from
-    )
+    """Decorator that makes a ``Rule`` of a check, whose docstring is the title; ``versions`` are its bounds."""
+    return lambda check: Rule(family, id, severity, (check.__doc__ or "").rstrip("."), fix, source, check, **versions)
 
 
 def tensorrt_version(text: str) -> Version:
