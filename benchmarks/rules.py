@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING
 from benchmarks.command import run
 from benchmarks.table import markdown, with_block
 from benchmarks.undecided import UNDECIDED
-from edgeres.lint.families import FAMILIES
 from edgeres.lint.fixer import all_repairs
 from edgeres.lint.linter import all_rules
-from edgeres.lint.rule import FIRST, LAST
+from edgeres.lint.rule import FAMILIES, FIRST, LAST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.lint.families import Family
-    from edgeres.lint.rule import Rule
+    from edgeres.lint.rule import Family, Rule
 
 MARKERS = "<!-- rules:begin -->", "<!-- rules:end -->"
 _SEVERITY = {"E": "error", "W": "warning", "I": "info"}

@@ -1,4 +1,4 @@
-"""Repair of a graph rule by rule, each repair checked numerically before the next one."""
+"""Repair of a graph rule by rule, and its lowering to a runtime version, each step checked numerically."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from edgeres.lint.fixes.proof import prove
 from edgeres.lint.fixes.repair import Repair
 from edgeres.lint.linter import discovered, lint
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
+from edgeres.onnx_graph.float16 import ROUNDING
+from edgeres.onnx_graph.lowering import for_runtime
 from edgeres.onnx_graph.read import infer, name_nodes, sort_nodes
 from edgeres.onnx_graph.rewrite import prune
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from edgeres.lint.fixes.proof import Proof
     from edgeres.lint.rule import Finding
+    from edgeres.targets.runtime import Runtime
     from edgeres.targets.target import Target
 
 _IMAGES = 2
@@ -120,3 +123,25 @@ def _proven(
             _LEAVE_OUT,
         )
     return proof
+
+
+def lowered(model: ModelProto, runtime: Runtime) -> tuple[ModelProto, str]:
+    """A graph in its runtime's form, and the difference in one sentence; empty where it is the original graph.
+
+    The form has float weights for TensorRT before 8.5, and FP16 casts for strong typing.
+
+    Raises:
+        StageError: The lowered graph has another function, which is a defect of edgeres.
+    """
+    changed = for_runtime(model, runtime)
+    if changed is model or changed.graph == model.graph:
+        return model, ""
+    proof = prove(model, changed, probe(model, _IMAGES), ROUNDING if runtime.strongly_typed else 0.0)
+    if not proof.holds:
+        raise StageError(f"the graph for {runtime.name} differs at {proof.where!r}", "please report it")
+    closeness = {
+        "equal": "every tensor equal",
+        "half": f"within FP16 rounding, {proof.steps:.0%} of what is allowed",
+    }.get(proof.relation, f"within {proof.steps:.2g} steps")
+    form = "weights in float in front of QuantizeLinear" if runtime.float_weights else "FP16 where it computes in float"
+    return changed, f"the graph has the form {runtime.name} takes, {form}: {closeness}"

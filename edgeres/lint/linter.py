@@ -7,8 +7,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, TypeVar
 
 from edgeres.lint import rules
-from edgeres.lint.families import FAMILIES
-from edgeres.lint.rule import FIRST, Rule, tensorrt_version
+from edgeres.lint.rule import FAMILIES, FIRST, Rule, tensorrt_version
 from edgeres.onnx_graph.graph_index import GraphIndex
 
 if TYPE_CHECKING:

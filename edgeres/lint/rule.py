@@ -1,4 +1,4 @@
-"""``Rule``: a lint rule, and ``Finding``: a violation of one."""
+"""``Rule``: a lint rule of a ``Family`` of targets, and ``Finding``: a violation of one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from edgeres.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edgeres.lint.families import Family
     from edgeres.onnx_graph.graph_index import GraphIndex
+    from edgeres.targets.target import Target
 
 Severity = Literal["E", "W", "I"]
 """``E``: the runtime rejects the file or computes wrong results. ``W``: it runs more slowly. ``I``: information."""
@@ -26,6 +26,54 @@ FIRST: Version = (0, 0)
 LAST: Version = (999, 0)
 LENIENT: Version = (10, 13)
 """The parser generation of TensorRT-RTX 1.x, with which every rule was checked on this host (docs/lint.md)."""
+
+
+_TURING = (7, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Targets that share rules: those for which ``holds``; with ``accelerator`` only where ``--dla`` asks for a DLA."""
+
+    title: str
+    holds: Callable[[Target], bool]
+    accelerator: bool = False
+
+
+def _tensorrt(target: Target) -> bool:
+    return target.runtime.tensorrt is not None
+
+
+def _capability(target: Target) -> tuple[int, ...]:
+    text = target.device.compute_capability
+    return tuple(int(part) for part in text.split(".")) if text else (999,)
+
+
+TENSORRT = Family("TensorRT and TensorRT-RTX", _tensorrt)
+STRONGLY_TYPED = Family(
+    "TensorRT with strong typing alone (11, RTX)", lambda target: _tensorrt(target) and target.runtime.strongly_typed
+)
+WITHOUT_INT8 = Family("NVIDIA GPUs without INT8", lambda target: _tensorrt(target) and target.scheme is None)
+UP_TO_TURING = Family(
+    "NVIDIA GPUs up to compute capability 7.5", lambda target: _tensorrt(target) and _capability(target) <= _TURING
+)
+ORIN = Family("Jetson Orin", lambda target: _tensorrt(target) and target.device.compute_capability == "8.7")
+ONNXRUNTIME = Family("ONNX Runtime on CPUs", lambda target: target.backend.startswith("onnxruntime"))
+WITHOUT_VNNI = Family("x86 without VNNI", lambda target: target.device.isa in ("avx2", "avx512"))
+MOBILE = Family("ONNX Runtime mobile", lambda target: target.backend == "onnxruntime_mobile")
+LITERT = Family("LiteRT", lambda target: target.backend == "litert")
+OPENVINO = Family("OpenVINO", lambda target: target.backend == "openvino")
+XNNPACK = Family("ExecuTorch with XNNPACK", lambda target: target.backend == "executorch")
+DLA = Family("DLA cores (with --dla)", lambda target: target.device.dla_cores > 0, accelerator=True)
+WITHOUT_DLA = Family(
+    "modules without a DLA (with --dla)", lambda target: target.device.dla_cores == 0, accelerator=True
+)
+
+FAMILIES = (
+    TENSORRT, STRONGLY_TYPED, WITHOUT_INT8, UP_TO_TURING, ORIN, ONNXRUNTIME, WITHOUT_VNNI, MOBILE, LITERT, OPENVINO,
+    XNNPACK, DLA, WITHOUT_DLA,
+)  # fmt: skip
+"""Every family, in the order of a report."""
 
 
 @dataclass(frozen=True, slots=True)

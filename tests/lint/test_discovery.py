@@ -13,7 +13,7 @@ from edgeres.lint.fixer import fix
 from edgeres.targets.target import find_target
 
 RULE = '''
-from edgeres.lint.families import TENSORRT
+from edgeres.lint.rule import TENSORRT
 from edgeres.lint.rule import rule
 
 

@@ -9,9 +9,9 @@ from onnx import helper
 from benchmarks.draft import Draft
 from benchmarks.subjects import THIN, ours, thin_like
 from benchmarks.undecided import UNDECIDED
-from edgeres.lint.families import FAMILIES
 from edgeres.lint.integer_coverage import integer_coverage_of
 from edgeres.lint.linter import all_rules, lint, rules_for
+from edgeres.lint.rule import FAMILIES
 from edgeres.model.spec import preset
 from edgeres.targets.target import find_target, targets
 

@@ -18,8 +18,7 @@ from edgeres.backends.litert.tflite.translate import translate
 from edgeres.errors import EdgeresError
 from edgeres.lint import facts
 from edgeres.lint.facts import activation_type, quantized_weights, readers_behind_epilogue
-from edgeres.lint.families import LITERT, MOBILE, ONNXRUNTIME, OPENVINO, WITHOUT_VNNI, XNNPACK
-from edgeres.lint.rule import Defect, Version, rule
+from edgeres.lint.rule import LITERT, MOBILE, ONNXRUNTIME, OPENVINO, WITHOUT_VNNI, XNNPACK, Defect, Version, rule
 from edgeres.lint.rules import tensorrt_nodes as nodes
 from edgeres.lint.rules import tensorrt_operators as operators
 from edgeres.onnx_graph.accumulators import cut_off, integer_layers, overflows, stored_bias

@@ -12,8 +12,7 @@ from onnx import TensorProto
 
 from edgeres.lint import facts
 from edgeres.lint.facts import element_types, quantized_weights, quantizers
-from edgeres.lint.families import DLA, ORIN, STRONGLY_TYPED, UP_TO_TURING, WITHOUT_DLA, WITHOUT_INT8
-from edgeres.lint.rule import Defect, Version, rule
+from edgeres.lint.rule import DLA, ORIN, STRONGLY_TYPED, UP_TO_TURING, WITHOUT_DLA, WITHOUT_INT8, Defect, Version, rule
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
 
 if TYPE_CHECKING:

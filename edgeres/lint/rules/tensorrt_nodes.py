@@ -15,8 +15,7 @@ from onnx import TensorProto, defs
 
 from edgeres.lint import facts
 from edgeres.lint.facts import data_shape, element_types, has_zero_point, quantizers, scales, type_name
-from edgeres.lint.families import TENSORRT
-from edgeres.lint.rule import LENIENT, Defect, Version, rule
+from edgeres.lint.rule import LENIENT, TENSORRT, Defect, Version, rule
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, opset_of
 
 if TYPE_CHECKING:

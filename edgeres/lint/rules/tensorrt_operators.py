@@ -15,8 +15,7 @@ from onnx import TensorProto
 
 from edgeres.lint import facts
 from edgeres.lint.facts import dequantized, quantized_weights, quantizers_of, weight_dequantizer, weighted_nodes
-from edgeres.lint.families import TENSORRT
-from edgeres.lint.rule import LENIENT, Defect, Version, rule
+from edgeres.lint.rule import LENIENT, TENSORRT, Defect, Version, rule
 from edgeres.lint.rules.tensorrt_nodes import IMPORTER
 from edgeres.onnx_graph.graph_index import BIASED, GraphIndex, attribute, label
 from edgeres.onnx_graph.residual import residual_adds
