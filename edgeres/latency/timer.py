@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeres.artifacts.artifact import Engine, Exported, File, ModelMetadata
 from edgeres.backends.registry import find_backend
-from edgeres.data.preprocess import Preprocess
 from edgeres.latency import microbenchmark
 from edgeres.metrics import Timing, time_calls
 
@@ -78,9 +76,6 @@ class Timer:
         path = self.folder / f"{name}.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
         stack.callback(path.unlink)
-        file = File.of(path)
-        metadata = ModelMetadata(name="chain", preprocess=Preprocess(), classes=())
-        engine = Engine(Exported(metadata, file, file), self.target.backend, path.name, {path.name: file})
         backend = find_backend(self.target.backend)
-        session = stack.enter_context(backend.session(engine, self.target, file, threads=self.threads))
+        session = stack.enter_context(backend.session(path, self.target, threads=self.threads))
         return lambda: session.run(image)

@@ -238,7 +238,7 @@ class RunFolder:
 
     def _checkpoint(self, artifact: Checkpoint) -> dict[str, str]:
         """Weights of a network that is not exported yet, with spec and preprocessing inside."""
-        from edgeres.model.zoo import save_checkpoint
+        from edgeres.model.weights import save_checkpoint
 
         place = self.path / "weights.safetensors"
         beside = self.path / ".weights.safetensors"

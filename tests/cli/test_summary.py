@@ -11,7 +11,7 @@ from example_run import full, jetson, stopped, x86
 
 from edgeres.artifacts.artifact import Step
 from edgeres.cli import main
-from edgeres.cli.console import _facts
+from edgeres.cli._console import _facts
 from edgeres.report import report_files
 from edgeres.runs.run import FileRow
 

@@ -7,10 +7,10 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from edgeres.artifacts.artifact import Engine
-from edgeres.backends import loading
 from edgeres.backends.backend import NarrowFloats
-from edgeres.backends.registry import BACKENDS, find_backend
-from edgeres.backends.tensorrt.api import gpu
+from edgeres.backends.package import Package
+from edgeres.backends.registry import backends, find_backend
+from edgeres.backends.tensorrt.runner import gpu
 from edgeres.errors import BackendUnavailable, EdgeresError, UsageError, nearest
 from edgeres.latency.benchmark.worker import TORCH, Variant
 from edgeres.progress import Silent
@@ -47,7 +47,7 @@ def find_variants(
     Raises:
         UsageError: A runtime's name is unknown.
     """
-    known = list(dict.fromkeys((target.backend, *BACKENDS, TORCH)))
+    known = list(dict.fromkeys((target.backend, *backends(), TORCH)))
     for name in runtimes or ():
         if name not in known:
             raise UsageError(f"unknown runtime {name!r}", nearest(name, known))
@@ -76,7 +76,7 @@ def version_of(runtime: str) -> str:
 def lacking(name: str) -> str | None:
     """Why a runtime cannot run on this host, found without building an engine; None where it can."""
     if name == TORCH:
-        return loading.absent("torch", "torch", "torch")
+        return Package("torch", "torch", "torch").missing()
     if name in _ON_A_GPU and gpu() is None:
         return "there is no NVIDIA GPU here"
     return find_backend(name).missing()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 import onnx
 
-from edgeres.backends.backend import NarrowFloats, Profiled
+from edgeres.backends.backend import NarrowFloats, Profiled, engine_path, intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import EdgeresError, StageError
 from edgeres.latency.benchmark.worker import TORCH, WorkerRequest, WorkerSpec
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeres.backends.backend import Session
+    from edgeres.backends.session import Session
     from edgeres.latency.benchmark.worker import Variant
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -69,9 +69,8 @@ def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, An
             if request.layers:
                 profiler = find_backend(variant.runtime)
                 assert isinstance(profiler, Profiled)  # others are not asked
-                times = profiler.layer_times(
-                    variant.engine, variant.target, image, threads=threads, calls=request.calls
-                )
+                engine = engine_path(variant.engine)
+                times = profiler.layer_times(engine, image, threads=threads, calls=request.calls)
                 return {"layers": [plain(layer) for layer in times]}
             timing = Timing(warmup=request.warmup, least=request.calls, most=request.calls)
             return {"ms": time_calls({"burst": lambda: session.run(image)}, timing)["burst"]}
@@ -81,18 +80,17 @@ def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, An
 
 def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
     """Opens a session of the variant's runtime."""
-    engine = variant.engine
-    float_graph = engine.exported.float_model
+    float_graph = intact(variant.engine.exported.float_model)
     if variant.runtime == TORCH:
-        return nullcontext(EagerSession(float_graph.path, threads))
+        return nullcontext(EagerSession(float_graph, threads))
     backend = find_backend(variant.runtime)
     if variant.precision == "int8":
-        return backend.session(engine, variant.target, threads=threads)
+        return backend.engine_session(variant.engine, variant.target, threads)
     if variant.precision == "float32":
-        return backend.session(engine, variant.target, float_graph, threads)
+        return backend.session(float_graph, variant.target, threads=threads)
     if not isinstance(backend, NarrowFloats):
         raise StageError(f"{variant.runtime} computes nothing in {variant.precision}", "")
-    return backend.narrow_session(engine, float_graph, variant.precision, threads)
+    return backend.narrow_session(float_graph, variant.precision, threads)
 
 
 class EagerSession:

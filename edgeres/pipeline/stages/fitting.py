@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeres.data.class_order import GAIN, find_relabelling
 from edgeres.data.preprocess import Preprocess
-from edgeres.data.relabelling import GAIN, find_relabelling
 from edgeres.errors import ChanceError, DataError
 from edgeres.model.probe import SearchResult, Space, attempt, labelled, search
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgeres.artifacts.artifact import Source
     from edgeres.data.chance import Chance
-    from edgeres.data.relabelling import Relabelling
+    from edgeres.data.class_order import Relabelling
     from edgeres.data.split import Split
     from edgeres.model.probe import Answers, Size
     from edgeres.model.trial import Trial

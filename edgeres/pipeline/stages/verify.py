@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from edgeres.artifacts.artifact import Engine, Step, VerificationResult
-from edgeres.backends.backend import Concurrent
+from edgeres.backends.backend import intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
 from edgeres.latency.prediction import predict
@@ -22,10 +22,12 @@ from edgeres.pipeline.stages.stage import Read
 from edgeres.settings import plain, settings
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from numpy.typing import NDArray
 
-    from edgeres.artifacts.artifact import File
-    from edgeres.backends.backend import Backend, Session
+    from edgeres.backends.backend import Backend
+    from edgeres.backends.session import Session
     from edgeres.metrics import Latency
     from edgeres.pipeline.stages.stage import Context
 
@@ -83,7 +85,7 @@ class Verify:
             parameters=operator_counts.parameters(model),
             predictions=deployed.classes,
             float_predictions=float_reference.classes,
-            kernels=backend.integer_kernels(artifact, context.target),
+            kernels=backend.integer_kernels(artifact),
             predicted=prediction.predicted if prediction else None,
             latencies={name: plain(latency) for name, latency in latencies.items()},
             peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
@@ -93,12 +95,12 @@ class Verify:
 
     def _latencies(self, backend: Backend, engine: Engine, context: Context) -> dict[str, Latency]:
         """Latency of deployed graph and float reference, batch 1, timed interleaved on the target's runtime."""
-        float_reference = engine.exported.float_model
+        float_graph = intact(engine.exported.float_model)
         image, _ = next(context.validation.take([0]).batches(engine.metadata.preprocess, 1))
         with (
             context.progress.task("latency", 1) as advance,
-            backend.session(engine, context.target, threads=self.threads) as shipped,
-            backend.session(engine, context.target, float_reference, threads=self.threads) as plain_model,
+            backend.engine_session(engine, context.target, self.threads) as shipped,
+            backend.session(float_graph, context.target, threads=self.threads) as plain_model,
         ):
             runs = {"float32": lambda: plain_model.run(image)}
             if engine.exported.scales:
@@ -151,16 +153,21 @@ def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answe
     Sessions of one thread each take batches of one size from one stream, so predictions do not depend on the number of
     cores; at most ``workers + AHEAD`` batches, beside the two being decoded, are in memory.
     """
-    alone = isinstance(backend, Concurrent) and backend.concurrent(engine)
+    alone = backend.concurrent(engine)
+    threads = 1 if alone else None
     parts = []
     with ExitStack() as stack, context.progress.task("verify", len(context.validation)) as advance:
 
-        def opened(model: File | None) -> Session:
-            return stack.enter_context(backend.session(engine, context.target, model, 1 if alone else None))
+        def float_session() -> AbstractContextManager[Session | None]:
+            if not engine.exported.scales:
+                return nullcontext()
+            return backend.session(intact(engine.exported.float_model), context.target, threads=threads)
 
-        quantized = bool(engine.exported.scales)
         workers = [
-            _Sessions(opened(None), opened(engine.exported.float_model) if quantized else None)
+            _Sessions(
+                stack.enter_context(backend.engine_session(engine, context.target, threads)),
+                stack.enter_context(float_session()),
+            )
             for _ in range(min(cores(), _MOST) if alone else 1)
         ]
         batches = (images for images, _ in context.validation.batches(engine.metadata.preprocess, _BATCH))
