@@ -52,6 +52,7 @@ _.producer_version
 _.raw_data
 
 # Fields of report.json, gate.json and bench.json, and of what a device bundle reports: the JSON's reader uses them.
+_.by
 _.kl_low
 _.kl_high
 _.median_gmacs

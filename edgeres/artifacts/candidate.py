@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from edgeres.settings import settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @settings
@@ -18,7 +13,7 @@ class TechniqueResult:
 
     Attributes:
         name: Name of the technique, such as ``calibrate`` or ``gptq``.
-        settings: Applied settings, in order.
+        settings: Settings of the applied techniques by name, in order, as JSON data.
         top1: Accuracy in percent.
         drop_pp: Float accuracy less this one, in percentage points.
         low_pp: Lower end of the gate's interval of the drop.
@@ -34,7 +29,7 @@ class TechniqueResult:
     """
 
     name: str
-    settings: dict[str, object] = Field(default_factory=dict)
+    settings: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     top1: float | None = None
     drop_pp: float | None = None
     low_pp: float | None = None
@@ -56,13 +51,13 @@ class TechniqueResult:
     @property
     def float_layers(self) -> tuple[str, ...]:
         """Layers that techniques left in float."""
-        parts = [self.settings.get(name) for name in ("first_layer", "mixed_precision")]
-        return tuple(layer for part in parts if isinstance(part, dict) for layer in part.get("float_layers", ()))
+        parts = [one.get("float_layers") for one in self.settings.values()]
+        return tuple(str(layer) for layers in parts if isinstance(layers, list) for layer in layers)
 
 
-def graph_kind(settings: Mapping[str, object]) -> str:
-    """``mixed_precision``, ``first_layer`` or ``int8``, by the layers that the applied settings leave in float."""
-    return next((kind for kind in ("mixed_precision", "first_layer") if kind in settings), "int8")
+def graph_kind(settings: dict[str, dict[str, JsonValue]]) -> str:
+    """Name of the last technique that left layers in float, such as ``first_layer``; ``int8`` where none did."""
+    return next((name for name, one in reversed(settings.items()) if "float_layers" in one), "int8")
 
 
 @settings

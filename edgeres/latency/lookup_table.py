@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeres.latency.microbenchmark import MicrobenchmarkGraph
+    from edgeres.latency.percentiles import Timing
     from edgeres.latency.timer import Timer
-    from edgeres.metrics import Timing
     from edgeres.progress import Progress
 
 Role = Literal["way", "step", "stem", "head", "odd", "add", "bare"]

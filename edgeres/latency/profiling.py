@@ -19,7 +19,7 @@ from edgeres.latency.host_profile import HostProfile, Lookup, ProfileValidation,
 from edgeres.latency.lookup_table import WHOLE, layer_table
 from edgeres.latency.timer import LAYER_TIMING, PRECISIONS, Timer
 from edgeres.latency.workload import of_model
-from edgeres.metrics import machine
+from edgeres.targets.host import machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.latency.lookup_table import ProfiledLayer
+    from edgeres.latency.percentiles import Timing
     from edgeres.latency.timer import Precision
-    from edgeres.metrics import Timing
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeres.backends.registry import find_backend
 from edgeres.latency import microbenchmark
-from edgeres.metrics import Timing, time_calls
+from edgeres.latency.percentiles import Timing, time_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

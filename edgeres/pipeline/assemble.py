@@ -10,24 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import edgeres
-from edgeres.gate.budget import accuracy_lines, activation_lines, latency_lines, limits, memory_lines, static_lines
+from edgeres.gate.budget import budget_lines, latency_lines, limits, static_lines
 from edgeres.gate.paired_test import Paired, decide, tango
 from edgeres.gate.predictions import Answers
-from edgeres.metrics import agreement, machine, top1
+from edgeres.metrics import agreement, top1
 from edgeres.pipeline.source_digest import source_digest
 from edgeres.report.select import FLIPS_SHOWN, worst_first
-from edgeres.runs.run import (
-    Accuracy,
-    Calibration,
-    Confusion,
-    Flip,
-    Kernels,
-    LatencyRow,
-    Provenance,
-    SplitRow,
-    StageRow,
-    TensorScale,
-)
+from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, Kernels, TensorScale
+from edgeres.runs.run import LatencyRow, Provenance, SplitRow
+from edgeres.runs.stage import StageRow
+from edgeres.targets.host import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -126,15 +118,16 @@ def judged(verdict: VerificationResult, target: Target, overrides: Overrides) ->
         macs=verdict.macs,
         parameters=verdict.parameters,
         size_bytes=engine.files[engine.entry].path.stat().st_size,
+        peak_activation_bytes=verdict.peak_activation_bytes,
     )
     timed = verdict.latencies.get("int8") or verdict.latencies.get("float32")
     if timed:
         latency = latency_lines(known, timed, f"batch 1 on this host, {timed['n']:.0f} calls")
     else:
         latency = latency_lines(known, None, f"{target.title} is not here", verdict.predicted)
-    memory = memory_lines(known, verdict.peak_rss_mib, "peak of the whole verifying process")
-    activations = activation_lines(known, verdict.peak_activation_bytes)
-    return (*accuracy_lines(known, counts.drop, how), *static, *activations, *latency, *memory)
+    drop = budget_lines(known, "accuracy_drop_pp", counts.drop, how)
+    memory = budget_lines(known, "peak_rss_mib", verdict.peak_rss_mib, "peak of the whole verifying process")
+    return (*drop, *static, *latency, *memory)
 
 
 def latency_rows(verdict: VerificationResult, target: Target, threads: int) -> tuple[LatencyRow, ...]:

@@ -22,7 +22,8 @@ from edgeres.pipeline.runner import Pipeline, versions
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.report import report_files
 from edgeres.runs import document
-from edgeres.runs.run import Calibration, Device, Failure, FileRow, Run, StageTime, Timings, is_timed
+from edgeres.runs.run import Device, Failure, FileRow, Run, Timings, is_timed
+from edgeres.runs.stage import StageTime
 
 if TYPE_CHECKING:
     from edgeres.artifacts.store import Store
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edgeres.pipeline.request import Request
     from edgeres.pipeline.runner import FinishedStage, Listener
     from edgeres.progress import Progress
+    from edgeres.runs.findings import Calibration
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, by shell convention."""

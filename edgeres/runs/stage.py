@@ -16,10 +16,8 @@ class StageRow:
     """One stage with figures of the network after it; None where the stage did not measure them.
 
     Attributes:
-        stage: Name of the stage.
         top1: Accuracy in percent on the validation split.
         macs: Multiply-accumulates for one image.
-        parameters: Learned parameters.
         mib: Size of the stage's file in MiB.
         metrics: All other figures of the stage by name.
         notes: Notes for the user.
@@ -41,9 +39,7 @@ class StageTime:
     """Duration of a stage; rows of the same name pair with ``StageRow`` in order.
 
     Attributes:
-        stage: Name of the stage.
         cached: Whether it came from the store.
-        seconds: Seconds of its computation.
         timings: Seconds of its parts by name: techniques, ``predicted`` ones of skipped techniques, latency of graphs.
     """
 

@@ -13,18 +13,8 @@ from dataclasses import replace
 from edgeres.artifacts.budget_check import BudgetCheck
 from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
 from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, Kernels, TensorScale
-from edgeres.runs.run import (
-    Device,
-    Failure,
-    FileRow,
-    LatencyRow,
-    Provenance,
-    Run,
-    SplitRow,
-    StageRow,
-    StageTime,
-    Timings,
-)
+from edgeres.runs.run import Device, Failure, FileRow, LatencyRow, Provenance, Run, SplitRow, Timings
+from edgeres.runs.stage import StageRow, StageTime
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGES = 540

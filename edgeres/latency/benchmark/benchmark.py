@@ -19,16 +19,17 @@ from edgeres.latency.benchmark.interleaved import BurstTiming, median_interval, 
 from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, ProcessorPeak, Ratio, VariantResult
 from edgeres.latency.benchmark.variants import version_of
 from edgeres.latency.benchmark.worker import TORCH, Worker, WorkerRequest, WorkerSpec, start_worker
-from edgeres.metrics import machine, stolen_share
 from edgeres.settings import parse
+from edgeres.targets.host import machine, stolen_share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgeres.latency.benchmark.variants import Variants
     from edgeres.latency.benchmark.worker import Variant
-    from edgeres.metrics import Machine, Samples
+    from edgeres.latency.percentiles import Samples
     from edgeres.progress import Progress
+    from edgeres.targets.host import Machine
 
 _PEAKS: tuple[Literal["int8", "float32"], ...] = ("int8", "float32")
 _PEAK_CALLS, _PROFILED = 15, 20

@@ -17,7 +17,7 @@ from edgeres.backends.backend import NarrowFloats, Profiled, engine_path, intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import EdgeresError, StageError
 from edgeres.latency.benchmark.worker import TORCH, WorkerRequest, WorkerSpec
-from edgeres.metrics import Timing, time_calls
+from edgeres.latency.percentiles import Timing, time_calls
 from edgeres.settings import parse, plain
 
 if TYPE_CHECKING:

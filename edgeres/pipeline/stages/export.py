@@ -18,9 +18,9 @@ from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
 from edgeres.pipeline.stages.stage import Read
 from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
-from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import place
-from edgeres.quant.table import narrow_channels
+from edgeres.quant.quant_table import narrow_channels
+from edgeres.quant.quantized import QuantNetwork
 from edgeres.settings import canonical, plain, settings
 
 if TYPE_CHECKING:

@@ -20,25 +20,23 @@ from edgeres.errors import StageError
 from edgeres.gate.paired_test import Outcome
 from edgeres.model.network import Network
 from edgeres.pipeline.stages.stage import Read
+from edgeres.quant.learned_network import LearnedNetwork
 from edgeres.quant.quantized import Quantized
 from edgeres.recovery import recovery_report
 from edgeres.recovery.evaluator import Evaluator
 from edgeres.settings import digest, plain, settings
-from edgeres.training.augment import Augment
 from edgeres.training.device import autocast_dtype, training_device
 from edgeres.training.distill import Distillation
-from edgeres.training.feed import Feed
-from edgeres.training.learned import LearnedNetwork
+from edgeres.training.feed import Augment, Feed
 from edgeres.training.loop import fit
-from edgeres.training.method import Count, Method, Precision, Rate
+from edgeres.training.method import Count, Method, Precision, Rate, Schedule
 from edgeres.training.resume import Snapshots
-from edgeres.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeres.pipeline.stages.stage import Context
-    from edgeres.recovery.evaluation import Evaluation
+    from edgeres.recovery.evaluator import Evaluation
     from edgeres.training.loop import Objective, TrainingResult
 
 _EPS = 1e-14
@@ -59,7 +57,7 @@ class Qat:
         max_images: Most training images in all epochs; None for no limit.
         batch: Images per step.
         lr: Peak learning rate of AdamW, in quantization steps of a weight or a scale: 0.002 moves a weight
-            by 1/500 of a step per update, with 4 bits and with 8; see ``edgeres.training.learned``.
+            by 1/500 of a step per update, with 4 bits and with 8; see ``edgeres.quant.learned_network``.
         weight_decay: Decoupled decay towards the initial weights.
         clip: Largest gradient norm over all parameters.
         temperature: Temperature of both softmaxes in the distillation loss.

@@ -14,22 +14,18 @@ from edgeres.artifacts.artifact import Checkpoint, Step
 from edgeres.artifacts.candidate import graph_kind
 from edgeres.errors import RecipeError, StageError
 from edgeres.pipeline.stages.stage import Read
-from edgeres.quant.table import calibration_digest
+from edgeres.quant.quant_table import calibration_digest
 from edgeres.recovery import latency, recovery_report
 from edgeres.recovery.context import QuantizationContext
 from edgeres.recovery.evaluator import Evaluator
-from edgeres.recovery.search import Effort, Policy, Reason
-from edgeres.recovery.techniques import CHAINS, RESERVED, TECHNIQUES, Recovery, TechniqueName
+from edgeres.recovery.registry import TECHNIQUES, TechniqueName, chain
+from edgeres.recovery.search import Policy, Reason, Search, search
+from edgeres.recovery.technique import Effort
 from edgeres.settings import plain, settings
 
 if TYPE_CHECKING:
     from edgeres.pipeline.stages.stage import Context
     from edgeres.quant.calibration_table import CalibrationTable
-    from edgeres.recovery.context import Candidate
-    from edgeres.recovery.search import Search
-
-
-_CHANGES_SCALES: tuple[TechniqueName, ...] = ("first_layer", "equalization", "range_search", "nncf")
 
 
 @settings
@@ -87,13 +83,12 @@ class Quantize:
             return replace(artifact, metadata=artifact.metadata.after(step))
         if artifact.spec.norm:
             raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
-        quantization = _quantization_context(artifact, context)
         saved = context.scales
-        recovery = Recovery(quantization, self.calibrator, self.weights, saved)
+        quantization = self._quantization_context(artifact, context)
         order, forced = self._order() if saved is None else self._order_with_scales()
-        skip, limit = frozenset(self.skip), self.time_budget_s
-        policy = Policy(effort=self.effort, forced=forced, skip=skip, budget_s=limit, reserved=RESERVED)
-        found = recovery.search(order, policy, context.timings.add)
+        techniques = [TECHNIQUES[name](quantization) for name in order]
+        policy = Policy(effort=self.effort, forced=forced, skip=frozenset(self.skip), budget_s=self.time_budget_s)
+        found = search(techniques, quantization.evaluate, policy, context.timings.add)
         for name, one in found.skipped.items():
             if one.seconds is not None:
                 context.timings.add(f"predicted {name}", one.seconds)
@@ -109,36 +104,55 @@ class Quantize:
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
             techniques=recovery_report.rows(found, order),
-            sensitivity=recovery.noise,
+            sensitivity=next((one.sensitivity for one in techniques if one.sensitivity), ()),
         )
         chosen = found.chosen.candidate
         weights = chosen.quantized.weights
         deployed = None if weights.digest == artifact.weights.digest else weights
         return replace(artifact, metadata=artifact.metadata.after(step), quant=chosen.table, deployed=deployed)
 
-    def _order(self) -> tuple[tuple[TechniqueName, ...], bool]:
+    def _quantization_context(self, artifact: Checkpoint, context: Context) -> QuantizationContext:
+        scheme, preprocess, progress = context.target.scheme, artifact.metadata.preprocess, context.progress
+        assert scheme is not None
+        return QuantizationContext(
+            spec=artifact.spec,
+            weights=artifact.weights,
+            scheme=scheme,
+            calibration=context.calibration,
+            preprocess=preprocess,
+            seed=int(context.seed),
+            evaluator=Evaluator(
+                artifact.spec, artifact.weights, context.tuning, preprocess, margin=context.margin, progress=progress
+            ),
+            progress=progress,
+            calibrator=self.calibrator,
+            weight_method=self.weights,
+            scales=context.scales,
+        )
+
+    def _order(self) -> tuple[tuple[str, ...], bool]:
         """The techniques to try, and whether all of them are applied."""
         if self.quantizer == "nncf":
-            return CHAINS["nncf"], True
+            return chain("nncf"), True
         if self.technique != "auto":
-            return CHAINS[self.technique], True
+            return chain(self.technique), True
         return tuple(name for name in TECHNIQUES if name != "nncf" or self.quantizer == "best"), False
 
-    def _order_with_scales(self) -> tuple[tuple[TechniqueName, ...], bool]:
+    def _order_with_scales(self) -> tuple[tuple[str, ...], bool]:
         """The techniques to try where scales are given: a forced technique may use them, none may calibrate again."""
-        if self.quantizer == "nncf" or self.technique in _CHANGES_SCALES:
-            asked = "quantizer=nncf" if self.quantizer == "nncf" else f"technique={self.technique}"
-            raise RecipeError(f"quantize.{asked} calibrates anew beside --scales", "leave either out")
-        chain = CHAINS["calibrate" if self.technique == "auto" else self.technique]
-        return tuple(name for name in chain if name not in _CHANGES_SCALES), True
+        asked = "calibrate" if self.technique == "auto" else self.technique
+        if self.quantizer == "nncf" or TECHNIQUES[asked].changes_scales:
+            setting = "quantizer=nncf" if self.quantizer == "nncf" else f"technique={self.technique}"
+            raise RecipeError(f"quantize.{setting} calibrates anew beside --scales", "leave either out")
+        return tuple(name for name in chain(asked) if not TECHNIQUES[name].changes_scales), True
 
-    def _pinned(self, search: Search[Candidate]) -> Quantize:
+    def _pinned(self, search: Search) -> Quantize:
         """Settings that give the same network on a machine of any speed: they skip what the time budget cut off."""
         skipped = {*self.skip, *(name for name, one in search.skipped.items() if one.reason is Reason.TIME)}
         return replace(self, time_budget_s=None, skip=tuple(name for name in TECHNIQUES if name in skipped))
 
 
-def _refused(asked: TechniqueName, search: Search[Candidate]) -> tuple[str, ...]:
+def _refused(asked: str, search: Search) -> tuple[str, ...]:
     """Note that a forced technique gave no result, or None."""
     skipped = search.skipped.get(asked)
     return (f"{asked} was asked for and is not kept: {skipped.note}",) if skipped else ()
@@ -155,24 +169,7 @@ def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> 
     return tuple(notes)
 
 
-def _quantization_context(artifact: Checkpoint, context: Context) -> QuantizationContext:
-    scheme, preprocess = context.target.scheme, artifact.metadata.preprocess
-    assert scheme is not None
-    margin, progress = context.margin, context.progress
-    evaluator = Evaluator(artifact.spec, artifact.weights, context.tuning, preprocess, margin=margin, progress=progress)
-    return QuantizationContext(
-        spec=artifact.spec,
-        weights=artifact.weights,
-        scheme=scheme,
-        calibration=context.calibration,
-        preprocess=preprocess,
-        seed=int(context.seed),
-        evaluator=evaluator,
-        progress=progress,
-    )
-
-
-def _metrics(search: Search[Candidate]) -> dict[str, float]:
+def _metrics(search: Search) -> dict[str, float]:
     """Metrics of the chosen network on the tuning images."""
     evaluation, placement = search.chosen.evaluation, search.chosen.candidate.quantized.placement
     found = {
@@ -187,9 +184,9 @@ def _metrics(search: Search[Candidate]) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _latencies(artifact: Checkpoint, search: Search[Candidate], context: Context) -> dict[str, float]:
+def _latencies(artifact: Checkpoint, search: Search, context: Context) -> dict[str, float]:
     """Predicted milliseconds of each kind of graph; measured ones are added where the runtime is installed."""
-    variants = {graph_kind(one.candidate.settings): one.candidate.quantized for one in search.tried}
+    variants = {graph_kind(one.candidate.records): one.candidate.quantized for one in search.tried}
     side = artifact.metadata.preprocess.crop
     models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
     if latency.runs_here(context.target):

@@ -26,7 +26,7 @@ from edgeres.onnx_graph.roles import float_nodes
 from edgeres.pipeline.stages.stage import Read
 from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
 from edgeres.quant.quant_table import QuantTable
-from edgeres.recovery.evaluation import mean_interval, nearer
+from edgeres.recovery.evaluator import mean_interval, nearer
 from edgeres.settings import digest, plain, settings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from edgeres.data.split import Split
     from edgeres.pipeline.stages.stage import Context
     from edgeres.progress import Progress
-    from edgeres.recovery.evaluation import Gain
+    from edgeres.recovery.evaluator import Gain
     from edgeres.targets.target import QuantScheme
 
 _COMPARED = 64

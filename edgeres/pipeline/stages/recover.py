@@ -17,14 +17,12 @@ from edgeres.model.cost import macs
 from edgeres.model.network import Network
 from edgeres.pipeline.stages.stage import Read
 from edgeres.settings import digest, plain, settings
-from edgeres.training.augment import Augment
 from edgeres.training.device import training_device
 from edgeres.training.distill import Distillation
-from edgeres.training.feed import Feed
+from edgeres.training.feed import Augment, Feed
 from edgeres.training.loop import fit
-from edgeres.training.method import Count, Method, Precision, Rate
+from edgeres.training.method import Count, Method, Precision, Rate, Schedule
 from edgeres.training.resume import Snapshots
-from edgeres.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 from edgeres.artifacts.artifact import Checkpoint, Step
 from edgeres.errors import StageError
 from edgeres.pipeline.stages.stage import Read
-from edgeres.recovery.calibration import Calibrate
-from edgeres.recovery.context import CalibratorName, QuantizationContext, WeightMethod
+from edgeres.quant.calibrator import CalibratorName
+from edgeres.quant.scale import WeightMethod
+from edgeres.recovery.context import QuantizationContext
 from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.layer_sensitivity import layer_noise
+from edgeres.recovery.techniques.calibrate import Calibrate
 from edgeres.settings import plain, settings
 
 if TYPE_CHECKING:
@@ -59,8 +61,10 @@ class Sensitivity:
             seed=0,
             evaluator=evaluator,
             progress=progress,
+            calibrator=self.calibrator,
+            weight_method=self.weights,
         )
-        rows = layer_noise(Calibrate(quantization, self.calibrator, self.weights).candidate([], None), evaluator)
+        rows = layer_noise(Calibrate(quantization).candidate([], None), evaluator)
         worst = max(rows, key=lambda row: row.kl)
         note = f"{worst.layer} hurts most: KL {worst.kl:.1e} alone, on {len(evaluator.few):,} tuning images"
         step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,), sensitivity=rows)

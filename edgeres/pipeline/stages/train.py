@@ -17,13 +17,11 @@ from edgeres.model.spec import ResNetSpec, preset
 from edgeres.model.zoo import read_checkpoint
 from edgeres.pipeline.stages.stage import Read
 from edgeres.settings import digest, plain, settings
-from edgeres.training.augment import Augment
 from edgeres.training.device import training_device
-from edgeres.training.feed import Feed
+from edgeres.training.feed import Augment, Feed
 from edgeres.training.loop import fit
-from edgeres.training.method import HE, MODERN, Count, Method, Precision, Rate, Share
+from edgeres.training.method import HE, MODERN, Count, Method, Precision, Rate, Schedule, Share
 from edgeres.training.resume import Snapshots
-from edgeres.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor

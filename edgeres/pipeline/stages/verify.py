@@ -13,13 +13,15 @@ from edgeres.artifacts.artifact import Engine, Step, VerificationResult
 from edgeres.backends.backend import intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
+from edgeres.latency.percentiles import Timing, interleaved
 from edgeres.latency.prediction import predict
-from edgeres.metrics import Timing, agreement, interleaved, peak_rss_mib, top1
+from edgeres.metrics import agreement, top1
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.layers import peak_bytes
 from edgeres.pipeline.parallel import cores, in_order
 from edgeres.pipeline.stages.stage import Read
 from edgeres.settings import plain, settings
+from edgeres.targets.host import peak_rss_mib
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from edgeres.backends.backend import Backend
     from edgeres.backends.session import Session
-    from edgeres.metrics import Latency
+    from edgeres.latency.percentiles import Latency
     from edgeres.pipeline.stages.stage import Context
 
 
