@@ -14,8 +14,7 @@ import pytest
 
 from edgeres.artifacts.artifact import File
 from edgeres.errors import StageError
-from edgeres.latency.benchmark.worker_pool import start_worker
-from edgeres.latency.benchmark.worker_spec import SealedFile, WorkerRequest, WorkerSpec
+from edgeres.latency.benchmark.worker import WorkerRequest, WorkerSpec, start_worker
 from edgeres.settings import canonical, plain
 
 ONE = WorkerRequest(calls=1)
@@ -24,8 +23,8 @@ PATIENCE_S = 300
 
 HOLD = """
 import os, signal, sys, time
-from edgeres.latency.benchmark.worker_pool import start_worker
-from edgeres.latency.benchmark.worker_spec import WorkerSpec, WorkerRequest
+from edgeres.latency.benchmark.worker import start_worker
+from edgeres.latency.benchmark.worker import WorkerSpec, WorkerRequest
 from edgeres.settings import parse
 import json
 with start_worker(parse(WorkerSpec, json.loads(sys.argv[1]), "job")) as worker:
@@ -40,6 +39,11 @@ def variants(tmp_path_factory):
     found = bench_networks.found(tmp_path_factory.mktemp("crew"), "onnxruntime")
     assert found.absent == {}
     return {variant.name: variant for variant in found.variants}
+
+
+def with_float_model(variant, file):
+    exported = replace(variant.engine.exported, float_model=file)
+    return replace(variant, engine=replace(variant.engine, exported=exported))
 
 
 def state(pid):
@@ -62,34 +66,34 @@ def test_a_worker_runs_only_while_it_answers(variants):
     with start_worker(WorkerSpec(variant=variants["int8 on onnxruntime"], cores=(0,))) as worker:
         assert becomes(worker._process.pid, "T")
         answer = worker.ask(WorkerRequest(calls=3, warmup=2))
-        assert len(answer["ns"]) == 3
-        assert min(answer["ns"]) > 0
+        assert len(answer["ms"]) == 3
+        assert min(answer["ms"]) > 0
         assert becomes(worker._process.pid, "T")
         pid = worker._process.pid
     assert state(pid) is None
 
 
-def test_several_loaded_workers_are_all_stopped_but_the_one_whose_turn_it_is(variants):
+def test_all_loaded_workers_but_the_running_one_are_stopped(variants):
     with ExitStack() as stack:
         crew = [
             stack.enter_context(start_worker(WorkerSpec(variant=variant, cores=(0,)))) for variant in variants.values()
         ]
         for worker in crew:
-            assert len(worker.ask(ONE)["ns"]) == 1
+            assert len(worker.ask(ONE)["ms"]) == 1
             assert all(becomes(other._process.pid, "T") for other in crew)
 
 
-def test_a_worker_that_is_killed_is_told_of(variants):
+def test_killed_worker_is_reported(variants):
     with start_worker(WorkerSpec(variant=variants["float32 on onnxruntime"], cores=(0,))) as worker:
         os.kill(worker._process.pid, signal.SIGKILL)
         with pytest.raises(StageError, match="a worker ended with -9"):
             worker.ask(ONE)
 
 
-def test_a_runtime_that_refuses_says_so_in_its_own_words(variants, tmp_path):
+def test_refusal_of_a_runtime_is_quoted(variants, tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no graph")
-    variant = replace(variants["float32 on onnxruntime"], float_graph=SealedFile.of(File.of(broken)))
+    variant = with_float_model(variants["float32 on onnxruntime"], File.of(broken))
     with (
         pytest.raises(StageError, match=r"ONNX Runtime refused broken\.onnx"),
         start_worker(WorkerSpec(variant=variant, cores=(0,))),
@@ -99,7 +103,7 @@ def test_a_runtime_that_refuses_says_so_in_its_own_words(variants, tmp_path):
 
 def test_a_file_that_changed_is_not_loaded(variants):
     variant = variants["float32 on onnxruntime"]
-    changed = replace(variant, float_graph=replace(variant.float_graph, sha256="0" * 64))
+    changed = with_float_model(variant, replace(variant.engine.exported.float_model, sha256="0" * 64))
     with (
         pytest.raises(StageError, match="changed after it was made"),
         start_worker(WorkerSpec(variant=changed, cores=(0,))),
@@ -108,7 +112,7 @@ def test_a_file_that_changed_is_not_loaded(variants):
 
 
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
-def test_workers_end_with_their_parent_though_they_are_stopped(variants, signal_):
+def test_stopped_workers_end_with_their_parent(variants, signal_):
     job = canonical(plain(WorkerSpec(variant=variants["float32 on onnxruntime"], cores=(0,))))
     parent = subprocess.Popen(
         [sys.executable, "-c", HOLD, job], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -9,16 +9,17 @@ from edgeres.errors import UsageError
 from edgeres.latency import timer
 from edgeres.latency.host_profile import encode, read_profile
 from edgeres.latency.lookup_table import ProfiledLayer, layer_table
+from edgeres.latency.percentiles import Timing
 from edgeres.latency.profiling import ProfiledNetwork, measure_profile
 from edgeres.latency.random_model import random_model, randomly_pruned
-from edgeres.latency.timer import Timer, TimerSettings
+from edgeres.latency.timer import Timer
 from edgeres.latency.workload import of_model
 from edgeres.model.spec import PRESETS
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
 
-CPU, QUICK = find_target("cpu"), TimerSettings(least=7, most=7, limit_s=0.0)
+CPU, QUICK = find_target("cpu"), Timing(least=7, most=7, limit_s=0.0)
 LAYERS = (
     ProfiledLayer("way", 3, 28, 64, 64),
     ProfiledLayer("way", 3, 14, 128, 128),
@@ -48,7 +49,7 @@ def machine_of_one_law():
     """That machine in place of this one: graphs take what the law says, on a clock that nothing else moves."""
     clock = SimpleNamespace(now=0)
 
-    def opened(self, model, image, stack):
+    def opened(self, name, model, stack):
         took = round(law_ns(model))
 
         def run():
@@ -74,7 +75,7 @@ def measured():
         return measure_profile(CPU, [subject(0)], [subject(1)], Silent(), threads=1, timing=QUICK, layers=LAYERS)
 
 
-def test_a_profile_knows_its_machine_and_what_it_was_tried_on(measured, tmp_path):
+def test_profile_records_its_machine_and_validations(measured, tmp_path):
     assert (measured.target, measured.threads, measured.known) == ("cpu", 1, ("seed 0",))
     assert {trial.precision for trial in measured.trials} == {"int8", "float"}
     assert measured.factor >= 1
@@ -89,7 +90,7 @@ def test_a_profile_knows_its_machine_and_what_it_was_tried_on(measured, tmp_path
 
 
 @pytest.mark.usefixtures("lawful")
-def test_it_predicts_and_is_tried_again(measured):
+def test_profile_predicts_networks_measured_afterwards(measured):
     (int8, floating) = try_profile(measured, CPU, [subject(2)], Silent(), QUICK)
     assert int8.predicted_ms == pytest.approx(measured.predicted(of_model(subject(2).models["int8"], adds=True)).ms)
     for trial in (int8, floating):
@@ -116,8 +117,7 @@ def test_a_layer_takes_what_its_macs_take(tmp_path):
 
 def test_graphs_run_on_the_runtime_of_the_target_beside_the_reference(tmp_path):
     bench, model = Timer(CPU, 1, tmp_path, "int8"), subject(0).models["int8"]
-    image = np.random.default_rng(0).standard_normal((1, 3, 64, 64), dtype=np.float32)
-    with bench.opened({"network": (model, image)}) as runs:
+    with bench.opened({"network": model}) as runs:
         assert set(runs) == {"reference", "network"}
         assert runs["network"]().shape == (1, 1000)
         found = bench.relative(runs, QUICK)
@@ -135,7 +135,7 @@ def test_pruned_widths_are_multiples_and_leave_the_structure():
     assert randomly_pruned(PRESETS["resnet50"], 5) == spec != randomly_pruned(PRESETS["resnet50"], 6)
 
 
-def test_an_unlearned_network_has_the_graph_of_a_quantized_one():
+def test_random_model_has_the_graph_of_a_quantized_network():
     models = random_model(PRESETS["resnet20"], 32, CPU)
     assert operator_counts.macs(models["int8"]) == operator_counts.macs(models["float"])
     counts = operator_counts.qdq(models["int8"])

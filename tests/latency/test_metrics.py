@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.latency.percentiles import interleaved, median_interval, percentile_bound
+from edgeres.latency.percentiles import Timing, interleaved, median_interval, percentile_bound
 from edgeres.metrics import agreement, kl, sqnr_db, top1
 from edgeres.targets.host import machine, peak_rss_mib
 
@@ -90,7 +90,9 @@ def test_median_interval_covers_the_median_of_a_skewed_distribution():
 def test_percentiles_of_known_durations():
     clock = Clock()
     durations = [float(x) for x in np.random.default_rng(2).permutation(np.arange(1, 102))]
-    found = interleaved({"a": clock.work([500.0, *durations])}, warmup=1, least=101, limit_s=0, clock=clock)["a"]
+    found = interleaved({"a": clock.work([500.0, *durations])}, Timing(warmup=1, least=101, limit_s=0), clock=clock)[
+        "a"
+    ]
     assert (found.p50_ms, found.p90_ms, found.p99_ms) == (51.0, 91.0, 100.0)
     assert (found.n, found.warmup) == (101, 1)
     assert found.low_ms < 51 < found.high_ms
@@ -110,25 +112,25 @@ def test_percentile_bounds_are_order_statistics():
 
 def test_wanted_calls_are_made_while_there_is_time():
     clock = Clock()
-    assert interleaved({"a": clock.work(1.0)}, wanted=459, limit_s=60, clock=clock)["a"].n >= 459
+    assert interleaved({"a": clock.work(1.0)}, Timing(limit_s=60), wanted=459, clock=clock)["a"].n >= 459
     clock = Clock()
-    assert interleaved({"a": clock.work(100.0)}, wanted=459, limit_s=5, clock=clock)["a"].n == 51
+    assert interleaved({"a": clock.work(100.0)}, Timing(limit_s=5), wanted=459, clock=clock)["a"].n == 51
 
 
 def test_a_steady_run_stops_early_and_an_unsteady_one_at_the_limit():
     clock = Clock()
-    steady = interleaved({"a": clock.work(10.0)}, least=20, limit_s=60, clock=clock)["a"]
+    steady = interleaved({"a": clock.work(10.0)}, Timing(least=20, limit_s=60), clock=clock)["a"]
     assert (steady.n, steady.low_ms) == (20, steady.high_ms)
     clock = Clock()
     wild = clock.work([float(10 + 10 * (i % 2)) for i in range(10_000)])
-    unsteady = interleaved({"a": wild}, least=20, limit_s=3.0, clock=clock)["a"]
+    unsteady = interleaved({"a": wild}, Timing(least=20, limit_s=3.0), clock=clock)["a"]
     assert 3.0 <= unsteady.n * 0.015 <= 3.1
     assert unsteady.high_ms - unsteady.low_ms > 0.02 * unsteady.p50_ms
 
 
 def test_the_least_number_of_calls_goes_before_the_time_limit():
     clock = Clock()
-    assert interleaved({"a": clock.work(1000.0)}, least=7, limit_s=1.0, clock=clock)["a"].n == 7
+    assert interleaved({"a": clock.work(1000.0)}, Timing(least=7, limit_s=1.0), clock=clock)["a"].n == 7
 
 
 def test_candidates_take_turns_forwards_and_backwards():
@@ -143,13 +145,13 @@ def test_candidates_take_turns_forwards_and_backwards():
 
         return run
 
-    found = interleaved({"x": candidate("x", 2.0), "y": candidate("y", 1.0)}, warmup=0, least=4, clock=clock)
+    found = interleaved({"x": candidate("x", 2.0), "y": candidate("y", 1.0)}, Timing(warmup=0, least=4), clock=clock)
     assert "".join(calls) == "xyyxxyyx"
     assert found["x"].p50_ms / found["y"].p50_ms == 2.0
 
 
 def test_real_time_passes():
-    found = interleaved({"a": lambda: sum(range(20_000))}, warmup=1, least=5, limit_s=0.05)["a"]
+    found = interleaved({"a": lambda: sum(range(20_000))}, Timing(warmup=1, least=5, limit_s=0.05))["a"]
     assert found.n >= 5
     assert 0 < found.low_ms <= found.p50_ms <= found.p90_ms <= found.p99_ms
 
@@ -166,7 +168,7 @@ def test_machine_from_kernel_files(tmp_path):
     assert found.cores >= 1
 
 
-def test_a_kernel_that_says_nothing_leaves_none(tmp_path):
+def test_machine_without_kernel_files_has_no_governor_and_steal_time(tmp_path):
     found = machine(tmp_path, tmp_path)
     assert found.governor is None
     assert found.stolen is None

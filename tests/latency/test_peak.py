@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from edgeres.errors import StageError
-from edgeres.latency.benchmark.instructions import loop
-from edgeres.latency.benchmark.peak import peak_of
+from edgeres.latency.benchmark.peak import loop, peak_of
 from edgeres.targets.isa import cpu_flags
 
 WIDE = frozenset({"avx2", "fma", "avx512f", "avx512_vnni"})
@@ -49,7 +48,7 @@ HERE = sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 @pytest.mark.parametrize("unit", ["int8", "float32"])
-def test_this_processor_reaches_a_peak_a_processor_can_have_or_says_why_not(unit):
+def test_peak_of_this_processor_is_plausible_or_refused_with_a_reason(unit):
     if not HERE or loop(unit, cpu_flags()) is None:
         with pytest.raises(StageError, match=r"no peak is measured|has no"), peak_of(unit, (0,)):
             pass

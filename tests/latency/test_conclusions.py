@@ -46,7 +46,7 @@ def table(int8, float32, *, elsewhere=None, accurate=True, layers=LAYERS):
     )  # fmt: skip
 
 
-def test_int8_that_is_faster_ships_and_nothing_is_blamed():
+def test_faster_int8_is_deployed_without_bottlenecks():
     result = table(1.0, 3.0)
     assert should_ship(result).precision == "int8"
     assert sentences(result) == (
@@ -68,7 +68,7 @@ def test_int8_that_is_slower_does_not_ship_and_its_float_layers_are_named_by_the
     )
 
 
-def test_a_tie_keeps_int8_and_says_that_it_is_one():
+def test_tie_keeps_int8_and_is_reported():
     result = table(1.0, 1.01)
     assert should_ship(result).precision == "int8"
     lines = sentences(result)
@@ -91,7 +91,7 @@ def test_a_faster_runtime_is_named():
     assert not any(" where " in sentence for sentence in sentences(table(1.0, 6.0, elsewhere=2.0)))
 
 
-def test_what_no_gate_judged_does_not_ship():
+def test_precision_without_a_gate_is_not_deployed():
     result = table(2.0, 6.0)
     narrow = row("openvino", "bfloat16", 1.0, floats=6.0)
     result = replace(result, rows=(narrow, *(replace(each, to_fastest=about(1 / each.p50_ms)) for each in result.rows)))
@@ -99,7 +99,7 @@ def test_what_no_gate_judged_does_not_ship():
     assert "the accuracy gate has not checked bfloat16 on openvino" in sentences(result)
 
 
-def test_where_the_target_is_not_here_nothing_is_said_of_it():
+def test_no_variant_is_recommended_for_a_target_elsewhere():
     result = table(1.0, 3.0)
     foreign = tuple(replace(each, own=False, ships=False) for each in result.rows)
     result = replace(result, target="jetson-orin-nano", here=False, rows=foreign)
@@ -112,7 +112,7 @@ def test_where_all_is_in_integers_the_slowest_are_named():
     assert lines[-1].endswith("nothing is reformatted; slowest: layer1.conv 3 ms, pool 2 ms")
 
 
-def test_culprits_are_the_slowest_first():
+def test_bottlenecks_are_sorted_by_time():
     assert [layer.name for layer in bottlenecks(LAYERS)] == ["layer4.conv", "image.quantize"]
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from edgeres.latency.benchmark.bootstrap import median_interval, ratio_interval
+from edgeres.latency.benchmark.interleaved import median_interval, ratio_interval
 
 TIMES = st.lists(st.lists(st.floats(0.1, 100), min_size=1, max_size=5), min_size=1, max_size=8)
 
@@ -57,7 +57,7 @@ def test_intervals_hold_the_range_and_scale(rounds, factor):
     assert scaled == pytest.approx((factor * low, factor * high))
 
 
-def test_it_covers_the_true_median_as_often_as_it_says():
+def test_interval_covers_the_true_median_at_its_confidence():
     random, hits = np.random.default_rng(7), 0
     for _ in range(100):
         rounds = random.exponential(size=(25, 1)).tolist()

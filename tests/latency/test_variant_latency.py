@@ -34,7 +34,7 @@ def compiled(folder, name, *words):
 
 def timed(milliseconds):
     latency = Latency(p50_ms=1, p90_ms=1, p99_ms=1, low_ms=1, high_ms=1, n=500, warmup=5, stolen=0.0)
-    return lambda runs, **_: {
+    return lambda runs, timing, **_: {
         name: replace(latency, p50_ms=milliseconds[name], low_ms=0.99 * milliseconds[name],
                       high_ms=1.01 * milliseconds[name])
         for name in runs
@@ -45,7 +45,7 @@ def variant_of(out):
     return json.loads((out / "request.json").read_text())["variant"]
 
 
-def test_float_is_the_very_network_that_int8_is_made_from(folder):
+def test_float_variant_is_the_network_that_int8_is_quantized_from(folder):
     integer, _ = compiled(folder, "int8")
     plain, run = compiled(folder, "float", "--variant", "float")
     assert sha256_file(plain / "model.onnx") == sha256_file(integer / "model.float.onnx")
@@ -56,7 +56,7 @@ def test_float_is_the_very_network_that_int8_is_made_from(folder):
     assert [variant_of(integer), variant_of(plain)] == ["int8", "float"]
 
 
-def test_int8_that_is_slower_is_told_of_and_ships_all_the_same(folder, monkeypatch, capsys):
+def test_slower_int8_is_reported_and_deployed(folder, monkeypatch, capsys):
     monkeypatch.setattr(verify, "interleaved", timed({"float32": 2.0, "int8": 3.0}))
     out, run = compiled(folder, "slow", "--set", "verify.seconds=2")
     assert run.kernels.integer > 0
@@ -106,7 +106,7 @@ def test_int8_over_the_accuracy_limit_is_not_the_fastest(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("target", ["jetson", "xavier-nx", "jetson-orin-nano:jp7.2"])
-def test_a_builder_is_not_asked_for_int8_with_a_float_graph(target):
+def test_float_graph_is_built_without_int8(target):
     request = Request(model="resnet18", target=target, variant="float")
     flags = prepare(request).target.runtime.flags
     assert "--int8" not in flags

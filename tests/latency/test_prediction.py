@@ -16,7 +16,7 @@ ROOFLINE = roofline_of(JETSON)
 RESNET18, RESNET50 = (of_spec(PRESETS[name], 224, integer=True) for name in ("resnet18", "resnet50"))
 
 
-def test_the_band_is_what_left_out_chips_missed():
+def test_band_is_the_error_on_left_out_chips():
     found = predicted(RESNET50, ROOFLINE)
     factor = ROOFLINE.integer.uncalibrated.factor
     assert (found.low_ms, found.high_ms) == pytest.approx((found.ms / factor, found.ms * factor))
@@ -44,7 +44,7 @@ def test_fewer_bits_take_less_time(target):
     assert took[0].ms < took[1].ms < took[2].ms
 
 
-def test_one_measured_network_narrows_it():
+def test_one_measured_network_narrows_the_band():
     measured = Measured("resnet50 of a friend", RESNET50, 3.0)
     found = predicted(RESNET18, ROOFLINE, measured)
     assert found.high_ms / found.ms == pytest.approx(ROOFLINE.integer.calibrated.factor)
@@ -53,7 +53,7 @@ def test_one_measured_network_narrows_it():
     assert predicted(RESNET50, ROOFLINE, measured).ms == pytest.approx(3.0, rel=1e-3)
 
 
-def test_small_images_are_said_to_be_unlike_the_public_ones():
+def test_small_images_are_noted():
     (note,) = predicted(of_spec(PRESETS["resnet18"], 32, integer=True), ROOFLINE).notes
     assert "224 to 256 pixels" in note
 
@@ -88,7 +88,7 @@ def test_the_ends_of_the_band_decide_and_the_line_stays_unmeasured(low, high, pr
     assert (tail.predicted_status, tail.predicted, tail.status) == ("", None, "unmeasured")
 
 
-def test_a_line_refuses_an_outlook_its_band_does_not_support():
+def test_budget_check_refuses_a_status_outside_its_band():
     expected = Predicted(value=1, low=0.5, high=3, basis="peaks")
     said = {"name": "latency_p50_ms", "limit": 2.0, "how": "", "source": ""}
     unmeasured = {**said, "value": None, "status": "unmeasured"}

@@ -67,7 +67,7 @@ def disagreement(model) -> float:
     return float(np.abs(runner(model)(PIXELS) - plain).max() / np.ptp(plain))
 
 
-def test_our_own_graph_has_room(base) -> None:
+def test_own_graph_has_no_overflow(base) -> None:
     assert rules(base) == set()
     assert disagreement(base) < 0.02
 
@@ -142,7 +142,7 @@ def test_an_integer_bias_at_another_scale_is_found_and_repaired(base, tmp_path) 
     assert integer_convolutions(fixed.model, tmp_path) == whole
 
 
-def test_a_bias_that_was_cut_off_is_found_and_never_hidden(base) -> None:
+def test_saturated_bias_is_found_and_not_repaired(base) -> None:
     model = infer(integer_bias(tiny_weights(base)).model)
     assert rules(model) == {"O05", "O07"}
     fixed = fix(model, CPU, only=frozenset({"O05", "O06", "O07"}))

@@ -17,12 +17,12 @@ from edgeres.errors import UsageError
 from edgeres.latency.benchmark import benchmark as bench_module
 from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench, pinned
 from edgeres.latency.benchmark.conclusions import bottlenecks, should_ship
-from edgeres.latency.benchmark.interleaved import InterleavedSettings
+from edgeres.latency.benchmark.interleaved import BurstTiming
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.settings import plain
 
-QUICK = InterleavedSettings(burst_s=0.01, least=4, most=4)
+QUICK = BurstTiming(burst_s=0.01, least=4, most=4)
 SUBJECT = BenchmarkSubject("small", "cpu", "onnxruntime", 10_000_000, accurate=True)
 
 
@@ -78,7 +78,7 @@ def test_the_machine_is_recorded_and_json_holds_all_of_it(table):
     assert found["layers"]["onnxruntime"][0]["ms"] > 0
 
 
-def test_a_layer_left_in_float_is_named_among_the_culprits(tmp_path):
+def test_float_layer_is_a_bottleneck(tmp_path):
     found = bench_networks.found(tmp_path, "onnxruntime", float_layers=("fc", "layer2.0.conv2"))
     table = bench(SUBJECT, found, Silent(), threads=1, timing=QUICK)
     floats = [layer for layer in bottlenecks(table.layers["onnxruntime"]) if layer.role == "float"]
@@ -103,13 +103,13 @@ def _by_nodes(job, order, answer):
         return answer
     if order.layers:
         return {"layers": [{**layer, "ms": 0.001} for layer in answer["layers"]]}
-    variant = job.variant
-    entry = variant.files[variant.entry] if variant.precision == "int8" else variant.float_graph
-    return {"ns": [1000 * len(onnx.load(entry.path).graph.node)] * order.calls}
+    engine, int8 = job.variant.engine, job.variant.precision == "int8"
+    entry = engine.files[engine.entry] if int8 else engine.exported.float_model
+    return {"ms": [0.001 * len(onnx.load(entry.path).graph.node)] * order.calls}
 
 
 @pytest.mark.usefixtures("lawful")
-def test_a_variant_with_planted_slowness_is_neither_fastest_nor_shipped(tmp_path):
+def test_slowed_variant_is_neither_fastest_nor_deployed(tmp_path):
     found = bench_networks.found(tmp_path, "onnxruntime")
     (tmp_path / "wide").mkdir()
     wide = bench_networks.exported(tmp_path / "wide")
@@ -118,13 +118,15 @@ def test_a_variant_with_planted_slowness_is_neither_fastest_nor_shipped(tmp_path
     path = tmp_path / "wide" / "slow.onnx"
     path.write_bytes(slowed.SerializeToString())
     from edgeres.artifacts.artifact import File
-    from edgeres.latency.benchmark.worker_spec import SealedFile
 
-    sealed = SealedFile.of(File.of(path))
-    found.variants = [
-        replace(variant, files={variant.entry: sealed}) if variant.precision == "int8" else variant
+    slow = File.of(path)
+    variants = (
+        replace(variant, engine=replace(variant.engine, files={variant.engine.entry: slow}))
+        if variant.precision == "int8"
+        else variant
         for variant in found.variants
-    ]
+    )
+    found = replace(found, variants=tuple(variants))
     table = bench(SUBJECT, found, Silent(), threads=1, timing=QUICK)
     assert table.rows[0].name == "float32 on onnxruntime"
     assert row_of(table, "int8").over_float.slower
@@ -153,7 +155,7 @@ def _plant(model, times):
 
 def test_one_variant_alone_is_its_own_fastest(tmp_path):
     found = bench_networks.found(tmp_path, "onnxruntime")
-    found.variants = found.variants[:1]
+    found = replace(found, variants=found.variants[:1])
     table = bench(replace(SUBJECT, backend="tensorrt"), found, Silent(), threads=1, timing=QUICK)
     (row,) = table.rows
     assert (row.own, row.speedup.value, table.here, table.layers) == (False, 1, False, {})

@@ -5,8 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres.errors import UsageError
-from edgeres.latency.kernel_class import KernelClass, PredictionError, kernel_classes
-from edgeres.latency.roofline import Roofline, float_precisions, roofline_of
+from edgeres.latency.roofline import (
+    KernelClass,
+    PredictionError,
+    Roofline,
+    float_precisions,
+    kernel_classes,
+    roofline_of,
+)
 from edgeres.latency.workload import Work, of_spec, of_target
 from edgeres.model.spec import PRESETS
 from edgeres.targets.target import find_target, targets
@@ -119,7 +125,7 @@ def test_float_kernels_have_their_own_class_peak_and_width():
     assert mixed.total_ms([work(integer=False)]) == pytest.approx(4 * mixed.total_ms([work()]))
 
 
-def test_what_the_profile_does_not_tell_is_said():
+def test_missing_peak_of_the_device_profile_is_named():
     jetson = roofline_of(find_target("jetson"))
     assert jetson.missing(RESNET18) == ""
     assert "int8_tops" in replace(jetson, peaks={}).missing(RESNET18)
@@ -143,7 +149,7 @@ def test_every_target_has_its_classes():
     st.floats(1e-3, 1e4), st.floats(0, 300), st.floats(0, 20), st.floats(0, 5), st.floats(0, 10),
     st.one_of(st.none(), st.floats(1e8, 1e12)),
 )  # fmt: skip
-def test_a_calibrated_roofline_says_what_was_measured(ms, balance, layer_us, call_ms, call_gops, bandwidth):
+def test_calibrated_roofline_predicts_the_measured_latency(ms, balance, layer_us, call_ms, call_gops, bandwidth):
     given_ = roofline(
         peak=1e12, bandwidth=bandwidth, balance=balance, layer_us=layer_us, call_ms=call_ms, call_gops=call_gops
     )
@@ -170,7 +176,7 @@ def test_launches_stay_when_arithmetic_is_calibrated():
     )
 
 
-def test_without_a_peak_only_ratios_are_told():
+def test_without_a_peak_only_ratios_are_predicted():
     nobody_knows = replace(roofline_of(find_target("android")), peaks={}, bandwidth=None)
     found = nobody_knows.calibrated(RESNET18, 10.0)
     assert found.total_ms(RESNET18) == pytest.approx(10)
@@ -203,7 +209,7 @@ def test_public_measurements_lie_inside_the_band(device, name, measured):
     assert ratio == pytest.approx(1, abs=0.35)
 
 
-def test_classes_are_whole():
+def test_kernel_classes_have_all_parameters():
     for name, kind in kernel_classes().items():
         assert kind.name == name
         assert kind.efficiency is None or 0 < kind.efficiency <= 1
@@ -262,7 +268,7 @@ def test_what_a_target_computes_floats_in():
     }  # fmt: skip
 
 
-def test_errors_of_other_classes_are_said_to_be_so():
+def test_pooled_prediction_errors_are_labelled():
     assert str(replace(MISSED, pooled=True)).endswith(
         "3 predictions on 4 chips left out of the fit, of related classes"
     )

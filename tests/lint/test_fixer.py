@@ -63,7 +63,7 @@ def test_a_repair_leaves_nothing_and_computes_the_same(base, mutant: Mutant) -> 
 
 
 @pytest.mark.parametrize("mutant", [m for m in MUTANTS if not m.repaired], ids=name)
-def test_what_is_not_mechanical_is_left_and_said(base, mutant: Mutant) -> None:
+def test_findings_without_a_repair_are_left(base, mutant: Mutant) -> None:
     broken = mutate(base, mutant)
     if mutant.rule in NO_ONNX:
         with pytest.raises(ModelError, match="does not hold together"):
@@ -73,7 +73,7 @@ def test_what_is_not_mechanical_is_left_and_said(base, mutant: Mutant) -> None:
     assert mutant.rule in {finding.rule for finding in fixed.left}
 
 
-def test_a_clean_graph_is_left_alone(base) -> None:
+def test_clean_graph_is_unchanged(base) -> None:
     fixed = fix(base, JETSON)
     assert fixed.repairs == ()
     assert fixed.model is base
@@ -151,7 +151,7 @@ def test_a_changed_scale_is_no_rewrite(base, by: float) -> None:
     assert proof.where == "logits"
 
 
-def test_differences_do_not_pile_up(base) -> None:
+def test_differences_do_not_accumulate(base) -> None:
     """Two rewrites of half a step each are half a step, not a step and whatever the network makes of it."""
     draft = Draft(base)
     for tensor in ("layer1.0.relu1", "layer2.0.relu1"):

@@ -51,7 +51,7 @@ def profile(table, **changes):
     return replace(whole, **changes)
 
 
-def test_a_machine_of_one_law_is_found_out(table):
+def test_table_recovers_a_linear_cost_model(table):
     assert table.add_ns == pytest.approx(0.5)
     assert table.call_ms == pytest.approx(0.01)
     assert table.odd == pytest.approx(0, abs=1e-9)
@@ -62,7 +62,7 @@ def test_a_machine_of_one_law_is_found_out(table):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize("seed", [None, 3, 4])
-def test_any_resnet_of_that_machine_takes_what_the_law_says(table, name, seed):
+def test_resnets_are_predicted_by_a_linear_cost_model(table, name, seed):
     spec = PRESETS[name] if seed is None else randomly_pruned(PRESETS[name], seed)
     works = of_spec(spec, 224, integer=True, adds=True)
     law_ms = 0.01 + sum(1e-6 * work.macs + 0.5e-6 * (work.kind == "add") * work.activations / 3 for work in works)
@@ -92,14 +92,14 @@ def test_the_band_is_the_furthest_trial(table):
         profile(table, trials=()).predicted(works)
 
 
-def test_half_filled_blocks_cost_what_was_seen():
+def test_cost_of_half_filled_blocks_is_fitted():
     dearer = {
         layer: law(layer, exp(0.2 * (half_filled(layer.c_in) + half_filled(layer.c_out))) if layer.role == "odd" else 1)
         for layer in WHOLE
     }
     found = assembled(dearer, 0.0, 1.0)
     assert found.odd == pytest.approx(0.2)
-    lookup = Lookup.of(found)
+    lookup = Lookup(found)
 
     def ms(c_in, c_out):
         return lookup.conv_ms(Point(kernel=3, stride=1, side=28, c_in=c_in, c_out=c_out, ms=1))
@@ -132,17 +132,17 @@ def test_interpolation_stays_between_its_points(c_in, c_out, side):
     )
     table = Table(points=points, stems=(), heads=(), add_ns=0, call_ms=0, unit_ms=1)
     work = Work("x", "conv", c_in, c_out, 3, 1, 1, side, 0, 9 * c_in * c_out, round(9 * c_in * c_out * side**2), True)
-    rate = Lookup.of(table).ms(work) / work.padded_macs(16)
+    rate = Lookup(table).ms(work) / work.padded_macs(16)
     assert 1e-6 * (1 - 1e-9) <= rate <= 4e-6 * (1 + 1e-9)
 
 
-def test_what_the_table_has_not_is_refused(table):
+def test_kernel_outside_the_table_is_refused(table):
     found = profile(table)
     with pytest.raises(UsageError, match="32 groups"):
         found.predicted(of_spec(PRESETS["resnext50_32x4d"], 224, integer=True, adds=True))
 
 
-def test_a_profile_comes_back_as_it_was(table, tmp_path):
+def test_profile_round_trips_through_json(table, tmp_path):
     place = tmp_path / "p.json"
     place.write_text(encode(profile(table)))
     assert read_profile(place, CPU) == profile(table)
@@ -151,7 +151,7 @@ def test_a_profile_comes_back_as_it_was(table, tmp_path):
 
 
 @pytest.mark.parametrize(("text", "said"), [("", "is no JSON"), ("{}", "missing"), ('{"schema": "x"}', "schema")])
-def test_no_profile(text, said, tmp_path):
+def test_missing_or_foreign_profile_is_refused(text, said, tmp_path):
     place = tmp_path / "p.json"
     place.write_text(text)
     with pytest.raises(UsageError, match=said):
