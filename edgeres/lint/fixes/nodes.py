@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from edgeres.errors import StageError
 from edgeres.lint.facts import data_shape, has_zero_point, quantizers, scales
 from edgeres.lint.fixes.repair import Phase, insert_before, repair, set_attribute, store
-from edgeres.onnx_graph import float16, rewrite
+from edgeres.onnx_graph import lowering, rewrite
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.opset import to_opset
 
@@ -195,10 +195,10 @@ def remove_unread(model: ModelProto, target: Target) -> int:
     return len(unread)
 
 
-@repair(Phase.PRECISION, "float parts cast to FP16", "P11", rounding=float16.ROUNDING)
+@repair(Phase.PRECISION, "float parts cast to FP16", "P11", rounding=lowering.ROUNDING)
 def to_half(model: ModelProto, target: Target) -> int:
     """Casts the layers to FP16 that a strongly typed runtime would run in float32."""
-    return float16.to_half(model)
+    return lowering.to_half(model)
 
 
 @repair(Phase.VERSIONS, "opset and IR version of the target", "Q17")
