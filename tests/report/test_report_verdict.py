@@ -196,7 +196,15 @@ def test_summary_lines_have_at_most_120_characters(
     expected = Predicted(value=ms, low=ms / factor, high=factor * ms, basis="a roofline; missed by 20 %")
     how = f"batch 1 on {target.title}, 459 calls"
     found = (
-        *static_lines(known, network=network, crop=side, macs=macs, parameters=None, size_bytes=macs),
+        *static_lines(
+            known,
+            network=network,
+            crop=side,
+            macs=macs,
+            parameters=None,
+            size_bytes=macs,
+            peak_activation_bytes=None,
+        ),
         *latency_lines(known, measured, how, None if timed else expected),
     )
     run = replace(run_with([]), lines=tuple(row for row in found if not is_timed(row)))
