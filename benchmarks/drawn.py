@@ -15,7 +15,7 @@ from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.graph import graph
 from edgeres.model.weights import Weights
-from edgeres.onnx_graph.trace import trace
+from edgeres.onnx_graph.execute import trace
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams

@@ -23,14 +23,14 @@ from benchmarks.command import CHECKOUT, run
 from benchmarks.latencies import disagreements, disagreements_of_ratios, pairs, read
 from benchmarks.roofline_fit import FORMS, fit
 from benchmarks.table import markdown, with_block
-from edgeres.latency.kernel_class import PredictionError
+from edgeres.latency.roofline import PredictionError
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.latencies import LatencyRow, Pair
-    from edgeres.latency.kernel_class import KernelClass
+    from edgeres.latency.roofline import KernelClass
 
 MARKERS = "<!-- prediction:begin -->", "<!-- prediction:end -->"
 DOCUMENT = CHECKOUT / "docs" / "prediction.md"

@@ -21,7 +21,7 @@ from benchmarks.table import markdown, with_block
 from edgeres.latency.host_profile import read_profile
 from edgeres.latency.profiling import ProfiledNetwork, check_host, network_ms, predicted_trials
 from edgeres.latency.random_model import random_model, randomly_pruned
-from edgeres.latency.timer import PRECISIONS, Timer, TimerSettings
+from edgeres.latency.timer import LAYER_TIMING, PRECISIONS, Timer
 from edgeres.model.spec import preset
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.latency.host_profile import HostProfile, ProfileValidation
+    from edgeres.latency.percentiles import Timing
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
@@ -60,7 +61,7 @@ def try_profile(
     target: Target,
     subjects: Sequence[ProfiledNetwork],
     progress: Progress,
-    timing: TimerSettings | None = None,
+    timing: Timing = LAYER_TIMING,
 ) -> tuple[ProfileValidation, ...]:
     """Predicts networks by a profile, and measures them afterwards on the same machine.
 
@@ -69,7 +70,7 @@ def try_profile(
         target: The one it is of.
         subjects: The networks.
         progress: Called after every network.
-        timing: How long; None takes what the profile took.
+        timing: How long; that of a profile unless stated.
 
     Raises:
         UsageError: The target does not run on this host.
@@ -81,7 +82,7 @@ def try_profile(
         for precision in PRECISIONS:
             timer = Timer(target, profile.threads, Path(folder), precision)
             lookup_table = profile.tables[precision]
-            measured = network_ms(timer, lookup_table, subjects, timing or TimerSettings(), progress)
+            measured = network_ms(timer, lookup_table, subjects, timing, progress)
             found += predicted_trials(lookup_table, precision, subjects, measured)
     return tuple(found)
 

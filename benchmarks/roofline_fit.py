@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.latencies import WIDTHS, LatencyRow, Pair
-from edgeres.latency.kernel_class import KernelClass, PredictionError
-from edgeres.latency.roofline import Roofline
+from edgeres.latency.roofline import KernelClass, PredictionError, Roofline
 from edgeres.settings import parse
 
 if TYPE_CHECKING:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 from benchmarks.command import run
 from benchmarks.table import markdown, with_block
 from benchmarks.undecided import UNDECIDED
-from edgeres.lint.families import DLA, FAMILIES, NO_DLA
-from edgeres.lint.fixer import REPAIRS
-from edgeres.lint.rule import FIRST, LAST
+from edgeres.lint.fixer import all_repairs
+from edgeres.lint.linter import all_rules
+from edgeres.lint.rule import FAMILIES, FIRST, LAST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.lint.families import RuleFamily
-    from edgeres.lint.rule import Rule
+    from edgeres.lint.rule import Family, Rule
 
 MARKERS = "<!-- rules:begin -->", "<!-- rules:end -->"
 _SEVERITY = {"E": "error", "W": "warning", "I": "info"}
@@ -29,19 +28,20 @@ _SEVERITY = {"E": "error", "W": "warning", "I": "info"}
 
 def rules() -> str:
     """Families with their rules, then the laws without a rule."""
-    parts = [_family(family) for family in (*FAMILIES, DLA, NO_DLA)]
+    parts = [_family(family) for family in FAMILIES]
     rows = ((entry.id, entry.law, entry.why) for entry in UNDECIDED)
     parts.append("### Laws that no look at a graph decides\n\n" + markdown(("id", "law", "why not"), rows, words=3))
     return "\n\n".join(parts)
 
 
-def _family(family: RuleFamily) -> str:
+def _family(family: Family) -> str:
     heads = ("id", "severity", "holds", "law", "repair", "otherwise", "source")
-    return f"### {family.title}\n\n{markdown(heads, (_row(rule) for rule in family.rules), words=7)}"
+    rows = (_row(rule) for rule in all_rules() if rule.family == family)
+    return f"### {family.title}\n\n{markdown(heads, rows, words=7)}"
 
 
 def _row(rule: Rule) -> tuple[str, ...]:
-    repairs = [repair.title for repair in REPAIRS if rule.id in repair.rules]
+    repairs = [repair.title for repair in all_repairs() if rule.id in repair.rules]
     repair, holds = "; ".join(repairs) or "-", _versions(rule)
     return rule.id, _SEVERITY[rule.severity], holds, rule.title, repair, rule.fix, rule.source
 

@@ -23,7 +23,7 @@ from benchmarks.page import renew, renewed
 from benchmarks.table import markdown
 from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench
 from edgeres.latency.benchmark.conclusions import bottlenecks
-from edgeres.latency.benchmark.interleaved import InterleavedSettings
+from edgeres.latency.benchmark.interleaved import BurstTiming
 from edgeres.latency.benchmark.variants import find_variants
 from edgeres.model.cost import macs
 from edgeres.model.spec import preset
@@ -80,7 +80,7 @@ def measured(name: str, threads: int, seconds: int, runtimes: Sequence[str] | No
         exported = drawn(name, spec, _SIDE, target, files)
         found = find_variants(exported, target, engines, Silent(), runtimes)
         subject = BenchmarkSubject(name, target.name, target.backend, macs(spec, _SIDE, _SIDE), None)
-        return bench(subject, found, Silent(), threads=threads, timing=InterleavedSettings(limit_s=float(seconds)))
+        return bench(subject, found, Silent(), threads=threads, timing=BurstTiming(limit_s=float(seconds)))
 
 
 def mean(ratios: Sequence[float]) -> float:

@@ -11,8 +11,8 @@ import numpy as np
 from edgeres.model.graph import graph
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
+from edgeres.onnx_graph.execute import trace
 from edgeres.onnx_graph.read import infer
-from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams

@@ -18,6 +18,11 @@ _.on_broken_pipe
 # Read by object.__getattribute__, which takes its name as a string.
 _._visible
 
+# Rules that a runtime shares with TensorRT, found in their module by edgeres.lint.linter.discovered.
+SHARED
+LITERT_SHARED
+OPENVINO_SHARED
+
 # Settings of sessions and builders: onnxruntime.SessionOptions, tensorrt.IBuilderConfig, argparse.Action.
 _.enable_profiling
 _.graph_optimization_level

@@ -1,4 +1,4 @@
-"""Quantized networks nobody trained, with the ranges that their tensors really have."""
+"""Quantized networks of random weights, with the ranges that their tensors really have."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def tensors(one: Normalisation, order: tuple[int, ...]) -> dict[str, NDArray[np.
 
 
 def onnx_file(path: Path, one: Normalisation, order: tuple[int, ...], side: int | None = 32) -> Path:
-    """The same network as somebody else would export it; ``side`` None takes images of any size."""
+    """The same network as another exporter writes it; ``side`` None takes images of any size."""
     weight, bias, head, offset = nearest(one, order)
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["colour"]),

@@ -415,7 +415,7 @@ NEVER = {
 DECLARED_PLACES = {
     ("model/weights.py", "pickle"),
     ("backends/bundle/device.py", "subprocess"),
-    ("latency/benchmark/worker_pool.py", "subprocess"),
+    ("latency/benchmark/worker.py", "subprocess"),
 }
 """The reader of weight files imports the exception ``UnpicklingError``, to turn it into a message; a bundle's commands
 ask a Jetson's own ``nvpmodel -q`` for the power mode, on the device, without a shell; ``edgeres bench`` gives each

@@ -6,6 +6,7 @@ The digest of an artifact covers its content only: no paths, no durations.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path  # noqa: TC003  # read at runtime where a file is a field of a settings class
 from typing import TYPE_CHECKING
 
 from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
@@ -13,8 +14,6 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.settings import digest, plain, settings, sha256_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgeres.artifacts.budget_check import Predicted
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights

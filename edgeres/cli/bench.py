@@ -66,15 +66,15 @@ def _result(folder: Path, finished: Run, options: Options, screen: Screen) -> Be
     import onnx
 
     from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench, pinned
-    from edgeres.latency.benchmark.interleaved import InterleavedSettings
+    from edgeres.latency.benchmark.interleaved import BurstTiming
     from edgeres.latency.benchmark.variants import find_variants
     from edgeres.onnx_graph import operator_counts
     from edgeres.runs.finished import read_graphs
     from edgeres.targets.target import find_target
 
-    timing = InterleavedSettings(limit_s=float(options.seconds))
+    timing = BurstTiming(limit_s=float(options.seconds))
     if options.rounds is not None:
-        timing = InterleavedSettings(least=options.rounds, most=options.rounds, limit_s=float("inf"))
+        timing = BurstTiming(least=options.rounds, most=options.rounds, limit_s=float("inf"))
     pinned(options.threads)  # too many threads are refused before anything is built
     target, exported = find_target(finished.target.name), read_graphs(folder, finished)
     macs = operator_counts.macs(onnx.load(str(exported.float_model.path)))

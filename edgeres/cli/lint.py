@@ -40,10 +40,9 @@ def add_parser(commands: Commands) -> None:
 def run(options: Options, screen: Screen) -> int:
     """Checks a graph by every rule of the target; with ``--fix`` writes a repaired graph to a new file."""
     from edgeres.cli._console import relative_name, write_file
-    from edgeres.lint.families import rules_for
     from edgeres.lint.fixer import fix
     from edgeres.lint.integer_coverage import integer_coverage_of
-    from edgeres.lint.linter import lint
+    from edgeres.lint.linter import lint, rules_for
     from edgeres.onnx_graph.read import read_model
     from edgeres.report.ci_formats import lint_sarif
     from edgeres.targets.target import find_target

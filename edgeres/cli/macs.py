@@ -96,8 +96,7 @@ def _preset_cost(name: str, size: int | None, classes: int | None) -> _NetworkCo
 def _onnx_cost(name: str, size: int | None, classes: int | None) -> _NetworkCost:
     """The costs of an ONNX file, by default at the graph's own image size."""
     from edgeres.model.cost import peak
-    from edgeres.onnx_graph.layers import UNCOVERED, image_of, layers, sized
-    from edgeres.onnx_graph.operator_counts import qdq
+    from edgeres.onnx_graph.operator_counts import UNCOVERED, image_of, layers, qdq, sized
     from edgeres.onnx_graph.read import read_model
 
     if classes is not None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from dataclasses import dataclass
-from itertools import pairwise
 from math import exp, log
 from typing import TYPE_CHECKING, Literal
 
@@ -39,16 +37,7 @@ _TAPS = 3
 
 @settings
 class Point:
-    """Measured latency of one layer.
-
-    Attributes:
-        kernel: Side of the kernel.
-        stride: Stride of the kernel.
-        side: Side of the output in pixels.
-        c_in: Input channels.
-        c_out: Output channels.
-        ms: Latency in milliseconds.
-    """
+    """Measured latency of one layer, with the sides of its kernel and of its output in pixels."""
 
     kernel: int
     stride: int
@@ -86,13 +75,9 @@ class Table:
 
 @settings
 class ProfileValidation:
-    """Predicted and measured latency of a network on the machine of the profile.
+    """Latency of a network predicted by the table, and measured afterwards on the machine of the profile.
 
-    Attributes:
-        name: Name of the network.
-        precision: ``int8`` or ``float``.
-        predicted_ms: Prediction of the table, made before the measurement.
-        measured_ms: Measured median, brought to the table's load of the machine by the interleaved reference.
+    The measured median is brought to the table's load of the machine by the interleaved reference.
     """
 
     name: str
@@ -112,13 +97,8 @@ class HostProfile:
 
     Attributes:
         target: Target whose runtime was measured.
-        runtime: Name and version of the runtime.
-        cpu: Model name of the processor.
-        cores: Number of processors.
-        threads: Threads of the runtime.
         load: One-minute load average at the start; above ``cores``, other processes disturbed the measurement.
         known: Networks whose measured times set the scales.
-        tables: Lookup table by precision.
         trials: Networks that validated the tables.
     """
 
@@ -146,7 +126,7 @@ class HostProfile:
         """
         integer = any(work.integer for work in works)
         table = self.tables["int8" if integer else "float"]
-        lookup = Lookup.of(table)
+        lookup = Lookup(table)
         costs = tuple(Cost(work, table.scale * lookup.ms(work), "measured", _share(work)) for work in works)
         call = table.scale * table.call_ms
         ms = call + sum(cost.ms for cost in costs)
@@ -160,36 +140,25 @@ class HostProfile:
         return Prediction(ms, ms / self.factor, ms * self.factor, costs, call, basis)
 
 
-@dataclass(frozen=True, slots=True)
 class Lookup:
-    """Interpolation of a ``Table``: milliseconds per padded MAC, by kernel, stride, side and channels.
+    """Interpolation of a ``Table``: logarithms of milliseconds per padded MAC, by kernel, stride, side and channels.
 
-    Attributes:
-        rates: ``(kernel, stride)`` to sides in order, each with its grid of channels and logarithms of rates.
-        stems: Output channels and logarithm of the rate of each stem.
-        heads: Input channels and logarithm of the rate of each classifier.
-        add_ns: Nanoseconds of a residual add per element.
-        odd: Increase of the logarithm of the rate per half-filled side.
+    Raises:
+        UsageError: The channels of a kernel, stride and side are no grid.
     """
 
-    rates: Mapping[tuple[int, int], tuple[tuple[int, _Grid], ...]]
-    stems: tuple[tuple[int, float], ...]
-    heads: tuple[tuple[int, float], ...]
-    add_ns: float
-    odd: float
-
-    @classmethod
-    def of(cls, table: Table) -> Lookup:
-        """Sorts the entries of a table."""
-        windows = sorted({(point.kernel, point.stride) for point in table.points})
-        rates = {}
-        for window in windows:
-            own = [point for point in table.points if (point.kernel, point.stride) == window]
-            sides = sorted({point.side for point in own})
-            rates[window] = tuple((side, _Grid.of([p for p in own if p.side == side])) for side in sides)
-        stems = tuple(sorted((point.c_out, log(point.ms / padded(point))) for point in table.stems))
-        heads = tuple(sorted((point.c_in, log(point.ms / padded(point))) for point in table.heads))
-        return cls(rates, stems, heads, table.add_ns, table.odd)
+    def __init__(self, table: Table) -> None:
+        rates: dict[tuple[int, int], dict[int, dict[int, dict[int, float]]]] = {}
+        for point in table.points:
+            sides = rates.setdefault((point.kernel, point.stride), {})
+            sides.setdefault(point.side, {}).setdefault(point.c_in, {})[point.c_out] = _log_rate(point)
+        for grid in (grid for sides in rates.values() for grid in sides.values()):
+            if len({tuple(sorted(row)) for row in grid.values()}) != 1:
+                raise UsageError("the profile's channels are no grid", "profile again")
+        self._rates = rates
+        self._stems = {point.c_out: _log_rate(point) for point in table.stems}
+        self._heads = {point.c_in: _log_rate(point) for point in table.heads}
+        self._table = table
 
     def ms(self, work: Work) -> float:
         """Time of a kernel within a network, in milliseconds.
@@ -198,15 +167,15 @@ class Lookup:
             UsageError: The table has no such kernel.
         """
         if work.kind == "add":
-            return 1e-6 * self.add_ns * work.activations / 3
+            return 1e-6 * self._table.add_ns * work.activations / 3
         if work.kind == "pool":
             return 0.0  # the stem's and the classifier's, which were measured with them
         tiles = work.padded_macs(MULTIPLE)
         if work.kind == "linear":
-            return tiles * exp(_between(self.heads, work.c_in))
+            return tiles * exp(_between(self._heads, work.c_in))
         if work.kernel > _TAPS:
-            return tiles * exp(_between(self.stems, work.c_out))
-        if work.groups > 1 or (work.kernel, work.stride) not in self.rates:
+            return tiles * exp(_between(self._stems, work.c_out))
+        if work.groups > 1 or (work.kernel, work.stride) not in self._rates:
             raise UsageError(
                 f"the profile has no {work.title}", "predict networks of ungrouped 1x1 and 3x3 convolutions with it"
             )
@@ -218,31 +187,15 @@ class Lookup:
 
     def _rate(self, window: tuple[int, int], side: float, c_in: int, c_out: int) -> float:
         """Natural logarithm of milliseconds per padded MAC."""
-        rate = _between([(known, grid.rate(c_in, c_out)) for known, grid in self.rates[window]], side)
-        return rate + self.odd * (half_filled(c_in) + half_filled(c_out))
+        rows = {
+            known: _between({channels: _between(row, c_out) for channels, row in grid.items()}, c_in)
+            for known, grid in self._rates[window].items()
+        }
+        return _between(rows, side) + self._table.odd * (half_filled(c_in) + half_filled(c_out))
 
 
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """Logarithms of rates over a grid of input by output channels."""
-
-    c_in: tuple[int, ...]
-    rows: tuple[tuple[tuple[int, float], ...], ...]
-
-    @classmethod
-    def of(cls, points: Sequence[Point]) -> _Grid:
-        ins = tuple(sorted({point.c_in for point in points}))
-        rows = []
-        for channels in ins:
-            row = {p.c_out: log(p.ms / padded(p)) for p in points if p.c_in == channels}
-            rows.append(tuple(sorted(row.items())))
-        if len({tuple(c for c, _ in row) for row in rows}) != 1:
-            raise UsageError("the profile's channels are no grid", "profile again")
-        return cls(ins, tuple(rows))
-
-    def rate(self, c_in: int, c_out: int) -> float:
-        along = [_between(row, c_out) for row in self.rows]
-        return _between(list(zip(self.c_in, along, strict=True)), c_in)
+def _log_rate(point: Point) -> float:
+    return log(point.ms / padded(point))
 
 
 def padded(point: Point) -> int:
@@ -259,14 +212,14 @@ def _up(channels: int) -> int:
     return -(-channels // MULTIPLE) * MULTIPLE
 
 
-def _between(points: Sequence[tuple[float, float]], at: float) -> float:
-    """Interpolates linearly in the logarithm of the first coordinate, constant beyond both ends."""
-    places = [place for place, _ in points]
+def _between(points: Mapping[int, float], at: float) -> float:
+    """Interpolates linearly in the logarithm of the key, constant beyond both ends."""
+    places = sorted(points)
     index = bisect_right(places, at)
-    if index in (0, len(points)):
-        return points[max(0, index - 1)][1]
-    (left, low), (right, high) = list(pairwise(points))[index - 1]
-    return low + (high - low) * log(at / left) / log(right / left)
+    if index in (0, len(places)):
+        return points[places[max(0, index - 1)]]
+    left, right = places[index - 1 : index + 1]
+    return points[left] + (points[right] - points[left]) * log(at / left) / log(right / left)
 
 
 def _share(work: Work) -> float:

@@ -9,31 +9,27 @@ from typing import TYPE_CHECKING, Literal
 from edgeres.errors import StageError
 from edgeres.latency import microbenchmark
 from edgeres.latency.host_profile import Lookup, Point, Table, half_filled
+from edgeres.latency.microbenchmark import CLASSES, FEW, MANY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeres.latency.microbenchmark import MicrobenchmarkGraph
-    from edgeres.latency.timer import Timer, TimerSettings
+    from edgeres.latency.percentiles import Timing
+    from edgeres.latency.timer import Timer
     from edgeres.progress import Progress
 
 Role = Literal["way", "step", "stem", "head", "odd", "add", "bare"]
-_CLASSES = 1000
 _TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ProfiledLayer:
-    """A layer that is measured by a pair of microbenchmark graphs.
+    """A layer that is measured by a pair of microbenchmark graphs, with the sides of its window and of its output.
 
-    Attributes:
-        role: ``way`` is a pair of stride-1 convolutions ``c_in`` to ``c_out`` to ``c_in``, ``step`` a convolution of
-            stride 2, ``stem`` and ``head`` are the stem and the classifier, ``odd`` is a pair whose channels half fill
-            their last block, ``add`` and ``bare`` are a pair with and without a residual add.
-        kernel: Side of the window.
-        side: Side of the output in pixels.
-        c_in: Input channels.
-        c_out: Output channels.
+    Role ``way`` is a pair of stride-1 convolutions ``c_in`` to ``c_out`` to ``c_in``, ``step`` a convolution of stride
+    2, ``stem`` and ``head`` are the stem and the classifier, ``odd`` is a pair whose channels half fill their last
+    block, ``add`` and ``bare`` are a pair with and without a residual add.
     """
 
     role: Role
@@ -65,76 +61,61 @@ class ProfiledLayer:
         return replace(self, c_in=self.c_out, c_out=self.c_in)
 
 
-def _ways() -> tuple[ProfiledLayer, ...]:
-    """Pairs of stride 1, over all combinations of channels, by kernel and side of the output."""
-    channels: dict[int, dict[int, tuple[int, ...]]] = {
-        3: {56: (32, 64, 128), 28: (32, 64, 96, 128), 14: (64, 128, 192, 256), 7: (128, 256, 384, 512)},
-        1: {56: (32, 64, 128, 256), 28: (64, 128, 256, 512), 14: (128, 256, 512, 1024), 7: (256, 512, 1024, 2048)},
-    }
-    return tuple(
+_WAYS: dict[int, dict[int, tuple[int, ...]]] = {
+    3: {56: (32, 64, 128), 28: (32, 64, 96, 128), 14: (64, 128, 192, 256), 7: (128, 256, 384, 512)},
+    1: {56: (32, 64, 128, 256), 28: (64, 128, 256, 512), 14: (128, 256, 512, 1024), 7: (256, 512, 1024, 2048)},
+}
+"""Channels of pairs of stride 1, by kernel and side of the output; all combinations are measured."""
+
+_STEPS = (
+    (3, 28, (32, 64, 128), (64, 128)), (3, 14, (64, 128, 256), (128, 256)), (3, 7, (128, 256, 512), (256, 512)),
+    (1, 28, (32, 64, 256), (64, 128, 512)), (1, 14, (64, 128, 512), (128, 256, 1024)),
+    (1, 7, (128, 256, 1024), (256, 512, 2048)),
+)  # fmt: skip
+"""Convolutions of stride 2: kernel, side of the output, input and output channels; all combinations are measured."""
+
+_ODD = (
+    (3, 56, 64, 48), (3, 28, 112, 112), (3, 14, 256, 208), (3, 7, 512, 304), (3, 7, 272, 272),
+    (1, 56, 256, 48), (1, 28, 512, 112), (1, 14, 1024, 208), (1, 7, 2048, 304),
+)  # fmt: skip
+_ADDS = ((56, 64), (28, 128), (14, 256), (7, 512))
+_WITH_AND_WITHOUT: tuple[Role, ...] = ("add", "bare")
+WHOLE = (
+    *(
         ProfiledLayer("way", kernel, side, wide, narrow)
-        for kernel, sides in channels.items()
+        for kernel, sides in _WAYS.items()
         for side, widths in sides.items()
         for wide in widths
         for narrow in widths
         if narrow <= wide
-    )
-
-
-def _steps() -> tuple[ProfiledLayer, ...]:
-    """Convolutions of stride 2, over input by output channels, by kernel and side of the output."""
-    channels: dict[int, dict[int, tuple[tuple[int, ...], tuple[int, ...]]]] = {
-        3: {28: ((32, 64, 128), (64, 128)), 14: ((64, 128, 256), (128, 256)), 7: ((128, 256, 512), (256, 512))},
-        1: {
-            28: ((32, 64, 256), (64, 128, 512)),
-            14: ((64, 128, 512), (128, 256, 1024)),
-            7: ((128, 256, 1024), (256, 512, 2048)),
-        },
-    }
-    return tuple(
+    ),
+    *(
         ProfiledLayer("step", kernel, side, c_in, c_out)
-        for kernel, sides in channels.items()
-        for side, (ins, outs) in sides.items()
+        for kernel, side, ins, outs in _STEPS
         for c_in in ins
         for c_out in outs
-    )
-
-
-def _rest() -> tuple[ProfiledLayer, ...]:
-    """Stems, classifiers, pairs of half-filled channels, and pairs that measure a residual add."""
-    odd = (
-        (3, 56, 64, 48), (3, 28, 112, 112), (3, 14, 256, 208), (3, 7, 512, 304), (3, 7, 272, 272),
-        (1, 56, 256, 48), (1, 28, 512, 112), (1, 14, 1024, 208), (1, 7, 2048, 304),
-    )  # fmt: skip
-    return (
-        *(ProfiledLayer("stem", 7, 112, 3, width) for width in (16, 32, 64)),
-        *(ProfiledLayer("head", 1, 1, width, _CLASSES) for width in (128, 512, 1024, 2048)),
-        *(ProfiledLayer("odd", *layer) for layer in odd),
-        *(ProfiledLayer(role, 1, side, *(width, width)) for side, width in _ADDS for role in _WITH_AND_WITHOUT),
-    )
-
-
-_ADDS = ((56, 64), (28, 128), (14, 256), (7, 512))
-_WITH_AND_WITHOUT: tuple[Role, ...] = ("add", "bare")
-WHOLE = (*_ways(), *_steps(), *_rest())
+    ),
+    *(ProfiledLayer("stem", 7, 112, 3, width) for width in (16, 32, 64)),
+    *(ProfiledLayer("head", 1, 1, width, CLASSES) for width in (128, 512, 1024, 2048)),
+    *(ProfiledLayer("odd", *layer) for layer in _ODD),
+    *(ProfiledLayer(role, 1, side, width, width) for side, width in _ADDS for role in _WITH_AND_WITHOUT),
+)
 """Every layer of a table that covers ResNets and pruned ResNets at about 224 pixels."""
 
 
-def layer_table(
-    timer: Timer, timing: TimerSettings, progress: Progress, layers: tuple[ProfiledLayer, ...] = WHOLE
-) -> Table:
+def layer_table(timer: Timer, timing: Timing, progress: Progress, layers: tuple[ProfiledLayer, ...] = WHOLE) -> Table:
     """Measures the lookup table of one precision.
 
     Raises:
         StageError: The machine is too loaded to measure a layer.
     """
-    took: dict[ProfiledLayer, float] = {}
+    units: dict[ProfiledLayer, float] = {}
     with progress.task(f"layers in {timer.precision}", len(layers)) as advance:
         for layer in layers:
-            took[layer] = _difference(timer, layer, timing)
+            units[layer] = _difference(timer, layer, timing)
             advance(1)
         call = _call(timer, timing)
-    return assembled(took, call, timer.unit_ms)
+    return assembled(units, call, timer.unit_ms)
 
 
 def assembled(units: Mapping[ProfiledLayer, float], call: float, unit_ms: float) -> Table:
@@ -160,36 +141,31 @@ def assembled(units: Mapping[ProfiledLayer, float], call: float, unit_ms: float)
     return replace(table, odd=_odd(table, ms))
 
 
-def _difference(timer: Timer, layer: ProfiledLayer, timing: TimerSettings) -> float:
+def _difference(timer: Timer, layer: ProfiledLayer, timing: Timing) -> float:
     """Time of a layer in units of the reference, as the difference of its two graphs.
 
     Raises:
         StageError: The larger graph was not slower in any of ``_TRIES`` attempts.
     """
-    graphs = layer.graph_pair
-    few, many = graphs.models(timer.target.runtime, integer=timer.precision == "int8")
-    image = graphs.image()
-    with timer.opened({"few": (few, image), "many": (many, image)}) as runs:
+    with timer.opened(layer.graph_pair.models(timer.target.runtime, integer=timer.precision == "int8")) as runs:
         for attempt in range(1, _TRIES + 1):
             rounds = timing.least * attempt
-            found = timer.relative(runs, replace(timing, least=rounds, most=max(timing.most, rounds)))
-            units = (found["many"] - found["few"]) / (graphs.many - graphs.few)
+            times = timer.relative(runs, replace(timing, least=rounds, most=max(timing.most, rounds)))
+            units = (times["many"] - times["few"]) / (MANY - FEW)
             if units > 0:
                 return units
     raise StageError(
-        f"a graph with {layer} {graphs.many} times took no longer than one with it {graphs.few} times",
+        f"a graph with {layer} {MANY} times took no longer than one with it {FEW} times",
         "profile while the machine is quieter",
     )
 
 
-def _call(timer: Timer, timing: TimerSettings) -> float:
+def _call(timer: Timer, timing: Timing) -> float:
     """Overhead of a call in units of the reference: a graph of two tiny convolutions less their time."""
     tiny = microbenchmark.pair(16, 16, 1, 7)
-    few, many = tiny.models(timer.target.runtime, integer=timer.precision == "int8")
-    image = tiny.image()
-    with timer.opened({"few": (few, image), "many": (many, image)}) as runs:
-        found = timer.relative(runs, timing)
-    return found["few"] - (found["many"] - found["few"]) / (tiny.many - tiny.few)
+    with timer.opened(tiny.models(timer.target.runtime, integer=timer.precision == "int8")) as runs:
+        times = timer.relative(runs, timing)
+    return times["few"] - (times["many"] - times["few"]) / (MANY - FEW)
 
 
 def _add_ns(ms: Mapping[ProfiledLayer, float]) -> float:
@@ -209,7 +185,7 @@ def _without_add(ms: float, layer: ProfiledLayer, add_ns: float) -> float:
 
 def _odd(table: Table, ms: Mapping[ProfiledLayer, float]) -> float:
     """Increase of the logarithm of a layer's time per half-filled side, by least squares; see ``Table.odd``."""
-    lookup, products, squares = Lookup.of(table), 0.0, 0
+    lookup, products, squares = Lookup(table), 0.0, 0
     for layer, value in ms.items():
         if layer.role == "odd":
             sides = half_filled(layer.c_in) + half_filled(layer.c_out)

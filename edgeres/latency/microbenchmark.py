@@ -23,36 +23,25 @@ if TYPE_CHECKING:
 
 IMAGE = "image"
 _ACTIVATION_SCALE, _WEIGHT_SCALE = 0.05, 0.01
-_CLASSES = 1000
-_SEED = 0
+CLASSES = 1000
+FEW, MANY = 1, 3
+"""Repetitions of a layer in the smaller and in the larger graph."""
 
 
 @dataclass(frozen=True, slots=True)
 class MicrobenchmarkGraph:
-    """A layer that is timed by the difference of two graphs.
+    """A layer that is timed by the difference of two graphs, with the shapes of their input ``[1,C,H,W]`` and output.
 
-    Attributes:
-        shape: Shape of the input, ``[1,C,H,W]``.
-        output: Shape of the output.
-        grow: Adds the layer a number of times to a graph and returns the output's name.
-        few: Repetitions in the smaller graph.
-        many: Repetitions in the larger graph.
+    ``grow`` adds the layer a number of times to a graph and returns the output's name.
     """
 
     shape: tuple[int, int, int, int]
     output: tuple[int, ...]
     grow: Callable[[Builder, int], str]
-    few: int = 1
-    many: int = 3
 
-    def models(self, runtime: Runtime, *, integer: bool) -> tuple[ModelProto, ModelProto]:
-        """The smaller and the larger graph."""
-        few, many = (self._model(runtime, times, integer) for times in (self.few, self.many))
-        return few, many
-
-    def image(self) -> NDArray[np.float32]:
-        """A random input, float32 of ``shape``."""
-        return np.random.default_rng(_SEED).standard_normal(self.shape, dtype=np.float32)
+    def models(self, runtime: Runtime, *, integer: bool) -> dict[str, ModelProto]:
+        """The graphs named ``few`` and ``many``."""
+        return {name: self._model(runtime, times, integer) for name, times in (("few", FEW), ("many", MANY))}
 
     def _model(self, runtime: Runtime, times: int, integer: bool) -> ModelProto:
         builder = Builder(integer=integer)
@@ -65,22 +54,14 @@ class MicrobenchmarkGraph:
 
 
 def pair(c_in: int, c_out: int, kernel: int, side: int, *, residual: bool = False) -> MicrobenchmarkGraph:
-    """Two convolutions of stride 1, ``c_in`` to ``c_out`` to ``c_in`` channels.
-
-    Args:
-        c_in: Channels of the input and the output.
-        c_out: Channels in between.
-        kernel: Side of both kernels.
-        side: Side of the image.
-        residual: Whether the input is added to the output.
-    """
+    """Two convolutions of stride 1, ``c_in`` to ``c_out`` to ``c_in`` channels, and with ``residual`` an Add."""
 
     def grow(builder: Builder, times: int) -> str:
-        x = builder.start()
+        x = builder.write(IMAGE)
         for _ in range(times):
             y = builder.conv(builder.conv(x, c_in, c_out, kernel), c_out, c_in, kernel, relu=not residual)
             x = builder.add([x, y]) if residual else y
-        return builder.end(x)
+        return builder.read(x)
 
     return MicrobenchmarkGraph((1, c_in, side, side), (1, c_in, side, side), grow)
 
@@ -89,8 +70,8 @@ def strided(c_in: int, c_out: int, kernel: int, side: int) -> MicrobenchmarkGrap
     """Convolutions of stride 2 to ``side x side`` pixels, in parallel and summed."""
 
     def grow(builder: Builder, times: int) -> str:
-        x = builder.start()
-        return builder.end(builder.add([builder.conv(x, c_in, c_out, kernel, 2, relu=False) for _ in range(times)]))
+        x = builder.write(IMAGE)
+        return builder.read(builder.add([builder.conv(x, c_in, c_out, kernel, 2, relu=False) for _ in range(times)]))
 
     return MicrobenchmarkGraph((1, c_in, 2 * side, 2 * side), (1, c_out, side, side), grow)
 
@@ -99,8 +80,8 @@ def stem(c_out: int, side: int) -> MicrobenchmarkGraph:
     """7x7 convolutions of stride 2 to ``side x side`` pixels with ReLU and max pool, in parallel and summed."""
 
     def grow(builder: Builder, times: int) -> str:
-        x = builder.start()
-        return builder.end(builder.add([builder.pool(builder.conv(x, 3, c_out, 7, 2)) for _ in range(times)]))
+        x = builder.write(IMAGE)
+        return builder.read(builder.add([builder.pool(builder.conv(x, 3, c_out, 7, 2)) for _ in range(times)]))
 
     return MicrobenchmarkGraph((1, 3, 2 * side, 2 * side), (1, c_out, side // 2, side // 2), grow)
 
@@ -109,67 +90,56 @@ def head(channels: int) -> MicrobenchmarkGraph:
     """Global average pools with classifiers in float, in parallel and summed."""
 
     def grow(builder: Builder, times: int) -> str:
-        return builder.sum([builder.classifier(IMAGE, channels) for _ in range(times)])
+        return builder.node("Sum", [builder.classifier(IMAGE, channels) for _ in range(times)])
 
-    return MicrobenchmarkGraph((1, channels, 7, 7), (1, _CLASSES), grow)
+    return MicrobenchmarkGraph((1, channels, 7, 7), (1, CLASSES), grow)
 
 
 class Builder:
-    """Builds the nodes of a microbenchmark graph; in integers every layer's output carries a Q/DQ pair.
+    """Builds the nodes of a microbenchmark graph.
 
-    Args:
-        integer: Whether layers read dequantized tensors, as ``edgeres.onnx_graph.write`` places them for ONNX Runtime.
+    With ``integer`` every layer's output carries a Q/DQ pair, as ``edgeres.onnx_graph.write`` places them for ONNX
+    Runtime.
     """
 
     def __init__(self, *, integer: bool) -> None:
         self.integer = integer
         self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
-        self._random = np.random.default_rng(_SEED)
-
-    def start(self) -> str:
-        """The input tensor, quantized where the graph is in integers."""
-        return self._made(IMAGE)
-
-    def end(self, tensor: str) -> str:
-        """A tensor as float output."""
-        return self._read(tensor)
+        self._random = np.random.default_rng(0)
 
     def conv(self, x: str, c_in: int, c_out: int, kernel: int, stride: int = 1, *, relu: bool = True) -> str:
         """A convolution with bias and, unless ``relu`` is false, ReLU."""
         bias = self._constant(np.zeros(c_out, np.float32))
         window: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4}
-        y = self._node("Conv", [self._read(x), self._weight((c_out, c_in, kernel, kernel)), bias], **window)
-        return self._made(self._node("Relu", [y]) if relu else y)
+        y = self.node("Conv", [self.read(x), self._weight((c_out, c_in, kernel, kernel)), bias], **window)
+        return self.write(self.node("Relu", [y]) if relu else y)
 
     def pool(self, x: str) -> str:
         """The 3x3 max pool of stride 2 after a stem."""
         window = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
-        return self._made(self._node("MaxPool", [self._read(x)], **window))
+        return self.write(self.node("MaxPool", [self.read(x)], **window))
 
     def add(self, tensors: list[str]) -> str:
         """The sum of tensors by successive Add and ReLU."""
         total = tensors[0]
         for tensor in tensors[1:]:
-            total = self._made(self._node("Relu", [self._node("Add", [self._read(total), self._read(tensor)])]))
+            total = self.write(self.node("Relu", [self.node("Add", [self.read(total), self.read(tensor)])]))
         return total
-
-    def sum(self, tensors: list[str]) -> str:
-        """The sum of float tensors."""
-        return self._node("Sum", tensors)
 
     def classifier(self, x: str, channels: int) -> str:
         """Global average pool and classifier in float."""
-        weight = self._constant(self._random.standard_normal((_CLASSES, channels), dtype=np.float32))
-        flat = self._node("Flatten", [self._node("GlobalAveragePool", [x])], axis=1)
-        return self._node("Gemm", [flat, weight, self._constant(np.zeros(_CLASSES, np.float32))], transB=1)
+        weight = self._constant(self._random.standard_normal((CLASSES, channels), dtype=np.float32))
+        flat = self.node("Flatten", [self.node("GlobalAveragePool", [x])], axis=1)
+        return self.node("Gemm", [flat, weight, self._constant(np.zeros(CLASSES, np.float32))], transB=1)
 
-    def _made(self, tensor: str) -> str:
-        """Quantizes a tensor where the graph is in integers."""
-        return self._node("QuantizeLinear", [tensor, *self._activation()]) if self.integer else tensor
+    def write(self, tensor: str) -> str:
+        """A tensor, quantized where the graph is in integers."""
+        return self.node("QuantizeLinear", [tensor, *self._activation()]) if self.integer else tensor
 
-    def _read(self, tensor: str) -> str:
-        return self._node("DequantizeLinear", [tensor, *self._activation()]) if self.integer else tensor
+    def read(self, tensor: str) -> str:
+        """A written tensor in float."""
+        return self.node("DequantizeLinear", [tensor, *self._activation()]) if self.integer else tensor
 
     def _activation(self) -> list[str]:
         return [self._constant(np.array(_ACTIVATION_SCALE, np.float32)), self._constant(np.array(0, np.uint8))]
@@ -180,14 +150,15 @@ class Builder:
         codes = self._random.integers(-127, 128, shape).astype(np.int8)
         scale = self._constant(np.full(shape[0], _WEIGHT_SCALE / 64, np.float32))
         zero_points = self._constant(np.zeros(shape[0], np.int8))
-        return self._node("DequantizeLinear", [self._constant(codes), scale, zero_points], axis=0)
+        return self.node("DequantizeLinear", [self._constant(codes), scale, zero_points], axis=0)
 
     def _constant(self, value: NDArray[np.generic]) -> str:
         name = f"c{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(value, name))
         return name
 
-    def _node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
+    def node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
+        """Adds a node; returns the name of its output."""
         name = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name

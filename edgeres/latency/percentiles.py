@@ -1,4 +1,4 @@
-"""Latency percentiles of calls with their confidence intervals.
+"""Interleaved timing, and latency percentiles of calls with their confidence intervals.
 
 Protocol: warm-up calls first; then rounds in which every candidate runs once, forwards and backwards in turn, so that
 drift of the machine hits all of them alike; rounds go on until the 95 % interval of every median is narrow enough or
@@ -7,20 +7,22 @@ the time is up. What the hypervisor took away meanwhile is kept beside the figur
 
 from __future__ import annotations
 
-import os
+import sys
 import time
-from itertools import count
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeres.settings import settings
-from edgeres.targets.host import stolen_s
+from edgeres.targets.host import stolen_s, stolen_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     Run = Callable[[], object]
+    Samples = dict[str, list[list[float]]]
 
 
 @settings
@@ -73,53 +75,95 @@ def percentile_bound(samples: Sequence[float], share: float) -> float | None:
     return sorted(samples)[k - 1] if k <= len(samples) else None
 
 
-def interleaved(
-    runs: Mapping[str, Run],
-    *,
-    warmup: int = 5,
-    least: int = 20,
-    wanted: int = 0,
-    tolerance: float = 0.02,
-    limit_s: float = 10.0,
-    clock: Callable[[], int] = time.perf_counter_ns,
-) -> dict[str, Latency]:
-    """Latency of several callables by name, measured in one go, so that the same noise hits all of them.
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long to time: ``warmup`` calls of each first, then ``least`` to ``most`` rounds.
 
-    Args:
-        runs: The callables.
-        warmup: Calls of each before anything counts.
-        least: Measured calls of each at least, whatever they take.
-        wanted: Measured calls of each before narrow intervals end it; 459 tell the 99th percentile.
-        tolerance: Stop once the 95 % interval of every median is no wider than this share of the median.
-        limit_s: Stop after this many seconds in any case.
-        clock: Nanoseconds.
+    After ``least`` rounds, whatever they take, none begins once ``limit_s`` seconds are over, or once the 95 % interval
+    of every median is no wider than ``tolerance`` as a share of the median.
     """
-    for run in runs.values():
-        for _ in range(warmup):
-            run()
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    order, before, start = list(runs), stolen_s(), clock()
-    check = least
-    for number in count(1):
+
+    warmup: int = 5
+    least: int = 20
+    most: int = sys.maxsize
+    limit_s: float = 10.0
+    tolerance: float = 0.02
+
+
+def time_rounds(
+    turns: Mapping[str, Callable[[], list[float]]],
+    timing: Timing,
+    *,
+    settled: Callable[[Samples], bool] = lambda samples: False,
+    after_round: Callable[[int, float], object] = lambda number, seconds: None,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> Samples:
+    """Milliseconds of every call, by name and round, in rounds that alternate between forwards and backwards.
+
+    Each turn gives the milliseconds of its calls. From ``timing.least`` rounds on ``settled`` says whether the samples
+    suffice. ``after_round`` gets the number of rounds and the seconds since the start. The clock counts nanoseconds.
+    """
+    samples: Samples = {name: [] for name in turns}
+    order, start = list(turns), clock()
+    for number in range(1, max(timing.least, timing.most) + 1):
         for name in order:
-            begin = clock()
-            runs[name]()
-            samples[name].append((clock() - begin) / 1e6)
+            samples[name].append(turns[name]())
         order.reverse()
-        late = clock() - start > limit_s * 1e9
-        if number >= least and (late or number >= max(check, wanted)):
-            # Sorting after each call would weigh on what is measured: look again after a quarter more calls.
-            check = number + number // 4
-            if late or all(_narrow(values, tolerance) for values in samples.values()):
-                break
-    seconds, after = (clock() - start) / 1e9, stolen_s()
-    stolen = None if before is None or after is None else (after - before) / (seconds * (os.cpu_count() or 1))
-    return {name: _latency(values, warmup, stolen) for name, values in samples.items()}
+        seconds = (clock() - start) / 1e9
+        after_round(number, seconds)
+        if number >= timing.least and (seconds > timing.limit_s or settled(samples)):
+            break
+    return samples
 
 
-def _narrow(values: Sequence[float], tolerance: float) -> bool:
-    low, high = median_interval(values)
-    return high - low <= tolerance * float(np.median(values))
+def time_calls(
+    runs: Mapping[str, Run],
+    timing: Timing,
+    settled: Callable[[Samples], bool] = lambda samples: False,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> dict[str, list[float]]:
+    """Milliseconds of every call after warm-up, one call of each in a round."""
+
+    def turn(run: Run) -> list[float]:
+        begin = clock()
+        run()
+        return [(clock() - begin) / 1e6]
+
+    for run in runs.values():
+        for _ in range(timing.warmup):
+            run()
+    turns = {name: partial(turn, run) for name, run in runs.items()}
+    samples = time_rounds(turns, timing, settled=settled, clock=clock)
+    return {name: _flat(rounds) for name, rounds in samples.items()}
+
+
+def interleaved(
+    runs: Mapping[str, Run], timing: Timing, *, wanted: int = 0, clock: Callable[[], int] = time.perf_counter_ns
+) -> dict[str, Latency]:
+    """Latency of several callables measured in one go, so that the same noise hits all of them.
+
+    ``wanted`` calls of each are measured before narrow intervals end it; 459 give the 99th percentile.
+    """
+    check = max(timing.least, wanted)
+
+    def settled(samples: Samples) -> bool:
+        nonlocal check
+        number = len(next(iter(samples.values())))
+        if number < check:
+            return False
+        # Sorting after each call would weigh on what is measured: look again after a quarter more calls.
+        check = number + number // 4
+        intervals = [(median_interval(values), float(np.median(values))) for values in map(_flat, samples.values())]
+        return all(high - low <= timing.tolerance * p50 for (low, high), p50 in intervals)
+
+    before, start = stolen_s(), clock()
+    samples = time_calls(runs, timing, settled, clock)
+    stolen = stolen_share(before, stolen_s(), (clock() - start) / 1e9)
+    return {name: _latency(values, timing.warmup, stolen) for name, values in samples.items()}
+
+
+def _flat(rounds: Sequence[Sequence[float]]) -> list[float]:
+    return [ms for calls in rounds for ms in calls]
 
 
 def _latency(values: Sequence[float], warmup: int, stolen: float | None) -> Latency:

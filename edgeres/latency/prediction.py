@@ -25,15 +25,7 @@ _VALIDATED = (192, 288)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A network whose latency was measured on the device; it calibrates the roofline.
-
-    Attributes:
-        name: Display name.
-        works: Its kernels.
-        ms: Measured latency of one image in milliseconds.
-        precision: Precision of the measurement.
-        figure: Host latency or GPU compute time.
-    """
+    """A network whose latency of one image was measured on the device; it calibrates the roofline."""
 
     name: str
     works: tuple[Work, ...]
@@ -46,10 +38,10 @@ class Measured:
 class Prediction:
     """Predicted host latency of one image in milliseconds, which a latency budget limits.
 
+    It is the time from launch to the end of the last kernel, copies of image and logits left out; ``low_ms`` to
+    ``high_ms`` is the band that held 90 % of predictions for unseen devices.
+
     Attributes:
-        ms: Host latency: from launch to the end of the last kernel, copies of image and logits left out.
-        low_ms: Lower end of the band that held 90 % of predictions for unseen devices.
-        high_ms: Upper end of the band.
         costs: Time of every kernel.
         call_ms: Overhead of a call on the host.
         basis: Source of the prediction and error of such predictions, one sentence.
@@ -76,8 +68,7 @@ class Prediction:
 def predict(model: ModelProto, target: Target) -> Prediction | None:
     """Predicted latency of an ONNX graph on a target, from its device profile alone.
 
-    Returns:
-        The prediction; None where the profile lacks a peak, or public measurements lack the class of kernels.
+    None where the profile lacks a peak, or public measurements lack the class of kernels.
     """
     works = of_model(model)
     roofline = roofline_of(target, "int8" if any(work.integer for work in works) else float_precisions(target)[0])
@@ -85,29 +76,24 @@ def predict(model: ModelProto, target: Target) -> Prediction | None:
 
 
 def predicted(works: Sequence[Work], roofline: Roofline, measured: Measured | None = None) -> Prediction:
-    """Predicted latency of a network by a roofline.
+    """Predicted latency of a network by a device's roofline, calibrated by a network ``measured`` on that device.
 
-    Args:
-        works: The network's kernels.
-        roofline: Roofline of the device.
-        measured: A network measured on that device; without one, ``roofline.missing(works)`` must be empty.
+    Without one, ``roofline.missing(works)`` must be empty.
     """
+    kind = roofline.main(works)
+    error, basis = kind.uncalibrated, "a roofline from the device's peaks"
     if measured:
         roofline = roofline.calibrated(measured.works, measured.ms, measured.figure)
-        kind = roofline.main(works)
-        missed, on = kind.calibrated, f"a roofline calibrated by {measured.name} ({measured.ms:g} ms)"
-    else:
-        kind = roofline.main(works)
-        assert kind.uncalibrated is not None
-        missed, on = kind.uncalibrated, "a roofline from the device's peaks"
+        error, basis = kind.calibrated, f"a roofline calibrated by {measured.name} ({measured.ms:g} ms)"
+    assert error is not None
     ms = roofline.total_ms(works)
     return Prediction(
         ms=ms,
-        low_ms=ms / missed.factor,
-        high_ms=ms * missed.factor,
+        low_ms=ms / error.factor,
+        high_ms=ms * error.factor,
         costs=roofline.costs(works),
         call_ms=roofline.call_ms(works),
-        basis=f"{on}; {kind.title}: {missed}",
+        basis=f"{basis}; {kind.title}: {error}",
         notes=_notes(works),
         gpu_compute_ms=roofline.total_ms(works, "gpu_compute") if roofline.gpu else None,
     )
@@ -115,8 +101,7 @@ def predicted(works: Sequence[Work], roofline: Roofline, measured: Measured | No
 
 def _notes(works: Sequence[Work]) -> tuple[str, ...]:
     """Warnings where the network differs from those that the bands were validated on."""
-    first = works[0]
-    side = first.side * first.stride
+    side = works[0].side * works[0].stride
     if _VALIDATED[0] <= side <= _VALIDATED[1]:
         return ()
     return (f"the band comes from images of 224 to 256 pixels; these have about {side:g}",)

@@ -13,23 +13,21 @@ from statistics import fmean, median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeres.backends.registry import find_backend
 from edgeres.errors import BackendUnavailable, UsageError
 from edgeres.latency.host_profile import HostProfile, Lookup, ProfileValidation, Table
 from edgeres.latency.lookup_table import WHOLE, layer_table
-from edgeres.latency.timer import PRECISIONS, Timer, TimerSettings
+from edgeres.latency.timer import LAYER_TIMING, PRECISIONS, Timer
 from edgeres.latency.workload import of_model
 from edgeres.targets.host import machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
     from onnx import ModelProto
 
     from edgeres.latency.lookup_table import ProfiledLayer
+    from edgeres.latency.percentiles import Timing
     from edgeres.latency.timer import Precision
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
@@ -41,12 +39,7 @@ _LONGER, _VISITS = 3, 3
 
 @dataclass(frozen=True, slots=True)
 class ProfiledNetwork:
-    """A network that scales or validates a profile.
-
-    Attributes:
-        name: Name of the network.
-        models: Its ONNX graph in each precision.
-    """
+    """A network that scales or validates a profile: its name, and its ONNX graph in each precision."""
 
     name: str
     models: Mapping[Precision, ModelProto]
@@ -59,19 +52,13 @@ def measure_profile(
     progress: Progress,
     *,
     threads: int = 2,
-    timing: TimerSettings | None = None,
+    timing: Timing = LAYER_TIMING,
     layers: tuple[ProfiledLayer, ...] = WHOLE,
 ) -> HostProfile:
-    """Measures the latency lookup table of this host in every precision, and validates it.
+    """Measures the latency lookup table of this host in every precision, in the runtime of a target, and validates it.
 
-    Args:
-        target: Target whose runtime is measured; it must run on this host.
-        known: Networks whose measured times set the scale of the table, by their geometric mean.
-        networks: Networks that validate it.
-        progress: Advanced after every measurement.
-        threads: Threads of the runtime.
-        timing: Rounds and time limit of a measurement; None takes 1 to 2 minutes in all.
-        layers: Layers of the table.
+    The measured times of ``known`` networks set the scale of the table, by their geometric mean; ``networks`` validate
+    it. The default timing takes 1 to 2 minutes in all.
 
     Raises:
         UsageError: The target does not run on this host.
@@ -79,16 +66,15 @@ def measure_profile(
         StageError: The machine is too loaded to measure a layer.
     """
     check_host(target)
-    host, timing = machine(), timing or TimerSettings()
-    tables, trials = {}, []
+    host, tables, trials = machine(), {}, []
     with TemporaryDirectory(prefix="edgeres-profile-") as folder:
         for precision in PRECISIONS:
             timer = Timer(target, threads, Path(folder), precision)
             table = layer_table(timer, timing, progress, layers)
             measured = network_ms(timer, table, (*known, *networks), timing, progress)
             expected = [_sum_ms(table, network.models[precision]) for network in known]
-            off = [log(took / ms) for took, ms in zip(measured, expected, strict=False)]
-            tables[precision] = replace(table, scale=exp(fmean(off)))
+            errors = [log(ms / table_ms) for ms, table_ms in zip(measured, expected, strict=False)]
+            tables[precision] = replace(table, scale=exp(fmean(errors)))
             trials += predicted_trials(tables[precision], precision, networks, measured[len(known) :])
     return HostProfile(
         target=target.name,
@@ -125,14 +111,14 @@ def predicted_trials(
             name=network.name,
             precision=precision,
             predicted_ms=table.scale * _sum_ms(table, network.models[precision]),
-            measured_ms=took,
+            measured_ms=ms,
         )
-        for network, took in zip(networks, measured, strict=True)
+        for network, ms in zip(networks, measured, strict=True)
     ]
 
 
 def network_ms(
-    timer: Timer, table: Table, networks: Sequence[ProfiledNetwork], timing: TimerSettings, progress: Progress
+    timer: Timer, table: Table, networks: Sequence[ProfiledNetwork], timing: Timing, progress: Progress
 ) -> list[float]:
     """Latency of each network in ms: the median of several visits some time apart.
 
@@ -143,18 +129,12 @@ def network_ms(
     with progress.task(f"networks in {timer.precision}", _VISITS * len(networks)) as advance:
         for _ in range(_VISITS):
             for network, figures in zip(networks, validations, strict=True):
-                model = network.models[timer.precision]
-                with timer.opened({"network": (model, _image(model))}) as runs:
+                with timer.opened({"network": network.models[timer.precision]}) as runs:
                     figures.append(timer.relative(runs, slower)["network"] * table.unit_ms)
                 advance(1)
     return [median(figures) for figures in validations]
 
 
-def _image(model: ModelProto) -> NDArray[np.float32]:
-    shape = tuple(dim.dim_value or 1 for dim in model.graph.input[0].type.tensor_type.shape.dim)
-    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-
-
 def _sum_ms(table: Table, model: ModelProto) -> float:
-    lookup = Lookup.of(table)
+    lookup = Lookup(table)
     return table.call_ms + sum(lookup.ms(work) for work in of_model(model, adds=True))

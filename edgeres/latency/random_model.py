@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from edgeres.quant.quant_table import QuantTable
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from edgeres.model.spec import Block, ResNetSpec
+    from edgeres.model.spec import ResNetSpec
     from edgeres.targets.target import Target
 
 _ACTIVATION_SCALE, _WEIGHT_DEVIATION = 0.05, 0.02
@@ -26,28 +27,18 @@ _MULTIPLE, _LEAST = 16, 0.4
 
 
 def randomly_pruned(spec: ResNetSpec, seed: int) -> ResNetSpec:
-    """A randomly pruned network: the widths inside every block and of every residual stream are drawn at random.
-
-    Args:
-        spec: The network.
-        seed: Seed of the drawn widths.
-    """
+    """A randomly pruned network: the widths inside every block and of every residual stream are drawn at random."""
     random = np.random.default_rng(seed)
 
     def drawn(width: int) -> int:
-        kept = width * random.uniform(_LEAST, 1.0)
-        return max(_MULTIPLE, _MULTIPLE * round(kept / _MULTIPLE))
+        return max(_MULTIPLE, _MULTIPLE * round(width * random.uniform(_LEAST, 1.0) / _MULTIPLE))
 
     stem = drawn(spec.stem.width)
     width, stages = stem, []
     for stage in spec.stages:
         projected = stage[0].projected
         out = drawn(stage[-1].out) if projected else width
-        blocks: list[Block] = []
-        for block in stage:
-            inner = tuple(drawn(channels) for channels in block.inner)
-            blocks.append(replace(block, inner=inner, out=out))
-        stages.append(tuple(blocks))
+        stages.append(tuple(replace(block, inner=tuple(map(drawn, block.inner)), out=out) for block in stage))
         width = out
     return replace(spec, stem=replace(spec.stem, width=stem), stages=tuple(stages))
 
@@ -55,10 +46,7 @@ def randomly_pruned(spec: ResNetSpec, seed: int) -> ResNetSpec:
 def random_model(spec: ResNetSpec, side: int, target: Target) -> dict[Literal["int8", "float"], ModelProto]:
     """ONNX graphs of a network with random weights: float, and INT8 with the target's Q/DQ placement; norms folded.
 
-    Args:
-        spec: The network.
-        side: Side of the square image in pixels.
-        target: Target that gives quantization scheme and opset.
+    They take images of ``side x side`` pixels.
     """
     spec = replace(spec, norm=False)
     network, random, scheme = graph(spec), np.random.default_rng(0), target.scheme
@@ -66,10 +54,11 @@ def random_model(spec: ResNetSpec, side: int, target: Target) -> dict[Literal["i
         key: (_WEIGHT_DEVIATION * random.standard_normal(shape)).astype(np.float32)
         for key, shape in network.parameters.items()
     })  # fmt: skip
-    size, runtime = (side, side), target.runtime
-    plain = write_model(spec, weights, size, opset=runtime.opset, ir_version=runtime.ir_version)
+    write = partial(
+        write_model, spec, weights, (side, side), opset=target.runtime.opset, ir_version=target.runtime.ir_version
+    )
     if scheme is None:
-        return {"float": plain}
+        return {"float": write()}
     placement = place(network, scheme)
     activation = QParams(scale=(_ACTIVATION_SCALE,), signed=scheme.signed)
     scales = {
@@ -79,7 +68,4 @@ def random_model(spec: ResNetSpec, side: int, target: Target) -> dict[Literal["i
     table = QuantTable(
         activations=dict.fromkeys(placement.tensors, activation), weights=scales, calibrator="none", data="", images=0
     )
-    quantized = write_model(
-        spec, weights, size, opset=runtime.opset, ir_version=runtime.ir_version, table=table, placement=placement
-    )
-    return {"int8": quantized, "float": plain}
+    return {"int8": write(table=table, placement=placement), "float": write()}

@@ -12,24 +12,88 @@ Williams et al. 2009 (CACM 52(4)) per kernel, a cost per launch, and a cost per 
 * ``s`` is 1 unless one network was measured on the device; then it is solved for so that the roofline gives the
   measured time.
 
-The parameters are those of a ``KernelClass``.
+The parameters are those of a ``KernelClass``. They are fitted to public measurements (``python -m
+benchmarks.prediction``). The prediction errors on chips left out of the fit are stored with them, and give the band of
+every prediction.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal
 
-from edgeres.errors import UsageError
-from edgeres.latency.kernel_class import kernel_classes
+import yaml
+
+from edgeres.errors import TargetError, UsageError
+from edgeres.settings import parse, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.artifacts.budget_check import Figure
-    from edgeres.latency.kernel_class import KernelClass
     from edgeres.latency.workload import Work
     from edgeres.targets.target import Target
+
+
+@settings
+class PredictionError:
+    """Median and 90 % quantile of the relative error, in percent, on devices that were left out of the fit.
+
+    90 % of the predictions were within ``factor``, either way. ``pooled`` errors are those of related classes, because
+    the class has none of its own.
+    """
+
+    median_pct: float
+    p90_pct: float
+    factor: float
+    predictions: int
+    chips: int
+    pooled: bool = False
+
+    def __str__(self) -> str:
+        of = f"{self.predictions} predictions on {self.chips} chip{'s' if self.chips > 1 else ''} left out of the fit"
+        of += ", of related classes" if self.pooled else ""
+        return f"missed by {self.median_pct:g} % (median) and {self.p90_pct:g} % (p90) in {of}"
+
+
+@settings
+class KernelClass:
+    """Roofline parameters of a class of kernels.
+
+    Attributes:
+        gain: Factor by which Winograd reduces the operations of a 3x3 of stride 1.
+        balance: Operations in the time of one byte; 0 where ``bandwidth_share`` is used.
+        bandwidth_share: Share of the memory's theoretical bandwidth that kernels reach; None where ``balance`` is used.
+        layer_us: Fixed microseconds of a kernel beside its arithmetic and its bytes: launch, ramp and tail.
+        call_ms: Fixed milliseconds of a call on the host, not on the GPU.
+        call_gops: Fixed cost of a call in 1e9 operations, which takes longer on a slower device.
+        efficiency: Share of the peak that the arithmetic reaches; None where public measurements have no peaks.
+        calibrated: Error of predictions that were calibrated by another network on the same device.
+        uncalibrated: Error of predictions from the device's peaks alone.
+    """
+
+    name: str
+    title: str
+    gain: float = 1.0
+    balance: float = 0.0
+    bandwidth_share: float | None = None
+    layer_us: float = 0.0
+    call_ms: float = 0.0
+    call_gops: float = 0.0
+    efficiency: float | None = None
+    calibrated: PredictionError
+    uncalibrated: PredictionError | None = None
+
+
+@cache
+def kernel_classes() -> dict[str, KernelClass]:
+    """Every kernel class by name, with its fitted parameters."""
+    path = files("edgeres.targets").joinpath("rooflines", "classes.yaml")
+    data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {row["name"]: parse(KernelClass, row, "classes.yaml", TargetError) for row in data}
+
 
 Bound = Literal["compute", "memory", "weights", "launch", "measured"]
 _FIXED_SHARE = 0.8
@@ -40,14 +104,7 @@ _STEPS = 60
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Time of one kernel.
-
-    Attributes:
-        work: The kernel.
-        ms: Time in milliseconds.
-        bound: The largest term of the time.
-        share_of_tiles: Useful MACs over those of the tiles that cover the layer.
-    """
+    """Time of one kernel and its largest term; ``share_of_tiles`` is useful MACs over those of the covering tiles."""
 
     work: Work
     ms: float
@@ -57,11 +114,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Roofline of one device.
+    """Roofline of one device, with the classes of its INT8 and of its float kernels.
 
     Attributes:
-        integer: Class of its INT8 kernels.
-        floating: Class of its float kernels.
         float_bytes: Bytes of a float in its float kernels.
         peaks: Operations per second by bytes of a number; unpublished ones are missing.
         bandwidth: Bytes per second of the memory; None where unpublished.
@@ -85,14 +140,18 @@ class Roofline:
 
     def main(self, works: Sequence[Work]) -> KernelClass:
         """The class that a prediction's band is taken from: that of the integer kernels, where there are any."""
-        return self.integer if any(work.integer for work in works) else self.floating
+        return self._kind(any(work.integer for work in works))[0]
+
+    def _kind(self, integer: bool) -> tuple[KernelClass, int]:
+        """Class of integer or of float kernels, and bytes of a number in them."""
+        return (self.integer, 1) if integer else (self.floating, self.float_bytes)
 
     def missing(self, works: Sequence[Work]) -> str:
         """Why a network cannot be predicted without a measured one; empty where it can."""
         if self.unlike:
             return self.unlike
         for work in works:
-            kind, width = (self.integer, 1) if work.integer else (self.floating, self.float_bytes)
+            kind, width = self._kind(work.integer)
             if kind.efficiency is None:
                 return f"public latencies of {kind.title} give no share of a peak"
             if width not in self.peaks:
@@ -105,8 +164,7 @@ class Roofline:
 
     def call_ms(self, works: Sequence[Work]) -> float:
         """Overhead of a call on the host, in milliseconds."""
-        kind = self.main(works)
-        width = 1 if any(work.integer for work in works) else self.float_bytes
+        kind, width = self._kind(any(work.integer for work in works))
         return self.fixed * kind.call_ms + self.slowness * 1e3 * kind.call_gops * 1e9 / self._rate(kind, width)
 
     def total_ms(self, works: Sequence[Work], figure: Figure = "host_latency") -> float:
@@ -119,12 +177,7 @@ class Roofline:
         return self.call_ms(works) + sum(self._fixed_ms(work) for work in works if work.kind != "add")
 
     def calibrated(self, works: Sequence[Work], measured_ms: float, figure: Figure = "host_latency") -> Roofline:
-        """The roofline scaled so that it predicts a measured latency.
-
-        Args:
-            works: Kernels of the measured network.
-            measured_ms: Its measured latency in milliseconds.
-            figure: Host latency or GPU compute time.
+        """The roofline scaled so that it predicts the measured latency of a network with these kernels.
 
         Raises:
             UsageError: The latency is not above zero.
@@ -140,32 +193,28 @@ class Roofline:
             middle = (low + high) / 2
             above = replace(self, slowness=middle, fixed=fixed).total_ms(works, figure) > measured_ms
             low, high = (low, middle) if above else (middle, high)
-        found = replace(self, slowness=high, fixed=fixed)
-        if found.total_ms(works, figure) > 1.001 * measured_ms:  # the memory is faster than its profile says
+        scaled = replace(self, slowness=high, fixed=fixed)
+        if scaled.total_ms(works, figure) > 1.001 * measured_ms:  # the memory is faster than its profile says
             return replace(self, bandwidth=None).calibrated(works, measured_ms, figure)
-        return found
-
-    def _kind(self, work: Work) -> KernelClass:
-        return self.integer if work.integer else self.floating
+        return scaled
 
     def _fixed_ms(self, work: Work) -> float:
-        kind, width = self._kind(work), 1 if work.integer else self.float_bytes
+        kind, width = self._kind(work.integer)
         reached = (kind.bandwidth_share or 1.0) * self.bandwidth if self.bandwidth else float("inf")
         return 1e3 * (self.fixed * kind.layer_us * 1e-6 + width * work.weights / reached)
 
     def _cost(self, work: Work) -> Cost:
-        kind, width = self._kind(work), 1 if work.integer else self.float_bytes
+        kind, width = self._kind(work.integer)
         padded = work.padded_macs(self.multiple)
         gain = kind.gain if (work.kind, work.kernel, work.stride, work.groups) == ("conv", 3, 1, 1) else 1.0
         rate = self._rate(kind, width) / self.slowness if self.slowness else float("inf")
         moved = width * (work.activations + work.weights)
+        by_share = kind.bandwidth_share * self.bandwidth if kind.bandwidth_share and self.bandwidth else None
         times: dict[Bound, float] = {
             "compute": 2 * padded / gain / rate,
-            "memory": kind.balance * moved / rate,
+            "memory": self.slowness * moved / by_share if by_share else kind.balance * moved / rate,
             "weights": width * work.weights / self.bandwidth if self.bandwidth else 0.0,
         }
-        if kind.bandwidth_share and self.bandwidth:
-            times["memory"] = self.slowness * moved / (kind.bandwidth_share * self.bandwidth)
         bound = max(times, key=lambda name: times[name])
         launch = self.fixed * kind.layer_us * 1e-6
         seconds = times[bound] + launch
@@ -198,25 +247,27 @@ def float_precisions(target: Target) -> tuple[FloatPrecision, ...]:
 def roofline_of(target: Target, precision: Precision = "int8") -> Roofline:
     """The roofline of a target for networks of one precision, from its device profile.
 
-    A device that is neither a GPU nor a CPU of known instructions nor this host is an NPU.
-
-    Args:
-        target: The target.
-        precision: Precision of the network. Float layers of an INT8 network run in the target's default precision: FP16
-            in a TensorRT engine, FP32 on CPUs.
+    Float layers of an INT8 network run in the target's default precision: FP16 in a TensorRT engine, FP32 on CPUs. A
+    device that is neither a GPU nor a CPU of known instructions nor this host is an NPU.
     """
-    device, known = target.device, kernel_classes()
-    integer, floating = _classes(target, precision)
+    device, gpu = target.device, target.latency_class == "gpu"
+    integer, floating = (kernel_classes()[name] for name in _classes(target, precision))
     width = float_precisions(target)[0] if precision == "int8" else precision
+    tops = {1: device.int8_tops, 2: device.fp16_tops, 4: device.fp32_tops}
+    if gpu and _generation(target) >= _TF32 and device.fp16_tops:
+        tops[4] = device.fp16_tops / 2  # TensorRT computes FP32 as TF32 by default
+    unlike = ""
+    if gpu and not target.runtime.jetpack and _generation(target) < _TENSOR_CORES:
+        unlike = "the roofline of a graphics card rests on tensor cores, which this one does not have"
     return Roofline(
-        integer=known[integer],
-        floating=known[floating],
+        integer=integer,
+        floating=floating,
         float_bytes=4 if width == "fp32" else 2,
-        peaks=_peaks(target),
+        peaks={width: 1e12 * value for width, value in tops.items() if value is not None},
         bandwidth=None if device.bandwidth_gbs is None else device.bandwidth_gbs * 1e9,
         multiple=target.scheme.channel_multiple if target.scheme else 1,
-        gpu=target.latency_class == "gpu",
-        unlike=_unlike(target),
+        gpu=gpu,
+        unlike=unlike,
     )
 
 
@@ -238,17 +289,3 @@ def _classes(target: Target, precision: Precision) -> tuple[str, str]:
 def _generation(target: Target) -> int:
     """Major compute capability of a GPU; without one in the profile, that of a current GPU."""
     return int((target.device.compute_capability or "8").partition(".")[0])
-
-
-def _unlike(target: Target) -> str:
-    if target.latency_class == "gpu" and not target.runtime.jetpack and _generation(target) < _TENSOR_CORES:
-        return "the roofline of a graphics card rests on tensor cores, which this one does not have"
-    return ""
-
-
-def _peaks(target: Target) -> dict[int, float]:
-    device = target.device
-    tops = {1: device.int8_tops, 2: device.fp16_tops, 4: device.fp32_tops}
-    if target.latency_class == "gpu" and _generation(target) >= _TF32 and device.fp16_tops:
-        tops[4] = device.fp16_tops / 2  # TensorRT computes FP32 as TF32 by default
-    return {width: 1e12 * value for width, value in tops.items() if value is not None}

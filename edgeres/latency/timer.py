@@ -17,70 +17,30 @@ import numpy as np
 
 from edgeres.backends.registry import find_backend
 from edgeres.latency import microbenchmark
+from edgeres.latency.percentiles import Timing, time_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from edgeres.backends.backend import Backend
     from edgeres.targets.target import Target
 
 Precision = Literal["int8", "float"]
 PRECISIONS: tuple[Precision, ...] = ("int8", "float")
+LAYER_TIMING = Timing(warmup=2, least=12, most=80, limit_s=0.2)
+"""How long one layer is timed."""
 
 _QUIET_CALLS, _QUIET = 0.1, 0.1
 """Quantiles that estimate an idle machine: of the calls in a measurement, and of the reference's times."""
-_WARMUP = 2
-
-
-@dataclass(frozen=True, slots=True)
-class TimerSettings:
-    """Number of rounds and time limit of a measurement.
-
-    Attributes:
-        least: Minimum number of rounds.
-        most: Maximum number of rounds.
-        limit_s: Seconds after which a measurement ends, once ``least`` rounds are done.
-    """
-
-    least: int = 12
-    most: int = 80
-    limit_s: float = 0.2
-
-
-def _quiet_ms(
-    runs: Mapping[str, Callable[[], object]], timing: TimerSettings, clock: Callable[[], int]
-) -> dict[str, float]:
-    """Quantile ``_QUIET_CALLS`` of each run's calls in ms, timed interleaved in alternating order."""
-    for run in runs.values():
-        for _ in range(_WARMUP):
-            run()
-    samples: dict[str, list[int]] = {name: [] for name in runs}
-    order, start = list(runs), clock()
-    for number in range(1, timing.most + 1):
-        for name in order:
-            begin = clock()
-            runs[name]()
-            samples[name].append(clock() - begin)
-        order.reverse()
-        if number >= timing.least and clock() - start > timing.limit_s * 1e9:
-            break
-    return {name: 1e-6 * float(np.quantile(taken, _QUIET_CALLS)) for name, taken in samples.items()}
 
 
 @dataclass
 class Timer:
-    """Times graphs in one runtime, interleaved with a reference graph.
+    """Times graphs of one precision in a target's runtime, interleaved with a reference graph.
 
-    Attributes:
-        target: Target whose runtime is used.
-        threads: Threads of the runtime.
-        folder: Folder for temporary graphs.
-        precision: Precision of the graphs and of the reference.
-        quiet: Times of the reference in milliseconds, one per measurement.
+    Temporary graphs lie in ``folder``. ``quiet`` are the reference's times in milliseconds, one per measurement.
     """
 
     target: Target
@@ -89,13 +49,10 @@ class Timer:
     precision: Precision
     quiet: list[float] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._backend: Backend = find_backend(self.target.backend)
-        self._files = 0
-
-    def relative(self, runs: Mapping[str, Callable[[], object]], timing: TimerSettings) -> dict[str, float]:
+    def relative(self, runs: Mapping[str, Callable[[], object]], timing: Timing) -> dict[str, float]:
         """Time of each run in units of the run named ``reference``."""
-        times = _quiet_ms(runs, timing, process_time_ns if self.threads == 1 else perf_counter_ns)
+        calls = time_calls(runs, timing, clock=process_time_ns if self.threads == 1 else perf_counter_ns)
+        times = {name: float(np.quantile(ms, _QUIET_CALLS)) for name, ms in calls.items()}
         unit = times["reference"]
         self.quiet.append(unit)
         return {name: ms / unit for name, ms in times.items()}
@@ -106,20 +63,19 @@ class Timer:
         return float(np.quantile(self.quiet, _QUIET))
 
     @contextmanager
-    def opened(
-        self, models: Mapping[str, tuple[ModelProto, NDArray[np.float32]]]
-    ) -> Iterator[dict[str, Callable[[], object]]]:
-        """Functions that run each graph on its own input, and the reference."""
+    def opened(self, models: Mapping[str, ModelProto]) -> Iterator[dict[str, Callable[[], object]]]:
+        """Functions that run each graph on a random input of its own, and the reference."""
         reference = microbenchmark.pair(64, 64, 3, 56)  # long enough that preemption is a small part of its time
-        _, unit = reference.models(self.target.runtime, integer=self.precision == "int8")
-        both = {"reference": (unit, reference.image()), **models}
+        unit = reference.models(self.target.runtime, integer=self.precision == "int8")["many"]
         with ExitStack() as stack:
-            yield {name: self._open(model, image, stack) for name, (model, image) in both.items()}
+            yield {name: self._open(name, model, stack) for name, model in {"reference": unit, **models}.items()}
 
-    def _open(self, model: ModelProto, image: NDArray[np.float32], stack: ExitStack) -> Callable[[], object]:
-        self._files += 1
-        path = self.folder / f"{self._files}.onnx"
+    def _open(self, name: str, model: ModelProto, stack: ExitStack) -> Callable[[], object]:
+        shape = tuple(dim.dim_value or 1 for dim in model.graph.input[0].type.tensor_type.shape.dim)
+        image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        path = self.folder / f"{name}.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
         stack.callback(path.unlink)
-        session = stack.enter_context(self._backend.session(path, self.target, threads=self.threads))
+        backend = find_backend(self.target.backend)
+        session = stack.enter_context(backend.session(path, self.target, threads=self.threads))
         return lambda: session.run(image)

@@ -32,21 +32,14 @@ _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One kernel on one image.
+    """One kernel on one image: a convolution, matrix product, pool or residual add; INT8 where ``integer``.
 
     Attributes:
-        name: Name of the layer.
-        kind: Convolution, matrix product, pool or residual add.
         c_in: Input channels, of all groups together.
-        c_out: Output channels.
         kernel: Side of the window; 1 for a matrix product, 0 for a global pool.
-        stride: Stride of the window.
-        groups: Groups of a convolution.
         side: Side of the square output in pixels; the square root of its area where it is not square.
         activations: Elements read and written, without the weight.
         weights: Elements of the weight.
-        macs: Multiply-accumulates.
-        integer: Whether it runs in INT8.
     """
 
     name: str
@@ -71,7 +64,7 @@ class Work:
             return f"add {self.c_out} at {self.side:g}"
         window = f" {self.kernel}x{self.kernel}" if self.kernel else ""
         stride = f"/{self.stride}" if self.stride > 1 else ""
-        channels = f"{self.c_in}-{self.c_out}" if self.kind == "conv" else f"{self.c_out}"
+        channels = f"{self.c_in}-{self.c_out}" if self.kind == "conv" else str(self.c_out)
         grouped = f" in {self.groups} groups" if self.groups > 1 else ""
         return f"{self.kind}{window}{stride} {channels}{grouped} at {self.side:g}"
 
@@ -99,13 +92,8 @@ def of_spec(
 ) -> tuple[Work, ...]:
     """Every kernel of a network for one image of ``side x side`` pixels.
 
-    Args:
-        spec: The network; folding its norms does not change the result.
-        side: Side of the square input in pixels.
-        integer: Whether it is quantized to INT8.
-        float_layers: Layers that stay in float in a quantized network.
-        float_pools: Whether pools run in float, as in TensorRT.
-        adds: Whether residual adds are kernels.
+    In a quantized network (``integer``) the ``float_layers`` stay in float, and with ``float_pools`` the pools, as in
+    TensorRT. With ``adds`` residual adds are kernels. Folding the network's norms does not change the result.
     """
     network = graph(spec)
     return tuple(
@@ -120,25 +108,16 @@ def of_spec(
 
 
 def of_target(spec: ResNetSpec, side: int, target: Target, *, integer: bool) -> tuple[Work, ...]:
-    """Every kernel of a network on a target, whose scheme gives the float layers of an INT8 network.
-
-    Args:
-        spec: The network.
-        side: Side of the square input in pixels.
-        target: The target.
-        integer: Whether it is quantized; the target must have INT8 then.
-    """
+    """Every kernel of a network on a target, whose scheme gives the float layers of an INT8 network (``integer``)."""
     left, pools = (target.scheme.float_layers, target.scheme.pools) if target.scheme else ((), True)
     return of_spec(spec, side, integer=integer, float_layers=left, float_pools=not pools, adds=True)
 
 
 def _of_op(op: Op, row: Layer, integer: bool) -> Work:
     kinds: dict[str, Kind] = {"conv": "conv", "linear": "linear", "add": "add"}
-    kind = kinds.get(op.kind, "pool")
-    weight = prod(op.parameters[f"{op.name}.weight"]) if row.macs else 0
     return Work(
         name=row.name,
-        kind=kind,
+        kind=kinds.get(op.kind, "pool"),
         c_in=op.c_in,
         c_out=op.c_out,
         kernel=0 if op.kind == "gap" else op.kernel,
@@ -146,7 +125,7 @@ def _of_op(op: Op, row: Layer, integer: bool) -> Work:
         groups=op.groups,
         side=_side(row.output_shape[1:]),
         activations=len(op.inputs) * prod(row.input_shape) + prod(row.output_shape),
-        weights=weight,
+        weights=prod(op.parameters[f"{op.name}.weight"]) if row.macs else 0,
         macs=row.macs,
         integer=integer,
     )
@@ -155,87 +134,45 @@ def _of_op(op: Op, row: Layer, integer: bool) -> Work:
 def of_model(model: ModelProto, *, adds: bool = False) -> tuple[Work, ...]:
     """Every kernel of an ONNX graph of fixed size, for one image; a layer is INT8 where its operands are dequantized.
 
-    Args:
-        model: The graph.
-        adds: Whether adds of two activations are kernels.
+    With ``adds`` the adds of two activations are kernels.
 
     Raises:
         ModelError: Shapes cannot be inferred.
     """
     shapes = tensor_shapes(model)
     dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    found = []
+    works = []
     for node in model.graph.node:
         if node.op_type in COUNTED:
-            found.append(_weighted(node, shapes, dequantized.issuperset(node.input[:2])))
+            kind: Kind = "conv" if node.op_type == "Conv" else "linear"
+            works.append(_of_node(node, kind, shapes, dequantized.issuperset(node.input[:2])))
         elif node.op_type in _POOLS and set(attribute(node, "kernel_shape", ())) != {1}:  # else a strided slice
-            found.append(_pool(node, shapes, node.input[0] in dequantized))
+            works.append(_of_node(node, "pool", shapes, node.input[0] in dequantized))
         elif adds and node.op_type == "Add" and len({shapes[name] for name in node.input}) == 1:
-            found.append(_add(node, shapes, dequantized.issuperset(node.input)))
-    return tuple(found)
+            works.append(_of_node(node, "add", shapes, dequantized.issuperset(node.input)))
+    return tuple(works)
 
 
-def _weighted(node: NodeProto, shapes: Shapes, integer: bool) -> Work:
-    input_shape, weight, output_shape = (shapes[name] for name in (*node.input[:2], node.output[0]))
-    conv = node.op_type == "Conv"
-    groups = int(attribute(node, "group") or 1) if conv else 1
-    c_out = output_shape[1] if conv else output_shape[-1]
-    inner = prod(weight) // c_out
-    return Work(
-        name=node.name or node.output[0],
-        kind="conv" if conv else "linear",
-        c_in=input_shape[1] if conv else inner,
-        c_out=c_out,
-        kernel=weight[2] if conv else 1,
-        stride=_stride(node) if conv else 1,
-        groups=groups,
-        side=_side(output_shape[2:]) if conv else 1,
-        activations=prod(input_shape) + prod(output_shape),
-        weights=prod(weight),
-        macs=prod(weight) * prod(output_shape[2:]) if conv else prod(output_shape) * inner,
-        integer=integer,
-    )
-
-
-def _pool(node: NodeProto, shapes: Shapes, integer: bool) -> Work:
+def _of_node(node: NodeProto, kind: Kind, shapes: Shapes, integer: bool) -> Work:
     input_shape, output_shape = shapes[node.input[0]], shapes[node.output[0]]
-    windowed = not node.op_type.startswith("Global")
+    weight = shapes[node.input[1]] if kind in ("conv", "linear") else (0,)
+    c_out = output_shape[-1] if kind == "linear" else output_shape[1]
+    c_in = prod(weight) // c_out if kind == "linear" else input_shape[1]
+    window = weight[2:] if kind == "conv" else attribute(node, "kernel_shape") or (0,)
     return Work(
         name=node.name or node.output[0],
-        kind="pool",
-        c_in=input_shape[1],
-        c_out=output_shape[1],
-        kernel=int(attribute(node, "kernel_shape")[0]) if windowed else 0,
-        stride=_stride(node) if windowed else 1,
-        groups=1,
-        side=_side(output_shape[2:]),
-        activations=prod(input_shape) + prod(output_shape),
-        weights=0,
-        macs=0,
+        kind=kind,
+        c_in=c_in,
+        c_out=c_out,
+        kernel=int(window[0]) if kind in ("conv", "pool") else 1,
+        stride=int((attribute(node, "strides") or (1,))[0]),
+        groups=int(attribute(node, "group") or 1),
+        side=1 if kind == "linear" else _side(output_shape[2:]),
+        activations=(2 if kind == "add" else 1) * prod(input_shape) + prod(output_shape),
+        weights=prod(weight),
+        macs=prod(output_shape) * c_in if kind == "linear" else prod(weight) * prod(output_shape[2:]),
         integer=integer,
     )
-
-
-def _add(node: NodeProto, shapes: Shapes, integer: bool) -> Work:
-    output_shape = shapes[node.output[0]]
-    return Work(
-        name=node.name or node.output[0],
-        kind="add",
-        c_in=output_shape[1],
-        c_out=output_shape[1],
-        kernel=1,
-        stride=1,
-        groups=1,
-        side=_side(output_shape[2:]),
-        activations=3 * prod(output_shape),
-        weights=0,
-        macs=0,
-        integer=integer,
-    )
-
-
-def _stride(node: NodeProto) -> int:
-    return int((attribute(node, "strides") or (1,))[0])
 
 
 def _side(pixels: tuple[int, ...]) -> float:

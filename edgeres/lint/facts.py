@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-    from onnx import NodeProto
+    from onnx import NodeProto, ValueInfoProto
+
+MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Slice")
+"""Operators that move values, with which Q/DQ commutes."""
+
+FLOAT_IN_FLOAT_OUT = ("AveragePool", "GlobalAveragePool", "ReduceMean", "Mul", "Clip", "Sigmoid")
+"""Pools and pointwise operators that are integer on both sides or on none."""
+
+_COMMUTING = (*MOVING, "Concat", "Squeeze", "Unsqueeze", "Relu", "Pad")
+_EPILOGUES = ("Relu", "Clip")
 
 
 def quantizers(view: GraphIndex) -> tuple[NodeProto, ...]:
@@ -87,5 +96,63 @@ def weighted_nodes(view: GraphIndex) -> tuple[NodeProto, ...]:
 
 def weight_dequantizer(view: GraphIndex, node: NodeProto) -> NodeProto | None:
     """The DequantizeLinear directly before a weight; None where the weight is float."""
-    found = view.producer(node.input[1], "DequantizeLinear")
-    return found if found is not None and view.is_weight_dequantizer(found) else None
+    dequantizer = view.producer(node.input[1], "DequantizeLinear")
+    return dequantizer if dequantizer is not None and view.is_weight_dequantizer(dequantizer) else None
+
+
+def quantized_weights(view: GraphIndex, *kinds: str) -> Iterator[tuple[NodeProto, NodeProto]]:
+    """Weighted nodes, of all operators or of those named, with the DequantizeLinear of their weight."""
+    for node in view.of_type(*(kinds or WEIGHTED)):
+        dequantizer = weight_dequantizer(view, node)
+        if dequantizer is not None:
+            yield node, dequantizer
+
+
+def dequantized(view: GraphIndex, tensor: str) -> bool:
+    """Whether a tensor is an activation after Q/DQ, possibly through operators that commute with Q/DQ."""
+    while view.pair(tensor) is None:
+        maker = view.producer(tensor, *_COMMUTING)
+        if maker is None:
+            return False
+        if maker.op_type == "Concat":
+            return _one_scale_for_all(view, maker) and all(dequantized(view, name) for name in maker.input)
+        tensor = maker.input[0]
+    return True
+
+
+def _one_scale_for_all(view: GraphIndex, concat: NodeProto) -> bool:
+    """Whether Q/DQ commutes with a Concat: all its inputs share one scale, where their pairs are directly before it."""
+    pairs = [view.pair(name) for name in concat.input]
+    scales = [view.value(pair[0].input[1]) for pair in pairs if pair is not None]
+    known = [scale for scale in scales if scale is not None]
+    return len(known) == len(scales) and all(np.array_equal(known[0], scale) for scale in known)
+
+
+def quantizers_of(view: GraphIndex, tensor: str) -> list[NodeProto]:
+    """QuantizeLinear nodes that quantize a tensor."""
+    return [node for node, index in view.consumers(tensor) if node.op_type == "QuantizeLinear" and index == 0]
+
+
+def readers_behind_epilogue(view: GraphIndex, tensor: str) -> list[str]:
+    """Operators that read a layer's output, or that of the one activation that reads it and is fused with the layer."""
+    readers = view.consumers(tensor)
+    if len(readers) == 1 and readers[0][0].op_type in _EPILOGUES:
+        readers = view.consumers(readers[0][0].output[0])
+    return [reader.op_type for reader, _ in readers]
+
+
+def activation_type(view: GraphIndex, tensor: str) -> int | None:
+    """Code type of the Q/DQ pair that ends in a tensor, UINT8 where it has no zero-point; None where unknown."""
+    pair = view.pair(tensor)
+    if pair is None:
+        return None
+    zero_point = view.constants.get(pair[0].input[2]) if len(pair[0].input) > 2 else None
+    return int(TensorProto.UINT8 if zero_point is None else zero_point.data_type)
+
+
+def open_inputs(view: GraphIndex) -> Iterator[tuple[ValueInfoProto, str]]:
+    """Inputs of the graph with a symbolic or unknown dimension, and the first such dimension."""
+    for value in view.model.graph.input:
+        free = [dim.dim_param or "?" for dim in value.type.tensor_type.shape.dim if not dim.dim_value]
+        if free and value.name not in view.constants:
+            yield value, free[0]

@@ -1,4 +1,4 @@
-"""Repair of a graph rule by rule, each repair checked numerically before the next one."""
+"""Repair of a graph rule by rule, and its lowering to a runtime version, each step checked numerically."""
 
 from __future__ import annotations
 
@@ -8,46 +8,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.errors import StageError
-from edgeres.lint.fixes import nodes, placement, precision, weights
+from edgeres.lint import fixes
 from edgeres.lint.fixes.proof import prove
-from edgeres.lint.linter import lint
+from edgeres.lint.fixes.repair import Repair
+from edgeres.lint.linter import discovered, lint
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
+from edgeres.onnx_graph.graph_index import prune
+from edgeres.onnx_graph.lowering import ROUNDING, for_runtime
 from edgeres.onnx_graph.read import infer, name_nodes, sort_nodes
-from edgeres.onnx_graph.rewrite import prune
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from edgeres.lint.fixes.fix import Repair
     from edgeres.lint.fixes.proof import Proof
     from edgeres.lint.rule import Finding
+    from edgeres.targets.runtime import Runtime
     from edgeres.targets.target import Target
 
-REPAIRS: tuple[Repair, ...] = (
-    *nodes.SPELLING,
-    *weights.WEIGHTS,
-    *nodes.CODES,
-    *placement.REPAIRS,
-    *weights.STORAGE,
-    *precision.REPAIRS,
-    *nodes.VERSIONS,
-)
-"""Every repair, in an order in which earlier ones enable later ones."""
-
 _IMAGES = 2
+_LEAVE_OUT = "nothing was written; name the rules to repair with --only"
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """One applied repair.
-
-    Attributes:
-        rules: Rules whose findings it removes.
-        title: Description of the repair.
-        places: Number of changed places.
-        proof: Numerical comparison of the graphs before and after.
-    """
+    """One applied repair: the rules whose findings it removes, the changed places, and the numerical comparison."""
 
     rules: tuple[str, ...]
     title: str
@@ -57,14 +42,10 @@ class Repaired:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A repaired graph.
+    """A repaired graph, the repairs in order, and the findings left.
 
-    Attributes:
-        model: The graph.
-        repairs: Applied repairs, in order.
-        left: Remaining findings.
-        relative: ``max|delta logit| / max|logit|`` against the given graph, on random images.
-        agreement: Share of those images with equal predictions.
+    ``relative`` is ``max|delta logit| / max|logit|`` against the original graph on random images, ``agreement`` the
+    share of them with equal predictions.
     """
 
     model: ModelProto
@@ -74,24 +55,26 @@ class Fixed:
     agreement: float
 
 
-def fix(model: ModelProto, target: Target, *, only: frozenset[str] | None = None) -> Fixed:
-    """Applies the mechanical repairs of a target's rules.
+def all_repairs() -> tuple[Repair, ...]:
+    """Every repair of ``edgeres.lint.fixes``, in the order of phases, then of modules and definitions."""
+    return tuple(sorted(discovered(fixes, Repair), key=lambda repair: repair.phase))
 
-    Args:
-        model: A checked graph, as ``read_model`` returns it; unchanged.
-        target: Target whose rules apply.
-        only: Rules to repair; None for all.
+
+def fix(model: ModelProto, target: Target, *, only: frozenset[str] | None = None) -> Fixed:
+    """Applies the mechanical repairs of a target's rules, or of those in ``only``.
+
+    ``model`` is a checked graph, as ``read_model`` returns it; it is unchanged.
 
     Raises:
         StageError: A repair changes the graph's function, or the runtime cannot run the graph.
     """
     images = _images(model)
-    current, done = model, list[Repaired]()
-    for repair in REPAIRS:
-        wanted = {finding.rule for finding in lint(current, target)} & set(repair.rules)
+    current, repairs = model, list[Repaired]()
+    for repair in all_repairs():
+        rules = {finding.rule for finding in lint(current, target)} & set(repair.rules)
         if only is not None:
-            wanted &= only
-        if not wanted:
+            rules &= only
+        if not rules:
             continue
         changed = type(model)()
         changed.CopyFrom(current)
@@ -103,10 +86,14 @@ def fix(model: ModelProto, target: Target, *, only: frozenset[str] | None = None
         name_nodes(changed)
         changed.graph.ClearField("value_info")
         changed = infer(changed)
-        rules = tuple(sorted(wanted))
-        done.append(Repaired(rules, repair.title, places, _proven(current, changed, images, repair, rules)))
+        names = tuple(sorted(rules))
+        repairs.append(Repaired(names, repair.title, places, _proven(current, changed, images, repair, names)))
         current = changed
-    return _finished(model, current, target, tuple(done), images)
+    relative, agreement = 0.0, 1.0
+    if repairs:
+        before, after = runner(model, optimise=False)(images), runner(current, optimise=False)(images)
+        relative, agreement = relative_delta(before, after), float(np.mean(before.argmax(1) == after.argmax(1)))
+    return Fixed(current, tuple(repairs), lint(current, target), relative, agreement)
 
 
 def _images(model: ModelProto) -> NDArray[np.float32]:
@@ -137,19 +124,23 @@ def _proven(
     return proof
 
 
-_LEAVE_OUT = "nothing was written; name the rules to repair with --only"
+def lowered(model: ModelProto, runtime: Runtime) -> tuple[ModelProto, str]:
+    """A graph in its runtime's form, and the difference in one sentence; empty where it is the original graph.
 
+    The form has float weights for TensorRT before 8.5, and FP16 casts for strong typing.
 
-def _finished(
-    model: ModelProto,
-    fixed: ModelProto,
-    target: Target,
-    done: tuple[Repaired, ...],
-    images: NDArray[np.float32],
-) -> Fixed:
-    left = lint(fixed, target)
-    if not done:
-        return Fixed(fixed, done, left, 0.0, 1.0)
-    was, now = runner(model, optimise=False)(images), runner(fixed, optimise=False)(images)
-    agreement = float(np.mean(was.argmax(1) == now.argmax(1)))
-    return Fixed(fixed, done, left, relative_delta(was, now), agreement)
+    Raises:
+        StageError: The lowered graph has another function, which is a defect of edgeres.
+    """
+    changed = for_runtime(model, runtime)
+    if changed is model or changed.graph == model.graph:
+        return model, ""
+    proof = prove(model, changed, probe(model, _IMAGES), ROUNDING if runtime.strongly_typed else 0.0)
+    if not proof.holds:
+        raise StageError(f"the graph for {runtime.name} differs at {proof.where!r}", "please report it")
+    closeness = {
+        "equal": "every tensor equal",
+        "half": f"within FP16 rounding, {proof.steps:.0%} of what is allowed",
+    }.get(proof.relation, f"within {proof.steps:.2g} steps")
+    form = "weights in float in front of QuantizeLinear" if runtime.float_weights else "FP16 where it computes in float"
+    return changed, f"the graph has the form {runtime.name} takes, {form}: {closeness}"

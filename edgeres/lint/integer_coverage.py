@@ -11,19 +11,20 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeres.lint.facts import weight_dequantizer, weighted_nodes
-from edgeres.lint.rules.tensorrt_placement import dequantized
-from edgeres.onnx_graph.graph_index import GraphIndex, label
-from edgeres.onnx_graph.residual import residual_adds
-from edgeres.onnx_graph.roles import classifier, pooled_convolutions
+from edgeres.lint.facts import dequantized, weight_dequantizer, weighted_nodes
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
+from edgeres.onnx_graph.roles import classifier, pooled_convolutions, residual_adds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from onnx import ModelProto, NodeProto
 
     from edgeres.targets.target import Target
 
 _INTEGER = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger")
 _POOLS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
+_UNQUANTIZED = "neither data nor weight is quantized"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +41,11 @@ class IntegerCoverage:
     """Integer coverage of a graph.
 
     Attributes:
-        quantizers: Number of QuantizeLinear nodes on activations.
-        tensors: Number of distinct tensors they quantize.
-        repeated: Number of tensors quantized more than once.
+        quantizers: QuantizeLinear nodes on activations, of ``tensors`` distinct ones, ``repeated`` more than once.
         expected_quantizers: Expected number of quantizers; None where the target's scheme is not TensorRT's.
-        weights: Number of weighted nodes with an integer weight.
-        weighted: Number of convolutions and matrix products.
-        fused_kernels: Number of weighted nodes with integer data and weight, one kernel each with their activation.
-        fused_adds: Number of residual adds fused into the convolution before them.
-        adds: Number of residual adds.
+        weights: Convolutions and matrix products with an integer weight, of ``weighted`` in all.
+        fused_kernels: Those with integer data and weight, one kernel each with their activation.
+        fused_adds: Residual adds fused into the convolution before them, of ``adds`` in all.
         in_float: Weighted nodes, residual adds and pools that stay in float.
     """
 
@@ -69,37 +66,33 @@ def integer_coverage_of(model: ModelProto, target: Target) -> IntegerCoverage:
     view = GraphIndex.of(model)
     read = Counter(node.input[0] for node in view.of_type("QuantizeLinear") if node.input[0] not in view.constants)
     weighted = (*weighted_nodes(view), *view.of_type(*_INTEGER))
-    integer = {label(node) for node in weighted if _is_integer(view, node)}
+    integer_weights = [
+        node for node in weighted if node.op_type in _INTEGER or weight_dequantizer(view, node) is not None
+    ]
+    integer = {
+        label(node) for node in integer_weights if node.op_type in _INTEGER or dequantized(view, node.input[0])
+    }  # fmt: skip
     adds = residual_adds(view)
-    fused = tuple(add for add in adds if _fuses(view, add.identity_tensor, add.residual_tensor, integer))
-    free = {label(add.node) for add in adds} - {label(add.node) for add in fused}
+    fused = {
+        label(add.node)
+        for add in adds
+        if (maker := view.producer(add.residual_tensor, "Conv")) is not None
+        and label(maker) in integer
+        and dequantized(view, add.identity_tensor)
+    }
+    free = {label(add.node) for add in adds} - fused
     return IntegerCoverage(
         quantizers=read.total(),
         tensors=len(read),
         repeated=tuple(name for name, count in read.items() if count > 1),
         expected_quantizers=_expected(view, target),
-        weights=sum(_has_integer_weight(view, node) for node in weighted),
+        weights=len(integer_weights),
         weighted=len(weighted),
         fused_kernels=len(integer),
         fused_adds=len(fused),
         adds=len(adds),
-        in_float=tuple(_left(view, target, integer, free)),
+        in_float=tuple(_float_layers(view, target, integer, free)),
     )
-
-
-def _is_integer(view: GraphIndex, node: NodeProto) -> bool:
-    if node.op_type in _INTEGER:
-        return True
-    return weight_dequantizer(view, node) is not None and dequantized(view, node.input[0])
-
-
-def _has_integer_weight(view: GraphIndex, node: NodeProto) -> bool:
-    return node.op_type in _INTEGER or weight_dequantizer(view, node) is not None
-
-
-def _fuses(view: GraphIndex, identity: str, residual: str, integer: set[str]) -> bool:
-    maker = view.producer(residual, "Conv")
-    return maker is not None and label(maker) in integer and dequantized(view, identity)
 
 
 def _expected(view: GraphIndex, target: Target) -> int | None:
@@ -107,46 +100,40 @@ def _expected(view: GraphIndex, target: Target) -> int | None:
     scheme = target.scheme
     if scheme is None or scheme.add_inputs != "identity" or scheme.pools:
         return None
-    kept = {label(node) for node in pooled_convolutions(view)}
-    data = {view.origin(node.input[0]) for node in view.of_type("Conv") if label(node) not in kept}
+    pooled = {label(node) for node in pooled_convolutions(view)}
+    data = {view.origin(node.input[0]) for node in view.of_type("Conv") if label(node) not in pooled}
     identities = {view.origin(add.identity_tensor) for add in residual_adds(view)}
     return len(data | identities)
 
 
-def _left(view: GraphIndex, target: Target, integer: set[str], free: set[str]) -> list[FloatLayer]:
+def _float_layers(view: GraphIndex, target: Target, integer: set[str], free: set[str]) -> Iterator[FloatLayer]:
+    """Weighted nodes that are not integer, residual adds that fuse with none, and pools that read float."""
     last, pooled = classifier(view), {label(node) for node in pooled_convolutions(view)}
-    found = []
     for node in view.nodes:
-        name = label(node)
-        if node in weighted_nodes(view) and name not in integer:
-            why = _why(view, node)
-            if last is not None and name == label(last):
-                why = "the classifier: a matrix-vector product gains nothing" if _plain(view, node) else why
-            elif name in pooled:
+        name, why = label(node), ""
+        if node.op_type in WEIGHTED and name not in integer:
+            why = _why_float(view, node)
+            if name in pooled and not (last is not None and name == label(last)):
                 why = "behind a global pool: a matrix-vector product gains nothing"
-            found.append(FloatLayer(name, node.op_type, why))
+            elif last is not None and name == label(last) and why == _UNQUANTIZED:
+                why = "the classifier: a matrix-vector product gains nothing"
         elif name in free:
-            found.append(FloatLayer(name, "Add", _why_free(view, node)))
+            why = _why_unfused(view, node)
         elif node.op_type in _POOLS and not all(dequantized(view, entry) for entry in node.input[:1]):
-            found.append(FloatLayer(name, node.op_type, "reads float"))
-    return found if target.scheme is not None else [
-        FloatLayer(entry.node, entry.kind, "the target has no INT8") for entry in found
-    ]  # fmt: skip
+            why = "reads float"
+        if why:
+            yield FloatLayer(name, node.op_type, why if target.scheme is not None else "the target has no INT8")
 
 
-def _plain(view: GraphIndex, node: NodeProto) -> bool:
-    return weight_dequantizer(view, node) is None and not dequantized(view, node.input[0])
-
-
-def _why(view: GraphIndex, node: NodeProto) -> str:
+def _why_float(view: GraphIndex, node: NodeProto) -> str:
     data, weight = dequantized(view, node.input[0]), weight_dequantizer(view, node) is not None
     if not data and not weight:
-        return "neither data nor weight is quantized"
+        return _UNQUANTIZED
     return "its data is float" if weight else "its weight is float"
 
 
-def _why_free(view: GraphIndex, node: NodeProto) -> str:
-    behind = [view.pair(name) is not None for name in node.input]
-    if all(behind):
+def _why_unfused(view: GraphIndex, node: NodeProto) -> str:
+    quantized = [view.pair(name) is not None for name in node.input]
+    if all(quantized):
         return "both inputs are quantized: a kernel of its own where identities alone fuse"
-    return "no input is quantized" if not any(behind) else "its residual is not the output of an integer convolution"
+    return "no input is quantized" if not any(quantized) else "its residual is not the output of an integer convolution"

@@ -1,9 +1,9 @@
-"""``Rule``: a lint rule, and ``Finding``: a violation of one."""
+"""``Rule``: a lint rule of a ``Family`` of targets, and ``Finding``: a violation of one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeres.errors import TargetError
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edgeres.onnx_graph.graph_index import GraphIndex
+    from edgeres.targets.target import Target
 
 Severity = Literal["E", "W", "I"]
 """``E``: the runtime rejects the file or computes wrong results. ``W``: it runs more slowly. ``I``: information."""
@@ -27,18 +28,57 @@ LENIENT: Version = (10, 13)
 """The parser generation of TensorRT-RTX 1.x, with which every rule was checked on this host (docs/lint.md)."""
 
 
+_TURING = (7, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Targets that share rules: those for which ``holds``; with ``accelerator`` only where ``--dla`` asks for a DLA."""
+
+    title: str
+    holds: Callable[[Target], bool]
+    accelerator: bool = False
+
+
+def _tensorrt(target: Target) -> bool:
+    return target.runtime.tensorrt is not None
+
+
+def _capability(target: Target) -> tuple[int, ...]:
+    text = target.device.compute_capability
+    return tuple(int(part) for part in text.split(".")) if text else (999,)
+
+
+TENSORRT = Family("TensorRT and TensorRT-RTX", _tensorrt)
+STRONGLY_TYPED = Family(
+    "TensorRT with strong typing alone (11, RTX)", lambda target: _tensorrt(target) and target.runtime.strongly_typed
+)
+WITHOUT_INT8 = Family("NVIDIA GPUs without INT8", lambda target: _tensorrt(target) and target.scheme is None)
+UP_TO_TURING = Family(
+    "NVIDIA GPUs up to compute capability 7.5", lambda target: _tensorrt(target) and _capability(target) <= _TURING
+)
+ORIN = Family("Jetson Orin", lambda target: _tensorrt(target) and target.device.compute_capability == "8.7")
+ONNXRUNTIME = Family("ONNX Runtime on CPUs", lambda target: target.backend.startswith("onnxruntime"))
+WITHOUT_VNNI = Family("x86 without VNNI", lambda target: target.device.isa in ("avx2", "avx512"))
+MOBILE = Family("ONNX Runtime mobile", lambda target: target.backend == "onnxruntime_mobile")
+LITERT = Family("LiteRT", lambda target: target.backend == "litert")
+OPENVINO = Family("OpenVINO", lambda target: target.backend == "openvino")
+XNNPACK = Family("ExecuTorch with XNNPACK", lambda target: target.backend == "executorch")
+DLA = Family("DLA cores (with --dla)", lambda target: target.device.dla_cores > 0, accelerator=True)
+WITHOUT_DLA = Family(
+    "modules without a DLA (with --dla)", lambda target: target.device.dla_cores == 0, accelerator=True
+)
+
+FAMILIES = (
+    TENSORRT, STRONGLY_TYPED, WITHOUT_INT8, UP_TO_TURING, ORIN, ONNXRUNTIME, WITHOUT_VNNI, MOBILE, LITERT, OPENVINO,
+    XNNPACK, DLA, WITHOUT_DLA,
+)  # fmt: skip
+"""Every family, in the order of a report."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One violation of a rule in a graph.
-
-    Attributes:
-        rule: Identifier of the rule, such as ``Q01``.
-        severity: Severity of the violation.
-        where: Node or tensor.
-        what: The violation, with the value.
-        fix: Remedy.
-        source: Document or source code behind the rule.
-    """
+    """A violation of a rule: where (node or tensor), what, with the value, the remedy, and the rule's source."""
 
     rule: str
     severity: Severity
@@ -53,19 +93,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A predicate on a graph.
+    """A predicate on a graph, for the targets of a family from version ``since`` on, before version ``until``.
 
-    Attributes:
-        id: Short stable name.
-        severity: Severity of a violation.
-        title: The requirement, in one line.
-        fix: Remedy of a violation.
-        source: Document or source code behind the rule.
-        check: Yields the violations of a graph, given the runtime's version.
-        since: First runtime version to which the rule applies.
-        until: First runtime version to which it no longer applies.
+    ``check`` yields the violations of a graph, given the runtime's version. From version ``warns_from`` on they are
+    warnings. ``title`` is the requirement, ``fix`` the remedy, ``source`` the document or source code behind the rule.
     """
 
+    family: Family
     id: str
     severity: Severity
     title: str
@@ -74,18 +108,19 @@ class Rule:
     check: Callable[[GraphIndex, Version], Iterator[Defect]]
     since: Version = FIRST
     until: Version = LAST
+    warns_from: Version = LAST
 
-    def applies(self, version: Version) -> bool:
-        """Whether the rule applies to a runtime version."""
-        return self.since <= version < self.until
+    def by_severity(self) -> tuple[Rule, ...]:
+        """The rule; where its severity changes at ``warns_from``, one rule before that version and one from it on."""
+        if self.warns_from == LAST:
+            return (self,)
+        warning = replace(self, since=self.warns_from, severity="W", warns_from=LAST)
+        return replace(self, until=self.warns_from, warns_from=LAST), warning
 
-    def eased(self, at: Version, severity: Severity) -> tuple[Rule, Rule]:
-        """The rule before a version, and the same rule with another severity from that version on."""
-        return replace(self, until=at), replace(self, since=at, severity=severity)
-
-    def lifted(self, at: Version) -> Rule:
-        """The rule, restricted to versions before ``at``."""
-        return replace(self, until=at)
+    def adopted(self, family: Family, source: str, **changes: str) -> Rule:
+        """The rule for another family, of any version, with its source there and a changed id or severity."""
+        changed: dict[str, Any] = {"family": family, "source": source, "warns_from": LAST, **changes}
+        return replace(self, **changed)
 
     def findings(self, view: GraphIndex, version: Version) -> Iterator[Finding]:
         """The violations of a graph, as findings."""
@@ -94,16 +129,15 @@ class Rule:
 
 
 def rule(
+    family: Family,
     id: str,  # noqa: A002  # the name rules go by everywhere
     severity: Severity,
     fix: str,
     source: str,
-    *,
-    since: Version = FIRST,
-    until: Version = LAST,
+    **versions: Version,
 ) -> Callable[[Callable[[GraphIndex, Version], Iterator[Defect]]], Rule]:
-    """Decorator that makes a ``Rule`` of a check, whose docstring is the title."""
-    return lambda check: Rule(id, severity, (check.__doc__ or "").rstrip("."), fix, source, check, since, until)
+    """Decorator that makes a ``Rule`` of a check, whose docstring is the title; ``versions`` are its bounds."""
+    return lambda check: Rule(family, id, severity, (check.__doc__ or "").rstrip("."), fix, source, check, **versions)
 
 
 def tensorrt_version(text: str) -> Version:

@@ -4,8 +4,8 @@ One MAC is one multiply and one add of a convolution or of the classifier; norms
 counted, which is torchvision's and fvcore's convention. A convolution has ``k^2 * C_in / groups * C_out * H' * W'``
 with ``H' = floor((H + 2 p - k) / s) + 1``.
 
-``Layer`` rows come from a spec (``layers`` here) or from an ONNX graph (``onnx_graph.layers``), so that counting
-conventions apply to both.
+``Layer`` rows come from a spec (``layers`` here) or from an ONNX graph (``onnx_graph.operator_counts``), so that
+counting conventions apply to both.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.errors import StageError
 from edgeres.onnx_graph.graph_index import BIASED, COUNTED, GraphIndex, attribute, free_name, label
-from edgeres.onnx_graph.int4 import int4_tensor
-from edgeres.onnx_graph.stored_weights import dequantized_weight, output_channel_axis
+from edgeres.onnx_graph.stored_weights import output_channel_axis, stored_weight
 from edgeres.quant.scale import INT32_MAX, PEAK, roomy_scales
 
 if TYPE_CHECKING:
@@ -29,10 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IntegerLayer:
-    """A weighted node whose data and weight are quantized.
+    """A Conv, Gemm or MatMul whose data and weight are quantized.
 
     Attributes:
-        node: Conv, Gemm or MatMul.
         dequantizer: DequantizeLinear of its weight.
         axis: Output-channel axis of the weight.
         real: The dequantized weight, float64, output channels first.
@@ -66,27 +64,22 @@ def integer_layers(view: GraphIndex) -> Iterator[IntegerLayer]:
     Transposed convolutions, products of two activations, and Gemm with factors are left out, since their sums share no
     accumulator with a bias.
     """
-    for node in view.of_type(*COUNTED):
-        found = _integer_layer(view, node)
-        if found is not None:
-            yield found
+    layers = (_integer_layer(view, node) for node in view.of_type(*COUNTED))
+    return (layer for layer in layers if layer is not None)
 
 
 def _integer_layer(view: GraphIndex, node: NodeProto) -> IntegerLayer | None:
     pair, dequantizer = view.pair(node.input[0]), view.producer(node.input[1], "DequantizeLinear")
     if pair is None or dequantizer is None or attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1:
         return None
-    step, scale = view.value(pair[0].input[1]), view.value(dequantizer.input[1])
-    stored = dequantized_weight(view, dequantizer)
-    if step is None or step.size != 1 or scale is None or stored is None:
+    step, stored = view.value(pair[0].input[1]), stored_weight(view, dequantizer)
+    if step is None or step.size != 1 or stored is None or stored.scale.dtype != np.float32 or stored.values.ndim < 2:
         return None
-    if scale.dtype.name != "float32" or stored.ndim < 2:
+    axis = output_channel_axis(node, stored.values.shape)
+    if stored.axis not in (None, axis):
         return None
-    axis = output_channel_axis(node, stored.shape)
-    if scale.size > 1 and attribute(dequantizer, "axis", 1) % stored.ndim != axis:
-        return None
-    real = np.moveaxis(stored, axis, 0)
-    channels = np.broadcast_to(scale.astype(np.float32).reshape(-1), len(real))
+    real = np.moveaxis(stored.real, axis, 0)
+    channels = np.broadcast_to(stored.scale.astype(np.float32).reshape(-1), len(real))
     codes = np.rint(real / channels.astype(np.float64).reshape(-1, *[1] * (real.ndim - 1)))
     width = float(step.reshape(-1)[0])
     bias = _bias(view, node, len(real), width * channels.astype(np.float64))
@@ -131,13 +124,9 @@ def overflows(view: GraphIndex) -> Iterator[tuple[NodeProto, int, float]]:
 
 def cut_off(view: GraphIndex) -> dict[str, int]:
     """Number of int32 bias codes at an end of int32 by layer label, where larger values were saturated."""
-    found: dict[str, int] = {}
-    for node in view.of_type(*BIASED):
-        stored = stored_bias(view, node)
-        count = int((np.abs(stored[0]) >= INT32_MAX).sum()) if stored is not None else 0
-        if count:
-            found[label(node)] = count
-    return found
+    biases = ((label(node), stored_bias(view, node)) for node in view.of_type(*BIASED))
+    counts = {name: int((np.abs(bias[0]) >= INT32_MAX).sum()) for name, bias in biases if bias is not None}
+    return {name: count for name, count in counts.items() if count}
 
 
 def require_room(model: ModelProto) -> None:
@@ -154,15 +143,12 @@ def require_room(model: ModelProto) -> None:
 
 
 def make_room(model: ModelProto) -> dict[str, int]:
-    """Raises weight scales in place until int32 holds every accumulator, and rounds those channels again.
+    """Raises weight scales in place until int32 holds every accumulator; the number of changed channels by node name.
 
-    Only for float biases: an int32 bias is saturated already, or fits. A per-tensor scale becomes one per output
-    channel, so that the other channels keep theirs.
-
-    Returns:
-        Number of changed channels by name of their node.
+    The weights of those channels are rounded again. Only for float biases: an int32 bias is saturated already, or fits.
+    A per-tensor scale becomes one per output channel, so that the other channels keep theirs.
     """
-    found: dict[str, int] = {}
+    raised: dict[str, int] = {}
     view = GraphIndex.of(model)
     for node in view.of_type(*COUNTED):
         layer = _integer_layer(view, node)
@@ -172,37 +158,26 @@ def make_room(model: ModelProto) -> dict[str, int]:
         if np.any(fitting != layer.scale):
             _store(model, view, layer, fitting)
             view = GraphIndex.of(model)
-            found[label(node)] = int((fitting != layer.scale).sum())
-    return found
+            raised[label(node)] = int((fitting != layer.scale).sum())
+    return raised
 
 
 def _store(model: ModelProto, view: GraphIndex, layer: IntegerLayer, scale: NDArray[np.float32]) -> None:
     """Writes a weight with one scale per output channel."""
-    zero = view.constants[layer.dequantizer.input[2]] if len(layer.dequantizer.input) > 2 else None
+    dequantizer, shape = layer.dequantizer, (-1, *[1] * (layer.real.ndim - 1))
+    zero = view.constants[dequantizer.input[2]] if len(dequantizer.input) > 2 else None
+    kind = helper.tensor_dtype_to_np_dtype(TensorProto.UINT8 if zero is None else zero.data_type)
     zeros = np.zeros(1, np.int64) if zero is None else np.asarray(view.value(zero.name)).astype(np.int64).reshape(-1)
     wide = np.broadcast_to(zeros, len(scale))
-    shape = (-1, *[1] * (layer.real.ndim - 1))
-    same = scale == layer.scale
     codes = np.rint(layer.real / scale.astype(np.float64).reshape(shape))
+    same = scale == layer.scale
     codes[same] = layer.codes[same]
     whole = np.moveaxis(codes + wide.reshape(shape), 0, layer.axis).astype(np.int32)
-    kind = TensorProto.UINT8 if zero is None else zero.data_type
-    prefix, taken = layer.dequantizer.output[0], {*view.constants, *view.producers}
-    names = [free_name(f"{prefix}.{part}", taken) for part in ("codes", "scale", "zero_point")]
-    model.graph.initializer.extend(
-        (
-            _integers(np.ascontiguousarray(whole), names[0], kind),
-            numpy_helper.from_array(scale, names[1]),
-            _integers(np.array(wide, np.int32), names[2], kind),
-        )
-    )
-    layer.dequantizer.input[:] = names
-    layer.dequantizer.ClearField("attribute")
-    layer.dequantizer.attribute.append(helper.make_attribute("axis", layer.axis))
-
-
-def _integers(values: NDArray[np.int32], name: str, kind: int) -> TensorProto:
-    """An initializer of codes of the given type."""
-    if kind == TensorProto.INT4:
-        return int4_tensor(values, name)
-    return numpy_helper.from_array(values.astype(helper.tensor_dtype_to_np_dtype(kind)), name)
+    values = {"codes": whole.astype(kind), "scale": scale, "zero_point": wide.astype(np.int32).astype(kind)}
+    taken = {*view.constants, *view.producers}
+    names = [free_name(f"{dequantizer.output[0]}.{part}", taken) for part in values]
+    stored = zip(values.values(), names, strict=True)
+    model.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name) for value, name in stored)
+    dequantizer.input[:] = names
+    dequantizer.ClearField("attribute")
+    dequantizer.attribute.append(helper.make_attribute("axis", layer.axis))

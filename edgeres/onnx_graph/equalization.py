@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from edgeres.onnx_graph.channels import channel_units, kernel, rescaled, weighted
-from edgeres.onnx_graph.execute import probe, relative_delta, runner
+from edgeres.onnx_graph.execute import channel_peaks, probe, relative_delta, runner
 from edgeres.onnx_graph.fold import TOLERANCE
 from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 from edgeres.onnx_graph.read import infer
-from edgeres.onnx_graph.trace import channel_peaks
 from edgeres.quant.algorithms.channel_scaling import FIXED
 from edgeres.quant.algorithms.cross_layer_equalization import Carried, Reading, cross_layer_scales
 
@@ -28,12 +26,10 @@ if TYPE_CHECKING:
 _PROBES = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Equalized:
+class Equalized(NamedTuple):
     """An equalized graph.
 
     Attributes:
-        model: The graph.
         channels: Number of scaled channels, each counted once however many tensors carry it.
         most: Largest ratio of scales between two channels of one tensor.
         relative: ``max|delta logit| / max|logit|`` against the original graph, on random images.
@@ -53,11 +49,7 @@ def equalized(
 ) -> Equalized | str:
     """The graph with channels divided by the scales of ``cross_layer_equalization``, or why it cannot be scaled.
 
-    Args:
-        model: A folded float graph of fixed image size, unchanged.
-        batches: Calibration images ``[1,C,H,W]``.
-        float_nodes: Nodes that stay in float.
-        advance: Called with the number of finished images.
+    ``model`` is a folded float graph of fixed image size, ``batches`` are calibration images ``[1,C,H,W]``.
 
     Raises:
         ModelError: Shapes cannot be inferred.
@@ -75,14 +67,14 @@ def equalized(
         [Carried(units.of[name], peaks[name]) for name in carried],
         [_reading(view, node, units) for node in layers],
     )
-    made = infer(rescaled(model, scales))
+    scaled = infer(rescaled(model, scales))
     images = probe(model, _PROBES)
-    relative = relative_delta(runner(model)(images), runner(made)(images))
+    relative = relative_delta(runner(model)(images), runner(scaled)(images))
     if not relative <= TOLERANCE:
         return f"scaling channels would change the logits by {relative:.1e} of their range: float32 does not hold it"
     free = np.unique(np.concatenate([units.of[name] for name in carried]))
     most = max(float(np.ptp(np.log(scales[name]))) for name in carried)
-    return Equalized(made, int((free != FIXED).sum()), float(np.exp(most)), relative)
+    return Equalized(scaled, int((free != FIXED).sum()), float(np.exp(most)), relative)
 
 
 def _reading(view: GraphIndex, node: NodeProto, units: Units) -> Reading:

@@ -1,29 +1,30 @@
-"""Execution of a graph in ONNX Runtime's CPU provider, the reference of graph rewrites."""
+"""Execution of a graph in ONNX Runtime's CPU provider, the reference of graph rewrites: logits, or any tensor."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from onnx import ValueInfoProto
 
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    Runner = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    Images = NDArray[np.float32]
+    Runner = Callable[[Images], NDArray[np.float32]]
     """Logits ``[N,classes]`` of images ``[N,3,H,W]``."""
 
 
 def session_options(optimisation: Literal["none", "basic", "all"]) -> Any:
     """ONNX Runtime session options: no log lines, and sums of 8-bit products in 32 bits.
 
-    Args:
-        optimisation: Which rewrites it may make: ``none`` computes every node exactly as ONNX says, ``basic`` folds
-            constants, ``all`` fuses nodes into kernels.
+    ``none`` computes every node exactly as ONNX says, ``basic`` folds constants, ``all`` fuses nodes into kernels.
     """
     import onnxruntime
 
@@ -47,23 +48,30 @@ def open_session(model: ModelProto, options: Any) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def runner(model: ModelProto, *, optimise: bool = True) -> Runner:
-    """Loads a model with one input and one output.
+def load(model: ModelProto, options: Any) -> Any:
+    """``open_session`` of a graph that may be invalid.
 
-    Args:
-        model: A self-contained model.
-        optimise: Whether nodes may be fused; without it every node is computed as ONNX defines it.
+    Raises:
+        StageError: The runtime rejects the graph; the message quotes it.
+    """
+    try:
+        return open_session(model, options)
+    except Exception as failure:  # its exceptions share no base class of their own
+        raise StageError(f"ONNX Runtime refuses the graph: {_first_line(failure)}", "export it again") from failure
+
+
+def runner(model: ModelProto, *, optimise: bool = True) -> Runner:
+    """Loads a self-contained model with one input and one output.
+
+    Without ``optimise`` every node is computed as ONNX defines it, with it nodes may be fused.
 
     Raises:
         StageError: The runtime rejects the graph, when it is loaded or run; the message quotes it.
     """
-    try:
-        session = open_session(model, session_options("all" if optimise else "none"))
-    except Exception as failure:  # its exceptions share no base class of their own
-        raise StageError(f"ONNX Runtime refuses the graph: {_first_line(failure)}", "export it again") from failure
+    session = load(model, session_options("all" if optimise else "none"))
     name = model.graph.input[0].name
 
-    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(images: Images) -> NDArray[np.float32]:
         try:
             (logits,) = session.run(None, {name: images})
         except Exception as failure:
@@ -79,7 +87,7 @@ def _first_line(failure: Exception) -> str:
     return (str(failure).splitlines() or [type(failure).__name__])[0]
 
 
-def probe(model: ModelProto, images: int, seed: int = 0) -> NDArray[np.float32]:
+def probe(model: ModelProto, images: int, seed: int = 0) -> Images:
     """Standard normal images ``[images,3,H,W]`` of a model's fixed image size."""
     dims = model.graph.input[0].type.tensor_type.shape.dim
     shape = (images, *(dim.dim_value for dim in dims[1:]))
@@ -91,3 +99,43 @@ def relative_delta(first: NDArray[np.float32], second: NDArray[np.float32]) -> f
     delta = float(np.max(np.abs(first - second)))
     top = float(np.max(np.abs(first)))
     return delta / max(top, 1e-30) if np.isfinite(delta) and np.isfinite(top) else float("inf")
+
+
+def trace(model: ModelProto, images: Images, tensors: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """Values of the named float tensors for images ``[N,C,H,W]``, computed node by node without optimisations."""
+    return _exposing(model, tensors)(images)
+
+
+def channel_peaks(
+    model: ModelProto, batches: Iterable[Images], tensors: Sequence[str], advance: Callable[[int], None]
+) -> dict[str, NDArray[np.float64]]:
+    """Range ``[C]`` of every channel of the named tensors ``[N,C,...]``: the mean over images of its largest magnitude.
+
+    ``batches`` are images ``[1,C,H,W]``; the input itself may be among the tensors.
+
+    Raises:
+        StageError: There is no image, or a tensor is not finite.
+    """
+    image = model.graph.input[0].name
+    run = _exposing(model, [name for name in tensors if name != image])
+    sums: dict[str, NDArray[np.float64]] = {}
+    count = 0
+    for batch in batches:
+        for name, value in {**run(batch), image: batch}.items():
+            peaks = np.abs(value.astype(np.float64)).reshape(*value.shape[:2], -1).max(axis=2).sum(axis=0)
+            sums[name] = sums.get(name, 0.0) + peaks
+        count += len(batch)
+        advance(len(batch))
+    if not count or not all(np.isfinite(total).all() for total in sums.values()):
+        raise StageError("no range of a channel is known: no images, or NaN", "check the images and the weights")
+    return {name: sums[name] / count for name in tensors}
+
+
+def _exposing(model: ModelProto, tensors: Sequence[str]) -> Callable[[Images], dict[str, NDArray[np.float32]]]:
+    """Runs a graph for the values of some tensors."""
+    exposed = deepcopy(model)
+    del exposed.graph.output[:]
+    exposed.graph.output.extend(ValueInfoProto(name=name) for name in tensors)
+    session = open_session(exposed, session_options("none"))
+    name = session.get_inputs()[0].name
+    return lambda images: dict(zip(tensors, session.run(list(tensors), {name: images}), strict=True))

@@ -49,7 +49,7 @@ def content_digest(path: Path) -> str:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    files = {location: sha256_file(inside(path.parent, location, name)) for name, location in entries}
+    files = {location: sha256_file(_inside(path.parent, location, name)) for name, location in entries}
     return digest([own, files]) if files else own
 
 
@@ -90,32 +90,27 @@ def _texts(model: ModelProto) -> Iterator[object]:
     yield from (entry.domain for entry in model.opset_import)
 
 
-def take_in(model: ModelProto, folder: Path, limit: int) -> None:
-    """Loads external tensors into the model.
+def load_external(model: ModelProto, folder: Path, limit: int) -> None:
+    """Loads external tensors into a parsed model, in place, at most ``limit`` bytes in all.
 
-    Args:
-        model: A parsed model; changed in place.
-        folder: The folder of the model's file; nothing outside it is opened.
-        limit: Most bytes to read in all.
+    Nothing outside ``folder``, the folder of the model's file, is opened. ``onnx.external_data_helper`` takes any
+    length that the file has, whatever the tensor's shape.
 
     Raises:
         ModelError: A path that leaves the folder, a missing file, or a length that does not fit the tensor.
     """
-    left = limit
     for tensor in tensors(model):
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        data = _read(tensor, folder, left)
-        left -= len(data)
-        tensor.raw_data = data
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
+        if tensor.data_location == TensorProto.EXTERNAL:
+            tensor.raw_data = _read(tensor, folder, limit)
+            limit -= len(tensor.raw_data)
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
 
 
 def _read(tensor: TensorProto, folder: Path, limit: int) -> bytes:
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    path = inside(folder, entries.get("location", ""), tensor.name)
-    wanted = prod(tensor.dims) * byte_width(tensor)
+    path = _inside(folder, entries.get("location", ""), tensor.name)
+    wanted = prod(tensor.dims) * _byte_width(tensor)
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))
     except ValueError as failure:
@@ -140,12 +135,8 @@ def _read(tensor: TensorProto, folder: Path, limit: int) -> bytes:
     return data
 
 
-def inside(folder: Path, location: str, tensor: str) -> Path:
-    """Path of an external tensor file, with links resolved, checked to be inside a folder.
-
-    Raises:
-        ModelError: It is absolute, has ``..``, leads outside through a link, or is not a file.
-    """
+def _inside(folder: Path, location: str, tensor: str) -> Path:
+    """Path of an external tensor file; one that is absolute, has ``..`` or links out of the folder is refused."""
     where = f"tensor {tensor!r} lies in {location!r}"
     parts = (*PurePosixPath(location).parts, *PureWindowsPath(location).parts)
     if not location or ".." in parts or PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor:
@@ -159,15 +150,9 @@ def inside(folder: Path, location: str, tensor: str) -> Path:
     return path
 
 
-def byte_width(tensor: TensorProto) -> int:
-    """Bytes of one element.
-
-    Raises:
-        ModelError: A type without a fixed width of whole bytes.
-    """
-    known = tensor.data_type in TensorProto.DataType.values() and tensor.data_type not in (
-        TensorProto.UNDEFINED, TensorProto.STRING,
-    )  # fmt: skip
-    if not known:
+def _byte_width(tensor: TensorProto) -> int:
+    """Bytes of one element; a type without a fixed width of whole bytes is refused."""
+    numeric = set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
+    if tensor.data_type not in numeric:
         raise ModelError(f"tensor {tensor.name!r} has no numeric type", _EXPORT_AGAIN)
     return int(np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize)

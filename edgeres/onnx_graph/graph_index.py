@@ -1,14 +1,16 @@
-"""``GraphIndex``: producers, readers and constants of an ONNX graph."""
+"""``GraphIndex``: producers, readers and constants of an ONNX graph; attributes, labels and names of its nodes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import chain, count
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from numpy.typing import NDArray
@@ -31,8 +33,6 @@ class GraphIndex:
     """Edges and constants of a model's main graph; a snapshot that is invalid once the model changes.
 
     Attributes:
-        model: The indexed model.
-        producers: Node that computes a tensor, by tensor name.
         readers: Every ``(node, input index)`` that reads a tensor, by tensor name.
         constants: Value of initializers and outputs of Constant nodes, by tensor name.
     """
@@ -54,7 +54,7 @@ class GraphIndex:
             producers.update(dict.fromkeys(node.output, node))
             if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
                 constants[node.output[0]] = node.attribute[0].t
-        return cls(model, producers, {name: tuple(found) for name, found in readers.items()}, constants)
+        return cls(model, producers, {name: tuple(reads) for name, reads in readers.items()}, constants)
 
     @property
     def nodes(self) -> tuple[NodeProto, ...]:
@@ -97,18 +97,51 @@ class GraphIndex:
     def pair(self, tensor: str) -> tuple[NodeProto, NodeProto] | None:
         """The ``(QuantizeLinear, DequantizeLinear)`` of an activation that ends in this tensor."""
         dequantizer = self.producer(tensor, "DequantizeLinear")
-        if dequantizer is None:
-            return None
-        quantizer = self.producer(dequantizer.input[0], "QuantizeLinear")
-        if quantizer is None or quantizer.input[0] in self.constants:
+        quantizer = self.producer(dequantizer.input[0], "QuantizeLinear") if dequantizer is not None else None
+        if dequantizer is None or quantizer is None or quantizer.input[0] in self.constants:
             return None
         return quantizer, dequantizer
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     """Value of a node's attribute as a Python value."""
-    found = next((entry for entry in node.attribute if entry.name == name), None)
-    return default if found is None else helper.get_attribute_value(found)
+    stated = next((entry for entry in node.attribute if entry.name == name), None)
+    return default if stated is None else helper.get_attribute_value(stated)
+
+
+def has_transposed_weight(node: NodeProto) -> bool:
+    """Whether the weight of a matrix product is ``[IC,OC]`` rather than ``[OC,IC]``."""
+    return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+
+
+class WindowAttributes(NamedTuple):
+    """Window of a Conv, ConvTranspose or pool over ``[N,C,H,W]``, vertical before horizontal.
+
+    Attributes:
+        kernel: Height and width; of another length where the node is not two-dimensional.
+        pads: Rows above, columns left, rows below, columns right.
+        auto_pad: ``NOTSET`` where ``pads`` holds, otherwise ``VALID``, ``SAME_UPPER`` or ``SAME_LOWER``.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...] = (1, 1)
+    pads: tuple[int, ...] = (0, 0, 0, 0)
+    dilations: tuple[int, ...] = (1, 1)
+    auto_pad: str = "NOTSET"
+
+
+def window_attributes(node: NodeProto, weight: tuple[int, ...] = ()) -> WindowAttributes:
+    """The window of a node, with the defaults of the ONNX operator specification.
+
+    ``weight`` is the height and width of a convolution's weight, which stand for a ``kernel_shape`` that is left out.
+    """
+    return WindowAttributes(
+        kernel=tuple(attribute(node, "kernel_shape") or weight),
+        strides=tuple(attribute(node, "strides") or (1, 1)),
+        pads=tuple(attribute(node, "pads") or (0, 0, 0, 0)),
+        dilations=tuple(attribute(node, "dilations") or (1, 1)),
+        auto_pad=(attribute(node, "auto_pad") or b"NOTSET").decode(),
+    )
 
 
 def label(node: NodeProto) -> str:
@@ -118,9 +151,7 @@ def label(node: NodeProto) -> str:
 
 def free_name(name: str, taken: set[str]) -> str:
     """The name, or the first numbered variant that is not taken; it is added to ``taken``."""
-    free = next(
-        candidate for candidate in (name, *(f"{name}.{n}" for n in range(len(taken) + 1))) if candidate not in taken
-    )
+    free = next(variant for variant in chain([name], (f"{name}.{n}" for n in count())) if variant not in taken)
     taken.add(free)
     return free
 
@@ -128,3 +159,32 @@ def free_name(name: str, taken: set[str]) -> str:
 def opset_of(model: ModelProto) -> int:
     """Version of the default operator set; 0 where the file imports none."""
     return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def retain(field: Any, wanted: Callable[[Any], bool]) -> None:
+    """Deletes every other entry of a repeated protobuf field, in place."""
+    for index in reversed(range(len(field))):
+        if not wanted(field[index]):
+            del field[index]
+
+
+def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
+    """Sets the nodes of a graph, which may be its own in another order."""
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    model.graph.ClearField("node")
+    model.graph.node.extend(copies)
+
+
+def prune(model: ModelProto) -> None:
+    """Removes unused nodes and initializers; initializers are sorted by name.
+
+    ``onnx_ir``'s RemoveUnusedNodesPass also drops empty optional inputs and adds a value_info for each initializer.
+    """
+    graph, needed = model.graph, {value.name for value in model.graph.output}
+    for index in reversed(range(len(graph.node))):
+        if needed.isdisjoint(graph.node[index].output):
+            del graph.node[index]
+        else:
+            needed.update(graph.node[index].input)
+    retain(graph.initializer, lambda tensor: tensor.name in needed)
+    graph.initializer.sort(key=lambda tensor: tensor.name)

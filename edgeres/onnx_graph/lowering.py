@@ -1,33 +1,116 @@
-"""Lowering of a Q/DQ graph to the form of a runtime version; values are unchanged."""
+"""Lowering of a Q/DQ graph to the form of a runtime version: float weights, and FP16 casts for strong typing.
+
+Quantized parts stay in float32, scales included: a runtime fuses their Q/DQ pairs, and float16 would reduce the
+precision of scales. Float convolutions and matrix products get a Cast before them, float16 constants, and a Cast after
+them. That is valid in opset 13 and newer, with weak typing as well as with strong.
+"""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
-from edgeres.onnx_graph.float16 import to_half
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label, replace_nodes
 from edgeres.onnx_graph.stored_weights import float_weights
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
     from edgeres.targets.runtime import Runtime
 
+ROUNDING = 2.0**-8
+"""Error of FP16 sums as a share of a tensor's range: 11 bits of mantissa, less 3 for sums of a few thousand."""
+
+_CARRIED = ("GlobalAveragePool", "AveragePool", "Flatten", "Reshape", "Squeeze", "ReduceMean", "Relu", "Identity")
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+
 
 def for_runtime(model: ModelProto, runtime: Runtime) -> ModelProto:
-    """A copy in the runtime's form; the model itself where it has that form already.
+    """A copy of a graph in the runtime's form and of the same values; the model itself where it has that form already.
 
-    Args:
-        model: A graph in the runtime's opset.
-        runtime: ``float_weights`` requires weights before QuantizeLinear, ``strongly_typed`` FP16 where the graph
-            computes in float.
+    ``runtime.float_weights`` requires weights before QuantizeLinear, ``runtime.strongly_typed`` FP16 where the graph
+    computes in float.
     """
     if not (runtime.float_weights or runtime.strongly_typed):
         return model
-    changed = type(model)()
-    changed.CopyFrom(model)
+    changed = deepcopy(model)
     changed.graph.ClearField("value_info")
     if runtime.float_weights:
         float_weights(changed)
     if runtime.strongly_typed:
         to_half(changed)
     return changed
+
+
+def to_half(model: ModelProto) -> int:
+    """Casts the float parts of a graph to FP16 in place; returns the number of convolutions and matrix products there.
+
+    Weights beyond FP16's range are left in float32.
+    """
+    view = GraphIndex.of(model)
+    roots = [node for node in view.of_type(*WEIGHTED) if _is_float(view, node)]
+    half, outputs = {label(node) for node in roots}, {value.name for value in model.graph.output}
+    for node in reversed(view.nodes):
+        readers = {label(reader) for reader, _ in view.consumers(node.output[0])}
+        if node.op_type in _CARRIED and readers and readers <= half and node.output[0] not in outputs:
+            half.add(label(node))
+    if roots:
+        _cast(model, view, half)
+    return len(roots)
+
+
+def _is_float(view: GraphIndex, node: NodeProto) -> bool:
+    """Whether a weighted node has a float32 weight within FP16's range and data that is not cast already."""
+    constants = [view.value(name) for name in node.input[1:] if name]
+    fits = all(
+        value is not None and value.dtype == np.float32 and float(np.abs(value).max(initial=0)) < _FLOAT16_MAX
+        for value in constants
+    )
+    return bool(constants) and fits
+
+
+def _cast(model: ModelProto, view: GraphIndex, half: set[str]) -> None:
+    """Rewrites the nodes labelled in ``half`` to float16, with casts at their borders."""
+    outputs = {value.name for value in model.graph.output}
+    computed = {name for node in view.nodes if label(node) in half for name in node.output}
+    entered: set[str] = set()
+    nodes: list[NodeProto] = []
+    for node in view.nodes:
+        if label(node) not in half:
+            nodes.append(node)
+            continue
+        for index, name in enumerate(node.input):
+            constant = view.constants.get(name)
+            if constant is not None and constant.data_type == TensorProto.FLOAT:
+                node.input[index] = _half_constant(model, view, name)
+            elif constant is None and name and name not in computed:
+                node.input[index] = f"{name}:half"
+                if name not in entered:
+                    entered.add(name)
+                    nodes.append(_convert(name, node.input[index], TensorProto.FLOAT16))
+        nodes.append(node)
+        for index, name in enumerate(list(node.output)):
+            readers = view.consumers(name)
+            if name in outputs or any(label(reader) not in half for reader, _ in readers):
+                inner = f"{name}:half"
+                for reader, place in readers:
+                    if label(reader) in half:
+                        reader.input[place] = inner
+                node.output[index] = inner
+                nodes.append(_convert(inner, name, TensorProto.FLOAT))
+    replace_nodes(model, nodes)
+
+
+def _half_constant(model: ModelProto, view: GraphIndex, name: str) -> str:
+    half = f"{name}:half"
+    if half not in {tensor.name for tensor in model.graph.initializer}:
+        value = np.asarray(view.value(name)).astype(np.float16)
+        model.graph.initializer.append(numpy_helper.from_array(value, half))
+    return half
+
+
+def _convert(name: str, into: str, kind: int) -> NodeProto:
+    return helper.make_node("Cast", [name], [into], name=f"{into}:cast", to=kind)

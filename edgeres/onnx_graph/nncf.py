@@ -3,9 +3,9 @@
 NNCF (github.com/openvinotoolkit/nncf) has the Q/DQ placement of DenseNet, EfficientNet and similar networks. Its result
 is then rewritten to the target's scheme: see ``edgeres.onnx_graph.rewrite``.
 
-Of a spec's network NNCF gets the float graph, chooses ranges, aligns channels and corrects biases; its graph is
-rewritten to the target's scheme (``edgeres.onnx_graph.rewrite``). The result has the scheme's placement: a tensor that
-NNCF left in float is calibrated here, and one that it quantized beyond the placement is float again.
+Of a spec's network NNCF gets the float graph, chooses ranges, aligns channels and corrects biases. The result has the
+scheme's placement: a tensor that NNCF left in float is calibrated here, and one that it quantized beyond the placement
+is float again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.rewrite import rewrite
+from edgeres.onnx_graph.stored_weights import stored_weight
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.observer import observe
@@ -67,16 +68,14 @@ class Images(Protocol):
 
 def import_nncf() -> ModuleType:
     """NNCF, imported without telemetry."""
-    given = os.environ.get(_NO_TELEMETRY)
+    before = os.environ.get(_NO_TELEMETRY)
     os.environ[_NO_TELEMETRY] = "1"
     try:
         with _quiet():
             import nncf
     finally:
-        if given is None:
-            del os.environ[_NO_TELEMETRY]
-        else:
-            os.environ[_NO_TELEMETRY] = given
+        del os.environ[_NO_TELEMETRY]
+        os.environ.update({} if before is None else {_NO_TELEMETRY: before})
     return nncf  # type: ignore[no-any-return]  # ships no usable type information
 
 
@@ -101,21 +100,14 @@ def quantize_float_graph(
     float_nodes: Sequence[str] = (),
     advance: Callable[[int], None],
 ) -> ModelProto:
-    """Quantizes a float graph with NNCF.
+    """A float graph with Q/DQ pairs as NNCF places them, in the same opset; ``model`` is left as it is.
+
+    Its node names are unique. ``images`` are batches ``[1,3,H,W]`` that set the ranges, read in order; ``float_nodes``
+    stay in float, and ``advance`` is called with the number of images done.
 
     Activations are quantized per tensor: the per-channel scales that NNCF puts in front of depthwise convolutions are
     refused by TensorRT and run in float on ONNX Runtime. A signed scheme asks for the symmetric preset, which still
     yields uint8 behind a ReLU; an unsigned one for the mixed preset, whose uint8 codes have a zero-point.
-
-    Args:
-        model: Float graph with input ``image`` and unique node names; left as it is.
-        images: Batches ``[1,3,H,W]`` that set the ranges, read in order.
-        scheme: The target's scheme.
-        float_nodes: Names of nodes that stay in float.
-        advance: Called with the number of images done.
-
-    Returns:
-        The graph with Q/DQ pairs as NNCF places them, same opset.
 
     Raises:
         StageError: NNCF refuses the graph; the message carries its own words.
@@ -129,26 +121,22 @@ def quantize_float_graph(
         advance(len(batch))
         return {name: batch}
 
-    preset = nncf.QuantizationPreset.PERFORMANCE if scheme.signed else nncf.QuantizationPreset.MIXED
+    per_tensor = QuantizationParameters(per_channel=False)
     try:
         with _quiet():
             return nncf.quantize(  # type: ignore[no-any-return]
                 model,
                 nncf.Dataset(images, feed),
-                preset=preset,
+                preset=nncf.QuantizationPreset.PERFORMANCE if scheme.signed else nncf.QuantizationPreset.MIXED,
                 target_device=nncf.TargetDevice.CPU,
                 subset_size=len(images),
                 fast_bias_correction=True,
                 ignored_scope=nncf.IgnoredScope(names=list(float_nodes)) if float_nodes else None,
-                advanced_parameters=AdvancedQuantizationParameters(
-                    activations_quantization_params=QuantizationParameters(per_channel=False)
-                ),
+                advanced_parameters=AdvancedQuantizationParameters(activations_quantization_params=per_tensor),
             )
     except (nncf.ValidationError, nncf.InternalError, RuntimeError, ValueError, KeyError, IndexError) as failure:
-        first = (str(failure).splitlines() or [""])[0]
-        raise StageError(
-            f"NNCF cannot quantize the graph: {type(failure).__name__}: {first}", "leave '- quantize_onnx' out"
-        ) from failure
+        reason = f"{type(failure).__name__}: {(str(failure).splitlines() or [''])[0]}"
+        raise StageError(f"NNCF cannot quantize the graph: {reason}", "leave '- quantize_onnx' out") from failure
 
 
 def nncf_quantized(
@@ -160,22 +148,14 @@ def nncf_quantized(
     *,
     data: str,
 ) -> Quantized:
-    """Quantizes a network with NNCF.
+    """A folded network quantized by NNCF: scales under the scheme's placement, weights on their grid, NNCF's biases.
 
-    Args:
-        spec: The folded network.
-        weights: Its float weights.
-        scheme: The target's quantization scheme.
-        images: Calibration images in batches ``[1,C,H,W]``, read more than once.
-        advance: Called with 1 for each image that NNCF has read; images for tensors that it left out do not count.
-        data: Digest of the calibration images, for the table.
-
-    Returns:
-        Scales under the scheme's placement, and weights that lie on their grid already, with NNCF's biases.
+    ``images`` are the calibration images in batches ``[1,C,H,W]``, read more than once, and ``data`` their digest.
+    ``advance`` is called with 1 for each image that NNCF has read; images for tensors that it left out do not count.
 
     Raises:
-        StageError: Foldable batch norms, weights of other than 8 bits, which NNCF does not support, or
-            NNCF rejects the graph.
+        StageError: Foldable batch norms, weights of other than 8 bits, which NNCF does not support, or NNCF rejects
+            the graph.
     """
     if spec.norm:
         raise StageError("NNCF's candidate needs folded batch norms", "fold them first")
@@ -183,32 +163,26 @@ def nncf_quantized(
     bits = {scheme.bits_of(name) for name in placement.weighted}
     if bits - {8}:
         raise StageError(f"NNCF has no weights of {min(bits)} bits in convolutions", "leave quantizer 'nncf' out")
+    first = next(iter(images), None)
+    if first is None:
+        raise StageError("there are no calibration images", "pass at least one")
+    size: tuple[int, int] = first.shape[2:]
+    model = write_model(spec, weights, size, opset=_OPSET, ir_version=_IR_VERSION)
     floats = [op.name for op in graph(spec).weighted if op.name not in placement.weighted]
-    by_nncf = quantize_float_graph(
-        _float_graph(spec, weights, images), images, scheme, float_nodes=floats, advance=advance or (lambda _: None)
-    )
+    by_nncf = quantize_float_graph(model, images, scheme, float_nodes=floats, advance=advance or (lambda _: None))
     rewritten = rewrite(by_nncf, scheme)
-    found, scales = _read_weights(spec, rewritten, placement)
-    made = weights.replaced(found)
-    activations, own = _activations(Network(spec, made).eval(), scheme, placement, rewritten, images)
+    arrays, scales = _read_weights(spec, rewritten, placement)
+    rounded = weights.replaced(arrays)
+    activations, own = _activations(Network(spec, rounded).eval(), scheme, placement, rewritten, images)
     table = QuantTable(
         activations=activations,
         weights=scales,
         calibrator=f"nncf, {own} of {len(activations)} tensors by {_OWN}" if own else "nncf",
         data=data,
         images=len(images),
-        network=made.digest,
+        network=rounded.digest,
     )
-    return Quantized(spec, made, table, scheme)
-
-
-def _float_graph(spec: ResNetSpec, weights: Weights, images: Images) -> ModelProto:
-    """The float network as ONNX, for images of the given size."""
-    first = next(iter(images), None)
-    if first is None:
-        raise StageError("there are no calibration images", "pass at least one")
-    height, width = first.shape[2:]
-    return write_model(spec, weights, (height, width), opset=_OPSET, ir_version=_IR_VERSION)
+    return Quantized(spec, rounded, table, scheme)
 
 
 def _read_weights(
@@ -217,22 +191,25 @@ def _read_weights(
     """Weights on their grid and biases by state-dict key, and scales by operation."""
     view = GraphIndex.of(rewritten.model)
     nodes = {node.name: node for node in view.nodes}
-    found: dict[str, NDArray[np.float32]] = {}
+    arrays: dict[str, NDArray[np.float32]] = {}
     scales: dict[str, QParams] = {}
     for op in graph(spec).weighted:
         node, key = nodes[op.name], f"{op.name}.weight"
         if op.bias:
-            found[f"{op.name}.bias"] = _constant(view, node, 2)
+            arrays[f"{op.name}.bias"] = _constant(view, node, 2)
         params = rewritten.weights.get(op.name)
         if params is None:
-            found[key] = _constant(view, node, 1)
+            arrays[key] = _constant(view, node, 1)
             if op.name in placement.weighted:  # NNCF left it in float
-                scales[op.name] = weight_qparams(found[key], 8, "max")
+                scales[op.name] = weight_qparams(arrays[key], 8, "max")
             continue
-        codes = _codes(view, node, params)
-        scales[op.name] = _per_channel(params, len(codes))
-        found[key] = params.dequantize(codes)
-    return found, dict(sorted(scales.items()))
+        dequantizer = view.producer(node.input[1], "DequantizeLinear")
+        stored = stored_weight(view, dequantizer) if dequantizer is not None else None
+        assert stored is not None, "rewrite found its scales there"
+        scale = params.scale if params.axis is not None else params.scale * len(stored.codes)
+        scales[op.name] = QParams(scale=scale, axis=0, narrow=params.narrow)
+        arrays[key] = params.dequantize(stored.codes)
+    return arrays, dict(sorted(scales.items()))
 
 
 def _constant(view: GraphIndex, node: NodeProto, index: int) -> NDArray[np.float32]:
@@ -242,24 +219,6 @@ def _constant(view: GraphIndex, node: NodeProto, index: int) -> NDArray[np.float
     return value.astype(np.float32)
 
 
-def _codes(view: GraphIndex, node: NodeProto, params: QParams) -> NDArray[np.int32]:
-    """Integer codes of a weight: stored ones, or those of a float weight before QuantizeLinear."""
-    dequantizer = view.producer(node.input[1], "DequantizeLinear")
-    assert dequantizer is not None, "rewrite found its scales there"
-    stored = view.value(dequantizer.input[0])
-    if stored is not None:
-        return stored.astype(np.int32)
-    quantizer = view.producer(dequantizer.input[0], "QuantizeLinear")
-    assert quantizer is not None, "rewrite accepts nothing else"
-    return params.quantize(_constant(view, quantizer, 0))
-
-
-def _per_channel(params: QParams, channels: int) -> QParams:
-    """The same scales, one per output channel."""
-    scale = params.scale if params.axis is not None else params.scale * channels
-    return QParams(scale=scale, axis=0, narrow=params.narrow)
-
-
 def _activations(
     network: Network, scheme: QuantScheme, placement: Placement, rewritten: Rewritten, images: Images
 ) -> tuple[dict[str, QParams], int]:
@@ -267,10 +226,10 @@ def _activations(
 
     Those are observed on NNCF's weights: where it aligned channels, the float network has other ranges.
     """
-    found = {tensor: rewritten.activations[tensor] for tensor in placement.observed if tensor in rewritten.activations}
-    missing = [tensor for tensor in placement.observed if tensor not in found]
+    params = {tensor: rewritten.activations[tensor] for tensor in placement.observed if tensor in rewritten.activations}
+    missing = [tensor for tensor in placement.observed if tensor not in params]
     if missing:
         histograms = observe(network, images, missing)
-        found |= {tensor: activation_qparams(histograms[tensor], _OWN, scheme) for tensor in missing}
-    found |= {tensor: found[origin] for tensor, origin in placement.shared.items()}
-    return {tensor: found[tensor] for tensor in placement.tensors}, len(missing)
+        params |= {tensor: activation_qparams(histograms[tensor], _OWN, scheme) for tensor in missing}
+    params |= {tensor: params[origin] for tensor, origin in placement.shared.items()}
+    return {tensor: params[tensor] for tensor in placement.tensors}, len(missing)

@@ -1,31 +1,48 @@
-"""Operator counts of an ONNX graph: MACs, parameters and Q/DQ pairs."""
+"""Layers of an ONNX graph with their MACs, parameters and shapes, its peak memory, and its number of Q/DQ pairs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnx import shape_inference
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import COUNTED
+from edgeres.model.cost import Kind, Layer, peak, stored_bytes
+from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 Shapes = dict[str, tuple[int, ...]]
 
+_KINDS: dict[str, Kind] = {
+    **dict.fromkeys(COUNTED, "weighted"),
+    "BatchNormalization": "norm",
+    "Relu": "relu",
+    "Clip": "relu",
+    "MaxPool": "maxpool",
+    "AveragePool": "avgpool",
+    "GlobalAveragePool": "globalpool",
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Erf"), "elementwise"),
+    **dict.fromkeys(("LeakyRelu", "PRelu", "Elu", "Gelu", "Softmax"), "elementwise"),
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "Identity", "Dropout", "Cast"), "view"),
+    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), "view"),
+}
 
-@dataclass(frozen=True, slots=True)
-class QdqCounts:
-    """Number of Q/DQ pairs of a graph.
+UNCOVERED = frozenset((
+    "LeakyRelu", "PRelu", "Elu", "Gelu", "Softmax", "LayerNormalization", "InstanceNormalization",
+    "GroupNormalization", "ConvTranspose", "Resize", "Upsample", "Einsum", "LSTM", "GRU", "RNN",
+))  # fmt: skip
+"""Operators that some tool counts and no closed form of ``model.conventions`` covers."""
 
-    Attributes:
-        activations: QuantizeLinear nodes on activations.
-        weights: Weighted nodes (Conv, Gemm, MatMul) that read their weight through DequantizeLinear.
-        weighted: Weighted nodes in all.
-    """
+_SHAPE = 64
+"""Most elements of a constant that may be a shape operand."""
+
+
+class QdqCounts(NamedTuple):
+    """Number of QuantizeLinear on activations, of dequantized weights, and of weighted nodes in all."""
 
     activations: int
     weights: int
@@ -38,8 +55,7 @@ def tensor_shapes(model: ModelProto) -> Shapes:
     Raises:
         ModelError: Shapes cannot be inferred.
     """
-    fixed = type(model)()
-    fixed.CopyFrom(model)
+    fixed = deepcopy(model)
     for value in fixed.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1
     try:
@@ -67,9 +83,7 @@ def _node_macs(node: NodeProto, shapes: Shapes) -> int:
     out = shapes[node.output[0]]
     if node.op_type == "Conv":
         return prod(shapes[node.input[1]]) * prod(out[2:])
-    left = shapes[node.input[0]]
-    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return prod(out) * left[0 if transposed else -1]
+    return prod(out) * shapes[node.input[0]][0 if attribute(node, "transA", 0) else -1]
 
 
 def macs(model: ModelProto) -> int:
@@ -81,17 +95,13 @@ def layer_parameters(model: ModelProto) -> dict[str, int]:
     """Weights and biases of every layer by output tensor name; scales, zero-points and statistics are not learned."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     origins = _dequantized(model.graph)
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for node in model.graph.node:
-        if node.op_type in COUNTED:
-            names = node.input[1:]
-        elif node.op_type == "BatchNormalization":
-            names = node.input[1:3]
-        else:
-            continue
-        held = [origins.get(name, name) for name in names]
-        found[node.output[0]] = sum(prod(shapes[name]) for name in held if name in shapes)
-    return found
+        if node.op_type in COUNTED or node.op_type == "BatchNormalization":
+            names = node.input[1:] if node.op_type in COUNTED else node.input[1:3]
+            stored = (origins.get(name, name) for name in names)
+            counts[node.output[0]] = sum(prod(shapes[name]) for name in stored if name in shapes)
+    return counts
 
 
 def parameters(model: ModelProto) -> int:
@@ -102,27 +112,18 @@ def parameters(model: ModelProto) -> int:
 def _dequantized(graph: GraphProto) -> dict[str, str]:
     """Codes of every DequantizeLinear, or the constant that QuantizeLinear quantizes to them, by its output."""
     constants = {tensor.name for tensor in graph.initializer}
-    stored = {
-        node.output[0]: node.input[0]
-        for node in graph.node
-        if node.op_type == "QuantizeLinear" and node.input[0] in constants
-    }
+    quantizers = (node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in constants)
+    stored = {node.output[0]: node.input[0] for node in quantizers}
     read = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     return {output: stored.get(codes, codes) for output, codes in read.items()}
 
 
 def qdq(model: ModelProto) -> QdqCounts:
     """Counts the Q/DQ pairs of a graph."""
-    constants = {tensor.name for tensor in model.graph.initializer}
     origins = _dequantized(model.graph)
     weighted = [node for node in model.graph.node if node.op_type in COUNTED]
-    return QdqCounts(
-        activations=sum(
-            node.op_type == "QuantizeLinear" and node.input[0] not in constants for node in model.graph.node
-        ),
-        weights=sum(len(node.input) > 1 and node.input[1] in origins for node in weighted),
-        weighted=len(weighted),
-    )
+    weights = sum(len(node.input) > 1 and node.input[1] in origins for node in weighted)
+    return QdqCounts(len(quantized_tensors(model)), weights, len(weighted))
 
 
 def quantized_tensors(model: ModelProto) -> tuple[str, ...]:
@@ -135,3 +136,98 @@ def quantized_tensors(model: ModelProto) -> tuple[str, ...]:
 def metadata(model: ModelProto) -> dict[str, str]:
     """The metadata strings of a file."""
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def sized(model: ModelProto, size: int | None) -> ModelProto:
+    """A copy of a checked model for images of ``size x size`` pixels, without the values of its weights.
+
+    Raises:
+        ModelError: No single image input, or the size is neither in the file nor given.
+    """
+    images = [value for value in model.graph.input if len(value.type.tensor_type.shape.dim) == 4]
+    if len(images) != 1 or len(model.graph.input) != 1:
+        raise ModelError(f"the graph has {len(model.graph.input)} inputs", "give a classifier of one image [N,C,H,W]")
+    copy = deepcopy(model)
+    copy.graph.ClearField("value_info")
+    for tensor in copy.graph.initializer:
+        if prod(tensor.dims) > _SHAPE:
+            tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
+    sides = copy.graph.input[0].type.tensor_type.shape.dim[2:]
+    if size is not None:
+        for side in sides:
+            side.dim_value = size
+    if any(side.dim_value < 1 for side in sides):
+        raise ModelError(f"input {copy.graph.input[0].name!r} has no fixed height and width", "pass --size PX")
+    return copy
+
+
+def image_of(model: ModelProto) -> tuple[str, tuple[int, ...]]:
+    """Name and shape ``(C, H, W)`` of the input."""
+    value = model.graph.input[0]
+    return value.name, tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])
+
+
+def layers(model: ModelProto) -> tuple[Layer, ...]:
+    """Every operation on activations for one image, in execution order; operations on constants are left out.
+
+    The graph has a fixed image size (see ``sized``), and its nodes are in execution order.
+
+    Raises:
+        ModelError: Shapes cannot be inferred.
+    """
+    shapes, macs, parameters = tensor_shapes(model), layer_macs(model), layer_parameters(model)
+    constant = {*GraphIndex.of(model).constants, ""}
+    rows: list[Layer] = []
+    for node in model.graph.node:
+        inputs = tuple(name for name in node.input if name not in constant)
+        if not inputs:
+            constant.update(node.output)
+            continue
+        for output in filter(None, node.output):
+            input_shape, output_shape = _one(shapes, inputs[0]), _one(shapes, output)
+            rows.append(
+                Layer(
+                    name=node.name or output,
+                    operator=node.op_type,
+                    kind=_kind(node, input_shape, output_shape),
+                    inputs=inputs,
+                    output=output,
+                    input_shape=input_shape,
+                    output_shape=output_shape,
+                    macs=macs.get(output, 0),
+                    parameters=parameters.get(output, 0),
+                    bias=node.op_type in ("Conv", "Gemm") and len(node.input) > 2,
+                )
+            )
+    return tuple(rows)
+
+
+def peak_bytes(model: ModelProto, size: int) -> int:
+    """Peak activation memory for one image of ``size x size`` pixels, in bytes.
+
+    Tensors that only quantizers read count one byte per element: see ``model.cost.stored_bytes``.
+
+    Raises:
+        ModelError: See ``sized`` and ``layers``.
+    """
+    model = sized(model, size)
+    name, shape = image_of(model)
+    rows = layers(model)
+    return peak(rows, shape, name, stored_bytes(rows, name)).elements
+
+
+def _one(shapes: Shapes, tensor: str) -> tuple[int, ...]:
+    """Shape of a tensor without its batch of one."""
+    if tensor not in shapes:
+        raise ModelError(f"tensor {tensor!r} has no shape", "export the model again with fixed sizes")
+    return shapes[tensor][1:]
+
+
+def _kind(node: NodeProto, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> Kind:
+    if node.op_type == "MaxPool" and set(attribute(node, "kernel_shape")) == {1}:
+        return "other"  # a strided slice: a pool of one pixel
+    pooled = (input_shape[:1], (input_shape[0], 1, 1)) if len(input_shape) == 3 else ()
+    return (
+        "globalpool" if node.op_type == "ReduceMean" and output_shape in pooled else _KINDS.get(node.op_type, "other")
+    )

@@ -8,21 +8,22 @@ an input are moved back. The caller has to check the result by running both.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 from onnx import checker, defs, helper, version_converter
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, opset_of
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, opset_of, retain
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 _AXES_MOVED_TO_AN_INPUT = {
-    "ReduceSum": 13, "Squeeze": 13, "Unsqueeze": 13, "ReduceMean": 18, "ReduceMax": 18, "ReduceMin": 18,
-    "ReduceProd": 18, "ReduceL1": 18, "ReduceL2": 18, "ReduceSumSquare": 18, "ReduceLogSum": 18,
-    "ReduceLogSumExp": 18,
-}  # fmt: skip
+    **dict.fromkeys(("ReduceSum", "Squeeze", "Unsqueeze"), 13),
+    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"), 18),
+    **dict.fromkeys(("ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"), 18),
+}
 """Operators whose ``axes`` are an input from this opset on (ONNX operator changelog)."""
 
 _OPTIONAL_IN_EFFECT = {"num_outputs"}
@@ -35,44 +36,34 @@ def to_opset(model: ModelProto, opset: int, ir_version: int) -> ModelProto:
     Raises:
         StageError: A node has no equivalent there; the message names it.
     """
-    changed = type(model)()
-    changed.CopyFrom(model)
-    if opset_of(model) < opset:
-        changed = _raise(changed, opset)
-    elif opset_of(model) > opset:
+    changed, present, hint = deepcopy(model), opset_of(model), f"export it with opset {opset}"
+    if present < opset:
+        try:
+            changed = version_converter.convert_version(changed, opset)
+        except (version_converter.ConvertError, RuntimeError) as failure:
+            raise StageError(f"opset {present} cannot become {opset}: {failure}", hint) from failure
+    elif present > opset:
         _lower(changed, opset)
     changed.ir_version = ir_version
     try:
         checker.check_model(changed, full_check=True)
     except (checker.ValidationError, ValueError, RuntimeError) as failure:
-        raise StageError(
-            f"the graph does not fit opset {opset}, IR {ir_version}: {failure}", f"export it with opset {opset}"
-        ) from failure
+        raise StageError(f"the graph does not fit opset {opset}, IR {ir_version}: {failure}", hint) from failure
     return changed
 
 
-def _raise(model: ModelProto, opset: int) -> ModelProto:
-    try:
-        return version_converter.convert_version(model, opset)
-    except (version_converter.ConvertError, RuntimeError) as failure:
-        raise StageError(
-            f"opset {opset_of(model)} cannot become {opset}: {failure}", f"export it with opset {opset}"
-        ) from failure
-
-
 def _lower(model: ModelProto, opset: int) -> None:
-    view = GraphIndex.of(model)
-    given = opset_of(model)
+    view, present = GraphIndex.of(model), opset_of(model)
     for node in list(model.graph.node):
-        if _since(node, given) == _since(node, opset):
+        if _since(node, present) == _since(node, opset):
             continue
         if node.op_type == "HardSwish" and opset < 14:
             _spell_out_hard_swish(model, node)
         elif _AXES_MOVED_TO_AN_INPUT.get(node.op_type, 0) > opset:
             _axes_to_attribute(view, node)
         elif node.op_type == "Reshape":
-            forget_allowzero(view, node)
-        _fit_attributes(node, given, opset)
+            _forget_allowzero(view, node)
+        _fit_attributes(node, present, opset)
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = opset
@@ -102,29 +93,26 @@ def _axes_to_attribute(view: GraphIndex, node: NodeProto) -> None:
     node.attribute.append(helper.make_attribute("axes", [int(axis) for axis in axes.ravel()]))
 
 
-def forget_allowzero(view: GraphIndex, node: NodeProto) -> None:
+def _forget_allowzero(view: GraphIndex, node: NodeProto) -> None:
     """Removes ``allowzero`` from a Reshape whose constant shape has no 0, where it has no effect."""
     shape = view.value(node.input[1])
-    found = next((entry for entry in node.attribute if entry.name == "allowzero"), None)
-    if found is not None and shape is not None and 0 not in shape:
-        node.attribute.remove(found)
+    if shape is not None and 0 not in shape:
+        retain(node.attribute, lambda entry: entry.name != "allowzero")
 
 
-def _fit_attributes(node: NodeProto, given: int, opset: int) -> None:
+def _fit_attributes(node: NodeProto, present: int, opset: int) -> None:
     """Drops attributes at their default that the older schema lacks; writes those whose default changed."""
     if not defs.has(node.op_type, opset, ""):
         raise StageError(f"node {label(node)!r}: {node.op_type} is not in opset {opset}", "export without it")
-    new, old = (defs.get_schema(node.op_type, version, "").attributes for version in (given, opset))
-    for entry in list(node.attribute):
-        if entry.name in old:
+    new, old = (defs.get_schema(node.op_type, version, "").attributes for version in (present, opset))
+    for entry in node.attribute:
+        if entry.name in old or entry.name in _OPTIONAL_IN_EFFECT:
             continue
-        if entry.name not in _OPTIONAL_IN_EFFECT and helper.get_attribute_value(entry) != _default(new[entry.name]):
-            raise StageError(
-                f"node {label(node)!r}: {node.op_type} has no {entry.name!r} in opset {opset}",
-                f"export it with opset {opset}",
-            )
-        node.attribute.remove(entry)
-    for name in new.keys() & old.keys():
+        if helper.get_attribute_value(entry) != _default(new[entry.name]):
+            where = f"node {label(node)!r}: {node.op_type} has no {entry.name!r} in opset {opset}"
+            raise StageError(where, f"export it with opset {opset}")
+    retain(node.attribute, lambda entry: entry.name in old)
+    for name in sorted(new.keys() & old.keys()):
         default = _default(new[name])
         if attribute(node, name) is None and default is not None and default != _default(old[name]):
             node.attribute.append(helper.make_attribute(name, default))

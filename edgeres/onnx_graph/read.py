@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from onnx import checker, defs, shape_inference
 
 from edgeres.errors import ModelError, nearest
-from edgeres.onnx_graph.external import MAX_BYTES, parse, take_in, tensors
-from edgeres.onnx_graph.graph_index import label, opset_of
+from edgeres.onnx_graph.external import MAX_BYTES, load_external, parse, tensors
+from edgeres.onnx_graph.graph_index import label, opset_of, replace_nodes, retain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto
 
 MAX_ELEMENTS = 1 << 30
 """Largest tensor of a graph in elements: 4 GiB in float32."""
@@ -28,21 +28,16 @@ _EXPORT_AGAIN = "export the model again"
 
 
 def read_model(path: Path) -> ModelProto:
-    """Reads and checks an ONNX model.
+    """The model of an ``.onnx`` file, with every tensor inside, sorted, without metadata, with inferred shapes.
 
-    Args:
-        path: The ``.onnx`` file; its external tensors must be in the same folder.
-
-    Returns:
-        The model with every tensor inside, sorted, without metadata, with inferred shapes.
+    External tensors must be in the file's folder.
 
     Raises:
-        ModelError: No such file, too large, not ONNX, or an invalid graph; the message names the
-            node or tensor.
+        ModelError: No such file, too large, not ONNX, or an invalid graph; the message names the node or tensor.
     """
     model = parse(path)
-    take_in(model, path.parent, MAX_BYTES)
-    _refuse_what_is_no_plain_graph(model)
+    load_external(model, path.parent, MAX_BYTES)
+    _require_plain_graph(model)
     strip(model)
     _known_operators(model)
     sort_nodes(model)
@@ -50,7 +45,7 @@ def read_model(path: Path) -> ModelProto:
     return infer(model)
 
 
-def _refuse_what_is_no_plain_graph(model: ModelProto) -> None:
+def _require_plain_graph(model: ModelProto) -> None:
     graph = model.graph
     if model.functions:
         raise ModelError(f"local function {model.functions[0].name!r}", "inline functions: onnx.inliner")
@@ -92,9 +87,7 @@ def strip(model: ModelProto) -> None:
     model.graph.ClearField("value_info")
     model.ClearField("training_info")
     constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]  # IR 3 lists initializers too
-    model.graph.ClearField("input")
-    model.graph.input.extend(inputs)
+    retain(model.graph.input, lambda value: value.name not in constants)  # IR 3 lists initializers too
 
 
 def _known_operators(model: ModelProto) -> None:
@@ -110,62 +103,48 @@ def _known_operators(model: ModelProto) -> None:
 
 
 def sort_nodes(model: ModelProto) -> None:
-    """Sorts nodes into execution order, keeping the given order where it is one.
+    """Sorts nodes into execution order; the present order stays where it is one (``onnx_ir`` sorts it again).
 
     Raises:
         ModelError: A tensor computed twice, a tensor without producer, or a cycle.
     """
     graph = model.graph
-    makers = _makers(graph)
+    producers = _producers(graph)
     available = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input} | {""}
     for node in graph.node:
         for name in node.input:
-            if name not in available and name not in makers:
+            if name not in available and name not in producers:
                 raise ModelError(f"node {label(node)!r} reads {name!r}, which nothing provides", _EXPORT_AGAIN)
     for value in graph.output:
-        if value.name not in available and value.name not in makers:
+        if value.name not in available and value.name not in producers:
             raise ModelError(f"output {value.name!r} is made by no node", _EXPORT_AGAIN)
-    if _in_order(graph, available):
+    before = [{producers[name] for name in node.input if name in producers} for node in graph.node]
+    if all(number > max(earlier, default=-1) for number, earlier in enumerate(before)):
         return
-    sorter = TopologicalSorter(
-        {number: {makers[name][0] for name in node.input if name in makers} for number, node in enumerate(graph.node)}
-    )
     try:
-        ordered = [graph.node[number] for number in sorter.static_order()]
+        order = tuple(TopologicalSorter(dict(enumerate(before))).static_order())
     except CycleError as failure:
         node = graph.node[failure.args[1][0]]
         raise ModelError(f"node {label(node)!r} waits for its own result: a cycle", _EXPORT_AGAIN) from failure
-    sorted_nodes = [type(node).FromString(node.SerializeToString()) for node in ordered]
-    graph.ClearField("node")
-    graph.node.extend(sorted_nodes)
+    replace_nodes(model, [graph.node[number] for number in order])
 
 
-def _in_order(graph: GraphProto, available: set[str]) -> bool:
-    """Whether every node reads only tensors that are available before it."""
-    made = set(available)
-    for node in graph.node:
-        if not made.issuperset(node.input):
-            return False
-        made.update(node.output)
-    return True
-
-
-def _makers(graph: GraphProto) -> dict[str, tuple[int, NodeProto]]:
-    """Every computed tensor with the position of its node, and the node."""
-    given = {value.name for value in graph.input}
-    makers: dict[str, tuple[int, NodeProto]] = {}
-    names: set[str] = set()
+def _producers(graph: GraphProto) -> dict[str, int]:
+    """Position of the node that computes a tensor, by tensor."""
+    inputs, constants = {value.name for value in graph.input}, set[str]()
     for tensor in graph.initializer:
-        if tensor.name in names:
+        if tensor.name in constants:
             raise ModelError(f"initializer {tensor.name!r} is there twice", _EXPORT_AGAIN)
-        names.add(tensor.name)
+        constants.add(tensor.name)
+    producers: dict[str, int] = {}
     for number, node in enumerate(graph.node):
         for name in filter(None, node.output):
-            if name in makers or name in names or name in given:
-                first = f"node {label(makers[name][1])!r}" if name in makers else "an input or initializer"
+            if name in producers or name in constants or name in inputs:
+                first = label(graph.node[producers[name]]) if name in producers else None
+                first = f"node {first!r}" if first else "an input or initializer"
                 raise ModelError(f"node {label(node)!r} makes {name!r} again, after {first}", _EXPORT_AGAIN)
-            makers[name] = number, node
-    return makers
+            producers[name] = number
+    return producers
 
 
 def name_nodes(model: ModelProto) -> None:

@@ -18,17 +18,18 @@ Finally, weight scales under which int32 could not hold a layer's bias are raise
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from onnx import helper, numpy_helper
 
 from edgeres.errors import StageError
 from edgeres.onnx_graph.accumulators import make_room
-from edgeres.onnx_graph.graph_index import BIASED, WEIGHTED, GraphIndex, attribute, free_name, label
+from edgeres.onnx_graph.graph_index import BIASED, WEIGHTED, GraphIndex, attribute, free_name, label, prune
 from edgeres.onnx_graph.read import infer
-from edgeres.onnx_graph.residual import residual_adds
+from edgeres.onnx_graph.roles import residual_adds
 from edgeres.quant.qparams import QParams
 
 if TYPE_CHECKING:
@@ -43,12 +44,10 @@ _MOVING = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze",
 """Operators that commute with Q/DQ."""
 
 
-@dataclass(frozen=True)
-class Rewritten:
+class Rewritten(NamedTuple):
     """A graph under a target's scheme.
 
     Attributes:
-        model: The graph.
         activations: Scale of every quantized tensor.
         weights: Scales of every quantized weight, by the name of the node that reads it.
         retyped: Activation pairs whose codes changed type or lost their zero-point.
@@ -67,13 +66,12 @@ class Rewritten:
 
 
 def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
-    """Rewrites a Q/DQ graph to a scheme; the given model is unchanged.
+    """Rewrites a Q/DQ graph to a scheme; ``model`` is unchanged.
 
     Raises:
         StageError: A pair with a computed scale, or per-channel activations.
     """
-    changed = type(model)()
-    changed.CopyFrom(model)
+    changed = deepcopy(model)
     changed.graph.ClearField("value_info")
     biases = float_biases(changed)
     released = _release(changed, scheme)
@@ -112,44 +110,29 @@ def _release(model: ModelProto, scheme: QuantScheme) -> int:
     if scheme.add_inputs == "both" and scheme.pools:
         return 0
     view = GraphIndex.of(model)
-    wanted = _Wanted(view, scheme)
+    identity = {add.node.name: add.identity for add in residual_adds(view)}
+
+    def is_quantized(node: NodeProto, index: int) -> bool:
+        if node.op_type in WEIGHTED:
+            return index == 0 or node.input[index] not in view.constants
+        if node.op_type == "Add" and node.name in identity:
+            return scheme.add_inputs == "both" or index == identity[node.name]
+        return scheme.pools or (node.op_type in _MOVING and feeds_quantized(node.output[0]))
+
+    @cache
+    def feeds_quantized(tensor: str) -> bool:
+        readers = view.consumers(tensor)
+        return any(is_quantized(reader, index) for reader, index in readers if reader.op_type != "QuantizeLinear")
+
     reads = [
         (node, index, pair[0].input[0])
         for node in view.nodes
         for index, name in enumerate(node.input)
-        if (pair := view.pair(name)) is not None and not wanted(node, index)
+        if (pair := view.pair(name)) is not None and not is_quantized(node, index)
     ]
     for node, index, tensor in reads:
         node.input[index] = tensor
     return len(reads)
-
-
-class _Wanted:
-    """Decides whether a read goes through Q/DQ."""
-
-    def __init__(self, view: GraphIndex, scheme: QuantScheme) -> None:
-        self.view = view
-        self.scheme = scheme
-        self.identity = {add.node.name: add.identity for add in residual_adds(view)}
-        self.known: dict[str, bool] = {}
-
-    def __call__(self, node: NodeProto, index: int) -> bool:
-        if node.op_type in WEIGHTED:
-            return index == 0 or node.input[index] not in self.view.constants
-        if node.op_type == "Add" and node.name in self.identity:
-            return self.scheme.add_inputs == "both" or index == self.identity[node.name]
-        if self.scheme.pools:
-            return True
-        return node.op_type in _MOVING and self.feeds(node)
-
-    def feeds(self, node: NodeProto) -> bool:
-        """Whether an operator that moves values feeds a quantized read, with no pair of its own between."""
-        if node.name not in self.known:
-            readers = self.view.consumers(node.output[0])
-            self.known[node.name] = any(
-                self(reader, index) for reader, index in readers if reader.op_type != "QuantizeLinear"
-            )
-        return self.known[node.name]
 
 
 def _repeat_behind_moves(model: ModelProto) -> None:
@@ -157,11 +140,10 @@ def _repeat_behind_moves(model: ModelProto) -> None:
     for name in [node.name for node in model.graph.node if node.op_type in _MOVING]:
         view = GraphIndex.of(model)
         position = next(number for number, node in enumerate(view.nodes) if node.name == name)
-        node = view.nodes[position]
-        parameters, readers = _common_parameters(view, node), view.consumers(node.output[0])
+        tensor = view.nodes[position].output[0]
+        parameters, readers = _common_parameters(view, view.nodes[position]), view.consumers(tensor)
         if parameters is None or not readers or any(reader.op_type == "QuantizeLinear" for reader, _ in readers):
             continue
-        tensor = node.output[0]
         codes, value = f"{tensor}.moved.codes", f"{tensor}.moved"
         for reader, index in readers:
             reader.input[index] = value
@@ -178,11 +160,9 @@ def _common_parameters(view: GraphIndex, node: NodeProto) -> tuple[str, str] | N
     if node.op_type == "Pad" and len(node.input) > 2 and np.any(view.value(node.input[2])):
         return None  # pads with other values than 0
     names = node.input if node.op_type == "Concat" else node.input[:1]
-    pairs = [view.pair(name) for name in names]
-    quantizers = [pair[0] for pair in pairs if pair is not None]
-    if len(quantizers) < len(names) or len({_params(view, entry).scale for entry in quantizers}) != 1:
-        return None
-    if len({_params(view, entry).zero_point for entry in quantizers}) != 1:
+    quantizers = [pair[0] for pair in map(view.pair, names) if pair is not None]
+    parameters = {(params.scale, params.zero_point) for params in (_params(view, entry) for entry in quantizers)}
+    if len(quantizers) < len(names) or len(parameters) != 1:
         return None
     return quantizers[0].input[1], quantizers[0].input[2]
 
@@ -196,20 +176,16 @@ def retype(model: ModelProto, scheme: QuantScheme) -> int:
     view, count = GraphIndex.of(model), 0
     taken = {*view.constants, *view.producers}
     for quantizer in _activation_quantizers(view):
-        given = _params(view, quantizer)
-        params = convert(given, signed=scheme.signed)
-        if params == given and len(quantizer.input) == 3:
+        present = _params(view, quantizer)
+        params = convert(present, signed=scheme.signed)
+        if params == present and len(quantizer.input) == 3:
             continue
-        count += params != given
+        count += params != present
         codes = quantizer.output[0]
         scale, zero_point = free_name(f"{codes}.scale", taken), free_name(f"{codes}.zero_point", taken)
         kind = np.int8 if params.signed else np.uint8
-        model.graph.initializer.extend(
-            (
-                numpy_helper.from_array(np.array(params.scale[0], dtype=np.float32), scale),
-                numpy_helper.from_array(np.array(params.zero_point, dtype=kind), zero_point),
-            )
-        )
+        model.graph.initializer.append(numpy_helper.from_array(np.array(params.scale[0], np.float32), scale))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(params.zero_point, kind), zero_point))
         readers = (reader for reader, _ in view.consumers(codes) if reader.op_type == "DequantizeLinear")
         for node in (quantizer, *readers):
             node.input[:] = [node.input[0], scale, zero_point]
@@ -235,41 +211,33 @@ def _params(view: GraphIndex, node: NodeProto) -> QParams:
     scale = _constant(view, node, 1)
     zero_point = _constant(view, node, 2) if len(node.input) > 2 else np.array(0, np.uint8)
     if scale.size != 1 or zero_point.size != 1 or zero_point.dtype not in (np.int8, np.uint8):
-        raise StageError(
-            f"{label(node)}: {scale.size} scales of {zero_point.dtype} codes", "quantize per tensor, 8 bits"
-        )
-    signed = zero_point.dtype == np.int8
-    return QParams(scale=(float(scale.ravel()[0]),), zero_point=int(zero_point.ravel()[0]), signed=bool(signed))
+        where = f"{label(node)}: {scale.size} scales of {zero_point.dtype} codes"
+        raise StageError(where, "quantize per tensor, 8 bits")
+    signed = bool(zero_point.dtype == np.int8)
+    return QParams(scale=(float(scale.ravel()[0]),), zero_point=int(zero_point.ravel()[0]), signed=signed)
 
 
 def _weights(model: ModelProto) -> dict[str, QParams]:
     """Writes the axis of every per-channel weight; returns the scales by reader."""
     view = GraphIndex.of(model)
-    found: dict[str, QParams] = {}
+    weights: dict[str, QParams] = {}
     for node in view.of_type(*WEIGHTED):
         dequantizer = view.producer(node.input[1], "DequantizeLinear")
         if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
             continue
         scale, zero_point = (_constant(view, dequantizer, index) for index in (1, 2))
         if zero_point.dtype != np.int8 or np.any(zero_point):
-            raise StageError(
-                f"{label(dequantizer)}: the weight is not symmetric int8", "quantize weights symmetrically"
-            )
+            where = f"{label(dequantizer)}: the weight is not symmetric int8"
+            raise StageError(where, "quantize weights symmetrically")
         axis = attribute(dequantizer, "axis", 1) if scale.size > 1 else None
-        codes = view.constants.get(dequantizer.input[0])
+        codes = view.value(dequantizer.input[0])
         if axis is not None:
-            axis %= len(codes.dims) if codes is not None else 4
+            axis %= codes.ndim if codes is not None else 4
             dequantizer.ClearField("attribute")
             dequantizer.attribute.append(helper.make_attribute("axis", axis))
-        found[node.name] = QParams(
-            scale=tuple(float(value) for value in scale.ravel()), axis=axis, narrow=_is_narrow(view, dequantizer)
-        )
-    return found
-
-
-def _is_narrow(view: GraphIndex, dequantizer: NodeProto) -> bool:
-    codes = view.value(dequantizer.input[0])
-    return codes is not None and int(codes.min(initial=0)) >= -127
+        narrow = codes is not None and int(codes.min(initial=0)) >= -127
+        weights[node.name] = QParams(scale=tuple(float(value) for value in scale.ravel()), axis=axis, narrow=narrow)
+    return weights
 
 
 def _constant(view: GraphIndex, node: NodeProto, index: int) -> NDArray[np.generic]:
@@ -277,22 +245,3 @@ def _constant(view: GraphIndex, node: NodeProto, index: int) -> NDArray[np.gener
     if value is None:
         raise StageError(f"{label(node)}: {node.input[index]!r} is computed", "store scales as initializers")
     return value
-
-
-def prune(model: ModelProto) -> None:
-    """Removes unused nodes and initializers; initializers are sorted by name."""
-    graph = model.graph
-    outputs = {value.name for value in graph.output}
-    needed = set(outputs)
-    kept: list[NodeProto] = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            kept.append(node)
-    nodes = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
-    tensors = sorted((tensor for tensor in graph.initializer if tensor.name in needed), key=lambda tensor: tensor.name)
-    copies = [type(tensor).FromString(tensor.SerializeToString()) for tensor in tensors]
-    graph.ClearField("node")
-    graph.ClearField("initializer")
-    graph.node.extend(nodes)
-    graph.initializer.extend(copies)

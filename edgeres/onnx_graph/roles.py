@@ -1,8 +1,8 @@
-"""Roles of nodes in an imported graph: the classifier, and convolutions after a global pool."""
+"""Roles of nodes in a graph: the branches of residual adds, the classifier, and convolutions after a global pool."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex
 
@@ -15,6 +15,52 @@ CLASSIFIER = "fc"
 """Name of the last matrix product in ``QuantScheme.float_layers``, whatever its name in the graph."""
 
 _BEHIND_CLASSIFIER = ("Add", "Softmax", "LogSoftmax", "Flatten", "Reshape", "Squeeze", "Identity")
+
+
+class ResidualAdd(NamedTuple):
+    """An Add of two computed tensors; ``identity`` is the index of the input with fewer weighted layers before it."""
+
+    node: NodeProto
+    identity: int
+
+    @property
+    def identity_tensor(self) -> str:
+        """Tensor of the identity branch."""
+        return str(self.node.input[self.identity])
+
+    @property
+    def residual_tensor(self) -> str:
+        """Tensor of the residual branch."""
+        return str(self.node.input[1 - self.identity])
+
+
+def residual_adds(view: GraphIndex) -> tuple[ResidualAdd, ...]:
+    """Every Add of two computed tensors, in execution order.
+
+    The identity is the input with fewer weighted layers on its longest path from the network's input; after the fork
+    that both branches share this is the length of the branch itself. Equal branches are distinguished by their other
+    operators; if those are equal too, input 1 is the identity.
+    """
+    depth = _depths(view)
+    adds = []
+    for node in view.of_type("Add"):
+        if not any(name in view.constants for name in node.input):
+            first, second = (depth.get(view.origin(name), (0, 0)) for name in node.input)
+            adds.append(ResidualAdd(node, 0 if first < second else 1))
+    return tuple(adds)
+
+
+def _depths(view: GraphIndex) -> dict[str, tuple[int, int]]:
+    """Longest path of each tensor from the inputs, as ``(weighted layers, other layers)``; Q/DQ is not counted."""
+    depth: dict[str, tuple[int, int]] = {}
+    for node in view.nodes:
+        weighted, others = max((depth.get(name, (0, 0)) for name in node.input), default=(0, 0))
+        if node.op_type in WEIGHTED:
+            weighted += 1
+        elif node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            others += 1
+        depth.update(dict.fromkeys(node.output, (weighted, others)))
+    return depth
 
 
 def classifier(view: GraphIndex) -> NodeProto | None:
@@ -44,14 +90,13 @@ def pooled_convolutions(view: GraphIndex) -> tuple[NodeProto, ...]:
 
 
 def float_nodes(model: ModelProto, scheme: QuantScheme) -> tuple[str, ...]:
-    """Names of the nodes that a scheme leaves in float.
+    """Names of the nodes that a scheme leaves in float, in execution order.
 
     These are the classifier where the scheme lists ``fc``, nodes that it lists by name, and convolutions after a global
     pool, which gain nothing from integers.
     """
     view = GraphIndex.of(model)
-    names = {node.name for node in pooled_convolutions(view)}
-    names |= {node.name for node in view.nodes if node.name in scheme.float_layers}
+    names = {*scheme.float_layers, *(node.name for node in pooled_convolutions(view))}
     last = classifier(view)
     if last is not None and CLASSIFIER in scheme.float_layers:
         names.add(last.name)

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from typing import TYPE_CHECKING, NamedTuple
 
 from onnx import TensorProto, helper
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, free_name, retain
 from edgeres.onnx_graph.read import infer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from onnx import ModelProto, ValueInfoProto
 
 IMAGE, LOGITS, BATCH = "image", "logits", "N"
 _DEFAULT_SIZE = 224
 
-Dim = int | None
-"""A dimension; None where it is symbolic."""
 
+class Signature(NamedTuple):
+    """Names of an imported classifier's input and output, with their sizes; None where a size is free.
 
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """Input and output of an imported classifier.
-
-    Attributes:
-        image: Name of the input.
-        logits: Name of the output.
-        batch: Batch size; None where it is free.
-        size: Side of the square image in pixels; None where it is free.
-        classes: Number of classes.
-        flatten: Whether the output is ``[N,classes,1,1]``.
+    ``size`` is the side of the square image in pixels; ``flatten`` where the output is ``[N,classes,1,1]``.
     """
 
     image: str
@@ -68,15 +60,14 @@ def signature(model: ModelProto) -> Signature:
     return Signature(image.name, logits.name, shape[0], shape[2], classes, flatten)
 
 
-def _only(values: object, kind: str, hint: str) -> ValueInfoProto:
-    found: list[ValueInfoProto] = list(values)  # type: ignore[call-overload]  # a repeated protobuf field
-    if len(found) != 1:
-        names = ", ".join(repr(value.name) for value in found) or "none"
-        raise ModelError(f"the graph has {len(found)} {kind}s: {names}", hint)
-    return found[0]
+def _only(values: Sequence[ValueInfoProto], kind: str, hint: str) -> ValueInfoProto:
+    if len(values) != 1:
+        names = ", ".join(repr(value.name) for value in values) or "none"
+        raise ModelError(f"the graph has {len(values)} {kind}s: {names}", hint)
+    return values[0]
 
 
-def _shape(value: ValueInfoProto) -> tuple[Dim, ...]:
+def _shape(value: ValueInfoProto) -> tuple[int | None, ...]:
     dims = value.type.tensor_type.shape.dim
     return tuple(int(dim.dim_value) if dim.HasField("dim_value") else None for dim in dims)
 
@@ -88,48 +79,41 @@ def _describe(value: ValueInfoProto) -> str:
 
 
 def normalise(model: ModelProto, size: int | None = None) -> ModelProto:
-    """Normalises a classifier's signature: input ``image`` ``[N,3,S,S]``, output ``logits`` ``[N,classes]``.
+    """Normalises a checked classifier's signature: input ``image`` ``[N,3,S,S]``, output ``logits`` ``[N,classes]``.
 
-    A fixed batch becomes symbolic, also in shapes of Reshape nodes. Whether the graph works for any
-    batch has to be checked by running it.
-
-    Args:
-        model: A checked model with inferred shapes.
-        size: Side of the image where the graph leaves it open; 224 when None.
+    A fixed batch becomes symbolic, also in shapes of Reshape nodes. Whether the graph works for any batch has to be
+    checked by running it. Where the graph leaves the side of the image open, it is ``size``; 224 when None.
 
     Raises:
         ModelError: As ``signature``, and where the graph is invalid for another batch.
     """
-    given = signature(model)
-    changed = type(model)()
-    changed.CopyFrom(model)
+    present = signature(model)
+    changed = deepcopy(model)
     graph = changed.graph
-    if given.batch is not None:
-        _free_batch(changed, given.batch)
-    rename(changed, {given.image: IMAGE, given.logits: f"{LOGITS}.map" if given.flatten else LOGITS})
-    if given.flatten:
+    if present.batch is not None:
+        _free_batch(changed, present.batch)
+    _rename(changed, {present.image: IMAGE, present.logits: f"{LOGITS}.map" if present.flatten else LOGITS})
+    if present.flatten:
         graph.node.append(helper.make_node("Flatten", [f"{LOGITS}.map"], [LOGITS], name=LOGITS, axis=1))
-    side = given.size or size or _DEFAULT_SIZE
+    side = present.size or size or _DEFAULT_SIZE
     for field in ("input", "output", "value_info"):
         graph.ClearField(field)
     graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, [BATCH, 3, side, side]))
-    graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [BATCH, given.classes]))
+    graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [BATCH, present.classes]))
     return infer(changed)
 
 
-def rename(model: ModelProto, names: dict[str, str]) -> None:
+def _rename(model: ModelProto, names: dict[str, str]) -> None:
     """Renames tensors in place; a tensor that already has a new name is renamed as well."""
     graph = model.graph
     taken = {name for node in graph.node for name in (*node.input, *node.output)} | {t.name for t in graph.initializer}
-    moved = dict(names)
-    for new in names.values():
-        if new in taken and new not in names:
-            moved[new] = next(free for number in range(len(taken) + 1) if (free := f"{new}.{number}") not in taken)
+    clashes = [new for new in names.values() if new in taken and new not in names]
+    renamed = names | {new: free_name(new, taken) for new in clashes}
     for node in graph.node:
-        node.input[:] = [moved.get(name, name) for name in node.input]
-        node.output[:] = [moved.get(name, name) for name in node.output]
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        value.name = moved.get(value.name, value.name)
+        value.name = renamed.get(value.name, value.name)
 
 
 def _free_batch(model: ModelProto, batch: int) -> None:
@@ -145,8 +129,7 @@ def _free_batch(model: ModelProto, batch: int) -> None:
             continue
         if attribute(node, "allowzero", 0) and 0 in shape:
             continue
-        for entry in [entry for entry in node.attribute if entry.name == "allowzero"]:
-            node.attribute.remove(entry)  # a 0 copies the size
+        retain(node.attribute, lambda entry: entry.name != "allowzero")  # a 0 copies the size
         name = f"{node.name}.shape.{number}"
         sizes = [0, *(int(value) for value in shape.flat[1:])]
         model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(sizes)], sizes))

@@ -8,15 +8,14 @@ are the original ones and zeros. Tap ``d`` of a window with padding ``p`` reads 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from onnx import helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute
-from edgeres.onnx_graph.layers import image_of
-from edgeres.onnx_graph.window import window_attributes
+from edgeres.onnx_graph.graph_index import GraphIndex, WindowAttributes, attribute, retain, window_attributes
+from edgeres.onnx_graph.operator_counts import image_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,59 +37,45 @@ def in_host_form(model: ModelProto) -> tuple[ModelProto, tuple[str, ...]]:
     return (model, ()) if blocked is None else (blocked, (BLOCKED,))
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """A square window of stride 2 over an image of even sides.
+class _Blocks(NamedTuple):
+    """Blocks of padding before the image, blocks along a side of the window, and blocks of padding after the image."""
 
-    Attributes:
-        kernel: Side of the window.
-        padding: Padding on every side.
-    """
+    before: int
+    side: int
+    after: int
 
-    kernel: int
-    padding: int
-
-    @property
-    def before(self) -> int:
-        """Blocks of padding at the start."""
-        return -(-self.padding // BLOCK)
-
-    @property
-    def blocks(self) -> int:
-        """Side of the window in blocks."""
-        return (self.kernel - 1 - self.padding) // BLOCK + self.before + 1
-
-    @property
-    def after(self) -> int:
-        """Blocks of padding at the end, which keep the output size ``(n + 2 p - k) // 2 + 1`` for ``n`` pixels."""
-        return (2 * self.padding - self.kernel) // BLOCK + self.blocks - self.before
+    @classmethod
+    def of(cls, padding: int) -> _Blocks:
+        """The padding keeps the output size ``(n + 2 p - k) // 2 + 1`` of a window ``k`` for ``n`` pixels."""
+        before = -(-padding // BLOCK)
+        side = (_KERNEL - 1 - padding) // BLOCK + before + 1
+        return cls(before, side, (2 * padding - _KERNEL) // BLOCK + side - before)
 
 
 def blocked_stem(model: ModelProto) -> ModelProto | None:
     """A copy of a quantized graph whose first convolution reads blocks; None where it has another form.
 
-    Args:
-        model: A graph with one quantizer between the image and a 7x7 convolution of stride 2.
+    That form is one quantizer between the image and a 7x7 convolution of stride 2.
     """
-    view = GraphIndex.of(model)
-    image, (_, *sides) = image_of(model)
-    found = _stem(view, image)
-    if found is None or any(side % BLOCK or not side for side in sides):
+    copy = deepcopy(model)
+    graph, view = copy.graph, GraphIndex.of(copy)
+    image, (_, *sides) = image_of(copy)
+    stem = _stem(view, image)
+    if stem is None or any(side % BLOCK or not side for side in sides):
         return None
-    quantizer, conv, codes_name = found
-    codes = numpy_helper.to_array(view.constants[codes_name])
-    window = _Window(_KERNEL, window_attributes(conv).pads[0])
-    copy = type(model)()
-    copy.CopyFrom(model)
-    graph = copy.graph
-    stored = next(tensor for tensor in graph.initializer if tensor.name == codes_name)
-    stored.CopyFrom(numpy_helper.from_array(_in_blocks(codes, window), codes_name))
-    _rewire(next(node for node in graph.node if node.name == conv.name), window)
-    first = next(node for node in graph.node if node.output[0] == quantizer.output[0])
+    quantizer, conv, codes = stem
+    padding = window_attributes(conv).pads[0]
+    window = _Blocks.of(padding)
+    blocked = _in_blocks(numpy_helper.to_array(view.constants[codes]), padding, window)
+    view.constants[codes].CopyFrom(numpy_helper.from_array(blocked, codes))
+    retain(conv.attribute, lambda entry: entry.name not in ("kernel_shape", "strides", "pads", "auto_pad"))
+    pads = [window.before] * 2 + [window.after] * 2
+    attributes = {"kernel_shape": [window.side] * 2, "pads": pads, "strides": [1, 1]}
+    conv.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
     blocks = helper.make_node("SpaceToDepth", [image], [f"{image}.blocks"], f"{image}.blocks", blocksize=BLOCK)
-    graph.node.insert(list(graph.node).index(first), blocks)
-    first.input[0] = blocks.output[0]
-    del graph.value_info[:]
+    quantizer.input[0] = blocks.output[0]
+    graph.node.insert(list(graph.node).index(quantizer), blocks)
+    graph.ClearField("value_info")
     return copy
 
 
@@ -111,43 +96,21 @@ def _stem(view: GraphIndex, image: str) -> tuple[NodeProto, NodeProto, str] | No
 
 
 def _only_reader(view: GraphIndex, tensor: str, kind: str) -> NodeProto | None:
-    readers = view.readers.get(tensor, ())
+    readers = view.consumers(tensor)
     return readers[0][0] if len(readers) == 1 and readers[0][0].op_type == kind else None
 
 
 def _fits(conv: NodeProto) -> bool:
     stated = window_attributes(conv)
-    return (
-        stated.kernel == (_KERNEL, _KERNEL)
-        and stated.strides == (BLOCK, BLOCK)
-        and stated.dilations == (1, 1)
-        and attribute(conv, "group", 1) == 1
-        and len(set(stated.pads)) == 1
-        and bool(conv.name)
-    )
+    square = WindowAttributes((_KERNEL,) * 2, (BLOCK,) * 2, stated.pads[:1] * 4, auto_pad=stated.auto_pad)
+    return stated == square and attribute(conv, "group", 1) == 1
 
 
-def _in_blocks(codes: Codes, window: _Window) -> Codes:
+def _in_blocks(codes: Codes, padding: int, window: _Blocks) -> Codes:
     """Codes ``[O,C,k,k]`` as ``[O,4 C,b,b]``: place ``(y, x)`` of a block has the channels from ``(2 y + x) C`` on."""
+    start = BLOCK * window.before - padding
+    sides = (start, BLOCK * window.side - _KERNEL - start)
+    taps = np.pad(codes, ((0, 0), (0, 0), sides, sides))
     out, channels, *_ = codes.shape
-    made = np.zeros((out, BLOCK * BLOCK * channels, window.blocks, window.blocks), codes.dtype)
-    for row in range(window.kernel):
-        down, y = divmod(row - window.padding, BLOCK)
-        for column in range(window.kernel):
-            along, x = divmod(column - window.padding, BLOCK)
-            start = (BLOCK * y + x) * channels
-            place = made[:, start : start + channels, down + window.before, along + window.before]
-            place[...] = codes[:, :, row, column]
-    return made
-
-
-def _rewire(conv: NodeProto, window: _Window) -> None:
-    kept = [item for item in conv.attribute if item.name not in ("kernel_shape", "strides", "pads", "auto_pad")]
-    del conv.attribute[:]
-    conv.attribute.extend(kept)
-    shape = {
-        "kernel_shape": [window.blocks] * 2,
-        "pads": [window.before] * 2 + [window.after] * 2,
-        "strides": [1, 1],
-    }
-    conv.attribute.extend(helper.make_attribute(name, value) for name, value in shape.items())
+    blocks = taps.reshape(out, channels, window.side, BLOCK, window.side, BLOCK).transpose(0, 3, 5, 1, 2, 4)
+    return blocks.reshape(out, -1, window.side, window.side)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, has_transposed_weight, retain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,11 +20,9 @@ class StoredWeight:
     """A constant behind DequantizeLinear.
 
     Attributes:
-        values: Integer codes, or floats where the graph stores those before QuantizeLinear.
-        scale: One, or ``[C]`` along ``axis``.
-        zero_point: One, or ``[C]`` along ``axis``.
+        values: Integer codes, or floats where the graph stores those before QuantizeLinear (``in_float``).
+        scale: One, or ``[C]`` along ``axis``; so is ``zero_point``.
         axis: Channel axis of ``values``; None for one scale.
-        in_float: Whether ``values`` are floats.
     """
 
     values: NDArray[np.generic]
@@ -53,12 +51,15 @@ class StoredWeight:
     @property
     def dequantized(self) -> NDArray[np.float64]:
         """Output of DequantizeLinear: codes less their zero-point, times the scale."""
-        if self.in_float:
-            whole = self.codes.astype(np.float64)
-        else:
-            whole = self.values.astype(np.float64) - self._broadcast(self.zero_point).astype(np.float64)
+        stored = self.values.astype(np.float64) - self._broadcast(self.zero_point).astype(np.float64)
+        whole = self.codes.astype(np.float64) if self.in_float else stored
         product: NDArray[np.float64] = whole * self._broadcast(self.scale).astype(np.float64)
         return product
+
+    @property
+    def real(self) -> NDArray[np.float64]:
+        """The float values: as stored before QuantizeLinear, otherwise the output of DequantizeLinear."""
+        return self.values.astype(np.float64) if self.in_float else self.dequantized
 
 
 def stored_weight(view: GraphIndex, dequantizer: NodeProto) -> StoredWeight | None:
@@ -73,67 +74,42 @@ def stored_weight(view: GraphIndex, dequantizer: NodeProto) -> StoredWeight | No
     return StoredWeight(values, scale, zero, axis, quantizer is not None)
 
 
-def dequantized_weight(view: GraphIndex, node: NodeProto) -> NDArray[np.float64] | None:
-    """The float values of a weight: as stored in front of QuantizeLinear, otherwise what DequantizeLinear yields.
-
-    Args:
-        view: The graph.
-        node: The weight's DequantizeLinear.
-
-    Returns:
-        The values; None where something of them is computed, or they have a scale for each block.
-    """
-    stored = stored_weight(view, node)
-    if stored is None:
-        return None
-    return stored.values.astype(np.float64) if stored.in_float else stored.dequantized
+def dequantized_weight(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.float64] | None:
+    """``StoredWeight.real`` of a weight; None where a part of it is computed, or it has a scale for each block."""
+    stored = stored_weight(view, dequantizer)
+    return None if stored is None else stored.real
 
 
 def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:
     """Output-channel axis of a weight ``[OC,IC,kh,kw]``, ``[OC,IC]`` or ``[IC,OC]``."""
-    match node.op_type:
-        case "Conv":
-            return 0
-        case "ConvTranspose":
-            return 1
-        case "Gemm":
-            return 0 if attribute(node, "transB", 0) else 1
-    return max(len(shape) - 1, 0)
+    if node.op_type == "ConvTranspose":
+        return 1
+    return max(len(shape) - 1, 0) if has_transposed_weight(node) else 0
 
 
 def float_weights(model: ModelProto) -> int:
-    """Converts weights stored as codes to float weights before QuantizeLinear, in place.
+    """Converts weights stored as codes to float weights before QuantizeLinear, in place; returns their number.
 
     No value changes: a code times its scale, rounded to float32, is nearer to that code than to any other. Parsers of
     TensorRT before 8.5 support no other form (TensorRT developer guide; NVIDIA/TensorRT issue 3385).
-
-    Returns:
-        Number of converted weights.
     """
-    view, made = GraphIndex.of(model), dict[str, NodeProto]()
+    view, quantizers, graph = GraphIndex.of(model), dict[str, NodeProto](), model.graph
     for node in view.of_type(*WEIGHTED):
         dequantizer = view.producer(node.input[1], "DequantizeLinear")
-        if dequantizer is None or dequantizer.input[0] not in view.constants or dequantizer.output[0] in made:
+        if dequantizer is None or dequantizer.input[0] not in view.constants or dequantizer.output[0] in quantizers:
             continue
         values = dequantized_weight(view, dequantizer)
         if values is None:
             continue
         stored, codes = f"{dequantizer.output[0]}:float", f"{dequantizer.output[0]}:codes"
-        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), stored))
+        graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), stored))
         quantizer = helper.make_node("QuantizeLinear", [stored, *dequantizer.input[1:]], [codes], name=codes)
         quantizer.attribute.extend(dequantizer.attribute)
-        made[dequantizer.output[0]] = quantizer
+        quantizers[dequantizer.output[0]] = quantizer
         dequantizer.input[0] = codes
-    nodes = []
-    for node in model.graph.node:
-        if node.output[0] in made:
-            nodes.append(made[node.output[0]])
-        nodes.append(node)
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    read = {name for node in copies for name in node.input}
-    tensors = [type(t).FromString(t.SerializeToString()) for t in model.graph.initializer if t.name in read]
-    model.graph.ClearField("node")
-    model.graph.ClearField("initializer")
-    model.graph.node.extend(copies)
-    model.graph.initializer.extend(tensors)
-    return len(made)
+    for index in reversed(range(len(graph.node))):
+        if graph.node[index].output[0] in quantizers:
+            graph.node.insert(index, quantizers[graph.node[index].output[0]])
+    read = {name for node in graph.node for name in node.input}
+    retain(graph.initializer, lambda tensor: tensor.name in read)
+    return len(quantizers)

@@ -16,7 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 import edgeres
 from edgeres.errors import StageError
 from edgeres.model.graph import IMAGE, Graph, Op, graph
-from edgeres.onnx_graph import int4
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +29,10 @@ if TYPE_CHECKING:
 
 LOGITS = "logits"
 _NORM_EPSILON = 1e-5
+_INT4_OPSET, _INT4_IR_VERSION = 21, 10
+"""The first versions with ``TensorProto.INT4`` (ONNX IR specification 10, docs/docsgen/source/technical/int4.md)."""
+_INT4 = helper.tensor_dtype_to_np_dtype(TensorProto.INT4)
+_PLAIN = {"relu": "Relu", "sigmoid": "Sigmoid", "add": "Add", "mul": "Mul", "gap": "GlobalAveragePool"}
 
 
 class _Writer:
@@ -56,10 +59,8 @@ class _Writer:
 
     def codes(self, name: str, values: NDArray[np.int32], params: QParams) -> str:
         """An initializer of integer codes in the type that holds them."""
-        if params.bits <= 4 and params.signed:
-            self.initializers.append(int4.int4_tensor(values, name))
-            return name
-        return self.constant(name, values.astype(np.int8 if params.signed else np.uint8))
+        signed = _INT4 if params.bits <= 4 else np.int8
+        return self.constant(name, values.astype(signed if params.signed else np.uint8))
 
     def quantizer(self, tensor: str) -> None:
         """The QuantizeLinear of a tensor."""
@@ -113,18 +114,8 @@ class _Writer:
                 self.node("Pad", op.name, [*inputs, self.constant(f"{op.name}.pads", pads)], output)
             case "flatten":
                 self.node("Flatten", op.name, inputs, output, axis=1)
-            case "relu" | "sigmoid" | "add" | "mul" | "gap":
-                kinds = {"relu": "Relu", "sigmoid": "Sigmoid", "add": "Add", "mul": "Mul", "gap": "GlobalAveragePool"}
-                self.node(kinds[op.kind], op.name, inputs, output)
-
-    def write(self) -> None:
-        quantized = set(self.placement.tensors) if self.placement else set()
-        if IMAGE in quantized:
-            self.quantizer(IMAGE)
-        for op in self.graph.ops:
-            self.operation(op)
-            if op.name in quantized:
-                self.quantizer(op.name)
+            case kind:
+                self.node(_PLAIN[kind], op.name, inputs, output)
 
 
 def write_model(
@@ -140,23 +131,23 @@ def write_model(
 ) -> ModelProto:
     """The ONNX model of a network, in float, or with Q/DQ where ``table`` and ``placement`` are given.
 
-    Args:
-        spec: The network.
-        weights: Its float32 weights.
-        size: Height and width of the image in pixels.
-        opset: Version of the default operator set.
-        ir_version: Version of the file format.
-        metadata: Metadata strings of the file.
-        table: Scales.
-        placement: Placement of the Q/DQ pairs.
+    ``weights`` are float32, ``size`` is the height and width of the image in pixels, ``metadata`` the strings of the
+    file's ``metadata_props``.
 
     Raises:
         StageError: 4-bit weights in an opset or IR version without them.
     """
-    if table and any(params.bits <= 4 for params in table.weights.values()):
-        _require_int4(opset, ir_version)
-    writer = _Writer(graph(spec), weights, table, placement)
-    writer.write()
+    four_bits = table is not None and any(params.bits <= 4 for params in table.weights.values())
+    if four_bits and (opset < _INT4_OPSET or ir_version < _INT4_IR_VERSION):
+        wanted = f"runtime.opset to {_INT4_OPSET} and ir_version to {_INT4_IR_VERSION}, or weight_bits to 8"
+        raise StageError(f"4-bit weights in opset {opset}, IR {ir_version}", f"set the target's {wanted}")
+    writer, quantized = _Writer(graph(spec), weights, table, placement), set(placement.tensors) if placement else set()
+    if IMAGE in quantized:
+        writer.quantizer(IMAGE)
+    for op in writer.graph.ops:
+        writer.operation(op)
+        if op.name in quantized:
+            writer.quantizer(op.name)
     image = helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, ["N", spec.channels, *size])
     logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["N", spec.classes])
     body = helper.make_graph(writer.nodes, "resnet", [image], [logits], writer.initializers)
@@ -169,11 +160,3 @@ def write_model(
     )
     helper.set_model_props(model, dict(sorted((metadata or {}).items())))
     return model
-
-
-def _require_int4(opset: int, ir_version: int) -> None:
-    if opset < int4.OPSET or ir_version < int4.IR_VERSION:
-        raise StageError(
-            f"4-bit weights in opset {opset}, IR {ir_version}",
-            f"set the target's runtime.opset to {int4.OPSET} and ir_version to {int4.IR_VERSION}, or weight_bits to 8",
-        )

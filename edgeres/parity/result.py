@@ -14,7 +14,6 @@ class Depth:
     """Comparison of one runtime with the reference at one quantized tensor, or at the logits.
 
     Attributes:
-        tensor: Name of the tensor.
         nodes: Nodes between it and the quantized tensors before it, one of which causes a difference.
         numbers: Number of compared values.
         sqnr_db: Signal to noise ratio against the reference in dB, both run from the image on; None where they are
@@ -41,16 +40,12 @@ class Depth:
 
 @settings
 class RuntimeRow:
-    """Results of one runtime.
+    """Results of one runtime: its identifier, display name and accuracy in percent, and a note on its tensors.
 
     Attributes:
-        name: Identifier.
-        title: Display name.
-        top1: Accuracy in percent.
         biases: Treatment of biases in integer layers, by the reference that its codes are nearer to; None where it
             exposes no tensors, or is the reference.
-        depths: Comparisons in execution order; empty where it exposes no tensors, or is the reference.
-        note: How its tensors were read.
+        depths: Comparisons in execution order; empty where ``biases`` is None.
     """
 
     name: str
@@ -99,16 +94,11 @@ class Pair:
 
 @settings
 class Parity:
-    """Result of a parity study.
+    """Result of a parity study on ``images`` images, of which ``shown`` are compared layer by layer.
 
     Attributes:
-        model: Name of the network.
         target: Name of the target whose graph it is.
-        images: Number of images.
-        shown: Number of images compared layer by layer.
         wanted: Required agreement of every pair, in percent.
-        runtimes: The runtimes.
-        pairs: Every pair of runtimes.
         absent: Why a runtime is missing, by name.
         float_nodes: Nodes that the reference computes in float64, since they are not quantized.
         schema: Version of this layout.

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifacts.artifact import Exported
-    from edgeres.parity.integer.network import IntegerNetwork
     from edgeres.progress import Progress
     from edgeres.quant.quantized import QuantNetwork
     from edgeres.targets.target import Target
@@ -31,11 +30,12 @@ if TYPE_CHECKING:
     Images = NDArray[np.float32]
     Logits = NDArray[Any]
     Codes = Mapping[str, NDArray[Any]]
+    Show = Callable[[Images], tuple[Logits, Codes]]
 
-REFERENCE, FAKE, UNOPTIMISED = "reference", "torch", "onnxruntime_unoptimised"
+FAKE, UNOPTIMISED = "torch", "onnxruntime_unoptimised"
 _TITLES = {
-    "onnxruntime": "ONNX ParityRuntime",
-    "onnxruntime_mobile": "ONNX ParityRuntime mobile",
+    "onnxruntime": "ONNX Runtime",
+    "onnxruntime_mobile": "ONNX Runtime mobile",
     "openvino": "OpenVINO",
     "executorch": "ExecuTorch",
     "litert": "LiteRT",
@@ -49,8 +49,6 @@ class ParityRuntime:
     """A runtime in a parity study.
 
     Attributes:
-        name: Identifier.
-        title: Display name.
         logits: Function from images ``[N,C,H,W]`` to logits ``[N,classes]``.
         codes: Function from images to logits and the codes of every quantized tensor by name; None where it exposes
             none.
@@ -59,12 +57,7 @@ class ParityRuntime:
     name: str
     title: str
     logits: Callable[[Images], Logits]
-    codes: Callable[[Images], tuple[Logits, Codes]] | None = None
-
-
-def reference(network: IntegerNetwork) -> ParityRuntime:
-    """The exact integer reference."""
-    return ParityRuntime(REFERENCE, "exact integers", lambda images: network.run(images).logits)
+    codes: Show | None = None
 
 
 def fake_quantization(network: QuantNetwork) -> ParityRuntime:
@@ -72,29 +65,24 @@ def fake_quantization(network: QuantNetwork) -> ParityRuntime:
     import torch
 
     def codes(images: Images) -> tuple[Logits, Codes]:
-        found: dict[str, NDArray[Any]] = {}
+        tensors: dict[str, NDArray[Any]] = {}
         params = network.table.activations
 
         def tap(name: str, x: torch.Tensor) -> None:
             if name in network.placement.tensors:
                 kind = np.int8 if params[name].signed else np.uint8
-                found[name] = params[name].quantize(x.numpy()).astype(kind)
+                tensors[name] = params[name].quantize(x.numpy()).astype(kind)
 
         with torch.inference_mode():
             x = torch.from_numpy(images).to(memory_format=torch.channels_last)
-            return network(x, tap).numpy(), found
+            return network(x, tap).numpy(), tensors
 
     return ParityRuntime(FAKE, "torch, fake quant.", network.logits, codes)
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Opened runtimes.
-
-    Attributes:
-        runtimes: Runtimes in the order of a report.
-        absent: Why a runtime is missing, by name.
-    """
+    """Opened runtimes in the order of a report, and why a runtime is missing, by name."""
 
     runtimes: tuple[ParityRuntime, ...]
     absent: dict[str, str]
@@ -123,15 +111,10 @@ def opened(
     *,
     progress: Progress,
 ) -> Iterator[Opened]:
-    """Opens the graph in every runtime of this host that takes it.
+    """Opens the graph in ONNX Runtime without optimisations, and in every backend of this host that takes it.
 
-    Args:
-        backends: Names of backends to open besides ONNX Runtime without optimisations.
-        exported: The exported graph.
-        target: Its target.
-        names: Name of the codes in the graph by quantized tensor; empty where they are not compared.
-        out: An empty folder for engines.
-        progress: Advanced after each runtime.
+    ``names`` has the name of the codes in the graph by quantized tensor, and is empty where they are not compared;
+    ``out`` is an empty folder for engines.
     """
     absent: dict[str, str] = {}
     with ExitStack() as stack:
@@ -140,53 +123,38 @@ def opened(
         if names:
             shown = stack.enter_context(showing_session(path, list(names.values()), optimise=False))
             codes = _by_tensor(shown.run, names)
-        found = [ParityRuntime(UNOPTIMISED, "ORT unoptimised", plain.run, codes)]
-        opener = _Opener(exported, target, names, out, stack)
+        runtimes = [ParityRuntime(UNOPTIMISED, "ORT unoptimised", plain.run, codes)]
         with progress.task("open each runtime", len(backends)) as advance:
             for name in backends:
                 try:
-                    found.append(opener.runtime(name))
+                    runtime = _backend_runtime(name, exported, target, names, out / name)
+                    runtimes.append(stack.enter_context(runtime))
                 except EdgeresError as refusal:
                     absent[name] = refusal.what
                 advance(1)
-        yield Opened(tuple(found), absent)
+        yield Opened(tuple(runtimes), absent)
 
 
-@dataclass(frozen=True, slots=True)
-class _Opener:
-    """Opens the sessions of backends: see ``opened``."""
-
-    exported: Exported
-    target: Target
-    names: Mapping[str, str]
-    out: Path
-    stack: ExitStack
-
-    def runtime(self, name: str) -> ParityRuntime:
-        """A backend's session of an engine that it builds on this host.
-
-        Raises:
-            EdgeresError: It is not installed, rejects the graph, or cannot run on this host.
-        """
-        if why := lacking(name):
-            raise EdgeresError(why)
-        folder = self.out / name
-        folder.mkdir()
-        backend, here = find_backend(name), at_home(name, self.target)
-        engine = backend.build(self.exported, here, folder, Silent())
-        if not engine.runs_here:
-            raise EdgeresError("what it builds runs on its device, not here")
-        graph, codes = intact(self.exported.model), None
-        session = self.stack.enter_context(backend.engine_session(engine, here))
-        if self.names and isinstance(backend, ShowsTensors):
-            shown = self.stack.enter_context(backend.showing(graph, list(self.names.values())))
-            codes = _by_tensor(shown.run, self.names)
-        return ParityRuntime(name, _TITLES.get(name, name), session.run, codes)
+@contextmanager
+def _backend_runtime(
+    name: str, exported: Exported, target: Target, names: Mapping[str, str], folder: Path
+) -> Iterator[ParityRuntime]:
+    """A backend's session of an engine that it builds on this host in a new folder, or an error where it cannot."""
+    if why := lacking(name):
+        raise EdgeresError(why)
+    folder.mkdir()
+    backend, here = find_backend(name), at_home(name, target)
+    engine = backend.build(exported, here, folder, Silent())
+    if not engine.runs_here:
+        raise EdgeresError("what it builds runs on its device, not here")
+    graph, codes = intact(exported.model), None
+    with backend.engine_session(engine, here) as session, ExitStack() as stack:
+        if names and isinstance(backend, ShowsTensors):
+            codes = _by_tensor(stack.enter_context(backend.showing(graph, list(names.values()))).run, names)
+        yield ParityRuntime(name, _TITLES.get(name, name), session.run, codes)
 
 
-def _by_tensor(
-    run: Callable[[Images], tuple[Logits, Codes]], names: Mapping[str, str]
-) -> Callable[[Images], tuple[Logits, Codes]]:
+def _by_tensor(run: Show, names: Mapping[str, str]) -> Show:
     """Codes by the name of their tensor."""
 
     def renamed(images: Images) -> tuple[Logits, Codes]:

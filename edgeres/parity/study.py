@@ -1,36 +1,128 @@
-"""Parity study: layer-by-layer comparison on a few images, predictions on all of them."""
+"""Parity study: layer-by-layer comparison with the integer reference on a few images, predictions on all of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING
+from math import log10
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeres.errors import StageError
 from edgeres.metrics import agreement, top1
-from edgeres.parity.layers import LayerComparison, nearer
-from edgeres.parity.result import Pair, Parity, RuntimeRow
-from edgeres.parity.runtimes import REFERENCE, reference
+from edgeres.parity.result import Depth, Pair, Parity, RuntimeRow
+from edgeres.parity.runtimes import ParityRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
     from numpy.typing import NDArray
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.parity.integer.network import Bias, IntegerNetwork
-    from edgeres.parity.result import Depth
-    from edgeres.parity.runtimes import Opened, ParityRuntime
+    from edgeres.parity.integer.network import Answer, Bias, IntegerNetwork, QuantizedTensor
+    from edgeres.parity.runtimes import Opened
     from edgeres.progress import Progress
 
+    Array = NDArray[Any]
+
+_REFERENCE = "reference"
 _SHOWN, _ANSWERED = 4, 8
 """Images per batch: the reference keeps a few float64 tensors of each."""
 
-Comparisons = dict["Bias", LayerComparison]
+LOGITS = "logits"
+_LOGITS_SHARE = 2.0**-8
+"""Relative error allowed at the logits, as a share of the largest: a float tail may be computed in float16."""
+
+
+@dataclass(slots=True)
+class _MismatchCounts:
+    """Sums over images at one tensor: those of ``Depth``, and the energies of signal and noise."""
+
+    numbers: int = 0
+    signal: float = 0.0
+    noise: float = 0.0
+    differing: int = 0
+    alone: int = 0
+    steps: int = 0
+    farthest: float = 0.0
+    unexplained: int = 0
+
+    def accumulated(self, exact: Array, actual: Array, zero: int = 0) -> None:
+        """Adds tensors of both networks, run from the image on."""
+        signal, noise = exact.astype(np.float64) - zero, exact.astype(np.float64) - actual
+        self.numbers += exact.size
+        self.signal += float(np.sum(signal * signal))
+        self.noise += float(np.sum(noise * noise))
+        self.differing += int(np.count_nonzero(noise))
+
+    def layer(self, expected: QuantizedTensor, actual: Array) -> None:
+        """Adds a layer's codes in the runtime and in the reference, both computed from the runtime's codes before it.
+
+        A code is explained where the exact value, changed by at most the float32 rounding error, gives that code.
+        """
+        wrong = np.nonzero(expected.codes != actual)
+        if not len(wrong[0]):
+            return
+        codes = actual[wrong].astype(np.int64)
+        off = codes - expected.codes[wrong]
+        exact = expected.steps()[wrong] + expected.params.zero_point
+        beyond = np.where(off > 0, codes - 0.5 - exact, exact - (codes + 0.5))
+        self.alone += len(off)
+        self.steps = max(self.steps, int(np.abs(off).max()))
+        self.farthest = max(self.farthest, float(beyond.max()))
+        self.unexplained += int(np.count_nonzero(beyond > expected.bounds()[wrong]))
+
+    def tail(self, expected: Array, actual: Array) -> None:
+        """Adds logits computed from the same codes."""
+        share = np.abs(expected - actual) / max(float(np.abs(expected).max()), 1e-30)
+        beyond = int(np.count_nonzero(~(share <= _LOGITS_SHARE)))
+        self.alone, self.unexplained = self.alone + beyond, self.unexplained + beyond
+        self.farthest = max(self.farthest, float(share.max()))
+
+    def depth(self, tensor: str, nodes: tuple[str, ...]) -> Depth:
+        """The accumulated comparison of a tensor."""
+        counts = asdict(self)
+        signal, noise = counts.pop("signal"), counts.pop("noise")
+        sqnr = 10 * log10(signal / noise) if noise and signal else None
+        return Depth(tensor=tensor, nodes=nodes, sqnr_db=sqnr, **counts)
+
+
+@dataclass(slots=True)
+class LayerComparison:
+    """One runtime against one integer reference, image by image."""
+
+    network: IntegerNetwork
+    counts: defaultdict[str, _MismatchCounts] = field(default_factory=lambda: defaultdict(_MismatchCounts))
+
+    def add(self, images: NDArray[np.float32], exact: Answer, logits: Array, codes: Mapping[str, Array]) -> None:
+        """Adds a batch ``[N,C,H,W]``: the reference's output, and the runtime's logits and quantized tensors."""
+        params = self.network.params
+        for tensor, actual in codes.items():
+            self.counts[tensor].accumulated(exact.codes[tensor], actual, params[tensor].zero_point)
+        self.counts[LOGITS].accumulated(exact.logits, logits)
+        for expected in self.network.layers(images, codes):
+            if isinstance(expected, np.ndarray):
+                self.counts[LOGITS].tail(expected, logits)
+            else:
+                self.counts[expected.tensor].layer(expected, codes[expected.tensor])
+
+    @property
+    def alone(self) -> int:
+        """Number of codes that differ from the reference's, computed from the runtime's codes before them."""
+        return sum(counts.alone for counts in self.counts.values())
+
+    def depths(self) -> tuple[Depth, ...]:
+        """Comparisons in execution order, the logits last."""
+        names = {tensor: tensor for tensor in self.network.quantized} | {LOGITS: self.network.output}
+        return tuple(self.counts[tensor].depth(tensor, self.network.nodes_of(name)) for tensor, name in names.items())
+
+
+def nearer(comparisons: Mapping[Bias, LayerComparison]) -> Bias:
+    """The treatment of biases under which a runtime differs least; ``float`` where both are equal."""
+    return min(comparisons, key=lambda bias: (comparisons[bias].alone, bias != "float"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +130,9 @@ class Subject:
     """Graph and images of a parity study.
 
     Attributes:
-        model: Name of the network.
         target: Name of the target whose graph it is.
         networks: The integer reference by treatment of biases; empty where the graph has none.
-        images: Labelled images.
-        preprocess: Their preprocessing.
+        preprocess: Preprocessing of the labelled images.
     """
 
     model: str
@@ -58,30 +148,27 @@ def spread(split: Split, wanted: int) -> Split:
     return split.take([index * len(split) // count for index in range(count)])
 
 
-def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wanted: float) -> Parity:
+def study(subject: Subject, opened: Opened, progress: Progress, *, shown: int, wanted: float) -> Parity:
     """Compares all runtimes with the reference and with each other.
 
-    Args:
-        subject: Graph and images.
-        found: The opened runtimes.
-        progress: Advanced per image.
-        shown: Number of images to compare layer by layer.
-        wanted: Required agreement of every pair, in percent.
+    ``shown`` images are compared layer by layer; ``wanted`` is the required agreement of every pair in percent.
 
     Raises:
         StageError: A runtime returns logits that are not finite.
     """
     few = spread(subject.images, shown)
-    depths = _layers(subject, found.runtimes, few, progress)
-    network = subject.networks.get("float")
-    runtimes = (*(() if network is None else (reference(network),)), *found.runtimes)
-    classes, margins = _answers(subject, runtimes, progress)
-    labels, rows = subject.images.labels, []
+    layers = _layers(subject, opened.runtimes, few, progress)
+    network, runtimes = subject.networks.get("float"), opened.runtimes
+    if network is not None:
+        run = network.run
+        runtimes = (ParityRuntime(_REFERENCE, "exact integers", lambda images: run(images).logits), *runtimes)
+    classes, margins = _predictions(subject, runtimes, progress)
+    rows = []
     for runtime in runtimes:
-        unseen = "" if runtime.name == REFERENCE else "compared by its logits alone"
-        biases, seen, note = depths.get(runtime.name, (None, (), unseen))
-        accuracy = top1(classes[runtime.name], labels)
-        row = RuntimeRow(name=runtime.name, title=runtime.title, top1=accuracy, biases=biases, depths=seen, note=note)
+        unseen = "" if runtime.name == _REFERENCE else "compared by its logits alone"
+        biases, depths, note = layers.get(runtime.name, (None, (), unseen))
+        accuracy = top1(classes[runtime.name], subject.images.labels)
+        row = RuntimeRow(name=runtime.name, title=runtime.title, top1=accuracy, biases=biases, depths=depths, note=note)
         rows.append(row)
     pairs = [_pair(first, second, classes, margins) for first, second in combinations(classes, 2)]
     return Parity(
@@ -92,12 +179,12 @@ def study(subject: Subject, found: Opened, progress: Progress, *, shown: int, wa
         wanted=wanted,
         runtimes=tuple(rows),
         pairs=tuple(pairs),
-        absent=found.absent,
+        absent=opened.absent,
         float_nodes=network.float_nodes if network else (),
     )
 
 
-def _pair(first: str, second: str, classes: Mapping[str, Sequence[int]], margins: NDArray[Any]) -> Pair:
+def _pair(first: str, second: str, classes: Mapping[str, Sequence[int]], margins: Array) -> Pair:
     same = agreement(classes[first], classes[second])
     differ = np.asarray(classes[first]) != np.asarray(classes[second])
     margin = float(margins[differ].max()) if differ.any() else None
@@ -111,26 +198,26 @@ def _layers(
     """Comparisons of every runtime that exposes its tensors, under its nearer treatment of biases, with a note."""
     if not subject.networks:
         return {}
-    seeing = {runtime.name: runtime for runtime in runtimes if runtime.codes is not None}
-    found: dict[str, Comparisons] = {
-        name: {bias: LayerComparison(network) for bias, network in subject.networks.items()} for name in seeing
+    seeing = [(runtime, runtime.codes) for runtime in runtimes if runtime.codes is not None]
+    comparisons: dict[str, dict[Bias, LayerComparison]] = {
+        runtime.name: {bias: LayerComparison(network) for bias, network in subject.networks.items()}
+        for runtime, _ in seeing
     }
-    moved = dict.fromkeys(seeing, 0.0)
+    moved = dict.fromkeys(comparisons, 0.0)
     with progress.task("layer by layer", len(few) * max(1, len(seeing))) as advance:
         for images, _ in few.batches(subject.preprocess, _SHOWN):
             exact = subject.networks["float"].run(images)
-            for name, runtime in seeing.items():
-                assert runtime.codes is not None
-                logits, codes = runtime.codes(images)
-                moved[name] = max(moved[name], _most(logits, runtime.logits(images)))
-                for comparison in found[name].values():
+            for runtime, show in seeing:
+                logits, codes = show(images)
+                moved[runtime.name] = max(moved[runtime.name], _difference(logits, runtime.logits(images)))
+                for comparison in comparisons[runtime.name].values():
                     comparison.add(images, exact, _finite(logits, runtime), codes)
                 advance(len(images))
-    chosen = {name: nearer(comparisons) for name, comparisons in found.items()}
-    return {name: (bias, found[name][bias].depths(), _note(moved[name])) for name, bias in chosen.items()}
+    nearest = {name: nearer(by_bias) for name, by_bias in comparisons.items()}
+    return {name: (bias, comparisons[name][bias].depths(), _note(moved[name])) for name, bias in nearest.items()}
 
 
-def _most(shown: NDArray[Any], plain: NDArray[Any]) -> float:
+def _difference(shown: Array, plain: Array) -> float:
     """Largest difference of logits as a share of the largest logit."""
     return float(np.abs(shown - plain).max() / max(float(np.abs(plain).max()), 1e-30))
 
@@ -141,15 +228,15 @@ def _note(moved: float) -> str:
     return f"showing its tensors changed its logits by up to {moved:.1e} of the largest: it fuses less then"
 
 
-def _finite(logits: NDArray[Any], runtime: ParityRuntime) -> NDArray[Any]:
+def _finite(logits: Array, runtime: ParityRuntime) -> Array:
     if not np.isfinite(logits).all():
         raise StageError(f"{runtime.title} returns NaN or infinity", "look at the scales in calibration.json")
     return logits
 
 
-def _answers(
+def _predictions(
     subject: Subject, runtimes: Sequence[ParityRuntime], progress: Progress
-) -> tuple[dict[str, list[int]], NDArray[Any]]:
+) -> tuple[dict[str, list[int]], Array]:
     """Predicted class of each image by runtime, and the reference's margins between its two best logits."""
     classes: dict[str, list[int]] = {runtime.name: [] for runtime in runtimes}
     margins = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.backends.registry import find_backend
-from edgeres.latency.percentiles import interleaved
+from edgeres.latency.percentiles import Timing, interleaved
 from edgeres.latency.prediction import predict
 from edgeres.onnx_graph.write import write_model
 
@@ -77,7 +77,7 @@ def measured_s(
     with TemporaryDirectory(dir=folder) as place, ExitStack() as stack:
         sessions = {name: _session(model, Path(place, f"{name}.onnx"), target, stack) for name, model in models.items()}
         runs = {name: lambda session=session: session.run(image) for name, session in sessions.items()}
-        latencies = interleaved(runs, limit_s=_LIMIT_S)
+        latencies = interleaved(runs, Timing(limit_s=_LIMIT_S))
     return {name: latency.p50_ms / 1e3 for name, latency in latencies.items()}
 
 

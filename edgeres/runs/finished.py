@@ -68,7 +68,7 @@ def read_graphs(folder: Path, run: Run) -> Exported:
     """
     from edgeres.artifacts.artifact import Exported, File, ModelMetadata
     from edgeres.data.preprocess import Preprocess
-    from edgeres.onnx_graph.layers import image_of
+    from edgeres.onnx_graph.operator_counts import image_of
     from edgeres.onnx_graph.read import read_model
     from edgeres.quant.calibration_table import NAME as SCALES
 

@@ -12,7 +12,7 @@ from edgeres.latency.prediction import Measured
 from edgeres.latency.roofline import float_precisions
 from edgeres.latency.workload import of_model, of_target
 from edgeres.model.spec import PRESETS, preset
-from edgeres.onnx_graph.layers import image_of, sized
+from edgeres.onnx_graph.operator_counts import image_of, sized
 from edgeres.onnx_graph.read import read_model
 from edgeres.runs import document
 from edgeres.settings import parse, parse_json, read_text, settings

@@ -61,6 +61,11 @@ def stolen_s(proc: Path = Path("/proc")) -> float | None:
     return int(figures[7]) / os.sysconf("SC_CLK_TCK") if len(figures) > 7 else None
 
 
+def stolen_share(before: float | None, after: float | None, seconds: float) -> float | None:
+    """Share of the machine's CPU time that the hypervisor took between two readings of ``Machine.stolen``."""
+    return None if before is None or after is None else (after - before) / (seconds * (os.cpu_count() or 1))
+
+
 def peak_rss_mib() -> float:
     """Most resident memory this process has ever had, in MiB."""
     import resource  # not on Windows

@@ -11,7 +11,7 @@ from benchmarks.latencies import Pair, disagreements, pairs, read
 from benchmarks.prediction import Errors, _left_out, table, validated, with_bands
 from benchmarks.profile import main as profile_main
 from benchmarks.roofline_fit import FORMS, Fitted, fit, roofline
-from edgeres.latency.kernel_class import kernel_classes
+from edgeres.latency.roofline import kernel_classes
 from edgeres.model.spec import PRESETS
 
 ROWS = read()

@@ -9,8 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from edgeres.errors import TargetError
-from edgeres.lint.families import rules_for
-from edgeres.lint.linter import lint
+from edgeres.lint.linter import lint, rules_for
 from edgeres.lint.rule import tensorrt_version
 from edgeres.model.graph import graph
 from edgeres.model.spec import imagenet, preset

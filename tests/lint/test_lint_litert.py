@@ -19,7 +19,7 @@ def findings(model) -> dict[str, list[str]]:
     return told
 
 
-def test_our_graph_has_nothing_to_tell() -> None:
+def test_own_graph_has_no_findings() -> None:
     assert findings(ours(LITERT)) == {}
 
 

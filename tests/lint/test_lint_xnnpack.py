@@ -49,7 +49,7 @@ def float_output(draft: Draft) -> None:
         (float_output, {("X01", "layer1.0.conv2"), ("X02", "layer1.0.add")}),
     ],
 )
-def test_the_layers_that_lint_names_go_there_in_float(defect, findings) -> None:
+def test_layers_with_findings_run_in_float(defect, findings) -> None:
     draft = Draft(ours(CPU))
     assert found(draft.model) == set()
     clean = integer_layers(draft.model)
@@ -70,6 +70,6 @@ def test_activations_with_a_scale_per_channel_are_refused_by_both() -> None:
         torch_program(draft.model)
 
 
-def test_a_pool_of_one_pixel_is_told_of() -> None:
+def test_pool_of_one_pixel_is_found() -> None:
     spec = replace(THIN, stages=(*THIN.stages, (Block(inner=(48,), out=48, stride=2),)))
     assert found(ours(CPU, spec)) == {("X03", "layer3.0.subsample")}

@@ -9,8 +9,8 @@ from onnx import numpy_helper
 from quantized_graph import drawn, drawn_spec
 
 from edgeres.parity.integer.network import IntegerNetwork
-from edgeres.parity.layers import LOGITS, LayerComparison, nearer
 from edgeres.parity.result import RuntimeRow
+from edgeres.parity.study import LOGITS, LayerComparison, nearer
 from edgeres.targets.target import find_target
 
 SCHEMES = {"signed": find_target("jetson").scheme, "unsigned": find_target("cpu").scheme}
@@ -52,7 +52,7 @@ def swapped(array):
     return array[[1, 0, *range(2, len(array))]]
 
 
-def test_nothing_diverges_in_the_graph_as_it_is(row):
+def test_unchanged_graph_has_no_divergence(row):
     found = row()
     assert found.diverges is None
     assert [depth.tensor for depth in found.depths][-1] == LOGITS
@@ -60,26 +60,26 @@ def test_nothing_diverges_in_the_graph_as_it_is(row):
     assert all(depth.steps <= 1 for depth in found.depths)
 
 
-def test_a_weight_scale_twice_as_large(network, row):
+def test_doubled_weight_scale_diverges_at_its_layer(network, row):
     model = mutant(network)
     change(model, "layer2.0.conv1.weight.scale", lambda scale: 2 * scale)
     assert row(model).diverges.tensor == "layer2.0.relu1"
 
 
-def test_an_activation_scale_twice_as_large(network, row):
+def test_doubled_activation_scale_diverges_at_its_layer(network, row):
     model = mutant(network)
     change(model, "layer1.0.relu1.scale", lambda scale: 2 * scale)
     assert row(model).diverges.tensor == "layer1.0.relu1"
 
 
-def test_two_channels_that_changed_places(network, row):
+def test_swapped_channels_diverge_at_their_layer(network, row):
     model = mutant(network)
     for part in ("weight.codes", "weight.scale", "bias"):
         change(model, f"layer1.0.conv1.{part}", swapped)
     assert row(model).diverges.tensor == "layer1.0.relu1"
 
 
-def test_two_channels_of_the_classifier_that_changed_places(network, row):
+def test_swapped_classifier_channels_diverge_at_the_logits(network, row):
     model = mutant(network)
     change(model, "fc.weight", lambda weight: np.ascontiguousarray(swapped(weight.T).T))
     found = row(model)
@@ -87,7 +87,7 @@ def test_two_channels_of_the_classifier_that_changed_places(network, row):
     assert "fc" in found.diverges.nodes
 
 
-def test_a_residual_that_was_dropped(network, row):
+def test_dropped_residual_diverges_at_the_add(network, row):
     model = mutant(network)
     add = next(node for node in model.graph.node if node.name == "layer2.0.add")
     add.op_type = "Identity"
@@ -97,7 +97,7 @@ def test_a_residual_that_was_dropped(network, row):
     assert "layer2.0.add" in found.nodes
 
 
-def test_a_difference_before_a_layer_is_not_held_against_it(network, row):
+def test_earlier_difference_is_not_attributed_to_a_layer(network, row):
     model = mutant(network)
     change(model, "conv1.weight.scale", lambda scale: 2 * scale)
     first, *rest = (depth for depth in row(model).depths if depth.tensor != "image")

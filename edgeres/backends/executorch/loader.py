@@ -125,7 +125,7 @@ def lower(model: ModelProto, shown: Sequence[str] = ()) -> tuple[bytes, tuple[st
         import torch
 
         from edgeres.backends.executorch.torch_program import torch_program
-        from edgeres.onnx_graph.layers import image_of
+        from edgeres.onnx_graph.operator_counts import image_of
 
         program = torch_program(model, shown)
         try:

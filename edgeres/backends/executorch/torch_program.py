@@ -9,8 +9,7 @@ import torch
 
 from edgeres.backends.executorch.torch_translator import OTHER_RUNTIME, Translator
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label
-from edgeres.onnx_graph.window import window_attributes
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, window_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

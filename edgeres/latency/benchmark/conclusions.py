@@ -20,9 +20,9 @@ def sentences(result: BenchmarkResult) -> tuple[str, ...]:
     lines = [_fastest(result)]
     if not result.here:
         lines.append(f"none of this was timed on {result.target}: its runtime does not run here")
-    lines += [
-        sentence for sentence in (_deployed_sentence(result), _other_runtime(result), _ungated(result)) if sentence
-    ]
+    lines += filter(None, (_deployed_sentence(result), _other_runtime(result)))
+    if result.rows[0].precision not in GATED:
+        lines.append(f"the accuracy gate has not checked {result.rows[0].name}")
     lines += [_non_integer_time(row, result.layers[row.runtime]) for row in _slower_than_float(result)]
     return tuple(lines)
 
@@ -39,11 +39,9 @@ def should_ship(result: BenchmarkResult) -> VariantResult | None:
     It is INT8, unless float32 is significantly faster or INT8 broke the accuracy limit.
     """
     own = {row.precision: row for row in result.rows if row.own and row.precision in GATED}
-    int8, float32 = own.get("int8"), own.get("float32")
-    if int8 is None or result.accurate is False:
-        return float32
-    if int8.over_float is not None and int8.over_float.slower:
-        return float32
+    int8 = own.get("int8")
+    if int8 is None or result.accurate is False or (int8.over_float is not None and int8.over_float.slower):
+        return own.get("float32")
     return int8
 
 
@@ -81,18 +79,12 @@ def _other_runtime(result: BenchmarkResult) -> str:
     return f"{fit[0].name} takes {fit[0].p50_ms:.3g} ms where {best.name} takes {best.p50_ms:.3g} ms"
 
 
-def _ungated(result: BenchmarkResult) -> str:
-    first = result.rows[0]
-    return "" if first.precision in GATED else f"the accuracy gate has not checked {first.name}"
-
-
 def _slower_than_float(result: BenchmarkResult) -> list[VariantResult]:
     """INT8 variants that are not faster than another precision and have a kernel profile."""
-    if result.rows[0].precision == "int8":
-        rows = [row for row in result.rows if row.over_float is not None and not row.over_float.faster]
-    else:
-        rows = list(result.rows)
-    return [row for row in rows if row.precision == "int8" and row.runtime in result.layers]
+    int8 = [row for row in result.rows if row.precision == "int8" and row.runtime in result.layers]
+    if result.rows[0].precision != "int8":
+        return int8
+    return [row for row in int8 if row.over_float is not None and not row.over_float.faster]
 
 
 def _non_integer_time(row: VariantResult, layers: Sequence[LayerTime]) -> str:

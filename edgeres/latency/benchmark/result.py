@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edgeres.backends.backend import LayerTime
-from edgeres.latency.benchmark.worker_spec import Precision
+from edgeres.latency.benchmark.worker import Precision
 from edgeres.settings import settings
 
 __all__ = ["SCHEMA", "BenchmarkResult", "HostLoad", "LayerTime", "ProcessorPeak", "Ratio", "VariantResult"]
@@ -41,19 +41,13 @@ class Ratio:
 class VariantResult:
     """Latency of one variant at batch 1, in ms.
 
+    ``low_ms`` to ``high_ms`` is the 95 % bootstrap interval of the median ``p50_ms`` of ``n`` calls in ``rounds``
+    bursts; ``p10_ms`` is nearest to an idle machine.
+
     Attributes:
-        runtime: Name of the runtime.
         version: Version of the runtime; empty where unknown.
-        precision: Precision it computes in.
         own: Whether it is the target's runtime.
         ships: Whether it is the variant that the run deploys.
-        p50_ms: Median of one call.
-        low_ms: Lower end of the 95 % bootstrap interval of the median.
-        high_ms: Upper end of the interval.
-        p10_ms: 10th percentile, nearest to an idle machine.
-        p90_ms: 90th percentile.
-        n: Number of timed calls.
-        rounds: Number of bursts.
         speedup: Speedup over the fastest float32 on any runtime; None where no float32 ran.
         over_float: Speedup over float32 on the same runtime; None for float32 itself, or where it did not run.
         to_fastest: Speedup over the fastest variant of all, at most about one.
@@ -85,13 +79,9 @@ class VariantResult:
 
 @settings
 class ProcessorPeak:
-    """Measured peak multiply-adds per second of the processor, all threads together.
+    """Maximum and median of ``n`` measured peaks of the processor, in 1e9 multiply-adds per second of all threads.
 
-    Attributes:
-        precision: ``int8`` or ``float32``.
-        gmacs: Maximum over all rounds, in 1e9 multiply-adds per second.
-        median_gmacs: Median over all rounds, which other load of the machine lowers.
-        n: Number of measurements.
+    Other load of the machine lowers the median.
     """
 
     precision: Literal["int8", "float32"]
@@ -110,7 +100,7 @@ class HostLoad:
         pinned: Processor ids of the threads.
         governor: Frequency governor; None where the kernel shows none, as in most virtual machines.
         load_before: One-minute load average before the workers started.
-        load_after: One-minute load average at the end, the running worker included.
+        load_after: The same at the end, the running worker included.
         stolen: Share of CPU time that the hypervisor took meanwhile; None where the kernel does not report it.
     """
 
@@ -128,16 +118,13 @@ class BenchmarkResult:
     """Latencies of all variants of one network.
 
     Attributes:
-        network: Name of the network.
-        target: Name of the target it was compiled for.
+        target: Target it was compiled for.
         here: Whether the target's runtime was timed; other rows hold for this host alone.
         accurate: Whether INT8 kept the accuracy limit of its run; None without INT8 or without a limit.
         macs: Multiply-adds of one image.
         threads: Threads of each runtime.
         seconds: Duration of the rounds.
         rows: Variants, the fastest first.
-        peaks: Measured peaks of the processor.
-        machine: Host and its load.
         absent: Why a runtime is not among the rows, by name.
         layers: Kernel times of INT8 variants by runtime, the slowest first.
     """

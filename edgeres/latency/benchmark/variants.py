@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from edgeres.artifacts.artifact import Engine
 from edgeres.backends.backend import NarrowFloats
 from edgeres.backends.package import Package
 from edgeres.backends.registry import backends, find_backend
 from edgeres.backends.tensorrt.runner import gpu
 from edgeres.errors import BackendUnavailable, EdgeresError, UsageError, nearest
-from edgeres.latency.benchmark.worker_spec import TORCH, SealedFile, Variant
+from edgeres.latency.benchmark.worker import TORCH, Variant
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target, targets
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edgeres.artifacts.artifact import Engine, Exported
-    from edgeres.latency.benchmark.worker_spec import Precision
+    from edgeres.artifacts.artifact import Exported
+    from edgeres.latency.benchmark.worker import Precision
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
@@ -28,48 +29,40 @@ _ON_A_GPU = ("tensorrt", "tensorrt_rtx")
 _PACKAGES = {"litert": "ai-edge-litert", "onnxruntime_mobile": "onnxruntime", "tensorrt_rtx": "tensorrt-rtx"}
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Variants:
-    """Variants that this host can run.
+    """Variants that this host can run, those of the target's runtime first, and why a runtime has none, by name."""
 
-    Attributes:
-        variants: Variants in the order of the runtimes, the target's own first.
-        absent: Why a runtime has no variant, by name.
-    """
-
-    variants: list[Variant] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
+    variants: tuple[Variant, ...]
+    absent: dict[str, str]
 
 
 def find_variants(
     exported: Exported, target: Target, out: Path, progress: Progress, runtimes: Sequence[str] | None = None
 ) -> Variants:
-    """Builds a network for every runtime that is installed on this host.
+    """Builds a network for every runtime that is installed on this host, or those named, in the empty folder ``out``.
 
-    Args:
-        exported: ONNX graphs of the network; without scales there is no INT8 variant.
-        target: Target whose runtime comes first.
-        out: An empty folder for the engines.
-        progress: Advanced after each runtime.
-        runtimes: Names of the runtimes to build for; None takes all.
+    Without scales there is no INT8 variant.
 
     Raises:
         UsageError: A runtime's name is unknown.
     """
-    names = _chosen(target, runtimes)
-    found = Variants()
-    with progress.task("build for each runtime", len(names)) as advance:
-        for name in names:
-            why = lacking(name)
-            if why is None:
-                try:
-                    found.variants += _variants(name, exported, target, out)
-                except EdgeresError as refusal:
-                    why = refusal.what
-            if why is not None:
-                found.absent[name] = why
+    known = list(dict.fromkeys((target.backend, *backends(), TORCH)))
+    for name in runtimes or ():
+        if name not in known:
+            raise UsageError(f"unknown runtime {name!r}", nearest(name, known))
+    chosen = [name for name in known if runtimes is None or name in runtimes]
+    variants, absent = list[Variant](), dict[str, str]()
+    with progress.task("build for each runtime", len(chosen)) as advance:
+        for name in chosen:
+            try:
+                if why := lacking(name):
+                    raise BackendUnavailable(why)
+                variants += _variants(name, exported, target, out)
+            except EdgeresError as refusal:
+                absent[name] = refusal.what
             advance(1)
-    return found
+    return Variants(tuple(variants), absent)
 
 
 def version_of(runtime: str) -> str:
@@ -78,14 +71,6 @@ def version_of(runtime: str) -> str:
         return metadata.version(_PACKAGES.get(runtime, runtime))
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _chosen(target: Target, runtimes: Sequence[str] | None) -> list[str]:
-    known = list(dict.fromkeys((target.backend, *backends(), TORCH)))
-    for name in runtimes or ():
-        if name not in known:
-            raise UsageError(f"unknown runtime {name!r}", nearest(name, known))
-    return [name for name in known if runtimes is None or name in runtimes]
 
 
 def lacking(name: str) -> str | None:
@@ -98,21 +83,20 @@ def lacking(name: str) -> str | None:
 
 
 def _variants(name: str, exported: Exported, target: Target, out: Path) -> list[Variant]:
-    here = at_home(name, target)
-    if name == TORCH:
-        return [_variant(name, "float32", exported, here, None)]
-    folder = out / name
-    folder.mkdir()
-    backend = find_backend(name)
-    engine = backend.build(exported, here, folder, Silent())
-    if not engine.runs_here:
-        raise BackendUnavailable("what it builds runs on its device, not here")
+    here, engine = at_home(name, target), Engine(exported, name, "")
     precisions: list[Precision] = ["float32"]
-    if isinstance(backend, NarrowFloats):
-        precisions += backend.narrow_floats()
-    if exported.scales is not None:
-        precisions.append("int8")
-    return [_variant(name, precision, exported, here, engine) for precision in precisions]
+    if name != TORCH:
+        backend, folder = find_backend(name), out / name
+        folder.mkdir()
+        engine = backend.build(exported, here, folder, Silent())
+        if not engine.runs_here:
+            raise BackendUnavailable("what it builds runs on its device, not here")
+        precisions += backend.narrow_floats() if isinstance(backend, NarrowFloats) else ()
+        precisions += ("int8",) if exported.scales is not None else ()
+    # A worker needs the files and the size of the image, not the lineage.
+    needed = replace(engine.metadata, lineage=(), baseline=None)
+    engine = replace(engine, exported=replace(engine.exported, metadata=needed))
+    return [Variant(runtime=name, precision=precision, target=here, engine=engine) for precision in precisions]
 
 
 def at_home(name: str, target: Target) -> Target:
@@ -123,16 +107,3 @@ def at_home(name: str, target: Target) -> Target:
     versions = [find_target(f"{other.name}:{version}") for other in hosts for version in other.versions]
     matching = (other for other in (*hosts, *versions) if other.backend == name)
     return next(matching, replace(target, backend=name, build_on="host"))
-
-
-def _variant(name: str, precision: Precision, exported: Exported, target: Target, engine: Engine | None) -> Variant:
-    return Variant(
-        runtime=name,
-        precision=precision,
-        target=target,
-        preprocess=exported.metadata.preprocess,
-        entry=engine.entry if engine else "",
-        files={key: SealedFile.of(file) for key, file in engine.files.items()} if engine else {},
-        graph=SealedFile.of(exported.model),
-        float_graph=SealedFile.of(exported.float_model),
-    )

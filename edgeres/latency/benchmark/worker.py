@@ -1,134 +1,155 @@
-"""Worker process that runs one variant, ``python -m edgeres.latency.benchmark.worker``, over JSON lines."""
+"""Workers of a benchmark: processes that have their network loaded; one runs, the others are stopped by SIGSTOP.
+
+A stopped process has no spinning threads, whatever its runtime does between two calls. Idle thread pools of other
+runtimes would otherwise take processor time from the one that is timed. A worker gets one ``WorkerSpec`` and then
+``WorkerRequest`` after ``WorkerRequest``, one line of JSON each; ``worker_process`` is its side.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
+import select
 import signal
+import subprocess
 import sys
-from contextlib import contextmanager
-from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, TextIO
+import tempfile
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
+from pydantic import Field
 
-from edgeres.backends.backend import NarrowFloats, Profiled, intact
-from edgeres.backends.registry import find_backend
-from edgeres.errors import EdgeresError, StageError
-from edgeres.latency.benchmark.worker_spec import TORCH, WorkerRequest, WorkerSpec
-from edgeres.settings import parse, plain
+from edgeres.artifacts.artifact import Engine
+from edgeres.errors import StageError
+from edgeres.settings import canonical, plain, settings
+from edgeres.targets.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from numpy.typing import NDArray
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
+TORCH = "torch"
+"""Name of the PyTorch eager runtime, which has no backend."""
 
-    from edgeres.backends.session import Session
-    from edgeres.latency.benchmark.worker_spec import Variant
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-def main() -> int:
-    """Opens the variant of one ``WorkerSpec`` and answers requests until standard input ends."""
-    answers = _private_stdout()
-    _die_with_parent()
-    spec = parse(WorkerSpec, json.loads(sys.stdin.readline()), "worker spec")
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, spec.cores)
-    try:
-        with _opened(spec) as serve:
-            _say(answers, {"ready": True})
-            for line in sys.stdin:
-                _say(answers, serve(parse(WorkerRequest, json.loads(line), "request")))
-    except EdgeresError as failure:
-        _say(answers, {"refused": failure.what, "hint": failure.hint})
-        return failure.exit_code
-    return 0
+_OPEN_S, _REQUEST_S = 600.0, 300.0
+"""Timeouts in seconds: of loading and compiling a network, and of a burst."""
 
 
-@contextmanager
-def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, Any]]]:
-    """The function that answers requests."""
-    if spec.variant is None:
-        from edgeres.latency.benchmark.peak import peak_of
+@settings
+class Variant:
+    """A network in one precision on one runtime, a backend's name or ``torch``.
 
-        with peak_of(spec.peak, spec.cores) as measure:
-            yield lambda request: {"rates": [measure() for _ in range(request.calls)]}
-        return
-    variant, threads = spec.variant, len(spec.cores)
-    side = variant.preprocess.crop
-    image = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
-    with _session(variant, threads) as session:
+    In ``int8`` the engine runs, in any other precision the float reference of its export.
+    """
 
-        def serve(request: WorkerRequest) -> dict[str, Any]:
-            if request.layers:
-                return {"layers": _layers(variant, image, threads, request.calls)}
-            return {"ns": burst(lambda: session.run(image), request)}
+    runtime: str
+    precision: Precision
+    target: Target
+    engine: Engine
 
-        yield serve
+    @property
+    def name(self) -> str:
+        """``int8 on openvino``."""
+        return f"{self.precision} on {self.runtime}"
 
 
-def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
-    """Opens a session of the variant's runtime."""
-    float_graph = intact(variant.float_graph.file)
-    if variant.runtime == TORCH:
-        from edgeres.latency.benchmark.eager import eager_session
+@settings
+class WorkerSpec:
+    """What one worker runs: a variant, or without one the measurement of the processor's peak in a precision.
 
-        return eager_session(float_graph, threads)
-    backend = find_backend(variant.runtime)
-    if variant.precision == "int8":
-        graph = intact(variant.graph.file)
-        return backend.session(graph, variant.target, engine=variant.engine, threads=threads)
-    if variant.precision == "float32":
-        return backend.session(float_graph, variant.target, threads=threads)
-    if not isinstance(backend, NarrowFloats):
-        raise StageError(f"{variant.runtime} computes nothing in {variant.precision}", "")
-    return backend.narrow_session(float_graph, variant.precision, threads)
+    ``cores`` are the processor ids it may use, one for each thread.
+    """
+
+    variant: Variant | None = None
+    peak: Literal["int8", "float32"] = "int8"
+    cores: tuple[int, ...]
 
 
-def _layers(variant: Variant, image: NDArray[np.float32], threads: int, calls: int) -> list[dict[str, Any]]:
-    backend = find_backend(variant.runtime)
-    if not isinstance(backend, Profiled):
-        raise StageError(f"{variant.runtime} has no kernel profiler", "")
-    times = backend.layer_times(variant.engine, image, threads=threads, calls=calls)
-    return [plain(layer) for layer in times]
+@settings
+class WorkerRequest:
+    """A burst of ``calls`` to be timed after ``warmup`` calls; with ``layers`` the kernels are profiled instead."""
+
+    calls: Annotated[int, Field(gt=0)]
+    warmup: Annotated[int, Field(ge=0)] = 0
+    layers: bool = False
 
 
-def burst(run: Callable[[], object], request: WorkerRequest) -> list[int]:
-    """Nanoseconds of each call of a request, its warm-up left out."""
-    for _ in range(request.warmup):
-        run()
-    taken = []
-    for _ in range(request.calls):
-        begin = perf_counter_ns()
-        run()
-        taken.append(perf_counter_ns() - begin)
-    return taken
+class Worker:
+    """A process that serves one ``WorkerSpec``; it runs only while it answers a request.
+
+    Raises:
+        StageError: The runtime refused the network, with its own message, or the process ended.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
+        # A session of its own: Ctrl-C reaches the parent alone, which then ends its workers.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgeres.latency.benchmark.worker_process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env={"GOMP_SPINCOUNT": "1000", **os.environ},  # as the command line has it
+            start_new_session=True,
+        )
+        self._received = b""
+        try:
+            self._answer(spec, _OPEN_S)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, request: WorkerRequest) -> Any:
+        """Continues the worker until it has answered, then stops it again.
+
+        Raises:
+            StageError: The worker refused, ended, or did not answer in time.
+        """
+        self._process.send_signal(signal.SIGCONT)
+        return self._answer(request, _REQUEST_S)
+
+    def close(self) -> None:
+        """Kills the process, running or stopped."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._complaints):
+            if stream is not None:
+                stream.close()
+
+    def _answer(self, message: WorkerSpec | WorkerRequest, limit_s: float) -> Any:
+        assert self._process.stdin is not None
+        try:
+            os.write(self._process.stdin.fileno(), canonical(plain(message)).encode() + b"\n")
+        except BrokenPipeError as failure:
+            raise StageError(self._last_words(), "") from failure
+        answer: dict[str, Any] = json.loads(self._line(limit_s))
+        if "refused" in answer:
+            raise StageError(str(answer["refused"]), str(answer["hint"]))
+        self._process.send_signal(signal.SIGSTOP)
+        return answer
+
+    def _line(self, limit_s: float) -> bytes:
+        """The next line of the worker's output."""
+        assert self._process.stdout is not None
+        stream, until = self._process.stdout.fileno(), time.monotonic() + limit_s
+        while b"\n" not in self._received:
+            if not select.select([stream], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise StageError(f"a runtime did not answer for {limit_s:.0f} s", "leave it out of --runtimes")
+            part = os.read(stream, 1 << 16)
+            if not part:
+                raise StageError(self._last_words(), "leave that runtime out of --runtimes")
+            self._received += part
+        line, _, self._received = self._received.partition(b"\n")
+        return line
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
+        return f"a worker ended with {code}" + (f": {lines[-1]}" if lines else "")
 
 
-def _private_stdout() -> TextIO:
-    """Duplicates standard output for answers alone; output of a runtime goes to standard error."""
-    own = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return own
-
-
-def _say(answers: TextIO, what: dict[str, Any]) -> None:
-    answers.write(json.dumps(what) + "\n")
-    answers.flush()
-
-
-def _die_with_parent() -> None:
-    """Ends this process with its parent on Linux, even while stopped (prctl(2), PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            sys.exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def start_worker(spec: WorkerSpec) -> AbstractContextManager[Worker]:
+    """Starts a worker process, which ends with the context."""
+    return closing(Worker(spec))

@@ -14,9 +14,8 @@ import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
 from edgeres.lint.facts import element_types
-from edgeres.onnx_graph.execute import open_session, session_options
+from edgeres.onnx_graph.execute import open_session, session_options, trace
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute
-from edgeres.onnx_graph.trace import trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,20 +30,21 @@ _SLACK = 1.001
 """Relative tolerance of a step, for float32 division."""
 
 _EIGHT_BITS = (TensorProto.INT8, TensorProto.UINT8)
+_QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+Relation = Literal["equal", "one step", "half", "different"]
+_EQUAL: Relation = "equal"
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
     """Result of comparing two graphs.
 
-    Attributes:
-        relation: ``equal``, ``one step`` (of a quantizer), ``half`` (FP16 rounding), or ``different``.
-        steps: Largest difference, in steps of the quantizers around it; in shares of the allowed rounding for ``half``.
-        where: Tensor of the largest difference.
-        tensors: Number of compared tensors.
+    ``steps`` is the largest difference, at tensor ``where``, in steps of the quantizers around it; for ``half`` (FP16
+    rounding) in shares of the allowed rounding. ``tensors`` is the number of compared tensors.
     """
 
-    relation: Literal["equal", "one step", "half", "different"]
+    relation: Relation
     steps: float
     where: str
     tensors: int
@@ -56,41 +56,37 @@ class Proof:
 
 
 def prove(before: ModelProto, after: ModelProto, images: NDArray[np.float32], rounding: float = 0.0) -> Proof:
-    """Compares a graph with its rewrite.
+    """Compares a graph with its rewrite on images float32 ``[N,C,H,W]``.
 
-    Args:
-        before: The original graph.
-        after: The rewritten graph.
-        images: float32 ``[N,C,H,W]``.
-        rounding: Error of other float types as a share of a tensor's range; 0 where types are unchanged.
+    ``rounding`` is the error of other float types as a share of a tensor's range; 0 where types are unchanged.
     """
     views = GraphIndex.of(before), GraphIndex.of(after)
     names = _shared(*views)
     shared = frozenset(names)
-    known = trace(before, images, names)
-    found = _recomputed(views[1], names, images, known)
-    worst, where, relation = 0.0, names[-1] if names else "", "equal"
+    original = trace(before, images, names)
+    rewritten = _recomputed(views[1], names, images, original)
+    worst, where, relation = 0.0, names[-1] if names else "", _EQUAL
     for name in names:
-        steps, kind = _compared(name, views, shared, (known[name], found[name]), rounding)
+        steps, kind = _compared(name, views, shared, (original[name], rewritten[name]), rounding)
         if steps > worst or (kind == "different" and relation != "different"):
             worst, where = steps, name
         if kind != "equal" and relation != "different":
             relation = kind
-    return Proof(relation, worst, where, len(names))  # type: ignore[arg-type]  # every kind is one of the literals
+    return Proof(relation, worst, where, len(names))
 
 
 def _shared(before: GraphIndex, after: GraphIndex) -> list[str]:
     """Float tensors that both compute, and codes of fused integer operators, in execution order."""
     kinds = element_types(before), element_types(after)
-    made = {name for node in after.nodes for name in node.output}
-    found = []
+    computed = {name for node in after.nodes for name in node.output}
+    shared = []
     for node in before.nodes:
         for name in filter(None, node.output):
             kind = kinds[0].get(name)
-            fused = kind in _EIGHT_BITS and node.op_type not in ("QuantizeLinear", "DequantizeLinear")
-            if name in made and kind == kinds[1].get(name) and (kind == TensorProto.FLOAT or fused):
-                found.append(name)
-    return found
+            fused = kind in _EIGHT_BITS and node.op_type not in _QDQ
+            if name in computed and kind == kinds[1].get(name) and (kind == TensorProto.FLOAT or fused):
+                shared.append(name)
+    return shared
 
 
 def _recomputed(
@@ -101,14 +97,14 @@ def _recomputed(
     cut.CopyFrom(view.model)
     cut.graph.ClearField("value_info")
     shared, kinds = set(names), element_types(view)
-    given = {name for node in cut.graph.node for name in node.input} & shared
+    inputs = {name for node in cut.graph.node for name in node.input} & shared
     for node in cut.graph.node:
         node.output[:] = [f"{name}:again" if name in shared else name for name in node.output]
-    cut.graph.input.extend(helper.make_tensor_value_info(name, kinds[name], None) for name in sorted(given))
+    cut.graph.input.extend(helper.make_tensor_value_info(name, kinds[name], None) for name in sorted(inputs))
     del cut.graph.output[:]
     cut.graph.output.extend(ValueInfoProto(name=f"{name}:again") for name in names)
     session = open_session(cut, session_options("none"))
-    feeds = {name: known[name] for name in given} | {view.model.graph.input[0].name: images}
+    feeds = {name: known[name] for name in inputs} | {view.model.graph.input[0].name: images}
     return dict(zip(names, session.run([f"{name}:again" for name in names], feeds), strict=True))
 
 
@@ -118,53 +114,50 @@ def _compared(
     shared: frozenset[str],
     values: tuple[NDArray[np.float32], NDArray[np.float32]],
     rounding: float,
-) -> tuple[float, str]:
+) -> tuple[float, Relation]:
     """Largest difference in allowed steps, and its relation."""
-    was, now = values
-    if was.shape != now.shape:
+    before, after = values
+    if before.shape != after.shape:
         return float("inf"), "different"
-    wide = was.astype(np.float64), now.astype(np.float64)
-    delta = np.abs(wide[1] - wide[0])
+    exact = before.astype(np.float64)
+    delta = np.abs(after.astype(np.float64) - exact)
     if not np.isfinite(delta).all():
         return float("inf"), "different"
-    top = float(np.max(np.abs(wide[0]), initial=0.0))
+    top = float(np.max(np.abs(exact), initial=0.0))
     if float(np.max(delta, initial=0.0)) <= _NOISE * top:
         return 0.0, "equal"
-    step = np.ones(()) if was.dtype in (np.int8, np.uint8) else _step(name, views, shared - {name}, was.ndim)
+    step = np.ones(()) if before.dtype in (np.int8, np.uint8) else _step(name, views, shared - {name}, before.ndim)
     allowed = np.maximum(step, rounding * top)
     if not np.all(allowed > 0):
         return float("inf"), "different"
     steps = float(np.max(delta / allowed))
-    kind = "half" if rounding and float(np.max(step)) == 0 else "one step"
+    kind: Relation = "half" if rounding and float(np.max(step)) == 0 else "one step"
     return steps, kind if steps <= _SLACK else "different"
 
 
 def _step(name: str, views: tuple[GraphIndex, GraphIndex], shared: frozenset[str], rank: int) -> NDArray[np.float64]:
     """The largest quantization step between a tensor and the shared ones before it, in either graph."""
     steps: list[NDArray[np.float64]] = [np.zeros(())]
-    for view in views:
-        for node in _between(view, name, shared):
-            scale = view.value(node.input[1])
-            if scale is None:
-                continue
-            wide = scale.astype(np.float64)
-            axis = attribute(node, "axis", 1) % max(rank, 1)
-            own = node.output[0] == name and wide.size > 1
-            shape = [-1 if place == axis else 1 for place in range(rank)]
-            steps.append(wide.reshape(shape) if own else np.asarray(np.max(wide)))
+    for node, scale in ((node, view.value(node.input[1])) for view in views for node in _between(view, name, shared)):
+        if scale is None:
+            continue
+        exact = scale.astype(np.float64)
+        axis = attribute(node, "axis", 1) % max(rank, 1)
+        own = node.output[0] == name and exact.size > 1
+        shape = [-1 if place == axis else 1 for place in range(rank)]
+        steps.append(exact.reshape(shape) if own else np.asarray(np.max(exact)))
     return np.asarray(max(steps, key=np.size) if any(step.size > 1 for step in steps) else max(steps))
 
 
 def _between(view: GraphIndex, name: str, shared: frozenset[str]) -> Iterator[NodeProto]:
     """Q/DQ nodes from a tensor back to the shared ones."""
-    seen: set[str] = set()
-    waiting = [name]
+    seen, waiting = set[str](), [name]
     while waiting:
         tensor = waiting.pop()
         node = view.producer(tensor)
         if node is None or tensor in seen or tensor in shared:
             continue
         seen.add(tensor)
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        if node.op_type in _QDQ:
             yield node
-        waiting += node.input[:1] if node.op_type in ("QuantizeLinear", "DequantizeLinear") else node.input
+        waiting += node.input[:1] if node.op_type in _QDQ else node.input

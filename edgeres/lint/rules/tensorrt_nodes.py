@@ -2,7 +2,8 @@
 
 Sources: ``QuantDequantLinearHelper`` in onnx/onnx-tensorrt (``builtin_op_importers.cpp`` at release/8.0-GA to 9.0-GA,
 ``onnxOpImporters.cpp`` of 10.x), its ``docs/operators.md`` and ``docs/Changelog.md``, ``include/NvInfer.h`` of
-NVIDIA/TensorRT release/8.0 to 11.1, and the TensorRT developer guide.
+NVIDIA/TensorRT release/8.0 to 11.1, and the TensorRT developer guide. Where a rule ends or becomes a warning at
+``LENIENT``, TensorRT-RTX 1.7 parses and builds such a graph with ONNX's results (``python -m benchmarks.corpus``).
 """
 
 from __future__ import annotations
@@ -12,16 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto, defs
 
-from edgeres.lint.facts import (
-    data_shape,
-    element_types,
-    folds_to_constant,
-    has_zero_point,
-    quantizers,
-    scales,
-    type_name,
-)
-from edgeres.lint.rule import LENIENT, Defect, Version, rule
+from edgeres.lint import facts
+from edgeres.lint.facts import data_shape, element_types, has_zero_point, quantizers, scales, type_name
+from edgeres.lint.rule import LENIENT, TENSORRT, Defect, Version, rule
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, opset_of
 
 if TYPE_CHECKING:
@@ -33,10 +27,9 @@ IMPORTER = "onnx-tensorrt, QuantDequantLinearHelper"
 HEADER = "NvInfer.h, IQuantizeLayer and IDequantizeLayer"
 OPERATORS = "onnx-tensorrt, docs/operators.md"
 
-_MAX_OPSET: tuple[tuple[Version, int], ...] = (
-    ((8, 0), 13), ((8, 4), 17), ((9, 0), 19), ((10, 0), 20), ((10, 9), 22), ((10, 13), 24),
-)  # fmt: skip
-_MAX_IR: tuple[tuple[Version, int], ...] = (((8, 0), 7), ((8, 4), 8), ((9, 0), 9), ((10, 0), 10), ((10, 13), 13))
+_MAX_OPSET_AND_IR: dict[Version, tuple[int, int]] = {
+    (0, 0): (13, 7), (8, 4): (17, 8), (9, 0): (19, 9), (10, 0): (20, 10), (10, 9): (22, 10), (10, 13): (24, 13),
+}  # fmt: skip
 _INTEGER_OPERATORS = (
     "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear",
     "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QLinearAveragePool", "QLinearConcat", "QGemm",
@@ -49,22 +42,21 @@ def _zero_points(view: GraphIndex) -> Iterator[tuple[NodeProto, TensorProto]]:
             yield node, view.constants[node.input[2]]
 
 
-@rule("Q01", "E", "quantize symmetrically", IMPORTER)
+@rule(TENSORRT, "Q01", "E", "quantize symmetrically", IMPORTER)
 def symmetric(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Every zero-point is 0."""
     for node, tensor in _zero_points(view):
         values = view.value(tensor.name)
-        if values is not None and np.any(values.astype(np.float64) != 0):
-            yield label(node), f"zero-point {values.ravel()[values.ravel() != 0][0]} is not 0"
+        if values is not None and np.any(values.astype(np.float64)):
+            yield label(node), f"zero-point {values[values != 0][0]} is not 0"
 
 
-@rule("Q02", "E", "use int8 with scale x 255/127", IMPORTER)
+@rule(TENSORRT, "Q02", "E", "use int8 with scale x 255/127", IMPORTER)
 def int8(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Codes and zero-points are int8."""
-    allowed = {TensorProto.INT8}
+    allowed = {TensorProto.INT8, TensorProto.INT32}  # INT32 is a quantized bias, which W04 covers
     allowed |= {TensorProto.FLOAT8E4M3FN} if version >= (9, 0) else set()
     allowed |= {TensorProto.INT4} if version >= (10, 0) else set()
-    allowed |= {TensorProto.INT32}  # a quantized bias, which W04 covers
     for node, tensor in _zero_points(view):
         if tensor.data_type not in allowed:
             yield label(node), f"zero-point of type {type_name(tensor.data_type)}: refused, or read as int8"
@@ -74,7 +66,7 @@ def int8(view: GraphIndex, version: Version) -> Iterator[Defect]:
             yield label(node), f"codes of type {type_name(codes.data_type)}"
 
 
-@rule("Q03", "E", "add an int8 zero-point initializer", IMPORTER, until=(9, 0))
+@rule(TENSORRT, "Q03", "E", "add an int8 zero-point initializer", IMPORTER, until=(9, 0))
 def three_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Q/DQ has three inputs."""
     for node in quantizers(view):
@@ -82,7 +74,7 @@ def three_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), "no zero-point input"
 
 
-@rule("Q04", "E", "add an int8 zero-point initializer", IMPORTER, since=(9, 0))
+@rule(TENSORRT, "Q04", "E", "add an int8 zero-point initializer", IMPORTER, since=(9, 0))
 def explicit_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The code type is explicit."""
     for node in view.of_type("QuantizeLinear"):  # DequantizeLinear has the type of its codes
@@ -90,7 +82,7 @@ def explicit_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), "no zero-point: TensorRT takes int8, ONNX Runtime takes uint8"
 
 
-@rule("Q05", "E", "drop output_dtype, or make it the zero-point's type", IMPORTER, since=(10, 0))
+@rule(TENSORRT, "Q05", "E", "drop output_dtype, or make it the zero-point's type", IMPORTER, since=(10, 0))
 def one_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The stated code type is the zero-point's."""
     for node, tensor in _zero_points(view):
@@ -99,18 +91,18 @@ def one_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"output_dtype {type_name(stated)} beside a {type_name(tensor.data_type)} zero-point"
 
 
-@rule("Q06", "E", "store it as an initializer read by Q/DQ itself", IMPORTER)
+@rule(TENSORRT, "Q06", "E", "store it as an initializer read by Q/DQ itself", IMPORTER)
 def zero_point_constant(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Zero-points are initializers."""
     for node in quantizers(view):
         if has_zero_point(node) and node.input[2] not in view.constants:
-            if version >= (10, 0) and folds_to_constant(view, node.input[2]):
+            if version >= (10, 0) and facts.folds_to_constant(view, node.input[2]):
                 continue  # 10.x looks through Identity
             maker = view.producer(node.input[2])
             yield label(node), f"zero-point comes from {maker.op_type if maker is not None else 'a graph input'}"
 
 
-@rule("Q07", "E", "store it as an initializer read by Q/DQ itself", HEADER, until=(10, 8))
+@rule(TENSORRT, "Q07", "E", "store it as an initializer read by Q/DQ itself", HEADER, until=(10, 8))
 def scale_constant(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Scales are initializers."""
     for node in quantizers(view):
@@ -118,18 +110,18 @@ def scale_constant(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"scale {node.input[1]!r} is computed"
 
 
-@rule("Q08", "E", "calibrate the tensor again", IMPORTER)
+@rule(TENSORRT, "Q08", "E", "calibrate the tensor again", IMPORTER)
 def positive(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Scales are positive and finite."""
     for node, scale in scales(view):
+        wrong = scale[~(np.isfinite(scale) & (scale > 0))]
         if not scale.size:
             yield label(node), "scale is empty"
-        elif not np.all(np.isfinite(scale) & (scale > 0)):
-            bad = scale.ravel()[~(np.isfinite(scale) & (scale > 0)).ravel()][0]
-            yield label(node), f"scale {bad} is not a positive number"
+        elif wrong.size:
+            yield label(node), f"scale {wrong[0]} is not a positive number"
 
 
-@rule("Q09", "E", "store scales as float32", IMPORTER, until=(10, 0))
+@rule(TENSORRT, "Q09", "E", "store scales as float32", IMPORTER, until=(10, 0))
 def scale_float32(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Scales are float32."""
     for node in quantizers(view):
@@ -138,7 +130,8 @@ def scale_float32(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"scale of type {type_name(tensor.data_type)}"
 
 
-@rule("Q10", "E", "give data and scale one type, or cast the data", IMPORTER, since=(10, 12))
+@rule(TENSORRT, "Q10", "E", "give data and scale one type, or cast the data", IMPORTER,
+      since=(10, 12), warns_from=LENIENT)  # fmt: skip
 def one_float_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Data and scale have one float type."""
     if opset_of(view.model) < 19:
@@ -150,7 +143,7 @@ def one_float_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"{type_name(data)} data with a {type_name(scale)} scale"
 
 
-@rule("Q11", "E", "give both the same shape", IMPORTER)
+@rule(TENSORRT, "Q11", "E", "give both the same shape", IMPORTER)
 def equal_volumes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """As many zero-points as scales."""
     for node, scale in scales(view):
@@ -159,7 +152,7 @@ def equal_volumes(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"{scale.size} scales beside {zero_point.size} zero-points"
 
 
-@rule("Q12", "E", "write one scale per channel of the axis", IMPORTER)
+@rule(TENSORRT, "Q12", "E", "write one scale per channel of the axis", IMPORTER)
 def channel_count(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """One scale per channel of the axis."""
     for node, scale in scales(view):
@@ -168,7 +161,7 @@ def channel_count(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"{scale.size} scales for {shape[axis]} channels on axis {axis} of {list(shape)}"
 
 
-@rule("Q13", "E", "write a non-negative axis attribute", IMPORTER)
+@rule(TENSORRT, "Q13", "E", "write a non-negative axis attribute", IMPORTER, until=LENIENT)
 def explicit_axis(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Per-channel Q/DQ names its axis."""
     for node, scale in scales(view):
@@ -181,7 +174,7 @@ def explicit_axis(view: GraphIndex, version: Version) -> Iterator[Defect]:
             yield label(node), f"axis {axis} is negative"
 
 
-@rule("Q14", "E", "quantize activations per tensor", HEADER)
+@rule(TENSORRT, "Q14", "E", "quantize activations per tensor", HEADER, warns_from=LENIENT)
 def per_tensor_activations(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Activations have one scale."""
     for node, scale in scales(view):
@@ -189,7 +182,7 @@ def per_tensor_activations(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"{scale.size} scales on an activation"
 
 
-@rule("Q15", "E", "write one scale per tensor or per channel", IMPORTER)
+@rule(TENSORRT, "Q15", "E", "write one scale per tensor or per channel", IMPORTER)
 def no_blocks(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """INT8 is not scaled by blocks."""
     kinds = element_types(view)
@@ -199,20 +192,19 @@ def no_blocks(view: GraphIndex, _: Version) -> Iterator[Defect]:
             yield label(node), f"scale of shape {list(scale.shape)}: blocks are for INT4, FP8 and FP4"
 
 
-@rule("Q16", "W", "give the tensor an axis", IMPORTER)
+@rule(TENSORRT, "Q16", "W", "give the tensor an axis", IMPORTER)
 def not_scalar(view: GraphIndex, _: Version) -> Iterator[Defect]:
-    """What is quantized has an axis."""
+    """Quantized tensors have at least one axis."""
     for node in quantizers(view):
         if data_shape(view, node) == ():
             yield label(node), "quantizes a scalar: from 10 on the result has one axis, which may not fit its reader"
 
 
-@rule("Q17", "E", "export with the target's opset and IR version", OPERATORS)
+@rule(TENSORRT, "Q17", "E", "export with the target's opset and IR version", OPERATORS)
 def versions(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Opset and IR version fit the parser."""
     opset = opset_of(view.model)
-    top = max((limit for since, limit in _MAX_OPSET if since <= version), default=13)
-    top_ir = max((limit for since, limit in _MAX_IR if since <= version), default=7)
+    top, top_ir = max(limits for since, limits in _MAX_OPSET_AND_IR.items() if since <= version)
     runtime = f"TensorRT {version[0]}.{version[1]}"
     if opset > top:
         yield "opset", f"{opset}; {runtime} documents {top} at most"
@@ -223,26 +215,25 @@ def versions(view: GraphIndex, version: Version) -> Iterator[Defect]:
         yield "opset", f"{opset} has no {'per-channel ' if per_channel else ''}QuantizeLinear"
 
 
-@rule("Q19", "E", "export standard operators with Q/DQ nodes around them", OPERATORS)
+@rule(TENSORRT, "Q19", "E", "export standard operators with Q/DQ nodes around them", OPERATORS)
 def known_operators(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """No integer or vendor operators."""
     for node in view.nodes:
-        vendor = node.domain not in ("", "ai.onnx")
-        if version >= LENIENT and vendor and defs.has(node.op_type, ""):
-            vendor = False  # importers match the operator's name alone
+        known = version >= LENIENT and defs.has(node.op_type, "")  # importers match the operator's name alone
+        vendor = node.domain not in ("", "ai.onnx") and not known
         if node.op_type in _INTEGER_OPERATORS or vendor:
             yield label(node), f"{node.domain}{'.' if node.domain else ''}{node.op_type} has no importer"
 
 
-@rule("Q20", "E", "remove or complete the pair", HEADER)
+@rule(TENSORRT, "Q20", "E", "remove or complete the pair", HEADER, warns_from=LENIENT)
 def paired(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """QuantizeLinear and DequantizeLinear come in pairs."""
     outputs = {value.name for value in view.model.graph.output}
     for node in view.of_type("QuantizeLinear"):
         readers = view.consumers(node.output[0])
-        strangers = [reader for reader, _ in readers if reader.op_type != "DequantizeLinear"]
-        if strangers:
-            yield label(node), f"its codes go into {strangers[0].op_type} {label(strangers[0])!r}"
+        other_readers = [reader for reader, _ in readers if reader.op_type != "DequantizeLinear"]
+        if other_readers:
+            yield label(node), f"its codes go into {other_readers[0].op_type} {label(other_readers[0])!r}"
         elif not readers and node.output[0] not in outputs:
             yield label(node), "nothing reads its codes"
     for node in view.of_type("DequantizeLinear"):

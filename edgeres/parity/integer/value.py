@@ -1,11 +1,16 @@
-"""Values of the integer reference: whole numbers with scales, or reals where there are no integers.
+"""Values of the integer reference, whole numbers with scales, or reals where there are no integers; requantization.
 
-Tensors are channels last, ``[N,H,W,C]`` or ``[N,F]``, so that a convolution is one matrix product.
+Tensors are channels last, ``[N,H,W,C]`` or ``[N,F]``, so that a convolution is one matrix product. Requantization is
+exact (ONNX operator QuantizeLinear): ``code = saturate(round_half_to_even(value / scale) + zero_point)``. With
+``value = S_1 S_2 (sum q_1 q_2) + b`` this is equation (4) of Jacob et al. 2018 (arXiv 1712.05877) with the real
+multiplier ``M = S_1 S_2 / S_3`` of its equation (5). Values are first computed in float64; those within its error of a
+rounding boundary are decided in rational numbers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +20,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edgeres.quant.qparams import QParams
+
     Array = NDArray[Any]
     Layout = Callable[[Array], Array]
 
-UNIT = 2.0**-24
+_UNIT = 2.0**-24
 """Unit roundoff of float32."""
+
+_SLACK = 2.0**-50
+"""Error bound of float64 as a share of the largest magnitude: a few roundings of 2**-53 per term."""
+
+_BLOCK = 1 << 15
+"""Numbers per block of a requantization, so that they fit the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +42,11 @@ class Term:
     Attributes:
         count: Whole numbers, float32 below 2**24 or float64 below 2**53, so that each is exact.
         scale: float64, one or one per channel: a float32 number or the product of two, 48 bits, so exact.
-        reach: Upper bound of the sum of magnitudes in each count, for any codes; one or one per
-            channel.
-        magnitudes: Computes the actual sum of magnitudes, of the counts' shape; the error of a float dot product is a
-            share of it, even where its terms cancel. None where ``reach`` is used.
+        reach: Upper bound of the sum of magnitudes in each count, for any codes; one or one per channel.
         length: Number of products in each count; 0 where there are none.
         over: Number of averaged values.
+        magnitudes: Computes the actual sum of magnitudes, of the counts' shape; the error of a float dot product is a
+            share of it, even where its terms cancel. None where ``reach`` is used.
     """
 
     count: Array
@@ -80,7 +92,7 @@ class Exact:
         dot product, one for each further term, and the multiplications of a kernel that scales its sums afterwards.
         """
         roundings = max(term.length for term in self.terms) + len(self.terms) + 4
-        gamma = roundings * UNIT / (1 - roundings * UNIT)
+        gamma = roundings * _UNIT / (1 - roundings * _UNIT)
         return np.asarray(gamma * sum(term.magnitude() for term in self.terms), dtype=np.float64)
 
     def laid_out(self, change: Layout) -> Exact:
@@ -90,11 +102,9 @@ class Exact:
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """A tensor computed in float64: the image, or the output of an operation without integers.
+    """A float64 tensor: the image, or the output of an operation without integers.
 
-    Attributes:
-        values: float64.
-        share: Error bound of float32 as a share of the largest value.
+    ``share`` is the error bound of float32 as a share of the largest value.
     """
 
     values: NDArray[np.float64]
@@ -119,3 +129,49 @@ Value = Exact | Real
 def constant(numbers: NDArray[np.float32]) -> Term:
     """A bias ``[C]``: one, times each of its numbers."""
     return Term(np.ones(()), numbers.astype(np.float64), np.ones(()))
+
+
+def requantize(value: Value, to: QParams) -> Array:
+    """Codes of a value, int8 or uint8; no code of an ``Exact`` value depends on float64 rounding."""
+    if isinstance(value, Real):
+        return _saturated(np.rint(value.values / to.scale[0]), to)
+    shape = np.broadcast_shapes(*(term.count.shape for term in value.terms))
+    channels = shape[-1]
+    rows = [np.broadcast_to(term.count, shape).reshape(-1, channels) for term in value.terms]
+    factors = [term.scale / (term.over * to.scale[0]) for term in value.terms]
+    slack = _SLACK * (sum(term.most() for term in value.terms) / to.scale[0] + 1)
+    codes = np.empty((len(rows[0]), channels), np.int8 if to.signed else np.uint8)
+    size = max(1, _BLOCK // channels)
+    for start in range(0, len(codes), size):
+        part = [row[start : start + size] for row in rows]
+        steps = np.asarray(sum(count * factor for count, factor in zip(part, factors, strict=True)))
+        whole = np.rint(steps)
+        near = np.abs(np.subtract(steps, whole, out=steps), out=steps) >= 0.5 - slack
+        if near.any():
+            _decide(whole, near, part, value.terms, to)
+        codes[start : start + size] = _saturated(whole, to)
+    return codes.reshape(shape)
+
+
+def _saturated(steps: NDArray[np.float64], to: QParams) -> Array:
+    """Codes of whole numbers of steps."""
+    return np.clip(steps + to.zero_point, to.low, to.high).astype(np.int8 if to.signed else np.uint8)
+
+
+def _decide(
+    whole: NDArray[np.float64], near: NDArray[np.bool_], counts: list[Array], terms: tuple[Term, ...], to: QParams
+) -> None:
+    """Corrects values near a rounding boundary in place, each distinct case once."""
+    near &= (whole >= to.low - to.zero_point - 1) & (whole <= to.high - to.zero_point + 1)  # others saturate
+    columns: list[Array] = []
+    for count, term in zip(counts, terms, strict=True):
+        columns += [count[near].astype(np.float64), np.broadcast_to(term.scale, near.shape)[near]]
+    cases, places = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+    steps = [float(round(_exact(case, terms) / Fraction(to.scale[0]))) for case in cases]  # half to even
+    whole[near] = np.array(steps)[places.reshape(-1)]
+
+
+def _exact(case: NDArray[np.float64], terms: tuple[Term, ...]) -> Fraction:
+    """One value as a rational number."""
+    pairs = zip(case[0::2], case[1::2], terms, strict=True)
+    return sum((Fraction(int(n)) * Fraction(float(scale)) / term.over for n, scale, term in pairs), Fraction(0))

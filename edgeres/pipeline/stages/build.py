@@ -10,8 +10,8 @@ import onnx
 from edgeres.artifacts.artifact import Engine, Exported, File, Step
 from edgeres.backends.registry import find_backend
 from edgeres.errors import BackendUnavailable, StageError
+from edgeres.lint.fixer import lowered
 from edgeres.lint.linter import lint
-from edgeres.lint.lowering import shipped
 from edgeres.pipeline.stages.stage import Read
 from edgeres.settings import plain, settings
 
@@ -42,19 +42,17 @@ class Build:
         backend = find_backend(context.target.backend)
         if context.target.build_on == "host" and (missing := backend.missing()):
             raise BackendUnavailable(missing)
-        formed = shipped(onnx.load(str(artifact.model.path)), context.target.runtime)
-        if formed.proof is not None:
-            artifact = replace(artifact, model=_kept(formed.model, context.workspace / "graph"))
-        findings = lint(formed.model, context.target)
+        model, lowering = lowered(onnx.load(str(artifact.model.path)), context.target.runtime)
+        if lowering:
+            artifact = replace(artifact, model=_kept(model, context.workspace / "graph"))
+        findings = lint(model, context.target)
         _refuse(findings, context.target.name)
         engine = backend.build(artifact, context.target, context.workspace, context.progress)
         mib = sum(file.path.stat().st_size for file in engine.files.values()) / 2**20
         warnings = tuple(f"lint {finding}" for finding in findings)
-        lowered = (formed.note,) if formed.note else ()
+        notes = (lowering,) if lowering else ()
         metrics = {"mib": mib, "lint_findings": float(len(findings))}
-        step = Step(
-            stage=self.name, settings=plain(self), metrics=metrics, notes=(*lowered, *engine.evidence, *warnings)
-        )
+        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(*notes, *engine.evidence, *warnings))
         exported = replace(engine.exported, metadata=engine.metadata.after(step))
         return replace(engine, exported=exported)
 

@@ -13,11 +13,11 @@ from edgeres.artifacts.artifact import Engine, Step, VerificationResult
 from edgeres.backends.backend import intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
-from edgeres.latency.percentiles import interleaved
+from edgeres.latency.percentiles import Timing, interleaved
 from edgeres.latency.prediction import predict
 from edgeres.metrics import agreement, top1
 from edgeres.onnx_graph import operator_counts
-from edgeres.onnx_graph.layers import peak_bytes
+from edgeres.onnx_graph.operator_counts import peak_bytes
 from edgeres.pipeline.parallel import cores, in_order
 from edgeres.pipeline.stages.stage import Read
 from edgeres.settings import plain, settings
@@ -107,7 +107,7 @@ class Verify:
             runs = {"float32": lambda: plain_model.run(image)}
             if engine.exported.scales:
                 runs["int8"] = lambda: shipped.run(image)
-            found = interleaved(runs, least=_LEAST, wanted=_TAIL, limit_s=self.seconds)
+            found = interleaved(runs, Timing(least=_LEAST, limit_s=self.seconds), wanted=_TAIL)
             advance(1)
         return found
 

@@ -21,6 +21,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from edgeres.model.graph import IMAGE, Op, graph
 
@@ -44,9 +46,10 @@ FIXED = 0
 class Units:
     """Partition of channels into units of equal scale.
 
-    ``of`` has the unit ``[C]`` of each channel by tensor name. ``group`` ``[units]`` has the group of each unit: units
-    that some tensor carries side by side, so that their relative scales matter; scaling a whole group by one factor
-    changes no quantization error.
+    Attributes:
+        of: Unit ``[C]`` of each channel, by tensor name.
+        group: Group ``[units]`` of each unit: units that some tensor carries side by side, so that their relative
+            scales matter; scaling a whole group by one factor changes no quantization error.
     """
 
     of: Mapping[str, Ints]
@@ -58,72 +61,65 @@ class Units:
         return len(self.group)
 
 
-class UnionFind:
-    """Union-find over integers; the smallest of a set is its root."""
+class Ties:
+    """Channels by number, ``FIXED`` the first, and the pairs of them that have one scale."""
 
     def __init__(self) -> None:
-        self._parent = [FIXED]
+        self._count = FIXED + 1
+        self._pairs: list[Ints] = []
 
     def fresh(self, count: int) -> Ints:
-        """Adds elements, each a set of its own."""
-        first = len(self._parent)
-        self._parent.extend(range(first, first + count))
-        return np.arange(first, first + count)
-
-    def find(self, element: int) -> int:
-        """The root of an element."""
-        while self._parent[element] != element:
-            self._parent[element] = self._parent[self._parent[element]]
-            element = self._parent[element]
-        return element
+        """Adds channels ``[count]`` that are tied to none."""
+        self._count += count
+        return np.arange(self._count - count, self._count)
 
     def join(self, some: Ints, others: Ints) -> None:
-        """Joins the sets of elements pair by pair."""
-        for left, right in zip(some.tolist(), others.tolist(), strict=True):
-            low, high = sorted((self.find(left), self.find(right)))
-            self._parent[high] = low
+        """Ties channels ``[C]`` to others ``[C]`` pair by pair."""
+        self._pairs.append(np.stack([some, others]))
 
-    def roots(self) -> Ints:
-        """The root of every element."""
-        return np.array([self.find(element) for element in range(len(self._parent))])
+    def units(self) -> Ints:
+        """Unit ``[channels]`` of each channel: the connected components, numbered in the order of their first."""
+        pairs = np.concatenate([np.zeros((2, 0), dtype=np.int64), *self._pairs], axis=1)
+        edges = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(self._count, self._count))
+        return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 
 
 @lru_cache(maxsize=16)
 def channel_units(spec: ResNetSpec) -> Units:
     """The units of a network, numbered in execution order."""
-    ops, union = graph(spec).ops, UnionFind()
-    elements: dict[str, Ints] = {IMAGE: np.full(ops[0].c_in, FIXED)}
+    ops, ties = graph(spec).ops, Ties()
+    channels: dict[str, Ints] = {IMAGE: np.full(ops[0].c_in, FIXED)}
     for op in ops:
-        elements[op.name] = _output_channels(op, elements, union)
-    union.join(elements[ops[-1].name], np.full(ops[-1].c_out, FIXED))
-    return numbered(elements, union)
+        channels[op.name] = _output_channels(op, channels, ties)
+    ties.join(channels[ops[-1].name], np.full(ops[-1].c_out, FIXED))
+    return partition(channels, ties)
 
 
-def numbered(elements: Mapping[str, Ints], union: UnionFind) -> Units:
-    """Units of tensors whose channels are elements of a union, numbered in the order in which they were made."""
-    _, numbers = np.unique(union.roots(), return_inverse=True)
-    units = {name: numbers[channels] for name, channels in elements.items()}
-    groups = UnionFind()
+def partition(channels: Mapping[str, Ints], ties: Ties) -> Units:
+    """Units of tensors, numbered in execution order, from the numbers ``[C]`` of their channels in ``ties``."""
+    numbers = ties.units()
+    units = {name: numbers[tensor] for name, tensor in channels.items()}
+    groups = Ties()
     groups.fresh(int(numbers.max()))
-    for channels in units.values():
-        free = channels[channels != FIXED]
+    for tensor in units.values():
+        free = tensor[tensor != FIXED]
         groups.join(free[1:], free[:-1])
-    return Units(units, groups.roots())
+    return Units(units, groups.units())
 
 
-def _output_channels(op: Op, elements: Mapping[str, Ints], union: UnionFind) -> Ints:
-    """Elements of an operation's output channels."""
-    inputs = elements[op.inputs[0]]
+def _output_channels(op: Op, channels: Mapping[str, Ints], ties: Ties) -> Ints:
+    """Numbers of an operation's output channels in ``ties``."""
+    inputs = channels[op.inputs[0]]
     match op.kind:
         case "conv" | "linear" | "norm":
-            return union.fresh(op.c_out)
+            return ties.fresh(op.c_out)
         case "add":
-            union.join(inputs, elements[op.inputs[1]])
+            ties.join(inputs, channels[op.inputs[1]])
         case "sigmoid":
-            union.join(inputs, np.full(op.c_in, FIXED))
+            ties.join(inputs, np.full(op.c_in, FIXED))
         case "zeropad":
             front = (op.c_out - op.c_in) // 2
-            return np.concatenate([union.fresh(front), inputs, union.fresh(op.c_out - op.c_in - front)])
+            return np.concatenate([ties.fresh(front), inputs, ties.fresh(op.c_out - op.c_in - front)])
     return inputs
 
 
@@ -143,28 +139,31 @@ def tensor_scales(units: Units, scales: Floats) -> dict[str, Floats]:
 def rescaled(spec: ResNetSpec, weights: Weights, scales: ChannelScales) -> Weights:
     """Weights of the same function, in which every channel is divided by its scale.
 
-    ``scales`` has a positive scale ``[C]`` of every tensor's channels, equal within a unit and 1 for the fixed one, as
-    ``tensor_scales`` makes them.
+    Args:
+        spec: The network, with or without norms.
+        weights: Its weights.
+        scales: Positive scale ``[C]`` of every tensor's channels, equal within a unit and 1 for the fixed one, as
+            ``tensor_scales`` makes them.
     """
     arrays: dict[str, Floats] = {}
     for op in graph(spec).ops:
         if not op.parameters:
             continue
-        read, written = scales[op.inputs[0]], scales[op.name]
+        of_input, of_output = scales[op.inputs[0]], scales[op.name]
         old = {key.rpartition(".")[2]: weights[key].astype(np.float64) for key in op.parameters}
         if op.kind == "norm":
-            arrays[f"{op.name}.weight"] = old["weight"] * read / written
-            arrays[f"{op.name}.running_mean"] = old["running_mean"] / read
+            arrays[f"{op.name}.weight"] = old["weight"] * of_input / of_output
+            arrays[f"{op.name}.running_mean"] = old["running_mean"] / of_input
         else:
-            arrays[f"{op.name}.weight"] = _kernel(op, old["weight"], read, written)
+            arrays[f"{op.name}.weight"] = _kernel(op, old["weight"], of_input, of_output)
         if "bias" in old:
-            arrays[f"{op.name}.bias"] = old["bias"] / written
+            arrays[f"{op.name}.bias"] = old["bias"] / of_output
     return weights.replaced(arrays)
 
 
-def _kernel(op: Op, kernel: Floats, read: Floats, written: Floats) -> Floats:
+def _kernel(op: Op, kernel: Floats, of_input: Floats, of_output: Floats) -> Floats:
     """``W[o,i] s_i / s_o``; output ``o`` of a grouped convolution reads the inputs of its own group alone."""
-    read = np.repeat(read.reshape(op.groups, -1), op.c_out // op.groups, axis=0)
-    ratio = read / written[:, None]
+    read = np.repeat(of_input.reshape(op.groups, -1), op.c_out // op.groups, axis=0)
+    ratio = read / of_output[:, None]
     scaled: Floats = kernel * ratio.reshape(*ratio.shape, *[1] * (kernel.ndim - 2))
     return scaled

@@ -9,8 +9,7 @@ import numpy as np
 
 from edgeres.backends.litert.tflite.program import SAME, VALID
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import attribute, label
-from edgeres.onnx_graph.window import WindowAttributes, window_attributes
+from edgeres.onnx_graph.graph_index import WindowAttributes, attribute, label, window_attributes
 
 if TYPE_CHECKING:
     from onnx import NodeProto
