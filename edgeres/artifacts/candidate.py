@@ -29,7 +29,7 @@ class TechniqueResult:
     """
 
     name: str
-    settings: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
     top1: float | None = None
     drop_pp: float | None = None
     low_pp: float | None = None
@@ -51,13 +51,14 @@ class TechniqueResult:
     @property
     def float_layers(self) -> tuple[str, ...]:
         """Layers that techniques left in float."""
-        parts = [one.get("float_layers") for one in self.settings.values()]
+        parts = [one.get("float_layers") for one in self.settings.values() if isinstance(one, dict)]
         return tuple(str(layer) for layers in parts if isinstance(layers, list) for layer in layers)
 
 
-def graph_kind(settings: dict[str, dict[str, JsonValue]]) -> str:
+def graph_kind(settings: dict[str, JsonValue]) -> str:
     """Name of the last technique that left layers in float, such as ``first_layer``; ``int8`` where none did."""
-    return next((name for name, one in reversed(settings.items()) if "float_layers" in one), "int8")
+    kinds = [name for name, one in settings.items() if isinstance(one, dict) and "float_layers" in one]
+    return kinds[-1] if kinds else "int8"
 
 
 @settings

@@ -100,7 +100,7 @@ class Candidate:
         return with_sketches(self.quantized.table, self.histograms)
 
     @property
-    def records(self) -> dict[str, dict[str, JsonValue]]:
+    def records(self) -> dict[str, JsonValue]:
         """The settings of the applied techniques as JSON data."""
         return {name: one.record for name, one in self.settings.items()}
 

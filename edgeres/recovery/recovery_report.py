@@ -38,7 +38,7 @@ def row(
     evaluation: Evaluation,
     *,
     chosen: bool,
-    settings: dict[str, dict[str, JsonValue]] | None = None,
+    settings: dict[str, JsonValue] | None = None,
     note: str = "",
 ) -> TechniqueResult:
     """Metrics of the candidate of a technique on the tuning images as a ``TechniqueResult``."""
