@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeres.artifacts.results import Latency
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -132,32 +133,6 @@ def _stolen(stat: Path) -> float | None:
         return None
     figures = stat.read_text().splitlines()[0].split()[1:]
     return int(figures[7]) / os.sysconf("SC_CLK_TCK") if len(figures) > 7 else None
-
-
-@settings
-class Latency:
-    """Time of one call in milliseconds.
-
-    Attributes:
-        low_ms: Lower end of the 95 % interval of the median.
-        high_ms: Upper end of it.
-        p90_high_ms: What the 90th percentile does not exceed, with 99 % confidence; None below 44 calls.
-        p99_high_ms: The same of the 99th percentile, which takes 459 calls.
-        n: Measured calls.
-        warmup: Calls before them that were not measured.
-        stolen: Share of the machine's CPU time that the hypervisor took meanwhile, None where the kernel does not say.
-    """
-
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    low_ms: float
-    high_ms: float
-    n: int
-    warmup: int
-    stolen: float | None
-    p90_high_ms: float | None = None
-    p99_high_ms: float | None = None
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float]:

@@ -104,7 +104,7 @@ class OpenVino:
         return KernelCounts(
             integer=integer,
             weighted=weighted,
-            kernels=dict(sorted(kernels.items())),
+            counts=dict(sorted(kernels.items())),
             how="counted in OpenVINO's executable graph on this host",
         )
 

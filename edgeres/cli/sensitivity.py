@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from edgeres.artifacts.candidate import LayerSensitivity
+    from edgeres.artifacts.results import LayerSensitivity
     from edgeres.cli.command_line import Commands
     from edgeres.cli.console import Screen
     from edgeres.pipeline.recipe import Recipe

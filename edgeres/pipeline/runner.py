@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -29,14 +30,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """A finished stage.
-
-    Attributes:
-        name: The stage.
-        entry: Its artifact in the store.
-        cached: Whether it was in the store already.
-        steps: Steps that this stage recorded.
-    """
+    """A finished stage with its artifact in the store, whether it was there already, and the steps it recorded."""
 
     name: str
     entry: Entry
@@ -60,7 +54,7 @@ class Listener(Protocol):
         """Called when a stage has finished."""
 
 
-_LAYOUT = 2
+_LAYOUT = 3
 """Layout version of store entries; entries of another version are not found."""
 
 
@@ -68,10 +62,8 @@ def versions() -> dict[str, str]:
     """Installed version of each package in ``PACKAGES`` that is installed."""
     found = {}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -82,14 +74,7 @@ def key_of(stage: Stage, given: str, context: Context) -> str:
 
 
 class Pipeline:
-    """Runs a plan.
-
-    Args:
-        plan: The plan.
-        store: Cache of finished stages.
-        progress: Progress reporter of the stages.
-        listener: Listener of stage events.
-    """
+    """Runs a plan, with a store as the cache of finished stages."""
 
     def __init__(
         self, plan: Plan, store: Store, progress: Progress | None = None, listener: Listener | None = None

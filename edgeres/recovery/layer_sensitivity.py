@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.candidate import LayerSensitivity
+from edgeres.artifacts.results import LayerSensitivity
 from edgeres.errors import StageError
 from edgeres.metrics import kl, sqnr_db, top1
 from edgeres.model.cost import layer_macs

@@ -17,7 +17,7 @@ from edgeres.recovery.search import Refusal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.artifacts.candidate import LayerSensitivity
+    from edgeres.artifacts.results import LayerSensitivity
     from edgeres.recovery.context import Candidate, QuantizationContext
     from edgeres.recovery.evaluation import Evaluation
     from edgeres.recovery.search import Effort, Tried

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.candidate import TechniqueResult
+from edgeres.artifacts.results import TechniqueResult
 from edgeres.gate.paired_test import Outcome
 
 if TYPE_CHECKING:

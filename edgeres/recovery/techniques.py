@@ -16,7 +16,7 @@ from edgeres.recovery.search import Policy, Search, search
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edgeres.artifacts.candidate import LayerSensitivity
+    from edgeres.artifacts.results import LayerSensitivity
     from edgeres.quant.calibration_table import CalibrationTable
     from edgeres.recovery.context import CalibratorName, Candidate, QuantizationContext, WeightMethod
     from edgeres.recovery.evaluation import Evaluation

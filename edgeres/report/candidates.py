@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.candidate import TechniqueResult
+from edgeres.artifacts.results import TechniqueResult
 from edgeres.runs.figures import millis, percent, points, seconds
 
 if TYPE_CHECKING:
@@ -122,7 +122,8 @@ def _latency(stage: StageRow, timings: dict[str, float], kind: str) -> tuple[flo
     """Latency of one image in ms, and whether it is predicted."""
     if (measured := timings.get(f"latency {kind}")) is not None:
         return 1e3 * measured, False
-    return stage.metrics.get(f"expected_ms_{kind}"), True
+    expected: float | None = getattr(stage.metrics, f"expected_ms_{kind}")
+    return expected, True
 
 
 _NEXT = {

@@ -33,9 +33,11 @@ from edgeres.runs.figures import (
     short,
 )
 from edgeres.runs.remedy import drop_cause, int8_slowness
+from edgeres.settings import plain
 
 if TYPE_CHECKING:
-    from edgeres.runs.findings import Flip, Kernels
+    from edgeres.artifacts.artifact import KernelCounts
+    from edgeres.runs.findings import Flip
     from edgeres.runs.run import Run, StageRow
 
 _AT_ONCE = 9
@@ -77,9 +79,9 @@ def _stage(run: Run, index: int, row: StageRow) -> tuple[str, ...]:
 
 
 def _stage_details(row: StageRow) -> Markup | None:
-    if not row.metrics and not row.notes:
+    pairs = tuple((name, f"{value:.6g}") for name, value in sorted(plain(row.metrics).items()))
+    if not pairs and not row.notes:
         return None
-    pairs = tuple((name, f"{row.metrics[name]:.6g}") for name in sorted(row.metrics))
     notes = tag("ul", *(tag("li", note) for note in row.notes)) if row.notes else Markup()
     return tag("div.detail", tag("h3", row.stage), facts(*pairs) if pairs else Markup(), notes)
 
@@ -160,7 +162,7 @@ def integers(run: Run) -> Markup:
     return section("integers", "What runs in integers", counted, proven)
 
 
-def _kernels(kernels: Kernels) -> Markup:
+def _kernels(kernels: KernelCounts) -> Markup:
     share = kernels.integer / kernels.weighted if kernels.weighted else 0.0
     gauge = tag("div.gauge", tag("i.neutral", at={"style": f"width:{100 * share:.1f}%"}))
     lead = tag("p.lead", tag("b", f"{kernels.integer} of {kernels.weighted}"), f" {WEIGHTED}")

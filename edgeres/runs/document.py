@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import UsageError
 from edgeres.runs.run import SCHEMA, Run
 from edgeres.runs.verdict import exit_code, headline, line_counts, outcome
@@ -82,7 +83,11 @@ def _with_new_names(document: dict[str, Any]) -> dict[str, Any]:
             return [renamed(one) for one in value]
         if not isinstance(value, dict):
             return value
-        return {_RENAMED.get(key, key): one for key, one in value.items()}
+        return {_RENAMED.get(key, key): measured(one) if key == "metrics" else one for key, one in value.items()}
+
+    def measured(metrics: Any) -> Any:
+        known = StageMetrics.__dataclass_fields__
+        return {name: metrics[name] for name in metrics if name in known} if isinstance(metrics, dict) else metrics
 
     found: dict[str, Any] = {
         **document,

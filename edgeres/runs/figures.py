@@ -6,8 +6,8 @@ from math import floor, log10
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from edgeres.artifacts.artifact import KernelCounts
     from edgeres.artifacts.budget_check import BudgetCheck
-    from edgeres.runs.findings import Kernels
 
 _LINES = {
     "accuracy_drop_pp": ("Accuracy drop", " pp"),
@@ -152,7 +152,7 @@ WEIGHTED = "weighted layers (convolutions and matrix products) run in integers"
 """Object of the integer-layer count in all reports."""
 
 
-def integer_layers(kernels: Kernels) -> str:
+def integer_layers(kernels: KernelCounts) -> str:
     """Number of integer layers: ``20 of 21 weighted layers run in integers``."""
     return f"{kernels.integer} of {kernels.weighted} weighted layers run in integers"
 

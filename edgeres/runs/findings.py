@@ -116,23 +116,6 @@ class Flip:
 
 
 @settings
-class Kernels:
-    """Kernels that the runtime executes, by number type.
-
-    Attributes:
-        integer: Number of convolutions and matrix products on integer kernels.
-        weighted: Number of all convolutions and matrix products.
-        counts: Number of executed kernels by type; empty where the runtime does not report them.
-        how: Source of the count.
-    """
-
-    integer: Count
-    weighted: Count
-    counts: dict[str, Count] = Field(default_factory=dict)
-    how: str
-
-
-@settings
 class TensorScale:
     """Quantization parameters and calibration statistics of one activation tensor.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
 
-from edgeres.artifacts.candidate import TechniqueResult
+from edgeres.artifacts.results import StageMetrics, TechniqueResult
 from edgeres.runs.findings import Count, Percent
 from edgeres.settings import settings
 
@@ -21,7 +22,7 @@ class StageRow:
         macs: Multiply-accumulates for one image.
         parameters: Learned parameters.
         mib: Size of the stage's file in MiB.
-        metrics: All other figures of the stage by name.
+        metrics: All other figures of the stage.
         notes: Notes for the user.
         techniques: Quantization techniques in order, including those that were left out.
     """
@@ -31,9 +32,22 @@ class StageRow:
     macs: Count | None = None
     parameters: Count | None = None
     mib: float | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: StageMetrics = StageMetrics()
     notes: tuple[str, ...] = ()
     techniques: tuple[TechniqueResult, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        stage: str,
+        metrics: StageMetrics,
+        notes: tuple[str, ...] = (),
+        techniques: tuple[TechniqueResult, ...] = (),
+    ) -> StageRow:
+        """The row of a stage: the metrics that all stages share have fields of their own."""
+        columns = {name: getattr(metrics, name) for name in ("top1", "macs", "parameters", "mib")}
+        rest = replace(metrics, top1=None, macs=None, parameters=None, mib=None)
+        return cls(stage=stage, **columns, metrics=rest, notes=notes, techniques=techniques)
 
 
 @settings

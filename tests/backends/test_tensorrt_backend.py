@@ -249,7 +249,7 @@ def test_the_float_twin_is_simulated_with_every_optimisation(tmp_path):
 
 def test_the_count_is_an_expectation_and_says_so(tmp_path):
     found = TensorRT().integer_kernels(build(tmp_path), ORIN)
-    assert (found.integer, found.weighted, found.kernels) == (6, 7, {})
+    assert (found.integer, found.weighted, found.counts) == (6, 7, {})
     assert "expected from the graph, 2 of 2 residual adds among them; TensorRT has not run here" in found.how
 
 

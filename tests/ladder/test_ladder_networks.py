@@ -268,7 +268,7 @@ def test_search_ends_where_the_divergence_that_is_left_is_negligible(spec, weigh
     assert [technique.name for technique in step.techniques] == list(TECHNIQUES)
     chosen = next(technique for technique in step.techniques if technique.chosen)
     assert chosen.name == "calibrate"
-    assert step.metrics["kl"] == chosen.kl
+    assert step.metrics.kl == chosen.kl
     assert chosen.kl_low < chosen.kl < chosen.kl_high
     assert all(technique.kl is None and "negligible" in technique.note for technique in step.techniques[1:-2])
 

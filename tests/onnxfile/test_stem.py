@@ -129,7 +129,7 @@ def test_onnx_runtime_builds_with_it_and_says_so(tmp_path):
     assert "blocks of 2x2 pixels" in engines[0].evidence[0]
     assert engines[0].files["model.onnx"].sha256 == engines[1].files["model.onnx"].sha256 != exported.model.sha256
     census = OnnxRuntime().integer_kernels(engines[0], find_target("cpu"))
-    assert census.kernels["QLinearConv"] == 3
+    assert census.counts["QLinearConv"] == 3
     device = find_target("raspberry-pi")
     (tmp_path / "device").mkdir()
     assert OnnxRuntime().build(exported, device, tmp_path / "device", Silent()).files["model.onnx"].sha256 == (

@@ -129,7 +129,7 @@ def test_the_first_evaluation_stays_the_baseline(checkpoint, context, split):
     other = replace(first, weights=first.weights.replaced({"fc.bias": np.array([999.0, 0, 0])}))
     second = Evaluate()(other, context)
     assert second.metadata.baseline == first.metadata.baseline
-    assert second.metadata.lineage[1].metrics["top1"] == pytest.approx(100 * split.labels.count(0) / len(split))
+    assert second.metadata.lineage[1].metrics.top1 == pytest.approx(100 * split.labels.count(0) / len(split))
     assert "baseline" in second.metadata.lineage[0].notes[0]
     assert "baseline" not in second.metadata.lineage[1].notes[0]
 

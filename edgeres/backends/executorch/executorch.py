@@ -122,7 +122,7 @@ class ExecuTorch:
         return KernelCounts(
             integer=sum(_INTEGER.search(name) is not None for name in weighted),
             weighted=len(weighted),
-            kernels=dict(sorted(Counter(map(_kind, events)).items())),
+            counts=dict(sorted(Counter(map(_kind, events)).items())),
             how=how,
         )
 

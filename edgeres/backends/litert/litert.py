@@ -120,7 +120,7 @@ class LiteRT:
         return KernelCounts(
             integer=integer,
             weighted=weighted,
-            kernels=dict(sorted(kernels.items())),
+            counts=dict(sorted(kernels.items())),
             how="counted in LiteRT's interpreter on this host, whose XNNPACK delegate took over "
             f"{delegated} of {weighted} weighted layers",
         )

@@ -56,7 +56,7 @@ def kernel_counts(kernels: Mapping[str, int], how: str) -> KernelCounts:
     """Counts executed operators as integer or float weighted layers."""
     integer = sum(count for kind, count in kernels.items() if kind in INTEGER_KERNELS)
     weighted = integer + sum(count for kind, count in kernels.items() if kind in FLOAT_KERNELS)
-    return KernelCounts(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
+    return KernelCounts(integer=integer, weighted=weighted, counts=dict(sorted(kernels.items())), how=how)
 
 
 @dataclass(frozen=True, slots=True)

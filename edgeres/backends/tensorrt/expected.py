@@ -36,4 +36,4 @@ def expected_kernels(model: Path, why: str) -> KernelCounts:
     adds = [node for node in nodes if node.op_type == "Add"]
     fused = sum(not dequantized.isdisjoint(node.input) for node in adds)
     how = f"expected from the graph, {fused} of {len(adds)} residual adds among them; {why}"
-    return KernelCounts(integer=integer, weighted=len(weighted), kernels={}, how=how)
+    return KernelCounts(integer=integer, weighted=len(weighted), counts={}, how=how)

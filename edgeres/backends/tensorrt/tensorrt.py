@@ -89,7 +89,8 @@ class TensorRT:
         if not engine.runs_here:
             return expected_kernels(engine.exported.model.path, "TensorRT has not run here")
         found = inspect(load(MODULE, TITLE, PIP), intact(engine.files[PLAN]).read_bytes())
-        return KernelCounts(**found, how="counted by TensorRT's engine inspector on this device")
+        how = "counted by TensorRT's engine inspector on this device"
+        return KernelCounts(integer=found["integer"], weighted=found["weighted"], counts=found["kernels"], how=how)
 
 
 def _runtime() -> ModuleType | None:

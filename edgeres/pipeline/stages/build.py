@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import onnx
 
-from edgeres.artifacts.artifact import Engine, Exported, File, Step
+from edgeres.artifacts.artifact import Engine, Exported, File
+from edgeres.artifacts.results import StageMetrics
 from edgeres.backends.registry import find_backend
 from edgeres.errors import BackendUnavailable, StageError
 from edgeres.lint.linter import lint
 from edgeres.lint.lowering import shipped
-from edgeres.pipeline.stages.stage import Read
-from edgeres.settings import plain, settings
+from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from onnx import ModelProto
-
+    from edgeres.data.dataset import Dataset
     from edgeres.lint.rule import Finding
     from edgeres.pipeline.stages.stage import Context
 
 
 @settings
-class Build:
+class Build(Stage):
     """Recipe entry ``build``."""
 
-    name: ClassVar[str] = "build"
-    version: ClassVar[int] = 6
-    reads: ClassVar[tuple[Read, ...]] = ("target",)
+    name = "build"
+    version = 6
+    reads = ("target",)
+
+    def cost(self, dataset: Dataset) -> StageCost:
+        """An engine build, whatever the data."""
+        return StageCost(fixed_s=20.0)
 
     def __call__(self, artifact: Exported, context: Context) -> Engine:
         """Converts the graph to the target's runtime format, lints it for the target, and builds it.
@@ -44,26 +46,17 @@ class Build:
             raise BackendUnavailable(missing)
         formed = shipped(onnx.load(str(artifact.model.path)), context.target.runtime)
         if formed.proof is not None:
-            artifact = replace(artifact, model=_kept(formed.model, context.workspace / "graph"))
+            graph = context.workspace / "graph"
+            graph.mkdir()
+            artifact = replace(artifact, model=File.written(formed.model, graph / "model.onnx"))
         findings = lint(formed.model, context.target)
         _refuse(findings, context.target.name)
         engine = backend.build(artifact, context.target, context.workspace, context.progress)
         mib = sum(file.path.stat().st_size for file in engine.files.values()) / 2**20
         warnings = tuple(f"lint {finding}" for finding in findings)
         lowered = (formed.note,) if formed.note else ()
-        metrics = {"mib": mib, "lint_findings": float(len(findings))}
-        step = Step(
-            stage=self.name, settings=plain(self), metrics=metrics, notes=(*lowered, *engine.evidence, *warnings)
-        )
-        exported = replace(engine.exported, metadata=engine.metadata.after(step))
-        return replace(engine, exported=exported)
-
-
-def _kept(model: ModelProto, folder: Path) -> File:
-    folder.mkdir()
-    path = folder / "model.onnx"
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    return File.of(path)
+        metrics = StageMetrics(mib=mib, lint_findings=len(findings))
+        return engine.after(self.step(metrics, (*lowered, *engine.evidence, *warnings)))
 
 
 def _refuse(findings: tuple[Finding, ...], target: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import onnx
 import torch
 
-from edgeres.artifacts.artifact import Checkpoint, Exported, File, Step
+from edgeres.artifacts.artifact import Checkpoint, Exported, File
+from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import IMAGE, graph
@@ -16,12 +17,12 @@ from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.accumulators import require_room
 from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
-from edgeres.pipeline.stages.stage import Read
+from edgeres.pipeline.stages.stage import Stage, StageCost
 from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
 from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import place
 from edgeres.quant.table import narrow_channels
-from edgeres.settings import canonical, plain, settings
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
+    from edgeres.data.dataset import Dataset
     from edgeres.pipeline.stages.stage import Context
     from edgeres.quant.placement import Placement
     from edgeres.targets.target import QuantScheme
@@ -42,12 +44,16 @@ _TOLERANCE = 1e-4
 
 
 @settings
-class Export:
+class Export(Stage):
     """Recipe entry ``export``."""
 
-    name: ClassVar[str] = "export"
-    version: ClassVar[int] = 3
-    reads: ClassVar[tuple[Read, ...]] = ("scheme", "runtime", "calibration")
+    name = "export"
+    version = 3
+    reads = ("scheme", "runtime", "calibration")
+
+    def cost(self, dataset: Dataset) -> StageCost:
+        """Writing and checking the graphs, whatever the data."""
+        return StageCost(fixed_s=3.0)
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Exported:
         """Writes ``model.onnx``, ``model.float.onnx`` and ``calibration.json``.
@@ -61,40 +67,35 @@ class Export:
         placement = place(graph(artifact.spec), scheme, table.float_layers) if table and scheme else None
         float_model = _write(artifact, context, None)
         model = _write(artifact, context, placement) if placement else float_model
-        _check(artifact, float_model)
-        _check(artifact, model)
+        counted_macs, counted_parameters = _checked_costs(artifact, float_model)
+        _checked_costs(artifact, model)
         require_room(model)
         images = context.calibration.take(range(min(_COMPARED, len(context.calibration))))
         batch, _ = next(images.batches(artifact.metadata.preprocess))
-        metrics: dict[str, float] = {
-            "macs": operator_counts.macs(model),
-            "parameters": operator_counts.parameters(model),
-        }
-        metrics["float_max_relative_delta"] = _parity(artifact, float_model, None, batch)
-        if placement:
-            metrics["int8_max_relative_delta"] = _parity(artifact, model, placement, batch)
-        saved_float = _save(float_model, context.workspace / "model.float.onnx")
-        saved = _save(model, context.workspace / "model.onnx")
-        metrics["mib"] = saved.path.stat().st_size / 2**20
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=_notes(artifact))
+        float_delta = _parity(artifact, float_model, None, batch)
+        int8_delta = _parity(artifact, model, placement, batch) if placement else None
+        saved_float = File.written(float_model, context.workspace / "model.float.onnx")
+        saved = File.written(model, context.workspace / "model.onnx")
+        metrics = StageMetrics(
+            macs=counted_macs,
+            parameters=counted_parameters,
+            float_max_relative_delta=float_delta,
+            int8_max_relative_delta=int8_delta,
+            mib=saved.path.stat().st_size / 2**20,
+        )
         scales = _save_scales(artifact, scheme, context.workspace / NAME)
-        return Exported(artifact.metadata.after(step), saved, saved_float, scales)
+        return Exported(artifact.metadata.after(self.step(metrics, _notes(artifact))), saved, saved_float, scales)
 
 
 def _write(artifact: Checkpoint, context: Context, placement: Placement | None) -> ModelProto:
     runtime, preprocess = context.target.runtime, artifact.metadata.preprocess
-    metadata = {
-        "edgeres.classes": canonical(list(artifact.metadata.classes)),
-        "edgeres.model": artifact.metadata.name,
-        "edgeres.preprocess": canonical(plain(preprocess)),
-    }
     return write_model(
         artifact.spec,
         artifact.deployed if placement and artifact.deployed is not None else artifact.weights,
         (preprocess.crop, preprocess.crop),
         opset=runtime.opset,
         ir_version=runtime.ir_version,
-        metadata=metadata,
+        metadata=artifact.metadata.model_props,
         table=artifact.quant if placement else None,
         placement=placement,
     )
@@ -114,8 +115,8 @@ def _notes(artifact: Checkpoint) -> tuple[str, ...]:
     )
 
 
-def _check(artifact: Checkpoint, model: ModelProto) -> None:
-    """Checks that the graph is valid ONNX and has the costs of the closed form."""
+def _checked_costs(artifact: Checkpoint, model: ModelProto) -> tuple[int, int]:
+    """MACs and parameters of a graph, which is valid ONNX and has the costs of the closed form."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as failure:
@@ -127,6 +128,7 @@ def _check(artifact: Checkpoint, model: ModelProto) -> None:
         raise StageError(
             f"the exported graph counts {counted} MACs and parameters, the spec {wanted}", "please report it"
         )
+    return counted
 
 
 def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None, images: NDArray[np.float32]) -> float:
@@ -161,11 +163,6 @@ def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None
                 )
             worst = max(worst, delta)
     return worst
-
-
-def _save(model: ModelProto, path: Path) -> File:
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    return File.of(path)
 
 
 def _save_scales(artifact: Checkpoint, scheme: QuantScheme | None, path: Path) -> File | None:

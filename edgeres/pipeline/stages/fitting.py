@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeres.artifacts.results import StageMetrics
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.relabelling import GAIN, find_relabelling
 from edgeres.errors import ChanceError, DataError
@@ -37,30 +38,18 @@ _LISTED = 40
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """Chosen preprocessing with notes for the user.
-
-    Attributes:
-        preprocess: The evaluation transform.
-        metrics: Accuracy in percent and number of the images it was evaluated on.
-        notes: Notes for the report.
-        shown: The notes that the terminal shows.
-    """
+    """Chosen preprocessing with its accuracy; ``shown`` are those of the report's ``notes`` that the terminal shows."""
 
     preprocess: Preprocess
-    metrics: dict[str, float]
+    metrics: StageMetrics
     notes: tuple[str, ...]
     shown: tuple[str, ...]
 
 
 def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequence[Size], context: Context) -> Fitting:
-    """Determines the preprocessing of a network.
+    """Determines the preprocessing of a network, from images to logits by ``answers``, of customary ``sizes``.
 
-    Args:
-        answers: Function from images to the float network's logits.
-        source: Origin of the network with the user's statements.
-        own: Preprocessing stored with the weights; None where there is none.
-        sizes: Customary sizes of the network.
-        context: Tuning images, class names and allowed exceptions.
+    ``own`` is the preprocessing stored with the weights, None where there is none.
 
     Raises:
         ChanceError: Accuracy is at chance under every transform, or under the stated one.
@@ -74,7 +63,7 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
                 "no labelled tuning images to probe the preprocessing on", "say it with --resize and --crop"
             )
         note = _origin(source, own)
-        return Fitting(source.stated_over(own or Preprocess()), {}, (note,) if note else (), ())
+        return Fitting(source.stated_over(own or Preprocess()), StageMetrics(), (note,) if note else (), ())
     searcher = _Searcher(answers, tuple(sizes), images, context.progress)
     found = searcher.settle(source, own)
     chosen, wider = found.best, None
@@ -82,7 +71,8 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
     if source.preprocess is not None or (own is not None and lost):
         wider = searcher.search(Space.around(chosen, sizes), chosen)
         # Few images cannot show chance by themselves; compared with a transform that is clearly right, they can.
-        lost = lost or (chosen.chance.standing == "unknown" and _beaten(chosen, wider.best))
+        beaten = wider.best.preprocess != chosen.preprocess and wider.best.chance.standing == "above"
+        lost = lost or (chosen.chance.standing == "unknown" and beaten)
     known = {trial.preprocess: trial for trial in (chosen, *found.trials, *(wider.trials if wider else ()))}
     if lost or not source.classes:
         # A wrong order misleads the search, so it is checked under every transform that was evaluated on all images.
@@ -96,13 +86,8 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
 def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()) -> tuple[str, ...]:
     """Refuses a float network that is at chance on the validation images.
 
-    Args:
-        chance: Its accuracy compared with chance.
-        allow: Exceptions that the user allows.
-        said: Earlier findings on its preprocessing.
-
-    Returns:
-        A note where it is allowed, or where there are too few images to decide.
+    There is a note where that is allowed, or where there are too few images to decide; ``said`` are earlier findings
+    on its preprocessing.
 
     Raises:
         ChanceError: It is at chance and that is not allowed.
@@ -156,13 +141,16 @@ class _Searcher:
 
 def _check_order(chosen: Trial, trials: Sequence[Trial], classes: tuple[str, ...]) -> None:
     """Refuses data whose classes are in another order than the network's outputs."""
-    best: tuple[float, Relabelling, Trial] | None = None
-    for trial in trials:
-        found = find_relabelling(trial.predictions, trial.labels, len(classes), len(trials))
-        if found is not None and (best is None or found.share > best[0]):
-            best = found.share, found, trial
-    if best is not None and 100 * (best[0] - GAIN) >= chosen.top1:
-        raise _other_order(best[1], best[2], classes)
+    orders = [
+        (order, trial)
+        for trial in trials
+        if (order := find_relabelling(trial.predictions, trial.labels, len(classes), len(trials))) is not None
+    ]
+    if not orders:
+        return
+    order, trial = max(orders, key=lambda pair: pair[0].share)
+    if 100 * (order.share - GAIN) >= chosen.top1:
+        raise _other_order(order, trial, classes)
 
 
 def _other_order(found: Relabelling, trial: Trial, classes: tuple[str, ...]) -> DataError:
@@ -180,10 +168,6 @@ def _other_order(found: Relabelling, trial: Trial, classes: tuple[str, ...]) -> 
         "write the folder names in the order of the network's outputs into a text file, one a line, and pass "
         "--classes FILE; with the sorted order in it, that is taken as meant",
     )
-
-
-def _beaten(chosen: Trial, better: Trial) -> bool:
-    return better.preprocess != chosen.preprocess and better.chance.standing == "above"
 
 
 def _share(right: int, images: int) -> str:
@@ -236,5 +220,5 @@ def _fitting(source: Source, own: Preprocess | None, found: SearchResult, wider:
         )
     if chosen.chance.standing == "at":
         shown.append(f"the float network answers the tuning images at chance, as allowed: {chosen.chance.label}")
-    metrics = {"probe_top1": chosen.top1, "probe_images": float(count)}
+    metrics = StageMetrics(probe_top1=chosen.top1, probe_images=count)
     return Fitting(chosen.preprocess, metrics, (*shown, *notes), tuple(shown))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import helper
 
-from edgeres.artifacts.artifact import Baseline, Exported, File, ModelMetadata, Source, Step
-from edgeres.data.chance import Chance
+from edgeres.artifacts.artifact import Baseline, Exported, File, ModelMetadata, Source
 from edgeres.data.contract import check_head
 from edgeres.errors import DataError, ModelError, StageError
 from edgeres.metrics import top1
@@ -20,8 +19,8 @@ from edgeres.onnx_graph.fold import prepare
 from edgeres.onnx_graph.read import read_model
 from edgeres.onnx_graph.signature import signature
 from edgeres.pipeline.stages.fitting import check_chance, fit
-from edgeres.pipeline.stages.stage import Read
-from edgeres.settings import canonical, plain, settings
+from edgeres.pipeline.stages.stage import Stage
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,12 +33,12 @@ if TYPE_CHECKING:
 
 
 @settings
-class LoadOnnx:
+class LoadOnnx(Stage):
     """Recipe entry ``load_onnx``."""
 
-    name: ClassVar[str] = "load_onnx"
-    version: ClassVar[int] = 3
-    reads: ClassVar[tuple[Read, ...]] = ("runtime", "tuning", "validation", "classes", "allow")
+    name = "load_onnx"
+    version = 3
+    reads = ("runtime", "tuning", "validation", "classes", "allow")
 
     def __call__(self, artifact: Source, context: Context) -> Exported:
         """Reads, folds and evaluates a float ONNX graph.
@@ -67,43 +66,35 @@ class LoadOnnx:
             prepared = prepare(model, context.target.runtime, preprocess.crop)
         metadata = ModelMetadata(name=artifact.model, preprocess=preprocess, classes=context.classes)
         baseline = judge(prepared.model, preprocess, context)
-        metrics = {
-            "top1": baseline.top1,
-            "macs": float(operator_counts.macs(prepared.model)),
-            "parameters": float(operator_counts.parameters(prepared.model)),
-            "max_abs_delta_logit": prepared.delta,
-            "nodes_given": float(prepared.nodes[0]),
-            "nodes": float(prepared.nodes[1]),
-        }
-        chance_notes = check_chance(_beside_chance(baseline, given.classes), context.allow, fitting.shown)
-        step = Step(
-            stage=self.name,
-            settings=plain(self),
-            metrics=metrics | fitting.metrics,
-            notes=(*notes, *fitting.notes, *chance_notes),
-            shown=(*notes, *fitting.shown, *chance_notes),
+        metrics = replace(
+            fitting.metrics,
+            top1=baseline.top1,
+            macs=operator_counts.macs(prepared.model),
+            parameters=operator_counts.parameters(prepared.model),
+            max_abs_delta_logit=prepared.delta,
+            nodes_given=prepared.nodes[0],
+            nodes=prepared.nodes[1],
         )
-        _describe(prepared.model, metadata)
-        path = context.workspace / "model.float.onnx"
-        path.write_bytes(prepared.model.SerializeToString(deterministic=True))
-        saved = File.of(path)
+        chance_notes = check_chance(baseline.chance(given.classes), context.allow, fitting.shown)
+        step = self.step(
+            metrics, (*notes, *fitting.notes, *chance_notes), shown=(*notes, *fitting.shown, *chance_notes)
+        )
+        helper.set_model_props(prepared.model, metadata.model_props)
+        saved = File.written(prepared.model, context.workspace / "model.float.onnx")
         return Exported(metadata.after(step, baseline), saved, saved)
 
 
 def at_side(source: Source, side: int) -> tuple[Source, tuple[str, ...]]:
     """Stated preprocessing for a graph that takes only square images of ``side`` pixels.
 
-    The crop is set to ``side``; where a crop was stated or suggested with its resize, the resize is scaled with it.
-
-    Returns:
-        The source, and a note where a stated crop was replaced.
+    The crop is set to ``side``, with a note where a stated one was replaced; where a crop was stated or suggested with
+    its resize, the resize is scaled with it.
 
     Raises:
         DataError: A resized side smaller than the graph's.
     """
     suggested = _scaled(source.suggested, side) if source.suggested else None
-    stated = source.preprocess
-    notes: tuple[str, ...] = ()
+    stated, notes = source.preprocess, tuple[str, ...]()
     if stated is None:
         return replace(source, suggested=suggested), ()
     left_open = tuple(name for name in source.left_open if name != "crop")
@@ -141,11 +132,6 @@ def _answers(model: ModelProto, given: Signature) -> Answers:
     return answers
 
 
-def _beside_chance(baseline: Baseline, classes: int) -> Chance:
-    answers, labels = (np.asarray(column, dtype=np.int64) for column in (baseline.predictions, baseline.labels))
-    return Chance.of(answers, labels, classes)
-
-
 def judge(model: ModelProto, preprocess: Preprocess, context: Context) -> Baseline:
     """Predictions of the float graph on the validation images.
 
@@ -161,17 +147,5 @@ def judge(model: ModelProto, preprocess: Preprocess, context: Context) -> Baseli
                 raise StageError("the float graph returns NaN or infinity", "look at its weights")
             predictions += (int(index) for index in logits.argmax(1))
             advance(len(images))
-    labels = tuple(split.labels)
-    return Baseline(
-        top1=top1(tuple(predictions), labels), predictions=tuple(predictions), labels=labels, images=split.digest
-    )
-
-
-def _describe(model: ModelProto, metadata: ModelMetadata) -> None:
-    """Writes name, classes and preprocessing into the model file's metadata."""
-    entries = {
-        "edgeres.classes": canonical(list(metadata.classes)),
-        "edgeres.model": metadata.name,
-        "edgeres.preprocess": canonical(plain(metadata.preprocess)),
-    }
-    helper.set_model_props(model, entries)
+    labels, classes = tuple(split.labels), tuple(predictions)
+    return Baseline(top1=top1(classes, labels), predictions=classes, labels=labels, images=split.digest)

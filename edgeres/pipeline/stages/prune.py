@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Checkpoint, Step
+from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import RecipeError, StageError
 from edgeres.model import cost
 from edgeres.model.graph import Op, graph
 from edgeres.model.network import Network
 from edgeres.model.pruning.allocation import Allocation, allocate, is_stream
 from edgeres.model.pruning.coupling import CouplingGroup, Member, channels, coupling_groups, sliced
-from edgeres.pipeline.stages.stage import Read
-from edgeres.settings import plain, settings
+from edgeres.pipeline.stages.stage import Stage
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from edgeres.artifacts.artifact import Checkpoint
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.pipeline.stages.stage import Context
@@ -39,7 +40,7 @@ _WORTH = 0.5
 
 
 @settings
-class Prune:
+class Prune(Stage):
     """Structured pruning of coupled channels, by importance per saved MAC.
 
     ``fisher`` puts a gate of one on every channel that a convolution reads and takes ``mean_n (dL_n / dgate)^2``, the
@@ -63,9 +64,9 @@ class Prune:
             limit.
     """
 
-    name: ClassVar[str] = "prune"
-    version: ClassVar[int] = 2
-    reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "seed")
+    name = "prune"
+    version = 2
+    reads = ("scheme", "calibration", "seed")
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.65
     importance: Literal["fisher", "l2"] = "fisher"
@@ -96,17 +97,10 @@ class Prune:
             weights = weights.replaced(compensation(spec, weights, survey.means, allocation.keep))
         spec, weights = sliced(spec, weights, allocation.keep)
         teacher = artifact.teacher or artifact
-        step = Step(
-            stage=self.name,
-            settings=plain(self),
-            metrics={
-                "macs": float(allocation.macs),
-                "parameters": float(cost.parameters(spec)),
-                "macs_removed": 1 - allocation.macs / allocation.dense,
-            },
-            notes=(self._widths(artifact.spec, allocation), *notes),
-            shown=notes,
+        metrics = StageMetrics(
+            macs=allocation.macs, parameters=cost.parameters(spec), macs_removed=1 - allocation.macs / allocation.dense
         )
+        step = self.step(metrics, (self._widths(artifact.spec, allocation), *notes), notes)
         metadata = artifact.metadata.after(step)
         return replace(artifact, metadata=metadata, spec=spec, weights=weights, teacher=teacher)
 
@@ -172,12 +166,7 @@ class Prune:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Importance and mean activation of channels on calibration images.
-
-    Attributes:
-        fisher: Importance per unit, by coupling group.
-        means: Mean activation per channel that a convolution or the classifier reads, by its name.
-    """
+    """Importance per unit by coupling group, and mean activation per channel by the operation that reads it."""
 
     fisher: Importance = field(default_factory=dict)
     means: dict[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -221,14 +210,9 @@ def _readers(spec: ResNetSpec) -> list[tuple[CouplingGroup, Member, Op]]:
 
 
 def look(spec: ResNetSpec, weights: Weights, batches: Iterator[Tensor], seed: int, *, curvature: bool) -> Survey:
-    """Channel statistics of a network on calibration images.
+    """Channel statistics of a network on calibration images ``[N,C,H,W]``.
 
-    Args:
-        spec: The network.
-        weights: Its weights.
-        batches: Images ``[N,C,H,W]``.
-        seed: Seed of the random directions in which the softmax's curvature is sampled.
-        curvature: Whether to compute ``fisher``, which takes a backward pass.
+    ``curvature`` computes ``fisher``, by backward passes along random directions of the softmax's curvature.
     """
     network, generator = _Gated(spec, weights), torch.Generator().manual_seed(seed)
     groups, count = coupling_groups(spec), 0
@@ -274,13 +258,8 @@ def compensation(
 ) -> dict[str, NDArray[np.float32]]:
     """Biases, or running means of the norms behind, that absorb the mean contribution of removed channels.
 
-    A convolution with neither (the last one of a pre-activation block) is unchanged.
-
-    Args:
-        spec: The network before pruning.
-        weights: Its weights.
-        means: Mean of each channel that a convolution or the classifier reads, by its name.
-        keep: Kept units, by name of the group.
+    A convolution with neither (the last one of a pre-activation block) is unchanged. The network is the one before
+    pruning, ``means`` are those of ``Survey``, ``keep`` are the kept units by name of the group.
     """
     found: dict[str, NDArray[np.float32]] = {}
     for group, member, op in _readers(spec):

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Checkpoint, Step
-from edgeres.artifacts.candidate import graph_kind
+from edgeres.artifacts.results import StageMetrics, graph_kind
 from edgeres.errors import RecipeError, StageError
-from edgeres.pipeline.stages.stage import Read
+from edgeres.pipeline.stages.stage import FLOAT_NOTE, Stage, StageCost
 from edgeres.quant.table import calibration_digest
 from edgeres.recovery import latency, recovery_report
 from edgeres.recovery.context import QuantizationContext
@@ -23,6 +22,8 @@ from edgeres.recovery.techniques import CHAINS, RESERVED, TECHNIQUES, Recovery, 
 from edgeres.settings import plain, settings
 
 if TYPE_CHECKING:
+    from edgeres.artifacts.artifact import Checkpoint
+    from edgeres.data.dataset import Dataset
     from edgeres.pipeline.stages.stage import Context
     from edgeres.quant.calibration_table import CalibrationTable
     from edgeres.recovery.context import Candidate
@@ -33,7 +34,7 @@ _CHANGES_SCALES: tuple[TechniqueName, ...] = ("first_layer", "equalization", "ra
 
 
 @settings
-class Quantize:
+class Quantize(Stage):
     """Recipe entry ``quantize``.
 
     Attributes:
@@ -49,9 +50,9 @@ class Quantize:
         skip: Techniques to leave out.
     """
 
-    name: ClassVar[str] = "quantize"
-    version: ClassVar[int] = 8
-    reads: ClassVar[tuple[Read, ...]] = ("target", "calibration", "tuning", "seed", "margin", "scales")
+    name = "quantize"
+    version = 8
+    reads = ("target", "calibration", "tuning", "seed", "margin", "scales")
 
     calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     weights: Literal["auto", "max", "mse"] = "auto"
@@ -74,6 +75,12 @@ class Quantize:
     )
     """Former keys and values, with their present names."""
 
+    def cost(self, dataset: Dataset) -> StageCost:
+        """Two calibrations, bias correction, rounding on 32 images and evaluations of the candidates."""
+        quick, calibration = self.effort == "quick", len(dataset.calibration)
+        learned = 0.0 if quick else 12.0 * calibration + 400.0 * 32
+        return StageCost(15.0 * calibration + learned + (14.0 if quick else 20.0) * len(dataset.tuning))
+
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """Adds a ``QuantTable``; for a target without integers the network is unchanged, with a note.
 
@@ -82,12 +89,10 @@ class Quantize:
             DataError: The given scales are for another network, scheme or preprocessing.
         """
         if context.target.scheme is None:
-            note = "the target has no INT8: the network stays in float"
-            step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
-            return replace(artifact, metadata=artifact.metadata.after(step))
+            return replace(artifact, metadata=artifact.metadata.after(self.step(notes=(FLOAT_NOTE,))))
         if artifact.spec.norm:
             raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
-        quantization = _quantization_context(artifact, context)
+        quantization = quantization_context(artifact, context, margin=context.margin, seed=int(context.seed))
         saved = context.scales
         recovery = Recovery(quantization, self.calibrator, self.weights, saved)
         order, forced = self._order() if saved is None else self._order_with_scales()
@@ -97,17 +102,15 @@ class Quantize:
         for name, one in found.skipped.items():
             if one.seconds is not None:
                 context.timings.add(f"predicted {name}", one.seconds)
-        step = Step(
-            stage=self.name,
-            settings=plain(self if forced else self._pinned(found)),
-            metrics=_metrics(found) | _latencies(artifact, found, context),
+        images = saved.table.images if saved else len(context.calibration)
+        step = self.step(
+            _metrics(found, _latencies(artifact, found, context)),
             notes=(
-                *recovery_report.notes(
-                    found, context.margin, saved.table.images if saved else len(context.calibration)
-                ),
+                *recovery_report.notes(found, context.margin, images),
                 *(_refused(order[-1], found) if forced else ()),
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
+            settings=plain(self if forced else self._pinned(found)),
             techniques=recovery_report.rows(found, order),
             sensitivity=recovery.noise,
         )
@@ -155,40 +158,49 @@ def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> 
     return tuple(notes)
 
 
-def _quantization_context(artifact: Checkpoint, context: Context) -> QuantizationContext:
-    scheme, preprocess = context.target.scheme, artifact.metadata.preprocess
+def evaluator_of(artifact: Checkpoint, context: Context, margin: float | None) -> Evaluator:
+    """Evaluator of candidates against the float network on the tuning images."""
+    preprocess = artifact.metadata.preprocess
+    return Evaluator(
+        artifact.spec, artifact.weights, context.tuning, preprocess, margin=margin, progress=context.progress
+    )
+
+
+def quantization_context(
+    artifact: Checkpoint, context: Context, *, margin: float | None, seed: int
+) -> QuantizationContext:
+    """Context of the techniques for the target's scheme."""
+    scheme = context.target.scheme
     assert scheme is not None
-    margin, progress = context.margin, context.progress
-    evaluator = Evaluator(artifact.spec, artifact.weights, context.tuning, preprocess, margin=margin, progress=progress)
     return QuantizationContext(
         spec=artifact.spec,
         weights=artifact.weights,
         scheme=scheme,
         calibration=context.calibration,
-        preprocess=preprocess,
-        seed=int(context.seed),
-        evaluator=evaluator,
-        progress=progress,
+        preprocess=artifact.metadata.preprocess,
+        seed=seed,
+        evaluator=evaluator_of(artifact, context, margin),
+        progress=context.progress,
     )
 
 
-def _metrics(search: Search[Candidate]) -> dict[str, float]:
-    """Metrics of the chosen network on the tuning images."""
+def _metrics(search: Search[Candidate], expected_ms: dict[str, float]) -> StageMetrics:
+    """Metrics of the chosen network on the tuning images, with the predicted latency of each kind of graph."""
     evaluation, placement = search.chosen.evaluation, search.chosen.candidate.quantized.placement
-    found = {
-        "agreement": evaluation.agreement,
-        "kl": evaluation.kl,
-        "sqnr_db": evaluation.sqnr_db,
-        "tuning_top1": evaluation.top1,
-        "tuning_drop_pp": evaluation.drop_pp,
-        "activation_quantizers": float(len(placement.tensors)),
-        "integer_weights": float(len(placement.weighted)),
-    }
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return StageMetrics(
+        agreement=evaluation.agreement,
+        kl=evaluation.kl if math.isfinite(evaluation.kl) else None,
+        sqnr_db=evaluation.sqnr_db if math.isfinite(evaluation.sqnr_db) else None,
+        tuning_top1=evaluation.top1,
+        tuning_drop_pp=evaluation.drop_pp,
+        activation_quantizers=len(placement.tensors),
+        integer_weights=len(placement.weighted),
+        **{f"expected_ms_{kind}": ms for kind, ms in expected_ms.items()},
+    )
 
 
 def _latencies(artifact: Checkpoint, search: Search[Candidate], context: Context) -> dict[str, float]:
-    """Predicted milliseconds of each kind of graph; measured ones are added where the runtime is installed."""
+    """Predicted milliseconds by kind of graph; measured ones go to the timings where the runtime is installed."""
     variants = {graph_kind(one.candidate.settings): one.candidate.quantized for one in search.tried}
     side = artifact.metadata.preprocess.crop
     models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
@@ -199,4 +211,4 @@ def _latencies(artifact: Checkpoint, search: Search[Candidate], context: Context
             ).items():
                 context.timings.add(f"latency {kind}", seconds)
             advance(1)
-    return {f"expected_ms_{kind}": ms for kind, ms in latency.predicted_ms(models, context.target).items()}
+    return latency.predicted_ms(models, context.target)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Checkpoint, ModelMetadata, Source, Step
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata, Source
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import UsageError
 from edgeres.model.network import Network
 from edgeres.model.spec import ResNetSpec, preset
 from edgeres.model.zoo import read_checkpoint
-from edgeres.pipeline.stages.stage import Read
+from edgeres.pipeline.stages.stage import Stage, StageCost
 from edgeres.settings import digest, plain, settings
 from edgeres.training.augment import Augment
 from edgeres.training.device import training_device
@@ -28,8 +28,10 @@ from edgeres.training.schedule import Schedule
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgeres.data.dataset import Dataset
     from edgeres.model.weights import Weights
     from edgeres.pipeline.stages.stage import Context
+    from edgeres.training.loop import Objective, TrainingResult
 
 _METHODS = {"he": HE, "modern": MODERN}
 
@@ -37,7 +39,7 @@ _CLASSIFIER = "fc."
 
 
 @settings
-class Train:
+class Train(Stage):
     """Trains on the training split; fields that are None take the training recipe's value.
 
     Attributes:
@@ -47,9 +49,9 @@ class Train:
         crop: Side of the crop in training and in evaluation; None takes it from the weights or the data.
     """
 
-    name: ClassVar[str] = "train"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[Read, ...]] = ("train", "classes", "seed")
+    name = "train"
+    version = 1
+    reads = ("train", "classes", "seed")
 
     recipe: Literal["he", "modern"] = "modern"
     epochs: Count | None = None
@@ -67,11 +69,13 @@ class Train:
     resize: Annotated[int, Field(ge=0)] | None = None
     crop: Count | None = None
 
+    def cost(self, dataset: Dataset) -> StageCost:
+        """Three passes over the training split an epoch."""
+        return StageCost(3.0 * len(dataset.train) * self.method().epochs, 3.0)
+
     def method(self) -> Method:
         """The training recipe with this stage's fields in place of its own."""
-        shared = {field.name for field in fields(self)} & {field.name for field in fields(Method)}
-        given: dict[str, Any] = {name: value for name in shared if (value := getattr(self, name)) is not None}
-        return replace(_METHODS[self.recipe], **given)
+        return replace(_METHODS[self.recipe], **stated_fields(self))
 
     def __call__(self, artifact: Source, context: Context) -> Checkpoint:
         """Trains the network of a source.
@@ -88,34 +92,15 @@ class Train:
         if self.freeze == "backbone":
             for key, parameter in network.named_parameters():
                 parameter.requires_grad_(key.startswith(_CLASSIFIER))
-        feed = Feed(
-            context.train,
-            start.preprocess,
-            method.augment,
-            classes=start.spec.classes,
-            batch=method.batch,
-            seed=context.seed,
-        )
 
         def objective(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
             return F.cross_entropy(logits.float(), labels, label_smoothing=method.label_smoothing)
 
         identity = [plain(self), plain(method), plain(start.spec), start.weights.digest, plain(start.preprocess)]
-        outcome = fit(
-            network,
-            objective,
-            feed,
-            method,
-            device=training_device(),
-            snapshots=Snapshots(context.scratch, digest([*identity, context.train.digest, context.seed])),
-            progress=context.progress,
-            label=f"train {artifact.model}",
-        )
-        step = Step(
-            stage=self.name,
-            settings={**plain(self), **plain(method)},
-            metrics=outcome.metrics,
-            notes=(*start.notes, *outcome.conditions),
+        label = f"train {artifact.model}"
+        outcome = run_training(network, objective, method, start.preprocess, context, identity=identity, label=label)
+        step = self.step(
+            outcome.metrics, (*start.notes, *outcome.conditions), settings={**plain(self), **plain(method)}
         )
         metadata = ModelMetadata(name=artifact.model, preprocess=start.preprocess, classes=context.classes)
         return Checkpoint(metadata.after(step), start.spec, outcome.weights)
@@ -129,8 +114,7 @@ class Train:
                 raise UsageError(
                     "train: freeze: backbone would keep random features", "give weights to start from, or freeze: none"
                 )
-            weights = _random(hint, seed)
-            return _Start(hint, weights, self._sized(source.preprocess or Preprocess()))
+            return _Start(hint, _random(hint, seed), self._sized(source.preprocess or Preprocess()))
         loaded = read_checkpoint(given, hint)
         spec, weights = loaded.spec, loaded.weights
         if spec.classes != classes:
@@ -162,3 +146,40 @@ def _random(spec: ResNetSpec, seed: int) -> Weights:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Network(spec).weights()
+
+
+def stated_fields(stage: Stage) -> dict[str, Any]:
+    """The settings of a stage that are ``Method``'s too and not None."""
+    names = {field.name for field in fields(Method)} & set(plain(stage))
+    return {name: value for name in names if (value := getattr(stage, name)) is not None}
+
+
+def run_training(
+    network: Network,
+    objective: Objective,
+    method: Method,
+    preprocess: Preprocess,
+    context: Context,
+    *,
+    identity: list[object],
+    label: str,
+) -> TrainingResult:
+    """Trains a network on the training split, from the snapshot of a killed run of the same ``identity`` if any."""
+    feed = Feed(
+        context.train,
+        preprocess,
+        method.augment,
+        classes=network.spec.classes,
+        batch=method.batch,
+        seed=context.seed,
+    )
+    return fit(
+        network,
+        objective,
+        feed,
+        method,
+        device=training_device(),
+        snapshots=Snapshots(context.scratch, digest([*identity, context.train.digest, context.seed])),
+        progress=context.progress,
+        label=label,
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
-from edgeres.artifacts.artifact import Engine, Step, VerificationResult
+from edgeres.artifacts.artifact import Engine, VerificationResult
+from edgeres.artifacts.results import StageMetrics
 from edgeres.backends.backend import Concurrent
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
@@ -18,15 +19,16 @@ from edgeres.metrics import agreement, interleaved, peak_rss_mib, top1
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.layers import peak_bytes
 from edgeres.pipeline.parallel import cores, in_order
-from edgeres.pipeline.stages.stage import Read
-from edgeres.settings import plain, settings
+from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifacts.artifact import File
+    from edgeres.artifacts.results import Latency
     from edgeres.backends.backend import Backend, Session
-    from edgeres.metrics import Latency
+    from edgeres.data.dataset import Dataset
     from edgeres.pipeline.stages.stage import Context
 
 
@@ -41,7 +43,7 @@ _MOST = 8
 
 
 @settings
-class Verify:
+class Verify(Stage):
     """Recipe entry ``verify``.
 
     Attributes:
@@ -49,12 +51,16 @@ class Verify:
         seconds: Time cap of the latency measurement, in seconds.
     """
 
-    name: ClassVar[str] = "verify"
-    version: ClassVar[int] = 5
-    reads: ClassVar[tuple[Read, ...]] = ("target", "validation")
+    name = "verify"
+    version = 5
+    reads = ("target", "validation")
 
     threads: int = 2
     seconds: float = 8.0
+
+    def cost(self, dataset: Dataset) -> StageCost:
+        """Deployed graph and float reference on every validation image."""
+        return StageCost(1.5 * len(dataset.validation), 3.0)
 
     def __call__(self, artifact: Engine, context: Context) -> VerificationResult:
         """Evaluates an engine.
@@ -70,22 +76,20 @@ class Verify:
         latencies = self._latencies(backend, artifact, context) if artifact.runs_here else {}
         model = onnx.load(str(artifact.exported.model.path))
         prediction = predict(model, context.target)
-        metrics = {
-            "top1": top1(deployed.classes, baseline.labels),
-            "float_graph_top1": top1(float_reference.classes, baseline.labels),
-            "agreement": agreement(baseline.predictions, deployed.classes),
-        }
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(_where(artifact),))
-        exported = replace(artifact.exported, metadata=artifact.metadata.after(step))
+        metrics = StageMetrics(
+            top1=top1(deployed.classes, baseline.labels),
+            float_graph_top1=top1(float_reference.classes, baseline.labels),
+            agreement=agreement(baseline.predictions, deployed.classes),
+        )
         return VerificationResult(
-            engine=replace(artifact, exported=exported),
+            engine=artifact.after(self.step(metrics, (_where(artifact),))),
             macs=operator_counts.macs(model),
             parameters=operator_counts.parameters(model),
             predictions=deployed.classes,
             float_predictions=float_reference.classes,
             kernels=backend.integer_kernels(artifact, context.target),
             predicted=prediction.predicted if prediction else None,
-            latencies={name: plain(latency) for name, latency in latencies.items()},
+            latencies=latencies,
             peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
             peak_activation_bytes=peak_bytes(model, artifact.metadata.preprocess.crop),
             confidences=tuple(zip(float_reference.confidences, deployed.confidences, strict=True)),
@@ -110,12 +114,7 @@ class Verify:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Predictions of a network on the validation images.
-
-    Attributes:
-        classes: Predicted class index.
-        confidences: Softmax of that class, rounded so that equal runs write equal bytes.
-    """
+    """Predicted class index per validation image, and the softmax of that class, rounded for equal bytes."""
 
     classes: tuple[int, ...]
     confidences: tuple[float, ...]
@@ -128,13 +127,7 @@ class _Answers:
 
 @dataclass(frozen=True, slots=True)
 class _Sessions:
-    """Sessions of one evaluation thread.
-
-    Attributes:
-        shipped: Session of the deployed graph.
-        float_reference: Session of its float reference on the same runtime; None where the network is deployed in
-            float.
-    """
+    """Sessions of one evaluation thread; ``float_reference`` is None where the network is deployed in float."""
 
     shipped: Session
     float_reference: Session | None
