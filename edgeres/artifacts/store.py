@@ -83,14 +83,12 @@ class Store:
         Raises:
             StoreError: The store is not writable.
         """
-        lock = FileLock(self.root / "locks" / f"{key}.lock")
-        with writing(self.root / "locks"):
-            (self.root / "locks").mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        try:
+        folder = self.root / "locks"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / f"{key}.lock").acquire()
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def sweep(self) -> None:
         """Removes the workspaces of processes that were killed."""
@@ -138,7 +136,7 @@ class Store:
     def keep(
         self, key: str, artifact: Artifact, workspace: Path, seconds: float, timings: dict[str, float] | None = None
     ) -> Entry:
-        """Moves a stage's workspace to the entry of a key.
+        """Moves a stage's workspace to the entry of a key; ``timings`` are seconds by part of the stage.
 
         Raises:
             StoreError: The disk is full or not writable; an earlier entry is unchanged.
@@ -172,8 +170,8 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it runs for another user
+        pass
     return True
 
 

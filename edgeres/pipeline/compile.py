@@ -23,7 +23,7 @@ from edgeres.pipeline.stages.verify import Verify
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.report import report_files
 from edgeres.runs import document
-from edgeres.runs.run import Calibration, Device, Failure, FileRow, Run, StageTime, Timings, is_timed
+from edgeres.runs.run import Device, Failure, FileRow, Run, StageTime, Timings, is_timed
 
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Artifact
@@ -174,8 +174,9 @@ def _started(plan: Plan, command: str) -> Run:
 def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Run:
     """Publishes the last artifact and completes the report."""
     artifact = pipeline.done[-1].entry.load()
+    verified = artifact if isinstance(artifact, VerificationResult) else None
     place: Literal["engine", "bundle"] = "engine" if plan.target.build_on == "host" else "bundle"
-    answers = assemble.answers(artifact, plan.dataset.validation) if isinstance(artifact, VerificationResult) else None
+    answers = assemble.answers(verified, plan.dataset.validation) if verified else None
     recipe = plan.recipe.locked([done.steps[-1].settings for done in pipeline.done])
     folder.lock(recipe)
     sums = folder.publish(artifact, _facts(plan, pipeline, recipe), place, answers)
@@ -183,9 +184,12 @@ def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Ru
     assert run.provenance is not None
     written = yaml.safe_dump(recipe.entries(), sort_keys=False)
     run = replace(run, files=files, provenance=replace(run.provenance, recipe=written))
-    if isinstance(artifact, VerificationResult):
-        run = _verified(run, plan, artifact)
-    return replace(run, calibration=_calibration(folder, sums))
+    if verified:
+        run = _verified(run, plan, verified)
+    if NAME not in sums:
+        return run
+    order = quantized_tensors(onnx.load(str(folder.path / "model.onnx")))
+    return replace(run, calibration=assemble.calibration(read_table(folder.path / NAME).table, order))
 
 
 def _verified(run: Run, plan: Plan, verdict: VerificationResult) -> Run:
@@ -206,14 +210,6 @@ def _verified(run: Run, plan: Plan, verdict: VerificationResult) -> Run:
             unmeasured="" if verdict.latencies else f"{plan.target.title} is not here",
         ),
     )
-
-
-def _calibration(folder: RunFolder, sums: dict[str, str]) -> Calibration | None:
-    """The calibration section, from the published table."""
-    if NAME not in sums:
-        return None
-    order = quantized_tensors(onnx.load(str(folder.path / "model.onnx")))
-    return assemble.calibration(read_table(folder.path / NAME).table, order)
 
 
 def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:

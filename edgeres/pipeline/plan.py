@@ -35,17 +35,7 @@ FLOAT_NOTE = "float ships, as asked: nothing is quantized"
 
 @dataclass(frozen=True)
 class Plan:
-    """A resolved and checked request.
-
-    Attributes:
-        request: The request.
-        target: The target.
-        source: Origin of the network.
-        recipe: Stages to run.
-        dataset: Opened images.
-        notes: Warnings and decisions for the user.
-        scales: A calibration table to use instead of calibrating.
-    """
+    """A resolved and checked request; ``notes`` are for the user, ``scales`` are used instead of calibrating."""
 
     request: Request
     target: Target
@@ -151,25 +141,18 @@ def _recipe(request: Request, source: Source) -> Recipe:
 
 
 def check_stage(request: Request, stage: str, run: str) -> None:
-    """Checks that a run's recipe has a stage that is to be repeated.
-
-    Args:
-        request: The run's request.
-        stage: Name of the stage.
-        run: Its folder, for the message.
+    """Checks that the recipe of a run, in the folder ``run``, has a stage that is to be repeated.
 
     Raises:
         UsageError: The recipe has no such stage, or the run is of a float network and ``stage`` quantizes.
     """
     recipe = _recipe(request, request.source())
-    names = [step.name for step in recipe.stages]
-    if stage not in names:
+    if stage not in recipe.names:
         raise UsageError(
-            f"{run} has no stage {stage!r} to do again: recipe {recipe.name!r} is {', '.join(names)}",
+            f"{run} has no stage {stage!r} to do again: recipe {recipe.name!r} is {', '.join(recipe.names)}",
             "compile with a --recipe that has it",
         )
-    kept = recipe.in_float() if request.variant == "float" else recipe
-    if stage not in [step.name for step in kept.stages]:
+    if request.variant == "float" and stage not in recipe.in_float().names:
         raise UsageError(
             f"{run} has no stage {stage!r} to do again: it ships a float network, as --variant asked",
             "compile with --variant int8 into another --out",

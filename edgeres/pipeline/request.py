@@ -46,20 +46,21 @@ class PreprocessFlags:
         Raises:
             UsageError: A crop larger than the side it is cut from.
         """
-        given = {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
-        if not given:
+        stated = {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
+        if not stated:
             return base
-        if "crop" in given and "resize" not in given:
-            given["resize"] = round(given["crop"] * 256 / 224)
-        if given.get("resize") and "crop" not in given:
-            given["crop"] = min(given["resize"], (base or Preprocess()).crop)
-        found = parse(Preprocess, {**plain(base or Preprocess()), **given}, "preprocessing")
-        if found.resize and found.crop > found.resize:
+        if "crop" in stated and "resize" not in stated:
+            stated["resize"] = round(stated["crop"] * 256 / 224)
+        if stated.get("resize") and "crop" not in stated:
+            stated["crop"] = min(stated["resize"], (base or Preprocess()).crop)
+        preprocess = parse(Preprocess, {**plain(base or Preprocess()), **stated}, "preprocessing")
+        if preprocess.resize and preprocess.crop > preprocess.resize:
             raise UsageError(
-                f"--crop {found.crop} is larger than --resize {found.resize}: the image would be padded with black",
+                f"--crop {preprocess.crop} is larger than --resize {preprocess.resize}: the image would be padded with "
+                "black",
                 "give a crop of at most the resized side, or --resize 0 for images as they are",
             )
-        return found
+        return preprocess
 
 
 @settings
@@ -68,7 +69,6 @@ class Request:
 
     Attributes:
         model: Preset name, or path of an ``.onnx`` file to import.
-        target: Target name or alias.
         weights: torchvision enum name or path of a weights file.
         data: Folder of images; None takes the bundled sample task.
         classes: Text file with the names of the class folders in the order of the network's outputs; None matches them
@@ -76,7 +76,6 @@ class Request:
         recipe: Recipe name or file; None chooses by the origin of the network.
         changes: Changed settings of the recipe, ``stage.key=value``.
         until: Last stage to run.
-        seed: Seed of all random generators, 32 bits.
         calibration: Number of calibration images.
         scales: Path of a calibration table, or of a run folder with one, to use instead of calibrating.
         allow: Named exceptions from the data contract.
@@ -138,30 +137,22 @@ class Request:
             ModelError: Unknown preset, or a missing file.
             DataError: Weights or an imported graph without data to evaluate them on.
         """
+        self.check_names()
         if self.foreign:
             if self.weights:
                 raise UsageError(f"--weights {self.weights} beside {self.model}", "an ONNX file holds its own weights")
             source = Source(self.name, file=_graph(self.model))
+        elif self.weights is None or self._published:
+            source = Source(self.model, weights=self.weights)
         else:
-            self.check_names()
-            source = self._weights()
+            source = Source(self.model, file=_file(self.weights, "weights"))
         if self.data is None and (source.file or source.weights):
             raise DataError(
                 f"{self.weights or self.model} comes without data to calibrate and judge it",
                 "pass --data DIR with train/<class>/ and val/<class>/ images",
             )
-        return replace(source, preprocess=self.preprocess.over(None), left_open=self._left_open())
-
-    def _left_open(self) -> tuple[str, ...]:
-        """Preprocessing fields that were not stated, where any was."""
-        return self.preprocess.left_open if self.preprocess.over(None) is not None else ()
-
-    def _weights(self) -> Source:
-        if self.weights is None:
-            return Source(self.model)
-        if self._published:
-            return Source(self.model, weights=self.weights)
-        return Source(self.model, file=_file(self.weights, "weights"))
+        stated = self.preprocess.over(None)
+        return replace(source, preprocess=stated, left_open=self.preprocess.left_open if stated else ())
 
 
 def _check_weights(word: str, model: str) -> None:

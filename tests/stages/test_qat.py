@@ -30,6 +30,7 @@ from edgeres.pipeline.stages.build import Build
 from edgeres.pipeline.stages.evaluate import Evaluate
 from edgeres.pipeline.stages.export import Export
 from edgeres.pipeline.stages.qat import Qat
+from edgeres.pipeline.stages.recover import distillation_method
 from edgeres.pipeline.stages.stage import Context
 from edgeres.pipeline.stages.verify import Verify
 from edgeres.progress import Silent
@@ -386,6 +387,6 @@ def test_the_recipe_is_reached_by_name_and_its_settings_from_outside() -> None:
     assert names.index("quantize") < names.index("qat") < names.index("export")
     found = recipe.stages[names.index("qat")]
     assert isinstance(found, Qat)
-    assert (found.epochs, found.when, found.method().epochs) == (2, "always", 2)
+    assert (found.epochs, found.when, distillation_method(found).epochs) == (2, "always", 2)
     with pytest.raises(RecipeError, match="qat"):
         recipe.changed(("qat.when=sometimes",))

@@ -17,7 +17,7 @@ from edgeres.errors import StageError
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
-from edgeres.pipeline.stages.recover import Recover, _Judged
+from edgeres.pipeline.stages.recover import Recover, _Comparison
 from edgeres.pipeline.stages.stage import Context
 from edgeres.quant.quant_table import QuantTable
 from edgeres.targets.target import find_target
@@ -227,4 +227,4 @@ def test_a_network_from_which_nothing_was_removed_is_passed_through(pruned: Chec
 def test_a_network_is_worse_by_its_answers_or_by_its_loss_beyond_noise(
     drop: float, rise: float, low: float, margin: float | None, worse: bool
 ) -> None:
-    assert _Judged(100, drop, rise, low, margin).worse is worse
+    assert _Comparison(100, drop, rise, low, margin).worse is worse

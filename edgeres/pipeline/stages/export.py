@@ -88,11 +88,11 @@ class Export(Stage):
 
 
 def _write(artifact: Checkpoint, context: Context, placement: Placement | None) -> ModelProto:
-    runtime, preprocess = context.target.runtime, artifact.metadata.preprocess
+    runtime, side = context.target.runtime, artifact.metadata.preprocess.crop
     return write_model(
         artifact.spec,
-        artifact.deployed if placement and artifact.deployed is not None else artifact.weights,
-        (preprocess.crop, preprocess.crop),
+        (artifact.deployed or artifact.weights) if placement else artifact.weights,
+        (side, side),
         opset=runtime.opset,
         ir_version=runtime.ir_version,
         metadata=artifact.metadata.model_props,
@@ -140,11 +140,11 @@ def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None
     Raises:
         StageError: The difference is above the tolerance; the message names the operation.
     """
-    if placement and artifact.quant:
-        weights = artifact.weights if artifact.deployed is None else artifact.deployed
-        network: Network = QuantNetwork(artifact.spec, weights, artifact.quant, placement)
-    else:
-        network = Network(artifact.spec, artifact.weights)
+    network = (
+        QuantNetwork(artifact.spec, artifact.deployed or artifact.weights, artifact.quant, placement)
+        if placement and artifact.quant
+        else Network(artifact.spec, artifact.weights)
+    )
     network.eval()
     ops = network.graph.ops
     names = {op.name: LOGITS if op.name == network.graph.output else op.name for op in ops}

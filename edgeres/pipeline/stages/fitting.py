@@ -64,12 +64,11 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
             )
         note = _origin(source, own)
         return Fitting(source.stated_over(own or Preprocess()), StageMetrics(), (note,) if note else (), ())
-    searcher = _Searcher(answers, tuple(sizes), images, context.progress)
-    found = searcher.settle(source, own)
+    found = _settled(answers, source, own, sizes, images=images, progress=context.progress)
     chosen, wider = found.best, None
     lost = chosen.chance.standing == "at"
     if source.preprocess is not None or (own is not None and lost):
-        wider = searcher.search(Space.around(chosen, sizes), chosen)
+        wider = _search(answers, Space.around(chosen, sizes), images, context.progress, chosen)
         # Few images cannot show chance by themselves; compared with a transform that is clearly right, they can.
         beaten = wider.best.preprocess != chosen.preprocess and wider.best.chance.standing == "above"
         lost = lost or (chosen.chance.standing == "unknown" and beaten)
@@ -104,39 +103,41 @@ def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Searcher:
-    """Search for the preprocessing of one network on tuning images."""
+def _settled(
+    answers: Answers,
+    source: Source,
+    own: Preprocess | None,
+    sizes: Sequence[Size],
+    *,
+    images: Split,
+    progress: Progress,
+) -> SearchResult:
+    """The stated preprocessing, evaluated as it is, or the best completion of it."""
+    if own is not None or (source.preprocess is not None and not source.left_open):
+        stated = source.stated_over(own or Preprocess())
+        with progress.task("try the preprocessing", len(images)) as advance:
+            trial = attempt(answers, images, stated, advance)
+        return SearchResult(trial, trial, (trial,))
+    # The resampling filter keeps its default where it is not stated: it changes accuracy by tenths of a point.
+    fields = source.left_open or tuple(Preprocess.__dataclass_fields__)
+    return _search(answers, Space.open(source.preprocess or Preprocess(), tuple(sizes), fields), images, progress)
 
-    answers: Answers
-    sizes: tuple[Size, ...]
-    images: Split
-    progress: Progress
 
-    def settle(self, source: Source, own: Preprocess | None) -> SearchResult:
-        """The stated preprocessing, evaluated as it is, or the best completion of it."""
-        if own is not None or (source.preprocess is not None and not source.left_open):
-            stated = source.stated_over(own or Preprocess())
-            with self.progress.task("try the preprocessing", len(self.images)) as advance:
-                trial = attempt(self.answers, self.images, stated, advance)
-            return SearchResult(trial, trial, (trial,))
-        # The resampling filter keeps its default where it is not stated: it changes accuracy by tenths of a point.
-        fields = source.left_open or tuple(Preprocess.__dataclass_fields__)
-        return self.search(Space.open(source.preprocess or Preprocess(), self.sizes, fields))
+def _search(
+    answers: Answers, space: Space, images: Split, progress: Progress, started: Trial | None = None
+) -> SearchResult:
+    """The best transform of a search space, with progress."""
+    total, done = space.budget(len(images)), 0
+    with progress.task("search the preprocessing", total) as advance:
 
-    def search(self, space: Space, started: Trial | None = None) -> SearchResult:
-        """The best transform of a search space, with progress."""
-        total, done = space.budget(len(self.images)), 0
-        with self.progress.task("search the preprocessing", total) as advance:
+        def counted(count: int) -> None:
+            nonlocal done
+            done += count
+            advance(count)
 
-            def counted(count: int) -> None:
-                nonlocal done
-                done += count
-                advance(count)
-
-            found = search(self.answers, self.images, space, counted, started)
-            advance(max(0, total - done))
-        return found
+        result = search(answers, images, space, counted, started)
+        advance(max(0, total - done))
+    return result
 
 
 def _check_order(chosen: Trial, trials: Sequence[Trial], classes: tuple[str, ...]) -> None:
@@ -161,17 +162,14 @@ def _other_order(found: Relabelling, trial: Trial, classes: tuple[str, ...]) -> 
     ]
     listed = len(classes) <= _LISTED
     order = ", ".join(found.names(classes)) if listed else f"{'; '.join(moved[:5])}; ... {len(moved)} in all"
+    before, after = (f"{100 * right / found.images:.1f} %" for right in (found.before, found.after))
     return DataError(
-        f"the class folders sort into another order than the network's outputs: {_share(found.before, found.images)} "
-        f"of {found.images} tuning images are right in sorted order, {_share(found.after, found.images)} in another "
-        f"one, each judged by an order found without it ({trial.preprocess.label}); outputs in order: {order}",
+        f"the class folders sort into another order than the network's outputs: {before} of {found.images} tuning "
+        f"images are right in sorted order, {after} in another one, each judged by an order found without it "
+        f"({trial.preprocess.label}); outputs in order: {order}",
         "write the folder names in the order of the network's outputs into a text file, one a line, and pass "
         "--classes FILE; with the sorted order in it, that is taken as meant",
     )
-
-
-def _share(right: int, images: int) -> str:
-    return f"{100 * right / images:.1f} %"
 
 
 def _at_chance(chosen: Trial, trials: Sequence[Trial], better: Trial) -> ChanceError:

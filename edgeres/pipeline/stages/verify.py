@@ -25,7 +25,6 @@ from edgeres.settings import settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgeres.artifacts.artifact import File
     from edgeres.artifacts.results import Latency
     from edgeres.backends.backend import Backend, Session
     from edgeres.data.dataset import Dataset
@@ -72,7 +71,8 @@ class Verify(Stage):
         if baseline is None or baseline.images != context.validation.digest:
             raise StageError("no float baseline on these images", "put '- evaluate' before '- fold_batchnorm'")
         backend = find_backend(context.target.backend)
-        deployed, float_reference = _answers(backend, artifact, context)
+        answers = _answers(backend, artifact, context)
+        deployed, float_reference = answers[0], answers[-1]
         latencies = self._latencies(backend, artifact, context) if artifact.runs_here else {}
         model = onnx.load(str(artifact.exported.model.path))
         prediction = predict(model, context.target)
@@ -125,43 +125,33 @@ class _Answers:
         return cls(tuple(logits.argmax(1).tolist()), tuple(confidence(logits).round(_DECIMALS).tolist()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Sessions:
-    """Sessions of one evaluation thread; ``float_reference`` is None where the network is deployed in float."""
-
-    shipped: Session
-    float_reference: Session | None
-
-    def logits(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits ``[N,classes]`` of the deployed graph and of its float reference, for images ``[N,C,H,W]``."""
-        shipped = _finite(self.shipped.run(images))
-        return shipped, shipped if self.float_reference is None else _finite(self.float_reference.run(images))
+def _logits(sessions: list[Session], images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Logits ``[N,classes]`` of each of a thread's sessions for images ``[N,C,H,W]``."""
+    return [_finite(session.run(images)) for session in sessions]
 
 
-def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answers, _Answers]:
-    """Predictions of the deployed graph and of its float reference, each image decoded once.
+def _answers(backend: Backend, engine: Engine, context: Context) -> list[_Answers]:
+    """Predictions of the deployed graph and, where that is quantized, of its float reference on the same runtime.
 
-    Sessions of one thread each take batches of one size from one stream, so predictions do not depend on the number of
-    cores; at most ``workers + AHEAD`` batches, beside the two being decoded, are in memory.
+    Each image is decoded once. Sessions of one thread each take batches of one size from one stream, so predictions do
+    not depend on the number of cores; at most ``workers + AHEAD`` batches, beside the two being decoded, are in memory.
     """
     alone = isinstance(backend, Concurrent) and backend.concurrent(engine)
-    parts = []
+    models = [None, engine.exported.float_model] if engine.exported.scales else [None]
     with ExitStack() as stack, context.progress.task("verify", len(context.validation)) as advance:
-
-        def opened(model: File | None) -> Session:
-            return stack.enter_context(backend.session(engine, context.target, model, 1 if alone else None))
-
-        quantized = bool(engine.exported.scales)
         workers = [
-            _Sessions(opened(None), opened(engine.exported.float_model) if quantized else None)
+            [
+                stack.enter_context(backend.session(engine, context.target, model, 1 if alone else None))
+                for model in models
+            ]
             for _ in range(min(cores(), _MOST) if alone else 1)
         ]
         batches = (images for images, _ in context.validation.batches(engine.metadata.preprocess, _BATCH))
-        for pair in in_order(workers, batches, _Sessions.logits):
-            parts.append(pair)
-            advance(len(pair[0]))
-    shipped, float_reference = (np.concatenate(found) for found in zip(*parts, strict=True))
-    return _Answers.of(shipped), _Answers.of(float_reference)
+        parts = []
+        for logits in in_order(workers, batches, _logits):
+            parts.append(logits)
+            advance(len(logits[0]))
+    return [_Answers.of(np.concatenate(rows)) for rows in zip(*parts, strict=True)]
 
 
 def _finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
