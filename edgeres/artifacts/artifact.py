@@ -122,11 +122,10 @@ class Source:
     Attributes:
         model: Preset name, or the name of the run for an ONNX file.
         weights: A torchvision enum name, or None.
-        file: A weights file or a ``.onnx``, or None.
         preprocess: Preprocessing stated by the user; None takes it from the weights or the data.
         left_open: Fields of ``preprocess`` that were not stated, which the weights or a search give.
         classes: Class names in the order of the network's outputs, as stated; empty where the data's order holds.
-        suggested: Preprocessing in companion files of the weights; None where there is none.
+        suggested: Preprocessing in companion files of the weights.
     """
 
     model: str
@@ -184,13 +183,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Exported:
-    """The deployed ONNX graph, and its float reference.
-
-    Attributes:
-        model: The deployed graph; equal to ``float_model`` for a target without INT8.
-        float_model: The float reference, without Q/DQ pairs.
-        scales: ``calibration.json``; None before quantization.
-    """
+    """The deployed ONNX graph, its float reference without Q/DQ pairs, and ``calibration.json`` once quantized."""
 
     metadata: ModelMetadata
     model: File

@@ -136,18 +136,15 @@ class Pipeline:
             self.listener.begun(stage.name)
         artifact = self.done[-1].entry.load() if self.done else self.plan.source
         with self.store.workspace() as workspace:
-            window = replace(
-                context, workspace=workspace, scratch=self.store.scratch(key), timings=StageTimings()
-            ).view(stage.reads)
+            scratch, timings = self.store.scratch(key), StageTimings()
+            view = replace(context, workspace=workspace, scratch=scratch, timings=timings).view(stage.reads)
             start = time.monotonic()
             try:
-                made = stage(artifact, window)
+                result = stage(artifact, view)
             except OSError as failure:
-                where = failure.filename or workspace
-                raise StoreError(
-                    f"{where}: {failure.strerror or failure}", "free some space or set --cache"
-                ) from failure
-            return self.store.keep(key, made, workspace, time.monotonic() - start, window.timings.seconds)
+                what = f"{failure.filename or workspace}: {failure.strerror or failure}"
+                raise StoreError(what, "free some space or set --cache") from failure
+            return self.store.keep(key, result, workspace, time.monotonic() - start, timings.seconds)
 
     def pending(self) -> tuple[tuple[Stage, Entry | None], ...]:
         """Every stage with its entry in the store; None from the first missing entry on."""

@@ -64,14 +64,12 @@ class Load(Stage):
 
 
 def _read(source: Source) -> Loaded:
-    hint = preset(source.model)
-    if source.file is not None:
-        if sha256_file(source.file.path) != source.file.sha256:
-            raise ModelError(f"{source.file.path} changed since the run began", "start again")
-        return read_checkpoint(source.file.path, hint)
-    if source.weights is not None:
-        return read_checkpoint(source.weights, hint)
-    raise StageError(f"there are no weights of {source.model} to load", "pass --weights, or start with '- train'")
+    given = source.file.path if source.file else source.weights
+    if given is None:
+        raise StageError(f"there are no weights of {source.model} to load", "pass --weights, or start with '- train'")
+    if source.file and sha256_file(source.file.path) != source.file.sha256:
+        raise ModelError(f"{source.file.path} changed since the run began", "start again")
+    return read_checkpoint(given, preset(source.model))
 
 
 def _check_order(head: tuple[str, ...], data: tuple[str, ...]) -> None:

@@ -89,13 +89,11 @@ class Prune(Stage):
             raise RecipeError("prune.max_kl is estimated by importance: fisher alone", "leave either out")
         if artifact.quant is not None:
             raise StageError("prune: the network is quantized, its scales would not fit", "prune before quantize")
-        spec = artifact.spec
-        survey = self._survey(artifact, context)
+        survey, weights = self._survey(artifact, context), artifact.weights
         allocation, notes = self._allocation(artifact, context, survey)
-        weights = artifact.weights
         if self.compensate:
-            weights = weights.replaced(compensation(spec, weights, survey.means, allocation.keep))
-        spec, weights = sliced(spec, weights, allocation.keep)
+            weights = weights.replaced(compensation(artifact.spec, weights, survey.means, allocation.keep))
+        spec, weights = sliced(artifact.spec, weights, allocation.keep)
         teacher = artifact.teacher or artifact
         metrics = StageMetrics(
             macs=allocation.macs, parameters=cost.parameters(spec), macs_removed=1 - allocation.macs / allocation.dense
@@ -113,7 +111,11 @@ class Prune(Stage):
         whole = allocate(spec, importance, **bounds, minimum=self.minimum)
         if self.max_kl is None:
             if whole.macs > self.macs * dense:
-                raise StageError(self._out_of_reach(whole), "raise macs, lower minimum, or set residual: true")
+                raise StageError(
+                    f"prune: {self.macs:.3g} of the MACs is out of reach, {whole.macs / dense:.3f} is the least at "
+                    f"minimum {self.minimum:g}",
+                    "raise macs, lower minimum, or set residual: true",
+                )
             return whole, ()
         bounded = allocate(spec, importance, **bounds, minimum=self.minimum, most=_PER_KL * self.max_kl)
         if bounded.macs <= wanted:
@@ -146,17 +148,10 @@ class Prune(Stage):
             return look(artifact.spec, artifact.weights, batches(), context.seed, curvature=self.importance == "fisher")
 
     def _importance(self, artifact: Checkpoint, survey: Survey) -> Importance:
-        found = survey.fisher if self.importance == "fisher" else magnitude(artifact.spec, artifact.weights)
-        groups = coupling_groups(artifact.spec)
-        return {
-            group.name: found[group.name] for group in groups if self.residual or not is_stream(group, artifact.spec)
-        }
-
-    def _out_of_reach(self, allocation: Allocation) -> str:
-        least = allocation.macs / allocation.dense
-        return (
-            f"prune: {self.macs:.3g} of the MACs is out of reach, {least:.3f} is the least at minimum {self.minimum:g}"
-        )
+        spec = artifact.spec
+        importance = survey.fisher if self.importance == "fisher" else magnitude(spec, artifact.weights)
+        pruned = [group for group in coupling_groups(spec) if self.residual or not is_stream(group, spec)]
+        return {group.name: importance[group.name] for group in pruned}
 
     def _widths(self, spec: ResNetSpec, allocation: Allocation) -> str:
         before = {group.name: group.width for group in coupling_groups(spec)}
@@ -251,10 +246,7 @@ def magnitude(spec: ResNetSpec, weights: Weights) -> Importance:
 
 
 def compensation(
-    spec: ResNetSpec,
-    weights: Weights,
-    means: Mapping[str, NDArray[np.float64]],
-    keep: Mapping[str, tuple[int, ...]],
+    spec: ResNetSpec, weights: Weights, means: Mapping[str, NDArray[np.float64]], keep: Mapping[str, tuple[int, ...]]
 ) -> dict[str, NDArray[np.float32]]:
     """Biases, or running means of the norms behind, that absorb the mean contribution of removed channels.
 

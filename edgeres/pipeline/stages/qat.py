@@ -129,9 +129,9 @@ class Qat(Stage):
             ),
         )
         metadata = artifact.metadata.after(step)
-        if not better:
-            return replace(artifact, metadata=metadata)
-        return replace(artifact, metadata=metadata, quant=trained.table, deployed=trained.weights)
+        if better:
+            return replace(artifact, metadata=metadata, quant=trained.table, deployed=trained.weights)
+        return replace(artifact, metadata=metadata)
 
     def _untrained(self, artifact: Checkpoint, note: str, *techniques: TechniqueResult) -> Checkpoint:
         """The unchanged artifact, with a note on the reason."""

@@ -165,21 +165,15 @@ def run_training(
     label: str,
 ) -> TrainingResult:
     """Trains a network on the training split, from the snapshot of a killed run of the same ``identity`` if any."""
-    feed = Feed(
-        context.train,
-        preprocess,
-        method.augment,
-        classes=network.spec.classes,
-        batch=method.batch,
-        seed=context.seed,
-    )
+    classes, batch, seed = network.spec.classes, method.batch, context.seed
+    feed = Feed(context.train, preprocess, method.augment, classes=classes, batch=batch, seed=seed)
     return fit(
         network,
         objective,
         feed,
         method,
         device=training_device(),
-        snapshots=Snapshots(context.scratch, digest([*identity, context.train.digest, context.seed])),
+        snapshots=Snapshots(context.scratch, digest([*identity, context.train.digest, seed])),
         progress=context.progress,
         label=label,
     )
