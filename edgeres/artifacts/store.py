@@ -49,10 +49,7 @@ def _artifacts() -> TypeAdapter[Artifact]:
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished stage in the store: the digest and lineage of its artifact, and durations in seconds.
-
-    ``timings`` are those of parts of the stage by name.
-    """
+    """A finished stage: digest and lineage of its artifact, its seconds, and ``timings`` of its parts by name."""
 
     folder: Path
     digest: str
@@ -78,11 +75,7 @@ class Store:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Locks a key, so that two runs never compute the same entry at once.
-
-        Raises:
-            StoreError: The store is not writable.
-        """
+        """Locks a key, so that two runs never compute the same entry at once."""
         folder = self.root / "locks"
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -177,11 +170,7 @@ def _alive(process: int) -> bool:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Converts OS errors of writing to a path to ``StoreError``.
-
-    Raises:
-        StoreError: Not writable, or the disk is full.
-    """
+    """Converts OS errors of writing to a path, such as those of a full disk, to ``StoreError``."""
     try:
         yield
     except OSError as failure:
@@ -191,11 +180,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Converts OS errors of reading a file of the store to ``StoreError``.
-
-    Raises:
-        StoreError: Missing, or not readable.
-    """
+    """Converts OS errors of reading a file of the store to ``StoreError``."""
     try:
         yield
     except OSError as failure:

@@ -24,17 +24,16 @@ from edgeres.runs.run import (
     LatencyRow,
     Provenance,
     SplitRow,
-    StageRow,
     TensorScale,
 )
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from PIL import Image as Pillow
 
-    from edgeres.artifacts.artifact import Baseline, Step, VerificationResult
+    from edgeres.artifacts.artifact import Baseline, VerificationResult
     from edgeres.artifacts.budget_check import BudgetCheck
     from edgeres.data.dataset import Dataset
     from edgeres.data.split import Split
@@ -43,11 +42,6 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 _THUMBNAIL = 96
-
-
-def stage_rows(steps: Iterable[Step]) -> tuple[StageRow, ...]:
-    """One report row per step."""
-    return tuple(StageRow.of(step.stage, step.metrics, notes=step.notes, techniques=step.techniques) for step in steps)
 
 
 def split_rows(dataset: Dataset) -> tuple[SplitRow, ...]:

@@ -23,7 +23,7 @@ from edgeres.pipeline.stages.verify import Verify
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.report import report_files
 from edgeres.runs import document
-from edgeres.runs.run import Device, Failure, FileRow, Run, StageTime, Timings, is_timed
+from edgeres.runs.run import Device, Failure, FileRow, Run, StageRow, StageTime, Timings, is_timed
 
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Artifact
@@ -241,7 +241,7 @@ def _timed(run: Run, pipeline: Pipeline, seconds: float) -> Run:
     )
     sensitivity = next((step.sensitivity for step in reversed(steps) if step.sensitivity), ())
     timings = replace(run.timings, total_s=round(seconds, 3), stages=times)
-    return replace(run, stages=assemble.stage_rows(steps), sensitivity=sensitivity, timings=timings)
+    return replace(run, stages=tuple(map(StageRow.of, steps)), sensitivity=sensitivity, timings=timings)
 
 
 def _failure(failure: BaseException, stage: str) -> Failure:

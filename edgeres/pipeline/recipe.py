@@ -203,11 +203,7 @@ def _types(stage: type[Stage]) -> tuple[type, type]:
 
 
 def _check_chain(recipe: Recipe, where: str) -> None:
-    """Checks that every stage gets its input type and the stages it needs.
-
-    Raises:
-        RecipeError: Names the requirement, the actual input and the remedy.
-    """
+    """Checks that every stage gets its input type and the stages it needs."""
     given: type = Source
     for index, stage in enumerate(recipe.stages):
         wanted, made = _types(type(stage))

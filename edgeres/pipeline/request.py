@@ -156,11 +156,7 @@ class Request:
 
 
 def _check_weights(word: str, model: str) -> None:
-    """Checks the path of a weights file by its kind and suffix.
-
-    Raises:
-        ModelError: A folder, an ONNX file, or a missing path.
-    """
+    """Refuses a folder, an ONNX file, or a missing path in place of a weights file."""
     path = Path(word)
     if path.is_dir():
         found = weights_in(path)
@@ -177,8 +173,8 @@ def _graph(path: str) -> File:
     """An imported graph, hashed together with its external data files."""
     from edgeres.onnx_graph.external import content_digest
 
-    given = _file(path, "model")
-    return replace(given, sha256=content_digest(given.path))
+    file = _file(path, "model")
+    return replace(file, sha256=content_digest(file.path))
 
 
 def _file(path: str, what: str) -> File:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import yaml
 from filelock import FileLock, Timeout
@@ -175,11 +175,10 @@ class RunFolder:
             with self.held():
                 pass
         try:
-            data: Any = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as failure:
-            raise UsageError(
-                f"{self.path} holds no run", "name the folder of one, such as build/resnet18-jetson"
-            ) from failure
+            hint = "name the folder of one, such as build/resnet18-jetson"
+            raise UsageError(f"{self.path} holds no run", hint) from failure
         except (OSError, ValueError) as failure:
             reason = getattr(failure, "strerror", None) or "it is no JSON"
             raise UsageError(f"cannot read {path}: {reason}", "mend it, or compile again") from failure

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from edgeres.artifacts.results import StageMetrics, TechniqueResult
 from edgeres.runs.findings import Count, Percent
 from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from edgeres.artifacts.artifact import Step
 
 
 @settings
@@ -37,17 +40,11 @@ class StageRow:
     techniques: tuple[TechniqueResult, ...] = ()
 
     @classmethod
-    def of(
-        cls,
-        stage: str,
-        metrics: StageMetrics,
-        notes: tuple[str, ...] = (),
-        techniques: tuple[TechniqueResult, ...] = (),
-    ) -> StageRow:
-        """The row of a stage: the metrics that all stages share have fields of their own."""
-        columns = {name: getattr(metrics, name) for name in ("top1", "macs", "parameters", "mib")}
-        rest = replace(metrics, top1=None, macs=None, parameters=None, mib=None)
-        return cls(stage=stage, **columns, metrics=rest, notes=notes, techniques=techniques)
+    def of(cls, step: Step) -> StageRow:
+        """The row of a finished stage: the metrics that all stages share have fields of their own."""
+        columns = {name: getattr(step.metrics, name) for name in ("top1", "macs", "parameters", "mib")}
+        rest = replace(step.metrics, **dict.fromkeys(columns))
+        return cls(stage=step.stage, **columns, metrics=rest, notes=step.notes, techniques=step.techniques)
 
 
 @settings

@@ -103,11 +103,12 @@ class Quantize(Stage):
             if one.seconds is not None:
                 context.timings.add(f"predicted {name}", one.seconds)
         images = saved.table.images if saved else len(context.calibration)
+        refused = found.skipped.get(order[-1]) if forced else None
         step = self.step(
             _metrics(found, _latencies(artifact, found, context)),
             notes=(
                 *recovery_report.notes(found, context.margin, images),
-                *(_refused(order[-1], found) if forced else ()),
+                *((f"{order[-1]} was asked for and is not kept: {refused.note}",) if refused else ()),
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
             settings=plain(self if forced else self._pinned(found)),
@@ -139,12 +140,6 @@ class Quantize(Stage):
         """Settings that give the same network on a machine of any speed: they skip what the time budget cut off."""
         skipped = {*self.skip, *(name for name, one in search.skipped.items() if one.reason is Reason.TIME)}
         return replace(self, time_budget_s=None, skip=tuple(name for name in TECHNIQUES if name in skipped))
-
-
-def _refused(asked: TechniqueName, search: Search[Candidate]) -> tuple[str, ...]:
-    """Note that a forced technique gave no result, or None."""
-    skipped = search.skipped.get(asked)
-    return (f"{asked} was asked for and is not kept: {skipped.note}",) if skipped else ()
 
 
 def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> tuple[str, ...]:

@@ -75,17 +75,14 @@ class Context:
         match read:
             case "seed" | "margin":
                 return getattr(self, read)
-            case "scales":
-                return self.scales.digest if self.scales is not None else None
             case "classes" | "allow":
                 return list(self.classes) if read == "classes" else sorted(self.allow)
-            case "train" | "calibration" | "tuning" | "validation":
-                split: Split = getattr(self, read)
-                return split.digest
+            case "train" | "calibration" | "tuning" | "validation" | "scales":
+                return part.digest if (part := getattr(self, read)) is not None else None
             case "target":
                 return digest(self.target)
             case "scheme" | "runtime" | "device" | "budget":
-                return plain(part) if (part := getattr(self.target, read)) is not None else None
+                return plain(getattr(self.target, read))
 
     def view(self, reads: tuple[Read, ...]) -> Context:
         """A copy in which undeclared parts raise on access."""
