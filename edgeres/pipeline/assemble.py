@@ -15,6 +15,7 @@ from edgeres.gate.budget import accuracy_lines, activation_lines, latency_lines,
 from edgeres.gate.paired_test import Paired, decide, tango
 from edgeres.gate.predictions import Answers
 from edgeres.metrics import agreement, machine, top1
+from edgeres.pipeline.runner import versions
 from edgeres.report.select import FLIPS_SHOWN, worst_first
 from edgeres.runs.run import (
     Accuracy,
@@ -29,7 +30,7 @@ from edgeres.runs.run import (
 from edgeres.settings import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from PIL import Image as Pillow
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from edgeres.data.dataset import Dataset
     from edgeres.data.split import Split
     from edgeres.gate.budget import Overrides
+    from edgeres.pipeline.plan import Plan
     from edgeres.quant.quant_table import QuantTable
     from edgeres.targets.target import Target
 
@@ -188,24 +190,22 @@ def calibration(table: QuantTable, order: Sequence[str]) -> Calibration:
     return Calibration(calibrator=table.calibrator, images=table.images, data=table.data, tensors=tuple(tensors))
 
 
-def provenance(
-    dataset: Dataset, recipe: str, packages: Mapping[str, str], *, weights: str | None, scales: str | None, seed: int
-) -> Provenance:
+def provenance(plan: Plan) -> Provenance:
     """Inputs of a run: data, recipe, package versions, source code, weights, seed and machine."""
     here = machine()
     return Provenance(
-        data=dataset.name,
-        splits=split_rows(dataset),
-        weights=weights,
-        scales=scales,
-        recipe=recipe,
+        data=plan.dataset.name,
+        splits=split_rows(plan.dataset),
+        weights=plan.source.file.sha256 if plan.source.file else None,
+        scales=plan.scales.digest if plan.scales else None,
+        recipe=plan.recipe.text,
         code=source_digest(Path(edgeres.__file__).parent),
-        seed=seed,
+        seed=plan.request.seed,
         python=platform.python_version(),
         platform=platform.platform(terse=True),
         cpu=here.cpu,
         cores=here.cores,
-        packages=dict(packages),
+        packages=versions(),
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import onnx
-import yaml
 
 import edgeres
 from edgeres.artifacts.artifact import VerificationResult
@@ -160,14 +159,7 @@ def _started(plan: Plan, command: str) -> Run:
         strict=request.strict,
         until=request.until or "",
         notes=plan.notes,
-        provenance=assemble.provenance(
-            plan.dataset,
-            yaml.safe_dump(plan.recipe.entries(), sort_keys=False),
-            versions(),
-            weights=plan.source.file.sha256 if plan.source.file else None,
-            scales=plan.scales.digest if plan.scales else None,
-            seed=request.seed,
-        ),
+        provenance=assemble.provenance(plan),
     )
 
 
@@ -182,8 +174,7 @@ def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Ru
     sums = folder.publish(artifact, _facts(plan, pipeline, recipe), place, answers)
     files = {name: FileRow(sha256=digest, size=(folder.path / name).stat().st_size) for name, digest in sums.items()}
     assert run.provenance is not None
-    written = yaml.safe_dump(recipe.entries(), sort_keys=False)
-    run = replace(run, files=files, provenance=replace(run.provenance, recipe=written))
+    run = replace(run, files=files, provenance=replace(run.provenance, recipe=recipe.text))
     if verified:
         run = _verified(run, plan, verified)
     if NAME not in sums:

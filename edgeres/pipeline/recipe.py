@@ -72,8 +72,13 @@ class Recipe:
         return digest(self.entries())
 
     def entries(self) -> list[dict[str, Any]]:
-        """The recipe as plain data for YAML, with every default written out."""
+        """The recipe as plain data."""
         return [{stage.name: plain(stage)} for stage in self.stages]
+
+    @property
+    def text(self) -> str:
+        """The recipe as YAML, with every default written out."""
+        return yaml.safe_dump(self.entries(), sort_keys=False)
 
     def locked(self, written: Sequence[Mapping[str, Any]]) -> Recipe:
         """The recipe with the settings that its first stages recorded.

@@ -15,7 +15,6 @@ import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
-import yaml
 from filelock import FileLock, Timeout
 
 from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, VerificationResult
@@ -162,7 +161,7 @@ class RunFolder:
 
     def lock(self, recipe: Recipe) -> None:
         """Writes the locked recipe with every setting."""
-        write_beside(self.path / RECIPE, yaml.safe_dump(recipe.entries(), sort_keys=False).encode())
+        write_beside(self.path / RECIPE, recipe.text.encode())
 
     def request(self) -> Request:
         """The request of the folder's run.

@@ -13,13 +13,12 @@ from edgeres.backends.registry import find_backend
 from edgeres.errors import BackendUnavailable, StageError
 from edgeres.lint.linter import lint
 from edgeres.lint.lowering import shipped
-from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from edgeres.data.dataset import Dataset
     from edgeres.lint.rule import Finding
-    from edgeres.pipeline.stages.stage import Context
 
 
 @settings

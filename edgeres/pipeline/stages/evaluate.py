@@ -17,14 +17,13 @@ from edgeres.model.cost import macs, parameters
 from edgeres.model.network import Network
 from edgeres.pipeline.parallel import in_order
 from edgeres.pipeline.stages.fitting import check_chance
-from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.data.dataset import Dataset
-    from edgeres.pipeline.stages.stage import Context
 
 
 @settings

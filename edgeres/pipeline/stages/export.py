@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 import torch
 
-from edgeres.artifacts.artifact import Checkpoint, Exported, File
+from edgeres.artifacts.artifact import Checkpoint, Exported, File, ModelMetadata
 from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
@@ -17,7 +17,7 @@ from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.accumulators import require_room
 from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
-from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
 from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import place
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.data.dataset import Dataset
-    from edgeres.pipeline.stages.stage import Context
     from edgeres.quant.placement import Placement
+    from edgeres.quant.quant_table import QuantTable
     from edgeres.targets.target import QuantScheme
 
 _COMPARED = 4
@@ -83,7 +83,7 @@ class Export(Stage):
             int8_max_relative_delta=int8_delta,
             mib=saved.path.stat().st_size / 2**20,
         )
-        scales = _save_scales(artifact, scheme, context.workspace / NAME)
+        scales = write_table(artifact.metadata, scheme, table, context.workspace) if table and scheme else None
         return Exported(artifact.metadata.after(self.step(metrics, _notes(artifact))), saved, saved_float, scales)
 
 
@@ -165,11 +165,9 @@ def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None
     return worst
 
 
-def _save_scales(artifact: Checkpoint, scheme: QuantScheme | None, path: Path) -> File | None:
+def write_table(metadata: ModelMetadata, scheme: QuantScheme, table: QuantTable, folder: Path) -> File:
     """Writes ``calibration.json``: every scale with the identity of data, weights and scheme."""
-    if artifact.quant is None or scheme is None:
-        return None
-    metadata = artifact.metadata
-    saved = CalibrationTable(model=metadata.name, preprocess=metadata.preprocess, scheme=scheme, table=artifact.quant)
+    saved = CalibrationTable(model=metadata.name, preprocess=metadata.preprocess, scheme=scheme, table=table)
+    path = folder / NAME
     path.write_text(encode(saved), encoding="utf-8")
     return File.of(path)

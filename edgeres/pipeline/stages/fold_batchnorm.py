@@ -24,7 +24,7 @@ from edgeres.errors import StageError
 from edgeres.model.graph import NORM_EPS, graph
 from edgeres.model.network import Network
 from edgeres.model.weights import Weights
-from edgeres.pipeline.stages.stage import Stage
+from edgeres.pipeline.stages.stage import Context, Stage
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.model.spec import ResNetSpec
-    from edgeres.pipeline.stages.stage import Context
 
 _IMAGES = 64
 """Calibration images on which both networks are compared."""

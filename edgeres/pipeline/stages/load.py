@@ -13,13 +13,12 @@ from edgeres.model.probe import customary
 from edgeres.model.spec import preset
 from edgeres.model.zoo import read_checkpoint
 from edgeres.pipeline.stages.fitting import fit
-from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.settings import settings, sha256_file
 
 if TYPE_CHECKING:
     from edgeres.data.dataset import Dataset
     from edgeres.model.zoo import Loaded
-    from edgeres.pipeline.stages.stage import Context
 
 
 @settings

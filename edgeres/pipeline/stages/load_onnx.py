@@ -19,7 +19,7 @@ from edgeres.onnx_graph.fold import prepare
 from edgeres.onnx_graph.read import read_model
 from edgeres.onnx_graph.signature import signature
 from edgeres.pipeline.stages.fitting import check_chance, fit
-from edgeres.pipeline.stages.stage import Stage
+from edgeres.pipeline.stages.stage import Context, Stage
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess
     from edgeres.model.probe import Answers
     from edgeres.onnx_graph.signature import Signature
-    from edgeres.pipeline.stages.stage import Context
 
 
 @settings

@@ -16,7 +16,8 @@ from edgeres.model.graph import Op, graph
 from edgeres.model.network import Network
 from edgeres.model.pruning.allocation import Allocation, allocate, is_stream
 from edgeres.model.pruning.coupling import CouplingGroup, Member, channels, coupling_groups, sliced
-from edgeres.pipeline.stages.stage import Stage
+from edgeres.pipeline.stages.stage import Context, Stage
+from edgeres.quant.algorithms.fisher_information import softmax_direction
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
-    from edgeres.pipeline.stages.stage import Context
 
     Importance = dict[str, NDArray[np.float64]]
 
@@ -218,11 +218,8 @@ def look(spec: ResNetSpec, weights: Weights, batches: Iterator[Tensor], seed: in
         logits = network(images)
         if not curvature or not groups:
             continue
-        # r has covariance diag(p) - p p^T, the Hessian of the cross-entropy: r = sqrt(p) e - p <sqrt(p), e>, e = +-1.
-        p = logits.detach().softmax(1)
-        signs = torch.randint(0, 2, p.shape, generator=generator) * 2.0 - 1
-        direction = p.sqrt() * signs - p * (p.sqrt() * signs).sum(1, keepdim=True)
-        (logits * direction).sum().backward()
+        signs = torch.randint(0, 2, logits.shape, generator=generator) * 2.0 - 1
+        (logits * softmax_direction(logits.detach(), signs)).sum().backward()
         for name, gate in network.gates.items():
             if gate.grad is not None:
                 fisher[name] += gate.grad.double().square().sum(0).numpy()

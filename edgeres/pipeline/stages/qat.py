@@ -20,7 +20,7 @@ from edgeres.gate.paired_test import Outcome
 from edgeres.model.network import Network
 from edgeres.pipeline.stages.quantize import evaluator_of
 from edgeres.pipeline.stages.recover import distillation_method
-from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.pipeline.stages.train import run_training
 from edgeres.quant.quantized import Quantized
 from edgeres.recovery import recovery_report
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.data.dataset import Dataset
-    from edgeres.pipeline.stages.stage import Context
     from edgeres.recovery.evaluation import Evaluation
     from edgeres.training.loop import Objective, TrainingResult
 

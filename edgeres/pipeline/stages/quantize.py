@@ -12,7 +12,7 @@ from pydantic import Field
 
 from edgeres.artifacts.results import StageMetrics, graph_kind
 from edgeres.errors import RecipeError, StageError
-from edgeres.pipeline.stages.stage import FLOAT_NOTE, Stage, StageCost
+from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage, StageCost
 from edgeres.quant.table import calibration_digest
 from edgeres.recovery import latency, recovery_report
 from edgeres.recovery.context import QuantizationContext
@@ -24,7 +24,6 @@ from edgeres.settings import plain, settings
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.data.dataset import Dataset
-    from edgeres.pipeline.stages.stage import Context
     from edgeres.quant.calibration_table import CalibrationTable
     from edgeres.recovery.context import Candidate
     from edgeres.recovery.search import Search

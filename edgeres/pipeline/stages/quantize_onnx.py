@@ -24,8 +24,8 @@ from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.nncf import quantize_float_graph
 from edgeres.onnx_graph.rewrite import Rewritten, rewrite
 from edgeres.onnx_graph.roles import float_nodes
-from edgeres.pipeline.stages.stage import FLOAT_NOTE, Stage
-from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
+from edgeres.pipeline.stages.export import write_table
+from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage
 from edgeres.quant.quant_table import QuantTable
 from edgeres.recovery.evaluation import mean_interval, nearer
 from edgeres.settings import digest, plain, settings
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
     from edgeres.onnx_graph.execute import Runner
-    from edgeres.pipeline.stages.stage import Context
     from edgeres.progress import Progress
     from edgeres.targets.target import QuantScheme
 
@@ -130,11 +129,9 @@ class QuantizeOnnx(Stage):
             images=len(split),
             network=artifact.float_model.sha256,
         )
-        saved = CalibrationTable(model=artifact.metadata.name, preprocess=preprocess, scheme=scheme, table=table)
-        scales = context.workspace / NAME
-        scales.write_text(encode(saved), encoding="utf-8")
+        scales = write_table(artifact.metadata, scheme, table, context.workspace)
         quantized = File.written(rewritten.model, context.workspace / "model.onnx")
-        return Exported(artifact.metadata.after(step), quantized, artifact.float_model, File.of(scales))
+        return Exported(artifact.metadata.after(step), quantized, artifact.float_model, scales)
 
     def _chosen(
         self, model: ModelProto, images: _Images, tuning: _Images, scheme: QuantScheme, context: Context

@@ -14,7 +14,7 @@ from edgeres.gate.paired_test import Paired
 from edgeres.metrics import cross_entropy
 from edgeres.model.cost import macs
 from edgeres.model.network import Network
-from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.pipeline.stages.train import run_training, stated_fields
 from edgeres.settings import plain, settings
 from edgeres.training.augment import Augment
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.data.dataset import Dataset
-    from edgeres.pipeline.stages.stage import Context
     from edgeres.training.loop import TrainingResult
 
 _ONE_SIDED_95 = 1.645

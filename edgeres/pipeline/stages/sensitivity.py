@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.errors import StageError
 from edgeres.pipeline.stages.quantize import quantization_context
-from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.recovery.calibration import Calibrate
 from edgeres.recovery.context import CalibratorName, WeightMethod
 from edgeres.recovery.layer_sensitivity import layer_noise
@@ -16,7 +16,6 @@ from edgeres.settings import settings
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.data.dataset import Dataset
-    from edgeres.pipeline.stages.stage import Context
 
 
 @settings

@@ -15,7 +15,7 @@ from edgeres.errors import UsageError
 from edgeres.model.network import Network
 from edgeres.model.spec import ResNetSpec, preset
 from edgeres.model.zoo import read_checkpoint
-from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.settings import digest, plain, settings
 from edgeres.training.augment import Augment
 from edgeres.training.device import training_device
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from edgeres.data.dataset import Dataset
     from edgeres.model.weights import Weights
-    from edgeres.pipeline.stages.stage import Context
     from edgeres.training.loop import Objective, TrainingResult
 
 _METHODS = {"he": HE, "modern": MODERN}

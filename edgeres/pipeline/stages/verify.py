@@ -19,7 +19,7 @@ from edgeres.metrics import agreement, interleaved, peak_rss_mib, top1
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.layers import peak_bytes
 from edgeres.pipeline.parallel import cores, in_order
-from edgeres.pipeline.stages.stage import Stage, StageCost
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from edgeres.artifacts.results import Latency
     from edgeres.backends.backend import Backend, Session
     from edgeres.data.dataset import Dataset
-    from edgeres.pipeline.stages.stage import Context
 
 
 _LEAST, _TAIL = 44, 459
