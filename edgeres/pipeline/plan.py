@@ -86,12 +86,12 @@ def _companion(source: Source, recipe: Recipe) -> tuple[Source, Companion]:
     """Companion file of loaded weights; None where training starts from weights, which may have other classes."""
     if not isinstance(recipe.stages[0], Load | LoadOnnx):
         return source, Companion()
-    found = published_companion(source) or (read_companion(source.file.path) if source.file else Companion())
-    return replace(source, suggested=found.preprocess), found
+    companion = published_companion(source) or (read_companion(source.file.path) if source.file else Companion())
+    return replace(source, suggested=companion.preprocess), companion
 
 
 def _in_order(
-    request: Request, source: Source, dataset: Dataset, found: Companion
+    request: Request, source: Source, dataset: Dataset, companion: Companion
 ) -> tuple[Source, Dataset, tuple[str, ...]]:
     """The dataset with its classes in the order of the network's outputs, where that order is known."""
     if request.classes is not None:
@@ -99,9 +99,9 @@ def _in_order(
             raise UsageError(f"--classes {request.classes} without --data", "pass the folder whose classes it names")
         order = stated_order(read_names(Path(request.classes)), dataset.classes, f"--classes {request.classes}")
         source, how = replace(source, classes=order), f"as --classes {request.classes} has it"
-    elif len(found.classes) == len(dataset.classes):
-        order = matched_order(found.classes, dataset.classes, found.where)
-        how = f"by the class names that travel with it ({found.where})"
+    elif len(companion.classes) == len(dataset.classes):
+        order = matched_order(companion.classes, dataset.classes, companion.where)
+        how = f"by the class names that travel with it ({companion.where})"
     else:
         return source, dataset, ()
     if order == dataset.classes:
@@ -114,13 +114,13 @@ def _orientation(dataset: Dataset, request: Request) -> tuple[str, ...]:
     """How images with an EXIF orientation are handled."""
     if not dataset.turned:
         return ()
-    found = f"{' and '.join(dataset.turned)} carry an orientation tag (EXIF) that turns them"
+    tag = f"{' and '.join(dataset.turned)} carry an orientation tag (EXIF) that turns them"
     if request.preprocess.exif == "apply":
-        return (f"{found}; it is applied, as asked",)
+        return (f"{tag}; it is applied, as asked",)
     if request.preprocess.exif == "ignore":
-        return (f"{found}; it is ignored, as asked",)
+        return (f"{tag}; it is ignored, as asked",)
     hint = "--exif apply turns them upright, --exif ignore says that this is meant"
-    return (f"{found}; it is ignored, as torchvision does, unless the weights state otherwise: {hint}",)
+    return (f"{tag}; it is ignored, as torchvision does, unless the weights state otherwise: {hint}",)
 
 
 def _recipe(request: Request, source: Source) -> Recipe:

@@ -209,13 +209,15 @@ def _types(stage: type[Stage]) -> tuple[type, type]:
 
 def _check_chain(recipe: Recipe, where: str) -> None:
     """Checks that every stage gets its input type and the stages it needs."""
-    given: type = Source
+    input_type: type = Source
     for index, stage in enumerate(recipe.stages):
-        wanted, made = _types(type(stage))
+        wanted, output_type = _types(type(stage))
         before = recipe.names[:index]
-        if not issubclass(given, wanted):
-            gets = f"behind {before[-1]} there is {_WORDS[given]}" if before else "nothing is there at the start"
-            raise RecipeError(f"{where}: {stage.name} needs {_WORDS[wanted]}, and {gets}", _cure(stage, given, before))
+        if not issubclass(input_type, wanted):
+            gets = f"behind {before[-1]} there is {_WORDS[input_type]}" if before else "nothing is there at the start"
+            raise RecipeError(
+                f"{where}: {stage.name} needs {_WORDS[wanted]}, and {gets}", _cure(stage, input_type, before)
+            )
         for needed in _NEEDS.get(stage.name, ()):
             if not {*needed.split(" or ")} & {*before}:
                 raise RecipeError(
@@ -226,10 +228,10 @@ def _check_chain(recipe: Recipe, where: str) -> None:
                 f"{where}: {stage.name} works on a float network, and {quantized[0]} comes before it",
                 f"put '- {stage.name}' before '- {quantized[0]}'",
             )
-        given = made
+        input_type = output_type
 
 
-def _cure(stage: Stage, given: type, before: list[str]) -> str:
+def _cure(stage: Stage, input_type: type, before: list[str]) -> str:
     """Hint that gives a stage its requirement: a stage before it, or another position."""
     wanted = _types(type(stage))[0]
     if wanted is Source:
@@ -239,11 +241,11 @@ def _cure(stage: Stage, given: type, before: list[str]) -> str:
     if used := [name for name in before if name in makers]:
         behind = next(name for name in before[before.index(used[-1]) + 1 :] if _types(STAGES[name])[1] is not wanted)
         return f"put '- {stage.name}' before '- {behind}'" if behind != stage.name else f"leave the second {behind} out"
-    fitting = [name for name, types in makers.items() if types[0] is given] or list(makers)
+    fitting = [name for name, types in makers.items() if types[0] is input_type] or list(makers)
     entries = " or ".join(f"'- {name}'" for name in fitting)
     return (
         f"start with {entries} instead of '- {before[0]}'"
-        if before and given is not Source and all(types[0] is Source for types in makers.values())
+        if before and input_type is not Source and all(types[0] is Source for types in makers.values())
         else f"put {entries} before it"
     )
 

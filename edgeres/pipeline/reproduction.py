@@ -69,15 +69,17 @@ def manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     hint = "name the folder of a finished run, such as build/resnet18-jetson"
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as failure:
         raise UsageError(f"cannot read {path}: {getattr(failure, 'strerror', None) or failure}", hint) from failure
-    if not (isinstance(found, dict) and isinstance(found.get("files"), dict) and isinstance(found.get("stages"), list)):
+    if not (
+        isinstance(content, dict) and isinstance(content.get("files"), dict) and isinstance(content.get("stages"), list)
+    ):
         raise UsageError(f"{path} is no manifest of a run", hint)
-    for name in found["files"]:
+    for name in content["files"]:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"{path} names {name!r}, which is not in its folder", hint)
-    return found
+    return content
 
 
 def _sum(path: Path) -> str | None:

@@ -159,8 +159,8 @@ def _check_weights(word: str, model: str) -> None:
     """Refuses a folder, an ONNX file, or a missing path in place of a weights file."""
     path = Path(word)
     if path.is_dir():
-        found = weights_in(path)
-        inside = f"name the file in it: --weights {found[0]}" if found else "name a file, such as model.safetensors"
+        files = weights_in(path)
+        inside = f"name the file in it: --weights {files[0]}" if files else "name a file, such as model.safetensors"
         raise ModelError(f"--weights {word} is a folder", inside)
     if path.suffix.lower() == ".onnx":
         hint = f"pass it instead of {model}: edgeres compile {word} --target TARGET --data DIR"
@@ -178,13 +178,13 @@ def _graph(path: str) -> File:
 
 
 def _file(path: str, what: str) -> File:
-    found = Path(path)
-    if not found.is_file():
+    file = Path(path)
+    if not file.is_file():
         raise ModelError(f"no {what} file {path}", "check the path")
     try:
-        with found.open("rb") as stream:
+        with file.open("rb") as stream:
             if lfs.is_pointer(stream.read(64)):
                 raise ModelError(f"{path} {lfs.SAID}", lfs.WAY_OUT)
-        return File.of(found.resolve())
+        return File.of(file.resolve())
     except OSError as failure:
         raise ModelError(f"cannot read {path}: {failure.strerror}", "check its permissions") from failure

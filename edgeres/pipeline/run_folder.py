@@ -56,12 +56,12 @@ class RunFolder:
         Raises:
             UsageError: It has files, and none of them is a run's request.
         """
-        found: list[str] = []
+        names: list[str] = []
         with suppress(OSError):  # missing or unreadable: ``held`` raises the error
-            found = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
-        if found and not (self.path / REQUEST).is_file():
+            names = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+        if names and not (self.path / REQUEST).is_file():
             raise UsageError(
-                f"{self.path} is not a run folder: it holds {', '.join(found[:3])}{', ...' if found[3:] else ''}",
+                f"{self.path} is not a run folder: it holds {', '.join(names[:3])}{', ...' if names[3:] else ''}",
                 "choose another --out: a folder that is new, empty, or an earlier run's",
             )
 

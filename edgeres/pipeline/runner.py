@@ -60,17 +60,17 @@ _LAYOUT = 3
 
 def versions() -> dict[str, str]:
     """Installed version of each package in ``PACKAGES`` that is installed."""
-    found = {}
+    installed = {}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            installed[name] = metadata.version(name)
+    return installed
 
 
-def key_of(stage: Stage, given: str, context: Context) -> str:
+def key_of(stage: Stage, input_digest: str, context: Context) -> str:
     """Cache key: sha256 over the stage with its settings, its input, the context it reads, and package versions."""
     reads = {read: context.digest_of(read) for read in stage.reads}
-    return digest([_LAYOUT, stage.name, stage.version, plain(stage), given, reads, versions()])
+    return digest([_LAYOUT, stage.name, stage.version, plain(stage), input_digest, reads, versions()])
 
 
 class Pipeline:
@@ -114,10 +114,10 @@ class Pipeline:
             EdgeresError: A stage failed; ``current`` names it.
         """
         context = self.context()
-        given, steps = self.plan.source.digest, 0
+        input_digest, steps = self.plan.source.digest, 0
         for stage in self.plan.recipe.stages:
             self.current = stage.name
-            key = key_of(stage, given, context)
+            key = key_of(stage, input_digest, context)
             with self.store.lock(key):
                 entry = self.store.find(key)
                 cached = entry is not None
@@ -125,7 +125,7 @@ class Pipeline:
                     entry = self._compute(stage, key, context)
             finished = FinishedStage(stage.name, entry, cached, entry.steps[steps:])
             self.done.append(finished)
-            given, steps = entry.digest, len(entry.steps)
+            input_digest, steps = entry.digest, len(entry.steps)
             if self.listener:
                 self.listener.finished(finished)
         self.current = ""
@@ -148,10 +148,10 @@ class Pipeline:
 
     def pending(self) -> tuple[tuple[Stage, Entry | None], ...]:
         """Every stage with its entry in the store; None from the first missing entry on."""
-        context, given = self.context(), self.plan.source.digest
-        found: list[tuple[Stage, Entry | None]] = []
+        context, input_digest = self.context(), self.plan.source.digest
+        rows: list[tuple[Stage, Entry | None]] = []
         for stage in self.plan.recipe.stages:
-            entry = self.store.find(key_of(stage, given, context)) if given else None
-            found.append((stage, entry))
-            given = entry.digest if entry else ""
-        return tuple(found)
+            entry = self.store.find(key_of(stage, input_digest, context)) if input_digest else None
+            rows.append((stage, entry))
+            input_digest = entry.digest if entry else ""
+        return tuple(rows)

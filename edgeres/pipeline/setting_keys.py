@@ -124,5 +124,5 @@ def _written(value: Any) -> str:
 def _documented(doc: str) -> dict[str, str]:
     """First sentences of the ``Attributes:`` section of a docstring, by attribute."""
     _, _, section = doc.partition("Attributes:\n")
-    found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, flags=re.MULTILINE)
-    return {name: re.split(r"(?<=\w\.) (?=[A-Z`])|; ", " ".join(text.split()))[0].rstrip(".") for name, text in found}
+    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, flags=re.MULTILINE)
+    return {name: re.split(r"(?<=\w\.) (?=[A-Z`])|; ", " ".join(text.split()))[0].rstrip(".") for name, text in entries}

@@ -75,7 +75,11 @@ class Evaluate(Stage):
         Batches are distributed over threads of one torch thread each: the result is the same on any number of cores,
         and threads do not wait for each other in every layer.
         """
-        network, found, threads = Network(artifact.spec, artifact.weights).eval(), list[int](), torch.get_num_threads()
+        network, classes, threads = (
+            Network(artifact.spec, artifact.weights).eval(),
+            list[int](),
+            torch.get_num_threads(),
+        )
         batches = (images for images, _ in context.validation.batches(artifact.metadata.preprocess, self.batch))
         try:
             with context.progress.task("evaluate", len(context.validation)) as advance:
@@ -83,11 +87,11 @@ class Evaluate(Stage):
                     if not np.isfinite(logits).all():
                         hint = "its weights or statistics overflow"
                         raise StageError("the network returns NaN or infinity", hint)
-                    found.extend(logits.argmax(1).tolist())
+                    classes.extend(logits.argmax(1).tolist())
                     advance(len(logits))
         finally:
             torch.set_num_threads(threads)  # a thread's setting is also the default of threads started later
-        return tuple(found)
+        return tuple(classes)
 
 
 def _logits(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32]:

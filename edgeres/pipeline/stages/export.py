@@ -105,13 +105,13 @@ def _notes(artifact: Checkpoint) -> tuple[str, ...]:
     """Notes on layers whose weight scales were raised for their biases."""
     if artifact.quant is None:
         return ()
-    found = narrow_channels(artifact.quant, artifact.spec, artifact.deployed or artifact.weights)
-    if not found:
+    channels = narrow_channels(artifact.quant, artifact.spec, artifact.deployed or artifact.weights)
+    if not channels:
         return ()
-    names = ", ".join(list(found)[:3]) + (", ..." if len(found) > 3 else "")
+    names = ", ".join(list(channels)[:3]) + (", ..." if len(channels) > 3 else "")
     return (
-        f"{sum(found.values())} channels of {len(found)} layers ({names}) have weights so small beside their bias that "
-        "int32 could not hold it at the scale of the weights: their scale was raised",
+        f"{sum(channels.values())} channels of {len(channels)} layers ({names}) have weights so small beside their "
+        "bias that int32 could not hold it at the scale of the weights: their scale was raised",
     )
 
 
@@ -148,8 +148,8 @@ def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None
     network.eval()
     ops = network.graph.ops
     names = {op.name: LOGITS if op.name == network.graph.output else op.name for op in ops}
-    found = trace(model, images, list(names.values()))
-    values = {op: torch.from_numpy(found[name]) for op, name in names.items()}
+    traced = trace(model, images, list(names.values()))
+    values = {op: torch.from_numpy(traced[name]) for op, name in names.items()}
     values[IMAGE] = torch.from_numpy(images)
     worst = 0.0
     with torch.inference_mode():

@@ -154,18 +154,18 @@ def _check_order(chosen: Trial, trials: Sequence[Trial], classes: tuple[str, ...
         raise _other_order(order, trial, classes)
 
 
-def _other_order(found: Relabelling, trial: Trial, classes: tuple[str, ...]) -> DataError:
+def _other_order(relabelling: Relabelling, trial: Trial, classes: tuple[str, ...]) -> DataError:
     moved = [
         f"{name!r} (folder {index}) is output {output}"
-        for index, (name, output) in enumerate(zip(classes, found.outputs, strict=True))
+        for index, (name, output) in enumerate(zip(classes, relabelling.outputs, strict=True))
         if index != output
     ]
     listed = len(classes) <= _LISTED
-    order = ", ".join(found.names(classes)) if listed else f"{'; '.join(moved[:5])}; ... {len(moved)} in all"
-    before, after = (f"{100 * right / found.images:.1f} %" for right in (found.before, found.after))
+    order = ", ".join(relabelling.names(classes)) if listed else f"{'; '.join(moved[:5])}; ... {len(moved)} in all"
+    before, after = (f"{100 * right / relabelling.images:.1f} %" for right in (relabelling.before, relabelling.after))
     return DataError(
-        f"the class folders sort into another order than the network's outputs: {before} of {found.images} tuning "
-        f"images are right in sorted order, {after} in another one, each judged by an order found without it "
+        f"the class folders sort into another order than the network's outputs: {before} of {relabelling.images} "
+        f"tuning images are right in sorted order, {after} in another one, each judged by an order found without it "
         f"({trial.preprocess.label}); outputs in order: {order}",
         "write the folder names in the order of the network's outputs into a text file, one a line, and pass "
         "--classes FILE; with the sorted order in it, that is taken as meant",

@@ -63,12 +63,12 @@ class Load(Stage):
 
 
 def _read(source: Source) -> Loaded:
-    given = source.file.path if source.file else source.weights
-    if given is None:
+    origin = source.file.path if source.file else source.weights
+    if origin is None:
         raise StageError(f"there are no weights of {source.model} to load", "pass --weights, or start with '- train'")
     if source.file and sha256_file(source.file.path) != source.file.sha256:
         raise ModelError(f"{source.file.path} changed since the run began", "start again")
-    return read_checkpoint(given, preset(source.model))
+    return read_checkpoint(origin, preset(source.model))
 
 
 def _check_order(head: tuple[str, ...], data: tuple[str, ...]) -> None:

@@ -51,15 +51,15 @@ class LoadOnnx(Stage):
         if artifact.file is None:
             raise ModelError(f"{artifact.model} is no ONNX file", "give the path of a .onnx file")
         model = read_model(artifact.file.path)
-        given = signature(model)
-        check_head(context.classes, given.classes)
-        source, notes = (artifact, ()) if given.size is None else at_side(artifact, given.size)
+        shape = signature(model)
+        check_head(context.classes, shape.classes)
+        source, notes = (artifact, ()) if shape.size is None else at_side(artifact, shape.size)
         crop = source.preprocess.crop if source.preprocess else None
         with context.progress.task("fold", 1) as advance:
             prepared = prepare(model, context.target.runtime, crop)
             advance(1)
-        answers = runner(prepared.model) if given.size else _answers(model, given)
-        fitting = fit(answers, source, source.suggested, customary_for(given.size), context)
+        answers = runner(prepared.model) if shape.size else _answers(model, shape)
+        fitting = fit(answers, source, source.suggested, customary_for(shape.size), context)
         preprocess = fitting.preprocess
         if _side(prepared.model) != preprocess.crop:
             prepared = prepare(model, context.target.runtime, preprocess.crop)
@@ -74,7 +74,7 @@ class LoadOnnx(Stage):
             nodes_given=prepared.nodes[0],
             nodes=prepared.nodes[1],
         )
-        chance_notes = check_chance(baseline.chance(given.classes), context.allow, fitting.shown)
+        chance_notes = check_chance(baseline.chance(shape.classes), context.allow, fitting.shown)
         step = self.step(
             metrics, (*notes, *fitting.notes, *chance_notes), shown=(*notes, *fitting.shown, *chance_notes)
         )
@@ -119,14 +119,14 @@ def _side(model: ModelProto) -> int:
     return int(model.graph.input[0].type.tensor_type.shape.dim[2].dim_value)
 
 
-def _answers(model: ModelProto, given: Signature) -> Answers:
+def _answers(model: ModelProto, shape: Signature) -> Answers:
     """The graph as a function of any number of images; a fixed batch is filled with copies of each image."""
     run = runner(model)
 
     def answers(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        if given.batch is None:
+        if shape.batch is None:
             return run(images)
-        return np.concatenate([run(np.repeat(image[None], given.batch, axis=0))[:1] for image in images])
+        return np.concatenate([run(np.repeat(image[None], shape.batch, axis=0))[:1] for image in images])
 
     return answers
 

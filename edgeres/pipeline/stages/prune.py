@@ -232,14 +232,14 @@ def look(spec: ResNetSpec, weights: Weights, batches: Iterator[Tensor], seed: in
 def magnitude(spec: ResNetSpec, weights: Weights) -> Importance:
     """Share of the squared weights of each unit, summed over the weighted members of its group, by group."""
     ops = {op.name: op for op in graph(spec).weighted}
-    found = {group.name: np.zeros(group.width) for group in coupling_groups(spec)}
+    shares = {group.name: np.zeros(group.width) for group in coupling_groups(spec)}
     for group in coupling_groups(spec):
         for member in group.members:
             if member.op in ops and (member.axis == "out" or ops[member.op].groups == 1):
                 energy = np.square(weights[f"{member.op}.weight"], dtype=np.float64)
                 rows = np.moveaxis(energy, int(member.axis == "in"), 0).reshape(group.width, -1).sum(1)
-                found[group.name] += rows / max(rows.sum(), np.finfo(np.float64).tiny)
-    return found
+                shares[group.name] += rows / max(rows.sum(), np.finfo(np.float64).tiny)
+    return shares
 
 
 def compensation(
@@ -250,7 +250,7 @@ def compensation(
     A convolution with neither (the last one of a pre-activation block) is unchanged. The network is the one before
     pruning, ``means`` are those of ``Survey``, ``keep`` are the kept units by name of the group.
     """
-    found: dict[str, NDArray[np.float32]] = {}
+    changes: dict[str, NDArray[np.float32]] = {}
     for group, member, op in _readers(spec):
         if group.name not in keep:
             continue
@@ -260,8 +260,8 @@ def compensation(
         share = kernel[:, gone] @ means[op.name][gone]
         norms = [user.name for user, _ in graph(spec).consumers(op.name) if user.kind == "norm"]
         if op.bias:
-            found[f"{op.name}.bias"] = (weights[f"{op.name}.bias"] + share).astype(np.float32)
+            changes[f"{op.name}.bias"] = (weights[f"{op.name}.bias"] + share).astype(np.float32)
         elif len(norms) == len(graph(spec).consumers(op.name)) == 1:
             key = f"{norms[0]}.running_mean"
-            found[key] = (weights[key] - share).astype(np.float32)
-    return found
+            changes[key] = (weights[key] - share).astype(np.float32)
+    return changes

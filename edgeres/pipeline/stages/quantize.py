@@ -97,24 +97,24 @@ class Quantize(Stage):
         order, forced = self._order() if saved is None else self._order_with_scales()
         skip, limit = frozenset(self.skip), self.time_budget_s
         policy = Policy(effort=self.effort, forced=forced, skip=skip, budget_s=limit, reserved=RESERVED)
-        found = recovery.search(order, policy, context.timings.add)
-        for name, one in found.skipped.items():
+        search = recovery.search(order, policy, context.timings.add)
+        for name, one in search.skipped.items():
             if one.seconds is not None:
                 context.timings.add(f"predicted {name}", one.seconds)
         images = saved.table.images if saved else len(context.calibration)
-        refused = found.skipped.get(order[-1]) if forced else None
+        refused = search.skipped.get(order[-1]) if forced else None
         step = self.step(
-            _metrics(found, _latencies(artifact, found, context)),
+            _metrics(search, _latencies(artifact, search, context)),
             notes=(
-                *recovery_report.notes(found, context.margin, images),
+                *recovery_report.notes(search, context.margin, images),
                 *((f"{order[-1]} was asked for and is not kept: {refused.note}",) if refused else ()),
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
-            settings=plain(self if forced else self._pinned(found)),
-            techniques=recovery_report.rows(found, order),
+            settings=plain(self if forced else self._pinned(search)),
+            techniques=recovery_report.rows(search, order),
             sensitivity=recovery.noise,
         )
-        chosen = found.chosen.candidate
+        chosen = search.chosen.candidate
         weights = chosen.quantized.weights
         deployed = None if weights.digest == artifact.weights.digest else weights
         return replace(artifact, metadata=artifact.metadata.after(step), quant=chosen.table, deployed=deployed)

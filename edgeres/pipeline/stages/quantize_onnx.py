@@ -138,16 +138,16 @@ class QuantizeOnnx(Stage):
     ) -> tuple[_Candidate, tuple[str, ...], StageMetrics]:
         """The chosen candidate, with a note on the choice and its metrics."""
         progress = context.progress
-        given = _candidate(model, images, scheme, progress, "calibrate")
+        original = _candidate(model, images, scheme, progress, "calibrate")
         if self.equalize == "never" or not len(tuning):
-            return given, (), StageMetrics()
+            return original, (), StageMetrics()
         with progress.task("ranges of channels", len(images)) as advance:
             other = equalized(model, images, float_nodes(model, scheme), advance)
         if isinstance(other, str):
-            return given, (f"channels were not equalized: {other}",), StageMetrics()
+            return original, (f"channels were not equalized: {other}",), StageMetrics()
         levelled = _candidate(other.model, images, scheme, progress, "calibrate, equalized")
         few = _Images(tuning.split.take(range(min(_JUDGED, len(tuning)))), tuning.preprocess)
-        deployed = [runner(one.rewritten.model, optimise=False) for one in (given, levelled)]
+        deployed = [runner(one.rewritten.model, optimise=False) for one in (original, levelled)]
         reference, *logits = _logits([runner(model), *deployed], few, progress, "compare candidates")
         kl = [divergences(reference, one) for one in logits]
         better = bool(np.isfinite(kl[1]).all()) and (not np.isfinite(kl[0]).all() or nearer(kl[1], kl[0]))
@@ -156,7 +156,7 @@ class QuantizeOnnx(Stage):
             kl_equalized=float(kl[1].mean()),
             max_relative_delta_equalized=other.relative,
         )
-        return levelled if better else given, (_comparison(other, kl, kept=better),), metrics
+        return levelled if better else original, (_comparison(other, kl, kept=better),), metrics
 
 
 def _candidate(model: ModelProto, images: _Images, scheme: QuantScheme, progress: Progress, label: str) -> _Candidate:
@@ -189,10 +189,10 @@ def _comparison(other: Equalized, kl: list[NDArray[np.float64]], *, kept: bool) 
 
 
 def _compared(
-    given: ModelProto, chosen: _Candidate, images: _Images, metrics: StageMetrics, progress: Progress
+    model: ModelProto, chosen: _Candidate, images: _Images, metrics: StageMetrics, progress: Progress
 ) -> StageMetrics:
     """Metrics with the error of quantization and of the rewrite, computed node by node by the ONNX definitions."""
-    runners = [runner(model, optimise=False) for model in (given, chosen.by_nncf, chosen.rewritten.model)]
+    runners = [runner(graph, optimise=False) for graph in (model, chosen.by_nncf, chosen.rewritten.model)]
     wanted, nncf, got = _logits(runners, images, progress, "compare with float")
     classes = [[int(index) for index in logits.argmax(1)] for logits in (wanted, nncf, got)]
     return replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -14,7 +14,7 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.errors import UsageError
 from edgeres.model.network import Network
 from edgeres.model.spec import ResNetSpec, preset
-from edgeres.model.zoo import read_checkpoint
+from edgeres.model.zoo import Loaded, read_checkpoint
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.settings import digest, plain, settings
 from edgeres.training.augment import Augment
@@ -87,6 +87,7 @@ class Train(Stage):
         """
         method = self.method()
         start = self._start(artifact, len(context.classes), context.seed)
+        preprocess = self._sized(artifact.stated_over(start.preprocess or Preprocess()))
         network = Network(start.spec, start.weights)
         if self.freeze == "backbone":
             for key, parameter in network.named_parameters():
@@ -95,32 +96,32 @@ class Train(Stage):
         def objective(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
             return F.cross_entropy(logits.float(), labels, label_smoothing=method.label_smoothing)
 
-        identity = [plain(self), plain(method), plain(start.spec), start.weights.digest, plain(start.preprocess)]
+        identity = [plain(self), plain(method), plain(start.spec), start.weights.digest, plain(preprocess)]
         label = f"train {artifact.model}"
-        outcome = run_training(network, objective, method, start.preprocess, context, identity=identity, label=label)
+        outcome = run_training(network, objective, method, preprocess, context, identity=identity, label=label)
         step = self.step(
             outcome.metrics, (*start.notes, *outcome.conditions), settings={**plain(self), **plain(method)}
         )
-        metadata = ModelMetadata(name=artifact.model, preprocess=start.preprocess, classes=context.classes)
+        metadata = ModelMetadata(name=artifact.model, preprocess=preprocess, classes=context.classes)
         return Checkpoint(metadata.after(step), start.spec, outcome.weights)
 
-    def _start(self, source: Source, classes: int, seed: int) -> _Start:
+    def _start(self, source: Source, classes: int, seed: int) -> Loaded:
         """Initial weights: random ones of the preset, or the given ones with a classifier of the right width."""
         hint = replace(preset(source.model), classes=classes)
-        given = source.file.path if source.file else source.weights
-        if given is None:
+        origin = source.file.path if source.file else source.weights
+        if origin is None:
             if self.freeze == "backbone":
                 raise UsageError(
                     "train: freeze: backbone would keep random features", "give weights to start from, or freeze: none"
                 )
-            return _Start(hint, _random(hint, seed), self._sized(source.preprocess or Preprocess()))
-        loaded = read_checkpoint(given, hint)
+            return Loaded(hint, _random(hint, seed))
+        loaded = read_checkpoint(origin, hint)
         spec, weights = loaded.spec, loaded.weights
         if spec.classes != classes:
             spec = replace(spec, classes=classes)
             fresh = _random(spec, seed)
             weights = weights.replaced({key: fresh[key] for key in fresh if key.startswith(_CLASSIFIER)})
-        return _Start(spec, weights, self._sized(source.stated_over(loaded.preprocess or Preprocess())), loaded.notes)
+        return replace(loaded, spec=spec, weights=weights)
 
     def _sized(self, preprocess: Preprocess) -> Preprocess:
         return replace(
@@ -128,16 +129,6 @@ class Train(Stage):
             resize=preprocess.resize if self.resize is None else self.resize,
             crop=preprocess.crop if self.crop is None else self.crop,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """Initial spec and weights of a training."""
-
-    spec: ResNetSpec
-    weights: Weights
-    preprocess: Preprocess
-    notes: tuple[str, ...] = ()
 
 
 def _random(spec: ResNetSpec, seed: int) -> Weights:

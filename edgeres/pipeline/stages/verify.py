@@ -106,9 +106,9 @@ class Verify(Stage):
             runs = {"float32": lambda: plain_model.run(image)}
             if engine.exported.scales:
                 runs["int8"] = lambda: shipped.run(image)
-            found = interleaved(runs, least=_LEAST, wanted=_TAIL, limit_s=self.seconds)
+            latencies = interleaved(runs, least=_LEAST, wanted=_TAIL, limit_s=self.seconds)
             advance(1)
-        return found
+        return latencies
 
 
 @dataclass(frozen=True, slots=True)
