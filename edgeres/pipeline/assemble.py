@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgeres
-from edgeres.gate.budget import accuracy_lines, activation_lines, latency_lines, limits, memory_lines, static_lines
+from edgeres.gate.budget import (
+    Overrides,
+    accuracy_lines,
+    activation_lines,
+    latency_lines,
+    limits,
+    memory_lines,
+    static_lines,
+)
 from edgeres.gate.paired_test import Paired, decide, tango
 from edgeres.gate.predictions import Answers
 from edgeres.metrics import agreement, machine, top1
@@ -38,7 +46,6 @@ if TYPE_CHECKING:
     from edgeres.artifacts.budget_check import BudgetCheck
     from edgeres.data.dataset import Dataset
     from edgeres.data.split import Split
-    from edgeres.gate.budget import Overrides
     from edgeres.pipeline.plan import Plan
     from edgeres.quant.quant_table import QuantTable
     from edgeres.targets.target import Target

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal
 import onnx
 
 import edgeres
-from edgeres.artifacts.artifact import VerificationResult
+from edgeres.artifacts.artifact import Artifact, VerificationResult
 from edgeres.errors import EdgeresError
 from edgeres.onnx_graph.operator_counts import quantized_tensors
 from edgeres.pipeline import assemble
-from edgeres.pipeline.plan import prepare
-from edgeres.pipeline.recipe import is_file_name
+from edgeres.pipeline.plan import Plan, prepare
+from edgeres.pipeline.recipe import Recipe, is_file_name
 from edgeres.pipeline.run_folder import RunFolder
-from edgeres.pipeline.runner import Pipeline, versions
+from edgeres.pipeline.runner import Listener, Pipeline, versions
 from edgeres.pipeline.stages.verify import Verify
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.report import report_files
@@ -25,12 +25,8 @@ from edgeres.runs import document
 from edgeres.runs.run import Device, Failure, FileRow, Run, StageRow, StageTime, Timings, is_timed
 
 if TYPE_CHECKING:
-    from edgeres.artifacts.artifact import Artifact
     from edgeres.artifacts.store import Store
-    from edgeres.pipeline.plan import Plan
-    from edgeres.pipeline.recipe import Recipe
     from edgeres.pipeline.request import Request
-    from edgeres.pipeline.runner import Listener
     from edgeres.progress import Progress
 
 INTERRUPTED = 130

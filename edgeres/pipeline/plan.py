@@ -8,23 +8,19 @@ from typing import TYPE_CHECKING
 
 from edgeres.artifacts.companion import Companion, published_companion, read_companion
 from edgeres.data.class_names import matched_order, read_names, stated_order
-from edgeres.data.dataset import open_dataset
+from edgeres.data.dataset import Dataset, open_dataset
 from edgeres.errors import UsageError
 from edgeres.gate.budget import limits
-from edgeres.pipeline.recipe import default_recipe, load_recipe, takes_graphs
+from edgeres.pipeline.recipe import Recipe, default_recipe, load_recipe, takes_graphs
 from edgeres.pipeline.stages.load import Load
 from edgeres.pipeline.stages.load_onnx import LoadOnnx
-from edgeres.quant.calibration_table import read_table
-from edgeres.targets.target import find_target
+from edgeres.quant.calibration_table import CalibrationTable, read_table
+from edgeres.targets.target import Target, find_target
 
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Source
-    from edgeres.data.dataset import Dataset
-    from edgeres.pipeline.recipe import Recipe
     from edgeres.pipeline.request import Request
     from edgeres.progress import Progress
-    from edgeres.quant.calibration_table import CalibrationTable
-    from edgeres.targets.target import Target
 
 SAMPLE_NOTE = (
     "bundled sample task: neither --weights nor --data was given, so the network is trained on scikit-learn's digits; "

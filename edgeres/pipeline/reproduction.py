@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgeres.errors import UsageError
 from edgeres.pipeline.run_folder import MANIFEST, RECIPE
-from edgeres.report.comparison import compare, differing, flat, settings_of
+from edgeres.report.comparison import ComparisonRow, compare, differing, flat, settings_of
 from edgeres.runs import document
 from edgeres.settings import sha256_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.report.comparison import ComparisonRow
 
 State = Literal["same", "differs", "only before", "only now"]
 

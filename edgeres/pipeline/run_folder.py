@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
-from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, VerificationResult
+from edgeres.artifacts.artifact import Artifact, Checkpoint, Engine, Exported, File, VerificationResult
 from edgeres.artifacts.store import reading, write_beside, writing
 from edgeres.errors import StoreError, UsageError
 from edgeres.gate import predictions
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgeres.artifacts.artifact import Artifact, File
     from edgeres.gate.predictions import Answers
     from edgeres.pipeline.recipe import Recipe
 

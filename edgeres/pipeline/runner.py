@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeres.errors import StoreError
 from edgeres.gate.budget import limits
-from edgeres.pipeline.stages.stage import Context, StageTimings
+from edgeres.pipeline.stages.stage import Context, Stage, StageTimings
 from edgeres.progress import Progress, Silent
 from edgeres.settings import digest, plain
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Step
     from edgeres.artifacts.store import Entry, Store
     from edgeres.pipeline.plan import Plan
-    from edgeres.pipeline.stages.stage import Stage
 
 PACKAGES = (
     "edgeres", "numpy", "torch", "torchvision", "onnx", "onnxruntime", "nncf", "openvino", "tensorrt", "tensorrt_rtx",

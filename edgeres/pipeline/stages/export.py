@@ -20,7 +20,7 @@ from edgeres.onnx_graph.write import LOGITS, write_model
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
 from edgeres.quant.fake_quantize import QuantNetwork
-from edgeres.quant.placement import place
+from edgeres.quant.placement import Placement, place
 from edgeres.quant.table import narrow_channels
 from edgeres.settings import settings
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.data.dataset import Dataset
-    from edgeres.quant.placement import Placement
     from edgeres.quant.quant_table import QuantTable
     from edgeres.targets.target import QuantScheme
 

@@ -11,14 +11,13 @@ from edgeres.errors import DataError, ModelError, StageError
 from edgeres.model.network import Network
 from edgeres.model.probe import customary
 from edgeres.model.spec import preset
-from edgeres.model.zoo import read_checkpoint
+from edgeres.model.zoo import Loaded, read_checkpoint
 from edgeres.pipeline.stages.fitting import fit
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.settings import settings, sha256_file
 
 if TYPE_CHECKING:
     from edgeres.data.dataset import Dataset
-    from edgeres.model.zoo import Loaded
 
 
 @settings

@@ -6,29 +6,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import helper
+from onnx import ModelProto, helper
 
 from edgeres.artifacts.artifact import Baseline, Exported, File, ModelMetadata, Source
 from edgeres.data.contract import check_head
 from edgeres.errors import DataError, ModelError, StageError
 from edgeres.metrics import top1
-from edgeres.model.probe import customary_for
+from edgeres.model.probe import Answers, customary_for
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.fold import prepare
 from edgeres.onnx_graph.read import read_model
-from edgeres.onnx_graph.signature import signature
+from edgeres.onnx_graph.signature import Signature, signature
 from edgeres.pipeline.stages.fitting import check_chance, fit
 from edgeres.pipeline.stages.stage import Context, Stage
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from onnx import ModelProto
 
     from edgeres.data.preprocess import Preprocess
-    from edgeres.model.probe import Answers
-    from edgeres.onnx_graph.signature import Signature
 
 
 @settings

@@ -15,9 +15,9 @@ from edgeres.errors import RecipeError, StageError
 from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage, StageCost
 from edgeres.quant.table import calibration_digest
 from edgeres.recovery import latency, recovery_report
-from edgeres.recovery.context import QuantizationContext
+from edgeres.recovery.context import Candidate, QuantizationContext
 from edgeres.recovery.evaluator import Evaluator
-from edgeres.recovery.search import Effort, Policy, Reason
+from edgeres.recovery.search import Effort, Policy, Reason, Search
 from edgeres.recovery.techniques import CHAINS, RESERVED, TECHNIQUES, Recovery, TechniqueName
 from edgeres.settings import plain, settings
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.data.dataset import Dataset
     from edgeres.quant.calibration_table import CalibrationTable
-    from edgeres.recovery.context import Candidate
-    from edgeres.recovery.search import Search
 
 
 _CHANGES_SCALES: tuple[TechniqueName, ...] = ("first_layer", "equalization", "range_search", "nncf")

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from edgeres.artifacts.artifact import Step
-from edgeres.artifacts.results import StageMetrics
+from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
 from edgeres.progress import Progress, Silent
 from edgeres.settings import digest, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.artifacts.results import LayerSensitivity, TechniqueResult
     from edgeres.data.dataset import Dataset
     from edgeres.data.split import Split
     from edgeres.quant.calibration_table import CalibrationTable

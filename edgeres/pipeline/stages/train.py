@@ -20,7 +20,7 @@ from edgeres.settings import digest, plain, settings
 from edgeres.training.augment import Augment
 from edgeres.training.device import training_device
 from edgeres.training.feed import Feed
-from edgeres.training.loop import fit
+from edgeres.training.loop import Objective, TrainingResult, fit
 from edgeres.training.method import HE, MODERN, Count, Method, Precision, Rate, Share
 from edgeres.training.resume import Snapshots
 from edgeres.training.schedule import Schedule
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from edgeres.data.dataset import Dataset
     from edgeres.model.weights import Weights
-    from edgeres.training.loop import Objective, TrainingResult
 
 _METHODS = {"he": HE, "modern": MODERN}
 

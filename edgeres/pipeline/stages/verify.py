@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 
 from edgeres.artifacts.artifact import Engine, VerificationResult
-from edgeres.artifacts.results import StageMetrics
-from edgeres.backends.backend import Concurrent
+from edgeres.artifacts.results import Latency, StageMetrics
+from edgeres.backends.backend import Backend, Concurrent, Session
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
 from edgeres.latency.prediction import predict
@@ -25,8 +25,6 @@ from edgeres.settings import settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgeres.artifacts.results import Latency
-    from edgeres.backends.backend import Backend, Session
     from edgeres.data.dataset import Dataset
 
 
