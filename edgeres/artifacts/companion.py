@@ -82,7 +82,6 @@ def published_companion(source: Source) -> Companion | None:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """The strings inside a file."""
     if path.suffix == ".onnx":
         return metadata(parse_onnx(path))
     if path.suffix != ".safetensors":
@@ -110,7 +109,6 @@ def _json_file(path: Path) -> dict[str, Any]:
 
 
 def _value(text: object) -> object:
-    """A value written as JSON, or as a Python literal."""
     if not isinstance(text, str) or len(text) > _MOST_BYTES:
         return text
     for read in (json.loads, ast.literal_eval):
@@ -187,7 +185,6 @@ def _sized(side: object, share: object, normalisation: dict[str, object]) -> Pre
 
 
 def _checked(content: object) -> Preprocess | None:
-    """A consistent transform; None for anything else."""
     if not isinstance(content, dict):
         return None
     try:

@@ -145,7 +145,6 @@ def _anchored(plan: Plan) -> Request:
 
 
 def _started(plan: Plan, command: str) -> Run:
-    """The report before the first stage."""
     request, target = plan.request, plan.target
     return Run(
         edgeres=edgeres.__version__,
@@ -215,7 +214,6 @@ def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:
 
 
 def _timed(run: Run, pipeline: Pipeline, seconds: float) -> Run:
-    """Adds the stages that finished and their durations."""
     steps = [step for done in pipeline.done for step in done.steps]
     times = tuple(
         StageTime(

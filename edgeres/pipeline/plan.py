@@ -166,7 +166,6 @@ def _without_int8(target: Target, *, foreign: bool) -> Target:
 
 
 def _scales(request: Request, recipe: Recipe) -> CalibrationTable | None:
-    """The calibration table named by the request."""
     if request.scales is None:
         return None
     if not any("scales" in stage.reads for stage in recipe.stages):

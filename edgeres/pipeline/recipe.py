@@ -101,7 +101,6 @@ class Recipe:
         return replace(self, stages=self.stages[: self._first(name) + 1])
 
     def _first(self, name: str) -> int:
-        """Index of the first stage of a name."""
         if name not in self.names:
             raise RecipeError(f"recipe {self.name!r} has no stage {name!r}", nearest(name, self.names))
         return self.names.index(name)

@@ -126,7 +126,6 @@ class Request:
 
     @property
     def _published(self) -> bool:
-        """Whether the weights are named as torchvision names its own."""
         weights = self.weights or ""
         return _PUBLISHED.fullmatch(weights) is not None and not Path(weights).exists()
 

@@ -150,7 +150,6 @@ class RunFolder:
             shutil.rmtree(before.path)
 
     def _written(self) -> set[str]:
-        """Names of the files that the folder's run wrote."""
         return {_LOCK, MANIFEST, REQUEST, RECIPE, *report_files.NAMES, *self._listed()}
 
     def begin(self, request: Request, recipe: Recipe) -> None:
@@ -241,7 +240,6 @@ class RunFolder:
 
 
 def _files(artifact: Artifact, place: str) -> dict[str, File | None]:
-    """Files of an artifact by their name in the run folder."""
     match artifact:
         case Exported(model=model, float_model=float_model, scales=scales):
             return {"model.onnx": model, "model.float.onnx": float_model, "calibration.json": scales}

@@ -75,18 +75,14 @@ class Evaluate(Stage):
         Batches are distributed over threads of one torch thread each: the result is the same on any number of cores,
         and threads do not wait for each other in every layer.
         """
-        network, classes, threads = (
-            Network(artifact.spec, artifact.weights).eval(),
-            list[int](),
-            torch.get_num_threads(),
-        )
+        network, threads = Network(artifact.spec, artifact.weights).eval(), torch.get_num_threads()
+        classes: list[int] = []
         batches = (images for images, _ in context.validation.batches(artifact.metadata.preprocess, self.batch))
         try:
             with context.progress.task("evaluate", len(context.validation)) as advance:
                 for logits in in_order([network] * threads, batches, _logits):
                     if not np.isfinite(logits).all():
-                        hint = "its weights or statistics overflow"
-                        raise StageError("the network returns NaN or infinity", hint)
+                        raise StageError("the network returns NaN or infinity", "its weights or statistics overflow")
                     classes.extend(logits.argmax(1).tolist())
                     advance(len(logits))
         finally:

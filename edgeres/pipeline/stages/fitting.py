@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 AT_CHANCE = "the float network answers at chance: preprocessing, class order or labels"
 
-_TOLD = 6
+_LISTED_TRANSFORMS = 6
 """Most transforms whose results a message lists."""
 
 _LISTED = 40
@@ -124,7 +124,6 @@ def _settled(
 def _search(
     answers: Answers, space: Space, images: Split, progress: Progress, started: Trial | None = None
 ) -> SearchResult:
-    """The best transform of a search space, with progress."""
     total, done = space.budget(len(images)), 0
     with progress.task("search the preprocessing", total) as advance:
 
@@ -172,7 +171,7 @@ def _other_order(relabelling: Relabelling, trial: Trial, classes: tuple[str, ...
 
 def _at_chance(chosen: Trial, trials: Sequence[Trial], better: Trial) -> ChanceError:
     """The error for a network at chance, with the transforms tried and any that fits better."""
-    ranked = sorted(trials, key=lambda trial: float(trial.loss.mean()))[:_TOLD]
+    ranked = sorted(trials, key=lambda trial: float(trial.loss.mean()))[:_LISTED_TRANSFORMS]
     tried = f"{len(trials)} tried, the best: " + "; ".join(trial.label for trial in ranked)
     what = f"{AT_CHANCE} ({chosen.chance.label} among the tuning images, with {chosen.preprocess.label})"
     if better.preprocess != chosen.preprocess and better.chance.standing != "at":

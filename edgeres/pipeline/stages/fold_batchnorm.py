@@ -88,7 +88,6 @@ def folded(spec: ResNetSpec, weights: Weights) -> tuple[ResNetSpec, Weights]:
 
 
 def _fold(weights: Weights, conv: str, norm: str) -> dict[str, NDArray[np.float32]]:
-    """Weight and bias of one convolution with its norm inside."""
     gamma, beta, mean, var = (
         weights[f"{norm}.{key}"].astype(np.float64) for key in ("weight", "bias", "running_mean", "running_var")
     )

@@ -61,7 +61,7 @@ class LoadOnnx(Stage):
         if _side(prepared.model) != preprocess.crop:
             prepared = prepare(model, context.target.runtime, preprocess.crop)
         metadata = ModelMetadata(name=artifact.model, preprocess=preprocess, classes=context.classes)
-        baseline = judge(prepared.model, preprocess, context)
+        baseline = float_baseline(prepared.model, preprocess, context)
         metrics = replace(
             fitting.metrics,
             top1=baseline.top1,
@@ -128,20 +128,19 @@ def _answers(model: ModelProto, shape: Signature) -> Answers:
     return answers
 
 
-def judge(model: ModelProto, preprocess: Preprocess, context: Context) -> Baseline:
+def float_baseline(model: ModelProto, preprocess: Preprocess, context: Context) -> Baseline:
     """Predictions of the float graph on the validation images.
 
     Raises:
         StageError: Its logits are not finite.
     """
-    split, run = context.validation, runner(model)
-    predictions: list[int] = []
+    split, run, classes = context.validation, runner(model), list[int]()
     with context.progress.task("float baseline", len(split)) as advance:
         for images, _ in split.batches(preprocess):
             logits = run(images)
             if not np.isfinite(logits).all():
                 raise StageError("the float graph returns NaN or infinity", "look at its weights")
-            predictions += (int(index) for index in logits.argmax(1))
+            classes += logits.argmax(1).tolist()
             advance(len(images))
-    labels, classes = tuple(split.labels), tuple(predictions)
-    return Baseline(top1=top1(classes, labels), predictions=classes, labels=labels, images=split.digest)
+    predictions, labels = tuple(classes), tuple(split.labels)
+    return Baseline(top1=top1(predictions, labels), predictions=predictions, labels=labels, images=split.digest)

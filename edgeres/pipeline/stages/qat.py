@@ -133,7 +133,6 @@ class Qat(Stage):
         return replace(artifact, metadata=metadata)
 
     def _untrained(self, artifact: Checkpoint, note: str, *techniques: TechniqueResult) -> Checkpoint:
-        """The unchanged artifact, with a note on the reason."""
         return replace(artifact, metadata=artifact.metadata.after(self.step(notes=(note,), techniques=techniques)))
 
     def _trained(self, artifact: Checkpoint, start: Quantized, context: Context) -> tuple[Quantized, TrainingResult]:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _COMPARED = 64
 """Calibration images on which the graphs are compared."""
 
-_JUDGED = 256
+_TUNING = 256
 """Tuning images on which two candidates are compared."""
 
 
@@ -145,7 +145,7 @@ class QuantizeOnnx(Stage):
         if isinstance(other, str):
             return original, (f"channels were not equalized: {other}",), StageMetrics()
         levelled = _candidate(other.model, images, scheme, progress, "calibrate, equalized")
-        few = _Images(tuning.split.take(range(min(_JUDGED, len(tuning)))), tuning.preprocess)
+        few = _Images(tuning.split.take(range(min(_TUNING, len(tuning)))), tuning.preprocess)
         deployed = [runner(one.rewritten.model, optimise=False) for one in (original, levelled)]
         reference, *logits = _logits([runner(model), *deployed], few, progress, "compare candidates")
         kl = [divergences(reference, one) for one in logits]
@@ -159,7 +159,6 @@ class QuantizeOnnx(Stage):
 
 
 def _candidate(model: ModelProto, images: _Images, scheme: QuantScheme, progress: Progress, label: str) -> _Candidate:
-    """A float graph quantized by NNCF under the target's scheme."""
     with progress.task(label, len(images)) as advance:
         by_nncf = quantize_float_graph(model, images, scheme, float_nodes=float_nodes(model, scheme), advance=advance)
     return _Candidate(by_nncf, rewrite(by_nncf, scheme))
@@ -177,7 +176,6 @@ def _logits(runners: list[Runner], images: _Images, progress: Progress, label: s
 
 
 def _comparison(other: Equalized, kl: list[NDArray[np.float64]], *, kept: bool) -> str:
-    """Note on the effect of equalization."""
     gain = mean_interval(kl[0] - kl[1])
     what = f"{other.channels} channels were equalized, by up to {other.most:.3g} times within a tensor"
     proof = f"the float function stays, {other.relative:.1e} of the logits' range"
@@ -204,7 +202,6 @@ def _compared(
 
 
 def _notes(rewritten: Rewritten, metrics: StageMetrics, signed: bool) -> tuple[str, ...]:
-    """Notes on the rewrite and its error."""
     kind = "int8 with zero-point 0" if signed else "uint8"
     cost = (
         f"max |delta logit| {metrics.rewrite_max_abs_delta_logit:.3g}, the same class on"

@@ -168,7 +168,6 @@ class _Comparison:
 
 
 def _compared(teacher: Checkpoint, recovered: Checkpoint, context: Context) -> _Comparison:
-    """Compares two networks image by image."""
     n, labels = len(context.tuning), context.tuning.labels
     if not n:
         return _Comparison(0, 0.0, 0.0, 0.0, context.margin)
