@@ -30,8 +30,8 @@ from edgeres.pipeline.stages.build import Build
 from edgeres.pipeline.stages.evaluate import Evaluate
 from edgeres.pipeline.stages.export import Export
 from edgeres.pipeline.stages.qat import Qat
-from edgeres.pipeline.stages.recover import distillation_method
 from edgeres.pipeline.stages.stage import Context
+from edgeres.pipeline.stages.training import distillation_method
 from edgeres.pipeline.stages.verify import Verify
 from edgeres.progress import Silent
 from edgeres.quant.placement import place

@@ -99,6 +99,7 @@ def _logits(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32
 def _beside_chance(artifact: Checkpoint, baseline: Baseline, context: Context) -> tuple[str, ...]:
     """Notes on a baseline at chance, which is an error unless this run trained the network."""
     chance, lineage = baseline.chance(artifact.spec.classes), artifact.metadata.lineage
+    allowed = "chance" in context.allow
     if chance.standing == "at" and any(step.stage == "train" for step in lineage):
         return (f"the network answers at chance, training has not improved it yet: {chance.label}",)
-    return check_chance(chance, context.allow, [text for step in lineage for text in step.shown])
+    return check_chance(chance, [text for step in lineage for text in step.shown], allowed=allowed)

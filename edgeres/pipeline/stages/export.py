@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 import torch
 
-from edgeres.artifacts.artifact import Checkpoint, Exported, File, ModelMetadata
+from edgeres.artifacts.artifact import Checkpoint, Exported, File
 from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
@@ -17,23 +17,19 @@ from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.accumulators import require_room
 from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
+from edgeres.pipeline.stages.quantization import write_table
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
-from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
 from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import Placement, place
 from edgeres.quant.table import narrow_channels
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
     from onnx import ModelProto
 
     from edgeres.data.dataset import Dataset
-    from edgeres.quant.quant_table import QuantTable
-    from edgeres.targets.target import QuantScheme
 
 _COMPARED = 4
 """Calibration images on which every operation is compared."""
@@ -162,11 +158,3 @@ def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None
                 )
             worst = max(worst, delta)
     return worst
-
-
-def write_table(metadata: ModelMetadata, scheme: QuantScheme, table: QuantTable, folder: Path) -> File:
-    """Writes ``calibration.json``: every scale with the identity of data, weights and scheme."""
-    saved = CalibrationTable(model=metadata.name, preprocess=metadata.preprocess, scheme=scheme, table=table)
-    path = folder / NAME
-    path.write_text(encode(saved), encoding="utf-8")
-    return File.of(path)

@@ -80,7 +80,7 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
     return _fitting(source, own, found, wider)
 
 
-def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()) -> tuple[str, ...]:
+def check_chance(chance: Chance, said: Sequence[str] = (), *, allowed: bool) -> tuple[str, ...]:
     """Refuses a float network that is at chance on the validation images.
 
     There is a note where that is allowed, or where there are too few images to decide; ``said`` are earlier findings
@@ -93,7 +93,7 @@ def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()
         return ()
     if chance.standing == "unknown":
         return (f"too few validation images to distinguish the float network from chance: {chance.label}",)
-    if "chance" in allow:
+    if allowed:
         return (f"the float network answers at chance, as allowed: {chance.label}",)
     raise ChanceError(
         "; ".join([f"{AT_CHANCE} ({chance.label} among the validation images)", *said]),

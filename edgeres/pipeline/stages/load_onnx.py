@@ -71,7 +71,7 @@ class LoadOnnx(Stage):
             nodes_given=prepared.nodes[0],
             nodes=prepared.nodes[1],
         )
-        chance_notes = check_chance(baseline.chance(shape.classes), context.allow, fitting.shown)
+        chance_notes = check_chance(baseline.chance(shape.classes), fitting.shown, allowed="chance" in context.allow)
         step = self.step(
             metrics, (*notes, *fitting.notes, *chance_notes), shown=(*notes, *fitting.shown, *chance_notes)
         )

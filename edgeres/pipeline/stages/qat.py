@@ -18,10 +18,9 @@ from edgeres.artifacts.results import TechniqueResult
 from edgeres.errors import StageError
 from edgeres.gate.paired_test import Outcome
 from edgeres.model.network import Network
-from edgeres.pipeline.stages.quantize import evaluator_of
-from edgeres.pipeline.stages.recover import distillation_method
+from edgeres.pipeline.stages.quantization import evaluator_of
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
-from edgeres.pipeline.stages.train import run_training
+from edgeres.pipeline.stages.training import distillation_method, run_training
 from edgeres.quant.quantized import Quantized
 from edgeres.recovery import recovery_report
 from edgeres.settings import plain, settings

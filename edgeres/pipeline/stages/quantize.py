@@ -12,11 +12,10 @@ from pydantic import Field
 
 from edgeres.artifacts.results import StageMetrics, graph_kind
 from edgeres.errors import RecipeError, StageError
+from edgeres.pipeline.stages.quantization import quantization_context
 from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage, StageCost
 from edgeres.quant.table import calibration_digest
 from edgeres.recovery import latency, recovery_report
-from edgeres.recovery.context import Candidate, QuantizationContext
-from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.search import Effort, Policy, Reason, Search
 from edgeres.recovery.techniques import CHAINS, RESERVED, TECHNIQUES, Recovery, TechniqueName
 from edgeres.settings import plain, settings
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.data.dataset import Dataset
     from edgeres.quant.calibration_table import CalibrationTable
+    from edgeres.recovery.context import Candidate
 
 
 _CHANGES_SCALES: tuple[TechniqueName, ...] = ("first_layer", "equalization", "range_search", "nncf")
@@ -148,32 +148,6 @@ def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> 
             "among them is not known"
         )
     return tuple(notes)
-
-
-def evaluator_of(artifact: Checkpoint, context: Context, margin: float | None) -> Evaluator:
-    """Evaluator of candidates against the float network on the tuning images."""
-    preprocess = artifact.metadata.preprocess
-    return Evaluator(
-        artifact.spec, artifact.weights, context.tuning, preprocess, margin=margin, progress=context.progress
-    )
-
-
-def quantization_context(
-    artifact: Checkpoint, context: Context, *, margin: float | None, seed: int
-) -> QuantizationContext:
-    """Context of the techniques for the target's scheme."""
-    scheme = context.target.scheme
-    assert scheme is not None
-    return QuantizationContext(
-        spec=artifact.spec,
-        weights=artifact.weights,
-        scheme=scheme,
-        calibration=context.calibration,
-        preprocess=artifact.metadata.preprocess,
-        seed=seed,
-        evaluator=evaluator_of(artifact, context, margin),
-        progress=context.progress,
-    )
 
 
 def _metrics(search: Search[Candidate], expected_ms: dict[str, float]) -> StageMetrics:

@@ -24,7 +24,7 @@ from edgeres.onnx_graph.execute import Runner, runner
 from edgeres.onnx_graph.nncf import quantize_float_graph
 from edgeres.onnx_graph.rewrite import Rewritten, rewrite
 from edgeres.onnx_graph.roles import float_nodes
-from edgeres.pipeline.stages.export import write_table
+from edgeres.pipeline.stages.quantization import write_table
 from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage
 from edgeres.quant.quant_table import QuantTable
 from edgeres.recovery.evaluation import mean_interval, nearer

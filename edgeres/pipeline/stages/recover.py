@@ -15,13 +15,12 @@ from edgeres.metrics import cross_entropy
 from edgeres.model.cost import macs
 from edgeres.model.network import Network
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
-from edgeres.pipeline.stages.train import run_training, stated_fields
+from edgeres.pipeline.stages.training import distillation_method, run_training
 from edgeres.settings import plain, settings
 from edgeres.training.augment import Augment
 from edgeres.training.device import training_device
 from edgeres.training.distill import Distillation
-from edgeres.training.method import Count, Method, Precision, Rate
-from edgeres.training.schedule import Schedule
+from edgeres.training.method import Count, Precision, Rate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,11 +113,6 @@ class Recover(Stage):
             identity=[plain(self), artifact.digest],
             label=f"recover {artifact.metadata.name}",
         )
-
-
-def distillation_method(stage: Stage) -> Method:
-    """AdamW with a one-cycle rate and the stage's settings."""
-    return Method(optimizer="adamw", schedule=Schedule(kind="onecycle", warmup=0.2), **stated_fields(stage))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeres.errors import StageError
-from edgeres.pipeline.stages.quantize import quantization_context
+from edgeres.pipeline.stages.quantization import quantization_context
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.recovery.calibration import Calibrate
 from edgeres.recovery.context import CalibratorName, WeightMethod

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,10 @@ from edgeres.model.network import Network
 from edgeres.model.spec import ResNetSpec, preset
 from edgeres.model.zoo import Loaded, read_checkpoint
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
-from edgeres.settings import digest, plain, settings
+from edgeres.pipeline.stages.training import run_training, stated_fields
+from edgeres.settings import plain, settings
 from edgeres.training.augment import Augment
-from edgeres.training.device import training_device
-from edgeres.training.feed import Feed
-from edgeres.training.loop import Objective, TrainingResult, fit
 from edgeres.training.method import HE, MODERN, Count, Method, Precision, Rate, Share
-from edgeres.training.resume import Snapshots
 from edgeres.training.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -135,34 +132,3 @@ def _random(spec: ResNetSpec, seed: int) -> Weights:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return Network(spec).weights()
-
-
-def stated_fields(stage: Stage) -> dict[str, Any]:
-    """The settings of a stage that are ``Method``'s too and not None."""
-    names = {field.name for field in fields(Method)} & set(plain(stage))
-    return {name: value for name in names if (value := getattr(stage, name)) is not None}
-
-
-def run_training(
-    network: Network,
-    objective: Objective,
-    method: Method,
-    preprocess: Preprocess,
-    context: Context,
-    *,
-    identity: list[object],
-    label: str,
-) -> TrainingResult:
-    """Trains a network on the training split, from the snapshot of a killed run of the same ``identity`` if any."""
-    classes, batch, seed = network.spec.classes, method.batch, context.seed
-    feed = Feed(context.train, preprocess, method.augment, classes=classes, batch=batch, seed=seed)
-    return fit(
-        network,
-        objective,
-        feed,
-        method,
-        device=training_device(),
-        snapshots=Snapshots(context.scratch, digest([*identity, context.train.digest, seed])),
-        progress=context.progress,
-        label=label,
-    )
