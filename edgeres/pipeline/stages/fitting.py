@@ -13,7 +13,7 @@ from edgeres.artifacts.results import StageMetrics
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.relabelling import GAIN, Relabelling, find_relabelling
 from edgeres.errors import ChanceError, DataError
-from edgeres.model.probe import Answers, SearchResult, Size, Space, attempt, labelled, search
+from edgeres.model.probe import SearchResult, Size, Space, attempt, labelled, search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Source
     from edgeres.data.chance import Chance
     from edgeres.data.split import Split
+    from edgeres.model.probe import Answers
     from edgeres.model.trial import Trial
     from edgeres.pipeline.stages.stage import Context
     from edgeres.progress import Progress

@@ -12,7 +12,7 @@ from edgeres.artifacts.artifact import Baseline, Exported, File, ModelMetadata, 
 from edgeres.data.contract import check_head
 from edgeres.errors import DataError, ModelError, StageError
 from edgeres.metrics import top1
-from edgeres.model.probe import Answers, customary_for
+from edgeres.model.probe import customary_for
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.fold import prepare
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.data.preprocess import Preprocess
+    from edgeres.model.probe import Answers
 
 
 @settings

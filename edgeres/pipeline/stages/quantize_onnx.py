@@ -20,7 +20,7 @@ from edgeres.metrics import agreement, divergences
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.accumulators import require_room
 from edgeres.onnx_graph.equalization import Equalized, equalized
-from edgeres.onnx_graph.execute import Runner, runner
+from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.nncf import quantize_float_graph
 from edgeres.onnx_graph.rewrite import Rewritten, rewrite
 from edgeres.onnx_graph.roles import float_nodes
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
+    from edgeres.onnx_graph.execute import Runner
     from edgeres.progress import Progress
     from edgeres.targets.target import QuantScheme
 
