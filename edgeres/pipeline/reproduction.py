@@ -86,11 +86,9 @@ def _sum(path: Path) -> str | None:
 
 
 def _state(before: str | None, now: str | None) -> State:
-    if before is None:
-        return "only now"
-    if now is None:
-        return "only before"
-    return "same" if before == now else "differs"
+    if before and now:
+        return "same" if before == now else "differs"
+    return "only before" if before else "only now"
 
 
 def _diverged(first: list[dict[str, str]], second: list[dict[str, str]]) -> str:

@@ -140,7 +140,10 @@ class Request:
         if self.foreign:
             if self.weights:
                 raise UsageError(f"--weights {self.weights} beside {self.model}", "an ONNX file holds its own weights")
-            source = Source(self.name, file=_graph(self.model))
+            from edgeres.onnx_graph.external import content_digest
+
+            file = _file(self.model, "model")
+            source = Source(self.name, file=replace(file, sha256=content_digest(file.path)))  # with its external data
         elif self.weights is None or self._published:
             source = Source(self.model, weights=self.weights)
         else:
@@ -166,14 +169,6 @@ def _check_weights(word: str, model: str) -> None:
         raise ModelError(f"--weights {word} is an ONNX file, which is a network of its own", hint)
     if not path.exists():
         raise ModelError(f"no weights file {word}", "check the path, or name published weights such as IMAGENET1K_V1")
-
-
-def _graph(path: str) -> File:
-    """An imported graph, hashed together with its external data files."""
-    from edgeres.onnx_graph.external import content_digest
-
-    file = _file(path, "model")
-    return replace(file, sha256=content_digest(file.path))
 
 
 def _file(path: str, what: str) -> File:

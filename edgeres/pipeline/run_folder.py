@@ -140,7 +140,9 @@ class RunFolder:
         before = RunFolder(self._beside(_BEFORE))
         if not before.path.is_dir():
             return
-        written = before._written() if self.finished else {_LOCK}
+        written = {_LOCK}
+        if self.finished:
+            written |= {MANIFEST, REQUEST, RECIPE, *report_files.NAMES, *before._listed()}
         with writing(self.path):
             for path in sorted(before.path.rglob("*")):
                 name = path.relative_to(before.path)
@@ -148,9 +150,6 @@ class RunFolder:
                     (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                     path.rename(self.path / name)
             shutil.rmtree(before.path)
-
-    def _written(self) -> set[str]:
-        return {_LOCK, MANIFEST, REQUEST, RECIPE, *report_files.NAMES, *self._listed()}
 
     def begin(self, request: Request, recipe: Recipe) -> None:
         """Writes the request and the recipe, so that a killed run can be repeated."""

@@ -18,7 +18,6 @@ from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from edgeres.data.dataset import Dataset
-    from edgeres.lint.rule import Finding
 
 
 @settings
@@ -49,17 +48,12 @@ class Build(Stage):
             graph.mkdir()
             artifact = replace(artifact, model=File.written(formed.model, graph / "model.onnx"))
         findings = lint(formed.model, context.target)
-        _refuse(findings, context.target.name)
+        if first := next((finding for finding in findings if finding.severity == "E"), None):
+            what = f"{first.rule} at {first.where}: {first.what}"
+            raise StageError(f"{context.target.name} cannot take this graph: {what}", first.fix)
         engine = backend.build(artifact, context.target, context.workspace, context.progress)
         mib = sum(file.path.stat().st_size for file in engine.files.values()) / 2**20
         warnings = tuple(f"lint {finding}" for finding in findings)
         lowered = (formed.note,) if formed.note else ()
         metrics = StageMetrics(mib=mib, lint_findings=len(findings))
         return engine.after(self.step(metrics, (*lowered, *engine.evidence, *warnings)))
-
-
-def _refuse(findings: tuple[Finding, ...], target: str) -> None:
-    errors = [finding for finding in findings if finding.severity == "E"]
-    if errors:
-        first = errors[0]
-        raise StageError(f"{target} cannot take this graph: {first.rule} at {first.where}: {first.what}", first.fix)

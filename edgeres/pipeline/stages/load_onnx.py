@@ -59,7 +59,7 @@ class LoadOnnx(Stage):
         answers = runner(prepared.model) if shape.size else _answers(model, shape)
         fitting = fit(answers, source, source.suggested, customary_for(shape.size), context)
         preprocess = fitting.preprocess
-        if _side(prepared.model) != preprocess.crop:
+        if prepared.model.graph.input[0].type.tensor_type.shape.dim[2].dim_value != preprocess.crop:
             prepared = prepare(model, context.target.runtime, preprocess.crop)
         metadata = ModelMetadata(name=artifact.model, preprocess=preprocess, classes=context.classes)
         baseline = float_baseline(prepared.model, preprocess, context)
@@ -111,10 +111,6 @@ def at_side(source: Source, side: int) -> tuple[Source, tuple[str, ...]]:
 
 def _scaled(preprocess: Preprocess, side: int) -> Preprocess:
     return replace(preprocess, crop=side, resize=round(side * preprocess.resize / preprocess.crop))
-
-
-def _side(model: ModelProto) -> int:
-    return int(model.graph.input[0].type.tensor_type.shape.dim[2].dim_value)
 
 
 def _answers(model: ModelProto, shape: Signature) -> Answers:

@@ -73,13 +73,16 @@ class Verify(Stage):
         latencies = self._latencies(backend, artifact, context) if artifact.runs_here else {}
         model = onnx.load(str(artifact.exported.model.path))
         prediction = predict(model, context.target)
+        where = "as this host simulates it; the device has not run it"
+        if artifact.runs_here:
+            where = f"on {artifact.backend}, the runtime that ships"
         metrics = StageMetrics(
             top1=top1(deployed.classes, baseline.labels),
             float_graph_top1=top1(float_reference.classes, baseline.labels),
             agreement=agreement(baseline.predictions, deployed.classes),
         )
         return VerificationResult(
-            engine=artifact.after(self.step(metrics, (_where(artifact),))),
+            engine=artifact.after(self.step(metrics, (f"accuracy of {artifact.entry} {where}",))),
             macs=operator_counts.macs(model),
             parameters=operator_counts.parameters(model),
             predictions=deployed.classes,
@@ -124,7 +127,10 @@ class _Answers:
 
 def _logits(sessions: list[Session], images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """Logits ``[N,classes]`` of each of a thread's sessions for images ``[N,C,H,W]``."""
-    return [_finite(session.run(images)) for session in sessions]
+    logits = [session.run(images) for session in sessions]
+    if not all(np.isfinite(values).all() for values in logits):
+        raise StageError("the deployed network returns NaN or infinity", "look at the scales in calibration.json")
+    return logits
 
 
 def _answers(backend: Backend, engine: Engine, context: Context) -> list[_Answers]:
@@ -151,20 +157,8 @@ def _answers(backend: Backend, engine: Engine, context: Context) -> list[_Answer
     return [_Answers.of(np.concatenate(rows)) for rows in zip(*parts, strict=True)]
 
 
-def _finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not np.isfinite(logits).all():
-        raise StageError("the deployed network returns NaN or infinity", "look at the scales in calibration.json")
-    return logits
-
-
 def confidence(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Softmax ``[N]`` of the largest of the logits ``[N,classes]``."""
     wide = logits.astype(np.float64)
     total: NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True)).sum(axis=1)
     return 1 / total
-
-
-def _where(engine: Engine) -> str:
-    if engine.runs_here:
-        return f"accuracy of {engine.entry} on {engine.backend}, the runtime that ships"
-    return f"accuracy of {engine.entry} as this host simulates it; the device has not run it"
