@@ -139,11 +139,11 @@ def answers(model: Path, pixels: Pixels, *, optimise: bool) -> NDArray[np.float3
     Its kernels for x86 processors without VNNI add pairs of products in 16 bits, which saturate; told to be precise,
     they answer as those with VNNI do, so figures do not depend on the processor.
     """
-    from edgeres.backends.session import OnnxSession, load_graph, options
+    from edgeres.backends.session import batched, load_graph, options
 
     settings = options(optimise=optimise, threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
     settings.add_session_config_entry("session.x64quantprecision", "1")
-    session = OnnxSession(load_graph(model, settings))
+    session = batched(load_graph(model, settings))
     return np.concatenate([session.run(batch) for batch in pixels.batches(32)])
 
 
@@ -153,7 +153,8 @@ def make(folder: Path, settings: Settings, checkpoint: Path) -> None:
     Raises:
         UsageError: Files of the task are absent.
     """
-    from edgeres.model.zoo import read_checkpoint, save_checkpoint
+    from edgeres.model.weights import save_checkpoint
+    from edgeres.model.zoo import read_checkpoint
     from edgeres.onnx_graph.write import write_model
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -58,9 +58,9 @@ def kernels(model: Path, *, optimised: bool) -> KernelCounts:
     """Layers in integers: of the graph as ONNX Runtime rewrote it, or as TensorRT is expected to run it."""
     import onnx
 
-    from edgeres.backends.onnxruntime.onnxruntime import kernel_counts
+    from edgeres.backends.backend import expected_kernels
+    from edgeres.backends.onnxruntime.loader import kernel_counts
     from edgeres.backends.session import load_graph, options
-    from edgeres.backends.tensorrt.expected import expected_kernels
 
     if not optimised:
         return expected_kernels(model, "TensorRT is not here")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.command import IMAGES, WEIGHTS, require
 from edgeres.data.dataset import open_dataset
-from edgeres.data.partition import round_robin
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.split import round_robin
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,7 @@ from edgeres.artifacts.companion import Companion, published_companion, read_com
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.probe import NORMALISATIONS
 from edgeres.model.spec import preset
-from edgeres.model.weights import Weights
-from edgeres.model.zoo import save_checkpoint
+from edgeres.model.weights import Weights, save_checkpoint
 from edgeres.settings import canonical, plain
 
 NAMES = dict(enumerate(CLASSES))

@@ -59,7 +59,7 @@ def data():
 
 @pytest.mark.parametrize("target", ["jetson", "cpu"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_walks_every_stage(data, tmp_path, name, target):
+def test_every_family_passes_every_stage(data, tmp_path, name, target):
     spec, side = thin(name), 16
     context = Context(
         target=find_target(target),

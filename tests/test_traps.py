@@ -69,7 +69,7 @@ def theirs(folder, one=NORMALISATIONS[0], **metadata):
     return path
 
 
-def test_what_was_found_by_trying_is_on_the_terminal_and_in_the_report(compiled, data, tmp_path):
+def test_preprocessing_found_by_search_is_shown_and_reported(compiled, data, tmp_path):
     code, said, report = compiled(theirs(tmp_path, NORMALISATIONS[4]), data)
     assert code == 0
     assert "note  preprocessing found by trying" in said
@@ -78,7 +78,7 @@ def test_what_was_found_by_trying_is_on_the_terminal_and_in_the_report(compiled,
     assert any(note in said for note in row["notes"])
 
 
-def test_a_slip_of_scale_ends_in_an_error_and_no_model(compiled, data, tmp_path):
+def test_wrong_input_scale_is_an_error_without_a_model(compiled, data, tmp_path):
     slip = ["--mean", "123.675,116.28,103.53", "--std", "58.395,57.12,57.375"]
     code, said, report = compiled(theirs(tmp_path), data, *slip)
     assert code == 2
@@ -88,7 +88,7 @@ def test_a_slip_of_scale_ends_in_an_error_and_no_model(compiled, data, tmp_path)
     assert not list((tmp_path / "run").glob("**/*.onnx"))
 
 
-def test_folders_in_another_order_are_an_error_that_a_list_of_classes_mends(compiled, reversed_names, tmp_path):
+def test_folders_in_another_order_need_a_class_list(compiled, reversed_names, tmp_path):
     model = theirs(tmp_path)
     code, said, report = compiled(model, reversed_names)
     assert code == 2
@@ -129,7 +129,7 @@ def test_a_list_of_classes_that_names_no_folder_is_refused(compiled, data, tmp_p
     assert main(["compile", "resnet18", "--target", "cpu", "--classes", str(listed), "--quiet"]) == 2
 
 
-def test_images_that_exif_turns_are_told_at_loading(compiled, tmp_path):
+def test_exif_rotated_images_are_reported_at_loading(compiled, tmp_path):
     turned = images(tmp_path / "turned", orientation=6)
     model = theirs(tmp_path)
     told = "120 of 120 validation images carry an orientation tag"
@@ -148,7 +148,7 @@ def test_images_that_exif_turns_are_told_at_loading(compiled, tmp_path):
     assert json.loads(own)["exif"] == "ignore"
 
 
-def test_weights_of_others_walk_the_same_road(compiled, data, tmp_path):
+def test_foreign_weights_use_the_same_search(compiled, data, tmp_path):
     """The slip and the search, for tensors without a word about themselves."""
     from safetensors.numpy import save_file
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import EdgeresError
-from edgeres.model.published import published, recognised
 from edgeres.model.spec import preset
+from edgeres.model.zoo import published, recognised
 from edgeres.onnx_graph.external import parse as parse_onnx
 from edgeres.onnx_graph.operator_counts import metadata
 from edgeres.settings import parse

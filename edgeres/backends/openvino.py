@@ -7,18 +7,16 @@ from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from statistics import median
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgeres.artifacts.artifact import Engine, File
-from edgeres.backends.backend import KernelCounts, LayerTime
-from edgeres.backends.loading import absent, intact, load
-from edgeres.backends.session import ShownSession, in_batches
+from edgeres.artifacts.artifact import Engine, File, KernelCounts
+from edgeres.backends.backend import Backend, engine_path, intact, layer_times
+from edgeres.backends.package import Package
+from edgeres.backends.session import BatchedSession, ShownSession
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -26,39 +24,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifacts.artifact import Exported
-    from edgeres.backends.backend import NarrowFloat, Role, Session, Shown
+    from edgeres.backends.backend import LayerTime, NarrowFloat, Role
+    from edgeres.backends.session import Outputs, Session
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
-TITLE, PIP = "OpenVINO", "'edgeres[openvino]'"
+PACKAGE = Package("openvino", "OpenVINO", "'edgeres[openvino]'")
 # Node types of the CPU plugin's executable graph (openvino/src/plugins/intel_cpu/src/cpu_types.cpp).
 WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
 INTEGER = frozenset({"i8", "u8"})
 REFORMATS = frozenset({"Reorder", "Convert", "Transpose", "FakeQuantize", "Subgraph"})
 """``Subgraph`` holds fused element-wise work, which in a convolutional network is quantizing and dequantizing."""
 _CAPABILITIES: dict[str, NarrowFloat] = {"BF16": "bfloat16", "FP16": "float16"}
-_NO_HINTS: Mapping[str, object] = MappingProxyType({})
-_HINTS: dict[NarrowFloat, str] = {"bfloat16": "bf16", "float16": "f16"}
+_PRECISIONS: dict[NarrowFloat, str] = {"bfloat16": "bf16", "float16": "f16"}
 
 
 @dataclass(frozen=True, slots=True)
-class OpenVino:
+class OpenVino(Backend):
     """OpenVINO on this host's processor. No call here sends telemetry, which only its model converter does."""
 
     name: ClassVar[str] = "openvino"
-
-    def missing(self) -> str | None:
-        """One sentence with the pip line when OpenVINO is not installed here."""
-        return absent("openvino", TITLE, PIP)
+    package: ClassVar[Package] = PACKAGE
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
-        """Writes ``model.xml`` and ``model.bin`` below ``out``, deterministically.
-
-        Raises:
-            BackendUnavailable: OpenVINO is not installed.
-            StageError: It rejected the graph.
-        """
-        openvino = load("openvino", TITLE, PIP)
+        """Writes ``model.xml`` and ``model.bin`` below ``out``, deterministically."""
+        openvino = PACKAGE.load()
         with progress.task("openvino", 2) as advance:
             model = _read(intact(exported.model))
             advance(1)
@@ -69,31 +59,25 @@ class OpenVino:
         return Engine(exported, self.name, "model.xml", files)
 
     def session(
-        self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
+        self, graph: Path, target: Target, *, engine: Path | None = None, threads: int | None = None
     ) -> AbstractContextManager[Session]:
         """Compiles the IR, or an ONNX graph in its place, for this processor and lowest latency."""
-        return _open(engine, model, threads)
+        return _session(engine or graph, threads)
 
     @contextmanager
-    def showing(self, engine: Engine, tensors: Sequence[str], threads: int | None = None) -> Iterator[Shown]:
+    def showing(self, graph: Path, tensors: Sequence[str], threads: int | None = None) -> Iterator[ShownSession]:
         """Compiles the ONNX graph with more outputs; a residual add is then not fused into its convolution."""
-        model = _read(intact(engine.exported.model))
+        model = _read(graph)
         model.add_outputs(list(tensors))
-        compiled = _compiled(model, engine.exported.model.path, threads)
-        request, batch = compiled.create_infer_request(), compiled.input(0).get_partial_shape()[0]
+        outputs, fixed = _outputs(_compiled(model, graph, threads), len(tensors) + 1)
+        yield ShownSession(outputs, tensors, fixed)
 
-        def run(images: NDArray[np.float32]) -> list[Any]:
-            found = request.infer({0: images})
-            return [found[index] for index in range(len(tensors) + 1)]
-
-        yield ShownSession(run, tensors, None if batch.is_dynamic else int(batch.get_length()))
-
-    def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
+    def integer_kernels(self, engine: Engine) -> KernelCounts:
         """Counts the primitives of OpenVINO's executable graph by their precision."""
-        compiled = _compile(engine, None, 1)
+        path = engine_path(engine)
         kernels: Counter[str] = Counter()
         integer = weighted = 0
-        for node in compiled.get_runtime_model().get_ops():
+        for node in _compiled(_read(path), path, 1).get_runtime_model().get_ops():
             facts = node.get_rt_info()
             kind, precision = (facts[key].astype(str) for key in ("layerType", "runtimePrecision"))
             if kind in ("Const", "Input", "Output"):
@@ -101,41 +85,34 @@ class OpenVino:
             kernels[f"{kind} {precision}"] += 1
             weighted += kind in WEIGHTED
             integer += kind in WEIGHTED and precision in INTEGER
-        return KernelCounts(
-            integer=integer,
-            weighted=weighted,
-            counts=dict(sorted(kernels.items())),
-            how="counted in OpenVINO's executable graph on this host",
-        )
+        how = "counted in OpenVINO's executable graph on this host"
+        return KernelCounts(integer=integer, weighted=weighted, counts=dict(sorted(kernels.items())), how=how)
 
     def narrow_floats(self) -> tuple[NarrowFloat, ...]:
         """16-bit types for which the CPU plugin reports to be optimised on this processor."""
-        told = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        return tuple(kind for name, kind in _CAPABILITIES.items() if name in told)
+        capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return tuple(kind for name, kind in _CAPABILITIES.items() if name in capabilities)
 
-    def narrow_session(
-        self, engine: Engine, model: File, precision: NarrowFloat, threads: int
-    ) -> AbstractContextManager[Session]:
+    def narrow_session(self, graph: Path, precision: NarrowFloat, threads: int) -> AbstractContextManager[Session]:
         """Compiles a float graph to compute in 16 bits."""
-        return _open(engine, model, threads, {"INFERENCE_PRECISION_HINT": _HINTS[precision]})
+        return _session(graph, threads, INFERENCE_PRECISION_HINT=_PRECISIONS[precision])
 
     def layer_times(
-        self, engine: Engine, target: Target, image: NDArray[np.float32], *, threads: int, calls: int
+        self, engine: Path, image: NDArray[np.float32], *, threads: int, calls: int
     ) -> tuple[LayerTime, ...]:
         """Performance counters of the CPU plugin."""
-        request = _compile(engine, None, threads, {"PERF_COUNT": True}).create_infer_request()
-        taken: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
+        request = _compiled(_read(engine), engine, threads, PERF_COUNT=True).create_infer_request()
+        taken: defaultdict[tuple[str, str, Role], list[float]] = defaultdict(list)
         for _ in range(calls):
             request.infer({0: image})
             for node in request.get_profiling_info():
-                key = (node.node_name, node.node_type, node.exec_type)
+                kind, kernel = node.node_type, node.exec_type
+                key = (node.node_name, f"{kind} {kernel}", _role(kind, kernel))
                 taken[key].append(1e3 * node.real_time.total_seconds())
-        found = [
-            LayerTime(name=name, kind=f"{kind} {kernel}", role=_role(kind, kernel), ms=median(times))
-            for (name, kind, kernel), times in taken.items()
-            if any(times)
-        ]
-        return tuple(sorted(found, key=lambda layer: -layer.ms))
+        return layer_times(taken)
+
+
+BACKENDS = (OpenVino,)
 
 
 def _role(kind: str, kernel: str) -> Role:
@@ -144,38 +121,26 @@ def _role(kind: str, kernel: str) -> Role:
     return "reformat" if kind in REFORMATS else "other"
 
 
-class _Compiled:
-    """A compiled OpenVINO model."""
-
-    def __init__(self, compiled: Any) -> None:
-        batch = compiled.input(0).get_partial_shape()[0]
-        self._fixed = None if batch.is_dynamic else int(batch.get_length())
-        self._request = compiled.create_infer_request()
-
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
-        return in_batches(lambda batch: self._request.infer({0: batch})[0], images, self._fixed)
-
-
 @contextmanager
-def _open(
-    engine: Engine, model: File | None, threads: int | None, hints: Mapping[str, object] = _NO_HINTS
-) -> Iterator[_Compiled]:
-    yield _Compiled(_compile(engine, model, threads, hints))
+def _session(path: Path, threads: int | None, **config: object) -> Iterator[BatchedSession]:
+    yield BatchedSession(*_outputs(_compiled(_read(path), path, threads, **config), 1))
 
 
-def _compile(engine: Engine, model: File | None, threads: int | None, hints: Mapping[str, object] = _NO_HINTS) -> Any:
-    if model is None:
-        for file in engine.files.values():
-            intact(file)
-    path = intact(model) if model else engine.files[engine.entry].path
-    return _compiled(_read(path), path, threads, hints)
+def _outputs(compiled: Any, count: int) -> tuple[Outputs, int | None]:
+    """The first outputs of a compiled model, and its batch size; None where that is free."""
+    request, batch = compiled.create_infer_request(), compiled.input(0).get_partial_shape()[0]
+
+    def outputs(images: NDArray[np.float32]) -> list[Any]:
+        results = request.infer({0: images})
+        return [results[index] for index in range(count)]
+
+    return outputs, None if batch.is_dynamic else int(batch.get_length())
 
 
-def _compiled(model: Any, path: Path, threads: int | None, hints: Mapping[str, object] = _NO_HINTS) -> Any:
-    """A model for this processor; ``path`` names it where OpenVINO refuses."""
+def _compiled(model: Any, path: Path, threads: int | None, **config: object) -> Any:
+    """A model compiled for this processor; ``path`` names it where OpenVINO refuses."""
     # float32 outside the integer layers: a processor with AMX would otherwise compute the float reference in bfloat16.
-    config: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **hints}
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **config}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     try:
@@ -192,7 +157,7 @@ def _core() -> Any:
     ``SigAltStackSetup``). Of two that end in the order they began, the second restores the first one's, which is
     unmapped by then, and the next Ctrl-C is a segmentation fault.
     """
-    return load("openvino", TITLE, PIP).Core()
+    return PACKAGE.load().Core()
 
 
 def _read(path: Path) -> Any:

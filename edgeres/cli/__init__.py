@@ -1,91 +1,56 @@
-"""The command line ``edgeres``: one module per command, each with its parser and its function."""
+"""The command line ``edgeres``: one module per command, each with its parser and its function.
+
+Every module of this package is a command of its name, except those whose names begin with an underscore.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Protocol
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
 
 import edgeres
-from edgeres.cli import (
-    bench,
-    build,
-    calibration,
-    compare,
-    export,
-    gate,
-    lint,
-    macs,
-    measured,
-    models,
-    parity,
-    predict,
-    profile,
-    quantize,
-    recipes,
-    report,
-    reproduce,
-    sensitivity,
-    targets,
-    train,
-    verify,
-)
-from edgeres.cli import compile as compile_command
-from edgeres.cli.command_line import CommandLine
-from edgeres.cli.options import EXIT_CODES
+from edgeres.cli._options import EXIT_CODES, CommandLine, Commands, Options
 from edgeres.errors import EdgeresError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.cli.command_line import Commands
+    from edgeres.cli._console import Screen
 
 INTERRUPTED = 130
+_SURROGATE = re.compile("[\ud800-\udfff]")  # decoded from a byte that is no UTF-8; no report can hold it
 
 
 class Command(Protocol):
     """A module with one command."""
 
+    PLACE: int
+    """Its place in ``edgeres --help``."""
+
     def add_parser(self, commands: Commands) -> None:
-        """Adds the command with its options; the parser's default ``function`` is what runs it.
+        """Adds the command of the module's name, with its options."""
 
-        The function takes the parsed options, the screen to print on and the words of the command line, and returns an
-        exit code.
-        """
+    def run(self, options: Options, screen: Screen) -> int:
+        """Runs the command and returns its exit code."""
 
 
-COMMANDS: tuple[Command, ...] = (
-    compile_command,
-    train,
-    quantize,
-    export,
-    build,
-    verify,
-    sensitivity,
-    report,
-    measured,
-    lint,
-    gate,
-    compare,
-    parity,
-    reproduce,
-    macs,
-    predict,
-    profile,
-    bench,
-    calibration,
-    targets,
-    models,
-    recipes,
-)
-"""Every command, in the order of ``edgeres --help``. All are imported at the start: heavy imports are in functions."""
+def commands() -> dict[str, Command]:
+    """Every command by name, in the order of ``edgeres --help``.
+
+    All are imported at the start, so that their heavy imports are in functions.
+    """
+    # pkgutil.iter_modules would do, and imports inspect, which takes a tenth of the time of --help.
+    names = [path.stem for folder in __path__ for path in Path(folder).glob("[!_]*.py")]
+    modules = {name: cast("Command", import_module(f"{__name__}.{name}")) for name in names}
+    return dict(sorted(modules.items(), key=lambda item: item[1].PLACE))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Args:
-        arguments: The command line without the program's name; None takes the process's.
+    """Runs one command of a command line without the program's name; None takes the process's.
 
     Returns:
         0 passed, 1 error, 2 bad usage or input, 3 over a budget or the accuracy drop, 4 unmeasured under ``--strict``,
@@ -97,16 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     command_line = parser()
     for word in words:
-        if not _is_text(word):
+        if _SURROGATE.search(word):
             command_line.error(f"{word!a} is not UTF-8; rename the file or the folder, or set LANG=C.UTF-8")
-    options = command_line.parse_args(words)
+    options = command_line.parse_args(words, Options(words=words))
     if options.command is None:
         command_line.print_help()
         return 0
-    from edgeres.cli.console import Screen, print_error
+    from edgeres.cli._console import Screen, print_error
 
     try:
-        code: int = options.function(options, Screen(quiet=options.quiet), words)
+        code: int = options.run_command(options, Screen(quiet=options.quiet))
     except EdgeresError as failure:
         print_error(str(failure))
         return failure.exit_code
@@ -121,27 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> CommandLine:
-    """The parser of every command, in the order of ``COMMANDS``."""
+    """The parser of every command."""
     top = CommandLine(
         prog="edgeres",
         description="Compile a ResNet for an edge device, with proof that it is still right and inside its budgets.",
         epilog=EXIT_CODES,
     )
     top.add_argument("--version", action="version", version=f"edgeres {edgeres.__version__}")
-    top.set_defaults(quiet=False)  # of the commands without --quiet
-    commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(commands)
+    parsers = top.add_subparsers(dest="command", metavar="COMMAND")
+    for name, command in commands().items():
+        command.add_parser(parsers)
+        parsers.choices[name].set_defaults(run_command=command.run)
     return top
-
-
-def _is_text(word: str) -> bool:
-    """Whether an argument is UTF-8 and can be written into a report.
-
-    Python decodes other bytes to surrogates, which cannot be encoded again.
-    """
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

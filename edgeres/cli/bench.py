@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli.argument_types import positive
+from edgeres.cli._options import Commands, Options, positive, sentence
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
-    from edgeres.latency.benchmark.interleaved import InterleavedSettings
+    from edgeres.cli._console import Screen
     from edgeres.latency.benchmark.result import BenchmarkResult
     from edgeres.runs.run import Run
+
+PLACE = 180
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres bench``."""
     help_text = "time a finished run's float32 and INT8 on every runtime of this host, and say which is fastest"
-    description = f"{help_text[0].upper()}{help_text[1:]}."
-    command = commands.add_parser("bench", help=help_text, description=description)
-    command.set_defaults(function=run)
-    command.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-x86")
+    command = commands.add_parser("bench", help=help_text, description=sentence(help_text))
+    add = command.add_argument
+    add("run", metavar="RUN", help="run folder, such as build/resnet18-x86")
     threads = "of each runtime, each on a processor of its own (default 2)"
-    command.add_argument("--threads", type=positive, default=2, metavar="N", help=threads)
-    command.add_argument("--runtimes", metavar="NAME,NAME", help="only these, such as openvino,onnxruntime,torch")
+    add("--threads", type=positive, default=2, metavar="N", help=threads)
+    add("--runtimes", metavar="NAME,NAME", help="only these, such as openvino,onnxruntime,torch")
     length = command.add_mutually_exclusive_group()
     seconds = "stop after this long, or once every median is known to 2 %% (default 30)"
     length.add_argument("--seconds", type=positive, default=30, metavar="S", help=seconds)
     length.add_argument("--rounds", type=positive, metavar="N", help="take just so many rounds")
-    command.add_argument("--json", action="store_true", help="every figure and every kernel, for machines")
-    command.add_argument("--quiet", action="store_true", help="print the verdict only")
+    add("--json", action="store_true", help="every figure and every kernel, for machines")
+    add("--quiet", action="store_true", help="print the verdict only")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Times every variant, prints the table, and adds it to the run's report."""
     from dataclasses import replace
 
@@ -45,7 +41,6 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     from edgeres.report import report_files
     from edgeres.report.benchmark import HEADS, cells, footnotes
     from edgeres.runs import document
-    from edgeres.settings import plain
 
     folder = Path(options.run)
     before = document.load(folder)  # before the lock, which would create a folder that does not exist
@@ -55,7 +50,7 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
         timings = replace(finished.timings, bench=result)
         pages = report_files.write(replace(finished, timings=timings), folder)
     if options.json:
-        screen.out.out(json.dumps(plain(result), indent=2))
+        screen.json(result)
         return 0
     if not options.quiet:
         screen.table(tuple(head.lower() for head in HEADS), cells(result))
@@ -64,18 +59,22 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     return 0
 
 
-def _result(folder: Path, finished: Run, options: Namespace, screen: Screen) -> BenchmarkResult:
+def _result(folder: Path, finished: Run, options: Options, screen: Screen) -> BenchmarkResult:
     """Latencies of float32 and INT8 on each runtime, with their confidence intervals."""
     from tempfile import TemporaryDirectory
 
     import onnx
 
     from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench, pinned
+    from edgeres.latency.benchmark.interleaved import InterleavedSettings
     from edgeres.latency.benchmark.variants import find_variants
     from edgeres.onnx_graph import operator_counts
     from edgeres.runs.graphs import read_graphs
     from edgeres.targets.target import find_target
 
+    timing = InterleavedSettings(limit_s=float(options.seconds))
+    if options.rounds is not None:
+        timing = InterleavedSettings(least=options.rounds, most=options.rounds, limit_s=float("inf"))
     pinned(options.threads)  # too many threads are refused before anything is built
     target, exported = find_target(finished.target.name), read_graphs(folder, finished)
     macs = operator_counts.macs(onnx.load(str(exported.float_model.path)))
@@ -86,13 +85,4 @@ def _result(folder: Path, finished: Run, options: Namespace, screen: Screen) -> 
     runtimes = options.runtimes.split(",") if options.runtimes else None
     with TemporaryDirectory(prefix="edgeres-bench-") as out:
         variants = find_variants(exported, target, Path(out), screen, runtimes)
-        return bench(subject, variants, screen, threads=options.threads, timing=_timing(options))
-
-
-def _timing(options: Namespace) -> InterleavedSettings:
-    """How many rounds to time, or for how many seconds."""
-    from edgeres.latency.benchmark.interleaved import InterleavedSettings
-
-    if options.rounds is not None:
-        return InterleavedSettings(least=options.rounds, most=options.rounds, limit_s=float("inf"))
-    return InterleavedSettings(limit_s=float(options.seconds))
+        return bench(subject, variants, screen, threads=options.threads, timing=timing)

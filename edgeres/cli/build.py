@@ -7,15 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.cli.again import add_stage_parser, run_again
-from edgeres.cli.options import EXIT_CODES
+from edgeres.cli._compilation import add_stage_parser, run_again
+from edgeres.cli._options import EXIT_CODES, Commands, Options
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from edgeres.cli._console import Screen
 
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+PLACE = 50
 
 _BUNDLE = (
     "RUN may be a device bundle: then every file's sha256 is checked and its engine is built, compared and timed on "
@@ -31,15 +30,14 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres build``."""
     help_text = "build a finished run's engine or device bundle again; on a device, the engine of a bundle"
     command = add_stage_parser(commands, "build", help_text)
-    command.set_defaults(function=run)
     command.epilog = f"{_BUNDLE}{EXIT_CODES}"
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Builds the engine of a run or of a bundle."""
     if is_bundle(Path(options.run)):
         return _build_on_device(Path(options.run), options, screen)
-    return run_again(options, screen, arguments)
+    return run_again(options, screen)
 
 
 def is_bundle(folder: Path) -> bool:
@@ -52,14 +50,10 @@ def is_bundle(folder: Path) -> bool:
     return isinstance(manifest, dict) and "format" in manifest
 
 
-def _build_on_device(folder: Path, options: Namespace, screen: Screen) -> int:
+def _build_on_device(folder: Path, options: Options, screen: Screen) -> int:
     """Builds, compares, times, and writes ``device.json``, with the code that is in the bundle too.
 
-    Returns:
-        0, or the exit code of ``build_engine.py``: 1 failed, 2 damaged, 3 no TensorRT or no GPU here.
-
-    Raises:
-        UsageError: An option of a run was passed.
+    The exit code is 0 or that of ``build_engine.py``: 1 failed, 2 damaged, 3 no TensorRT or no GPU here.
     """
     from edgeres.backends.bundle import build_engine, device
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
     from edgeres.quant.calibration_diff import ScaleChange, TableChange
-    from edgeres.quant.calibration_table import CalibrationTable
+
+PLACE = 190
 
 DIFFERENT = 3
+_SCALE_KEYS = ("kind", "tensor", "first", "second", "percent", "bits", "channels", "codes")
+"""Keys of a scale that differs, for ``--json``."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -24,24 +24,23 @@ def add_parser(commands: Commands) -> None:
     command = commands.add_parser("calibration", help="keep a run's scales, or set two tables side by side")
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
     save = actions.add_parser("save", help="keep a run's scales in a file, for 'edgeres compile --scales FILE'")
-    save.set_defaults(function=_save)
     save.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
     save.add_argument("file", metavar="FILE", help="where to; a file that holds something else is not overwritten")
     save.add_argument("--force", action="store_true", help="overwrite FILE")
     codes = "exit codes: 0 nothing differs, 2 bad usage or input, 3 something differs"
     diff = actions.add_parser("diff", help="compare two tables, scale by scale", epilog=codes)
-    diff.set_defaults(function=_diff)
     diff.add_argument("first", metavar="A", help="a saved table, or a run folder")
     diff.add_argument("second", metavar="B", help="another one")
     diff.add_argument("--json", action="store_true", help="machine-readable output")
 
 
-def _save(options: Namespace, screen: Screen, arguments: list[str]) -> int:
-    """Writes a run's table to a file, with the same bytes as the run's own ``calibration.json``.
+def run(options: Options, screen: Screen) -> int:
+    """Saves a run's table, or compares two."""
+    return _save(options, screen) if options.action == "save" else _diff(options, screen)
 
-    Raises:
-        UsageError: The file exists with other content, and ``--force`` is not set.
-    """
+
+def _save(options: Options, screen: Screen) -> int:
+    """Writes a run's table to a file, with the same bytes as the run's own ``calibration.json``."""
     from edgeres.artifacts.store import reading, write_beside
     from edgeres.quant.calibration_table import encode, read_table
 
@@ -51,90 +50,49 @@ def _save(options: Namespace, screen: Screen, arguments: list[str]) -> int:
         with reading(path):
             same = path.is_file() and path.read_bytes() == data
         if not same:
-            raise UsageError(
-                f"{path} is there already and holds something else", "choose another name, or pass --force"
-            )
+            what = f"{path} is there already and holds something else"
+            raise UsageError(what, "choose another name, or pass --force")
     write_beside(path, data)
-    screen.out.out(f"{path}: {_description(table)}", highlight=False)
+    scales = f"{len(table.table.activations)} activations and {len(table.table.weights)} weights of {table.model}"
+    images = f"{table.table.calibrator} on {table.table.images:,} images"
+    screen.command(f"{path}: {scales}, {images}; sha256 {table.digest}")
     return 0
 
 
-def _description(saved: CalibrationTable) -> str:
-    """How many scales a table has, of which model, by which calibrator and from how many images."""
-    table = saved.table
-    return (
-        f"{len(table.activations)} activations and {len(table.weights)} weights of {saved.model}, "
-        f"{table.calibrator} on {table.images:,} images; sha256 {saved.digest}"
-    )
-
-
-def _diff(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def _diff(options: Options, screen: Screen) -> int:
     """Prints the facts and scales in which two tables differ; 3 where any does."""
     from edgeres.quant.calibration_diff import difference
     from edgeres.quant.calibration_table import read_table
 
     change = difference(read_table(Path(options.first)), read_table(Path(options.second)))
     if options.json:
-        screen.out.out(json.dumps(_plain(change), indent=2))
+        facts = [dict(zip(("name", "first", "second"), fact, strict=True)) for fact in change.facts]
+        scales = [{name: getattr(scale, name) for name in _SCALE_KEYS} for scale in change.scales]
+        screen.json({"equal": change.equal, "compared": change.compared, "facts": facts, "scales": scales})
     else:
         _print(change, options, screen)
     return 0 if change.equal else DIFFERENT
 
 
-def _print(table_change: TableChange, options: Namespace, screen: Screen) -> None:
+def _print(table_change: TableChange, options: Options, screen: Screen) -> None:
     """Prints one table of facts and one of scales, each where something differs."""
     if table_change.facts:
-        screen.table(
-            ("what differs", options.first, options.second),
-            ((n, _short(a), _short(b)) for n, a, b in table_change.facts),
-        )
+        # A sha256 is shown by its first 12 digits.
+        facts = [(name, *(v[:12] if len(v) == 64 else v for v in values)) for name, *values in table_change.facts]
+        screen.table(("what differs", options.first, options.second), facts)
         screen.out.out("")
     if table_change.scales:
-        screen.table(
-            ("kind", "tensor", "first", "second", "change", "bits", "channels", "codes"),
-            map(_cells, table_change.scales),
-        )
+        heads = ("kind", "tensor", "first", "second", "change", "bits", "channels", "codes")
+        screen.table(heads, map(_cells, table_change.scales))
         screen.out.out("")
-    screen.out.out(f"{len(table_change.scales)} of {table_change.compared} scales differ", highlight=False)
+    screen.command(f"{len(table_change.scales)} of {table_change.compared} scales differ")
     if any(name == "weights" for name, _, _ in table_change.facts):
-        screen.out.out("the tables are for different weights: their ranges differ for that alone", highlight=False)
+        screen.command("the tables are for different weights: their ranges differ for that alone")
 
 
 def _cells(change: ScaleChange) -> tuple[str, ...]:
     """The row of a scale: values to six digits, change in percent and in bits."""
     first, second = ("-" if value is None else f"{value:.6g}" for value in (change.first, change.second))
-    percent, bits = change.percent, change.bits
-    return (
-        change.kind,
-        change.tensor,
-        first,
-        second,
-        "one table alone" if percent is None else f"{percent:+.3g} %",
-        "-" if bits is None else f"{bits:+.2g}",
-        str(change.channels),
-        change.codes,
-    )
-
-
-def _short(value: str) -> str:
-    """The first 12 digits of a sha256; any other value as it is."""
-    return value[:12] if len(value) == 64 else value
-
-
-def _plain(table_change: TableChange) -> dict[str, object]:
-    """The differences for ``--json``."""
-    facts = [{"name": name, "first": first, "second": second} for name, first, second in table_change.facts]
-    scales = [
-        {
-            "kind": change.kind,
-            "tensor": change.tensor,
-            "first": change.first,
-            "second": change.second,
-            "percent": change.percent,
-            "bits": change.bits,
-            "channels": change.channels,
-            "codes": change.codes,
-        }
-        for change in table_change.scales
-    ]
-    return {"equal": table_change.equal, "compared": table_change.compared, "facts": facts, "scales": scales}
+    percent = "one table alone" if change.percent is None else f"{change.percent:+.3g} %"
+    bits = "-" if change.bits is None else f"{change.bits:+.2g}"
+    return (change.kind, change.tensor, first, second, percent, bits, str(change.channels), change.codes)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
     from edgeres.gate.paired_test import Paired
-    from edgeres.report.comparison import ComparisonRow, RunComparison
+    from edgeres.report.comparison import RunComparison
     from edgeres.runs.run import Run
+
+PLACE = 120
 
 _TITLES = {
     "facts": "",
@@ -28,23 +27,28 @@ _TITLES = {
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres compare``."""
-    command = commands.add_parser("compare", help="set two finished runs side by side")
-    command.set_defaults(function=run)
-    command.add_argument("first", metavar="A", help="run folder, such as build/resnet18-jetson")
-    command.add_argument("second", metavar="B", help="another one")
-    command.add_argument("--html", metavar="FILE", help="write it as a page")
-    command.add_argument("--json", action="store_true", help="machine-readable output")
+    add = commands.add_parser("compare", help="set two finished runs side by side").add_argument
+    add("first", metavar="A", help="run folder, such as build/resnet18-jetson")
+    add("second", metavar="B", help="another one")
+    add("--html", metavar="FILE", help="write it as a page")
+    add("--json", action="store_true", help="machine-readable output")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Compares two runs: facts, seconds by stage, settings, inputs, versions, and answers on their common images."""
     from edgeres.report.comparison import compare
+    from edgeres.runs import document
 
-    folders = [_folder(name) for name in (options.first, options.second)]
-    first, second = (_read(folder) for folder in folders)
+    paths = [Path(name) for name in (options.first, options.second)]
+    folders = [path.parent if path.name == document.JSON else path for path in paths]
+    hint = "name the folder of a run, such as build/resnet18-jetson"
+    first, second = (document.load(folder, hint) for folder in folders)
     comparison = compare(first, second)
     paired, reason = _paired(folders, [first, second])
-    notes = (*comparison.notes, _paired_line(paired) if paired else f"not paired: {reason}")
+    notes = (*comparison.notes, f"not paired: {reason}")
+    if paired:
+        counts = f"{paired.b:,} right in the first run alone, {paired.c:,} in the second alone"
+        notes = (*comparison.notes, f"paired on {paired.n:,} images: {counts} ('edgeres gate' judges that)")
     if options.html:
         from edgeres.artifacts.store import write_beside
         from edgeres.report.comparison_page import comparison_page
@@ -52,26 +56,31 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
         page = comparison_page((options.first, options.second), (first, second), comparison, notes)
         write_beside(Path(options.html), page.encode())
     if options.json:
-        screen.out.out(json.dumps(_document(comparison, paired, reason, options), indent=2))
+        screen.json(_document(comparison, paired, reason, options))
     else:
         _print(comparison, notes, options, screen)
     return 0
 
 
-def _document(comparison: RunComparison, paired: Paired | None, reason: str, options: Namespace) -> dict[str, Any]:
+def _document(comparison: RunComparison, paired: Paired | None, reason: str, options: Options) -> dict[str, Any]:
     """The comparison for ``--json``."""
-    groups = {name: [_plain(row) for row in rows] for name, rows in _groups(comparison).items()}
+    groups = {
+        name: [
+            {"name": row.name, "first": row.first, "second": row.second, "change": row.written[2]}
+            for row in getattr(comparison, name)
+        ]
+        for name in _TITLES
+    }
     counts = {"n": paired.n, "b": paired.b, "c": paired.c} if paired else None
     notes = [*comparison.notes, *filter(None, [reason])]
     return {"runs": [options.first, options.second], **groups, "paired": counts, "notes": notes}
 
 
-def _print(comparison: RunComparison, notes: tuple[str, ...], options: Namespace, screen: Screen) -> None:
+def _print(comparison: RunComparison, notes: tuple[str, ...], options: Options, screen: Screen) -> None:
     """Prints one table per group of rows, then the notes."""
-    for name, rows in _groups(comparison).items():
-        if rows:
-            cells = [(row.name, *row.written) for row in rows]
-            screen.table((_TITLES[name], options.first, options.second, "change"), cells)
+    for name, title in _TITLES.items():
+        if cells := [(row.name, *row.written) for row in getattr(comparison, name)]:
+            screen.table((title, options.first, options.second, "change"), cells)
             screen.out.out("")
     if not (comparison.recipe or comparison.inputs or comparison.versions):
         screen.line("same inputs, settings and versions")
@@ -79,44 +88,6 @@ def _print(comparison: RunComparison, notes: tuple[str, ...], options: Namespace
         screen.line(line)
     if options.html:
         screen.command(f"page: {options.html}")
-
-
-def _groups(comparison: RunComparison) -> dict[str, tuple[ComparisonRow, ...]]:
-    """The rows of each table, under the names of ``_TITLES``."""
-    return {
-        "facts": comparison.facts,
-        "stages": comparison.stages,
-        "recipe": comparison.recipe,
-        "inputs": comparison.inputs,
-        "versions": comparison.versions,
-    }
-
-
-def _folder(name: str) -> Path:
-    """The run folder of a name, which may be that of its ``report.json`` too."""
-    from edgeres.runs import document
-
-    path = Path(name)
-    return path.parent if path.name == document.JSON else path
-
-
-def _read(folder: Path) -> Run:
-    """The run of a folder.
-
-    Raises:
-        UsageError: Its report cannot be read.
-    """
-    from edgeres.runs import document
-
-    source = folder / document.JSON
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", None) or failure
-        raise UsageError(
-            f"cannot read {source}: {reason}", "name the folder of a run, such as build/resnet18-jetson"
-        ) from failure
-    return document.decode(text, str(source))
 
 
 def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
@@ -141,15 +112,3 @@ def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
     first_answers = [first.deployed_predictions[index] for index in common.ours]
     second_answers = [second.deployed_predictions[index] for index in common.theirs]
     return Paired.of(first_answers, second_answers, [first.labels[index] for index in common.ours]), ""
-
-
-def _paired_line(paired: Paired) -> str:
-    """How many images one network alone answers rightly, in one line."""
-    return (
-        f"paired on {paired.n:,} images: {paired.b:,} right in the first run alone, {paired.c:,} in the second alone "
-        f"('edgeres gate' judges that)"
-    )
-
-
-def _plain(row: ComparisonRow) -> dict[str, Any]:
-    return {"name": row.name, "first": row.first, "second": row.second, "change": row.written[2]}

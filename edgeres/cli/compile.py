@@ -6,17 +6,26 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli.argument_types import text
-from edgeres.cli.compilation import compile_and_print
-from edgeres.cli.options import EXIT_CODES, add_running, add_search, add_source, search_changes, stage_store
-from edgeres.cli.request import new_request
+from edgeres.cli._compilation import compile_and_print
+from edgeres.cli._options import (
+    EXIT_CODES,
+    Commands,
+    Options,
+    add_running,
+    add_search,
+    add_source,
+    new_request,
+    search_changes,
+    stage_store,
+    text,
+)
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._console import Screen
     from edgeres.pipeline.request import Request
+
+PLACE = 10
+_PLAN_KEYS = ("stage", "state", "seconds", "why")
 
 
 def add_parser(commands: Commands) -> None:
@@ -24,26 +33,20 @@ def add_parser(commands: Commands) -> None:
     command = commands.add_parser(
         "compile", help="train or load, fold, prune, quantize, export, build, verify, report", epilog=EXIT_CODES
     )
-    command.set_defaults(function=run)
-    command.add_argument(
-        "model", type=text, metavar="MODEL", help="preset (see 'edgeres models') or a foreign .onnx file"
-    )
-    command.add_argument("--target", type=text, required=True, help="where it goes (see 'edgeres targets')")
-    command.add_argument("--recipe", type=text, help="recipe name or file; chosen by what is given otherwise")
-    command.add_argument("--until", type=text, metavar="STAGE", help="stop after this stage")
-    command.add_argument("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
-    command.add_argument(
-        "--variant",
-        choices=("int8", "float", "fastest"),
-        default="int8",
-        help="what ships: int8 (default), float, or the faster of both that keeps the accuracy limit",
-    )
+    add = command.add_argument
+    add("model", type=text, metavar="MODEL", help="preset (see 'edgeres models') or a foreign .onnx file")
+    add("--target", type=text, required=True, help="where it goes (see 'edgeres targets')")
+    add("--recipe", type=text, help="recipe name or file; chosen by what is given otherwise")
+    add("--until", type=text, metavar="STAGE", help="stop after this stage")
+    add("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
+    variant = "what ships: int8 (default), float, or the faster of both that keeps the accuracy limit"
+    add("--variant", choices=("int8", "float", "fastest"), default="int8", help=variant)
     add_search(command)
     add_source(command)
     add_running(command, "build/<model>-<target>")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Compiles a network, or with ``--plan`` prints what would run."""
     from dataclasses import replace
 
@@ -51,20 +54,16 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
 
     find_target(options.target)  # an unknown target is refused before anything else is imported
     request = new_request(options, options.target)
-    request = replace(
-        request,
-        until=options.until,
-        recipe=options.recipe,
-        variant=options.variant,
-        changes=(*search_changes(options), *request.changes),
-    )
+    changes = (*search_changes(options), *request.changes)
+    named = {name: getattr(options, name) for name in ("until", "recipe", "variant")}
+    request = replace(request, changes=changes, **named)
     if options.plan:
         return _print_plan(request, options, screen)
     out = Path(options.out or f"build/{request.name}-{options.target.replace(':', '-')}")
-    return compile_and_print(request, out, options, screen, arguments)
+    return compile_and_print(request, out, options, screen)
 
 
-def _print_plan(request: Request, options: Namespace, screen: Screen) -> int:
+def _print_plan(request: Request, options: Options, screen: Screen) -> int:
     """Prints every stage, whether it is cached, and its expected seconds."""
     from edgeres.pipeline.estimate import estimate
     from edgeres.pipeline.plan import prepare
@@ -73,9 +72,7 @@ def _print_plan(request: Request, options: Namespace, screen: Screen) -> int:
     plan = prepare(request, screen)
     rows = estimate(Pipeline(plan, stage_store(options), screen))
     if options.json:
-        screen.out.out(
-            json.dumps([{"stage": r.stage, "state": r.state, "seconds": r.seconds, "why": r.why} for r in rows])
-        )
+        screen.out.out(json.dumps([{name: getattr(row, name) for name in _PLAN_KEYS} for row in rows]))
         return 0
     for note in plan.notes:
         screen.note(note)

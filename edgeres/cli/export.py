@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.cli.again import add_stage_parser, run_again
+from edgeres.cli._compilation import add_stage_parser, run_again
 
 if TYPE_CHECKING:
-    from edgeres.cli.command_line import Commands
+    from edgeres.cli._options import Commands
+
+PLACE = 40
+run = run_again
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres export``."""
-    add_stage_parser(commands, "export", "write a finished run's ONNX files again").set_defaults(function=run_again)
+    add_stage_parser(commands, "export", "write a finished run's ONNX files again")

@@ -2,65 +2,55 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli.relative_name import relative_name
-from edgeres.errors import StoreError, UsageError
+from edgeres.cli._options import Commands, Options, number, sentence, whole
+from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._console import Screen
     from edgeres.gate.judgement import Judgement
     from edgeres.runs.finished import FinishedRun
 
+PLACE = 110
+
 EXIT_CODES = "exit codes: 0 PASS, 1 error, 2 bad usage or input, 3 FAIL, 5 INCONCLUSIVE (too few images to tell)"
+_WRITABLE = "name a file in a folder that exists"
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres gate``."""
     help_text = "judge a finished run's accuracy with statistics, for CI"
-    description = f"{help_text[0].upper()}{help_text[1:]}."
-    command = commands.add_parser("gate", help=help_text, description=description, epilog=EXIT_CODES)
-    command.set_defaults(function=run)
-    command.add_argument("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
+    command = commands.add_parser("gate", help=help_text, description=sentence(help_text), epilog=EXIT_CODES)
+    add = command.add_argument
+    add("run", metavar="RUN", help="run folder, such as build/resnet18-jetson")
     margin = command.add_mutually_exclusive_group()
-    margin.add_argument(
-        "--margin",
-        type=_margin,
-        metavar="PP",
-        help="drop that is still acceptable, in percentage points (default the run's accuracy_drop_pp, or 1)",
-    )
+    points = number(lambda pp: 0 < pp < 100, "not a number of percentage points above 0 and below 100, such as 1")
+    drop = "drop that is still acceptable, in percentage points (default the run's accuracy_drop_pp, or 1)"
+    margin.add_argument("--margin", type=points, metavar="PP", help=drop)
     margin.add_argument("--mlperf", action="store_true", help="margin of 1 %% of the reference's accuracy")
-    command.add_argument(
-        "--alpha", type=_level, default=0.05, metavar="A", help="level of either verdict (default 0.05)"
-    )
-    command.add_argument(
-        "--baseline",
-        metavar="REPORT",
-        help="report.json of another run: compare what ships with what ships there, instead of with float",
-    )
-    command.add_argument("--sequential", action="store_true", help="stop as soon as an always-valid test knows")
-    command.add_argument("--seed", type=_seed, default=0, metavar="N", help="order of the images for --sequential")
-    command.add_argument("--junit", metavar="FILE", help="write JUnit XML")
-    command.add_argument("--sarif", metavar="FILE", help="write SARIF 2.1.0")
-    command.add_argument("--github", action="store_true", help="print GitHub annotations")
-    command.add_argument("--json", action="store_true", help="print the judgement as JSON")
+    level = number(lambda alpha: 0 < alpha < 0.5, "not a level above 0 and below 0.5, such as 0.05")
+    add("--alpha", type=level, default=0.05, metavar="A", help="level of either verdict (default 0.05)")
+    baseline = "report.json of another run: compare what ships with what ships there, instead of with float"
+    add("--baseline", metavar="REPORT", help=baseline)
+    add("--sequential", action="store_true", help="stop as soon as an always-valid test knows")
+    add("--seed", type=whole(0, "from 0 on"), default=0, metavar="N", help="order of the images for --sequential")
+    add("--junit", metavar="FILE", help="write JUnit XML")
+    add("--sarif", metavar="FILE", help="write SARIF 2.1.0")
+    add("--github", action="store_true", help="print GitHub annotations")
+    add("--json", action="store_true", help="print the judgement as JSON")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Tests a finished run's accuracy drop and writes the files that the options name; no run is changed."""
+    from edgeres.cli._console import relative_name, write_file
     from edgeres.report.github import workflow_commands
     from edgeres.report.junit import junit
     from edgeres.report.sarif import sarif
     from edgeres.runs import document
     from edgeres.runs.finished import read_finished
-    from edgeres.settings import plain
 
     folder = Path(options.run)
     finished = read_finished(folder)
@@ -69,11 +59,11 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     name = f"{finished.run.model}-{finished.run.target.name}"
     report = folder if folder.name == document.JSON else folder / document.JSON
     if options.junit:
-        _write(options.junit, junit(judgement, name))
+        write_file(Path(options.junit), junit(judgement, name).encode(), _WRITABLE)
     if options.sarif:
-        _write(options.sarif, sarif(judgement, relative_name(report)))
+        write_file(Path(options.sarif), sarif(judgement, relative_name(report)).encode(), _WRITABLE)
     if options.json:
-        print(json.dumps(plain(judgement), indent=2, ensure_ascii=False, allow_nan=False))
+        screen.json(judgement, ascii_only=False)
     else:
         for line in _lines(judgement):
             screen.line(line)
@@ -83,42 +73,31 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     return judgement.exit_code
 
 
-def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Namespace) -> Judgement:
-    """The test of a run against its float network, or against a baseline run."""
+def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Options) -> Judgement:
+    """The test of a run against its float network, or against a baseline run.
+
+    The margin is the run's own budget ``accuracy_drop_pp`` where no option states another.
+    """
     from dataclasses import replace
 
-    from edgeres.gate.judgement import MLPERF_SHARE, PairedPredictions, judge
+    from edgeres.gate.judgement import DEFAULT_MARGIN_PP, MLPERF_SHARE, PairedPredictions, judge
 
     if baseline:
         comparison = PairedPredictions.with_baseline(finished.answers, baseline.answers)
     else:
         comparison = PairedPredictions.with_float(finished.answers)
-    margin = options.margin or _budgeted_margin(finished)
+    margin = options.margin or (DEFAULT_MARGIN_PP if finished.margin_pp is None else finished.margin_pp)
+    if margin <= 0:  # no number of images can show a drop of exactly zero
+        raise UsageError(f"the run's budget accuracy_drop_pp={margin:g} leaves no margin to test", "pass --margin PP")
     warnings: tuple[str, ...] = ()
     if options.mlperf:
         # At a reference accuracy of 0 % the share would be 0; the tests are defined for a positive margin only.
         margin = MLPERF_SHARE * max(comparison.reference_top1, 1.0)
-        if finished.retrained:
-            stages = ", ".join(dict.fromkeys(finished.retrained))
-            warnings = (
-                f"MLPerf's closed division allows no retraining; behind its float baseline this run did {stages}",
-            )
+        if stages := ", ".join(dict.fromkeys(finished.retrained)):
+            warning = f"MLPerf's closed division allows no retraining; behind its float baseline this run did {stages}"
+            warnings = (warning,)
     judgement = judge(comparison, margin, alpha=options.alpha, seed=options.seed if options.sequential else None)
     return replace(judgement, warnings=(*judgement.warnings, *warnings))
-
-
-def _budgeted_margin(finished: FinishedRun) -> float:
-    """The margin in percentage points of the run's own budget ``accuracy_drop_pp``; 1 where it has none.
-
-    Raises:
-        UsageError: It is not above zero: no number of images can show a drop of exactly zero.
-    """
-    from edgeres.gate.judgement import DEFAULT_MARGIN_PP
-
-    margin = finished.margin_pp
-    if margin is not None and margin <= 0:
-        raise UsageError(f"the run's budget accuracy_drop_pp={margin:g} leaves no margin to test", "pass --margin PP")
-    return DEFAULT_MARGIN_PP if margin is None else margin
 
 
 def _lines(judgement: Judgement) -> tuple[str, ...]:
@@ -133,44 +112,3 @@ def _lines(judgement: Judgement) -> tuple[str, ...]:
         f"80 % takes {judgement.n_needed}",
         *(f"warning: {text}" for text in judgement.warnings),
     )
-
-
-def _write(path: str, text: str) -> None:
-    """Writes a text file.
-
-    Raises:
-        StoreError: It cannot be written.
-    """
-    try:
-        Path(path).write_text(text, encoding="utf-8", newline="\n")
-    except OSError as failure:
-        raise StoreError(f"cannot write {path}: {failure.strerror}", "name a file in a folder that exists") from failure
-
-
-def _number(text: str, least: float, most: float, words: str) -> float:
-    """A number strictly between two bounds.
-
-    Raises:
-        ArgumentTypeError: It is none; ``words`` say what it must be.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = least
-    if not least < value < most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
-    return value
-
-
-def _margin(text: str) -> float:
-    return _number(text, 0, 100, "a number of percentage points above 0 and below 100, such as 1")
-
-
-def _level(text: str) -> float:
-    return _number(text, 0, 0.5, "a level above 0 and below 0.5, such as 0.05")
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
-    return int(text)

@@ -2,55 +2,50 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.cli.argument_types import text
-from edgeres.cli.relative_name import relative_name
-from edgeres.errors import StoreError, UsageError
+from edgeres.cli._options import Commands, Options, text
+from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Sequence
 
-    from onnx import ModelProto
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._console import Screen
     from edgeres.lint.fixer import Fixed
     from edgeres.lint.integer_coverage import IntegerCoverage
     from edgeres.lint.rule import Finding, Rule
-    from edgeres.targets.target import Target
+
+PLACE = 100
 
 _SEVERITY = {"E": "error", "W": "warning", "I": "info"}
-_SHOWN = 12
-"""Most nodes left in float that the output lists."""
+_WRITABLE = "name a file in a folder you may write"
+_SHOWN = 12  # most nodes left in float that the output lists
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres lint``."""
     codes = "exit codes: 0 no errors, 1 a repair could not be proven, 2 bad usage or input, 3 errors found"
     help_text = "say offline what a target will refuse, misread or run slowly"
-    command = commands.add_parser("lint", help=help_text, epilog=codes)
-    command.set_defaults(function=run)
-    command.add_argument("model", type=text, metavar="FILE.onnx", help="any ONNX classifier")
-    command.add_argument("--target", type=text, required=True, help="where it goes, such as jetson-orin-nano:jp6.2")
-    command.add_argument("--dla", action="store_true", help="ask for a DLA of the module too")
-    command.add_argument(
-        "--fix", type=text, metavar="OUT.onnx", help="write a repaired graph to a new file; every repair is proven"
-    )
-    command.add_argument("--only", type=text, metavar="RULE,RULE", help="with --fix: repair findings of these rules")
-    command.add_argument("--sarif", type=text, metavar="FILE", help="write SARIF 2.1.0, for code scanning")
-    command.add_argument("--json", action="store_true", help="machine-readable output")
+    add = commands.add_parser("lint", help=help_text, epilog=codes).add_argument
+    add("model", type=text, metavar="FILE.onnx", help="any ONNX classifier")
+    add("--target", type=text, required=True, help="where it goes, such as jetson-orin-nano:jp6.2")
+    add("--dla", action="store_true", help="ask for a DLA of the module too")
+    add("--fix", type=text, metavar="OUT.onnx", help="write a repaired graph to a new file; every repair is proven")
+    add("--only", type=text, metavar="RULE,RULE", help="with --fix: repair findings of these rules")
+    add("--sarif", type=text, metavar="FILE", help="write SARIF 2.1.0, for code scanning")
+    add("--json", action="store_true", help="machine-readable output")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Checks a graph by every rule of the target; with ``--fix`` writes a repaired graph to a new file."""
+    from edgeres.cli._console import relative_name, write_file
     from edgeres.lint.families import rules_for
+    from edgeres.lint.fixer import fix
     from edgeres.lint.integer_coverage import integer_coverage_of
     from edgeres.lint.linter import lint
     from edgeres.onnx_graph.read import read_model
+    from edgeres.report.sarif import lint_sarif
     from edgeres.targets.target import find_target
 
     target = find_target(options.target)
@@ -58,28 +53,26 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     only = _rule_names(options.only, rules_for(target, accelerator=options.dla)[0]) if options.only else None
     model = read_model(Path(options.model))
     findings = lint(model, target, accelerator=options.dla)
-    fixed = _fixed(model, target, out, only) if out is not None else None
-    if fixed is not None:
+    left, fixed = findings, None
+    if out is not None:
+        fixed = fix(model, target, only=only)
+        if fixed.repairs:
+            write_file(out, fixed.model.SerializeToString(deterministic=True), _WRITABLE)
         model, left = fixed.model, lint(fixed.model, target, accelerator=options.dla)
-    else:
-        left = findings
     coverage = integer_coverage_of(model, target)
     if options.sarif:
         rules, _ = rules_for(target, accelerator=options.dla)
-        _write_sarif(Path(options.sarif), left, rules, Path(options.fix if fixed and fixed.repairs else options.model))
+        checked = relative_name(Path(options.fix if fixed and fixed.repairs else options.model))
+        write_file(Path(options.sarif), lint_sarif(left, rules, checked).encode(), _WRITABLE)
     if options.json:
-        _print_json(options, findings, coverage, fixed)
+        screen.json(_document(options, findings, coverage, fixed))
     else:
         _print(options, findings, coverage, fixed, screen)
     return 3 if any(finding.severity == "E" for finding in left) else 0
 
 
 def _new_file(name: str, model: Path) -> Path:
-    """The path of the file to write.
-
-    Raises:
-        UsageError: A file is there, or no folder for it is: no file is overwritten.
-    """
+    """The path of the file to write, in a folder that exists: no file is overwritten."""
     out = Path(name)
     if out.exists() or out.is_symlink() or out.resolve() == model.resolve():
         raise UsageError(f"--fix {name}: the file is there already", "name a new file")
@@ -89,11 +82,7 @@ def _new_file(name: str, model: Path) -> Path:
 
 
 def _rule_names(names: str, rules: Sequence[Rule]) -> frozenset[str]:
-    """The ids of the rules that ``--only`` names.
-
-    Raises:
-        UsageError: One of them is no rule of this target.
-    """
+    """The ids of the rules that ``--only`` names."""
     known = {rule.id for rule in rules}
     chosen = frozenset(name.strip().upper() for name in names.split(",") if name.strip())
     if unknown := sorted(chosen - known):
@@ -101,65 +90,19 @@ def _rule_names(names: str, rules: Sequence[Rule]) -> frozenset[str]:
     return chosen
 
 
-def _fixed(model: ModelProto, target: Target, out: Path, only: frozenset[str] | None) -> Fixed:
-    """The repaired graph, which is written to ``out`` if anything was repaired."""
-    from edgeres.lint.fixer import fix
-
-    fixed = fix(model, target, only=only)
-    if fixed.repairs:
-        _write(out, fixed.model.SerializeToString(deterministic=True))
-    return fixed
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a temporary file in the same folder and renames it, so that the file is never incomplete.
-
-    Raises:
-        StoreError: It cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as failure:
-        beside.unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot write {path}: {failure.strerror}", "name a file in a folder you may write"
-        ) from failure
-
-
-def _write_sarif(path: Path, findings: Sequence[Finding], rules: Sequence[Rule], model: Path) -> None:
-    """Writes the findings as SARIF 2.1.0."""
-    from edgeres.report.sarif import lint_sarif
-
-    _write(path, lint_sarif(findings, rules, relative_name(model)).encode())
-
-
-def _print_json(
-    options: Namespace, findings: Sequence[Finding], coverage: IntegerCoverage, fixed: Fixed | None
-) -> None:
-    """Prints findings, integer coverage and repairs as JSON."""
-    from dataclasses import asdict
-
-    document: dict[str, Any] = {
-        "model": options.model,
-        "target": options.target,
-        "findings": [asdict(finding) for finding in findings],
-        "census": asdict(coverage),
-    }
-    if fixed is not None:
-        document["fix"] = {
-            "file": options.fix if fixed.repairs else None,
-            "repairs": [asdict(repair) for repair in fixed.repairs],
-            "left": [asdict(finding) for finding in fixed.left],
-            "max_relative_delta_logit": fixed.relative,
-            "agreement": fixed.agreement,
-        }
-    print(json.dumps(document, indent=2, allow_nan=False))
+def _document(
+    options: Options, findings: Sequence[Finding], coverage: IntegerCoverage, fixed: Fixed | None
+) -> dict[str, Any]:
+    """Findings, integer coverage and repairs for ``--json``."""
+    document = {"model": options.model, "target": options.target, "findings": findings, "census": coverage}
+    if fixed is None:
+        return document
+    repairs = {"file": options.fix if fixed.repairs else None, "repairs": fixed.repairs, "left": fixed.left}
+    return {**document, "fix": {**repairs, "max_relative_delta_logit": fixed.relative, "agreement": fixed.agreement}}
 
 
 def _print(
-    options: Namespace, findings: Sequence[Finding], coverage: IntegerCoverage, fixed: Fixed | None, screen: Screen
+    options: Options, findings: Sequence[Finding], coverage: IntegerCoverage, fixed: Fixed | None, screen: Screen
 ) -> None:
     """Prints a row per rule that found something, the repairs, and the integer coverage."""
     if findings:
@@ -178,7 +121,7 @@ def _print(
         screen.line(line)
 
 
-def _print_fix(screen: Screen, options: Namespace, fixed: Fixed) -> None:
+def _print_fix(screen: Screen, options: Options, fixed: Fixed) -> None:
     """Prints a row per repair with its proof, and what is left."""
     screen.out.out("")
     if not fixed.repairs:
@@ -187,33 +130,28 @@ def _print_fix(screen: Screen, options: Namespace, fixed: Fixed) -> None:
     screen.table(
         ("repaired", "places", "what", "proof on random images"),
         (
-            (", ".join(done.rules), str(done.places), done.title, _proof(done.proof.relation, done.proof.steps))
-            for done in fixed.repairs
+            (
+                ", ".join(repair.rules),
+                str(repair.places),
+                repair.title,
+                _proof(repair.proof.relation, repair.proof.steps),
+            )
+            for repair in fixed.repairs
         ),
     )
+    rules = ", ".join(dict.fromkeys(finding.rule for finding in fixed.left))
     screen.out.out(
         f"{options.fix}: logits within {fixed.relative:.2g} of their range, top-1 agreement {fixed.agreement:.0%}; "
-        f"{_left(fixed.left)}",
+        f"{f'left: {rules}' if rules else 'nothing is left to say'}",
         highlight=False,
     )
 
 
-def _left(findings: Sequence[Finding]) -> str:
-    """The rules of the findings that no repair removed."""
-    if not findings:
-        return "nothing is left to say"
-    rules = dict.fromkeys(finding.rule for finding in findings)
-    return f"left: {', '.join(rules)}"
-
-
 def _proof(relation: str, steps: float) -> str:
     """How close the repaired graph's tensors are to the original's."""
-    match relation:
-        case "equal":
-            return "every tensor equal"
-        case "half":
-            return f"within FP16 rounding ({steps:.0%} of what is allowed)"
-    return f"within one quantization step (at most {steps:.2f})"
+    if relation == "half":
+        return f"within FP16 rounding ({steps:.0%} of what is allowed)"
+    return "every tensor equal" if relation == "equal" else f"within one quantization step (at most {steps:.2f})"
 
 
 def _coverage_lines(coverage: IntegerCoverage, after: str) -> tuple[str, ...]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli.summary import print_run
+from edgeres.cli._compilation import print_run
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
 
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+PLACE = 90
 
 _EXIT_CODES = (
     "exit codes: 0 nothing is over a budget, 1 the device answers wrongly, 2 bad usage, or a file that is foreign, "
@@ -23,17 +23,14 @@ def add_parser(commands: Commands) -> None:
     """Adds ``edgeres measured``."""
     help_text = "take what a device measured into a finished run's report"
     description = f"{help_text.capitalize()}."
-    command = commands.add_parser("measured", help=help_text, description=description, epilog=_EXIT_CODES)
-    command.set_defaults(function=run)
-    command.add_argument("run", metavar="RUN", help="run folder whose bundle was on the device")
-    command.add_argument(
-        "device", metavar="device.json", help="what build_engine.py, run_engine.py or check_device.py wrote"
-    )
-    command.add_argument("--json", action="store_true", help="print report.json on standard output")
-    command.add_argument("--quiet", action="store_true", help="print the verdict only")
+    add = commands.add_parser("measured", help=help_text, description=description, epilog=_EXIT_CODES).add_argument
+    add("run", metavar="RUN", help="run folder whose bundle was on the device")
+    add("device", metavar="device.json", help="what build_engine.py, run_engine.py or check_device.py wrote")
+    add("--json", action="store_true", help="print report.json on standard output")
+    add("--quiet", action="store_true", help="print the verdict only")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Reads and checks the device's file, and only then writes: after an error the old report is unchanged."""
     from edgeres.pipeline.run_folder import RunFolder
     from edgeres.report import report_files

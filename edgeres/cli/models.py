@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
 
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+PLACE = 210
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres models``."""
     command = commands.add_parser("models", help="list presets with their costs")
-    command.set_defaults(function=run)
     command.add_argument("--json", action="store_true", help="machine-readable output")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Prints one row per preset, at 224x224 with an ImageNet stem and at 32x32 with a CIFAR stem."""
     from edgeres.model.cost import macs, parameters
     from edgeres.model.spec import PRESETS
@@ -29,7 +27,7 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
         size = 224 if spec.stem.pool else 32
         rows.append({"name": name, "size": size, "macs": macs(spec, size, size), "parameters": parameters(spec)})
     if options.json:
-        screen.out.out(json.dumps(rows, indent=2))
+        screen.json(rows)
         return 0
     screen.table(
         ("model", "input", "MACs", "parameters"),

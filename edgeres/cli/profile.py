@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli.argument_types import positive
-from edgeres.errors import StoreError
+from edgeres.cli._options import Commands, Options, positive
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._console import Screen
     from edgeres.latency.host_profile import HostProfile
     from edgeres.latency.profiling import ProfiledNetwork
     from edgeres.targets.target import Target
+
+PLACE = 170
 
 _SIDE = 224
 _NETWORKS = ("resnet18", "resnet34", "resnet50")
@@ -27,22 +25,18 @@ _SCALE_SEED, _CHECK_SEED = 10, 0
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres profile``."""
     help_text = "measure layers on this host once (1 to 2 minutes), for 'edgeres predict --profile'"
-    command = commands.add_parser("profile", help=help_text)
-    command.set_defaults(function=run)
-    command.add_argument("--target", required=True, help="x86 or cpu: whose runtime to measure")
-    command.add_argument("--out", metavar="FILE", help="where to (default build/profile-<target>.json)")
+    add = commands.add_parser("profile", help=help_text).add_argument
+    add("--target", required=True, help="x86 or cpu: whose runtime to measure")
+    add("--out", metavar="FILE", help="where to (default build/profile-<target>.json)")
     threads = "of the runtime (default 2); 1 is timed by processor time, which others on the machine hardly disturb"
-    command.add_argument("--threads", type=positive, default=2, metavar="N", help=threads)
-    command.add_argument("--json", action="store_true", help="print the profile")
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    add("--threads", type=positive, default=2, metavar="N", help=threads)
+    add("--json", action="store_true", help="print the profile")
+    add("--quiet", action="store_true", help="no progress bar")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
-    """Measures the layers, checks predictions on pruned networks, and writes the profile as JSON.
-
-    Raises:
-        StoreError: The file cannot be written.
-    """
+def run(options: Options, screen: Screen) -> int:
+    """Measures the layers, checks predictions on pruned networks, and writes the profile as JSON."""
+    from edgeres.cli._console import write_file
     from edgeres.latency.host_profile import encode
     from edgeres.latency.profiling import check_host, measure_profile
     from edgeres.targets.target import find_target
@@ -53,13 +47,9 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     scale_networks, check_networks = (_subjects(target, seed) for seed in (_SCALE_SEED, _CHECK_SEED))
     profile = measure_profile(target, scale_networks, check_networks, screen, threads=options.threads)
     text = encode(profile)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as failure:
-        raise StoreError(f"cannot write {out}: {failure.strerror}", "choose another --out") from failure
+    write_file(out, text.encode(), "choose another --out", make_folder=True)
     if options.json:
-        screen.out.out(json.dumps(json.loads(text), indent=2))
+        screen.json(json.loads(text))
     else:
         _print(profile, screen, out)
     return 0
@@ -71,38 +61,25 @@ def _subjects(target: Target, seed: int) -> list[ProfiledNetwork]:
     from edgeres.latency.random_model import random_model, randomly_pruned
     from edgeres.model.spec import PRESETS
 
-    return [
-        ProfiledNetwork(
-            f"{name}, pruned by seed {seed + index}",
-            random_model(randomly_pruned(PRESETS[name], seed + index), _SIDE, target),
-        )
-        for index, name in enumerate(_NETWORKS)
-    ]
+    networks = []
+    for number, name in enumerate(_NETWORKS, start=seed):
+        model = random_model(randomly_pruned(PRESETS[name], number), _SIDE, target)
+        networks.append(ProfiledNetwork(f"{name}, pruned by seed {number}", model))
+    return networks
 
 
 def _print(profile: HostProfile, screen: Screen, out: Path) -> None:
     """Prints predicted and measured milliseconds of each check, and the profile's size and path."""
     from edgeres.runs.figures import millis
 
-    screen.table(
-        ("network", "in", "predicted", "measured", "off"),
-        (
-            (
-                trial.name,
-                trial.precision,
-                millis(trial.predicted_ms),
-                millis(trial.measured_ms),
-                f"{trial.ratio - 1:+.1%}",
-            )
-            for trial in profile.trials
-        ),
-    )
+    rows = [
+        (one.name, one.precision, millis(one.predicted_ms), millis(one.measured_ms), f"{one.ratio - 1:+.1%}")
+        for one in profile.trials
+    ]
+    screen.table(("network", "in", "predicted", "measured", "off"), rows)
     layers = sum(len(table.points) + len(table.stems) + len(table.heads) for table in profile.tables.values())
     load = ""
     if profile.load > profile.cores:
         load = f"; others kept the machine busy ({profile.load:g} processes on {profile.cores} cores)"
-    for line in (
-        f"{layers} layers on {profile.cpu}, {profile.runtime}, {profile.threads} threads{load}",
-        f"profile: {out}",
-    ):
-        screen.line(line)
+    screen.line(f"{layers} layers on {profile.cpu}, {profile.runtime}, {profile.threads} threads{load}")
+    screen.line(f"profile: {out}")

@@ -2,87 +2,77 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.cli.again import add_stage_parser, changed_request
-from edgeres.cli.compilation import compile_and_print, compiled
-from edgeres.cli.options import add_search, search_changes
+from edgeres.cli._compilation import add_stage_parser, changed_request, compile_and_print, compiled
+from edgeres.cli._options import Commands, Options, add_search, search_changes
 from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+    from edgeres.cli._console import Screen
     from edgeres.report.candidates import CandidateRow
     from edgeres.runs.run import Run
+
+PLACE = 30
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres quantize``."""
     command = add_stage_parser(commands, "quantize", "calibrate and quantize a finished run again")
-    command.set_defaults(function=run)
     add_search(command)
-    command.add_argument(
-        "--explain",
-        action="store_true",
-        help="print every candidate with its worth and its price; runs nothing when nothing is changed",
-    )
+    explain = "print every candidate with its worth and its price; runs nothing when nothing is changed"
+    command.add_argument("--explain", action="store_true", help=explain)
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Quantizes a finished run again, or with ``--explain`` prints the candidates of its search."""
     if not options.explain:
         request = changed_request(options, *search_changes(options))
-        return compile_and_print(request, Path(options.out or options.run), options, screen, arguments)
-    explained = _explained_run(options, screen, arguments)
-    _print_candidates(explained, options, screen)
+        return compile_and_print(request, Path(options.out or options.run), options, screen)
+    from edgeres.report.candidates import recovery_rows
+
+    explained = _explained_run(options, screen)
+    rows = recovery_rows(explained)
+    if not rows and not explained.error:
+        what = "tried no techniques: it stayed in float, is an imported graph, or stopped before 'quantize'"
+        raise UsageError(f"{options.run} {what}", "compile a preset with --recipe int8")
+    if options.json:
+        screen.json(_document(explained, rows))
+    elif explained.error:
+        screen.err.out(f"{explained.error.what}: {explained.error.hint}", highlight=False)
+    else:
+        _print(explained, rows, screen)
     return explained.error.exit_code if explained.error else 0
 
 
-def _explained_run(options: Namespace, screen: Screen, arguments: list[str]) -> Run:
-    """The finished run as it is, or quantized again where an option changes it.
-
-    Raises:
-        UsageError: It has no candidates.
-    """
-    from edgeres.report.candidates import recovery_rows
+def _explained_run(options: Options, screen: Screen) -> Run:
+    """The finished run as it is, or quantized again where an option changes it."""
     from edgeres.runs import document
 
     changes = search_changes(options)
     if options.changes or options.budget or options.out or changes or options.strict:
-        request, out = changed_request(options, *changes), Path(options.out or options.run)
-        explained = compiled(request, out, options, screen, arguments).run
-    else:
-        explained = document.load(Path(options.run))
-    if not recovery_rows(explained) and not explained.error:
-        raise UsageError(
-            f"{options.run} tried no techniques: it stayed in float, is an imported graph, or stopped before "
-            "'quantize'",
-            "compile a preset with --recipe int8",
-        )
-    return explained
+        request = changed_request(options, *changes)
+        return compiled(request, Path(options.out or options.run), options, screen).run
+    return document.load(Path(options.run))
 
 
-def _print_candidates(explained: Run, options: Namespace, screen: Screen) -> None:
+def _notes(explained: Run) -> list[str]:
+    """The notes of the stages that tried techniques."""
+    return [note for row in explained.stages if row.techniques for note in row.notes]
+
+
+def _print(explained: Run, rows: tuple[CandidateRow, ...], screen: Screen) -> None:
     """Prints one row per candidate, the chosen one marked with a star."""
-    from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows
+    from edgeres.report.candidates import HEADS, folded, next_step
 
-    rows = recovery_rows(explained)
-    if options.json:
-        screen.out.out(json.dumps(_document(explained, rows), indent=2))
-        return
-    if explained.error:
-        screen.err.out(f"{explained.error.what}: {explained.error.hint}", highlight=False)
-        return
-    shown = folded(rows)
-    marks = ["* " if row.technique.chosen else "  " for row in shown]
-    cells = [row.cells("-") for row in shown]
-    screen.table(HEADS, [(f"{mark}{name}", *rest) for mark, (name, *rest) in zip(marks, cells, strict=True)])
+    table = []
+    for row in folded(rows):
+        name, *rest = row.cells("-")
+        table.append((f"{'* ' if row.technique.chosen else '  '}{name}", *rest))
+    screen.table(HEADS, table)
     for line in ("", "* went on; judged on the tuning images", *_notes(explained), next_step(explained)):
-        screen.out.out(line, highlight=False)
+        screen.command(line)
 
 
 def _document(explained: Run, rows: tuple[CandidateRow, ...]) -> dict[str, Any]:
@@ -90,24 +80,11 @@ def _document(explained: Run, rows: tuple[CandidateRow, ...]) -> dict[str, Any]:
     from edgeres.report.candidates import next_step
     from edgeres.settings import plain
 
-    return {
-        "techniques": [
-            {
-                **plain(row.technique),
-                "seconds": row.seconds,
-                "predicted_seconds": row.predicted_s,
-                "latency_ms": row.latency_ms,
-                "latency_expected": row.expected if row.latency_ms is not None else None,
-            }
-            for row in rows
-        ],
-        "chosen": next((row.technique.name for row in rows if row.technique.chosen), None),
-        "notes": _notes(explained),
-        "next": next_step(explained),
-        "error": plain(explained.error) if explained.error else None,
-    }
-
-
-def _notes(explained: Run) -> list[str]:
-    """The notes of the stages that tried techniques."""
-    return [note for row in explained.stages if row.techniques for note in row.notes]
+    techniques = [
+        {**plain(row.technique), "seconds": row.seconds, "predicted_seconds": row.predicted_s}
+        | {"latency_ms": row.latency_ms, "latency_expected": row.expected if row.latency_ms is not None else None}
+        for row in rows
+    ]
+    chosen = next((row.technique.name for row in rows if row.technique.chosen), None)
+    document = {"techniques": techniques, "chosen": chosen, "notes": _notes(explained)}
+    return {**document, "next": next_step(explained), "error": explained.error}

@@ -2,53 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
 
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+PLACE = 220
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres recipes``."""
     command = commands.add_parser("recipes", help="list recipes and their stages")
-    command.set_defaults(function=run)
     command.add_argument("--json", action="store_true", help="machine-readable output")
     command.add_argument(
         "--keys", action="store_true", help="list every setting that --set takes, with type, default and choices"
     )
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Prints one row per recipe, or with ``--keys`` one line per setting."""
     from edgeres.pipeline.shipped_recipes import recipe_names, stage_names
 
     if options.keys:
-        _print_keys(screen, as_json=options.json)
+        from edgeres.pipeline.setting_keys import setting_keys  # imports torch
+
+        if options.json:
+            screen.json(setting_keys())
+            return 0
+        for key in setting_keys():
+            about = f"  {key.about}" if key.about else ""
+            screen.line(f"{key.name}={key.shown_default}  ({key.shown_type}){about}", 4)
     elif options.json:
         from edgeres.pipeline.recipe import load_recipe
 
-        screen.out.out(json.dumps({name: load_recipe(name).entries() for name in recipe_names()}, indent=2))
+        screen.json({name: load_recipe(name).entries() for name in recipe_names()})
     else:
         screen.table(("recipe", "stages"), ((name, " -> ".join(stage_names(name))) for name in recipe_names()))
         screen.line("'edgeres recipes --keys' lists every setting that --set takes.")
     return 0
-
-
-def _print_keys(screen: Screen, *, as_json: bool) -> None:
-    """Prints every setting with its type, default and choices."""
-    from edgeres.pipeline.setting_keys import setting_keys
-
-    keys = setting_keys()
-    if as_json:
-        rows = [
-            {"name": k.name, "type": k.type, "default": k.default, "choices": list(k.choices), "about": k.about}
-            for k in keys
-        ]
-        screen.out.out(json.dumps(rows, indent=2))
-        return
-    for key in keys:
-        screen.line(f"{key.name}={key.shown_default}  ({key.shown_type}){f'  {key.about}' if key.about else ''}", 4)

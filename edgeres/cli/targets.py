@@ -2,54 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from edgeres.cli._console import Screen
+    from edgeres.cli._options import Commands, Options
 
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+PLACE = 200
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres targets``."""
     command = commands.add_parser("targets", help="list targets and what is missing here")
-    command.set_defaults(function=run)
     command.add_argument("--json", action="store_true", help="machine-readable output")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Prints one row per target; the full text of what is missing is below the table, once for each cause."""
     from edgeres.backends.registry import find_backend
     from edgeres.targets.target import targets
 
     rows: list[dict[str, Any]] = []
+    cells: list[tuple[str, ...]] = []
     for target in targets().values():
         missing = find_backend(target.backend).missing()
-        row: dict[str, Any] = {"name": target.name, "aliases": list(target.aliases), "title": target.title}
+        row: dict[str, Any] = {"name": target.name, "aliases": target.aliases, "title": target.title}
         row |= {"build_on": target.build_on, "runtime": target.runtime.name, "missing": missing}
-        rows.append({**row, "version": target.version, "versions": list(target.versions)})
+        rows.append({**row, "version": target.version, "versions": target.versions})
+        # The versions can follow the target's colon; the default has a star.
+        versions = " ".join(f"{name}*" if name == target.version else name for name in target.versions) or "-"
+        first = missing.partition(":")[0] if missing else "-"
+        cells.append((target.name, ", ".join(target.aliases), target.title, versions, target.build_on, first))
     if options.json:
-        screen.out.out(json.dumps(rows, indent=2))
+        screen.json(rows)
         return 0
-    screen.table(
-        ("target", "aliases", "what", "versions", "built on", "missing here"),
-        (
-            (r["name"], ", ".join(r["aliases"]), r["title"], _versions(r), r["build_on"], _first(r["missing"]))
-            for r in rows
-        ),
-    )
-    for missing in dict.fromkeys(r["missing"] for r in rows if r["missing"]):
+    screen.table(("target", "aliases", "what", "versions", "built on", "missing here"), cells)
+    for missing in dict.fromkeys(row["missing"] for row in rows if row["missing"]):
         screen.line(missing)
     return 0
-
-
-def _first(missing: str | None) -> str:
-    """The first part of the text on what is missing, without the hint; ``-`` where nothing is missing."""
-    return missing.partition(":")[0] if missing else "-"
-
-
-def _versions(row: dict[str, Any]) -> str:
-    """The versions that can follow the target's colon, the default with a star."""
-    return " ".join(f"{name}*" if name == row["version"] else name for name in row["versions"]) or "-"

@@ -5,31 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.cli.argument_types import text, whole_number
-from edgeres.cli.compilation import compile_and_print
-from edgeres.cli.options import EXIT_CODES, add_running, add_source
-from edgeres.cli.request import new_request
+from edgeres.cli._compilation import compile_and_print
+from edgeres.cli._options import EXIT_CODES, Commands, Options, add_running, add_source, new_request, text, whole_number
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from edgeres.cli._console import Screen
 
-    from edgeres.cli.command_line import Commands
-    from edgeres.cli.console import Screen
+PLACE = 20
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres train``."""
     command = commands.add_parser("train", help="train a network and keep its weights", epilog=EXIT_CODES)
-    command.set_defaults(function=run)
-    command.add_argument("model", type=text, metavar="MODEL", help="preset (see 'edgeres models')")
-    command.add_argument("--recipe", choices=("he", "modern"), help="training recipe; default modern")
-    command.add_argument("--epochs", type=whole_number, metavar="N", help="passes over the training images")
-    command.add_argument("--freeze", choices=("none", "backbone"), help="train the classifier alone, on --weights")
+    add = command.add_argument
+    add("model", type=text, metavar="MODEL", help="preset (see 'edgeres models')")
+    add("--recipe", choices=("he", "modern"), help="training recipe; default modern")
+    add("--epochs", type=whole_number, metavar="N", help="passes over the training images")
+    add("--freeze", choices=("none", "backbone"), help="train the classifier alone, on --weights")
     add_source(command)
     add_running(command, "build/<model>-trained")
 
 
-def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
+def run(options: Options, screen: Screen) -> int:
     """Trains a network and evaluates it on the validation images."""
     from dataclasses import replace
 
@@ -39,4 +36,4 @@ def run(options: Namespace, screen: Screen, arguments: list[str]) -> int:
     recipe = "train" if request.data else "sample"
     request = replace(request, recipe=recipe, until="evaluate", changes=(*changes, *request.changes))
     out = Path(options.out or f"build/{request.name}-trained")
-    return compile_and_print(request, out, options, screen, arguments)
+    return compile_and_print(request, out, options, screen)

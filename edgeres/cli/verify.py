@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.cli.again import add_stage_parser, run_again
+from edgeres.cli._compilation import add_stage_parser, run_again
 
 if TYPE_CHECKING:
-    from edgeres.cli.command_line import Commands
+    from edgeres.cli._options import Commands
+
+PLACE = 60
+run = run_again
 
 
 def add_parser(commands: Commands) -> None:
     """Adds ``edgeres verify``."""
-    add_stage_parser(commands, "verify", "measure a finished run's artifact again and judge it").set_defaults(
-        function=run_again
-    )
+    add_stage_parser(commands, "verify", "measure a finished run's artifact again and judge it")

@@ -23,22 +23,14 @@ _ALPHA = 0.01
 _DOUBT = 0.005
 """Probability that a working network is classified as "at chance"."""
 
-_NEAR = 0.05
-"""Share of the way from chance to 100 % that still counts as chance, at most twice chance."""
-
+_NEAR = 0.05  # share of the way from chance to 100 % that still counts as chance, at most twice chance
 _WORKS = 0.15
 """Share of the way from chance to 100 % of the worst working network, which the test must distinguish from chance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """Accuracy compared with chance.
-
-    Attributes:
-        right: Number of correctly predicted images.
-        images: Number of images.
-        expected: Expected accuracy of predictions independent of the labels, as a share.
-    """
+    """Number of images and of correct predictions; ``expected`` is the share that independent ones get right."""
 
     right: int
     images: int

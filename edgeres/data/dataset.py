@@ -11,14 +11,21 @@ Rules, by content and not by file name:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING
 
-from edgeres.data.cifar import cifar10, is_cifar
-from edgeres.data.contract import check_allow, check_calibration, check_coverage
-from edgeres.data.cut import cut
-from edgeres.data.folder import image_folder
-from edgeres.data.partition import partition, round_robin
-from edgeres.data.sources import DIGITS, digits
+from edgeres.data.contract import (
+    check_allow,
+    check_apart,
+    check_calibration,
+    check_classes,
+    check_coverage,
+    check_not_empty,
+    shared,
+    without,
+)
+from edgeres.data.sources import DIGITS, cifar10, digits, image_folder, is_cifar
+from edgeres.data.split import partition, round_robin
 from edgeres.errors import DataError
 from edgeres.progress import Progress, Silent
 
@@ -32,23 +39,18 @@ if TYPE_CHECKING:
 DIGITS_PER_CLASS = (50, 16, 10)
 """Digits of each class for validation, calibration and tuning; the rest, 1,037, is for training."""
 
+TUNING = 512  # number of tuning images from a training set, at most a tenth of it
+HELD_OUT = 5  # one image in ``HELD_OUT`` is held out where only one kind of images is given
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """The four splits of a data set.
+    """The four splits of a data set, with class names in label order and notes on their origin.
 
-    Attributes:
-        name: Display name.
-        classes: Class names in label order.
-        train: Training images.
-        calibration: Images whose activations set scales; a folder of the user's own has labels of -1 where unknown.
-        tuning: Labelled images for choices between candidates.
-        validation: Labelled images for evaluation.
-        sample: Whether these are the embedded digits.
-        suggested: Preprocessing of the data; None where it states none.
-        notes: Notes on the origin of the splits.
-        turned: Number of images of a kind with an EXIF rotation, such as ``400 of 400 validation
-            images``; kinds without any are left out.
+    Activations of calibration images set scales; a folder of the user's own has labels of -1 where unknown. Tuning
+    images are for choices between candidates. A ``sample`` is the embedded digits. ``suggested`` is the preprocessing
+    of the data; None where it states none. ``turned`` has the number of images of each kind with an EXIF rotation, such
+    as ``400 of 400 validation images``; kinds without any are left out.
     """
 
     name: str
@@ -63,38 +65,23 @@ class Dataset:
     turned: tuple[str, ...] = ()
 
     def ordered(self, classes: tuple[str, ...]) -> Dataset:
-        """The dataset with another class order.
-
-        Args:
-            classes: The class names, each once.
-        """
+        """The dataset with its class names, each once, in another order."""
         places = {name: index for index, name in enumerate(classes)}
         moved = {-1: -1} | {index: places[name] for index, name in enumerate(self.classes)}
-
-        def renumbered(split: Split) -> Split:
-            return replace(split, labels=tuple(moved[label] for label in split.labels))
-
-        return replace(
-            self,
-            classes=classes,
-            train=renumbered(self.train),
-            calibration=renumbered(self.calibration),
-            tuning=renumbered(self.tuning),
-            validation=renumbered(self.validation),
-        )
+        splits = {name: getattr(self, name) for name in ("train", "calibration", "tuning", "validation")}
+        renumbered = {
+            name: replace(split, labels=tuple(moved[label] for label in split.labels)) for name, split in splits.items()
+        }
+        return replace(self, classes=classes, **renumbered)
 
 
 def open_dataset(
     path: Path | None, *, seed: int, calibration: int, allow: frozenset[str], progress: Progress | None = None
 ) -> Dataset:
-    """Opens images, checks them and divides them into splits, deterministically.
+    """Opens images, checks them and divides them into splits, deterministically for a ``seed``.
 
-    Args:
-        path: An image folder or CIFAR-10's binary version; None opens the embedded digits.
-        seed: Seed of every random choice among images.
-        calibration: Requested number of calibration images; there may be fewer.
-        allow: Names of ``contract.ALLOW``.
-        progress: Progress reporter.
+    ``path`` is an image folder or CIFAR-10's binary version; None opens the embedded digits. There may be fewer
+    ``calibration`` images than asked for. ``allow`` holds names of ``contract.ALLOW``.
 
     Raises:
         DataError: A missing folder, an unreadable image, too few images, or images shared by disjoint splits.
@@ -103,46 +90,105 @@ def open_dataset(
     if path is None:
         return _digits(seed, calibration, allow)
     if not path.is_dir():
-        raise DataError(
-            f"{path} is {'not a folder' if path.exists() else 'not there'}",
-            "give a folder with train/<class>/ and val/<class>/, or with one folder per class",
-        )
+        what = f"{path} is {'not a folder' if path.exists() else 'not there'}"
+        raise DataError(what, "give a folder with train/<class>/ and val/<class>/, or with one folder per class")
     shown = progress or Silent()
-    found = cifar10(path) if is_cifar(path) else image_folder(path, shown)
-    splits = cut(found, calibration, seed, allow, shown)
-    for split in (splits.calibration, splits.tuning, splits.validation):
+    raw = cifar10(path) if is_cifar(path) else image_folder(path, shown)
+    dataset = _divided(raw, calibration, seed, allow, shown)
+    for split in (dataset.calibration, dataset.tuning, dataset.validation):
         split.hash_all(shown)  # their digests are part of every run, so they are read here
-    return Dataset(
-        found.name,
-        found.classes,
-        splits.train,
-        splits.calibration,
-        splits.tuning,
-        splits.validation,
-        False,
-        found.suggested,
-        splits.notes,
-        _turned(found),
-    )
-
-
-def _turned(found: RawDataset) -> tuple[str, ...]:
-    """Number of images of each kind with an EXIF orientation other than upright."""
-    counted = []
-    for split in (found.train, found.validation, found.calibration):
-        if split is not None and (count := sum(image.orientation != 1 for image in split.images)):
-            counted.append(f"{count:,} of {len(split):,} {split.name} images")
-    return tuple(counted)
+    return dataset
 
 
 def _digits(seed: int, calibration: int, allow: frozenset[str]) -> Dataset:
     """The embedded sample."""
-    whole = digits()
+    whole, where, classes = digits(), "the embedded digits", tuple("0123456789")
     parts = partition(whole.labels, whole.hashes, lambda groups: DIGITS_PER_CLASS, seed)
     names = ("validation", "calibration", "tuning", "train")
     validation, pool, tuning, train = (whole.take(part, name) for part, name in zip(parts, names, strict=True))
     chosen = pool.take(round_robin(pool.labels, seed)[: max(0, calibration)])
-    count_notes = check_calibration("the embedded digits", len(chosen), calibration, allow)
-    names_of = tuple("0123456789")
-    notes = count_notes + check_coverage("the embedded digits", names_of, chosen, allow)
-    return Dataset("digits", names_of, train, chosen, tuning, validation, True, DIGITS, notes)
+    notes = check_calibration(where, len(chosen), calibration, allow) + check_coverage(where, classes, chosen, allow)
+    return Dataset("digits", classes, train, chosen, tuning, validation, True, DIGITS, notes)
+
+
+def _divided(raw: RawDataset, wanted: int, seed: int, allow: frozenset[str], progress: Progress) -> Dataset:
+    """Divides the images of a source into splits, ``wanted`` of them for calibration.
+
+    Images shared by training and validation are removed from training; the others are split by the rules above.
+    """
+    check_not_empty(raw)
+    train, validation, split_notes = _train_and_validation(raw, wanted, seed, progress)
+    pool, shared_notes = _apart(train, validation, allow)
+    train = train if "overlap" in allow else pool
+    class_notes = check_classes(raw.where, raw.classes, (train, validation), allow)
+    apart_notes = check_apart(raw.calibration, validation, allow) if raw.calibration else ()
+    # Tuning is picked first where both come from training, so that another number of calibration images does not
+    # change it.
+    if raw.calibration is None:
+        tuning = _tuning(pool, seed)
+        calibration = _pick(without(pool, shared(pool, tuning)), wanted, seed, "calibration")
+    else:
+        calibration = _pick(raw.calibration, wanted, seed, "calibration")
+        tuning = _tuning(without(pool, shared(pool, calibration)), seed)
+    count_notes = check_calibration(raw.where, len(calibration), wanted, allow)
+    coverage_notes = check_coverage(raw.where, raw.classes, calibration, allow)
+    notes = (*split_notes, *shared_notes, *class_notes, *apart_notes, *count_notes, *coverage_notes)
+    train = without(train, shared(train, tuning))
+    turned = tuple(
+        f"{count:,} of {len(split):,} {split.name} images"
+        for split in (raw.train, raw.validation, raw.calibration)
+        if split is not None and (count := sum(image.orientation != 1 for image in split.images))
+    )
+    kinds = (train, calibration, tuning, validation)
+    return Dataset(raw.name, raw.classes, *kinds, False, raw.suggested, notes, turned)
+
+
+def _train_and_validation(
+    raw: RawDataset, wanted: int, seed: int, progress: Progress
+) -> tuple[Split, Split, tuple[str, ...]]:
+    """Training and validation images; where one kind is missing, a share of every class of the other is taken."""
+    if raw.train is not None and raw.validation is not None:
+        return raw.train, raw.validation, ()
+    # Validation takes a fifth of every class; calibration and tuning take their number.
+    if raw.train is not None:
+        whole, missing, limit = raw.train, "validation", len(raw.train)
+    else:
+        assert raw.validation is not None
+        whole, missing, limit = raw.validation, "train", ceil((wanted + TUNING) / len(raw.classes))
+    held, rest = partition(
+        whole.labels,
+        whole.hash_all(progress),
+        lambda groups: (min(groups - 1, max(1, round(groups / HELD_OUT)), limit),),
+        seed,
+    )
+    note = f"no {missing} images are set apart: {len(held)} of {len(whole)}, chosen by content, take their place"
+    train, validation = (rest, held) if missing == "validation" else (held, rest)
+    return whole.take(train, "train"), whole.take(validation, "validation"), (note,)
+
+
+def _apart(train: Split, validation: Split, allow: frozenset[str]) -> tuple[Split, tuple[str, ...]]:
+    """The training images that are no validation images, and a note on the removed ones."""
+    pairs = shared(train, validation)
+    if not pairs:
+        return train, ()
+    first = f"{train.images[pairs[0][0]].where} is {validation.images[pairs[0][1]].where}"
+    fate = "stay in training, as allowed" if "overlap" in allow else "are left out of training"
+    return without(train, pairs), (f"{len(pairs)} training images are validation images too and {fate}: {first}",)
+
+
+def _tuning(pool: Split, seed: int) -> Split:
+    """Tuning images; one image of each class is left for training."""
+    order = round_robin(pool.labels, seed)
+    last = {pool.labels[index]: index for index in order}
+    spare = pool.take([index for index in range(len(pool)) if last[pool.labels[index]] != index])
+    return _pick(spare, min(TUNING, len(pool) // 10), seed, "tuning")
+
+
+def _pick(split: Split, count: int, seed: int, name: str) -> Split:
+    """At most ``count`` images of different content, spread over the classes."""
+    chosen: dict[str, int] = {}
+    for index in round_robin(split.labels, seed):
+        if len(chosen) >= count:
+            break
+        chosen.setdefault(split.images[index].sha256, index)
+    return split.take(list(chosen.values()), name)

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image as Pillow
 
-MAX_PIXELS = 89_478_485
-"""Largest image in pixels: Pillow's limit against decompression bombs, 0.25 GiB of RGB."""
-
-_ORIENTATION = 0x0112
-"""EXIF tag of the orientation (CIPA DC-008, EXIF 2.32, section 4.6.4)."""
-
+MAX_PIXELS = 89_478_485  # largest image in pixels: Pillow's limit against decompression bombs, 0.25 GiB of RGB
+_ORIENTATION = 0x0112  # EXIF tag of the orientation (CIPA DC-008, EXIF 2.32, section 4.6.4)
 Positive = Annotated[float, Field(gt=0)]
 Resize = Annotated[int, Field(ge=0, le=8192)]
 Crop = Annotated[int, Field(ge=1, le=8192)]
@@ -34,16 +30,10 @@ Crop = Annotated[int, Field(ge=1, le=8192)]
 class Preprocess:
     """Transform from an image to network input.
 
-    Attributes:
-        resize: Length of the shorter side in pixels after antialiased resizing; 0 does not resize.
-        crop: Side of the centre crop in pixels; smaller images are padded with black.
-        mean: Mean of red, green and blue on the scale 0..1.
-        std: Standard deviation of red, green and blue on the same scale.
-        interpolation: Resampling filter of the resize.
-        channels: Order of the channels in the input; ``bgr`` is Caffe's and OpenCV's. ``mean`` and ``std`` are always
-            those of red, green and blue.
-        exif: ``apply`` first rotates an image by its EXIF orientation; ``ignore`` takes the
-            pixels as they are stored, as torchvision does.
+    ``resize`` is the length of the shorter side in pixels after antialiased resizing; 0 does not resize. ``crop`` is
+    the side of the centre crop; smaller images are padded with black. ``mean`` and ``std`` are always those of red,
+    green and blue on the scale 0..1; channels in the order ``bgr`` are Caffe's and OpenCV's. ``exif`` ``apply`` first
+    rotates an image by its EXIF orientation; ``ignore`` takes the pixels as stored, as torchvision does.
     """
 
     resize: Resize = 256
@@ -63,7 +53,10 @@ class Preprocess:
     def label(self) -> str:
         """The transform as text: sizes, normalisation, and unusual settings."""
         resize = f"resize {self.resize}" if self.resize else "no resize"
-        mean, std = ("/".join(f"{value:.4g}" for value in _once(values)) for values in (self.mean, self.std))
+        mean, std = (
+            "/".join(f"{value:.4g}" for value in (values[:1] if len(set(values)) == 1 else values))
+            for values in (self.mean, self.std)
+        )
         unusual: list[str] = [self.interpolation] if self.interpolation != "bilinear" else []
         unusual += ["BGR"] if self.channels == "bgr" else []
         unusual += ["EXIF applied"] if self.exif == "apply" else []
@@ -76,7 +69,7 @@ class Preprocess:
         text = f"--resize {self.resize} --crop {self.crop} --mean {mean} --std {std}"
         for name in ("interpolation", "channels", "exif"):
             value = getattr(self, name)
-            text += "" if value == getattr(_DEFAULT, name) else f" --{name} {value}"
+            text += "" if value == getattr(Preprocess(), name) else f" --{name} {value}"
         return text
 
     def upright(self, image: Pillow.Image) -> Pillow.Image:
@@ -88,13 +81,9 @@ class Preprocess:
         return ImageOps.exif_transpose(image)
 
     def apply(self, image: Pillow.Image) -> NDArray[np.float32]:
-        """Network input of one image.
+        """Normalised network input float32 ``[3,crop,crop]`` of one image, in the order of ``channels``.
 
-        Args:
-            image: A PIL image, with its EXIF where it has any; anything but RGB is converted.
-
-        Returns:
-            float32 ``[3,crop,crop]``, normalised, in the order of ``channels``.
+        Anything but RGB is converted to it.
 
         Raises:
             DataError: The image is so elongated that resizing its shorter side would exceed ``MAX_PIXELS``.
@@ -124,10 +113,8 @@ class Preprocess:
         short, long = sorted(image.size)
         length = int(self.resize * long / short)
         if self.resize * length > MAX_PIXELS:
-            raise DataError(
-                f"an image of {image.width}x{image.height} pixels would grow to {self.resize}x{length}",
-                "remove it from the data, or crop it to a usual aspect ratio",
-            )
+            what = f"an image of {image.width}x{image.height} pixels would grow to {self.resize}x{length}"
+            raise DataError(what, "remove it from the data, or crop it to a usual aspect ratio")
         size = (self.resize, length) if image.width <= image.height else (length, self.resize)
         return image if size == image.size else image.resize(size, Image.Resampling[self.interpolation.upper()])
 
@@ -135,21 +122,12 @@ class Preprocess:
 def orientation_of(image: Pillow.Image) -> int:
     """EXIF orientation of an image, 2 to 8; 1, upright, where there is none, or EXIF that cannot be read."""
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
+        orientation = image.getexif().get(_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, struct.error):  # exceptions of Pillow on damaged EXIF
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _offset(length: int, crop: int) -> int:
     """Start of the centre crop on one axis; negative where it is padded (CenterCrop in torchvision)."""
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
-
-
-def _once(values: tuple[float, ...]) -> tuple[float, ...]:
-    """A single value where all are equal."""
-    return values[:1] if len(set(values)) == 1 else values
-
-
-_DEFAULT = Preprocess()
-"""Values that ``Preprocess.options`` leaves out."""

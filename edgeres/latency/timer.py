@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeres.artifacts.artifact import Engine, Exported, File, ModelMetadata
 from edgeres.backends.registry import find_backend
-from edgeres.data.preprocess import Preprocess
 from edgeres.latency import microbenchmark
 
 if TYPE_CHECKING:
@@ -123,8 +121,5 @@ class Timer:
         path = self.folder / f"{self._files}.onnx"
         path.write_bytes(model.SerializeToString(deterministic=True))
         stack.callback(path.unlink)
-        file = File.of(path)
-        metadata = ModelMetadata(name="chain", preprocess=Preprocess(), classes=())
-        engine = Engine(Exported(metadata, file, file), self._backend.name, path.name, {path.name: file})
-        session = stack.enter_context(self._backend.session(engine, self.target, file, threads=self.threads))
+        session = stack.enter_context(self._backend.session(path, self.target, threads=self.threads))
         return lambda: session.run(image)

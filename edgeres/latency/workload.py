@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
+from edgeres.model.cost import layers as spec_layers
 from edgeres.model.graph import graph
-from edgeres.model.layers import layers as spec_layers
 from edgeres.onnx_graph.graph_index import COUNTED, attribute
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+    from edgeres.model.cost import Layer
     from edgeres.model.graph import Op
-    from edgeres.model.layers import Layer
     from edgeres.model.spec import ResNetSpec
     from edgeres.onnx_graph.operator_counts import Shapes
     from edgeres.targets.target import Target

@@ -9,36 +9,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgeres.model.layers import Layer
+    from edgeres.model.cost import Kind, Layer
 
-Quantity = Literal["MACs", "biases", "norms", "ReLUs", "max-pools", "average pools", "global pools", "pooled"]
 
-_COUNTS: dict[Quantity, Callable[[Layer], int]] = {
-    "MACs": lambda row: row.macs,
-    "biases": lambda row: prod(row.output_shape) if row.bias else 0,
-    "norms": lambda row: prod(row.input_shape) if row.kind == "norm" else 0,
-    "ReLUs": lambda row: prod(row.output_shape) if row.kind == "relu" else 0,
-    "max-pools": lambda row: prod(row.input_shape) if row.kind == "maxpool" else 0,
-    "average pools": lambda row: prod(row.input_shape) if row.kind == "avgpool" else 0,
-    "global pools": lambda row: prod(row.input_shape) if row.kind == "globalpool" else 0,
-    "pooled": lambda row: prod(row.output_shape) if row.kind in ("avgpool", "globalpool") else 0,
-}
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What a counter multiplies: a name, its meaning, and its amount in one layer for one image."""
 
-MEANING: dict[Quantity, str] = {
-    "MACs": "multiply-adds of convolutions and matrix products",
-    "biases": "outputs of layers with a bias",
-    "norms": "inputs of batch norms",
-    "ReLUs": "outputs of ReLUs",
-    "max-pools": "inputs of max-pools",
-    "average pools": "inputs of average pools with a window",
-    "global pools": "inputs of global average pools",
-    "pooled": "outputs of average pools of either sort",
-}
+    name: str
+    meaning: str
+    amount: Callable[[Layer], int]
+
+
+def _inputs_of(*kinds: Kind) -> Callable[[Layer], int]:
+    return lambda row: prod(row.input_shape) if row.kind in kinds else 0
+
+
+def _outputs_of(*kinds: Kind) -> Callable[[Layer], int]:
+    return lambda row: prod(row.output_shape) if row.kind in kinds else 0
+
+
+_MACS = Quantity("MACs", "multiply-adds of convolutions and matrix products", lambda row: row.macs)
+_BIASES = Quantity("biases", "outputs of layers with a bias", lambda row: prod(row.output_shape) if row.bias else 0)
+_NORMS = Quantity("norms", "inputs of batch norms", _inputs_of("norm"))
+_RELUS = Quantity("ReLUs", "outputs of ReLUs", _outputs_of("relu"))
+_MAX_POOLS = Quantity("max-pools", "inputs of max-pools", _inputs_of("maxpool"))
+_AVERAGE_POOLS = Quantity("average pools", "inputs of average pools with a window", _inputs_of("avgpool"))
+_GLOBAL_POOLS = Quantity("global pools", "inputs of global average pools", _inputs_of("globalpool"))
+_POOLED = Quantity("pooled", "outputs of average pools of either sort", _outputs_of("avgpool", "globalpool"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +54,17 @@ class CountTerm:
 
     def value(self, rows: Sequence[Layer]) -> int:
         """Its operations in a network, for one image."""
-        return self.factor * sum(map(_COUNTS[self.quantity], rows))
+        return self.factor * sum(map(self.quantity.amount, rows))
+
+
+_PER_MAC = CountTerm(1, _MACS, "one per multiply-add")
 
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """Counting convention of a tool.
+    """Counting convention of a tool, checked against the source of a release.
 
-    Attributes:
-        tool: Name of the tool.
-        version: Release whose source the terms were taken from and checked against.
-        unit: Unit of the result; empty where ``written`` includes it.
-        terms: Terms of the sum.
-        written: Formats a count.
+    ``written`` formats a count; ``unit`` is empty where it includes that.
     """
 
     tool: str
@@ -75,6 +76,15 @@ class Convention:
     def count(self, rows: Sequence[Layer]) -> int:
         """The tool's count for a network and one image."""
         return sum(term.value(rows) for term in self.terms)
+
+    def printed(self, rows: Sequence[Layer]) -> str:
+        """The count in the form and unit in which the tool prints it."""
+        return f"{self.written(self.count(rows))} {self.unit}".rstrip()
+
+    @property
+    def terms_beyond_macs(self) -> tuple[CountTerm, ...]:
+        """The terms other than one operation per multiply-add."""
+        return tuple(term for term in self.terms if term != _PER_MAC)
 
 
 def _thop(count: int) -> str:
@@ -106,62 +116,25 @@ def _flop_counter(count: int) -> str:
     return f"{count / 1000**index:.3f}{('', 'K', 'M', 'B', 'T')[index]}"
 
 
-_MACS = CountTerm(1, "MACs", "one per multiply-add")
+_BIAS = CountTerm(1, _BIASES, "one addition per output, also of the classifier")
+_SCALE_AND_SHIFT = CountTerm(2, _NORMS, "a scale and a shift each")
+_SUM = CountTerm(1, _GLOBAL_POOLS, "one addition per input")
 _TWICE = "its hook on the module counts one, its patch of the function that the module calls another"
+_HOOKED = tuple(CountTerm(2, of, _TWICE) for of in (_RELUS, _MAX_POOLS, _AVERAGE_POOLS, _GLOBAL_POOLS))
+_THOP = (
+    _PER_MAC,
+    CountTerm(4, _NORMS, "subtract, divide, scale and shift, though called fused"),
+    _SUM,
+    CountTerm(1, _POOLED, "one division per output"),
+)
+_FLOP_COUNTER = (CountTerm(2, _MACS, "a multiplication and an addition each"),)
 
 CONVENTIONS: tuple[Convention, ...] = (
-    Convention("torchvision _ops", "0.28", "GFLOPS", (_MACS,), lambda count: f"{count / 1e9:.3f}"),
-    Convention(
-        "fvcore",
-        "0.1.5.post20221221",
-        "flops",
-        (
-            _MACS,
-            CountTerm(2, "norms", "a scale and a shift each"),
-            CountTerm(1, "global pools", "one addition per input"),
-        ),
-        _fvcore,
-    ),
-    Convention(
-        "thop",
-        "0.1.1.post2209072238",
-        "MACs",
-        (
-            _MACS,
-            CountTerm(4, "norms", "subtract, divide, scale and shift, though called fused"),
-            CountTerm(1, "global pools", "one addition per input"),
-            CountTerm(1, "pooled", "one division per output"),
-        ),
-        _thop,
-    ),
-    Convention(
-        "ptflops",
-        "0.7.5",
-        "",
-        (
-            _MACS,
-            CountTerm(1, "biases", "one addition per output, also of the classifier"),
-            CountTerm(2, "norms", "a scale and a shift each"),
-            CountTerm(2, "ReLUs", _TWICE),
-            CountTerm(2, "max-pools", _TWICE),
-            CountTerm(2, "average pools", _TWICE),
-            CountTerm(2, "global pools", _TWICE),
-        ),
-        _ptflops,
-    ),
-    Convention(
-        "ptflops backend=aten",
-        "0.7.5",
-        "",
-        (_MACS, CountTerm(1, "biases", "one addition per output, also of the classifier")),
-        _ptflops,
-    ),
-    Convention(
-        "torch FlopCounterMode",
-        "2.13",
-        "FLOP",
-        (CountTerm(2, "MACs", "a multiplication and an addition each"),),
-        _flop_counter,
-    ),
+    Convention("torchvision _ops", "0.28", "GFLOPS", (_PER_MAC,), lambda count: f"{count / 1e9:.3f}"),
+    Convention("fvcore", "0.1.5.post20221221", "flops", (_PER_MAC, _SCALE_AND_SHIFT, _SUM), _fvcore),
+    Convention("thop", "0.1.1.post2209072238", "MACs", _THOP, _thop),
+    Convention("ptflops", "0.7.5", "", (_PER_MAC, _BIAS, _SCALE_AND_SHIFT, *_HOOKED), _ptflops),
+    Convention("ptflops backend=aten", "0.7.5", "", (_PER_MAC, _BIAS), _ptflops),
+    Convention("torch FlopCounterMode", "2.13", "FLOP", _FLOP_COUNTER, _flop_counter),
 )
 """The conventions; none of them counts residual adds, sigmoids, gates or padding."""

@@ -22,24 +22,17 @@ OpKind = Literal[
     "conv", "norm", "relu", "maxpool", "subsample", "zeropad", "add", "gap", "sigmoid", "mul", "flatten", "linear"
 ]
 
-IMAGE = "image"
-"""Name of the input tensor."""
-
-NORM_EPS = 1e-5
-"""Added to the variance by every batch norm: the value of torch, torchvision and timm."""
+IMAGE = "image"  # name of the input tensor
+NORM_EPS = 1e-5  # added to the variance by every batch norm: the value of torch, torchvision and timm
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operation on ``[N,C,H,W]`` tensors.
+    """One operation on ``[N,C,H,W]`` tensors; its inputs are names of tensors.
 
-    Attributes:
-        kind: ``subsample`` takes every ``stride``-th pixel, ``zeropad`` adds zero channels on both sides, ``gap`` is
-            the global average pool to ``[N,C,1,1]``, ``mul`` broadcasts ``[N,C,1,1]`` over ``[N,C,H,W]``.
-        name: Unique name, also that of the output tensor and the prefix of its weights.
-        inputs: Names of the input tensors. For ``add``: the residual branch first, the identity second.
-        c_in: Input channels.
-        c_out: Output channels.
+    ``subsample`` takes every ``stride``-th pixel, ``zeropad`` adds zero channels on both sides, ``gap`` is the global
+    average pool to ``[N,C,1,1]``, ``mul`` broadcasts ``[N,C,1,1]`` over ``[N,C,H,W]``. ``add`` reads the residual
+    branch first, the identity second.
     """
 
     kind: OpKind
@@ -109,28 +102,16 @@ class _Builder:
         self.ops: list[Op] = []
         self.channels: dict[str, int] = {IMAGE: spec.channels}
 
-    def add(
-        self,
-        kind: OpKind,
-        name: str,
-        *inputs: str,
-        out: int = 0,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        bias: bool = False,
-    ) -> str:
+    def add(self, kind: OpKind, name: str, *inputs: str, out: int = 0, bias: bool = False, **window: int) -> str:
+        """An operation with ``out`` channels, by default as many as its input; ``window`` is as in ``Op``."""
         c_in = self.channels[inputs[0]]
-        op = Op(kind, name, inputs, c_in, out or c_in, kernel, stride, groups, bias)
-        self.ops.append(op)
-        self.channels[name] = op.c_out
+        self.ops.append(Op(kind, name, inputs, c_in, out or c_in, bias=bias, **window))
+        self.channels[name] = out or c_in
         return name
 
-    def conv_norm(
-        self, conv: str, norm: str, x: str, out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1
-    ) -> str:
+    def conv_norm(self, conv: str, norm: str, x: str, out: int, **window: int) -> str:
         """A convolution followed by a norm, or one convolution with a bias once that norm is folded."""
-        x = self.add("conv", conv, x, out=out, kernel=kernel, stride=stride, groups=groups, bias=not self.spec.norm)
+        x = self.add("conv", conv, x, out=out, bias=not self.spec.norm, **window)
         return self.add("norm", norm, x) if self.spec.norm else x
 
     def stem(self) -> str:
@@ -147,11 +128,7 @@ class _Builder:
         if self.spec.kind == "basic":
             return (block.inner[0], 3, block.stride, 1), (block.out, 3, 1, 1)
         first, second = (block.stride, 1) if self.spec.stride_in == "1x1" else (1, block.stride)
-        return (
-            (block.inner[0], 1, first, 1),
-            (block.inner[1], 3, second, block.groups),
-            (block.out, 1, 1, 1),
-        )
+        return ((block.inner[0], 1, first, 1), (block.inner[1], 3, second, block.groups), (block.out, 1, 1, 1))
 
     def identity(self, name: str, block: Block, x: str, activated: str) -> str:
         """The shortcut: unchanged, projected by a 1x1 convolution (B), or subsampled and zero-padded (A)."""
@@ -176,34 +153,21 @@ class _Builder:
         return self.add("mul", f"{name}.se.scale", x, gate)
 
     def block(self, name: str, block: Block, x: str) -> str:
-        y = x
+        """v1, or v2: norm and ReLU come first; a projection reads the activated input (arXiv 1603.05027, appendix)."""
+        before = self.spec.preactivation
+        y = activated = self.add("relu", f"{name}.relu1", self.add("norm", f"{name}.bn1", x)) if before else x
         convolutions = self.convolutions(block)
         for number, (width, kernel, stride, groups) in enumerate(convolutions, start=1):
-            y = self.conv_norm(
-                f"{name}.conv{number}", f"{name}.bn{number}", y, width, kernel=kernel, stride=stride, groups=groups
-            )
-            if number < len(convolutions):
-                y = self.add("relu", f"{name}.relu{number}", y)
-        y = self.squeeze_excite(name, block, y)
-        y = self.add("add", f"{name}.add", y, self.identity(name, block, x, x))
-        return self.add("relu", f"{name}.relu", y)
-
-    def preactivated_block(self, name: str, block: Block, x: str) -> str:
-        """v2: norm and ReLU come first; a projection reads the activated input (arXiv 1603.05027, appendix)."""
-        activated = self.add("relu", f"{name}.relu1", self.add("norm", f"{name}.bn1", x))
-        y = activated
-        convolutions = self.convolutions(block)
-        for number, (width, kernel, stride, groups) in enumerate(convolutions, start=1):
-            conv = f"{name}.conv{number}"
-            if number < len(convolutions):
-                y = self.conv_norm(
-                    conv, f"{name}.bn{number + 1}", y, width, kernel=kernel, stride=stride, groups=groups
-                )
-                y = self.add("relu", f"{name}.relu{number + 1}", y)
-            else:
+            conv, after, last = f"{name}.conv{number}", number + before, number == len(convolutions)
+            if before and last:
                 y = self.add("conv", conv, y, out=width, kernel=kernel, stride=stride, groups=groups)
+            else:
+                y = self.conv_norm(conv, f"{name}.bn{after}", y, width, kernel=kernel, stride=stride, groups=groups)
+            if not last:
+                y = self.add("relu", f"{name}.relu{after}", y)
         y = self.squeeze_excite(name, block, y)
-        return self.add("add", f"{name}.add", y, self.identity(name, block, x, activated))
+        y = self.add("add", f"{name}.add", y, self.identity(name, block, x, activated))
+        return y if before else self.add("relu", f"{name}.relu", y)
 
     def head(self, x: str) -> None:
         if self.spec.preactivation:
@@ -217,9 +181,8 @@ def graph(spec: ResNetSpec) -> Graph:
     """The operations of a network, in execution order."""
     builder = _Builder(spec)
     x = builder.stem()
-    make = builder.preactivated_block if spec.preactivation else builder.block
     for name, _, block in spec.blocks:
-        x = make(name, block, x)
+        x = builder.block(name, block, x)
     builder.head(x)
     return Graph(tuple(builder.ops))
 

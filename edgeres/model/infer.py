@@ -1,19 +1,19 @@
-"""Inference of a ``ResNetSpec`` from the shapes of a state dict.
+"""Inference of a ``ResNetSpec`` from the shapes of a state dict, and its comparison with the model the user named.
 
 Shapes give depth, block kind, widths, groups, projections, squeeze and excitation, pre-activation, classes, input
 channels and whether norms are present. They do not give strides and pooling: those are taken from a spec whose visible
-part agrees, and otherwise follow the customary rules (``_stem`` and ``_stride``).
+part agrees, and otherwise follow the customary rules of ``_Reader.spec``.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeres.errors import ModelError
 from edgeres.model.graph import check_shapes, graph
-from edgeres.model.match import with_hidden_of
-from edgeres.model.spec import Block, Kind, ResNetSpec, Stem
+from edgeres.model.spec import PRESETS, Block, Kind, ResNetSpec, Stem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +34,9 @@ _FOREIGN = (
 
 
 def infer(shapes: Mapping[str, Shape], hint: ResNetSpec | None = None) -> ResNetSpec:
-    """The network whose state dict has these shapes.
+    """The network whose state dict has these shapes under the graph's key names.
 
-    Args:
-        shapes: Shape of every tensor under the graph's key names.
-        hint: Spec that gives strides and pooling, if its visible part agrees up to widths.
+    ``hint`` gives strides and pooling, if its visible part agrees up to widths.
 
     Raises:
         ModelError: No ResNet has these tensors; the message names the key or the shape.
@@ -47,11 +45,11 @@ def infer(shapes: Mapping[str, Shape], hint: ResNetSpec | None = None) -> ResNet
         for pattern, what in _FOREIGN:
             if pattern.search(key):
                 raise ModelError(f"weight {key!r} belongs to {what}", _NOT_A_RESNET)
-    found = _Reader(shapes).spec()
+    spec = _Reader(shapes).spec()
     if hint is not None:
-        found = with_hidden_of(found, hint)
-    check_shapes(graph(found), shapes)
-    return found
+        spec = _with_hidden_of(spec, hint)
+    check_shapes(graph(spec), shapes)
+    return spec
 
 
 class _Reader:
@@ -67,13 +65,18 @@ class _Reader:
         depths = self.depths()
         kind: Kind = "bottleneck" if "layer1.0.conv3.weight" in self.shapes else "basic"
         stages = tuple(
-            tuple(self.block(f"layer{number}.{index}", kind, _stride(number, index)) for index in range(depth))
+            # Every stage but the first halves the resolution in its first block.
+            tuple(
+                self.block(f"layer{number}.{index}", kind, 2 if number > 1 and index == 0 else 1)
+                for index in range(depth)
+            )
             for number, depth in enumerate(depths, start=1)
         )
         padded = len(stages) > 1 and not any(block.projected for stage in stages for block in stage)
         return ResNetSpec(
             kind=kind,
-            stem=_stem(width, kernel),
+            # A kernel above 3x3 is ImageNet's stem; a 3x3 is that of CIFAR, which keeps the resolution.
+            stem=Stem(width=width, kernel=kernel, stride=2 if kernel > 3 else 1, pool=kernel > 3),
             stages=stages,
             classes=classes,
             channels=channels,
@@ -132,12 +135,91 @@ class _Reader:
         return Block(inner=inner, out=out, stride=stride, groups=groups, projected=projected, squeeze=squeeze)
 
 
-def _stem(width: int, kernel: int) -> Stem:
-    """7x7 with stride 2 and pooling for ImageNet; a 3x3 is the CIFAR stem, which keeps the resolution."""
-    large = kernel > 3
-    return Stem(width=width, kernel=kernel, stride=2 if large else 1, pool=large)
+def _skeleton(spec: ResNetSpec) -> tuple[object, ...]:
+    """Properties that two specs share when they are the same network up to widths, stem, classes and input channels."""
+    return (
+        spec.kind,
+        spec.preactivation,
+        tuple(
+            tuple((block.projected, block.groups > 1, block.squeeze > 0) for block in stage) for stage in spec.stages
+        ),
+    )
 
 
-def _stride(number: int, index: int) -> int:
-    """Every stage but the first halves the resolution in its first block."""
-    return 2 if number > 1 and index == 0 else 1
+def _widths(spec: ResNetSpec) -> tuple[int, ...]:
+    """Every width and group count, in order.
+
+    The widths inside squeeze and excitation are left out: libraries round them differently.
+    """
+    blocks = ((*block.inner, block.out, block.groups) for _, _, block in spec.blocks)
+    return (spec.stem.width, *(width for block in blocks for width in block))
+
+
+def _with_hidden_of(spec: ResNetSpec, hint: ResNetSpec) -> ResNetSpec:
+    """A copy with the strides, pooling, shortcut and ``stride_in`` of a hint, as far as the two agree."""
+    if _skeleton(spec) != _skeleton(hint):
+        return spec
+    same_stem = spec.stem.kernel == hint.stem.kernel
+    stem = replace(hint.stem, width=spec.stem.width) if same_stem else spec.stem
+    stages = tuple(
+        tuple(replace(block, stride=model.stride) for block, model in zip(stage, models, strict=True))
+        for stage, models in zip(spec.stages, hint.stages, strict=True)
+    )
+    return replace(spec, stem=stem, stages=stages, shortcut=hint.shortcut, stride_in=hint.stride_in)
+
+
+def reconcile(spec: ResNetSpec, hint: ResNetSpec) -> tuple[str, ...]:
+    """Accepted differences of the network in a file from the one the user named: another stem, other widths.
+
+    Raises:
+        ModelError: They are different networks; the hint names the right one.
+    """
+    has, usual = _widths(spec), _widths(hint)
+    same = _skeleton(spec) == _skeleton(hint)
+    if not same or has != usual:
+        alike = {name: _widths(known) for name, known in PRESETS.items() if _skeleton(known) == _skeleton(spec)}
+        exact = next((name for name, widths in alike.items() if widths == has), None)
+        if exact or not same:
+            wider = next((name for name, widths in alike.items() if _within(has, widths)), None)
+            right, named = exact or wider, preset_name(hint)
+            described = f"{right}, {describe(spec)}" if right else describe(spec)
+            what = f"the weights are {described}; the model named is {f'{named}, ' if named else ''}{describe(hint)}"
+            way = f"name {right} instead" if right else "name the model the weights belong to"
+            raise ModelError(what, f"{way}, or pass weights of {named}" if named else way)
+    notes = []
+    if spec.stem.kernel != hint.stem.kernel:
+        how = "with" if spec.stem.pool else "without"
+        size = f"{spec.stem.kernel}x{spec.stem.kernel}"
+        notes.append(f"the stem is {size}, taken as stride {spec.stem.stride} {how} pooling")
+    if has != usual:
+        how = "narrower than" if _within(has, usual) else "different from"
+        notes.append(f"widths are {how} those of {preset_name(hint) or 'the named model'}, and taken from the weights")
+    return tuple(notes)
+
+
+def _within(widths: Shape, others: Shape) -> bool:
+    """Whether no width is larger than the other at its place."""
+    return all(width <= other for width, other in zip(widths, others, strict=True))
+
+
+def preset_name(spec: ResNetSpec) -> str | None:
+    """Name of the preset that is this spec, apart from classes, input channels and folding."""
+
+    def bare(network: ResNetSpec) -> ResNetSpec:
+        return replace(network, classes=1, channels=1, norm=True)
+
+    return next((name for name, known in PRESETS.items() if bare(known) == bare(spec)), None)
+
+
+def describe(spec: ResNetSpec) -> str:
+    """Short description of a spec: ``a bottleneck network of 3-4-6-3 blocks with groups``."""
+    depths = "-".join(str(len(stage)) for stage in spec.stages)
+    order = "pre-activation " if spec.preactivation else ""
+    blocks = [block for _, _, block in spec.blocks]
+    extras = {
+        "groups": any(block.groups > 1 for block in blocks),
+        "squeeze and excitation": any(block.squeeze for block in blocks),
+        "projections": any(block.projected for block in blocks),
+    }
+    present = ", ".join(word for word, holds in extras.items() if holds)
+    return f"a {order}{spec.kind} network of {depths} blocks" + (f" with {present}" if present else "")

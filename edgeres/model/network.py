@@ -22,25 +22,12 @@ if TYPE_CHECKING:
     Tap = Callable[[str, Tensor], None]
 
 
-def _module(op: Op) -> nn.Module | None:
-    if op.kind == "conv":
-        return nn.Conv2d(op.c_in, op.c_out, op.kernel, op.stride, op.padding, groups=op.groups, bias=op.bias)
-    if op.kind == "norm":
-        return nn.BatchNorm2d(op.c_out, eps=NORM_EPS)
-    if op.kind == "linear":
-        return nn.Linear(op.c_in, op.c_out, bias=op.bias)
-    return None
-
-
 class Network(nn.Module):
     """A residual network whose forward pass interprets ``graph(spec)``.
 
     Its state dict has the graph's keys (torchvision's names), plus ``num_batches_tracked`` while norms are present.
-
-    Args:
-        spec: The network.
-        weights: Values for every key; random Kaiming initialisation (He et al. 2015, arXiv 1502.01852) when absent,
-            with the last norm of each block at zero (Goyal et al. 2017, arXiv 1706.02677).
+    Without weights it is initialised at random (Kaiming: He et al. 2015, arXiv 1502.01852), with the last norm of each
+    block at zero (Goyal et al. 2017, arXiv 1706.02677).
     """
 
     def __init__(self, spec: ResNetSpec, weights: Weights | None = None) -> None:
@@ -49,9 +36,13 @@ class Network(nn.Module):
         self.graph: Graph = graph(spec)
         self._last_use = {name: op.name for op in self.graph.ops for name in op.inputs}
         for op in self.graph.ops:
-            module = _module(op)
-            if module is not None:
-                self._attach(op.name, module)
+            if op.kind == "conv":
+                window = (op.kernel, op.stride, op.padding)
+                self._attach(op.name, nn.Conv2d(op.c_in, op.c_out, *window, groups=op.groups, bias=op.bias))
+            elif op.kind == "norm":
+                self._attach(op.name, nn.BatchNorm2d(op.c_out, eps=NORM_EPS))
+            elif op.kind == "linear":
+                self._attach(op.name, nn.Linear(op.c_in, op.c_out, bias=op.bias))
         if weights is None:
             self._initialise()
         else:
@@ -76,11 +67,7 @@ class Network(nn.Module):
                 nn.init.zeros_(self.get_parameter(f"{op.inputs[0]}.weight"))
 
     def load(self, weights: Weights) -> None:
-        """Copies weights into the module.
-
-        Raises:
-            ModelError: A key is missing, left over, or of another shape than in the spec.
-        """
+        """Copies weights into the module; ``ModelError`` where they do not fit the spec, see ``check_shapes``."""
         check_shapes(self.graph, {key: array.shape for key, array in weights.items()})
         self.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in weights.items()}, strict=False)
 
@@ -99,9 +86,9 @@ class Network(nn.Module):
         with torch.inference_mode():
             device = next(self.parameters()).device
             x = torch.from_numpy(images).to(device, memory_format=torch.channels_last)
-            found: NDArray[np.float32] = self(x).cpu().numpy()
+            logits: NDArray[np.float32] = self(x).cpu().numpy()
         self.train(was_training)
-        return found
+        return logits
 
     def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
         """The value that an operation reads from one of its inputs; a quantized network overrides it with Q/DQ."""

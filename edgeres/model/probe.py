@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeres.data.partition import round_robin
+from edgeres.data.split import round_robin
 from edgeres.model.trial import Trial, choose
 
 if TYPE_CHECKING:
@@ -28,33 +28,19 @@ if TYPE_CHECKING:
     Answers = Callable[[NDArray[np.float32]], NDArray[np.float32]]
     """Logits ``[N,classes]`` of images ``[N,3,S,S]``."""
 
-Size = tuple[int, int]
-"""``(resize, crop)`` in pixels."""
-
-IMAGES = 256
-"""Most images for one transform."""
-
-_FIRST = 64
-"""Images on which a transform is screened."""
-
-_STATED = 32
-"""Images of the screening beside a stated transform that is above chance."""
-
-_KEPT = 2
-"""Transforms besides the first that are evaluated on all images."""
-
-_AGAIN = 3
-"""Number of normalisations tried again at a better size, the best at the first."""
-
+Size = tuple[int, int]  # ``(resize, crop)`` in pixels
+IMAGES = 256  # most images for one transform
+_FIRST = 64  # images on which a transform is screened
+_STATED = 32  # images of the screening beside a stated transform that is above chance
+_KEPT = 2  # transforms besides the first that are evaluated on all images
+_AGAIN = 3  # number of normalisations tried again at a better size, the best at the first
 LARGE: tuple[Size, ...] = ((256, 224), (232, 224), (0, 224), (192, 160), (160, 128), (146, 128), (64, 64))
 """Sizes for stems that reduce the resolution: torchvision's V1 and V2, no resize, and small trainings."""
 
 SMALL: tuple[Size, ...] = ((32, 32), (36, 32), (64, 64), (28, 28))
 """Sizes for stems that keep the resolution: CIFAR, with and without a margin, and Tiny ImageNet."""
 
-_RATIO = 224 / 256
-"""Crop over resize, of ImageNet's customary pair."""
-
+_RATIO = 224 / 256  # crop over resize, of ImageNet's customary pair
 Values = tuple[float, float, float]
 
 
@@ -87,15 +73,10 @@ NORMALISATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Search space of transforms.
+    """Search space of transforms: sizes, normalisations, reversed channels, and the EXIF orientation.
 
-    Attributes:
-        start: The customary transform, which is kept unless another fits significantly better.
-        sizes: Sizes to try.
-        normalisations: Normalisations to try.
-        channels: Whether to try reversed channels.
-        exif: Whether to try the EXIF orientation.
-        screened: Number of images on which a transform is screened.
+    The start is the customary transform, which is kept unless another fits significantly better. A transform is
+    screened on the first images.
     """
 
     start: Preprocess
@@ -107,25 +88,11 @@ class Space:
 
     @classmethod
     def open(cls, start: Preprocess, sizes: Sequence[Size], fields: Iterable[str]) -> Space:
-        """The space over the unstated fields of a transform.
-
-        Args:
-            start: The stated transform; its other fields are replaced by the first customary ones.
-            sizes: Customary sizes.
-            fields: Names of the unstated fields.
-        """
+        """The space over the unstated ``fields`` of a transform, which are replaced by the first customary ones."""
         fields = frozenset(fields)
         fitting = tuple(dict.fromkeys(_sizes(start, sizes, fields)))
-        normalisations = tuple(
-            dict.fromkeys(
-                Normalisation(
-                    one.mean if "mean" in fields else start.mean,
-                    one.std if "std" in fields else start.std,
-                    one.channels if "channels" in fields else start.channels,
-                )
-                for one in NORMALISATIONS
-            )
-        )
+        stated = {name: getattr(start, name) for name in ("mean", "std", "channels") if name not in fields}
+        normalisations = tuple(dict.fromkeys(replace(one, **stated) for one in NORMALISATIONS))
         first = _normalised(_sized(start, fitting[0]), normalisations[0])
         return cls(first, fitting, normalisations, "channels" in fields, "exif" in fields)
 
@@ -146,12 +113,9 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Result of a search.
+    """The best transform, or the start where none is significantly better, and the start on the same images.
 
-    Attributes:
-        best: The best transform, or the start where none is significantly better.
-        start: The start, on the same images.
-        trials: Every transform in order; most are evaluated on the first images only.
+    ``trials`` has every transform in order; most are evaluated on the first images only.
     """
 
     best: Trial
@@ -182,14 +146,9 @@ def labelled(split: Split) -> Split:
 def search(
     answers: Answers, images: Split, space: Space, advance: Advance, started: Trial | None = None
 ) -> SearchResult:
-    """Tries the transforms of a space, one field after the other, and compares the best few.
+    """Tries the transforms of a space on ``labelled`` images, one field after the other, and compares the best few.
 
-    Args:
-        answers: Function from images to the float network's logits.
-        images: Images from ``labelled``.
-        space: The search space.
-        advance: Called with the number of images.
-        started: The evaluated start of the space, where there is one.
+    ``started`` is the evaluated start of the space, where there is one.
     """
     count = min(space.screened, len(images))
     first, rest = images.take(range(count)), images.take(range(count, len(images)))
@@ -199,10 +158,10 @@ def search(
         for one in transforms:
             if one not in pool:
                 pool[one] = attempt(answers, first, one, advance)
-        return min(pool, key=lambda one: float(pool[one].loss.mean()))
+        return min(pool, key=lambda one: pool[one].mean_loss)
 
     at = best([space.start, *(_normalised(space.start, one) for one in space.normalisations)])
-    able = sorted(pool, key=lambda one: float(pool[one].loss.mean()))[:_AGAIN]
+    able = sorted(pool, key=lambda one: pool[one].mean_loss)[:_AGAIN]
     at = best(_sized(at, size) for size in space.sizes)
     at = best(_sized(one, (at.resize, at.crop)) for one in able)
     if space.channels:
@@ -214,9 +173,9 @@ def search(
         best([replace(at, exif="apply" if at.exif == "ignore" else "ignore")])
     if started is not None:
         pool[space.start] = started
-    usual = float(pool[space.start].first(count).loss.mean())
-    ranked = sorted((one for one in pool if one != space.start), key=lambda one: float(pool[one].loss.mean()))
-    able = [one for one in ranked[:_KEPT] if float(pool[one].loss.mean()) < usual]
+    usual = pool[space.start].first(count).mean_loss
+    ranked = sorted((one for one in pool if one != space.start), key=lambda one: pool[one].mean_loss)
+    able = [one for one in ranked[:_KEPT] if pool[one].mean_loss < usual]
     # The customary size is compared again under the best normalisation.
     sized_as_usual = [_sized(one, (space.start.resize, space.start.crop)) for one in able[:1]]
     able += [one for one in sized_as_usual if one in pool and one not in (*able, space.start)]

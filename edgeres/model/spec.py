@@ -1,4 +1,4 @@
-"""``ResNetSpec``: a residual network as a frozen value; presets are instances of it.
+"""``ResNetSpec``: a residual network as a frozen value; presets, its named instances, and errors for other names.
 
 Sources: He et al. 2015 (arXiv 1512.03385) for v1 and the CIFAR family of section 4.2, He et al. 2016 (arXiv
 1603.05027) for pre-activation, Xie et al. 2017 (arXiv 1611.05431) for ResNeXt, Zagoruyko 2016 (arXiv 1605.07146) for
@@ -7,17 +7,39 @@ wide networks, Hu et al. 2018 (arXiv 1709.01507) for squeeze and excitation; v1.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from edgeres.errors import ModelError
-from edgeres.model.mistaken import no_preset
 from edgeres.settings import settings
 
 Kind = Literal["basic", "bottleneck"]
 Shortcut = Literal["projection", "padding"]
 Count = Annotated[int, Field(ge=1, le=1 << 20)]
+
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".tar"})  # suffixes of weight files
+_BUILT = {
+    ".engine": "a TensorRT engine",
+    ".plan": "a TensorRT engine",
+    ".trt": "a TensorRT engine",
+    ".tflite": "a LiteRT model",
+    ".lite": "a LiteRT model",
+    ".ort": "a model in ONNX Runtime's own format",
+    ".pte": "an ExecuTorch program",
+    ".xml": "an OpenVINO model",
+    ".mlmodel": "a Core ML model",
+    ".mlpackage": "a Core ML model",
+    ".pb": "a TensorFlow graph",
+    ".h5": "a Keras model",
+    ".keras": "a Keras model",
+}
+"""Suffixes of compiled or saved files that edgeres does not read."""
+
+_SOURCE = "pass the .onnx it was made from, or its weights with --weights"
+_PLACE = "edgeres compile {} --target TARGET --data DIR"
 
 
 @settings
@@ -34,13 +56,9 @@ class Stem:
 class Block:
     """One residual block.
 
-    Attributes:
-        inner: Widths between the block's convolutions: one for a basic block, two for a bottleneck.
-        out: Channels of the residual stream after the block.
-        stride: Spatial stride of the block.
-        groups: Groups of the 3x3 convolution of a bottleneck.
-        projected: Whether the identity goes through a 1x1 convolution.
-        squeeze: Width of the squeeze-and-excitation bottleneck; 0 for none.
+    ``inner`` are the widths between its convolutions: one for a basic block, two for a bottleneck, whose 3x3 has
+    ``groups``. ``out`` are the channels of the residual stream after it. The identity of a ``projected`` block goes
+    through a 1x1 convolution. ``squeeze`` is the width of the squeeze-and-excitation bottleneck; 0 for none.
     """
 
     inner: tuple[Count, ...]
@@ -55,17 +73,11 @@ class Block:
 class ResNetSpec:
     """A residual network without its weights.
 
-    Attributes:
-        kind: Basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1) blocks.
-        stem: First convolution and pooling.
-        stages: Blocks, grouped by the residual stream they share.
-        classes: Width of the classifier.
-        channels: Channels of the input image.
-        shortcut: How an identity changes shape: a 1x1 projection (option B) or strided zero-padding (option A).
-        stride_in: Which convolution of a bottleneck has the stride: ``"3x3"`` (v1.5) or ``"1x1"`` (the paper's).
-        preactivation: v2 order: norm and ReLU before each convolution.
-        norm: Whether batch norms are present; False once folded into the convolutions. A pre-activation network keeps
-            the norms after a residual add, because no convolution precedes them.
+    Blocks are basic (3x3, 3x3) or bottlenecks (1x1, 3x3, 1x1), grouped into stages by the residual stream they share.
+    An identity changes shape by a 1x1 projection (option B) or by strided zero-padding (option A). The stride of a
+    bottleneck is in its 3x3 (v1.5) or in its first 1x1 (the paper's). ``preactivation`` is the order of v2: norm and
+    ReLU before each convolution. ``norm`` is False once batch norms are folded into the convolutions; a pre-activation
+    network keeps those after a residual add, because no convolution precedes them.
     """
 
     kind: Kind
@@ -83,31 +95,27 @@ class ResNetSpec:
             raise ModelError("a network needs at least one stage, and every stage a block")
         if self.stem.kernel % 2 == 0:
             raise ModelError(f"stem kernel {self.stem.kernel} is even", "padding of kernel // 2 wants an odd kernel")
-        for name, width, block in self.blocks:
-            self._check(name, width, block)
-
-    def _check(self, name: str, width: int, block: Block) -> None:
-        """Refuses an invalid block."""
         expected = 2 if self.kind == "bottleneck" else 1
-        if len(block.inner) != expected:
-            raise ModelError(f"{name}: {len(block.inner)} inner widths, a {self.kind} block has {expected}")
-        if self.kind == "basic" and block.groups != 1:
-            raise ModelError(f"{name}: {block.groups} groups", "only the 3x3 of a bottleneck has groups")
-        if any(inner % block.groups for inner in block.inner) and block.groups > 1:
-            raise ModelError(f"{name}: widths {block.inner} do not divide into {block.groups} groups")
-        if not block.projected and block.out < width:
-            raise ModelError(f"{name}: an identity of {width} channels cannot be padded to {block.out}")
+        for name, width, block in self.blocks:
+            if len(block.inner) != expected:
+                raise ModelError(f"{name}: {len(block.inner)} inner widths, a {self.kind} block has {expected}")
+            if self.kind == "basic" and block.groups != 1:
+                raise ModelError(f"{name}: {block.groups} groups", "only the 3x3 of a bottleneck has groups")
+            if any(inner % block.groups for inner in block.inner):
+                raise ModelError(f"{name}: widths {block.inner} do not divide into {block.groups} groups")
+            if not block.projected and block.out < width:
+                raise ModelError(f"{name}: an identity of {width} channels cannot be padded to {block.out}")
 
     @property
     def blocks(self) -> tuple[tuple[str, int, Block], ...]:
         """Every block in order as ``(name, input channels, block)``, named as torchvision names it: ``layer1.0``."""
-        found: list[tuple[str, int, Block]] = []
+        blocks: list[tuple[str, int, Block]] = []
         width = self.stem.width
         for number, stage in enumerate(self.stages, start=1):
             for index, block in enumerate(stage):
-                found.append((f"layer{number}.{index}", width, block))
+                blocks.append((f"layer{number}.{index}", width, block))
                 width = block.out
-        return tuple(found)
+        return tuple(blocks)
 
 
 def imagenet(
@@ -134,15 +142,12 @@ def imagenet(
         blocks = []
         for index in range(depth):
             stride = 2 if number > 0 and index == 0 else 1
-            block = Block(
-                inner=(inner, inner) if kind == "bottleneck" else (planes,),
-                out=out,
-                stride=stride,
-                groups=groups if kind == "bottleneck" else 1,
-                projected=stride != 1 or width != out,
-                squeeze=out // squeeze_ratio if squeeze_ratio else 0,
+            widths = (inner, inner) if kind == "bottleneck" else (planes,)
+            squeeze = out // squeeze_ratio if squeeze_ratio else 0
+            projected = stride != 1 or width != out
+            blocks.append(
+                Block(inner=widths, out=out, stride=stride, groups=groups, projected=projected, squeeze=squeeze)
             )
-            blocks.append(block)
             width = out
         stages.append(tuple(blocks))
     return ResNetSpec(kind=kind, stem=Stem(), stages=tuple(stages), stride_in=stride_in, preactivation=preactivation)
@@ -199,11 +204,57 @@ PRESETS: dict[str, ResNetSpec] = _presets()
 
 
 def preset(name: str) -> ResNetSpec:
-    """The spec of a known network.
-
-    Raises:
-        ModelError: Unknown name; the message describes it, or has the nearest one.
-    """
+    """The spec of a known network; ``ModelError`` describes any other name, or has the nearest one."""
     if name not in PRESETS:
-        raise no_preset(name, PRESETS)
+        raise _no_preset(name)
     return PRESETS[name]
+
+
+def _no_preset(word: str) -> ModelError:
+    """The error for a MODEL that is no preset, with a hint on how to give such a file."""
+    known, path = {name.casefold(): name for name in sorted(PRESETS)}, Path(word)
+    suffix = path.suffix.lower()
+    if path.is_dir() and suffix not in _BUILT:
+        return _folder(path)
+    if suffix in WEIGHT_SUFFIXES:
+        name = max((known[name] for name in known if name in path.stem.casefold()), key=len, default="resnet18")
+        what = f"{word} is a weights file, and a MODEL is a preset or an .onnx file"
+        hint = f"name its network and pass the file with --weights: {_PLACE.format(f'{name} --weights {word}')}"
+    elif suffix in _BUILT:
+        what, hint = f"{word} is {_BUILT[suffix]}, which cannot be read back into a network", _SOURCE
+    elif word.lower().endswith((".yaml", ".yml")):
+        what, hint = f"{word} is no MODEL", f"a recipe file is given with --recipe {word}"
+    elif word.isupper() and "_" in word:
+        what = f"{word} names weights, not a MODEL"
+        hint = f"pass it with --weights: {_PLACE.format(f'resnet50 --weights {word}')}"
+    elif path.is_file():
+        what, hint = f"{word} is no preset and no .onnx file", "'edgeres models' lists presets"
+    else:
+        close = get_close_matches(word.casefold(), known, n=1, cutoff=0.7)
+        others = (
+            "'edgeres models' lists the presets, all of them ResNets; any other classifier is given as an .onnx file"
+        )
+        what, hint = f"unknown model {word!r}", f"did you mean {known[close[0]]!r}?" if close else others
+    return ModelError(what, hint)
+
+
+def weights_in(folder: Path) -> tuple[Path, ...]:
+    """Weight files in a folder, in alphabetical order."""
+    return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in WEIGHT_SUFFIXES and path.is_file()))
+
+
+def _folder(path: Path) -> ModelError:
+    """Description of a folder, and a hint."""
+    what, hint = "a folder", "name a preset ('edgeres models' lists them) or an .onnx file"
+    weights = weights_in(path)
+    if (path / "request.json").is_file() or (path / "report.json").is_file():
+        what = "the folder of a run"
+        hint = f"edgeres quantize {path}, export, build, verify and report take it as RUN"
+        if weights:
+            hint = f"name its network and pass its weights: {_PLACE.format(f'resnet18 --weights {weights[0]}')}"
+    elif (path / "train").is_dir() or (path / "val").is_dir():
+        what = "a folder of images"
+        hint = f"name a network and pass it with --data: edgeres compile resnet18 --target TARGET --data {path}"
+    elif weights:
+        hint = f"name its network and the file in it: {_PLACE.format(f'resnet18 --weights {weights[0]}')}"
+    return ModelError(f"{path} is {what}, not a MODEL", hint)

@@ -22,22 +22,17 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
 
-_ALPHA = 0.01
-"""One-sided significance level at which one trial's loss is larger than another's."""
-
+_ALPHA = 0.01  # one-sided significance level at which one trial's loss is larger than another's
 _LOG_SCALES = (-18.0, 7.0)
 """Search interval of the natural logarithm of the inverse temperature, for logits of 1e-3 to 1e7."""
+
+_TIE = 1e-6  # nats within which two losses are equal: the precision of the search for the temperature
+_LEAST = 1e-12  # lower bound of a float32 softmax's probabilities
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Logits under one transform.
-
-    Attributes:
-        preprocess: The transform.
-        logits: ``[N,classes]``, in the order of the images.
-        labels: Class index of each image ``[N]``.
-    """
+    """Logits ``[N,classes]`` under one transform, in the order of the images, and their labels ``[N]``."""
 
     preprocess: Preprocess
     logits: NDArray[np.float32]
@@ -54,13 +49,18 @@ class Trial:
         def mean_loss(log_scale: float) -> float:
             return float(-_log_softmax(wide * np.exp(log_scale))[rows, self.labels].mean())
 
-        found = minimize_scalar(mean_loss, bounds=_LOG_SCALES, method="bounded", options={"xatol": 1e-3})
-        return _log_softmax(wide * np.exp(found.x))
+        best = minimize_scalar(mean_loss, bounds=_LOG_SCALES, method="bounded", options={"xatol": 1e-3})
+        return _log_softmax(wide * np.exp(best.x))
 
     @cached_property
     def loss(self) -> NDArray[np.float64]:
         """Cross-entropy of each image's label in nats ``[N]``, at the best temperature."""
         return -self.log_probabilities[np.arange(len(self.labels)), self.labels]
+
+    @cached_property
+    def mean_loss(self) -> float:
+        """Mean of ``loss``."""
+        return float(self.loss.mean())
 
     @cached_property
     def predictions(self) -> NDArray[np.int64]:
@@ -85,7 +85,7 @@ class Trial:
     @property
     def label(self) -> str:
         """The transform and its accuracy as text."""
-        return f"{self.preprocess.label}: {self.top1:.1f} % of {len(self.labels)}, loss {self.loss.mean():.3g}"
+        return f"{self.preprocess.label}: {self.top1:.1f} % of {len(self.labels)}, loss {self.mean_loss:.3g}"
 
     def joined(self, rest: Trial) -> Trial:
         """The trial with further images appended."""
@@ -117,10 +117,6 @@ class Trial:
         return lead > 0 and lead**2 > 4 * int((self.right != other.right).sum())
 
 
-_TIE = 1e-6
-"""Nats within which two losses are equal: the precision of the search for the temperature."""
-
-
 def choose(trials: Sequence[Trial]) -> Trial:
     """The trial of the smallest loss, or the first that does not differ from it significantly.
 
@@ -129,7 +125,7 @@ def choose(trials: Sequence[Trial]) -> Trial:
     """
     most = max(trials, key=lambda trial: int(trial.right.sum()))
     able = [trial for trial in trials if not trial.less_right_than(most)]
-    best = min(able, key=lambda trial: float(trial.loss.mean()))
+    best = min(able, key=lambda trial: trial.mean_loss)
     return next(trial for trial in able if not trial.worse_than(best))
 
 
@@ -144,10 +140,6 @@ def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     if wide.size and wide.min() >= 0 and np.allclose(sums, 1, atol=1e-3):
         wide = np.log(np.maximum(wide, _LEAST))
     return np.asarray(wide - wide.max(axis=1, keepdims=True))
-
-
-_LEAST = 1e-12
-"""Lower bound of a float32 softmax's probabilities."""
 
 
 def _log_softmax(centred: NDArray[np.float64]) -> NDArray[np.float64]:

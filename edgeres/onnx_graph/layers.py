@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from edgeres.errors import ModelError
-from edgeres.model.layers import Kind, Layer, peak, stored_bytes
+from edgeres.model.cost import Kind, Layer, peak, stored_bytes
 from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute
 from edgeres.onnx_graph.operator_counts import layer_macs, layer_parameters, tensor_shapes
 
@@ -113,7 +113,7 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
 def peak_bytes(model: ModelProto, size: int) -> int:
     """Peak activation memory for one image of ``size x size`` pixels, in bytes.
 
-    Tensors that only quantizers read count one byte per element: see ``model.layers.stored_bytes``.
+    Tensors that only quantizers read count one byte per element: see ``model.cost.stored_bytes``.
 
     Raises:
         ModelError: See ``sized`` and ``layers``.

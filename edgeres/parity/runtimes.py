@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.backends.backend import ShowsTensors
-from edgeres.backends.loading import intact
-from edgeres.backends.registry import BACKENDS, find_backend
+from edgeres.backends.backend import ShowsTensors, intact
+from edgeres.backends.registry import backends, find_backend
 from edgeres.backends.session import onnx_session, showing_session
 from edgeres.errors import EdgeresError, UsageError, nearest
 from edgeres.latency.benchmark.variants import at_home, lacking
@@ -107,10 +106,10 @@ def chosen(wanted: str | None) -> tuple[str, ...]:
     Raises:
         UsageError: A name is unknown.
     """
-    names = tuple(BACKENDS) if wanted is None else tuple(wanted.split(","))
+    names = tuple(backends()) if wanted is None else tuple(wanted.split(","))
     for name in names:
-        if name not in BACKENDS:
-            raise UsageError(f"unknown runtime {name!r}", nearest(name, BACKENDS))
+        if name not in backends():
+            raise UsageError(f"unknown runtime {name!r}", nearest(name, backends()))
     return names
 
 
@@ -177,9 +176,10 @@ class _Opener:
         engine = backend.build(self.exported, here, folder, Silent())
         if not engine.runs_here:
             raise EdgeresError("what it builds runs on its device, not here")
-        session, codes = self.stack.enter_context(backend.session(engine, here)), None
+        graph, codes = intact(self.exported.model), None
+        session = self.stack.enter_context(backend.engine_session(engine, here))
         if self.names and isinstance(backend, ShowsTensors):
-            shown = self.stack.enter_context(backend.showing(engine, list(self.names.values())))
+            shown = self.stack.enter_context(backend.showing(graph, list(self.names.values())))
             codes = _by_tensor(shown.run, self.names)
         return ParityRuntime(name, _TITLES.get(name, name), session.run, codes)
 

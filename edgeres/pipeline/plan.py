@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeres.artifacts.companion import Companion, published_companion, read_companion
-from edgeres.data.class_names import matched_order, read_names, stated_order
+from edgeres.data.class_order import matched_order, read_names, stated_order
 from edgeres.data.dataset import Dataset, open_dataset
 from edgeres.errors import UsageError
 from edgeres.gate.budget import limits

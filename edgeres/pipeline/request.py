@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edgeres.artifacts.artifact import File, Source
-from edgeres.data import lfs
+from edgeres.data.images import LFS_HINT, LFS_POINTER, is_lfs_pointer
 from edgeres.data.preprocess import Crop, Positive, Preprocess, Resize
 from edgeres.errors import DataError, ModelError, UsageError
-from edgeres.model.mistaken import weights_in
-from edgeres.model.spec import preset
+from edgeres.model.spec import preset, weights_in
 from edgeres.settings import parse, plain, settings
 
 _PUBLISHED = re.compile(r"(?:\w+_Weights\.)?[A-Z][A-Z0-9_]*")
@@ -177,8 +176,8 @@ def _file(path: str, what: str) -> File:
         raise ModelError(f"no {what} file {path}", "check the path")
     try:
         with file.open("rb") as stream:
-            if lfs.is_pointer(stream.read(64)):
-                raise ModelError(f"{path} {lfs.SAID}", lfs.WAY_OUT)
+            if is_lfs_pointer(stream.read(64)):
+                raise ModelError(f"{path} {LFS_POINTER}", LFS_HINT)
         return File.of(file.resolve())
     except OSError as failure:
         raise ModelError(f"cannot read {path}: {failure.strerror}", "check its permissions") from failure

@@ -222,7 +222,7 @@ class RunFolder:
 
     def _checkpoint(self, artifact: Checkpoint) -> str:
         """Name of a file with the weights of a network that is not exported yet, its spec and its preprocessing."""
-        from edgeres.model.zoo import save_checkpoint
+        from edgeres.model.weights import save_checkpoint
 
         path, beside, metadata = self.path / _WEIGHTS, self.path / f".{_WEIGHTS}", artifact.metadata
         with writing(path):

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.artifacts.artifact import Engine, Exported, File
 from edgeres.backends.registry import find_backend
 from edgeres.latency.prediction import predict
 from edgeres.metrics import interleaved
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.artifacts.artifact import ModelMetadata
-    from edgeres.backends.backend import Session
+    from edgeres.backends.session import Session
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.quant.quantized import Quantized
@@ -76,17 +75,12 @@ def measured_s(
     side = metadata.preprocess.crop
     image = np.zeros((1, 3, side, side), dtype=np.float32)
     with TemporaryDirectory(dir=folder) as place, ExitStack() as stack:
-        sessions = {
-            name: _session(model, Path(place, f"{name}.onnx"), metadata, target, stack)
-            for name, model in models.items()
-        }
+        sessions = {name: _session(model, Path(place, f"{name}.onnx"), target, stack) for name, model in models.items()}
         runs = {name: lambda session=session: session.run(image) for name, session in sessions.items()}
         found = interleaved(runs, limit_s=_LIMIT_S)
     return {name: latency.p50_ms / 1e3 for name, latency in found.items()}
 
 
-def _session(model: ModelProto, path: Path, metadata: ModelMetadata, target: Target, stack: ExitStack) -> Session:
+def _session(model: ModelProto, path: Path, target: Target, stack: ExitStack) -> Session:
     path.write_bytes(model.SerializeToString(deterministic=True))
-    file = File.of(path)
-    engine = Engine(Exported(metadata, file, file), target.backend, path.name, {path.name: file})
-    return stack.enter_context(find_backend(target.backend).session(engine, target, file, threads=_THREADS))
+    return stack.enter_context(find_backend(target.backend).session(path, target, threads=_THREADS))

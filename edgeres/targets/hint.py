@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from edgeres.errors import TargetError
 from edgeres.settings import parse, settings
+from edgeres.targets.yaml_files import yaml_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,18 +45,11 @@ class DeviceFamily:
 @cache
 def families() -> tuple[DeviceFamily, ...]:
     """The families in ``hints/targets.yaml``."""
-    text = files("edgeres.targets").joinpath("hints", "targets.yaml").read_text(encoding="utf-8")
-    rows: list[Any] = yaml.safe_load(text)
-    return tuple(parse(DeviceFamily, row, "hints/targets.yaml", TargetError) for row in rows)
+    return tuple(parse(DeviceFamily, row, "hints/targets.yaml", TargetError) for row in yaml_files("hints")["targets"])
 
 
 def target_hint(word: str, known: Iterable[str]) -> str:
-    """Suggested targets for an unknown one.
-
-    Args:
-        word: The unknown word, without a version.
-        known: Names and aliases of all targets.
-    """
+    """Suggested targets for an unknown one, without its version, among the names and aliases of all targets."""
     asked, names = word.casefold().replace("_", "-"), sorted(known)
     if asked in names:
         return f"did you mean {asked!r}?"

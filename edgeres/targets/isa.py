@@ -18,11 +18,9 @@ _X86: tuple[tuple[str, Isa], ...] = (
 
 
 def host_isa(machine: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) -> Isa:
-    """The widest integer instructions of this processor, by its kernel; an unknown x86 counts as ``avx2``.
+    """The widest integer instructions of a processor by Linux's ``cpuinfo``; an unknown x86 counts as ``avx2``.
 
-    Args:
-        machine: Architecture, such as ``x86_64``; this machine's by default.
-        cpuinfo: Linux's list of processor flags.
+    ``machine`` is the architecture, such as ``x86_64``; this machine's by default.
     """
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64", "x86", "i686"):
         return "neon"

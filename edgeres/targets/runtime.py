@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
-from typing import TypeVar
-
-import yaml
+from typing import Any
 
 from edgeres.errors import TargetError
-from edgeres.settings import parse, plain, settings
-
-T = TypeVar("T")
+from edgeres.settings import parse, settings
+from edgeres.targets.yaml_files import yaml_files
 
 
 @settings
@@ -48,8 +43,8 @@ class Runtime:
     source: str
 
     @property
-    def told(self) -> str:
-        """Description in a target's title."""
+    def short_name(self) -> str:
+        """Description in a target's title, such as ``JetPack 6.2, TensorRT 10.3``."""
         if self.tensorrt is None:
             return self.name
         jetpack = f"JetPack {self.jetpack}, " if self.jetpack else ""
@@ -57,106 +52,59 @@ class Runtime:
 
 
 @settings
-class _Generation:
-    """Requirements of a TensorRT generation; see ``Runtime``."""
-
-    opset: int
-    ir_version: int
-    flags: tuple[str, ...]
-    float_weights: bool = False
-    strongly_typed: bool = False
-    source: str
-
-
-@settings
-class _Generations:
-    timing_flags: tuple[str, ...]
-    generations: dict[str, _Generation]
-
-
-@settings
 class _Release:
+    """A release of JetPack, with the TensorRT and the Python that it ships."""
+
     l4t: str
     tensorrt: str
     release: str
     python: str
 
 
-@settings
-class _Releases:
-    source: str
-    releases: dict[str, _Release]
-
-
-@settings
-class _Portable:
-    """A runtime that is not part of the device's system: it is bundled with the app, and has its own backend."""
-
-    backend: str
-    name: str
-    opset: int
-    ir_version: int
-    source: str
-
-
-@settings
-class _Portables:
-    runtimes: dict[str, _Portable]
-
-
 def find_runtime(version: str, *, integers: bool) -> tuple[Runtime, str | None]:
-    """A runtime by its name in ``runtimes/*.yaml``, such as ``jp6.2``, ``trt10.3`` or ``litert``.
+    """A runtime by its name, ``jp6.2``, ``trt10.3`` or the stem of its file, and its backend; None for the device's.
 
-    Args:
-        version: The name.
-        integers: Whether the device has INT8.
-
-    Returns:
-        The runtime, and its backend; None for the device's own.
+    ``integers`` says whether the device has INT8.
 
     Raises:
         TargetError: There is no such runtime.
     """
-    portable = _read(_Portables, "portable.yaml").runtimes.get(version)
-    if portable is None:
+    if version.startswith(("jp", "trt")):
         return _tensorrt(version, integers=integers), None
-    facts = {key: value for key, value in plain(portable).items() if key != "backend"}
-    return parse(Runtime, facts, "portable.yaml", TargetError), portable.backend
+    files = yaml_files("runtimes")
+    if version not in files or "backend" not in files[version]:
+        raise TargetError(f"there is no runtimes/{version}.yaml with a backend", f"known: {', '.join(files)}")
+    row = {key: value for key, value in files[version].items() if key != "backend"}
+    return parse(Runtime, row, f"{version}.yaml", TargetError), str(files[version]["backend"])
 
 
 def _tensorrt(version: str, *, integers: bool) -> Runtime:
     """``jp6.2`` or ``trt10.3`` as a runtime; without INT8 options for a device without integers."""
-    kind, number = ("jp", version.removeprefix("jp")) if version.startswith("jp") else ("trt", version[3:])
-    python = None
-    if kind == "jp":
-        table = _read(_Releases, "jetpack.yaml")
-        if number not in table.releases:
-            raise TargetError(f"jetpack.yaml has no release {number!r}", f"known: {', '.join(table.releases)}")
-        shipped = table.releases[number]
+    jetpack, number = version.startswith("jp"), version.removeprefix("jp").removeprefix("trt")
+    tensorrt, name, evidence, python = number, f"TensorRT {number}", "", None
+    if jetpack:
+        table = yaml_files("runtimes")["jetpack"]
+        shipped = parse(
+            _Release, _row(table["releases"], number, "jetpack.yaml has no release"), "jetpack.yaml", TargetError
+        )
         tensorrt, python, name = shipped.tensorrt, shipped.python, f"TensorRT {shipped.release} (JetPack {number})"
-        evidence = f"{table.source} (L4T {shipped.l4t}); "
-    else:
-        tensorrt, name, evidence = number, f"TensorRT {number}", ""
-    known = _read(_Generations, "tensorrt.yaml")
-    if tensorrt not in known.generations:
-        raise TargetError(f"tensorrt.yaml has no generation {tensorrt!r}", f"known: {', '.join(known.generations)}")
-    generation = known.generations[tensorrt]
-    return Runtime(
-        name=name,
-        opset=generation.opset,
-        ir_version=generation.ir_version,
-        tensorrt=tensorrt,
-        jetpack=number if kind == "jp" else None,
-        python=python,
-        flags=tuple(flag for flag in generation.flags if integers or flag != "--int8"),
-        timing_flags=known.timing_flags,
-        strongly_typed=generation.strongly_typed,
-        float_weights=generation.float_weights,
-        source=f"{evidence}{generation.source}",
-    )
+        evidence = f"{table['source']} (L4T {shipped.l4t}); "
+    known = yaml_files("runtimes")["tensorrt"]
+    generation = _row(known["generations"], tensorrt, "tensorrt.yaml has no generation")
+    facts = {
+        "name": name,
+        "tensorrt": tensorrt,
+        "jetpack": number if jetpack else None,
+        "python": python,
+        "flags": [flag for flag in generation["flags"] if integers or flag != "--int8"],
+        "timing_flags": known["timing_flags"],
+        "source": f"{evidence}{generation['source']}",
+    }
+    return parse(Runtime, {**generation, **facts}, "tensorrt.yaml", TargetError)
 
 
-@cache
-def _read(kind: type[T], name: str) -> T:
-    text = files("edgeres.targets").joinpath("runtimes", name).read_text(encoding="utf-8")
-    return parse(kind, yaml.safe_load(text), name, TargetError)
+def _row(rows: dict[str, Any], key: str, missing: str) -> dict[str, Any]:
+    if key not in rows:
+        raise TargetError(f"{missing} {key!r}", f"known: {', '.join(rows)}")
+    row: dict[str, Any] = rows[key]
+    return row

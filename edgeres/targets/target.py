@@ -1,17 +1,15 @@
 """``Target``: capabilities, quantization scheme and budgets of a device with its runtime, read from YAML files.
 
-``devices/*.yaml`` are devices, ``runtimes/*.yaml`` are runtimes: each JetPack, each generation of TensorRT, and each
-runtime for CPUs has one entry. A device lists the runtimes it may have; ``jetson-orin-nano:jp6.2`` or
+``devices/*.yaml`` are devices, ``runtimes/*.yaml`` are runtimes: one file for each runtime of CPUs, one table of the
+JetPacks and one of TensorRT's generations. A device lists the runtimes it may have; ``jetson-orin-nano:jp6.2`` or
 ``android:litert`` combines both.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field
 
 from edgeres.errors import TargetError
@@ -19,6 +17,7 @@ from edgeres.settings import parse, plain, settings
 from edgeres.targets.hint import target_hint
 from edgeres.targets.isa import Isa, host_isa, saturates
 from edgeres.targets.runtime import Runtime, find_runtime
+from edgeres.targets.yaml_files import yaml_files
 
 
 @settings
@@ -58,18 +57,11 @@ class QuantScheme:
 
 @settings
 class DeviceProfile:
-    """Peaks of the hardware; None where unpublished.
+    """Peaks of the hardware and the source of these figures; None where unpublished.
 
-    Attributes:
-        int8_tops: Dense INT8 peak in 1e12 operations per second (a MAC is two).
-        fp16_tops: Dense FP16 peak, same unit.
-        fp32_tops: FP32 peak, same unit.
-        bandwidth_gbs: Theoretical DRAM bandwidth in 1e9 bytes per second.
-        tdp_w: Power ceiling in watts.
-        compute_capability: Compute capability of an NVIDIA GPU, such as ``8.7``.
-        dla_cores: Number of Deep Learning Accelerators.
-        isa: Widest integer instructions of a CPU.
-        source: Source of the figures.
+    Dense peaks are in 1e12 operations per second (a MAC is two), the theoretical DRAM bandwidth in 1e9 bytes per
+    second, the power ceiling in watts; ``compute_capability`` is an NVIDIA GPU's, such as ``8.7``, ``isa`` the widest
+    integer instructions of a CPU, and ``dla_cores`` counts Deep Learning Accelerators.
     """
 
     name: str
@@ -111,14 +103,10 @@ class Target:
 
     Attributes:
         name: Identifier, the YAML file's stem, with ``:version`` where that is not the device's default.
-        title: Display name.
-        backend: Backend that builds and runs it.
+        backend: Name of the backend that builds and runs it.
         build_on: Whether the engine is built on this host (``host``) or on the device from a bundle.
         latency_class: Class of the documented latency budget.
         scheme: Quantization scheme; None where the device has no INT8.
-        runtime: Versions of the runtime.
-        device: Hardware peaks.
-        budget: The target's own limits.
         aliases: Other names.
         versions: Possible runtimes: ``jp6.2`` or ``trt10.3``, oldest first, or names such as ``litert``.
         version: Name of ``runtime`` among them; empty where there is no choice.
@@ -165,28 +153,16 @@ def find_target(name: str) -> Target:
     return _composed(_devices()[target.name], version)
 
 
-@cache
 def _devices() -> dict[str, dict[str, Any]]:
-    """Device files in ``targets/`` by name."""
-    found: dict[str, dict[str, Any]] = {}
-    for entry in sorted(files("edgeres.targets").joinpath("devices").iterdir(), key=lambda entry: entry.name):
-        if entry.name.endswith(".yaml"):
-            data: dict[str, Any] = yaml.safe_load(entry.read_text(encoding="utf-8"))
-            found[str(data.get("name", entry.name))] = data
-    return found
-
-
-def _for_this_host(data: dict[str, Any]) -> dict[str, Any]:
-    """The device file with host-dependent values resolved for this processor."""
-    scheme = data.get("scheme")
-    if not isinstance(scheme, dict) or scheme.get("reduce_range") != "host":
-        return data
-    return {**data, "scheme": {**scheme, "reduce_range": saturates(host_isa())}}
+    """Device files by the name of their target."""
+    return {str(data.get("name", stem)): data for stem, data in yaml_files("devices").items()}
 
 
 def _composed(data: dict[str, Any], version: str | None) -> Target:
     """A device with one of its runtimes."""
-    where, data = f"{data.get('name', '?')}.yaml", _for_this_host(data)
+    where, scheme = f"{data.get('name', '?')}.yaml", data.get("scheme")
+    if isinstance(scheme, dict) and scheme.get("reduce_range") == "host":
+        data = {**data, "scheme": {**scheme, "reduce_range": saturates(host_isa())}}
     if "runtime" in data:
         return parse(Target, data, where, TargetError)
     rest = {key: value for key, value in data.items() if key not in ("runtimes", "default")}
@@ -194,11 +170,10 @@ def _composed(data: dict[str, Any], version: str | None) -> Target:
     chosen = default if version is None else version
     if default not in versions or chosen not in versions:
         raise TargetError(f"{where}: runtime {chosen!r} is not among {', '.join(versions)}", "correct the file")
-    runtime, backend = find_runtime(chosen, integers=data.get("scheme") is not None)
-    if backend is not None:
-        rest["backend"] = backend
+    runtime, backend = find_runtime(chosen, integers=scheme is not None)
     rest |= {"runtime": plain(runtime), "versions": versions, "version": chosen}
-    rest["title"] = f"{data.get('title')}, {runtime.told}"
+    rest |= {"backend": backend} if backend else {}
+    rest["title"] = f"{data.get('title')}, {runtime.short_name}"
     if chosen != default:
         rest["name"] = f"{data.get('name')}:{chosen}"
     return parse(Target, rest, where, TargetError)

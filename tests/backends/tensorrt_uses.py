@@ -20,7 +20,7 @@ OWNERS = {
     "profile": "IOptimizationProfile",
     "inspector": "EngineInspector",
     "flags": "NetworkDefinitionCreationFlag",
-    "given": "ITensor",
+    "image": "ITensor",
     "self.engine": "ICudaEngine",
     "self.context": "IExecutionContext",
     "self.runtime": "Runtime",

@@ -16,14 +16,14 @@ from drawn_networks import draw, export, random_images, tiny
 from host_engine import install
 
 from edgeres.backends.bundle import build_engine, device, engine
-from edgeres.backends.bundle.write import tensorrt_bundle
+from edgeres.backends.tensorrt.loader import tensorrt_bundle
 from edgeres.targets.target import find_target
 
 BUNDLE = Path(device.__file__).parent
 COMMANDS = ("build_engine.py", "run_engine.py", "check_device.py", "engine.py", "device.py")
 
 
-def test_severities_are_told_apart_by_their_names():
+def test_severities_are_distinguished_by_name():
     trt = pytest.importorskip("tensorrt_rtx")
     log = engine.recorder(trt)
     for name in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
@@ -68,7 +68,7 @@ def _hints(tree):
             yield node.annotation
 
 
-def test_a_graph_is_parsed_and_built_by_the_very_code_that_ships():
+def test_graph_is_built_by_the_code_in_the_bundle():
     trt = pytest.importorskip("tensorrt_rtx")
 
     def tune(config):
@@ -88,7 +88,7 @@ def test_a_graph_is_parsed_and_built_by_the_very_code_that_ships():
         build_engine.build_plan(trt, model[: len(model) // 2], build, engine.recorder(trt), tune)
 
 
-def test_the_builder_is_told_what_the_manifest_says():
+def test_builder_gets_the_settings_of_the_manifest():
     """A stand-in for TensorRT 8 to 10, which has precision flags, records the calls."""
     calls = []
 
@@ -194,7 +194,7 @@ def test_the_runner_cuts_batches_to_the_profile_and_frees_its_memory(on_device):
     assert runner.cuda.blocks == {}
 
 
-def test_on_a_device_it_builds_compares_measures_and_writes_down_what_it_found(bundle, on_device, capsys):
+def test_device_builds_compares_measures_and_reports(bundle, on_device, capsys):
     build(bundle)
     sidecar = json.loads((bundle / engine.SIDECAR).read_text())
     assert sidecar["plan_sha256"] == device.sha256((bundle / engine.PLAN).read_bytes())
@@ -274,7 +274,7 @@ def test_a_manifest_cannot_point_out_of_its_folder(bundle):
         device.check_files(bundle)
 
 
-def test_phases_inside_steps_add_up_and_never_go_back():
+def test_progress_of_nested_phases_is_monotonic():
     phases, seen = build_engine.Phases(), []
 
     def look():
@@ -306,7 +306,7 @@ def test_phases_inside_steps_add_up_and_never_go_back():
 PORTABLE = {"workspace_mib": 64, "precisions": [], "optimization_level": 0, "image": [3, 32, 32], "batch": [1, 1, 8]}
 
 
-def test_the_real_builder_tells_how_far_it_is_and_can_be_stopped():
+def test_real_builder_reports_progress_and_can_be_stopped():
     trt = pytest.importorskip("tensorrt_rtx")
     model, seen = draw(tiny(), 32, "signed").SerializeToString(), []
 

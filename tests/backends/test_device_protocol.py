@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres import metrics
-from edgeres.backends.bundle import device
+from edgeres.backends.bundle import device, engine
 
 SAMPLES = st.lists(st.integers(1_000, 10**9), min_size=1, max_size=700)
 
@@ -111,7 +111,7 @@ def test_a_jetsons_state_is_read_where_its_kernel_keeps_it(tmp_path, monkeypatch
     assert device.machine(tmp_path)["cpu"] == "ARMv8 Processor rev 1 (v8l)"
 
 
-def test_a_machine_that_tells_nothing_is_no_failure(tmp_path, monkeypatch):
+def test_machine_without_kernel_files_reports_none(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     found = device.conditions(tmp_path)
     assert {**found, "load": 0} == {
@@ -120,7 +120,7 @@ def test_a_machine_that_tells_nothing_is_no_failure(tmp_path, monkeypatch):
     }  # fmt: skip
 
 
-def test_the_report_is_sealed_and_says_whose_it_is(tmp_path):
+def test_device_report_is_sealed_and_names_its_bundle(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     manifest = {"model": "m", "target": "t", "entry": "e", "files": {"e": {"sha256": "0" * 64}}}
     whole = device.report(tmp_path, manifest, {"latency_ms": {"samples_ns": [1, 2]}})
@@ -134,12 +134,12 @@ def test_the_report_is_sealed_and_says_whose_it_is(tmp_path):
 
 def test_the_bar_draws_on_a_terminal_and_says_its_label_once_elsewhere(monkeypatch, capsys):
     clock = SimpleNamespace(now=0.0)
-    bar = device.Bar(lambda: clock.now)
+    bar = engine.Bar(lambda: clock.now)
     for share in (0.0, 0.5, 1.0):
         bar.show("building", share)
     assert capsys.readouterr().err == "  ...  building\n"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    bar = device.Bar(lambda: clock.now)
+    bar = engine.Bar(lambda: clock.now)
     bar.show("building", 0.0)
     clock.now = 30.0
     bar.show("building", 0.25)

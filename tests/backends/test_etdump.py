@@ -5,7 +5,7 @@ from __future__ import annotations
 import flatbuffers
 import pytest
 
-from edgeres.backends.executorch.etdump import Event, read_etdump
+from edgeres.backends.executorch.runner import Event, read_etdump
 
 PROFILE_FIELDS = 8
 NAME, DELEGATE_NAME, START, END = 0, 4, 6, 7
@@ -60,7 +60,7 @@ def test_kernels_are_read_run_by_run_without_what_encloses_them():
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0\0\0", drawn([]), drawn([[]])])
-def test_a_record_of_nothing_is_empty(data):
+def test_empty_etdump_has_no_events(data):
     assert read_etdump(data) == ()
 
 

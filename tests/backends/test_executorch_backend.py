@@ -19,11 +19,10 @@ from benchmarks.subjects import THIN, float_network, images, ours
 from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.backends.backend import Profiled, ShowsTensors
 from edgeres.backends.bundle import check_device, device
-from edgeres.backends.bundle.write import executorch_bundle
-from edgeres.backends.executorch import executorch as adapter
-from edgeres.backends.executorch.executorch import ENTRY, ExecuTorch
-from edgeres.backends.executorch.pte import open_pte
-from edgeres.backends.executorch.xnnpack import Lowered, without_chatter
+from edgeres.backends.bundle.write import CHECK, write_bundle
+from edgeres.backends.executorch import loader as adapter
+from edgeres.backends.executorch.loader import ExecuTorch
+from edgeres.backends.executorch.runner import open_pte, without_chatter
 from edgeres.backends.session import showing_session
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError
@@ -34,6 +33,7 @@ from edgeres.targets.target import find_target
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("executorch")
+ENTRY = ExecuTorch.entry
 HOST, SIGNED, BOARD = find_target("cpu:executorch"), find_target("jetson"), find_target("raspberry-pi:executorch")
 EVERY_SHORTCUT = replace(THIN, stages=(*THIN.stages, (Block(inner=(48,), out=48, stride=2),)))
 """Identity, projection, and the subsampled and padded one of CIFAR's ResNets."""
@@ -75,22 +75,22 @@ def assert_same_answers(found, expected, steps=0.01):
 
 def test_logits_stay_near_the_graph_as_written(engine):
     pixels = images(32, seed=1)
-    with ExecuTorch().session(engine, HOST, threads=1) as session:
+    with ExecuTorch().engine_session(engine, HOST, threads=1) as session:
         found = session.run(pixels)
         again = session.run(pixels[:2])
     assert_same_answers(found, reference(engine.exported.model.path, pixels))
     np.testing.assert_array_equal(again, found[:2])  # an earlier answer is not overwritten by a later one
 
 
-def test_the_float_twin_computes_in_float32(engine):
+def test_float_reference_computes_in_float32(engine):
     pixels = images(3, seed=2)
-    with ExecuTorch().session(engine, HOST, engine.exported.float_model) as session:
+    with ExecuTorch().session(engine.exported.float_model.path, HOST) as session:
         expected = reference(engine.exported.float_model.path, pixels)
         np.testing.assert_allclose(session.run(pixels), expected, atol=1e-4)
 
 
 def test_every_convolution_runs_on_integers(engine):
-    found = ExecuTorch().integer_kernels(engine, HOST)
+    found = ExecuTorch().integer_kernels(engine)
     assert (found.integer, found.weighted) == (8, 9)
     assert sum(count for kind, count in found.counts.items() if kind.startswith("Convolution (NHWC, QC8)")) == 8
     assert sum(count for kind, count in found.counts.items() if kind.startswith("Fully Connected (NC, F32)")) == 1
@@ -99,23 +99,23 @@ def test_every_convolution_runs_on_integers(engine):
 
 def test_no_add_leaves_the_integers(engine):
     """The image, the portable pool and the padding, each in float, and the pooled features change their type."""
-    assert ExecuTorch().integer_kernels(engine, HOST).counts["Convert (NC)"] == 1 + 2 + 2 + 1
+    assert ExecuTorch().integer_kernels(engine).counts["Convert (NC)"] == 1 + 2 + 2 + 1
 
 
-def test_what_xnnpack_did_not_take_is_named(engine):
+def test_operators_left_by_xnnpack_are_named(engine):
     assert engine.evidence[-1] == (
         "XNNPACK left to ExecuTorch's portable kernels: layer3.0.subsample (max_pool2d_with_indices)"
     )
-    found = ExecuTorch().integer_kernels(engine, HOST)
+    found = ExecuTorch().integer_kernels(engine)
     assert found.counts["max_pool2d_with_indices.out"] == 1
     assert f"1 of {sum(found.counts.values())} kernels are portable ones" in found.how
 
 
 def test_tensorrts_placement_runs_too_with_its_last_convolutions_in_float(for_tensorrt):
     pixels = images(8, seed=3)
-    with ExecuTorch().session(for_tensorrt, HOST) as session:
+    with ExecuTorch().engine_session(for_tensorrt, HOST) as session:
         assert_same_answers(session.run(pixels), reference(for_tensorrt.exported.model.path, pixels))
-    found = ExecuTorch().integer_kernels(for_tensorrt, HOST)
+    found = ExecuTorch().integer_kernels(for_tensorrt)
     assert (found.integer, found.weighted) == (3, 7)
 
 
@@ -125,7 +125,7 @@ def test_codes_inside_the_network_are_those_of_the_graph(engine):
     with showing_session(graph, names, optimise=False) as session:
         _, expected = session.run(pixels)
     assert isinstance(ExecuTorch(), ShowsTensors)
-    with ExecuTorch().showing(engine, names, threads=1) as shown:
+    with ExecuTorch().showing(engine.exported.model.path, names, threads=1) as shown:
         logits, found = shown.run(pixels)
     assert logits.shape == (3, 10)
     assert len(found) == len(names) == 16
@@ -139,7 +139,7 @@ def test_codes_inside_the_network_are_those_of_the_graph(engine):
 
 def test_kernels_are_timed_one_by_one(engine):
     assert isinstance(ExecuTorch(), Profiled)
-    layers = ExecuTorch().layer_times(engine, HOST, images(1), threads=1, calls=3)
+    layers = ExecuTorch().layer_times(engine.files[ENTRY].path, images(1), threads=1, calls=3)
     roles = [layer.role for layer in layers]
     assert (roles.count("integer"), roles.count("float")) == (8, 1)
     assert "reformat" in roles
@@ -147,7 +147,7 @@ def test_kernels_are_timed_one_by_one(engine):
     assert 0 < sum(layer.ms for layer in layers) < 1000
 
 
-def test_the_one_pool_of_threads_is_never_pulled_from_under_a_session(engine):
+def test_thread_pool_is_not_replaced_while_a_session_is_open(engine):
     data, pixels = engine.files[ENTRY].path.read_bytes(), images(1, seed=4)
     with open_pte(data, 2) as first:
         with open_pte(data, 2) as second:
@@ -164,11 +164,11 @@ def test_a_changed_file_is_never_opened(engine, tmp_path):
     data[-100] ^= 1
     (tmp_path / ENTRY).write_bytes(data)
     changed = replace(engine, files={ENTRY: File(tmp_path / ENTRY, engine.files[ENTRY].sha256)})
-    with pytest.raises(StageError, match=r"model\.pte changed"), ExecuTorch().session(changed, HOST):
+    with pytest.raises(StageError, match=r"model\.pte changed"), ExecuTorch().engine_session(changed, HOST):
         pass
 
 
-def test_a_refused_file_is_told_in_the_runtimes_words(capfd):
+def test_refused_file_quotes_the_runtime(capfd):
     with (
         pytest.raises(StageError, match=r"ExecuTorch refused the file: .*identifier 'ageg'"),
         open_pte(b"garbage" * 99),
@@ -185,7 +185,7 @@ def test_an_image_of_another_size_is_refused(engine):
         session.run(images(1, side=16))
 
 
-def test_a_refused_graph_is_told_by_its_node(engine, tmp_path):
+def test_refused_graph_names_its_node(engine, tmp_path):
     model = onnx.load(engine.exported.model.path)
     model.graph.node[-1].op_type = "Frobnicate"
     onnx.save(model, tmp_path / "bad.onnx")
@@ -194,14 +194,16 @@ def test_a_refused_graph_is_told_by_its_node(engine, tmp_path):
 
 
 def test_a_file_that_answers_otherwise_is_not_built(engine, for_tensorrt, tmp_path, monkeypatch):
-    other = Lowered(for_tensorrt.files[ENTRY].path.read_bytes(), ())
-    monkeypatch.setattr(adapter, "lower", lambda model, shape: other)
+    other = (for_tensorrt.files[ENTRY].path.read_bytes(), ())
+    monkeypatch.setattr(adapter, "lower", lambda model, shown: other)
     with pytest.raises(StageError, match=r"ExecuTorch's logits are .* from those of model\.onnx"):
         ExecuTorch().build(engine.exported, HOST, tmp_path, Silent())
 
 
 def test_a_board_checks_and_times_its_bundle(engine, tmp_path):
-    files = executorch_bundle(engine.exported, BOARD, tmp_path, ENTRY, engine.files[ENTRY].path.read_bytes())
+    own = {ENTRY: engine.files[ENTRY].path.read_bytes()}
+    readme = "README.executorch.md"
+    files = write_bundle(engine.exported, BOARD, tmp_path, entry=ENTRY, own=own, readme=readme, commands=CHECK)
     assert {ENTRY, "check_device.py", "device.py", "golden_inputs.npy", "README.md"} <= set(files)
     manifest = json.loads(files["manifest.json"].path.read_text())
     assert manifest["entry"] == ENTRY
@@ -226,7 +228,7 @@ def test_logging_is_as_before_afterwards():
     assert root.manager.disable == logging.NOTSET
 
 
-def test_a_fresh_process_makes_the_same_bytes_in_silence_and_calls_nobody(engine):
+def test_fresh_process_builds_equal_bytes_silently_and_offline(engine):
     """It dies when anything connects to anywhere."""
     script = f"""
 import os, sys, tempfile
@@ -235,7 +237,7 @@ from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from benchmarks.subjects import images
 from edgeres.artifacts.artifact import ModelMetadata, Exported, File
-from edgeres.backends.executorch.executorch import ExecuTorch
+from edgeres.backends.executorch.loader import ExecuTorch
 from edgeres.data.preprocess import Preprocess
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
@@ -244,7 +246,7 @@ metadata = ModelMetadata(name="thin", preprocess=Preprocess(resize=32, crop=32),
 target = find_target("cpu:executorch")
 with tempfile.TemporaryDirectory() as folder:
     engine = ExecuTorch().build(Exported(metadata, model, model), target, Path(folder), Silent())
-    with ExecuTorch().session(engine, target, threads=1) as session:
+    with ExecuTorch().engine_session(engine, target, threads=1) as session:
         session.run(images(1))
     print(engine.files["model.pte"].sha256)
 """

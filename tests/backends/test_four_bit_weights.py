@@ -9,9 +9,9 @@ import pytest
 from random_weights import random_weights
 
 from edgeres.artifacts.artifact import Exported, File, ModelMetadata
-from edgeres.backends.onnxruntime.onnxruntime import OnnxRuntime
+from edgeres.backends.backend import expected_kernels
+from edgeres.backends.onnxruntime.loader import OnnxRuntime
 from edgeres.backends.openvino import OpenVino
-from edgeres.backends.tensorrt.expected import expected_kernels
 from edgeres.data.preprocess import Preprocess
 from edgeres.lint.linter import lint
 from edgeres.metrics import sqnr_db
@@ -71,13 +71,13 @@ def engine(exported, tmp_path):
 
 def test_onnx_runtime_gives_the_fake_quantized_answers(exported, engine):
     wanted = logits(exported[0].network())
-    with OnnxRuntime().session(engine, TARGET, threads=1) as session:
+    with OnnxRuntime().engine_session(engine, TARGET, threads=1) as session:
         found = session.run(IMAGES)
     assert np.abs(found - wanted).max() < 0.02 * np.ptp(wanted)
 
 
 def test_the_kernel_count_says_that_it_only_simulates(engine):
-    found = OnnxRuntime().integer_kernels(engine, TARGET)
+    found = OnnxRuntime().integer_kernels(engine)
     narrow = len(graph_of(engine)) - 2  # all weighted layers but the first convolution and the classifier
     assert (found.integer, found.weighted) == (1, len(graph_of(engine)))
     assert found.how.endswith(f"; it simulates {narrow} layers of 4-bit weights in float")
@@ -98,16 +98,16 @@ def test_openvino_gives_the_same_answers_in_float(exported, tmp_path):
     (tmp_path / "ir").mkdir()
     engine = OpenVino().build(graph_file, x86, tmp_path / "ir", Silent())
     wanted = logits(made.network())
-    with OpenVino().session(engine, x86, threads=1) as session:
+    with OpenVino().engine_session(engine, x86, threads=1) as session:
         assert np.abs(session.run(IMAGES) - wanted).max() < 0.02 * np.ptp(wanted)
-    assert OpenVino().integer_kernels(engine, x86).integer <= 1
+    assert OpenVino().integer_kernels(engine).integer <= 1
 
 
 def test_tensorrt_is_not_expected_to_run_them_in_integers(exported):
     assert expected_kernels(exported[1].model.path, "why").integer == 1
 
 
-def test_lint_says_nothing_of_the_target_s_own_graph(exported):
+def test_lint_has_no_finding_on_the_targets_own_graph(exported):
     import onnx
 
     findings = lint(onnx.load(str(exported[1].model.path)), TARGET)

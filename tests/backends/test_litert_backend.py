@@ -16,8 +16,8 @@ from drawn_networks import export, random_images, reference, tiny
 
 from edgeres.artifacts.artifact import File
 from edgeres.backends.backend import ShowsTensors
-from edgeres.backends.litert import litert
-from edgeres.backends.litert.litert import LiteRT
+from edgeres.backends.litert import runner
+from edgeres.backends.litert.loader import LiteRT
 from edgeres.backends.litert.tflite import translate as translation
 from edgeres.errors import StageError
 from edgeres.progress import Silent
@@ -39,7 +39,7 @@ def test_it_is_the_backend_of_every_litert_version():
 
 
 def test_every_convolution_runs_on_integers(tmp_path):
-    found = LiteRT().integer_kernels(build(tmp_path), CPU)
+    found = LiteRT().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted) == (6, 7)
     assert found.counts["CONV_2D int8"] == 6
     assert found.counts["FULLY_CONNECTED float32"] == 1
@@ -48,13 +48,13 @@ def test_every_convolution_runs_on_integers(tmp_path):
 
 
 def test_a_float_graph_has_no_integer_kernel(tmp_path):
-    found = LiteRT().integer_kernels(build(tmp_path, style="float"), CPU)
+    found = LiteRT().integer_kernels(build(tmp_path, style="float"))
     assert (found.integer, found.weighted) == (0, 7)
 
 
 def test_sums_of_one_quantized_input_are_counted_as_float(tmp_path):
     """A graph in TensorRT's scheme: what ends in such a sum has a float output and is no integer kernel."""
-    found = LiteRT().integer_kernels(build(tmp_path, style="signed"), CPU)
+    found = LiteRT().integer_kernels(build(tmp_path, style="signed"))
     assert found.integer < 6
     assert found.counts["ADD float32"] == 2
 
@@ -66,16 +66,16 @@ def test_the_file_that_ships_answers_like_the_graph(tmp_path):
         "model.tflite answers 8 golden images in LiteRT as the graph does, within 3 % of their range",
     )
     expected = reference(engine.exported.model.path, images)
-    with LiteRT().session(engine, CPU, threads=1) as session:
+    with LiteRT().engine_session(engine, CPU, threads=1) as session:
         found = session.run(images)
         again = session.run(images[:2])
     assert np.abs(found - expected).max() < 0.01 * np.ptp(expected)
     np.testing.assert_array_equal(again, found[:2])  # an earlier answer is not overwritten by a later one
 
 
-def test_the_float_twin_computes_in_float32(tmp_path):
+def test_float_reference_computes_in_float32(tmp_path):
     engine, images = build(tmp_path), random_images(3, 32, seed=2)
-    with LiteRT().session(engine, CPU, engine.exported.float_model) as session:
+    with LiteRT().session(engine.exported.float_model.path, CPU) as session:
         np.testing.assert_allclose(session.run(images), reference(engine.exported.float_model.path, images), atol=1e-4)
 
 
@@ -83,7 +83,7 @@ def test_codes_inside_are_shown_as_the_graph_has_them(tmp_path):
     engine, images = build(tmp_path), random_images(3, 32, seed=3)
     backend = LiteRT()
     assert isinstance(backend, ShowsTensors)
-    with backend.showing(engine, ["image.q", "relu.q"], threads=1) as session:
+    with backend.showing(engine.exported.model.path, ["image.q", "relu.q"], threads=1) as session:
         logits, codes = session.run(images)
     expected = reference(engine.exported.model.path, images)
     assert np.abs(logits - expected).max() < 0.01 * np.ptp(expected)
@@ -98,7 +98,7 @@ def test_codes_inside_are_shown_as_the_graph_has_them(tmp_path):
 
 def test_signed_codes_stay_signed(tmp_path):
     engine, images = build(tmp_path, style="signed"), random_images(1, 32, seed=3)
-    with LiteRT().showing(engine, ["image.q"], threads=1) as session:
+    with LiteRT().showing(engine.exported.model.path, ["image.q"], threads=1) as session:
         _, codes = session.run(images)
     assert codes["image.q"].dtype == np.int8
     assert codes["image.q"].min() < -50
@@ -115,7 +115,7 @@ def test_weights_are_stored_in_eight_bits(tmp_path):
     assert build(tmp_path).files["model.tflite"].path.stat().st_size < 1.75 * parameters
 
 
-def test_answers_that_rounding_does_not_explain_stop_the_build(tmp_path, monkeypatch):
+def test_logits_beyond_rounding_fail_the_build(tmp_path, monkeypatch):
     """The golden images are asked before anything ships: here the scales of one weight are wrong."""
     translate = translation.translate
 
@@ -134,7 +134,7 @@ def test_answers_that_rounding_does_not_explain_stop_the_build(tmp_path, monkeyp
         build(tmp_path)
 
 
-def test_an_operation_without_a_form_is_refused(tmp_path):
+def test_unsupported_operation_is_refused(tmp_path):
     exported = export(tmp_path / "export", tiny(), 32, "unsigned")
     model = onnx.load(exported.model.path)
     next(node for node in model.graph.node if node.name == "relu").op_type = "Elu"
@@ -148,7 +148,10 @@ def test_a_file_that_is_none_is_refused_in_the_runtimes_words(tmp_path):
     path = engine.files["model.tflite"].path
     path.write_bytes(b"no flatbuffer at all" * 50)
     broken = replace(engine, files={"model.tflite": File.of(path)})
-    with pytest.raises(StageError, match=r"LiteRT refused the file: .*Flatbuffer"), LiteRT().session(broken, CPU):
+    with (
+        pytest.raises(StageError, match=r"LiteRT refused the file: .*Flatbuffer"),
+        LiteRT().engine_session(broken, CPU),
+    ):
         pass
 
 
@@ -158,7 +161,7 @@ def test_changed_weights_are_never_opened(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StageError, match=r"model\.tflite changed"), LiteRT().session(engine, CPU):
+    with pytest.raises(StageError, match=r"model\.tflite changed"), LiteRT().engine_session(engine, CPU):
         pass
 
 
@@ -168,8 +171,8 @@ def test_missing_names_the_pip_line(monkeypatch):
     assert LiteRT().missing() == "LiteRT is not installed: pip install 'edgeres[litert]'"
 
 
-def test_only_the_greeting_is_dropped(capfd):
-    with litert._without_greeting():
+def test_only_the_known_log_line_is_dropped(capfd):
+    with runner._without_greeting():
         os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nERROR: something is wrong\n")
     assert capfd.readouterr().err == "ERROR: something is wrong\n"
 
@@ -180,7 +183,7 @@ sys.addaudithook(lambda event, _: os._exit(9) if event in ("socket.connect", "so
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from drawn_networks import export, tiny, random_images
-from edgeres.backends.litert.litert import LiteRT
+from edgeres.backends.litert.loader import LiteRT
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
 folder = Path({folder!r})
@@ -188,7 +191,7 @@ folder = Path({folder!r})
 target = find_target("cpu:litert")
 engine = LiteRT().build(export(folder / "export", tiny(), 32, "unsigned"), target, folder / "quiet", Silent())
 before = len(os.listdir("/proc/self/task"))
-with LiteRT().session(engine, target, threads={threads}) as session:
+with LiteRT().engine_session(engine, target, threads={threads}) as session:
     session.run(random_images(1, 32, 0))
     after = len(os.listdir("/proc/self/task"))
     {told}
@@ -202,7 +205,7 @@ def alone(folder, threads, told):
     return done
 
 
-def test_it_neither_chatters_nor_calls_home(tmp_path):
+def test_process_prints_nothing_and_opens_no_connection(tmp_path):
     """A fresh process that dies when anything connects to anywhere builds, runs and prints nothing."""
     done = alone(tmp_path, 1, "pass")
     assert (done.stdout, done.stderr) == ("", "")
@@ -232,7 +235,7 @@ def test_a_board_gets_a_bundle_that_checks_itself(tmp_path):
     assert report["model_sha256"] == engine.files["model.tflite"].sha256
 
 
-def test_a_bundle_tells_of_images_with_channels_last(tmp_path):
+def test_bundle_describes_images_with_channels_last(tmp_path):
     files = build(tmp_path, PHONE).files
     assert json.loads(files["preprocess.json"].path.read_text())["input"]["shape"] == [1, 32, 32, 3]
     assert np.load(files["golden_inputs.npy"].path).shape == (8, 32, 32, 3)

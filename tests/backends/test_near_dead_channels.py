@@ -38,9 +38,9 @@ def test_every_runtime_answers_what_float_answers(name, tmp_path):
     (tmp_path / "out").mkdir()
     backend = find_backend(target.backend)
     engine = backend.build(exported, target, tmp_path / "out", Silent())
-    with backend.session(engine, target, threads=1) as session:
+    with backend.engine_session(engine, target, threads=1) as session:
         found = session.run(images())
-    assert backend.integer_kernels(engine, target).integer > 0
+    assert backend.integer_kernels(engine).integer > 0
     expected, plain = Network(spec, weights).eval().logits(images()), runner(model, optimise=False)(images())
     assert np.abs(found - plain).max() < 0.01 * np.ptp(plain)
     assert np.abs(found - expected).max() < 0.02 * np.ptp(expected)

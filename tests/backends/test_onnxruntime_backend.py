@@ -15,7 +15,7 @@ from drawn_networks import draw, export, random_images, reference, tiny
 from onnx import numpy_helper
 
 from edgeres.artifacts.artifact import File
-from edgeres.backends.onnxruntime.onnxruntime import OnnxRuntime, kernel_counts
+from edgeres.backends.onnxruntime.loader import OnnxRuntime, kernel_counts
 from edgeres.backends.session import in_batches, onnx_session
 from edgeres.errors import BackendUnavailable, StageError
 from edgeres.progress import Silent
@@ -39,36 +39,36 @@ def test_the_graph_is_the_engine(tmp_path):
 
 
 def test_unsigned_activations_run_every_convolution_and_add_in_integers(tmp_path):
-    found = OnnxRuntime().integer_kernels(build(tmp_path), CPU)
+    found = OnnxRuntime().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted) == (6, 7)
     assert found.counts["QLinearConv"] == 6
     assert found.counts["QLinearAdd"] == 2
     assert not {"Conv", "FusedConv", "Add"} & set(found.counts)
 
 
-def test_signed_activations_leave_integer_kernels_on_the_table(tmp_path):
-    found = OnnxRuntime().integer_kernels(build(tmp_path, style="signed"), CPU)
+def test_signed_activations_lose_integer_kernels(tmp_path):
+    found = OnnxRuntime().integer_kernels(build(tmp_path, style="signed"))
     assert found.weighted == 7
     assert found.integer < 6
 
 
 def test_a_float_graph_has_no_integer_kernel(tmp_path):
-    found = OnnxRuntime().integer_kernels(build(tmp_path, style="float"), CPU)
+    found = OnnxRuntime().integer_kernels(build(tmp_path, style="float"))
     assert (found.integer, found.weighted) == (0, 7)
 
 
 def test_logits_stay_within_a_rounding_step_of_the_graph_as_written(tmp_path):
     engine, images = build(tmp_path), random_images(5, 32, seed=1)
     expected = reference(engine.exported.model.path, images)
-    with OnnxRuntime().session(engine, CPU, threads=1) as session:
+    with OnnxRuntime().engine_session(engine, CPU, threads=1) as session:
         found = session.run(images)
     assert found.dtype == np.float32
     assert np.abs(found - expected).max() < 0.01 * np.ptp(expected)
 
 
-def test_the_float_twin_runs_on_the_same_runtime(tmp_path):
+def test_float_reference_runs_on_the_same_runtime(tmp_path):
     engine, images = build(tmp_path), random_images(3, 32, seed=2)
-    with OnnxRuntime().session(engine, CPU, engine.exported.float_model) as session:
+    with OnnxRuntime().session(engine.exported.float_model.path, CPU) as session:
         np.testing.assert_allclose(session.run(images), reference(engine.exported.float_model.path, images), atol=1e-4)
 
 
@@ -79,7 +79,7 @@ def test_swapped_channels_are_noticed_by_the_session(tmp_path):
     swapped = numpy_helper.to_array(tensor)[[1, 0, *range(2, 16)]]
     tensor.CopyFrom(numpy_helper.from_array(swapped, tensor.name))
     onnx.save(model, tmp_path / "mutant.onnx")
-    with OnnxRuntime().session(engine, CPU, File.of(tmp_path / "mutant.onnx")) as session:
+    with OnnxRuntime().session(tmp_path / "mutant.onnx", CPU) as session:
         found = session.run(images)
     assert np.abs(found - reference(engine.exported.model.path, images)).max() > 0.01
 
@@ -90,14 +90,14 @@ def test_a_changed_file_is_never_opened(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StageError, match="changed after it was made"), OnnxRuntime().session(engine, CPU):
+    with pytest.raises(StageError, match="changed after it was made"), OnnxRuntime().engine_session(engine, CPU):
         pass
     path.unlink()
     with pytest.raises(StageError, match="missing"):
-        OnnxRuntime().integer_kernels(engine, CPU)
+        OnnxRuntime().integer_kernels(engine)
 
 
-def test_a_refused_graph_is_told_in_the_runtimes_words(tmp_path):
+def test_refused_graph_quotes_the_runtime(tmp_path):
     exported = export(tmp_path / "export", tiny(), 32, "unsigned")
     model = onnx.load(exported.model.path)
     model.graph.node[-1].op_type = "Frobnicate"
@@ -114,7 +114,7 @@ def test_missing_names_the_pip_line(monkeypatch):
         pass
 
 
-def test_integer_and_float_kernels_are_told_apart():
+def test_integer_and_float_kernels_are_distinguished():
     found = kernel_counts({"QLinearConv": 3, "Conv": 1, "Gemm": 1, "Relu": 9, "QGemm": 1}, "counted")
     assert (found.integer, found.weighted) == (4, 6)
 

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from drawn_networks import export, random_images, reference, tiny
 
-from edgeres.backends.onnxruntime.mobile import OnnxRuntimeMobile
+from edgeres.backends.onnxruntime.loader import OnnxRuntimeMobile
 from edgeres.backends.onnxruntime.ort_format import OrtOperator, canonical, operators, required_operators
 from edgeres.backends.session import load_graph, options
 from edgeres.errors import StageError
@@ -58,7 +58,7 @@ def test_the_operators_are_those_onnxruntimes_own_tool_finds(tmp_path):
 
 def test_every_convolution_in_the_file_is_an_integer_one(tmp_path):
     engine = build(tmp_path)
-    found = OnnxRuntimeMobile().integer_kernels(engine, ANDROID)
+    found = OnnxRuntimeMobile().integer_kernels(engine)
     assert (found.integer, found.weighted) == (6, 7)
 
 
@@ -71,7 +71,7 @@ def test_no_float_convolution_is_laid_out_for_x86(tmp_path):
 def test_the_file_that_ships_answers_like_the_graph(tmp_path):
     engine, images = build(tmp_path), random_images(4, 32, seed=1)
     expected = reference(engine.exported.model.path, images)
-    with OnnxRuntimeMobile().session(engine, ANDROID) as session:
+    with OnnxRuntimeMobile().engine_session(engine, ANDROID) as session:
         assert np.abs(session.run(images) - expected).max() < 0.01 * np.ptp(expected)
 
 
@@ -95,7 +95,7 @@ def test_the_canonical_file_answers_to_the_bit_as_the_saved_one_does(tmp_path):
     assert operators(canonical(saved)) == operators(saved)
 
 
-def test_canonical_is_idempotent_and_forgets_the_order_of_the_hash_map(tmp_path):
+def test_canonical_form_is_idempotent_and_independent_of_hash_order(tmp_path):
     exported = export(tmp_path, tiny(), 32, "unsigned")
     saved = {save_ort(tmp_path, exported.model.path, f"{index}.ort") for index in range(4)}
     made = {canonical(data) for data in saved}
@@ -114,5 +114,5 @@ def test_a_flipped_byte_is_caught(tmp_path):
     data = bytearray(path.read_bytes())
     data[-8] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StageError, match=r"model\.ort changed"), OnnxRuntimeMobile().session(engine, ANDROID):
+    with pytest.raises(StageError, match=r"model\.ort changed"), OnnxRuntimeMobile().engine_session(engine, ANDROID):
         pass

@@ -29,14 +29,14 @@ def build(folder, style="unsigned", name="out"):
 
 
 def test_every_convolution_runs_on_integers(tmp_path):
-    found = OpenVino().integer_kernels(build(tmp_path), X86)
+    found = OpenVino().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted) == (6, 7)
     assert found.counts["Convolution u8"] == 6
     assert found.counts["FullyConnected f32"] == 1
 
 
 def test_a_float_graph_has_no_integer_kernel_and_no_half_precision(tmp_path):
-    found = OpenVino().integer_kernels(build(tmp_path, "float"), X86)
+    found = OpenVino().integer_kernels(build(tmp_path, "float"))
     assert (found.integer, found.weighted) == (0, 7)
     assert found.counts["Convolution f32"] == 6
 
@@ -44,16 +44,16 @@ def test_a_float_graph_has_no_integer_kernel_and_no_half_precision(tmp_path):
 def test_logits_stay_near_the_graph_as_written(tmp_path):
     engine, images = build(tmp_path), random_images(5, 32, seed=1)
     expected = reference(engine.exported.model.path, images)
-    with OpenVino().session(engine, X86, threads=1) as session:
+    with OpenVino().engine_session(engine, X86, threads=1) as session:
         found = session.run(images)
         again = session.run(images[:2])
     assert np.abs(found - expected).max() < 0.01 * np.ptp(expected)
     np.testing.assert_array_equal(again, found[:2])  # an earlier answer is not overwritten by a later one
 
 
-def test_the_float_twin_computes_in_float32(tmp_path):
+def test_float_reference_computes_in_float32(tmp_path):
     engine, images = build(tmp_path), random_images(3, 32, seed=2)
-    with OpenVino().session(engine, X86, engine.exported.float_model) as session:
+    with OpenVino().session(engine.exported.float_model.path, X86) as session:
         np.testing.assert_allclose(session.run(images), reference(engine.exported.float_model.path, images), atol=1e-4)
 
 
@@ -83,11 +83,11 @@ def test_a_fixed_batch_is_filled_up_and_cut_back(tmp_path):
     onnx.save(model, tmp_path / "fixed.onnx")
     images = random_images(5, 32, seed=3)
     engine = OpenVino().build(replace(exported, model=File.of(tmp_path / "fixed.onnx")), X86, tmp_path, Silent())
-    with OpenVino().session(engine, X86) as session:
+    with OpenVino().engine_session(engine, X86) as session:
         np.testing.assert_allclose(session.run(images), reference(exported.float_model.path, images), atol=1e-4)
 
 
-def test_a_refused_graph_is_told_in_the_runtimes_words(tmp_path):
+def test_refused_graph_quotes_the_runtime(tmp_path):
     exported = export(tmp_path / "export", tiny(), 32, "unsigned")
     model = onnx.load(exported.model.path)
     model.graph.node[-1].op_type = "Frobnicate"
@@ -102,7 +102,7 @@ def test_changed_weights_are_never_opened(tmp_path):
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StageError, match=r"model\.bin changed"), OpenVino().session(engine, X86):
+    with pytest.raises(StageError, match=r"model\.bin changed"), OpenVino().engine_session(engine, X86):
         pass
 
 
@@ -112,7 +112,7 @@ def test_missing_names_the_pip_line(monkeypatch):
     assert OpenVino().missing() == "OpenVINO is not installed: pip install 'edgeres[openvino]'"
 
 
-def test_it_neither_chatters_nor_calls_home(tmp_path):
+def test_process_prints_nothing_and_opens_no_connection(tmp_path):
     """A fresh process that dies when anything connects to anywhere builds, runs and prints nothing."""
     export(tmp_path / "export", tiny(), 32, "unsigned")
     script = f"""
@@ -128,7 +128,7 @@ folder = Path({str(tmp_path)!r})
 (folder / "quiet").mkdir()
 target = find_target("x86")
 engine = OpenVino().build(export(folder / "export", tiny(), 32, "unsigned"), target, folder / "quiet", Silent())
-with OpenVino().session(engine, target) as session:
+with OpenVino().engine_session(engine, target) as session:
     session.run(random_images(1, 32, 0))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -151,8 +151,8 @@ folder = Path({str(tmp_path)!r})
 (folder / "twice").mkdir()
 target = find_target("x86")
 engine = OpenVino().build(export(folder / "export", tiny(), 32, "unsigned"), target, folder / "twice", Silent())
-first = OpenVino().session(engine, target)
-second = OpenVino().session(engine, target)
+first = OpenVino().engine_session(engine, target)
+second = OpenVino().engine_session(engine, target)
 opened = [first.__enter__(), second.__enter__()]
 first.__exit__(None, None, None)
 opened.pop(0)

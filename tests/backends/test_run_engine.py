@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgeres.backends.bundle import build_engine, device, engine, run_engine
-from edgeres.backends.bundle.write import tensorrt_bundle
+from edgeres.backends.tensorrt.loader import tensorrt_bundle
 from edgeres.data.images import DEEP_MODES, EXTENSIONS, FORMATS
 from edgeres.data.preprocess import MAX_PIXELS, Preprocess
 from edgeres.settings import plain
@@ -108,7 +108,7 @@ def test_top1_over_a_tree_of_classes_is_that_of_the_graph(bundle, tmp_path, caps
     assert f"top-1 {100 * right / 7:.2f} % of 7 images of 2 classes" in capsys.readouterr().out
 
 
-def test_images_without_classes_are_told_what_they_are(bundle, tmp_path, capsys):
+def test_images_without_labels_print_their_class(bundle, tmp_path, capsys):
     run_engine.run(bundle, tree(tmp_path / "images", {"flat": 2}) / "flat", 0)
     assert "0.png: class " in capsys.readouterr().out
     assert json.loads((bundle / device.REPORT).read_text())["images"] is None
@@ -117,7 +117,7 @@ def test_images_without_classes_are_told_what_they_are(bundle, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("layout", "words"), [({"dog": 1}, "named like no class"), ({"class 1": 0}, "no images"), ({}, "no images")]
 )
-def test_a_tree_it_cannot_judge_is_refused(bundle, tmp_path, layout, words):
+def test_folder_without_known_classes_is_refused(bundle, tmp_path, layout, words):
     (tmp_path / "images").mkdir()
     with pytest.raises(device.BundleError, match=words) as failure:
         run_engine.run(bundle, tree(tmp_path / "images", layout), 0)

@@ -21,11 +21,11 @@ from onnx import numpy_helper
 
 from edgeres.artifacts.artifact import File
 from edgeres.artifacts.store import Store
+from edgeres.backends.backend import expected_kernels
 from edgeres.backends.bundle.golden import GraphInput, golden_inputs
-from edgeres.backends.bundle.trtexec import build_settings, timing_flags, trtexec_flags
-from edgeres.backends.tensorrt import tensorrt
-from edgeres.backends.tensorrt.expected import expected_kernels
-from edgeres.backends.tensorrt.tensorrt import TensorRT
+from edgeres.backends.tensorrt import loader as tensorrt
+from edgeres.backends.tensorrt.loader import TensorRT
+from edgeres.backends.tensorrt.runner import build_settings, timing_flags, trtexec_flags
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError, TargetError
 from edgeres.model.spec import preset
@@ -92,7 +92,7 @@ def test_golden_images_lie_where_normalised_pixels_do():
     assert len({image.tobytes() for image in images}) == 8
 
 
-def test_a_network_that_says_nothing_gets_no_golden_answers(tmp_path):
+def test_network_with_constant_logits_gets_no_golden_outputs(tmp_path):
     exported = export(tmp_path / "export", tiny(), 32, "signed")
     model = onnx.load(exported.model.path)
     for name in ("fc.weight", "fc.bias"):
@@ -177,7 +177,7 @@ def test_the_readme_lists_what_the_device_can_run_and_nothing_else(tmp_path, tar
         assert "python3" not in text
 
 
-def test_without_trtexec_the_script_says_what_to_install(tmp_path):
+def test_script_without_trtexec_names_what_to_install(tmp_path):
     script = build(tmp_path).files["build_engine.sh"].path
     environment = {"TRTEXEC": "/nowhere/trtexec", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=False)
@@ -219,14 +219,14 @@ def test_memory_cap_and_shapes_are_spelt_as_the_version_does():
         trtexec_flags(replace(ORIN.runtime, tensorrt="ten"), IMAGE)
 
 
-def test_the_python_builder_is_told_what_trtexec_is():
+def test_python_builder_gets_the_settings_of_trtexec():
     found = build_settings(ORIN.runtime, IMAGE)
     assert (found.precisions, found.optimization_level, found.workspace_mib) == (("INT8", "FP16"), 5, 1024)
     bare = build_settings(replace(ORIN.runtime, flags=("--fp16",)), IMAGE)
     assert (bare.precisions, bare.optimization_level) == (("FP16",), None)
 
 
-def test_preprocessing_and_classes_travel_with_the_network(tmp_path):
+def test_bundle_holds_preprocessing_and_classes(tmp_path):
     engine = build(tmp_path)
     found = json.loads(engine.files["preprocess.json"].path.read_text())
     assert found["preprocess"]["crop"] == 32
@@ -236,19 +236,19 @@ def test_preprocessing_and_classes_travel_with_the_network(tmp_path):
 
 def test_the_simulation_follows_the_scales_to_the_last_bit(tmp_path):
     engine, images = build(tmp_path), random_images(4, 32, seed=1)
-    with TensorRT().session(engine, ORIN) as session:
+    with TensorRT().engine_session(engine, ORIN) as session:
         np.testing.assert_array_equal(session.run(images), reference(engine.exported.model.path, images))
 
 
-def test_the_float_twin_is_simulated_with_every_optimisation(tmp_path):
+def test_float_reference_is_simulated_with_every_optimisation(tmp_path):
     engine, images = build(tmp_path), random_images(4, 32, seed=1)
     expected = reference(engine.exported.float_model.path, images)
-    with TensorRT().session(engine, ORIN, engine.exported.float_model) as session:
+    with TensorRT().session(engine.exported.float_model.path, ORIN) as session:
         np.testing.assert_allclose(session.run(images), expected, atol=1e-4)
 
 
-def test_the_count_is_an_expectation_and_says_so(tmp_path):
-    found = TensorRT().integer_kernels(build(tmp_path), ORIN)
+def test_kernel_counts_are_labelled_as_expected(tmp_path):
+    found = TensorRT().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted, found.counts) == (6, 7, {})
     assert "expected from the graph, 2 of 2 residual adds among them; TensorRT has not run here" in found.how
 
@@ -272,13 +272,13 @@ def test_a_layer_with_one_float_operand_is_not_expected_in_integers(tmp_path):
     assert "1 of 2" in found.how
 
 
-def test_the_proof_names_its_tool_and_claims_no_more(tmp_path):
+def test_build_evidence_names_its_tool(tmp_path):
     pytest.importorskip("tensorrt_rtx")
     (evidence,) = build(tmp_path).evidence
     assert evidence.endswith("parsed and built the graph on this host: evidence of that and of nothing more")
 
 
-def test_without_tensorrt_rtx_nothing_is_claimed(tmp_path, monkeypatch):
+def test_without_tensorrt_rtx_there_is_no_build_evidence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     engine = build(tmp_path)
@@ -310,7 +310,7 @@ def test_on_the_jetson_itself_the_engine_is_built_too(tmp_path, jetson):
     assert "Orin" in engine.evidence[0]
 
 
-def test_another_tensorrt_or_another_gpu_proves_but_does_not_ship(tmp_path, jetson):
+def test_other_tensorrt_or_gpu_builds_without_shipping_the_engine(tmp_path, jetson):
     jetson.setattr(tensorrt, "_runtime", lambda: SimpleNamespace(__version__="10.30.0"))
     engine = build(tmp_path)
     assert (engine.entry, engine.runs_here) == ("model.onnx", False)

@@ -35,12 +35,12 @@ def test_a_name_read_without_a_condition_is_in_every_version():
     assert read()[0] - ASKED_ELSEWHERE == EVERYWHERE
 
 
-def test_a_name_that_some_version_lacks_is_asked_for_first():
+def test_names_missing_in_some_version_are_guarded_by_hasattr():
     assert read()[1] | ASKED_ELSEWHERE == set(SOMEWHERE)
     assert all(0 < len(versions) < len(RECORDED["sources"]) for versions in SOMEWHERE.values())
 
 
-def test_the_walk_sees_every_kind_of_object():
+def test_every_kind_of_tensorrt_object_is_checked():
     """A handle that is renamed in the source would go unchecked: each known one has to turn up."""
     plain, asked = read()
     owners = {name.partition(".")[0] for name in plain | asked}

@@ -12,8 +12,8 @@ from drawn_networks import draw, export, random_images, reference, tiny
 from onnx import helper, numpy_helper
 
 from edgeres.artifacts.artifact import File
-from edgeres.backends.tensorrt.api import UNITS, gpu
 from edgeres.backends.tensorrt.rtx import ENTRY, TensorRTRTX, compile_portable, plan_kernel_counts
+from edgeres.backends.tensorrt.runner import UNITS, gpu
 from edgeres.errors import StageError
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
@@ -45,23 +45,23 @@ def test_a_real_engine_is_built(tmp_path):
     assert not any(digit in engine.evidence[0] for digit in ("second", " ms"))
 
 
-def test_a_bar_is_told_how_far_the_build_is(tmp_path):
+def test_build_reports_its_progress(tmp_path):
     told = []
     exported = export(tmp_path / "export", tiny(), 32, "signed")
-    compile_portable(exported.model, exported.metadata.preprocess, RTX, told.append)
+    compile_portable(exported.model.path, RTX, told.append)
     assert min(told) > 0
     assert UNITS // 2 < sum(told) <= UNITS
     assert len(told) > 3
 
 
 def test_the_engine_lists_int8_operands_for_every_convolution(tmp_path):
-    found = TensorRTRTX().integer_kernels(build(tmp_path), RTX)
+    found = TensorRTRTX().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted) == (6, 7)
     assert found.counts == {"convolution int8 x int8": 6, "matrix product float x float": 1}
 
 
 def test_a_float_engine_lists_none(tmp_path):
-    found = TensorRTRTX().integer_kernels(build(tmp_path, "float"), RTX)
+    found = TensorRTRTX().integer_kernels(build(tmp_path, "float"))
     assert (found.integer, found.weighted) == (0, 7)
 
 
@@ -71,7 +71,7 @@ def test_one_convolution_without_weight_codes_is_missed_in_the_count(tmp_path):
     codes = numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == "layer1.0.conv1.weight"))
     model.graph.initializer.append(numpy_helper.from_array(codes.astype(np.float32) * 1e-3, "plain"))
     node.input[1] = "plain"
-    found = TensorRTRTX().integer_kernels(build(tmp_path, model=model), RTX)
+    found = TensorRTRTX().integer_kernels(build(tmp_path, model=model))
     assert (found.integer, found.weighted) == (5, 7)
 
 
@@ -88,14 +88,14 @@ def test_int8_weights_with_float_data_are_no_integer_kernel():
     assert found.counts == {"convolution half x int8": 1, "convolution int8 x int8": 1}
 
 
-def test_an_engine_that_tells_nothing_is_not_counted():
+def test_engine_without_layer_listing_is_not_counted():
     assert plan_kernel_counts(b"vtrt\x00 something else").weighted == 0
 
 
 def test_its_session_simulates_to_the_last_bit_where_no_gpu_is(tmp_path):
     engine = replace(build(tmp_path), runs_here=False)
     images = random_images(4, 32, seed=1)
-    with TensorRTRTX().session(engine, RTX) as session:
+    with TensorRTRTX().engine_session(engine, RTX) as session:
         np.testing.assert_array_equal(session.run(images), reference(engine.exported.model.path, images))
 
 
@@ -111,7 +111,7 @@ def test_uint8_is_refused_because_it_would_be_read_as_int8(tmp_path):
         build(tmp_path, model=model)
 
 
-def test_an_int32_bias_is_refused_without_talk_of_cuda(tmp_path):
+def test_int32_bias_is_refused_without_cuda_errors(tmp_path):
     model = zero_point(draw(tiny(), 32, "signed"), "conv1.bias", np.ones(16, np.int32))
     model.graph.initializer[[t.name for t in model.graph.initializer].index("conv1.bias")].name = "conv1.bias.codes"
     model.graph.initializer.append(numpy_helper.from_array(np.full(16, 1e-3, np.float32), "conv1.bias.scale"))
@@ -134,7 +134,7 @@ def test_a_changed_engine_is_not_counted(tmp_path):
     path = engine.files[ENTRY].path
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(StageError, match="changed after it was made"):
-        TensorRTRTX().integer_kernels(engine, RTX)
+        TensorRTRTX().integer_kernels(engine)
 
 
 def test_missing_names_the_pip_line(monkeypatch):

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.subjects import THIN, images, ours, thin_like
-from edgeres.backends.executorch.torch_operators import OPERATORS
-from edgeres.backends.executorch.torch_program import torch_program
+from edgeres.backends.executorch.torch_program import OPERATORS, torch_program
 from edgeres.errors import StageError
 from edgeres.model.spec import preset
 from edgeres.targets.target import find_target
@@ -131,7 +130,7 @@ def test_every_operator_has_its_case():
         (one("Pad", "p", constants={"p": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)}, mode="reflect"), "Pad with"),
     ],
 )
-def test_what_has_no_form_is_refused_by_name(model, said):
+def test_unsupported_operators_are_refused_by_name(model, said):
     with pytest.raises(StageError, match=said):
         torch_program(model)
 

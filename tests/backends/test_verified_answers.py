@@ -13,7 +13,7 @@ from drawn_networks import export, tiny
 
 from edgeres.artifacts.artifact import Baseline, Engine
 from edgeres.backends.registry import find_backend
-from edgeres.backends.tensorrt.tensorrt import TensorRT
+from edgeres.backends.tensorrt.loader import TensorRT
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
@@ -61,8 +61,11 @@ def test_answers_are_those_of_each_image_alone_on_any_number_of_cores(
     engine, context = engine_for(name, split, tmp_path)
     backend = find_backend(context.target.backend)
     alone = []
-    for model in (None, engine.exported.float_model):
-        with backend.session(engine, context.target, model, threads=1) as session:
+    for opened in (
+        backend.engine_session(engine, context.target, threads=1),
+        backend.session(engine.exported.float_model.path, context.target, threads=1),
+    ):
+        with opened as session:
             images = (image for batch, _ in split.batches(PREPROCESS) for image in batch)
             alone.append(np.concatenate([np.array(session.run(image[None])) for image in images]))
     shipped, twin = alone
@@ -117,6 +120,6 @@ def test_logits_that_are_no_numbers_are_refused(split: Split, tmp_path: Path, mo
         def run(self, images: np.ndarray) -> np.ndarray:
             return np.full((len(images), 10), np.nan, np.float32)
 
-    monkeypatch.setattr(type(find_backend("onnxruntime")), "session", lambda *given: nullcontext(Broken()))
+    monkeypatch.setattr(type(find_backend("onnxruntime")), "session", lambda *_, **settings: nullcontext(Broken()))
     with pytest.raises(StageError, match="NaN or infinity"):
         Verify()(engine, context)

@@ -24,7 +24,7 @@ from benchmarks.techniques import Ours, source_digest
 from benchmarks.verdicts import goals
 from edgeres.errors import EdgeresError, UsageError
 from edgeres.model.graph import graph
-from edgeres.model.zoo import save_checkpoint
+from edgeres.model.weights import save_checkpoint
 from edgeres.recovery.techniques import TECHNIQUES
 
 if TYPE_CHECKING:

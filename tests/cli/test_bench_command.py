@@ -34,7 +34,7 @@ def made(tmp_path_factory):
         edgeres="0", command="edgeres", model="small", target=CPU, lines=(limit,),
         files={name: FileRow(sha256=file.sha256, size=file.path.stat().st_size) for name, file in sealed.items()},
         provenance=Provenance(data="digits", recipe="- load", seed=0, python="3", platform="here", cpu=""),
-        timings=Timings(unmeasured="nobody asked"),
+        timings=Timings(unmeasured="not asked for"),
     )  # fmt: skip
     report_files.write(run, folder)
     return folder
@@ -48,10 +48,10 @@ def run(made, tmp_path):
 
 def test_it_prints_a_table_a_verdict_and_how_it_was_measured(run, capsys):
     assert main(["bench", str(run), *QUICK]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in ("int8 on onnxruntime (ships)", "float32 on onnxruntime", "95 % interval", "fastest: ",
                  "one process per variant", "1 thread on processor ", "governor", "load", "report: "):  # fmt: skip
-        assert part in told
+        assert part in printed
     bench = document.load(run).timings.bench
     assert (bench.accurate, bench.here, bench.threads) == (True, True, 1)
     for page in ("report.html", "report.md"):
@@ -102,9 +102,9 @@ def test_a_board_with_a_runtime_that_is_here_as_well_is_not_here(run, capsys):
     board = Device(name="raspberry-pi", title="Raspberry Pi 5", backend="onnxruntime", runtime="ONNX Runtime")
     report_files.write(replace(document.load(run), target=board), run)
     assert main(["bench", str(run), *QUICK]) == 0
-    told = capsys.readouterr().out
-    assert "none of this was timed on raspberry-pi: its runtime does not run here" in told
-    assert "(ships)" not in told
+    printed = capsys.readouterr().out
+    assert "none of this was timed on raspberry-pi: its runtime does not run here" in printed
+    assert "(ships)" not in printed
 
 
 def test_no_run_is_no_bench(tmp_path, capsys):

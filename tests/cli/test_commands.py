@@ -1,11 +1,10 @@
-"""One module per command: what the list of commands promises."""
+"""One module per command: discovery, order, and imports of ``--help``."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -16,25 +15,35 @@ ALONE = {**os.environ, "PYTHONPATH": str(Path(edgeres.__file__).parent.parent)}
 SLOW_TO_IMPORT = ("dataclasses", "numpy", "onnx", "pydantic", "rich", "tempfile", "yaml")
 
 
-def test_command_is_one_module_in_the_list(monkeypatch, capsys):
-    def run(options, screen, arguments):
-        screen.out.out(f"{options.count} {arguments}")
-        return options.count
+TOY = """
+PLACE = 15
 
-    def add_parser(commands):
-        command = commands.add_parser("toy", help="a toy")
-        command.set_defaults(function=run)
-        command.add_argument("--count", type=int, default=7)
+def add_parser(commands):
+    command = commands.add_parser("toy", help="a toy")
+    command.add_argument("--count", type=int, default=7)
 
-    monkeypatch.setattr(cli, "COMMANDS", (*cli.COMMANDS, SimpleNamespace(add_parser=add_parser)))
+def run(options, screen):
+    screen.out.out(f"{options.count} {options.words}")
+    return options.count
+"""
+
+
+def test_command_is_added_by_one_file(monkeypatch, tmp_path, capsys):
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
     assert cli.main(["toy", "--count", "9"]) == 9
     assert capsys.readouterr().out == "9 ['toy', '--count', '9']\n"
+    assert list(cli.commands())[:3] == ["compile", "toy", "train"]
+    assert "a toy" in cli.parser().format_help()
 
 
-def test_each_module_adds_the_command_of_its_name():
+def test_every_module_without_underscore_adds_the_command_of_its_name():
     parser = cli.parser()
     choices = next(action.choices for action in parser._actions if action.dest == "command")
-    assert [module.__name__.rpartition(".")[2] for module in cli.COMMANDS] == list(choices)
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("[!_]*.py")}
+    assert list(choices) == list(cli.commands())
+    assert set(choices) == modules
+    assert len({command.PLACE for command in cli.commands().values()}) == len(modules)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["compile", "--help"], []])

@@ -22,9 +22,9 @@ def place(folder, deployed=None, images=HASHES):
     folder.mkdir()
     run = Run(edgeres="0", command="edgeres", model="resnet20", target=DEVICE, until="load")
     if deployed is not None:
-        told = predictions.Answers.of("d", images, [0, 1, 0, 1, 0], [0, 1, 0, 1, 0], deployed)
+        answers = predictions.Answers.of("d", images, [0, 1, 0, 1, 0], [0, 1, 0, 1, 0], deployed)
         path = folder / predictions.NAME
-        path.write_bytes(predictions.encode(told))
+        path.write_bytes(predictions.encode(answers))
         run = replace(run, files={predictions.NAME: FileRow(sha256=sha256_file(path), size=path.stat().st_size)})
     report_files.write(run, folder)
     return str(folder)

@@ -202,8 +202,8 @@ def test_every_list_has_a_form_for_machines(finished, capfd, monkeypatch, place,
     said = capfd.readouterr()
     assert code == (3 if command[-1] == "jetson" else 0)  # uint8 activations are an error there
     found = json.loads(said.out)
-    told = found["findings"] if command[0] == "lint" else found
-    assert bool(told) == (command != ["lint", "model.onnx", "--target", "cpu"])  # nothing to say there
+    entries = found["findings"] if command[0] == "lint" else found
+    assert bool(entries) == (command != ["lint", "model.onnx", "--target", "cpu"])  # nothing to say there
     assert said.err == ""
 
 

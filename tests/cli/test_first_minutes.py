@@ -250,7 +250,7 @@ def test_what_is_no_weights_file_is_recognised(capsys, tmp_path, monkeypatch):
 
 def test_a_torchscript_archive_is_refused_without_the_warning_of_torch(tmp_path, recwarn):
     from edgeres.errors import ModelError
-    from edgeres.model.checkpoint import read_file
+    from edgeres.model.weights import read_file
 
     place = tmp_path / "program.pt"
     torch.jit.script(torch.nn.Conv2d(3, 4, 3)).save(str(place))

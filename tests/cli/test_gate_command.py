@@ -1,4 +1,4 @@
-"""``edgeres gate`` on a real run, and on what becomes of it when somebody breaks what ships.
+"""``edgeres gate`` on a real run, and on what becomes of it when what ships is broken.
 
 What the run's network happens to have learnt decides nothing: verdicts rest on constructed answers, or on the answers
 of the graph that ships as labels, of which a broken graph gives many others.

@@ -72,20 +72,20 @@ def test_a_folded_graph_says_that_a_module_would_have_norms(saved, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["resnet81"], "did you mean"),
         (["nowhere.onnx"], "nowhere.onnx"),
         (["resnet18", "--size", "0"], "not a whole number above 0"),
     ],
 )
-def test_bad_words_are_told(words, told, capsys):
+def test_bad_arguments_are_refused(words, message, capsys):
     try:
         code = main(["macs", *words])
     except SystemExit as stop:
         code = stop.code
     assert code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_onnx_file_keeps_its_classes(saved, capsys):

@@ -81,9 +81,9 @@ def test_people_get_a_table_and_one_line_that_judges(made, run, tmp_path, capsys
         *HERE,
     ]
     assert main([*words, "--cache", str(made / "cache")]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part in ("exact integers", "ORT unoptimised", "OpenVINO", "codes off alone", "PASS: ", "no layer diverges"):
-        assert part in told
+        assert part in output
     assert not (run / "parity.json").exists()
     assert (tmp_path / "p" / "parity.html").is_file()
 
@@ -94,9 +94,11 @@ def test_less_agreement_than_wanted_fails(run, monkeypatch, capsys):
                    pairs=(Pair(first="a", second="b", agreement=99.8, differing=2, margin=0.1, rank=0.5),))  # fmt: skip
     monkeypatch.setattr(parity, "_result", lambda *arguments: found)
     assert main(["parity", str(run), "--quiet"]) == 3
-    told = capsys.readouterr().out
-    assert "FAIL: 2 runtimes, 1,000 images: the least agreement is 99.80 %, of a and b (2 answered differently" in told
-    assert "all among the 0.5 % of images" in told
+    output = capsys.readouterr().out
+    assert (
+        "FAIL: 2 runtimes, 1,000 images: the least agreement is 99.80 %, of a and b (2 answered differently" in output
+    )
+    assert "all among the 0.5 % of images" in output
     assert not (run / "parity.svg").exists()
 
 

@@ -42,9 +42,9 @@ def cached(made):
 def test_the_bill_is_read_from_the_report_and_runs_nothing(run, capsys):
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     assert main(["quantize", str(run), "--explain", "--cache", "/nonexistent/never"]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in ("Technique", "KL to float", "* ", "calibrate", "float", "mixed_precision", "tuning images"):
-        assert part in told
+        assert part in printed
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
@@ -106,9 +106,9 @@ def test_a_run_without_a_ladder_is_told_apart(tmp_path, run, capsys):
 def test_sensitivity_is_printed_drawn_and_added_to_the_report(made, run, tmp_path, capsys):
     drawn = tmp_path / "noise.svg"
     assert main(["sensitivity", str(run), "--svg", str(drawn), "--quiet", *cached(made)]) == 0
-    told = capsys.readouterr().out
-    assert "conv1" in told
-    assert "most sensitive first" in told
+    printed = capsys.readouterr().out
+    assert "conv1" in printed
+    assert "most sensitive first" in printed
     assert ElementTree.parse(drawn).getroot().tag.endswith("svg")
     report = document.load(run)
     assert len(report.sensitivity) == 19

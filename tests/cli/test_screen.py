@@ -6,7 +6,7 @@ import shlex
 import pytest
 from rich.console import Console
 
-from edgeres.cli.console import Screen, _print
+from edgeres.cli._console import Screen, _print
 from edgeres.report.next_steps import NextStep
 
 TEXT = (

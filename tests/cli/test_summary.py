@@ -12,7 +12,7 @@ from example_run import full, jetson, stopped, x86
 from edgeres.artifacts.artifact import Step
 from edgeres.artifacts.results import StageMetrics
 from edgeres.cli import main
-from edgeres.cli.console import _facts
+from edgeres.cli._console import _facts
 from edgeres.report import report_files
 from edgeres.runs.run import FileRow
 

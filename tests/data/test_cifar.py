@@ -5,14 +5,14 @@ import pickle
 import numpy as np
 import pytest
 
-from edgeres.data.cifar import CLASSES, PREPROCESS, RECORD, cifar10
 from edgeres.data.dataset import open_dataset
+from edgeres.data.sources import CIFAR, CIFAR_CLASSES, CIFAR_RECORD, cifar10
 from edgeres.errors import DataError
 
 
 def batch(path, count, seed):
     """Writes records and returns labels and planes."""
-    records = np.random.default_rng(seed).integers(0, 256, (count, RECORD), dtype=np.uint8)
+    records = np.random.default_rng(seed).integers(0, 256, (count, CIFAR_RECORD), dtype=np.uint8)
     records[:, 0] = np.arange(count) % 10
     path.write_bytes(records.tobytes())
     return records[:, 0], records[:, 1:].reshape(count, 3, 32, 32)
@@ -22,7 +22,7 @@ def test_reads_labels_and_planes_in_order(tmp_path):
     batches = [batch(tmp_path / f"data_batch_{number}.bin", 20, number) for number in (1, 2)]
     labels, planes = batch(tmp_path / "test_batch.bin", 10, 9)
     found = cifar10(tmp_path)
-    assert found.classes == CLASSES
+    assert found.classes == CIFAR_CLASSES
     assert found.train.labels == tuple(np.concatenate([labels for labels, _ in batches]).tolist())
     assert found.validation.labels == tuple(labels.tolist())
     for index in range(10):
@@ -45,7 +45,7 @@ def test_opens_as_a_dataset(tmp_path):
     batch(tmp_path / "data_batch_1.bin", 100, 0)
     batch(tmp_path / "test_batch.bin", 20, 1)
     dataset = open_dataset(tmp_path, seed=0, calibration=40, allow=frozenset())
-    assert (dataset.name, dataset.suggested) == ("cifar10", PREPROCESS)
+    assert (dataset.name, dataset.suggested) == ("cifar10", CIFAR)
     assert (len(dataset.train), len(dataset.tuning), len(dataset.calibration), len(dataset.validation)) == (
         90,
         10,
@@ -54,7 +54,7 @@ def test_opens_as_a_dataset(tmp_path):
     )
     images, _ = next(dataset.validation.batches(dataset.suggested))
     expected = np.asarray(dataset.validation.image(0), dtype=np.float64).transpose(2, 0, 1) / 255
-    mean, std = (np.reshape(value, (3, 1, 1)) for value in (PREPROCESS.mean, PREPROCESS.std))
+    mean, std = (np.reshape(value, (3, 1, 1)) for value in (CIFAR.mean, CIFAR.std))
     np.testing.assert_allclose(images[0], (expected - mean) / std, atol=1e-6)
 
 
@@ -89,7 +89,7 @@ def test_missing_file(tmp_path):
 
 def test_label_out_of_range(tmp_path):
     batch(tmp_path / "test_batch.bin", 20, 1)
-    records = np.zeros((5, RECORD), dtype=np.uint8)
+    records = np.zeros((5, CIFAR_RECORD), dtype=np.uint8)
     records[3, 0] = 10
     (tmp_path / "data_batch_1.bin").write_bytes(records.tobytes())
     with pytest.raises(DataError, match=r"data_batch_1\.bin record 3: label 10 of 10 classes"):

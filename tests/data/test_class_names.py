@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeres.data.class_names import matched_order, read_names, stated_order
+from edgeres.data.class_order import matched_order, read_names, stated_order
 from edgeres.errors import DataError
 
 HEAD = ("tench, Tinca tinca", "English springer", "cassette player", "chain saw")

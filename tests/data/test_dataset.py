@@ -180,7 +180,7 @@ def test_validation_alone_gives_up_only_what_calibration_needs(tmp_path):
 
 
 def test_validation_alone_gives_up_no_more_than_is_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeres.data.cut.TUNING", 8)
+    monkeypatch.setattr("edgeres.data.dataset.TUNING", 8)
     for index, name in enumerate(("ant", "bee")):
         write(tmp_path / "val" / name, 1000 * index, 150)
     dataset = opened(tmp_path, calibration=32)
@@ -260,14 +260,14 @@ def test_calibration_images_of_the_user(tmp_path, folder, base):
 def test_calibration_images_of_the_user_must_not_validate(tmp_path):
     layout(tmp_path)
     write(tmp_path / "calib", 5000, 40)
-    shutil.copy(tmp_path / "val" / "cow" / "02505.png", tmp_path / "calib" / "twin.png")
+    shutil.copy(tmp_path / "val" / "cow" / "02505.png", tmp_path / "calib" / "copy.png")
     with pytest.raises(
-        DataError, match=r"1 calibration images are also validation images \(.*twin\.png is .*02505\.png"
+        DataError, match=r"1 calibration images are also validation images \(.*copy\.png is .*02505\.png"
     ):
         opened(tmp_path)
     dataset = opened(tmp_path, allow={"overlap"}, calibration=100)
-    assert "twin.png" in names(dataset.calibration)
-    assert "twin.png" in dataset.notes[0]
+    assert "copy.png" in names(dataset.calibration)
+    assert "copy.png" in dataset.notes[0]
 
 
 def test_tuning_avoids_calibration_images_of_the_user(tmp_path):
@@ -288,7 +288,7 @@ def test_tuning_avoids_calibration_images_of_the_user(tmp_path):
     ),
     st.integers(0, 9),
 )
-def test_laws_hold_whatever_is_copied_where(tmp_path_factory, files, seed):
+def test_splits_stay_disjoint_whatever_is_copied_where(tmp_path_factory, files, seed):
     root = tmp_path_factory.mktemp("folder")
     for part, name, content in [
         *files,

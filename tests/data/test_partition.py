@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.data.partition import partition, round_robin
+from edgeres.data.split import partition, round_robin
 
 images = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 40)), max_size=120)
 seeds = st.integers(0, 2**32)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import DataError, UsageError
-from edgeres.model.torchvision_shim import import_torchvision
+from edgeres.model.zoo import import_torchvision
 from edgeres.settings import parse, plain
 
 import_torchvision()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgeres.data.relabelling import find_relabelling
+from edgeres.data.class_order import find_relabelling
 
 
 def answers_of(outputs, accuracy, classes, seed=0):

@@ -72,7 +72,7 @@ def test_no_more_than_two_batches_are_decoded_ahead():
 
 
 def test_abandoned_iteration_decodes_no_further_and_leaves_no_thread_behind(monkeypatch):
-    """Images of the second batch wait until the pool has been told to end, and only those that wait are finished."""
+    """Images of the second batch wait until the pool is shut down, and only those that wait are finished."""
     decoded, ending = [], threading.Event()
 
     class Waiting(ArrayImage):

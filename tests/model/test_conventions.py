@@ -7,10 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, convert_num_with_suffix, get_suffix_str
 
 from edgeres.model.conventions import CONVENTIONS
-from edgeres.model.layers import layers
+from edgeres.model.cost import layers
 from edgeres.model.network import Network
 from edgeres.model.spec import preset
-from edgeres.model.torchvision_shim import import_torchvision
+from edgeres.model.zoo import import_torchvision
 
 RULES = {rule.tool: rule for rule in CONVENTIONS}
 COUNTERS = ("fvcore", "thop", "ptflops", "ptflops backend=aten")

@@ -1,7 +1,7 @@
 import pytest
 
 from edgeres.errors import ModelError
-from edgeres.model.keymap import canonical
+from edgeres.model.zoo import canonical
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ from math import prod
 
 import pytest
 
-from edgeres.model.cost import macs, parameters, shapes
+from edgeres.model.cost import Layer, activations, layers, macs, parameters, peak, shapes
 from edgeres.model.graph import IMAGE, graph
-from edgeres.model.layers import Layer, activations, layers, peak
 from edgeres.model.spec import PRESETS, preset
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from edgeres.errors import ModelError
-from edgeres.model.match import describe, preset_name, reconcile
+from edgeres.model.infer import describe, preset_name, reconcile
 from edgeres.model.spec import PRESETS, Stem, preset
 
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgeres.model.checkpoint import RawFile
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import preset
+from edgeres.model.weights import RawFile
 from edgeres.model.zoo import assemble, import_torchvision
 
 SIDE = 64

@@ -70,7 +70,7 @@ def test_a_network_that_reads_blue_first_is_found(one):
 
 
 def test_the_right_size_wins():
-    """A ring is visible at its size alone: a dark margin tells which crop was taken."""
+    """A ring is visible at its size alone: a dark margin shows which crop was taken."""
     images, labels = [], []
     for index in range(40):
         pixels = np.zeros((40, 40, 3), np.uint8)

@@ -9,11 +9,10 @@ import torch
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import ModelError
-from edgeres.model import published as module
+from edgeres.model import zoo as module
 from edgeres.model.network import Network
-from edgeres.model.published import preprocess_of, published
 from edgeres.model.spec import preset
-from edgeres.model.zoo import read_checkpoint
+from edgeres.model.zoo import preprocess_of, published, read_checkpoint
 
 
 @pytest.fixture

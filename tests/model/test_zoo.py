@@ -15,8 +15,8 @@ from edgeres.errors import ModelError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem, preset
-from edgeres.model.weights import Weights
-from edgeres.model.zoo import read_checkpoint, save_checkpoint
+from edgeres.model.weights import Weights, save_checkpoint
+from edgeres.model.zoo import read_checkpoint
 
 THIN = ResNetSpec(
     kind="basic",

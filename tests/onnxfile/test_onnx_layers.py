@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 from random_weights import random_weights
 
 from edgeres.errors import ModelError
-from edgeres.model import layers as closed
+from edgeres.model import cost as closed
 from edgeres.model.conventions import CONVENTIONS
 from edgeres.model.graph import graph
 from edgeres.model.spec import imagenet, preset

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from benchmarks.subjects import THIN, float_network, ours
 from edgeres.artifacts.artifact import Exported, File, ModelMetadata
-from edgeres.backends.onnxruntime.onnxruntime import OnnxRuntime
+from edgeres.backends.onnxruntime.loader import OnnxRuntime
 from edgeres.backends.registry import find_backend
 from edgeres.data.preprocess import Preprocess
 from edgeres.latency.random_model import random_model
@@ -108,7 +108,7 @@ def test_a_host_engine_is_built_with_it_and_answers_the_same_to_the_last_bit(exp
     assert plain.files[plain.entry].sha256 != engine.files[engine.entry].sha256
     images, answers = np.random.default_rng(0).normal(0, 2, (4, 3, 32, 32)).astype(np.float32), []
     for each in (engine, plain):
-        with find_backend(each.backend).session(each, find_target(f"cpu:{runtime}"), threads=1) as session:
+        with find_backend(each.backend).engine_session(each, find_target(f"cpu:{runtime}"), threads=1) as session:
             answers.append(session.run(images))
     assert np.array_equal(*answers)
 
@@ -128,7 +128,7 @@ def test_onnx_runtime_builds_with_it_and_says_so(tmp_path):
         engines.append(OnnxRuntime().build(exported, find_target("cpu"), tmp_path / name, Silent()))
     assert "blocks of 2x2 pixels" in engines[0].evidence[0]
     assert engines[0].files["model.onnx"].sha256 == engines[1].files["model.onnx"].sha256 != exported.model.sha256
-    census = OnnxRuntime().integer_kernels(engines[0], find_target("cpu"))
+    census = OnnxRuntime().integer_kernels(engines[0])
     assert census.counts["QLinearConv"] == 3
     device = find_target("raspberry-pi")
     (tmp_path / "device").mkdir()

@@ -11,7 +11,8 @@ from edgeres.data.split import Split
 from edgeres.errors import DataError, ModelError, StageError
 from edgeres.model.network import Network
 from edgeres.model.spec import preset
-from edgeres.model.zoo import Loaded, save_checkpoint
+from edgeres.model.weights import save_checkpoint
+from edgeres.model.zoo import Loaded
 from edgeres.pipeline.stages import load as module
 from edgeres.pipeline.stages.load import Load
 from edgeres.pipeline.stages.stage import Context

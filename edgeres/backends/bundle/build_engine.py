@@ -7,7 +7,6 @@ Needs TensorRT 8.5 or newer, numpy, and Python 3.8 or newer; nothing else, and n
 ``engine.py`` are in the same folder.
 Exit codes: 0 done, 1 the build failed or golden outputs differ, 2 the bundle is damaged, 3 no TensorRT or no GPU.
 """
-# ruff: noqa: T201 - this file is a command that prints on the device
 
 from __future__ import annotations
 
@@ -38,9 +37,6 @@ def parse(trt: Any, builder: Any, model: bytes, log: Any, *, strong: bool = Fals
     """``(network, parser)`` of an ONNX file; weights live as long as the parser does.
 
     ``strong`` selects strong typing where a version has both, as 10 has.
-
-    Raises:
-        BundleError: The parser rejected it; the message quotes the parser and names the node.
     """
     flags = trt.NetworkDefinitionCreationFlag
     weak = hasattr(trt.BuilderFlag, "INT8") and not strong  # TensorRT 11 and TensorRT-RTX have strong typing only
@@ -49,8 +45,8 @@ def parse(trt: Any, builder: Any, model: bytes, log: Any, *, strong: bool = Fals
     network = builder.create_network(creation if weak else 1 << int(flags.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
-        words = "; ".join(_parser_error(parser.get_error(index)) for index in range(parser.num_errors))
-        raise BundleError(f"TensorRT {trt.__version__} refused the graph: {words or log.errors()}")
+        errors = "; ".join(_parser_error(parser.get_error(index)) for index in range(parser.num_errors))
+        raise BundleError(f"TensorRT {trt.__version__} refused the graph: {errors or log.errors()}")
     return network, parser
 
 
@@ -114,17 +110,17 @@ def monitor(trt: Any, phases: Phases, watch: Listener) -> Any:
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             phases.start(phase_name, parent_phase, num_steps)
-            self.tell()
+            self.report()
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             phases.step(phase_name, step)
-            self.tell()
+            self.report()
             return self.failure is None
 
         def phase_finish(self, phase_name: str) -> None:
             phases.finish(phase_name)
 
-        def tell(self) -> None:
+        def report(self) -> None:
             try:
                 watch(phases.name, phases.share)
             except BaseException as failure:
@@ -142,15 +138,10 @@ def build_plan(
     *,
     watch: Listener | None = None,
 ) -> bytes:
-    """The serialized engine of an ONNX file.
+    """The serialized engine of an ONNX file, by the manifest's ``build`` section and a logger of ``engine.recorder``.
 
-    Args:
-        trt: The ``tensorrt`` or ``tensorrt_rtx`` module.
-        model: Bytes of the ONNX file.
-        build: The manifest's ``build`` section.
-        log: Logger from ``engine.recorder``.
-        tune: Called with the builder configuration before the build, for settings of one runtime or caller.
-        watch: Called with the phase and the completed share, where this version reports them.
+    ``tune`` is called with the builder configuration before the build, for settings of one runtime or caller; ``watch``
+    with the phase and the completed share, where this version reports them.
 
     Raises:
         BundleError: Parser or builder rejected the graph; the message quotes them.
@@ -160,10 +151,10 @@ def build_plan(
     network, parser = parse(trt, builder, model, log, strong=build.get("strongly_typed", False))
     config = builder.create_builder_config()
     _configure(trt, config, build)
-    given = network.get_input(0)
-    if given.shape[0] == -1:
+    image = network.get_input(0)
+    if image.shape[0] == -1:
         profile = builder.create_optimization_profile()
-        profile.set_shape(given.name, *([batch, *build["image"]] for batch in build["batch"]))
+        profile.set_shape(image.name, *([batch, *build["image"]] for batch in build["batch"]))
         config.add_optimization_profile(profile)
     watcher = None
     if watch is not None and hasattr(config, "progress_monitor"):  # TensorRT 8 has none
@@ -218,26 +209,11 @@ def _own_cache(folder: Path) -> bytes:
     return data if device.sha256(data) == written else b""
 
 
-def verified(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """The manifest of an intact bundle that an engine can be built from.
-
-    Raises:
-        BundleError: A file is damaged, or the bundle is for another runtime.
-    """
-    manifest = device.check_files(folder)
-    say(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
+def run(folder: Path, *, check_only: bool, say: Callable[[str], None] = print, seconds: float = device.SECONDS) -> None:
+    """Runs the command; see the module's docstring."""
+    manifest = device.verified(folder, say)
     if "build" not in manifest:
         raise BundleError(f"there is no engine to build for {manifest['runtime']}: its README.md says what to type", 2)
-    return manifest
-
-
-def run(folder: Path, *, check_only: bool, say: Callable[[str], None] = print, seconds: float = device.SECONDS) -> None:
-    """Runs the command; see the module's docstring.
-
-    Raises:
-        BundleError: It failed; the exit code is in it.
-    """
-    manifest = verified(folder, say)
     trt, facts = engine.load_tensorrt(), engine.Cuda().facts()
     wanted, version = manifest["build"]["tensorrt"], trt.__version__
     say(f"TensorRT {version} on {facts['gpu']}, compute capability {facts['sm']}")
@@ -247,7 +223,7 @@ def run(folder: Path, *, check_only: bool, say: Callable[[str], None] = print, s
         return
     silent = "" if hasattr(trt, "IProgressMonitor") else f"; TensorRT {version} does not tell how far it is"
     say(f"building {engine.PLAN}, which takes minutes{silent}")
-    bar, start = device.Bar(), time.monotonic()
+    bar, start = engine.Bar(), time.monotonic()
     plan = build_here(folder, manifest, trt, facts, bar.show)
     bar.done()
     say(f"{engine.PLAN}: built in {time.monotonic() - start:.0f} s, {len(plan) / 2**20:.1f} MiB")
@@ -259,15 +235,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point."""
     command = argparse.ArgumentParser(description="Build and check the TensorRT engine of this bundle.")
     command.add_argument("--check-only", action="store_true", help="verify the files and look for TensorRT and a GPU")
-    try:
-        run(Path(__file__).resolve().parent, check_only=command.parse_args(arguments).check_only)
-    except BundleError as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return failure.exit_code
-    except KeyboardInterrupt:
-        print("\nerror: stopped; nothing was changed but what is said above", file=sys.stderr)
-        return 130
-    return 0
+    check_only = command.parse_args(arguments).check_only
+    return device.exit_code(lambda: run(Path(__file__).resolve().parent, check_only=check_only))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Needs numpy, Python 3.8 or newer and onnxruntime, ai-edge-litert or executorch; 
 it.
 Exit codes: 0 done, 1 golden outputs differ, 2 the bundle is damaged, 3 the runtime is not installed.
 """
-# ruff: noqa: T201 - this file is a command that prints on the device
 
 from __future__ import annotations
 
@@ -50,12 +49,12 @@ def litert(model: Path, threads: int) -> tuple[Callable[[Any], Any], str]:
         model_path=str(model), num_threads=threads
     )
     interpreter.allocate_tensors()
-    given, made = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    first, logits = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def run(image: Any) -> Any:
-        interpreter.set_tensor(given, image)
+        interpreter.set_tensor(first, image)
         interpreter.invoke()
-        return interpreter.get_tensor(made)
+        return interpreter.get_tensor(logits)
 
     return run, runtime.__version__
 
@@ -89,18 +88,14 @@ def examine(folder: Path, manifest: dict[str, Any], seconds: float) -> dict[str,
     name, opened = {".tflite": ("litert", litert), ".pte": ("executorch", executorch)}.get(
         model.suffix, ("onnxruntime", onnx_runtime)
     )
-    (run, version), (inputs, expected) = opened(model, threads), device.golden(folder, manifest)
-    found = np.concatenate([run(inputs[i : i + 1]) for i in range(len(inputs))])
-    before = device.conditions()
-    latency = device.timed(lambda: run(inputs[:1]), seconds)
-    return {
-        "runtime": {"name": name, "version": version, "threads": threads},
-        "engine": None,
-        "images": None,
-        "golden": device.compare(expected, found, manifest["golden"]["tolerance"]),
-        "latency_ms": latency,
-        "conditions": {"before": before, "after": device.conditions()},
-    }
+    run, version = opened(model, threads)
+    return device.examined(
+        folder,
+        manifest,
+        lambda images: np.concatenate([run(images[i : i + 1]) for i in range(len(images))]),
+        lambda images: device.timed(lambda: run(images[:1]), seconds),
+        {"name": name, "version": version, "threads": threads},
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,19 +105,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--seconds", type=float, default=device.SECONDS, metavar="N", help="time the network for N seconds at most"
     )
     folder, seconds = Path(__file__).resolve().parent, parser.parse_args(arguments).seconds
-    try:
-        manifest = device.check_files(folder)
-        print(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
-        whole = device.report(folder, manifest, examine(folder, manifest, seconds))
-    except BundleError as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return failure.exit_code
-    for line in device.told(whole):
-        print(line)
-    if not whole["golden"]["passed"]:
-        print("error: golden answers differ from what this network has to say: do not deploy it", file=sys.stderr)
-        return 1
-    return 0
+
+    def check() -> None:
+        manifest = device.verified(folder, print)
+        device.finish(device.report(folder, manifest, examine(folder, manifest, seconds)), print, "it")
+
+    return device.exit_code(check)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ FORMAT, REPORT = 1, "device.json"
 WARMUP, LEAST, WANTED, MOST = 50, 44, 459, 20000
 """Warm-up calls; calls from which the 90th and the 99th percentile follow with 99 % confidence; most calls."""
 NARROW, SECONDS = 0.02, 60.0
+GPUS = ("gpu", "ga10b", "gv11b", "gp10b")
+"""Names of Jetson GPUs among the kernel's devices."""
 PROTOCOL = (
     "batch 1, {warmup} calls to warm up, {n} timed; 459 are wanted, and more until the 95 % interval of the median is "
     "narrower than 2 % of it, for {seconds:g} s at most"
@@ -46,11 +48,7 @@ def sha256(data: bytes) -> str:
 
 
 def check_files(folder: Path) -> dict[str, Any]:
-    """The bundle's manifest, after checking the sha256 of every file.
-
-    Raises:
-        BundleError: A file is missing or was changed.
-    """
+    """The bundle's manifest, after checking the sha256 of every file."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         listed = {name: entry["sha256"] for name, entry in manifest["files"].items()}
@@ -74,20 +72,42 @@ def write(path: Path, data: bytes) -> None:
     beside.replace(path)
 
 
-def golden(folder: Path, manifest: dict[str, Any]) -> tuple[Any, Any]:
-    """Golden inputs float32 ``[8,C,H,W]`` and the logits ``[8,classes]`` they must give."""
+def verified(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """The manifest of an intact bundle; see ``check_files``."""
+    manifest = check_files(folder)
+    say(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
+    return manifest
+
+
+def examined(
+    folder: Path,
+    manifest: dict[str, Any],
+    logits: Callable[[Any], Any],
+    latency: Callable[[Any], dict[str, Any]],
+    runtime: dict[str, Any],
+) -> dict[str, Any]:
+    """Sections of ``device.json`` for the golden images: ``logits`` compared, ``latency`` and conditions around it."""
     names = (manifest["golden"][key] for key in ("inputs", "outputs"))
-    inputs, outputs = (np.load(folder / name, allow_pickle=False) for name in names)
-    return inputs, outputs
+    inputs, expected = (np.load(folder / name, allow_pickle=False) for name in names)
+    answers = compare(expected, logits(inputs), manifest["golden"]["tolerance"])
+    before, times = conditions(), latency(inputs)
+    return {
+        "runtime": runtime,
+        "engine": None,
+        "images": None,
+        "golden": answers,
+        "latency_ms": times,
+        "conditions": {"before": before, "after": conditions()},
+    }
 
 
-def compare(expected: Any, found: Any, tolerance: float) -> dict[str, Any]:
+def compare(expected: Any, logits: Any, tolerance: float) -> dict[str, Any]:
     """Compares golden logits with the device's: equal top-1 predictions and the largest difference of a logit."""
-    sane = found.shape == expected.shape and bool(np.isfinite(found).all())
-    delta = float(np.abs(found - expected).max()) if sane else None
+    sane = logits.shape == expected.shape and bool(np.isfinite(logits).all())
+    delta = float(np.abs(logits - expected).max()) if sane else None
     return {
         "images": len(expected),
-        "top1_agreeing": int((found.argmax(1) == expected.argmax(1)).sum()) if sane else 0,
+        "top1_agreeing": int((logits.argmax(1) == expected.argmax(1)).sum()) if sane else 0,
         "max_abs_delta": delta,
         "tolerance": tolerance,
         "passed": delta is not None and delta <= tolerance,
@@ -97,7 +117,7 @@ def compare(expected: Any, found: Any, tolerance: float) -> dict[str, Any]:
 def timed(
     call: Callable[[], object], seconds: float = SECONDS, clock: Callable[[], int] = time.perf_counter_ns
 ) -> dict[str, Any]:
-    """Times one call by ``PROTOCOL``: every sample in nanoseconds, and what they amount to in milliseconds."""
+    """Times one call by ``PROTOCOL``: every sample in nanoseconds, and their ``figures``."""
     for _ in range(WARMUP):
         call()
     samples, start, check = [], clock(), WANTED
@@ -113,19 +133,19 @@ def timed(
             if high - low <= NARROW * float(np.median(samples)):
                 break
             check = count + count // 4  # sorting after each call would affect the measurement
-    said = PROTOCOL.format(warmup=WARMUP, n=len(samples), seconds=seconds)
-    return {"batch": 1, "warmup": WARMUP, "protocol": said, "samples_ns": samples, **figures(samples)}
+    protocol = PROTOCOL.format(warmup=WARMUP, n=len(samples), seconds=seconds)
+    return {"batch": 1, "warmup": WARMUP, "protocol": protocol, "samples_ns": samples, **figures(samples)}
 
 
 def figures(samples: Sequence[int]) -> dict[str, float | None]:
     """Percentiles in milliseconds, the 95 % interval of the median, and 99 % upper bounds of the tail."""
     p50, p90, p99 = (float(value) / 1e6 for value in np.percentile(samples, (50, 90, 99)))
     low, high = median_interval(samples)
-    found: dict[str, float | None] = {"p50": p50, "p90": p90, "p99": p99, "low": low / 1e6, "high": high / 1e6}
+    times: dict[str, float | None] = {"p50": p50, "p90": p90, "p99": p99, "low": low / 1e6, "high": high / 1e6}
     for share in (90, 99):
         bound = percentile_bound(samples, share / 100)
-        found[f"p{share}_high"] = None if bound is None else bound / 1e6
-    return found
+        times[f"p{share}_high"] = None if bound is None else bound / 1e6
+    return times
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
@@ -158,27 +178,21 @@ def _binomial_quantile(n: int, share: float, probability: float) -> int:
 def conditions(root: Path = Path("/")) -> dict[str, Any]:
     """State of the machine as the kernel reports it; None and empty where it does not.
 
-    ``load``: one-minute load average. ``cpu_mhz`` by core, ``gpu_mhz`` by device, ``temperature_c`` by zone.
-    ``stolen_s``: CPU seconds that the hypervisor took since boot. ``governor`` and ``nvpmodel`` as reported.
+    ``cpu_mhz`` is by core, ``gpu_mhz`` by device, ``temperature_c`` by zone; ``stolen_s`` are CPU seconds that the
+    hypervisor took since boot.
     """
-    system = root / "sys/devices/system/cpu"
-    clocks = (_number(path, 1e3) for path in sorted(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")))
-    devices = (
-        (path.parent.name, _number(path, 1e6)) for path in sorted((root / "sys/class/devfreq").glob("*/cur_freq"))
-    )
-    zones = (
-        (_line(path / "type"), _number(path / "temp", 1e3))
-        for path in sorted((root / "sys/class/thermal").glob("thermal_zone*"))
-    )
+    system, classes = root / "sys/devices/system/cpu", root / "sys/class"
+    clocks = [_number(path, 1e3) for path in sorted(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
+    gpus = {path.parent.name: _number(path, 1e6) for path in sorted(classes.glob("devfreq/*/cur_freq"))}
+    folders = sorted(classes.glob("thermal/thermal_zone*"))
+    zones = [(_line(folder / "type"), _number(folder / "temp", 1e3)) for folder in folders]
     ticks = (_line(root / "proc/stat") or "").split()
     return {
         "load": os.getloadavg()[0],
         "governor": _line(system / "cpu0/cpufreq/scaling_governor"),
         "cpu_mhz": [clock for clock in clocks if clock is not None],
         "gpu_mhz": {
-            name: clock
-            for name, clock in devices
-            if clock is not None and name.rpartition(".")[2] in ("gpu", "ga10b", "gv11b", "gp10b")
+            name: clock for name, clock in gpus.items() if clock is not None and name.rpartition(".")[2] in GPUS
         },
         "temperature_c": {name: value for name, value in zones if name and value is not None},
         "stolen_s": int(ticks[8]) / os.sysconf("SC_CLK_TCK") if len(ticks) > 8 else None,
@@ -213,28 +227,17 @@ def _power_mode() -> str | None:
 
 def machine(root: Path = Path("/")) -> dict[str, Any]:
     """Board, processor and cores of this machine."""
-    names = ("model name", "Model")
     try:
         lines = [line.partition(":") for line in (root / "proc/cpuinfo").read_text().splitlines()]
     except OSError:
         lines = []
-    cpu = next((value.strip() for name, _, value in lines if name.strip() in names), platform.machine())
-    return {
-        "board": _line(root / "proc/device-tree/model"),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-    }
+    kind = platform.machine()
+    cpu = next((value.strip() for name, _, value in lines if name.strip() in ("model name", "Model")), kind)
+    return {"board": _line(root / "proc/device-tree/model"), "cpu": cpu, "cores": os.cpu_count(), "machine": kind}
 
 
-def report(folder: Path, manifest: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """Writes ``device.json``: results, identity of the bundle, and a seal over both.
-
-    Args:
-        folder: The bundle.
-        manifest: Its manifest.
-        found: ``runtime``, ``golden``, ``latency_ms``, ``conditions`` and sections of one runtime.
-    """
+def report(folder: Path, manifest: dict[str, Any], sections: dict[str, Any]) -> dict[str, Any]:
+    """Writes ``device.json``: the sections of ``examined``, identity of the bundle, and a seal over both."""
     whole = {
         "format": FORMAT,
         "model": manifest["model"],
@@ -242,7 +245,7 @@ def report(folder: Path, manifest: dict[str, Any], found: dict[str, Any]) -> dic
         "manifest_sha256": sha256((folder / "manifest.json").read_bytes()),
         "model_sha256": manifest["files"][manifest["entry"]]["sha256"],
         "machine": machine(),
-        **found,
+        **sections,
     }
     whole["seal"] = seal(whole)
     lines = (f"  {json.dumps(key)}: {json.dumps(whole[key], sort_keys=True, allow_nan=False)}" for key in sorted(whole))
@@ -256,45 +259,34 @@ def seal(whole: dict[str, Any]) -> str:
     return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
 
 
-def told(whole: dict[str, Any]) -> list[str]:
-    """A device report as a few lines of text."""
+def finish(whole: dict[str, Any], say: Callable[[str], None], subject: str) -> None:
+    """Prints a device report as a few lines; ``subject`` is what was measured."""
     latency, answers = whole["latency_ms"], whole["golden"]
     tail = ", ".join(
         f"p{share} {latency[f'p{share}']:.3f}"
         + ("" if latency[f"p{share}_high"] is None else f" (at most {latency[f'p{share}_high']:.3f}, 99 %)")
         for share in (90, 99)
     )
-    return [
+    say(
         f"latency p50 {latency['p50']:.3f} ms ({latency['low']:.3f} to {latency['high']:.3f}), {tail}; "
-        f"{len(latency['samples_ns'])} runs, load {whole['conditions']['before']['load']:.2f}",
+        f"{len(latency['samples_ns'])} runs, load {whole['conditions']['before']['load']:.2f}"
+    )
+    say(
         f"golden answers: top-1 agrees on {answers['top1_agreeing']} of {answers['images']}, "
-        f"max |delta logit| {answers['max_abs_delta']} (tolerance {answers['tolerance']:.4g})",
-    ]
+        f"max |delta logit| {answers['max_abs_delta']} (tolerance {answers['tolerance']:.4g})"
+    )
+    if not answers["passed"]:
+        raise BundleError(f"golden answers differ from what this network has to say: do not deploy {subject}")
 
 
-class Bar:
-    """A progress bar with the remaining time on a terminal; elsewhere one line per label."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._label, self._start, self._drawn = clock, "", 0.0, 0.0
-
-    def show(self, label: str, share: float) -> None:
-        """Draws the bar; ``share`` is the completed share, from 0 to 1."""
-        now = self._clock()
-        if label != self._label:
-            self._label, self._start, self._drawn = label, now, now - 1
-            if not sys.stderr.isatty():
-                print(f"  ...  {label}", file=sys.stderr)  # noqa: T201 - a command's bar
-        if not sys.stderr.isatty() or (now - self._drawn < 0.2 and share < 1):
-            return
-        self._drawn = now
-        left = (now - self._start) * (1 - share) / share if share > 0.01 else None
-        eta = "eta -:--" if left is None else f"eta {int(left) // 60}:{int(left) % 60:02d}"
-        filled = "#" * int(30 * share)
-        print(f"\r  {label} [{filled:.<30}] {share:4.0%} {eta} ", end="", file=sys.stderr, flush=True)  # noqa: T201
-
-    def done(self) -> None:
-        """Ends the line."""
-        if sys.stderr.isatty() and self._label:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # noqa: T201
-        self._label = ""
+def exit_code(command: Callable[[], None]) -> int:
+    """Runs a command of the bundle; prints its error and gives its exit code."""
+    try:
+        command()
+    except BundleError as failure:
+        print(f"error: {failure}", file=sys.stderr)  # noqa: T201 - a command's error
+        return failure.exit_code
+    except KeyboardInterrupt:
+        print("\nerror: stopped; nothing was changed but what is said above", file=sys.stderr)  # noqa: T201
+        return 130
+    return 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +63,7 @@ def recorder(trt: Any) -> Any:
 
 
 class Cuda:
-    """The CUDA driver through ctypes, because JetPack has no Python package for it.
-
-    Raises:
-        BundleError: There is no driver or no GPU.
-    """
+    """The CUDA driver through ctypes, because JetPack has no Python package for it."""
 
     def __init__(self) -> None:
         try:
@@ -212,11 +210,7 @@ def identity(folder: Path, plan: bytes, trt: Any, facts: dict[str, Any]) -> dict
 
 
 def own_plan(folder: Path, trt: Any, facts: dict[str, Any]) -> bytes:
-    """The engine's bytes, if its sidecar says that it was built from this bundle, on this GPU, by this TensorRT.
-
-    Raises:
-        BundleError: There is none, or it differs and must not be loaded.
-    """
+    """The engine's bytes, if its sidecar says that it was built from this bundle, on this GPU, by this TensorRT."""
     again = "type 'python3 build_engine.py'"
     try:
         plan = (folder / PLAN).read_bytes()
@@ -233,32 +227,42 @@ def own_plan(folder: Path, trt: Any, facts: dict[str, Any]) -> bytes:
 
 def examine(folder: Path, manifest: dict[str, Any], runner: Runner, plan: bytes, seconds: float) -> dict[str, Any]:
     """Sections of ``device.json`` that need no images of the user: golden outputs, layers, latency, conditions."""
-    inputs, expected = device.golden(folder, manifest)
-    answers = device.compare(expected, runner.run(inputs), manifest["golden"]["tolerance"])
-    before = device.conditions()
-    latency = runner.latency(inputs, seconds)
-    return {
-        "runtime": {"name": "tensorrt", "version": runner.trt.__version__, "threads": 1},
-        "engine": {**identity(folder, plan, runner.trt, runner.cuda.facts()), "census": runner.layer_counts()},
-        "golden": answers,
-        "latency_ms": latency,
-        "conditions": {"before": before, "after": device.conditions()},
-        "images": None,
-    }
+    runtime = {"name": "tensorrt", "version": runner.trt.__version__, "threads": 1}
+    sections = device.examined(folder, manifest, runner.run, lambda images: runner.latency(images, seconds), runtime)
+    facts = identity(folder, plan, runner.trt, runner.cuda.facts())
+    return {**sections, "engine": {**facts, "census": runner.layer_counts()}}
 
 
-def finish(folder: Path, manifest: dict[str, Any], found: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Writes ``device.json`` and prints its contents.
+def finish(folder: Path, manifest: dict[str, Any], sections: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Writes ``device.json`` and prints its contents."""
+    whole, counts = device.report(folder, manifest, sections), sections["engine"]["census"]
+    say(f"{PLAN}: {counts['integer']} of {counts['weighted']} weighted layers run in int8")
+    device.finish(whole, say, "this engine")
 
-    Raises:
-        BundleError: Golden outputs differ.
-    """
-    whole = device.report(folder, manifest, found)
-    counts = whole["engine"]["census"]
-    for line in (
-        f"{PLAN}: {counts['integer']} of {counts['weighted']} weighted layers run in int8",
-        *device.told(whole),
-    ):
-        say(line)
-    if not whole["golden"]["passed"]:
-        raise BundleError("golden answers differ from what this network has to say: do not deploy this engine")
+
+class Bar:
+    """A progress bar with the remaining time on a terminal; elsewhere one line per label."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._label, self._start, self._drawn = clock, "", 0.0, 0.0
+
+    def show(self, label: str, share: float) -> None:
+        """Draws the bar; ``share`` is the completed share, from 0 to 1."""
+        time_s = self._clock()
+        if label != self._label:
+            self._label, self._start, self._drawn = label, time_s, time_s - 1
+            if not sys.stderr.isatty():
+                print(f"  ...  {label}", file=sys.stderr)  # noqa: T201 - a command's bar
+        if not sys.stderr.isatty() or (time_s - self._drawn < 0.2 and share < 1):
+            return
+        self._drawn = time_s
+        left = (time_s - self._start) * (1 - share) / share if share > 0.01 else None
+        eta = "eta -:--" if left is None else f"eta {int(left) // 60}:{int(left) % 60:02d}"
+        filled = "#" * int(30 * share)
+        print(f"\r  {label} [{filled:.<30}] {share:4.0%} {eta} ", end="", file=sys.stderr, flush=True)  # noqa: T201
+
+    def done(self) -> None:
+        """Ends the line."""
+        if sys.stderr.isatty() and self._label:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # noqa: T201
+        self._label = ""

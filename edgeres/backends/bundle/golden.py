@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifacts.artifact import Exported
-    from edgeres.backends.backend import Session
     from edgeres.data.preprocess import Preprocess
 
 COUNT = 8
@@ -29,13 +28,7 @@ with random weights, ONNX Runtime with and without its rewrites), so a larger di
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Images, their logits by the unoptimised graph, and the tolerance of a device.
-
-    Attributes:
-        inputs: float32 ``[8,C,H,W]``, normalised.
-        outputs: float32 ``[8,classes]``.
-        tolerance: Largest acceptable difference of a logit.
-    """
+    """Normalised images float32 ``[8,C,H,W]``, their logits ``[8,classes]``, and the largest difference of a logit."""
 
     inputs: NDArray[np.float32]
     outputs: NDArray[np.float32]
@@ -44,48 +37,44 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class GraphInput:
-    """The image input of a graph.
-
-    Attributes:
-        name: Tensor name.
-        shape: ``(C, H, W)``.
-        free: Whether its batch size is free.
-    """
+    """The image input of a graph: its name, its shape ``(C, H, W)``, and whether its batch size is free."""
 
     name: str
     shape: tuple[int, int, int]
     free: bool
 
 
-def graph_input(model: Path, preprocess: Preprocess) -> GraphInput:
-    """Reads a graph's input; a symbolic height or width is the crop of the preprocessing.
+def graph_input(graph: Path) -> GraphInput:
+    """Reads the image input of an ONNX file.
 
     Raises:
-        StageError: It is not an image.
+        StageError: It is not an image of one size.
     """
     import onnx
 
-    given = onnx.load(model, load_external_data=False).graph.input[0]
-    dims = given.type.tensor_type.shape.dim
+    image = onnx.load(graph, load_external_data=False).graph.input[0]
+    dims = image.type.tensor_type.shape.dim
     if len(dims) != 4:
-        raise StageError(f"{model.name}: the input has {len(dims)} dimensions", "edgeres compiles [N,C,H,W] graphs")
+        raise StageError(f"{graph.name}: the input has {len(dims)} dimensions", "edgeres compiles [N,C,H,W] graphs")
     channels, height, width = (dim.dim_value for dim in dims[1:])
-    shape = (channels or 3, height or preprocess.crop, width or preprocess.crop)
-    return GraphInput(given.name, shape, free=not dims[0].HasField("dim_value"))
+    if not (channels and height and width):
+        raise StageError(f"{graph.name}: the input has no fixed size", "export the graph for images of one size")
+    return GraphInput(image.name, (channels, height, width), free=not dims[0].HasField("dim_value"))
 
 
-def golden(model: Path, given: GraphInput, preprocess: Preprocess) -> Golden:
+def golden(exported: Exported) -> Golden:
     """The golden images of a graph with their logits by ONNX Runtime without optimisations.
 
     Raises:
         StageError: The logits are all alike or not finite, and so unsuitable as a check.
     """
-    inputs = golden_inputs(preprocess, *given.shape)
-    with onnx_session(model, optimise=False, threads=1) as session:
+    graph = exported.model.path
+    inputs = golden_inputs(exported.metadata.preprocess, *graph_input(graph).shape)
+    with onnx_session(graph, optimise=False, threads=1) as session:
         outputs = session.run(inputs)
     spread = float(outputs.max() - outputs.min())
     if not np.isfinite(spread) or spread == 0:
-        raise StageError(f"{model.name} answers every golden image alike or not at all", "check weights and scales")
+        raise StageError(f"{graph.name} answers every golden image alike or not at all", "check weights and scales")
     return Golden(inputs, outputs, TOLERANCE * spread)
 
 
@@ -106,27 +95,3 @@ def golden_inputs(preprocess: Preprocess, channels: int, height: int, width: int
         for value in (preprocess.mean, preprocess.std)
     )
     return ((pixels - mean) / std).astype(np.float32)
-
-
-def compared(session: Session, exported: Exported, entry: str, title: str) -> str:
-    """Evidence that a runtime gives the graph's logits for the golden images, one sentence.
-
-    Args:
-        session: Session of the deployed file in that runtime.
-        exported: The graph.
-        entry: Name of the deployed file.
-        title: Name of the runtime.
-
-    Raises:
-        StageError: The logits differ.
-    """
-    path, preprocess = exported.model.path, exported.metadata.preprocess
-    answers = golden(path, graph_input(path, preprocess), preprocess)
-    found = session.run(answers.inputs)
-    delta = float(np.abs(found - answers.outputs).max())
-    if not delta <= answers.tolerance:
-        raise StageError(
-            f"{title}'s logits are {delta:.3g} from those of {path.name}; rounding explains {answers.tolerance:.3g}",
-            "please report it",
-        )
-    return f"{entry} answers {len(found)} golden images in {title} as the graph does, within 3 % of their range"

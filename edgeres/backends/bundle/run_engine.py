@@ -8,7 +8,6 @@ Needs TensorRT 8.5 or newer, numpy, Python 3.8 or newer, and Pillow for images; 
 An engine is executable code: one whose sidecar names another file, TensorRT, GPU or driver is not loaded.
 Exit codes: 0 done, 1 golden outputs differ, 2 a damaged file or another device's engine, 3 no TensorRT or no GPU.
 """
-# ruff: noqa: T201 - this file is a command that prints on the device
 
 from __future__ import annotations
 
@@ -39,15 +38,7 @@ MAX_PIXELS = 89478485
 
 
 def preprocess(image: Any, wanted: dict[str, Any]) -> Any:
-    """Network input of an image, by ``preprocess.json``.
-
-    Args:
-        image: A Pillow image.
-        wanted: The section ``preprocess`` of that file.
-
-    Returns:
-        float32 ``[3,crop,crop]``, normalised.
-    """
+    """Network input float32 ``[3,crop,crop]``, normalised, of a Pillow image, by a section of ``preprocess.json``."""
     image = upright(image) if wanted["exif"] == "apply" else image
     image = resized(image if image.mode == "RGB" else image.convert("RGB"), wanted["resize"], wanted["interpolation"])
     crop = wanted["crop"]
@@ -61,11 +52,7 @@ def preprocess(image: Any, wanted: dict[str, Any]) -> Any:
 
 
 def upright(image: Any) -> Any:
-    """The image rotated by its EXIF orientation.
-
-    Raises:
-        BundleError: Pillow is too old for it.
-    """
+    """The image rotated by its EXIF orientation."""
     from PIL import ImageOps
 
     if not hasattr(ImageOps, "exif_transpose"):
@@ -97,11 +84,7 @@ def offset(length: int, crop: int) -> int:
 
 
 def opened(path: Path) -> Any:
-    """The RGB image of a file without rotation; ``preprocess`` rotates it where configured.
-
-    Raises:
-        BundleError: It is damaged, too large, or of an unknown format; no image is skipped.
-    """
+    """The RGB image of a file without rotation; ``preprocess`` rotates it where configured."""
     from PIL import Image
 
     try:
@@ -114,23 +97,19 @@ def opened(path: Path) -> Any:
 
 
 def listed(folder: Path, classes: list[str]) -> list[tuple[Path, int | None]]:
-    """Images with their label: those of ``folder/<class>/``, or, without such folders, those of ``folder``.
-
-    Raises:
-        BundleError: There are none, or a folder has the name of no class.
-    """
+    """Images with their label: those of ``folder/<class>/``, or, without such folders, those of ``folder``."""
     folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     unknown = [path.name for path in folders if path.name not in classes]
     if unknown:
         raise BundleError(f"{folder / unknown[0]} is named like no class; preprocess.json has {len(classes)}", 2)
-    found: list[tuple[Path, int | None]] = []
+    pairs: list[tuple[Path, int | None]] = []
     for place in folders or [folder]:
         label = classes.index(place.name) if folders else None
         images = (path for path in sorted(place.glob("*")) if path.suffix.lower() in EXTENSIONS)
-        found += [(path, label) for path in images]
-    if not found:
+        pairs += [(path, label) for path in images]
+    if not pairs:
         raise BundleError(f"no images in {folder}: give a folder of images, or one with a folder for each class", 2)
-    return found
+    return pairs
 
 
 def answers(runner: Any, paths: list[Path], wanted: dict[str, Any]) -> Iterator[Any]:
@@ -143,36 +122,31 @@ def answers(runner: Any, paths: list[Path], wanted: dict[str, Any]) -> Iterator[
 def classify(folder: Path, images: Path, runner: Any, say: Callable[[str], None]) -> dict[str, Any] | None:
     """Top-1 over a tree of classes; None for images without labels, whose classes are printed instead."""
     facts = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
-    pairs, bar, found = listed(images, facts["classes"]), device.Bar(), []
+    pairs, bar, predictions = listed(images, facts["classes"]), engine.Bar(), []
     for batch in answers(runner, [path for path, _ in pairs], facts["preprocess"]):
-        found += [int(answer) for answer in batch]
-        bar.show("images", len(found) / len(pairs))
+        predictions += [int(answer) for answer in batch]
+        bar.show("images", len(predictions) / len(pairs))
     bar.done()
     if pairs[0][1] is None:
-        for (path, _), answer in zip(pairs, found):  # noqa: B905 - Python 3.8 has no strict
+        for (path, _), answer in zip(pairs, predictions):  # noqa: B905 - Python 3.8 has no strict
             say(f"{path.name}: {facts['classes'][answer] if answer < len(facts['classes']) else answer}")
         return None
-    right = sum(label == answer for (_, label), answer in zip(pairs, found))  # noqa: B905
+    right = sum(label == answer for (_, label), answer in zip(pairs, predictions))  # noqa: B905
     classes = len({label for _, label in pairs})
     say(f"top-1 {100 * right / len(pairs):.2f} % of {len(pairs)} images of {classes} classes")
     return {"n": len(pairs), "right": right, "classes": classes}
 
 
 def run(folder: Path, images: Path | None, seconds: float, say: Callable[[str], None] = print) -> None:
-    """Runs the command; see the module's docstring.
-
-    Raises:
-        BundleError: It failed; the exit code is in it.
-    """
-    manifest = device.check_files(folder)
-    say(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
+    """Runs the command; see the module's docstring."""
+    manifest = device.verified(folder, say)
     trt, facts = engine.load_tensorrt(), engine.Cuda().facts()
     plan = engine.own_plan(folder, trt, facts)
     say(f"TensorRT {trt.__version__} on {facts['gpu']}, compute capability {facts['sm']}")
     runner = engine.Runner(trt, plan, engine.recorder(trt))
-    found = engine.examine(folder, manifest, runner, plan, seconds)
-    found["images"] = classify(folder, images, runner, say) if images else None
-    engine.finish(folder, manifest, found, say)
+    sections = engine.examine(folder, manifest, runner, plan, seconds)
+    sections["images"] = classify(folder, images, runner, say) if images else None
+    engine.finish(folder, manifest, sections, say)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -183,12 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--seconds", type=float, default=device.SECONDS, metavar="N", help="time the engine for N seconds at most"
     )
     options = parser.parse_args(arguments)
-    try:
-        run(Path(__file__).resolve().parent, options.images, options.seconds)
-    except BundleError as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return failure.exit_code
-    return 0
+    return device.exit_code(lambda: run(Path(__file__).resolve().parent, options.images, options.seconds))
 
 
 if __name__ == "__main__":

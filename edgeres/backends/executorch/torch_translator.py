@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.ao.quantization.fx import _decomposed as _registered  # noqa: F401  # makes ops.quantized_decomposed
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  # makes ops.quantized_decomposed
 from torch.fx import Graph, GraphModule, Node
 
 from edgeres.errors import StageError
@@ -44,7 +44,7 @@ class Translator:
         self.operators = operators
         self.graph = Graph()
         self.root = torch.nn.Module()
-        self.made: dict[str, Node] = {}
+        self.nodes: dict[str, Node] = {}
         self.names: list[str] = []
         self._current = ""
         self.integer = frozenset(node.output[0] for node in view.of_type(*WEIGHTED) if _runs_in_integers(view, node))
@@ -52,14 +52,14 @@ class Translator:
     def module(self, shown: Sequence[str]) -> GraphModule:
         """Translates every node."""
         model = self.view.model
-        for given in model.graph.input:
-            if given.name not in self.view.constants:
-                self.made[given.name] = self.graph.placeholder(given.name)
+        for image in model.graph.input:
+            if image.name not in self.view.constants:
+                self.nodes[image.name] = self.graph.placeholder(image.name)
         for node in self.view.nodes:
             if node.op_type not in ("DequantizeLinear", "Constant"):
-                self.made[node.output[0]] = self.translated(node)
+                self.nodes[node.output[0]] = self.translated(node)
         logits = self.tensor(model.graph.output[0].name)
-        self.graph.output((logits, *(self.made[name] for name in shown)) if shown else logits)
+        self.graph.output((logits, *(self.nodes[name] for name in shown)) if shown else logits)
         return GraphModule(self.root, self.graph).eval()
 
     def translated(self, node: NodeProto) -> Node:
@@ -82,8 +82,8 @@ class Translator:
 
     def tensor(self, name: str) -> Node:
         """The input of a node; each reader gets a DequantizeLinear of its own, as XNNPACK's patterns require."""
-        if name in self.made:
-            return self.made[name]
+        if name in self.nodes:
+            return self.nodes[name]
         value = self.view.value(name)
         if value is not None:
             return self.constant(value)

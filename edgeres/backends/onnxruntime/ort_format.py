@@ -8,10 +8,11 @@ types; the file is written from its end to its start in that order.
 from __future__ import annotations
 
 from collections import defaultdict
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeres.backends.loading import load
-from edgeres.backends.session import PIP, TITLE
+from edgeres.backends.package import FLATBUFFERS
+from edgeres.backends.session import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,13 +38,13 @@ def operators(data: bytes) -> tuple[OrtOperator, ...]:
     )
 
 
-def required_operators(found: Iterable[OrtOperator]) -> str:
+def required_operators(executed: Iterable[OrtOperator]) -> str:
     """Configuration of a reduced build: one ``domain;opset;Operator,...`` line each, sorted.
 
     Format: onnxruntime.ai/docs/reference/operators/reduced-operator-config-file.html
     """
     kinds: dict[tuple[str, int], set[str]] = defaultdict(set)
-    for operator in found:
+    for operator in executed:
         kinds[operator.domain, operator.since].add(operator.kind)
     return "".join(f"{domain};{since};{','.join(sorted(names))}\n" for (domain, since), names in sorted(kinds.items()))
 
@@ -54,7 +55,7 @@ def canonical(data: bytes) -> bytes:
     ONNX Runtime keeps that table in a hash map, whose order varies between saves; the model after it is the same every
     time. The model's bytes are kept and the table is written again before them.
     """
-    flatbuffers = load("flatbuffers", "FlatBuffers", "flatbuffers")
+    flatbuffers = FLATBUFFERS.load()
     root = _root(data)
     table = root.Model()._tab  # the readers do not expose positions
     vtable = table.Pos - flatbuffers.encode.Get(flatbuffers.packer.soffset, data, table.Pos)
@@ -64,9 +65,8 @@ def canonical(data: bytes) -> bytes:
         raise ValueError("the .ort file is not laid out as ONNX Runtime writes it")
 
     builder = flatbuffers.Builder(0)
-    room = len(data)
-    builder.Bytes = bytearray(room) + data[start:]
-    builder.head, builder.minalign = room, ALIGNMENT
+    builder.Bytes = bytearray(len(data)) + data[start:]
+    builder.head, builder.minalign = len(data), ALIGNMENT
     types = _write_types(builder, resolver)
     version = builder.CreateString(root.OrtVersion())
     session = _reader("InferenceSession")
@@ -80,8 +80,8 @@ def canonical(data: bytes) -> bytes:
 
 def _write_types(builder: Any, resolver: Any) -> int:
     """Writes the table of operator types, whose vectors the format requires sorted by key; returns its offset."""
-    operator = _reader("OpIdKernelTypeStrArgsEntry")
-    made = []
+    operator, table = _reader("OpIdKernelTypeStrArgsEntry"), _reader("KernelTypeStrResolver")
+    offsets = []
     for entry in (resolver.OpKernelTypeStrArgs(index) for index in range(resolver.OpKernelTypeStrArgsLength())):
         name = builder.CreateString(entry.OpId())
         rows = (entry.KernelTypeStrArgs(index) for index in range(entry.KernelTypeStrArgsLength()))
@@ -89,8 +89,8 @@ def _write_types(builder: Any, resolver: Any) -> int:
         operator.Start(builder)
         operator.AddOpId(builder, name)
         operator.AddKernelTypeStrArgs(builder, vector)
-        made.append(operator.End(builder))
-    vector, table = _vector(builder, made), _reader("KernelTypeStrResolver")
+        offsets.append(operator.End(builder))
+    vector = _vector(builder, offsets)
     table.Start(builder)
     table.AddOpKernelTypeStrArgs(builder, vector)
     return int(table.End(builder))
@@ -98,13 +98,13 @@ def _write_types(builder: Any, resolver: Any) -> int:
 
 def _write_row(builder: Any, row: Any) -> int:
     argument, entry = _reader("ArgTypeAndIndex"), _reader("KernelTypeStrArgsEntry")
-    made = []
-    for given in (row.Args(index) for index in range(row.ArgsLength())):
+    offsets = []
+    for old in (row.Args(index) for index in range(row.ArgsLength())):
         argument.Start(builder)
-        argument.AddArgType(builder, given.ArgType())
-        argument.AddIndex(builder, given.Index())
-        made.append(argument.End(builder))
-    name, vector = builder.CreateString(row.KernelTypeStr()), _vector(builder, made)
+        argument.AddArgType(builder, old.ArgType())
+        argument.AddIndex(builder, old.Index())
+        offsets.append(argument.End(builder))
+    name, vector = builder.CreateString(row.KernelTypeStr()), _vector(builder, offsets)
     entry.Start(builder)
     entry.AddKernelTypeStr(builder, name)
     entry.AddArgs(builder, vector)
@@ -123,5 +123,5 @@ def _root(data: bytes) -> Any:
 
 
 def _reader(name: str) -> Any:
-    load("onnxruntime.tools.ort_format_model", TITLE, PIP)  # puts ort_flatbuffers_py on the path
-    return load(f"ort_flatbuffers_py.fbs.{name}", TITLE, PIP)
+    PACKAGE.load("tools.ort_format_model")  # puts ort_flatbuffers_py on the path
+    return import_module(f"ort_flatbuffers_py.fbs.{name}")

@@ -8,79 +8,66 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeres.artifacts.artifact import Engine, File, KernelCounts
-from edgeres.backends.loading import absent, intact, load
+from edgeres.backends.backend import Backend, engine_path, expected_kernels, intact
+from edgeres.backends.package import Package
 from edgeres.backends.session import onnx_session
-from edgeres.backends.tensorrt.api import UNITS, compile_graph, gpu, gpu_session
-from edgeres.backends.tensorrt.expected import expected_kernels
+from edgeres.backends.tensorrt.runner import UNITS, compile_graph, gpu, gpu_session
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from edgeres.artifacts.artifact import Exported
-    from edgeres.backends.backend import Session
-    from edgeres.data.preprocess import Preprocess
+    from edgeres.backends.session import Session
     from edgeres.progress import Advance, Progress
     from edgeres.targets.target import Target
 
-TITLE, MODULE, PIP = "TensorRT-RTX", "tensorrt_rtx", "'edgeres[tensorrt-rtx]'"
+PACKAGE = Package("tensorrt_rtx", "TensorRT-RTX", "'edgeres[tensorrt-rtx]'")
 ENTRY = "model.rtx.engine"
 CAPABILITIES = ("SM86", "SM89", "SM120")
 """Ampere, Ada and Blackwell desktops, which one portable engine covers (docs.nvidia.com, TensorRT-RTX CPU engines)."""
 
 
 @dataclass(frozen=True, slots=True)
-class TensorRTRTX:
+class TensorRTRTX(Backend):
     """TensorRT-RTX, whose engine is compiled ahead of time on this host and specialised on the GPU at first use."""
 
     name: ClassVar[str] = "tensorrt_rtx"
-
-    def missing(self) -> str | None:
-        """One sentence with the pip line when TensorRT-RTX is not installed here."""
-        return absent(MODULE, TITLE, PIP)
+    package: ClassVar[Package] = PACKAGE
 
     def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
         """Builds ``model.rtx.engine`` below ``out``.
 
         TensorRT-RTX numbers its internal tensors by a counter that depends on the order of a hash map, so two engines
         of one graph differ in those numbers only.
-
-        Raises:
-            BackendUnavailable: TensorRT-RTX is not installed.
-            StageError: It rejected the graph; the message quotes it.
         """
         with progress.task("tensorrt-rtx", UNITS) as advance:
-            (out / ENTRY).write_bytes(compile_portable(exported.model, exported.metadata.preprocess, target, advance))
+            (out / ENTRY).write_bytes(compile_portable(intact(exported.model), target, advance))
         here = gpu()
-        version = load(MODULE, TITLE, PIP).__version__
         evidence = (
-            f"TensorRT-RTX {version} built the engine for {', '.join(CAPABILITIES)}; "
+            f"TensorRT-RTX {PACKAGE.load().__version__} built the engine for {', '.join(CAPABILITIES)}; "
             + (f"it runs here on {here}" if here else "no GPU has run it"),
             "the engine's bytes differ from build to build in the numbers of internal tensors",
         )
         return Engine(exported, self.name, ENTRY, {ENTRY: File.of(out / ENTRY)}, here is not None, evidence)
 
     def session(
-        self, engine: Engine, target: Target, model: File | None = None, threads: int | None = None
+        self, graph: Path, target: Target, *, engine: Path | None = None, threads: int | None = None
     ) -> AbstractContextManager[Session]:
         """Runs the engine on a GPU; without one, simulates it: the graph as written, without optimisations."""
-        if not engine.runs_here:
-            return onnx_session(intact(model or engine.exported.model), optimise=False, threads=threads)
-        if model is None:
-            return gpu_session(load(MODULE, TITLE, PIP), intact(engine.files[ENTRY]).read_bytes())
-        return gpu_session(load(MODULE, TITLE, PIP), compile_portable(model, engine.metadata.preprocess, target))
+        if gpu() is None:
+            return onnx_session(graph, optimise=False, threads=threads)
+        return gpu_session(PACKAGE.load(), engine.read_bytes() if engine else compile_portable(graph, target))
 
-    def integer_kernels(self, engine: Engine, target: Target) -> KernelCounts:
+    def integer_kernels(self, engine: Engine) -> KernelCounts:
         """Counts convolutions with int8 operands in the engine, or in the graph if the engine does not list them."""
-        found = plan_kernel_counts(intact(engine.files[ENTRY]).read_bytes())
-        if found.weighted == 0:
+        counts = plan_kernel_counts(engine_path(engine).read_bytes())
+        if counts.weighted == 0:
             return expected_kernels(engine.exported.model.path, "this TensorRT-RTX does not report what it built")
-        return found
+        return counts
 
 
-def compile_portable(
-    model: File, preprocess: Preprocess, target: Target, advance: Advance = lambda units: None
-) -> bytes:
+def compile_portable(graph: Path, target: Target, advance: Advance = lambda units: None) -> bytes:
     """An engine for every GPU in ``CAPABILITIES``; no GPU is needed.
 
     There must be no timing cache: setting one asks for a GPU (TensorRT-RTX release notes, limitations).
@@ -89,14 +76,14 @@ def compile_portable(
         BackendUnavailable: TensorRT-RTX is not installed.
         StageError: It rejected the graph.
     """
-    runtime = load(MODULE, TITLE, PIP)
+    runtime = PACKAGE.load()
 
     def tune(config: Any) -> None:
         config.num_compute_capabilities = len(CAPABILITIES)
         for index, name in enumerate(CAPABILITIES):
             config.set_compute_capability(getattr(runtime.ComputeCapability, name), index)
 
-    return compile_graph(runtime, model, preprocess, target, tune, advance=advance)
+    return compile_graph(runtime, graph, target, tune, advance=advance)
 
 
 def plan_kernel_counts(plan: bytes) -> KernelCounts:

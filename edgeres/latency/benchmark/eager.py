@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeres.backends.backend import Session
+    from edgeres.backends.session import Session
 
 
 @contextmanager

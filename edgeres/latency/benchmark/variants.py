@@ -7,9 +7,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from edgeres.backends.backend import NarrowFloats
-from edgeres.backends.loading import absent
-from edgeres.backends.registry import BACKENDS, find_backend
-from edgeres.backends.tensorrt.api import gpu
+from edgeres.backends.package import Package
+from edgeres.backends.registry import backends, find_backend
+from edgeres.backends.tensorrt.runner import gpu
 from edgeres.errors import BackendUnavailable, EdgeresError, UsageError, nearest
 from edgeres.latency.benchmark.worker_spec import TORCH, SealedFile, Variant
 from edgeres.progress import Silent
@@ -81,7 +81,7 @@ def version_of(runtime: str) -> str:
 
 
 def _chosen(target: Target, runtimes: Sequence[str] | None) -> list[str]:
-    known = list(dict.fromkeys((target.backend, *BACKENDS, TORCH)))
+    known = list(dict.fromkeys((target.backend, *backends(), TORCH)))
     for name in runtimes or ():
         if name not in known:
             raise UsageError(f"unknown runtime {name!r}", nearest(name, known))
@@ -91,7 +91,7 @@ def _chosen(target: Target, runtimes: Sequence[str] | None) -> list[str]:
 def lacking(name: str) -> str | None:
     """Why a runtime cannot run on this host, found without building an engine; None where it can."""
     if name == TORCH:
-        return absent("torch", "torch", "torch")
+        return Package("torch", "torch", "torch").missing()
     if name in _ON_A_GPU and gpu() is None:
         return "there is no NVIDIA GPU here"
     return find_backend(name).missing()

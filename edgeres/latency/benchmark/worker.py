@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from edgeres.backends.backend import NarrowFloats, Profiled
+from edgeres.backends.backend import NarrowFloats, Profiled, intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import EdgeresError, StageError
 from edgeres.latency.benchmark.worker_spec import TORCH, WorkerRequest, WorkerSpec
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeres.backends.backend import Session
+    from edgeres.backends.session import Session
     from edgeres.latency.benchmark.worker_spec import Variant
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -73,25 +73,27 @@ def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, An
 
 def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
     """Opens a session of the variant's runtime."""
+    float_graph = intact(variant.float_graph.file)
     if variant.runtime == TORCH:
         from edgeres.latency.benchmark.eager import eager_session
 
-        return eager_session(variant.float_graph.file.path, threads)
-    backend, engine = find_backend(variant.runtime), variant.engine
+        return eager_session(float_graph, threads)
+    backend = find_backend(variant.runtime)
     if variant.precision == "int8":
-        return backend.session(engine, variant.target, threads=threads)
+        graph = intact(variant.graph.file)
+        return backend.session(graph, variant.target, engine=variant.engine, threads=threads)
     if variant.precision == "float32":
-        return backend.session(engine, variant.target, variant.float_graph.file, threads)
+        return backend.session(float_graph, variant.target, threads=threads)
     if not isinstance(backend, NarrowFloats):
         raise StageError(f"{variant.runtime} computes nothing in {variant.precision}", "")
-    return backend.narrow_session(engine, variant.float_graph.file, variant.precision, threads)
+    return backend.narrow_session(float_graph, variant.precision, threads)
 
 
 def _layers(variant: Variant, image: NDArray[np.float32], threads: int, calls: int) -> list[dict[str, Any]]:
     backend = find_backend(variant.runtime)
     if not isinstance(backend, Profiled):
         raise StageError(f"{variant.runtime} has no kernel profiler", "")
-    times = backend.layer_times(variant.engine, variant.target, image, threads=threads, calls=calls)
+    times = backend.layer_times(variant.engine, image, threads=threads, calls=calls)
     return [plain(layer) for layer in times]
 
 

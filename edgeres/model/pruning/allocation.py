@@ -28,13 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """Kept units.
+    """Kept units: ascending indices by name of the group; groups that are kept whole are absent.
 
-    Attributes:
-        keep: Ascending indices by name of the group; groups that are kept whole are absent.
-        macs: MACs of the pruned network.
-        dense: MACs of the original network.
-        lost: Importance of the removed units.
+    ``macs`` are those of the pruned network, ``dense`` of the original one; ``lost`` is the importance of the removed
+    units.
     """
 
     keep: dict[str, tuple[int, ...]]
@@ -96,15 +93,36 @@ def is_stream(group: CouplingGroup, spec: ResNetSpec) -> bool:
 def steps(group: CouplingGroup, multiple: int, minimum: float) -> tuple[int, ...]:
     """Possible widths of a group in units, widest first, its present width included.
 
-    Args:
-        group: The group.
-        multiple: Divisor of the channels of every member.
-        minimum: Least share of the units that is kept.
+    Channels of every member stay multiples of ``multiple``; ``minimum`` is the least share of the units that is kept.
     """
     grain = lcm(*(multiple // gcd(multiple, member.span) for member in group.members))
     least = max(grain, ceil(minimum * group.width / grain) * grain)
     first = (group.width - 1) // grain * grain
     return (group.width, *range(first, least - 1, -grain))
+
+
+class _Plan:
+    """The widths that a group can still take, and the importance ``[units]`` of its units.
+
+    Units are removed in the order of their importance; of equal ones, the first goes first.
+    """
+
+    def __init__(self, group: CouplingGroup, importance: NDArray[np.float64], multiple: int, minimum: float) -> None:
+        self.group = group
+        self.widths = list(steps(group, multiple, minimum))
+        self.order = np.argsort(importance, kind="stable")
+        self.lost = np.concatenate([[0.0], np.cumsum(importance[self.order])])
+
+    @property
+    def units(self) -> int:
+        """Units that the next step removes; 0 at the smallest width."""
+        return self.widths[0] - self.widths[1] if len(self.widths) > 1 else 0
+
+    @property
+    def loss(self) -> float:
+        """Importance of the units that the next step removes."""
+        gone = self.group.width - self.widths[0]
+        return float(self.lost[gone + self.units] - self.lost[gone])
 
 
 def allocate(
@@ -117,47 +135,36 @@ def allocate(
     minimum: float,
     most: float = inf,
 ) -> Allocation:
-    """Chooses the kept units.
+    """The first allocation at or below ``macs``; the smallest possible one where that cannot be reached.
 
-    Args:
-        spec: The network.
-        importance: Importance ``[units]`` of each unit, by name of the prunable groups.
-        side: Side of the square input in pixels.
-        macs: Requested number of MACs.
-        multiple: Divisor of the channels of every pruned axis.
-        minimum: Least share of a group's units that is kept.
-        most: Largest total importance of removed units.
-
-    Returns:
-        The first allocation at or below ``macs``; the smallest possible one where that cannot be reached.
+    ``importance`` has that of each unit ``[units]``, by name of the prunable groups; ``most`` is the largest total of
+    removed units. The input has ``side x side`` pixels. See ``steps`` for ``multiple`` and ``minimum``.
     """
     layers = _Layers(spec, side, side)
     dense = left = sum(layers.macs(name) for name in layers.unit)
-    groups = {group.name: group for group in coupling_groups(spec) if group.name in importance}
-    ranked = {name: np.argsort(importance[name], kind="stable") for name in groups}
-    lost = {name: np.concatenate([[0.0], np.cumsum(importance[name][ranked[name]])]) for name in groups}
-    plans = {name: list(steps(group, multiple, minimum)) for name, group in groups.items()}
+    plans = {
+        group.name: _Plan(group, importance[group.name], multiple, minimum)
+        for group in coupling_groups(spec)
+        if group.name in importance
+    }
     spent = 0.0
     while left > macs:
-        best, best_rate, best_loss = None, inf, 0.0
-        for name, plan in plans.items():
-            if len(plan) > 1:
-                gone = groups[name].width - plan[0]
-                units = plan[0] - plan[1]
-                loss = lost[name][gone + units] - lost[name][gone]
-                rate = loss / layers.saved(name, units)
-                if rate < best_rate and spent + loss <= most:
-                    best, best_rate, best_loss = name, rate, loss
-        if best is None:
+        rates = {
+            name: plan.loss / layers.saved(name, plan.units)
+            for name, plan in plans.items()
+            if plan.units and spent + plan.loss <= most
+        }
+        best = min(rates, key=rates.__getitem__, default=None)
+        if best is None or rates[best] == inf:
             break
-        units = plans[best][0] - plans[best][1]
-        spent += best_loss
+        units = plans[best].units
+        spent += plans[best].loss
         left -= layers.saved(best, units)
         layers.remove(best, units)
-        del plans[best][0]
-    keep = {
-        name: tuple(sorted(int(unit) for unit in ranked[name][groups[name].width - plan[0] :]))
+        del plans[best].widths[0]
+    kept = {
+        name: tuple(sorted(plan.order[plan.group.width - plan.widths[0] :].tolist()))
         for name, plan in plans.items()
-        if plan[0] < groups[name].width
+        if plan.widths[0] < plan.group.width
     }
-    return Allocation(keep, left, dense, spent)
+    return Allocation(kept, left, dense, spent)

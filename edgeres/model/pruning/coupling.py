@@ -33,12 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One channel axis of one operation's weights.
+    """One channel axis of the weights of a convolution, a norm or the classifier.
 
-    Attributes:
-        op: Name of a convolution, a norm or the classifier.
-        axis: ``out`` for output channels, ``in`` for input channels.
-        span: Number of channels of this axis per unit of the group.
+    ``span`` is the number of channels of this axis per unit of the group.
     """
 
     op: str
@@ -48,13 +45,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class CouplingGroup:
-    """Channel axes that lose the same units.
+    """Channel axes that lose the same units; named by the first operation that outputs these channels.
 
-    Attributes:
-        name: Name of the first operation that outputs these channels.
-        width: Number of units.
-        members: Every affected axis, in execution order.
-        tensors: Every tensor that carries these channels, in execution order.
+    ``width`` is the number of units. Affected axes, and the tensors that carry these channels, are in execution order.
     """
 
     name: str
@@ -63,56 +56,39 @@ class CouplingGroup:
     tensors: tuple[str, ...]
 
 
-class _Sets:
-    """Union-find over tensor names."""
-
-    def __init__(self) -> None:
-        self.parent: dict[str, str] = {}
-
-    def find(self, name: str) -> str:
-        root = name
-        while self.parent.setdefault(root, root) != root:
-            root = self.parent[root]
-        self.parent[name] = root
-        return root
-
-    def join(self, *names: str) -> None:
-        first = self.find(names[0])
-        for name in names[1:]:
-            self.parent[self.find(name)] = first
-
-
 @lru_cache(maxsize=64)
 def coupling_groups(spec: ResNetSpec) -> tuple[CouplingGroup, ...]:
     """Every prunable group of a network, in execution order."""
-    ops, sets, fixed = graph(spec).ops, _Sets(), {IMAGE, graph(spec).output}
-    units: dict[str, int] = {}
+    from scipy.cluster.hierarchy import DisjointSet
+
+    ops, fixed = graph(spec).ops, [IMAGE, graph(spec).output]
+    coupled = DisjointSet([IMAGE, *(op.name for op in ops)])
     for op in ops:
         if op.kind == "zeropad":
-            fixed |= {op.name, *op.inputs}
-        elif op.kind == "conv" and op.groups > 1:
-            sets.join(*op.inputs, op.name)
-            units[op.name] = op.groups
-        elif op.kind not in ("conv", "linear"):
-            sets.join(*op.inputs, op.name)
-    pinned = {sets.find(name) for name in fixed}
-    roots = dict.fromkeys(root for op in ops if (root := sets.find(op.name)) not in pinned)
-    return tuple(_group(ops, sets, root, units) for root in roots)
+            fixed += [op.name, *op.inputs]
+        elif op.kind not in ("conv", "linear") or op.groups > 1:
+            for tensor in op.inputs:
+                coupled.merge(tensor, op.name)
+    roots = {op.name: coupled[op.name] for op in ops} | {IMAGE: coupled[IMAGE]}
+    pinned = {roots[name] for name in fixed}
+    prunable = dict.fromkeys(roots[op.name] for op in ops if roots[op.name] not in pinned)
+    return tuple(_group(ops, roots, root) for root in prunable)
 
 
-def _group(ops: tuple[Op, ...], sets: _Sets, root: str, units: Mapping[str, int]) -> CouplingGroup:
-    tensors = tuple(op.name for op in ops if sets.find(op.name) == root)
-    makers = [op for op in ops if op.kind == "conv" and op.name in tensors]
-    grouped = {units[op.name] for op in makers if op.name in units}
+def _group(ops: tuple[Op, ...], roots: Mapping[str, str], root: str) -> CouplingGroup:
+    """The group of the tensors of one root."""
+    tensors = tuple(op.name for op in ops if roots[op.name] == root)
+    sources = [op for op in ops if op.kind == "conv" and op.name in tensors]
+    grouped = {op.groups for op in sources if op.groups > 1}
     assert len(grouped) <= 1, "two grouped convolutions share channels"
-    width = grouped.pop() if grouped else makers[0].c_out
+    width = grouped.pop() if grouped else sources[0].c_out
     members: list[Member] = []
     for op in ops:
-        if op.kind in ("conv", "linear") and sets.find(op.inputs[0]) == root:
+        if op.kind in ("conv", "linear") and roots[op.inputs[0]] == root:
             members.append(Member(op.name, "in", op.c_in // width))
-        if op.kind in ("conv", "norm") and sets.find(op.name) == root:
+        if op.kind in ("conv", "norm") and roots[op.name] == root:
             members.append(Member(op.name, "out", op.c_out // width))
-    return CouplingGroup(makers[0].name, width, tuple(members), tensors)
+    return CouplingGroup(sources[0].name, width, tuple(members), tensors)
 
 
 def channels(units: Sequence[int], span: int) -> NDArray[np.int64]:
@@ -121,44 +97,33 @@ def channels(units: Sequence[int], span: int) -> NDArray[np.int64]:
 
 
 def narrowed(spec: ResNetSpec, keep: Mapping[str, int]) -> ResNetSpec:
-    """The spec in which groups have fewer units.
-
-    Args:
-        spec: The network.
-        keep: Kept units, by name of the group; other groups are unchanged.
-    """
-    made = {op.name: op.c_out for op in graph(spec).weighted}
+    """The spec in which groups have fewer units: ``keep`` by name of the group; other groups are unchanged."""
+    widths = {op.name: op.c_out for op in graph(spec).weighted}
     split = {op.name: op.groups for op in graph(spec).weighted}
     for group in coupling_groups(spec):
         count = keep.get(group.name, group.width)
         for member in group.members:
-            if member.axis == "out" and member.op in made:
-                made[member.op] = count * member.span
+            if member.axis == "out" and member.op in widths:
+                widths[member.op] = count * member.span
                 if split[member.op] > 1:
                     split[member.op] = count
     names = iter(name for name, _, _ in spec.blocks)
-    stages = tuple(tuple(_narrowed(block, next(names), made, split) for block in stage) for stage in spec.stages)
-    return replace(spec, stem=replace(spec.stem, width=made["conv1"]), stages=stages)
+    stages = tuple(tuple(_narrowed(block, next(names), widths, split) for block in stage) for stage in spec.stages)
+    return replace(spec, stem=replace(spec.stem, width=widths["conv1"]), stages=stages)
 
 
-def _narrowed(block: Block, name: str, made: Mapping[str, int], split: Mapping[str, int]) -> Block:
-    *inner, out = (made[f"{name}.conv{number}"] for number in range(1, len(block.inner) + 2))
+def _narrowed(block: Block, name: str, widths: Mapping[str, int], split: Mapping[str, int]) -> Block:
+    *inner, out = (widths[f"{name}.conv{number}"] for number in range(1, len(block.inner) + 2))
     groups = split[f"{name}.conv2"] if block.groups > 1 else 1
-    squeeze = made[f"{name}.se.fc1"] if block.squeeze else 0
+    squeeze = widths[f"{name}.se.fc1"] if block.squeeze else 0
     return replace(block, inner=tuple(inner), out=out, groups=groups, squeeze=squeeze)
 
 
 def sliced(spec: ResNetSpec, weights: Weights, keep: Mapping[str, Sequence[int]]) -> tuple[ResNetSpec, Weights]:
-    """The network of the kept units.
+    """The narrower spec and weights of the kept units; all shapes are those of ``graph(spec).parameters``.
 
-    Args:
-        spec: The network.
-        weights: Its weights, with the shapes of ``graph(spec).parameters``.
-        keep: Ascending indices of the kept units, at least one, by name of the group; other groups are kept whole.
-
-    Returns:
-        The narrower spec, and weights of its shapes; logits are those of the original network in which the activations
-        of all other channels are zero.
+    ``keep`` has the ascending indices of the kept units, at least one, by name of the group; other groups are kept
+    whole. Logits are those of the original network in which the activations of all other channels are zero.
     """
     ops = {op.name: op for op in graph(spec).ops}
     arrays: dict[str, NDArray[np.float32]] = dict(weights)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeres.artifacts.results import StageMetrics
+from edgeres.data.class_order import GAIN, Relabelling, find_relabelling
 from edgeres.data.preprocess import Preprocess
-from edgeres.data.relabelling import GAIN, Relabelling, find_relabelling
 from edgeres.errors import ChanceError, DataError
 from edgeres.model.probe import SearchResult, Size, Space, attempt, labelled, search
 

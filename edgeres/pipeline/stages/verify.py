@@ -11,7 +11,7 @@ import onnx
 
 from edgeres.artifacts.artifact import Engine, VerificationResult
 from edgeres.artifacts.results import Latency, StageMetrics
-from edgeres.backends.backend import Backend, Concurrent, Session
+from edgeres.backends.backend import Backend, intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
 from edgeres.latency.prediction import predict
@@ -25,6 +25,7 @@ from edgeres.settings import settings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgeres.backends.session import Session
     from edgeres.data.dataset import Dataset
 
 
@@ -87,7 +88,7 @@ class Verify(Stage):
             parameters=operator_counts.parameters(model),
             predictions=deployed.classes,
             float_predictions=float_reference.classes,
-            kernels=backend.integer_kernels(artifact, context.target),
+            kernels=backend.integer_kernels(artifact),
             predicted=prediction.predicted if prediction else None,
             latencies=latencies,
             peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
@@ -97,12 +98,12 @@ class Verify(Stage):
 
     def _latencies(self, backend: Backend, engine: Engine, context: Context) -> dict[str, Latency]:
         """Latency of deployed graph and float reference, batch 1, timed interleaved on the target's runtime."""
-        float_reference = engine.exported.float_model
+        float_graph = intact(engine.exported.float_model)
         image, _ = next(context.validation.take([0]).batches(engine.metadata.preprocess, 1))
         with (
             context.progress.task("latency", 1) as advance,
-            backend.session(engine, context.target, threads=self.threads) as shipped,
-            backend.session(engine, context.target, float_reference, threads=self.threads) as plain_model,
+            backend.engine_session(engine, context.target, self.threads) as shipped,
+            backend.session(float_graph, context.target, threads=self.threads) as plain_model,
         ):
             runs = {"float32": lambda: plain_model.run(image)}
             if engine.exported.scales:
@@ -139,16 +140,18 @@ def _answers(backend: Backend, engine: Engine, context: Context) -> list[_Answer
     Each image is decoded once. Sessions of one thread each take batches of one size from one stream, so predictions do
     not depend on the number of cores; at most ``workers + AHEAD`` batches, beside the two being decoded, are in memory.
     """
-    alone = isinstance(backend, Concurrent) and backend.concurrent(engine)
-    models = [None, engine.exported.float_model] if engine.exported.scales else [None]
+    alone = backend.concurrent(engine)
+    threads = 1 if alone else None
     with ExitStack() as stack, context.progress.task("verify", len(context.validation)) as advance:
-        workers = [
-            [
-                stack.enter_context(backend.session(engine, context.target, model, 1 if alone else None))
-                for model in models
-            ]
-            for _ in range(min(cores(), _MOST) if alone else 1)
-        ]
+
+        def opened() -> list[Session]:
+            sessions = [stack.enter_context(backend.engine_session(engine, context.target, threads))]
+            if engine.exported.scales:
+                graph = intact(engine.exported.float_model)
+                sessions.append(stack.enter_context(backend.session(graph, context.target, threads=threads)))
+            return sessions
+
+        workers = [opened() for _ in range(min(cores(), _MOST) if alone else 1)]
         batches = (images for images, _ in context.validation.batches(engine.metadata.preprocess, _BATCH))
         parts = []
         for logits in in_order(workers, batches, _logits):

@@ -1,4 +1,4 @@
-"""Contents of a ``.tflite`` file as frozen values: tensors ``[N,H,W,C]`` and operators in execution order.
+"""Contents of a ``.tflite`` file as frozen values, tensors ``[N,H,W,C]`` and operators in order, and their encoding.
 
 Names of operators, options and types are those of the FlatBuffers schema
 (github.com/google-ai-edge/LiteRT, tflite/converter/schema/schema.fbs).
@@ -7,15 +7,26 @@ Names of operators, options and types are those of the FlatBuffers schema
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+import edgeres
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     Value = NDArray[np.generic]
+
+IDENTIFIER = b"TFL3"
+SCHEMA = 3
+ALIGNMENT = 16
+"""Alignment of constants in bytes (``force_align`` of ``Buffer.data`` in the schema)."""
+_LAST_SHORT = 127
+"""Largest operator number that is also stored in the old field of one byte (schema.fbs, ``OperatorCode``)."""
 
 Type = Literal["FLOAT32", "INT32", "INT8"]
 
@@ -28,13 +39,7 @@ Activation = Literal[0, 1, 3]
 
 @dataclass(frozen=True, slots=True)
 class QuantizationParameters:
-    """Quantization parameters: ``x = (code - zero_point) * scale``.
-
-    Attributes:
-        scale: One positive float32 value, or one per entry of ``axis``.
-        zero_point: Code of 0.0; 0 where there is more than one scale.
-        axis: Channel axis of the scales.
-    """
+    """``x = (code - zero_point) * scale``, of one float32 scale, or of one for each entry of ``axis``."""
 
     scale: tuple[float, ...]
     zero_point: int = 0
@@ -43,14 +48,9 @@ class QuantizationParameters:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor of the file.
+    """A tensor: an activation ``[N,H,W,C]`` or ``[N,C]``, or a constant of any shape, which has a ``value``.
 
-    Attributes:
-        name: Name of the ONNX tensor, with a suffix of its conversion.
-        shape: ``[N,H,W,C]`` or ``[N,C]`` of an activation; any shape of a constant.
-        type: Element type.
-        grid: Quantization parameters; None for floats.
-        value: Value of a constant; None for an activation.
+    Its name is that of the ONNX tensor, with a suffix of its conversion; ``grid`` is None for floats.
     """
 
     name: str
@@ -98,3 +98,110 @@ class Program:
     input: int
     outputs: tuple[int, ...]
     names: tuple[str, ...]
+
+
+def encode(program: Program) -> bytes:
+    """The file of a program, written with the classes of the LiteRT package."""
+    flatbuffers, schema = import_module("flatbuffers"), import_module("ai_edge_litert.schema_py_generated")
+    constants = [tensor.value for tensor in program.tensors if tensor.value is not None]
+    builder = flatbuffers.Builder(sum(value.nbytes + 64 for value in constants) + 4096)
+    buffers = [_buffer(builder, schema, None), *(_buffer(builder, schema, value) for value in constants)]
+    codes = sorted({(operator.kind, operator.version) for operator in program.operators})
+    tables = {
+        "OperatorCodes": [_code(schema, *code).Pack(builder) for code in codes],
+        "Subgraphs": [_subgraph(schema, program, codes).Pack(builder)],
+        "Buffers": buffers,
+        "SignatureDefs": [_signature(schema, program).Pack(builder)],
+    }
+    vectors = {name: _vector(builder, getattr(schema, f"ModelStart{name}Vector"), tables[name]) for name in tables}
+    description = builder.CreateString(f"edgeres {edgeres.__version__}")
+    schema.ModelStart(builder)
+    schema.ModelAddVersion(builder, SCHEMA)
+    schema.ModelAddDescription(builder, description)
+    for name, vector in vectors.items():
+        getattr(schema, f"ModelAdd{name}")(builder, vector)
+    builder.Finish(schema.ModelEnd(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _buffer(builder: Any, schema: Any, value: Any) -> int:
+    """A buffer's offset; the first one of a file is empty and belongs to computed tensors."""
+    data = b"" if value is None else np.ascontiguousarray(value).tobytes()
+    if data:
+        builder.Prep(ALIGNMENT, len(data))
+        vector = builder.CreateByteVector(data)
+    schema.BufferStart(builder)
+    if data:
+        schema.BufferAddData(builder, vector)
+    return int(schema.BufferEnd(builder))
+
+
+def _vector(builder: Any, start: Any, offsets: list[int]) -> int:
+    start(builder, len(offsets))
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())
+
+
+def _code(schema: Any, kind: str, version: int) -> Any:
+    number = getattr(schema.BuiltinOperator, kind)
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, _LAST_SHORT), version
+    return code
+
+
+def _subgraph(schema: Any, program: Program, codes: list[tuple[str, int]]) -> Any:
+    graph = schema.SubGraphT()
+    graph.name = "main"
+    graph.inputs, graph.outputs = _ints(program.input), _ints(*program.outputs)
+    graph.tensors, buffer = [], 0
+    for tensor in program.tensors:
+        buffer += tensor.value is not None
+        graph.tensors.append(_tensor(schema, tensor, buffer if tensor.value is not None else 0))
+    graph.operators = [
+        _operator(schema, entry, codes.index((entry.kind, entry.version))) for entry in program.operators
+    ]
+    return graph
+
+
+def _tensor(schema: Any, tensor: Tensor, buffer: int) -> Any:
+    row = schema.TensorT()
+    row.name, row.type, row.buffer = tensor.name, getattr(schema.TensorType, tensor.type), buffer
+    row.shape, row.hasRank = _ints(*tensor.shape), True
+    if tensor.grid is not None:
+        row.quantization = schema.QuantizationParametersT()
+        row.quantization.scale = np.array(tensor.grid.scale, np.float32)
+        row.quantization.zeroPoint = np.full(len(tensor.grid.scale), tensor.grid.zero_point, np.int64)
+        row.quantization.quantizedDimension = tensor.grid.axis
+    return row
+
+
+def _operator(schema: Any, operator: Operator, code: int) -> Any:
+    row = schema.OperatorT()
+    row.opcodeIndex = code
+    row.inputs, row.outputs = _ints(*operator.inputs), _ints(operator.output)
+    if operator.table:
+        row.builtinOptionsType = getattr(schema.BuiltinOptions, operator.table)
+        row.builtinOptions = getattr(schema, f"{operator.table}T")()
+        for name, value in operator.options.items():
+            if not hasattr(row.builtinOptions, name):
+                raise AttributeError(f"{operator.table} has no {name}")
+            setattr(row.builtinOptions, name, value)
+    return row
+
+
+def _signature(schema: Any, program: Program) -> Any:
+    """The file's signature, by which apps name inputs and outputs."""
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    named = []
+    for name, tensor in zip(program.names, (program.input, *program.outputs), strict=True):
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = name, tensor
+        named.append(entry)
+    signature.inputs, signature.outputs = named[:1], named[1:]
+    return signature
+
+
+def _ints(*values: int) -> Any:
+    return np.array(values, np.int32)

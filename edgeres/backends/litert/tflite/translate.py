@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.backends.litert.tflite import elementwise, movement
+import numpy as np
+
 from edgeres.backends.litert.tflite.convolution import convolution, product
-from edgeres.backends.litert.tflite.pooling import average_pool, global_average, maxpool
-from edgeres.backends.litert.tflite.tensor_table import OTHER_RUNTIME, TensorTable
+from edgeres.backends.litert.tflite.tensor_table import OTHER_RUNTIME, TensorTable, real_constant
+from edgeres.backends.litert.tflite.window import average_pool, global_average, maxpool
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import label
+from edgeres.model.graph import NORM_EPS
+from edgeres.onnx_graph.graph_index import attribute, label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,44 +25,183 @@ if TYPE_CHECKING:
 
     from edgeres.backends.litert.tflite.program import Activation, Program
 
+NONE: Activation = 0
+RELU: Activation = 1
+RELU6: Activation = 3
+_MUL_ENLARGES = 3
+"""Version of MUL on codes whose product of input scales may be at least the output's."""
+
+
+def fused(tensors: TensorTable, node: NodeProto) -> tuple[str, Activation]:
+    """Output of a ReLU that is the only reader of a node, and the kind of ReLU."""
+    output = node.output[0]
+    readers = tensors.view.consumers(output)
+    if len(readers) == 1 and output not in tensors.outputs:
+        kind = _rectifies(tensors, readers[0][0])
+        if kind != NONE:
+            return readers[0][0].output[0], kind
+    return output, NONE
+
+
+def _rectifies(tensors: TensorTable, node: NodeProto) -> Activation:
+    """Rectifier of a node (below 0, above 6), as far as LiteRT has one."""
+    if node.op_type == "Relu":
+        return RELU
+    if node.op_type != "Clip":
+        return NONE
+    bounds = [
+        None if len(node.input) <= place or not node.input[place] else real_constant(tensors.view, node.input[place])
+        for place in (1, 2)
+    ]
+    low, high = (None if bound is None else float(bound.item()) for bound in bounds)
+    if low != 0.0:
+        return NONE
+    return RELU if high is None else RELU6 if high == 6.0 else NONE
+
+
+def rectifier(tensors: TensorTable, node: NodeProto) -> None:
+    """A ReLU as an operator of its own."""
+    kind = _rectifies(tensors, node)
+    if kind == NONE:
+        raise StageError(f"{label(node)}: LiteRT clips to [0, inf] and [0, 6] alone", OTHER_RUNTIME)
+    data, output = node.input[0], node.output[0]
+    grid = tensors.wanted(output) if tensors.grid(data) is not None else None
+    read = tensors.read(data, tensors.grid(data) if grid is not None else None)
+    tensors.operate("RELU" if kind == RELU else "RELU6", (read,), tensors.make(output, grid))
+
+
+def binary(tensors: TensorTable, node: NodeProto, output: str, activation: Activation) -> None:
+    """An Add or Mul, on codes where both inputs and the output are codes."""
+    first, second = grids = [tensors.grid(name) for name in node.input]
+    wanted, version = tensors.wanted(output), None
+    if first is None or second is None or wanted is None:
+        grids, wanted = [None, None], None
+    elif node.op_type == "Mul" and first.scale[0] * second.scale[0] >= wanted.scale[0]:
+        version = _MUL_ENLARGES
+    inputs = tuple(tensors.read(name, grid) for name, grid in zip(node.input, grids, strict=True))
+    result, table = tensors.make(output, wanted), f"{node.op_type}Options"
+    tensors.operate(node.op_type.upper(), inputs, result, table, version, fusedActivationFunction=activation)
+
+
+def sigmoid(tensors: TensorTable, node: NodeProto) -> None:
+    """A Sigmoid, in float."""
+    tensors.operate("LOGISTIC", (tensors.read(node.input[0], None),), tensors.make(node.output[0], None))
+
+
+def softmax(tensors: TensorTable, node: NodeProto) -> None:
+    """A Softmax over classes, in float."""
+    if attribute(node, "axis", -1) not in (-1, len(tensors.shape(node.input[0])) - 1):
+        raise StageError(f"{label(node)}: a softmax over another axis than the last", OTHER_RUNTIME)
+    read = tensors.read(node.input[0], None)
+    tensors.operate("SOFTMAX", (read,), tensors.make(node.output[0], None), "SoftmaxOptions", beta=1.0)
+
+
+def norm(tensors: TensorTable, node: NodeProto) -> None:
+    """A BatchNormalization that is not folded, as ``x * gain + shift`` in float."""
+    values = [real_constant(tensors.view, name) for name in node.input[1:]]
+    if any(value is None for value in values):
+        raise StageError(f"{label(node)}: statistics that are computed", "export the network for inference")
+    scale, shift, mean, variance = (np.asarray(value, np.float64) for value in values)
+    gain = scale / np.sqrt(variance + attribute(node, "epsilon", NORM_EPS))
+    data, output = node.input[0], node.output[0]
+    real = tensors.read(data, None)
+    factor = tensors.constant(f"{output}.gain", gain.astype(np.float32))
+    scaled = tensors.activation(f"{output};scaled", tensors.tensors[real].shape, None)
+    tensors.operate("MUL", (real, factor), scaled, "MulOptions")
+    offset = tensors.constant(f"{output}.shift", (shift - mean * gain).astype(np.float32))
+    tensors.operate("ADD", (scaled, offset), tensors.make(output, None), "AddOptions")
+
+
+def same(tensors: TensorTable, node: NodeProto) -> None:
+    """An Identity or Dropout, which needs no operator."""
+    tensors.adopt(node.output[0], node.input[0])
+
+
+def reshape(tensors: TensorTable, node: NodeProto) -> None:
+    """A change of shape that keeps the order of the values, on codes where its input is codes."""
+    data, output = node.input[0], node.output[0]
+    source, target = tensors.shape(data), tensors.shape(output)
+    grid = tensors.grid(data)
+    read = tensors.read(data, grid)
+    if len(target) != 2 or target[0] != source[0]:
+        raise StageError(f"{label(node)}: {source} as {target}", "edgeres writes changes to [N,features] alone")
+    if len(source) == 4 and 1 not in (source[1], source[2] * source[3]):
+        order = tensors.constant(f"{output}.order", np.array([0, 3, 1, 2], np.int32))
+        turned = tensors.activation(f"{output};turned", source, grid)
+        read = tensors.operate("TRANSPOSE", (read, order), turned, "TransposeOptions")
+    shape = tensors.constant(f"{output}.shape", np.array(target, np.int32))
+    tensors.operate("RESHAPE", (read, shape), tensors.make(output, grid), "ReshapeOptions")
+
+
+def zeros_around(tensors: TensorTable, node: NodeProto) -> None:
+    """A Pad with zeros, of pixels or of channels."""
+    data, output = node.input[0], node.output[0]
+    ends = real_constant(tensors.view, node.input[1]) if len(node.input) > 1 else None
+    value = real_constant(tensors.view, node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    zeros = (value is None or not np.any(value)) and attribute(node, "mode", b"constant") == b"constant"
+    if ends is None or ends.size != 8 or len(tensors.shape(data)) != 4 or not zeros:
+        raise StageError(f"{label(node)}: LiteRT's file pads [N,C,H,W] with a constant number of zeros", OTHER_RUNTIME)
+    grid = tensors.grid(data)
+    pairs = ends.astype(np.int32).reshape(2, 4).T[[0, 2, 3, 1]]
+    around = tensors.constant(f"{output}.pads", np.ascontiguousarray(pairs))
+    tensors.operate("PAD", (tensors.read(data, grid), around), tensors.make(output, grid), "PadOptions")
+
+
+def blocks(tensors: TensorTable, node: NodeProto) -> None:
+    """A SpaceToDepth: ``[N,H,W,C]`` as ``[N,H/b,W/b,b b C]``, in the same order of channels as ONNX has."""
+    data, output, size = node.input[0], node.output[0], int(attribute(node, "blocksize"))
+    grid = tensors.grid(data)
+    read = tensors.read(data, grid)
+    tensors.operate("SPACE_TO_DEPTH", (read,), tensors.make(output, grid), "SpaceToDepthOptions", blockSize=size)
+
+
+def concatenate(tensors: TensorTable, node: NodeProto) -> None:
+    """A Concat of channels. Codes have one grid; inputs on another are requantized, as in ONNX after the Concat."""
+    output = node.output[0]
+    if attribute(node, "axis") % len(tensors.shape(output)) != 1 or len(tensors.shape(output)) != 4:
+        raise StageError(f"{label(node)}: a Concat of something else than channels", OTHER_RUNTIME)
+    wanted = tensors.wanted(output)
+    grid = wanted if all(tensors.grid(name) is not None for name in node.input) else None
+    inputs = tuple(tensors.read(name, grid) for name in node.input)
+    tensors.operate("CONCATENATION", inputs, tensors.make(output, grid), "ConcatenationOptions", axis=3)
+
+
 _FUSING: dict[str, Callable[[TensorTable, NodeProto, str, Activation], None]] = {
     "Conv": convolution,
     "Gemm": product,
     "MatMul": product,
-    "Add": elementwise.binary,
-    "Mul": elementwise.binary,
+    "Add": binary,
+    "Mul": binary,
 }
 """Operators that fuse the ReLU after them, which they get with its output."""
 
 _ALONE: dict[str, Callable[[TensorTable, NodeProto], None]] = {
-    "Relu": elementwise.rectifier,
-    "Clip": elementwise.rectifier,
-    "Sigmoid": elementwise.sigmoid,
-    "Softmax": elementwise.softmax,
-    "BatchNormalization": elementwise.norm,
+    "Relu": rectifier,
+    "Clip": rectifier,
+    "Sigmoid": sigmoid,
+    "Softmax": softmax,
+    "BatchNormalization": norm,
     "MaxPool": maxpool,
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average,
     "ReduceMean": global_average,
-    "Flatten": movement.reshape,
-    "Reshape": movement.reshape,
-    "Squeeze": movement.reshape,
-    "Pad": movement.zeros_around,
-    "Concat": movement.concatenate,
-    "SpaceToDepth": movement.blocks,
-    "Identity": movement.same,
-    "Dropout": movement.same,
+    "Flatten": reshape,
+    "Reshape": reshape,
+    "Squeeze": reshape,
+    "Pad": zeros_around,
+    "Concat": concatenate,
+    "SpaceToDepth": blocks,
+    "Identity": same,
+    "Dropout": same,
 }
 _FORMS = ("QuantizeLinear", "DequantizeLinear", "Constant")
 """Operators without a LiteRT operator: their outputs are forms of other tensors, converted on read."""
 
 
 def translate(model: ModelProto, shown: Sequence[str] = ()) -> Program:
-    """The program of an ONNX graph with one image input ``[N,C,H,W]`` and one output ``[N,classes]``.
+    """The program of a graph, in float or with Q/DQ, with one image input ``[N,C,H,W]`` and one output ``[N,classes]``.
 
-    Args:
-        model: A float graph, or one with Q/DQ pairs.
-        shown: Names of codes, outputs of QuantizeLinear, that become additional outputs.
+    ``shown`` names codes, outputs of QuantizeLinear, that become additional outputs.
 
     Raises:
         StageError: LiteRT does not support one of its operations; the message names it.
@@ -76,7 +217,7 @@ def translate(model: ModelProto, shown: Sequence[str] = ()) -> Program:
         if node.output[0] in done or node.op_type in _FORMS:
             continue
         if node.op_type in _FUSING:
-            output, activation = elementwise.fused(tensors, node)
+            output, activation = fused(tensors, node)
             _FUSING[node.op_type](tensors, node, output, activation)
             done.add(output)
         elif node.op_type in _ALONE:

@@ -1,30 +1,32 @@
-"""Padding of windows: ONNX's explicit pads as LiteRT's ``SAME``, ``VALID`` or a separate PAD operator."""
+"""Windows and pools in LiteRT: ONNX's explicit pads are ``SAME``, ``VALID`` or a separate PAD operator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edgeres.backends.litert.tflite.program import SAME, VALID
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import label
+from edgeres.onnx_graph.graph_index import attribute, label
 from edgeres.onnx_graph.window import WindowAttributes, window_attributes
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
+    from edgeres.backends.litert.tflite.tensor_table import TensorTable
+
 Pads = tuple[int, int, int, int]
 """Pixels above, left, below and right."""
+_LOWEST = float(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Window of a convolution or pool.
+    """Window of a convolution or pool: height and width of kernel, stride and dilation.
 
     Attributes:
-        kernel: Height and width.
-        stride: Vertical and horizontal.
-        dilation: Vertical and horizontal.
         pads: Padding of the image.
         padding: ``SAME`` where that pads equally, otherwise ``VALID``.
         surplus: Whether ``ceil_mode`` adds pixels to the node's pads, which ``pads`` includes.
@@ -43,61 +45,124 @@ class Window:
         return None if self.padding == SAME or not any(self.pads) else self.pads
 
 
-def window(node: NodeProto, given: tuple[int, ...], made: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
-    """Reads the window of a convolution or pool.
-
-    Args:
-        node: The ONNX node.
-        given: Shape ``[N,C,H,W]`` of its input.
-        made: Shape ``[N,C,H',W']`` of its output.
-        kernel: Height and width of the kernel.
-
-    Raises:
-        StageError: It is not two-dimensional.
-    """
-    if len(given) != 4 or len(kernel) != 2:
+def window(tensors: TensorTable, node: NodeProto, kernel: tuple[int, ...]) -> Window:
+    """Reads the window of a convolution or pool with a kernel of that height and width."""
+    source, target = tensors.shape(node.input[0]), tensors.shape(node.output[0])
+    if len(source) != 4 or len(kernel) != 2:
         raise StageError(f"{label(node)}: {len(kernel)}-dimensional kernel", "edgeres writes networks of 2-d images")
     stated = window_attributes(node)
     stride, dilation = stated.strides, stated.dilations
-    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)]
-    covered = [(made[2 + axis] - 1) * stride[axis] + reach[axis] for axis in (0, 1)]
-    sides = [_side(stated, axis, covered[axis] - given[2 + axis]) for axis in (0, 1)]
-    same = all(
-        made[2 + axis] == -(-given[2 + axis] // stride[axis])
-        and sides[axis].before == max(covered[axis] - given[2 + axis], 0) // 2
+    missing = [
+        (target[2 + axis] - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] + 1 - source[2 + axis]
         for axis in (0, 1)
+    ]
+    (top, bottom, more_rows), (left, right, more_columns) = (_sides(stated, axis, missing[axis]) for axis in (0, 1))
+    same = all(
+        target[2 + axis] == -(-source[2 + axis] // stride[axis]) and before == max(missing[axis], 0) // 2
+        for axis, before in enumerate((top, left))
     )
-    pads = (sides[0].before, sides[1].before, sides[0].behind, sides[1].behind)
+    pads = (top, left, bottom, right)
     return Window(
         kernel=(kernel[0], kernel[1]),
         stride=(stride[0], stride[1]),
         dilation=(dilation[0], dilation[1]),
         pads=pads,
         padding=SAME if same and any(pads) else VALID,
-        surplus=sides[0].surplus or sides[1].surplus,
+        surplus=more_rows or more_columns,
     )
 
 
-class _Side(NamedTuple):
-    """Padding before and after an axis, and whether ``ceil_mode`` adds to the node's pads."""
+def _sides(stated: WindowAttributes, axis: int, missing: int) -> tuple[int, int, bool]:
+    """Effective padding before and after an axis on which windows cover ``missing`` pixels more than there are.
 
-    before: int
-    behind: int
-    surplus: bool
-
-
-def _side(stated: WindowAttributes, axis: int, missing: int) -> _Side:
-    """Effective padding of an axis on which windows cover ``missing`` pixels more than there are.
-
-    Padding at the end that no window reaches is left out: ``SAME`` has none there either.
+    The third value says whether ``ceil_mode`` adds to the node's pads. Padding at the end that no window reaches is
+    left out: ``SAME`` has none there either.
     """
     match stated.auto_pad:
         case "SAME_UPPER":
-            before, said = max(missing, 0) // 2, missing
+            before, whole = max(missing, 0) // 2, missing
         case "SAME_LOWER":
-            before, said = -(-max(missing, 0) // 2), missing
+            before, whole = -(-max(missing, 0) // 2), missing
         case "VALID":
-            before, said = 0, 0
+            before, whole = 0, 0
         case _:
-            before, said = stated.pads[axis], stated.pads[axis] + stated.pads[2 + axis]
-    return _Side(before, max(missing - before, 0), missing > said)
+            before, whole = stated.pads[axis], stated.pads[axis] + stated.pads[2 + axis]
+    return before, max(missing - before, 0), missing > whole
+
+
+def pad(tensors: TensorTable, read: int, pads: Pads, name: str, lowest: float | None = None) -> int:
+    """A padded tensor ``[1,H,W,C]`` of that name, with 0 around it.
+
+    ``lowest`` takes the place of 0 around a float tensor; codes are padded with their lowest code then.
+    """
+    top, left, bottom, right = pads
+    (count, height, width, channels), grid = tensors.tensors[read].shape, tensors.tensors[read].grid
+    around = tensors.constant(f"{name}.pads", np.array([(0, 0), (top, bottom), (left, right), (0, 0)], np.int32))
+    output = tensors.activation(name, (count, height + top + bottom, width + left + right, channels), grid)
+    if lowest is None:
+        return tensors.operate("PAD", (read, around), output, "PadOptions")
+    value = np.array([-128], np.int8) if grid else np.array([lowest], np.float32)
+    filling = tensors.constant(f"{name}.value", value, grid)
+    return tensors.operate("PADV2", (read, around, filling), output, "PadV2Options")
+
+
+def maxpool(tensors: TensorTable, node: NodeProto) -> None:
+    """A MaxPool, on codes where its input is codes: the largest code is the code of the largest number."""
+    data, output = node.input[0], node.output[0]
+    seen = _seen(tensors, node)
+    grid = tensors.grid(data)
+    read = tensors.read(data, grid)
+    if seen.explicit is not None:
+        # After a ReLU no pixel is below 0, so 0 is never the maximum by mistake; XNNPACK supports PAD, not PADV2.
+        maker = tensors.view.producer(tensors.view.origin(data))
+        positive = (grid is not None and grid.zero_point == -128) or (maker is not None and maker.op_type == "Relu")
+        read = pad(tensors, read, seen.explicit, f"{output};padded", None if positive else _LOWEST)
+    options = _options(seen, seen.padding)
+    tensors.operate("MAX_POOL_2D", (read,), tensors.make(output, grid), "Pool2DOptions", **options)
+
+
+def average_pool(tensors: TensorTable, node: NodeProto) -> None:
+    """An AveragePool. On codes LiteRT keeps the input's grid, so another grid after it rounds a second time."""
+    data, output = node.input[0], node.output[0]
+    seen = _seen(tensors, node)
+    counted = bool(attribute(node, "count_include_pad", 0)) and any(seen.pads)
+    if (counted and seen.surplus) or (seen.explicit is not None and not counted):
+        raise StageError(
+            f"{label(node)}: an average over padding {seen.pads} that LiteRT does not count alike",
+            "pool without padding, with count_include_pad, or with TensorFlow's SAME padding",
+        )
+    grid = tensors.grid(data) if tensors.wanted(output) is not None else None
+    read = tensors.read(data, grid)
+    if counted:
+        read = pad(tensors, read, seen.pads, f"{output};padded")
+    options = _options(seen, VALID if counted else seen.padding)
+    tensors.operate("AVERAGE_POOL_2D", (read,), tensors.make(output, grid), "Pool2DOptions", **options)
+
+
+def global_average(tensors: TensorTable, node: NodeProto) -> None:
+    """A GlobalAveragePool or a ReduceMean over height and width, on codes where both sides are codes."""
+    data, output = node.input[0], node.output[0]
+    source, target = tensors.shape(data), tensors.shape(output)
+    kept = (*source[:2], 1, 1)
+    if len(source) != 4 or target not in (kept, kept[:2]):
+        raise StageError(f"{label(node)}: a mean of {source} to {target}", "edgeres writes means over height and width")
+    grid = tensors.wanted(output) if tensors.grid(data) is not None else None
+    read = tensors.read(data, tensors.grid(data) if grid is not None else None)
+    axes = tensors.constant(f"{output}.axes", np.array([1, 2], np.int32))
+    tensors.operate("MEAN", (read, axes), tensors.make(output, grid), "ReducerOptions", keepDims=target == kept)
+
+
+def _seen(tensors: TensorTable, node: NodeProto) -> Window:
+    """The window of a pool."""
+    kernel = tuple(attribute(node, "kernel_shape"))
+    seen = window(tensors, node, kernel)
+    if seen.dilation != (1, 1):
+        raise StageError(f"{label(node)}: a pool with dilation", "LiteRT has none")
+    if any(pixels >= side for pixels, side in zip(seen.pads, kernel * 2, strict=True)):
+        raise StageError(f"{label(node)}: a pool over padding alone", "export it without ceil_mode")
+    return seen
+
+
+def _options(seen: Window, padding: int) -> dict[str, int]:
+    (high, wide), (down, along) = seen.kernel, seen.stride
+    return {"padding": padding, "strideH": down, "strideW": along, "filterHeight": high, "filterWidth": wide}
