@@ -69,8 +69,7 @@ class Verify(Stage):
         if baseline is None or baseline.images != context.validation.digest:
             raise StageError("no float baseline on these images", "put '- evaluate' before '- fold_batchnorm'")
         backend = find_backend(context.target.backend)
-        answers = _answers(backend, artifact, context)
-        deployed, float_reference = answers[0], answers[-1]
+        deployed, float_reference = _answers(backend, artifact, context)
         latencies = self._latencies(backend, artifact, context) if artifact.runs_here else {}
         model = onnx.load(str(artifact.exported.model.path))
         prediction = predict(model, context.target)
@@ -134,8 +133,8 @@ def _logits(sessions: list[Session], images: NDArray[np.float32]) -> list[NDArra
     return logits
 
 
-def _answers(backend: Backend, engine: Engine, context: Context) -> list[_Answers]:
-    """Predictions of the deployed graph and, where that is quantized, of its float reference on the same runtime.
+def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answers, _Answers]:
+    """Predictions of the deployed graph and of its float reference, which is the same graph without scales.
 
     Each image is decoded once. Sessions of one thread each take batches of one size from one stream, so predictions do
     not depend on the number of cores; at most ``workers + AHEAD`` batches, beside the two being decoded, are in memory.
@@ -157,7 +156,8 @@ def _answers(backend: Backend, engine: Engine, context: Context) -> list[_Answer
         for logits in in_order(workers, batches, _logits):
             parts.append(logits)
             advance(len(logits[0]))
-    return [_Answers.of(np.concatenate(rows)) for rows in zip(*parts, strict=True)]
+    answers = [_Answers.of(np.concatenate(rows)) for rows in zip(*parts, strict=True)]
+    return answers[0], answers[-1]
 
 
 def confidence(logits: NDArray[np.float32]) -> NDArray[np.float64]:
