@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import pkgutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.command import CHECKOUT
 from benchmarks.quantizer import BOTH
 from edgeres.errors import EdgeresError
+from edgeres.recovery import techniques
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,19 +23,8 @@ if TYPE_CHECKING:
     from edgeres.pipeline.stages.stage import Context
     from edgeres.targets.target import Target
 
-TechniqueName = Literal[
-    "calibrate",
-    "first_layer",
-    "equalization",
-    "range_search",
-    "bias_correction",
-    "nncf",
-    "gptq",
-    "block_reconstruction",
-    "mixed_precision",
-]
-TECHNIQUES: tuple[TechniqueName, ...] = get_args(TechniqueName)
-"""As ``edgeres.recovery.techniques`` has them, which is not imported here: it brings torch along."""
+TECHNIQUES = tuple(module.name for module in pkgutil.iter_modules(techniques.__path__))
+"""Names of the techniques, which are those of their files: importing them would bring torch along."""
 MARGIN = 1.0
 """Accuracy drop in percentage points that the search is allowed: the targets' own budget."""
 _SOURCES = (
@@ -61,7 +52,7 @@ class Ours:
     schemes: ClassVar[tuple[SchemeName, ...]] = BOTH
     suffix: ClassVar[str] = ".onnx"
 
-    technique: TechniqueName | None
+    technique: str | None
 
     @property
     def title(self) -> str:

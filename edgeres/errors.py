@@ -68,12 +68,13 @@ class BackendUnavailable(EdgeresError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Hint for a misspelt name.
-
-    Returns:
-        ``did you mean 'resnet18'?`` where something is close, otherwise the known names.
-    """
+    """Hint for a misspelt name: ``did you mean 'resnet18'?`` where something is close, otherwise the known names."""
     names = sorted(set(known))
-    by_lower = {name.casefold(): name for name in names}
+    return did_you_mean(word, names) or f"known: {', '.join(names)}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``did you mean 'resnet18'?``, or nothing where no known name is close to a word."""
+    by_lower = {name.casefold(): name for name in known}
     close = get_close_matches(word.casefold(), by_lower, n=1)
-    return f"did you mean {by_lower[close[0]]!r}?" if close else f"known: {', '.join(names)}"
+    return f"did you mean {by_lower[close[0]]!r}?" if close else ""

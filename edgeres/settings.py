@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform, get_args, g
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from edgeres.errors import EdgeresError, UsageError, nearest
+from edgeres.errors import EdgeresError, UsageError, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,8 @@ def parse(cls: type[T], data: object, where: str, error: type[EdgeresError] = Us
         if choices := _choices(failure.errors()):
             path = ".".join(str(part) for part in first["loc"] if not str(part).startswith("literal["))
             what = f"{where}: {path}: {_shown(first['input'])} is not one of {', '.join(choices)}"
-            raise error(what, _renamed(cls, first["input"]) or "correct the value") from failure
+            close = did_you_mean(str(first["input"]), [choice.strip("'") for choice in choices])
+            raise error(what, _renamed(cls, first["input"]) or close or "correct the value") from failure
         path = ".".join(str(part) for part in first["loc"])
         if first["type"] == "unexpected_keyword_argument":
             known = _fields_at(cls, first["loc"][:-1])

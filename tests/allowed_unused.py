@@ -48,10 +48,6 @@ _.raw_data
 
 # Metrics of stages, which report.json and its pages list by name.
 _.activation_quantizers
-_.expected_ms_first_layer
-_.expected_ms_float32
-_.expected_ms_int8
-_.expected_ms_mixed_precision
 _.float_graph_top1
 _.float_max_relative_delta
 _.int8_max_relative_delta
@@ -74,10 +70,12 @@ _.tuning_drop_pp
 _.tuning_loss_rise
 _.tuning_top1
 
-# A validator that pydantic calls.
+# Validators that pydantic calls.
 _.from_name
+_.gathered
 
 # Fields of report.json, gate.json and bench.json, and of what a device bundle reports: the JSON's reader uses them.
+_.by
 _.kl_low
 _.kl_high
 _.median_gmacs

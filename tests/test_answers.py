@@ -18,7 +18,7 @@ def answers(names, labels=None, after=None):
 
 
 @given(st.lists(st.tuples(st.text(), st.integers(0, 999), st.integers(0, 999)), min_size=1, max_size=20))
-def test_what_is_written_is_read(rows):
+def test_predictions_round_trip(rows):
     names, labels, after = zip(*rows, strict=True)
     given_answers = answers(names, labels, after)
     text = encode(given_answers)
@@ -26,7 +26,7 @@ def test_what_is_written_is_read(rows):
     assert encode(decode(text.decode(), "here")) == text
 
 
-def test_a_column_a_line_and_short_names():
+def test_predictions_json_has_one_column_per_line():
     text = encode(answers("ab")).decode()
     assert len(text.splitlines()) == 8
     assert digest("a")[:16] in text
@@ -46,35 +46,31 @@ def test_a_column_a_line_and_short_names():
         ('{"schema": "edgeres.predictions/9"}', "schema"),
     ],
 )
-def test_what_is_no_answers_is_refused(text, words):
+def test_decode_rejects_invalid_predictions(text, words):
     with pytest.raises(UsageError, match=words):
         decode(text, "predictions.json")
 
 
-def test_images_match_by_content_in_any_order():
+def test_shared_images_match_by_content_in_any_order():
     ours, theirs = answers("abcd", [0, 1, 2, 3]), answers("dxcb", [3, 9, 2, 1])
-    common = shared(ours, theirs)
-    assert common.ours == (1, 2, 3)
-    assert common.theirs == (3, 2, 0)
+    assert shared(ours, theirs) == [(1, 3), (2, 2), (3, 0)]
 
 
-def test_equal_images_match_one_by_one():
-    common = shared(answers("aab"), answers("aba"))
-    assert common.ours == (0, 1, 2)
-    assert common.theirs == (0, 2, 1)
+def test_duplicate_images_match_one_to_one():
+    assert shared(answers("aab"), answers("aba")) == [(0, 0), (1, 2), (2, 1)]
 
 
 @pytest.mark.parametrize(("theirs", "count"), [("cdxyz", "2 of 5"), ("abcdefghi", "4 of 9")])
-def test_too_few_images_in_common_are_refused_and_counted(theirs, count):
+def test_too_few_shared_images_are_rejected_with_count(theirs, count):
     with pytest.raises(UsageError, match=f"only {count} images"):
         shared(answers("abcd"), answers(theirs))
 
 
-def test_half_of_the_images_are_enough():
-    assert len(shared(answers("abcd"), answers("cdxy")).ours) == 2
+def test_half_of_images_shared_is_accepted():
+    assert len(shared(answers("abcd"), answers("cdxy"))) == 2
 
 
-def test_other_labels_are_refused():
+def test_different_labels_are_rejected():
     ours = answers("abcd", [0, 1, 2, 3])
     with pytest.raises(UsageError, match="2 of 4 shared images have another label"):
         shared(ours, replace(ours, labels=(0, 1, 3, 2)))

@@ -6,12 +6,10 @@ import pytest
 from edgeres.artifacts.results import Latency
 from edgeres.errors import UsageError
 from edgeres.gate.budget import (
-    accuracy_lines,
-    activation_lines,
+    budget_lines,
     documented,
     latency_lines,
     limits,
-    memory_lines,
     requirements,
     static_lines,
 )
@@ -36,7 +34,9 @@ def macs_line(network, crop=224, target=JETSON):
     known = limits(network, crop, target, {})
     return next(
         line
-        for line in static_lines(known, network=network, crop=crop, macs=count, parameters=None, size_bytes=0)
+        for line in static_lines(
+            known, network=network, crop=crop, macs=count, parameters=None, size_bytes=0, peak_activation_bytes=None
+        )
         if line.name == "macs_g"
     )
 
@@ -192,6 +192,7 @@ def test_static_lines_hold_closed_forms():
         macs=macs(PRESETS["resnet18"], 224, 224),
         parameters=parameters(PRESETS["resnet18"]),
         size_bytes=12 << 20,
+        peak_activation_bytes=None,
     )
     assert [(line.name, line.status) for line in lines] == [
         ("macs_g", "passed"),
@@ -203,11 +204,15 @@ def test_static_lines_hold_closed_forms():
 
 def test_what_nobody_measured_is_unmeasured_and_says_why():
     known = limits("resnet18", 224, JETSON, {"params_m": 1.0, "latency_p90_ms": 3.0, "peak_rss_mib": 100.0})
-    lines = latency_lines(known, None, "no Jetson here; predicted 1 ms") + memory_lines(known, None, "no Jetson")
+    lines = latency_lines(known, None, "no Jetson here; predicted 1 ms") + budget_lines(
+        known, "peak_rss_mib", None, "no Jetson"
+    )
     assert [line.name for line in lines] == ["latency_p50_ms", "latency_p90_ms", "peak_rss_mib"]
     assert all(line.status == "unmeasured" and line.value is None for line in lines)
     assert "predicted" in lines[0].how
-    uncounted = static_lines(known, network="x", crop=224, macs=1, parameters=None, size_bytes=1)
+    uncounted = static_lines(
+        known, network="x", crop=224, macs=1, parameters=None, size_bytes=1, peak_activation_bytes=None
+    )
     assert [line.status for line in uncounted if line.name == "params_m"] == ["unmeasured"]
 
 
@@ -223,26 +228,31 @@ def test_a_latency_line_says_which_figure_it_is_and_no_other_line_does():
     asked = {"latency_p50_ms": 2.0, "latency_p90_ms": 3.0, "params_m": 99.0}
     known = limits("resnet18", 224, X86, asked)
     lines = latency_lines(known, timing(1.0, p90_high_ms=1.0), "here")
-    static = static_lines(known, network="resnet18", crop=224, macs=1, parameters=1, size_bytes=1)
+    static = static_lines(
+        known, network="resnet18", crop=224, macs=1, parameters=1, size_bytes=1, peak_activation_bytes=None
+    )
     assert [line.figure for line in lines] == ["host_latency"] * 2
-    assert {line.figure for line in (*static, *accuracy_lines(known, 0.0, ""))} == {None}
+    assert {line.figure for line in (*static, *budget_lines(known, "accuracy_drop_pp", 0.0, ""))} == {None}
 
 
 def test_activation_memory_is_a_static_line():
     known = limits("resnet18", 224, X86, {"peak_activation_mib": 1.5})
-    assert [(line.value, line.status) for line in activation_lines(known, 2 << 20)] == [(2.0, "failed")]
-    assert activation_lines(known, None)[0].status == "unmeasured"
+    for peak, expected in ((2 << 20, (2.0, "failed")), (None, (None, "unmeasured"))):
+        lines = static_lines(
+            known, network="x", crop=224, macs=1, parameters=1, size_bytes=1, peak_activation_bytes=peak
+        )
+        assert [(line.value, line.status) for line in lines if line.name == "peak_activation_mib"] == [expected]
 
 
 @pytest.mark.parametrize(
     ("drop", "status"), [(1.0, "passed"), (1.01, "failed"), (-0.2, "passed"), (None, "unmeasured")]
 )
 def test_accuracy_line(drop, status):
-    (line,) = accuracy_lines(limits("resnet18", 224, JETSON, {}), drop, "0.9 [0.1, 1.7]")
+    (line,) = budget_lines(limits("resnet18", 224, JETSON, {}), "accuracy_drop_pp", drop, "0.9 [0.1, 1.7]")
     assert (line.value, line.status, line.how) == (drop, status, "0.9 [0.1, 1.7]")
 
 
 def test_a_lifted_limit_has_no_line():
     known = limits("resnet18", 224, JETSON, {"accuracy_drop_pp": None, "latency_p50_ms": None})
-    assert accuracy_lines(known, 5.0, "") == ()
+    assert budget_lines(known, "accuracy_drop_pp", 5.0, "") == ()
     assert latency_lines(known, timing(1.0, p90_high_ms=1.0, p99_high_ms=1.0), "") == ()

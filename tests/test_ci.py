@@ -41,7 +41,7 @@ def run(tmp_path):
     return call
 
 
-def test_the_commit_decides_which_way_and_the_log_says_it(run):
+def test_commit_selects_processor_and_log_names_it(run):
     first, second = run().stdout, run().stdout
     assert first == second
     (way,) = re.findall(r"^WAY=([\w-]+)", first, re.MULTILINE)
@@ -50,11 +50,11 @@ def test_the_commit_decides_which_way_and_the_log_says_it(run):
 
 
 @pytest.mark.parametrize("way", ways().split() if MAKE else [])
-def test_the_way_may_be_stated(run, way):
+def test_processor_can_be_selected_by_variable(run, way):
     assert f"make test with WAY={way}" in run(WAY=way).stdout
 
 
-def test_a_way_that_does_not_exist_is_refused_with_those_that_do():
+def test_unknown_processor_is_rejected_with_known_ones():
     command = [MAKE, "ways", "WAY=x87"]
     done = subprocess.run(command, cwd=CHECKOUT, env=OUTSIDE, capture_output=True, text=True, check=False)
     assert done.returncode != 0

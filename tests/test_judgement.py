@@ -22,13 +22,13 @@ def compared(random, n=4000, accuracy=0.9, lost=0.0, gained=0.0, reference="floa
     return PairedPredictions(reference, *(tuple(column.tolist()) for column in (labels, before, after)))
 
 
-def test_a_network_against_itself_passes():
+def test_gate_passes_identical_predictions():
     found = judge(compared(np.random.default_rng(0), n=500), 1.0)
     assert (found.outcome, found.exit_code) == (Outcome.PASS, 0)
     assert (found.lost, found.gained, found.changed, found.warnings) == (0, 0, 0, ())
 
 
-def test_two_equally_good_networks_are_hardly_ever_accused():
+def test_gate_rarely_fails_equally_accurate_networks():
     """A/A: the same accuracy, different images. At a margin this small FAIL is a test of any drop at level 5 %."""
     runs = 400
     found = [judge(compared(np.random.default_rng(seed), 2000, 0.9, 0.02, 0.02), 0.001) for seed in range(runs)]
@@ -41,12 +41,12 @@ def test_two_equally_good_networks_are_hardly_ever_accused():
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("kind", [None, 0])
-def test_a_planted_drop_fails(seed, kind):
+def test_gate_rejects_drop_above_margin(seed, kind):
     found = judge(compared(np.random.default_rng(seed), lost=0.05, gained=0.01), 1.0, seed=kind)
     assert (found.outcome, found.exit_code) == (Outcome.FAIL, 3)
 
 
-def test_shuffled_labels_do_not_pass():
+def test_gate_does_not_pass_shuffled_labels():
     c = compared(np.random.default_rng(0), n=500)
     labels = tuple(np.random.default_rng(1).permutation(c.labels).tolist())
     found = judge(PairedPredictions("float", labels, c.before, c.after), 1.0)
@@ -55,12 +55,12 @@ def test_shuffled_labels_do_not_pass():
     assert len(found.warnings) == 1
 
 
-def test_one_class_alone_is_no_chance():
+def test_single_class_is_not_chance_level():
     zeros = (0,) * 500
     assert judge(PairedPredictions("float", zeros, zeros, zeros), 1.0).outcome is Outcome.PASS
 
 
-def test_a_changed_build_is_a_warning_either_way_and_never_for_float():
+def test_changed_accuracy_warns_for_baseline_only():
     better = judge(compared(np.random.default_rng(0), gained=0.03, reference="baseline"), 1.0)
     assert better.outcome is Outcome.PASS
     assert "pp higher than the baseline" in better.warnings[0]
@@ -70,7 +70,7 @@ def test_a_changed_build_is_a_warning_either_way_and_never_for_float():
     assert judge(compared(np.random.default_rng(0), lost=0.005), 1.0).warnings == ()
 
 
-def test_builds_are_compared_on_the_images_they_share():
+def test_baseline_is_compared_on_shared_images():
     hashes = [digest(index) for index in range(8)]
     ours = Answers.of("a", hashes, [0] * 8, [0] * 8, [0] * 7 + [1])
     theirs = Answers.of("b", hashes[::-1][:6], [0] * 6, [2] * 6, [3] + [0] * 5)
@@ -79,7 +79,7 @@ def test_builds_are_compared_on_the_images_they_share():
     assert c.reference == "baseline"
 
 
-def test_the_sequential_test_decides_where_it_is_asked_for():
+def test_sequential_test_decides_with_seed():
     c = compared(np.random.default_rng(0), lost=0.005, gained=0.005)
     found = judge(c, 1.0, seed=0)
     assert found.sequential.outcome is found.outcome is Outcome.PASS
@@ -89,13 +89,13 @@ def test_the_sequential_test_decides_where_it_is_asked_for():
 
 
 @pytest.mark.parametrize("psi", [0.01, 0.05])
-def test_power_is_that_of_the_images_needed(psi):
+def test_power_inverts_images_needed(psi):
     n = images_needed(0.0, psi, margin_pp=1.0, power=0.8)
     assert power(n, 0.0, psi, margin_pp=1.0) == pytest.approx(0.8, abs=1e-3)
     assert power(n - 1, 0.0, psi, margin_pp=1.0) < 0.8 <= power(n, 0.0, psi, margin_pp=1.0)
 
 
-def test_power_is_the_share_that_really_passes():
+def test_power_matches_simulated_pass_rate():
     runs = 300
     found = [judge(compared(np.random.default_rng(seed), 2000, 0.9, 0.01, 0.01), 1.0) for seed in range(runs)]
     share = sum(one.outcome is Outcome.PASS for one in found) / runs

@@ -5,17 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.metrics import (
-    agreement,
-    interleaved,
-    kl,
-    machine,
-    median_interval,
-    peak_rss_mib,
-    percentile_bound,
-    sqnr_db,
-    top1,
-)
+from edgeres.latency.percentiles import interleaved, median_interval, percentile_bound
+from edgeres.metrics import agreement, kl, sqnr_db, top1
+from edgeres.targets.host import machine, peak_rss_mib
 
 
 class Clock:

@@ -93,7 +93,7 @@ def test_reused_scales_give_the_same_network_without_observing(compiled, place, 
     assert json.loads((again / "manifest.json").read_text())["scales"] == read_table(file).digest
 
 
-def test_scales_from_other_images_are_taken_and_told(compiled, place):
+def test_scales_from_other_images_are_used_with_a_note(compiled, place):
     _, folder = compiled("first")
     notes = [
         note
@@ -125,7 +125,7 @@ def test_other_scales_give_another_network_from_another_cache_entry(compiled, pl
     assert main(["calibration", "diff", str(folder), str(other), "--json"]) == 3
 
 
-def test_the_difference_is_told_scale_by_scale(compiled, place, capsys):
+def test_difference_is_listed_scale_by_scale(compiled, place, capsys):
     _, folder = compiled("first")
     _, other = compiled("other")
     capsys.readouterr()
@@ -164,7 +164,7 @@ def test_what_calibrates_anew_is_refused_beside_given_scales(compiled, place, ch
     assert "calibrates anew beside --scales" in report(folder)["error"]["what"]
 
 
-def test_a_later_rung_may_build_on_given_scales(compiled, place):
+def test_later_technique_may_build_on_given_scales(compiled, place):
     file = saved(place, compiled("first")[1])
     code, folder = compiled("corrected", "--scales", str(file), "--set", "quantize.technique=bias_correction")
     assert code == 0

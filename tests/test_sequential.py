@@ -23,7 +23,7 @@ histories = st.integers(0, 5000).flatmap(
 
 
 @given(histories, st.floats(0.001, 0.2), st.floats(0, 1), st.floats(0, 1))
-def test_neither_bet_gains_on_average_where_it_is_wrong(history, margin, extra, more):
+def test_wealth_is_supermartingale_under_null(history, margin, extra, more):
     """After any history, for any discordance: the expectation of the next factor, in closed form over three cases."""
     for side in (1, -1):
         drop = min(1.0, margin + extra * (1 - margin)) if side == 1 else margin - extra * (1 + margin)
@@ -38,7 +38,7 @@ def test_neither_bet_gains_on_average_where_it_is_wrong(history, margin, extra, 
 
 
 @given(histories)
-def test_no_single_image_ruins_a_bet(history):
+def test_wealth_is_positive_after_any_image(history):
     for lost, gained in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0)):
         after = state(*history).after(1, np.array([lost]), np.array([gained]), MARGIN)
         assert after.below[0] > np.log(0.04)
@@ -48,7 +48,7 @@ def test_no_single_image_ruins_a_bet(history):
 @pytest.mark.parametrize(
     ("lost", "gained", "side"), [(0.01, 0.01, -1), (0.03, 0.01, 1), (0.05, 0.05, -1), (0.06, 0.04, 1)]
 )
-def test_the_stake_is_kellys(lost, gained, side):
+def test_stake_maximises_expected_log_wealth(lost, gained, side):
     stakes = np.linspace(0, 0.94, 4001)
     high, none, low = side * (1 - MARGIN), -side * MARGIN, side * (-1 - MARGIN)
     growth = lost * np.log1p(stakes * high) + gained * np.log1p(stakes * low)
@@ -57,7 +57,7 @@ def test_the_stake_is_kellys(lost, gained, side):
     assert found == pytest.approx(stakes[growth.argmax()], abs=3e-4)
 
 
-def test_bets_on_many_images_are_bets_one_by_one_at_the_same_stake():
+def test_block_of_images_equals_single_images_at_same_stake():
     start = state(100, 3, 2)
     at_once = start.after(20, np.array([2.0]), np.array([1.0]), MARGIN)
     single = [
@@ -67,7 +67,7 @@ def test_bets_on_many_images_are_bets_one_by_one_at_the_same_stake():
 
 
 @pytest.mark.parametrize("psi", [0.01, 0.03, 0.1])
-def test_at_the_margin_neither_verdict_exceeds_its_level(psi):
+def test_sequential_error_rates_at_margin_are_below_alpha(psi):
     runs = 3000
     rates = measure(Scenario(psi, MARGIN, 3000), MARGIN, runs)
     allowed = 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
@@ -76,7 +76,7 @@ def test_at_the_margin_neither_verdict_exceeds_its_level(psi):
 
 
 @pytest.mark.parametrize("psi", [0.05, 0.1])
-def test_clean_and_bad_networks_take_about_half_of_the_fixed_tests_images(psi):
+def test_sequential_test_needs_about_half_of_fixed_images(psi):
     images = {0.05: 5406, 0.1: 10817}[psi]
     clean = measure(Scenario(psi, 0.0, images), MARGIN, 1000)
     bad = measure(Scenario(psi, 0.02, images), MARGIN, 1000)
@@ -88,7 +88,7 @@ def test_clean_and_bad_networks_take_about_half_of_the_fixed_tests_images(psi):
     assert bad.passed < 0.01
 
 
-def test_a_network_that_never_errs_passes_early_and_a_broken_one_fails_at_once():
+def test_sequential_test_decides_clear_cases_early():
     same = sequential(np.zeros(1000, np.int8), 1.0)
     assert same.outcome is Outcome.PASS
     assert same.used < 600
@@ -98,13 +98,13 @@ def test_a_network_that_never_errs_passes_early_and_a_broken_one_fails_at_once()
     assert broken.used <= 40
 
 
-def test_too_few_images_tell_nothing():
+def test_sequential_test_is_inconclusive_with_too_few_images():
     found = sequential(np.zeros(100, np.int8), 1.0)
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.used == found.n == 100
 
 
-def test_the_order_is_that_of_the_seed():
+def test_sequential_order_depends_on_seed():
     signs = np.repeat(np.array([1, -1, 0], np.int8), [30, 30, 2940])
     assert sequential(signs, 1.0, seed=3) == sequential(signs, 1.0, seed=3)
     assert len({sequential(signs, 1.0, seed=seed).used for seed in range(5)}) > 1

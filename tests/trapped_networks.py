@@ -12,8 +12,8 @@ from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
+from edgeres.quant.quant_table import quant_table
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.table import quant_table
 
 if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgeres.settings import settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @settings
@@ -18,7 +13,8 @@ class StageMetrics:
 
     Accuracies, agreements and drops are in percent and percentage points, ``kl`` in nats, ``mib`` in 2^20 bytes.
     ``agreement`` is with the float baseline, of ``verify`` on validation images, of a quantizer on tuning or
-    calibration images. ``expected_ms_*`` are predicted latencies of one image by kind of graph.
+    calibration images. ``expected_ms`` are predicted latencies of one image by kind of graph, in JSON each
+    under a name of its own: ``expected_ms_int8``.
     """
 
     top1: float | None = None
@@ -49,10 +45,7 @@ class StageMetrics:
     tuning_drop_pp: float | None = None
     activation_quantizers: float | None = None
     integer_weights: float | None = None
-    expected_ms_float32: float | None = None
-    expected_ms_int8: float | None = None
-    expected_ms_first_layer: float | None = None
-    expected_ms_mixed_precision: float | None = None
+    expected_ms: dict[str, float] = Field(default_factory=dict)
     nncf_agreement: float | None = None
     rewrite_agreement: float | None = None
     rewrite_max_abs_delta_logit: float | None = None
@@ -70,7 +63,19 @@ class StageMetrics:
     @model_serializer(mode="wrap")
     def measured(self, handler: SerializerFunctionWrapHandler) -> dict[str, float]:
         """The measured metrics by name."""
-        return {name: value for name, value in handler(self).items() if value is not None}
+        values = handler(self)
+        expected = {f"expected_ms_{kind}": ms for kind, ms in values.pop("expected_ms").items()}
+        return {name: value for name, value in values.items() if value is not None} | expected
+
+    @model_validator(mode="before")
+    @classmethod
+    def gathered(cls, data: object) -> object:
+        """JSON data with the predicted latencies in one dictionary."""
+        if not isinstance(data, dict):
+            return data
+        expected = {name: value for name, value in data.items() if str(name).startswith("expected_ms_")}
+        rest = {name: value for name, value in data.items() if name not in expected}
+        return {**rest, "expected_ms": {name.removeprefix("expected_ms_"): ms for name, ms in expected.items()}}
 
 
 @settings
@@ -81,7 +86,7 @@ class TechniqueResult:
 
     Attributes:
         name: Name of the technique, such as ``calibrate`` or ``gptq``.
-        settings: Applied settings, in order.
+        settings: Settings of the applied techniques by name, in order, as JSON data.
         top1: Accuracy in percent.
         drop_pp: Float accuracy less this one, in percentage points; the gate's interval is ``low_pp`` to ``high_pp``.
         agreement: Share of predictions equal to float's, in percent.
@@ -93,7 +98,7 @@ class TechniqueResult:
     """
 
     name: str
-    settings: dict[str, object] = Field(default_factory=dict)
+    settings: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     top1: float | None = None
     drop_pp: float | None = None
     low_pp: float | None = None
@@ -115,13 +120,13 @@ class TechniqueResult:
     @property
     def float_layers(self) -> tuple[str, ...]:
         """Layers that techniques left in float."""
-        parts = [self.settings.get(name) for name in ("first_layer", "mixed_precision")]
-        return tuple(layer for part in parts if isinstance(part, dict) for layer in part.get("float_layers", ()))
+        parts = [one.get("float_layers") for one in self.settings.values()]
+        return tuple(str(layer) for layers in parts if isinstance(layers, list) for layer in layers)
 
 
-def graph_kind(settings: Mapping[str, object]) -> str:
-    """``mixed_precision``, ``first_layer`` or ``int8``, by the layers that the applied settings leave in float."""
-    return next((kind for kind in ("mixed_precision", "first_layer") if kind in settings), "int8")
+def graph_kind(settings: dict[str, dict[str, JsonValue]]) -> str:
+    """Name of the last technique that left layers in float, such as ``first_layer``; ``int8`` where none did."""
+    return next((name for name, one in reversed(settings.items()) if "float_layers" in one), "int8")
 
 
 @settings

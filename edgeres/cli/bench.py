@@ -69,7 +69,7 @@ def _result(folder: Path, finished: Run, options: Options, screen: Screen) -> Be
     from edgeres.latency.benchmark.interleaved import InterleavedSettings
     from edgeres.latency.benchmark.variants import find_variants
     from edgeres.onnx_graph import operator_counts
-    from edgeres.runs.graphs import read_graphs
+    from edgeres.runs.finished import read_graphs
     from edgeres.targets.target import find_target
 
     timing = InterleavedSettings(limit_s=float(options.seconds))

@@ -10,7 +10,7 @@ from edgeres.errors import UsageError
 if TYPE_CHECKING:
     from edgeres.cli._console import Screen
     from edgeres.cli._options import Commands, Options
-    from edgeres.quant.calibration_diff import ScaleChange, TableChange
+    from edgeres.quant.calibration_table import ScaleChange, TableChange
 
 PLACE = 190
 
@@ -61,8 +61,7 @@ def _save(options: Options, screen: Screen) -> int:
 
 def _diff(options: Options, screen: Screen) -> int:
     """Prints the facts and scales in which two tables differ; 3 where any does."""
-    from edgeres.quant.calibration_diff import difference
-    from edgeres.quant.calibration_table import read_table
+    from edgeres.quant.calibration_table import difference, read_table
 
     change = difference(read_table(Path(options.first)), read_table(Path(options.second)))
     if options.json:

@@ -51,7 +51,7 @@ def run(options: Options, screen: Screen) -> int:
         notes = (*comparison.notes, f"paired on {paired.n:,} images: {counts} ('edgeres gate' judges that)")
     if options.html:
         from edgeres.artifacts.store import write_beside
-        from edgeres.report.comparison_page import comparison_page
+        from edgeres.report.comparison import comparison_page
 
         page = comparison_page((options.first, options.second), (first, second), comparison, notes)
         write_beside(Path(options.html), page.encode())
@@ -93,6 +93,7 @@ def _print(comparison: RunComparison, notes: tuple[str, ...], options: Options, 
 def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
     """Right and wrong answers of both deployed networks on their common images, or why they cannot be paired."""
     from edgeres.gate import predictions
+    from edgeres.gate.judgement import PairedPredictions
     from edgeres.gate.paired_test import Paired
     from edgeres.settings import sha256_file
 
@@ -104,11 +105,8 @@ def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
         if predictions.NAME not in finished.files or sha256_file(path) != finished.files[predictions.NAME].sha256:
             return None, f"{path} is not the file that its run reported"
         read.append(predictions.decode(path.read_text(encoding="utf-8"), str(path)))
-    first, second = read
     try:
-        common = predictions.shared(first, second)
+        common = PairedPredictions.with_baseline(*read)
     except UsageError as failure:
         return None, failure.what
-    first_answers = [first.deployed_predictions[index] for index in common.ours]
-    second_answers = [second.deployed_predictions[index] for index in common.theirs]
-    return Paired.of(first_answers, second_answers, [first.labels[index] for index in common.ours]), ""
+    return Paired.of(common.after, common.before, common.labels), ""

@@ -46,9 +46,7 @@ def add_parser(commands: Commands) -> None:
 def run(options: Options, screen: Screen) -> int:
     """Tests a finished run's accuracy drop and writes the files that the options name; no run is changed."""
     from edgeres.cli._console import relative_name, write_file
-    from edgeres.report.github import workflow_commands
-    from edgeres.report.junit import junit
-    from edgeres.report.sarif import sarif
+    from edgeres.report.ci_formats import junit, sarif, workflow_commands
     from edgeres.runs import document
     from edgeres.runs.finished import read_finished
 

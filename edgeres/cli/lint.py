@@ -45,7 +45,7 @@ def run(options: Options, screen: Screen) -> int:
     from edgeres.lint.integer_coverage import integer_coverage_of
     from edgeres.lint.linter import lint
     from edgeres.onnx_graph.read import read_model
-    from edgeres.report.sarif import lint_sarif
+    from edgeres.report.ci_formats import lint_sarif
     from edgeres.targets.target import find_target
 
     target = find_target(options.target)

@@ -85,7 +85,7 @@ def _result(folder: Path, finished: Run, options: Options, screen: Screen) -> Pa
     from edgeres.parity.integer.network import IntegerNetwork
     from edgeres.parity.runtimes import chosen, opened
     from edgeres.parity.study import Subject, spread, study
-    from edgeres.runs.graphs import read_graphs
+    from edgeres.runs.finished import read_graphs
 
     backends, exported = chosen(options.runtimes), read_graphs(folder, finished)
     if exported.scales is None:

@@ -163,9 +163,9 @@ def _figures(prediction: Prediction) -> str:
 
 def _budget_line(line: BudgetCheck) -> str:
     """A latency budget and its predicted status, in one line."""
-    from edgeres.runs.figures import OUTLOOKS, line_title, millis
+    from edgeres.runs.figures import PREDICTED, line_title, millis
 
     at_most = f"at most {millis(line.limit)} ({line.derivation or line.source.partition(' (')[0]})"
     if not line.predicted_status:
         return f"unmeasured: {line_title(line.name)}, {at_most}; a prediction says nothing of the tail"
-    return f"{OUTLOOKS[line.predicted_status]}: {line_title(line.name)}, {at_most}"
+    return f"{PREDICTED[line.predicted_status]}: {line_title(line.name)}, {at_most}"

@@ -45,13 +45,7 @@ Limits = Mapping[str, "Limit"]
 
 @settings
 class Requirement:
-    """Documented limits of one network.
-
-    Attributes:
-        names: Presets for which they hold.
-        macs_g: MACs in 1e9, as written.
-        latency_ms: Milliseconds for one image, by latency class of the target.
-    """
+    """Documented limits of some presets: MACs in 1e9 as written, and ms for one image by the target's latency class."""
 
     names: tuple[str, ...]
     macs_g: str
@@ -73,9 +67,7 @@ class Limit:
 
     Attributes:
         name: Field of ``Budget``, with its unit.
-        limit: The limit as displayed.
         rounding: Half a unit of the limit's last written digit; a value below ``limit + rounding`` rounds to it.
-        source: Source of the limit.
         derivation: Derivation of a scaled documented limit; empty otherwise.
     """
 
@@ -92,7 +84,7 @@ class Limit:
     def line(self, value: float | None, how: str, predicted: Predicted | None = None) -> BudgetCheck:
         """The budget line of a value; without a value it is ``unmeasured``, whatever is predicted."""
         status: Status = "unmeasured" if value is None else "passed" if self.met(value) else "failed"
-        line = BudgetCheck(
+        return BudgetCheck(
             name=self.name,
             value=value,
             limit=self.limit,
@@ -101,13 +93,12 @@ class Limit:
             source=self.source,
             derivation=self.derivation,
             figure="host_latency" if self.name in _LATENCIES else None,
-        )
-        return (
-            replace(line, predicted=predicted, predicted_status=self.predicted_status(predicted)) if predicted else line
+            predicted=predicted,
+            predicted_status=self._predicted_status(predicted) if predicted else "",
         )
 
-    def predicted_status(self, predicted: Predicted) -> PredictedStatus:
-        """``passed`` if the upper end of the predicted band meets the limit, ``failed`` if its lower end exceeds it."""
+    def _predicted_status(self, predicted: Predicted) -> PredictedStatus:
+        """``passes`` if the upper end of the predicted band meets the limit, ``fails`` if its lower end exceeds it."""
         return "passes" if self.met(predicted.high) else "open" if self.met(predicted.low) else "fails"
 
 
@@ -120,12 +111,9 @@ def requirements() -> Requirements:
 
 
 def documented(network: str, target: Target, crop: int) -> dict[str, Limit]:
-    """Documented limits of a network for images of ``crop x crop`` pixels; empty where nothing is documented.
+    """Documented limits of a preset for images of ``crop x crop`` pixels; empty where nothing is documented.
 
-    Args:
-        network: Preset name.
-        target: Its latency class selects the limit, its roofline gives the fixed part of a latency.
-        crop: Side of the square input in pixels.
+    The target's latency class selects the limit, its roofline gives the fixed part of a latency.
     """
     known = requirements()
     row = next((row for row in known.networks if network in row.names), None)
@@ -136,84 +124,68 @@ def documented(network: str, target: Target, crop: int) -> dict[str, Limit]:
     macs = Limit("macs_g", float(written), known.source, half_digit)
     latency = Limit("latency_p50_ms", latency_ms, known.source)
     if crop < known.size:
-        macs = _smaller_macs(macs, known.size, crop)
+        area = crop**2 / known.size**2
+        derivation = f"{macs.limit:g} G at {known.size} px, scaled by the area to {crop} px"
+        macs = replace(macs, limit=macs.limit * area, rounding=macs.rounding * area, derivation=derivation)
         latency = _smaller_latency(latency, network, target, known.size, crop)
     return {limit.name: limit for limit in (macs, latency)}
 
 
-def _smaller_macs(limit: Limit, size: int, crop: int) -> Limit:
-    area = crop**2 / size**2
-    derivation = f"{limit.limit:g} G at {size} px, scaled by the area to {crop} px"
-    return replace(limit, limit=limit.limit * area, rounding=limit.rounding * area, derivation=derivation)
-
-
 def _smaller_latency(limit: Limit, network: str, target: Target, size: int, crop: int) -> Limit:
-    """``L (f + (1 - f) m)`` with the fixed share ``f`` of the latency and the share ``m`` of the MACs."""
-    spec = preset(network)
-    fixed = _fixed_share(network, target, size, limit.limit)
-    share = fixed + (1 - fixed) * count_macs(spec, crop, crop) / count_macs(spec, size, size)
-    stays = f"{100 * fixed:.0f} % stays (call, launches, weights), the rest scales by MACs"
-    derivation = f"{limit.limit:g} ms at {size} px: {stays}"
-    return replace(limit, limit=limit.limit * share, derivation=derivation)
-
-
-def _fixed_share(network: str, target: Target, side: int, latency_ms: float) -> float:
-    """Share of a network's latency that does not depend on the image size, by the roofline of the target.
+    """``L (f + (1 - f) m)``, ``m`` the share of the MACs, ``f`` the fixed share of the latency by a roofline.
 
     Where the device's peaks are unknown, the roofline is scaled to the documented latency.
     """
-    integer = target.scheme is not None
-    works = of_target(preset(network), side, target, integer=integer)
+    spec, integer = preset(network), target.scheme is not None
+    works = of_target(spec, size, target, integer=integer)
     roofline = roofline_of(target, "int8" if integer else float_precisions(target)[0])
     if roofline.missing(works):
-        roofline = roofline.calibrated(works, latency_ms)
-    return min(1.0, roofline.fixed_ms(works) / roofline.total_ms(works))
+        roofline = roofline.calibrated(works, limit.limit)
+    fixed = min(1.0, roofline.fixed_ms(works) / roofline.total_ms(works))
+    share = fixed + (1 - fixed) * count_macs(spec, crop, crop) / count_macs(spec, size, size)
+    stays = f"{100 * fixed:.0f} % stays (call, launches, weights), the rest scales by MACs"
+    return replace(limit, limit=limit.limit * share, derivation=f"{limit.limit:g} ms at {size} px: {stays}")
 
 
 def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dict[str, Limit]:
-    """The effective limits, in the order of ``Budget``'s fields.
+    """The effective limits for images of ``crop x crop`` pixels, in the order of ``Budget``'s fields.
 
-    Args:
-        network: Preset name; any other name has no documented limits.
-        crop: Side of the square input in pixels.
-        target: Its own limits replace documented ones, among which its latency class selects.
-        overrides: The user's limits, which replace all others.
+    A network that is no preset has no documented limits.
 
     Raises:
         UsageError: An override names no field of ``Budget`` or is not a number.
     """
+    names = [field.name for field in fields(Budget)]
     for name in overrides:
-        if name not in _names():
-            known = ", ".join(_names())
+        if name not in names:
+            known = ", ".join(names)
             raise UsageError(f"no budget has the name {name!r}", f"known, each with its unit at its end: {known}")
     parse(Budget, dict(overrides), "budget", UsageError)
-    found = documented(network, target, crop)
-    for name in _names():
+    chosen = documented(network, target, crop)
+    for name in names:
         own = getattr(target.budget, name)
         if own is not None:
-            found[name] = Limit(name, own, f"target {target.name}")
+            chosen[name] = Limit(name, own, f"target {target.name}")
         if name in overrides:
-            found.pop(name, None)
+            chosen.pop(name, None)
             asked = overrides[name]
             if asked is not None:
-                found[name] = Limit(name, asked, "asked for")
-    return {name: found[name] for name in _names() if name in found}
+                chosen[name] = Limit(name, asked, "asked for")
+    return {name: chosen[name] for name in names if name in chosen}
 
 
 def static_lines(
-    known: Limits, *, network: str, crop: int, macs: int, parameters: int | None, size_bytes: int
+    known: Limits,
+    *,
+    network: str,
+    crop: int,
+    macs: int,
+    parameters: int | None,
+    size_bytes: int,
+    peak_activation_bytes: int | None,
 ) -> tuple[BudgetCheck, ...]:
-    """Budget lines of the graph alone: MACs, parameters and file size.
-
-    Args:
-        known: The effective limits.
-        network: Preset name, for the hint when there are too many MACs.
-        crop: Side of the square input in pixels.
-        macs: Exact MACs of one image.
-        parameters: Learned parameters; None where they were not counted.
-        size_bytes: Size of the deployed file.
-    """
-    found: list[BudgetCheck] = []
+    """Budget lines of the graph alone: MACs, parameters, file size and peak activation memory; None: not computed."""
+    lines: list[BudgetCheck] = []
     if limit := known.get("macs_g"):
         value = macs / 1e9
         how = f"closed form, {macs:,} MACs"
@@ -221,18 +193,22 @@ def static_lines(
             how += "; within the last written digit of the documented limit"
         elif not limit.met(value):
             how += f"; too many: {_cure(limit, macs, network, crop)}"
-        found.append(limit.line(value, how))
+        lines.append(limit.line(value, how))
     if limit := known.get("params_m"):
         how = "not counted" if parameters is None else f"closed form, {parameters:,} parameters"
-        found.append(limit.line(None if parameters is None else parameters / 1e6, how))
+        lines.append(limit.line(None if parameters is None else parameters / 1e6, how))
     if limit := known.get("size_mib"):
-        found.append(limit.line(size_bytes / 2**20, f"file size, {size_bytes:,} bytes"))
-    return tuple(found)
+        lines.append(limit.line(size_bytes / 2**20, f"file size, {size_bytes:,} bytes"))
+    if limit := known.get("peak_activation_mib"):
+        peak = peak_activation_bytes
+        how = "not counted" if peak is None else f"walk over the graph, {peak:,} bytes, workspaces on top"
+        lines.append(limit.line(None if peak is None else peak / 2**20, how))
+    return tuple(lines)
 
 
-def accuracy_lines(known: Limits, drop_pp: float | None, how: str) -> tuple[BudgetCheck, ...]:
-    """The accuracy drop against the float network, in percentage points; ``how`` holds its paired interval."""
-    return _line(known, "accuracy_drop_pp", drop_pp, how)
+def budget_lines(known: Limits, name: str, value: float | None, how: str) -> tuple[BudgetCheck, ...]:
+    """The line of one field of ``Budget``; none where it has no limit."""
+    return (known[name].line(value, how),) if name in known else ()
 
 
 def latency_lines(
@@ -249,32 +225,13 @@ def latency_lines(
     """
     if timed is None:
         median = (known["latency_p50_ms"].line(None, how, predicted),) if "latency_p50_ms" in known else ()
-        return median + tuple(line for name in _LATENCIES[1:] for line in _line(known, name, None, how))
-    found = list(_line(known, "latency_p50_ms", timed.p50_ms, how))
+        return median + tuple(line for name in _LATENCIES[1:] for line in budget_lines(known, name, None, how))
+    lines = list(budget_lines(known, "latency_p50_ms", timed.p50_ms, how))
     tails = (("latency_p90_ms", timed.p90_high_ms, 44), ("latency_p99_ms", timed.p99_high_ms, 459))
     for name, value, calls in tails:
         tail = "99 % upper bound" if value is not None else f"too few for a 99 % upper bound, which takes {calls}"
-        found += _line(known, name, value, f"{how}; {tail}")
-    return tuple(found)
-
-
-def memory_lines(known: Limits, peak_rss_mib: float | None, how: str) -> tuple[BudgetCheck, ...]:
-    """Peak resident memory of the process that runs the network."""
-    return _line(known, "peak_rss_mib", peak_rss_mib, how)
-
-
-def activation_lines(known: Limits, peak_bytes: int | None) -> tuple[BudgetCheck, ...]:
-    """Peak activation memory from the graph alone; None where it was not computed."""
-    how = "not counted" if peak_bytes is None else f"walk over the graph, {peak_bytes:,} bytes, workspaces on top"
-    return _line(known, "peak_activation_mib", None if peak_bytes is None else peak_bytes / 2**20, how)
-
-
-def _names() -> tuple[str, ...]:
-    return tuple(field.name for field in fields(Budget))
-
-
-def _line(known: Limits, name: str, value: float | None, how: str) -> tuple[BudgetCheck, ...]:
-    return (known[name].line(value, how),) if name in known else ()
+        lines += budget_lines(known, name, value, f"{how}; {tail}")
+    return tuple(lines)
 
 
 def _cure(limit: Limit, macs: int, network: str, crop: int) -> str:

@@ -12,6 +12,7 @@ from edgeres.gate import paired_test
 from edgeres.gate.paired_test import Outcome, Paired
 from edgeres.gate.predictions import shared
 from edgeres.gate.sequential import Sequential, sequential
+from edgeres.metrics import top1
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -29,13 +30,9 @@ EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 5}
 
 @dataclass(frozen=True, slots=True)
 class PairedPredictions:
-    """Predictions of two networks on the same images.
+    """Class indices by a reference (``before``) and the deployed network (``after``), and the labels, per image.
 
-    Attributes:
-        reference: ``float``, or ``baseline`` for another run's deployed network.
-        labels: True class index per image.
-        before: The reference's class index per image.
-        after: The deployed network's class index per image.
+    The reference is the run's own float network, or as ``baseline`` another run's deployed one.
     """
 
     reference: Literal["float", "baseline"]
@@ -55,17 +52,15 @@ class PairedPredictions:
         Raises:
             UsageError: Fewer than half of the images match, or their labels differ.
         """
-        common = shared(answers, other)
-        before = tuple(other.deployed_predictions[place] for place in common.theirs)
-        labels, after = (
-            tuple(column[place] for place in common.ours) for column in (answers.labels, answers.deployed_predictions)
-        )
-        return cls("baseline", labels, before, after)
+        pairs = shared(answers, other)
+        before = tuple(other.deployed_predictions[there] for _, there in pairs)
+        after = tuple(answers.deployed_predictions[here] for here, _ in pairs)
+        return cls("baseline", tuple(answers.labels[here] for here, _ in pairs), before, after)
 
     @property
     def reference_top1(self) -> float:
         """Accuracy of the reference, in percent."""
-        return 100 * sum(b == y for b, y in zip(self.before, self.labels, strict=True)) / len(self.labels)
+        return top1(self.before, self.labels)
 
 
 @settings
@@ -73,22 +68,11 @@ class Judgement:
     """Outcome of the gate with all figures behind it; ``docs/gate.md`` documents it.
 
     Attributes:
-        schema: Version of this layout.
-        outcome: PASS, FAIL or INCONCLUSIVE.
-        sentence: The reason, one sentence.
-        warnings: Warnings that do not affect the outcome.
+        sentence: The outcome with its reason.
         reference: ``float``, or ``baseline`` for another run's deployed network.
-        n: Number of images.
-        lost: Number of images that only the reference predicts correctly.
-        gained: Number of images that only the deployed network predicts correctly.
+        lost: Number of images that only the reference predicts correctly; ``gained`` only the deployed network.
         changed: Number of images with different predictions.
-        reference_top1: Accuracy of the reference, in percent.
-        deployed_top1: Accuracy of the deployed network, in percent.
-        margin_pp: Largest acceptable drop in percentage points.
-        alpha: Significance level of PASS and of FAIL.
-        drop_pp: Observed drop in percentage points.
         low_pp: Lower end of the Tango interval of confidence ``1 - 2 alpha``.
-        high_pp: Upper end of the interval.
         p_margin: One-sided score test: small means that the drop is below the margin.
         p_worse: One-sided exact mid-p McNemar: small means that the deployed network is worse.
         p_changed: Two-sided exact mid-p McNemar: small means that the two are not equally accurate.
@@ -128,21 +112,13 @@ class Judgement:
         return EXIT_CODES[self.outcome]
 
 
-def judge(
-    comparison: PairedPredictions, margin_pp: float, *, alpha: float = 0.05, seed: int | None = None
-) -> Judgement:
-    """Gate judgement of paired predictions.
+def judge(c: PairedPredictions, margin_pp: float, *, alpha: float = 0.05, seed: int | None = None) -> Judgement:
+    """Gate judgement of paired predictions against a margin above zero, at the one-sided level ``alpha``.
 
-    A reference that is no better than always predicting the commonest class is invalid: the labels are not those of
-    these images, or their preprocessing is wrong. A PASS becomes INCONCLUSIVE then.
-
-    Args:
-        comparison: The predictions.
-        margin_pp: Largest acceptable drop in pp, above zero.
-        alpha: One-sided significance level of PASS and of FAIL.
-        seed: Seed of the order of images in the sequential test, which then decides; None tests once, on all images.
+    With a seed, which orders the images, the sequential test decides; else one test on all images. A reference that is
+    no better than always predicting the commonest class is invalid: the labels are not those of these images, or their
+    preprocessing is wrong. A PASS becomes INCONCLUSIVE then.
     """
-    c = comparison
     paired = Paired.of(c.before, c.after, c.labels)
     decision = paired_test.decide(paired, margin_pp, alpha)
     bets = None if seed is None else sequential(_signs(c), margin_pp, alpha=alpha, seed=seed)
@@ -151,11 +127,11 @@ def judge(
     chance = _chance(c)
     if chance and outcome is Outcome.PASS:
         outcome, sentence = Outcome.INCONCLUSIVE, f"{Outcome.INCONCLUSIVE}: {chance}; it would be a {sentence}"
-    psi, drop = paired.discordance, paired.drop
+    psi, drop, p_changed = paired.discordance, paired.drop, paired_test.mcnemar(paired)
     return Judgement(
         outcome=outcome,
         sentence=sentence,
-        warnings=tuple(filter(None, (chance, _changed(c, decision.p_same, drop, alpha)))),
+        warnings=tuple(filter(None, (chance, _changed(c, p_changed, drop, alpha)))),
         reference=c.reference,
         n=paired.n,
         lost=paired.b,
@@ -168,9 +144,9 @@ def judge(
         drop_pp=drop,
         low_pp=decision.interval.low,
         high_pp=decision.interval.high,
-        p_margin=decision.p,
+        p_margin=paired_test.non_inferiority(paired, margin_pp),
         p_worse=paired_test.mcnemar_worse(paired),
-        p_changed=decision.p_same,
+        p_changed=p_changed,
         power=paired_test.power(paired.n, 0.0, psi, margin_pp=margin_pp, alpha=alpha),
         n_needed=paired_test.images_needed(0.0, psi, margin_pp=margin_pp, alpha=alpha, power=_POWER),
         n_to_settle=decision.n_needed,
@@ -195,12 +171,14 @@ def _sequential_sentence(bets: Sequential, fixed: str, margin_pp: float) -> str:
 
 
 def _chance(c: PairedPredictions) -> str:
-    """Why the reference is invalid, or empty."""
+    """Why the reference is invalid, by Wilson's interval of its accuracy; empty where it is valid."""
+    from scipy.stats import binomtest
+
     counts = Counter(c.labels)
     commonest = 100 * max(counts.values()) / len(c.labels)
     right = sum(b == y for b, y in zip(c.before, c.labels, strict=True))
-    low = paired_test.wilson(right, len(c.labels)).low
-    if len(counts) == 1 or low > commonest:
+    wilson = binomtest(right, len(c.labels)).proportion_ci(0.95, method="wilson")
+    if len(counts) == 1 or 100 * wilson.low > commonest:
         return ""
     return (
         f"the {c.reference} network gets {c.reference_top1:.1f} % right, and naming the commonest class "

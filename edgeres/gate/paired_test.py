@@ -6,7 +6,7 @@ Both networks predict the same images, so only the images on which exactly one o
 
 Sources: McNemar 1947; Fagerland, Lydersen and Laake 2013 (doi 10.1186/1471-2288-13-91) for its mid-p form; Tango 1998
 (Statistics in Medicine 17:891) for the score test and interval; Nam 1997 (Biometrics 53:1422) for non-inferiority;
-Connor 1987 (Biometrics 43:207) for the sample size; Wilson 1927 (JASA 22:209).
+Connor 1987 (Biometrics 43:207) for the sample size.
 """
 
 from __future__ import annotations
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 
 @settings
 class Paired:
-    """Counts of a paired comparison.
-
-    Attributes:
-        n: Number of images.
-        b: Number of images that only the original predicts correctly.
-        c: Number of images that only the compressed network predicts correctly.
-    """
+    """Counts of ``n`` images: only the original predicts ``b`` correctly, only the compressed network ``c``."""
 
     n: int
     b: int
@@ -83,20 +77,13 @@ class Decision:
 
     Attributes:
         outcome: PASS when the drop is significantly below the margin, FAIL when it is significantly above.
-        drop: Observed drop in pp.
         interval: Tango interval of the drop in pp; PASS and FAIL are its two ends against the margin.
-        p: One-sided p value of non-inferiority: small means the drop is below the margin.
-        p_same: Two-sided mid-p McNemar: small means that the two networks differ.
         n_needed: Images that would decide it with a power of 0.8, if the true drop is the observed one; None when it is
             decided, or when the observed drop is the margin itself.
-        sentence: The result in one sentence.
     """
 
     outcome: Outcome
-    drop: float
     interval: Interval
-    p: float
-    p_same: float
     n_needed: int | None
     sentence: str
 
@@ -169,31 +156,12 @@ def tango(paired: Paired, confidence: float = 0.95) -> Interval:
     return Interval(low=100 * low, high=100 * high, confidence=confidence)
 
 
-def wilson(right: int, n: int) -> Interval:
-    """Wilson's score interval of one accuracy, in percent, of 95 %."""
-    from scipy.stats import norm
-
-    z = float(norm.isf((1 - 0.95) / 2))
-    centre = (right + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * sqrt(right * (n - right) / n + z * z / 4)
-    low = 0.0 if right == 0 else 100 * (centre - half)
-    high = 100.0 if right == n else 100 * (centre + half)
-    return Interval(low=low, high=high, confidence=0.95)
-
-
 def images_needed(
     drop_pp: float, discordance: float, *, margin_pp: float = 0.0, alpha: float = 0.05, power: float = 0.8
 ) -> int:
-    """Sample size of a one-sided paired test of a true drop against a margin (Connor 1987).
+    """Sample size of a one-sided paired test of a true drop against a margin at level ``alpha`` (Connor 1987).
 
     ``n = (z_alpha sqrt(psi - margin^2) + z_power sqrt(psi - drop^2))^2 / (drop - margin)^2``, psi the discordance.
-
-    Args:
-        drop_pp: True drop in pp.
-        discordance: Share of images on which exactly one network is right, at least ``|drop|``.
-        margin_pp: The drop it is tested against, in pp.
-        alpha: One-sided significance level.
-        power: Power of the test.
 
     Raises:
         ValueError: Drop and margin are equal, which no sample size distinguishes.
@@ -202,51 +170,45 @@ def images_needed(
 
     if drop_pp == margin_pp:
         raise ValueError(f"no number of images distinguishes a drop of {drop_pp} pp from itself")
-    drop, margin = drop_pp / 100, margin_pp / 100
-    psi = max(discordance, abs(drop), abs(margin))
+    drop, margin, psi = _shares(drop_pp, margin_pp, discordance)
     z_alpha, z_power = float(norm.isf(alpha)), float(norm.ppf(power))
     spread = z_alpha * sqrt(psi - margin**2) + z_power * sqrt(psi - drop**2)
     return ceil((spread / (drop - margin)) ** 2)
 
 
 def power(n: int, drop_pp: float, discordance: float, *, margin_pp: float, alpha: float = 0.05) -> float:
-    """Power of the one-sided paired test of a true drop against a margin on ``n`` images (Connor 1987).
+    """Power of that test on ``n`` images: ``images_needed`` solved for it.
 
-    ``Phi((|drop - margin| sqrt(n) - z_alpha sqrt(psi - margin^2)) / sqrt(psi - drop^2))``, which is ``images_needed``
-    solved for the power; psi is the discordance, at least the margin, as a network that dropped by it has as much.
+    ``Phi((|drop - margin| sqrt(n) - z_alpha sqrt(psi - margin^2)) / sqrt(psi - drop^2))``.
     """
     from scipy.stats import norm
 
-    drop, margin = drop_pp / 100, margin_pp / 100
-    psi = max(discordance, abs(drop), abs(margin))
+    drop, margin, psi = _shares(drop_pp, margin_pp, discordance)
     reach = abs(drop - margin) * sqrt(n) - float(norm.isf(alpha)) * sqrt(psi - margin**2)
     spread = sqrt(psi - drop**2)
     return float(norm.cdf(reach / spread)) if spread else float(reach > 0)
 
 
+def _shares(drop_pp: float, margin_pp: float, discordance: float) -> tuple[float, float, float]:
+    """Drop and margin as shares, and the discordance: at least either, as a network that dropped by it has as much."""
+    drop, margin = drop_pp / 100, margin_pp / 100
+    return drop, margin, max(discordance, abs(drop), abs(margin))
+
+
 def decide(paired: Paired, margin_pp: float, alpha: float = 0.05) -> Decision:
-    """Tests whether the drop is below a margin or above it; INCONCLUSIVE where neither is significant.
+    """Tests whether the drop is below a margin above zero, or above it; INCONCLUSIVE where neither is significant.
 
     PASS and FAIL are each wrong with a chance of at most about ``alpha``; they are the one-sided score tests of the
     margin, which is the same as the ``1 - 2 alpha`` interval lying wholly below or above it.
-
-    Args:
-        paired: Counts on the same images.
-        margin_pp: Largest acceptable drop in pp, above zero.
-        alpha: One-sided significance level of PASS and of FAIL.
     """
     interval = tango(paired, 1 - 2 * alpha)
-    p, p_same = non_inferiority(paired, margin_pp), mcnemar(paired)
+    outcome, needed = Outcome.INCONCLUSIVE, None
     if interval.high < margin_pp:
         outcome = Outcome.PASS
     elif interval.low > margin_pp:
         outcome = Outcome.FAIL
-    else:
-        outcome = Outcome.INCONCLUSIVE
-    needed = None
-    if outcome is Outcome.INCONCLUSIVE and paired.drop != margin_pp:
-        at_least = images_needed(paired.drop, paired.discordance, margin_pp=margin_pp, alpha=alpha)
-        needed = max(paired.n + 1, at_least)
+    elif paired.drop != margin_pp:
+        needed = max(paired.n + 1, images_needed(paired.drop, paired.discordance, margin_pp=margin_pp, alpha=alpha))
     sentence = (
         f"{outcome}: drop {paired.drop:.2f} pp [{interval.low:.2f}, {interval.high:.2f}] "
         f"({interval.confidence:.0%} Tango interval, {paired.n} images, {paired.b} lost and {paired.c} gained) "
@@ -254,12 +216,4 @@ def decide(paired: Paired, margin_pp: float, alpha: float = 0.05) -> Decision:
     )
     if needed is not None:
         sentence += f"; about {needed} images would settle it"
-    return Decision(
-        outcome=outcome,
-        drop=paired.drop,
-        interval=interval,
-        p=p,
-        p_same=p_same,
-        n_needed=needed,
-        sentence=sentence,
-    )
+    return Decision(outcome=outcome, interval=interval, n_needed=needed, sentence=sentence)

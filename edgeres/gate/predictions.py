@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.errors import UsageError
@@ -27,12 +26,8 @@ class Answers:
     """Predictions on a validation split, in its order; all columns are as long as the split.
 
     Attributes:
-        schema: Version of this layout.
         images: Digest of the split: content hashes and labels, in order.
         hashes: First 16 hex digits of each image's sha256.
-        labels: True class index per image.
-        float_predictions: Class index per image by the float baseline.
-        deployed_predictions: Class index per image by the deployed network.
     """
 
     schema: Literal["edgeres.predictions/1"] = SCHEMA
@@ -43,7 +38,6 @@ class Answers:
     deployed_predictions: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Refuses columns of different lengths, and empty ones."""
         lengths = {len(self.hashes), len(self.labels), len(self.float_predictions), len(self.deployed_predictions)}
         if len(lengths) != 1 or not self.hashes:
             raise ValueError(f"columns of {sorted(lengths)} images")
@@ -73,19 +67,11 @@ class Answers:
     def keys(self) -> tuple[tuple[str, int], ...]:
         """A key for every image: its hash and its occurrence number among images of equal content."""
         seen: Counter[str] = Counter()
-        found = []
+        keys = []
         for content in self.hashes:
-            found.append((content, seen[content]))
+            keys.append((content, seen[content]))
             seen[content] += 1
-        return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """Common images of two runs: positions in both, in the order of the first."""
-
-    ours: tuple[int, ...]
-    theirs: tuple[int, ...]
+        return tuple(keys)
 
 
 def encode(answers: Answers) -> bytes:
@@ -103,8 +89,8 @@ def decode(text: str, where: str) -> Answers:
     return parse(Answers, parse_json(text, where, "compile again to write it anew"), where)
 
 
-def shared(ours: Answers, theirs: Answers) -> Shared:
-    """Matches the images of two runs by content.
+def shared(ours: Answers, theirs: Answers) -> list[tuple[int, int]]:
+    """Positions of the common images of two runs in both, matched by content, in the order of the first.
 
     Raises:
         UsageError: Fewer than half of the images match, or some of them have another label in the other run.
@@ -123,4 +109,4 @@ def shared(ours: Answers, theirs: Answers) -> Shared:
             f"{moved} of {len(pairs)} shared images have another label in the baseline",
             "make the labels or the order of the classes equal, then run the older one again",
         )
-    return Shared(tuple(here for here, _ in pairs), tuple(there for _, there in pairs))
+    return pairs

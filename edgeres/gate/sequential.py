@@ -37,13 +37,9 @@ _MOST = 0.95
 
 @settings
 class Sequential:
-    """Result of a sequential test.
+    """Result of a sequential test of ``n`` images, of which it ``used`` some; INCONCLUSIVE where it used all.
 
     Attributes:
-        outcome: PASS, FAIL, or INCONCLUSIVE when all images were used.
-        used: Number of images until the decision; all of them without one.
-        n: Number of images.
-        seed: Seed of their order.
         below: Greatest wealth against a drop of at least the margin; PASS from ``1 / alpha`` on.
         above: Greatest wealth against a drop of at most the margin; FAIL from ``1 / alpha`` on.
     """
@@ -58,14 +54,9 @@ class Sequential:
 
 @dataclass(frozen=True, slots=True)
 class Bets:
-    """State of ``R`` parallel tests after the same number of images.
+    """State of ``R`` parallel tests after the same number of images: lost and gained ones in each, ``[R]``.
 
-    Attributes:
-        images: Number of images so far.
-        lost: Images lost in each test, ``[R]``.
-        gained: Images gained, ``[R]``.
-        below: Logarithm of the wealth against a drop of at least the margin, ``[R]``.
-        above: Logarithm of the wealth against a drop of at most the margin, ``[R]``.
+    ``below`` and ``above`` are the logarithms of their wealth against a drop of at least, and at most, the margin.
     """
 
     images: int
@@ -81,14 +72,7 @@ class Bets:
         return cls(0, zero, zero, zero, zero)
 
     def after(self, images: int, lost: NDArray[np.float64], gained: NDArray[np.float64], margin: float) -> Bets:
-        """State after some more images.
-
-        Args:
-            images: Number of further images.
-            lost: Number of lost images in each test, ``[R]``.
-            gained: Number of gained images, ``[R]``.
-            margin: Largest acceptable drop, as a share.
-        """
+        """State after some more images, of which each test lost and gained some, ``[R]``; the margin is a share."""
         same = images - lost - gained
         stake = self._stake_below(margin)
         below = lost * np.log1p(-stake * (1 - margin)) + gained * np.log1p(stake * (1 + margin))
@@ -102,8 +86,8 @@ class Bets:
 
     def _discordance(self, margin: float) -> NDArray[np.float64]:
         share, worth = _SUPPOSED
-        found: NDArray[np.float64] = (self.lost + self.gained + share * margin * worth) / (self.images + worth)
-        return np.minimum(found, 1.0)
+        discordance: NDArray[np.float64] = (self.lost + self.gained + share * margin * worth) / (self.images + worth)
+        return np.minimum(discordance, 1.0)
 
     def _stake_below(self, margin: float) -> NDArray[np.float64]:
         """Stakes of the PASS bets: optimal if there is no drop."""
@@ -112,10 +96,9 @@ class Bets:
 
     def _stake_above(self, margin: float) -> NDArray[np.float64]:
         """Stakes of the FAIL bets: optimal at twice the margin, or at the observed drop where it is clearly larger."""
-        psi, worth = self._discordance(margin), _SUPPOSED[1]
-        mean = (self.lost - self.gained + 2 * margin * worth) / (self.images + worth)
-        sure = mean - 2 * np.sqrt(psi / (self.images + worth))
-        drop = np.maximum(sure, 2 * margin)
+        psi, images = self._discordance(margin), self.images + _SUPPOSED[1]
+        mean = (self.lost - self.gained + 2 * margin * _SUPPOSED[1]) / images
+        drop = np.maximum(mean - 2 * np.sqrt(psi / images), 2 * margin)
         psi = np.maximum(psi, 1.05 * drop)
         return _kelly((psi + drop) / 2, (psi - drop) / 2, 1, margin)
 
@@ -135,13 +118,9 @@ def _kelly(lost: NDArray[np.float64], gained: NDArray[np.float64], side: int, ma
 
 
 def sequential(signs: NDArray[np.int8], margin_pp: float, *, alpha: float = 0.05, seed: int = 0) -> Sequential:
-    """Sequential test of recorded predictions in a random order.
+    """Sequential test of recorded predictions ``[N]``: 1 lost, -1 gained, 0 neither; the margin is above zero.
 
-    Args:
-        signs: 1 lost, -1 gained, 0 neither, ``[N]``.
-        margin_pp: Largest acceptable drop in pp, above zero.
-        alpha: Significance level of PASS and of FAIL.
-        seed: Seed of the order: recorded images may be sorted by class.
+    The seed gives their order, since recorded images may be sorted by class.
     """
     order = np.random.default_rng(seed).permutation(signs)
     bets, rich = Bets.none(1), -log(alpha)

@@ -21,7 +21,7 @@ from edgeres.latency.host_profile import HostProfile, Lookup, ProfileValidation,
 from edgeres.latency.lookup_table import WHOLE, layer_table
 from edgeres.latency.timer import PRECISIONS, Timer, TimerSettings
 from edgeres.latency.workload import of_model
-from edgeres.metrics import machine
+from edgeres.targets.host import machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

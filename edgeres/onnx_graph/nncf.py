@@ -31,7 +31,7 @@ from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.weights import weight_qparams
+from edgeres.quant.scale import weight_qparams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

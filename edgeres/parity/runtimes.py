@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Exported
     from edgeres.parity.integer.network import IntegerNetwork
     from edgeres.progress import Progress
-    from edgeres.quant.fake_quantize import QuantNetwork
+    from edgeres.quant.quantized import QuantNetwork
     from edgeres.targets.target import Target
 
     Images = NDArray[np.float32]

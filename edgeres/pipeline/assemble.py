@@ -11,31 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import edgeres
-from edgeres.gate.budget import (
-    Overrides,
-    accuracy_lines,
-    activation_lines,
-    latency_lines,
-    limits,
-    memory_lines,
-    static_lines,
-)
+from edgeres.gate.budget import Overrides, budget_lines, latency_lines, limits, static_lines
 from edgeres.gate.paired_test import Paired, decide, tango
 from edgeres.gate.predictions import Answers
-from edgeres.metrics import agreement, machine, top1
+from edgeres.metrics import agreement, top1
 from edgeres.pipeline.runner import versions
 from edgeres.report.select import FLIPS_SHOWN, worst_first
-from edgeres.runs.run import (
-    Accuracy,
-    Calibration,
-    Confusion,
-    Flip,
-    LatencyRow,
-    Provenance,
-    SplitRow,
-    TensorScale,
-)
+from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, TensorScale
+from edgeres.runs.run import LatencyRow, Provenance, SplitRow
 from edgeres.settings import plain
+from edgeres.targets.host import machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +79,7 @@ def accuracy(verdict: VerificationResult, margin_pp: float | None) -> Accuracy:
     )
 
 
-def budget_lines(verdict: VerificationResult, target: Target, overrides: Overrides) -> tuple[BudgetCheck, ...]:
+def every_line(verdict: VerificationResult, target: Target, overrides: Overrides) -> tuple[BudgetCheck, ...]:
     """Every budget line against its limit, accuracy first."""
     metadata, engine, (_, counts) = verdict.metadata, verdict.engine, _paired(verdict)
     crop, interval = metadata.preprocess.crop, tango(counts)
@@ -110,15 +95,15 @@ def budget_lines(verdict: VerificationResult, target: Target, overrides: Overrid
         macs=verdict.macs,
         parameters=verdict.parameters,
         size_bytes=engine.files[engine.entry].path.stat().st_size,
+        peak_activation_bytes=verdict.peak_activation_bytes,
     )
     timed = verdict.latencies.get("int8") or verdict.latencies.get("float32")
     where = f"batch 1 on this host, {timed.n} calls" if timed else f"{target.title} is not here"
     return (
-        *accuracy_lines(known, counts.drop, how),
+        *budget_lines(known, "accuracy_drop_pp", counts.drop, how),
         *static,
-        *activation_lines(known, verdict.peak_activation_bytes),
         *latency_lines(known, timed, where, verdict.predicted),
-        *memory_lines(known, verdict.peak_rss_mib, "peak of the whole verifying process"),
+        *budget_lines(known, "peak_rss_mib", verdict.peak_rss_mib, "peak of the whole verifying process"),
     )
 
 

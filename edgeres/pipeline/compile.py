@@ -22,7 +22,8 @@ from edgeres.pipeline.stages.verify import Verify
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.report import report_files
 from edgeres.runs import document
-from edgeres.runs.run import Device, Failure, FileRow, Run, StageRow, StageTime, Timings, is_timed
+from edgeres.runs.run import Device, Failure, FileRow, Run, Timings, is_timed
+from edgeres.runs.stage import StageRow, StageTime
 
 if TYPE_CHECKING:
     from edgeres.artifacts.store import Store
@@ -116,7 +117,7 @@ def _chosen(verdict: Artifact, plan: Plan) -> tuple[Literal["int8", "float"], st
     """The variant to deploy and the reason."""
     if not isinstance(verdict, VerificationResult):
         return "int8", "nothing was measured"
-    lines = assemble.budget_lines(verdict, plan.target, plan.request.budget)
+    lines = assemble.every_line(verdict, plan.target, plan.request.budget)
     if any(line.name == "accuracy_drop_pp" and line.status == "failed" for line in lines):
         return "float", "INT8 is over the accuracy limit"
     int8, float32 = verdict.latencies.get("int8"), verdict.latencies.get("float32")
@@ -179,7 +180,7 @@ def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Ru
 
 
 def _verified(run: Run, plan: Plan, verdict: VerificationResult) -> Run:
-    lines = assemble.budget_lines(verdict, plan.target, plan.request.budget)
+    lines = assemble.every_line(verdict, plan.target, plan.request.budget)
     threads = next(stage.threads for stage in plan.recipe.stages if isinstance(stage, Verify))
     margin = next((line.limit for line in lines if line.name == "accuracy_drop_pp"), None)
     return replace(

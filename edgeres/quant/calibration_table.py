@@ -7,6 +7,8 @@ same preprocessing, and a scheme with the same placement and codes; any differen
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from math import inf, log2
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.data.preprocess import Preprocess
@@ -18,11 +20,12 @@ from edgeres.settings import digest, parse, parse_json, plain, read_text, settin
 from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
+    from edgeres.quant.qparams import QParams
 
 SCHEMA: Literal["edgeres.calibration/1"] = "edgeres.calibration/1"
 NAME = "calibration.json"
@@ -33,15 +36,7 @@ _CODING = ("weight_bits", "wide_layers", "reduce_range")
 
 @settings
 class CalibrationTable:
-    """Scales and what they belong to.
-
-    Attributes:
-        schema: Version of this layout.
-        model: Display name of the network.
-        preprocess: Preprocessing of the calibration images.
-        scheme: The target's quantization scheme.
-        table: The scales, with the digests of the weights and of the calibration images.
-    """
+    """Scales and what they belong to, with the digests of the weights and of the calibration images."""
 
     schema: Literal["edgeres.calibration/1"] = SCHEMA
     model: str
@@ -60,27 +55,18 @@ def encode(saved: CalibrationTable) -> str:
     return json.dumps(plain(saved), indent=1, sort_keys=True) + "\n"
 
 
-def decode(text: str, where: str) -> CalibrationTable:
-    """Reads a table from JSON text.
-
-    Raises:
-        DataError: No JSON, another schema, an unknown or ill-typed field, or no table.
-    """
-    data = parse_json(text, where, "save it again: edgeres calibration save RUN FILE", DataError)
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise DataError(f"{where} holds no table of schema {SCHEMA}", "save one: edgeres calibration save RUN FILE")
-    return parse(CalibrationTable, data, where, DataError)
-
-
 def read_table(path: Path) -> CalibrationTable:
     """Reads a table from a file or a run folder.
 
     Raises:
-        DataError: It cannot be read, or holds no table.
+        DataError: It cannot be read, is no JSON, of another schema, or has an unknown or ill-typed field.
     """
     place = path / NAME if path.is_dir() else path
     text = read_text(place, "name a file of 'edgeres calibration save', or a run", DataError)
-    return decode(text, str(place))
+    data = parse_json(text, place, "save it again: edgeres calibration save RUN FILE", DataError)
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise DataError(f"{place} holds no table of schema {SCHEMA}", "save one: edgeres calibration save RUN FILE")
+    return parse(CalibrationTable, data, str(place), DataError)
 
 
 def fitting(
@@ -88,62 +74,151 @@ def fitting(
 ) -> QuantTable:
     """The scales of a table, checked against the network, scheme and preprocessing.
 
-    Args:
-        saved: The table.
-        spec: The folded network to quantize.
-        weights: Its float weights.
-        scheme: The target's quantization scheme.
-        preprocess: Preprocessing of the network.
+    ``spec`` is the folded network to quantize, ``weights`` are its float weights.
 
     Raises:
         DataError: The table does not fit; the message lists the differences.
     """
-    table = saved.table
-    for why in _objections(saved, scheme, preprocess):
+    for why in _misfits(saved, spec, weights, scheme, preprocess):
         raise DataError(f"the scales do not fit: {why}", _AGAIN)
-    placement = place(graph(spec), scheme, table.float_layers)
-    for what, given, wanted in (
-        ("tensors", set(table.activations), set(placement.tensors)),
-        ("layers", set(table.weights), set(placement.weighted)),
-    ):
-        if given != wanted:
-            odd = sorted(given ^ wanted)
-            where = "not in this network" if odd[0] in given else "without a scale"
-            raise DataError(f"the scales do not fit: {len(odd)} {what} differ, {odd[0]!r} is {where}", _AGAIN)
-    for why in _miscoded(table, scheme):
-        raise DataError(f"the scales do not fit: {why}", _AGAIN)
-    for name, params in table.weights.items():
-        if len(params.scale) != len(weights[f"{name}.weight"]):
-            channels = len(weights[f"{name}.weight"])
-            raise DataError(
-                f"the scales do not fit: {name} has {channels} channels, {len(params.scale)} scales", _AGAIN
-            )
-    if table.network != weights.digest:
+    if saved.table.network != weights.digest:
         raise DataError(
-            f"the scales do not fit: they are for weights {table.network[:12] or 'of no digest'}, these are "
+            f"the scales do not fit: they are for weights {saved.table.network[:12] or 'of no digest'}, these are "
             f"{weights.digest[:12]}",
             f"{_AGAIN}; trained, pruned, equalized and NNCF's weights have scales of their own",
         )
-    return table
+    return saved.table
+
+
+def _misfits(
+    saved: CalibrationTable, spec: ResNetSpec, weights: Weights, scheme: QuantScheme, preprocess: Preprocess
+) -> Iterator[str]:
+    """Differences between a table and a request, other than the values of the weights."""
+    table = saved.table
+    pairs = [(f"scheme.{name}", getattr(saved.scheme, name), getattr(scheme, name)) for name in (*_PLACING, *_CODING)]
+    fields = Preprocess.__dataclass_fields__
+    pairs += [(f"preprocess.{name}", getattr(saved.preprocess, name), getattr(preprocess, name)) for name in fields]
+    yield from (f"{name} was {theirs}, is {ours}" for name, theirs, ours in pairs if theirs != ours)
+    placement = place(graph(spec), scheme, table.float_layers)
+    for what, present, wanted in (
+        ("tensors", set(table.activations), set(placement.tensors)),
+        ("layers", set(table.weights), set(placement.weighted)),
+    ):
+        for odd in sorted(present ^ wanted):
+            where = "not in this network" if odd in present else "without a scale"
+            yield f"{len(present ^ wanted)} {what} differ, {odd!r} is {where}"
+    yield from _miscoded(table, scheme)
+    for name, params in table.weights.items():
+        channels = len(weights[f"{name}.weight"])
+        if len(params.scale) != channels:
+            yield f"{name} has {channels} channels, {len(params.scale)} scales"
 
 
 def _miscoded(table: QuantTable, scheme: QuantScheme) -> Iterator[str]:
     """Tensors and layers whose integer type differs from the scheme's."""
     for name, params in table.activations.items():
-        found, wanted = (params.bits, params.signed, params.axis), (scheme.activation_bits, scheme.signed, None)
-        if found != wanted or (scheme.signed and params.zero_point):
+        codes, wanted = (params.bits, params.signed, params.axis), (scheme.activation_bits, scheme.signed, None)
+        if codes != wanted or (scheme.signed and params.zero_point):
             yield f"tensor {name!r} is in other codes than scheme.activation_bits and scheme.signed say"
     for name, params in table.weights.items():
-        found = params.bits, params.signed, params.axis
-        if found != (scheme.bits_of(name), True, 0) or params.zero_point:
+        codes = params.bits, params.signed, params.axis
+        if codes != (scheme.bits_of(name), True, 0) or params.zero_point:
             yield f"layer {name!r} is in other codes than scheme.weight_bits says"
 
 
-def _objections(saved: CalibrationTable, scheme: QuantScheme, preprocess: Preprocess) -> Iterator[str]:
-    """Differences between the settings of a table and of a request."""
-    pairs = [(f"scheme.{name}", getattr(saved.scheme, name), getattr(scheme, name)) for name in (*_PLACING, *_CODING)]
-    fields = Preprocess.__dataclass_fields__
-    pairs += [(f"preprocess.{name}", getattr(saved.preprocess, name), getattr(preprocess, name)) for name in fields]
-    for name, theirs, ours in pairs:
-        if theirs != ours:
-            yield f"{name} was {theirs}, is {ours}"
+@dataclass(frozen=True, slots=True)
+class ScaleChange:
+    """A tensor whose quantization parameters differ.
+
+    ``first`` and ``second`` are scales, for a weight those of the channel that differs most, None where a table has
+    none; ``channels`` is the number of channels whose scales differ; ``codes`` has other differences, such as
+    ``zero-point 0 -> 3``.
+    """
+
+    kind: Literal["activation", "weight"]
+    tensor: str
+    first: float | None
+    second: float | None
+    channels: int
+    codes: str
+
+    @property
+    def bits(self) -> float | None:
+        """``log2(second / first)``: the number of bits by which steps are coarser; None where only one table has it."""
+        return None if self.first is None or self.second is None else log2(self.second / self.first)
+
+    @property
+    def percent(self) -> float | None:
+        """The change of the scale in percent of the first."""
+        return None if self.first is None or self.second is None else 100 * (self.second / self.first - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """Differences of two tables.
+
+    ``facts`` has ``(name, first, second)`` of everything but scales that differs; ``scales`` is in descending order,
+    tensors of one table alone first; ``compared`` is the number of tensors and weights in either table.
+    """
+
+    facts: tuple[tuple[str, str, str], ...]
+    scales: tuple[ScaleChange, ...]
+    compared: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.facts or self.scales)
+
+
+def difference(first: CalibrationTable, second: CalibrationTable) -> TableChange:
+    """Compares two tables, whatever networks they are of."""
+    before, after = _facts(first), _facts(second)
+    facts = tuple((name, before[name], after[name]) for name in before if before[name] != after[name])
+    a, b = first.table, second.table
+    changes = [*_changes("activation", a.activations, b.activations), *_changes("weight", a.weights, b.weights)]
+    changes.sort(key=lambda change: (-(inf if change.bits is None else abs(change.bits)), change.kind, change.tensor))
+    compared = len({*a.activations, *b.activations}) + len({*a.weights, *b.weights})
+    return TableChange(facts, tuple(changes), compared)
+
+
+def _facts(saved: CalibrationTable) -> dict[str, str]:
+    """Everything but the scales."""
+    table = saved.table
+    facts = {
+        "model": saved.model,
+        "calibrator": table.calibrator,
+        "images": f"{table.images:,}",
+        "image data": table.data,
+        "weights": table.network,
+        "float layers": ", ".join(table.float_layers) or "-",
+    }
+    facts |= {f"preprocess.{name}": str(value) for name, value in plain(saved.preprocess).items()}
+    return facts | {f"scheme.{name}": str(value) for name, value in plain(saved.scheme).items()}
+
+
+def _changes(
+    kind: Literal["activation", "weight"], first: Mapping[str, QParams], second: Mapping[str, QParams]
+) -> list[ScaleChange]:
+    changes = []
+    for tensor in {**first, **second}:
+        a, b = first.get(tensor), second.get(tensor)
+        if a is None or b is None:
+            one = a or b
+            assert one is not None, "one of them has it"
+            widest = max(one.scale)
+            changes.append(ScaleChange(kind, tensor, widest if a else None, widest if b else None, len(one.scale), ""))
+        elif a != b:
+            changes.append(_change(kind, tensor, a, b))
+    return changes
+
+
+def _change(kind: Literal["activation", "weight"], tensor: str, a: QParams, b: QParams) -> ScaleChange:
+    named = (("bits", a.bits, b.bits), ("zero-point", a.zero_point, b.zero_point), ("signed", a.signed, b.signed))
+    codes = [f"{name} {before} -> {after}" for name, before, after in named if before != after]
+    if len(a.scale) != len(b.scale):
+        codes.append(f"channels {len(a.scale)} -> {len(b.scale)}")
+        return ScaleChange(kind, tensor, max(a.scale), max(b.scale), max(len(a.scale), len(b.scale)), ", ".join(codes))
+    pairs = list(zip(a.scale, b.scale, strict=True))
+    worst = max(pairs, key=lambda pair: abs(log2(pair[1] / pair[0])))
+    return ScaleChange(kind, tensor, *worst, sum(x != y for x, y in pairs), ", ".join(codes))

@@ -1,149 +1,281 @@
 """Calibrators: the range of values that an activation's integers cover, from its histogram.
 
-A range ``(low, high)`` always includes zero. ``activation_qparams`` converts it to scale and zero-point by the target's
+A range ``(low, high)`` always includes zero. ``range_qparams`` converts it to scale and zero-point by the target's
 scheme: symmetric signed integers, unsigned ones from zero up for tensors without negative values, and unsigned ones
 with a zero-point for the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import Field
 
 from edgeres.errors import RecipeError, nearest
-from edgeres.quant.entropy import least_divergent
-from edgeres.quant.mse import least_error
+from edgeres.quant.histogram import BINS, Histogram
 from edgeres.quant.qparams import QParams
 from edgeres.quant.scale import float32_scales
-from edgeres.settings import settings
+from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from numpy.typing import NDArray
 
-    from edgeres.quant.histogram import Histogram
-    from edgeres.targets.target import QuantScheme
+    from edgeres.quant.histogram import Counts
 
-
-class Calibrator(Protocol):
-    """A frozen settings class with one method from a histogram to a range."""
-
-    name: ClassVar[str]
-
-    def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
-        """The lowest and highest represented value; a signed scheme uses the larger of their magnitudes."""
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
 
-@settings
-class MinMax:
-    """The whole range of values, without clipping (Krishnamoorthi 2018, arXiv 1806.08342, section 3.1)."""
+_ONE_END = 2.0 ** -(np.arange(128) / 16)
+_TWO_ENDS = 2.0 ** -(np.arange(25) / 4)
+"""Shares of the whole range tried first at one end, and at each of two ends."""
 
-    name: ClassVar[str] = "minmax"
 
-    def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
-        """Smallest and largest value."""
+@dataclass(frozen=True, slots=True)
+class Density:
+    """Cumulative moments of a histogram in units of its bin width, with values spread evenly inside each bin.
+
+    With ``v_q`` the value of code ``q``, and ``M0`` and ``M1`` number and sum of the values that round to it, the error
+    of a range is ``sum x**2 - 2 sum_q v_q M1_q + sum_q v_q**2 M0_q``: differences at the rounding borders.
+
+    ``first`` is the lower edge of the first bin, ``counts`` are values per bin ``[B]``, ``below`` and ``sum_below``
+    number and sum of the values below each bin edge ``[B+1]``, ``squares`` the sum of all squares.
+    """
+
+    first: int
+    counts: Floats
+    below: Floats
+    sum_below: Floats
+    squares: float
+
+    @classmethod
+    def of(cls, counts: Counts, first: int) -> Density:
+        """The density of consecutive bins."""
+        mass = counts.astype(np.float64)
+        left = first + np.arange(len(counts), dtype=np.float64)
+        below, sum_below = (np.concatenate([[0.0], np.cumsum(part)]) for part in (mass, mass * (left + 0.5)))
+        # The mean square over [l, l+1] is l**2 + l + 1/3.
+        return cls(first, mass, below, sum_below, float((mass * (left * (left + 1) + 1 / 3)).sum()))
+
+    def moments(self, edges: Floats) -> tuple[Floats, Floats]:
+        """Number and sum of the values below each edge, of the edges' shape."""
+        inside = np.clip(edges, self.first, self.first + len(self.counts))
+        place = np.minimum((inside - self.first).astype(np.int64), len(self.counts) - 1)
+        left = place + self.first
+        partial = self.counts[place] * (inside - left)
+        return self.below[place] + partial, self.sum_below[place] + partial * (inside + left) / 2
+
+    def errors(self, low: Floats, high: Floats, steps: int) -> Floats:
+        """Sum of squared errors of every range ``[K]`` that ``steps`` equal steps divide, with 0.0 on the grid."""
+        scale = (high - low) / steps
+        codes = np.arange(steps + 1) - np.rint(-low / scale)[:, None]
+        values = codes * scale[:, None]
+        number, total = self.moments((codes[:, 1:] - 0.5) * scale[:, None])
+        number, total = (
+            np.diff(part, axis=1, prepend=0.0, append=whole)
+            for part, whole in ((number, self.below[-1]), (total, self.sum_below[-1]))
+        )
+        error: Floats = self.squares + (values * (values * number - 2 * total)).sum(axis=1)
+        return error
+
+
+def mean_squared_error(histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
+    """The range that minimises the expected squared rounding and clipping error ``E[(x - Q(x))**2]``.
+
+    A signed scheme divides the magnitudes into ``2**(bits-1) - 1`` steps, an unsigned one the range into
+    ``2**bits - 1``. The search tries shares of the whole range down to ``2**-8`` (of each end of an asymmetric range on
+    its own, down to ``2**-6``), then refines twice around the best. Zeros have no error in any range and are left out.
+    (Sung et al. 2015, arXiv 1511.06488; Banner et al. 2019, arXiv 1810.05723, have the closed forms for Gaussian and
+    Laplace activations.)
+    """
+    bits, signed = scheme.activation_bits, scheme.signed
+    low, high = (end / histogram.width for end in (histogram.low, histogram.high))
+    if signed:
+        low, high = 0.0, max(-low, high)
+        density = Density.of(histogram.positive + histogram.negative, 0)
+    else:
+        low, high = min(low, 0.0), max(high, 0.0)
+        density = Density.of(np.concatenate([histogram.negative[::-1], histogram.positive]), -BINS)
+    if low == high:
         return histogram.low, histogram.high
+    low, high = _search(density, low, high, (1 << (bits - signed)) - 1)
+    if signed:
+        low = -high
+    return max(low * histogram.width, histogram.low), min(high * histogram.width, histogram.high)
 
 
-@settings
-class MovingAverage:
+def _search(density: Density, low: float, high: float, steps: int) -> tuple[float, float]:
+    """Coarse-to-fine search over both ends; an end at zero is fixed."""
+    shares = _TWO_ENDS if low < 0 < high else _ONE_END
+    ratio = shares[0] / shares[1]
+    best_low, best_high = _best(density, low * shares, high * shares, steps)
+    for fine in (9, 9):
+        near = np.geomspace(1 / ratio, ratio, fine)
+        lows, highs = np.maximum(best_low * near, low), np.minimum(best_high * near, high)
+        best_low, best_high = _best(density, lows, highs, steps)
+        ratio = float(near[fine // 2 + 1])
+    return best_low, best_high
+
+
+def _best(density: Density, lows: Floats, highs: Floats, steps: int) -> tuple[float, float]:
+    """The pair of ends with the least error; the first of equals."""
+    some_low, some_high = (np.unique(ends) for ends in (lows, highs))
+    pairs_low, pairs_high = (part.ravel() for part in np.meshgrid(some_low, some_high, indexing="ij"))
+    best = int(np.argmin(density.errors(pairs_low, pairs_high, steps)))
+    return float(pairs_low[best]), float(pairs_high[best])
+
+
+REFERENCE_BINS = 2048
+"""Bins on each side of zero in which the distributions are compared."""
+
+
+def entropy(histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
+    """The range of least KL divergence (Migacz, "8-bit Inference with TensorRT", NVIDIA GTC 2017, slides 32-40).
+
+    Of a histogram with 2048 bins, the first ``i`` bins are distribution ``P``, with everything beyond added to the last
+    of them; the same bins without what is beyond are spread over the quantization levels, and each level's mass is
+    expanded evenly over its bins that are not empty: ``Q``. The ``i`` of least ``KL(P || Q) = sum P log(P / Q)`` is
+    taken. Zeros are left out: every range represents them exactly, and after a ReLU they would dominate.
+
+    A signed scheme has ``2**(bits-1)`` levels for the magnitudes, an unsigned one ``2**bits`` for the whole range. Both
+    ends are clipped at the same magnitude, so the nearer end of an asymmetric range is kept until the farther one has
+    come down to it. A tensor that fills fewer bins than there are levels keeps its whole range.
+    """
+    bits, signed = scheme.activation_bits, scheme.signed
+    levels = 1 << (bits - signed)
+    width = histogram.width * (BINS // REFERENCE_BINS)
+    if signed:
+        below, above = np.zeros(0, dtype=np.int64), _reference(histogram.positive + histogram.negative)
+    else:
+        below, above = _reference(histogram.negative), _reference(histogram.positive)
+    bins = np.concatenate([below[::-1], above])
+    reach = np.arange(1, max(len(below), len(above)) + 1)
+    starts = len(below) - np.minimum(reach, len(below))
+    stops = len(below) + np.minimum(reach, len(above))
+    wide = stops - starts >= levels
+    if not wide.any():
+        return histogram.low, histogram.high
+    costs = divergences(bins, starts[wide], stops[wide], levels)
+    best = len(costs) - 1 - int(np.argmin(costs[::-1]))
+    low, high = (float(end[wide][best] - len(below)) * width for end in (starts, stops))
+    if signed:
+        low = -high
+    return max(low, histogram.low), min(high, histogram.high)
+
+
+def _reference(side: Counts) -> Counts:
+    """One side of a histogram in reference bins, up to the last bin that is not empty."""
+    merged: Counts = side.reshape(REFERENCE_BINS, -1).sum(axis=1)
+    filled = np.flatnonzero(merged)
+    return merged[: int(filled[-1]) + 1 if filled.size else 0]
+
+
+def divergences(bins: Counts, starts: Ints, stops: Ints, levels: int) -> Floats:
+    """``KL(P || Q)`` in nats of every window ``[start, stop)``; infinite where ``Q`` is 0 and ``P`` is not.
+
+    With ``S`` and ``n`` the mass and the number of filled bins of a level, ``T`` and ``W`` the mass of all bins and of
+    the window, ``KL = (sum p log p - sum_levels p_level log(S / n)) / T - log T + log W``: all of it differences of
+    cumulative sums, so a window costs a few operations per level, whatever its length. ``bins`` are counts ``[B]``
+    without the zeros; a window ``[start, stop)`` of ``[K]`` has at least ``levels`` bins, the number of quantization
+    levels.
+    """
+    mass = bins.astype(np.float64)
+    cumulative, filled = (np.concatenate([[0], np.cumsum(part)]) for part in (mass, bins > 0))
+    entropy = np.concatenate([[0.0], np.cumsum(_xlogx(mass))])
+    below, above = cumulative[starts], cumulative[-1] - cumulative[stops]
+    first, last = mass[starts], mass[stops - 1]
+
+    # Bin j of a window of m bins belongs to level floor(j * levels / m).
+    parts = np.arange(levels + 1)
+    borders = starts[:, None] - (-parts[None, :] * (stops - starts)[:, None] // levels)
+    level_mass, level_filled = (np.diff(part[borders], axis=1) for part in (cumulative, filled))
+    log_q = np.log(np.where(level_mass > 0, level_mass / np.maximum(level_filled, 1), 1.0))
+    level_mass[:, 0] += below
+    level_mass[:, -1] += above
+    cross = (level_mass * log_q).sum(axis=1)
+
+    self_information = entropy[stops] - entropy[starts]
+    self_information += _xlogx(first + below) - _xlogx(first) + _xlogx(last + above) - _xlogx(last)
+    window = cumulative[stops] - cumulative[starts]
+    total = cumulative[-1]
+    kl = (self_information - cross) / total - np.log(total) + np.log(np.maximum(window, 1.0))
+    impossible = ((first == 0) & (below > 0)) | ((last == 0) & (above > 0))
+    return np.where(impossible, np.inf, kl)
+
+
+def _xlogx(x: Floats) -> Floats:
+    return x * np.log(np.maximum(x, 1.0))
+
+
+CalibratorName = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+Calibrator = Callable[[Histogram, QuantScheme], tuple[float, float]]
+"""The lowest and highest represented value; a signed scheme uses the larger of their magnitudes."""
+
+
+def minmax(histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
+    """The whole range of values, without clipping (Krishnamoorthi 2018, arXiv 1806.08342, section 3.1)."""
+    return histogram.low, histogram.high
+
+
+def moving_average(histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
     """The mean over images of each image's extrema, which outliers in single images hardly change.
 
     Jacob et al. 2018 (arXiv 1712.05877, section 3.1) smooth the extrema of each batch exponentially, which depends on
     the batch size and the order. This is the exact mean of the extrema of each image, which depends on neither.
     """
-
-    name: ClassVar[str] = "moving_average"
-
-    def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
-        """Mean over the images of their smallest and of their largest value."""
-        return histogram.mean_low, histogram.mean_high
+    return histogram.mean_low, histogram.mean_high
 
 
-@settings
-class Percentile:
+def percentile(histogram: Histogram, scheme: QuantScheme, percent: float = 99.99) -> tuple[float, float]:
     """The range of a percentage of all values, zeros included (Wu et al. 2020, arXiv 2004.09602, section 5).
 
     A symmetric range covers that percentage of the magnitudes; an asymmetric one leaves out half of the rest at either
     end. Where so few values differ from zero that the range would be empty, nothing is clipped.
-
-    Attributes:
-        percent: Percentage of the values inside the range.
     """
-
-    name: ClassVar[str] = "percentile"
-    percent: Annotated[float, Field(gt=50, le=100)] = 99.99
-
-    def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
-        """Quantiles of the magnitudes, or of both ends."""
-        inside = self.percent / 100
-        if scheme.signed or histogram.low >= 0:
-            top = histogram.magnitude_quantile(inside)
-            low, high = max(-top, histogram.low), min(top, histogram.high)
-        else:
-            low, high = (histogram.quantile(fraction) for fraction in ((1 - inside) / 2, (1 + inside) / 2))
-        return (low, high) if low < 0 or high > 0 else (histogram.low, histogram.high)
+    inside = percent / 100
+    if scheme.signed or histogram.low >= 0:
+        top = histogram.magnitude_quantile(inside)
+        low, high = max(-top, histogram.low), min(top, histogram.high)
+    else:
+        low, high = (histogram.quantile(fraction) for fraction in ((1 - inside) / 2, (1 + inside) / 2))
+    return (low, high) if low < 0 or high > 0 else (histogram.low, histogram.high)
 
 
-@settings
-class Entropy:
-    """The clipping threshold of least KL divergence (Migacz, "8-bit Inference with TensorRT", GTC 2017)."""
-
-    name: ClassVar[str] = "entropy"
-
-    def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
-        """The range of least KL divergence, clipped at one magnitude on both sides of zero."""
-        return least_divergent(histogram, scheme.activation_bits, scheme.signed)
-
-
-@settings
-class MeanSquaredError:
-    """The range that minimises the expected squared rounding and clipping error ``E[(x - Q(x))**2]``.
-
-    Both ends of an asymmetric range are searched. (Sung et al. 2015, arXiv 1511.06488; Banner et al. 2019, arXiv
-    1810.05723, have the closed forms for Gaussian and Laplace activations.)
-    """
-
-    name: ClassVar[str] = "mse"
-
-    def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
-        """The range of least expected squared error."""
-        return least_error(histogram, scheme.activation_bits, scheme.signed)
+CALIBRATORS: Mapping[str, Calibrator] = MappingProxyType(
+    {
+        "minmax": minmax,
+        "moving_average": moving_average,
+        "percentile": percentile,
+        "entropy": entropy,
+        "mse": mean_squared_error,
+    }
+)
 
 
-_ALL: tuple[Calibrator, ...] = (MinMax(), MovingAverage(), Percentile(), Entropy(), MeanSquaredError())
-
-CALIBRATORS: Mapping[str, Calibrator] = MappingProxyType({calibrator.name: calibrator for calibrator in _ALL})
-"""Every calibrator with its default settings, by name."""
-
-
-def activation_qparams(histogram: Histogram, calibrator: Calibrator | str, scheme: QuantScheme) -> QParams:
-    """Scale and zero-point of one activation tensor.
-
-    Signed: ``scale = max(-low, high) / (2**(bits-1) - 1)``, zero-point 0. Unsigned: ``scale = (high - low) /
-    (2**bits - 1)`` and ``zero_point = round(-low / scale)``, so that 0.0 is represented exactly (Jacob et al. 2018,
-    arXiv 1712.05877, section 2.1); without negative values the zero-point is 0.
-
-    Args:
-        histogram: Histogram of the tensor over the calibration images.
-        calibrator: A calibrator, or the name of one in ``CALIBRATORS``.
-        scheme: The target's bits and signedness.
+def activation_qparams(histogram: Histogram, calibrator: str, scheme: QuantScheme) -> QParams:
+    """Scale and zero-point of one activation tensor from its histogram, by the calibrator of that name.
 
     Raises:
         RecipeError: No calibrator has that name.
     """
-    if isinstance(calibrator, str):
-        if calibrator not in CALIBRATORS:
-            raise RecipeError(f"unknown calibrator {calibrator!r}", nearest(calibrator, CALIBRATORS))
-        calibrator = CALIBRATORS[calibrator]
-    low, high = calibrator.range(histogram, scheme)
-    low, high = min(low, 0.0), max(high, 0.0)
-    bits = scheme.activation_bits
+    if calibrator not in CALIBRATORS:
+        raise RecipeError(f"unknown calibrator {calibrator!r}", nearest(calibrator, CALIBRATORS))
+    return range_qparams(*CALIBRATORS[calibrator](histogram, scheme), scheme)
+
+
+def range_qparams(low: float, high: float, scheme: QuantScheme) -> QParams:
+    """Scale and zero-point of a range.
+
+    Signed: ``scale = max(-low, high) / (2**(bits-1) - 1)``, zero-point 0. Unsigned: ``scale = (high - low) /
+    (2**bits - 1)`` and ``zero_point = round(-low / scale)``, so that 0.0 is represented exactly (Jacob et al. 2018,
+    arXiv 1712.05877, section 2.1); without negative values the zero-point is 0.
+    """
+    low, high, bits = min(low, 0.0), max(high, 0.0), scheme.activation_bits
     if scheme.signed:
-        scale = _scale(max(-low, high) / ((1 << (bits - 1)) - 1))
-        return QParams(scale=(scale,), bits=bits, signed=True)
+        return QParams(scale=(_scale(max(-low, high) / ((1 << (bits - 1)) - 1)),), bits=bits, signed=True)
     levels = (1 << bits) - 1
     scale = _scale((high - low) / levels)
     return QParams(scale=(scale,), zero_point=min(round(-low / scale), levels), bits=bits, signed=False)

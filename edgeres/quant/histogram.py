@@ -48,11 +48,11 @@ def coarsened(counts: Counts, doublings: int) -> Counts:
     if doublings == 0:
         return counts
     group = 1 << min(doublings, BITS)
-    kept = BINS // group
+    bins = BINS // group
     merged = np.zeros_like(counts)
-    merged[BINS - kept : BINS] = counts[:BINS].reshape(kept, group).sum(axis=1)
+    merged[BINS - bins : BINS] = counts[:BINS].reshape(bins, group).sum(axis=1)
     merged[BINS] = counts[BINS]
-    merged[BINS + 1 : BINS + 1 + kept] = counts[BINS + 1 :].reshape(kept, group).sum(axis=1)
+    merged[BINS + 1 : BINS + 1 + bins] = counts[BINS + 1 :].reshape(bins, group).sum(axis=1)
     return merged
 
 
@@ -66,14 +66,8 @@ def exact_units(value: float) -> int:
 class Histogram:
     """Counts and extrema of one tensor over any number of images.
 
-    Attributes:
-        exponent: The grid spans ``[-2**exponent, 2**exponent]``.
-        counts: int64 ``[2 BINS + 1]``, read-only; bin ``i`` stands at ``BINS + i``.
-        low: Smallest value.
-        high: Largest value.
-        low_sum: Sum of the images' smallest values, in units of ``2**-149``.
-        high_sum: Sum of the images' largest values, in units of ``2**-149``.
-        images: Number of images.
+    The grid spans ``[-2**exponent, 2**exponent]``; bin ``i`` of the read-only counts int64 ``[2 BINS + 1]`` stands at
+    ``BINS + i``. ``low_sum`` and ``high_sum`` are sums of the images' extrema in units of ``2**-149``.
     """
 
     exponent: int
@@ -137,11 +131,6 @@ class Histogram:
         """Mean over the images of their largest value, correctly rounded."""
         return float(Fraction(self.high_sum, self.images << _UNIT))
 
-    @property
-    def magnitudes(self) -> Counts:
-        """Counts ``[BINS + 1]`` of ``|x|``, the zeros first."""
-        return np.concatenate([self.counts[BINS : BINS + 1], self.positive + self.negative])
-
     def quantile(self, fraction: float) -> float:
         """The smallest value that at least this fraction of all values do not exceed, within one bin width.
 
@@ -151,7 +140,8 @@ class Histogram:
 
     def magnitude_quantile(self, fraction: float) -> float:
         """The same of the magnitudes ``|x|``."""
-        return min(_quantile(self.magnitudes, 0, fraction) * self.width, max(-self.low, self.high))
+        magnitudes = np.concatenate([self.counts[BINS : BINS + 1], self.positive + self.negative])
+        return min(_quantile(magnitudes, 0, fraction) * self.width, max(-self.low, self.high))
 
 
 def _quantile(counts: Counts, first: int, fraction: float) -> float:

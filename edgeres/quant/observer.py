@@ -1,16 +1,14 @@
 """``observe``: one pass over the calibration images, one histogram per tensor, in memory independent of their number.
 
-Every image goes through the network alone, on one thread; the images, not the operations, are spread over the threads.
-Convolution libraries choose their algorithm by the size of the batch, so an image's activations differ in the last
-bits between batch sizes: oneDNN's do for the 3x3 convolutions of ResNet-18's last stage. Alone on one thread an
-activation is a function of the image and the weights, and counts are added up as integers, so the histograms are the
-same to the last bit for any batch size, order, number of shards and number of threads.
+Every image goes through the network alone, on one thread (``edgeres.quant.streaming``), and counts are added up as
+integers, so the histograms are the same to the last bit for any batch size, order and number of shards and threads.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +17,7 @@ import torch
 from edgeres.errors import StageError, nearest
 from edgeres.model.graph import IMAGE
 from edgeres.quant.histogram import BINS, BITS, FINEST, Histogram, coarsened, exact_units, grid_exponent
-from edgeres.quant.streaming import laid_out, spread, threads_for
+from edgeres.quant.streaming import laid_out, prepared, spread, threads_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,14 +42,12 @@ class _Binner:
     def count(self, values: Tensor, exponent: int, side: Counts) -> None:
         """Adds values to the bins of one grid.
 
-        Args:
-            values: float32 ``[V]`` without NaN, no magnitude above ``2**exponent``.
-            exponent: Exponent of the grid.
-            side: Counts ``[BINS + 1]`` where no value is negative, ``[2 BINS + 1]`` otherwise.
+        ``values`` are float32 ``[V]`` without NaN, no magnitude above ``2**exponent``; ``side`` are counts ``[BINS +
+        1]`` where no value is negative, ``[2 BINS + 1]`` otherwise.
         """
         for block in torch.split(values, self._BLOCK):
-            found = torch.bincount(self._indices(block, exponent, len(side) - BINS - 1), minlength=len(side))
-            side += found.cpu().numpy()
+            counts = torch.bincount(self._indices(block, exponent, len(side) - BINS - 1), minlength=len(side))
+            side += counts.cpu().numpy()
 
     def _indices(self, block: Tensor, exponent: int, shift: int) -> Tensor:
         """Bin indices plus ``shift``, which is 0 where no value is negative.
@@ -137,16 +133,9 @@ def observe(
 ) -> dict[str, Histogram]:
     """Histograms of a network's tensors over calibration images.
 
-    Args:
-        network: The network to observe; it is neither changed nor switched out of training mode.
-        batches: Images float32 ``[N,C,H,W]``, any ``N`` and any number of batches; consumed once, a few images at a
-            time.
-        tensors: Names of the tensors to count, as in the network's graph; ``image`` is one of them.
-        advance: Called with 1 for each finished image.
-
-    Returns:
-        One histogram per name, in the order of ``tensors``. Histograms of disjoint sets of images merge to the
-        histogram of all of them.
+    The network is neither changed nor switched out of training mode. Batches are float32 ``[N,C,H,W]``, any ``N``,
+    consumed once, a few images at a time; ``image`` is one of the names of tensors; ``advance`` is called with 1 for
+    each finished image. Histograms of disjoint sets of images merge to the histogram of all of them.
 
     Raises:
         StageError: No image, an unknown tensor, or a tensor with NaN or infinite values; the message names it.
@@ -156,18 +145,9 @@ def observe(
         if name not in known:
             raise StageError(f"the network has no tensor {name!r}", nearest(name, known))
     device = next(network.parameters()).device
-    watched = copy.deepcopy(network).eval()
-    watched.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+    watched = prepared(copy.deepcopy(network))
     workers = [_Worker(watched, tensors, device) for _ in range(threads_for(device))]
     for _ in spread(workers, batches, _Worker.watch, advance):
         pass
-    return {name: _merged([worker.tallies[name] for worker in workers]) for name in tensors}
-
-
-def _merged(tallies: list[_Tally]) -> Histogram:
-    """The merged histogram of all threads."""
-    histograms = [tally.histogram() for tally in tallies if tally.images]
-    total = histograms[0]
-    for histogram in histograms[1:]:
-        total = total.merged(histogram)
-    return total
+    used = [worker.tallies for worker in workers if any(tally.images for tally in worker.tallies.values())]
+    return {name: reduce(Histogram.merged, (tallies[name].histogram() for tallies in used)) for name in tensors}

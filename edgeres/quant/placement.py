@@ -25,11 +25,9 @@ _RANGE_PRESERVING = ("maxpool", "subsample", "zeropad")
 class Placement:
     """Q/DQ pairs of a network.
 
-    Attributes:
-        edges: ``(operation, input index)`` pairs that read dequantized values.
-        weighted: Operations whose weights are integers.
-        tensors: Tensors that carry a quantizer, in execution order.
-        shared: Quantized tensor to the earlier quantized tensor whose scale it shares.
+    ``edges`` are ``(operation, input index)`` pairs that read dequantized values, ``weighted`` operations whose weights
+    are integers, ``tensors`` those that carry a quantizer, in execution order; ``shared`` maps a quantized tensor to
+    the earlier one whose scale it shares.
     """
 
     edges: frozenset[tuple[str, int]]
@@ -46,10 +44,7 @@ class Placement:
 def place(graph: Graph, scheme: QuantScheme, float_layers: tuple[str, ...] = ()) -> Placement:
     """Places the Q/DQ pairs of a network by a target's scheme.
 
-    Args:
-        graph: The network.
-        scheme: The target's quantization scheme.
-        float_layers: Weighted operations that stay in float beside those of the scheme.
+    ``float_layers`` are weighted operations that stay in float beside those of the scheme.
     """
     pooled = _pooled(graph)
     weighted = {
@@ -65,19 +60,6 @@ def place(graph: Graph, scheme: QuantScheme, float_layers: tuple[str, ...] = ())
                 edges.add((op.name, 0))
         elif scheme.pools and op.kind in (*_RANGE_PRESERVING, "gap", "flatten", "mul"):
             edges.add((op.name, 0))
-    return _placement(graph, frozenset(edges), frozenset(weighted))
-
-
-def _pooled(graph: Graph) -> frozenset[str]:
-    """Tensors ``[N,C,1,1]`` after a global pool: a matrix-vector product gains nothing from integers."""
-    found: set[str] = set()
-    for op in graph.ops:
-        if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in found):
-            found.add(op.name)
-    return frozenset(found)
-
-
-def _placement(graph: Graph, edges: frozenset[tuple[str, int]], weighted: frozenset[str]) -> Placement:
     by_name = {op.name: op for op in graph.ops}
     quantized = {by_name[name].inputs[index] for name, index in edges}
     order = [graph.ops[0].inputs[0], *(op.name for op in graph.ops)]
@@ -90,4 +72,13 @@ def _placement(graph: Graph, edges: frozenset[tuple[str, int]], weighted: frozen
             if origin in quantized:
                 shared[tensor] = shared.get(origin, origin)
                 break
-    return Placement(edges, weighted, tensors, shared)
+    return Placement(frozenset(edges), frozenset(weighted), tensors, shared)
+
+
+def _pooled(graph: Graph) -> frozenset[str]:
+    """Tensors ``[N,C,1,1]`` after a global pool: a matrix-vector product gains nothing from integers."""
+    pooled: set[str] = set()
+    for op in graph.ops:
+        if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in pooled):
+            pooled.add(op.name)
+    return frozenset(pooled)

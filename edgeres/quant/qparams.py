@@ -21,13 +21,8 @@ if TYPE_CHECKING:
 class QParams:
     """Quantization parameters of one tensor.
 
-    Attributes:
-        scale: One positive float32 value, or one per channel of ``axis``.
-        zero_point: The integer that represents 0.0, shared by all channels.
-        bits: Width of the integers.
-        signed: int8 rather than uint8.
-        axis: Channel axis of a per-channel scale; None for one scale per tensor.
-        narrow: Leave out the lowest code of a signed range (``[-127, 127]``), as weights do.
+    A scale is one positive float32 value, or one per channel of ``axis``; the zero-point represents 0.0 in all
+    channels. ``narrow`` leaves out the lowest code of a signed range (``[-127, 127]``), as weights do.
     """
 
     scale: tuple[float, ...]

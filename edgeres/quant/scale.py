@@ -17,16 +17,18 @@ ONNX Runtime's quantizer raises scales for the same reason (microsoft/onnxruntim
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from edgeres.errors import ModelError
+from edgeres.quant.qparams import QParams
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+
 
 SMALLEST = 2.0**-60
 """Scales below this are raised to it, so that the product of two scales, a bias's, is still a normal float32."""
@@ -58,13 +60,9 @@ def roomy_scales(
     """Weight scales ``[O]`` under which no accumulator of the layer exceeds int32; others are unchanged.
 
     A channel whose weights are all 0 has no scale of its own. It gets the median of the others', so that its bias is
-    rounded as theirs are, and the product of scales is one that kernels take.
-
-    Args:
-        scales: float32 ``[O]``, from the weights alone.
-        weight: ``[O,...]``, output channels first.
-        bias: ``[O]``; zeros where the layer has none.
-        step: Scale of the layer's input.
+    rounded as theirs are, and the product of scales is one that kernels take. The given scales float32 ``[O]`` are from
+    the weight ``[O,...]`` alone; the bias ``[O]`` is zeros where the layer has none, and ``step`` is the scale of the
+    layer's input.
 
     Raises:
         ModelError: A bias so large that no float32 scale has a code for it.
@@ -86,3 +84,71 @@ def _of_zero_rows(others: NDArray[np.float32], bias: Floats, step: float) -> flo
     if others.size:
         return float(np.median(others))
     return max(float(bias.max()) / (step * _ZERO_ROWS), SMALLEST) if bias.any() else 1.0
+
+
+WeightMethod = Literal["max", "mse"]
+
+_COARSE = np.concatenate([1 - np.arange(33) / 64, 2.0 ** -(np.arange(9, 25) / 8)])
+"""Shares of a channel's largest magnitude tried first, down to 1/8; dense where INT8 has its optimum."""
+
+_FINE = 1 + np.array([-3, -2, -1, 1, 2, 3]) / 256
+"""Factors tried around the best of them."""
+
+_BLOCK = 1 << 16
+"""Weights searched at a time, so that the working set fits the cache."""
+
+
+def weight_qparams(weight: NDArray[np.float32], bits: int = 8, method: WeightMethod = "mse") -> QParams:
+    """Scales of a convolution's or classifier's weight.
+
+    ``scale = clip / (2**(bits-1) - 1)`` per output channel, zero-point 0, without the lowest code, so that the grid is
+    symmetric (Krishnamoorthi 2018, arXiv 1806.08342, section 2.2; Wu et al. 2020, arXiv 2004.09602, section 3.2). The
+    weight is float32 ``[O,I,kH,kW]`` or ``[O,I]``; method ``max`` clips nothing, ``mse`` searches the clip with the
+    least squared error per channel.
+
+    Raises:
+        ModelError: Weights that are NaN or infinite.
+    """
+    channels = weight.reshape(len(weight), -1)
+    peaks = np.abs(channels).max(axis=1).astype(np.float64)
+    if not np.isfinite(peaks).all():
+        raise ModelError("weights that are NaN or infinite have no scale", "load intact weights")
+    top = (1 << (bits - 1)) - 1
+    shares = _best_shares(channels, peaks, top) if method == "mse" else np.ones_like(peaks)
+    scales = float32_scales(peaks * shares / top)
+    return QParams(scale=tuple(scales.tolist()), bits=bits, axis=0, narrow=True)
+
+
+def _best_shares(channels: NDArray[np.float32], peaks: NDArray[np.float64], top: int) -> NDArray[np.float64]:
+    """The share ``[O]`` of each channel's peak with the least squared error; the largest of equals."""
+    rows = max(1, _BLOCK // channels.shape[1])
+    shares = np.ones_like(peaks)
+    for start in range(0, len(channels), rows):
+        block = slice(start, start + rows)
+        shares[block] = _search(channels[block], peaks[block], top)
+    return shares
+
+
+def _search(channels: NDArray[np.float32], peaks: NDArray[np.float64], top: int) -> NDArray[np.float64]:
+    best = np.ones_like(peaks)
+    least = np.full_like(peaks, np.inf)
+    for factors in (_COARSE, _FINE):
+        centre = best.copy() if factors is _FINE else np.ones_like(best)
+        for factor in factors:
+            shares = np.minimum(centre * factor, 1.0)
+            errors = _errors(channels, float32_scales(peaks * shares / top), top)
+            better = errors < least
+            best[better], least[better] = shares[better], errors[better]
+    return best
+
+
+def _errors(channels: NDArray[np.float32], scales: NDArray[np.float32], top: int) -> NDArray[np.float64]:
+    """Sum of squared errors ``[O]`` of weights ``[O,K]`` rounded with scales ``[O]``."""
+    scale = scales[:, None]
+    rounded = np.divide(channels, scale)
+    np.rint(rounded, out=rounded)
+    np.clip(rounded, -top, top, out=rounded)
+    rounded *= scale
+    rounded -= channels
+    errors: NDArray[np.float64] = np.einsum("ij,ij->i", rounded, rounded).astype(np.float64)
+    return errors

@@ -1,9 +1,10 @@
 """``each_image``: maps a function over images or groups of images, one thread each, in the order of the images.
 
 Convolution libraries choose their algorithm by the size of the batch and the number of threads, so the last bits of an
-activation depend on both. Alone on one thread an activation is a function of the image and the weights; the images, not
-the operations, are spread over the threads. Small images leave a thread idle between operations: they go in groups,
-whose size and members depend on neither the batches that come in nor the number of threads.
+activation depend on both, as oneDNN's do for the 3x3 convolutions of ResNet-18's last stage. Alone on one thread an
+activation is a function of the image and the weights; the images, not the operations, are spread over the threads.
+Small images leave a thread idle between operations: they go in groups, whose size and members depend on neither the
+batches that come in nor the number of threads.
 """
 
 from __future__ import annotations
@@ -31,45 +32,44 @@ if TYPE_CHECKING:
 
 Net = TypeVar("Net", bound="Network")
 Worker = TypeVar("Worker")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def each_image(
     network: Net,
     batches: Iterable[NDArray[np.float32]],
-    work: Callable[[Net, Tensor], Made],
+    work: Callable[[Net, Tensor], Result],
     advance: Advance | None = None,
     *,
     gradients: bool = False,
     group: int = 1,
-) -> Iterator[Made]:
+) -> Iterator[Result]:
     """Applies a function to every image, or to every group of images.
 
-    Args:
-        network: The network; the function gets a copy in evaluation mode and channels-last layout, and every thread has
-            its own.
-        batches: Images float32 ``[N,C,H,W]``; a few of them are in flight at a time.
-        work: Function of a network and images ``[group,C,H,W]``, the last group smaller.
-        advance: Called with the number of images that are finished.
-        gradients: Whether the function computes gradients.
-        group: Number of images that go through the network together.
-
-    Yields:
-        Results in the order of the images.
+    The function gets images ``[group,C,H,W]`` and a copy of the network in evaluation mode and channels-last layout,
+    one for each thread; results come in the order of the images. A few of the batches float32 ``[N,C,H,W]`` are in
+    flight at a time; ``advance`` is called with the number of images that are finished; ``gradients`` says whether the
+    function computes gradients.
 
     Raises:
         StageError: There is no image.
     """
-    watched = copy.deepcopy(network).eval()
-    watched.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+    watched = prepared(copy.deepcopy(network))
     device = next(watched.parameters()).device
 
-    def run(mine: Net, images: NDArray[np.float32]) -> Made:
+    def run(mine: Net, images: NDArray[np.float32]) -> Result:
         with torch.set_grad_enabled(gradients):
             return work(mine, laid_out(images, device))
 
     workers = [watched, *(_shared_copy(watched) for _ in range(1, threads_for(device)))]
     return spread(workers, batches, run, advance, group=group)
+
+
+def prepared(network: Net) -> Net:
+    """The network itself, switched to evaluation mode and channels-last layout."""
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+    return network
 
 
 def _shared_copy(network: Net) -> Net:
@@ -92,14 +92,14 @@ def single_images(batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np
 
 def grouped(batches: Iterable[NDArray[np.float32]], size: int) -> Iterator[NDArray[np.float32]]:
     """The same images in groups ``[size,C,H,W]``, the last one smaller, whatever the batches were."""
-    kept: list[NDArray[np.float32]] = []
+    pending: list[NDArray[np.float32]] = []
     for image in single_images(batches):
-        kept.append(image)
-        if len(kept) == size:
-            yield np.concatenate(kept)
-            kept = []
-    if kept:
-        yield np.concatenate(kept)
+        pending.append(image)
+        if len(pending) == size:
+            yield np.concatenate(pending)
+            pending = []
+    if pending:
+        yield np.concatenate(pending)
 
 
 def threads_for(device: torch.device) -> int:
@@ -110,22 +110,15 @@ def threads_for(device: torch.device) -> int:
 def spread(
     workers: Sequence[Worker],
     batches: Iterable[NDArray[np.float32]],
-    work: Callable[[Worker, NDArray[np.float32]], Made],
+    work: Callable[[Worker, NDArray[np.float32]], Result],
     advance: Advance | None = None,
     *,
     group: int = 1,
-) -> Iterator[Made]:
+) -> Iterator[Result]:
     """Distributes images over workers, each on one thread, with a bounded number of images in flight.
 
-    Args:
-        workers: One object per thread, which ``work`` receives.
-        batches: Images float32 ``[N,C,H,W]``.
-        work: Function of a worker and images ``[group,C,H,W]``, the last group smaller.
-        advance: Called with the number of images that are finished.
-        group: Number of images of one piece of work.
-
-    Yields:
-        Results in the order of the images.
+    ``workers`` has one object per thread, which ``work`` receives with images ``[group,C,H,W]``; results come in the
+    order of the images.
 
     Raises:
         StageError: There is no image.
@@ -134,33 +127,35 @@ def spread(
     for worker in workers:
         idle.put(worker)
 
-    def run(images: NDArray[np.float32]) -> tuple[Made, int]:
+    def run(images: NDArray[np.float32]) -> tuple[Result, int]:
         worker = idle.get()
         try:
             return work(worker, images), len(images)
         finally:
             idle.put(worker)
 
-    def finish(future: Future[tuple[Made, int]]) -> Made:
-        made, count = future.result()
+    empty = True
+    for result, count in _in_threads(run, grouped(batches, group), len(workers)):
+        empty = False
         if advance is not None:
             advance(count)
-        return made
-
-    threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(len(workers), "images", initializer=torch.set_num_threads, initargs=(1,))
-    flying: deque[Future[tuple[Made, int]]] = deque()
-    empty = True
-    try:
-        for images in grouped(batches, group):
-            empty = False
-            flying.append(pool.submit(run, images))
-            if len(flying) > 2 * len(workers):
-                yield finish(flying.popleft())
-        while flying:
-            yield finish(flying.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # a worker's setting is also the default of threads started later
+        yield result
     if empty:
         raise StageError("there are no calibration images", "pass at least one")
+
+
+def _in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Results in order, with two items per thread in flight; inside a thread torch has that thread alone."""
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, "images", initializer=torch.set_num_threads, initargs=(1,))
+    flying: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            flying.append(pool.submit(function, item))
+            if len(flying) > 2 * threads:
+                yield flying.popleft().result()
+        while flying:
+            yield flying.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)  # a worker's setting is also the default of threads started later

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.backends.registry import find_backend
+from edgeres.latency.percentiles import interleaved
 from edgeres.latency.prediction import predict
-from edgeres.metrics import interleaved
 from edgeres.onnx_graph.write import write_model
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def graphs(
 ) -> dict[str, ModelProto]:
     """The float graph and that of each variant, as exported but without metadata."""
     runtime = target.runtime
-    made = {FLOAT: write_model(spec, weights, (side, side), opset=runtime.opset, ir_version=runtime.ir_version)}
+    models = {FLOAT: write_model(spec, weights, (side, side), opset=runtime.opset, ir_version=runtime.ir_version)}
     for name, quantized in variants.items():
-        made[name] = write_model(
+        models[name] = write_model(
             spec,
             quantized.weights,
             (side, side),
@@ -50,7 +50,7 @@ def graphs(
             table=quantized.table,
             placement=quantized.placement,
         )
-    return made
+    return models
 
 
 def runs_here(target: Target) -> bool:
@@ -62,8 +62,8 @@ def runs_here(target: Target) -> bool:
 
 def predicted_ms(models: dict[str, ModelProto], target: Target) -> dict[str, float]:
     """Latency in ms of each graph predicted by a roofline; empty without the device's peaks."""
-    found = {name: predict(model, target) for name, model in models.items()}
-    return {name: prediction.ms for name, prediction in found.items() if prediction}
+    predictions = {name: predict(model, target) for name, model in models.items()}
+    return {name: prediction.ms for name, prediction in predictions.items() if prediction}
 
 
 def measured_s(
@@ -77,8 +77,8 @@ def measured_s(
     with TemporaryDirectory(dir=folder) as place, ExitStack() as stack:
         sessions = {name: _session(model, Path(place, f"{name}.onnx"), target, stack) for name, model in models.items()}
         runs = {name: lambda session=session: session.run(image) for name, session in sessions.items()}
-        found = interleaved(runs, limit_s=_LIMIT_S)
-    return {name: latency.p50_ms / 1e3 for name, latency in found.items()}
+        latencies = interleaved(runs, limit_s=_LIMIT_S)
+    return {name: latency.p50_ms / 1e3 for name, latency in latencies.items()}
 
 
 def _session(model: ModelProto, path: Path, target: Target, stack: ExitStack) -> Session:

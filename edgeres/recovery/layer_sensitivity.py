@@ -5,15 +5,27 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgeres.artifacts.results import LayerSensitivity
 from edgeres.errors import StageError
 from edgeres.metrics import kl, sqnr_db, top1
 from edgeres.model.cost import layer_macs
-from edgeres.model.graph import graph
-from edgeres.quant.algorithms.sensitivity import one_layer_logits
+from edgeres.model.graph import IMAGE, graph
+from edgeres.model.network import Network
+from edgeres.quant.streaming import each_image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from edgeres.model.graph import Op
     from edgeres.model.spec import ResNetSpec
+    from edgeres.model.weights import Weights
+    from edgeres.progress import Advance
+    from edgeres.quant.quantized import Quantized
     from edgeres.recovery.context import Candidate
     from edgeres.recovery.evaluator import Evaluator
 
@@ -21,20 +33,16 @@ if TYPE_CHECKING:
 def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerSensitivity, ...]:
     """Sensitivity of every layer with integer weights, in order of execution, on a few tuning images.
 
-    Args:
-        candidate: Gives each layer's rounded weight and the scale of its input.
-        evaluator: Gives the images and the float logits.
-
     Raises:
         StageError: Rounding a layer gives logits that are not finite.
     """
     few, quantized, side = evaluator.few, candidate.quantized, evaluator.preprocess.crop
     reference = evaluator.reference[: len(few)]
     with evaluator.progress.task("one layer at a time", len(few)) as advance:
-        found = one_layer_logits(candidate.reference, quantized, evaluator.images(few), advance)
+        by_layer = one_layer_logits(candidate.reference, quantized, evaluator.images(few), advance)
     costs = layer_macs(quantized.spec, side, side)
     rows = []
-    for layer, logits in found.items():
+    for layer, logits in by_layer.items():
         noise, divergence = sqnr_db(reference, logits), kl(reference, logits)
         if not isfinite(divergence):
             raise StageError(f"with {layer} alone in integers the network returns NaN", "check its weights")
@@ -58,9 +66,57 @@ def most_sensitive(rows: tuple[LayerSensitivity, ...]) -> tuple[str, ...]:
 def passes(spec: ResNetSpec, layers: frozenset[str], side: int) -> float:
     """Network passes per image: the float pass, and a branch from each layer to the logits, weighted by MACs."""
     costs = layer_macs(spec, side, side)
-    left, total, found = sum(costs.values()), sum(costs.values()), 1.0
+    left, total, passes_per_image = sum(costs.values()), sum(costs.values()), 1.0
     for op in graph(spec).weighted:
         if op.name in layers:
-            found += left / total
+            passes_per_image += left / total
         left -= costs[op.name]
-    return found
+    return passes_per_image
+
+
+def one_layer_logits(
+    reference: Weights, quantized: Quantized, batches: Iterable[NDArray[np.float32]], advance: Advance | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Logits ``[N,classes]`` by name of the one layer that is quantized, in the order of execution.
+
+    For each layer everything else is in float, so that its noise is seen without that of the others (Wu et al. 2020,
+    arXiv 2004.09602, section 6.1). The operations before a layer are computed once for all layers: at every quantized
+    layer a branch runs from there to the logits, on average half of the network.
+
+    ``reference`` are float weights with the same channel scales as ``quantized``, which has each layer's rounded weight
+    and the scale of its input. The batch size does not change the result.
+    """
+    by_layer: dict[str, list[NDArray[np.float32]]] = {}
+    for image in each_image(_Branching(reference, quantized), batches, _Branching.branches, advance):
+        for layer, logits in image.items():
+            by_layer.setdefault(layer, []).append(logits)
+    return {layer: np.concatenate(rows) for layer, rows in by_layer.items()}
+
+
+class _Branching(Network):
+    """The float network with branches through single layers of the quantized network."""
+
+    def __init__(self, reference: Weights, quantized: Quantized) -> None:
+        super().__init__(quantized.spec, reference)
+        self.quantized_network = quantized.network()
+        self.layers = quantized.placement.weighted
+
+    def branches(self, image: Tensor) -> dict[str, NDArray[np.float32]]:
+        """Logits ``[1,classes]`` of one image by quantized layer."""
+        by_layer, values, ops = {}, {IMAGE: image}, self.graph.ops
+        for place, op in enumerate(ops):
+            if op.name in self.layers:
+                branch = dict(values)
+                self._step(self.quantized_network, op, branch)
+                for later in ops[place + 1 :]:
+                    self._step(self, later, branch)
+                by_layer[op.name] = branch[self.graph.output].numpy()
+            self._step(self, op, values)
+        return by_layer
+
+    def _step(self, network: Network, op: Op, values: dict[str, Tensor]) -> None:
+        """Runs one operation and drops tensors that are no longer read."""
+        values[op.name] = network.apply_op(op, [network.read(op, index, values) for index in range(len(op.inputs))])
+        for name in set(op.inputs):
+            if self._last_use[name] == op.name:
+                del values[name]

@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from edgeres.artifacts.results import TechniqueResult
 from edgeres.gate.paired_test import Outcome
+from edgeres.recovery.context import FloatLayers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.recovery.context import Candidate
-    from edgeres.recovery.evaluation import Evaluation
-    from edgeres.recovery.search import Search, Tried
+    from pydantic import JsonValue
+
+    from edgeres.recovery.context import Tried
+    from edgeres.recovery.evaluator import Evaluation
+    from edgeres.recovery.search import Search
 
 
-def rows(search: Search[Candidate], order: Sequence[str]) -> tuple[TechniqueResult, ...]:
+def rows(search: Search, order: Sequence[str]) -> tuple[TechniqueResult, ...]:
     """Every technique, tried or not, in order."""
     tried = {one.technique: one for one in search.tried}
-    found = []
+    results = []
     for name in order:
         if name in tried:
-            found.append(_row(tried[name], chosen=tried[name] is search.chosen))
+            one = tried[name]
+            chosen, settings = one is search.chosen, one.candidate.records
+            results.append(row(name, one.evaluation, chosen=chosen, settings=settings, note=_applied(one)))
         elif name in search.skipped:
-            found.append(TechniqueResult(name=name, note=search.skipped[name].note))
-    return tuple(found)
-
-
-def _row(one: Tried[Candidate], *, chosen: bool) -> TechniqueResult:
-    settings = dict(one.candidate.settings)
-    return row(one.technique, one.evaluation, chosen=chosen, settings=settings, note=applied(one))
+            results.append(TechniqueResult(name=name, note=search.skipped[name].note))
+    return tuple(results)
 
 
 def row(
-    name: str, evaluation: Evaluation, *, chosen: bool, settings: dict[str, object] | None = None, note: str = ""
+    name: str,
+    evaluation: Evaluation,
+    *,
+    chosen: bool,
+    settings: dict[str, dict[str, JsonValue]] | None = None,
+    note: str = "",
 ) -> TechniqueResult:
-    """Metrics of one candidate as a ``TechniqueResult``.
-
-    Args:
-        name: Name of the technique.
-        evaluation: Its metrics on the tuning images.
-        chosen: Whether this candidate is kept.
-        settings: Applied settings.
-        note: The settings in words.
-    """
+    """Metrics of the candidate of a technique on the tuning images as a ``TechniqueResult``."""
     divergence = evaluation.divergence
     known = isfinite(divergence.mean)
     return TechniqueResult(
@@ -66,52 +62,36 @@ def row(
     )
 
 
-def applied(one: Tried[Candidate]) -> str:
-    """Description of the applied settings."""
-    mine = one.candidate.settings.get(one.technique)
-    facts = mine if isinstance(mine, dict) else {}
-    match one.technique:
-        case "calibrate":
-            variants = facts.get("kl_of_variants", {})
-            nearest = f", nearest to float of {len(variants)} variants" if variants else ""
-            return f"{facts['calibrator']}, weights {facts['weights']}{nearest}"
-        case "mixed_precision" | "first_layer":
-            layers, share = facts["float_layers"], facts["float_share_of_macs"]
-            return f"in float: {', '.join(layers)} ({100 * share:.1f} % of the MACs)"
-        case _:
-            plain = {key: value for key, value in facts.items() if not isinstance(value, dict)}
-            return ", ".join(f"{key} {value}" for key, value in plain.items())
+def _applied(one: Tried) -> str:
+    """The settings of a candidate's own technique in words; empty for a technique without settings."""
+    settings = one.candidate.settings.get(one.technique)
+    return settings.note if settings else ""
 
 
-def notes(search: Search[Candidate], margin: float | None, images: int) -> tuple[str, ...]:
+def notes(search: Search, margin: float | None, images: int) -> tuple[str, ...]:
     """Notes on the choice; layers left in float are always listed."""
     chosen, evaluation = search.chosen, search.chosen.evaluation
     chain = " + ".join(chosen.candidate.settings)
-    found = [
-        f"{chain}: {applied(search.tried[0])}, on {images:,} calibration images; KL to float {evaluation.kl:.2g} nats"
-    ]
+    first = _applied(search.tried[0])
+    lines = [f"{chain}: {first}, on {images:,} calibration images; KL to float {evaluation.kl:.2g} nats"]
     best = search.best
     if best is not chosen:
-        found.append(
+        lines.append(
             f"{chosen.technique} was asked for and is kept; on the tuning images it is not nearer to float than "
             f"{best.technique} beyond noise: KL {evaluation.kl:.2g} against {best.evaluation.kl:.2g} nats"
         )
-    for name in ("first_layer", "mixed_precision"):
-        if name in chosen.candidate.settings:
-            found.append(f"mixed precision: {applied(replace(chosen, technique=name))}")
+    for settings in chosen.candidate.settings.values():
+        if isinstance(settings, FloatLayers):
+            lines.append(f"mixed precision: {settings.note}")
     if margin is None:
-        found.append("no accuracy limit is set: the candidate nearest to float was kept")
+        lines.append("no accuracy limit is set: the candidate nearest to float was kept")
     elif evaluation.outcome is Outcome.INCONCLUSIVE:
-        found.append(_too_few(evaluation, margin))
+        needed = f"; a PASS takes about {evaluation.needed:,}" if evaluation.needed else ""
+        lines.append(f"{evaluation.n:,} tuning images do not settle whether the drop stays below {margin:g} pp{needed}")
     elif evaluation.outcome is Outcome.FAIL:
-        found.append(
+        lines.append(
             f"the limit of {margin:g} pp is not met on {evaluation.n:,} tuning images "
             f"(drop {evaluation.drop_pp:.2f} pp): "
             "train with quantization in the loop (recipe qat), or raise --time-budget where techniques were left out"
         )
-    return tuple(found)
-
-
-def _too_few(evaluation: Evaluation, margin: float) -> str:
-    needed = f"; a PASS takes about {evaluation.needed:,}" if evaluation.needed else ""
-    return f"{evaluation.n:,} tuning images do not settle whether the drop stays below {margin:g} pp{needed}"
+    return tuple(lines)

@@ -1,7 +1,7 @@
 """Search over quantization techniques: their order, the time budget, and which candidate is kept.
 
-Techniques are tried from the cheapest to the most expensive, each on top of the best candidate. A candidate is kept
-only where it is significantly nearer to float (``edgeres.recovery.evaluation``). The search ends where the remaining
+Techniques are tried from the cheapest to the most expensive. A candidate is kept only where it is significantly nearer
+to float (``edgeres.recovery.evaluator.nearer``). The search ends where the remaining
 divergence is negligible or not distinguishable from zero on these images. A technique starts only where its predicted
 time fits into the rest of the time budget, less the time reserved for later techniques with a larger expected gain.
 Remedies, which return layers to float, are tried only where the accuracy limit is missed.
@@ -9,23 +9,20 @@ Remedies, which return layers to float, are tried only where the accuracy limit 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf, sqrt
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from edgeres.errors import StageError
 from edgeres.gate.paired_test import Outcome
-from edgeres.recovery.evaluation import NEGLIGIBLE, Evaluation
+from edgeres.recovery.context import Candidate, Tried
+from edgeres.recovery.evaluator import NEGLIGIBLE, Evaluation
+from edgeres.recovery.technique import EFFORTS, Effort, Refusal, Technique
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-T = TypeVar("T")
-S = TypeVar("S")
-
-Effort = Literal["quick", "default", "max"]
-EFFORTS: tuple[Effort, ...] = ("quick", "default", "max")
 
 
 class Reason(StrEnum):
@@ -42,20 +39,10 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Reason for which a technique has no candidate, one sentence."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
 class Skipped:
-    """A technique that was not tried.
+    """A technique that was not tried, and why; the note has no times, which differ between machines.
 
-    Attributes:
-        reason: Category of the reason.
-        note: The reason in words, without times, which differ between machines.
-        seconds: Predicted time; None where time was not the reason.
+    ``seconds`` is its predicted time; None where time was not the reason.
     """
 
     reason: Reason
@@ -64,74 +51,33 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried(Generic[T]):
-    """A candidate with its metrics on the tuning images."""
+class Search:
+    """A finished search: the tried candidates in order, and the techniques that were not tried.
 
-    technique: str
-    candidate: T
-    evaluation: Evaluation
-
-
-@dataclass(frozen=True, slots=True)
-class Search(Generic[T]):
-    """A finished search.
-
-    Attributes:
-        tried: Candidates in the order of the techniques.
-        skipped: Techniques that were not tried.
-        best: The candidate nearest to float.
-        chosen: The kept candidate: the best, or the last where a technique is forced.
+    ``best`` is the candidate nearest to float; ``chosen`` is kept: the best, or the last where a technique is forced.
     """
 
-    tried: tuple[Tried[T], ...]
+    tried: tuple[Tried, ...]
     skipped: dict[str, Skipped]
-    best: Tried[T]
-    chosen: Tried[T]
-
-
-class Technique(Protocol[S]):
-    """A quantization technique, which makes a candidate from earlier ones."""
-
-    @property
-    def name(self) -> str:
-        """Name in recipes and reports."""
-
-    @property
-    def effort(self) -> Effort:
-        """The lowest effort that tries it."""
-
-    @property
-    def remedy(self) -> bool:
-        """Whether it is tried only where the accuracy limit is missed."""
-
-    def predicted(self) -> float:
-        """Predicted seconds, from the durations of earlier techniques."""
-
-    def candidate(self, tried: Sequence[Tried[S]], best: Tried[S] | None) -> S | Refusal:
-        """A candidate that builds on earlier ones, or the reason for none."""
+    best: Tried
+    chosen: Tried
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Limits of a search.
 
-    Attributes:
-        effort: Techniques to try: those that take seconds, those that take minutes, or all. Where the accuracy limit is
-            missed, ``default`` tries all of them as well.
-        forced: Try every technique that is not in ``skip``, whatever its time, and keep the last.
-        skip: Techniques to leave out.
-        budget_s: Seconds of the whole search; None for no limit.
-        reserved: Techniques with the largest expected gain. Where the accuracy limit is met, their predicted time is
-            reserved for them.
+    ``effort`` are the techniques to try: those that take seconds, those that take minutes, or all; where the accuracy
+    limit is missed, ``default`` tries all as well. ``forced`` tries every technique that is not in ``skip``, whatever
+    its time, and keeps the last. ``budget_s`` bounds the whole search; None for no limit.
     """
 
     effort: Effort = "default"
     forced: bool = False
     skip: frozenset[str] = frozenset()
     budget_s: float | None = None
-    reserved: frozenset[str] = frozenset()
 
-    def skipped(self, technique: Technique[T], best: Evaluation | None, left_s: float) -> Skipped | None:
+    def skipped(self, technique: Technique, best: Evaluation | None, left_s: float) -> Skipped | None:
         """Why a technique is not tried; None where it is. The first technique is always tried."""
         if best is None:
             return None
@@ -139,7 +85,7 @@ class Policy:
             return Skipped(Reason.TIME, Reason.TIME)
         if self.forced:
             return None
-        reason = self._needless(technique, best)
+        reason = _needless(technique, best)
         if reason is not None:
             return Skipped(reason, _words(reason, best))
         seconds = technique.predicted()
@@ -148,26 +94,28 @@ class Policy:
             return Skipped(Reason.EFFORT, f"{Reason.EFFORT} {self.effort}", seconds)
         return Skipped(Reason.TIME, Reason.TIME, seconds) if seconds > left_s else None
 
-    def reserved_s(self, later: Sequence[Technique[T]], best: Evaluation | None, left_s: float) -> float:
+    def reserved_s(self, later: Sequence[Technique], best: Evaluation | None, left_s: float) -> float:
         """Seconds of ``left_s`` reserved for later techniques, the last first, as far as they fit."""
         if best is None or best.limit_missed:
             return 0.0
-        kept = 0.0
+        reserved = 0.0
         for technique in reversed(later):
-            if technique.name in self.reserved and self.skipped(technique, best, left_s - kept) is None:
-                kept += technique.predicted()
-        return kept
+            if technique.reserved and self.skipped(technique, best, left_s - reserved) is None:
+                reserved += technique.predicted()
+        return reserved
 
-    def _needless(self, technique: Technique[T], best: Evaluation) -> Reason | None:
-        if technique.remedy and not best.limit_missed:
-            return {None: Reason.NO_LIMIT, Outcome.PASS: Reason.LIMIT_MET}.get(best.outcome, Reason.OPEN)
-        if best.limit_missed:
-            return None
-        if best.divergence.high < NEGLIGIBLE or best.kl == 0:
-            return Reason.NEGLIGIBLE
-        if technique.effort != "quick" and best.divergence.low <= 0:
-            return Reason.UNSEEN
+
+def _needless(technique: Technique, best: Evaluation) -> Reason | None:
+    """Why a technique is not worth trying on top of the best candidate."""
+    if technique.remedy and not best.limit_missed:
+        return {None: Reason.NO_LIMIT, Outcome.PASS: Reason.LIMIT_MET}.get(best.outcome, Reason.OPEN)
+    if best.limit_missed:
         return None
+    if best.divergence.high < NEGLIGIBLE or best.kl == 0:
+        return Reason.NEGLIGIBLE
+    if technique.effort != "quick" and best.divergence.low <= 0:
+        return Reason.UNSEEN
+    return None
 
 
 def _words(reason: Reason, best: Evaluation) -> str:
@@ -181,29 +129,24 @@ def _words(reason: Reason, best: Evaluation) -> str:
 
 
 def search(
-    techniques: Sequence[Technique[T]],
-    evaluate: Callable[[T], Evaluation],
+    techniques: Sequence[Technique],
+    evaluate: Callable[[Candidate], Evaluation],
     policy: Policy,
-    *,
-    clock: Callable[[], float],
     took: Callable[[str, float], None],
-) -> Search[T]:
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Search:
     """Tries techniques in order and keeps the candidate nearest to float.
 
-    Args:
-        techniques: Techniques from the cheapest to the most expensive; the first needs no candidate.
-        evaluate: Evaluates a candidate on the tuning images.
-        policy: Limits of the search.
-        clock: Monotonic clock in seconds.
-        took: Called with each technique's name and seconds.
+    The first technique needs no candidate; ``took`` is called with each technique's name and seconds.
 
     Raises:
         StageError: No technique has a candidate.
     """
     begun = clock()
-    tried: list[Tried[T]] = []
+    tried: list[Tried] = []
     skipped: dict[str, Skipped] = {}
-    best: Tried[T] | None = None
+    best: Tried | None = None
     for index, technique in enumerate(techniques):
         start = clock()
         left = inf if policy.budget_s is None else policy.budget_s - (start - begun)
@@ -215,11 +158,10 @@ def search(
         candidate = technique.candidate(tried, best)
         if isinstance(candidate, Refusal):
             skipped[technique.name] = Skipped(Reason.REFUSED, candidate.why)
-            took(technique.name, clock() - start)
-            continue
-        tried.append(Tried(technique.name, candidate, evaluate(candidate)))
-        if best is None or tried[-1].evaluation.better_than(best.evaluation):
-            best = tried[-1]
+        else:
+            tried.append(Tried(technique.name, candidate, evaluate(candidate)))
+            if best is None or tried[-1].evaluation.better_than(best.evaluation):
+                best = tried[-1]
         took(technique.name, clock() - start)
     if best is None:
         reasons = "; ".join(f"{name}: {one.note}" for name, one in skipped.items())

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.latency.benchmark.conclusions import sentences
-from edgeres.report.markup import Markup, join, table, tag
-from edgeres.report.parts import how, plot
+from edgeres.report.markup import Markup, bullets, how, join, plot, table, tag
 from edgeres.report.plots import latency_bars
 from edgeres.report.svg import ROW, Axis, figure
 from edgeres.runs.figures import millis, number
@@ -59,10 +58,9 @@ def footnotes(result: BenchmarkResult) -> tuple[str, ...]:
 def benchmark_table(result: BenchmarkResult) -> Markup:
     """Conclusions, plot, table and footnotes of a benchmark as HTML."""
     drawing = plot("Every runtime of this host", benchmark_plot(result.rows), "p50 / p90; whisker: interval of p50")
-    conclusions = tag("ul", *(tag("li", sentence) for sentence in sentences(result)))
-    notes = [how(note) for note in footnotes(result)]
-    heading = tag("h3", "Benchmark")
-    return join(heading, tag("div.pair", drawing, conclusions), table(HEADS, cells(result), "Benchmark"), *notes)
+    pair = tag("div.pair", drawing, bullets("ul", sentences(result)))
+    listed = table(HEADS, cells(result), "Benchmark")
+    return join(tag("h3", "Benchmark"), pair, listed, *map(how, footnotes(result)))
 
 
 def benchmark_plot(rows: Sequence[VariantResult]) -> Markup:

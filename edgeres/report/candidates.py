@@ -9,6 +9,7 @@ from edgeres.artifacts.results import TechniqueResult
 from edgeres.runs.figures import millis, percent, points, seconds
 
 if TYPE_CHECKING:
+    from edgeres.artifacts.results import LayerSensitivity
     from edgeres.runs.run import Run
     from edgeres.runs.stage import StageRow
 
@@ -21,15 +22,13 @@ _AGAIN = "quantize"
 
 @dataclass(frozen=True, slots=True)
 class CandidateRow:
-    """A quantization technique that was tried or left out.
+    """A quantization technique that was tried, or left out and has no figures.
 
     Attributes:
-        technique: Its result; without figures where it was left out.
-        seconds: Duration; None where it was not timed.
-        predicted_s: Predicted duration of a technique that was left out because of it.
         latency_ms: Latency of one image on the target's runtime.
         expected: Whether ``latency_ms`` is predicted by a roofline and not measured.
         of: Number of weighted layers of the network; None where the kernels were not counted.
+        predicted_s: Predicted duration of a technique that was left out because of it.
     """
 
     technique: TechniqueResult
@@ -59,17 +58,11 @@ class CandidateRow:
             none if r.integer is None else f"{r.integer} of {self.of}" if self.of else str(r.integer),
             f"{speed} expected" if self.expected and self.latency_ms is not None else speed,
             none if self.seconds is None else seconds(self.seconds),
-            r.note + self.more_time,
+            r.note + ("" if self.predicted_s is None else f"; would take about {_rough(self.predicted_s)} more"),
         )
 
-    @property
-    def more_time(self) -> str:
-        """Predicted duration of a technique that was left out because of it; empty for others."""
-        return "" if self.predicted_s is None else f"; would take about {rough(self.predicted_s)} more"
 
-
-def rough(time: float) -> str:
-    """Predicted seconds as text, in whole seconds or minutes."""
+def _rough(time: float) -> str:
     return seconds(float(round(time))) if time < 60 else f"{time / 60:.0f} min"
 
 
@@ -78,23 +71,24 @@ def divergence(nats: float) -> str:
     return f"{nats:.1e}" if nats else "0"
 
 
+def most_sensitive(run: Run) -> list[LayerSensitivity]:
+    """The five layers that lose most where they alone are in integers, the worst first."""
+    return sorted(run.sensitivity, key=lambda layer: -layer.kl)[:5]
+
+
 def recovery_rows(run: Run) -> tuple[CandidateRow, ...]:
     """Every technique of a run, float first; empty where no stage tried any. Only the last choice counts as chosen."""
-    found: list[CandidateRow] = []
+    listed: list[CandidateRow] = []
     for place, row in enumerate(run.stages):
-        techniques = [technique for technique in row.techniques if not (found and technique.name == _AGAIN)]
         time = run.time_of(place)
-        timings = time.timings if time else {}
-        if not found and techniques:
-            found.append(_float(row, timings))
+        timings, whole = (time.timings, time.seconds) if time else ({}, None)
+        techniques = [technique for technique in row.techniques if not (listed and technique.name == _AGAIN)]
+        if not listed and techniques:
+            listed.append(_float(row, timings))
         if any(technique.chosen for technique in techniques):
-            found = [replace(before, technique=replace(before.technique, chosen=False)) for before in found]
-        whole = time.seconds if time else None
-        found.extend(
-            _row(technique, row, timings, whole if technique.name == row.stage else None) for technique in techniques
-        )
-    whole = run.kernels.weighted if run.kernels else None
-    return tuple(replace(row, of=whole) for row in found)
+            listed = [replace(before, technique=replace(before.technique, chosen=False)) for before in listed]
+        listed += [_row(each, row, timings, whole if each.name == row.stage else None) for each in techniques]
+    return tuple(replace(row, of=run.kernels.weighted if run.kernels else None) for row in listed)
 
 
 def _row(technique: TechniqueResult, stage: StageRow, timings: dict[str, float], whole: float | None) -> CandidateRow:
@@ -106,14 +100,13 @@ def _row(technique: TechniqueResult, stage: StageRow, timings: dict[str, float],
 
 def _float(stage: StageRow, timings: dict[str, float]) -> CandidateRow:
     """The row of the float reference, which all techniques are compared with."""
-    first = next(
-        (technique for technique in stage.techniques if technique.top1 is not None and technique.drop_pp is not None),
-        None,
+    known = (
+        each.top1 + each.drop_pp for each in stage.techniques if each.top1 is not None and each.drop_pp is not None
     )
     latency, expected = _latency(stage, timings, "float32")
-    top1 = None if first is None or first.top1 is None else first.top1 + (first.drop_pp or 0.0)
+    note = "what all are compared with"
     technique = TechniqueResult(
-        name=FLOAT, top1=top1, drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note="what all are compared with"
+        name=FLOAT, top1=next(known, None), drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note=note
     )
     return CandidateRow(technique, latency_ms=latency, expected=expected)
 
@@ -122,8 +115,7 @@ def _latency(stage: StageRow, timings: dict[str, float], kind: str) -> tuple[flo
     """Latency of one image in ms, and whether it is predicted."""
     if (measured := timings.get(f"latency {kind}")) is not None:
         return 1e3 * measured, False
-    expected: float | None = getattr(stage.metrics, f"expected_ms_{kind}")
-    return expected, True
+    return stage.metrics.expected_ms.get(kind), True
 
 
 _NEXT = {
@@ -141,7 +133,7 @@ def next_step(run: Run) -> str:
     if chosen is None:
         return ""
     left = [row for row in rows if row.predicted_s is not None]
-    table = ", ".join(f"{row.technique.name}, about {rough(row.predicted_s)} more" for row in left if row.predicted_s)
+    table = ", ".join(f"{row.technique.name}, about {_rough(row.predicted_s)} more" for row in left if row.predicted_s)
     if chosen.verdict == "FAIL" and any(row.technique.name == "qat" and row.tried for row in rows):
         return "Training with quantization in the loop did not meet the limit either: loosen it, or change the network."
     if chosen.verdict == "FAIL" and left:
@@ -151,24 +143,13 @@ def next_step(run: Run) -> str:
 
 def folded(rows: tuple[CandidateRow, ...]) -> tuple[CandidateRow, ...]:
     """The rows, with neighbours that were left out for the same reason merged into one."""
-    found: list[CandidateRow] = []
+    listed: list[CandidateRow] = []
     for row in rows:
-        last = found[-1] if found else None
-        left_out = last is not None and not (row.tried or last.tried or row.predicted_s or last.predicted_s)
-        if last is not None and left_out and row.technique.note == last.technique.note:
-            found[-1] = replace(
-                last, technique=replace(last.technique, name=f"{last.technique.name}, {row.technique.name}")
-            )
+        last = listed[-1] if listed else None
+        figures = last and (row.tried or last.tried or row.predicted_s or last.predicted_s)
+        if last and not figures and row.technique.note == last.technique.note:
+            names = f"{last.technique.name}, {row.technique.name}"
+            listed[-1] = replace(last, technique=replace(last.technique, name=names))
         else:
-            found.append(row)
-    return tuple(found)
-
-
-def spending(rows: tuple[CandidateRow, ...]) -> list[tuple[str, float, float, bool]]:
-    """``(name, cumulative seconds, KL, chosen)`` of every technique that was timed, in order."""
-    spent, found = 0.0, []
-    for row in rows:
-        if row.seconds is not None and row.technique.kl is not None:
-            spent += row.seconds
-            found.append((row.technique.name, spent, row.technique.kl, row.technique.chosen))
-    return found
+            listed.append(row)
+    return tuple(listed)

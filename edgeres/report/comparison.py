@@ -1,36 +1,37 @@
-"""Comparison of two runs, from their reports alone."""
+"""Comparison of two runs, from their reports alone, and its HTML page."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from edgeres.errors import UsageError
+from edgeres.report.html import page
+from edgeres.report.markup import Markup, bullets, how, join, section, table, tag
 from edgeres.runs.figures import bytes_, change, millis, percent, points, scaled, seconds, short
-from edgeres.runs.verdict import headline, outcome
+from edgeres.runs.verdict import headline, outcome, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from edgeres.runs.run import Run
 
 Figure = float | str | None
 ABSENT = "-"
+_SECTIONS = {
+    "facts": "Accuracy, costs, speed",
+    "stages": "Seconds of each stage",
+    "recipe": "Settings that differ",
+    "inputs": "Inputs that differ",
+    "versions": "Versions that differ",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One figure of both runs.
-
-    Attributes:
-        name: Name of the figure.
-        first: Value in the first run; None where that run lacks it.
-        second: Value in the second run.
-        write: Formats a value.
-    """
+    """One figure of both runs, None where a run lacks it; ``write`` formats a value."""
 
     name: str
     first: Figure
@@ -40,28 +41,19 @@ class ComparisonRow:
     @property
     def written(self) -> tuple[str, str, str]:
         """Both values and the change from the first to the second, as text."""
-        both = [ABSENT if value is None else self.write(value) for value in (self.first, self.second)]
-        return both[0], both[1], self._change()
-
-    def _change(self) -> str:
+        first, second = (ABSENT if value is None else self.write(value) for value in (self.first, self.second))
         match self.first, self.second:
             case (int() | float()) as before, (int() | float()) as now:
-                return points(now - before) if self.write in (percent, points) else change(now, before)
+                return first, second, points(now - before) if self.write in (percent, points) else change(now, before)
             case before, now:
-                return "" if before == now else "differs"
+                return first, second, "" if before == now else "differs"
 
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
-    """Figures of two runs; ``inputs``, ``recipe`` and ``versions`` hold only those that differ.
+    """Figures of two runs; ``recipe`` (by ``stage.key``), ``inputs`` and ``versions`` hold only those that differ.
 
-    Attributes:
-        facts: Verdict, accuracy, costs, latency, integer layers.
-        stages: Seconds of each stage.
-        recipe: Settings, by ``stage.key``.
-        inputs: Model, target, weights, data and seed.
-        versions: Packages and machine.
-        notes: Warnings that limit the comparison.
+    ``stages`` are the seconds of each stage, ``notes`` are warnings that limit the comparison.
     """
 
     facts: tuple[ComparisonRow, ...]
@@ -79,7 +71,7 @@ def compare(first: Run, second: Run) -> RunComparison:
     if any(row.name.startswith("images of validation") for row in inputs):
         notes.append("judged on different validation images: the accuracies do not compare")
     return RunComparison(
-        facts=(*_accuracy(first, second), *_costs(first, second), *_speed(first, second)),
+        facts=_facts(first, second),
         stages=tuple(_aligned(_seconds(first), _seconds(second), seconds)),
         recipe=tuple(differing(_recipe(first), _recipe(second))),
         inputs=inputs,
@@ -104,28 +96,25 @@ def settings_of(recipe: str) -> dict[str, str]:
         if not isinstance(entries, list):
             raise TypeError(type(entries).__name__)
         stages = [item for entry in entries for item in ({entry: {}} if isinstance(entry, str) else entry).items()]
-        found: dict[str, str] = {}
-        seen: Counter[str] = Counter()
-        for name, content in stages:
-            seen[name] += 1
-            stage = name if seen[name] == 1 else f"{name}#{seen[name]}"
-            found |= {stage: "there", **flat(content or {}, f"{stage}.")}
+        settings: dict[str, str] = {}
+        for stage, (_, content) in zip(_numbered([name for name, _ in stages]), stages, strict=True):
+            settings |= {stage: "there", **flat(content or {}, f"{stage}.")}
     except (yaml.YAMLError, RecursionError, AttributeError, TypeError) as failure:
         raise UsageError(
             "the locked recipe of a run is no list of stages", "compile again to write it anew"
         ) from failure
-    return found
+    return settings
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested mappings flattened to dotted keys and formatted values."""
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{key}.")
+            settings |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = str(value)
-    return found
+            settings[f"{prefix}{key}"] = str(value)
+    return settings
 
 
 def _aligned(
@@ -134,64 +123,50 @@ def _aligned(
     return (ComparisonRow(name, first.get(name), second.get(name), write) for name in {**first, **second})
 
 
-def _accuracy(first: Run, second: Run) -> tuple[ComparisonRow, ...]:
-    def found(run: Run, field: str) -> float | None:
-        return getattr(run.accuracy, field) if run.accuracy else None
+def _facts(first: Run, second: Run) -> tuple[ComparisonRow, ...]:
+    """Verdict, accuracy, costs, latency and integer layers."""
 
-    def row(name: str, field: str, write: Callable[[Any], str]) -> ComparisonRow:
-        return ComparisonRow(name, found(first, field), found(second, field), write)
+    def row(name: str, figure: Callable[[Run], Figure], write: Callable[[Any], str] = str) -> ComparisonRow:
+        return ComparisonRow(name, figure(first), figure(second), write)
 
-    return (
-        ComparisonRow("verdict", outcome(first), outcome(second)),
-        row("top-1 deployed", "deployed_top1", percent),
-        row("top-1 float", "float_top1", percent),
-        row("drop", "drop_pp", points),
-    )
+    def accuracy(field: str) -> Callable[[Run], float | None]:
+        return lambda run: getattr(run.accuracy, field) if run.accuracy else None
 
-
-def _costs(first: Run, second: Run) -> tuple[ComparisonRow, ...]:
-    def last(run: Run, field: str) -> float | None:
-        return next((value for row in reversed(run.stages) if (value := getattr(row, field)) is not None), None)
+    def last(field: str) -> Callable[[Run], float | None]:
+        return lambda run: next((v for r in reversed(run.stages) if (v := getattr(r, field)) is not None), None)
 
     def size(run: Run) -> float | None:
-        line = next((line.value for line in run.lines if line.name == "size_mib"), None)
-        return last(run, "mib") if line is None else line
+        value = next((line.value for line in run.lines if line.name == "size_mib"), None)
+        return last("mib")(run) if value is None else value
 
+    latencies = tuple(_aligned(_latencies(first), _latencies(second), millis))
     return (
-        ComparisonRow("MACs", last(first, "macs"), last(second, "macs"), scaled),
-        ComparisonRow("parameters", last(first, "parameters"), last(second, "parameters"), scaled),
-        ComparisonRow("size", size(first), size(second), _mebibytes),
+        row("verdict", outcome),
+        row("top-1 deployed", accuracy("deployed_top1"), percent),
+        row("top-1 float", accuracy("float_top1"), percent),
+        row("drop", accuracy("drop_pp"), points),
+        row("MACs", last("macs"), scaled),
+        row("parameters", last("parameters"), scaled),
+        row("size", size, lambda mib: bytes_(round(mib * (1 << 20)))),
+        *(latencies or (ComparisonRow("latency", "unmeasured", "unmeasured"),)),
+        row("integer layers", lambda run: f"{k.integer} of {k.weighted}" if (k := run.kernels) else None),
     )
 
 
-def _mebibytes(size: float) -> str:
-    return bytes_(round(size * (1 << 20)))
+def _latencies(run: Run) -> dict[str, float]:
+    rows = run.timings.latency
+    return {f"latency {name}, {row.variant}": getattr(row, f"{name}_ms") for row in rows for name in ("p50", "p90")}
 
 
-def _speed(first: Run, second: Run) -> tuple[ComparisonRow, ...]:
-    def timed(run: Run) -> dict[str, float]:
-        found = {}
-        for row in run.timings.latency:
-            for name in ("p50", "p90"):
-                found[f"latency {name}, {row.variant}"] = float(getattr(row, f"{name}_ms"))
-        return found
-
-    def integer(run: Run) -> str | None:
-        return f"{run.kernels.integer} of {run.kernels.weighted}" if run.kernels else None
-
-    rows = tuple(_aligned(timed(first), timed(second), millis)) or (
-        ComparisonRow("latency", "unmeasured", "unmeasured"),
-    )
-    return (*rows, ComparisonRow("integer layers", integer(first), integer(second)))
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Names with their number from the second occurrence on: ``evaluate``, ``evaluate#2``."""
+    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    return [name if count == 1 else f"{name}#{count}" for name, count in zip(names, counts, strict=True)]
 
 
 def _seconds(run: Run) -> dict[str, float]:
-    found: dict[str, float] = {}
-    seen: Counter[str] = Counter()
-    for time in run.timings.stages:
-        seen[time.stage] += 1
-        found[time.stage if seen[time.stage] == 1 else f"{time.stage}#{seen[time.stage]}"] = time.seconds
-    return found
+    times = run.timings.stages
+    return dict(zip(_numbered([time.stage for time in times]), (time.seconds for time in times), strict=True))
 
 
 def _recipe(run: Run) -> dict[str, str]:
@@ -215,3 +190,34 @@ def _versions(run: Run) -> dict[str, str]:
     code, cores = short(p.code) if p.code else "unknown", "unknown" if p.cores is None else str(p.cores)
     machine = {"Python": p.python, "platform": p.platform, "CPU": p.cpu, "cores": cores}
     return {"edgeres": run.edgeres, "code": code, **machine, **p.packages}
+
+
+def comparison_page(
+    names: tuple[str, str], runs: tuple[Run, Run], comparison: RunComparison, notes: Sequence[str]
+) -> str:
+    """The HTML page of two runs under the names that the user gave them; equal for equal runs."""
+    heading = tag("h1", names[0], tag("span.quiet", " and "), names[1])
+    top = tag("div.top", heading, *(_run(name, run) for name, run in zip(names, runs, strict=True)))
+    sections = (_section(anchor, getattr(comparison, anchor), names) for anchor in _SECTIONS)
+    header = tag("header", top, bullets("ul.notes", notes))
+    return page(f"{names[0]} and {names[1]}", header, _SECTIONS.items(), *sections)
+
+
+def _run(name: str, run: Run) -> Markup:
+    result = outcome(run)
+    pill = {"passed": "passed", "failed": "failed", "error": "failed", "incomplete": "unmeasured"}[result]
+    why = f" {name}: {run.model} for {run.target.name} {reason(run)}"
+    return tag("p.headline", tag(f"span.pill.{pill}", result.capitalize()), why)
+
+
+def _section(anchor: str, rows: Sequence[ComparisonRow], names: tuple[str, str]) -> Markup:
+    title = _SECTIONS[anchor]
+    if not rows:
+        return section(anchor, title, how("Nothing differs."))
+    cells = [(row.name, *(_cell(text) for text in row.written)) for row in rows]
+    return section(anchor, title, tag("div.prose", table(("", *names, "Change"), cells, title)))
+
+
+def _cell(text: str) -> Markup:
+    """A table cell; a long value may wrap, a figure may not."""
+    return tag("span.wraps", text) if " " in text or len(text) > 24 else join(text)

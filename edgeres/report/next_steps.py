@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 _BUNDLE, _ENGINE = "bundle/", "engine/"
 _IN_APP = {"model.ort": "OrtSession", "model.tflite": "Interpreter", "model.pte": "Module"}
 """Android class that opens each file."""
+
+_COMMANDS = {
+    "build_engine.py": "python3 build_engine.py",
+    "check_device.py": "python3 check_device.py",
+    "build_engine.sh": "bash build_engine.sh",  # where TensorRT's Python package is too old for the first
+}
+"""Command to run on the device by file of the bundle."""
 
 _OPENED = {
     "openvino": ("model.xml", "openvino.Core().compile_model({})"),
@@ -26,13 +34,9 @@ _OPENED = {
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """One recommended step.
+    """One recommended step: a shell command (which may be broken with a backslash), a path, or a clause.
 
-    Attributes:
-        label: One-word label.
-        text: A shell command, a path, or a clause.
-        about: Result of the step, one clause, or empty.
-        command: Whether the text is a shell command, which may be broken with a backslash.
+    ``about`` is the result of the step, one clause, or empty.
     """
 
     label: str
@@ -47,12 +51,7 @@ class NextStep:
 
 
 def next_steps(run: Run, folder: Path) -> tuple[NextStep, ...]:
-    """Next steps of a finished run; empty for one that ended in an error.
-
-    Args:
-        run: The run.
-        folder: Its folder, as the user named it.
-    """
+    """Next steps of a finished run in a folder, as the user named it; empty for one that ended in an error."""
     if run.error:
         return ()
     if "weights.safetensors" in run.files:
@@ -78,12 +77,9 @@ def _weights(run: Run, folder: Path) -> tuple[NextStep, ...]:
 def _data(run: Run) -> str | None:
     """The ``--data`` argument of the run's command line, quoted; None for the bundled sample task."""
     words = shlex.split(run.command)
-    for place, word in enumerate(words):
-        if word.startswith("--data="):
-            return shlex.quote(word.removeprefix("--data="))
-        if word == "--data" and place + 1 < len(words):
-            return shlex.quote(words[place + 1])
-    return None
+    values = [word.removeprefix("--data=") for word in words if word.startswith("--data=")]
+    values += [value for word, value in pairwise(words) if word == "--data"]
+    return shlex.quote(values[0]) if values else None
 
 
 def _device(run: Run, folder: Path) -> list[NextStep]:
@@ -96,7 +92,7 @@ def _device(run: Run, folder: Path) -> list[NextStep]:
     entry = next((name for name in _IN_APP if name in names), None)
     if entry:
         steps.append(NextStep("app", f"put {entry} into the app's assets and open it with {_IN_APP[entry]}"))
-    command = _command(names)
+    command = next((command for name, command in _COMMANDS.items() if name in names), "")
     if command:
         steps.append(NextStep("copy", f"scp -r {bundle} USER@DEVICE:", command=True))
         steps.append(NextStep("device", f"cd bundle && {command}", command=True))
@@ -106,28 +102,17 @@ def _device(run: Run, folder: Path) -> list[NextStep]:
     return steps
 
 
-def _command(names: set[str]) -> str:
-    """Command to run on the device; empty where the bundle has none."""
-    known = {
-        "build_engine.py": "python3 build_engine.py",
-        "check_device.py": "python3 check_device.py",
-        "build_engine.sh": "bash build_engine.sh",  # where TensorRT's Python package is too old for the first
-    }
-    return next((command for name, command in known.items() if name in names), "")
-
-
 def _here(run: Run, folder: Path) -> list[NextStep]:
     """The built file and how to open it, on this host or on one without a bundle."""
     names = {name.removeprefix(_ENGINE) for name in run.files if name.startswith(_ENGINE)}
     entry, opened = _OPENED.get(run.target.backend, ("", ""))
     if entry in names:
         place = folder / "engine" / entry
+        bench = f"edgeres bench {_quoted(folder)}"
         return [
             NextStep("artifact", _quoted(place)),
             NextStep("Python", opened.format(repr(str(place)))),
-            NextStep(
-                "speed", f"edgeres bench {_quoted(folder)}", "float32 and INT8 on each runtime here", command=True
-            ),
+            NextStep("speed", bench, "float32 and INT8 on each runtime here", command=True),
         ]
     if names:
         return [NextStep("artifact", _quoted(folder / "engine" / min(names)), run.target.runtime)]

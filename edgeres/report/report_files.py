@@ -22,20 +22,13 @@ NAMES = (JSON, MARKDOWN, HTML)
 
 
 def write(run: Run, folder: Path) -> tuple[Path, ...]:
-    """Writes the three files of a report, each atomically.
-
-    Args:
-        run: The run.
-        folder: The run folder, which exists.
-
-    Returns:
-        Paths of ``report.json``, ``report.md`` and ``report.html``.
+    """Writes the three files of a report, each atomically, to a folder that exists; returns their paths.
 
     Raises:
         StoreError: The folder cannot be written.
     """
     text = encode(run)
-    return _place(folder, {JSON: text, **_pages(decode(text, JSON))})
+    return _place(folder, decode(text, JSON), {JSON: text})
 
 
 def render(folder: Path) -> tuple[Path, ...]:
@@ -45,14 +38,11 @@ def render(folder: Path) -> tuple[Path, ...]:
         UsageError: There is no readable ``report.json``; see ``decode``.
         StoreError: The folder cannot be written.
     """
-    return _place(folder, _pages(load(folder)))
+    return _place(folder, load(folder), {})
 
 
-def _pages(run: Run) -> dict[str, str]:
-    return {MARKDOWN: markdown(run), HTML: html(run)}
-
-
-def _place(folder: Path, texts: dict[str, str]) -> tuple[Path, ...]:
+def _place(folder: Path, run: Run, texts: dict[str, str]) -> tuple[Path, ...]:
+    texts |= {MARKDOWN: markdown(run), HTML: html(run)}
     for name, text in texts.items():
         beside = folder / f".{name}.part"
         try:

@@ -1,37 +1,69 @@
-"""Selections from a run for the report pages: plotted series, most frequent confusions, flipped images."""
+"""Selections from a run that the Markdown and the HTML report share: table cells, plotted series, worst images."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from edgeres.runs.remedy import float_and_int8
+from edgeres.runs import figures
+from edgeres.runs.verdict import float_and_int8, int8_slowness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgeres.runs.findings import Confusion, Flip, TensorScale
-    from edgeres.runs.run import LatencyRow, Run, StageRow
+    from edgeres.runs.findings import Flip, TensorScale
+    from edgeres.runs.run import LatencyRow, Run
+    from edgeres.runs.stage import StageRow
 
-DRAWN_CLASSES = 24
-"""Most classes of a confusion matrix that is drawn."""
+UNVERIFIED = "The run ended before the deployed network was evaluated."
+STAGE_HEADS = ("Stage", "Top-1", "MACs", "Parameters", "Size", "Time")
+LATENCY_HEADS = ("Variant", "Runtime", "Batch", "Threads", "p50", "95 % interval", "p90", "p99", "Calls")
 FLIPS_SHOWN = 24
 """Most flipped images on the page; ``report.json`` has all of them."""
+_CONFUSIONS = 8
+"""Most listed errors."""
 _FATES = ("lost", "gained", "both wrong")
+
+
+def stage_cells(run: Run, none: str, stopped: str) -> list[tuple[str, ...]]:
+    """Cells under ``STAGE_HEADS``; ``none`` replaces unknown figures, ``stopped`` the time of the stage that failed."""
+    rows = []
+    for index, row in enumerate(run.stages):
+        time = run.time_of(index)
+        top1 = none if row.top1 is None else figures.percent(row.top1)
+        counts = (none if count is None else figures.scaled(count) for count in (row.macs, row.parameters))
+        size = none if row.mib is None else f"{figures.number(row.mib)} MiB"
+        spent = none if time is None else "cached" if time.cached else figures.seconds(time.seconds)
+        rows.append((row.stage, top1, *counts, size, spent))
+    return [*rows, (run.error.stage or "start", *[none] * 4, stopped)] if run.error else rows
+
+
+def latency_cells(rows: Iterable[LatencyRow]) -> list[tuple[str, ...]]:
+    """Cells under ``LATENCY_HEADS``."""
+    cells: list[tuple[str, ...]] = []
+    for row in rows:
+        p50, p90, p99, high = (figures.millis(value) for value in (row.p50_ms, row.p90_ms, row.p99_ms, row.high_ms))
+        interval = f"{figures.number(row.low_ms)} to {high}"
+        cells.append(
+            (row.variant, row.runtime, str(row.batch), str(row.threads), p50, interval, p90, p99, f"{row.n:,}")
+        )
+    return cells
+
+
+def int8_conclusion(rows: Sequence[LatencyRow]) -> str:
+    """How much faster int8 is than float32, or that it is not; empty without both."""
+    pair = float_and_int8(rows)
+    faster = figures.number(pair[0].p50_ms / pair[1].p50_ms) if pair else ""
+    return int8_slowness(rows) or (f"At p50, int8 is {faster} times as fast as float32." if faster else "")
 
 
 def trail(stages: Sequence[StageRow], field: Literal["top1", "macs"]) -> list[tuple[str, float]]:
     """``(stage, figure)`` of the stages that measured it; MACs only where they changed."""
-    found: list[tuple[str, float]] = []
+    series: list[tuple[str, float]] = []
     for row in stages:
         figure = row.top1 if field == "top1" else row.macs
-        if figure is not None and not (field == "macs" and found and found[-1][1] == figure):
-            found.append((row.stage, float(figure)))
-    return found
-
-
-def limit_of(run: Run, name: str) -> float | None:
-    """Limit of a budget line; None where there is no such line."""
-    return next((line.limit for line in run.every_line if line.name == name), None)
+        if figure is not None and not (field == "macs" and series and series[-1][1] == figure):
+            series.append((row.stage, float(figure)))
+    return series
 
 
 def reference_float(run: Run) -> str:
@@ -54,14 +86,11 @@ def tuned_float(run: Run) -> str:
     return f"Same answer and KL compare with {which}, on tuning images."
 
 
-_CONFUSIONS = 8
-"""Most listed errors."""
-
-
-def confusions(confusion: Confusion) -> list[tuple[int, int, int]]:
-    """The most frequent errors as ``(true, predicted, images)``, in descending order, ties by class index."""
-    errors = [cell for cell in confusion.cells if cell[0] != cell[1]]
-    return sorted(errors, key=lambda cell: (-cell[2], cell[0], cell[1]))[:_CONFUSIONS]
+def confusion_cells(run: Run) -> list[tuple[str, str, str]]:
+    """The most frequent errors: true class, predicted class, images, in descending order, ties by class index."""
+    errors = [cell for cell in run.confusion.cells if cell[0] != cell[1]] if run.confusion else []
+    errors.sort(key=lambda cell: (-cell[2], cell[0], cell[1]))
+    return [(run.class_name(true), run.class_name(guess), f"{count:,}") for true, guess, count in errors[:_CONFUSIONS]]
 
 
 def fate(flip: Flip) -> Literal["lost", "gained", "both wrong"]:
@@ -80,9 +109,3 @@ def noisiest(tensors: Iterable[TensorScale], count: int) -> list[TensorScale]:
     """The tensors of lowest SQNR, in ascending order; those without a figure are left out."""
     known = [(row.sqnr_db, place, row) for place, row in enumerate(tensors) if row.sqnr_db is not None]
     return [row for _, _, row in sorted(known, key=lambda entry: entry[:2])[:count]]
-
-
-def speedup(rows: Sequence[LatencyRow]) -> float | None:
-    """Latency ratio float32 over int8 at p50, of the same runtime, batch and threads; None without both."""
-    pair = float_and_int8(rows)
-    return pair[0].p50_ms / pair[1].p50_ms if pair else None

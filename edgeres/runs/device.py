@@ -60,7 +60,6 @@ class DeviceKernels:
     kernels: dict[str, Count]
 
     def __post_init__(self) -> None:
-        """Refuses more integer layers than weighted ones."""
         if self.integer > self.weighted:
             raise ValueError(f"{self.integer} of {self.weighted} weighted layers in int8")
 
@@ -89,7 +88,6 @@ class GoldenAnswers:
     passed: bool
 
     def __post_init__(self) -> None:
-        """Refuses a result that the figures do not support."""
         if self.passed is not (self.max_abs_delta is not None and self.max_abs_delta <= self.tolerance):
             raise ValueError("passed is not what max_abs_delta and tolerance amount to")
         if self.top1_agreeing > self.images:
@@ -113,7 +111,6 @@ class Timing:
     p99_high: Milliseconds | None
 
     def __post_init__(self) -> None:
-        """Refuses figures that differ from those of the samples."""
         for name, value in figures(self.samples_ns).items():
             said = getattr(self, name)
             if (said is None) is not (value is None) or (value and abs(said - value) > _SAME * value):
@@ -150,7 +147,6 @@ class OwnImages:
     classes: Positive
 
     def __post_init__(self) -> None:
-        """Refuses more correct predictions than images."""
         if self.right > self.n:
             raise ValueError(f"{self.right} of {self.n} images answered right")
 
@@ -160,12 +156,9 @@ class DeviceReport:
     """Contents of ``device.json`` without its seal.
 
     Attributes:
-        format: Version of this layout.
-        model: Name of the network.
-        target: Name of the target it was compiled for.
         manifest_sha256: sha256 of the bundle's manifest, which identifies the run.
         model_sha256: sha256 of the executed file, or of the file the engine was built from.
-        engine: The engine; None where the runtime has none.
+        engine: None where the runtime has none.
         images: Accuracy on the user's images; None where none were given.
     """
 
@@ -183,7 +176,6 @@ class DeviceReport:
     images: OwnImages | None
 
     def __post_init__(self) -> None:
-        """Refuses an engine of another bundle, and TensorRT without an engine."""
         if (self.engine is None) is (self.runtime.name == "tensorrt"):
             raise ValueError(f"{self.runtime.name} {'without' if self.engine is None else 'with'} an engine")
         if self.engine is not None and self.engine.manifest_sha256 != self.manifest_sha256:

@@ -45,11 +45,6 @@ def _verdict(run: Run) -> dict[str, object]:
     }
 
 
-def _judged(verdict: dict[str, object]) -> dict[str, object]:
-    """A verdict without its headline, whose wording may differ between versions of edgeres."""
-    return {key: value for key, value in verdict.items() if key != "headline"}
-
-
 def decode(text: str, where: str) -> Run:
     """Reads the text of ``report.json``.
 
@@ -70,44 +65,45 @@ def decode(text: str, where: str) -> Run:
         )
     verdict = document.pop("verdict", None)
     run = parse(Run, document, where)
-    if not isinstance(verdict, dict) or _judged(verdict) != _judged(_verdict(run)):
+    own_words = {"headline": ""}  # its wording may differ between versions of edgeres
+    if not isinstance(verdict, dict) or {**verdict, **own_words} != {**_verdict(run), **own_words}:
         raise UsageError(f"{where}: its verdict is not what its facts amount to", again)
     return run
 
 
 def _with_new_names(document: dict[str, Any]) -> dict[str, Any]:
     """An older document with the keys of this version: those of its error, stages, budget lines and timings."""
+    renamed = _renamed(document, ("error", "stages", "lines"))
+    if isinstance(timings := document.get("timings"), dict):
+        renamed["timings"] = _renamed(timings, ("stages", "lines"))
+        if isinstance(bench := timings.get("bench"), dict):
+            renamed["timings"]["bench"] = _renamed(bench, ("rows",))
+    return renamed
 
-    def renamed(value: Any) -> Any:
+
+def _renamed(document: dict[str, Any], parts: tuple[str, ...]) -> dict[str, Any]:
+    """A document with the keys of this version in some parts, each one object or a list of them."""
+
+    def keys(value: Any) -> Any:
         if isinstance(value, list):
-            return [renamed(one) for one in value]
+            return [keys(one) for one in value]
         if not isinstance(value, dict):
             return value
-        return {_RENAMED.get(key, key): measured(one) if key == "metrics" else one for key, one in value.items()}
+        return {_RENAMED.get(key, key): _known(one) if key == "metrics" else one for key, one in value.items()}
 
-    def measured(metrics: Any) -> Any:
-        known = StageMetrics.__dataclass_fields__
-        return {name: metrics[name] for name in metrics if name in known} if isinstance(metrics, dict) else metrics
+    return {**document, **{part: keys(document[part]) for part in parts if part in document}}
 
-    found: dict[str, Any] = {
-        **document,
-        **{part: renamed(document[part]) for part in ("error", "stages", "lines") if part in document},
-    }
-    timings = document.get("timings")
-    if isinstance(timings, dict):
-        times = {part: renamed(timings[part]) for part in ("stages", "lines") if part in timings}
-        if isinstance(bench := timings.get("bench"), dict):
-            times["bench"] = {**bench, "rows": renamed(bench.get("rows"))}
-        found["timings"] = {**timings, **times}
-    return found
+
+def _known(metrics: Any) -> Any:
+    """Metrics of a stage without those that only earlier versions measured."""
+    names = StageMetrics.__dataclass_fields__
+    if not isinstance(metrics, dict):
+        return metrics
+    return {name: value for name, value in metrics.items() if name in names or name.startswith("expected_ms_")}
 
 
 def load(folder: Path, hint: str = "name the folder of a run, such as build/resnet18-x86") -> Run:
-    """Reads the ``report.json`` of a run folder.
-
-    Args:
-        folder: The run folder.
-        hint: What to do where it cannot be read.
+    """Reads the ``report.json`` of a run folder; the hint is that of a folder without one.
 
     Raises:
         UsageError: There is no readable report; see ``decode``.

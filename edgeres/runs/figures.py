@@ -6,8 +6,8 @@ from math import floor, log10
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgeres.artifacts.artifact import KernelCounts
     from edgeres.artifacts.budget_check import BudgetCheck
+    from edgeres.runs.findings import Accuracy
 
 _LINES = {
     "accuracy_drop_pp": ("Accuracy drop", " pp"),
@@ -35,10 +35,9 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def compared(line: BudgetCheck) -> tuple[str, str]:
-    """Value and limit of a budget line with their unit, in as many digits as distinguish them.
+    """Value and limit of a budget line in as many digits as distinguish them: ``("23.9 M", "36.7 M")``.
 
-    Returns:
-        ``("23.9 M", "36.7 M")``; the first is empty where the line is unmeasured.
+    The value is empty where the line is unmeasured.
     """
     factor, unit = _unit_for(line)
     limit = line.limit * factor
@@ -50,7 +49,7 @@ def compared(line: BudgetCheck) -> tuple[str, str]:
     return f"{number(value, digits)}{unit}", f"{number(limit, digits)}{unit}"
 
 
-OUTLOOKS = {"passes": "predicted to pass", "fails": "predicted to fail", "open": "predicted either way"}
+PREDICTED = {"passes": "predicted to pass", "fails": "predicted to fail", "open": "predicted either way"}
 
 
 def predicted_text(line: BudgetCheck) -> str:
@@ -110,6 +109,11 @@ def between(low: float, high: float) -> str:
     return f"{points(low).removesuffix(' pp')} to {points(high)}"
 
 
+def drop_interval(accuracy: Accuracy) -> str:
+    """The confidence interval of an accuracy drop: ``95 % interval -0.35 to +1.10 pp``."""
+    return f"{confidence(accuracy.level)} interval {between(accuracy.low_pp, accuracy.high_pp)}"
+
+
 def points(value: float) -> str:
     """Percentage points with their sign: ``+0.19 pp``."""
     rounded = round(value, 2)
@@ -150,11 +154,6 @@ def seconds(value: float) -> str:
 
 WEIGHTED = "weighted layers (convolutions and matrix products) run in integers"
 """Object of the integer-layer count in all reports."""
-
-
-def integer_layers(kernels: KernelCounts) -> str:
-    """Number of integer layers: ``20 of 21 weighted layers run in integers``."""
-    return f"{kernels.integer} of {kernels.weighted} weighted layers run in integers"
 
 
 def change(now: float, before: float) -> str:

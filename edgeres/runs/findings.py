@@ -24,15 +24,9 @@ class Accuracy:
     """The deployed network against its float baseline, on the same images.
 
     Attributes:
-        n: Validation images.
-        float_top1: Accuracy of the float baseline, in percent.
-        deployed_top1: Accuracy of the deployed network, in percent.
         drop_pp: ``float_top1 - deployed_top1`` in percentage points; negative is a gain.
-        low_pp: Lower end of the interval of the drop.
-        high_pp: Upper end of the interval.
-        level: Confidence of the interval.
-        b: Number of images that only float predicts correctly.
-        c: Number of images that only the deployed network predicts correctly.
+        low_pp: Lower end of the interval of the drop, of confidence ``level``.
+        b: Number of images that only float predicts correctly; ``c`` only the deployed network.
         agreement: Share of images with equal predictions, in percent.
         method: Method of the interval, one sentence.
     """
@@ -50,7 +44,6 @@ class Accuracy:
     method: str
 
     def __post_init__(self) -> None:
-        """Refuses a drop that is not the difference of the two accuracies, and a reversed interval."""
         if abs(self.float_top1 - self.deployed_top1 - self.drop_pp) > 0.02:  # each may be rounded
             raise ValueError("drop_pp is not float_top1 - deployed_top1")
         if self.low_pp > self.high_pp:
@@ -59,18 +52,12 @@ class Accuracy:
 
 @settings
 class Confusion:
-    """Confusion matrix of the deployed network, without its zeros.
-
-    Attributes:
-        classes: Class names in label order.
-        cells: ``(true class, predicted class, images)``, sorted, counts above zero.
-    """
+    """Confusion matrix of the deployed network without its zeros: sorted ``(true class, predicted class, images)``."""
 
     classes: tuple[str, ...]
     cells: tuple[tuple[Count, Count, Annotated[int, Field(gt=0)]], ...]
 
     def __post_init__(self) -> None:
-        """Refuses a cell of a class that does not exist."""
         if any(max(true, predicted) >= len(self.classes) for true, predicted, _ in self.cells):
             raise ValueError("a cell names a class index that is not there")
 
@@ -95,10 +82,7 @@ class Flip:
 
     Attributes:
         index: Position in the validation split.
-        sha256: Hash of the image's content.
-        label: True class index.
-        float_prediction: Class index by the float baseline.
-        deployed_prediction: Class index by the deployed network.
+        label: True class index, as both predictions are class indices.
         float_confidence: Softmax of ``float_prediction`` by the float graph of the last stage; None where that
             graph predicts another class, as a pruned network's may.
         deployed_confidence: Softmax of ``deployed_prediction`` by the deployed network; None where it was not recorded.
@@ -120,16 +104,10 @@ class TensorScale:
     """Quantization parameters and calibration statistics of one activation tensor.
 
     Attributes:
-        tensor: Name in the graph.
-        scale: Quantization step.
-        zero_point: Integer that represents 0.0.
-        bits: Width of the integers.
-        signed: int8 rather than uint8.
-        clipped: Share of the calibration values outside the range, or None.
-        sqnr_db: Signal to quantization noise ratio in dB, or None.
-        low: Smallest calibration value, or None.
-        high: Largest calibration value, or None.
-        zeros: Share of the calibration values that are zero, or None.
+        clipped: Share of the calibration values outside the range.
+        sqnr_db: Signal to quantization noise ratio in dB.
+        low: Smallest calibration value.
+        zeros: Share of the calibration values that are zero.
         columns: Counts of values other than zero in columns of equal width from ``low`` to ``high``; empty where the
             tensor was not observed, as where it shares the scale of an earlier one.
     """
@@ -147,7 +125,6 @@ class TensorScale:
     columns: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuses columns without ``low`` and ``high``."""
         if self.columns and (self.low is None or self.high is None or self.low > self.high):
             raise ValueError("columns lie between low and high")
 
@@ -161,13 +138,9 @@ class TensorScale:
 
 @settings
 class Calibration:
-    """Calibration of the deployed scales.
+    """Calibration of the deployed scales: activation tensors in order of execution.
 
-    Attributes:
-        calibrator: ``mse``, ``entropy``, ``percentile`` or ``minmax``.
-        images: Number of calibration images.
-        data: Digest of those images with their preprocessing.
-        tensors: Activation tensors in order of execution.
+    ``data`` is the digest of the calibration images with their preprocessing.
     """
 
     calibrator: str

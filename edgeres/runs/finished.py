@@ -1,4 +1,4 @@
-"""``FinishedRun``: the report of a run folder and its predictions, verified against each other."""
+"""Contents of a finished run's folder, verified against its report: predictions and ONNX graphs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgeres.settings import read_text, sha256_file
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgeres.artifacts.artifact import Exported
     from edgeres.gate.predictions import Answers
     from edgeres.runs.run import Run
 
@@ -21,12 +22,7 @@ _AGAIN = "run the same command again"
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A verified run.
-
-    Attributes:
-        run: Its report.
-        answers: Its predictions, image by image.
-    """
+    """The report of a run and its predictions, image by image."""
 
     run: Run
     answers: Answers
@@ -34,7 +30,7 @@ class FinishedRun:
     @property
     def margin_pp(self) -> float | None:
         """The accuracy drop that its budget allows; None without such a budget line."""
-        return next((line.limit for line in self.run.lines if line.name == "accuracy_drop_pp"), None)
+        return self.run.limit_of("accuracy_drop_pp")
 
     @property
     def retrained(self) -> tuple[str, ...]:
@@ -62,3 +58,29 @@ def read_finished(place: Path) -> FinishedRun:
     if sha256_file(beside) != run.files[predictions.NAME].sha256:
         raise UsageError(f"{beside} is not the file that its run reported", _AGAIN)
     return FinishedRun(run, predictions.decode(text, str(beside)))
+
+
+def read_graphs(folder: Path, run: Run) -> Exported:
+    """The graphs that the report of a run in a folder names.
+
+    Raises:
+        UsageError: The run ended before the export, or a graph is missing or changed.
+    """
+    from edgeres.artifacts.artifact import Exported, File, ModelMetadata
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.onnx_graph.layers import image_of
+    from edgeres.onnx_graph.read import read_model
+    from edgeres.quant.calibration_table import NAME as SCALES
+
+    files = {}
+    for name in ("model.onnx", "model.float.onnx", SCALES):
+        row, path = run.files.get(name), folder / name
+        if row is None and name != SCALES:
+            raise UsageError(f"the run in {folder} has no {name}: it ended before export", "compile to the end")
+        if row is not None:
+            if not path.is_file() or sha256_file(path) != row.sha256:
+                raise UsageError(f"{path} is not the file that its run reported", _AGAIN)
+            files[name] = File(path.absolute(), row.sha256)
+    _, (*_, side) = image_of(read_model(files["model.onnx"].path))
+    metadata = ModelMetadata(name=run.model, preprocess=Preprocess(resize=side, crop=side), classes=())
+    return Exported(metadata, files["model.onnx"], files["model.float.onnx"], files.get(SCALES))

@@ -16,7 +16,7 @@ from edgeres.settings import sha256_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.runs.device import DeviceReport, State
+    from edgeres.runs.device import DeviceReport
     from edgeres.runs.run import Run
     from edgeres.targets.target import Target
 
@@ -28,17 +28,12 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("avx2", "avx512", "avx_vnni", "avx512_vnni", "amx"), _X86),
 }
 """Prefixes of ``platform.machine()`` by instruction set."""
-_SAID = "on the device: "
+_DEVICE = "on the device: "
 """Prefix of evidence from a device report; a newer report replaces it."""
 
 
-def check_origin(run: Run, folder: Path, found: DeviceReport) -> None:
-    """Checks that a device report belongs to the bundle of this run.
-
-    Args:
-        run: The report of the run.
-        folder: Its folder.
-        found: The device report.
+def check_origin(run: Run, folder: Path, report: DeviceReport) -> None:
+    """Checks that a device report belongs to the bundle of the run in a folder.
 
     Raises:
         UsageError: The run has no bundle, its bundle was changed, or the report is of another bundle.
@@ -58,43 +53,43 @@ def check_origin(run: Run, folder: Path, found: DeviceReport) -> None:
         "manifest_sha256": sealed.sha256,
     }
     for name, value in expected.items():
-        if getattr(found, name) != value:
-            raise UsageError(f"device.json is of another run: {name} {getattr(found, name)} is not {value}", again)
+        if getattr(report, name) != value:
+            raise UsageError(f"device.json is of another run: {name} {getattr(report, name)} is not {value}", again)
     tolerance = manifest["golden"]["tolerance"]
-    if found.golden.tolerance != tolerance:
-        raise UsageError(f"device.json says tolerance {found.golden.tolerance}, the bundle {tolerance}", again)
-    if not found.golden.passed:
+    if report.golden.tolerance != tolerance:
+        raise UsageError(f"device.json says tolerance {report.golden.tolerance}, the bundle {tolerance}", again)
+    if not report.golden.passed:
         raise StageError(
-            f"the device's golden answers are off by {found.golden.max_abs_delta} (tolerance {tolerance:.4g}): "
+            f"the device's golden answers are off by {report.golden.max_abs_delta} (tolerance {tolerance:.4g}): "
             "what it timed is another network",
             "build the engine again; compare TensorRT's version and the layer counts",
         )
 
 
-def check_device(target: Target, found: DeviceReport) -> None:
+def check_device(target: Target, report: DeviceReport) -> None:
     """Checks that the device matches the target.
 
     Raises:
         UsageError: The GPU has another compute capability, or the processor is of another family.
     """
     wanted, isa = target.device.compute_capability, target.device.isa
-    if found.engine is not None and wanted is not None and found.engine.sm != wanted:
-        kind = f"{found.engine.gpu} has compute capability {found.engine.sm}, {target.title} has {wanted}"
-    elif found.engine is None and isa is not None and not found.machine.machine.lower().startswith(_FAMILIES[isa]):
-        kind = f"{found.machine.machine} is no machine with {isa}"
+    if report.engine is not None and wanted is not None and report.engine.sm != wanted:
+        kind = f"{report.engine.gpu} has compute capability {report.engine.sm}, {target.title} has {wanted}"
+    elif report.engine is None and isa is not None and not report.machine.machine.lower().startswith(_FAMILIES[isa]):
+        kind = f"{report.machine.machine} is no machine with {isa}"
     else:
         return
     raise UsageError(f"device.json is not from {target.name}: {kind}", "run the bundle on the device it is for")
 
 
-def with_measurement(run: Run, found: DeviceReport) -> Run:
+def with_measurement(run: Run, report: DeviceReport) -> Run:
     """The run with latency, layers and golden comparison of the device.
 
     Budget lines keep their limits and get their status from them alone. Durations are under ``timings``.
     """
-    timing = found.latency_ms
+    timing = report.latency_ms
     count, warmup = len(timing.samples_ns), timing.warmup
-    how = f"batch 1 on {place(found)}, {count:,} calls after {warmup} to warm up, {_conditions(found)}"
+    how = f"batch 1 on {place(report)}, {count:,} calls after {warmup} to warm up, {_conditions(report)}"
     before = run.timings.lines
     known = {line.name: Limit(line.name, line.limit, line.source, derivation=line.derivation) for line in before}
     timed = Latency(
@@ -111,38 +106,38 @@ def with_measurement(run: Run, found: DeviceReport) -> Run:
     )
     fresh = {line.name: line for line in latency_lines(known, timed, how)}
     lines = tuple(fresh.get(line.name, line) for line in before)
-    others = tuple(row for row in run.timings.latency if not row.how.startswith(_SAID))
-    timings = replace(run.timings, lines=lines, latency=(*others, _row(run, found)), unmeasured="")
-    kept = tuple(sentence for sentence in run.evidence if not sentence.startswith(_SAID))
-    return replace(run, evidence=(*kept, *_evidence(found)), kernels=_kernels(found) or run.kernels, timings=timings)
+    others = tuple(row for row in run.timings.latency if not row.how.startswith(_DEVICE))
+    timings = replace(run.timings, lines=lines, latency=(*others, _row(run, report)), unmeasured="")
+    kept = tuple(sentence for sentence in run.evidence if not sentence.startswith(_DEVICE))
+    return replace(run, evidence=(*kept, *_evidence(report)), kernels=_kernels(report) or run.kernels, timings=timings)
 
 
-def place(found: DeviceReport) -> str:
+def place(report: DeviceReport) -> str:
     """Device and runtime in a few words."""
-    board = found.machine.board or (found.engine.gpu if found.engine else found.machine.cpu)
-    return f"{board}, {_TITLES[found.runtime.name]} {found.runtime.version}"
+    board = report.machine.board or (report.engine.gpu if report.engine else report.machine.cpu)
+    return f"{board}, {_TITLES[report.runtime.name]} {report.runtime.version}"
 
 
-def _row(run: Run, found: DeviceReport) -> LatencyRow:
-    timing = found.latency_ms
+def _row(run: Run, report: DeviceReport) -> LatencyRow:
+    timing = report.latency_ms
     return LatencyRow(
-        variant="int8" if run.calibration else "float16" if found.engine else "float32",
-        runtime=f"{_TITLES[found.runtime.name]} {found.runtime.version}",
+        variant="int8" if run.calibration else "float16" if report.engine else "float32",
+        runtime=f"{_TITLES[report.runtime.name]} {report.runtime.version}",
         batch=1,
-        threads=found.runtime.threads,
+        threads=report.runtime.threads,
         p50_ms=timing.p50,
         p90_ms=timing.p90,
         p99_ms=timing.p99,
         n=len(timing.samples_ns),
         low_ms=timing.low,
         high_ms=timing.high,
-        how=f"{_SAID}{place(found)}; {timing.protocol}; {_conditions(found)}",
+        how=f"{_DEVICE}{place(report)}; {timing.protocol}; {_conditions(report)}",
     )
 
 
-def _conditions(found: DeviceReport) -> str:
+def _conditions(report: DeviceReport) -> str:
     """Clocks, power mode, temperature, governor and load, as far as the device reported them."""
-    before, after = found.conditions.before, found.conditions.after
+    before, after = report.conditions.before, report.conditions.after
     evidence = [f"load {before.load:.2f} before, {after.load:.2f} after"]
     if before.governor:
         evidence.append(f"governor {before.governor}")
@@ -151,38 +146,34 @@ def _conditions(found: DeviceReport) -> str:
     evidence += [f"{name} at {clock:.0f} MHz" for name, clock in sorted(after.gpu_mhz.items())]
     if after.cpu_mhz:
         evidence.append(f"CPU at {min(after.cpu_mhz):.0f} to {max(after.cpu_mhz):.0f} MHz")
-    hottest = _hottest(after)
-    if hottest is not None:
-        evidence.append(f"{hottest:.0f} degrees C at most")
+    if after.temperature_c:
+        evidence.append(f"{max(after.temperature_c.values()):.0f} degrees C at most")
     return ", ".join(evidence)
 
 
-def _hottest(state: State) -> float | None:
-    return max(state.temperature_c.values(), default=None)
-
-
-def _evidence(found: DeviceReport) -> tuple[str, ...]:
-    """Evidence from the device, without durations."""
-    golden = found.golden
+def _evidence(report: DeviceReport) -> tuple[str, ...]:
+    golden = report.golden
     evidence = [
-        f"{_SAID}golden answers agree on {golden.top1_agreeing} of {golden.images} by top-1, the largest difference "
-        f"of a logit is {golden.max_abs_delta:.4g} (tolerance {golden.tolerance:.4g}), {place(found)}"
+        f"{_DEVICE}golden answers agree on {golden.top1_agreeing} of {golden.images} by top-1, the largest difference "
+        f"of a logit is {golden.max_abs_delta:.4g} (tolerance {golden.tolerance:.4g}), {place(report)}"
     ]
-    if found.engine is not None:
-        layers = ", ".join(f"{count} {kind}" for kind, count in sorted(found.engine.census.kernels.items()))
+    if report.engine is not None:
+        layers = ", ".join(f"{count} {kind}" for kind, count in sorted(report.engine.census.kernels.items()))
         evidence.append(
-            f"{_SAID}the engine for compute capability {found.engine.sm} has {layers or 'no layers it names'}"
+            f"{_DEVICE}the engine for compute capability {report.engine.sm} has {layers or 'no layers it names'}"
         )
-    if found.images is not None:
-        share = 100 * found.images.right / found.images.n
-        evidence.append(f"{_SAID}top-1 {share:.2f} % of {found.images.n:,} images of {found.images.classes} classes")
+    if report.images is not None:
+        share = 100 * report.images.right / report.images.n
+        evidence.append(
+            f"{_DEVICE}top-1 {share:.2f} % of {report.images.n:,} images of {report.images.classes} classes"
+        )
     return tuple(evidence)
 
 
-def _kernels(found: DeviceReport) -> KernelCounts | None:
+def _kernels(report: DeviceReport) -> KernelCounts | None:
     """Integer layers, where TensorRT's engine inspector counted them."""
-    if found.engine is None:
+    if report.engine is None:
         return None
-    counts = found.engine.census
-    how = f"counted by TensorRT's engine inspector on {place(found)}"
+    counts = report.engine.census
+    how = f"counted by TensorRT's engine inspector on {place(report)}"
     return KernelCounts(integer=counts.integer, weighted=counts.weighted, counts=counts.kernels, how=how)

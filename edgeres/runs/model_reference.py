@@ -20,7 +20,6 @@ from edgeres.settings import parse, parse_json, read_text, settings
 if TYPE_CHECKING:
     from edgeres.latency.roofline import Precision
     from edgeres.latency.workload import Work
-    from edgeres.runs.run import LatencyRow, Run
     from edgeres.targets.target import Target
 
 Asked = Literal["int8", "fp16", "fp32", "float"]
@@ -33,13 +32,9 @@ _EXAMPLE = '{"model": "resnet50", "precision": "int8", "size": 224, "latency_ms"
 
 @dataclass(frozen=True, slots=True)
 class NamedNetwork:
-    """A network with its kernels.
+    """The kernels of a network at an image side in pixels; ``int8`` where any layer is quantized.
 
-    Attributes:
-        name: Preset name, under which budgets are documented; the file's stem where there is none.
-        side: Side of the image in pixels.
-        works: Its kernels.
-        precision: ``int8`` where any layer is quantized, else the precision of its float layers.
+    Its name is that of a preset, under which budgets are documented, or else the file's stem.
     """
 
     name: str
@@ -65,20 +60,16 @@ class _Note:
 
 
 def find_network(word: str, target: Target, size: int | None = None, precision: Asked | None = None) -> NamedNetwork:
-    """The network of a model argument.
+    """The network of a model argument: a preset, a run folder, or the path of an ``.onnx``.
 
-    Args:
-        word: A preset, a run folder, or the path of an ``.onnx``.
-        target: Target whose scheme gives the quantized layers of a preset.
-        size: Side of the image in pixels; None takes the network's own.
-        precision: Precision of the network; None takes INT8 where a preset or a run has it. A quantized file has no
-            other precision, a float file has no INT8.
+    The side of the image defaults to the network's own, the precision to INT8 where a preset or a run has it. A
+    quantized file has no other precision, a float file has no INT8.
 
     Raises:
         UsageError: Nothing has that name, or neither file nor target has that precision.
         ModelError: The file holds no readable graph.
     """
-    asked = None if precision is None else _resolved(precision, target)
+    asked = _asked(precision, target)
     if word.lower().endswith(".onnx"):
         return _of_file(Path(word), Path(word).stem, target, size, asked)
     if (folder := _run_folder(word)) is not None:
@@ -89,19 +80,15 @@ def find_network(word: str, target: Target, size: int | None = None, precision: 
     return NamedNetwork(word, side, of_target(spec, side, target, integer=taken == "int8"), taken)
 
 
-def _resolved(asked: Asked, target: Target) -> Precision:
-    """The precision on a target.
-
-    Raises:
-        UsageError: The target does not support it.
-    """
+def _asked(precision: Asked | None, target: Target) -> Precision | None:
+    """The requested precision, where the target supports it."""
     floats = float_precisions(target)
-    if asked == "float":
-        return floats[0]
+    if precision is None or precision == "float":
+        return floats[0] if precision else None
     known: tuple[Precision, ...] = floats if target.scheme is None else ("int8", *floats)
-    if asked not in known:
-        raise UsageError(f"{target.name} has no {asked.upper()}", f"ask for {' or '.join(known)}")
-    return asked
+    if precision not in known:
+        raise UsageError(f"{target.name} has no {precision.upper()}", f"ask for {' or '.join(known)}")
+    return precision
 
 
 def read_measured(word: str, target: Target) -> tuple[Measured, ...]:
@@ -110,16 +97,13 @@ def read_measured(word: str, target: Target) -> tuple[Measured, ...]:
     Raises:
         UsageError: There is no such file, it holds no latency, or it is of another target.
     """
-    folder = _run_folder(word)
-    if folder is not None:
+    if (folder := _run_folder(word)) is not None:
         return _of_report(folder, target)
     path = Path(word)
     text = read_text(path, f"name a run, or a JSON such as {_EXAMPLE}")
     note = parse(_Note, parse_json(text, path, f"write {_EXAMPLE}"), str(path))
-    name = note.model
-    if name not in PRESETS and not Path(name).is_absolute():
-        name = str(path.parent / name)
-    network = find_network(name, target, note.size, note.precision)
+    model = note.model if note.model in PRESETS else str(path.parent / note.model)
+    network = find_network(model, target, note.size, note.precision)
     return (Measured(network.title, network.works, note.latency_ms, network.precision, note.figure),)
 
 
@@ -148,12 +132,12 @@ def _of_report(folder: Path, target: Target) -> tuple[Measured, ...]:
             f"the run in {folder} has no latency: {run.timings.unmeasured or 'it was not measured'}",
             f"time it on the device and write down {_EXAMPLE}",
         )
-    return tuple(_timed(folder, target, run, row) for row in run.timings.latency)
-
-
-def _timed(folder: Path, target: Target, run: Run, row: LatencyRow) -> Measured:
-    network = _of_run(folder, target, None, _VARIANTS.get(row.variant, float_precisions(target)[0]))
-    return Measured(f"{run.model} in {row.variant} of {folder}", network.works, row.p50_ms, network.precision)
+    measured = []
+    for row in run.timings.latency:
+        network = _of_run(folder, target, None, _VARIANTS.get(row.variant, float_precisions(target)[0]))
+        name = f"{run.model} in {row.variant} of {folder}"
+        measured.append(Measured(name, network.works, row.p50_ms, network.precision))
+    return tuple(measured)
 
 
 def _of_file(path: Path, name: str, target: Target, size: int | None, precision: Precision | None) -> NamedNetwork:

@@ -14,50 +14,18 @@ from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
 from edgeres.artifacts.results import LayerSensitivity
 from edgeres.latency.benchmark.result import BenchmarkResult
-from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Sha256, TensorScale
+from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Sha256
 from edgeres.runs.stage import StageRow, StageTime
 from edgeres.settings import settings
 
-__all__ = [
-    "MEASURED_EACH_TIME",
-    "SCHEMA",
-    "Accuracy",
-    "Calibration",
-    "Confusion",
-    "Device",
-    "Failure",
-    "FileRow",
-    "Flip",
-    "LatencyRow",
-    "LayerSensitivity",
-    "Provenance",
-    "Run",
-    "SplitRow",
-    "StageRow",
-    "StageTime",
-    "TensorScale",
-    "Timings",
-    "is_timed",
-]
-
 SCHEMA: Literal["edgeres.report/3"] = "edgeres.report/3"
-MEASURED_EACH_TIME = ("latency_", "peak_rss_")
-"""Name prefixes of budget lines whose values differ from run to run."""
 _ROUNDED = 1.5
 """Upper bound of value over limit for a value that rounds to its limit: it exceeds it by at most half of it."""
 
 
 @settings
 class Failure:
-    """The error that ended a run.
-
-    Attributes:
-        stage: Stage that failed; empty when the run failed before its first one.
-        kind: Class of the error, such as ``StageError``.
-        what: The error and its place.
-        hint: Remedy, or empty.
-        exit_code: Exit code of the command.
-    """
+    """The error that ended a run; the stage is empty when it failed before its first one."""
 
     stage: str
     kind: str
@@ -98,19 +66,12 @@ class Provenance:
     """Inputs of a run.
 
     Attributes:
-        data: Name of the data set.
-        splits: Its splits.
         weights: sha256 of the initial weights; None when the run trained them.
         scales: sha256 of the given calibration table; None where images were observed.
         recipe: The recipe as YAML, locked.
         code: sha256 of edgeres' own source files, which distinguishes checkouts of one version; None where
             it was not recorded.
-        seed: Seed of all random generators.
-        python: Python version.
-        platform: Operating system and architecture.
-        cpu: CPU model.
         cores: Number of cores the run could use; None where it was not recorded.
-        packages: Version of each package in use.
     """
 
     data: str
@@ -129,20 +90,9 @@ class Provenance:
 
 @settings
 class LatencyRow:
-    """Latency of one inference call, in milliseconds.
+    """Latency percentiles of ``n`` calls of the ``float32`` or ``int8`` network, and the median's 95 % interval, in ms.
 
-    Attributes:
-        variant: ``float32`` or ``int8``.
-        runtime: Name of the runtime.
-        batch: Images in a call.
-        threads: Threads of the runtime.
-        p50_ms: Median.
-        p90_ms: 90th percentile.
-        p99_ms: 99th percentile.
-        n: Number of timed calls.
-        low_ms: Lower end of the 95 % interval of the median.
-        high_ms: Upper end of the interval.
-        how: Place and method of the measurement, one sentence.
+    ``how`` is the place and method of the measurement, one sentence.
     """
 
     variant: str
@@ -164,9 +114,7 @@ class Timings:
 
     Attributes:
         total_s: Wall time of the run in seconds; None when it was not recorded.
-        stages: Durations of stages.
         lines: Budget lines whose values are timed or sampled: see ``is_timed``.
-        latency: Latency measurements.
         unmeasured: Why ``latency`` is empty; one sentence.
         bench: Benchmark of the runtimes of this host; None where it was not run.
     """
@@ -179,7 +127,6 @@ class Timings:
     bench: BenchmarkResult | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a line that is not timed."""
         for line in self.lines:
             _check(line, timed=True)
 
@@ -189,27 +136,18 @@ class Run:
     """A finished, stopped or failed run.
 
     Attributes:
-        schema: Version of this layout.
-        edgeres: Version of edgeres.
         command: The command line, quoted for a shell.
-        model: Name of the network.
-        target: The target.
         strict: Whether an unmeasured line fails the run.
         until: Last requested stage, or empty.
-        error: Why the run ended early, or None.
-        notes: Notes on the run as a whole.
         lines: Budget lines except those under ``timings``.
         stages: Stages that finished, in order.
-        accuracy: None before verification.
-        confusion: None before verification.
+        accuracy: None before verification, as are ``confusion`` and, where they were not counted, ``kernels``.
         flips: Images whose prediction differs from float, by index.
-        kernels: None where they were not counted.
         calibration: None for a float network.
         sensitivity: Effect of quantizing each layer alone; empty where it was not measured.
         evidence: Results of checks, one sentence each.
         files: Files of the run folder by relative path.
-        provenance: Inputs of the run; None when it failed before they were known.
-        timings: Figures that differ from run to run.
+        provenance: None when the run failed before its inputs were known.
     """
 
     schema: Literal["edgeres.report/3"] = SCHEMA
@@ -235,7 +173,6 @@ class Run:
     timings: Timings = Timings()
 
     def __post_init__(self) -> None:
-        """Refuses a line whose status does not follow from its value, or that belongs under ``timings``."""
         for line in self.lines:
             _check(line, timed=False)
 
@@ -243,6 +180,10 @@ class Run:
     def every_line(self) -> tuple[BudgetCheck, ...]:
         """All budget lines, the timed ones last."""
         return self.lines + self.timings.lines
+
+    def limit_of(self, name: str) -> float | None:
+        """Limit of a budget line; None where there is no such line."""
+        return next((line.limit for line in self.every_line if line.name == name), None)
 
     def time_of(self, row: int) -> StageTime | None:
         """Duration of a row of ``stages``; None when that stage did not run this time."""
@@ -259,7 +200,7 @@ class Run:
 
 def is_timed(line: BudgetCheck) -> bool:
     """Whether a budget line belongs under ``timings``, because its value differs from run to run."""
-    return line.name.startswith(MEASURED_EACH_TIME)
+    return line.name.startswith(("latency_", "peak_rss_"))
 
 
 def _check(line: BudgetCheck, *, timed: bool) -> None:

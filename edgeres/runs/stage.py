@@ -20,10 +20,8 @@ class StageRow:
     """One stage with figures of the network after it; None where the stage did not measure them.
 
     Attributes:
-        stage: Name of the stage.
         top1: Accuracy in percent on the validation split.
         macs: Multiply-accumulates for one image.
-        parameters: Learned parameters.
         mib: Size of the stage's file in MiB.
         metrics: All other figures of the stage.
         notes: Notes for the user.
@@ -43,7 +41,7 @@ class StageRow:
     def of(cls, step: Step) -> StageRow:
         """The row of a finished stage: the metrics that all stages share have fields of their own."""
         columns = {name: getattr(step.metrics, name) for name in ("top1", "macs", "parameters", "mib")}
-        rest = replace(step.metrics, **dict.fromkeys(columns))
+        rest = replace(step.metrics, top1=None, macs=None, parameters=None, mib=None)
         return cls(stage=step.stage, **columns, metrics=rest, notes=step.notes, techniques=step.techniques)
 
 
@@ -52,9 +50,7 @@ class StageTime:
     """Duration of a stage; rows of the same name pair with ``StageRow`` in order.
 
     Attributes:
-        stage: Name of the stage.
         cached: Whether it came from the store.
-        seconds: Seconds of its computation.
         timings: Seconds of its parts by name: techniques, ``predicted`` ones of skipped techniques, latency of graphs.
     """
 

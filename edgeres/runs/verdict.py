@@ -1,4 +1,4 @@
-"""Verdict of a run: status, headline and exit code, derived from its figures."""
+"""Verdict of a run, derived from its figures: status, headline, exit code, and what helps, one sentence each."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from collections import Counter
 from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
-from edgeres.runs.figures import (
-    OUTLOOKS,
-    between,
-    compared,
-    confidence,
-    integer_layers,
-    line_title,
-    millis,
-    percent,
-    points,
-    predicted_text,
-    relation,
-)
-from edgeres.runs.remedy import remedies
+from edgeres.runs import figures
+from edgeres.runs.figures import compared, line_title, number, points, relation
 from edgeres.runs.run import is_timed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.artifacts.budget_check import BudgetCheck
-    from edgeres.runs.run import Run
+    from edgeres.runs.run import LatencyRow, Run
 
 Outcome = Literal["passed", "failed", "incomplete", "error"]
 _WIDTH = 120
 """Most characters of a budget line on a console."""
 _INDENT = " " * 12
+_NARROWER = "--recipe int8_pruned with a lower prune.macs takes channels away, a smaller preset has fewer"
+_HELPS = {
+    "accuracy_drop_pp": "--recipe qat trains with quantization in the loop, --variant float ships float",
+    "macs_g": _NARROWER,
+    "params_m": _NARROWER,
+    "size_mib": _NARROWER,
+    "peak_activation_mib": "a smaller --crop or a narrower network needs less memory for its activations",
+    "peak_rss_mib": "a smaller --crop or a narrower network needs less memory",
+    "latency_p50_ms": f"{_NARROWER}, a smaller --crop takes less time",
+    "latency_p90_ms": "a quiet machine has a shorter tail; a narrower network takes less time",
+    "latency_p99_ms": "a quiet machine has a shorter tail; a narrower network takes less time",
+}
+"""Remedy of a failed budget line by its name."""
 
 
 def outcome(run: Run) -> Outcome:
@@ -49,15 +50,9 @@ def outcome(run: Run) -> Outcome:
 
 def exit_code(run: Run) -> int:
     """Exit code: 0 nothing failed, the error's own code, 3 over a budget, 4 unmeasured under ``--strict``."""
-    match outcome(run):
-        case "error":
-            return run.error.exit_code if run.error else 1
-        case "failed":
-            return 3
-        case "incomplete":
-            return 4 if run.strict and not run.until else 0
-        case "passed":
-            return 0
+    if run.error:
+        return run.error.exit_code
+    return {"passed": 0, "failed": 3, "incomplete": 4 if run.strict and not run.until else 0}[outcome(run)]
 
 
 def line_counts(run: Run) -> Counter[str]:
@@ -94,7 +89,9 @@ def reason(run: Run) -> str:
         return f"{here}the device measures {missing}."
     if missing:
         return f"keeps {counts['passed']} of {len(lines)} budget lines; unmeasured: {missing}."
-    return f"keeps {_all(len(lines))}{_at(run)}."
+    a = run.accuracy
+    top1 = f", top-1 {figures.percent(a.deployed_top1)} ({points(-a.drop_pp)} against float)" if a else ""
+    return f"keeps {_all(len(lines))}{top1}."
 
 
 def _for_the_device(run: Run) -> bool:
@@ -108,14 +105,8 @@ def _all(count: int) -> str:
     return "its one budget line" if count == 1 else "both budget lines" if count == 2 else f"all {count} budget lines"
 
 
-def _at(run: Run) -> str:
-    if run.accuracy is None:
-        return ""
-    return f", top-1 {percent(run.accuracy.deployed_top1)} ({points(-run.accuracy.drop_pp)} against float)"
-
-
 def _missing(line: BudgetCheck) -> str:
-    expected = f" ({OUTLOOKS[line.predicted_status]})" if line.predicted_status else ""
+    expected = f" ({figures.PREDICTED[line.predicted_status]})" if line.predicted_status else ""
     return f"{line_title(line.name).lower()}{expected}"
 
 
@@ -131,22 +122,19 @@ def summary_lines(run: Run) -> tuple[str, ...]:
     The method of a figure and the basis of a prediction are in the report only. The error of a stopped run is printed
     separately.
     """
-    found = [] if run.error else [headline(run)]
-    found.extend(_budget_lines(run.every_line))
-    if run.accuracy:
-        a = run.accuracy
-        interval = f"{confidence(a.level)} interval {between(a.low_pp, a.high_pp)}"
-        found.append(
-            f"top-1 {percent(a.deployed_top1)} deployed, {percent(a.float_top1)} float; "
-            f"drop {points(a.drop_pp)} ({interval}) on {a.n:,} images"
-        )
-    found.extend(
-        f"{row.variant} on {row.runtime}: p50 {millis(row.p50_ms)}, p90 {millis(row.p90_ms)} (batch {row.batch})"
-        for row in run.timings.latency
-    )
+    lines = [] if run.error else [headline(run)]
+    lines += _budget_lines(run.every_line)
+    if a := run.accuracy:
+        accuracy = f"top-1 {figures.percent(a.deployed_top1)} deployed, {figures.percent(a.float_top1)} float"
+        drop = f"drop {points(a.drop_pp)} ({figures.drop_interval(a)})"
+        lines.append(f"{accuracy}; {drop} on {a.n:,} images")
+    for row in run.timings.latency:
+        timed = f"p50 {figures.millis(row.p50_ms)}, p90 {figures.millis(row.p90_ms)}"
+        lines.append(f"{row.variant} on {row.runtime}: {timed} (batch {row.batch})")
     if run.kernels:
-        found.append(f"{integer_layers(run.kernels)} ({run.kernels.how})")
-    return (*found, *remedies(run), *run.notes)
+        k = run.kernels
+        lines.append(f"{k.integer} of {k.weighted} weighted layers run in integers ({k.how})")
+    return (*lines, *remedies(run), *run.notes)
 
 
 def _budget_lines(lines: Sequence[BudgetCheck]) -> list[str]:
@@ -155,24 +143,99 @@ def _budget_lines(lines: Sequence[BudgetCheck]) -> list[str]:
     Where they do not fit, they follow on lines of their own.
     """
     width = max((len(line_title(line.name)) for line in lines), default=0)
-    found = []
+    text = []
     for line in lines:
-        head = f"{line.status:<10}  {line_title(line.name):<{width}}  {_figure(line)}"
+        value, limit = compared(line)
+        figure = f"{value} {relation(line)} {limit}" if value else f"limit {limit}"
+        if not value and line.predicted_status:
+            figure += f"; {figures.PREDICTED[line.predicted_status]}: {figures.predicted_text(line)}"
+        head = f"{line.status:<10}  {line_title(line.name):<{width}}  {figure}"
         meant = [line.figure.replace("_", " ")] if line.figure else []
         meant += [f"limit: {line.derivation}"] if line.derivation else []
-        whole = f"{head}  ({'; '.join(meant)})" if meant else head
-        found += [whole] if len(whole) <= _WIDTH else [head, *_wrapped("; ".join(meant))]
-    return found
+        meaning = "; ".join(meant)
+        whole = f"{head}  ({meaning})" if meant else head
+        below = wrap(meaning, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
+        text += [whole] if len(whole) <= _WIDTH else [head, *below]
+    return text
 
 
-def _wrapped(text: str) -> list[str]:
-    return wrap(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT, break_on_hyphens=False)
+def remedies(run: Run) -> tuple[str, ...]:
+    """Remedies for each failed line, and for INT8 that is not faster than float."""
+    if run.error:  # it has its own hint
+        return ()
+    sentences = [_helps(run, line) for line in run.every_line if line.status == "failed"]
+    sentences.append(int8_slowness(run.timings.latency))
+    return tuple(dict.fromkeys(text for text in sentences if text))
 
 
-def _figure(line: BudgetCheck) -> str:
-    value, limit = compared(line)
-    if value:
-        return f"{value} {relation(line)} {limit}"
-    if line.predicted_status:
-        return f"limit {limit}; {OUTLOOKS[line.predicted_status]}: {predicted_text(line)}"
-    return f"limit {limit}"
+def _helps(run: Run, line: BudgetCheck) -> str:
+    """Remedy of a failed line; for accuracy, by the stage that caused the drop where it is known."""
+    if line.name == "accuracy_drop_pp" and (cause := drop_cause(run)):
+        return cause
+    ways = (*filter(None, [_HELPS.get(line.name)]), f"--budget {line.name}=VALUE states another limit")
+    return f"{line_title(line.name)}: {'; '.join(ways)}"
+
+
+def measuring(run: Run) -> str:
+    """How to measure the unmeasured lines on the device; empty where there are none, or no bundle."""
+    names = [line_title(line.name).lower() for line in run.every_line if line.status == "unmeasured"]
+    if not names or not any(name.startswith("bundle/") for name in run.files):
+        return ""
+    return f"{', '.join(names)}: measured on the device, then 'edgeres measured RUN device.json' judges it here"
+
+
+def drop_cause(run: Run) -> str:
+    """Cause of an accuracy drop over its limit, pruning or INT8, with its remedy; empty where unknown."""
+    limited = (line for line in run.every_line if line.name == "accuracy_drop_pp")
+    failed, accuracy, narrow = any(line.status == "failed" for line in limited), run.accuracy, _narrow_top1(run)
+    if not failed or accuracy is None or narrow is None:
+        return ""
+    narrowed, rounded = accuracy.float_top1 - narrow, narrow - accuracy.deployed_top1
+    if narrowed > rounded:
+        return (
+            f"{number(narrowed)} pp went before INT8, with the channels that pruning removed: a higher prune.macs "
+            "removes less, more recover.epochs repair more, a recipe without prune removes nothing"
+        )
+    return (
+        f"{number(rounded)} pp went into INT8: 'edgeres quantize RUN --explain' lists what was tried against it, a "
+        "higher --time-budget tries more, --recipe qat trains with quantization in the loop"
+    )
+
+
+def _narrow_top1(run: Run) -> float | None:
+    """Float accuracy of the pruned network that was quantized; None where it was not measured."""
+    stages = [row.stage for row in run.stages]
+    if run.accuracy is None or "quantize" not in stages:
+        return None
+    if "prune" not in stages:
+        return run.accuracy.float_top1
+    between = run.stages[stages.index("prune") : stages.index("quantize")]
+    return next((row.top1 for row in reversed(between) if row.top1 is not None), None)
+
+
+def int8_slowness(rows: Sequence[LatencyRow]) -> str:
+    """A warning where int8 is not significantly faster than float32; empty where it is, or where one is missing.
+
+    Significant: the 95 % intervals of the two medians are disjoint.
+    """
+    pair = float_and_int8(rows)
+    if pair is None or pair[1].high_ms < pair[0].low_ms:
+        return ""
+    ratio = pair[0].p50_ms / pair[1].p50_ms
+    how = "slower than float32" if pair[1].low_ms > pair[0].high_ms else "not faster than float32 beyond noise"
+    return (
+        f"INT8 is {how} on {pair[1].runtime} here ({ratio:.2f} times as fast): 'edgeres bench RUN' says where its time "
+        "goes, 'edgeres compile --variant fastest' ships the faster one, --variant float ships float"
+    )
+
+
+def float_and_int8(rows: Sequence[LatencyRow]) -> tuple[LatencyRow, LatencyRow] | None:
+    """float32 and int8 latencies of the same runtime, batch and threads."""
+    for deployed in rows:
+        if deployed.variant != "int8" or not deployed.p50_ms:
+            continue
+        alike = (deployed.runtime, deployed.batch, deployed.threads)
+        for row in rows:
+            if row.variant == "float32" and (row.runtime, row.batch, row.threads) == alike:
+                return row, deployed
+    return None

@@ -6,6 +6,8 @@ import platform
 from pathlib import Path
 from typing import Literal
 
+from edgeres.targets.host import cpuinfo
+
 Isa = Literal["avx2", "avx512", "avx_vnni", "avx512_vnni", "amx", "neon", "dotprod", "i8mm"]
 """``avx2`` and ``avx512`` without VNNI add products in 16 bits and saturate; all others add in 32."""
 
@@ -17,15 +19,19 @@ _X86: tuple[tuple[str, Isa], ...] = (
 )
 
 
-def host_isa(machine: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) -> Isa:
-    """The widest integer instructions of a processor by Linux's ``cpuinfo``; an unknown x86 counts as ``avx2``.
+def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Instruction-set flags of the first processor, as the kernel names them."""
+    return frozenset(cpuinfo(path).get("flags", "").split())
 
-    ``machine`` is the architecture, such as ``x86_64``; this machine's by default.
+
+def host_isa(machine: str | None = None, path: Path = Path("/proc/cpuinfo")) -> Isa:
+    """The widest integer instructions of this processor, by its kernel; an unknown x86 counts as ``avx2``.
+
+    The architecture, such as ``x86_64``, is this machine's by default.
     """
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64", "x86", "i686"):
         return "neon"
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    flags = cpu_flags(path)
     return next((isa for flag, isa in _X86 if flag in flags), "avx2")
 
 

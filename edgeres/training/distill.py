@@ -14,12 +14,8 @@ if TYPE_CHECKING:
 class Distillation:
     """``alpha T^2 KL(softmax(teacher / T) || softmax(student / T)) + (1 - alpha) CE(student, labels)``, batch mean.
 
-    ``T^2`` keeps the gradients of the soft part on the scale of the hard part as ``T`` changes (their section 2).
-
-    Args:
-        teacher: Network in evaluation mode, on the device of the student.
-        temperature: ``T``.
-        alpha: Weight of the soft part, 0 to 1.
+    ``T^2`` keeps the gradients of the soft part on the scale of the hard part as ``T`` changes (their section 2). The
+    teacher is in evaluation mode, on the device of the student; ``alpha`` is the weight of the soft part, 0 to 1.
     """
 
     def __init__(self, teacher: nn.Module, temperature: float, alpha: float) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import exp, log, sqrt
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from edgeres.errors import DataError
-from edgeres.training.augment import Augment, Augmenter
+from edgeres.model.zoo import import_torchvision
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +26,117 @@ if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
 
+
+Strength = Annotated[float, Field(ge=0, le=1)]
+Box = tuple[int, int, int, int]
+
+_ATTEMPTS = 10
+
+
+@settings
+class Augment:
+    """Augmentation of training images.
+
+    Attributes:
+        crop: ``resized`` takes a part of random area and aspect and resizes it (Szegedy et al. 2014, arXiv
+            1409.4842); ``random`` resizes as evaluation does and crops at a random place (He et al. 2015);
+            ``centre`` crops as evaluation does.
+        scale: Smallest and largest share of the area a resized crop takes.
+        ratio: Smallest and largest width over height of a resized crop.
+        padding: Black pixels around the image before a random crop (4 in He et al. 2015, section 4.2).
+        flip: Mirror half of the images; wrong for digits, letters and anything with a handedness.
+        brightness: Largest change of brightness, as a share.
+        contrast: Largest change of contrast, as a share.
+        saturation: Largest change of saturation, as a share.
+        hue: Largest turn of the hue, in turns.
+    """
+
+    crop: Literal["resized", "random", "centre"] = "resized"
+    scale: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (0.35, 1.0)
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
+    padding: Annotated[int, Field(ge=0)] = 0
+    flip: bool = True
+    brightness: Strength = 0.0
+    contrast: Strength = 0.0
+    saturation: Strength = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+
+class Augmenter:
+    """Applies an ``Augment`` with torchvision's own functions on PIL images.
+
+    torchvision's transform classes draw from torch's global generator, which threads would share; here the caller gives
+    each image a generator of its own. ``preprocess`` is the evaluation transform, for its sizes and its resampling
+    filter.
+    """
+
+    def __init__(self, augment: Augment, preprocess: Preprocess) -> None:
+        import_torchvision()
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional
+
+        self._augment = augment
+        self._preprocess = preprocess
+        self._filter = InterpolationMode(preprocess.interpolation)
+        self._functional = functional
+
+    def __call__(self, image: Pillow.Image, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """One training image, uint8 ``[size,size,3]``, from an RGB image and its random generator."""
+        image = self._cropped(image, size, rng)
+        if self._augment.flip and rng.random() < 0.5:
+            image = self._functional.horizontal_flip(image)
+        pixels: NDArray[np.uint8] = np.asarray(self._coloured(image, rng), dtype=np.uint8)
+        return pixels
+
+    def _cropped(self, image: Pillow.Image, size: int, rng: np.random.Generator) -> Pillow.Image:
+        kind = self._augment.crop
+        if kind == "resized":
+            box = draw_box(image.height, image.width, self._augment.scale, self._augment.ratio, rng)
+            part: Pillow.Image = self._functional.resized_crop(image, *box, [size, size], interpolation=self._filter)
+            return part
+        if self._preprocess.resize:
+            shorter = round(self._preprocess.resize * size / self._preprocess.crop)
+            image = self._functional.resize(image, [shorter], interpolation=self._filter)
+        if kind == "centre":
+            middle: Pillow.Image = self._functional.center_crop(image, [size, size])
+            return middle
+        padding = self._augment.padding
+        height, width = image.height + 2 * padding, image.width + 2 * padding
+        top, left = (int(rng.integers(max(0, length - size) + 1)) - padding for length in (height, width))
+        # PIL pads with black, so the padding needs no copy.
+        return image.crop((left, top, left + size, top + size))
+
+    def _coloured(self, image: Pillow.Image, rng: np.random.Generator) -> Pillow.Image:
+        for strength, adjust in (
+            (self._augment.brightness, self._functional.adjust_brightness),
+            (self._augment.contrast, self._functional.adjust_contrast),
+            (self._augment.saturation, self._functional.adjust_saturation),
+        ):
+            if strength:
+                image = adjust(image, float(rng.uniform(1 - strength, 1 + strength)))
+        if self._augment.hue:
+            image = self._functional.adjust_hue(image, float(rng.uniform(-self._augment.hue, self._augment.hue)))
+        return image
+
+
+def draw_box(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> Box:
+    """A random part of an image as ``(top, left, height, width)``: area uniform, aspect uniform in its logarithm.
+
+    As torchvision's ``RandomResizedCrop``: ten attempts, then the largest centred part of a permitted aspect.
+    """
+    for _ in range(_ATTEMPTS):
+        area = height * width * rng.uniform(*scale)
+        aspect = exp(rng.uniform(log(ratio[0]), log(ratio[1])))
+        w, h = round(sqrt(area * aspect)), round(sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    w = min(width, round(height * ratio[1]))
+    h = min(height, round(w / ratio[0])) if width < height * ratio[0] else height
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
 WORKERS = 2
 """Threads that decode and augment; Pillow releases the GIL meanwhile."""
 
@@ -32,12 +146,7 @@ KEPT_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One training batch.
-
-    Attributes:
-        images: uint8 ``[N,S,S,3]``.
-        labels: int64 ``[N]``.
-    """
+    """One training batch: images uint8 ``[N,S,S,3]`` and labels int64 ``[N]``."""
 
     images: Tensor
     labels: Tensor
@@ -46,13 +155,8 @@ class Batch:
 class Feed:
     """Training batches by global step; an epoch is every image once, without an incomplete last batch.
 
-    Args:
-        split: Labelled images.
-        preprocess: Evaluation transform, for normalisation and sizes.
-        augment: Augmentation.
-        classes: Number of classes; every label must be below it.
-        batch: Images per step; the whole split where it is smaller.
-        seed: Seed of order and augmentation.
+    ``preprocess`` is the evaluation transform, for normalisation and sizes; every label must be below ``classes``. A
+    batch is the whole split where it is smaller; order and augmentation follow from the seed.
 
     Raises:
         DataError: Fewer than two images, or a label that is missing or names no class.
@@ -88,13 +192,7 @@ class Feed:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.split))
 
     def batches(self, start: int, stop: int, size: Callable[[int], int]) -> Iterator[Batch]:
-        """The batches of global steps ``start`` to ``stop - 1``.
-
-        Args:
-            start: First step; steps before it are not decoded.
-            stop: One past the last step.
-            size: Image side in pixels by epoch.
-        """
+        """The batches of global steps ``start`` to ``stop - 1``; ``size`` gives the image side in pixels by epoch."""
         pool = ThreadPoolExecutor(WORKERS, "augment")
         try:
             waiting = deque(
@@ -130,9 +228,9 @@ class Feed:
 
     def _image(self, index: int) -> Pillow.Image:
         """A decoded image, kept in memory within ``KEPT_BYTES``."""
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
+        cached = self._kept.get(index)
+        if cached is not None:
+            return cached
         image = self.preprocess.upright(self.split.image(index))
         weight = image.width * image.height * 3
         if self._kept_bytes + weight <= KEPT_BYTES:

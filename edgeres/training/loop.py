@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, TypeVar
@@ -14,13 +17,14 @@ from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import StageError
 from edgeres.model.weights import Weights
 from edgeres.training.device import autocast_dtype, conditions, lacks_memory, repeatable
-from edgeres.training.ema import Ema
-from edgeres.training.interrupt import held_interrupt
+from edgeres.training.method import resolution
 from edgeres.training.recompute import Recomputed
 from edgeres.training.resume import Snapshot, Snapshots
-from edgeres.training.schedule import resolution
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import FrameType
+
     from edgeres.model.network import Network
     from edgeres.progress import Progress
     from edgeres.training.feed import Batch, Feed
@@ -36,11 +40,9 @@ Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 class TrainingResult:
     """Result of a training.
 
-    Attributes:
-        weights: The averaged weights, or the last ones where nothing was averaged.
-        metrics: ``train_loss`` (mean over the last epoch), ``epochs``, ``steps`` and ``images``.
-        conditions: Conditions that affect the last bits apart from settings and data; more than one line where a
-            snapshot was continued elsewhere.
+    The weights are averaged, or the last ones where nothing was averaged. ``metrics`` has ``train_loss`` (mean over the
+    last epoch), ``epochs``, ``steps`` and ``images``. ``conditions`` affect the last bits apart from settings and data;
+    there is more than one where a snapshot was continued elsewhere.
     """
 
     weights: Weights
@@ -62,17 +64,8 @@ def fit(
     """Trains a network; parameters without gradient are unchanged, as are the statistics of their norms.
 
     The same arguments give the same bytes on the same machine with the same number of threads, whether or not the run
-    was interrupted in between.
-
-    Args:
-        network: The network; changed in place.
-        objective: The loss.
-        feed: Augmented batches.
-        method: Optimizer, schedule and other settings.
-        device: Training device.
-        snapshots: Storage of unfinished training.
-        progress: Advanced by the number of images.
-        label: Label of the progress bar.
+    was interrupted in between. The network is changed in place; progress is advanced by the number of images, and
+    ``label`` is that of the bar.
 
     Raises:
         StageError: The loss is not finite.
@@ -80,22 +73,14 @@ def fit(
         KeyboardInterrupt: Ctrl-C, after a snapshot of the last complete step.
     """
     trainer = _Trainer(network.to(device), objective, feed, method, device)
-    found = snapshots.latest()
-    if found is not None:
-        trainer.restore(found)
-    with (
-        repeatable(device),
-        held_interrupt() as interrupted,
-        progress.task(label, trainer.total * feed.batch) as advance,
-    ):
+    snapshot = snapshots.latest()
+    if snapshot is not None:
+        trainer.restore(snapshot)
+    images = trainer.total * feed.batch
+    with repeatable(device), held_interrupt() as interrupted, progress.task(label, images) as advance:
         advance(trainer.step * feed.batch)
         for batch in feed.batches(trainer.step, trainer.total, trainer.side):
-            loss = trainer.take(batch)
-            if not isfinite(loss):
-                raise StageError(
-                    f"{label}: the loss became {loss} at step {trainer.step} of {trainer.total}",
-                    f"lower lr (it is {method.lr:g}) or train with precision float32",
-                )
+            trainer.take(batch, label)
             advance(feed.batch)
             if interrupted():
                 snapshots.save(trainer.snapshot())
@@ -132,8 +117,12 @@ class _Trainer:
         epochs = -(-self.total // self._feed.steps)
         return resolution(self._feed.preprocess.crop, self._method.progressive, epoch, epochs)
 
-    def take(self, batch: Batch) -> float:
-        """One step; returns its loss."""
+    def take(self, batch: Batch, label: str) -> None:
+        """One step.
+
+        Raises:
+            StageError: The loss is not finite.
+        """
         if self.step % self._feed.steps == 0:
             self._loss_sum = 0.0
         rate = self._method.lr * self._method.schedule.factor(self.step, self.total)
@@ -154,8 +143,12 @@ class _Trainer:
             self._ema.update()
         self.step += 1
         value = loss.item()
+        if not isfinite(value):
+            raise StageError(
+                f"{label}: the loss became {value} at step {self.step} of {self.total}",
+                f"lower lr (it is {self._method.lr:g}) or train with precision float32",
+            )
         self._loss_sum += value
-        return value
 
     def outcome(self) -> TrainingResult:
         """The result of the steps so far."""
@@ -221,10 +214,7 @@ def _optimizer(network: nn.Module, method: Method) -> torch.optim.Optimizer:
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if method.decay_all or parameter.ndim > 1]
     vectors = [parameter for parameter in trained if not (method.decay_all or parameter.ndim > 1)]
-    groups = [
-        {"params": matrices, "weight_decay": method.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    groups = [{"params": matrices, "weight_decay": method.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     if method.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=method.lr, eps=method.eps)
     return torch.optim.SGD(groups, lr=method.lr, momentum=0.9, nesterov=method.nesterov)
@@ -233,3 +223,56 @@ def _optimizer(network: nn.Module, method: Method) -> torch.optim.Optimizer:
 def _below(prefix: str, values: Mapping[str, T]) -> dict[str, T]:
     """Entries whose name starts with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+class Ema:
+    """Averages every floating-point value of a module's state, running statistics too.
+
+    After update ``t = 1, 2, ...`` the average is ``a <- d_t a + (1 - d_t) x`` with ``d_t = min(decay, t / (t + 9))``:
+    the ramp keeps the random start out of short trainings (``num_updates`` of TensorFlow's moving average). The
+    module's current values are the start; ``decay`` is in ``[0, 1)``.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self._followed = {key: value for key, value in module.state_dict().items() if value.is_floating_point()}
+        self.values: dict[str, Tensor] = {key: value.clone() for key, value in self._followed.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Updates the average with the module's current values."""
+        self.updates += 1
+        weight = 1 - min(self.decay, self.updates / (self.updates + 9))
+        for key, average in self.values.items():
+            average.lerp_(self._followed[key], weight)
+
+    @torch.no_grad()
+    def restore(self, values: dict[str, Tensor], updates: int) -> None:
+        """Continues from saved values."""
+        self.updates = updates
+        for key, average in self.values.items():
+            average.copy_(values[key])
+
+
+@contextmanager
+def held_interrupt() -> Iterator[Callable[[], bool]]:
+    """Delays the first Ctrl-C; the yielded function returns whether one came. A second one interrupts at once.
+
+    Signals reach the main thread only; on other threads nothing is delayed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        came.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

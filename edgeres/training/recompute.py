@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 
 class Recomputed:
-    """The forward pass of a network with block-wise gradient checkpointing.
-
-    Args:
-        network: The network, whose parameters are used.
-    """
+    """The forward pass of a network with block-wise gradient checkpointing."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -39,9 +35,13 @@ class Recomputed:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
         x = images
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return nullcontext(), self._still_statistics()
+
         for in_block, ops in self._segments:
             forward = self._segment(ops)
-            x = checkpoint(forward, x, use_reentrant=False, context_fn=self._contexts) if in_block else forward(x)
+            x = checkpoint(forward, x, use_reentrant=False, context_fn=contexts) if in_block else forward(x)
         return x
 
     def _segment(self, ops: list[Op]) -> Callable[[Tensor], Tensor]:
@@ -56,21 +56,17 @@ class Recomputed:
 
         return forward
 
-    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Context managers of the first and of the second forward pass."""
-        return nullcontext(), self._still_statistics()
-
     @contextmanager
     def _still_statistics(self) -> Iterator[None]:
         """Disables updates of the norms' running statistics; both passes must save the same tensors."""
         norms = [module for module in self._network.modules() if isinstance(module, nn.BatchNorm2d)]
-        kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         for norm in norms:
             norm.momentum, norm.num_batches_tracked = 0.0, None
         try:
             yield
         finally:
-            for norm, (momentum, batches) in zip(norms, kept, strict=True):
+            for norm, (momentum, batches) in zip(norms, before, strict=True):
                 norm.momentum, norm.num_batches_tracked = momentum, batches
 
 

@@ -36,11 +36,8 @@ LONGEST_S = 300.0
 class Snapshot:
     """State of a training between two steps.
 
-    Attributes:
-        step: Number of finished steps.
-        tensors: Network, optimizer and average, by name.
-        figures: Running sums and counters.
-        conditions: Devices and arithmetic of the steps, in order, without repetition.
+    ``tensors`` are those of network, optimizer and average by name, ``figures`` running sums and counters,
+    ``conditions`` devices and arithmetic of the steps, in order, without repetition.
     """
 
     step: int
@@ -52,9 +49,8 @@ class Snapshot:
 class Snapshots:
     """The snapshot of one training in a folder.
 
-    Args:
-        folder: Folder of the snapshot; created on first use.
-        identity: Digest of everything that determines the result; a snapshot of another training is ignored.
+    The folder is created on first use. ``identity`` is the digest of everything that determines the result; a snapshot
+    of another training is ignored.
     """
 
     def __init__(self, folder: Path, identity: str) -> None:

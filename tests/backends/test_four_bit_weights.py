@@ -24,7 +24,7 @@ from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.weights import weight_qparams
+from edgeres.quant.scale import weight_qparams
 from edgeres.targets.target import find_target
 
 TARGET = find_target("w4a8")

@@ -7,7 +7,8 @@ import pytest
 
 from edgeres.errors import StageError
 from edgeres.latency.benchmark.instructions import loop
-from edgeres.latency.benchmark.peak import cpu_flags, peak_of
+from edgeres.latency.benchmark.peak import peak_of
+from edgeres.targets.isa import cpu_flags
 
 WIDE = frozenset({"avx2", "fma", "avx512f", "avx512_vnni"})
 NARROW = frozenset({"avx2", "fma", "avx_vnni"})

@@ -25,7 +25,7 @@ from benchmarks.verdicts import goals
 from edgeres.errors import EdgeresError, UsageError
 from edgeres.model.graph import graph
 from edgeres.model.weights import save_checkpoint
-from edgeres.recovery.techniques import TECHNIQUES
+from edgeres.recovery.registry import TECHNIQUES
 
 if TYPE_CHECKING:
     from pathlib import Path

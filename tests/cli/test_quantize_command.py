@@ -9,7 +9,7 @@ import yaml
 
 from edgeres.cli import main
 from edgeres.pipeline.run_folder import RECIPE
-from edgeres.recovery.techniques import CHAINS
+from edgeres.recovery.registry import chain
 from edgeres.report import report_files
 from edgeres.runs import document
 
@@ -64,7 +64,7 @@ def test_a_change_is_carried_out_before_it_is_explained(made, run, capsys):
     words = ["quantize", str(run), "--explain", "--json", "--set", "quantize.technique=bias_correction", *cached(made)]
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in found["techniques"]] == ["float", *CHAINS["bias_correction"]]
+    assert [row["name"] for row in found["techniques"]] == ["float", *chain("bias_correction")]
     assert found["chosen"] == "bias_correction"
 
 

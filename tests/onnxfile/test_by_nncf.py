@@ -16,7 +16,7 @@ from edgeres.onnx_graph import nncf
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.nncf import nncf_quantized
 from edgeres.onnx_graph.write import write_model
-from edgeres.quant.fake_quantize import quantized_weights
+from edgeres.quant.quantized import quantized_weights
 
 IMAGES = np.random.default_rng(0).normal(size=(24, 3, 32, 32)).astype(np.float32)
 

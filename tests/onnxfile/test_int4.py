@@ -18,11 +18,11 @@ from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.int4 import int4_tensor
 from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
-from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
-from edgeres.quant.weights import weight_qparams
+from edgeres.quant.quantized import QuantNetwork
+from edgeres.quant.scale import weight_qparams
 from edgeres.targets.target import find_target
 
 

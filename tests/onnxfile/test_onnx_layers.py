@@ -16,7 +16,7 @@ from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
-from edgeres.quant.weights import weight_qparams
+from edgeres.quant.scale import weight_qparams
 from edgeres.targets.target import find_target
 
 SPECS = {

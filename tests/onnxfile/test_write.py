@@ -14,10 +14,10 @@ from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.graph_index import opset_of
 from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
-from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
+from edgeres.quant.quantized import QuantNetwork
 
 FAMILIES = [
     "resnet18",

@@ -12,14 +12,20 @@ from edgeres.model.graph import Op, graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem, preset
 from edgeres.model.weights import Weights
-from edgeres.quant.algorithms.covariance import Covariance, patches, some_places
-from edgeres.quant.algorithms.gptq import gptq_rounded, joint_codes, nearest_plane, steps
-from edgeres.quant.algorithms.layerwise import Walk
-from edgeres.quant.algorithms.units import Values, units
+from edgeres.quant.algorithms.gptq import (
+    Covariance,
+    gptq_rounded,
+    joint_codes,
+    nearest_plane,
+    patches,
+    some_places,
+    steps,
+)
+from edgeres.quant.algorithms.layerwise import Values, Walk, units
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
+from edgeres.quant.quant_table import quant_table
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.table import quant_table
 
 HALF = Stem(width=8, kernel=3, stride=1)
 GROUPED = ResNetSpec(
@@ -255,7 +261,9 @@ def test_large_tensors_leave_fewer_images_in_a_batch(thin, thin_weights, scheme,
     assert torch.allclose(means["conv1"].float(), seen["conv1"].mean((0, 2, 3)), atol=1e-6)
     with torch.no_grad():
         start.network()(torch.from_numpy(smooth_images(48)), seen.__setitem__)
-    assert torch.allclose(walk.given(first, [3, 40])[first.source], seen[first.source][[3, 40]], rtol=2**-10, atol=1e-6)
+    assert torch.allclose(
+        walk.tensors(first, [3, 40])[first.source], seen[first.source][[3, 40]], rtol=2**-10, atol=1e-6
+    )
 
 
 def test_no_images_are_refused(thin, thin_weights, scheme):

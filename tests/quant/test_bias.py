@@ -14,8 +14,8 @@ from edgeres.model.spec import preset
 from edgeres.quant.algorithms.bias_correction import empirical_bias
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
+from edgeres.quant.quant_table import quant_table
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.table import quant_table
 
 
 def coarse(spec, weights, scheme, images, bits=4):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from math import log2
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -16,12 +18,11 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.errors import DataError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.calibration_diff import difference
-from edgeres.quant.calibration_table import SCHEMA, CalibrationTable, decode, encode, fitting, read_table
+from edgeres.quant.calibration_table import SCHEMA, CalibrationTable, difference, encode, fitting, read_table
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
-from edgeres.quant.table import quant_table
+from edgeres.quant.quant_table import quant_table
 
 PREPROCESS = Preprocess(resize=32, crop=32)
 IMAGES = np.random.default_rng(5).normal(size=(4, 3, 32, 32)).astype(np.float32)
@@ -35,6 +36,12 @@ def table_of(spec, weights, scheme, calibrator="minmax"):
     )
 
 
+def _read(text):
+    with TemporaryDirectory() as folder:
+        Path(folder, "calibration.json").write_text(text)
+        return read_table(Path(folder))
+
+
 @pytest.fixture
 def saved(thin, thin_weights, scheme):
     table = table_of(thin, thin_weights, scheme)
@@ -43,7 +50,7 @@ def saved(thin, thin_weights, scheme):
 
 def test_a_table_comes_back_as_it_was(saved, tmp_path):
     text = encode(saved)
-    assert decode(text, "here") == saved
+    assert _read(text) == saved
     assert json.loads(text)["schema"] == SCHEMA
     (tmp_path / "kept.json").write_text(text)
     (tmp_path / "calibration.json").write_text(text)
@@ -159,7 +166,7 @@ def test_scales_that_make_no_sense_are_refused_where_they_are_read(saved, change
     data = json.loads(encode(saved))
     data["table"]["activations"]["image"] |= change
     with pytest.raises(DataError, match=f"image.*{told}"):
-        decode(json.dumps(data), "here")
+        _read(json.dumps(data))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +180,7 @@ def test_scales_that_make_no_sense_are_refused_where_they_are_read(saved, change
 )
 def test_what_is_no_table_is_refused(text, told):
     with pytest.raises(DataError, match=told):
-        decode(text, "here")
+        _read(text)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
@@ -182,13 +189,13 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 def test_equal_tables_do_not_differ(saved):
-    found = difference(saved, decode(encode(saved), "here"))
+    found = difference(saved, _read(encode(saved)))
     assert found.equal
     assert found.compared == len(saved.table.activations) + len(saved.table.weights)
 
 
 @given(st.floats(0.01, 100).filter(lambda factor: abs(factor - 1) > 1e-3))
-def test_a_scale_s_change_is_told_in_percent_and_bits(factor):
+def test_change_of_a_scale_is_in_percent_and_bits(factor):
     def table(scale):
         from edgeres.targets.target import find_target
 
@@ -228,7 +235,7 @@ def test_the_largest_difference_comes_first_and_the_worst_channel_speaks(saved):
     assert {name for name, _, _ in found.facts} == {"calibrator", "images"}
 
 
-def test_tensors_of_one_table_alone_and_other_codes_are_told(saved):
+def test_difference_lists_tensors_of_one_table_and_other_codes(saved):
     name = next(iter(saved.table.activations))
     params = saved.table.activations[name]
     moved = {**saved.table.activations, name: replace(params, zero_point=params.zero_point + 3)}

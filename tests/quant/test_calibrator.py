@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,18 +12,23 @@ from hypothesis.extra import numpy as hnp
 from reference_histogram import histogram_of
 from scipy import stats
 
-from edgeres.errors import RecipeError, UsageError
-from edgeres.quant.calibrator import CALIBRATORS, Entropy, MeanSquaredError, Percentile, activation_qparams
-from edgeres.quant.entropy import divergences
-from edgeres.quant.mse import Density, least_error
+from edgeres.errors import RecipeError
+from edgeres.quant.calibrator import (
+    CALIBRATORS,
+    Density,
+    activation_qparams,
+    divergences,
+    entropy,
+    mean_squared_error,
+    percentile,
+    range_qparams,
+)
 from edgeres.quant.scale import SMALLEST
-from edgeres.settings import parse
 from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgeres.quant.histogram import Histogram
     from edgeres.quant.qparams import QParams
 
     Floats = NDArray[np.float32]
@@ -124,7 +130,7 @@ def test_every_scale_is_a_positive_normal_float32(calibrator: str, scheme: Quant
 @pytest.mark.parametrize("name", ["gaussian", "relu", "heavy", "skewed", "uniform"])
 def test_no_calibrator_leaves_the_values_seen(calibrator: str, scheme: QuantScheme, name: str) -> None:
     histogram = histogram_of(sample(name, 5000))
-    low, high = CALIBRATORS[calibrator].range(histogram, scheme)
+    low, high = CALIBRATORS[calibrator](histogram, scheme)
     bound = max(-histogram.low, histogram.high)
     assert -bound <= low <= 0 <= high <= bound
     if not scheme.signed:
@@ -152,7 +158,7 @@ def test_an_unknown_calibrator_gets_its_nearest_name() -> None:
 
 def test_moving_average_is_the_mean_of_the_images_extrema() -> None:
     values = np.array([[-1.0, 2.0], [-2.0, 3.0], [-9.0, 10.0]], dtype=np.float32)
-    assert CALIBRATORS["moving_average"].range(histogram_of(values), UNSIGNED) == (-4.0, 5.0)
+    assert CALIBRATORS["moving_average"](histogram_of(values), UNSIGNED) == (-4.0, 5.0)
     params = activation_qparams(histogram_of(values), "moving_average", SIGNED)
     assert params.scale == (float(np.float32(5 / 127)),)
 
@@ -162,7 +168,7 @@ def test_percentile_covers_that_percentage_of_the_magnitudes(percent: float) -> 
     values = sample("laplace")
     histogram = histogram_of(values)
     exact = np.quantile(np.abs(values), percent / 100, method="inverted_cdf")
-    _, high = Percentile(percent=percent).range(histogram, SIGNED)
+    _, high = percentile(histogram, SIGNED, percent)
     assert abs(high - exact) <= histogram.width
     if percent == 100:
         assert high == histogram.high
@@ -171,19 +177,13 @@ def test_percentile_covers_that_percentage_of_the_magnitudes(percent: float) -> 
 def test_an_asymmetric_percentile_cuts_both_ends() -> None:
     values = sample("skewed")
     histogram = histogram_of(values)
-    low, high = Percentile(percent=99.0).range(histogram, UNSIGNED)
+    low, high = percentile(histogram, UNSIGNED, 99.0)
     assert abs(low - np.quantile(values, 0.005)) <= histogram.width
     assert abs(high - np.quantile(values, 0.995)) <= histogram.width
 
 
 def test_a_percentile_of_almost_only_zeros_cuts_nothing() -> None:
-    assert Percentile().range(histogram_of(row(*([0.0] * 99_999), 7.0)), SIGNED) == (0.0, 7.0)
-
-
-@pytest.mark.parametrize("percent", [0, 50, 100.5, "most"])
-def test_a_percentage_out_of_range_is_refused(percent: object) -> None:
-    with pytest.raises(UsageError, match="percent"):
-        parse(Percentile, {"percent": percent}, "recipe.yaml")
+    assert percentile(histogram_of(row(*([0.0] * 99_999), 7.0)), SIGNED) == (0.0, 7.0)
 
 
 # --- mean squared error
@@ -199,17 +199,7 @@ def brute_force(values: Floats, scheme: QuantScheme) -> float:
     else:
         ranges = [(a * low, b * high) for a in np.linspace(0.1, 1, 19) for b in np.linspace(0.1, 1, 19)]
 
-    class Fixed:
-        name = "fixed"
-
-        def __init__(self, found: tuple[float, float]) -> None:
-            self.found = found
-
-        def range(self, histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
-            return self.found
-
-    histogram = histogram_of(values)
-    return min(error(values, activation_qparams(histogram, Fixed(found), scheme)) for found in ranges)
+    return min(error(values, range_qparams(low, high, scheme)) for low, high in ranges)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=["signed", "unsigned"])
@@ -240,7 +230,10 @@ def test_mse_cuts_each_end_of_an_asymmetric_range_on_its_own() -> None:
     histogram = histogram_of(np.concatenate([values, row(-12.0, 11.0)], axis=1))
     density = Density.of(np.concatenate([histogram.negative[::-1], histogram.positive]), -len(histogram.negative))
     for bits in (4, 8):
-        ends = np.array(least_error(histogram, bits, signed=False)) / histogram.width
+        ends = (
+            np.array(mean_squared_error(histogram, SimpleNamespace(activation_bits=bits, signed=False)))
+            / histogram.width
+        )
         dense = np.meshgrid(np.linspace(0.02, 1, 50) * -12.0, np.linspace(0.02, 1, 50) * 11.0)
         lows, highs = (part.ravel() / histogram.width for part in dense)
         found = density.errors(ends[:1], ends[1:], 2**bits - 1)[0]
@@ -259,7 +252,9 @@ def test_mse_beats_minmax_on_heavy_tails(scheme: QuantScheme) -> None:
 def test_a_uniform_tensor_is_best_left_whole(scheme: QuantScheme, bits: int) -> None:
     # The ideal grid of n steps over [-1, 1] has its outermost codes half a step inside the ends: at 1 - 1 / (n + 1).
     steps = 2**bits - (2 if scheme.signed else 1)
-    low, high = least_error(histogram_of(sample("uniform")), bits, scheme.signed)
+    low, high = mean_squared_error(
+        histogram_of(sample("uniform")), SimpleNamespace(activation_bits=bits, signed=scheme.signed)
+    )
     assert 1 - 2 / (steps + 1) <= (high - low) / 2 <= 1
 
 
@@ -270,7 +265,7 @@ def test_a_uniform_tensor_is_best_left_whole(scheme: QuantScheme, bits: int) -> 
 )
 def test_mse_meets_the_closed_form_of_known_densities(name: str, clip: float) -> None:
     histogram = histogram_of(sample(name, 2_000_000))
-    assert MeanSquaredError().range(histogram, SIGNED)[1] == pytest.approx(clip, rel=0.03)
+    assert mean_squared_error(histogram, SIGNED)[1] == pytest.approx(clip, rel=0.03)
 
 
 # --- entropy
@@ -322,7 +317,7 @@ def test_entropy_equals_the_literal_search(scheme: QuantScheme, levels: int) -> 
     used = max(j for j, count in enumerate(bins) if count) + 1
     stops = range(levels, used + 1, 67)  # every 67th window: the literal method takes minutes for all of them
     literal = {stop: literal_divergence(bins, 0, stop, levels) for stop in stops}
-    _, high = Entropy().range(histogram, scheme)
+    _, high = entropy(histogram, scheme)
     chosen = min(round(high / width), used)
     assert literal_divergence(bins, 0, chosen, levels) <= min(literal.values()) + 1e-12
     assert chosen < used
@@ -331,18 +326,18 @@ def test_entropy_equals_the_literal_search(scheme: QuantScheme, levels: int) -> 
 def test_entropy_cuts_a_lone_outlier() -> None:
     values = np.concatenate([sample("gaussian", 50_000), row(60.0)], axis=1)
     for scheme in SCHEMES:
-        assert Entropy().range(histogram_of(values), scheme)[1] < 12.0
+        assert entropy(histogram_of(values), scheme)[1] < 12.0
 
 
 def test_entropy_ignores_zeros() -> None:
     values = sample("relu", 20_000)
     more = np.concatenate([values, np.zeros((1, 100_000), dtype=np.float32)], axis=1)
     for scheme in SCHEMES:
-        assert Entropy().range(histogram_of(values), scheme) == Entropy().range(histogram_of(more), scheme)
+        assert entropy(histogram_of(values), scheme) == entropy(histogram_of(more), scheme)
 
 
 def test_an_asymmetric_entropy_range_keeps_its_nearer_end() -> None:
     histogram = histogram_of(sample("skewed"))
-    low, high = Entropy().range(histogram, UNSIGNED)
+    low, high = entropy(histogram, UNSIGNED)
     assert -low < high < histogram.high
     assert low == histogram.low

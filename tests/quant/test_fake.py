@@ -6,10 +6,10 @@ from hypothesis.extra import numpy as hnp
 
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.fake_quantize import QuantNetwork, fake_quantize, quantized_weights
 from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
+from edgeres.quant.quantized import QuantNetwork, fake_quantize, quantized_weights
 
 floats = hnp.arrays(np.float32, 16, elements=st.floats(-40, 40, width=32))
 

@@ -18,8 +18,8 @@ from edgeres.quant.algorithms.equalization import _Terms, balancing_scales
 from edgeres.quant.algorithms.fisher_information import TAIL, Probe, importance, softmax_direction
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
+from edgeres.quant.quant_table import quant_table
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.table import quant_table
 from edgeres.targets.target import find_target
 
 

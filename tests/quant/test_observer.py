@@ -192,7 +192,7 @@ def test_a_broken_tensor_is_named(network: Network, images: Floats, bad: float) 
         observe(network, [broken], TENSORS)
 
 
-def test_broken_weights_are_told_by_the_tensor_they_break(images: Floats) -> None:
+def test_nan_weights_are_refused_with_the_tensor_they_break(images: Floats) -> None:
     network = Network(SPEC)
     with torch.no_grad():
         network.get_parameter("layer1.0.conv2.bias")[0] = torch.nan

@@ -10,11 +10,11 @@ from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem, preset
 from edgeres.model.weights import Weights
 from edgeres.quant.algorithms import gptq
-from edgeres.quant.algorithms.block_reconstruction import Learnable, reconstructed, rounded, steps
+from edgeres.quant.algorithms.block_reconstruction import reconstructed, steps
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
+from edgeres.quant.quant_table import quant_table
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.table import quant_table
 
 PREACTIVATED = ResNetSpec(
     kind="basic",
@@ -49,58 +49,6 @@ def quantized_by(spec, weights, scheme, images, bits=8):
         weights, histograms, placement, scheme, calibrator="mse", method="mse", data="0", images=len(images)
     )
     return Quantized(spec, weights, table, scheme)
-
-
-def test_rounding_passes_gradients_and_keeps_codes_exact():
-    x = torch.tensor([0.3, 0.7, 1.5, 2.5, -126.6, 254.51], requires_grad=True)
-    y = rounded(x)
-    y.sum().backward()
-    assert y.tolist() == [0.0, 1.0, 2.0, 2.0, -127.0, 255.0]
-    assert x.grad.tolist() == [1.0] * 6
-
-
-def test_a_scale_learns_by_lsqs_formula(thin, thin_weights, jetson):
-    # Inside, d(x')/ds = round(v) - v; beyond the range it is the code the value is clipped to.
-    quantized = quantized_by(thin, thin_weights, jetson.scheme, smooth_images(8))
-    network, op = Learnable(quantized), graph(thin)["conv1"]
-    scale = quantized.table.activations["image"].scale[0]
-    network.shifts["image"] = torch.zeros((), requires_grad=True)
-    v = torch.tensor([0.25, 1.75, -3.25, 300.0, -300.0])
-    read = network.read(op, 0, {"image": (v * scale).reshape(1, 1, 1, 5)})
-    read.sum().backward()
-    assert torch.allclose(read.flatten(), torch.tensor([0.0, 2.0, -3.0, 127.0, -128.0]) * scale, rtol=1e-6)
-    expected = scale * (-0.25 + 0.25 + 0.25 + 127 - 128)
-    assert network.shifts["image"].grad.item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_codes_get_the_gradient_of_their_weights_in_codes(thin, thin_weights, jetson):
-    quantized = quantized_by(thin, thin_weights, jetson.scheme, smooth_images(8))
-    network, op = Learnable(quantized), graph(thin)["conv1"]
-    params = quantized.table.weights["conv1"]
-    numbers = torch.full((8, 3, 3, 3), 2.4)
-    numbers[0] = 130.0
-    network.numbers["conv1"] = numbers.requires_grad_()
-    weight = network.parameter(op, "weight")
-    weight.sum().backward()
-    scales = torch.tensor(params.scale)
-    assert torch.equal(weight[1:, 0, 0, 0], 2 * scales[1:])
-    assert torch.equal(weight[0, 0, 0, 0], 127 * scales[0])
-    assert torch.equal(numbers.grad[1:, 0, 0, 0], scales[1:])
-    assert not numbers.grad[0].any()
-
-
-def test_before_and_behind_learning_it_computes_what_ships(thin, thin_weights, scheme):
-    images = smooth_images(8)
-    quantized = quantized_by(thin, thin_weights, scheme, images)
-    network, x = Learnable(quantized).eval(), torch.from_numpy(images)
-    with torch.no_grad():
-        assert torch.equal(network(x), quantized.network()(x))
-        codes = quantized.table.weights["conv1"].quantize(thin_weights["conv1.weight"])
-        network.numbers["conv1"] = torch.from_numpy(codes).float() + 0.3
-        network.shifts["image"] = torch.tensor(0.1)
-        learning = network(x)
-        network.keep()
-        assert torch.equal(network(x), learning)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -10,7 +10,7 @@ from edgeres.errors import StageError
 from edgeres.metrics import kl
 from edgeres.model.network import Network
 from edgeres.quant.algorithms.range_search import FACTORS, best_factors, divergences, refined
-from edgeres.quant.fake_quantize import QuantNetwork
+from edgeres.quant.quantized import QuantNetwork
 
 
 @pytest.fixture(scope="module")

@@ -24,14 +24,13 @@ from edgeres.quant.algorithms.channel_scaling import rescaled
 from edgeres.quant.algorithms.equalization import balancing_scales
 from edgeres.quant.algorithms.fisher_information import importance
 from edgeres.quant.algorithms.gptq import gptq_rounded
-from edgeres.quant.algorithms.mixed_precision import left_in_float
 from edgeres.quant.algorithms.range_search import refined
+from edgeres.quant.learned_network import LearnedNetwork
 from edgeres.quant.qparams import QParams
+from edgeres.quant.quant_table import narrow_channels
 from edgeres.quant.quantized import Quantized
 from edgeres.quant.scale import INT32_MAX, LIMIT, PEAK, SMALLEST, roomy_scales
-from edgeres.quant.table import narrow_channels
 from edgeres.targets.target import find_target
-from edgeres.training.learned import LearnedNetwork
 
 SCHEMES = {
     "jetson": find_target("jetson").scheme,
@@ -144,7 +143,7 @@ def techniques(scheme):
     yield "bias", empirical_bias(Network(spec, weights).eval(), made, batches)
     yield "gptq", gptq_rounded(weights, made, batches, seed=0)
     yield "block_reconstruction", reconstructed(weights, made, batches, seed=0, iterations=2)
-    yield "mixed", left_in_float(made, weights, ("layer1.0.conv2",))
+    yield "mixed", made.left_in_float(weights, ("layer1.0.conv2",))
     if scheme.weight_bits == 8:
         singles = [image[None] for image in images()]
         yield "nncf", nncf_quantized(spec, weights, replace(scheme, reduce_range=False), singles, data="0")

@@ -9,9 +9,7 @@ from reference_histogram import histogram_of
 
 from edgeres.errors import UsageError
 from edgeres.quant.qparams import QParams
-from edgeres.quant.quant_table import QuantTable
-from edgeres.quant.sketch import COLUMNS, Sketch, sketch
-from edgeres.quant.table import with_sketches
+from edgeres.quant.quant_table import COLUMNS, QuantTable, Sketch, sketch, with_sketches
 from edgeres.settings import parse, plain
 
 

@@ -10,8 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgeres.errors import ModelError
 from edgeres.quant.qparams import QParams
-from edgeres.quant.scale import SMALLEST
-from edgeres.quant.weights import weight_qparams
+from edgeres.quant.scale import SMALLEST, weight_qparams
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,9 +9,7 @@ import pytest
 
 from edgeres.gate.judgement import PairedPredictions, judge
 from edgeres.gate.paired_test import Outcome
-from edgeres.report.github import workflow_commands
-from edgeres.report.junit import junit
-from edgeres.report.sarif import sarif
+from edgeres.report.ci_formats import junit, sarif, workflow_commands
 
 NASTY = 'a <b> & "c" ]]> 100 %, d: e\r\n::error::f \x00\x1b[31m \uffff ü'
 
@@ -23,7 +21,7 @@ def judgement(request):
     return replace(found, outcome=request.param, sentence=f"{request.param}: {NASTY}", warnings=(NASTY,))
 
 
-def test_junit_is_one_test_that_fails_errs_or_passes(judgement):
+def test_junit_has_one_test_case_with_failure_error_or_pass(judgement):
     root = Tree.fromstring(junit(judgement, f"run {NASTY}"))
     assert [root.tag, *(child.tag for child in root)] == ["testsuites", "testsuite"]
     (case,) = root.iter("testcase")
@@ -35,7 +33,7 @@ def test_junit_is_one_test_that_fails_errs_or_passes(judgement):
     assert "\x1b" not in junit(judgement, NASTY)
 
 
-def test_sarif_has_what_the_standard_asks_for(judgement):
+def test_sarif_has_required_properties(judgement):
     log = json.loads(sarif(judgement, "build/a b/report.json"))
     assert log["version"] == "2.1.0"
     assert "sarif-schema-2.1.0" in log["$schema"]
@@ -52,7 +50,7 @@ def test_sarif_has_what_the_standard_asks_for(judgement):
         assert place["region"]["startLine"] >= 1
 
 
-def test_nothing_escapes_an_annotation(judgement):
+def test_annotations_escape_control_characters(judgement):
     lines = workflow_commands(judgement, f"run {NASTY}")
     commands = {Outcome.PASS: "notice", Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "error"}
     for line, command in zip(lines, (commands[judgement.outcome], "warning"), strict=True):

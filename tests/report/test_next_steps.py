@@ -12,8 +12,9 @@ from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.report.next_steps import next_steps
 from edgeres.report.select import reference_float, tuned_float
-from edgeres.runs.remedy import measuring, remedies
-from edgeres.runs.run import Device, FileRow, StageRow
+from edgeres.runs.run import Device, FileRow
+from edgeres.runs.stage import StageRow
+from edgeres.runs.verdict import measuring, remedies
 
 PLACE = Path("build/run")
 ROW = FileRow(sha256="0" * 64, size=1)
@@ -28,7 +29,7 @@ def steps_of(run, place=PLACE):
     return {step.label: step.text for step in next_steps(run, place)}
 
 
-def test_a_tensorrt_bundle_is_copied_built_there_and_brought_back():
+def test_next_steps_of_tensorrt_bundle_copy_build_and_report():
     files = ("bundle/model.onnx", "bundle/build_engine.py", "bundle/build_engine.sh", "predictions.json", "model.onnx")
     steps = steps_of(run_with(*files, backend="tensorrt", runtime="TensorRT 10.3.0.30 (JetPack 6.2)"))
     assert list(steps) == ["bundle", "copy", "device", "back", "report", "CI"]
@@ -38,13 +39,13 @@ def test_a_tensorrt_bundle_is_copied_built_there_and_brought_back():
     assert steps["CI"] == "edgeres gate build/run"
 
 
-def test_a_bundle_without_the_python_builder_is_built_by_the_shell():
+def test_next_steps_use_shell_builder_without_python_builder():
     steps = steps_of(run_with("bundle/build_engine.sh", backend="tensorrt", runtime="TensorRT 8.2.1 (JetPack 4.6)"))
     assert steps["device"] == "cd bundle && bash build_engine.sh"
     assert "report" not in steps, "the shell script writes no device.json"
 
 
-def test_a_bundle_for_an_app_has_no_command_and_one_with_a_check_has():
+def test_next_steps_of_app_bundle_have_command_only_with_device_check():
     app = steps_of(run_with("bundle/model.ort", "bundle/required_operators.config"))
     assert "model.ort into the app's assets" in app["app"]
     assert not {"copy", "device", "report"} & set(app)
@@ -64,7 +65,7 @@ def test_a_bundle_for_an_app_has_no_command_and_one_with_a_check_has():
         ("executorch", "model.pte", "executorch"),
     ],
 )
-def test_what_runs_here_is_named_with_the_python_that_opens_it(backend, entry, module):
+def test_next_steps_name_artifact_and_python_expression(backend, entry, module):
     steps = steps_of(run_with(f"engine/{entry}", "model.onnx", backend=backend))
     assert steps["artifact"] == f"build/run/engine/{entry}"
     assert steps["Python"].startswith(f"{module}.")
@@ -72,14 +73,14 @@ def test_what_runs_here_is_named_with_the_python_that_opens_it(backend, entry, m
     assert "copy" not in steps
 
 
-def test_a_folder_with_a_space_is_quoted():
+def test_next_steps_quote_folder_names():
     steps = steps_of(run_with("bundle/check_device.py", "predictions.json"), Path("my runs/a"))
     for label in ("copy", "report", "CI"):
         assert any("my runs/a" in word for word in shlex.split(steps[label], comments=True))
 
 
 @pytest.mark.parametrize("given", ["--data 'my images'", "--data='my images'"])
-def test_training_ends_with_the_weights_and_the_command_that_compiles_them(given):
+def test_next_steps_of_training_name_weights_and_compile_command(given):
     run = replace(run_with("weights.safetensors", command=f"edgeres train resnet18 {given}"), stages=())
     steps = steps_of(run)
     assert steps["weights"] == "build/run/weights.safetensors"
@@ -89,12 +90,12 @@ def test_training_ends_with_the_weights_and_the_command_that_compiles_them(given
     assert words[words.index("--data") + 1] == "my images"
 
 
-def test_weights_of_a_folded_network_are_no_input_of_another_compilation():
+def test_next_steps_of_folded_weights_have_no_compile_command():
     folded = replace(run_with("weights.safetensors"), stages=(StageRow(stage="fold_batchnorm"),))
     assert list(steps_of(folded)) == ["weights"]
 
 
-def test_a_run_that_stopped_has_no_next_step_and_no_remedy_but_its_way_out():
+def test_failed_run_has_only_its_own_hint():
     assert next_steps(stopped(), PLACE) == ()
     assert remedies(stopped()) == ()
 
@@ -104,7 +105,7 @@ def broken(name, value, limit):
 
 
 @pytest.mark.parametrize("name", ["macs_g", "params_m", "size_mib", "peak_activation_mib", "strange_figure"])
-def test_every_failed_line_has_a_remedy_in_the_header_of_the_report(name):
+def test_failed_budget_lines_have_remedies_in_header(name):
     run = replace(x86(), lines=(broken(name, 9.0, 1.0),), accuracy=None)
     (helps, *_) = remedies(run)
     assert f"--budget {name}=VALUE" in helps
@@ -114,20 +115,20 @@ def test_every_failed_line_has_a_remedy_in_the_header_of_the_report(name):
     assert "**What helps:**" in markdown(run).partition("## Budget")[0]
 
 
-def test_a_failed_accuracy_says_what_it_was_lost_to():
+def test_failed_accuracy_names_stage_that_caused_drop():
     lost = replace(accuracy(), deployed_top1=90.0, drop_pp=accuracy().float_top1 - 90.0, high_pp=12.0)
     run = replace(x86(), accuracy=lost, lines=(replace(lines()[0], value=lost.drop_pp, status="failed"), *lines()[1:]))
     assert "pp went into INT8" in remedies(run)[0]
 
 
-def test_an_unmeasured_line_says_how_it_is_measured_where_a_bundle_can():
+def test_unmeasured_line_names_device_measurement_with_bundle():
     assert measuring(jetson()) == ""
     with_bundle = replace(jetson(), files={"bundle/model.onnx": ROW})
     assert "'edgeres measured RUN device.json'" in measuring(with_bundle)
     assert measuring(replace(x86(), files={"bundle/model.onnx": ROW})) == "", "everything is measured"
 
 
-def test_both_floats_are_told_apart():
+def test_reports_distinguish_evaluated_and_quantized_float_networks():
     run = replace(x86(), stages=tuple(StageRow(stage=s) for s in ("train", "evaluate", "prune", "recover", "quantize")))
     assert "before prune and recover" in reference_float(run)
     assert "behind 'recover'" in tuned_float(run)

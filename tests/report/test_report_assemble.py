@@ -13,9 +13,7 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.pipeline import assemble
 from edgeres.quant.qparams import QParams
-from edgeres.quant.quant_table import QuantTable
-from edgeres.quant.sketch import sketch
-from edgeres.quant.table import with_sketches
+from edgeres.quant.quant_table import QuantTable, sketch, with_sketches
 from edgeres.report.select import FLIPS_SHOWN, noisiest, worst_first
 
 COUNT = 60
@@ -43,7 +41,7 @@ def verdict(split):
     return VerificationResult(SimpleNamespace(metadata=metadata), 1, 1, after, twin, census, confidences=sure)
 
 
-def test_flips_know_how_sure_both_were(verdict, split):
+def test_flips_have_confidences_of_both_networks(verdict, split):
     found = {flip.index: flip for flip in assemble.flips(verdict, split)}
     assert list(found) == list(range(1, COUNT))
     assert (found[5].float_confidence, found[5].deployed_confidence) == (0.425, 0.5)
@@ -51,7 +49,7 @@ def test_flips_know_how_sure_both_were(verdict, split):
     assert found[7].deployed_confidence == 0.5
 
 
-def test_the_worst_have_pictures_and_no_others(verdict, split):
+def test_only_shown_flips_have_thumbnails(verdict, split):
     found = assemble.flips(verdict, split)
     pictured = {flip.index for flip in found if flip.thumbnail}
     assert len(pictured) == FLIPS_SHOWN
@@ -60,12 +58,12 @@ def test_the_worst_have_pictures_and_no_others(verdict, split):
     assert pictured == set(lost[:FLIPS_SHOWN])
 
 
-def test_an_older_verdict_has_no_confidences(verdict, split):
+def test_flips_of_result_without_confidences(verdict, split):
     found = assemble.flips(replace(verdict, confidences=()), split)
     assert {(flip.float_confidence, flip.deployed_confidence) for flip in found} == {(None, None)}
 
 
-def test_a_scale_comes_with_what_calibration_saw():
+def test_scales_have_calibration_statistics():
     seen = histogram_of(np.linspace(-1, 3, 4000, dtype=np.float32).reshape(1, -1))
     params = QParams(scale=(0.02,))
     table = QuantTable(

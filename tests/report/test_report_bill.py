@@ -10,12 +10,11 @@ import pytest
 from example_run import jetson
 
 from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
-from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows, spending
+from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
-from edgeres.report.recovery import Decades, drawing, noise_plot, spending_plot
+from edgeres.report.recovery import drawing, kl_axis, sensitivity_plot, spending, spending_plot, tradeoff, tradeoff_plot
 from edgeres.report.svg import apart
-from edgeres.report.tradeoff import candidates, tradeoff_plot
 from edgeres.runs.document import decode, encode
 from edgeres.runs.stage import StageRow, StageTime
 
@@ -60,11 +59,11 @@ def behind(run, *techniques):
     return replace(run, stages=stages, timings=replace(run.timings, stages=times))
 
 
-def test_it_survives_json(run):
+def test_recovery_report_round_trips_through_json(run):
     assert decode(encode(run), "x") == run
 
 
-def test_every_candidate_has_its_row_and_its_price(run):
+def test_recovery_rows_have_figures_and_durations(run):
     rows = recovery_rows(run)
     assert [row.technique.name for row in rows] == [
         "float",
@@ -85,14 +84,14 @@ def test_every_candidate_has_its_row_and_its_price(run):
     assert len(rows[-1].cells("-")) == len(HEADS)
 
 
-def test_neighbours_left_out_for_one_reason_share_a_row(run):
+def test_skipped_techniques_with_equal_reason_share_row(run):
     names = [row.technique.name for row in folded(recovery_rows(run))]
     assert names == ["float", "calibrate", "equalization", "gptq, block_reconstruction", "mixed_precision"]
 
 
-def test_a_latency_that_is_only_expected_says_so(run):
+def test_predicted_latency_is_marked_expected(run):
     quantize = next(row for row in run.stages if row.stage == "quantize")
-    expected = replace(quantize, metrics=StageMetrics(expected_ms_int8=0.5))
+    expected = replace(quantize, metrics=StageMetrics(expected_ms={"int8": 0.5}))
     stages = tuple(expected if row is quantize else row for row in run.stages)
     times = tuple(replace(time, timings={}) for time in run.timings.stages)
     rows = recovery_rows(replace(run, stages=stages, timings=replace(run.timings, stages=times)))
@@ -101,7 +100,7 @@ def test_a_latency_that_is_only_expected_says_so(run):
     assert rows[1].seconds is None
 
 
-def test_training_after_quantization_is_the_chosen_row(run):
+def test_qat_after_quantization_is_chosen_row(run):
     kept = technique("quantize", 0.001, chosen=False)
     rows = recovery_rows(behind(run, kept, technique("qat", 0.0005, "PASS", chosen=True)))
     assert [row.technique.name for row in rows if row.technique.chosen] == ["qat"]
@@ -109,7 +108,7 @@ def test_training_after_quantization_is_the_chosen_row(run):
     assert rows[-1].seconds == 600.0
 
 
-def test_training_that_was_not_needed_leaves_the_mark_where_it_was(run):
+def test_skipped_qat_keeps_chosen_row(run):
     rows = recovery_rows(
         behind(run, technique("quantize", 0.001, chosen=True), TechniqueResult(name="qat", note="not trained"))
     )
@@ -138,7 +137,7 @@ def test_training_that_was_not_needed_leaves_the_mark_where_it_was(run):
         ("FAIL", "qat", (), "loosen it"),
     ],
 )
-def test_what_to_do_next(run, verdict, name, others, said):
+def test_next_step_by_verdict(run, verdict, name, others, said):
     techniques = (technique(name, 0.01, verdict, chosen=True), *others)
     stages = tuple(replace(row, techniques=techniques) if row.stage == "quantize" else row for row in run.stages)
     timings = {"predicted gptq": 118.0} if others else {}
@@ -150,7 +149,7 @@ def test_what_to_do_next(run, verdict, name, others, said):
     ]
 
 
-def test_no_recovery_rows_without_a_search():
+def test_no_recovery_rows_without_search():
     run = jetson()
     assert recovery_rows(run) == ()
     assert next_step(run) == ""
@@ -158,7 +157,7 @@ def test_no_recovery_rows_without_a_search():
     assert "No quantization technique was searched." in markdown(run)
 
 
-def test_spending_adds_up(run):
+def test_spending_accumulates_seconds(run):
     assert spending(recovery_rows(run)) == [
         ("calibrate", 4.0, 0.02, False),
         ("equalization", 13.0, 0.004, False),
@@ -166,7 +165,7 @@ def test_spending_adds_up(run):
     ]
 
 
-def test_the_pages_hold_the_bill_and_the_sensitivities(run):
+def test_pages_hold_techniques_and_sensitivities(run):
     page, text = html(run), markdown(run)
     for part in (
         "\u2713 mixed",
@@ -188,8 +187,8 @@ def test_the_pages_hold_the_bill_and_the_sensitivities(run):
     assert "left out: named in skip" in page
 
 
-def test_candidates_are_drawn_by_accuracy_and_latency(run):
-    points = candidates(recovery_rows(run))
+def test_tradeoff_plot_places_techniques_by_latency_and_accuracy(run):
+    points = tradeoff(recovery_rows(run))
     assert [(name, ms) for name, ms, _, _ in points] == [
         ("float", 4.0), ("calibrate", 1.0), ("equalization", 1.0), ("mixed_precision", 2.0),
     ]  # fmt: skip
@@ -202,26 +201,26 @@ def test_candidates_are_drawn_by_accuracy_and_latency(run):
     assert "Accuracy against latency" in html(run)
 
 
-def test_equally_fast_candidates_have_no_such_plot(run):
+def test_no_tradeoff_plot_of_equal_latencies(run):
     rows = recovery_rows(run)
-    assert candidates(row for row in rows if row.technique.name in ("calibrate", "equalization")) == []
+    assert tradeoff(row for row in rows if row.technique.name in ("calibrate", "equalization")) == []
 
 
-def test_layers_left_in_float_are_hollow():
-    drawn = noise_plot(NOISE, ("layer3.0.conv1",))
+def test_sensitivity_plot_draws_float_layers_hollow():
+    drawn = sensitivity_plot(NOISE, ("layer3.0.conv1",))
     assert drawn.count("dot hollow") == 1
     assert drawn.index("dot hollow") < drawn.index("layer3.0.conv1: KL")
     assert drawn.index("layer2.0.conv1: KL") < drawn.index("dot hollow")
 
 
-def test_plots_take_whatever_there_is():
+def test_recovery_plots_accept_zero_and_single_values():
     silent = LayerSensitivity(layer="conv1", sqnr_db=None, kl=0.0, top1=100.0, macs=1)
-    assert "no noise" in noise_plot((silent,))
-    assert "conv1" in noise_plot((silent, NOISE[0]))
+    assert "no noise" in sensitivity_plot((silent,))
+    assert "conv1" in sensitivity_plot((silent, NOISE[0]))
     assert "KL to float" in spending_plot([("calibrate", 0.0, 0.0, True), ("bias_correction", 0.0, 0.5, False)])
 
 
-def test_a_drawing_is_a_file_of_its_own():
+def test_drawing_is_standalone_svg():
     from xml.etree import ElementTree
 
     root = ElementTree.fromstring(drawing(NOISE))
@@ -229,17 +228,17 @@ def test_a_drawing_is_a_file_of_its_own():
     assert len([node for node in root.iter() if node.tag.endswith("circle")]) == len(NOISE)
 
 
-def test_labels_keep_apart_and_inside():
+def test_labels_do_not_overlap_and_are_inside_plot():
     for heights in ([10.0] * 8, [170.0] * 8, [10.0, 12.0, 90.0, 91.0], [50.0]):
         found = sorted(apart(heights, 176))
         assert all(b - a >= 13.999 for a, b in pairwise(found))
         assert found[-1] <= 176.001
 
 
-def test_an_axis_ends_at_whole_powers_of_ten():
-    axis = Decades.of([3e-4, 2e-2])
+def test_kl_axis_ends_at_powers_of_ten():
+    axis = kl_axis([3e-4, 2e-2])
     assert (axis.low, axis.high) == (-4, -1)
-    assert axis(1e-4) == 170
-    assert axis(1e-1) == 10
-    assert axis(1e-3) == pytest.approx(170 - 160 / 3)
-    assert Decades.of([0.0]) == Decades(-9, -8)
+    assert axis(-4) == 170
+    assert axis(-1) == 10
+    assert axis(-3) == pytest.approx(170 - 160 / 3)
+    assert kl_axis([0.0]) == replace(axis, low=-9, high=-8)

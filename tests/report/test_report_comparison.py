@@ -20,13 +20,13 @@ def rows(group):
     return {row.name: row.written for row in group}
 
 
-def test_a_run_differs_from_itself_in_nothing():
+def test_comparison_of_run_with_itself_has_no_differences():
     found = compare(x86(), x86())
     assert found.inputs == found.recipe == found.versions == found.notes == ()
     assert {row.written[2] for row in (*found.facts, *found.stages)} <= {"", "0.00 pp"}
 
 
-def test_figures_stand_side_by_side_with_their_change():
+def test_comparison_rows_have_both_values_and_change():
     found = rows(compare(x86(0.5), x86(0.75)).facts)
     assert found["latency p50, int8"] == ("0.5 ms", "0.75 ms", "+50 %")
     assert found["integer layers"] == ("20 of 21", "20 of 21", "")
@@ -34,14 +34,14 @@ def test_figures_stand_side_by_side_with_their_change():
     assert ComparisonRow("top-1", 97.0, None, percent).written == ("97.00 %", "-", "differs")
 
 
-def test_a_figure_one_run_does_not_have_is_absent_and_not_zero():
+def test_comparison_shows_missing_figure_as_absent():
     found = rows(compare(jetson(), x86()).facts)
     assert found["latency p50, int8"] == ("-", "0.61 ms", "differs")
     both = rows(compare(jetson(), jetson()).facts)
     assert both["latency"] == ("unmeasured", "unmeasured", "")
 
 
-def test_settings_are_unified_by_stage_and_key():
+def test_recipe_settings_are_keyed_by_stage_and_key():
     assert settings_of(PLAIN) == {
         "train": "there",
         "train.epochs": "2",
@@ -62,7 +62,7 @@ def test_settings_are_unified_by_stage_and_key():
     }
 
 
-def test_inputs_and_versions_name_only_what_differs():
+def test_inputs_and_versions_list_only_differences():
     base = x86()
     p = base.provenance
     splits = tuple(replace(s, digest=sha("other")) if s.name == "validation" else s for s in p.splits)
@@ -76,14 +76,14 @@ def test_inputs_and_versions_name_only_what_differs():
     assert found.notes == ("judged on different validation images: the accuracies do not compare",)
 
 
-def test_a_run_that_did_not_end_well_compares_too():
+def test_comparison_accepts_failed_run():
     found = compare(stopped(), x86())
     assert rows(found.facts)["verdict"] == ("error", "passed", "differs")
     assert found.notes[0].startswith("resnet18 for")
 
 
 @pytest.mark.parametrize("recipe", ["\x01", "text", "- [a]", "- train: 3", "{a: b", "- 1"])
-def test_what_is_no_recipe_is_told(recipe):
+def test_invalid_recipe_is_rejected(recipe):
     with pytest.raises(UsageError, match="no list of stages"):
         settings_of(recipe)
     with pytest.raises(UsageError):

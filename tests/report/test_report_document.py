@@ -26,14 +26,14 @@ def test_round_trip(make: type[Run]) -> None:
     assert encode(decode(encode(run), "report.json")) == encode(run)
 
 
-def test_order_of_a_mapping_does_not_matter() -> None:
+def test_json_is_independent_of_mapping_order() -> None:
     run = x86()
     turned = replace(run, provenance=replace(run.provenance, packages=dict(reversed(run.provenance.packages.items()))))
     assert list(turned.provenance.packages) != list(run.provenance.packages)
     assert encode(turned) == encode(run)
 
 
-def test_verdict_leads_the_document() -> None:
+def test_json_begins_with_schema_and_verdict() -> None:
     document = json.loads(encode(x86(1.4)))
     assert list(document)[:2] == ["schema", "verdict"]
     assert document["schema"] == "edgeres.report/3"
@@ -45,7 +45,7 @@ def test_verdict_leads_the_document() -> None:
     }
 
 
-def test_all_that_differs_between_two_runs_is_under_timings() -> None:
+def test_equal_runs_differ_only_in_timings() -> None:
     first, second = (json.loads(encode(x86(latency))) for latency in (0.61, 0.66))
     assert first["timings"] != second["timings"]
     del first["timings"], second["timings"]
@@ -69,12 +69,12 @@ def edited(**changes: object) -> str:
         (edited(verdict=None), "its verdict is not what its facts amount to"),
     ],
 )
-def test_what_is_no_report_is_refused(text: str, what: str) -> None:
+def test_decode_rejects_invalid_report(text: str, what: str) -> None:
     with pytest.raises(UsageError, match=what):
         decode(text, "report.json")
 
 
-def test_a_headline_in_the_words_of_another_version_is_read() -> None:
+def test_decode_accepts_headline_of_another_version() -> None:
     document = json.loads(encode(x86()))
     document["verdict"]["headline"] = "Passed: resnet18 for x86 keeps every line."
     assert decode(json.dumps(document), "report.json") == x86()
@@ -88,7 +88,7 @@ SINCE_1 = {
 }
 
 
-def test_a_document_of_the_schema_before_is_read() -> None:
+def test_decode_accepts_earlier_schema() -> None:
     document = json.loads(encode(x86()))
     document["schema"] = "edgeres.report/1"
     del document["sensitivity"]
@@ -110,28 +110,28 @@ def test_a_document_of_the_schema_before_is_read() -> None:
     assert markdown(run)
 
 
-def test_columns_need_the_values_they_lie_between() -> None:
+def test_histogram_columns_require_low_and_high() -> None:
     document = json.loads(encode(x86()))
     document["calibration"]["tensors"][0]["high"] = None
     with pytest.raises(UsageError, match="columns lie between low and high"):
         decode(json.dumps(document), "report.json")
 
 
-def test_editing_a_line_is_noticed() -> None:
+def test_decode_rejects_edited_budget_line() -> None:
     document = json.loads(encode(x86(1.4)))
     document["timings"]["lines"][0] |= {"status": "passed", "value": 0.9}
     with pytest.raises(UsageError, match="its verdict is not"):
         decode(json.dumps(document), "report.json")
 
 
-def test_a_drop_that_is_no_difference_is_refused() -> None:
+def test_accuracy_rejects_inconsistent_drop() -> None:
     document = json.loads(encode(x86()))
     document["accuracy"]["drop_pp"] = 0.0
     with pytest.raises(UsageError, match="drop_pp is not"):
         decode(json.dumps(document), "report.json")
 
 
-def test_a_thumbnail_is_a_png_and_nothing_else() -> None:
+def test_thumbnail_must_be_png_data_uri() -> None:
     document = json.loads(encode(x86()))
     for bad in ("https://example.org/a.png", "data:text/html;base64,AAAA", 'data:image/png;base64,AA"onload="x'):
         document["flips"][0]["thumbnail"] = bad
@@ -139,7 +139,7 @@ def test_a_thumbnail_is_a_png_and_nothing_else() -> None:
             decode(json.dumps(document), "report.json")
 
 
-def test_written_and_rendered_again_are_the_same_bytes(tmp_path: Path) -> None:
+def test_render_reproduces_written_bytes(tmp_path: Path) -> None:
     written = write(jetson(), tmp_path)
     assert [path.name for path in written] == ["report.json", "report.md", "report.html"]
     before = {path.name: path.read_bytes() for path in written}
@@ -149,7 +149,7 @@ def test_written_and_rendered_again_are_the_same_bytes(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_pages_follow_the_json(tmp_path: Path) -> None:
+def test_render_follows_edited_json(tmp_path: Path) -> None:
     write(jetson(), tmp_path)
     source = tmp_path / "report.json"
     source.write_text(encode(replace(jetson(), notes=("a note from the file",))), encoding="utf-8")
@@ -158,17 +158,17 @@ def test_pages_follow_the_json(tmp_path: Path) -> None:
     assert "a note from the file" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_folder_without_a_report_is_named(tmp_path: Path) -> None:
+def test_render_names_folder_without_report(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*report\.json"):
         render(tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_write_names_unwritable_folder(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot write"):
         write(jetson(), tmp_path / "missing")
 
 
-def test_times_pair_with_stages_of_the_same_name() -> None:
+def test_times_pair_with_stages_of_equal_name() -> None:
     run = x86()
     assert run.time_of(4).seconds == 21.7
     twice = replace(run, stages=(run.stages[4], *run.stages))
@@ -200,7 +200,7 @@ OLD_NAMES = {
 }
 
 
-def test_names_of_the_schema_before_are_read() -> None:
+def test_decode_renames_keys_of_earlier_schema() -> None:
     document = json.loads(encode(x86()))
 
     def older(rows: list[dict[str, object]]) -> list[dict[str, object]]:

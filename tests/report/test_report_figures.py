@@ -21,11 +21,11 @@ from edgeres.runs.figures import bytes_, change, compared, number, percent, poin
         (99.96, "100"),
     ],
 )
-def test_number(value: float, written: str) -> None:
+def test_number_keeps_three_significant_digits(value: float, written: str) -> None:
     assert number(value) == written
 
 
-def test_units() -> None:
+def test_figures_have_units() -> None:
     assert [scaled(1_814_073_344), scaled(11_689_512), scaled(512)] == ["1.81 G", "11.7 M", "512"]
     assert [percent(98.518), points(0.185), points(-0.185), points(-0.001)] == [
         "98.52 %",
@@ -44,14 +44,14 @@ def line(name: str, value: float | None, limit: float) -> BudgetCheck:
     )
 
 
-def test_compared_has_units_and_scales_small_counts() -> None:
+def test_compared_has_unit_and_scales_small_counts() -> None:
     assert compared(line("macs_g", 0.0239, 0.0367)) == ("23.9 M", "36.7 M")
     assert compared(line("macs_g", 4.089, 4.1)) == ("4.09 G", "4.1 G")
     assert compared(line("latency_p50_ms", None, 2.0)) == ("", "2 ms")
     assert compared(line("new_thing", 1.0, 2.0)) == ("1", "2")
 
 
-def test_compared_writes_enough_digits() -> None:
+def test_compared_writes_distinguishing_digits() -> None:
     assert compared(line("size_mib", 12.0004, 12.0)) == ("12.0004 MiB", "12 MiB")
 
 
@@ -59,12 +59,12 @@ sizes = st.floats(1e-6, 1e6)
 
 
 @given(sizes, sizes)
-def test_different_values_look_different(value: float, limit: float) -> None:
+def test_compared_distinguishes_different_values(value: float, limit: float) -> None:
     left, right = compared(line("size_mib", value, limit))
     assert (left == right) == (value == limit)
 
 
-def test_shares_of_one() -> None:
+def test_share_formats_fractions() -> None:
     assert [share(value) for value in (0.0, 7.3e-5, 0.0012, 0.983, 1.0)] == [
         "0 %", "0.007 %", "0.1 %", "98.3 %", "100.0 %",
     ]  # fmt: skip

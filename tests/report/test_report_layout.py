@@ -12,7 +12,7 @@ RUNS = {"full": full, "jetson": jetson, "x86": x86, "stopped": stopped, "evil": 
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_everything_wide_has_its_own_container(name: str) -> None:
+def test_wide_elements_are_in_scrolling_containers(name: str) -> None:
     page = ET.fromstring(html(RUNS[name]()).removeprefix("<!DOCTYPE html>\n"))
     parents = {child: parent for parent in page.iter() for child in parent}
     for table in page.iter("table"):
@@ -23,7 +23,7 @@ def test_everything_wide_has_its_own_container(name: str) -> None:
         assert "width" not in picture.attrib
 
 
-def test_style_sheet_has_no_width_a_phone_has_not() -> None:
+def test_style_sheet_has_no_width_above_phone() -> None:
     style = re.search(r"<style>(.*?)</style>", html(jetson()), re.DOTALL).group(1)
     rules: dict[str, str] = {}
     for selector, body in re.findall(r"([^{}]+)\{([^{}]*)\}", style):

@@ -78,7 +78,7 @@ def command(folder, path, *options):
     return cli.main(["measured", str(folder), str(path), *options])
 
 
-def test_an_unmeasured_line_is_passed_by_what_the_device_measured(folder, capsys):
+def test_device_report_passes_unmeasured_line(folder, capsys):
     assert command(folder, measured(folder)) == 0
     run = document.load(folder)
     (line,) = run.timings.lines
@@ -110,12 +110,12 @@ def test_an_unmeasured_line_is_passed_by_what_the_device_measured(folder, capsys
     assert "0.03" in (folder / "report.md").read_text()
 
 
-def test_a_slow_device_fails_the_line_and_the_command(folder):
+def test_slow_device_fails_line_and_command(folder):
     assert command(folder, measured(folder, samples=tuple(2 * value for value in SAMPLES))) == 3
     assert document.load(folder).timings.lines[0].status == "failed"
 
 
-def test_a_later_measurement_replaces_the_earlier_one(folder):
+def test_later_device_report_replaces_earlier(folder):
     before = document.load(folder).evidence
     command(folder, measured(folder))
     once = document.load(folder)
@@ -128,7 +128,7 @@ def test_a_later_measurement_replaces_the_earlier_one(folder):
     assert row.n == 300
 
 
-def test_the_tail_is_held_to_its_limit_by_its_upper_bound_and_unmeasured_after_too_few_calls(folder):
+def test_tail_latency_is_judged_by_upper_bound_and_unmeasured_with_too_few_calls(folder):
     run = document.load(folder)
     limits = [replace(run.timings.lines[0], name=f"latency_p{share}_ms") for share in (90, 99)]
     run = replace(run, timings=replace(run.timings, lines=(*run.timings.lines, *limits)))
@@ -138,7 +138,7 @@ def test_the_tail_is_held_to_its_limit_by_its_upper_bound_and_unmeasured_after_t
     assert lines[1].value == device.figures(SAMPLES[:300])["p90_high"]
 
 
-def test_rows_of_another_origin_stay(folder):
+def test_device_report_keeps_other_latency_rows(folder):
     run = document.load(folder)
     row = LatencyRow(
         variant="float32",
@@ -157,7 +157,7 @@ def test_rows_of_another_origin_stay(folder):
     assert with_measurement(run, read_device(measured(folder))).timings.latency[0] == row
 
 
-def test_json_is_the_report(folder, capsys):
+def test_measured_json_is_report(folder, capsys):
     assert command(folder, measured(folder), "--json") == 0
     assert json.loads(capsys.readouterr().out) == json.loads((folder / "report.json").read_text())
 
@@ -210,7 +210,7 @@ def put(*keys, value):
         (put("surprise", value=1), "unknown key 'surprise'"),
     ],
 )
-def test_what_cannot_be_is_refused_and_the_report_stays(folder, capsys, change, words):
+def test_inconsistent_device_report_is_rejected_and_report_unchanged(folder, capsys, change, words):
     path = measured(folder)
     edit(path, change)
     before = {name: (folder / name).read_bytes() for name in ("report.json", "report.md", "report.html")}
@@ -219,7 +219,7 @@ def test_what_cannot_be_is_refused_and_the_report_stays(folder, capsys, change, 
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-def test_a_file_that_was_edited_is_refused_by_its_seal(folder, capsys):
+def test_edited_device_report_fails_seal(folder, capsys):
     path = measured(folder)
     edit(path, put("machine", "board", value="a faster one"), reseal=False)
     assert command(folder, path) == 2
@@ -227,13 +227,13 @@ def test_a_file_that_was_edited_is_refused_by_its_seal(folder, capsys):
 
 
 @pytest.mark.parametrize(("text", "words"), [("{", "no JSON"), ("[]", "no device report"), ("[" * 99_999, "no JSON")])
-def test_what_is_no_device_report_is_refused(folder, tmp_path, capsys, text, words):
+def test_invalid_device_report_is_rejected(folder, tmp_path, capsys, text, words):
     (tmp_path / "device.json").write_text(text)
     assert command(folder, tmp_path / "device.json") == 2
     assert words in capsys.readouterr().err
 
 
-def test_a_file_that_no_device_writes_is_refused_unread(tmp_path):
+def test_oversized_device_report_is_rejected_unread(tmp_path):
     with (tmp_path / "device.json").open("wb") as stream:
         stream.truncate(5 << 20)
     with pytest.raises(UsageError, match="more than a device writes"):
@@ -242,7 +242,7 @@ def test_a_file_that_no_device_writes_is_refused_unread(tmp_path):
         read_device(tmp_path / "nowhere.json")
 
 
-def test_wrong_golden_answers_end_with_1(folder, capsys):
+def test_wrong_golden_answers_exit_with_1(folder, capsys):
     golden = {"images": 8, "top1_agreeing": 3, "max_abs_delta": 0.5, "tolerance": 0.25, "passed": False}
     before = (folder / "report.json").read_bytes()
     assert command(folder, measured(folder, golden=golden)) == 1
@@ -252,7 +252,7 @@ def test_wrong_golden_answers_end_with_1(folder, capsys):
         check_origin(document.load(folder), folder, read_device(folder / "bundle" / "device.json"))
 
 
-def test_a_run_whose_bundle_changed_or_that_has_none_is_refused(folder, tmp_path, capsys):
+def test_run_with_changed_or_missing_bundle_is_rejected(folder, tmp_path, capsys):
     path = measured(folder)
     (folder / "bundle" / "manifest.json").write_text("{}")
     assert command(folder, path) == 2
@@ -264,7 +264,7 @@ def test_a_run_whose_bundle_changed_or_that_has_none_is_refused(folder, tmp_path
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_another_kind_of_device_is_refused(folder, capsys):
+def test_device_of_another_kind_is_rejected(folder, capsys):
     path = measured(folder)
     edit(path, put("engine", "sm", value="9.0"))
     assert command(folder, path) == 2
@@ -278,11 +278,11 @@ def test_another_kind_of_device_is_refused(folder, capsys):
             check_device(wrong, found)
 
 
-def test_every_instruction_set_has_its_family():
+def test_every_instruction_set_has_processor_family():
     assert set(measurement._FAMILIES) == set(get_args(Isa))
 
 
-def test_onnx_runtime_has_no_engine_and_its_board_is_named(folder):
+def test_onnx_runtime_report_has_no_engine_and_names_board(folder):
     runtime = {"name": "onnxruntime", "version": "1.31.1", "threads": 4}
     report = read_device(measured(folder, runtime=runtime, engine=None, images=None))
     report = replace(report, machine=replace(report.machine, board="Raspberry Pi 5 Model B Rev 1.0"))

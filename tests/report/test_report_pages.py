@@ -10,9 +10,8 @@ from example_run import SAMPLE, TARGETS_OF_EVIL, evil, jetson, stopped, x86
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.report.escape import block, code, prose
 from edgeres.report.html import html
-from edgeres.report.markdown import markdown
+from edgeres.report.markdown import block, code, markdown, prose
 from edgeres.report.markup import tag, text
 from edgeres.report.select import FLIPS_SHOWN, worst_first
 from edgeres.runs.run import Run
@@ -46,7 +45,7 @@ def words(node: ET.Element) -> str:
     return " ".join("".join(node.itertext()).split())
 
 
-def test_page_is_well_formed_and_has_every_section_in_order(run: Run) -> None:
+def test_page_is_well_formed_with_sections_in_order(run: Run) -> None:
     page = tree(run)
     assert [node.get("id") for node in page.iter("section")] == list(SECTIONS)
     links = [node.get("href") for node in page.iter("a")]
@@ -54,7 +53,7 @@ def test_page_is_well_formed_and_has_every_section_in_order(run: Run) -> None:
     assert len(list(page.iter("h1"))) == 1
 
 
-def test_html_parser_sees_the_same_elements(run: Run) -> None:
+def test_html_parser_sees_same_elements_as_xml(run: Run) -> None:
     class Names(HTMLParser):
         seen: list[str]
 
@@ -70,7 +69,7 @@ def test_html_parser_sees_the_same_elements(run: Run) -> None:
     assert parser.seen == [node.tag.lower() for node in tree(run).iter()]
 
 
-def test_nothing_is_fetched_and_nothing_runs(run: Run) -> None:
+def test_page_has_no_scripts_and_no_external_resources(run: Run) -> None:
     page = tree(run)
     names = {node.tag for node in page.iter()}
     assert not names & {"script", "link", "iframe", "object", "embed", "base", "form"}
@@ -86,13 +85,13 @@ def test_nothing_is_fetched_and_nothing_runs(run: Run) -> None:
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
 
 
-def test_every_picture_says_in_words_what_it_shows(run: Run) -> None:
+def test_every_picture_has_text_alternative(run: Run) -> None:
     for picture in tree(run).iter("svg"):
         assert len(picture.attrib["aria-label"]) > 20
         assert picture.attrib["role"] == "img"
 
 
-def test_same_run_same_bytes(run: Run) -> None:
+def test_equal_runs_give_equal_bytes(run: Run) -> None:
     again = replace(run, files=dict(reversed(run.files.items())))
     assert html(run) == html(again)
     assert markdown(run) == markdown(again)
@@ -103,7 +102,7 @@ def lines_of(run: Run) -> list[ET.Element]:
     return list(budget.iter("li"))
 
 
-def test_unmeasured_never_looks_like_passed(run: Run) -> None:
+def test_unmeasured_lines_are_not_marked_passed(run: Run) -> None:
     drawn = lines_of(run)
     assert len(drawn) == len(run.every_line)
     for line, node in zip(run.every_line, drawn, strict=True):
@@ -116,7 +115,7 @@ def test_unmeasured_never_looks_like_passed(run: Run) -> None:
             assert not any(other.capitalize() in (part.text or "") for other in others)
 
 
-def test_unmeasured_latency_says_why() -> None:
+def test_unmeasured_latency_has_reason() -> None:
     page = tree(jetson())
     speed = next(node for node in page.iter("section") if node.get("id") == "speed")
     assert "Unmeasured A Jetson Orin Nano is not here" in words(speed).replace("\u25cb ", "")
@@ -134,7 +133,7 @@ def test_badge_and_title_carry_the_verdict() -> None:
         assert f"{verdict}: " in markdown(make()).splitlines()[0]
 
 
-def test_figures_of_the_run_are_on_the_page() -> None:
+def test_page_shows_figures_of_run() -> None:
     page = words(tree(x86()))
     for figure in (
         "98.33 %",
@@ -152,7 +151,7 @@ def test_figures_of_the_run_are_on_the_page() -> None:
     assert "540 images do not settle it" in page
 
 
-def test_a_failed_stage_shows_where_and_the_way_out() -> None:
+def test_failed_stage_shows_place_and_hint() -> None:
     page = words(tree(stopped()))
     assert "Stopped in prune: cannot reach 0.05" in page
     assert "Hint: ask for macs: 0.2 or more" in page
@@ -161,13 +160,13 @@ def test_a_failed_stage_shows_where_and_the_way_out() -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS_OF_EVIL)
-def test_names_from_outside_stay_text(name: str) -> None:
+def test_user_names_are_escaped(name: str) -> None:
     page = html(evil())
     assert name not in page or not re.search(r"[<>&\"]", name)
     assert text(name) in page
 
 
-def test_evil_adds_no_element() -> None:
+def test_hostile_names_add_no_element() -> None:
     def elements(run: Run) -> list[str]:
         return [node.tag for node in tree(run).iter()]
 
@@ -175,7 +174,7 @@ def test_evil_adds_no_element() -> None:
     assert elements(evil()) == elements(plain)
 
 
-def test_markdown_of_evil_has_the_same_structure() -> None:
+def test_hostile_names_keep_markdown_structure() -> None:
     plain = evil(names=tuple(f"class {index}" for index in range(len(TARGETS_OF_EVIL))))
 
     def structure(run: Run) -> list[tuple[str, int]]:
@@ -189,7 +188,7 @@ def test_markdown_of_evil_has_the_same_structure() -> None:
 
 
 @given(st.text(max_size=40))
-def test_prose_is_inert(value: str) -> None:
+def test_prose_has_no_markup(value: str) -> None:
     written = prose(value)
     assert "\n" not in written
     assert "<" not in written
@@ -197,7 +196,7 @@ def test_prose_is_inert(value: str) -> None:
 
 
 @given(st.text("`|a \\", max_size=30))
-def test_code_spans_close_where_they_should(value: str) -> None:
+def test_code_spans_are_closed(value: str) -> None:
     written = code(value)
     fence = re.match("`+", written).group()
     assert written.endswith(fence)
@@ -206,20 +205,20 @@ def test_code_spans_close_where_they_should(value: str) -> None:
 
 
 @given(st.text("`\na", max_size=30))
-def test_blocks_close_where_they_should(value: str) -> None:
-    first, *inside, last = block(value).split("\n")
+def test_code_blocks_are_closed(value: str) -> None:
+    first, *inside, last = block(value, "").split("\n")
     assert first == last
     assert not any(row.startswith(first) for row in inside)
 
 
 @given(st.text(max_size=60))
-def test_markup_is_well_formed_whatever_the_text(value: str) -> None:
-    node = ET.fromstring(tag("p", value, at={"title": value}))
+def test_markup_of_any_text_is_well_formed(value: str) -> None:
+    node = ET.fromstring(tag("p", value, title=value))
     assert (node.text or "") == ET.fromstring(f"<p>{text(value)}</p>").text or not value
     assert not list(node)
 
 
-def test_many_flips_are_cut_and_counted() -> None:
+def test_many_flips_are_truncated_and_counted() -> None:
     base = x86()
     many = tuple(replace(base.flips[0], index=index, thumbnail="") for index in range(300))
     run = replace(base, flips=many)
@@ -235,7 +234,7 @@ def test_lost_images_come_first() -> None:
     assert fates == ["lost", "lost", "lost", "gained", "both wrong"]
 
 
-def test_of_lost_images_those_float_was_surest_of_come_first() -> None:
+def test_lost_images_are_sorted_by_float_confidence() -> None:
     base = x86()
     known = {98: 0.61, 318: 0.97, 471: None}
     run = replace(base, flips=tuple(replace(flip, float_confidence=known.get(flip.index, 0.99)) for flip in base.flips))
@@ -246,7 +245,7 @@ def test_of_lost_images_those_float_was_surest_of_come_first() -> None:
     assert "| one | eight, 42.9 % |" in rows[2]
 
 
-def test_both_answers_stand_side_by_side_with_their_confidence() -> None:
+def test_flip_shows_both_predictions_with_confidence() -> None:
     card = next(node for node in tree(x86()).iter("ul") if node.get("class") == "flips")[0]
     answers = next(node for node in card.iter("div") if node.get("class") == "answers")
     assert [words(side) for side in answers] == ["Floatone 92.8 %", "Deployedeight 42.9 %"]
@@ -256,13 +255,13 @@ def test_both_answers_stand_side_by_side_with_their_confidence() -> None:
     assert not any(node.get("style") == "width:0.0%" for node in tree(unknown).iter("i"))
 
 
-def test_figures_in_markdown_keep_together_and_words_do_not() -> None:
+def test_markdown_figures_do_not_wrap() -> None:
     rows = {row.split(" | ")[0].removeprefix("| "): row for row in markdown(x86()).splitlines() if row.startswith("| ")}
     assert "| 98.70\u00a0% | 37\u00a0M | 11.2\u00a0M |" in rows["evaluate"]
     assert "23.9\u00a0M | 36.7\u00a0M | closed form, equal to" in rows["MACs"]
 
 
-def test_provenance_names_the_code_and_the_recipe() -> None:
+def test_provenance_has_code_and_recipe_digests() -> None:
     run = x86()
     for digest in (run.provenance.code, run.files["recipe.lock.yaml"].sha256):
         assert digest in html(run)
@@ -270,7 +269,7 @@ def test_provenance_names_the_code_and_the_recipe() -> None:
     assert "2 cores" in html(run)
 
 
-def test_a_thousand_classes_are_listed_not_drawn() -> None:
+def test_confusion_matrix_of_thousand_classes_is_listed() -> None:
     classes = tuple(f"n{index:08d}" for index in range(1000))
     run = replace(x86(), confusion=replace(x86().confusion, classes=classes))
     section = next(node for node in tree(run).iter("section") if node.get("id") == "confusion")

@@ -39,7 +39,7 @@ def only(found, *names):
     return replace(found, runtimes=tuple(row for row in found.runtimes if row.name in names), pairs=pairs)
 
 
-def test_the_verdict_names_the_worst_pair_and_the_first_layer_that_diverges(found):
+def test_parity_verdict_names_worst_pair_and_first_diverging_layer(found):
     sentences = parity.verdict(found)
     assert sentences.startswith(
         "FAIL: 3 runtimes, 1,000 images: the least agreement is 99.80 %, of EXACT and BAD (2 answered"
@@ -49,14 +49,14 @@ def test_the_verdict_names_the_worst_pair_and_the_first_layer_that_diverges(foun
     assert parity.verdict(replace(found, wanted=99.8)).startswith("PASS")
 
 
-def test_cells_and_notes_say_who_was_not_here(found):
+def test_parity_cells_and_footnotes_name_unavailable_runtimes(found):
     rows = parity.cells(found)
     assert rows[0] == ("EXACT", "-", "-", "80.00 %", "99.80 % BAD", "-", "-")
     assert rows[1][5:] == ("6 of 2,000", "2.5e-06 steps")
     assert "not available: litert: not installed" in parity.footnotes(found)
 
 
-def test_page_and_plot_are_well_formed_and_escaped(found):
+def test_parity_page_and_plot_are_well_formed_and_escaped(found):
     page = parity.html(found)
     ElementTree.fromstring(page.partition("\n")[2])
     assert "&lt;net&gt;" in page

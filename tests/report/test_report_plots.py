@@ -26,24 +26,24 @@ def test_axis_is_linear() -> None:
 
 
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
-def test_ticks_are_inside_and_few(low: float, span: float) -> None:
-    found = ticks(low, low + span)
+def test_ticks_are_inside_axis_and_few(low: float, span: float) -> None:
+    found = ticks(low, low + span, 4)
     assert 1 <= len(found) <= 5
     assert all(low - 1e-6 * span - 1e-9 <= tick <= low + span + 1e-6 * span + 1e-9 for tick in found)
 
 
 def test_golden_ticks() -> None:
-    assert ticks(0, 1) == [0, 0.5, 1]
+    assert ticks(0, 1, 4) == [0, 0.5, 1]
     assert ticks(94.8, 99.4, 3) == [96, 98]
 
 
-def test_accuracy_dots_follow_the_values() -> None:
+def test_accuracy_plot_places_dots_by_value() -> None:
     dots = [float(dot.attrib["cx"]) for dot in shapes(accuracy_plot(STAGES), "dot")]
     assert dots[1] < dots[2] < dots[0]
     assert (dots[2] - dots[1]) / (dots[0] - dots[1]) == pytest.approx(3.3 / 3.7, abs=1e-3)
 
 
-def test_macs_bars_are_proportional_and_show_what_went() -> None:
+def test_macs_bars_are_proportional_with_removed_macs() -> None:
     picture = macs_plot([("train", 100.0), ("prune", 65.0)], None)
     widths = [float(bar.attrib["width"]) for bar in shapes(picture, "bar") if "gone" not in bar.attrib["class"]]
     assert widths[1] / widths[0] == pytest.approx(0.65, abs=1e-3)
@@ -51,7 +51,7 @@ def test_macs_bars_are_proportional_and_show_what_went() -> None:
     assert "-35 %" in picture
 
 
-def test_a_limit_far_away_is_written_and_does_not_squeeze_the_bars() -> None:
+def test_distant_limit_is_written_and_not_drawn() -> None:
     rows = [("train", 1e6)]
     near, far = macs_plot(rows, 2e6), macs_plot(rows, 1e9)
     assert "beyond this scale" not in near
@@ -61,7 +61,7 @@ def test_a_limit_far_away_is_written_and_does_not_squeeze_the_bars() -> None:
     )
 
 
-def test_drop_plot_puts_the_interval_around_the_drop() -> None:
+def test_drop_plot_interval_contains_drop() -> None:
     picture = drop_plot(accuracy(), 1.0)
     dot = float(shapes(picture, "dot")[0].attrib["cx"])
     start, end = _ends(picture)
@@ -83,7 +83,7 @@ def test_latency_bars_show_p50_and_p90() -> None:
     assert "float32 p50 1.42 ms" in ET.fromstring(picture).attrib["aria-label"]
 
 
-def test_confusion_cells_hold_every_count() -> None:
+def test_confusion_plot_shows_every_count() -> None:
     labels, _, deployed = answers()
     confusion = Confusion.of(CLASSES, labels, deployed)
     picture = confusion_plot(CLASSES, confusion.matrix())
@@ -94,12 +94,12 @@ def test_confusion_cells_hold_every_count() -> None:
     assert written == sorted(count for _, _, count in confusion.cells)
 
 
-def test_confusion_matrix_has_true_rows() -> None:
+def test_confusion_matrix_rows_are_true_classes() -> None:
     confusion = Confusion.of(("a", "b"), [0, 0, 0, 1], [0, 1, 1, 1])
     assert confusion.matrix() == [[1, 2], [0, 1]]
 
 
-def test_scales_are_higher_up_when_larger() -> None:
+def test_scales_plot_places_larger_scales_higher() -> None:
     tensors = calibration().tensors
     dots = shapes(scales_plot(tensors), "dot")
     heights = [float(dot.attrib["cy"]) for dot in dots]
@@ -110,12 +110,12 @@ def test_scales_are_higher_up_when_larger() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1000.0, 0.1])
-def test_one_scale_alone_can_be_drawn(scale: float) -> None:
+def test_scales_plot_accepts_single_scale(scale: float) -> None:
     dot = shapes(scales_plot((replace(calibration().tensors[0], scale=scale),)), "dot")[0]
     assert 8 <= float(dot.attrib["cy"]) <= 168
 
 
-def test_equal_values_can_be_drawn() -> None:
+def test_plots_accept_equal_values() -> None:
     for picture in (
         accuracy_plot([("a", 100.0), ("b", 100.0)]),
         accuracy_plot([("a", 0.0)]),

@@ -12,7 +12,7 @@ from edgeres.errors import UsageError
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.runs.document import decode, encode
-from edgeres.runs.figures import OUTLOOKS, predicted_text
+from edgeres.runs.figures import PREDICTED, predicted_text
 from edgeres.runs.verdict import exit_code, headline, outcome, summary_lines
 
 CASES = {"passes": (0.01, 0.03), "open": (0.03, 0.06), "fails": (0.05, 0.2)}
@@ -28,7 +28,7 @@ def predicted_run(predicted_status, *, strict=False):
 
 
 @pytest.mark.parametrize("predicted_status", CASES)
-def test_it_decides_nothing(predicted_status):
+def test_prediction_does_not_change_outcome(predicted_status):
     run, plain = predicted_run(predicted_status), jetson()
     assert outcome(run) == outcome(plain) == "incomplete"
     assert exit_code(run) == 0
@@ -36,9 +36,9 @@ def test_it_decides_nothing(predicted_status):
 
 
 @pytest.mark.parametrize("predicted_status", CASES)
-def test_every_page_says_that_it_is_predicted(predicted_status):
+def test_pages_mark_predicted_values(predicted_status):
     run = predicted_run(predicted_status)
-    said, figure = OUTLOOKS[predicted_status], predicted_text(run.timings.lines[0])
+    said, figure = PREDICTED[predicted_status], predicted_text(run.timings.lines[0])
     measured_there = f"the device measures latency p50 ({said})."
     left = f"unmeasured: latency p50 ({said})."
     assert headline(run).endswith(left if predicted_status == "fails" else measured_there)
@@ -56,7 +56,7 @@ def test_every_page_says_that_it_is_predicted(predicted_status):
     assert "Unmeasured" in budget
 
 
-def test_the_band_and_the_limit_are_drawn_to_scale():
+def test_predicted_band_and_limit_are_drawn_to_scale():
     page = html(predicted_run("open")).partition("<!DOCTYPE html>\n")[2]
     root = ElementTree.fromstring(page)
     band = next(node for node in root.iter("i") if node.get("class") == "band")
@@ -66,7 +66,7 @@ def test_the_band_and_the_limit_are_drawn_to_scale():
     assert left + width == pytest.approx(100 / 1.1, abs=0.2)
 
 
-def test_json_keeps_it_and_refuses_one_its_band_does_not_support():
+def test_json_keeps_prediction_and_rejects_inconsistent_status():
     run = predicted_run("open")
     text = encode(run)
     assert decode(text, "r") == run
@@ -76,7 +76,7 @@ def test_json_keeps_it_and_refuses_one_its_band_does_not_support():
         decode(json.dumps(lied), "r")
 
 
-def test_a_report_from_before_predictions_is_read():
+def test_decode_accepts_report_without_predictions():
     facts = json.loads(encode(x86()))
     for line in (*facts["lines"], *facts["timings"]["lines"]):
         del line["predicted"], line["predicted_status"], line["derivation"], line["figure"]

@@ -53,7 +53,7 @@ def seen(browser, page, width, height, scheme):
 
 
 @pytest.mark.parametrize(("name", "width", "height", "scheme"), SCREENS)
-def test_nothing_is_cut_off_overlaps_or_is_too_faint_to_read(browser, pages, name, width, height, scheme):
+def test_page_has_no_clipped_overlapping_or_low_contrast_text(browser, pages, name, width, height, scheme):
     found = seen(browser, pages[name], width, height, scheme)
     assert found["width"] == width
     assert found["page"] == width, "the page scrolls sideways"
@@ -70,7 +70,7 @@ def test_nothing_is_cut_off_overlaps_or_is_too_faint_to_read(browser, pages, nam
 
 
 @pytest.mark.parametrize(("screen", "scheme"), [(PHONE, "light"), (DESK, "dark")])
-def test_pixels_of_the_whole_page(browser, pages, screen, scheme):
+def test_page_pixels(browser, pages, screen, scheme):
     browser.screen(*screen, scheme)
     browser.show(pages["full"])
     found = browser.ask(PROBE)
@@ -93,7 +93,7 @@ def test_pixels_of_the_whole_page(browser, pages, screen, scheme):
 VERDICTS = {"full": "passed", "jetson": "incomplete", "failed": "failed", "stopped": "error"}
 
 
-def test_verdicts_have_colours_of_their_own(browser, pages):
+def test_verdicts_have_distinct_colours(browser, pages):
     found = {}
     for name, verdict in VERDICTS.items():
         kind, found[verdict] = seen(browser, pages[name], *PHONE, "light")["verdict"]
@@ -102,7 +102,7 @@ def test_verdicts_have_colours_of_their_own(browser, pages):
     assert len(set(found.values())) == 3
 
 
-def test_a_browser_shows_defects_to_the_probe(browser):
+def test_probe_finds_planted_defects(browser):
     """The probe itself: a page that has every defect once."""
     bad = (
         f"<!DOCTYPE html>{VIEWPORT}<body style='margin:0'><div class='a' style='width:1500px'>wide</div>"
@@ -150,7 +150,7 @@ LOOK = """(() => ({
 
 
 @pytest.mark.parametrize(("name", "width"), [*((name, PHONE[0]) for name in RUNS), ("full", 1012)])
-def test_the_markdown_reads_well_in_a_pull_request(browser, name, width):
+def test_markdown_renders_in_pull_request(browser, name, width):
     page = pull_request(RUNS[name]())
     found = seen(browser, page, width, 900, "light")
     assert found["page"] == width
@@ -178,7 +178,7 @@ HOLE = (
 
 def expected(run):
     """The run with latencies that nobody measured and a verdict in the widest word, for every candidate."""
-    metrics = StageMetrics(expected_ms_float32=0.728, expected_ms_int8=0.484, expected_ms_mixed_precision=0.5)
+    metrics = StageMetrics(expected_ms={"float32": 0.728, "int8": 0.484, "mixed_precision": 0.5})
     stages = tuple(
         replace(
             row,
@@ -196,7 +196,7 @@ def expected(run):
     return replace(run, stages=stages, timings=replace(run.timings, stages=timings))
 
 
-def test_every_column_is_on_a_desks_screen(browser):
+def test_every_column_fits_desktop_screen(browser):
     page = html(expected(full()))
     assert "Latency (expected)" in page
     browser.screen(*DESK, "light")
@@ -205,7 +205,7 @@ def test_every_column_is_on_a_desks_screen(browser):
 
 
 @pytest.mark.parametrize("lines", [1, 2, 3])
-def test_budget_cards_fill_their_row(browser, lines):
+def test_budget_cards_fill_row(browser, lines):
     run = jetson()
     shown = replace(run, lines=run.lines[: lines - 1])
     assert len(shown.every_line) == lines

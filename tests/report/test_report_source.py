@@ -19,13 +19,13 @@ def package(tmp_path):
     return place
 
 
-def test_it_is_the_same_in_any_folder(package, tmp_path):
+def test_source_digest_is_independent_of_folder(package, tmp_path):
     shutil.copytree(package, tmp_path / "elsewhere")
     assert source_digest(tmp_path / "elsewhere") == source_digest(package)
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "targets/x86.yaml"])
-def test_every_change_of_code_changes_it(package, name):
+def test_source_digest_changes_with_code(package, name):
     before = source_digest(package)
     content = (package / name).read_text()
     (package / name).write_text(content + " ")
@@ -36,7 +36,7 @@ def test_every_change_of_code_changes_it(package, name):
     assert source_digest(package) != before
 
 
-def test_what_is_no_code_and_what_only_a_wheel_holds_do_not(package):
+def test_source_digest_ignores_other_files(package):
     before = source_digest(package)
     (package / "note.md").write_text("other prose\n")
     (package / "__pycache__").mkdir()
@@ -46,7 +46,7 @@ def test_what_is_no_code_and_what_only_a_wheel_holds_do_not(package):
     assert source_digest(package) == before
 
 
-def test_the_real_package_has_one():
+def test_source_digest_of_installed_package():
     found = source_digest(Path(edgeres.__file__).parent)
     assert len(found) == 64
     assert found == source_digest(Path(edgeres.__file__).parent)

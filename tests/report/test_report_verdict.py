@@ -11,9 +11,8 @@ from pydantic import ValidationError
 from edgeres.artifacts.budget_check import BudgetCheck, Predicted
 from edgeres.artifacts.results import Latency
 from edgeres.gate.budget import latency_lines, limits, static_lines
-from edgeres.runs.remedy import drop_cause
 from edgeres.runs.run import Run, Timings, is_timed
-from edgeres.runs.verdict import exit_code, headline, line_counts, outcome, summary_lines
+from edgeres.runs.verdict import drop_cause, exit_code, headline, line_counts, outcome, summary_lines
 from edgeres.targets.target import find_target, targets
 
 
@@ -27,7 +26,7 @@ def run_with(statuses: list[str], *, strict: bool = False) -> Run:
 
 
 @given(st.lists(st.sampled_from(["passed", "failed", "unmeasured"]), max_size=6), st.booleans())
-def test_outcome_is_the_worst_line(statuses: list[str], strict: bool) -> None:
+def test_outcome_is_worst_line(statuses: list[str], strict: bool) -> None:
     run = run_with(statuses, strict=strict)
     if "failed" in statuses:
         expected = ("failed", 3)
@@ -40,7 +39,7 @@ def test_outcome_is_the_worst_line(statuses: list[str], strict: bool) -> None:
 
 
 @pytest.mark.parametrize("position", range(3))
-def test_one_failed_line_turns_every_verdict(position: int) -> None:
+def test_one_failed_line_fails_run(position: int) -> None:
     good = lines()
     broken = replace(good[position], value=2 * good[position].limit, status="failed")
     run = replace(x86(), lines=(*good[:position], broken, *good[position + 1 :]))
@@ -50,26 +49,26 @@ def test_one_failed_line_turns_every_verdict(position: int) -> None:
     assert exit_code(run) == 3
 
 
-def test_a_failed_timed_line_counts_too() -> None:
+def test_failed_timed_line_fails_run() -> None:
     assert (
         headline(x86(latency=1.4))
         == "Failed: resnet18 for x86 breaks 1 of 4 budget lines: latency p50 1.4 ms > 1.02 ms."
     )
 
 
-def test_passed_says_what_it_costs() -> None:
+def test_headline_of_passed_run_names_accuracy() -> None:
     assert headline(x86()) == (
         "Passed: resnet18 for x86 keeps all 4 budget lines, top-1 98.33 % (-0.37 pp against float)."
     )
 
 
-def test_incomplete_names_what_is_unmeasured() -> None:
+def test_headline_of_incomplete_run_names_unmeasured_lines() -> None:
     run = run_with(["passed", "unmeasured"])
     assert headline(run) == "Incomplete: m for x86 keeps 1 of 2 budget lines; unmeasured: size."
     assert exit_code(run) == 0
 
 
-def test_a_run_that_lacks_the_devices_measurement_alone_is_ready_for_the_device() -> None:
+def test_run_lacking_only_device_measurement_is_ready_for_device() -> None:
     run = jetson()
     assert headline(run) == (
         "Ready for the device: resnet18 for jetson-orin-nano keeps all 3 budget lines judged here; "
@@ -81,7 +80,7 @@ def test_a_run_that_lacks_the_devices_measurement_alone_is_ready_for_the_device(
     assert headline(alone).endswith("for jetson-orin-nano the device measures latency p50.")
 
 
-def test_it_is_not_ready_where_more_is_missing_or_the_device_is_expected_to_break_the_limit() -> None:
+def test_run_is_not_ready_with_other_unmeasured_lines_or_predicted_failure() -> None:
     run = jetson()
     (latency,) = run.timings.lines
     slow = Predicted(value=9.0, low=8.0, high=10.0, basis="a roofline")
@@ -93,12 +92,12 @@ def test_it_is_not_ready_where_more_is_missing_or_the_device_is_expected_to_brea
     assert headline(timed).startswith("Incomplete: "), "it was timed here, but too few calls for the tail"
 
 
-def test_failed_and_unmeasured_says_both() -> None:
+def test_headline_names_failed_and_unmeasured_lines() -> None:
     run = run_with(["failed", "unmeasured", "passed"])
     assert headline(run) == "Failed: m for x86 breaks 1 of 3 budget lines: size 3 MiB > 2 MiB; 1 unmeasured."
 
 
-def test_an_error_keeps_its_exit_code_and_its_failed_lines() -> None:
+def test_error_keeps_exit_code_and_failed_lines() -> None:
     run = stopped()
     assert headline(run).startswith("Error: resnet18 for jetson-orin-nano stopped in prune: cannot reach")
     assert exit_code(run) == 1
@@ -106,19 +105,19 @@ def test_an_error_keeps_its_exit_code_and_its_failed_lines() -> None:
     assert "(failed as well: size 3 MiB > 2 MiB)" in headline(replace(run, lines=(line("failed"),)))
 
 
-def test_a_headline_is_one_line() -> None:
+def test_headline_is_one_line() -> None:
     run = stopped()
     many = replace(run, error=replace(run.error, what="a runtime's own words:\n  on two lines"))
     assert headline(many).endswith("stopped in prune: a runtime's own words: on two lines")
 
 
-def test_stopping_early_was_asked_for_even_under_strict() -> None:
+def test_until_exits_0_under_strict() -> None:
     run = replace(run_with([], strict=True), until="export")
     assert (outcome(run), exit_code(run)) == ("incomplete", 0)
     assert headline(run) == "Incomplete: m for x86 stopped after export, as asked; nothing was judged."
 
 
-def test_a_line_cannot_claim_more_than_it_has() -> None:
+def test_run_rejects_inconsistent_budget_line() -> None:
     for bad in (replace(line("passed"), value=None), replace(line("passed"), value=3.0)):
         with pytest.raises(ValidationError, match="cannot have passed"):
             replace(x86(), lines=(bad,))
@@ -126,14 +125,14 @@ def test_a_line_cannot_claim_more_than_it_has() -> None:
         replace(x86(), lines=(replace(line("unmeasured"), value=1.0),))
 
 
-def test_a_value_that_rounds_to_its_limit_may_pass_and_says_so() -> None:
+def test_value_that_rounds_to_limit_passes_with_note() -> None:
     rounded = BudgetCheck(name="macs_g", value=1.814, limit=1.8, status="passed", how="closed form", source="test")
     run = replace(run_with([]), lines=(rounded,))
     assert outcome(run) == "passed"
     assert "1.81 G rounds to 1.8 G" in "\n".join(summary_lines(run))
 
 
-def test_a_drop_over_the_limit_says_where_it_came_from_and_what_helps() -> None:
+def test_drop_above_limit_has_cause_and_remedy() -> None:
     lost = replace(accuracy(), deployed_top1=90.0, drop_pp=accuracy().float_top1 - 90.0, high_pp=12.0)
     broken = replace(lines()[0], value=lost.drop_pp, status="failed")
     run = replace(x86(), accuracy=lost, lines=(broken, *lines()[1:]))
@@ -151,7 +150,7 @@ def test_a_drop_over_the_limit_says_where_it_came_from_and_what_helps() -> None:
     assert "8.7 pp went into INT8" in drop_cause(replace(run, stages=whole))
 
 
-def test_timed_lines_stand_under_timings_alone() -> None:
+def test_timed_lines_are_only_under_timings() -> None:
     timed = line("unmeasured", "latency_p50_ms")
     assert [is_timed(line("passed", name)) for name in ("size_mib", "latency_p90_ms", "peak_rss_mib")] == [
         False,
@@ -164,7 +163,7 @@ def test_timed_lines_stand_under_timings_alone() -> None:
         Timings(lines=(line("passed"),))
 
 
-def test_summary_has_every_line_with_its_status_and_no_provenance() -> None:
+def test_summary_has_every_line_with_status_and_no_provenance() -> None:
     said = summary_lines(jetson())
     assert said[0] == headline(jetson())
     for number, each in enumerate(jetson().every_line, start=1):
@@ -189,7 +188,7 @@ def test_summary_has_every_line_with_its_status_and_no_provenance() -> None:
     st.integers(10**6, 10**11),
     st.booleans(),
 )
-def test_no_budget_line_is_over_120_characters(
+def test_summary_lines_have_at_most_120_characters(
     name: str, network: str, side: int, ms: float, factor: float, macs: int, timed: bool
 ) -> None:
     target = find_target(name)

@@ -38,10 +38,9 @@ from edgeres.quant.placement import place
 from edgeres.quant.qparams import QParams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.weights import weight_qparams
+from edgeres.quant.scale import weight_qparams
 from edgeres.targets.target import find_target
-from edgeres.training.augment import Augment
-from edgeres.training.feed import Feed
+from edgeres.training.feed import Augment, Feed
 from edgeres.training.resume import NAME, Snapshots
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from edgeres.pipeline.stages.stage import Context
 from edgeres.pipeline.stages.train import Train
 from edgeres.settings import parse, plain
 from edgeres.targets.target import find_target
-from edgeres.training.augment import Augment
+from edgeres.training.feed import Augment
 from edgeres.training.method import HE, MODERN
 
 if TYPE_CHECKING:

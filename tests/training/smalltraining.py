@@ -16,12 +16,10 @@ from edgeres.data.split import Split
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.progress import Silent
-from edgeres.training.augment import Augment
-from edgeres.training.feed import Feed
+from edgeres.training.feed import Augment, Feed
 from edgeres.training.loop import TrainingResult, fit
-from edgeres.training.method import Method
+from edgeres.training.method import Method, Schedule
 from edgeres.training.resume import Snapshots
-from edgeres.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,7 +9,7 @@ from PIL import Image
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import UsageError
 from edgeres.settings import parse
-from edgeres.training.augment import Augment, Augmenter, draw_box
+from edgeres.training.feed import Augment, Augmenter, draw_box
 
 PREPROCESS = Preprocess(resize=24, crop=20)
 EVERYTHING = Augment(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgeres.training.ema import Ema
+from edgeres.training.loop import Ema
 
 
 def _set(module: nn.Linear, value: float) -> None:

@@ -9,8 +9,7 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import DataError
 from edgeres.training import feed as feed_module
-from edgeres.training.augment import Augment
-from edgeres.training.feed import Feed
+from edgeres.training.feed import Augment, Feed
 
 PREPROCESS = Preprocess(resize=0, crop=SIDE)
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from edgeres.training.interrupt import held_interrupt
+from edgeres.training.loop import held_interrupt
 
 
 def test_the_first_is_held_and_the_second_passes() -> None:

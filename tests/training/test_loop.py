@@ -11,9 +11,8 @@ from smalltraining import SIDE, cross_entropy, random_split, thin_spec
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError
 from edgeres.model.network import Network
-from edgeres.training.augment import Augment
-from edgeres.training.method import HE, MODERN
-from edgeres.training.schedule import Schedule
+from edgeres.training.feed import Augment
+from edgeres.training.method import HE, MODERN, Schedule
 
 if TYPE_CHECKING:
     from smalltraining import Training
@@ -94,7 +93,7 @@ def test_frozen_parts_keep_their_bytes(training: Training) -> None:
     assert changed == {"fc.weight", "fc.bias"}
 
 
-def test_norms_and_biases_decay_only_when_told_to(training: Training) -> None:
+def test_norms_and_biases_decay_only_with_decay_all(training: Training) -> None:
     """With a rate so small that gradients vanish beside the decay, what does not decay does not move."""
     base = replace(
         training.method, lr=1e-4, weight_decay=100.0, ema=0.0, schedule=Schedule(kind="step", warmup=0), epochs=1

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.training.schedule import Schedule, resolution
+from edgeres.training.method import Schedule, resolution
 
 
 def test_step_divides_by_ten_at_a_half_and_at_three_quarters() -> None:

@@ -21,8 +21,8 @@ from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTim
 from edgeres.latency.benchmark.variants import version_of
 from edgeres.latency.benchmark.worker_pool import Worker, start_worker
 from edgeres.latency.benchmark.worker_spec import TORCH, WorkerRequest, WorkerSpec
-from edgeres.metrics import machine
 from edgeres.settings import parse
+from edgeres.targets.host import machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from edgeres.latency.benchmark.interleaved import Samples
     from edgeres.latency.benchmark.variants import Variants
     from edgeres.latency.benchmark.worker_spec import Variant
-    from edgeres.metrics import Machine
     from edgeres.progress import Progress
+    from edgeres.targets.host import Machine
 
 _PEAKS: tuple[str, ...] = ("int8", "float32")
 _PEAK_CALLS, _PROFILED = 15, 20

@@ -8,13 +8,13 @@ import os
 import platform
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Barrier, Thread
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from edgeres.errors import StageError
 from edgeres.latency.benchmark.instructions import loop
+from edgeres.targets.isa import cpu_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,15 +50,6 @@ def peak_of(unit: Unit, cores: Sequence[int]) -> Iterator[Callable[[], float]]:
         quickest = min(_ns(run, _CALIBRATING) for _ in range(5))
         turns = max(_CALIBRATING, round(_CALIBRATING * _TURN_S * 1e9 / quickest))
         yield lambda: sum(turns * found.macs * 1e9 / ns for ns in _at_once(run, turns, cores))
-
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Instruction-set flags of the first processor, as the kernel names them."""
-    for line in cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else ():
-        key, _, value = line.partition(":")
-        if key.strip() == "flags":
-            return frozenset(value.split())
-    return frozenset()
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from edgeres.onnx_graph.trace import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
 from edgeres.pipeline.stages.quantization import write_table
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
-from edgeres.quant.fake_quantize import QuantNetwork
 from edgeres.quant.placement import Placement, place
-from edgeres.quant.table import narrow_channels
+from edgeres.quant.quant_table import narrow_channels
+from edgeres.quant.quantized import QuantNetwork
 from edgeres.settings import settings
 
 if TYPE_CHECKING:

@@ -21,13 +21,13 @@ from edgeres.model.network import Network
 from edgeres.pipeline.stages.quantization import evaluator_of
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.pipeline.stages.training import distillation_method, run_training
+from edgeres.quant.learned_network import LearnedNetwork
 from edgeres.quant.quantized import Quantized
 from edgeres.recovery import recovery_report
 from edgeres.settings import plain, settings
-from edgeres.training.augment import Augment
 from edgeres.training.device import autocast_dtype, training_device
 from edgeres.training.distill import Distillation
-from edgeres.training.learned import LearnedNetwork
+from edgeres.training.feed import Augment
 from edgeres.training.method import Count, Precision, Rate
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.data.dataset import Dataset
-    from edgeres.recovery.evaluation import Evaluation
+    from edgeres.recovery.evaluator import Evaluation
     from edgeres.training.loop import Objective, TrainingResult
 
 _EPS = 1e-14
@@ -56,7 +56,7 @@ class Qat(Stage):
         max_images: Most training images in all epochs; None for no limit.
         batch: Images per step.
         lr: Peak learning rate of AdamW, in quantization steps of a weight or a scale: 0.002 moves a weight
-            by 1/500 of a step per update, with 4 bits and with 8; see ``edgeres.training.learned``.
+            by 1/500 of a step per update, with 4 bits and with 8; see ``edgeres.quant.learned_network``.
         weight_decay: Decoupled decay towards the initial weights.
         clip: Largest gradient norm over all parameters.
         temperature: Temperature of both softmaxes in the distillation loss.

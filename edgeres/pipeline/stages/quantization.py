@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.artifacts.artifact import Checkpoint, File, ModelMetadata
 from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeres.pipeline.stages.stage import Context
+    from edgeres.quant.calibrator import CalibratorName
     from edgeres.quant.quant_table import QuantTable
+    from edgeres.quant.scale import WeightMethod
     from edgeres.targets.target import QuantScheme
 
 
@@ -26,7 +28,14 @@ def evaluator_of(artifact: Checkpoint, context: Context, margin: float | None) -
 
 
 def quantization_context(
-    artifact: Checkpoint, context: Context, *, margin: float | None, seed: int
+    artifact: Checkpoint,
+    context: Context,
+    calibrator: CalibratorName | Literal["auto"],
+    weight_method: WeightMethod | Literal["auto"],
+    *,
+    margin: float | None,
+    seed: int,
+    scales: CalibrationTable | None = None,
 ) -> QuantizationContext:
     """Context of the techniques for the target's scheme."""
     scheme = context.target.scheme
@@ -40,6 +49,9 @@ def quantization_context(
         seed=seed,
         evaluator=evaluator_of(artifact, context, margin),
         progress=context.progress,
+        calibrator=calibrator,
+        weight_method=weight_method,
+        scales=scales,
     )
 
 

@@ -14,20 +14,17 @@ from edgeres.artifacts.results import StageMetrics, graph_kind
 from edgeres.errors import RecipeError, StageError
 from edgeres.pipeline.stages.quantization import quantization_context
 from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage, StageCost
-from edgeres.quant.table import calibration_digest
+from edgeres.quant.quant_table import calibration_digest
 from edgeres.recovery import latency, recovery_report
-from edgeres.recovery.search import Effort, Policy, Reason, Search
-from edgeres.recovery.techniques import CHAINS, RESERVED, TECHNIQUES, Recovery, TechniqueName
+from edgeres.recovery.registry import TECHNIQUES, TechniqueName, chain
+from edgeres.recovery.search import Policy, Reason, Search, search
+from edgeres.recovery.technique import Effort
 from edgeres.settings import plain, settings
 
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Checkpoint
     from edgeres.data.dataset import Dataset
     from edgeres.quant.calibration_table import CalibrationTable
-    from edgeres.recovery.context import Candidate
-
-
-_CHANGES_SCALES: tuple[TechniqueName, ...] = ("first_layer", "equalization", "range_search", "nncf")
 
 
 @settings
@@ -89,51 +86,58 @@ class Quantize(Stage):
             return replace(artifact, metadata=artifact.metadata.after(self.step(notes=(FLOAT_NOTE,))))
         if artifact.spec.norm:
             raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
-        quantization = quantization_context(artifact, context, margin=context.margin, seed=int(context.seed))
         saved = context.scales
-        recovery = Recovery(quantization, self.calibrator, self.weights, saved)
+        quantization = quantization_context(
+            artifact,
+            context,
+            self.calibrator,
+            self.weights,
+            margin=context.margin,
+            seed=int(context.seed),
+            scales=saved,
+        )
         order, forced = self._order() if saved is None else self._order_with_scales()
-        skip, limit = frozenset(self.skip), self.time_budget_s
-        policy = Policy(effort=self.effort, forced=forced, skip=skip, budget_s=limit, reserved=RESERVED)
-        search = recovery.search(order, policy, context.timings.add)
-        for name, one in search.skipped.items():
+        techniques = [TECHNIQUES[name](quantization) for name in order]
+        policy = Policy(effort=self.effort, forced=forced, skip=frozenset(self.skip), budget_s=self.time_budget_s)
+        result = search(techniques, quantization.evaluate, policy, context.timings.add)
+        for name, one in result.skipped.items():
             if one.seconds is not None:
                 context.timings.add(f"predicted {name}", one.seconds)
         images = saved.table.images if saved else len(context.calibration)
-        refused = search.skipped.get(order[-1]) if forced else None
+        refused = result.skipped.get(order[-1]) if forced else None
         step = self.step(
-            _metrics(search, _latencies(artifact, search, context)),
+            _metrics(result, _latencies(artifact, result, context)),
             notes=(
-                *recovery_report.notes(search, context.margin, images),
+                *recovery_report.notes(result, context.margin, images),
                 *((f"{order[-1]} was asked for and is not kept: {refused.note}",) if refused else ()),
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
-            settings=plain(self if forced else self._pinned(search)),
-            techniques=recovery_report.rows(search, order),
-            sensitivity=recovery.noise,
+            settings=plain(self if forced else self._pinned(result)),
+            techniques=recovery_report.rows(result, order),
+            sensitivity=next((one.sensitivity for one in techniques if one.sensitivity), ()),
         )
-        chosen = search.chosen.candidate
+        chosen = result.chosen.candidate
         weights = chosen.quantized.weights
         deployed = None if weights.digest == artifact.weights.digest else weights
         return replace(artifact, metadata=artifact.metadata.after(step), quant=chosen.table, deployed=deployed)
 
-    def _order(self) -> tuple[tuple[TechniqueName, ...], bool]:
+    def _order(self) -> tuple[tuple[str, ...], bool]:
         """The techniques to try, and whether all of them are applied."""
         if self.quantizer == "nncf":
-            return CHAINS["nncf"], True
+            return chain("nncf"), True
         if self.technique != "auto":
-            return CHAINS[self.technique], True
+            return chain(self.technique), True
         return tuple(name for name in TECHNIQUES if name != "nncf" or self.quantizer == "best"), False
 
-    def _order_with_scales(self) -> tuple[tuple[TechniqueName, ...], bool]:
+    def _order_with_scales(self) -> tuple[tuple[str, ...], bool]:
         """The techniques to try where scales are given: a forced technique may use them, none may calibrate again."""
-        if self.quantizer == "nncf" or self.technique in _CHANGES_SCALES:
-            asked = "quantizer=nncf" if self.quantizer == "nncf" else f"technique={self.technique}"
-            raise RecipeError(f"quantize.{asked} calibrates anew beside --scales", "leave either out")
-        chain = CHAINS["calibrate" if self.technique == "auto" else self.technique]
-        return tuple(name for name in chain if name not in _CHANGES_SCALES), True
+        asked = "calibrate" if self.technique == "auto" else self.technique
+        if self.quantizer == "nncf" or TECHNIQUES[asked].changes_scales:
+            setting = "quantizer=nncf" if self.quantizer == "nncf" else f"technique={self.technique}"
+            raise RecipeError(f"quantize.{setting} calibrates anew beside --scales", "leave either out")
+        return tuple(name for name in chain(asked) if not TECHNIQUES[name].changes_scales), True
 
-    def _pinned(self, search: Search[Candidate]) -> Quantize:
+    def _pinned(self, search: Search) -> Quantize:
         """Settings that give the same network on a machine of any speed: they skip what the time budget cut off."""
         skipped = {*self.skip, *(name for name, one in search.skipped.items() if one.reason is Reason.TIME)}
         return replace(self, time_budget_s=None, skip=tuple(name for name in TECHNIQUES if name in skipped))
@@ -150,7 +154,7 @@ def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> 
     return tuple(notes)
 
 
-def _metrics(search: Search[Candidate], expected_ms: dict[str, float]) -> StageMetrics:
+def _metrics(search: Search, expected_ms: dict[str, float]) -> StageMetrics:
     """Metrics of the chosen network on the tuning images, with the predicted latency of each kind of graph."""
     evaluation, placement = search.chosen.evaluation, search.chosen.candidate.quantized.placement
     return StageMetrics(
@@ -161,13 +165,13 @@ def _metrics(search: Search[Candidate], expected_ms: dict[str, float]) -> StageM
         tuning_drop_pp=evaluation.drop_pp,
         activation_quantizers=len(placement.tensors),
         integer_weights=len(placement.weighted),
-        **{f"expected_ms_{kind}": ms for kind, ms in expected_ms.items()},
+        expected_ms=expected_ms,
     )
 
 
-def _latencies(artifact: Checkpoint, search: Search[Candidate], context: Context) -> dict[str, float]:
+def _latencies(artifact: Checkpoint, search: Search, context: Context) -> dict[str, float]:
     """Predicted milliseconds by kind of graph; measured ones go to the timings where the runtime is installed."""
-    variants = {graph_kind(one.candidate.settings): one.candidate.quantized for one in search.tried}
+    variants = {graph_kind(one.candidate.records): one.candidate.quantized for one in search.tried}
     side = artifact.metadata.preprocess.crop
     models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
     if latency.runs_here(context.target):

@@ -27,7 +27,7 @@ from edgeres.onnx_graph.roles import float_nodes
 from edgeres.pipeline.stages.quantization import write_table
 from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage
 from edgeres.quant.quant_table import QuantTable
-from edgeres.recovery.evaluation import mean_interval, nearer
+from edgeres.recovery.evaluator import mean_interval, nearer
 from edgeres.settings import digest, plain, settings
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from edgeres.model.network import Network
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.pipeline.stages.training import distillation_method, run_training
 from edgeres.settings import plain, settings
-from edgeres.training.augment import Augment
 from edgeres.training.device import training_device
 from edgeres.training.distill import Distillation
+from edgeres.training.feed import Augment
 from edgeres.training.method import Count, Precision, Rate
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from edgeres.errors import StageError
 from edgeres.pipeline.stages.quantization import quantization_context
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
-from edgeres.recovery.calibration import Calibrate
-from edgeres.recovery.context import CalibratorName, WeightMethod
+from edgeres.quant.calibrator import CalibratorName
+from edgeres.quant.scale import WeightMethod
 from edgeres.recovery.layer_sensitivity import layer_noise
+from edgeres.recovery.techniques.calibrate import Calibrate
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ class Sensitivity(Stage):
             raise StageError(
                 "sensitivity needs a folded float network", "put '- sensitivity' between fold_batchnorm and quantize"
             )
-        quantization = quantization_context(artifact, context, margin=None, seed=0)
+        quantization = quantization_context(artifact, context, self.calibrator, self.weights, margin=None, seed=0)
         evaluator = quantization.evaluator
-        rows = layer_noise(Calibrate(quantization, self.calibrator, self.weights).candidate([], None), evaluator)
+        rows = layer_noise(Calibrate(quantization).candidate([], None), evaluator)
         worst = max(rows, key=lambda row: row.kl)
         note = f"{worst.layer} hurts most: KL {worst.kl:.1e} alone, on {len(evaluator.few):,} tuning images"
         return replace(artifact, metadata=artifact.metadata.after(self.step(notes=(note,), sensitivity=rows)))

@@ -18,9 +18,8 @@ from edgeres.model.zoo import Loaded, read_checkpoint
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.pipeline.stages.training import run_training, stated_fields
 from edgeres.settings import plain, settings
-from edgeres.training.augment import Augment
-from edgeres.training.method import HE, MODERN, Count, Method, Precision, Rate, Share
-from edgeres.training.schedule import Schedule
+from edgeres.training.feed import Augment
+from edgeres.training.method import HE, MODERN, Count, Method, Precision, Rate, Schedule, Share
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,9 +9,8 @@ from edgeres.settings import digest, plain
 from edgeres.training.device import training_device
 from edgeres.training.feed import Feed
 from edgeres.training.loop import Objective, TrainingResult, fit
-from edgeres.training.method import Method
+from edgeres.training.method import Method, Schedule
 from edgeres.training.resume import Snapshots
-from edgeres.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess

@@ -14,13 +14,15 @@ from edgeres.artifacts.results import Latency, StageMetrics
 from edgeres.backends.backend import Backend, intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
+from edgeres.latency.percentiles import interleaved
 from edgeres.latency.prediction import predict
-from edgeres.metrics import agreement, interleaved, peak_rss_mib, top1
+from edgeres.metrics import agreement, top1
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.layers import peak_bytes
 from edgeres.pipeline.parallel import cores, in_order
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.settings import settings
+from edgeres.targets.host import peak_rss_mib
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgeres.errors import StageError
-from edgeres.quant.fake_quantize import QuantNetwork
-from edgeres.quant.streaming import grouped
+from edgeres.quant.quantized import QuantNetwork
+from edgeres.quant.streaming import grouped, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
@@ -44,14 +44,10 @@ def empirical_bias(
     the quantized layer reads what the corrected quantized network before it makes. Layer by layer would take a pass for
     each; here both networks take the images in blocks, and each layer of the quantized one is corrected by a running
     mean before the next one reads it. Its weights grow with the block's number, so that what the first blocks saw
-    behind unfinished corrections fades with the square of the number of blocks. With one block of all images the
-    result would be exactly that of layer by layer; with many it differs by the sampling noise of the blocks.
-
-    Args:
-        reference: The float network, with the same channel scales as ``quantized``.
-        quantized: The network to correct; its scales and weights are unchanged.
-        images: Batches float32 ``[N,C,H,W]``; any ``N`` gives the same biases.
-        advance: Called with the number of images behind each block.
+    behind unfinished corrections fades with the square of the number of blocks. With one block of all images the result
+    would be exactly that of layer by layer; with many it differs by the sampling noise of the blocks. ``reference`` has
+    the same channel scales as ``quantized``, whose scales and weights are unchanged; ``advance`` is called with the
+    number of images behind each block.
 
     Raises:
         StageError: There is no image.
@@ -70,24 +66,22 @@ def empirical_bias(
     if not count:
         raise StageError("there are no images to take means of", "pass at least one")
     weights = quantized.weights
-    found = {
+    corrected = {
         f"{name}.bias": weights[f"{name}.bias"] + correction.numpy() for name, correction in network.corrections.items()
     }
-    return replace(quantized, weights=weights.replaced(found))
+    return replace(quantized, weights=weights.replaced(corrected))
 
 
 class _Correcting(QuantNetwork):
     """A quantized network that corrects each layer by its running mean error.
 
-    Attributes:
-        corrections: float64 ``[C]`` per integer layer with a bias.
-        wanted: Means ``[C]`` of those layers in the float network, on the next block.
+    ``corrections`` are float64 ``[C]`` per integer layer with a bias; ``wanted`` are the means ``[C]`` of those layers
+    in the float network, on the next block.
     """
 
     def __init__(self, quantized: Quantized) -> None:
         super().__init__(quantized.spec, quantized.weights, quantized.table, quantized.placement)
-        self.eval()
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
+        prepared(self)
         self.corrections = {
             op.name: torch.zeros(op.c_out, dtype=torch.float64)
             for op in self.graph.weighted
@@ -103,13 +97,13 @@ class _Correcting(QuantNetwork):
 
     def apply_op(self, op: Op, inputs: list[Tensor]) -> Tensor:
         """The operation, and its correction."""
-        made = super().apply_op(op, inputs)
+        output = super().apply_op(op, inputs)
         if op.name not in self.corrections:
-            return made
-        lacking = self.wanted[op.name] - _mean(made)
+            return output
+        lacking = self.wanted[op.name] - _mean(output)
         correction = self.corrections[op.name]
         correction += (lacking - correction) * self._share
-        return made + correction.float().reshape(1, -1, *[1] * (made.ndim - 2))
+        return output + correction.float().reshape(1, -1, *[1] * (output.ndim - 2))
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -118,11 +112,11 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _means(network: Network, x: Tensor, names: Container[str]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
 
     def tap(name: str, x: Tensor) -> None:
         if name in names:
-            found[name] = _mean(x)
+            means[name] = _mean(x)
 
     network(x, tap)
-    return found
+    return means

@@ -2,13 +2,11 @@
 
 Li et al. 2021 (BRECQ, arXiv 2102.05426): errors of layers in a block compensate each other, those of blocks hardly do,
 so the objective is the mean squared error of a block's output, with the quantized network's activations as input and
-the float network's as target. Learned are, with ``s`` the weight scales and ``v`` as many numbers as weights:
+the float network's as target. Learned are, as in ``edgeres.quant.learned_network``,
 
-* codes ``q = clip(round(v))`` with the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432). ``v`` starts
-  at the codes of ``edgeres.quant.algorithms.gptq``, moved towards ``W / s`` as far as it rounds to the same code: a
-  code whose neighbour is nearly as good has the shortest way to it.
-* activation scales ``s_a exp(u)``, with LSQ's gradient (Esser et al. 2020, arXiv 1902.08153, section 2.1): Wei et al.
-  2022 (QDrop, arXiv 2203.05740) and others learn them with the codes.
+* weights in units of their scale, ``v``. It starts at the codes of ``edgeres.quant.algorithms.gptq``, moved towards
+  ``W / s`` as far as it rounds to the same code: a code whose neighbour is nearly as good has the shortest way to it.
+* logarithms of activation scales: Wei et al. 2022 (QDrop, arXiv 2203.05740) and others learn them with the codes.
 
 Each unit's layers are rounded by GPTQ first; afterwards biases are set as in ``edgeres.quant.algorithms.gptq``.
 """
@@ -22,11 +20,9 @@ import numpy as np
 import torch
 
 from edgeres.quant.algorithms import gptq
-from edgeres.quant.algorithms.gptq import correct_bias, round_layer
-from edgeres.quant.algorithms.layerwise import BATCH, Walk
-from edgeres.quant.algorithms.units import units
-from edgeres.quant.fake_quantize import QuantNetwork
-from edgeres.quant.scale import SMALLEST
+from edgeres.quant.algorithms.gptq import correct_bias, rounded_units
+from edgeres.quant.algorithms.layerwise import BATCH, Walk, units
+from edgeres.quant.learned_network import LearnedNetwork
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +30,7 @@ if TYPE_CHECKING:
     from edgeres.model.graph import Op
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
-    from edgeres.quant.algorithms.layerwise import Images
-    from edgeres.quant.algorithms.units import Unit
+    from edgeres.quant.algorithms.layerwise import Images, Unit
     from edgeres.quant.quantized import Quantized
 
 ITERATIONS = 100
@@ -55,69 +50,12 @@ compensate each other.
 
 def steps(quantized: Quantized, iterations: int = ITERATIONS) -> int:
     """Units of progress that ``reconstructed`` reports: one per rounded layer, one per batch learned from."""
-    return gptq.steps(quantized) + iterations * sum(_learns(unit, quantized) for unit in units(quantized.spec))
+    return gptq.steps(quantized) + iterations * sum(bool(_learned(unit, quantized)) for unit in units(quantized.spec))
 
 
-def _learns(unit: Unit, quantized: Quantized) -> bool:
-    return any(op.name in quantized.table.weights for op in unit.ops)
-
-
-class Learnable(QuantNetwork):
-    """A quantized network whose codes and activation scales have gradients while a unit is learned.
-
-    Args:
-        quantized: The initial network.
-
-    Attributes:
-        numbers: ``v`` by layer, in codes, of the weight's shape.
-        shifts: ``u`` by tensor whose scale it changes.
-    """
-
-    def __init__(self, quantized: Quantized) -> None:
-        super().__init__(quantized.spec, quantized.weights, quantized.table, quantized.placement)
-        self.requires_grad_(requires_grad=False)
-        self.numbers: dict[str, Tensor] = {}
-        self.shifts: dict[str, Tensor] = {}
-
-    def read(self, op: Op, index: int, values: dict[str, Tensor]) -> Tensor:
-        """The tensor after Q/DQ, whose scale has a gradient where it is learned."""
-        tensor = op.inputs[index]
-        owner = self.placement.shared.get(tensor, tensor)
-        if (op.name, index) not in self.placement.edges or owner not in self.shifts:
-            return super().read(op, index, values)
-        params = self.table.activations[tensor]
-        scale = self.shifts[owner].exp() * params.scale[0]
-        low, high = params.low - params.zero_point, params.high - params.zero_point
-        return rounded(values[tensor] / scale).clamp(low, high) * scale
-
-    def parameter(self, op: Op, key: str) -> Tensor | None:
-        """A parameter; a learned weight is dequantized from its present codes."""
-        if key != "weight" or op.name not in self.numbers:
-            return super().parameter(op, key)
-        params, numbers = self.table.weights[op.name], self.numbers[op.name]
-        codes = rounded(numbers).clamp(params.low, params.high)
-        return codes * torch.from_numpy(params.scales(numbers.ndim))
-
-    @torch.no_grad()
-    def keep(self) -> None:
-        """Stores the learned codes and scales, and ends learning."""
-        found = dict(self.table.activations)
-        for tensor, params in found.items():
-            shift = self.shifts.get(self.placement.shared.get(tensor, tensor))
-            if shift is not None:
-                scale = max(float(shift.exp() * params.scale[0]), SMALLEST)
-                found[tensor] = replace(params, scale=(scale,))
-        for name, numbers in self.numbers.items():
-            params = self.table.weights[name]
-            codes = numbers.round().clamp(params.low, params.high).numpy().astype(np.int32)
-            self.get_parameter(f"{name}.weight").copy_(torch.from_numpy(params.dequantize(codes)))
-        self.table = replace(self.table, activations=found)
-        self.numbers, self.shifts = {}, {}
-
-
-def rounded(x: Tensor) -> Tensor:
-    """Rounds to nearest with the straight-through estimator."""
-    return x + (x.round() - x).detach()
+def _learned(unit: Unit, quantized: Quantized) -> list[Op]:
+    """Layers of a unit with integer weights."""
+    return [op for op in unit.weighted if op.name in quantized.table.weights]
 
 
 def reconstructed(
@@ -131,68 +69,69 @@ def reconstructed(
 ) -> Quantized:
     """A quantized network whose codes, biases and activation scales are learned block by block.
 
-    The same arguments give the same bytes with the same number of threads.
-
-    Args:
-        reference: Float weights that compute the same function as the float network.
-        quantized: Scales to start from, and weights of the layers that stay in float.
-        images: Gives batches float32 ``[N,C,H,W]`` of calibration images; read once, and no further than needed.
-        seed: Seed of the order of images, and of the output pixels that each contributes.
-        iterations: Number of batches per unit.
-        advance: Called with units of progress, ``steps`` in all.
-
-    Returns:
-        Weights on their grid, corrected biases, refined activation scales; shared scales remain shared.
+    ``reference`` are float weights that compute the same function as the float network; ``quantized`` has the scales to
+    start from, and weights of the layers that stay in float. The images are read once, and no further than needed; the
+    seed is that of their order and of the output pixels that each contributes. ``iterations`` is the number of batches
+    per unit. The same arguments give the same bytes with the same number of threads.
 
     Raises:
         StageError: There is no image.
     """
-    network = Learnable(quantized)
+    network = LearnedNetwork(quantized, blockwise=True).requires_grad_(False)
+    network.activation_pace.fill_(1.0)
     walk = Walk(reference, quantized, network, images)
     generator = torch.Generator().manual_seed(seed)
-    for unit in walk.units:
-        means = walk.lead(unit)
-        for op in unit.weighted:
-            mean = means[op.name]
-            round_layer(walk, unit, op, table=quantized.table, reference=reference, mean=mean, generator=generator)
-            if advance is not None:
-                advance(1)
-        if iterations and _learns(unit, quantized):
-            _start(network, unit, reference)
-            _descend(walk, network, unit, iterations=iterations, generator=generator, advance=advance)
-            network.keep()
-            for op in unit.weighted:
-                if op.bias:
-                    correct_bias(walk, unit, op, means[op.name])
-        walk.follow(unit)
+    for unit, means in rounded_units(walk, reference, quantized.table, generator, advance):
+        layers = _learned(unit, quantized)
+        if iterations and layers:
+            moves = [_start(network, op, quantized, reference) for op in layers]
+            _descend(walk, network, unit, moves, iterations=iterations, generator=generator, advance=advance)
+            _settle(network, layers)
+            for op in (op for op in unit.weighted if op.bias):
+                correct_bias(walk, unit, op, means[op.name])
     weights = quantized.weights.replaced(network.weights())
-    return replace(quantized, weights=weights, table=network.table)
+    return replace(quantized, weights=weights, table=replace(quantized.table, activations=network.table().activations))
 
 
-def _start(network: Learnable, unit: Unit, reference: Weights) -> None:
-    """Initializes the codes and scales of a unit."""
-    for op in unit.weighted:
-        if op.name in network.table.weights:
-            params, weight = network.table.weights[op.name], reference[f"{op.name}.weight"]
-            codes = torch.from_numpy(params.quantize(network.get_parameter(f"{op.name}.weight").numpy())).float()
-            wanted = torch.from_numpy(weight / params.scales(weight.ndim))
-            network.numbers[op.name] = torch.clamp(wanted, codes - _EDGE, codes + _EDGE).requires_grad_()
-    for op in unit.ops:
-        for index, tensor in enumerate(op.inputs):
-            if (op.name, index) in network.placement.edges and tensor not in network.placement.shared:
-                network.shifts[tensor] = torch.zeros((), requires_grad=True)
+@torch.no_grad()
+def _start(network: LearnedNetwork, op: Op, quantized: Quantized, reference: Weights) -> Tensor:
+    """Moves a layer's weight towards the float one as far as it rounds to the same codes; the parameter to learn."""
+    params, weight = quantized.table.weights[op.name], network.get_parameter(f"{op.name}.weight")
+    scales = torch.from_numpy(params.scales(weight.ndim))
+    codes = torch.from_numpy(params.quantize(weight.numpy())).float()
+    wanted = torch.from_numpy(np.array(reference[f"{op.name}.weight"])) / scales
+    weight.copy_(torch.clamp(wanted, codes - _EDGE, codes + _EDGE) * scales)
+    return network.get_parameter(f"{op.name}.weight_move").requires_grad_()
+
+
+@torch.no_grad()
+def _settle(network: LearnedNetwork, layers: list[Op]) -> None:
+    """Sets the weights of layers to their learned codes, and ends learning."""
+    for op in layers:
+        move, codes = network.get_parameter(f"{op.name}.weight_move"), network.parameter(op, "weight")
+        assert codes is not None
+        network.get_parameter(f"{op.name}.weight").copy_(codes)
+        move.zero_().requires_grad_(False)
+    network.activation_steps.requires_grad_(False)
 
 
 def _descend(
-    walk: Walk, network: Learnable, unit: Unit, *, iterations: int, generator: torch.Generator, advance: Advance | None
+    walk: Walk,
+    network: LearnedNetwork,
+    unit: Unit,
+    moves: list[Tensor],
+    *,
+    iterations: int,
+    generator: torch.Generator,
+    advance: Advance | None,
 ) -> None:
     """Optimizes the codes and scales of a unit, from random batches without repetition until all images were used."""
-    optimizer = torch.optim.Adam(
-        [
-            {"params": list(network.numbers.values()), "lr": RATE},
-            {"params": list(network.shifts.values()), "lr": SCALE_RATE},
-        ]
-    )
+    scales = network.activation_steps.requires_grad_()
+    inputs = {tensor for op in unit.ops for tensor in op.inputs}
+    # A scale that is shared with a tensor of an earlier unit is fixed.
+    inner = torch.tensor([float(tensor in inputs) for tensor in network.placement.observed])
+    groups = [{"params": moves, "lr": RATE}, {"params": [scales], "lr": SCALE_RATE}]
+    optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     order: list[int] = []
     for _ in range(iterations):
@@ -202,7 +141,9 @@ def _descend(
         optimizer.zero_grad()
         for images in walk.batches(unit, chosen):
             # Adam's steps do not depend on the scale of the loss, so the sum is as good as the mean.
-            torch.autograd.backward((walk.given(unit, images)[unit.output] - walk.wanted(images)).square().sum())
+            torch.autograd.backward((walk.tensors(unit, images)[unit.output] - walk.wanted(images)).square().sum())
+        if scales.grad is not None:
+            scales.grad.mul_(inner)
         optimizer.step()
         schedule.step()
         if advance is not None:

@@ -44,10 +44,9 @@ FIXED = 0
 class Units:
     """Partition of channels into units of equal scale.
 
-    Attributes:
-        of: Unit ``[C]`` of each channel, by tensor name.
-        group: Group ``[units]`` of each unit: units that some tensor carries side by side, so that their relative
-            scales matter; scaling a whole group by one factor changes no quantization error.
+    ``of`` has the unit ``[C]`` of each channel by tensor name. ``group`` ``[units]`` has the group of each unit: units
+    that some tensor carries side by side, so that their relative scales matter; scaling a whole group by one factor
+    changes no quantization error.
     """
 
     of: Mapping[str, Ints]
@@ -93,17 +92,17 @@ class UnionFind:
 def channel_units(spec: ResNetSpec) -> Units:
     """The units of a network, numbered in execution order."""
     ops, union = graph(spec).ops, UnionFind()
-    found: dict[str, Ints] = {IMAGE: np.full(ops[0].c_in, FIXED)}
+    elements: dict[str, Ints] = {IMAGE: np.full(ops[0].c_in, FIXED)}
     for op in ops:
-        found[op.name] = _made(op, found, union)
-    union.join(found[ops[-1].name], np.full(ops[-1].c_out, FIXED))
-    return numbered(found, union)
+        elements[op.name] = _output_channels(op, elements, union)
+    union.join(elements[ops[-1].name], np.full(ops[-1].c_out, FIXED))
+    return numbered(elements, union)
 
 
-def numbered(found: Mapping[str, Ints], union: UnionFind) -> Units:
+def numbered(elements: Mapping[str, Ints], union: UnionFind) -> Units:
     """Units of tensors whose channels are elements of a union, numbered in the order in which they were made."""
     _, numbers = np.unique(union.roots(), return_inverse=True)
-    units = {name: numbers[channels] for name, channels in found.items()}
+    units = {name: numbers[channels] for name, channels in elements.items()}
     groups = UnionFind()
     groups.fresh(int(numbers.max()))
     for channels in units.values():
@@ -112,20 +111,20 @@ def numbered(found: Mapping[str, Ints], union: UnionFind) -> Units:
     return Units(units, groups.roots())
 
 
-def _made(op: Op, found: Mapping[str, Ints], union: UnionFind) -> Ints:
+def _output_channels(op: Op, elements: Mapping[str, Ints], union: UnionFind) -> Ints:
     """Elements of an operation's output channels."""
-    given = found[op.inputs[0]]
+    inputs = elements[op.inputs[0]]
     match op.kind:
         case "conv" | "linear" | "norm":
             return union.fresh(op.c_out)
         case "add":
-            union.join(given, found[op.inputs[1]])
+            union.join(inputs, elements[op.inputs[1]])
         case "sigmoid":
-            union.join(given, np.full(op.c_in, FIXED))
+            union.join(inputs, np.full(op.c_in, FIXED))
         case "zeropad":
             front = (op.c_out - op.c_in) // 2
-            return np.concatenate([union.fresh(front), given, union.fresh(op.c_out - op.c_in - front)])
-    return given
+            return np.concatenate([union.fresh(front), inputs, union.fresh(op.c_out - op.c_in - front)])
+    return inputs
 
 
 def tensor_scales(units: Units, scales: Floats) -> dict[str, Floats]:
@@ -144,31 +143,28 @@ def tensor_scales(units: Units, scales: Floats) -> dict[str, Floats]:
 def rescaled(spec: ResNetSpec, weights: Weights, scales: ChannelScales) -> Weights:
     """Weights of the same function, in which every channel is divided by its scale.
 
-    Args:
-        spec: The network, with or without norms.
-        weights: Its weights.
-        scales: Positive scale ``[C]`` of every tensor's channels, equal within a unit and 1 for the fixed one, as
-            ``tensor_scales`` makes them.
+    ``scales`` has a positive scale ``[C]`` of every tensor's channels, equal within a unit and 1 for the fixed one, as
+    ``tensor_scales`` makes them.
     """
     arrays: dict[str, Floats] = {}
     for op in graph(spec).ops:
         if not op.parameters:
             continue
-        given, made = scales[op.inputs[0]], scales[op.name]
+        read, written = scales[op.inputs[0]], scales[op.name]
         old = {key.rpartition(".")[2]: weights[key].astype(np.float64) for key in op.parameters}
         if op.kind == "norm":
-            arrays[f"{op.name}.weight"] = old["weight"] * given / made
-            arrays[f"{op.name}.running_mean"] = old["running_mean"] / given
+            arrays[f"{op.name}.weight"] = old["weight"] * read / written
+            arrays[f"{op.name}.running_mean"] = old["running_mean"] / read
         else:
-            arrays[f"{op.name}.weight"] = _kernel(op, old["weight"], given, made)
+            arrays[f"{op.name}.weight"] = _kernel(op, old["weight"], read, written)
         if "bias" in old:
-            arrays[f"{op.name}.bias"] = old["bias"] / made
+            arrays[f"{op.name}.bias"] = old["bias"] / written
     return weights.replaced(arrays)
 
 
-def _kernel(op: Op, kernel: Floats, given: Floats, made: Floats) -> Floats:
+def _kernel(op: Op, kernel: Floats, read: Floats, written: Floats) -> Floats:
     """``W[o,i] s_i / s_o``; output ``o`` of a grouped convolution reads the inputs of its own group alone."""
-    read = np.repeat(given.reshape(op.groups, -1), op.c_out // op.groups, axis=0)
-    ratio = read / made[:, None]
+    read = np.repeat(read.reshape(op.groups, -1), op.c_out // op.groups, axis=0)
+    ratio = read / written[:, None]
     scaled: Floats = kernel * ratio.reshape(*ratio.shape, *[1] * (kernel.ndim - 2))
     return scaled

@@ -43,12 +43,7 @@ _LEAST = 2.0**-24
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """Channels of one quantized tensor.
-
-    Attributes:
-        units: Unit ``[C]`` of each channel.
-        peaks: Range ``[C]`` of each channel over calibration images.
-    """
+    """Channels of one quantized tensor: unit ``[C]`` and range ``[C]`` over calibration images of each."""
 
     units: Ints
     peaks: Floats
@@ -61,12 +56,7 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Weights that read channels.
-
-    Attributes:
-        units: Unit ``[groups, I]`` of each input channel of each group.
-        peaks: Largest magnitudes ``[groups, O, I]`` of the kernels.
-    """
+    """Weights that read channels: units ``[groups, I]`` of the inputs, largest magnitudes ``[groups, O, I]``."""
 
     units: Ints
     peaks: Floats
@@ -81,13 +71,9 @@ class Reading:
 def cross_layer_scales(units: Units, carried: Sequence[Carried], readings: Sequence[Reading]) -> dict[str, Floats]:
     """Scale ``[C]`` of every tensor's channels that balances both ranges of each unit.
 
-    Fixed-point iteration over groups of units, since scaling one changes its readers' rows and so
-    the shares of others. Units that no quantized tensor carries, that no weight reads, or that are dead are unchanged.
-
-    Args:
-        units: Which channels have one scale.
-        carried: Tensors with a scale for all channels.
-        readings: Layers with integer weights.
+    Fixed-point iteration over groups of units, since scaling one changes its readers' rows and so the shares of others.
+    Units that no quantized tensor carries, that no weight reads, or that are dead are unchanged. ``carried`` are the
+    tensors with a scale for all channels, ``readings`` the layers with integer weights.
     """
     logs = np.zeros(units.count)
     for _ in range(_SWEEPS):
@@ -100,14 +86,14 @@ def cross_layer_scales(units: Units, carried: Sequence[Carried], readings: Seque
 
 def _change(units: Units, carried: Sequence[Carried], readings: Sequence[Reading], scales: Floats) -> Floats:
     """Change of the logarithms of the scales ``[units]`` in one iteration."""
-    made, read = np.zeros(units.count), np.zeros(units.count)
+    written, read = np.zeros(units.count), np.zeros(units.count)
     for tensor in carried:
-        np.maximum.at(made, tensor.units, tensor.shares(scales))
+        np.maximum.at(written, tensor.units, tensor.shares(scales))
     for layer in readings:
         np.maximum.at(read, layer.units.ravel(), layer.shares(scales).ravel())
-    alive = (made > 0) & (read > 0)
+    alive = (written > 0) & (read > 0)
     alive[FIXED] = False
-    ratio = np.maximum(made, _LEAST) / np.maximum(read, _LEAST)
+    ratio = np.maximum(written, _LEAST) / np.maximum(read, _LEAST)
     change = np.where(alive, np.log(ratio) / 2, 0.0)
     sums, counts = (np.bincount(units.group, part, minlength=units.count) for part in (change, alive.astype(float)))
     return np.asarray(np.where(alive, change - (sums / np.maximum(counts, 1))[units.group], 0.0))

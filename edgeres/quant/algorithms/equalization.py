@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
+    Term = Callable[[Tensor], Tensor]
 
 _LEAST = 1e-4
 """Lower bound of reach and weights as a share of the largest, for dead channels."""
@@ -46,89 +47,78 @@ _LEAST = 1e-4
 _ITERATIONS = 60
 
 _SHARE = 0.25
-"""Share of the weights' rounding noise that stays: rounding is learned afterwards."""
+"""Share of the weights' rounding noise that remains: rounding is learned afterwards."""
 
 
 def balancing_scales(quantized: Quantized, importance: Importance) -> dict[str, Floats]:
     """The scale ``[C]`` of every tensor's channels that minimises the expected divergence.
 
-    Args:
-        quantized: The network with its scales before; float weights.
-        importance: Fisher information, measured on the same weights.
+    ``quantized`` has its scales before and float weights, on which the Fisher information was measured.
     """
     units = channel_units(quantized.spec)
-    terms = _Terms(quantized, importance, units.of, _SHARE)
+    terms = _terms(quantized, importance, units.of)
     free = torch.ones(units.count, dtype=torch.float64)
     free[FIXED] = 0
 
     def cost(logs: Floats) -> tuple[float, Floats]:
         x = torch.tensor(logs, requires_grad=True)
-        value = terms(x * free).log()
+        scaled = x * free
+        value = (torch.stack([term(scaled) for term in terms]).sum() / 24).log()
         value.backward()  # type: ignore[no-untyped-call]  # torch's stubs leave it out
         assert x.grad is not None
         return float(value.detach()), x.grad.numpy()
 
-    found = minimize(cost, np.zeros(units.count), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
-    return tensor_scales(units, np.exp(found.x))
+    minimum = minimize(cost, np.zeros(units.count), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
+    return tensor_scales(units, np.exp(minimum.x))
 
 
-class _Terms:
-    """The expected divergence as a function of the logarithms of all units' scales."""
-
-    def __init__(self, quantized: Quantized, importance: Importance, units: Mapping[str, Ints], share: float) -> None:
-        self._activations = [
-            _Activation(
-                torch.from_numpy(units[tensor]),
-                torch.from_numpy(np.log(_floored(importance.reach[tensor]))),
-                torch.from_numpy(fisher),
-                quantized.table.activations[tensor].scale[0],
-            )
-            for tensor, fisher in importance.activations.items()
-            if fisher.any() and importance.reach[tensor].any()
-        ]
-        network = graph(quantized.spec)
-        self._layers = [
-            _Layer(network[name], units[network[name].inputs[0]], quantized, fisher, share)
-            for name, fisher in importance.weights.items()
-        ]
-
-    def __call__(self, logs: Tensor) -> Tensor:
-        """The divergence in nats."""
-        terms: list[Callable[[Tensor], Tensor]] = [*self._activations, *self._layers]
-        return torch.stack([term(logs) for term in terms]).sum() / 24
+def _terms(quantized: Quantized, importance: Importance, units: Mapping[str, Ints]) -> list[Term]:
+    """Terms of the expected divergence, as functions of the logarithms of all units' scales."""
+    ops = graph(quantized.spec)
+    activations = [
+        _activation(
+            torch.from_numpy(units[tensor]),
+            torch.from_numpy(np.log(_floored(importance.reach[tensor]))),
+            torch.from_numpy(fisher),
+            quantized.table.activations[tensor].scale[0],
+        )
+        for tensor, fisher in importance.activations.items()
+        if fisher.any() and importance.reach[tensor].any()
+    ]
+    layers = [
+        _layer(ops[name], units[ops[name].inputs[0]], quantized, fisher) for name, fisher in importance.weights.items()
+    ]
+    return [*activations, *layers]
 
 
-class _Activation:
+def _activation(units: Tensor, reach: Tensor, fisher: Tensor, step: float) -> Term:
     """``D_t^2 sum_c F_c s_c^2`` of one tensor."""
+    log_factor = float(np.log(step)) - float(torch.logsumexp(TAIL * reach, 0)) / TAIL
 
-    def __init__(self, units: Tensor, reach: Tensor, fisher: Tensor, step: float) -> None:
-        self._units, self._reach, self._fisher = units, reach, fisher
-        self._log_factor = float(np.log(step)) - float(torch.logsumexp(TAIL * reach, 0)) / TAIL
+    def term(logs: Tensor) -> Tensor:
+        own = logs[units]
+        log_step = torch.logsumexp(TAIL * (reach - own), 0) / TAIL + log_factor
+        return (2 * log_step).exp() * (fisher * (2 * own).exp()).sum()
 
-    def __call__(self, logs: Tensor) -> Tensor:
-        mine = logs[self._units]
-        log_step = torch.logsumexp(TAIL * (self._reach - mine), 0) / TAIL + self._log_factor
-        return (2 * log_step).exp() * (self._fisher * (2 * mine).exp()).sum()
+    return term
 
 
-class _Layer:
+def _layer(op: Op, channels: Ints, quantized: Quantized, fisher: NDArray[np.float32]) -> Term:
     """``share sum_o d_o^2 sum_i F_oi / s_i^2`` of one layer's weights; the large matrices in float32."""
+    weight = quantized.weights[f"{op.name}.weight"]
+    magnitudes = np.abs(weight).reshape(op.groups, -1, op.c_in // op.groups, op.kernel**2).max(axis=3)
+    units, peaks = torch.from_numpy(channels.reshape(op.groups, 1, -1)), torch.from_numpy(magnitudes)
+    scale = max(float(fisher.max()), np.finfo(np.float64).tiny)
+    relative = torch.from_numpy((fisher / scale).reshape(magnitudes.shape).astype(np.float32))
+    factor = _SHARE / quantized.table.weights[op.name].high ** 2 * scale
 
-    def __init__(self, op: Op, units: Ints, quantized: Quantized, fisher: NDArray[np.float32], share: float) -> None:
-        weight = quantized.weights[f"{op.name}.weight"]
-        inputs = op.c_in // op.groups
-        peaks = np.abs(weight).reshape(op.groups, -1, inputs, op.kernel**2).max(axis=3)
-        self._units = torch.from_numpy(units.reshape(op.groups, 1, -1))
-        self._peaks = torch.from_numpy(peaks)
-        self._scale = max(float(fisher.max()), np.finfo(np.float64).tiny)
-        self._fisher = torch.from_numpy((fisher / self._scale).reshape(peaks.shape).astype(np.float32))
-        self._factor = share / quantized.table.weights[op.name].high ** 2
+    def term(logs: Tensor) -> Tensor:
+        own = logs[units]
+        steps = (peaks * own.exp().float()).amax(2)
+        noise = (relative @ (-2 * own).exp().float().transpose(1, 2)).squeeze(2)
+        return (steps.double().square() * noise.double()).sum() * factor
 
-    def __call__(self, logs: Tensor) -> Tensor:
-        mine = logs[self._units]
-        steps = (self._peaks * mine.exp().float()).amax(2)
-        noise = (self._fisher @ (-2 * mine).exp().float().transpose(1, 2)).squeeze(2)
-        return (steps.double().square() * noise.double()).sum() * (self._factor * self._scale)
+    return term
 
 
 def _floored(values: Floats) -> Floats:

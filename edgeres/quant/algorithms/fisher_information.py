@@ -45,11 +45,10 @@ TAIL = 8
 class Importance:
     """Fisher information and range of channels.
 
-    Attributes:
-        activations: ``E[sum over positions of F]`` ``[C]`` of every quantized tensor with noise of its own, where its
-            values are not zero: a zero is rounded to itself.
-        reach: ``(sum over images and positions of |x|^TAIL)^(1/TAIL)`` ``[C]`` of the same tensors.
-        weights: ``F`` ``[C_out, C_in / groups]`` of every integer weight, summed over the kernel.
+    ``activations`` is ``E[sum over positions of F]`` ``[C]`` of every quantized tensor with noise of its own, where its
+    values are not zero: a zero is rounded to itself. ``reach`` is ``(sum over images and positions of
+    |x|^TAIL)^(1/TAIL)`` ``[C]`` of the same tensors, ``weights`` is ``F`` ``[C_out, C_in / groups]`` of every integer
+    weight, summed over the kernel.
     """
 
     activations: dict[str, Floats] = field(default_factory=dict)
@@ -60,9 +59,7 @@ class Importance:
 class Probe(Network):
     """A float network with a zero noise tensor added to every tensor that is read through Q/DQ.
 
-    Attributes:
-        noise: Zeros that require a gradient, by tensor; set by each forward pass.
-        seen: The tensors they were added to.
+    ``noise`` has the zeros by tensor, set by each forward pass, and ``seen`` the tensors they were added to.
     """
 
     def __init__(self, spec: ResNetSpec, weights: Weights, placement: Placement) -> None:
@@ -91,10 +88,7 @@ class Probe(Network):
     def differentiate(self, image: Tensor, seed: int) -> None:
         """One forward and one backward pass; gradients are left in ``noise`` and in weights that require them.
 
-        Args:
-            image: ``[1,C,H,W]``.
-            seed: Seed of the random direction, together with the image's content: the same image always has the same
-                one.
+        The random direction depends on the seed and on the content of the image ``[1,C,H,W]``.
         """
         self.noise, self.seen, self._noisy = {}, {}, {}
         self.zero_grad(set_to_none=True)
@@ -125,14 +119,8 @@ def importance(
 ) -> Importance:
     """Fisher information of a float network, one image at a time.
 
-    Args:
-        spec: The folded network.
-        weights: Its float weights.
-        placement: Placement of the Q/DQ pairs.
-        images: Batches float32 ``[N,C,H,W]``; any ``N`` gives the same to the last bit.
-        limit: Number of images, the first ones.
-        seed: Seed of the random directions.
-        advance: Called with 1 for each finished image.
+    Measured on the first ``limit`` images, batches float32 ``[N,C,H,W]``, of which any ``N`` gives the same to the last
+    bit; ``advance`` is called with 1 for each finished image.
 
     Raises:
         StageError: There is no image.
@@ -160,18 +148,18 @@ def importance(
 
 def _measured(probe: Probe, placement: Placement) -> Importance:
     """One image's terms; reaches still to the power of ``TAIL``."""
-    found = Importance()
+    terms = Importance()
     for tensor, noise in probe.noise.items():
         x, gradient = probe.seen[tensor], noise.grad
         assert gradient is not None
-        found.activations[tensor] = _per_channel(gradient.double().square_() * (x != 0))
-        found.reach[tensor] = _per_channel(x.double().abs_().pow_(TAIL))
+        terms.activations[tensor] = _per_channel(gradient.double().square_() * (x != 0))
+        terms.reach[tensor] = _per_channel(x.double().abs_().pow_(TAIL))
     for name in sorted(placement.weighted):
         gradient = probe.get_parameter(f"{name}.weight").grad
         assert gradient is not None
         square = gradient.square_()
-        found.weights[name] = (square.flatten(2).sum(2) if square.ndim == 4 else square).numpy()
-    return found
+        terms.weights[name] = (square.flatten(2).sum(2) if square.ndim == 4 else square).numpy()
+    return terms
 
 
 def _add(sums: dict[str, NDArray[Number]], terms: Mapping[str, NDArray[Number]]) -> None:

@@ -1,53 +1,102 @@
 """GPTQ: weights rounded layer by layer so that the layer's output error is small, followed by bias correction.
 
-Nagel et al. 2020 (AdaRound, arXiv 2004.10568, section 3) showed that rounding to nearest is far from best and posed the
-problem solved here, layer by layer: find codes of least output error of the layer in the quantized network. They solve
-it by gradient descent over images. The error is a quadratic in the codes, though, and error feedback on the covariance
-of the inputs (OBQ, GPTQ) finds far better codes in far less time: an eighth of nearest rounding's error within 0.03 s
-where AdaRound's descent on the same quadratic has two thirds after 2.7 s (``layer1.0.conv2`` of a ResNet-18, 8 bits).
-
-The target is the float weights, not a regression of the float network's outputs on the quantized network's inputs: on
-images it was not fitted to, the regression removes 0 to 4 % of the activations' noise, and with few images it adds to
-it. The target of biases is the float network: ``b = E[t] - Q s E[x]`` removes the whole mean error, also that of
-earlier layers (Nagel et al. 2019, arXiv 1906.04721, section 4.2).
+The target is the float weights. AdaRound (Nagel et al. 2020, arXiv 2004.10568, section 3) descends the same quadratic
+over images; error feedback on the covariance of the inputs finds far better codes in far less time: an eighth of
+nearest rounding's error within 0.03 s, where that descent has two thirds after 2.7 s (``layer1.0.conv2`` of a
+ResNet-18, 8 bits). A regression on the quantized network's inputs removes 0 to 4 % of the activations' noise on other
+images, and with few adds to it. The target of biases is the float network: ``b = E[t] - Q s E[x]`` removes the whole
+mean error, also that of earlier layers (Nagel et al. 2019, arXiv 1906.04721, section 4.2).
 
 Error feedback finds codes ``Q`` on the weight grid with a small ``tr(E G E^T)``, ``E = Q s - W``, where ``G`` is the
 covariance of the layer's inputs: that is the mean squared error of its output. Columns are rounded one after another,
 and each compensates the errors of those before it. This is the error feedback of OBQ (Frantar and Alistarh 2022, arXiv
-2208.11580) and GPTQ (Frantar et al. 2022, arXiv 2210.17323) in the form of Babai's nearest plane algorithm, to which it
-is equal (Chen et al. 2025, arXiv 2507.18553): with ``G = L L^T`` the error is ``|L^T e|^2``, whose component ``i``
-holds ``e_i`` and later ones only. So the last weight is rounded first, and
-
-    ``q_i = clip(round((w_i - sum_{j>i} L_ji e_j / L_ii) / s))``.
-
-Weights whose input varies most come first, while most others are left to compensate them (GPTQ's order by the
-diagonal).
+2208.11580) and GPTQ (Frantar et al. 2022, arXiv 2210.17323) as Babai's nearest plane algorithm, to which it is equal
+(Chen et al. 2025, arXiv 2507.18553): with ``G = L L^T`` the error is ``|L^T e|^2``, whose component ``i`` holds ``e_i``
+and later ones only. So the last weight is rounded first, and ``q_i = clip(round((w_i - sum_{j>i} L_ji e_j / L_ii) /
+s))``. Weights whose input varies most come first, while most others are left to compensate them.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from edgeres.model.graph import graph
-from edgeres.quant.algorithms.covariance import Covariance, patches, some_places
 from edgeres.quant.algorithms.layerwise import Walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from torch import Tensor
 
     from edgeres.model.graph import Op
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
-    from edgeres.quant.algorithms.layerwise import Images
-    from edgeres.quant.algorithms.units import Unit
+    from edgeres.quant.algorithms.layerwise import Images, Unit
     from edgeres.quant.qparams import QParams
     from edgeres.quant.quant_table import QuantTable
     from edgeres.quant.quantized import Quantized
+
+
+class Covariance:
+    """Covariance ``G`` of the patches ``x [d]`` that a layer reads, per group of channels.
+
+    The best bias removes the mean of the error ``E x``, ``E = Q s - W``, of the layer's output, which leaves
+    ``E|E (x - E[x])|^2 = tr(E G E^T)``. ``G`` is a sum over patches: memory is ``O(d^2)`` for any number of images.
+    """
+
+    def __init__(self, op: Op) -> None:
+        self._op = op
+        self._count = 0
+        size = op.c_in // op.groups * op.kernel**2
+        self._products = torch.zeros(op.groups, size, size)
+        self._sums = torch.zeros(op.groups, size)
+
+    def add(self, x: Tensor) -> None:
+        """Adds patches ``[P,C,k,k]``."""
+        rows = x.reshape(len(x), self._op.groups, -1).transpose(0, 1)
+        self._products.baddbmm_(rows.transpose(1, 2), rows)
+        self._sums += rows.sum(1)
+        self._count += len(x)
+
+    def matrices(self) -> Tensor:
+        """``Cov(x)``, or ``E[x x^T]`` where no bias can remove the mean; float32 ``[groups,d,d]``."""
+        products = self._products / self._count
+        if self._op.bias:
+            means = self._sums / self._count
+            products.baddbmm_(means[:, :, None], means[:, None, :], alpha=-1)
+        return products
+
+
+def patches(op: Op, x: Tensor, places: Tensor) -> Tensor:
+    """Input patches of an operation for some of its output pixels.
+
+    ``x`` is its input, ``[N,C,H,W]`` or ``[N,C]``; ``places`` are indices ``[N,K]`` into the ``H' * W'`` output pixels
+    of each image, row by row, of a linear operation all 0. The patches are ``[N*K,C,k,k]``, images outermost.
+    """
+    if op.kind == "linear":
+        return x.reshape(*x.shape, 1, 1)
+    padded = F.pad(x, (op.padding,) * 4)
+    windows = padded.unfold(2, op.kernel, op.stride).unfold(3, op.kernel, op.stride)
+    width = windows.shape[3]
+    images = torch.arange(len(x))[:, None]
+    return windows.permute(0, 2, 3, 1, 4, 5)[images, places // width, places % width].flatten(0, 1)
+
+
+def some_places(op: Op, shape: tuple[int, ...], wanted: int, generator: torch.Generator) -> Tensor:
+    """Distinct random output pixels ``[N, min(wanted, H' * W')]`` of each image, for an input of that shape."""
+    sides = shape[2:] if op.kind == "conv" else ()
+    pixels = prod((side + 2 * op.padding - op.kernel) // op.stride + 1 for side in sides)
+    if wanted >= pixels:
+        return torch.arange(pixels).expand(shape[0], -1)
+    return torch.rand(shape[0], pixels, generator=generator).argsort(1)[:, :wanted]
+
 
 DAMPING = 0.01
 """Share of its mean that is added to the diagonal of the covariance (GPTQ, section 3.3).
@@ -75,62 +124,50 @@ def gptq_rounded(
 ) -> Quantized:
     """A quantized network with codes and biases chosen by GPTQ, layer by layer.
 
-    The same arguments give the same bytes with the same number of threads.
-
-    Args:
-        reference: Float weights that compute the same function as the float network.
-        quantized: Scales, and weights of the layers that stay in float.
-        images: Gives batches float32 ``[N,C,H,W]`` of calibration images; read once, and no further than needed.
-        seed: Seed of the output pixels that each image contributes.
-        advance: Called with 1 for each finished layer.
-
-    Returns:
-        The same scales, weights on their grid, corrected biases.
+    The same arguments give the same bytes with the same number of threads. ``reference`` are float weights that compute
+    the same function as the float network; ``quantized`` has the scales, which are unchanged, and weights of the layers
+    that stay in float. The images are read once, and no further than needed; the seed is that of the output pixels that
+    each contributes.
 
     Raises:
         StageError: There is no image.
     """
     walk = Walk(reference, quantized, quantized.network(), images)
     generator = torch.Generator().manual_seed(seed)
-    for unit in walk.units:
-        means = walk.lead(unit)
-        for op in unit.weighted:
-            mean = means[op.name]
-            round_layer(walk, unit, op, table=quantized.table, reference=reference, mean=mean, generator=generator)
-            if advance is not None:
-                advance(1)
-        walk.follow(unit)
+    for _ in rounded_units(walk, reference, quantized.table, generator, advance):
+        pass
     return replace(quantized, weights=quantized.weights.replaced(walk.network.weights()))
 
 
+def rounded_units(
+    walk: Walk, reference: Weights, table: QuantTable, generator: torch.Generator, advance: Advance | None
+) -> Iterator[tuple[Unit, dict[str, Tensor]]]:
+    """Every unit once its layers are rounded, with the means ``[C]`` of their outputs in the float network."""
+    for unit in walk.units:
+        means = walk.lead(unit)
+        for op in unit.weighted:
+            _round_layer(walk, unit, op, table=table, reference=reference, mean=means[op.name], generator=generator)
+            if advance is not None:
+                advance(1)
+        yield unit, means
+        walk.follow(unit)
+
+
 @torch.no_grad()
-def round_layer(
-    walk: Walk,
-    unit: Unit,
-    op: Op,
-    *,
-    table: QuantTable,
-    reference: Weights,
-    mean: Tensor,
-    generator: torch.Generator,
+def _round_layer(
+    walk: Walk, unit: Unit, op: Op, *, table: QuantTable, reference: Weights, mean: Tensor, generator: torch.Generator
 ) -> None:
     """Sets a layer's codes and bias in the walk's network, from one pass over its input.
 
-    Args:
-        walk: Both networks, the float one already run through the unit.
-        unit: The unit of the layer.
-        op: The layer.
-        table: Scales; a layer without weight scales stays in float and gets a bias.
-        reference: Float weights.
-        mean: Mean ``[C]`` of the layer's output in the float network.
-        generator: Random generator of output pixels.
+    The float network has already run through the unit; ``mean`` ``[C]`` is that of the layer's output in it. A layer
+    without weight scales is left in float and gets a bias.
     """
     covariance = Covariance(op) if op.name in table.weights else None
     size = op.c_in // op.groups * op.kernel**2
     pixels = -(-ROWS * size // walk.images)
     total: Tensor | None = None
     for images in walk.batches(unit):
-        x = walk.given(unit, images).read(op, 0)
+        x = walk.tensors(unit, images).read(op, 0)
         if covariance is not None:
             covariance.add(patches(op, x, some_places(op, x.shape, pixels, generator)))
         summed = x.sum(0, keepdim=True).double()
@@ -143,17 +180,7 @@ def round_layer(
 
 
 def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance: Tensor) -> Tensor:
-    """A layer's weights rounded to their grid by error feedback.
-
-    Args:
-        op: The layer.
-        params: Its weight scales.
-        weight: Float weights.
-        covariance: Covariance of the layer's input, ``[groups,d,d]``.
-
-    Returns:
-        float32 of the weight's shape.
-    """
+    """A layer's weights rounded to their grid, from the covariance ``[groups,d,d]`` of its input; float32."""
     rows = torch.tensor(weight).reshape(op.groups, -1, covariance.shape[-1])
     scale = torch.tensor(params.scale, dtype=torch.float32).reshape(op.groups, -1)
     codes = [joint_codes(rows[g], covariance[g], scale[g], params.high) for g in range(op.groups)]
@@ -164,8 +191,8 @@ def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance
 @torch.no_grad()
 def correct_bias(walk: Walk, unit: Unit, op: Op, mean: Tensor) -> None:
     """Sets the bias for which a layer of the walk's network has the given output mean ``[C]``."""
-    total = torch.stack([walk.given(unit, images).read(op, 0).sum(0).double() for images in walk.batches(unit)]).sum(0)
-    _correct(walk, op, (total / walk.images).float()[None], mean)
+    sums = [walk.tensors(unit, images).read(op, 0).sum(0).double() for images in walk.batches(unit)]
+    _correct(walk, op, (torch.stack(sums).sum(0) / walk.images).float()[None], mean)
 
 
 def _correct(walk: Walk, op: Op, read: Tensor, mean: Tensor) -> None:
@@ -173,21 +200,15 @@ def _correct(walk: Walk, op: Op, read: Tensor, mean: Tensor) -> None:
 
     A convolution is linear: its mean output over all images is its output for their mean.
     """
-    made = walk.network.apply_op(op, [read]).double().reshape(op.c_out, -1).mean(1)
-    walk.network.get_parameter(f"{op.name}.bias").add_((mean - made).float())
+    output = walk.network.apply_op(op, [read]).double().reshape(op.c_out, -1).mean(1)
+    walk.network.get_parameter(f"{op.name}.bias").add_((mean - output).float())
 
 
 def joint_codes(weight: Tensor, gram: Tensor, scale: Tensor, top: int) -> Tensor:
     """Codes of small joint error.
 
-    Args:
-        weight: float32 ``[O,d]``.
-        gram: Covariance of the inputs ``[d,d]``.
-        scale: Weight scales ``[O]``.
-        top: Largest magnitude of a code.
-
-    Returns:
-        Integers as float32 ``[O,d]``.
+    Integers as float32 ``[O,d]`` up to ``top`` in magnitude, for weights ``[O,d]``, the covariance ``[d,d]`` of the
+    inputs and scales ``[O]``.
     """
     order = torch.argsort(gram.diagonal(), stable=True)
     damped = gram[order][:, order]
@@ -216,14 +237,7 @@ def _dominant(gram: Tensor) -> Tensor:
 def nearest_plane(weight: Tensor, factor: Tensor, scale: Tensor, top: int) -> Tensor:
     """The module's formula, last column first.
 
-    Args:
-        weight: float32 ``[O,d]``.
-        factor: ``L``, lower triangular ``[d,d]``.
-        scale: Weight scales ``[O]``.
-        top: Largest magnitude of a code.
-
-    Returns:
-        Integers as float32 ``[O,d]``.
+    ``factor`` is ``L``, lower triangular ``[d,d]``; the rest as in ``joint_codes``.
     """
     # Columns become rows, so that each step reads and writes contiguous memory.
     wanted = weight.T.contiguous()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby, islice
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -10,9 +12,9 @@ import torch
 
 from edgeres.errors import StageError
 from edgeres.model.cost import shapes
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.algorithms.units import Values, units
-from edgeres.quant.streaming import single_images
+from edgeres.quant.streaming import prepared, single_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,10 +24,76 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeres.model.weights import Weights
-    from edgeres.quant.algorithms.units import Unit
     from edgeres.quant.quantized import Quantized
 
     Images = Callable[[], Iterable[NDArray[np.float32]]]
+
+    from edgeres.model.graph import Op
+    from edgeres.model.spec import ResNetSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Neighbouring operations that read one tensor from outside: the stem, a residual block, or the head.
+
+    A residual block is the largest piece whose inner dependencies matter much more than those with its neighbours (Li
+    et al. 2021, BRECQ, arXiv 2102.05426, section 3.2).
+
+    ``name`` is ``stem``, the block's name, or ``head``; the last operation computes the output.
+    """
+
+    name: str
+    ops: tuple[Op, ...]
+
+    @property
+    def source(self) -> str:
+        """The tensor read from outside."""
+        return self.ops[0].inputs[0]
+
+    @property
+    def output(self) -> str:
+        """The tensor that the next unit reads."""
+        return self.ops[-1].name
+
+    @property
+    def weighted(self) -> tuple[Op, ...]:
+        """Convolutions and the classifier."""
+        return tuple(op for op in self.ops if op.kind in ("conv", "linear"))
+
+
+@lru_cache(maxsize=64)
+def units(spec: ResNetSpec) -> tuple[Unit, ...]:
+    """Every unit of a network, in execution order."""
+    blocks = tuple(name for name, _, _ in spec.blocks)
+
+    def owner(op: Op) -> str | None:
+        return next((name for name in blocks if op.name.startswith(f"{name}.")), None)
+
+    pieces = [(name, tuple(ops)) for name, ops in groupby(graph(spec).ops, key=owner)]
+    return tuple(Unit(name or ("head" if index else "stem"), ops) for index, (name, ops) in enumerate(pieces))
+
+
+class Values:
+    """Tensors of one unit for one batch, each computed on first access."""
+
+    def __init__(self, network: Network, unit: Unit, source: Tensor) -> None:
+        self._network = network
+        self._makers = {op.name: op for op in unit.ops}
+        self._known = {unit.source: source}
+
+    def __getitem__(self, tensor: str) -> Tensor:
+        """A tensor of the unit, as its operation returns it."""
+        if tensor not in self._known:
+            op = self._makers[tensor]
+            inputs = [self.read(op, index) for index in range(len(op.inputs))]
+            self._known[tensor] = self._network.apply_op(op, inputs)
+        return self._known[tensor]
+
+    def read(self, op: Op, index: int) -> Tensor:
+        """The input of an operation, after Q/DQ where the network has a pair."""
+        self[op.inputs[index]]
+        return self._network.read(op, index, self._known)
+
 
 BATCH = 32
 """Most images that go through a unit together."""
@@ -46,13 +114,8 @@ class Walk:
     ``lead`` runs the float network through the next unit, ``follow`` the quantized one, once its weights are chosen.
 
     Activations are kept in half precision: its rounding error is an eighth of an INT8 step's at the largest value, and
-    less below. The images themselves are kept as they are.
-
-    Args:
-        reference: Float weights.
-        quantized: The quantized network.
-        network: Its module, whose parameters may be changed.
-        images: Gives batches ``[N,C,H,W]``.
+    less below. The images themselves are kept as they are. ``network`` is the module of the quantized network, whose
+    parameters may be changed.
 
     Raises:
         StageError: No images.
@@ -60,15 +123,15 @@ class Walk:
 
     def __init__(self, reference: Weights, quantized: Quantized, network: Network, images: Images) -> None:
         self.units = units(quantized.spec)
-        self.exact = _prepared(Network(quantized.spec, reference))
-        self.network = _prepared(network)
-        self._kept = [[image, image] for image in _first(images(), quantized)]
-        self._shapes = shapes(quantized.spec, *self._kept[0][0].shape[2:])
+        self.exact = prepared(Network(quantized.spec, reference))
+        self.network = prepared(network)
+        self._activations = [[image, image] for image in _first(images(), quantized)]
+        self._shapes = shapes(quantized.spec, *self._activations[0][0].shape[2:])
 
     @property
     def images(self) -> int:
         """Number of images in use."""
-        return len(self._kept)
+        return len(self._activations)
 
     def batches(self, unit: Unit, images: Sequence[int] | None = None) -> Iterator[Sequence[int]]:
         """Images, or all of them, in batches of a size that fits the unit."""
@@ -81,18 +144,18 @@ class Walk:
     def lead(self, unit: Unit) -> dict[str, Tensor]:
         """Runs the float network through a unit, whose outputs ``wanted`` then returns.
 
-        Returns:
-            Mean ``[C]`` in float64 of the output of each convolution and linear operation of the unit, by name.
+        The means ``[C]`` in float64 are those of the output of each convolution and linear operation of the unit, by
+        name.
         """
         sums = {op.name: torch.zeros(op.c_out, dtype=torch.float64) for op in unit.weighted}
         for images in self.batches(unit):
             values = Values(self.exact, unit, self._batch(images, 0))
-            self._keep(images, 0, values[unit.output])
+            self._store(images, 0, values[unit.output])
             for op in unit.weighted:
                 sums[op.name] += values[op.name].reshape(len(images), op.c_out, -1).mean(2).double().sum(0)
         return {name: total / self.images for name, total in sums.items()}
 
-    def given(self, unit: Unit, images: Sequence[int]) -> Values:
+    def tensors(self, unit: Unit, images: Sequence[int]) -> Values:
         """Tensors of the current unit in the quantized network, for some images."""
         return Values(self.network, unit, self._batch(images, 1))
 
@@ -104,19 +167,14 @@ class Walk:
     def follow(self, unit: Unit) -> None:
         """Runs the quantized network through the unit that the float network ran through."""
         for images in self.batches(unit):
-            self._keep(images, 1, self.given(unit, images)[unit.output])
+            self._store(images, 1, self.tensors(unit, images)[unit.output])
 
     def _batch(self, images: Sequence[int], side: int) -> Tensor:
-        return _laid_out(torch.cat([self._kept[image][side] for image in images]).float())
+        return _laid_out(torch.cat([self._activations[image][side] for image in images]).float())
 
-    def _keep(self, images: Sequence[int], side: int, made: Tensor) -> None:
-        for image, one in zip(images, made.unbind(), strict=True):
-            self._kept[image][side] = _half(one[None])
-
-
-def _prepared(network: Network) -> Network:
-    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave it out
-    return network
+    def _store(self, images: Sequence[int], side: int, outputs: Tensor) -> None:
+        for image, one in zip(images, outputs.unbind(), strict=True):
+            self._activations[image][side] = _half(one[None])
 
 
 def _laid_out(x: Tensor) -> Tensor:
@@ -133,15 +191,15 @@ def _half(x: Tensor) -> Tensor:
 def _first(batches: Iterable[NDArray[np.float32]], quantized: Quantized) -> list[Tensor]:
     """The first images ``[1,C,H,W]``, as many as memory is meant for."""
     images = single_images(batches)
-    found = list(islice(images, 1))
-    if not found:
+    chosen = list(islice(images, 1))
+    if not chosen:
         raise StageError("learned rounding has no images", "pass at least one batch of calibration images")
-    found += islice(images, _affordable(quantized, *found[0].shape[2:]) - 1)
-    return [torch.tensor(image) for image in found]
+    chosen += islice(images, _affordable(quantized, *chosen[0].shape[2:]) - 1)
+    return [torch.tensor(image) for image in chosen]
 
 
 def _affordable(quantized: Quantized, height: int, width: int) -> int:
     """Number of images that ``KEPT`` allows, at most ``LIMIT`` and at least a batch."""
-    made = shapes(quantized.spec, height, width)
-    largest = max(prod(made[unit.output]) for unit in units(quantized.spec))
+    sizes = shapes(quantized.spec, height, width)
+    largest = max(prod(sizes[unit.output]) for unit in units(quantized.spec))
     return max(BATCH, min(LIMIT, KEPT // (4 * largest)))

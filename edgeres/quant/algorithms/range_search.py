@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from edgeres.quant.algorithms.fisher_information import Probe, first
-from edgeres.quant.fake_quantize import fake_quantize
+from edgeres.quant.quantized import fake_quantize
 from edgeres.quant.streaming import each_image
 
 if TYPE_CHECKING:
@@ -48,23 +48,19 @@ def refined(
 ) -> Quantized:
     """The network with the activation scales of least expected KL divergence; zero-points are unchanged.
 
-    Args:
-        quantized: A calibrated network; the rounding of its weights is not used.
-        images: Batches float32 ``[N,C,H,W]``; any ``N`` gives the same scales.
-        limit: Number of images, the first ones.
-        seed: Seed of the random directions.
-        advance: Called with 1 for each finished image.
+    Measured on the first ``limit`` images, batches float32 ``[N,C,H,W]`` of any ``N``; the rounding of weights is not
+    used. ``advance`` is called with 1 for each finished image.
 
     Raises:
         StageError: There is no image.
     """
     table, placement = quantized.table, quantized.placement
     factors = best_factors(divergences(quantized, images, limit=limit, seed=seed, advance=advance))
-    found = dict(table.activations)
+    activations = dict(table.activations)
     for tensor in placement.tensors:
         factor = factors.get(placement.shared.get(tensor, tensor), 1.0)
-        found[tensor] = _scaled(found[tensor], factor)
-    return replace(quantized, table=replace(table, activations=found))
+        activations[tensor] = _scaled(activations[tensor], factor)
+    return replace(quantized, table=replace(table, activations=activations))
 
 
 def divergences(
@@ -95,13 +91,13 @@ def divergences(
     return {tensor: total / (2 * count) for tensor, total in sums.items()}
 
 
-def best_factors(found: dict[str, Floats]) -> dict[str, float]:
+def best_factors(divergences: dict[str, Floats]) -> dict[str, float]:
     """The factor of least divergence for each tensor, after smoothing over neighbouring factors with weights 1:2:1.
 
     The minimum of noisy values is biased low where they differ little; smoothing reduces the noise.
     """
     best = {}
-    for tensor, costs in found.items():
+    for tensor, costs in divergences.items():
         padded = np.concatenate([costs[:1], costs, costs[-1:]])
         smooth = padded[:-2] + 2 * padded[1:-1] + padded[2:]
         best[tensor] = FACTORS[int(np.argmin(smooth))] if costs.any() else 1.0

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.algorithms.mixed_precision import fewest, left_in_float
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
+from edgeres.quant.quant_table import quant_table
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.table import quant_table
+from edgeres.recovery.techniques.mixed_precision import fewest
 
 LAYERS = tuple(f"layer{index}" for index in range(53))
 
@@ -72,7 +72,7 @@ def test_a_layer_that_reads_the_image_in_float_answers_as_float(thin, thin_weigh
         thin_weights, histograms, placement, scheme, calibrator="minmax", method="max", data="", images=len(images)
     )
     quantized = Quantized(thin, thin_weights, table, scheme)
-    found = left_in_float(quantized, thin_weights, ("conv1",))
+    found = quantized.left_in_float(thin_weights, ("conv1",))
     assert "image" in quantized.table.activations
     assert "image" not in found.table.activations
 

@@ -1,9 +1,14 @@
-"""Gate judgements and lint findings as SARIF 2.1.0 for code scanning (OASIS, docs.oasis-open.org/sarif)."""
+"""Formats of CI servers: gate judgements as GitHub annotations, JUnit XML and SARIF; lint findings as SARIF.
+
+GitHub: workflow commands, with the escapes of ``@actions/core``: ``%``, CR and LF in messages, ``:`` and ``,`` as well
+in properties. JUnit: ``testsuites/testsuite/testcase``. SARIF 2.1.0 (OASIS, docs.oasis-open.org/sarif): code scanning.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as Tree
 
 import edgeres
 from edgeres.gate.paired_test import Outcome
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
     from edgeres.gate.judgement import Judgement
     from edgeres.lint.rule import Finding, Rule
 
+_COMMANDS = {Outcome.PASS: "notice", Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "error"}
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "warning"}
 _SEVERITIES = {"E": "error", "W": "warning", "I": "note"}
@@ -23,12 +29,49 @@ _RULES = {
 }
 
 
+def workflow_commands(judgement: Judgement, name: str) -> tuple[str, ...]:
+    """One workflow command for the outcome and one for each warning, with the name of the run."""
+    title = f"edgeres gate: {name} {judgement.outcome.value}"
+    verdict = _command(_COMMANDS[judgement.outcome], title, judgement.sentence)
+    return (verdict, *(_command("warning", f"edgeres gate: {name}", text) for text in judgement.warnings))
+
+
+def _command(command: str, title: str, message: str) -> str:
+    return f"::{command} title={_message(title).replace(':', '%3A').replace(',', '%2C')}::{_message(message)}"
+
+
+def _message(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def junit(judgement: Judgement, name: str) -> str:
+    """One suite with one test, named after the run: FAIL is a failure; INCONCLUSIVE is an error."""
+    failed, unknown = judgement.outcome is Outcome.FAIL, judgement.outcome is Outcome.INCONCLUSIVE
+    counts = {"tests": "1", "failures": str(int(failed)), "errors": str(int(unknown)), "skipped": "0"}
+    suites = Tree.Element("testsuites", {"name": "edgeres gate", **counts})
+    suite = Tree.SubElement(suites, "testsuite", {"name": "edgeres gate", **counts})
+    title = f"accuracy against {judgement.reference}"
+    case = Tree.SubElement(suite, "testcase", {"classname": f"edgeres.gate.paired_test.{_clean(name)}", "name": title})
+    text = _clean("\n".join((judgement.sentence, *judgement.warnings)))
+    if failed or unknown:
+        attributes = {"message": _clean(judgement.sentence), "type": judgement.outcome.value}
+        Tree.SubElement(case, "failure" if failed else "error", attributes).text = text
+    Tree.SubElement(case, "system-out").text = text
+    Tree.indent(suites)
+    return Tree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _clean(text: str) -> str:
+    """Text without the control characters that XML 1.0 cannot hold, not even escaped."""
+    return "".join(
+        sign if sign in "\t\n\r" or 0x20 <= ord(sign) < 0xFFFE else "\N{REPLACEMENT CHARACTER}" for sign in text
+    )
+
+
 def sarif(judgement: Judgement, report: str) -> str:
     """A SARIF log of a judgement; a PASS without warnings has no results.
 
-    Args:
-        judgement: The gate's judgement.
-        report: Path of the run's report, relative to the repository where it lies inside; results point at it.
+    Results point at the run's report, a path relative to the repository where it lies inside.
     """
     results: list[dict[str, Any]] = []
     if level := _LEVELS.get(judgement.outcome):
@@ -38,13 +81,10 @@ def sarif(judgement: Judgement, report: str) -> str:
 
 
 def lint_sarif(findings: Sequence[Finding], rules: Sequence[Rule], model: str) -> str:
-    """A SARIF log of lint findings.
+    """A SARIF log of findings by all checked rules.
 
-    Args:
-        findings: The findings.
-        rules: Every rule that was checked.
-        model: Path of the ONNX file, relative to the repository where it lies inside; results point at it, and name the
-            node, since an ONNX file has no lines.
+    Results point at the ONNX file, a path relative to the repository where it lies inside, and name the node, since an
+    ONNX file has no lines.
     """
     index = {rule.id: number for number, rule in enumerate(rules)}
     results = [

@@ -1,4 +1,19 @@
-"""``LearnedNetwork``: a quantized network with trainable weights and scales."""
+"""``LearnedNetwork``: a quantized network with trainable weights and scales, for QAT and block reconstruction.
+
+Fake quantization has straight-through gradients for values and step sizes (LSQ). Forward, equal to the deployed graph
+(``edgeres.quant.quantized``), with ``s`` the step, ``low`` and ``high`` the codes less the zero-point, and rounding
+half to even::
+
+    v = x / s        x' = s * clamp(round(v), low, high)
+
+Backward: rounding passes the gradient straight through (Bengio et al. 2013, arXiv 1308.3432) where ``v`` is inside, and
+the step has LSQ's gradient (Esser et al. 2020, arXiv 1902.08153, equations 2 and 3)::
+
+    dx'/dx = 1 if low - m < v < high + m else 0
+    dx'/ds = round(v) - v if low - m < v < high + m else low or high, whichever is nearer
+
+with the margin ``m`` 0, or 1/2 where values that round to the outermost codes are learned too.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +24,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from edgeres.model.network import Network
 from edgeres.quant.quantized import Quantized
 from edgeres.quant.scale import SMALLEST
-from edgeres.training.straight_through import quantize_through, scale_gradient
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.autograd.function import FunctionCtx
 
     from edgeres.model.graph import Op
     from edgeres.model.network import Tap
@@ -32,6 +48,48 @@ purpose of LSQ's gradient scale (section 2.2).
 """
 
 
+class _Rounded(torch.autograd.Function):
+    """``x'`` of the module's formulas; the output is saved for the backward pass, as by the convolution after it."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917  # torch passes them by position
+        ctx: FunctionCtx, x: Tensor, step: Tensor, codes: tuple[int, int], margin: float, factor: float
+    ) -> Tensor:
+        low, high = codes
+        y = torch.div(x, step).round_().clamp_(low, high).mul_(step)
+        ctx.save_for_backward(x, step, y)
+        ctx.range = low - margin, high + margin, factor  # type: ignore[attr-defined]  # torch's way to keep what is no tensor
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        x, step, y = ctx.saved_tensors  # type: ignore[attr-defined]  # torch's mirror of save_for_backward
+        low, high, factor = ctx.range  # type: ignore[attr-defined]
+        to_x, to_step = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
+        # One pass each: hardtanh's gradient is the first argument where low < v < high, and 0 elsewhere.
+        within = torch.ops.aten.hardtanh_backward
+        v = torch.div(x, step)
+        through = within(gradient, v, low, high) if to_x else None
+        if not to_step:
+            return through, None, None, None, None
+        change = torch.addcmul(y, within(v, v, low, high), step, value=-1).mul_(gradient)
+        return through, change.sum_to_size(step.shape).div(step) * factor, None, None, None
+
+
+def quantize_through(
+    x: Tensor, step: Tensor, low: int, high: int, *, margin: float = 0.0, factor: float = 1.0
+) -> Tensor:
+    """``x`` rounded to codes ``low`` to ``high`` less the zero-point and dequantized, differentiable in both tensors.
+
+    ``step`` is positive float32 and broadcasts over ``x``: a scalar, or ``[O,1,1,1]`` for one per output channel. Its
+    gradient is multiplied by ``factor``: LSQ uses ``1 / sqrt(N Q)``, ``N`` the number of values it rounds and ``Q`` the
+    largest code (section 2.2), so that it is no larger than its weights' gradients when one norm clips them all.
+    """
+    y: Tensor = _Rounded.apply(x, step, (low, high), margin, factor)  # type: ignore[no-untyped-call]  # torch types no Function
+    return y
+
+
 class LearnedNetwork(Network):
     """Computes what ``QuantNetwork`` computes, with gradients for weights, biases and scales.
 
@@ -43,12 +101,10 @@ class LearnedNetwork(Network):
     largest magnitude would have with the weights' bits. The gradient of a scale is LSQ's. Zero-points are fixed. Norms
     that could not be folded keep their statistics and their gains, as in the deployed graph.
 
-    Args:
-        quantized: The initial network.
-
-    Attributes:
-        activation_steps: ``[T]``, one per scale; tensors that share a scale share an entry.
-        weight_steps: ``[sum of O]``, one per output channel of every integer weight.
+    ``blockwise`` is for learning one block after another from activations in half precision: pools on integers then
+    round them again, and values that round to the outermost codes have gradients. ``activation_steps`` ``[T]`` has one
+    entry per scale, in the order of ``placement.observed``; ``weight_steps`` ``[sum of O]`` one per output channel of
+    every integer weight.
     """
 
     activation_steps: nn.Parameter
@@ -58,14 +114,17 @@ class LearnedNetwork(Network):
     weight_start: Tensor
     weight_pace: Tensor
 
-    def __init__(self, quantized: Quantized) -> None:
+    def __init__(self, quantized: Quantized, *, blockwise: bool = False) -> None:
         super().__init__(quantized.spec, quantized.weights)
         self.requires_grad_(False)
-        self._scheme, self._table, self._placement = quantized.scheme, quantized.table, quantized.placement
-        observed = self._placement.observed
+        self._scheme, self._table, self.placement = quantized.scheme, quantized.table, quantized.placement
+        observed = self.placement.observed
         self._position = {tensor: index for index, tensor in enumerate(observed)}
-        self._position |= {tensor: self._position[origin] for tensor, origin in self._placement.shared.items()}
-        self._on_grid = {tensor for tensor in self._placement.shared if (tensor, 0) in self._placement.edges}
+        self._position |= {tensor: self._position[origin] for tensor, origin in self.placement.shared.items()}
+        self._on_grid = {
+            tensor for tensor in self.placement.shared if not blockwise and (tensor, 0) in self.placement.edges
+        }
+        self._margin = 0.5 if blockwise else 0.0
         bounds = list(accumulate((len(params.scale) for params in self._table.weights.values()), initial=0))
         self._rows = {name: slice(*bounds[i : i + 2]) for i, name in enumerate(self._table.weights)}
         self._add_steps("activation", [self._table.activations[tensor] for tensor in observed])
@@ -73,10 +132,10 @@ class LearnedNetwork(Network):
         for op in self.graph.weighted:
             self._add_moves(op)
 
-    def _add_steps(self, kind: str, rounded: list[QParams]) -> None:
+    def _add_steps(self, kind: str, quantizers: list[QParams]) -> None:
         """Parameters for scales, with their initial values and units."""
-        start = [scale for params in rounded for scale in params.scale]
-        pace = [PACE / max(map(abs, _codes(params))) for params in rounded for _ in params.scale]
+        start = [scale for params in quantizers for scale in params.scale]
+        pace = [PACE / max(map(abs, _codes(params))) for params in quantizers for _ in params.scale]
         self.register_buffer(f"{kind}_start", torch.tensor(start, dtype=torch.float32))
         self.register_buffer(f"{kind}_pace", torch.tensor(pace, dtype=torch.float32))
         self.register_parameter(f"{kind}_steps", nn.Parameter(torch.zeros(len(start))))
@@ -102,13 +161,13 @@ class LearnedNetwork(Network):
         """The tensor after Q/DQ where the placement has a pair; several readers of a tensor share one."""
         tensor = op.inputs[index]
         # A pool on integers that shares their scale gives values that Q/DQ would not change.
-        if (op.name, index) not in self._placement.edges or tensor in self._on_grid:
+        if (op.name, index) not in self.placement.edges or tensor in self._on_grid:
             return values[tensor]
         key = f"{tensor} behind Q/DQ"
         if key not in values:
             x, position = values[tensor], self._position[tensor]
             scale = _scales(self.activation_start, self.activation_steps, self.activation_pace)[position]
-            values[key] = _through(x, scale, self._table.activations[tensor], x[0].numel())
+            values[key] = self._through(x, scale, self._table.activations[tensor], x[0].numel())
         return values[key]
 
     def parameter(self, op: Op, key: str) -> Tensor | None:
@@ -118,7 +177,12 @@ class LearnedNetwork(Network):
             return value
         rows, params = self._rows[op.name], self._table.weights[op.name]
         scale = _scales(self.weight_start, self.weight_steps, self.weight_pace)[rows]
-        return _through(value, scale.reshape(params.scales(value.ndim).shape), params, value[0].numel())
+        return self._through(value, scale.reshape(params.scales(value.ndim).shape), params, value[0].numel())
+
+    def _through(self, x: Tensor, scale: Tensor, params: QParams, count: int) -> Tensor:
+        """Fake quantization with LSQ's gradient; ``count`` is the number of values of one image that a scale rounds."""
+        low, high = _codes(params)
+        return quantize_through(x, scale, low, high, margin=self._margin, factor=1 / sqrt(count * max(high, 1)))
 
     def _moved(self, op: Op, key: str) -> Tensor:
         """Current value of a weight or a bias, before rounding."""
@@ -171,9 +235,3 @@ def _scales(start: Tensor, steps: Tensor, pace: Tensor) -> Tensor:
 def _codes(params: QParams) -> tuple[int, int]:
     """Smallest and largest code, less the zero-point."""
     return params.low - params.zero_point, params.high - params.zero_point
-
-
-def _through(x: Tensor, scale: Tensor, params: QParams, rounded: int) -> Tensor:
-    """Fake quantization with LSQ's gradient; ``rounded`` is the number of values of one image that one scale rounds."""
-    low, high = _codes(params)
-    return quantize_through(x, scale_gradient(scale, 1 / sqrt(rounded * max(high, 1))), low, high)

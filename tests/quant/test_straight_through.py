@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgeres.quant.fake_quantize import fake_quantize
+from edgeres.quant.learned_network import quantize_through
 from edgeres.quant.qparams import QParams
-from edgeres.training.straight_through import quantize_through, scale_gradient
+from edgeres.quant.quantized import fake_quantize
 
 floats = hnp.arrays(np.float32, 12, elements=st.floats(-40, 40, width=32))
 steps = st.floats(0.0078125, 0.5, width=32)
@@ -107,9 +107,16 @@ def test_what_needs_no_gradient_gets_none() -> None:
     assert x.grad is not None
 
 
-def test_a_scaled_gradient_leaves_the_value() -> None:
-    x = torch.tensor([1.0, 2.0], requires_grad=True)
-    y = scale_gradient(x, 0.25)
-    assert torch.equal(y, x)
-    (y * torch.tensor([1.0, 3.0])).sum().backward()
-    assert x.grad.tolist() == [0.25, 0.75]
+def test_gradient_of_the_step_is_multiplied() -> None:
+    x, found = torch.tensor([0.3, 1.2, 9.0]), []
+    for factor in (1.0, 0.25):
+        step = torch.tensor(0.5, requires_grad=True)
+        quantize_through(x, step, LOW, HIGH, factor=factor).sum().backward()
+        found.append(step.grad.item())
+    assert found[1] == 0.25 * found[0] != 0
+
+
+def test_margin_passes_gradients_to_values_that_round_to_the_outermost_codes() -> None:
+    x = torch.tensor([-1.3, -1.2, 1.7, 1.8], requires_grad=True)
+    quantize_through(x, torch.tensor(0.5), LOW, HIGH, margin=0.5).sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 1.0, 0.0]

@@ -1,0 +1,1 @@
+"""Quantization techniques, one ``Technique`` to a file; ``edgeres.recovery.registry`` finds them here."""
