@@ -14,7 +14,7 @@ from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 from edgeres.quant.algorithms.channel_scaling import FIXED, channel_units, rescaled
-from edgeres.quant.algorithms.equalization import _Terms, balancing_scales
+from edgeres.quant.algorithms.equalization import _terms, balancing_scales
 from edgeres.quant.algorithms.fisher_information import TAIL, Probe, importance, softmax_direction
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
@@ -111,7 +111,7 @@ def test_integers_of_the_same_scale_make_no_noise_of_their_own(thin, thin_weight
 
 
 def test_the_cost_by_hand():
-    """One channel that is quantized once: ``(D^2 F_x + share d^2 F_w) / 24``, whatever its scale."""
+    """One channel that is quantized once: ``(D^2 F_x + d^2 F_w / 4) / 24``, whatever its scale."""
     spec = ResNetSpec(
         kind="basic", stem=Stem(width=1, kernel=1, pool=False), stages=((Block(inner=(1,), out=1),),), classes=2,
         norm=False,
@@ -125,13 +125,13 @@ def test_the_cost_by_hand():
     )
     for name, fisher in found.weights.items():
         steps = np.abs(weights[f"{name}.weight"]).reshape(fisher.shape[0], -1).max(1) / 127
-        expected += 0.5 * (steps**2 * fisher.sum(1)).sum()
+        expected += 0.25 * (steps**2 * fisher.sum(1)).sum()
     units = channel_units(spec)
-    terms = _Terms(quantized, found, units.of, share=0.5)
+    terms = _terms(quantized, found, units.of)
     logs = torch.full((units.count,), 1.3, dtype=torch.float64)
     logs[FIXED] = 0
-    assert float(terms(torch.zeros(units.count, dtype=torch.float64))) == pytest.approx(expected / 24, rel=1e-5)
-    assert float(terms(logs)) == pytest.approx(expected / 24, rel=1e-5)
+    for one in (torch.zeros_like(logs), logs):
+        assert sum(float(term(one)) for term in terms) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.fixture
@@ -179,11 +179,16 @@ def problem(thin, uneven, images):
     """The cost of scales, and its minimum."""
     quantized = calibrated(thin, uneven, find_target("jetson").scheme, images)
     found, units = importance(thin, uneven, quantized.placement, lambda: [images]), channel_units(thin)
-    terms = _Terms(quantized, found, units.of, share=0.25)
+    terms = _terms(quantized, found, units.of)
     best = np.zeros(units.count)
     for tensor, scales in balancing_scales(quantized, found).items():
         best[units.of[tensor]] = np.log(scales)
-    return (lambda logs: float(terms(torch.from_numpy(logs * (np.arange(units.count) != FIXED))))), best
+
+    def cost(logs):
+        free = torch.from_numpy(logs * (np.arange(units.count) != FIXED))
+        return sum(float(term(free)) for term in terms)
+
+    return cost, best
 
 
 def test_the_problem_is_convex(problem):
