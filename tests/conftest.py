@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import os
 import signal
 from dataclasses import replace
@@ -11,6 +13,10 @@ from dataclasses import replace
 # variables; `make test WAY=...` sets another number of threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+# The key of every stage has the versions of a dozen packages, whose metadata takes longer to parse than all else of it.
+# None is installed or removed while tests run.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 from typing import TYPE_CHECKING
 
