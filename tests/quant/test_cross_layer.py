@@ -44,8 +44,8 @@ def test_a_scaled_channel_is_brought_back_to_where_it_would_have_been():
 
 def test_dead_and_fixed_channels_stay():
     ties = Ties()
-    found = {"x": np.concatenate([ties.fresh(3), [FIXED]]), "y": ties.fresh(2)}
-    units = partition(found, ties)
+    channels = {"x": np.concatenate([ties.fresh(3), [FIXED]]), "y": ties.fresh(2)}
+    units = partition(channels, ties)
     carried = Carried(units.of["x"], np.array([4.0, 0.0, 1.0, 7.0]))
     reading = Reading(units.of["x"][None], np.array([[[1.0, 1.0, 0.5, 3.0]]]))
     scales = cross_layer_scales(units, [carried], [reading])

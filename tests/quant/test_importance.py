@@ -37,6 +37,12 @@ def calibrated(spec, weights, scheme, images, calibrator="minmax"):
     return Quantized(spec, weights, table, scheme)
 
 
+def expected_cost(quantized, found):
+    """The expected divergence in nats as a function of the logarithms of all units' scales."""
+    terms = _terms(quantized, found, channel_units(quantized.spec).of)
+    return lambda logs: float(torch.stack([term(logs) for term in terms]).sum() / 24)
+
+
 @given(st.integers(0, 1000))
 @settings(max_examples=20, deadline=None)
 def test_directions_have_the_softmax_curvature(seed):
@@ -111,7 +117,7 @@ def test_integers_of_the_same_scale_make_no_noise_of_their_own(thin, thin_weight
 
 
 def test_the_cost_by_hand():
-    """One channel that is quantized once: ``(D^2 F_x + d^2 F_w / 4) / 24``, whatever its scale."""
+    """One channel that is quantized once: ``(D^2 F_x + share d^2 F_w) / 24``, whatever its scale."""
     spec = ResNetSpec(
         kind="basic", stem=Stem(width=1, kernel=1, pool=False), stages=((Block(inner=(1,), out=1),),), classes=2,
         norm=False,
@@ -127,11 +133,11 @@ def test_the_cost_by_hand():
         steps = np.abs(weights[f"{name}.weight"]).reshape(fisher.shape[0], -1).max(1) / 127
         expected += 0.25 * (steps**2 * fisher.sum(1)).sum()
     units = channel_units(spec)
-    terms = _terms(quantized, found, units.of)
+    cost = expected_cost(quantized, found)
     logs = torch.full((units.count,), 1.3, dtype=torch.float64)
     logs[FIXED] = 0
-    for one in (torch.zeros_like(logs), logs):
-        assert sum(float(term(one)) for term in terms) == pytest.approx(expected, rel=1e-5)
+    assert cost(torch.zeros(units.count, dtype=torch.float64)) == pytest.approx(expected / 24, rel=1e-5)
+    assert cost(logs) == pytest.approx(expected / 24, rel=1e-5)
 
 
 @pytest.fixture
@@ -179,16 +185,11 @@ def problem(thin, uneven, images):
     """The cost of scales, and its minimum."""
     quantized = calibrated(thin, uneven, find_target("jetson").scheme, images)
     found, units = importance(thin, uneven, quantized.placement, lambda: [images]), channel_units(thin)
-    terms = _terms(quantized, found, units.of)
+    cost = expected_cost(quantized, found)
     best = np.zeros(units.count)
     for tensor, scales in balancing_scales(quantized, found).items():
         best[units.of[tensor]] = np.log(scales)
-
-    def cost(logs):
-        free = torch.from_numpy(logs * (np.arange(units.count) != FIXED))
-        return sum(float(term(free)) for term in terms)
-
-    return cost, best
+    return (lambda logs: cost(torch.from_numpy(logs * (np.arange(units.count) != FIXED)))), best
 
 
 def test_the_problem_is_convex(problem):
