@@ -47,10 +47,9 @@ HELD_OUT = 5  # one image in ``HELD_OUT`` is held out where only one kind of ima
 class Dataset:
     """The four splits of a data set, with class names in label order and notes on their origin.
 
-    Activations of calibration images set scales; a folder of the user's own has labels of -1 where unknown. Tuning
-    images are for choices between candidates. A ``sample`` is the embedded digits. ``suggested`` is the preprocessing
-    of the data; None where it states none. ``turned`` has the number of images of each kind with an EXIF rotation, such
-    as ``400 of 400 validation images``; kinds without any are left out.
+    Calibration labels are -1 where unknown. A ``sample`` is the embedded digits. ``suggested`` is the preprocessing
+    that the data state, if any. ``turned`` has the number of images of each kind with an EXIF rotation, such as ``400
+    of 400 validation images``; kinds without any are left out.
     """
 
     name: str
@@ -112,10 +111,7 @@ def _digits(seed: int, calibration: int, allow: frozenset[str]) -> Dataset:
 
 
 def _divided(raw: RawDataset, wanted: int, seed: int, allow: frozenset[str], progress: Progress) -> Dataset:
-    """Divides the images of a source into splits, ``wanted`` of them for calibration.
-
-    Images shared by training and validation are removed from training; the others are split by the rules above.
-    """
+    """Divides the images of a source into splits by the rules above, ``wanted`` of them for calibration."""
     check_not_empty(raw)
     train, validation, split_notes = _train_and_validation(raw, wanted, seed, progress)
     pool, shared_notes = _apart(train, validation, allow)

@@ -83,10 +83,8 @@ def is_cifar(folder: Path) -> bool:
 def cifar10(folder: Path) -> RawDataset:
     """CIFAR-10, binary version (Krizhevsky 2009): records of one label byte and planar ``[3,32,32]`` uint8 pixels.
 
-    The files are memory-mapped, so that images are read on access.
-
-    Raises:
-        DataError: The python version (a pickle, which may run code), a missing file, or a truncated file.
+    The files are memory-mapped, so that images are read on access. The python version is a pickle, which may run code:
+    a ``DataError``, as are missing and truncated files.
     """
     if not (folder / "data_batch_1.bin").is_file():
         raise DataError(
@@ -129,10 +127,8 @@ def image_folder(folder: Path, progress: Progress) -> RawDataset:
 
     Class order is the sorted order of all class folders, as torchvision's ``ImageFolder`` and ImageNet have it.
     Images may be in subfolders of a class; hidden files and other extensions are ignored.
-    ``calibration/`` or ``calib/``, with class folders or without, holds calibration images.
-
-    Raises:
-        DataError: A folder or a header cannot be read; the message names it.
+    ``calibration/`` or ``calib/``, with class folders or without, holds calibration images. A ``DataError`` names each
+    folder or header that cannot be read.
     """
     train, validation, calibration = (_first(folder, names) for names in (TRAIN, VALIDATION, CALIBRATION))
     if train is None and validation is None:
