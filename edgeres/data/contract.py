@@ -26,7 +26,7 @@ ALLOW = {
 """Exceptions that a user may allow, with their meaning."""
 
 FEWEST_CALIBRATION_IMAGES = 32
-"""Under exchangeability the next image exceeds the largest activation of n others with a chance of 1/(n+1): 3 % here."""
+"""Under exchangeability the next image exceeds the largest activation of n others with chance 1/(n+1): 3 % here."""
 
 
 def check_allow(allow: frozenset[str]) -> None:

@@ -142,7 +142,8 @@ def judge(c: PairedPredictions, margin_pp: float, *, alpha: float = 0.05, seed: 
 def _signs(c: PairedPredictions) -> NDArray[np.int8]:
     """1 where only the reference is right, -1 where only the deployed network is, 0 elsewhere, ``[N]``."""
     before, after = (np.array(predictions) == np.array(c.labels) for predictions in (c.before, c.after))
-    return np.subtract(before, after, dtype=np.int8)
+    signs: NDArray[np.int8] = np.subtract(before, after, dtype=np.int8)
+    return signs
 
 
 def _sequential_sentence(bets: Sequential, fixed: str, margin_pp: float) -> str:

@@ -22,13 +22,10 @@ _AGAIN = "quantize"
 
 @dataclass(frozen=True, slots=True)
 class CandidateRow:
-    """A quantization technique that was tried, or left out and has no figures.
+    """A quantization technique that was tried, or left out and has no figures but perhaps its predicted duration.
 
-    Attributes:
-        latency_ms: Latency of one image on the target's runtime.
-        expected: Whether ``latency_ms`` is predicted by a roofline and not measured.
-        of: Number of weighted layers of the network; None where the kernels were not counted.
-        predicted_s: Predicted duration of a technique that was left out because of it.
+    The latency is of one image on the target's runtime; it is ``expected`` where a roofline predicts it. ``of`` is the
+    number of weighted layers of the network.
     """
 
     technique: TechniqueResult
@@ -92,7 +89,7 @@ def recovery_rows(run: Run) -> tuple[CandidateRow, ...]:
 
 
 def _row(technique: TechniqueResult, stage: StageRow, timings: dict[str, float], whole: float | None) -> CandidateRow:
-    if technique.kl is None and technique.top1 is None:
+    if not CandidateRow(technique).tried:
         return CandidateRow(technique, predicted_s=timings.get(f"predicted {technique.name}"))
     latency, expected = _latency(stage, timings, technique.graph)
     return CandidateRow(technique, timings.get(technique.name, whole), latency, expected)

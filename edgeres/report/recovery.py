@@ -92,7 +92,7 @@ def spending_plot(points: Sequence[Point]) -> Markup:
     up = kl_axis([kl for _, _, kl, _ in points])
     spots = [(_LEFT + 8 + spent / longest * (right - _LEFT - 16), _height(up, kl)) for _, spent, kl, _ in points]
     leads, dots = _dots(points, spots, [f"{name} {divergence(kl)}" for name, _, kl, _ in points], right)
-    marks = [join(lead, dot) for lead, dot in zip(leads, dots, strict=True)]
+    marks = map(join, leads, dots)
     line = tag("polyline.path", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in spots))
     below = ends("0 s", seconds(longest), _LEFT + 8, right, _BOTTOM + 18)
     words = ", ".join(f"{name} {divergence(kl)} after {seconds(spent)}" for name, spent, kl, _ in points)

@@ -62,15 +62,10 @@ class SplitRow:
 
 @settings
 class Provenance:
-    """Inputs of a run.
+    """Inputs of a run, with the locked recipe as YAML.
 
-    Attributes:
-        weights: sha256 of the initial weights; None when the run trained them.
-        scales: sha256 of the given calibration table; None where images were observed.
-        recipe: The recipe as YAML, locked.
-        code: sha256 of edgeres' own source files, which distinguishes checkouts of one version; None where
-            it was not recorded.
-        cores: Number of cores the run could use; None where it was not recorded.
+    ``weights`` are None when the run trained them, ``scales`` where images were observed, ``code`` (over edgeres' own
+    source files) and ``cores`` where they were not recorded.
     """
 
     data: str
@@ -109,13 +104,9 @@ class LatencyRow:
 
 @settings
 class Timings:
-    """Figures that differ between two equal runs.
+    """Figures that differ between two equal runs, as those of budget lines that ``is_timed``.
 
-    Attributes:
-        total_s: Wall time of the run in seconds; None when it was not recorded.
-        lines: Budget lines whose values are timed or sampled: see ``is_timed``.
-        unmeasured: Why ``latency`` is empty; one sentence.
-        bench: Benchmark of the runtimes of this host; None where it was not run.
+    ``unmeasured`` says why ``latency`` is empty.
     """
 
     total_s: float | None = None
@@ -134,19 +125,9 @@ class Timings:
 class Run:
     """A finished, stopped or failed run.
 
-    Attributes:
-        command: The command line, quoted for a shell.
-        strict: Whether an unmeasured line fails the run.
-        until: Last requested stage, or empty.
-        lines: Budget lines except those under ``timings``.
-        stages: Stages that finished, in order.
-        accuracy: None before verification, as are ``confusion`` and, where they were not counted, ``kernels``.
-        flips: Images whose prediction differs from float, by index.
-        calibration: None for a float network.
-        sensitivity: Effect of quantizing each layer alone; empty where it was not measured.
-        evidence: Results of checks, one sentence each.
-        files: Files of the run folder by relative path.
-        provenance: None when the run failed before its inputs were known.
+    ``until`` is the last requested stage, or empty. ``accuracy`` and ``confusion`` are None before verification,
+    ``kernels`` where they were not counted, ``calibration`` for a float network, ``provenance`` when the run failed
+    before its inputs were known. ``sensitivity`` has the effect of quantizing each layer alone.
     """
 
     schema: Literal["edgeres.report/3"] = SCHEMA
