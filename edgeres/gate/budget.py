@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -26,6 +26,9 @@ from edgeres.model.cost import macs as count_macs
 from edgeres.model.spec import PRESETS, preset
 from edgeres.settings import parse, settings
 from edgeres.targets.target import Budget, Target
+
+if TYPE_CHECKING:
+    from edgeres.artifacts.results import Latency
 
 _LATENCIES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
 
@@ -198,19 +201,19 @@ def budget_lines(known: Limits, name: str, value: float | None, how: str) -> tup
 
 
 def latency_lines(
-    known: Limits, timed: Mapping[str, float | None] | None, how: str, predicted: Predicted | None = None
+    known: Limits, timed: Latency | None, how: str, predicted: Predicted | None = None
 ) -> tuple[BudgetCheck, ...]:
     """Latency of one image: the median, and the tail by its upper bound of 99 % confidence.
 
-    ``timed`` is a ``Latency`` as plain data; without it, ``how`` says why there is no measurement and ``predicted`` is
-    the median in ms. The tail is never predicted, and is unmeasured where there are too few calls for its bound.
+    Without ``timed``, ``how`` says why there is no measurement and ``predicted`` is the median in ms. The tail is never
+    predicted, and is unmeasured where there are too few calls for its bound.
     """
     if timed is None:
         expected = {"latency_p50_ms": predicted}
         return tuple(known[name].line(None, how, expected.get(name)) for name in _LATENCIES if name in known)
-    lines = list(budget_lines(known, "latency_p50_ms", timed["p50_ms"], how))
-    for name, bound, calls in (("latency_p90_ms", "p90_high_ms", 44), ("latency_p99_ms", "p99_high_ms", 459)):
-        value = timed[bound]
+    lines = list(budget_lines(known, "latency_p50_ms", timed.p50_ms, how))
+    tails = (("latency_p90_ms", timed.p90_high_ms, 44), ("latency_p99_ms", timed.p99_high_ms, 459))
+    for name, value, calls in tails:
         tail = "99 % upper bound" if value is not None else f"too few for a 99 % upper bound, which takes {calls}"
         lines += budget_lines(known, name, value, f"{how}; {tail}")
     return tuple(lines)
