@@ -10,8 +10,7 @@ from edgeres.runs.figures import millis, percent, points, seconds
 
 if TYPE_CHECKING:
     from edgeres.artifacts.results import LayerSensitivity
-    from edgeres.runs.run import Run
-    from edgeres.runs.stage import StageRow
+    from edgeres.runs.run import Run, StageRow
 
 HEADS = ("Technique", "Verdict", "Top-1", "Drop (90 % interval)", "Same answer", "KL to float", "Integer layers",
          "Latency", "Took", "What")  # fmt: skip

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edgeres.runs.findings import Flip, TensorScale
-    from edgeres.runs.run import LatencyRow, Run
-    from edgeres.runs.stage import StageRow
+    from edgeres.runs.run import LatencyRow, Run, StageRow
 
 UNVERIFIED = "The run ended before the deployed network was evaluated."
 STAGE_HEADS = ("Stage", "Top-1", "MACs", "Parameters", "Size", "Time")

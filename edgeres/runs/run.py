@@ -6,17 +6,20 @@ rest of equal runs is equal. Derived values (status, headline, exit code) are no
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
-from edgeres.artifacts.results import LayerSensitivity
+from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
 from edgeres.latency.benchmark.result import BenchmarkResult
-from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Sha256
-from edgeres.runs.stage import StageRow, StageTime
+from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Percent, Sha256
 from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from edgeres.artifacts.artifact import Step
 
 SCHEMA: Literal["edgeres.report/3"] = "edgeres.report/3"
 _ROUNDED = 1.5
@@ -81,6 +84,44 @@ class Provenance:
     cpu: str
     cores: Count | None = None
     packages: dict[str, str] = Field(default_factory=dict)
+
+
+@settings
+class StageRow:
+    """One stage with figures of the network after it, on the validation split; None where it did not measure them.
+
+    ``metrics`` has all other figures of the stage, ``techniques`` those that were left out too.
+    """
+
+    stage: str
+    top1: Percent | None = None
+    macs: Count | None = None
+    parameters: Count | None = None
+    mib: float | None = None
+    metrics: StageMetrics = StageMetrics()
+    notes: tuple[str, ...] = ()
+    techniques: tuple[TechniqueResult, ...] = ()
+
+    @classmethod
+    def of(cls, step: Step) -> StageRow:
+        """The row of a finished stage: the metrics that all stages share have fields of their own."""
+        columns = {name: getattr(step.metrics, name) for name in ("top1", "macs", "parameters", "mib")}
+        rest = replace(step.metrics, top1=None, macs=None, parameters=None, mib=None)
+        return cls(stage=step.stage, **columns, metrics=rest, notes=step.notes, techniques=step.techniques)
+
+
+@settings
+class StageTime:
+    """Duration of a stage and seconds of its parts by name; rows of the same name pair with ``StageRow`` in order.
+
+    Parts are techniques, ``predicted`` ones of skipped techniques, and latencies of graphs; ``cached`` is a stage from
+    the store.
+    """
+
+    stage: str
+    cached: bool
+    seconds: Annotated[float, Field(ge=0)]
+    timings: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
 @settings

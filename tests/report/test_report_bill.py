@@ -16,7 +16,7 @@ from edgeres.report.markdown import markdown
 from edgeres.report.recovery import drawing, kl_axis, sensitivity_plot, spending, spending_plot, tradeoff, tradeoff_plot
 from edgeres.report.svg import apart
 from edgeres.runs.document import decode, encode
-from edgeres.runs.stage import StageRow, StageTime
+from edgeres.runs.run import StageRow, StageTime
 
 LEFT = "left out: named in skip, or beyond the time budget"
 
