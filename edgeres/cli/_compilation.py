@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeres.cli._options import EXIT_CODES, CommandLine, Commands, Options, add_running, sentence, stage_store, text
+from edgeres.runs.figures import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,8 +144,6 @@ def _print_summary(run: Run, screen: Screen, page: Path) -> None:
 
 def _training_line(run: Run) -> str:
     """The result of ``edgeres train``: its validation accuracy; empty for the run of any other command."""
-    from edgeres.runs.figures import percent
-
     top1 = next((row.top1 for row in reversed(run.stages) if row.top1 is not None), None)
     if run.error or top1 is None or not run.command.startswith("edgeres train "):
         return ""

@@ -128,15 +128,7 @@ def _print_fix(screen: Screen, options: Options, fixed: Fixed) -> None:
         return
     screen.table(
         ("repaired", "places", "what", "proof on random images"),
-        (
-            (
-                ", ".join(repair.rules),
-                str(repair.places),
-                repair.title,
-                _proof(repair.proof.relation, repair.proof.steps),
-            )
-            for repair in fixed.repairs
-        ),
+        ((", ".join(r.rules), str(r.places), r.title, _proof(r.proof.relation, r.proof.steps)) for r in fixed.repairs),
     )
     rules = ", ".join(dict.fromkeys(finding.rule for finding in fixed.left))
     screen.out.out(

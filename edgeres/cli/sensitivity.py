@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.cli._compilation import run_changed
 from edgeres.errors import UsageError
+from edgeres.runs.figures import percent, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,6 @@ def run(options: Options, screen: Screen) -> int:
 def _print_table(rows: Sequence[LayerSensitivity], screen: Screen) -> None:
     """Prints one row per layer, the largest KL divergence first."""
     from edgeres.report.candidates import divergence
-    from edgeres.runs.figures import percent, scaled
 
     total = sum(row.macs for row in rows)
 

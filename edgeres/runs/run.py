@@ -20,6 +20,7 @@ from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Step
+    from edgeres.artifacts.results import Latency
 
 SCHEMA: Literal["edgeres.report/3"] = "edgeres.report/3"
 _ROUNDED = 1.5
@@ -142,6 +143,12 @@ class LatencyRow:
     low_ms: Annotated[float, Field(ge=0)]
     high_ms: Annotated[float, Field(ge=0)]
     how: str
+
+    @classmethod
+    def of(cls, timed: Latency, *, variant: str, runtime: str, threads: int, how: str) -> LatencyRow:
+        """The row of a latency that was measured at batch 1."""
+        figures = {name: getattr(timed, name) for name in ("p50_ms", "p90_ms", "p99_ms", "n", "low_ms", "high_ms")}
+        return cls(variant=variant, runtime=runtime, batch=1, threads=threads, how=how, **figures)
 
 
 @settings
