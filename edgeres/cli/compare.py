@@ -62,7 +62,6 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _document(comparison: RunComparison, paired: Paired | None, reason: str, options: Options) -> dict[str, Any]:
-    """The comparison for ``--json``."""
     groups = {
         name: [
             {"name": row.name, "first": row.first, "second": row.second, "change": row.written[2]}
@@ -76,7 +75,6 @@ def _document(comparison: RunComparison, paired: Paired | None, reason: str, opt
 
 
 def _print(comparison: RunComparison, notes: tuple[str, ...], options: Options, screen: Screen) -> None:
-    """Prints one table per group of rows, then the notes."""
     for name, title in _TITLES.items():
         if cells := [(row.name, *row.written) for row in getattr(comparison, name)]:
             screen.table((title, options.first, options.second, "change"), cells)

@@ -100,7 +100,6 @@ def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Opt
 
 
 def _lines(judgement: Judgement) -> tuple[str, ...]:
-    """The printed lines: verdict, accuracies, p values, power, warnings."""
     return (
         judgement.sentence,
         f"top-1 {judgement.deployed_top1:.2f} % deployed, {judgement.reference_top1:.2f} % {judgement.reference}; "

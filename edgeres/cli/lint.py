@@ -92,7 +92,6 @@ def _rule_names(names: str, rules: Sequence[Rule]) -> frozenset[str]:
 def _document(
     options: Options, findings: Sequence[Finding], coverage: IntegerCoverage, fixed: Fixed | None
 ) -> dict[str, Any]:
-    """Findings, integer coverage and repairs for ``--json``."""
     document = {"model": options.model, "target": options.target, "findings": findings, "census": coverage}
     if fixed is None:
         return document
@@ -103,7 +102,6 @@ def _document(
 def _print(
     options: Options, findings: Sequence[Finding], coverage: IntegerCoverage, fixed: Fixed | None, screen: Screen
 ) -> None:
-    """Prints a row per rule that found something, the repairs, and the integer coverage."""
     if findings:
         rules = dict.fromkeys(finding.rule for finding in findings)
         grouped = [[finding for finding in findings if finding.rule == rule] for rule in rules]
@@ -121,7 +119,6 @@ def _print(
 
 
 def _print_fix(screen: Screen, options: Options, fixed: Fixed) -> None:
-    """Prints a row per repair with its proof, and what is left."""
     screen.out.out("")
     if not fixed.repairs:
         screen.line("nothing here can be repaired mechanically; no file was written")

@@ -120,7 +120,6 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _summary(network: _NetworkCost) -> tuple[str, ...]:
-    """Totals of MACs, parameters, activations and peak memory, one line each."""
     from edgeres.model.cost import activations
 
     most = network.peak
@@ -163,7 +162,6 @@ def _print_counters(network: _NetworkCost, screen: Screen) -> None:
 
 
 def _document(network: _NetworkCost) -> dict[str, Any]:
-    """The costs for ``--json``."""
     from edgeres.model.conventions import CONVENTIONS
     from edgeres.model.cost import activations
 

@@ -63,7 +63,6 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _write(result: Parity, out: Path) -> Path:
-    """Writes the three files; returns the path of the page."""
     from edgeres.artifacts.store import write_beside
     from edgeres.report.parity import drawing, html
     from edgeres.settings import plain

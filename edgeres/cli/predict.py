@@ -103,7 +103,6 @@ def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -
 def _document(
     network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[BudgetCheck]
 ) -> dict[str, Any]:
-    """The prediction for ``--json``."""
     from dataclasses import asdict
 
     return {
@@ -125,7 +124,6 @@ def _document(
 def _print(
     network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[BudgetCheck], screen: Screen
 ) -> None:
-    """Prints the slowest layers, the sum of the others, and the total with its band."""
     from edgeres.latency.roofline import float_precisions
 
     in_float = float_precisions(target)[0] if network.precision == "int8" else network.precision
@@ -160,7 +158,6 @@ def _figures(prediction: Prediction) -> str:
 
 
 def _budget_line(line: BudgetCheck) -> str:
-    """A latency budget and its predicted status, in one line."""
     at_most = f"at most {millis(line.limit)} ({line.derivation or line.source.partition(' (')[0]})"
     if not line.predicted_status:
         return f"unmeasured: {line_title(line.name)}, {at_most}; a prediction says nothing of the tail"

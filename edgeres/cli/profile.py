@@ -70,7 +70,6 @@ def _subjects(target: Target, seed: int) -> list[ProfiledNetwork]:
 
 
 def _print(profile: HostProfile, screen: Screen, out: Path) -> None:
-    """Prints predicted and measured milliseconds of each check, and the profile's size and path."""
     rows = [
         (one.name, one.precision, millis(one.predicted_ms), millis(one.measured_ms), f"{one.ratio - 1:+.1%}")
         for one in profile.trials

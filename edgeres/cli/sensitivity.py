@@ -57,7 +57,6 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _print_table(rows: Sequence[LayerSensitivity], screen: Screen) -> None:
-    """Prints one row per layer, the largest KL divergence first."""
     from edgeres.report.candidates import divergence
 
     total = sum(row.macs for row in rows)

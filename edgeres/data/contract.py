@@ -131,11 +131,9 @@ def without(split: Split, pairs: Sequence[tuple[int, int]]) -> Split:
 
 
 def _absent(classes: Sequence[str], split: Split) -> list[str]:
-    """The classes without images."""
     present = set(split.labels)
     return [name for label, name in enumerate(classes) if label not in present]
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first three names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -91,7 +91,6 @@ def open_dataset(
 
 
 def _digits(seed: int, calibration: int, allow: frozenset[str]) -> Dataset:
-    """The embedded sample."""
     whole, where, classes = digits(), "the embedded digits", tuple("0123456789")
     parts = partition(whole.labels, whole.hashes, lambda groups: DIGITS_PER_CLASS, seed)
     names = ("validation", "calibration", "tuning", "train")

@@ -152,12 +152,10 @@ def image_folder(folder: Path, progress: Progress) -> RawDataset:
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The first of these subfolders that exists."""
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
 def _class_names(root: Path) -> list[str]:
-    """Names of the folders in ``root``."""
     try:
         return [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as failure:
@@ -165,7 +163,6 @@ def _class_names(root: Path) -> list[str]:
 
 
 def _labelled(root: Path, classes: list[str]) -> dict[Path, int]:
-    """Every image below the class folders of ``root``, with its class index."""
     return {path: label for label, name in enumerate(classes) for path in _images(root / name)}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.errors import StoreError
+from edgeres.artifacts.store import write_beside
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.runs.document import JSON, decode, encode, load
@@ -40,12 +40,5 @@ def _place(folder: Path, run: Run, texts: dict[str, str]) -> tuple[Path, ...]:
     """
     texts |= {MARKDOWN: markdown(run), HTML: html(run)}
     for name, text in texts.items():
-        beside = folder / f".{name}.part"
-        try:
-            beside.write_text(text, encoding="utf-8", newline="\n")
-            beside.replace(folder / name)
-        except OSError as failure:
-            raise StoreError(
-                f"cannot write {folder / name}: {failure.strerror}", "free the disk or choose --out"
-            ) from failure
+        write_beside(folder / name, text.encode(), "free the disk or choose --out")
     return tuple(folder / name for name in texts)

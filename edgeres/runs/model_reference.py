@@ -101,7 +101,6 @@ def read_measured(word: str, target: Target) -> tuple[Measured, ...]:
 
 
 def _run_folder(word: str) -> Path | None:
-    """The folder of a run, from its path or that of its report."""
     path = Path(word)
     return document.folder_of(path) if path.name == document.JSON or path.is_dir() else None
 
