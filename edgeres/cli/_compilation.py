@@ -67,10 +67,7 @@ def run_again(options: Options, screen: Screen) -> int:
 def changed_request(options: Options, *changes: str) -> Request:
     """A finished run's request to the end of its recipe, with changed settings, which ``--set`` overrides, and budgets.
 
-    Stages whose inputs and settings did not change come from the store.
-
-    Raises:
-        UsageError: The run's recipe has no such stage.
+    Stages whose inputs and settings did not change come from the store; a recipe without the stage is a ``UsageError``.
     """
     from dataclasses import replace
 

@@ -45,9 +45,10 @@ def run(options: Options, screen: Screen) -> int:
     pages = report_files.write(replace(finished, sensitivity=rows), folder)
     if options.svg:
         from edgeres.artifacts.store import write_beside
-        from edgeres.report.recovery import drawing
+        from edgeres.report.recovery import sensitivity_plot
+        from edgeres.report.svg import standalone
 
-        write_beside(Path(options.svg), drawing(rows).encode())
+        write_beside(Path(options.svg), standalone(sensitivity_plot(rows)).encode())
     if options.json:
         screen.json(rows)
         return 0

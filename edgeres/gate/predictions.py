@@ -43,20 +43,15 @@ class Answers:
 
     @classmethod
     def of(
-        cls,
-        images: str,
-        hashes: Sequence[str],
-        labels: Sequence[int],
-        float_predictions: Sequence[int],
-        deployed_predictions: Sequence[int],
+        cls, images: str, hashes: Sequence[str], labels: Sequence[int], before: Sequence[int], after: Sequence[int]
     ) -> Answers:
-        """Predictions under whole sha256 hashes, which are cut to their first digits."""
+        """Float and deployed predictions under whole sha256 hashes, which are cut to their first digits."""
         return cls(
             images=images,
             hashes=tuple(content[:_DIGITS] for content in hashes),
             labels=tuple(labels),
-            float_predictions=tuple(float_predictions),
-            deployed_predictions=tuple(deployed_predictions),
+            float_predictions=tuple(before),
+            deployed_predictions=tuple(after),
         )
 
     @property

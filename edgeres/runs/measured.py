@@ -67,11 +67,7 @@ def check_origin(run: Run, folder: Path, report: DeviceReport) -> None:
 
 
 def check_device(target: Target, report: DeviceReport) -> None:
-    """Checks that the device matches the target.
-
-    Raises:
-        UsageError: The GPU has another compute capability, or the processor is of another family.
-    """
+    """Checks the GPU's compute capability, or the processor's family; ``UsageError`` where it is not the target's."""
     wanted, isa = target.device.compute_capability, target.device.isa
     if report.engine is not None and wanted is not None and report.engine.sm != wanted:
         kind = f"{report.engine.gpu} has compute capability {report.engine.sm}, {target.title} has {wanted}"

@@ -13,7 +13,7 @@ from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueR
 from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
-from edgeres.report.recovery import drawing, kl_axis, sensitivity_plot, spending, spending_plot, tradeoff, tradeoff_plot
+from edgeres.report.recovery import kl_axis, sensitivity_plot, spending, spending_plot, tradeoff, tradeoff_plot
 from edgeres.report.svg import apart
 from edgeres.runs.document import decode, encode
 from edgeres.runs.run import StageRow, StageTime
