@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 HEADS = ("Technique", "Verdict", "Top-1", "Drop (90 % interval)", "Same answer", "KL to float", "Integer layers",
          "Latency", "Took", "What")  # fmt: skip
-FLOAT = "float"
 _AGAIN = "quantize"
 """Name of the quantizing stage's own technique: later stages repeat it, and their copy is left out."""
 
@@ -102,7 +101,7 @@ def _float(stage: StageRow, timings: dict[str, float]) -> CandidateRow:
     latency, expected = _latency(stage, timings, "float32")
     note = "what all are compared with"
     technique = TechniqueResult(
-        name=FLOAT, top1=next(known, None), drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note=note
+        name="float", top1=next(known, None), drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note=note
     )
     return CandidateRow(technique, latency_ms=latency, expected=expected)
 
