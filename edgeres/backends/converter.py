@@ -137,10 +137,7 @@ class Converter(Backend):
 
 def _unsigned(view: GraphIndex) -> frozenset[str]:
     """Names of the codes that are uint8 in the graph: QuantizeLinear gives those unless its zero-point is int8."""
-    types = {
-        node.output[0]: view.value(node.input[2]) if len(node.input) > 2 else None
-        for node in view.of_type("QuantizeLinear")
-    }
+    types = {node.output[0]: view.zero_point(node) for node in view.of_type("QuantizeLinear")}
     return frozenset(name for name, zero in types.items() if zero is None or zero.dtype == np.uint8)
 
 

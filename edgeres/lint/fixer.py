@@ -10,10 +10,10 @@ import numpy as np
 from edgeres.errors import StageError
 from edgeres.lint import fixes
 from edgeres.lint.fixes.proof import prove
-from edgeres.lint.fixes.repair import Repair
 from edgeres.lint.linter import discovered, lint
+from edgeres.lint.rule import Repair
+from edgeres.onnx_graph.edit import prune
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
-from edgeres.onnx_graph.graph_index import prune
 from edgeres.onnx_graph.lowering import ROUNDING, for_runtime
 from edgeres.onnx_graph.read import infer, name_nodes, sort_nodes
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import BIASED, COUNTED, GraphIndex, attribute, free_name, label
+from edgeres.onnx_graph.edit import set_attribute, store
+from edgeres.onnx_graph.graph_index import BIASED, COUNTED, GraphIndex, attribute, label, optional_input
 from edgeres.onnx_graph.stored_weights import output_channel_axis, stored_weight
 from edgeres.quant.scale import INT32_MAX, PEAK, roomy_scales
 
@@ -90,7 +91,7 @@ def _integer_layer(view: GraphIndex, node: NodeProto) -> IntegerLayer | None:
 
 def _bias(view: GraphIndex, node: NodeProto, channels: int, products: Floats) -> tuple[Floats, Floats] | None:
     """The bias ``[O]`` and its codes; None where it is not constant."""
-    if len(node.input) < 3 or not node.input[2]:
+    if not optional_input(node, 2):
         return np.zeros(channels), np.zeros(channels)
     value = view.value(node.input[2])
     if value is not None:
@@ -105,7 +106,7 @@ def _bias(view: GraphIndex, node: NodeProto, channels: int, products: Floats) ->
 
 def stored_bias(view: GraphIndex, node: NodeProto) -> tuple[Floats, Floats] | None:
     """int32 codes ``[O]`` of a bias and their scale ``[O]`` or ``[1]``; None for a float bias."""
-    dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
+    dequantizer = view.producer(optional_input(node, 2), "DequantizeLinear")
     if dequantizer is None:
         return None
     codes, scale = view.value(dequantizer.input[0]), view.value(dequantizer.input[1])
@@ -165,7 +166,7 @@ def make_room(model: ModelProto) -> dict[str, int]:
 def _store(model: ModelProto, view: GraphIndex, layer: IntegerLayer, scale: NDArray[np.float32]) -> None:
     """Writes a weight with one scale per output channel."""
     dequantizer, shape = layer.dequantizer, (-1, *[1] * (layer.real.ndim - 1))
-    zero = view.constants[dequantizer.input[2]] if len(dequantizer.input) > 2 else None
+    zero = view.constants.get(optional_input(dequantizer, 2))
     kind = helper.tensor_dtype_to_np_dtype(TensorProto.UINT8 if zero is None else zero.data_type)
     zeros = np.zeros(1, np.int64) if zero is None else np.asarray(view.value(zero.name)).astype(np.int64).reshape(-1)
     wide = np.broadcast_to(zeros, len(scale))
@@ -174,10 +175,6 @@ def _store(model: ModelProto, view: GraphIndex, layer: IntegerLayer, scale: NDAr
     codes[same] = layer.codes[same]
     whole = np.moveaxis(codes + wide.reshape(shape), 0, layer.axis).astype(np.int32)
     values = {"codes": whole.astype(kind), "scale": scale, "zero_point": wide.astype(np.int32).astype(kind)}
-    taken = {*view.constants, *view.producers}
-    names = [free_name(f"{dequantizer.output[0]}.{part}", taken) for part in values]
-    stored = zip(values.values(), names, strict=True)
-    model.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(value), name) for value, name in stored)
-    dequantizer.input[:] = names
+    dequantizer.input[:] = [store(model, f"{dequantizer.output[0]}.{part}", value) for part, value in values.items()]
     dequantizer.ClearField("attribute")
-    dequantizer.attribute.append(helper.make_attribute("axis", layer.axis))
+    set_attribute(dequantizer, "axis", layer.axis)

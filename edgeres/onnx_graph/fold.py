@@ -16,8 +16,9 @@ import onnx
 from onnx import helper
 
 from edgeres.errors import StageError
+from edgeres.onnx_graph.edit import retain
 from edgeres.onnx_graph.execute import load, probe, relative_delta, runner, session_options
-from edgeres.onnx_graph.graph_index import attribute, opset_of, retain
+from edgeres.onnx_graph.graph_index import attribute, opset_of
 from edgeres.onnx_graph.opset import to_opset
 from edgeres.onnx_graph.read import infer, name_nodes, require_float, strip
 from edgeres.onnx_graph.signature import normalise, signature

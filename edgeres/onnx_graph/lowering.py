@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label, replace_nodes
-from edgeres.onnx_graph.stored_weights import float_weights
+from edgeres.onnx_graph.edit import insert_before, replace_nodes, retain
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
+from edgeres.onnx_graph.stored_weights import dequantized_weight
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -43,6 +44,32 @@ def for_runtime(model: ModelProto, runtime: Runtime) -> ModelProto:
     if runtime.strongly_typed:
         to_half(changed)
     return changed
+
+
+def float_weights(model: ModelProto) -> int:
+    """Converts weights stored as codes to float weights before QuantizeLinear, in place; returns their number.
+
+    No value changes: a code times its scale, rounded to float32, is nearer to that code than to any other. Parsers of
+    TensorRT before 8.5 support no other form (TensorRT developer guide; NVIDIA/TensorRT issue 3385).
+    """
+    view, count = GraphIndex.of(model), 0
+    for node in view.of_type(*WEIGHTED):
+        dequantizer = view.producer(node.input[1], "DequantizeLinear")
+        if dequantizer is None or dequantizer.input[0] not in view.constants:
+            continue
+        values = dequantized_weight(view, dequantizer)
+        if values is None:
+            continue
+        stored, codes = f"{dequantizer.output[0]}:float", f"{dequantizer.output[0]}:codes"
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), stored))
+        quantizer = helper.make_node("QuantizeLinear", [stored, *dequantizer.input[1:]], [codes], name=codes)
+        quantizer.attribute.extend(dequantizer.attribute)
+        insert_before(model, dequantizer, quantizer)
+        dequantizer.input[0] = codes
+        count += 1
+    read = {name for node in model.graph.node for name in node.input}
+    retain(model.graph.initializer, lambda tensor: tensor.name in read)
+    return count
 
 
 def to_half(model: ModelProto) -> int:

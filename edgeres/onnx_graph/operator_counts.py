@@ -13,7 +13,7 @@ from edgeres.model.cost import Kind, Layer, peak, stored_bytes
 from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -94,12 +94,12 @@ def macs(model: ModelProto) -> int:
 def layer_parameters(model: ModelProto) -> dict[str, int]:
     """Weights and biases of every layer by output tensor name; scales, zero-points and statistics are not learned."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    origins = _dequantized(model.graph)
-    counts: dict[str, int] = {}
+    view, counts = GraphIndex.of(model), dict[str, int]()
     for node in model.graph.node:
         if node.op_type in COUNTED or node.op_type == "BatchNormalization":
             names = node.input[1:] if node.op_type in COUNTED else node.input[1:3]
-            stored = (origins.get(name, name) for name in names)
+            makers = {name: view.producer(name, "DequantizeLinear") for name in names}
+            stored = (name if maker is None else view.source(maker) for name, maker in makers.items())
             counts[node.output[0]] = sum(prod(shapes[name]) for name in stored if name in shapes)
     return counts
 
@@ -109,28 +109,17 @@ def parameters(model: ModelProto) -> int:
     return sum(layer_parameters(model).values())
 
 
-def _dequantized(graph: GraphProto) -> dict[str, str]:
-    """Codes of every DequantizeLinear, or the constant that QuantizeLinear quantizes to them, by its output."""
-    constants = {tensor.name for tensor in graph.initializer}
-    quantizers = (node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in constants)
-    stored = {node.output[0]: node.input[0] for node in quantizers}
-    read = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    return {output: stored.get(codes, codes) for output, codes in read.items()}
-
-
 def qdq(model: ModelProto) -> QdqCounts:
     """Counts the Q/DQ pairs of a graph."""
-    origins = _dequantized(model.graph)
-    weighted = [node for node in model.graph.node if node.op_type in COUNTED]
-    weights = sum(len(node.input) > 1 and node.input[1] in origins for node in weighted)
-    return QdqCounts(len(quantized_tensors(model)), weights, len(weighted))
+    view = GraphIndex.of(model)
+    weighted = view.of_type(*COUNTED)
+    weights = sum(view.producer(node.input[1], "DequantizeLinear") is not None for node in weighted)
+    return QdqCounts(len(view.activation_quantizers()), weights, len(weighted))
 
 
 def quantized_tensors(model: ModelProto) -> tuple[str, ...]:
     """Names of the activations that a QuantizeLinear reads, in order of execution."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    read = (node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear")
-    return tuple(name for name in read if name not in constants)
+    return tuple(node.input[0] for node in GraphIndex.of(model).activation_quantizers())
 
 
 def metadata(model: ModelProto) -> dict[str, str]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from onnx import checker, defs, helper, version_converter
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, opset_of, retain
+from edgeres.onnx_graph.edit import insert_before, retain
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, opset_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -77,8 +78,7 @@ def _spell_out_hard_swish(model: ModelProto, node: NodeProto) -> None:
     """``x * max(0, min(1, x / 6 + 1/2))``, the definition of HardSwish 14."""
     gate = f"{node.output[0]}.gate"
     hard = helper.make_node("HardSigmoid", [node.input[0]], [gate], name=f"{node.name}.gate", alpha=1 / 6, beta=0.5)
-    position = next(index for index, entry in enumerate(model.graph.node) if entry.name == node.name)
-    model.graph.node.insert(position, hard)
+    insert_before(model, node, hard)
     node.op_type = "Mul"
     node.input.append(gate)
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from onnx import checker, defs, shape_inference
 
 from edgeres.errors import ModelError, nearest
+from edgeres.onnx_graph.edit import replace_nodes, retain
 from edgeres.onnx_graph.external import MAX_BYTES, load_external, parse, tensors
-from edgeres.onnx_graph.graph_index import label, opset_of, replace_nodes, retain
+from edgeres.onnx_graph.graph_index import QDQ, label, opset_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +73,7 @@ def require_float(model: ModelProto) -> None:
                 f"node {label(node)!r}: operator {node.domain}.{node.op_type} is no ONNX operator",
                 "export with standard operators",
             )
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"):
+        if node.op_type in (*QDQ, "QLinearConv", "ConvInteger", "MatMulInteger"):
             raise ModelError(f"node {label(node)!r}: the graph is quantized already", "give the float model")
 
 

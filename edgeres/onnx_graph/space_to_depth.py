@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from onnx import helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import GraphIndex, WindowAttributes, attribute, retain, window_attributes
+from edgeres.onnx_graph.edit import insert_before, retain
+from edgeres.onnx_graph.graph_index import GraphIndex, WindowAttributes, attribute, optional_input, window_attributes
 from edgeres.onnx_graph.operator_counts import image_of
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def blocked_stem(model: ModelProto) -> ModelProto | None:
     That form is one quantizer between the image and a 7x7 convolution of stride 2.
     """
     copy = deepcopy(model)
-    graph, view = copy.graph, GraphIndex.of(copy)
+    view = GraphIndex.of(copy)
     image, (_, *sides) = image_of(copy)
     stem = _stem(view, image)
     if stem is None or any(side % BLOCK or not side for side in sides):
@@ -74,8 +75,8 @@ def blocked_stem(model: ModelProto) -> ModelProto | None:
     conv.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
     blocks = helper.make_node("SpaceToDepth", [image], [f"{image}.blocks"], f"{image}.blocks", blocksize=BLOCK)
     quantizer.input[0] = blocks.output[0]
-    graph.node.insert(list(graph.node).index(quantizer), blocks)
-    graph.ClearField("value_info")
+    insert_before(copy, quantizer, blocks)
+    copy.graph.ClearField("value_info")
     return copy
 
 
@@ -86,11 +87,11 @@ def _stem(view: GraphIndex, image: str) -> tuple[NodeProto, NodeProto, str] | No
     conv = _only_reader(view, opened.output[0], "Conv") if opened else None
     if quantizer is None or conv is None or not _fits(conv):
         return None
-    weight = view.producers.get(conv.input[1])
-    if weight is None or weight.op_type != "DequantizeLinear" or len(view.readers[weight.input[0]]) > 1:
+    weight = view.producer(conv.input[1], "DequantizeLinear")
+    if weight is None or weight.input[0] not in view.constants or len(view.readers[weight.input[0]]) > 1:
         return None
-    zeros = view.constants.get(weight.input[2]) if len(weight.input) > 2 else None
-    if weight.input[0] not in view.constants or (zeros is not None and numpy_helper.to_array(zeros).any()):
+    zeros = view.value(optional_input(weight, 2))
+    if zeros is not None and np.any(zeros):
         return None
     return quantizer, conv, weight.input[0]
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import NodeProto, helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, has_transposed_weight, retain
+from edgeres.onnx_graph.graph_index import attribute, has_transposed_weight, optional_input
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from onnx import ModelProto
+    from onnx import NodeProto
+
+    from edgeres.onnx_graph.graph_index import GraphIndex
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,14 +65,13 @@ class StoredWeight:
 
 def stored_weight(view: GraphIndex, dequantizer: NodeProto) -> StoredWeight | None:
     """Constants of a weight's DequantizeLinear; None where one is not constant, or there is a scale per block."""
-    quantizer = view.producer(dequantizer.input[0], "QuantizeLinear")
-    values = view.value(quantizer.input[0] if quantizer is not None else dequantizer.input[0])
-    scale = view.value(dequantizer.input[1])
-    zero = view.value(dequantizer.input[2]) if len(dequantizer.input) > 2 else np.zeros((), np.int8)
+    source, name = view.source(dequantizer), optional_input(dequantizer, 2)
+    values, scale = view.value(source), view.value(dequantizer.input[1])
+    zero = view.value(name) if name else np.zeros((), np.int8)
     if values is None or scale is None or zero is None or scale.ndim > 1:
         return None
     axis = attribute(dequantizer, "axis", 1) % max(values.ndim, 1) if scale.size > 1 else None
-    return StoredWeight(values, scale, zero, axis, quantizer is not None)
+    return StoredWeight(values, scale, zero, axis, source != dequantizer.input[0])
 
 
 def dequantized_weight(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.float64] | None:
@@ -85,31 +85,3 @@ def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:
     if node.op_type == "ConvTranspose":
         return 1
     return max(len(shape) - 1, 0) if has_transposed_weight(node) else 0
-
-
-def float_weights(model: ModelProto) -> int:
-    """Converts weights stored as codes to float weights before QuantizeLinear, in place; returns their number.
-
-    No value changes: a code times its scale, rounded to float32, is nearer to that code than to any other. Parsers of
-    TensorRT before 8.5 support no other form (TensorRT developer guide; NVIDIA/TensorRT issue 3385).
-    """
-    view, quantizers, graph = GraphIndex.of(model), dict[str, NodeProto](), model.graph
-    for node in view.of_type(*WEIGHTED):
-        dequantizer = view.producer(node.input[1], "DequantizeLinear")
-        if dequantizer is None or dequantizer.input[0] not in view.constants or dequantizer.output[0] in quantizers:
-            continue
-        values = dequantized_weight(view, dequantizer)
-        if values is None:
-            continue
-        stored, codes = f"{dequantizer.output[0]}:float", f"{dequantizer.output[0]}:codes"
-        graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), stored))
-        quantizer = helper.make_node("QuantizeLinear", [stored, *dequantizer.input[1:]], [codes], name=codes)
-        quantizer.attribute.extend(dequantizer.attribute)
-        quantizers[dequantizer.output[0]] = quantizer
-        dequantizer.input[0] = codes
-    for index in reversed(range(len(graph.node))):
-        if graph.node[index].output[0] in quantizers:
-            graph.node.insert(index, quantizers[graph.node[index].output[0]])
-    read = {name for node in graph.node for name in node.input}
-    retain(graph.initializer, lambda tensor: tensor.name in read)
-    return len(quantizers)

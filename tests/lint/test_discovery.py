@@ -26,7 +26,7 @@ def plain_names(view, _):
 '''
 
 REPAIR = """
-from edgeres.lint.fixes.repair import Phase, repair
+from edgeres.lint.rule import Phase, repair
 
 
 @repair(Phase.SPELLING, "names without dots", "Z01")
