@@ -150,7 +150,7 @@ def _converted(backend: Converter, graph: Path, *, host: bool) -> tuple[bytes, t
     """The file of a graph, in the form measured to be faster where it is for this host, and notes on form and file."""
     import onnx
 
-    from edgeres.onnx_graph.space_to_depth import in_host_form
+    from edgeres.onnx_graph.lowering import in_host_form
 
     model = onnx.load(str(graph))
     form, forms = in_host_form(model) if host else (model, ())

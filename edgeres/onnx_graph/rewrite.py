@@ -13,7 +13,7 @@ An operator that only moves values gets the pair of its inputs on its output too
 no value changes. Where pools are integer both pairs are kept, and ONNX Runtime runs the operator on codes; elsewhere
 the first is removed, and every reader has its pair directly before it.
 
-Finally, weight scales under which int32 could not hold a layer's bias are raised (``edgeres.onnx_graph.accumulators``).
+Finally, weight scales under which int32 could not hold a layer's bias are raised (``stored_weights.make_room``).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.accumulators import make_room
 from edgeres.onnx_graph.edit import insert_before, prune, store
 from edgeres.onnx_graph.graph_index import BIASED, COMMUTING, WEIGHTED, GraphIndex, attribute, label, optional_input
 from edgeres.onnx_graph.read import infer
 from edgeres.onnx_graph.roles import residual_adds
+from edgeres.onnx_graph.stored_weights import make_room
 from edgeres.quant.qparams import QParams
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.subjects import ours
 from edgeres.cli import main
 from edgeres.lint import fixes, rules
-from edgeres.lint.fixer import fix
+from edgeres.lint.linter import fix
 from edgeres.targets.target import find_target
 
 RULE = '''

@@ -14,11 +14,10 @@ from edgeres.lint import facts
 from edgeres.lint.facts import dequantized
 from edgeres.lint.rule import Phase, repair
 from edgeres.onnx_graph import lowering, rewrite
-from edgeres.onnx_graph.accumulators import cut_off, make_room
 from edgeres.onnx_graph.edit import insert_before, set_attribute, store
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute
 from edgeres.onnx_graph.roles import residual_adds
-from edgeres.onnx_graph.stored_weights import dequantized_weight, output_channel_axis, stored_weight
+from edgeres.onnx_graph.stored_weights import cut_off, dequantized_weight, make_room, output_channel_axis, stored_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

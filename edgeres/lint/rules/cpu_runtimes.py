@@ -21,9 +21,9 @@ from edgeres.lint.facts import activation_type, quantized_weights, readers_behin
 from edgeres.lint.rule import LITERT, MOBILE, ONNXRUNTIME, OPENVINO, WITHOUT_VNNI, XNNPACK, Defect, Version, rule
 from edgeres.lint.rules import tensorrt_nodes as nodes
 from edgeres.lint.rules import tensorrt_operators as operators
-from edgeres.onnx_graph.accumulators import cut_off, integer_layers, overflows, stored_bias
 from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, label, optional_input
 from edgeres.onnx_graph.roles import classifier
+from edgeres.onnx_graph.stored_weights import cut_off, integer_layers, overflows, stored_bias
 from edgeres.quant.scale import INT32_MAX
 
 if TYPE_CHECKING:

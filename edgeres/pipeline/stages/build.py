@@ -10,8 +10,7 @@ import onnx
 from edgeres.artifacts.artifact import Engine, Exported, File, Step
 from edgeres.backends.registry import find_backend
 from edgeres.errors import BackendUnavailable, StageError
-from edgeres.lint.fixer import lowered
-from edgeres.lint.linter import lint
+from edgeres.lint.linter import lint, lowered
 from edgeres.pipeline.stages.stage import Read
 from edgeres.settings import plain, settings
 
