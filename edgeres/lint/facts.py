@@ -21,8 +21,6 @@ MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Slice")
 FLOAT_IN_FLOAT_OUT = ("AveragePool", "GlobalAveragePool", "ReduceMean", "Mul", "Clip", "Sigmoid")
 """Pools and pointwise operators that are integer on both sides or on none."""
 
-_EPILOGUES = ("Relu", "Clip")
-
 
 def type_name(kind: int) -> str:
     """Name of a tensor type, such as ``INT8``."""
@@ -101,14 +99,6 @@ def _one_scale_for_all(view: GraphIndex, concat: NodeProto) -> bool:
     scales = [view.value(pair[0].input[1]) for pair in pairs if pair is not None]
     known = [scale for scale in scales if scale is not None]
     return len(known) == len(scales) and all(np.array_equal(known[0], scale) for scale in known)
-
-
-def readers_behind_epilogue(view: GraphIndex, tensor: str) -> list[str]:
-    """Operators that read a layer's output, or that of the one activation that reads it and is fused with the layer."""
-    readers = view.consumers(tensor)
-    if len(readers) == 1 and readers[0][0].op_type in _EPILOGUES:
-        readers = view.consumers(readers[0][0].output[0])
-    return [reader.op_type for reader, _ in readers]
 
 
 def activation_type(view: GraphIndex, tensor: str) -> int | None:

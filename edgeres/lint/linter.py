@@ -12,9 +12,9 @@ import numpy as np
 from edgeres.errors import StageError
 from edgeres.lint import fixes, rules
 from edgeres.lint.fixes.proof import prove
-from edgeres.lint.rule import FAMILIES, FIRST, Repair, Rule, tensorrt_version
+from edgeres.lint.rule import FAMILIES, FIRST, Finding, Repair, Rule, tensorrt_version
 from edgeres.onnx_graph.edit import prune
-from edgeres.onnx_graph.execute import probe, relative_delta, runner
+from edgeres.onnx_graph.execute import first_line, probe, relative_delta, runner
 from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.lowering import ROUNDING, for_runtime
 from edgeres.onnx_graph.read import infer, name_nodes, sort_nodes
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.lint.fixes.proof import Proof
-    from edgeres.lint.rule import Finding, Version
+    from edgeres.lint.rule import Version
     from edgeres.targets.runtime import Runtime
     from edgeres.targets.target import Target
 
@@ -80,7 +80,11 @@ def lint(model: ModelProto, target: Target, *, accelerator: bool = False) -> tup
     """
     applying, version = rules_for(target, accelerator=accelerator)
     view = GraphIndex.of(model)
-    findings = [finding for rule in applying for finding in rule.findings(view, version)]
+    findings = [
+        Finding(rule.id, rule.severity, where, what, rule.fix, rule.source)
+        for rule in applying
+        for where, what in rule.check(view, version)
+    ]
     return tuple(sorted(findings, key=lambda finding: "EWI".index(finding.severity)))
 
 
@@ -159,7 +163,7 @@ def _images(model: ModelProto) -> NDArray[np.float32]:
     batch, *size = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
     if any(side <= 0 for side in size):
         raise StageError("the size of the image is open", "export the graph with a fixed height and width")
-    return probe(model, batch or _IMAGES, seed=0)
+    return probe(model, batch or _IMAGES)
 
 
 def _proven(
@@ -168,8 +172,8 @@ def _proven(
     try:
         proof = prove(before, after, images, repair.rounding)
     except Exception as failure:  # ONNX Runtime's exceptions have no common base class
-        words = (str(failure).splitlines() or [type(failure).__name__])[0]
-        raise StageError(f"{', '.join(rules)} ({repair.title}) cannot be proven: {words}", _LEAVE_OUT) from failure
+        where = f"{', '.join(rules)} ({repair.title}) cannot be proven: {first_line(failure)}"
+        raise StageError(where, _LEAVE_OUT) from failure
     if not proof.holds:
         raise StageError(
             f"{', '.join(rules)} ({repair.title}): {proof.where!r} differs by {proof.steps:.3g} quantization steps",

@@ -127,11 +127,6 @@ class Rule:
         changed: dict[str, Any] = {"family": family, "source": source, "warns_from": LAST, **changes}
         return replace(self, **changed)
 
-    def findings(self, view: GraphIndex, version: Version) -> Iterator[Finding]:
-        """The violations of a graph, as findings."""
-        for where, what in self.check(view, version):
-            yield Finding(self.id, self.severity, where, what, self.fix, self.source)
-
 
 def rule(
     family: Family,

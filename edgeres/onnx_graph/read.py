@@ -141,9 +141,10 @@ def _producers(graph: GraphProto) -> dict[str, int]:
     for number, node in enumerate(graph.node):
         for name in filter(None, node.output):
             if name in producers or name in constants or name in inputs:
-                first = label(graph.node[producers[name]]) if name in producers else None
-                first = f"node {first!r}" if first else "an input or initializer"
-                raise ModelError(f"node {label(node)!r} makes {name!r} again, after {first}", _EXPORT_AGAIN)
+                before = (
+                    f"node {label(graph.node[producers[name]])!r}" if name in producers else "an input or initializer"
+                )
+                raise ModelError(f"node {label(node)!r} makes {name!r} again, after {before}", _EXPORT_AGAIN)
             producers[name] = number
     return producers
 

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 OTHER_RUNTIME = "choose a target with another runtime"
 
-_FUSED = ("Relu", "Clip")
-"""Activations that XNNPACK fuses into the integer layer before them."""
-
 SHIFT = 128
 """From uint8 codes to int8 codes."""
 
@@ -137,10 +134,7 @@ def _runs_in_integers(view: GraphIndex, node: NodeProto) -> bool:
     zero = view.zero_point(dequantizer)
     if zero is None or zero.dtype != np.int8 or np.any(zero):
         return False
-    readers = view.consumers(node.output[0])
-    if len(readers) == 1 and readers[0][0].op_type in _FUSED:
-        readers = view.consumers(readers[0][0].output[0])
-    return len(readers) == 1 and readers[0][0].op_type == "QuantizeLinear"
+    return view.readers_behind_epilogue(node.output[0]) == ["QuantizeLinear"]
 
 
 def _floats(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.float32]:

@@ -157,21 +157,20 @@ def _round_again(model: ModelProto, node: NodeProto, dequantizer: NodeProto, top
 def behind_relu(model: ModelProto, target: Target) -> int:
     """Replaces ``Relu(DQ(Q(x)))`` by the equal ``DQ(Q(Relu(x)))``: rounding is monotonic and keeps 0."""
     count, outputs = 0, {entry.name for entry in model.graph.output}
-    for name in [node.name for node in GraphIndex.of(model).of_type("Relu")]:
+    for relu in GraphIndex.of(model).of_type("Relu"):
         view = GraphIndex.of(model)
-        relu = next(node for node in view.nodes if node.name == name)
         pair, output = view.pair(relu.input[0]), relu.output[0]
         if pair is None or view.producer(pair[0].input[0], *WEIGHTED) is None or output in outputs:
             continue
         tensor, *parameters = pair[0].input
         value, codes = f"{output}:float", f"{output}:codes"
         new = (
-            helper.make_node("Relu", [tensor], [value], name=f"{name}:float"),
+            helper.make_node("Relu", [tensor], [value], name=f"{relu.name}:float"),
             helper.make_node("QuantizeLinear", [value, *parameters], [codes], name=codes),
             helper.make_node("DequantizeLinear", [codes, *parameters], [output], name=f"{codes}:dq"),
         )
         insert_before(model, relu, *new)
-        model.graph.node.remove(next(node for node in model.graph.node if node.name == name))
+        model.graph.node.remove(relu)
         count += 1
     return count
 

@@ -17,7 +17,7 @@ from onnx import TensorProto
 from edgeres.backends.litert.tflite.translate import translate
 from edgeres.errors import EdgeresError
 from edgeres.lint import facts
-from edgeres.lint.facts import activation_type, quantized_weights, readers_behind_epilogue
+from edgeres.lint.facts import activation_type, quantized_weights
 from edgeres.lint.rule import LITERT, MOBILE, ONNXRUNTIME, OPENVINO, WITHOUT_VNNI, XNNPACK, Defect, Version, rule
 from edgeres.lint.rules import tensorrt_nodes as nodes
 from edgeres.lint.rules import tensorrt_operators as operators
@@ -67,7 +67,7 @@ def unsigned_adds(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def quantized_outputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Convolutions are integer on both sides."""
     for node, _dequantizer in quantized_weights(view, "Conv"):
-        readers = readers_behind_epilogue(view, node.output[0])
+        readers = view.readers_behind_epilogue(node.output[0])
         if view.pair(node.input[0]) is None:
             yield label(node), "its data is float: it runs in float"
         elif readers and "QuantizeLinear" not in readers:
@@ -188,7 +188,7 @@ def integers_on_both_sides(view: GraphIndex, _: Version) -> Iterator[Defect]:
     for node, _dequantizer in quantized_weights(view):
         if view.pair(node.input[0]) is None:
             yield label(node), "its data is float: it runs in float"
-        elif readers_behind_epilogue(view, node.output[0]) != ["QuantizeLinear"]:
+        elif view.readers_behind_epilogue(node.output[0]) != ["QuantizeLinear"]:
             yield label(node), "QuantizeLinear is not all that reads its output: it runs in float"
 
 
@@ -197,7 +197,7 @@ def both_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Adds have all sides quantized, or none."""
     for node in view.of_type("Add"):
         sides = [view.pair(name) is not None for name in node.input]
-        quantized_output = readers_behind_epilogue(view, node.output[0]) == ["QuantizeLinear"]
+        quantized_output = view.readers_behind_epilogue(node.output[0]) == ["QuantizeLinear"]
         if any(sides) and not (all(sides) and quantized_output):
             yield label(node), "an input or its output is float: it runs in float, between conversions"
 
