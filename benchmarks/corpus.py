@@ -32,7 +32,7 @@ from edgeres.backends.tensorrt.rtx import CAPABILITIES, PACKAGE, plan_kernel_cou
 from edgeres.errors import EdgeresError
 from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import relative_delta, runner
-from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute, optional_input
+from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute, input_at
 from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def as_tensorrt_reads(model: ModelProto) -> ModelProto | None:
     changed.graph.ClearField("value_info")
     view = GraphIndex.of(changed)
     for node in view.of_type(*QDQ):
-        zero = view.constants.get(optional_input(node, 2))
+        zero = view.constants.get(input_at(node, 2))
         silent = zero is None and node.input[0] not in view.constants and not attribute(node, "output_dtype", 0)
         if silent or (zero is not None and zero.data_type == TensorProto.UINT8):
             name = f"{node.name or node.output[0]}:as-int8"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from edgeres.onnx_graph.graph_index import COMMUTING, QDQ, WEIGHTED, GraphIndex, attribute, optional_input
+from edgeres.onnx_graph.graph_index import COMMUTING, QDQ, WEIGHTED, GraphIndex, attribute, input_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +53,7 @@ def element_types(view: GraphIndex) -> dict[str, int]:
         match node.op_type:
             case "QuantizeLinear":
                 stated = int(attribute(node, "output_dtype", 0)) or int(TensorProto.UINT8)
-                kind = kinds.get(optional_input(node, 2), stated)
+                kind = kinds.get(input_at(node, 2), stated)
             case "DequantizeLinear":
                 kind = kinds.get(node.input[1], int(TensorProto.FLOAT))
             case "Cast":
@@ -106,7 +106,7 @@ def activation_type(view: GraphIndex, tensor: str) -> int | None:
     pair = view.pair(tensor)
     if pair is None:
         return None
-    zero_point = view.constants.get(optional_input(pair[0], 2))
+    zero_point = view.constants.get(input_at(pair[0], 2))
     return int(TensorProto.UINT8 if zero_point is None else zero_point.data_type)
 
 

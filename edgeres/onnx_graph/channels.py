@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.onnx_graph.edit import prune, store
-from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, has_transposed_weight, optional_input
+from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, has_transposed_weight, input_at
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 from edgeres.quant.algorithms.channel_scaling import FIXED, Ties, partition
 
@@ -131,7 +131,7 @@ class _Finder:
         return low == 0 and (high is None or high >= _UNBOUNDED)
 
     def _bound(self, node: NodeProto, index: int, name: str) -> float | None:
-        if not optional_input(node, index):
+        if not input_at(node, index):
             stated = attribute(node, name)
             return None if stated is None else float(stated)
         value = self.view.value(node.input[index])
@@ -155,7 +155,7 @@ class _Finder:
 
     def _numbers(self, node: NodeProto, index: int, name: str) -> list[int] | None:
         stated: Any = attribute(node, name)
-        if optional_input(node, index):
+        if input_at(node, index):
             stated = self.view.value(node.input[index])
         return None if stated is None else [int(number) for number in np.asarray(stated).reshape(-1)]
 
@@ -255,7 +255,7 @@ class _Divider:
         ratio = data.reshape(groups, 1, inputs, 1) / output.reshape(groups, outputs, 1, 1)
         flat = (parts * ratio).reshape(groups * outputs, -1)
         self._store(node, 1, flat.T if has_transposed_weight(node) else flat.reshape(weight.shape))
-        if optional_input(node, 2):
+        if input_at(node, 2):
             self._store(node, 2, np.broadcast_to(self._value(node, 2).reshape(-1), len(output)) / output)
 
     def _value(self, node: NodeProto, index: int) -> Floats:

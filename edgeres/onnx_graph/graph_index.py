@@ -94,7 +94,7 @@ class GraphIndex:
 
     def zero_point(self, node: NodeProto) -> NDArray[np.generic] | None:
         """Zero-point of an activation's Q/DQ node; uint8 0 where it has none, None where it is computed."""
-        name = optional_input(node, 2)
+        name = input_at(node, 2)
         return self.value(name) if name else np.zeros((), np.uint8)
 
     def weight_dequantizer(self, tensor: str) -> NodeProto | None:
@@ -135,7 +135,7 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     return default if stated is None else helper.get_attribute_value(stated)
 
 
-def optional_input(node: NodeProto, index: int) -> str:
+def input_at(node: NodeProto, index: int) -> str:
     """The tensor that a node reads there; empty where it has no such input."""
     return node.input[index] if index < len(node.input) else ""
 
@@ -143,6 +143,13 @@ def optional_input(node: NodeProto, index: int) -> str:
 def has_transposed_weight(node: NodeProto) -> bool:
     """Whether the weight of a matrix product is ``[IC,OC]`` rather than ``[OC,IC]``."""
     return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+
+
+def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:
+    """Output-channel axis of a weight ``[OC,IC,kh,kw]``, ``[OC,IC]`` or ``[IC,OC]``."""
+    if node.op_type == "ConvTranspose":
+        return 1
+    return max(len(shape) - 1, 0) if has_transposed_weight(node) else 0
 
 
 class WindowAttributes(NamedTuple):

@@ -19,15 +19,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.onnx_graph.edit import insert_before, replace_nodes, retain
-from edgeres.onnx_graph.graph_index import (
-    WEIGHTED,
-    GraphIndex,
-    WindowAttributes,
-    attribute,
-    label,
-    optional_input,
-    window_attributes,
-)
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, input_at, label, window_attributes
 from edgeres.onnx_graph.operator_counts import image_of
 from edgeres.onnx_graph.stored_weights import dequantized_weight
 
@@ -225,7 +217,7 @@ def _stem(view: GraphIndex, image: str) -> tuple[NodeProto, NodeProto, str] | No
     weight = view.producer(conv.input[1], "DequantizeLinear")
     if weight is None or weight.input[0] not in view.constants or len(view.readers[weight.input[0]]) > 1:
         return None
-    zeros = view.value(optional_input(weight, 2))
+    zeros = view.value(input_at(weight, 2))
     if zeros is not None and np.any(zeros):
         return None
     return quantizer, conv, weight.input[0]
@@ -238,8 +230,8 @@ def _only_reader(view: GraphIndex, tensor: str, kind: str) -> NodeProto | None:
 
 def _fits(conv: NodeProto) -> bool:
     stated = window_attributes(conv)
-    square = WindowAttributes((_KERNEL,) * 2, (BLOCK,) * 2, stated.pads[:1] * 4, auto_pad=stated.auto_pad)
-    return stated == square and attribute(conv, "group", 1) == 1
+    wanted = {"kernel": (_KERNEL,) * 2, "strides": (BLOCK,) * 2, "pads": stated.pads[:1] * 4, "dilations": (1, 1)}
+    return stated == stated._replace(**wanted) and attribute(conv, "group", 1) == 1
 
 
 def _in_blocks(codes: Codes, padding: int, window: _Blocks) -> Codes:

@@ -27,7 +27,7 @@ from onnx import helper, numpy_helper
 
 from edgeres.errors import StageError
 from edgeres.onnx_graph.edit import insert_before, prune, store
-from edgeres.onnx_graph.graph_index import BIASED, COMMUTING, WEIGHTED, GraphIndex, attribute, label, optional_input
+from edgeres.onnx_graph.graph_index import BIASED, COMMUTING, WEIGHTED, GraphIndex, attribute, input_at, label
 from edgeres.onnx_graph.read import infer
 from edgeres.onnx_graph.roles import residual_adds
 from edgeres.onnx_graph.stored_weights import make_room
@@ -89,11 +89,11 @@ def float_biases(model: ModelProto, spared: Container[str] = ()) -> int:
     """Converts biases behind DequantizeLinear to float32 initializers, except those of ``spared`` layers."""
     view, count = GraphIndex.of(model), 0
     for node in view.of_type(*BIASED):
-        dequantizer = view.producer(optional_input(node, 2), "DequantizeLinear")
+        dequantizer = view.producer(input_at(node, 2), "DequantizeLinear")
         if dequantizer is None or label(node) in spared:
             continue
         codes, scale = (_constant(view, dequantizer, index) for index in (0, 1))
-        zero_point = _constant(view, dequantizer, 2).astype(np.float64) if optional_input(dequantizer, 2) else 0.0
+        zero_point = _constant(view, dequantizer, 2).astype(np.float64) if input_at(dequantizer, 2) else 0.0
         value = ((codes.astype(np.float64) - zero_point) * scale.astype(np.float64)).astype(np.float32)
         name = f"{dequantizer.output[0]}.float"
         if name not in view.constants:
@@ -152,7 +152,7 @@ def _repeat_behind_moves(model: ModelProto) -> None:
 
 def _common_parameters(view: GraphIndex, node: NodeProto) -> tuple[str, str] | None:
     """Scale and zero-point of the pairs on all data inputs of an operator; None where they differ or are missing."""
-    if node.op_type == "Pad" and np.any(view.value(optional_input(node, 2))):
+    if node.op_type == "Pad" and np.any(view.value(input_at(node, 2))):
         return None  # pads with other values than 0
     names = node.input if node.op_type == "Concat" else node.input[:1]
     quantizers = [pair[0] for pair in map(view.pair, names) if pair is not None]
@@ -197,7 +197,7 @@ def convert(params: QParams, *, signed: bool) -> QParams:
 def _params(view: GraphIndex, node: NodeProto) -> QParams:
     """Per-tensor parameters of an activation's Q or DQ node."""
     scale = _constant(view, node, 1)
-    zero_point = _constant(view, node, 2) if optional_input(node, 2) else np.array(0, np.uint8)
+    zero_point = _constant(view, node, 2) if input_at(node, 2) else np.array(0, np.uint8)
     if scale.size != 1 or zero_point.size != 1 or zero_point.dtype not in (np.int8, np.uint8):
         where = f"{label(node)}: {scale.size} scales of {zero_point.dtype} codes"
         raise StageError(where, "quantize per tensor, 8 bits")

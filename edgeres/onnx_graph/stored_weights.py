@@ -15,15 +15,7 @@ from onnx import TensorProto, helper
 
 from edgeres.errors import StageError
 from edgeres.onnx_graph.edit import set_attribute, store
-from edgeres.onnx_graph.graph_index import (
-    BIASED,
-    COUNTED,
-    GraphIndex,
-    attribute,
-    has_transposed_weight,
-    label,
-    optional_input,
-)
+from edgeres.onnx_graph.graph_index import BIASED, COUNTED, GraphIndex, attribute, input_at, label, output_channel_axis
 from edgeres.quant.scale import INT32_MAX, PEAK, roomy_scales
 
 if TYPE_CHECKING:
@@ -84,7 +76,7 @@ class StoredWeight:
 
 def stored_weight(view: GraphIndex, dequantizer: NodeProto) -> StoredWeight | None:
     """Constants of a weight's DequantizeLinear; None where one is not constant, or there is a scale per block."""
-    source, name = view.source(dequantizer), optional_input(dequantizer, 2)
+    source, name = view.source(dequantizer), input_at(dequantizer, 2)
     values, scale = view.value(source), view.value(dequantizer.input[1])
     zero = view.value(name) if name else np.zeros((), np.int8)
     if values is None or scale is None or zero is None or scale.ndim > 1:
@@ -97,13 +89,6 @@ def dequantized_weight(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.f
     """``StoredWeight.real`` of a weight; None where a part of it is computed, or it has a scale for each block."""
     stored = stored_weight(view, dequantizer)
     return None if stored is None else stored.real
-
-
-def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:
-    """Output-channel axis of a weight ``[OC,IC,kh,kw]``, ``[OC,IC]`` or ``[IC,OC]``."""
-    if node.op_type == "ConvTranspose":
-        return 1
-    return max(len(shape) - 1, 0) if has_transposed_weight(node) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +155,7 @@ def _integer_layer(view: GraphIndex, node: NodeProto) -> IntegerLayer | None:
 
 def _bias(view: GraphIndex, node: NodeProto, channels: int, products: Floats) -> tuple[Floats, Floats] | None:
     """The bias ``[O]`` and its codes; None where it is not constant."""
-    if not optional_input(node, 2):
+    if not input_at(node, 2):
         return np.zeros(channels), np.zeros(channels)
     value = view.value(node.input[2])
     if value is not None:
@@ -185,7 +170,7 @@ def _bias(view: GraphIndex, node: NodeProto, channels: int, products: Floats) ->
 
 def stored_bias(view: GraphIndex, node: NodeProto) -> tuple[Floats, Floats] | None:
     """int32 codes ``[O]`` of a bias and their scale ``[O]`` or ``[1]``; None for a float bias."""
-    dequantizer = view.producer(optional_input(node, 2), "DequantizeLinear")
+    dequantizer = view.producer(input_at(node, 2), "DequantizeLinear")
     if dequantizer is None:
         return None
     codes, scale = view.value(dequantizer.input[0]), view.value(dequantizer.input[1])
@@ -245,7 +230,7 @@ def make_room(model: ModelProto) -> dict[str, int]:
 def _store(model: ModelProto, view: GraphIndex, layer: IntegerLayer, scale: NDArray[np.float32]) -> None:
     """Writes a weight with one scale per output channel."""
     dequantizer, shape = layer.dequantizer, (-1, *[1] * (layer.real.ndim - 1))
-    zero = view.constants.get(optional_input(dequantizer, 2))
+    zero = view.constants.get(input_at(dequantizer, 2))
     kind = helper.tensor_dtype_to_np_dtype(TensorProto.UINT8 if zero is None else zero.data_type)
     zeros = np.zeros(1, np.int64) if zero is None else np.asarray(view.value(zero.name)).astype(np.int64).reshape(-1)
     wide = np.broadcast_to(zeros, len(scale))

@@ -16,7 +16,7 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  # makes ops.quan
 from torch.fx import Graph, GraphModule, Node
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label, optional_input
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, input_at, label
 from edgeres.onnx_graph.stored_weights import dequantized_weight, stored_weight
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Translator:
 
     def bias(self, node: NodeProto) -> Node | None:
         """The float bias ``[OC]`` of a node; XNNPACK's lowering quantizes it to int32 codes."""
-        return self.tensor(node.input[2]) if optional_input(node, 2) else None
+        return self.tensor(node.input[2]) if input_at(node, 2) else None
 
 
 def _runs_in_integers(view: GraphIndex, node: NodeProto) -> bool:

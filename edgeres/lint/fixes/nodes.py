@@ -13,7 +13,7 @@ from edgeres.lint.rule import Phase, repair
 from edgeres.onnx_graph import lowering, rewrite
 from edgeres.onnx_graph.edit import insert_before, set_attribute, store
 from edgeres.onnx_graph.fold import to_opset
-from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute, optional_input
+from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute, input_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,7 +122,7 @@ def drop_output_type(model: ModelProto, target: Target) -> int:
     stated = [
         node
         for node in GraphIndex.of(model).of_type("QuantizeLinear")
-        if optional_input(node, 2) and attribute(node, "output_dtype", 0)
+        if input_at(node, 2) and attribute(node, "output_dtype", 0)
     ]
     for node in stated:
         set_attribute(node, "output_dtype", None)
@@ -136,7 +136,7 @@ def state_zero_points(model: ModelProto, target: Target) -> int:
     for node in GraphIndex.of(model).of_type(*QDQ):
         view = GraphIndex.of(model)
         scale, codes = view.value(node.input[1]), view.constants.get(node.input[0])
-        if optional_input(node, 2) or scale is None:
+        if input_at(node, 2) or scale is None:
             continue
         stated = attribute(node, "output_dtype", 0)
         kind = np.int8 if TensorProto.INT8 in (stated, codes.data_type if codes is not None else 0) else np.uint8
@@ -163,7 +163,7 @@ def one_scale(model: ModelProto, target: Target) -> int:
     """Replaces per-channel scales of activations by the largest of them."""
     view, count = GraphIndex.of(model), 0
     for node, scale in list(scales(view)):
-        zero = view.value(optional_input(node, 2))
+        zero = view.value(input_at(node, 2))
         if scale.size <= 1 or data_shape(view, node) is not None or zero is None or np.any(zero):
             continue
         names = [store(model, f"{node.output[0]}.scale", np.asarray(scale.max(), np.float32))]

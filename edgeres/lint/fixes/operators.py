@@ -15,9 +15,9 @@ from edgeres.lint.facts import dequantized
 from edgeres.lint.rule import Phase, repair
 from edgeres.onnx_graph import lowering, rewrite
 from edgeres.onnx_graph.edit import insert_before, set_attribute, store
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, output_channel_axis
 from edgeres.onnx_graph.roles import residual_adds
-from edgeres.onnx_graph.stored_weights import cut_off, dequantized_weight, make_room, output_channel_axis, stored_weight
+from edgeres.onnx_graph.stored_weights import cut_off, dequantized_weight, make_room, stored_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

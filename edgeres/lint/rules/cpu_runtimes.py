@@ -21,7 +21,7 @@ from edgeres.lint.facts import activation_type, quantized_weights
 from edgeres.lint.rule import LITERT, MOBILE, ONNXRUNTIME, OPENVINO, WITHOUT_VNNI, XNNPACK, Defect, Version, rule
 from edgeres.lint.rules import tensorrt_nodes as nodes
 from edgeres.lint.rules import tensorrt_operators as operators
-from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, label, optional_input
+from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, input_at, label
 from edgeres.onnx_graph.roles import classifier
 from edgeres.onnx_graph.stored_weights import cut_off, integer_layers, overflows, stored_bias
 from edgeres.quant.scale import INT32_MAX
@@ -162,7 +162,7 @@ LITERT_SHARED = (
 def symmetric_weights(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights have the zero-point 0."""
     for node, dequantizer in quantized_weights(view):
-        zeros = view.value(optional_input(dequantizer, 2))
+        zeros = view.value(input_at(dequantizer, 2))
         if zeros is not None and np.any(zeros.astype(np.float64)):
             yield label(node), "its weight has a zero-point: it runs in float"
 

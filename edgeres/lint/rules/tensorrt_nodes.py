@@ -16,7 +16,7 @@ from onnx import TensorProto, defs
 from edgeres.lint import facts
 from edgeres.lint.facts import data_shape, element_types, scales, type_name
 from edgeres.lint.rule import LENIENT, TENSORRT, Defect, Version, rule
-from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute, label, opset_of, optional_input
+from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute, input_at, label, opset_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ _INTEGER_OPERATORS = (
 
 def _zero_points(view: GraphIndex) -> Iterator[tuple[NodeProto, TensorProto]]:
     for node in view.of_type(*QDQ):
-        if (tensor := view.constants.get(optional_input(node, 2))) is not None:
+        if (tensor := view.constants.get(input_at(node, 2))) is not None:
             yield node, tensor
 
 
@@ -70,7 +70,7 @@ def int8(view: GraphIndex, version: Version) -> Iterator[Defect]:
 def three_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Q/DQ has three inputs."""
     for node in view.of_type(*QDQ):
-        if not optional_input(node, 2):
+        if not input_at(node, 2):
             yield label(node), "no zero-point input"
 
 
@@ -78,7 +78,7 @@ def three_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def explicit_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The code type is explicit."""
     for node in view.of_type("QuantizeLinear"):  # DequantizeLinear has the type of its codes
-        if not optional_input(node, 2) and attribute(node, "output_dtype", 0) == 0:
+        if not input_at(node, 2) and attribute(node, "output_dtype", 0) == 0:
             yield label(node), "no zero-point: TensorRT takes int8, ONNX Runtime takes uint8"
 
 
@@ -95,7 +95,7 @@ def one_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def zero_point_constant(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Zero-points are initializers."""
     for node in view.of_type(*QDQ):
-        if optional_input(node, 2) and node.input[2] not in view.constants:
+        if input_at(node, 2) and node.input[2] not in view.constants:
             if version >= (10, 0) and facts.folds_to_constant(view, node.input[2]):
                 continue  # 10.x looks through Identity
             maker = view.producer(node.input[2])
@@ -147,7 +147,7 @@ def one_float_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def equal_volumes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """As many zero-points as scales."""
     for node, scale in scales(view):
-        zero_point = view.value(optional_input(node, 2))
+        zero_point = view.value(input_at(node, 2))
         if zero_point is not None and zero_point.size != scale.size:
             yield label(node), f"{scale.size} scales beside {zero_point.size} zero-points"
 

@@ -17,9 +17,8 @@ from edgeres.lint import facts
 from edgeres.lint.facts import dequantized, quantized_weights
 from edgeres.lint.rule import LENIENT, TENSORRT, Defect, Version, rule
 from edgeres.lint.rules.tensorrt_nodes import IMPORTER
-from edgeres.onnx_graph.graph_index import BIASED, WEIGHTED, GraphIndex, attribute, label, optional_input
+from edgeres.onnx_graph.graph_index import BIASED, WEIGHTED, GraphIndex, attribute, input_at, label, output_channel_axis
 from edgeres.onnx_graph.roles import residual_adds
-from edgeres.onnx_graph.stored_weights import output_channel_axis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +66,7 @@ def weight_axis(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def float_bias(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Biases are float."""
     for node in view.of_type(*BIASED):
-        dequantizer = view.producer(optional_input(node, 2), "DequantizeLinear")
+        dequantizer = view.producer(input_at(node, 2), "DequantizeLinear")
         if dequantizer is not None:
             codes = view.constants.get(dequantizer.input[0])
             kind = facts.type_name(codes.data_type) if codes is not None else "quantized"

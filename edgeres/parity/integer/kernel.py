@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import attribute, has_transposed_weight, label, optional_input, window_attributes
+from edgeres.onnx_graph.graph_index import attribute, has_transposed_weight, input_at, label, window_attributes
 from edgeres.onnx_graph.stored_weights import StoredWeight, stored_weight
 from edgeres.quant.qparams import QParams
 from edgeres.quant.scale import INT32_MAX, PEAK
@@ -157,7 +157,7 @@ class LayerConstants:
         Raises:
             ModelError: One is not constant, scales are not one per output channel, or the accumulator could overflow.
         """
-        bias = numbers(view, node.input[2]) if optional_input(node, 2) else None
+        bias = numbers(view, node.input[2]) if input_at(node, 2) else None
         across, stored = has_transposed_weight(node), _stored(view, node.input[1])
         if stored is None:
             value = view.value(node.input[1])

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import TensorProto
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, label, optional_input
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, input_at, label
 from edgeres.parity.integer.kernel import LOGITS_ONLY, Kernel, columns, node_window, numbers, padded, patches, views
 from edgeres.parity.integer.value import Exact, Real, Term, Value, constant
 
@@ -57,7 +57,7 @@ def carried(view: GraphIndex, node: NodeProto) -> Callable[[Array, float, float]
 
 def _padding(view: GraphIndex, node: NodeProto) -> list[tuple[int, int]]:
     """Pads of ``[N,H,W,C]``."""
-    pads, filling = (view.value(optional_input(node, index)) for index in (1, 2))
+    pads, filling = (view.value(input_at(node, index)) for index in (1, 2))
     mode = attribute(node, "mode", b"constant")
     if pads is None or pads.size != 8 or mode != b"constant" or (filling is not None and np.any(filling)):
         raise ModelError(f"node {label(node)!r} pads with something else than zeros", LOGITS_ONLY)
