@@ -230,8 +230,8 @@ def _only_reader(view: GraphIndex, tensor: str, kind: str) -> NodeProto | None:
 
 def _fits(conv: NodeProto) -> bool:
     stated = window_attributes(conv)
-    wanted = {"kernel": (_KERNEL,) * 2, "strides": (BLOCK,) * 2, "pads": stated.pads[:1] * 4, "dilations": (1, 1)}
-    return stated == stated._replace(**wanted) and attribute(conv, "group", 1) == 1
+    wanted = stated._replace(kernel=(_KERNEL,) * 2, strides=(BLOCK,) * 2, pads=stated.pads[:1] * 4, dilations=(1, 1))
+    return stated == wanted and attribute(conv, "group", 1) == 1
 
 
 def _in_blocks(codes: Codes, padding: int, window: _Blocks) -> Codes:
