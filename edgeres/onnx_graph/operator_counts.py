@@ -70,43 +70,36 @@ def tensor_shapes(model: ModelProto) -> Shapes:
     return shapes
 
 
-def layer_macs(model: ModelProto) -> dict[str, int]:
-    """MACs of every Conv, Gemm and MatMul for one image, by output tensor name.
+def macs(model: ModelProto) -> int:
+    """MACs of the graph for one image.
 
     A Conv costs ``prod(weight shape) * H' * W'``, a matrix product ``rows * inner * columns``.
     """
     shapes = tensor_shapes(model)
-    return {node.output[0]: _node_macs(node, shapes) for node in model.graph.node if node.op_type in COUNTED}
+    return sum(_macs(node, shapes) for node in model.graph.node)
 
 
-def _node_macs(node: NodeProto, shapes: Shapes) -> int:
+def _macs(node: NodeProto, shapes: Shapes) -> int:
+    if node.op_type not in COUNTED:
+        return 0
     out = shapes[node.output[0]]
     if node.op_type == "Conv":
         return prod(shapes[node.input[1]]) * prod(out[2:])
     return prod(out) * shapes[node.input[0]][0 if attribute(node, "transA", 0) else -1]
 
 
-def macs(model: ModelProto) -> int:
-    """MACs of the graph for one image."""
-    return sum(layer_macs(model).values())
-
-
-def layer_parameters(model: ModelProto) -> dict[str, int]:
-    """Weights and biases of every layer by output tensor name; scales, zero-points and statistics are not learned."""
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    view, counts = GraphIndex.of(model), dict[str, int]()
-    for node in model.graph.node:
-        if node.op_type in COUNTED or node.op_type == "BatchNormalization":
-            names = node.input[1:] if node.op_type in COUNTED else node.input[1:3]
-            makers = {name: view.producer(name, "DequantizeLinear") for name in names}
-            stored = (name if maker is None else view.source(maker) for name, maker in makers.items())
-            counts[node.output[0]] = sum(prod(shapes[name]) for name in stored if name in shapes)
-    return counts
-
-
 def parameters(model: ModelProto) -> int:
-    """Number of learned parameters of the graph."""
-    return sum(layer_parameters(model).values())
+    """Learned parameters of the graph: weights and biases, without scales, zero-points and statistics."""
+    view, sizes = GraphIndex.of(model), {tensor.name: prod(tensor.dims) for tensor in model.graph.initializer}
+    return sum(_parameters(view, node, sizes) for node in view.nodes)
+
+
+def _parameters(view: GraphIndex, node: NodeProto, sizes: dict[str, int]) -> int:
+    if node.op_type not in (*COUNTED, "BatchNormalization"):
+        return 0
+    names = node.input[1:] if node.op_type in COUNTED else node.input[1:3]
+    makers = [(name, view.producer(name, "DequantizeLinear")) for name in names]
+    return sum(sizes.get(name if maker is None else view.source(maker), 0) for name, maker in makers)
 
 
 def qdq(model: ModelProto) -> QdqCounts:
@@ -165,8 +158,9 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
     Raises:
         ModelError: Shapes cannot be inferred.
     """
-    shapes, macs, parameters = tensor_shapes(model), layer_macs(model), layer_parameters(model)
-    constant = {*GraphIndex.of(model).constants, ""}
+    view, shapes = GraphIndex.of(model), tensor_shapes(model)
+    sizes = {tensor.name: prod(tensor.dims) for tensor in model.graph.initializer}
+    constant = {*view.constants, ""}
     rows: list[Layer] = []
     for node in model.graph.node:
         inputs = tuple(name for name in node.input if name not in constant)
@@ -175,6 +169,7 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
             continue
         for output in filter(None, node.output):
             input_shape, output_shape = _one(shapes, inputs[0]), _one(shapes, output)
+            first = output == node.output[0]
             rows.append(
                 Layer(
                     name=node.name or output,
@@ -184,8 +179,8 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
                     output=output,
                     input_shape=input_shape,
                     output_shape=output_shape,
-                    macs=macs.get(output, 0),
-                    parameters=parameters.get(output, 0),
+                    macs=_macs(node, shapes) if first else 0,
+                    parameters=_parameters(view, node, sizes) if first else 0,
                     bias=node.op_type in ("Conv", "Gemm") and len(node.input) > 2,
                 )
             )
