@@ -53,7 +53,7 @@ def element_types(view: GraphIndex) -> dict[str, int]:
         match node.op_type:
             case "QuantizeLinear":
                 stated = int(attribute(node, "output_dtype", 0)) or int(TensorProto.UINT8)
-                kind = kinds.get(input_at(node, 2), stated)
+                kind = kinds.get(node.input[2], stated) if input_at(node, 2) else stated
             case "DequantizeLinear":
                 kind = kinds.get(node.input[1], int(TensorProto.FLOAT))
             case "Cast":

@@ -169,16 +169,13 @@ def _images(model: ModelProto) -> NDArray[np.float32]:
 def _proven(
     before: ModelProto, after: ModelProto, images: NDArray[np.float32], repair: Repair, rules: tuple[str, ...]
 ) -> Proof:
+    name = f"{', '.join(rules)} ({repair.title})"
     try:
         proof = prove(before, after, images, repair.rounding)
     except Exception as failure:  # ONNX Runtime's exceptions have no common base class
-        where = f"{', '.join(rules)} ({repair.title}) cannot be proven: {first_line(failure)}"
-        raise StageError(where, _LEAVE_OUT) from failure
+        raise StageError(f"{name} cannot be proven: {first_line(failure)}", _LEAVE_OUT) from failure
     if not proof.holds:
-        raise StageError(
-            f"{', '.join(rules)} ({repair.title}): {proof.where!r} differs by {proof.steps:.3g} quantization steps",
-            _LEAVE_OUT,
-        )
+        raise StageError(f"{name}: {proof.where!r} differs by {proof.steps:.3g} quantization steps", _LEAVE_OUT)
     return proof
 
 

@@ -75,9 +75,8 @@ def runner(model: ModelProto, *, optimise: bool = True) -> Runner:
         try:
             (logits,) = session.run(None, {name: images})
         except Exception as failure:
-            raise StageError(
-                f"ONNX Runtime cannot run the graph: {first_line(failure)}", "export it again"
-            ) from failure
+            what = f"ONNX Runtime cannot run the graph: {first_line(failure)}"
+            raise StageError(what, "export it again") from failure
         return np.asarray(logits, dtype=np.float32).reshape(len(images), -1)
 
     return run

@@ -78,10 +78,8 @@ def prepare(model: ModelProto, runtime: Runtime, size: int | None = None) -> Pre
     before = np.concatenate([original(padded[start : start + step])[:1] for start in range(0, len(padded), step)])
     after = runner(folded)(images)
     if after.shape != before.shape or relative_delta(before, after) > TOLERANCE:
-        raise StageError(
-            f"the folded graph computes something else for a batch of {_PROBES}",
-            "export it with a symbolic batch axis and the target's opset",
-        )
+        what = f"the folded graph computes something else for a batch of {_PROBES}"
+        raise StageError(what, "export it with a symbolic batch axis and the target's opset")
     return Prepared(folded, float(np.max(np.abs(after - before))), (len(model.graph.node), len(folded.graph.node)))
 
 

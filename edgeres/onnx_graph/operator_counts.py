@@ -61,9 +61,8 @@ def tensor_shapes(model: ModelProto) -> Shapes:
     try:
         inferred = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
     except shape_inference.InferenceError as failure:
-        raise ModelError(
-            f"shapes cannot be inferred: {failure}", "export the model again with fixed sizes"
-        ) from failure
+        hint = "export the model again with fixed sizes"
+        raise ModelError(f"shapes cannot be inferred: {failure}", hint) from failure
     shapes: Shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
@@ -212,6 +211,6 @@ def _kind(node: NodeProto, input_shape: tuple[int, ...], output_shape: tuple[int
     if node.op_type == "MaxPool" and set(attribute(node, "kernel_shape")) == {1}:
         return "other"  # a strided slice: a pool of one pixel
     pooled = (input_shape[:1], (input_shape[0], 1, 1)) if len(input_shape) == 3 else ()
-    return (
-        "globalpool" if node.op_type == "ReduceMean" and output_shape in pooled else _KINDS.get(node.op_type, "other")
-    )
+    if node.op_type == "ReduceMean" and output_shape in pooled:
+        return "globalpool"
+    return _KINDS.get(node.op_type, "other")

@@ -69,10 +69,8 @@ def require_float(model: ModelProto) -> None:
     """
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx"):
-            raise ModelError(
-                f"node {label(node)!r}: operator {node.domain}.{node.op_type} is no ONNX operator",
-                "export with standard operators",
-            )
+            what = f"node {label(node)!r}: operator {node.domain}.{node.op_type} is no ONNX operator"
+            raise ModelError(what, "export with standard operators")
         if node.op_type in (*QDQ, "QLinearConv", "ConvInteger", "MatMulInteger"):
             raise ModelError(f"node {label(node)!r}: the graph is quantized already", "give the float model")
 

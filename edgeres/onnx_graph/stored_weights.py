@@ -201,10 +201,8 @@ def require_room(model: ModelProto) -> None:
         StageError: An accumulator of an integer layer may overflow int32; the message names the layer.
     """
     for node, channels, reach in overflows(GraphIndex.of(model)):
-        raise StageError(
-            f"{label(node)}: sums of {channels} channels reach {reach:.2g}, int32 ends at {INT32_MAX}",
-            f"leave the layer in float: scheme.float_layers: [{label(node)}]",
-        )
+        what = f"{label(node)}: sums of {channels} channels reach {reach:.2g}, int32 ends at {INT32_MAX}"
+        raise StageError(what, f"leave the layer in float: scheme.float_layers: [{label(node)}]")
 
 
 def make_room(model: ModelProto) -> dict[str, int]:

@@ -117,7 +117,7 @@ class LayerComparison:
 
     def depths(self) -> tuple[Depth, ...]:
         """Comparisons in execution order, the logits last."""
-        names = {tensor: tensor for tensor in self.network.quantized} | {LOGITS: self.network.output}
+        names = {tensor: tensor for tensor in self.network.codes} | {LOGITS: self.network.output}
         return tuple(self.counts[tensor].depth(tensor, self.network.nodes_of(name)) for tensor, name in names.items())
 
 

@@ -91,11 +91,6 @@ class IntegerNetwork:
         self.last_reads = self._last_reads()
 
     @property
-    def quantized(self) -> tuple[str, ...]:
-        """Tensors that a QuantizeLinear reads, in execution order."""
-        return tuple(self.codes)
-
-    @property
     def float_nodes(self) -> tuple[str, ...]:
         """Nodes computed in float64, because they have float weights or no integer form."""
         floats = {name for name, layer in self.weighted.items() if isinstance(layer.kernel, np.ndarray)}
