@@ -114,11 +114,6 @@ def quantized_tensors(model: ModelProto) -> tuple[str, ...]:
     return tuple(node.input[0] for node in GraphIndex.of(model).activation_quantizers())
 
 
-def metadata(model: ModelProto) -> dict[str, str]:
-    """The metadata strings of a file."""
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
 def sized(model: ModelProto, size: int | None) -> ModelProto:
     """A copy of a checked model for images of ``size x size`` pixels, without the values of its weights.
 

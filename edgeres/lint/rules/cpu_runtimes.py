@@ -42,13 +42,13 @@ TRANSFORMATIONS = "docs.openvino.ai, low precision transformations"
 PARTITIONER = "executorch, backends/xnnpack/partition/config"
 
 SHARED = (
-    *(shared.adopted(ONNXRUNTIME, SELECTORS) for shared in (nodes.positive, nodes.equal_volumes, nodes.channel_count)),
-    nodes.per_tensor_activations.adopted(ONNXRUNTIME, SELECTORS, severity="W"),
-    nodes.paired.adopted(ONNXRUNTIME, SELECTORS, severity="W"),
     *(
-        shared.adopted(OPENVINO, TRANSFORMATIONS)
+        shared.adopted(family, source)
+        for family, source in ((ONNXRUNTIME, SELECTORS), (OPENVINO, TRANSFORMATIONS))
         for shared in (nodes.positive, nodes.equal_volumes, nodes.channel_count)
     ),
+    nodes.per_tensor_activations.adopted(ONNXRUNTIME, SELECTORS, severity="W"),
+    nodes.paired.adopted(ONNXRUNTIME, SELECTORS, severity="W"),
     *(shared.adopted(XNNPACK, PARTITIONER) for shared in (nodes.positive, nodes.equal_volumes)),
     nodes.per_tensor_activations.adopted(XNNPACK, PARTITIONER, id="X04"),
 )
