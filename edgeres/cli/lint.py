@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.cli._console import Screen
-    from edgeres.lint.fixer import Fixed
     from edgeres.lint.integer_coverage import IntegerCoverage
+    from edgeres.lint.linter import Fixed
     from edgeres.lint.rule import Finding, Rule
 
 PLACE = 100
@@ -40,9 +40,8 @@ def add_parser(commands: Commands) -> None:
 def run(options: Options, screen: Screen) -> int:
     """Checks a graph by every rule of the target; with ``--fix`` writes a repaired graph to a new file."""
     from edgeres.cli._console import relative_name, write_file
-    from edgeres.lint.fixer import fix
     from edgeres.lint.integer_coverage import integer_coverage_of
-    from edgeres.lint.linter import lint, rules_for
+    from edgeres.lint.linter import fix, lint, rules_for
     from edgeres.onnx_graph.read import read_model
     from edgeres.report.ci_formats import lint_sarif
     from edgeres.targets.target import find_target
