@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 
 _ONE_END = 2.0 ** -(np.arange(128) / 16)
-_TWO_ENDS = 2.0 ** -(np.arange(25) / 4)
-"""Shares of the whole range tried first at one end, and at each of two ends."""
+_TWO_ENDS = 2.0 ** -(np.arange(25) / 4)  # shares of the whole range tried first at one end, and at each of two ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +127,7 @@ def _best(density: Density, lows: Floats, highs: Floats, steps: int) -> tuple[fl
     return float(pairs_low[best]), float(pairs_high[best])
 
 
-REFERENCE_BINS = 2048
-"""Bins on each side of zero in which the distributions are compared."""
+REFERENCE_BINS = 2048  # bins on each side of zero in which the distributions are compared
 
 
 def entropy(histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:

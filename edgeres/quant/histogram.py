@@ -25,14 +25,9 @@ if TYPE_CHECKING:
     Counts = NDArray[np.int64]
 
 BITS = 13
-BINS = 1 << BITS
-"""Bins on each side of zero; at least half of them lie below ``max |x|``, 32 to a step of signed INT8."""
-
-FINEST = -100
-"""Smallest exponent of a grid: ``2**(BITS - FINEST)`` is still a float32."""
-
-_UNIT = 149
-"""Every finite float32 is an integer multiple of ``2**-149``, so sums in that unit are exact integers."""
+BINS = 1 << BITS  # bins on each side of zero; at least half of them lie below ``max |x|``, 32 to a step of signed INT8
+FINEST = -100  # smallest exponent of a grid: ``2**(BITS - FINEST)`` is still a float32
+_UNIT = 149  # every finite float32 is an integer multiple of ``2**-149``, so sums in that unit are exact integers
 
 
 def grid_exponent(peak: float) -> int:

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from edgeres.quant.scale import WeightMethod
     from edgeres.targets.target import QuantScheme
 
-COLUMNS = 48
-"""Number of columns of a sketch, as many as a small plot shows."""
-
+COLUMNS = 48  # number of columns of a sketch, as many as a small plot shows
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

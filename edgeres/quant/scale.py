@@ -33,17 +33,12 @@ if TYPE_CHECKING:
 SMALLEST = 2.0**-60
 """Scales below this are raised to it, so that the product of two scales, a bias's, is still a normal float32."""
 
-PEAK = 255
-"""Largest difference of an 8-bit code from its zero-point."""
-
-INT32_MAX = (1 << 31) - 1
-"""Largest int32 accumulator."""
-
+PEAK = 255  # largest difference of an 8-bit code from its zero-point
+INT32_MAX = (1 << 31) - 1  # largest int32 accumulator
 LIMIT = 1 << 30
 """Largest accumulator that scales are chosen for: moving the zero-point's part into the bias needs a margin."""
 
-_ZERO_ROWS = 1 << 20
-"""Code of the largest bias of a layer whose weights are all 0."""
+_ZERO_ROWS = 1 << 20  # code of the largest bias of a layer whose weights are all 0
 
 
 def float32_scales(steps: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -91,11 +86,8 @@ WeightMethod = Literal["max", "mse"]
 _COARSE = np.concatenate([1 - np.arange(33) / 64, 2.0 ** -(np.arange(9, 25) / 8)])
 """Shares of a channel's largest magnitude tried first, down to 1/8; dense where INT8 has its optimum."""
 
-_FINE = 1 + np.array([-3, -2, -1, 1, 2, 3]) / 256
-"""Factors tried around the best of them."""
-
-_BLOCK = 1 << 16
-"""Weights searched at a time, so that the working set fits the cache."""
+_FINE = 1 + np.array([-3, -2, -1, 1, 2, 3]) / 256  # factors tried around the best of them
+_BLOCK = 1 << 16  # weights searched at a time, so that the working set fits the cache
 
 
 def weight_qparams(weight: NDArray[np.float32], bits: int = 8, method: WeightMethod = "mse") -> QParams:

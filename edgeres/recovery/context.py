@@ -123,8 +123,7 @@ def unrounded(tried: Sequence[Tried]) -> Candidate:
     return best.candidate
 
 
-HISTOGRAM_PASS = 1.3
-"""Cost of a pass with histograms, in forward passes."""
+HISTOGRAM_PASS = 1.3  # cost of a pass with histograms, in forward passes
 
 
 @dataclass(frozen=True, slots=True)

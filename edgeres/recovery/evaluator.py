@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 
     from edgeres.gate.paired_test import Outcome
 
-CONFIDENCE = 0.95
-"""Confidence of every interval over images."""
-
+CONFIDENCE = 0.95  # confidence of every interval over images
 NEGLIGIBLE = 1e-5
 """KL divergence in nats below which no further technique is tried.
 
@@ -49,8 +47,7 @@ By Pinsker's inequality the probabilities of the classes differ by at most ``sqr
 """
 
 
-_RESOLUTION = 1e-9
-"""Divergences in nats below this are rounding errors of float32 logits."""
+_RESOLUTION = 1e-9  # divergences in nats below this are rounding errors of float32 logits
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,11 +137,8 @@ def draw_box(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-WORKERS = 2
-"""Threads that decode and augment; Pillow releases the GIL meanwhile."""
-
-KEPT_BYTES = 256 << 20
-"""Bytes of decoded images kept in memory between epochs; the small data sets fit."""
+WORKERS = 2  # threads that decode and augment; Pillow releases the GIL meanwhile
+KEPT_BYTES = 256 << 20  # bytes of decoded images kept in memory between epochs; the small data sets fit
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,8 @@ if TYPE_CHECKING:
 
 NAME = "training.safetensors"
 
-OVERHEAD = 0.05
-"""Largest share of the time spent on writing snapshots."""
-
-LONGEST_S = 300.0
-"""Largest loss of work by a kill in seconds, where an epoch takes longer."""
+OVERHEAD = 0.05  # largest share of the time spent on writing snapshots
+LONGEST_S = 300.0  # largest loss of work by a kill in seconds, where an epoch takes longer
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
     Images = Callable[[], Iterable[NDArray[np.float32]]]
 
-_BLOCK = 16
-"""Images between two corrections."""
+_BLOCK = 16  # images between two corrections
 
 
 def empirical_bias(

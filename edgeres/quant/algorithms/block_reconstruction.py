@@ -33,15 +33,9 @@ if TYPE_CHECKING:
     from edgeres.quant.algorithms.layerwise import Images, Unit
     from edgeres.quant.quantized import Quantized
 
-ITERATIONS = 100
-"""Default number of batches per unit."""
-
-RATE = 0.01
-"""Adam's initial learning rate of codes, in codes; it falls to 0 along a cosine."""
-
-SCALE_RATE = 0.002
-"""Adam's initial learning rate of the natural logarithms of activation scales."""
-
+ITERATIONS = 100  # default number of batches per unit
+RATE = 0.01  # Adam's initial learning rate of codes, in codes; it falls to 0 along a cosine
+SCALE_RATE = 0.002  # Adam's initial learning rate of the natural logarithms of activation scales
 _EDGE = 0.4
 """Largest initial distance from a code: at 0.49 the first steps turn many codes at once, and their errors no longer
 compensate each other.

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     ChannelScales = Mapping[str, Floats]
 
-FIXED = 0
-"""Index of the unit of channels that cannot be scaled."""
+FIXED = 0  # index of the unit of channels that cannot be scaled
 
 
 @dataclass(frozen=True, slots=True)

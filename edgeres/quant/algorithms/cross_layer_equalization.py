@@ -34,11 +34,8 @@ if TYPE_CHECKING:
 
 _SWEEPS = 50
 
-_ENOUGH = 1e-4
-"""The iteration ends once no logarithm of a scale changes by more than this."""
-
-_LEAST = 2.0**-24
-"""Lower bound of a channel's share of its tensor's or row's largest, for dead channels."""
+_ENOUGH = 1e-4  # the iteration ends once no logarithm of a scale changes by more than this
+_LEAST = 2.0**-24  # lower bound of a channel's share of its tensor's or row's largest, for dead channels
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,10 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Term = Callable[[Tensor], Tensor]
 
-_LEAST = 1e-4
-"""Lower bound of reach and weights as a share of the largest, for dead channels."""
-
+_LEAST = 1e-4  # lower bound of reach and weights as a share of the largest, for dead channels
 _ITERATIONS = 60
 
-_SHARE = 0.25
-"""Share of the weights' rounding noise that remains: rounding is learned afterwards."""
+_SHARE = 0.25  # share of the weights' rounding noise that remains: rounding is learned afterwards
 
 
 def balancing_scales(quantized: Quantized, importance: Importance) -> dict[str, Floats]:

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", np.float32, np.float64)
 
-TAIL = 8
-"""Power of the norm that estimates a channel's range: near the maximum, but less sensitive to one outlier."""
+TAIL = 8  # power of the norm that estimates a channel's range: near the maximum, but less sensitive to one outlier
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,14 +104,9 @@ DAMPING = 0.01
 It regularizes a covariance of few patches, and bounds the condition number in float32.
 """
 
-_TINY = 1e-20
-"""Added as well, for layers whose inputs never vary."""
-
-_BLOCK = 128
-"""Columns corrected one by one; the others are corrected by matrix products."""
-
-ROWS = 4
-"""Patches per column of a covariance, if the images have that many."""
+_TINY = 1e-20  # added as well, for layers whose inputs never vary
+_BLOCK = 128  # columns corrected one by one; the others are corrected by matrix products
+ROWS = 4  # patches per column of a covariance, if the images have that many
 
 
 def steps(quantized: Quantized) -> int:

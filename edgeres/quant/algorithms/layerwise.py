@@ -95,17 +95,12 @@ class Values:
         return self._network.read(op, index, self._known)
 
 
-BATCH = 32
-"""Most images that go through a unit together."""
-
-LIMIT = 256
-"""Number of images for learned rounding, the first ones: twice as many gave no gain."""
-
+BATCH = 32  # most images that go through a unit together
+LIMIT = 256  # number of images for learned rounding, the first ones: twice as many gave no gain
 KEPT = 512 << 20
 """Bytes of activations kept between two units, of both networks together, which limit the number of images."""
 
-LARGEST = 16 << 20
-"""Bytes of a batch's largest tensor, which limit the number of images per batch."""
+LARGEST = 16 << 20  # bytes of a batch's largest tensor, which limit the number of images per batch
 
 
 class Walk:

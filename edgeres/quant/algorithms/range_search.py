@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Images = Callable[[], Iterable[NDArray[np.float32]]]
 
-FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.7)
-"""Candidate multiples of a calibrated scale."""
+FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.7)  # candidate multiples of a calibrated scale
 
 
 def refined(

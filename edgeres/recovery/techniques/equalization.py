@@ -21,14 +21,9 @@ if TYPE_CHECKING:
 
     from edgeres.recovery.context import Tried
 
-_IMAGES = 64
-"""Images whose gradients give the importance of a channel."""
-
-_BACKWARDS = 8.0
-"""Cost of a backward pass that keeps the gradient of every activation, in forward passes."""
-
-_BALANCING = 2.4e4
-"""MACs per weight that the search for channel scales amounts to, measured on ResNet-18."""
+_IMAGES = 64  # images whose gradients give the importance of a channel
+_BACKWARDS = 8.0  # cost of a backward pass that keeps the gradient of every activation, in forward passes
+_BALANCING = 2.4e4  # MACs per weight that the search for channel scales amounts to, measured on ResNet-18
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from edgeres.recovery.context import Candidate, Tried
     from edgeres.recovery.evaluator import Evaluation
 
-_QUANTIZED = 2.0
-"""Cost of a pass with Q/DQ, in float passes."""
+_QUANTIZED = 2.0  # cost of a pass with Q/DQ, in float passes
 
 
 def _evaluations(layers: int) -> int:
