@@ -1,7 +1,7 @@
 """int32 accumulators of a Q/DQ graph's integer layers: their bounds, and weight scales under which they fit.
 
 A runtime computes ``DequantizeLinear -> Conv`` in integers and turns the float bias into ``round(b / (s_x s_w))``
-(core/optimizer/qdq_transformer of microsoft/onnxruntime). ``edgeres.quant.scale`` has the bounds.
+(core/optimizer/qdq_transformer of microsoft/onnxruntime). ``edgeres.quant.qparams`` has the bounds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeres.errors import StageError
 from edgeres.onnx_graph.graph_index import BIASED, COUNTED, GraphIndex, attribute, free_name, label
 from edgeres.onnx_graph.stored_weights import output_channel_axis, stored_weight
-from edgeres.quant.scale import INT32_MAX, PEAK, roomy_scales
+from edgeres.quant.qparams import INT32_MAX, PEAK, roomy_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,7 @@ import numpy as np
 
 from edgeres.errors import RecipeError, nearest
 from edgeres.quant.histogram import BINS, Histogram
-from edgeres.quant.qparams import QParams
-from edgeres.quant.scale import float32_scales
+from edgeres.quant.qparams import QParams, float32_scales
 from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from edgeres.model.network import Network
+from edgeres.quant.qparams import SMALLEST
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.scale import SMALLEST
 
 if TYPE_CHECKING:
     from torch import Tensor

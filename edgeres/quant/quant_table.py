@@ -11,8 +11,7 @@ from pydantic import Field
 from edgeres.model.graph import graph
 from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.histogram import BINS
-from edgeres.quant.qparams import QParams
-from edgeres.quant.scale import float32_scales, roomy_scales, weight_qparams
+from edgeres.quant.qparams import QParams, float32_scales, roomy_scales, weight_qparams
 from edgeres.settings import digest, plain, settings
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from edgeres.model.weights import Weights
     from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
-    from edgeres.quant.scale import WeightMethod
+    from edgeres.quant.qparams import WeightMethod
     from edgeres.targets.target import QuantScheme
 
 COLUMNS = 48  # number of columns of a sketch, as many as a small plot shows
@@ -195,7 +194,7 @@ def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> di
 
 
 def _with_room(op: Op, table: QuantTable, weights: Weights) -> QParams:
-    """The weight scales of one operation; see ``edgeres.quant.scale``."""
+    """The weight scales of one operation; see ``edgeres.quant.qparams``."""
     params, weight = table.weights[op.name], weights[f"{op.name}.weight"]
     bias = weights[f"{op.name}.bias"] if op.bias else np.zeros(len(weight))
     step = table.activations[op.inputs[0]].scale[0]

@@ -66,7 +66,7 @@ class Quantized:
 
     ``weights`` are float32 values that the table rounds; where rounding was learned they lie on the grid already, so
     that rounding them again changes nothing. Under the table's scales int32 holds every accumulator: weight scales that
-    are too small for the biases are raised (``edgeres.quant.scale``), whatever the origin of scales, weights and
+    are too small for the biases are raised (``edgeres.quant.qparams``), whatever the origin of scales, weights and
     biases.
     """
 

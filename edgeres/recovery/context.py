@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from edgeres.quant.calibrator import CalibratorName
     from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
+    from edgeres.quant.qparams import WeightMethod
     from edgeres.quant.quant_table import QuantTable
-    from edgeres.quant.scale import WeightMethod
     from edgeres.recovery.evaluator import Evaluation, Evaluator
     from edgeres.targets.target import QuantScheme
 

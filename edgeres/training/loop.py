@@ -11,6 +11,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeres.errors import StageError
@@ -33,6 +34,27 @@ T = TypeVar("T")
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Loss of ``(logits [N,classes], images [N,3,H,W], labels [N])`` as a scalar."""
+
+
+def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Objective:
+    """``alpha T^2 KL(softmax(teacher / T) || softmax(student / T)) + (1 - alpha) CE(student, labels)``, batch mean.
+
+    ``T^2`` keeps the gradients of the soft part on the scale of the hard part (Hinton et al. 2015, arXiv 1503.02531,
+    section 2). The teacher is in evaluation mode, on the device of the student; ``alpha`` is in ``[0, 1]``.
+    """
+
+    def loss(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            answers = teacher(images).float()
+        soft = F.kl_div(
+            F.log_softmax(logits.float() / temperature, dim=1),
+            F.log_softmax(answers / temperature, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(logits.float(), labels)
+
+    return loss
 
 
 @dataclass(frozen=True, slots=True)

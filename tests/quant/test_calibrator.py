@@ -23,7 +23,7 @@ from edgeres.quant.calibrator import (
     percentile,
     range_qparams,
 )
-from edgeres.quant.scale import SMALLEST
+from edgeres.quant.qparams import SMALLEST
 from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:

@@ -22,13 +22,12 @@ from edgeres.model.network import Network
 from edgeres.pipeline.stages.stage import Read
 from edgeres.quant.learned_network import LearnedNetwork
 from edgeres.quant.quantized import Quantized
-from edgeres.recovery import recovery_report
 from edgeres.recovery.evaluator import Evaluator
+from edgeres.recovery.search import technique_result
 from edgeres.settings import digest, plain, settings
 from edgeres.training.device import autocast_dtype, training_device
-from edgeres.training.distill import Distillation
 from edgeres.training.feed import Augment, Feed
-from edgeres.training.loop import fit
+from edgeres.training.loop import distillation, fit
 from edgeres.training.method import Count, Method, Precision, Rate, Schedule
 from edgeres.training.resume import Snapshots
 
@@ -122,7 +121,7 @@ class Qat:
                 self,
                 artifact,
                 note,
-                (recovery_report.row("quantize", before, chosen=True), TechniqueResult(name=self.name, note=note)),
+                (technique_result("quantize", before, chosen=True), TechniqueResult(name=self.name, note=note)),
             )
         trained, outcome = self._trained(artifact, start, context)
         after = evaluator.evaluation(trained, "evaluate what training gave")
@@ -134,8 +133,8 @@ class Qat:
             metrics=outcome.metrics | _metrics(after if better else before),
             notes=(comparison, *outcome.conditions),
             techniques=(
-                recovery_report.row("quantize", before, chosen=not better),
-                recovery_report.row(self.name, after, chosen=better, settings=plain(self), note=comparison),
+                technique_result("quantize", before, chosen=not better),
+                technique_result(self.name, after, chosen=better, settings=plain(self), note=comparison),
             ),
         )
         metadata = artifact.metadata.after(step)
@@ -173,7 +172,7 @@ class Qat:
     def _objective(self, artifact: Checkpoint, device: torch.device) -> Objective:
         """Distillation loss to the float network, plus the cross-entropy with the labels."""
         teacher = Network(artifact.spec, artifact.weights).eval().requires_grad_(False).to(device)
-        distance = Distillation(teacher, self.temperature, self.alpha)
+        distance = distillation(teacher, self.temperature, self.alpha)
         dtype = autocast_dtype(self.precision, device)
 
         def objective(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:

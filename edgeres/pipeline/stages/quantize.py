@@ -15,11 +15,11 @@ from edgeres.artifacts.candidate import graph_kind
 from edgeres.errors import RecipeError, StageError
 from edgeres.pipeline.stages.stage import Read
 from edgeres.quant.quant_table import calibration_digest
-from edgeres.recovery import latency, recovery_report
+from edgeres.recovery import latency
 from edgeres.recovery.context import QuantizationContext
 from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.registry import TECHNIQUES, TechniqueName, chain
-from edgeres.recovery.search import Policy, Reason, Search, search
+from edgeres.recovery.search import Policy, Reason, Search, notes, search, technique_results
 from edgeres.recovery.technique import Effort
 from edgeres.settings import plain, settings
 
@@ -97,13 +97,11 @@ class Quantize:
             settings=plain(self if forced else self._pinned(found)),
             metrics=_metrics(found) | _latencies(artifact, found, context),
             notes=(
-                *recovery_report.notes(
-                    found, context.margin, saved.table.images if saved else len(context.calibration)
-                ),
+                *notes(found, context.margin, saved.table.images if saved else len(context.calibration)),
                 *(_refused(order[-1], found) if forced else ()),
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
-            techniques=recovery_report.rows(found, order),
+            techniques=technique_results(found, order),
             sensitivity=next((one.sensitivity for one in techniques if one.sensitivity), ()),
         )
         chosen = found.chosen.candidate

@@ -18,9 +18,8 @@ from edgeres.model.network import Network
 from edgeres.pipeline.stages.stage import Read
 from edgeres.settings import digest, plain, settings
 from edgeres.training.device import training_device
-from edgeres.training.distill import Distillation
 from edgeres.training.feed import Augment, Feed
-from edgeres.training.loop import fit
+from edgeres.training.loop import distillation, fit
 from edgeres.training.method import Count, Method, Precision, Rate, Schedule
 from edgeres.training.resume import Snapshots
 
@@ -133,7 +132,7 @@ class Recover:
         identity = digest([plain(self), artifact.digest, context.train.digest, context.seed])
         return fit(
             Network(artifact.spec, artifact.weights),
-            Distillation(master, self.temperature, self.alpha),
+            distillation(master, self.temperature, self.alpha),
             feed,
             method,
             device=device,

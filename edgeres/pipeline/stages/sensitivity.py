@@ -9,7 +9,7 @@ from edgeres.artifacts.artifact import Checkpoint, Step
 from edgeres.errors import StageError
 from edgeres.pipeline.stages.stage import Read
 from edgeres.quant.calibrator import CalibratorName
-from edgeres.quant.scale import WeightMethod
+from edgeres.quant.qparams import WeightMethod
 from edgeres.recovery.context import QuantizationContext
 from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.layer_sensitivity import layer_noise
