@@ -49,7 +49,6 @@ class QParams:
     narrow: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses scales that are not positive, and a zero-point outside the range of codes."""
         if not self.scale or min(self.scale) <= 0:
             raise ValueError(f"scales must be positive, and at least one: {self.scale[:4]}")
         if self.axis is None and len(self.scale) != 1:
@@ -77,8 +76,7 @@ class QParams:
     def quantize(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
         """Integer codes of a float32 tensor, as int32 of the same shape."""
         codes = np.rint(x / self.scales(x.ndim)) + np.float32(self.zero_point)
-        clipped: NDArray[np.int32] = np.clip(codes, self.low, self.high).astype(np.int32)
-        return clipped
+        return np.asarray(np.clip(codes, self.low, self.high), dtype=np.int32)
 
     def dequantize(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
         """float32 values of integer codes."""
@@ -124,16 +122,13 @@ def roomy_scales(
         raise ModelError(
             f"a bias of {wide.max():.3g} at an input scale of {step:.3g} has no int32 code", "look at the weights"
         )
-    own = np.where(sums > 0, scales, _of_zero_rows(scales[sums > 0], wide, step)).astype(np.float32)
+    if np.any(sums > 0):
+        of_zeros = float(np.median(scales[sums > 0]))
+    else:
+        of_zeros = max(float(wide.max()) / (step * _ZERO_ROWS), SMALLEST) if wide.any() else 1.0
+    own = np.where(sums > 0, scales, of_zeros).astype(np.float32)
     raised = np.nextafter(least.astype(np.float32), np.float32(np.inf))
     return np.where(own < least, raised, own).astype(np.float32)
-
-
-def _of_zero_rows(others: NDArray[np.float32], bias: Floats, step: float) -> float:
-    """The scale of channels whose weights are all 0."""
-    if others.size:
-        return float(np.median(others))
-    return max(float(bias.max()) / (step * _ZERO_ROWS), SMALLEST) if bias.any() else 1.0
 
 
 WeightMethod = Literal["max", "mse"]
@@ -197,5 +192,4 @@ def _errors(channels: NDArray[np.float32], scales: NDArray[np.float32], top: int
     np.clip(rounded, -top, top, out=rounded)
     rounded *= scale
     rounded -= channels
-    errors: NDArray[np.float64] = np.einsum("ij,ij->i", rounded, rounded).astype(np.float64)
-    return errors
+    return np.asarray(np.einsum("ij,ij->i", rounded, rounded), dtype=np.float64)

@@ -82,10 +82,9 @@ class FloatLayers(TechniqueSettings):
 class Candidate:
     """A quantized network and how it was made.
 
-    ``reference`` are float weights with the same channel scales, which only equalization changes; ``settings`` are
-    those of the applied techniques by name, in order; ``rounded`` says that the weights lie on their grid already, so
-    that learned rounding does not apply; ``histograms`` are those of ``reference``'s tensors, empty where there are
-    none.
+    ``reference`` are float weights with the same channel scales; ``settings`` are those of the applied techniques by
+    name, in order; ``rounded`` says that the weights lie on their grid already; ``histograms`` are those of
+    ``reference``'s tensors, if there are any.
     """
 
     quantized: Quantized
@@ -190,8 +189,8 @@ class QuantizationContext:
         """The variant of a technique nearest to float, with the comparison in its settings; one is not evaluated."""
         if len(variants) == 1:
             return next(iter(variants.values()))
-        compared = self.evaluator.nearest({name: one.quantized for name, one in variants.items()}, technique)
-        best = variants[compared.name]
-        finite = {name: kl for name, kl in compared.divergences.items() if isfinite(kl)}
+        name, divergences = self.evaluator.nearest({name: one.quantized for name, one in variants.items()}, technique)
+        best = variants[name]
+        finite = {name: kl for name, kl in divergences.items() if isfinite(kl)}
         settings = replace(best.settings[technique], kl_of_variants=finite)
         return replace(best, settings={**best.settings, technique: settings})

@@ -1,10 +1,9 @@
 """Search over quantization techniques: their order, the time budget, the candidate that is kept, and the report.
 
 Techniques are tried from the cheapest to the most expensive. A candidate is kept only where it is significantly nearer
-to float (``edgeres.recovery.evaluator.nearer``). The search ends where the remaining
-divergence is negligible or not distinguishable from zero on these images. A technique starts only where its predicted
-time fits into the rest of the time budget, less the time reserved for later techniques with a larger expected gain.
-Remedies, which return layers to float, are tried only where the accuracy limit is missed.
+to float (``edgeres.recovery.evaluator.nearer``). The search ends where the remaining divergence is negligible or not
+distinguishable from zero on these images. A technique starts only where its predicted time fits into the rest of the
+time budget, less that reserved for later ones. Remedies are tried only where the accuracy limit is missed.
 """
 
 from __future__ import annotations
@@ -139,12 +138,9 @@ def search(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> Search:
-    """Tries techniques in order and keeps the candidate nearest to float.
+    """Tries techniques in order and keeps the candidate nearest to float; ``StageError`` where there is none.
 
     The first technique needs no candidate; ``took`` is called with each technique's name and seconds.
-
-    Raises:
-        StageError: No technique has a candidate.
     """
     begun = clock()
     tried: list[Tried] = []

@@ -57,11 +57,7 @@ class Snapshots:
         self._cost = 0.0
 
     def latest(self) -> Snapshot | None:
-        """The snapshot of this training, or None.
-
-        Raises:
-            StoreError: The file is damaged.
-        """
+        """The snapshot of this training, or None; ``StoreError`` where the file is damaged."""
         if not self._path.exists():
             return None
         try:
@@ -88,16 +84,11 @@ class Snapshots:
             StoreError: The folder cannot be written, or the disk is full.
         """
         started = monotonic()
-        record = {
-            "identity": self._identity,
-            "step": snapshot.step,
-            "figures": snapshot.figures,
-            "conditions": snapshot.conditions,
-        }
+        record = {"step": snapshot.step, "figures": snapshot.figures, "conditions": snapshot.conditions}
         beside = self._path.with_suffix(f".{os.getpid()}.part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(snapshot.tensors, beside, metadata={"edgeres": canonical(record)})
+            save_file(snapshot.tensors, beside, metadata={"edgeres": canonical({"identity": self._identity, **record})})
             beside.replace(self._path)
         except (OSError, SafetensorError) as failure:
             beside.unlink(missing_ok=True)

@@ -502,12 +502,12 @@ def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(quantizat
         "plain": plain.quantized,
         "same": plain.quantized,
     }
-    found = evaluator.nearest(variants, "test")
-    assert found.name == "plain", "of equals the earlier one"
+    name, found = evaluator.nearest(variants, "test")
+    assert name == "plain", "of equals the earlier one"
     assert [count for name, count in seen if name == "broken"] == [64]
     assert sum(count for name, count in seen if name == "plain") == 300
-    assert found.divergences["plain"] == found.divergences["same"] < found.divergences["broken"]
-    assert found.divergences["plain"] == pytest.approx(evaluator.evaluation(plain.quantized, "x").kl, rel=1e-6)
+    assert found["plain"] == found["same"] < found["broken"]
+    assert found["plain"] == pytest.approx(evaluator.evaluation(plain.quantized, "x").kl, rel=1e-6)
 
 
 def test_evaluation_does_not_depend_on_the_number_of_threads(quantization, plain):

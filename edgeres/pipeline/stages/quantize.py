@@ -189,9 +189,7 @@ def _latencies(artifact: Checkpoint, search: Search, context: Context) -> dict[s
     models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
     if latency.runs_here(context.target):
         with context.progress.task("latency", 1) as advance:
-            for kind, seconds in latency.measured_s(
-                models, artifact.metadata, context.target, context.workspace
-            ).items():
+            for kind, seconds in latency.measured_s(models, side, context.target, context.workspace).items():
                 context.timings.add(f"latency {kind}", seconds)
             advance(1)
     return {f"expected_ms_{kind}": ms for kind, ms in latency.predicted_ms(models, context.target).items()}

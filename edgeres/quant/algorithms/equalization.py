@@ -75,7 +75,7 @@ def _terms(quantized: Quantized, importance: Importance, units: Mapping[str, Int
     activations = [
         _activation(
             torch.from_numpy(units[tensor]),
-            torch.from_numpy(np.log(_floored(importance.reach[tensor]))),
+            torch.from_numpy(np.log(np.maximum(importance.reach[tensor], importance.reach[tensor].max() * _LEAST))),
             torch.from_numpy(fisher),
             quantized.table.activations[tensor].scale[0],
         )
@@ -116,8 +116,3 @@ def _layer(op: Op, channels: Ints, quantized: Quantized, fisher: NDArray[np.floa
         return (steps.double().square() * noise.double()).sum() * factor
 
     return term
-
-
-def _floored(values: Floats) -> Floats:
-    floored: Floats = np.maximum(values, values.max() * _LEAST)
-    return floored
