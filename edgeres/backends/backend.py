@@ -181,4 +181,4 @@ def expected_kernels(graph: Path, why: str) -> KernelCounts:
     fused = sum(not dequantized.isdisjoint(node.input) for node in adds)
     how = f"expected from the graph, {fused} of {len(adds)} residual adds among them; {why}"
     integer = sum(dequantized.issuperset(node.input[:2]) for node in weighted)
-    return KernelCounts(integer=integer, weighted=len(weighted), kernels={}, how=how)
+    return KernelCounts(integer=integer, weighted=len(weighted), counts={}, how=how)

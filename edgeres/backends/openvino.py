@@ -86,7 +86,7 @@ class OpenVino(Backend):
             weighted += kind in WEIGHTED
             integer += kind in WEIGHTED and precision in INTEGER
         how = "counted in OpenVINO's executable graph on this host"
-        return KernelCounts(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
+        return KernelCounts(integer=integer, weighted=weighted, counts=dict(sorted(kernels.items())), how=how)
 
     def narrow_floats(self) -> tuple[NarrowFloat, ...]:
         """16-bit types for which the CPU plugin reports to be optimised on this processor."""

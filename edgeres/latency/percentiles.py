@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.settings import settings
+from edgeres.artifacts.results import Latency
 from edgeres.targets.host import stolen_s, stolen_share
 
 if TYPE_CHECKING:
@@ -23,30 +23,6 @@ if TYPE_CHECKING:
 
     Run = Callable[[], object]
     Samples = dict[str, list[list[float]]]
-
-
-@settings
-class Latency:
-    """Time of one call in milliseconds.
-
-    Attributes:
-        low_ms: Lower end of the 95 % interval of the median.
-        p90_high_ms: What the 90th percentile does not exceed, with 99 % confidence; None below 44 calls.
-        p99_high_ms: The same of the 99th percentile, which takes 459 calls.
-        n: Measured calls, after ``warmup`` ones that were not measured.
-        stolen: Share of the machine's CPU time that the hypervisor took meanwhile, None where the kernel does not say.
-    """
-
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    low_ms: float
-    high_ms: float
-    n: int
-    warmup: int
-    stolen: float | None
-    p90_high_ms: float | None = None
-    p99_high_ms: float | None = None
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from math import inf, isfinite, sqrt
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.candidate import TechniqueResult
+from edgeres.artifacts.results import TechniqueResult
 from edgeres.errors import StageError
 from edgeres.gate.paired_test import Outcome
 from edgeres.recovery.context import Candidate, FloatLayers, Tried

@@ -71,7 +71,7 @@ class ExecuTorch(Converter):
         how += f"{portable} of {len(events)} kernels are portable ones, the others XNNPACK's"
         integer = sum(_INTEGER.search(name) is not None for name in weighted)
         kernels = dict(sorted(Counter(map(_kind, events)).items()))
-        return KernelCounts(integer=integer, weighted=len(weighted), kernels=kernels, how=how)
+        return KernelCounts(integer=integer, weighted=len(weighted), counts=kernels, how=how)
 
     def layer_times(
         self, engine: Path, image: NDArray[np.float32], *, threads: int, calls: int

@@ -74,7 +74,7 @@ class LiteRT(Converter):
                 integer += {np.dtype(name) for name in (*entry["operand_types"][:2], output)} == {np.dtype(np.int8)}
         how = "counted in LiteRT's interpreter on this host, whose XNNPACK delegate took over "
         how += f"{delegated} of {weighted} weighted layers"
-        return KernelCounts(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
+        return KernelCounts(integer=integer, weighted=weighted, counts=dict(sorted(kernels.items())), how=how)
 
 
 BACKENDS = (LiteRT,)

@@ -57,7 +57,7 @@ def kernel_counts(kernels: Mapping[str, int], how: str) -> KernelCounts:
     for kind, count in kernels.items():
         counts[_ROLES.get(kind, "other")] += count
     weighted = counts["integer"] + counts["float"]
-    return KernelCounts(integer=counts["integer"], weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
+    return KernelCounts(integer=counts["integer"], weighted=weighted, counts=dict(sorted(kernels.items())), how=how)
 
 
 class _OnnxRuntime(Backend):

@@ -102,4 +102,4 @@ def plan_kernel_counts(plan: bytes) -> KernelCounts:
         weighted += 1
         integer += read == ["int8", "int8"]
     how = "read off the operands of the layers in the engine; the GPU chooses the kernels when it first loads it"
-    return KernelCounts(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
+    return KernelCounts(integer=integer, weighted=weighted, counts=dict(sorted(kernels.items())), how=how)
