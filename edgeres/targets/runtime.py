@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+import edgeres.targets
 from edgeres.errors import TargetError
 from edgeres.settings import parse, settings
-from edgeres.targets.yaml_files import yaml_files
 
 
 @settings
@@ -108,3 +112,10 @@ def _row(rows: dict[str, Any], key: str, missing: str) -> dict[str, Any]:
         raise TargetError(f"{missing} {key!r}", f"known: {', '.join(rows)}")
     row: dict[str, Any] = rows[key]
     return row
+
+
+@cache
+def yaml_files(folder: str) -> dict[str, Any]:
+    """Content of each YAML file in ``devices``, ``runtimes``, ``hints`` or ``rooflines``, by the file's stem in alphabetical order."""
+    paths = (path for root in edgeres.targets.__path__ for path in Path(root, folder).glob("*.yaml"))
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(paths, key=lambda p: p.stem)}

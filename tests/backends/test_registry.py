@@ -17,8 +17,8 @@ from edgeres.data.split import Split
 from edgeres.errors import TargetError
 from edgeres.pipeline.stages.build import Build
 from edgeres.pipeline.stages.stage import Context
+from edgeres.targets.runtime import yaml_files
 from edgeres.targets.target import find_target, targets
-from edgeres.targets.yaml_files import yaml_files
 
 TOY_BACKEND = """
 import shutil

@@ -15,7 +15,7 @@ from edgeres.backends.backend import Backend, engine_path, intact, layer_times
 from edgeres.backends.bundle.write import CHECK, write_bundle
 from edgeres.backends.onnxruntime.ort_format import canonical, operators, required_operators
 from edgeres.backends.session import PACKAGE, load_graph, onnx_session, options, showing_session
-from edgeres.targets.isa import host_isa, saturates
+from edgeres.targets.host import host_isa, saturates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

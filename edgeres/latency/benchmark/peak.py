@@ -19,7 +19,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.errors import StageError
-from edgeres.targets.isa import cpu_flags
+from edgeres.targets.host import cpu_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
