@@ -11,8 +11,7 @@ import numpy as np
 
 from edgeres.artifacts.artifact import Engine, File
 from edgeres.backends.backend import Backend, intact
-from edgeres.backends.bundle.golden import golden
-from edgeres.backends.bundle.write import CHECK, write_bundle
+from edgeres.backends.bundle.write import CHECK, golden, write_bundle
 from edgeres.backends.session import Session, ShownSession
 from edgeres.errors import StageError
 from edgeres.settings import sha256_file

@@ -116,6 +116,6 @@ def _row(rows: dict[str, Any], key: str, missing: str) -> dict[str, Any]:
 
 @cache
 def yaml_files(folder: str) -> dict[str, Any]:
-    """Content of each YAML file in ``devices``, ``runtimes``, ``hints`` or ``rooflines``, by the file's stem in alphabetical order."""
+    """Content of each YAML file in a folder of this package, by the file's stem in alphabetical order."""
     paths = (path for root in edgeres.targets.__path__ for path in Path(root, folder).glob("*.yaml"))
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(paths, key=lambda p: p.stem)}

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeres.artifacts.artifact import KernelCounts
 from edgeres.backends.backend import engine_path, expected_kernels, layer_times
-from edgeres.backends.bundle.golden import graph_input
+from edgeres.backends.bundle.write import graph_input
 from edgeres.backends.converter import Converter
 from edgeres.backends.executorch.runner import PACKAGE, open_pte, without_chatter
 from edgeres.errors import StageError

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from edgeres.artifacts.artifact import Engine, File, KernelCounts
 from edgeres.backends.backend import Backend, engine_path, expected_kernels, intact
-from edgeres.backends.bundle.golden import graph_input
-from edgeres.backends.bundle.write import filled, write_bundle
+from edgeres.backends.bundle.write import filled, graph_input, write_bundle
 from edgeres.backends.package import Package
 from edgeres.backends.session import onnx_session
 from edgeres.backends.tensorrt import rtx
