@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ from edgeres.errors import StageError
 from edgeres.settings import settings, sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -72,6 +73,14 @@ def layer_times(taken: Mapping[tuple[str, str, Role], Sequence[float]]) -> tuple
         if any(times)
     ]
     return tuple(sorted(rows, key=lambda row: -row.ms))
+
+
+def kernel_counts(kernels: Iterable[tuple[str, Role]], how: str) -> KernelCounts:
+    """Counts executed kernels by name, and weighted layers: the kernels with the role ``integer`` or ``float``."""
+    executed = list(kernels)
+    names, roles = Counter(name for name, _ in executed), Counter(role for _, role in executed)
+    weighted = roles["integer"] + roles["float"]
+    return KernelCounts(integer=roles["integer"], weighted=weighted, kernels=dict(sorted(names.items())), how=how)
 
 
 class Backend(ABC):
