@@ -51,11 +51,11 @@ class BatchedSession:
     """A session of a function ``outputs`` for batches of ``fixed`` images, None for any number."""
 
     def __init__(self, outputs: Outputs, fixed: int | None) -> None:
-        self._outputs, self._fixed = outputs, fixed
+        self.outputs, self._fixed = outputs, fixed
 
     def run(self, images: Images) -> Logits:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
-        return in_batches(self._outputs, images, self._fixed)[0].astype(np.float32, copy=False)
+        return in_batches(self.outputs, images, self._fixed)[0].astype(np.float32, copy=False)
 
 
 class ShownSession:

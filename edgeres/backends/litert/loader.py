@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from edgeres.artifacts.artifact import KernelCounts
 from edgeres.backends.backend import engine_path
 from edgeres.backends.converter import Converter
-from edgeres.backends.litert.runner import PACKAGE, LiteRTSession, interpreter
+from edgeres.backends.package import Package
+from edgeres.backends.session import BatchedSession
+from edgeres.errors import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
     from onnx import ModelProto
 
     from edgeres.artifacts.artifact import Engine
     from edgeres.backends.bundle.write import Layout
-    from edgeres.backends.package import Package
 
+PACKAGE = Package("ai_edge_litert", "LiteRT", "'edgeres[litert]'")
+_GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 
 
@@ -47,9 +54,18 @@ class LiteRT(Converter):
         return encode(translate(model, shown)), ()
 
     @contextmanager
-    def open(self, content: bytes, threads: int | None) -> Iterator[LiteRTSession]:
-        """Opens a ``.tflite`` file."""
-        yield LiteRTSession(content, threads)
+    def open(self, content: bytes, threads: int | None) -> Iterator[BatchedSession]:
+        """Opens a ``.tflite`` file; ``threads`` None takes one for each core."""
+        loaded = interpreter(content, threads or os.cpu_count() or 1)
+        image_index = int(loaded.get_input_details()[0]["index"])
+        indices = [int(details["index"]) for details in loaded.get_output_details()]
+
+        def outputs(image: NDArray[np.float32]) -> list[NDArray[Any]]:
+            loaded.set_tensor(image_index, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+            loaded.invoke()
+            return [loaded.get_tensor(index) for index in indices]
+
+        yield BatchedSession(outputs, 1)
 
     def concurrent(self, engine: Engine) -> bool:
         """True: interpreters share no state."""
@@ -78,3 +94,40 @@ class LiteRT(Converter):
 
 
 BACKENDS = (LiteRT,)
+
+
+def interpreter(content: bytes, threads: int) -> Any:
+    """An interpreter of a file with its tensors allocated.
+
+    Raises:
+        StageError: LiteRT rejected the file; the message quotes it.
+    """
+    module = PACKAGE.load("interpreter")
+    try:
+        with _without_greeting():
+            loaded = module.Interpreter(model_content=content, num_threads=threads)
+            loaded.allocate_tensors()
+    except (RuntimeError, ValueError) as refusal:
+        raise StageError(f"LiteRT refused the file: {refusal}", "see the operator it names") from refusal
+    return loaded
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Drops the line that XNNPACK writes to stderr when it is loaded; other output is written afterwards.
+
+    LiteRT has no setting for it, and writes to the file descriptor.
+    """
+    sys.stderr.flush()
+    with TemporaryFile() as captured:
+        stderr = os.dup(2)
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            captured.seek(0)
+            for line in captured:
+                if line.strip() != _GREETING:
+                    os.write(2, line)
