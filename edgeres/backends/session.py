@@ -9,7 +9,6 @@ import numpy as np
 
 from edgeres.backends.package import Package
 from edgeres.errors import StageError
-from edgeres.onnx_graph.execute import session_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,6 +76,8 @@ def options(*, optimise: bool, threads: int | None = None) -> Any:
     pairs: an exact simulation of the scales, independent of kernels.
     """
     PACKAGE.load()
+    from edgeres.onnx_graph.execute import session_options
+
     settings = session_options("all" if optimise else "none")
     settings.log_severity_level = 3  # errors only: warnings about initializers are for whoever wrote the graph
     if threads is not None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edgeres.cli import main
-from edgeres.latency.percentiles import Latency
+from edgeres.latency.timer import Latency
 from edgeres.pipeline.plan import prepare
 from edgeres.pipeline.request import Request
 from edgeres.pipeline.stages import verify

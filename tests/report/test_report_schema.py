@@ -9,6 +9,7 @@ from example_run import jetson
 
 from edgeres.artifacts.budget_check import BudgetCheck
 from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
+from edgeres.backends.backend import LayerTime
 from edgeres.latency.benchmark import result
 from edgeres.runs import findings, run, stage
 from edgeres.runs.document import encode
@@ -34,7 +35,7 @@ SECTIONS = {
         result.Ratio,
         result.ProcessorPeak,
         result.HostLoad,
-        result.LayerTime,
+        LayerTime,
     ),
 }
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeres.backends.backend import Profiled
+from edgeres.backends.backend import LayerTime, Profiled
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError, UsageError
 from edgeres.latency.benchmark.interleaved import BurstTiming, median_interval, ratio_interval, time_workers
-from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, ProcessorPeak, Ratio, VariantResult
+from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, ProcessorPeak, Ratio, VariantResult
 from edgeres.latency.benchmark.variants import version_of
 from edgeres.latency.benchmark.worker import TORCH, Worker, WorkerRequest, WorkerSpec, start_worker
 from edgeres.settings import parse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgeres.latency.benchmark.variants import Variants
     from edgeres.latency.benchmark.worker import Variant
-    from edgeres.latency.percentiles import Samples
+    from edgeres.latency.timer import Samples
     from edgeres.progress import Progress
     from edgeres.targets.host import Machine
 

@@ -18,7 +18,7 @@ from edgeres.backends.registry import find_backend
 from edgeres.backends.session import BatchedSession
 from edgeres.errors import EdgeresError, StageError
 from edgeres.latency.benchmark.worker import TORCH, WorkerRequest, WorkerSpec
-from edgeres.latency.percentiles import Timing, time_calls
+from edgeres.latency.timer import Timing, time_calls
 from edgeres.settings import parse, plain
 
 if TYPE_CHECKING:

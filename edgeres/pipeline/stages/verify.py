@@ -13,8 +13,8 @@ from edgeres.artifacts.artifact import Engine, Step, VerificationResult
 from edgeres.backends.backend import intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
-from edgeres.latency.percentiles import Timing, interleaved
 from edgeres.latency.prediction import predict
+from edgeres.latency.timer import Timing, interleaved
 from edgeres.metrics import agreement, top1
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.operator_counts import peak_bytes
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from edgeres.backends.backend import Backend
     from edgeres.backends.session import Session
-    from edgeres.latency.percentiles import Latency
+    from edgeres.latency.timer import Latency
     from edgeres.pipeline.stages.stage import Context
 
 
