@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifacts.artifact import Engine, Exported, File
-    from edgeres.backends.package import Package
-    from edgeres.backends.session import Session, ShownSession
+    from edgeres.backends.session import Package, Session, ShownSession
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 

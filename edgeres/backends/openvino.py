@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeres.artifacts.artifact import Engine, File
 from edgeres.backends.backend import Backend, engine_path, intact, kernel_counts, layer_times
-from edgeres.backends.package import Package
-from edgeres.backends.session import BatchedSession, ShownSession
+from edgeres.backends.session import BatchedSession, Package, ShownSession
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:

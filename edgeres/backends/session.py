@@ -1,18 +1,23 @@
-"""``Session``: a network loaded in a runtime, and sessions of ONNX Runtime, which also simulates other devices."""
+"""``Package`` and ``Session``: a runtime's Python package, and a network loaded in it; sessions of ONNX Runtime.
+
+ONNX Runtime also simulates other devices.
+"""
 
 from __future__ import annotations
 
+import importlib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from edgeres.backends.package import Package
-from edgeres.errors import StageError
+from edgeres.errors import BackendUnavailable, StageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from types import ModuleType
 
     from numpy.typing import NDArray
 
@@ -21,6 +26,34 @@ if TYPE_CHECKING:
     Outputs = Callable[[Images], Sequence[NDArray[Any]]]
     """All outputs of a graph for one batch of its size, the logits first."""
 
+
+class Package(NamedTuple):
+    """The Python package of a runtime: its module, its display name, and the argument of ``pip install``."""
+
+    module: str
+    title: str
+    pip: str
+
+    def missing(self) -> str | None:
+        """Why it is not available, with the pip command, without importing it; None when it is installed."""
+        return None if find_spec(self.module) is not None else f"{self.title} is not installed: pip install {self.pip}"
+
+    def load(self, submodule: str = "") -> ModuleType:
+        """Imports it, or one of its submodules.
+
+        Raises:
+            BackendUnavailable: It is not installed, or its libraries do not load; the message quotes the loader.
+        """
+        hint = f"pip install {self.pip}"
+        if find_spec(self.module) is None:
+            raise BackendUnavailable(f"{self.title} is not installed", hint)
+        try:
+            return importlib.import_module(f"{self.module}.{submodule}" if submodule else self.module)
+        except (ImportError, OSError, RuntimeError) as failure:
+            raise BackendUnavailable(f"{self.title} is installed but does not load ({failure})", hint) from failure
+
+
+FLATBUFFERS = Package("flatbuffers", "FlatBuffers", "flatbuffers")
 PACKAGE = Package("onnxruntime", "ONNX Runtime", "'onnxruntime>=1.20'")
 
 

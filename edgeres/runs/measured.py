@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError, UsageError
 from edgeres.gate.budget import Limit, latency_lines
 from edgeres.runs.findings import Kernels
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 MANIFEST = "bundle/manifest.json"
-_TITLES = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime", "litert": "LiteRT", "executorch": "ExecuTorch"}
 _ARM, _X86 = ("aarch64", "arm"), ("x86_64", "amd64")
 _FAMILIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("neon", "dotprod", "i8mm"), _ARM),
@@ -103,14 +103,18 @@ def with_measurement(run: Run, report: DeviceReport) -> Run:
 def place(report: DeviceReport) -> str:
     """Device and runtime in a few words."""
     board = report.machine.board or (report.engine.gpu if report.engine else report.machine.cpu)
-    return f"{board}, {_TITLES[report.runtime.name]} {report.runtime.version}"
+    return f"{board}, {_runtime(report)}"
+
+
+def _runtime(report: DeviceReport) -> str:
+    return f"{find_backend(report.runtime.name).package.title} {report.runtime.version}"
 
 
 def _row(run: Run, report: DeviceReport) -> LatencyRow:
     timing = report.latency_ms
     return LatencyRow(
         variant="int8" if run.calibration else "float16" if report.engine else "float32",
-        runtime=f"{_TITLES[report.runtime.name]} {report.runtime.version}",
+        runtime=_runtime(report),
         batch=1,
         threads=report.runtime.threads,
         p50_ms=timing.p50,

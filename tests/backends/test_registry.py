@@ -25,7 +25,7 @@ import shutil
 from contextlib import contextmanager
 from edgeres.artifacts.artifact import Engine, File, KernelCounts
 from edgeres.backends.backend import Backend
-from edgeres.backends.package import Package
+from edgeres.backends.session import Package
 
 class Zeros:
     def run(self, images):

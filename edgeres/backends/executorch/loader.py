@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Engine, KernelCounts
     from edgeres.backends.backend import LayerTime, Role
     from edgeres.backends.executorch.runner import Event, PteSession
-    from edgeres.backends.package import Package
+    from edgeres.backends.session import Package
 
 PORTABLE = "native_call_"
 # XNNPACK's names of weighted operators (XNNPACK/src/operator-utils.c) and ExecuTorch's of its portable kernels; QC8 and

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edgeres.backends.package import FLATBUFFERS, Package
-from edgeres.backends.session import BatchedSession
+from edgeres.backends.session import FLATBUFFERS, BatchedSession, Package
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:

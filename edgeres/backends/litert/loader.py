@@ -15,8 +15,7 @@ import numpy as np
 from edgeres.artifacts.artifact import KernelCounts
 from edgeres.backends.backend import engine_path
 from edgeres.backends.converter import Converter
-from edgeres.backends.package import Package
-from edgeres.backends.session import BatchedSession
+from edgeres.backends.session import BatchedSession, Package
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from edgeres.artifacts.artifact import Exported, KernelCounts
     from edgeres.backends.backend import LayerTime, Role
-    from edgeres.backends.package import Package
-    from edgeres.backends.session import Session, ShownSession
+    from edgeres.backends.session import Package, Session, ShownSession
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 

@@ -11,8 +11,7 @@ from collections import defaultdict
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeres.backends.package import FLATBUFFERS
-from edgeres.backends.session import PACKAGE
+from edgeres.backends.session import FLATBUFFERS, PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from edgeres.artifacts.artifact import Engine, File, KernelCounts
 from edgeres.backends.backend import Backend, engine_path, expected_kernels, intact, kernel_counts
 from edgeres.backends.bundle.write import filled, graph_input, write_bundle
-from edgeres.backends.package import Package
-from edgeres.backends.session import onnx_session
+from edgeres.backends.session import Package, onnx_session
 from edgeres.backends.tensorrt.runner import (
     PYTHON_API,
     UNITS,

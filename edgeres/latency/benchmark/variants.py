@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from edgeres.artifacts.artifact import Engine
 from edgeres.backends.backend import NarrowFloats
-from edgeres.backends.package import Package
 from edgeres.backends.registry import backends, find_backend
+from edgeres.backends.session import Package
 from edgeres.backends.tensorrt.runner import gpu
 from edgeres.errors import BackendUnavailable, EdgeresError, UsageError, nearest
 from edgeres.latency.benchmark.worker import TORCH, Variant
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 _ON_A_GPU = ("tensorrt", "tensorrt_rtx")
-_PACKAGES = {"litert": "ai-edge-litert", "onnxruntime_mobile": "onnxruntime", "tensorrt_rtx": "tensorrt-rtx"}
+_TORCH = Package("torch", "torch", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def find_variants(
 def version_of(runtime: str) -> str:
     """Version of a runtime's Python package; empty where it is not installed."""
     try:
-        return metadata.version(_PACKAGES.get(runtime, runtime))
+        return metadata.version((_TORCH if runtime == TORCH else find_backend(runtime).package).module)
     except metadata.PackageNotFoundError:
         return ""
 
@@ -76,7 +76,7 @@ def version_of(runtime: str) -> str:
 def lacking(name: str) -> str | None:
     """Why a runtime cannot run on this host, found without building an engine; None where it can."""
     if name == TORCH:
-        return Package("torch", "torch", "torch").missing()
+        return _TORCH.missing()
     if name in _ON_A_GPU and gpu() is None:
         return "there is no NVIDIA GPU here"
     return find_backend(name).missing()
