@@ -133,6 +133,14 @@ class Backend(ABC):
         """
         return False
 
+    def narrow_floats(self) -> tuple[NarrowFloat, ...]:
+        """16-bit types with kernels on this processor, in which a float graph can be computed."""
+        return ()
+
+    def narrow_session(self, graph: Path, precision: NarrowFloat, threads: int) -> AbstractContextManager[Session]:
+        """Opens a float graph in one of ``narrow_floats``."""
+        raise StageError(f"{self.name} computes nothing in {precision}", "")
+
 
 @runtime_checkable
 class Profiled(Protocol):
@@ -142,17 +150,6 @@ class Profiled(Protocol):
         self, engine: Path, image: NDArray[np.float32], *, threads: int, calls: int
     ) -> tuple[LayerTime, ...]:
         """Kernels of an engine's main file on one image ``[1,C,H,W]``, the slowest first."""
-
-
-@runtime_checkable
-class NarrowFloats(Protocol):
-    """A backend that can compute a float graph in 16 bits where the processor has kernels for them."""
-
-    def narrow_floats(self) -> tuple[NarrowFloat, ...]:
-        """16-bit types with kernels on this processor."""
-
-    def narrow_session(self, graph: Path, precision: NarrowFloat, threads: int) -> AbstractContextManager[Session]:
-        """Opens a float graph in a 16-bit type."""
 
 
 @runtime_checkable

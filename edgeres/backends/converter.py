@@ -33,12 +33,7 @@ if TYPE_CHECKING:
 
 
 class Converter(Backend):
-    """A backend that converts the graph to one file, on this host or for a device.
-
-    Attributes:
-        entry: Name of the file.
-        layout: Layout of its image.
-    """
+    """A backend that converts the graph to one file named ``entry``, on this host or for a device."""
 
     entry: ClassVar[str]
     layout: ClassVar[Layout] = "channels first"

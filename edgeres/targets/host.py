@@ -26,7 +26,6 @@ class Machine:
     """The machine a figure was measured on.
 
     Attributes:
-        cpu: Model name.
         cores: Cores this process may use.
         governor: Frequency governor, None where the kernel shows none, as in most virtual machines.
         load: Runnable processes, averaged over one minute.

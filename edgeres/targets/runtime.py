@@ -19,18 +19,13 @@ class Runtime:
 
     Attributes:
         name: Display name with the version, such as ``TensorRT 10.3 (JetPack 6.2)``.
-        opset: ONNX opset of the exported graph.
-        ir_version: ONNX IR version of the exported file.
-        tensorrt: TensorRT version for engine builds, or None.
-        jetpack: JetPack that contains it, or None.
-        python: Version of that JetPack's ``python3``.
+        jetpack: JetPack that contains it, or None; ``python`` is the version of its ``python3``.
         flags: Options of the builder tool, in order.
         timing_flags: Options with which the builder tool times an engine; 10 and 11 differ in their defaults, so all
             relevant ones are given.
         strongly_typed: Whether the runtime computes in the graph's types, so that FP16 has to be in the graph.
         float_weights: Whether weights are stored in float before QuantizeLinear: parsers before 8.5 do not support
             codes.
-        source: Source of these values.
     """
 
     name: str

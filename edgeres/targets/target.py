@@ -28,13 +28,11 @@ class QuantScheme:
     """Quantization scheme of the target's integer kernels.
 
     Attributes:
-        weight_bits: Bits of the per-channel symmetric weights.
-        activation_bits: Bits of the per-tensor activations.
+        weight_bits: Bits of the per-channel symmetric weights; activations are per tensor.
         signed: int8 activations with zero-point 0 (TensorRT), or uint8 ones, whose zero-point is 0 after a ReLU.
         add_inputs: Inputs of a residual add with Q/DQ: the ``identity`` alone, or ``both``.
         pools: Whether other operations (pools, the excitation's product) read integers too, so that
             a convolution before them has an integer output.
-        float_layers: Operations that stay in float.
         wide_layers: Operations whose weights keep 8 bits where the others have 4.
         channel_multiple: Divisor of channel counts at which kernels are fastest; the pruner keeps to it.
         reduce_range: Keep weights within 7 bits, ``[-63, 63]``: where two products of a uint8 and an int8 are added in
@@ -106,11 +104,9 @@ class Target:
 
     Attributes:
         name: Identifier, the YAML file's stem, with ``:version`` where that is not the device's default.
-        backend: Name of the backend that builds and runs it.
         build_on: Whether the engine is built on this host (``host``) or on the device from a bundle.
         latency_class: Class of the documented latency budget.
         scheme: Quantization scheme; None where the device has no INT8.
-        aliases: Other names.
         versions: Possible runtimes: ``jp6.2`` or ``trt10.3``, oldest first, or names such as ``litert``.
         version: Name of ``runtime`` among them; empty where there is no choice.
     """
@@ -191,13 +187,7 @@ _LIST = "'edgeres targets' lists them"
 
 @settings
 class DeviceFamily:
-    """Words for devices that are no target names.
-
-    Attributes:
-        words: Prefixes of such words, in lower case.
-        about: Description, one clause.
-        targets: Matching targets, the likeliest first.
-    """
+    """Prefixes of words for devices that are no target names, in lower case, and matching targets, likeliest first."""
 
     words: tuple[str, ...]
     about: str

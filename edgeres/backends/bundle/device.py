@@ -149,16 +149,20 @@ def figures(samples: Sequence[int]) -> dict[str, float | None]:
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Order statistics that enclose the true median with at least that confidence, for any distribution."""
+    """Order statistics that enclose the true median with at least that confidence, for any distribution.
+
+    Fewer than six samples give the smallest and the largest.
+    """
     ordered = sorted(samples)
     k = max(1, _binomial_quantile(len(ordered), 0.5, (1 - confidence) / 2))
     return ordered[k - 1], ordered[-k]
 
 
 def percentile_bound(samples: Sequence[float], share: float, confidence: float = 0.99) -> float | None:
-    """Upper bound of the quantile of that share with that confidence; None for too few samples.
+    """Order statistic that the true quantile of that share does not exceed with that confidence; None for too few.
 
-    It is that of MLPerf Inference's early stopping (github.com/mlcommons/inference_policies).
+    It is the k-th smallest of n with ``P(Bin(n, share) <= k - 1)`` of at least the confidence, as in MLPerf Inference's
+    early stopping (github.com/mlcommons/inference_policies).
     """
     k = _binomial_quantile(len(samples), share, confidence) + 1
     return sorted(samples)[k - 1] if k <= len(samples) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from edgeres.artifacts.artifact import KernelCounts
-from edgeres.backends.backend import engine_path
+from edgeres.backends.backend import engine_path, kernel_counts
 from edgeres.backends.converter import Converter
 from edgeres.backends.session import BatchedSession, Package
 from edgeres.errors import StageError
@@ -24,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from edgeres.artifacts.artifact import Engine
+    from edgeres.artifacts.artifact import Engine, KernelCounts
+    from edgeres.backends.backend import Role
     from edgeres.backends.bundle.write import Layout
 
 PACKAGE = Package("ai_edge_litert", "LiteRT", "'edgeres[litert]'")
@@ -75,24 +74,22 @@ class LiteRT(Converter):
         # _get_ops_details is the only list of operators there is.
         details = interpreter(engine_path(engine).read_bytes(), 1)._get_ops_details()
         taken = {int(index) for entry in details if entry["op_name"] == "DELEGATE" for index in entry["inputs"]}
-        kernels: Counter[str] = Counter()
-        integer = weighted = delegated = 0
-        for entry in details:
-            kind = entry["op_name"]
-            if kind == "DELEGATE":
-                continue
-            (output,) = entry["result_types"]
-            kernels[f"{kind} {np.dtype(output).name}"] += 1
-            if kind in WEIGHTED:
-                weighted += 1
-                delegated += int(entry["inputs"][1]) in taken
-                integer += {np.dtype(name) for name in (*entry["operand_types"][:2], output)} == {np.dtype(np.int8)}
+        executed = [entry for entry in details if entry["op_name"] != "DELEGATE"]
+        delegated = [int(entry["inputs"][1]) in taken for entry in executed if entry["op_name"] in WEIGHTED]
         how = "counted in LiteRT's interpreter on this host, whose XNNPACK delegate took over "
-        how += f"{delegated} of {weighted} weighted layers"
-        return KernelCounts(integer=integer, weighted=weighted, kernels=dict(sorted(kernels.items())), how=how)
+        how += f"{sum(delegated)} of {len(delegated)} weighted layers"
+        names = (f"{entry['op_name']} {np.dtype(entry['result_types'][0]).name}" for entry in executed)
+        return kernel_counts(zip(names, map(_role, executed), strict=True), how)
 
 
 BACKENDS = (LiteRT,)
+
+
+def _role(operator: dict[str, Any]) -> Role:
+    """Role of an operator of the interpreter by the types of its data, its weight and its output."""
+    types = {np.dtype(name) for name in (*operator["operand_types"][:2], *operator["result_types"])}
+    weighted: Role = "integer" if types == {np.dtype(np.int8)} else "float"
+    return weighted if operator["op_name"] in WEIGHTED else "other"
 
 
 def interpreter(content: bytes, threads: int) -> Any:

@@ -104,12 +104,10 @@ class HostLoad:
     """Host and its load during the benchmark.
 
     Attributes:
-        cpu: Model name of the processor.
         cores: Number of processors this process may use.
         pinned: Processor ids of the threads.
-        governor: Frequency governor; None where the kernel shows none, as in most virtual machines.
-        load_before: One-minute load average before the workers started.
-        load_after: The same at the end, the running worker included.
+        governor: None where the kernel shows none, as in most virtual machines.
+        load_before: One-minute load average before the workers started; ``load_after`` includes the running worker.
         stolen: Share of CPU time that the hypervisor took meanwhile; None where the kernel does not report it.
     """
 
@@ -127,12 +125,9 @@ class BenchmarkResult:
     """Latencies of all variants of one network.
 
     Attributes:
-        target: Target it was compiled for.
         here: Whether the target's runtime was timed; other rows hold for this host alone.
         accurate: Whether INT8 kept the accuracy limit of its run; None without INT8 or without a limit.
         macs: Multiply-adds of one image.
-        threads: Threads of each runtime.
-        seconds: Duration of the rounds.
         rows: Variants, the fastest first.
         absent: Why a runtime is not among the rows, by name.
         layers: Kernel times of INT8 variants by runtime, the slowest first.

@@ -7,7 +7,6 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from edgeres.artifacts.artifact import Engine
-from edgeres.backends.backend import NarrowFloats
 from edgeres.backends.registry import backends, find_backend
 from edgeres.backends.session import Package
 from edgeres.backends.tensorrt.runner import gpu
@@ -91,7 +90,7 @@ def _variants(name: str, exported: Exported, target: Target, out: Path) -> list[
         engine = backend.build(exported, here, folder, Silent())
         if not engine.runs_here:
             raise BackendUnavailable("what it builds runs on its device, not here")
-        precisions += backend.narrow_floats() if isinstance(backend, NarrowFloats) else ()
+        precisions += backend.narrow_floats()
         precisions += ("int8",) if exported.scales is not None else ()
     # A worker needs the files and the size of the image, not the lineage.
     needed = replace(engine.metadata, lineage=(), baseline=None)

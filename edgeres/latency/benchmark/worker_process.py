@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 import onnx
 
-from edgeres.backends.backend import NarrowFloats, Profiled, engine_path, intact
+from edgeres.backends.backend import Profiled, engine_path, intact
 from edgeres.backends.registry import find_backend
 from edgeres.backends.session import BatchedSession
-from edgeres.errors import EdgeresError, StageError
+from edgeres.errors import EdgeresError
 from edgeres.latency.benchmark.worker import TORCH, WorkerRequest, WorkerSpec
 from edgeres.latency.timer import Timing, time_calls
 from edgeres.settings import parse, plain
@@ -89,8 +89,6 @@ def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
         return backend.engine_session(variant.engine, variant.target, threads)
     if variant.precision == "float32":
         return backend.session(float_graph, variant.target, threads=threads)
-    if not isinstance(backend, NarrowFloats):
-        raise StageError(f"{variant.runtime} computes nothing in {variant.precision}", "")
     return backend.narrow_session(float_graph, variant.precision, threads)
 
 

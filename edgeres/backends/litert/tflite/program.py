@@ -62,15 +62,9 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One builtin operator.
+    """One operator of kind ``BuiltinOperator``, in the lowest version with the needed features, on tensor indices.
 
-    Attributes:
-        kind: Name in ``BuiltinOperator``.
-        version: Version of that operator, the lowest with the needed features.
-        inputs: Indices of tensors.
-        output: Index of its one output tensor.
-        table: Name of its options table, empty where it has none.
-        options: Fields of that table other than the defaults.
+    ``options`` are the fields of its options ``table`` other than the defaults; empty where it has no table.
     """
 
     kind: str
@@ -83,14 +77,10 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A network for one image.
+    """A network for one image: tensors in order of first use, operators in execution order.
 
-    Attributes:
-        tensors: Every tensor, in order of first use.
-        operators: Operators in execution order.
-        input: Index of the image ``[1,H,W,C]`` in float32.
-        outputs: Index of the logits ``[1,classes]`` in float32, and of additional outputs.
-        names: Names of the input and the outputs in the file's signature.
+    ``input`` is the index of the image ``[1,H,W,C]`` in float32, ``outputs`` those of the logits ``[1,classes]`` in
+    float32 and of additional outputs; ``names`` are theirs in the file's signature.
     """
 
     tensors: tuple[Tensor, ...]
