@@ -135,15 +135,11 @@ def load_graph(path: Path, settings: Any, disabled: tuple[str, ...] = (), conten
         raise StageError(f"ONNX Runtime refused {path.name}: {refusal}", "see the node it names") from refusal
 
 
-def batched(session: Any) -> BatchedSession:
-    """The session of a loaded graph whose first output is the logits."""
-    return BatchedSession(*_outputs(session, session.get_outputs()[0].name))
-
-
 @contextmanager
 def onnx_session(path: Path, *, optimise: bool, threads: int | None = None) -> Iterator[BatchedSession]:
-    """Opens a ``.onnx`` or ``.ort`` file in ONNX Runtime; see ``options`` for the arguments."""
-    yield batched(load_graph(path, options(optimise=optimise, threads=threads)))
+    """Opens a ``.onnx`` or ``.ort`` file in ONNX Runtime, whose first output is the logits; see ``options``."""
+    session = load_graph(path, options(optimise=optimise, threads=threads))
+    yield BatchedSession(*_outputs(session, session.get_outputs()[0].name))
 
 
 @contextmanager

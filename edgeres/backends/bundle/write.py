@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgeres.artifacts.artifact import File
+from edgeres.backends.bundle.device import FORMAT
 from edgeres.backends.session import onnx_session
 from edgeres.errors import StageError
 from edgeres.settings import plain
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess
     from edgeres.targets.target import Target
 
-FORMAT = 1
 EXECUTABLE = ("build_engine.sh",)
 CHECK = ("check_device.py", "device.py")
 """Commands of a bundle that compare golden outputs and measure latency in a runtime for CPUs."""

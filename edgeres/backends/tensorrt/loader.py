@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeres.artifacts.artifact import Engine, File, KernelCounts
 from edgeres.backends.backend import Backend, engine_path, expected_kernels, intact, kernel_counts
+from edgeres.backends.bundle.engine import PLAN
 from edgeres.backends.bundle.write import filled, graph_input, write_bundle
 from edgeres.backends.session import Package, onnx_session
 from edgeres.backends.tensorrt.runner import (
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 PACKAGE = Package("tensorrt", "TensorRT", "'edgeres[tensorrt]' on a machine with an NVIDIA GPU")
-PLAN = "model.plan"
 JETSON = Path("/etc/nv_tegra_release")
 """File that identifies a Jetson (L4T)."""
 RTX_PACKAGE = Package("tensorrt_rtx", "TensorRT-RTX", "'edgeres[tensorrt-rtx]'")
