@@ -122,4 +122,4 @@ def kernels(path: Path) -> KernelCounts:
     nodes = loaded(path).graph.nodes
     weighted = [node for node in nodes if str(node.target) in _WEIGHTED]
     integer = sum(all(_DEQUANTIZE in str(source.target) for source in node.args[:2]) for node in weighted)
-    return KernelCounts(integer=integer, weighted=len(weighted), kernels={}, how="read off torch's graph")
+    return KernelCounts(integer=integer, weighted=len(weighted), counts={}, how="read off torch's graph")

@@ -41,6 +41,34 @@ _.producer_name
 _.producer_version
 _.raw_data
 
+# Metrics of stages, which report.json and its pages list by name.
+_.activation_quantizers
+_.float_graph_top1
+_.float_max_relative_delta
+_.int8_max_relative_delta
+_.integer_weights
+_.kl_as_given
+_.kl_equalized
+_.lint_findings
+_.logit_range
+_.macs_removed
+_.max_abs_delta_logit
+_.max_relative_delta_equalized
+_.nncf_agreement
+_.nodes_given
+_.probe_images
+_.probe_top1
+_.released_reads
+_.retyped_pairs
+_.train_loss
+_.tuning_drop_pp
+_.tuning_loss_rise
+_.tuning_top1
+
+# Validators that pydantic calls.
+_.from_name
+_.gathered
+
 # Fields of report.json, gate.json and bench.json, and of what a device bundle reports: the JSON's reader uses them.
 _.by
 _.kl_low

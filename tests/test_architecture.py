@@ -520,7 +520,7 @@ def test_stages_and_backends_do_not_know_each_other():
             if isinstance(node, ast.ImportFrom) and node.module:
                 imports[name].add(node.module)
     stages = {name for name in trees() if name.startswith("pipeline/stages/") and not name.endswith("__init__.py")}
-    shared = {"edgeres.pipeline.stages.stage", "edgeres.pipeline.stages.fitting"}
+    shared = {f"edgeres.pipeline.stages.{name}" for name in ("stage", "fitting", "quantization", "training")}
     assert len(stages) == len(STAGES) + len(shared)
     for name in stages:
         assert {module for module in imports[name] if module.startswith("edgeres.pipeline.stages")} <= shared

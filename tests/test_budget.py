@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from edgeres.artifacts.results import Latency
 from edgeres.errors import UsageError
 from edgeres.gate.budget import (
     budget_lines,
@@ -21,6 +22,11 @@ from edgeres.targets.target import Budget, find_target, targets
 
 JETSON = find_target("jetson")
 X86 = find_target("x86")
+
+
+def timing(p50_ms, **others):
+    same = dict.fromkeys(("p90_ms", "p99_ms", "low_ms", "high_ms"), p50_ms)
+    return Latency(p50_ms=p50_ms, **{**same, "n": 60, "warmup": 5, "stolen": None, **others})
 
 
 def macs_line(network, crop=224, target=JETSON):
@@ -212,7 +218,7 @@ def test_what_nobody_measured_is_unmeasured_and_says_why():
 
 def test_the_tail_is_held_to_what_it_does_not_exceed():
     asked = {"latency_p50_ms": 2.0, "latency_p90_ms": 3.0, "latency_p99_ms": 9.0}
-    timed = {"p50_ms": 1.9, "p90_ms": 2.9, "p90_high_ms": 3.1, "p99_ms": 3.5, "p99_high_ms": None}
+    timed = timing(1.9, p90_ms=2.9, p90_high_ms=3.1, p99_ms=3.5)
     lines = latency_lines(limits("resnet18", 224, X86, asked), timed, "60 calls")
     assert [(line.value, line.status) for line in lines] == [(1.9, "passed"), (3.1, "failed"), (None, "unmeasured")]
     assert lines[2].how == "60 calls; too few for a 99 % upper bound, which takes 459"
@@ -221,7 +227,7 @@ def test_the_tail_is_held_to_what_it_does_not_exceed():
 def test_a_latency_line_says_which_figure_it_is_and_no_other_line_does():
     asked = {"latency_p50_ms": 2.0, "latency_p90_ms": 3.0, "params_m": 99.0}
     known = limits("resnet18", 224, X86, asked)
-    lines = latency_lines(known, {"p50_ms": 1.0, "p90_high_ms": 1.0, "p99_high_ms": None}, "here")
+    lines = latency_lines(known, timing(1.0, p90_high_ms=1.0), "here")
     static = static_lines(
         known, network="resnet18", crop=224, macs=1, parameters=1, size_bytes=1, peak_activation_bytes=None
     )
@@ -249,4 +255,4 @@ def test_accuracy_line(drop, status):
 def test_a_lifted_limit_has_no_line():
     known = limits("resnet18", 224, JETSON, {"accuracy_drop_pp": None, "latency_p50_ms": None})
     assert budget_lines(known, "accuracy_drop_pp", 5.0, "") == ()
-    assert latency_lines(known, {"p50_ms": 1.0, "p90_high_ms": 1.0, "p99_high_ms": 1.0}, "") == ()
+    assert latency_lines(known, timing(1.0, p90_high_ms=1.0, p99_high_ms=1.0), "") == ()

@@ -6,18 +6,26 @@ The digest of an artifact covers its content only: no paths, no durations.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path  # noqa: TC003  # read at runtime where a file is a field of a settings class
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
+import numpy as np
+from pydantic import Field, SerializationInfo, ValidationInfo, model_serializer, model_validator
+
+from edgeres.artifacts.budget_check import Predicted
+from edgeres.artifacts.results import Latency, LayerSensitivity, StageMetrics, TechniqueResult
+from edgeres.artifacts.serialization import EntryFolder, StoredWeights
+from edgeres.data.chance import Chance
 from edgeres.data.preprocess import Preprocess
-from edgeres.settings import digest, plain, settings, sha256_file
+from edgeres.model.spec import ResNetSpec
+from edgeres.quant.quant_table import QuantTable
+from edgeres.settings import canonical, digest, plain, settings, sha256_file
 
 if TYPE_CHECKING:
-    from edgeres.artifacts.budget_check import Predicted
-    from edgeres.model.spec import ResNetSpec
-    from edgeres.model.weights import Weights
-    from edgeres.quant.quant_table import QuantTable
+    from onnx import ModelProto
+
+
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +40,31 @@ class File:
         """Hashes a finished file."""
         return cls(path, sha256_file(path))
 
+    @classmethod
+    def written(cls, model: ModelProto, path: Path) -> File:
+        """Writes an ONNX model; equal models give equal bytes."""
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return cls.of(path)
+
+    @model_serializer
+    def named(self, info: SerializationInfo[EntryFolder]) -> dict[str, str]:
+        """Name in a store entry's folder, and digest."""
+        return {"name": info.context.name(self.path, self.sha256), "sha256": self.sha256}
+
+    @model_validator(mode="before")
+    @classmethod
+    def from_name(cls, data: dict[str, str], info: ValidationInfo[EntryFolder]) -> dict[str, object]:
+        """Fields of the file of that name."""
+        return {"path": info.context.path / data["name"], "sha256": data["sha256"]}
+
 
 @settings
 class Step:
-    """Record of one stage: its settings, metrics (no durations) and notes.
-
-    Attributes:
-        stage: Name of the stage.
-        settings: Its settings.
-        metrics: Its metrics.
-        notes: Notes for the report, one sentence each.
-        shown: The notes that the terminal shows when the stage is done.
-        techniques: Candidates of an accuracy recovery.
-        sensitivity: Effect of quantizing each layer alone.
-    """
+    """Record of one stage; ``shown`` are those of its ``notes`` that the terminal shows when the stage is done."""
 
     stage: str
     settings: dict[str, object]
-    metrics: dict[str, float]
+    metrics: StageMetrics = StageMetrics()
     notes: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     techniques: tuple[TechniqueResult, ...] = ()
@@ -58,19 +73,19 @@ class Step:
 
 @settings
 class Baseline:
-    """The float network's predictions on the validation split, in its order.
+    """The float network's accuracy in percent and its predicted class indices on the validation split, in its order.
 
-    Attributes:
-        top1: Accuracy in percent.
-        predictions: Class index per image.
-        labels: True class index per image.
-        images: Digest of the validation split.
+    ``labels`` are the true class indices, ``images`` is the digest of the split.
     """
 
     top1: float
     predictions: tuple[int, ...]
     labels: tuple[int, ...]
     images: str
+
+    def chance(self, classes: int) -> Chance:
+        """The accuracy compared with that of guessing among so many classes."""
+        return Chance.of(np.asarray(self.predictions), np.asarray(self.labels), classes)
 
 
 @settings
@@ -86,6 +101,15 @@ class ModelMetadata:
     baseline: Baseline | None = None
     lineage: tuple[Step, ...] = ()
 
+    @property
+    def model_props(self) -> dict[str, str]:
+        """Name, classes and preprocessing as the ``metadata_props`` of an ONNX file."""
+        return {
+            "edgeres.classes": canonical(list(self.classes)),
+            "edgeres.model": self.name,
+            "edgeres.preprocess": canonical(plain(self.preprocess)),
+        }
+
     def after(self, step: Step, baseline: Baseline | None = None) -> ModelMetadata:
         """The metadata after one more stage."""
         return replace(self, lineage=(*self.lineage, step), baseline=baseline or self.baseline)
@@ -98,11 +122,10 @@ class Source:
     Attributes:
         model: Preset name, or the name of the run for an ONNX file.
         weights: A torchvision enum name, or None.
-        file: A weights file or a ``.onnx``, or None.
         preprocess: Preprocessing stated by the user; None takes it from the weights or the data.
         left_open: Fields of ``preprocess`` that were not stated, which the weights or a search give.
         classes: Class names in the order of the network's outputs, as stated; empty where the data's order holds.
-        suggested: Preprocessing in companion files of the weights; None where there is none.
+        suggested: Preprocessing in companion files of the weights.
     """
 
     model: str
@@ -144,10 +167,10 @@ class Checkpoint:
 
     metadata: ModelMetadata
     spec: ResNetSpec
-    weights: Weights
+    weights: StoredWeights
     quant: QuantTable | None = None
     teacher: Checkpoint | None = None
-    deployed: Weights | None = None
+    deployed: StoredWeights | None = None
 
     @property
     def digest(self) -> str:
@@ -160,13 +183,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Exported:
-    """The deployed ONNX graph, and its float reference.
-
-    Attributes:
-        model: The deployed graph; equal to ``float_model`` for a target without INT8.
-        float_model: The float reference, without Q/DQ pairs.
-        scales: ``calibration.json``; None before quantization.
-    """
+    """The deployed ONNX graph, its float reference without Q/DQ pairs, and ``calibration.json`` once quantized."""
 
     metadata: ModelMetadata
     model: File
@@ -185,8 +202,6 @@ class Engine:
     """An exported graph built by a backend.
 
     Attributes:
-        exported: The graph it was built from.
-        backend: Name of the backend.
         entry: Key in ``files`` of the file that executes on the device.
         files: Every file of the engine or of the device bundle, by relative path.
         runs_here: Whether a session of it is the real runtime; otherwise the host simulates it.
@@ -205,6 +220,10 @@ class Engine:
         """Metadata of the network."""
         return self.exported.metadata
 
+    def after(self, step: Step) -> Engine:
+        """The engine with the record of one more stage."""
+        return replace(self, exported=replace(self.exported, metadata=self.metadata.after(step)))
+
     @property
     def digest(self) -> str:
         """Digest of the graph, the backend, and the content of each file."""
@@ -214,18 +233,17 @@ class Engine:
 
 @settings
 class KernelCounts:
-    """Number of integer kernels.
+    """Number of executed kernels by number type.
 
     Attributes:
-        integer: Weighted layers (convolutions and matrix products) executed by integer kernels.
-        weighted: Weighted layers in all.
-        kernels: Number of executed kernels by type; empty where the runtime does not report them on this host.
+        integer: Weighted layers (convolutions and matrix products) executed by integer kernels, of ``weighted``.
+        counts: Number of executed kernels by type; empty where the runtime does not report them on this host.
         how: Source of the count.
     """
 
-    integer: int
-    weighted: int
-    kernels: dict[str, int]
+    integer: Count
+    weighted: Count
+    counts: dict[str, Count] = Field(default_factory=dict)
     how: str
 
 
@@ -234,14 +252,11 @@ class VerificationResult:
     """Measurements of a verified engine, to which budgets are compared afterwards.
 
     Attributes:
-        engine: The engine.
         macs: MACs of one image, counted on the deployed graph.
-        parameters: Learned parameters of that graph.
         predictions: Class index per validation image, by the deployed graph.
         float_predictions: Class index per validation image, by ``model.float.onnx``.
-        kernels: Number of integer kernels.
         predicted: Latency in ms predicted by a roofline; None without a device profile.
-        latencies: Milliseconds and counts per variant; empty where the device is not this host. Not in the digest.
+        latencies: Latency of ``int8`` and ``float32``; empty where the device is not this host. Not in the digest.
         peak_rss_mib: Peak resident memory of the verifying process; None where the device is not this host.
         peak_activation_bytes: Peak activation memory of the deployed graph; None if not counted.
         confidences: Softmax of the classes in ``float_predictions`` and in ``predictions``, to 4 decimals; may be
@@ -255,7 +270,7 @@ class VerificationResult:
     float_predictions: tuple[int, ...]
     kernels: KernelCounts
     predicted: Predicted | None = None
-    latencies: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    latencies: dict[str, Latency] = field(default_factory=dict)
     peak_rss_mib: float | None = None
     peak_activation_bytes: int | None = None
     confidences: tuple[tuple[float, float], ...] = ()
@@ -269,7 +284,10 @@ class VerificationResult:
     def digest(self) -> str:
         """Digest of the engine and its predictions."""
         answers = [list(self.predictions), list(self.float_predictions), [list(pair) for pair in self.confidences]]
-        return digest([self.engine.digest, answers, plain(self.kernels)])
+        kernels = plain(self.kernels)
+        kernels["kernels"] = kernels.pop("counts")  # its former name, so that equal runs have equal manifests
+        return digest([self.engine.digest, answers, kernels])
 
 
-Artifact = Source | Checkpoint | Exported | Engine | VerificationResult
+Artifact = Checkpoint | Exported | Engine | VerificationResult
+"""Results of stages; a ``Source`` is the input of the first one."""

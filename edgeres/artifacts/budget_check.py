@@ -11,14 +11,7 @@ Status = Literal["passed", "failed", "unmeasured"]
 
 @settings
 class Predicted:
-    """A predicted figure with its band.
-
-    Attributes:
-        value: The predicted figure.
-        low: Lower end of its band.
-        high: Upper end of its band.
-        basis: Source of the prediction and error of such predictions, one sentence.
-    """
+    """A predicted figure with its band; ``basis`` is its source and the error of such predictions, one sentence."""
 
     value: float
     low: float
@@ -37,20 +30,14 @@ PredictedStatus = Literal["", "passes", "fails", "open"]
 class BudgetCheck:
     """One budget line.
 
-    A prediction is not a status: an unmeasured line stays ``unmeasured``, whatever is predicted. The prediction is
-    stored and shown separately.
+    A prediction is not a status: an unmeasured line stays ``unmeasured``, whatever is predicted. ``passed`` takes a
+    measured or closed-form value.
 
     Attributes:
         name: The limited figure, with its unit: ``accuracy_drop_pp``, ``macs_g``, ``latency_p50_ms``.
-        value: The figure; None where it was not measured.
-        limit: Its upper limit.
-        status: Never ``passed`` without a measured or closed-form value.
         how: Method of the value, or why there is none.
-        source: Source of the limit.
-        derivation: Derivation of a scaled documented limit; empty otherwise.
+        source: Source of the limit; ``derivation`` is how a documented one was scaled.
         figure: Kind of latency of a latency line; None for others.
-        predicted: Prediction of an unmeasured figure; None where there is none.
-        predicted_status: Status of the predicted band; empty without one.
     """
 
     name: str

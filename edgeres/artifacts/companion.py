@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 _NAMES = ("edgeres.classes", "names", "class_names", "classes", "labels", "label_names", "id2label")
 """Keys of class names, the most reliable first."""
 
-_PREPROCESS = "edgeres.preprocess"
-
 _PLACEHOLDER = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)
 """Names that are only a number, such as ``LABEL_3``."""
 
@@ -50,13 +48,7 @@ _FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 
 @dataclass(frozen=True, slots=True)
 class Companion:
-    """Class names and preprocessing of a weights file.
-
-    Attributes:
-        classes: Class names in the order of the network's outputs; empty where there are none.
-        preprocess: Evaluation transform; None where there is none.
-        where: Display name of their source.
-    """
+    """Class names of a weights file in the order of the network's outputs, their source, and its preprocessing."""
 
     classes: tuple[str, ...] = ()
     preprocess: Preprocess | None = None
@@ -69,7 +61,7 @@ def read_companion(path: Path) -> Companion:
     config, processor = (_json_file(path.parent / name) for name in ("config.json", "preprocessor_config.json"))
     inside = _classes(strings)
     classes = inside or _classes(_described(config))
-    preprocess = _own_preprocess(strings) or _timm(config) or _transformers(processor)
+    preprocess = _checked(_value(strings.get("edgeres.preprocess"))) or _timm(config) or _transformers(processor)
     where = path.name if inside else "config.json beside it"
     return Companion(classes, preprocess, where if classes else "")
 
@@ -80,32 +72,29 @@ def published_companion(source: Source) -> Companion | None:
     Raises:
         ModelError: The name is unknown to torchvision.
     """
-    if source.weights is None and (source.file is None or source.file.path.suffix == ".onnx"):
-        return None
-    hint = preset(source.model)
     if source.weights is not None:
-        member = published(source.weights, hint)
+        member = published(source.weights, preset(source.model))
+    elif source.file is not None and source.file.path.suffix != ".onnx":
+        member = recognised(source.file.path, preset(source.model))
     else:
-        assert source.file is not None
-        member = recognised(source.file.path, hint)
+        return None
     return None if member is None else Companion(tuple(member.meta["categories"]), None, "torchvision")
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """The strings inside a file."""
     if path.suffix == ".onnx":
         return metadata(parse_onnx(path))
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
+    if path.suffix != ".safetensors":
+        return {}
+    from safetensors import SafetensorError, safe_open
 
-        try:
-            with safe_open(str(path), framework="np") as file:
-                found: dict[str, Any] = dict(file.metadata() or {})
-        except (SafetensorError, OSError, ValueError):
-            return {}  # the stage that reads the tensors reports errors in the file
-        own = _value(found.get("edgeres", ""))
-        return {**found, "edgeres.classes": own.get("classes")} if isinstance(own, dict) else found
-    return {}
+    try:
+        with safe_open(str(path), framework="np") as file:
+            strings: dict[str, Any] = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return {}  # the stage that reads the tensors reports errors in the file
+    own = _value(strings.get("edgeres", ""))
+    return {**strings, "edgeres.classes": own.get("classes")} if isinstance(own, dict) else strings
 
 
 def _json_file(path: Path) -> dict[str, Any]:
@@ -120,7 +109,6 @@ def _json_file(path: Path) -> dict[str, Any]:
 
 
 def _value(text: object) -> object:
-    """A value written as JSON, or as a Python literal."""
     if not isinstance(text, str) or len(text) > _MOST_BYTES:
         return text
     for read in (json.loads, ast.literal_eval):
@@ -162,10 +150,6 @@ def _listed(value: object) -> tuple[str, ...]:
     return () if all(_PLACEHOLDER.fullmatch(name) for name in names) else names
 
 
-def _own_preprocess(strings: Mapping[str, Any]) -> Preprocess | None:
-    return _checked(_value(strings.get(_PREPROCESS)))
-
-
 def _timm(config: Mapping[str, Any]) -> Preprocess | None:
     """``pretrained_cfg``: the crop is the input size, and a share ``crop_pct`` of the resize."""
     cfg = config.get("pretrained_cfg")
@@ -174,7 +158,8 @@ def _timm(config: Mapping[str, Any]) -> Preprocess | None:
     size = cfg.get("test_input_size") or cfg.get("input_size")
     side = size[-1] if isinstance(size, list) and size else None
     share = cfg.get("test_crop_pct") or cfg.get("crop_pct") or 0.875
-    return _sized(side, share, cfg["mean"], cfg["std"], cfg.get("interpolation", "bicubic"))
+    interpolation = cfg.get("interpolation", "bicubic")
+    return _sized(side, share, {"mean": cfg["mean"], "std": cfg["std"], "interpolation": interpolation})
 
 
 def _transformers(processor: Mapping[str, Any]) -> Preprocess | None:
@@ -186,21 +171,20 @@ def _transformers(processor: Mapping[str, Any]) -> Preprocess | None:
     size, crop = processor.get("size"), processor.get("crop_size")
     resize = size.get("shortest_edge", size.get("height")) if isinstance(size, dict) else size
     side = crop.get("height") if isinstance(crop, dict) else crop
+    normalisation = {"mean": mean, "std": std, "interpolation": interpolation}
     if side is not None and processor.get("do_center_crop", True):
-        content = {"resize": resize, "crop": side, "mean": mean, "std": std, "interpolation": interpolation}
-        return _checked(content)
-    return _sized(resize, processor.get("crop_pct", 1.0), mean, std, interpolation)
+        return _checked({"resize": resize, "crop": side, **normalisation})
+    return _sized(resize, processor.get("crop_pct", 1.0), normalisation)
 
 
-def _sized(side: object, share: object, mean: object, std: object, interpolation: object) -> Preprocess | None:
+def _sized(side: object, share: object, normalisation: dict[str, object]) -> Preprocess | None:
+    """A crop that is a share of the resize."""
     if not isinstance(side, int) or not isinstance(share, int | float) or not 0 < share <= 1:
         return None
-    content = {"resize": int(side / share), "crop": side, "mean": mean, "std": std, "interpolation": interpolation}
-    return _checked(content)
+    return _checked({"resize": int(side / share), "crop": side, **normalisation})
 
 
 def _checked(content: object) -> Preprocess | None:
-    """A consistent transform; None for anything else."""
     if not isinstance(content, dict):
         return None
     try:

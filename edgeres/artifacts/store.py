@@ -1,26 +1,27 @@
 """``Store``: content-addressed cache of finished stages, written atomically.
 
-An entry is a folder named by its key: ``artifact.json`` with its seal, ``weights.safetensors`` where there are weights,
-and the stage's files. It is written to a temporary folder and renamed. sha256 sums are checked on reading; an entry
-that does not match them is removed and computed again.
+An entry is a folder named by its key: ``artifact.json`` with its seal, ``.safetensors`` where there are weights, and
+the stage's files. It is written to a temporary folder and renamed. sha256 sums are checked on reading; an entry that
+does not match them is removed and computed again.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from filelock import FileLock
+from pydantic import TypeAdapter
 
-from edgeres.artifacts.artifact import Artifact, Checkpoint, Engine, Exported, ModelMetadata, Step, VerificationResult
-from edgeres.artifacts.serialization import pack, unpack
+from edgeres.artifacts.artifact import Artifact, Step
+from edgeres.artifacts.serialization import EntryFolder
 from edgeres.errors import StoreError
-from edgeres.settings import canonical, parse, plain, sha256_file
+from edgeres.settings import canonical, plain, settings, sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,23 +30,32 @@ if TYPE_CHECKING:
 _RECORD, _SEAL = "artifact.json", "artifact.sha256"
 
 
+@settings
+class _Record:
+    """Content of ``artifact.json``: plain data of the artifact, its lineage, sha256 sums by file, and durations."""
+
+    artifact: dict[str, object]
+    digest: str
+    steps: tuple[Step, ...]
+    sums: dict[str, str]
+    seconds: float
+    timings: dict[str, float]
+
+
+@cache
+def _artifacts() -> TypeAdapter[Artifact]:
+    return TypeAdapter(Artifact)
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A finished stage in the store.
-
-    Attributes:
-        folder: Folder of the entry.
-        digest: Digest of its artifact.
-        seconds: Duration of the stage.
-        steps: The lineage of its artifact.
-        timings: Durations of parts of the stage by name, in seconds.
-    """
+    """A finished stage: digest and lineage of its artifact, its seconds, and ``timings`` of its parts by name."""
 
     folder: Path
     digest: str
     seconds: float
     steps: tuple[Step, ...]
-    timings: dict[str, float]
+    timings: dict[str, float] = field(default_factory=dict)
 
     def load(self) -> Artifact:
         """The artifact, its weights read back.
@@ -54,35 +64,24 @@ class Entry:
             StoreError: The entry was removed since it was found.
         """
         with reading(self.folder):
-            artifact: Artifact = unpack(_record(self.folder)["artifact"], self.folder)
-        return artifact
+            return _artifacts().validate_python(_record(self.folder).artifact, context=EntryFolder(self.folder))
 
 
 class Store:
-    """A content-addressed folder.
-
-    Args:
-        root: Folder of the entries; created on first use.
-    """
+    """A content-addressed folder; ``root`` is created on first use."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Locks a key, so that two runs never compute the same entry at once.
-
-        Raises:
-            StoreError: The store is not writable.
-        """
-        lock = FileLock(self.root / "locks" / f"{key}.lock")
-        with writing(self.root / "locks"):
-            (self.root / "locks").mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        try:
+        """Locks a key, so that two runs never compute the same entry at once."""
+        folder = self.root / "locks"
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / f"{key}.lock").acquire()
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def sweep(self) -> None:
         """Removes the workspaces of processes that were killed."""
@@ -101,15 +100,13 @@ class Store:
             return None
         try:
             record = _record(folder)
-            sums = {**record["sums"], _RECORD: (folder / _SEAL).read_text(encoding="ascii")}
-            sound = all(sha256_file(folder / name) == wanted for name, wanted in sums.items())
-        except (OSError, ValueError, KeyError):
-            sound = False
-        if not sound:
-            shutil.rmtree(folder, ignore_errors=True)
-            return None
-        steps = tuple(parse(Step, step, str(folder)) for step in record["steps"])
-        return Entry(folder, record["digest"], record["seconds"], steps, record.get("timings", {}))
+            sums = {**record.sums, _RECORD: (folder / _SEAL).read_text(encoding="ascii")}
+            if all(sha256_file(folder / name) == wanted for name, wanted in sums.items()):
+                return Entry(folder, record.digest, record.seconds, record.steps, record.timings)
+        except (OSError, ValueError):
+            pass
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -132,30 +129,33 @@ class Store:
     def keep(
         self, key: str, artifact: Artifact, workspace: Path, seconds: float, timings: dict[str, float] | None = None
     ) -> Entry:
-        """Moves a stage's workspace to the entry of a key.
+        """Moves a stage's workspace to the entry of a key; ``timings`` are seconds by part of the stage.
 
         Raises:
             StoreError: The disk is full or not writable; an earlier entry is unchanged.
         """
         place = self._place(key)
         with writing(place):
-            packed = pack(artifact, workspace)
-            sums = {
-                str(path.relative_to(workspace)): sha256_file(path)
-                for path in sorted(workspace.rglob("*"))
-                if path.is_file()
-            }
-            steps = [plain(step) for step in artifact_metadata(artifact).lineage]
-            timed = {"seconds": seconds, "timings": timings or {}}
-            record = {"artifact": packed, "digest": artifact.digest, "steps": steps, "sums": sums, **timed}
-            (workspace / _RECORD).write_text(canonical(record), encoding="utf-8")
+            folder = EntryFolder(workspace)
+            packed = _artifacts().dump_python(artifact, mode="json", context=folder)
+            folder.fill()
+            files = sorted(path for path in workspace.rglob("*") if path.is_file())
+            record = _Record(
+                artifact=packed,
+                digest=artifact.digest,
+                steps=artifact.metadata.lineage,
+                sums={str(path.relative_to(workspace)): sha256_file(path) for path in files},
+                seconds=seconds,
+                timings=timings or {},
+            )
+            (workspace / _RECORD).write_text(canonical(plain(record)), encoding="utf-8")
             (workspace / _SEAL).write_text(sha256_file(workspace / _RECORD), encoding="ascii")
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.exists():
                 shutil.rmtree(place)
             workspace.rename(place)
         shutil.rmtree(self.root / "scratch" / key, ignore_errors=True)
-        return Entry(place, artifact.digest, seconds, tuple(artifact_metadata(artifact).lineage), timings or {})
+        return Entry(place, record.digest, seconds, record.steps, record.timings)
 
 
 def _alive(process: int) -> bool:
@@ -163,18 +163,14 @@ def _alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it runs for another user
+        pass
     return True
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Converts OS errors of writing to a path to ``StoreError``.
-
-    Raises:
-        StoreError: Not writable, or the disk is full.
-    """
+    """Converts OS errors of writing to a path, such as those of a full disk, to ``StoreError``."""
     try:
         yield
     except OSError as failure:
@@ -184,11 +180,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Converts OS errors of reading a file of the store to ``StoreError``.
-
-    Raises:
-        StoreError: Missing, or not readable.
-    """
+    """Converts OS errors of reading a file of the store to ``StoreError``."""
     try:
         yield
     except OSError as failure:
@@ -213,12 +205,5 @@ def write_beside(path: Path, data: bytes) -> None:
             beside.unlink(missing_ok=True)
 
 
-def artifact_metadata(artifact: Artifact) -> ModelMetadata:
-    """The metadata of any artifact that has one."""
-    assert isinstance(artifact, Checkpoint | Exported | Engine | VerificationResult)
-    return artifact.metadata
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    return record
+def _record(folder: Path) -> _Record:
+    return TypeAdapter(_Record).validate_json((folder / _RECORD).read_bytes())

@@ -79,7 +79,7 @@ def kernel_counts(kernels: Iterable[tuple[str, Role]], how: str) -> KernelCounts
     executed = list(kernels)
     names, roles = Counter(name for name, _ in executed), Counter(role for _, role in executed)
     weighted = roles["integer"] + roles["float"]
-    return KernelCounts(integer=roles["integer"], weighted=weighted, kernels=dict(sorted(names.items())), how=how)
+    return KernelCounts(integer=roles["integer"], weighted=weighted, counts=dict(sorted(names.items())), how=how)
 
 
 class Backend(ABC):
@@ -186,4 +186,4 @@ def expected_kernels(graph: Path, why: str) -> KernelCounts:
     fused = sum(not dequantized.isdisjoint(node.input) for node in adds)
     how = f"expected from the graph, {fused} of {len(adds)} residual adds among them; {why}"
     integer = sum(dequantized.issuperset(node.input[:2]) for node in weighted)
-    return KernelCounts(integer=integer, weighted=len(weighted), kernels={}, how=how)
+    return KernelCounts(integer=integer, weighted=len(weighted), counts={}, how=how)

@@ -220,4 +220,4 @@ def _facts(step: Step) -> list[str]:
         "agreement": lambda value: f"{compared} {percent(value)}",
         "mib": lambda value: f"{value:.2f} MiB",
     }
-    return [show(step.metrics[name]) for name, show in writers.items() if name in step.metrics]
+    return [show(value) for name, show in writers.items() if (value := getattr(step.metrics, name)) is not None]

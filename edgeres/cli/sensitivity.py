@@ -11,7 +11,7 @@ from edgeres.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.artifacts.candidate import LayerSensitivity
+    from edgeres.artifacts.results import LayerSensitivity
     from edgeres.cli._console import Screen
     from edgeres.cli._options import Commands, Options
     from edgeres.pipeline.recipe import Recipe

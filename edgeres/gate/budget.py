@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.artifacts.budget_check import BudgetCheck, Predicted, PredictedStatus, Status
 from edgeres.errors import TargetError, UsageError
@@ -28,6 +28,9 @@ from edgeres.model.spec import PRESETS, preset
 from edgeres.settings import parse, settings
 from edgeres.targets.runtime import yaml_files
 from edgeres.targets.target import Budget, Target
+
+if TYPE_CHECKING:
+    from edgeres.artifacts.results import Latency
 
 _LATENCIES = ("latency_p50_ms", "latency_p90_ms", "latency_p99_ms")
 
@@ -205,23 +208,23 @@ def budget_lines(known: Limits, name: str, value: float | None, how: str) -> tup
 
 
 def latency_lines(
-    known: Limits, timed: Mapping[str, float | None] | None, how: str, predicted: Predicted | None = None
+    known: Limits, timed: Latency | None, how: str, predicted: Predicted | None = None
 ) -> tuple[BudgetCheck, ...]:
     """Latency of one image: the median, and upper bounds of the tail.
 
     Args:
         known: The effective limits.
-        timed: A ``Latency`` as plain data; None where it was not measured. The tail is compared by its upper bound of
-            99 % confidence, and is unmeasured where there are too few calls.
+        timed: None where it was not measured. The tail is compared by its upper bound of 99 % confidence, and is
+            unmeasured where there are too few calls.
         how: Method of the measurement, or why there is none.
         predicted: Predicted median in milliseconds where it was not measured; the tail is not predicted.
     """
     if timed is None:
         median = (known["latency_p50_ms"].line(None, how, predicted),) if "latency_p50_ms" in known else ()
         return median + tuple(line for name in _LATENCIES[1:] for line in budget_lines(known, name, None, how))
-    lines = list(budget_lines(known, "latency_p50_ms", timed["p50_ms"], how))
-    for name, bound, calls in (("latency_p90_ms", "p90_high_ms", 44), ("latency_p99_ms", "p99_high_ms", 459)):
-        value = timed[bound]
+    lines = list(budget_lines(known, "latency_p50_ms", timed.p50_ms, how))
+    tails = (("latency_p90_ms", timed.p90_high_ms, 44), ("latency_p99_ms", timed.p99_high_ms, 459))
+    for name, value, calls in tails:
         tail = "99 % upper bound" if value is not None else f"too few for a 99 % upper bound, which takes {calls}"
         lines += budget_lines(known, name, value, f"{how}; {tail}")
     return tuple(lines)

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from edgeres.artifacts.results import Latency
 from edgeres.backends.bundle.device import median_interval, percentile_bound
 from edgeres.backends.registry import find_backend
 from edgeres.latency import microbenchmark
-from edgeres.settings import settings
 from edgeres.targets.host import stolen_s, stolen_share
 
 if TYPE_CHECKING:
@@ -36,30 +36,6 @@ if TYPE_CHECKING:
 
     Run = Callable[[], object]
     Samples = dict[str, list[list[float]]]
-
-
-@settings
-class Latency:
-    """Time of one call in milliseconds.
-
-    Attributes:
-        low_ms: Lower end of the 95 % interval of the median.
-        p90_high_ms: What the 90th percentile does not exceed, with 99 % confidence; None below 44 calls.
-        p99_high_ms: The same of the 99th percentile, which takes 459 calls.
-        n: Measured calls, after ``warmup`` ones that were not measured.
-        stolen: Share of the machine's CPU time that the hypervisor took meanwhile, None where the kernel does not say.
-    """
-
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    low_ms: float
-    high_ms: float
-    n: int
-    warmup: int
-    stolen: float | None
-    p90_high_ms: float | None = None
-    p99_high_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,31 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import onnx
-import yaml
 
 import edgeres
-from edgeres.artifacts.artifact import VerificationResult
+from edgeres.artifacts.artifact import Artifact, VerificationResult
 from edgeres.errors import EdgeresError
 from edgeres.onnx_graph.operator_counts import quantized_tensors
 from edgeres.pipeline import assemble
-from edgeres.pipeline.plan import prepare
-from edgeres.pipeline.recipe import is_file_name
+from edgeres.pipeline.plan import Plan, prepare
+from edgeres.pipeline.recipe import Recipe, is_file_name
 from edgeres.pipeline.run_folder import RunFolder
-from edgeres.pipeline.runner import Pipeline, versions
+from edgeres.pipeline.runner import Listener, Pipeline, versions
+from edgeres.pipeline.stages.verify import Verify
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.report import report_files
 from edgeres.runs import document
 from edgeres.runs.run import Device, Failure, FileRow, Run, Timings, is_timed
-from edgeres.runs.stage import StageTime
+from edgeres.runs.stage import StageRow, StageTime
 
 if TYPE_CHECKING:
     from edgeres.artifacts.store import Store
-    from edgeres.pipeline.plan import Plan
-    from edgeres.pipeline.recipe import Recipe
     from edgeres.pipeline.request import Request
-    from edgeres.pipeline.runner import FinishedStage, Listener
     from edgeres.progress import Progress
-    from edgeres.runs.findings import Calibration
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, by shell convention."""
@@ -40,15 +36,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """Folders and callbacks of a compilation.
-
-    Attributes:
-        out: Run folder.
-        store: Cache of finished stages.
-        progress: Progress reporter.
-        listener: Listener of stage events.
-        command: The command line, for the report.
-    """
+    """Run folder, cache and callbacks of a compilation, and the command line for the report."""
 
     out: Path
     store: Store
@@ -59,12 +47,7 @@ class CompileOptions:
 
 @dataclass(frozen=True)
 class Compilation:
-    """Result of a compilation.
-
-    Attributes:
-        run: Its report.
-        folder: Folder of the report: the run folder, or ``<folder>.failed`` where a finished run was kept.
-    """
+    """The report of a compilation in the run folder, or in ``<folder>.failed`` where a finished run was kept."""
 
     run: Run
     folder: Path
@@ -79,19 +62,19 @@ def compile_model(request: Request, compile_options: CompileOptions) -> Compilat
         EdgeresError: The request is invalid, or the run folder cannot be used.
         KeyboardInterrupt: The user stopped it; finished stages are kept.
     """
-    folder = RunFolder(compile_options.out)
+    folder, listener = RunFolder(compile_options.out), compile_options.listener
     folder.check()
     plan = prepare(request, compile_options.progress)
     with folder.held():
         compile_options.store.sweep()
         attempt = folder.attempt()
         attempt.begin(_anchored(plan), plan.recipe)
-        pipeline = Pipeline(plan, compile_options.store, compile_options.progress, compile_options.listener)
+        pipeline = Pipeline(plan, compile_options.store, compile_options.progress, listener)
         start = time.monotonic()
         run = _started(plan, compile_options.command)
         for note in plan.notes:
-            compile_options.listener.note(note)
-        compile_options.listener.planned(pipeline)
+            listener.note(note)
+        listener.planned(pipeline)
         try:
             pipeline.run()
             if request.variant == "fastest":
@@ -108,7 +91,7 @@ def compile_model(request: Request, compile_options: CompileOptions) -> Compilat
             run = document.load(attempt.path)  # what the pages were drawn from
             place = folder.settle(attempt, complete=run.error is None)
             if place != folder.path:
-                compile_options.listener.note(f"{folder.path} is as it was; the report of this attempt is in {place}")
+                listener.note(f"{folder.path} is as it was; the report of this attempt is in {place}")
     return Compilation(run, place)
 
 
@@ -117,10 +100,7 @@ def _fastest(plan: Plan, pipeline: Pipeline, compile_options: CompileOptions) ->
 
     INT8 is chosen unless float32 is significantly faster or INT8 exceeds the accuracy limit.
     """
-    verdict = pipeline.done[-1].entry.load()
-    variant, why = (
-        _chosen(verdict, plan) if isinstance(verdict, VerificationResult) else ("int8", "nothing was measured")
-    )
+    variant, why = _chosen(pipeline.done[-1].entry.load(), plan)
     note = f"--variant fastest: {variant} ships, {why}"
     compile_options.listener.note(note)
     if variant == "int8":
@@ -133,17 +113,18 @@ def _fastest(plan: Plan, pipeline: Pipeline, compile_options: CompileOptions) ->
     return again, second
 
 
-def _chosen(verdict: VerificationResult, plan: Plan) -> tuple[Literal["int8", "float"], str]:
+def _chosen(verdict: Artifact, plan: Plan) -> tuple[Literal["int8", "float"], str]:
     """The variant to deploy and the reason."""
-    lines = assemble.judged(verdict, plan.target, plan.request.budget)
+    if not isinstance(verdict, VerificationResult):
+        return "int8", "nothing was measured"
+    lines = assemble.every_line(verdict, plan.target, plan.request.budget)
     if any(line.name == "accuracy_drop_pp" and line.status == "failed" for line in lines):
         return "float", "INT8 is over the accuracy limit"
     int8, float32 = verdict.latencies.get("int8"), verdict.latencies.get("float32")
     if int8 is None or float32 is None:
         return "int8", f"{plan.target.title} is not here to time float beside it" if not float32 else "there is no INT8"
-    figures = f"{int8['p50_ms']:.3g} ms against {float32['p50_ms']:.3g} ms in float32"
-    slower = (int8["low_ms"] or 0.0) > (float32["high_ms"] or 0.0)
-    return ("float", f"INT8 takes {figures}") if slower else ("int8", figures)
+    figures = f"{int8.p50_ms:.3g} ms against {float32.p50_ms:.3g} ms in float32"
+    return ("float", f"INT8 takes {figures}") if int8.low_ms > float32.high_ms else ("int8", figures)
 
 
 def _anchored(plan: Plan) -> Request:
@@ -165,7 +146,6 @@ def _anchored(plan: Plan) -> Request:
 
 
 def _started(plan: Plan, command: str) -> Run:
-    """The report before the first stage."""
     request, target = plan.request, plan.target
     return Run(
         edgeres=edgeres.__version__,
@@ -175,62 +155,48 @@ def _started(plan: Plan, command: str) -> Run:
         strict=request.strict,
         until=request.until or "",
         notes=plan.notes,
-        provenance=assemble.provenance(
-            plan.dataset,
-            yaml.safe_dump(plan.recipe.entries(), sort_keys=False),
-            versions(),
-            weights=plan.source.file.sha256 if plan.source.file else None,
-            scales=plan.scales.digest if plan.scales else None,
-            seed=request.seed,
-        ),
+        provenance=assemble.provenance(plan),
     )
 
 
 def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Run:
     """Publishes the last artifact and completes the report."""
     artifact = pipeline.done[-1].entry.load()
+    verified = artifact if isinstance(artifact, VerificationResult) else None
     place: Literal["engine", "bundle"] = "engine" if plan.target.build_on == "host" else "bundle"
-    answers = assemble.answers(artifact, plan.dataset.validation) if isinstance(artifact, VerificationResult) else None
+    answers = assemble.answers(verified, plan.dataset.validation) if verified else None
     recipe = plan.recipe.locked([done.steps[-1].settings for done in pipeline.done])
     folder.lock(recipe)
     sums = folder.publish(artifact, _facts(plan, pipeline, recipe), place, answers)
     files = {name: FileRow(sha256=digest, size=(folder.path / name).stat().st_size) for name, digest in sums.items()}
     assert run.provenance is not None
-    written = yaml.safe_dump(recipe.entries(), sort_keys=False)
-    run = replace(run, files=files, provenance=replace(run.provenance, recipe=written))
-    if isinstance(artifact, VerificationResult):
-        run = _judged(run, plan, artifact)
-    return replace(run, calibration=_calibration(folder, sums))
+    run = replace(run, files=files, provenance=replace(run.provenance, recipe=recipe.text))
+    if verified:
+        run = _verified(run, plan, verified)
+    if NAME not in sums:
+        return run
+    order = quantized_tensors(onnx.load(str(folder.path / "model.onnx")))
+    return replace(run, calibration=assemble.calibration(read_table(folder.path / NAME).table, order))
 
 
-def _judged(run: Run, plan: Plan, verdict: VerificationResult) -> Run:
-    overrides = plan.request.budget
-    lines = assemble.judged(verdict, plan.target, overrides)
-    threads = next(stage.threads for stage in plan.recipe.stages if stage.name == "verify")  # type: ignore[attr-defined]  # Verify has them
+def _verified(run: Run, plan: Plan, verdict: VerificationResult) -> Run:
+    lines = assemble.every_line(verdict, plan.target, plan.request.budget)
+    threads = next(stage.threads for stage in plan.recipe.stages if isinstance(stage, Verify))
     margin = next((line.limit for line in lines if line.name == "accuracy_drop_pp"), None)
-    unmeasured = "" if verdict.latencies else f"{plan.target.title} is not here"
     return replace(
         run,
         lines=tuple(line for line in lines if not is_timed(line)),
         accuracy=assemble.accuracy(verdict, margin),
         confusion=assemble.confusion(verdict),
         flips=assemble.flips(verdict, plan.dataset.validation),
-        kernels=assemble.kernels(verdict),
+        kernels=verdict.kernels,
         evidence=verdict.engine.evidence,
         timings=Timings(
             lines=tuple(line for line in lines if is_timed(line)),
             latency=assemble.latency_rows(verdict, plan.target, threads),
-            unmeasured=unmeasured,
+            unmeasured="" if verdict.latencies else f"{plan.target.title} is not here",
         ),
     )
-
-
-def _calibration(folder: RunFolder, sums: dict[str, str]) -> Calibration | None:
-    """The calibration section, from the published table."""
-    if NAME not in sums:
-        return None
-    order = quantized_tensors(onnx.load(str(folder.path / "model.onnx")))
-    return assemble.calibration(read_table(folder.path / NAME).table, order)
 
 
 def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:
@@ -249,17 +215,19 @@ def _facts(plan: Plan, pipeline: Pipeline, recipe: Recipe) -> dict[str, object]:
 
 
 def _timed(run: Run, pipeline: Pipeline, seconds: float) -> Run:
-    """Adds the stages that finished and their durations."""
-    rows = assemble.stage_rows(step for done in pipeline.done for step in done.steps)
-    times = tuple(_stage_time(done) for done in pipeline.done)
-    noise = [step.sensitivity for done in pipeline.done for step in done.steps if step.sensitivity]
+    steps = [step for done in pipeline.done for step in done.steps]
+    times = tuple(
+        StageTime(
+            stage=done.name,
+            cached=done.cached,
+            seconds=round(done.entry.seconds, 3),
+            timings={part: round(value, 6) for part, value in done.entry.timings.items()},
+        )
+        for done in pipeline.done
+    )
+    sensitivity = next((step.sensitivity for step in reversed(steps) if step.sensitivity), ())
     timings = replace(run.timings, total_s=round(seconds, 3), stages=times)
-    return replace(run, stages=rows, sensitivity=noise[-1] if noise else (), timings=timings)
-
-
-def _stage_time(done: FinishedStage) -> StageTime:
-    timings = {part: round(seconds, 6) for part, seconds in done.entry.timings.items()}
-    return StageTime(stage=done.name, cached=done.cached, seconds=round(done.entry.seconds, 3), timings=timings)
+    return replace(run, stages=tuple(map(StageRow.of, steps)), sensitivity=sensitivity, timings=timings)
 
 
 def _failure(failure: BaseException, stage: str) -> Failure:

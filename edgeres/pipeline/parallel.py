@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from concurrent.futures import Future
 
 Worker = TypeVar("Worker")
 Item = TypeVar("Item")
@@ -30,18 +29,8 @@ def cores() -> int:
 def in_order(workers: Sequence[Worker], items: Iterable[Item], work: Callable[[Worker, Item], Made]) -> Iterator[Made]:
     """Applies ``work`` to every item; each worker is used by one thread at a time.
 
-    At most ``len(workers) + AHEAD`` items are in flight.
-
-    Args:
-        workers: One object per thread, which ``work`` receives.
-        items: The items, iterated on the caller's thread.
-        work: Function of a worker and an item.
-
-    Yields:
-        Results in the order of the items.
-
-    Raises:
-        Exception: The first exception of ``work``, in the order of the items.
+    There is one thread per worker, items are iterated on the caller's thread, and at most ``len(workers) + AHEAD`` are
+    in flight. Results come in the order of the items, as does the first exception of ``work``.
     """
     idle: SimpleQueue[Worker] = SimpleQueue()
     for worker in workers:

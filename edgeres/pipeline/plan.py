@@ -8,23 +8,19 @@ from typing import TYPE_CHECKING
 
 from edgeres.artifacts.companion import Companion, published_companion, read_companion
 from edgeres.data.class_order import matched_order, read_names, stated_order
-from edgeres.data.dataset import open_dataset
+from edgeres.data.dataset import Dataset, open_dataset
 from edgeres.errors import UsageError
 from edgeres.gate.budget import limits
-from edgeres.pipeline.recipe import default_recipe, load_recipe, takes_graphs
+from edgeres.pipeline.recipe import Recipe, default_recipe, load_recipe, takes_graphs
 from edgeres.pipeline.stages.load import Load
 from edgeres.pipeline.stages.load_onnx import LoadOnnx
-from edgeres.quant.calibration_table import read_table
-from edgeres.targets.target import find_target
+from edgeres.quant.calibration_table import CalibrationTable, read_table
+from edgeres.targets.target import Target, find_target
 
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Source
-    from edgeres.data.dataset import Dataset
-    from edgeres.pipeline.recipe import Recipe
     from edgeres.pipeline.request import Request
     from edgeres.progress import Progress
-    from edgeres.quant.calibration_table import CalibrationTable
-    from edgeres.targets.target import Target
 
 SAMPLE_NOTE = (
     "bundled sample task: neither --weights nor --data was given, so the network is trained on scikit-learn's digits; "
@@ -35,17 +31,7 @@ FLOAT_NOTE = "float ships, as asked: nothing is quantized"
 
 @dataclass(frozen=True)
 class Plan:
-    """A resolved and checked request.
-
-    Attributes:
-        request: The request.
-        target: The target.
-        source: Origin of the network.
-        recipe: Stages to run.
-        dataset: Opened images.
-        notes: Warnings and decisions for the user.
-        scales: A calibration table to use instead of calibrating.
-    """
+    """A resolved and checked request; ``notes`` are for the user, ``scales`` are used instead of calibrating."""
 
     request: Request
     target: Target
@@ -96,12 +82,12 @@ def _companion(source: Source, recipe: Recipe) -> tuple[Source, Companion]:
     """Companion file of loaded weights; None where training starts from weights, which may have other classes."""
     if not isinstance(recipe.stages[0], Load | LoadOnnx):
         return source, Companion()
-    found = published_companion(source) or (read_companion(source.file.path) if source.file else Companion())
-    return replace(source, suggested=found.preprocess), found
+    companion = published_companion(source) or (read_companion(source.file.path) if source.file else Companion())
+    return replace(source, suggested=companion.preprocess), companion
 
 
 def _in_order(
-    request: Request, source: Source, dataset: Dataset, found: Companion
+    request: Request, source: Source, dataset: Dataset, companion: Companion
 ) -> tuple[Source, Dataset, tuple[str, ...]]:
     """The dataset with its classes in the order of the network's outputs, where that order is known."""
     if request.classes is not None:
@@ -109,9 +95,9 @@ def _in_order(
             raise UsageError(f"--classes {request.classes} without --data", "pass the folder whose classes it names")
         order = stated_order(read_names(Path(request.classes)), dataset.classes, f"--classes {request.classes}")
         source, how = replace(source, classes=order), f"as --classes {request.classes} has it"
-    elif len(found.classes) == len(dataset.classes):
-        order = matched_order(found.classes, dataset.classes, found.where)
-        how = f"by the class names that travel with it ({found.where})"
+    elif len(companion.classes) == len(dataset.classes):
+        order = matched_order(companion.classes, dataset.classes, companion.where)
+        how = f"by the class names that travel with it ({companion.where})"
     else:
         return source, dataset, ()
     if order == dataset.classes:
@@ -124,13 +110,13 @@ def _orientation(dataset: Dataset, request: Request) -> tuple[str, ...]:
     """How images with an EXIF orientation are handled."""
     if not dataset.turned:
         return ()
-    found = f"{' and '.join(dataset.turned)} carry an orientation tag (EXIF) that turns them"
+    tag = f"{' and '.join(dataset.turned)} carry an orientation tag (EXIF) that turns them"
     if request.preprocess.exif == "apply":
-        return (f"{found}; it is applied, as asked",)
+        return (f"{tag}; it is applied, as asked",)
     if request.preprocess.exif == "ignore":
-        return (f"{found}; it is ignored, as asked",)
+        return (f"{tag}; it is ignored, as asked",)
     hint = "--exif apply turns them upright, --exif ignore says that this is meant"
-    return (f"{found}; it is ignored, as torchvision does, unless the weights state otherwise: {hint}",)
+    return (f"{tag}; it is ignored, as torchvision does, unless the weights state otherwise: {hint}",)
 
 
 def _recipe(request: Request, source: Source) -> Recipe:
@@ -151,25 +137,18 @@ def _recipe(request: Request, source: Source) -> Recipe:
 
 
 def check_stage(request: Request, stage: str, run: str) -> None:
-    """Checks that a run's recipe has a stage that is to be repeated.
-
-    Args:
-        request: The run's request.
-        stage: Name of the stage.
-        run: Its folder, for the message.
+    """Checks that the recipe of a run, in the folder ``run``, has a stage that is to be repeated.
 
     Raises:
         UsageError: The recipe has no such stage, or the run is of a float network and ``stage`` quantizes.
     """
     recipe = _recipe(request, request.source())
-    names = [step.name for step in recipe.stages]
-    if stage not in names:
+    if stage not in recipe.names:
         raise UsageError(
-            f"{run} has no stage {stage!r} to do again: recipe {recipe.name!r} is {', '.join(names)}",
+            f"{run} has no stage {stage!r} to do again: recipe {recipe.name!r} is {', '.join(recipe.names)}",
             "compile with a --recipe that has it",
         )
-    kept = recipe.in_float() if request.variant == "float" else recipe
-    if stage not in [step.name for step in kept.stages]:
+    if request.variant == "float" and stage not in recipe.in_float().names:
         raise UsageError(
             f"{run} has no stage {stage!r} to do again: it ships a float network, as --variant asked",
             "compile with --variant int8 into another --out",
@@ -187,7 +166,6 @@ def _without_int8(target: Target, *, foreign: bool) -> Target:
 
 
 def _scales(request: Request, recipe: Recipe) -> CalibrationTable | None:
-    """The calibration table named by the request."""
     if request.scales is None:
         return None
     if not any("scales" in stage.reads for stage in recipe.stages):

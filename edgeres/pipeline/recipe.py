@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 
+from edgeres.artifacts import artifact
 from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, Source, VerificationResult
 from edgeres.errors import RecipeError, nearest
 from edgeres.pipeline.shipped_recipes import recipe_names, recipe_text
@@ -23,6 +24,7 @@ from edgeres.pipeline.stages.quantize import Quantize
 from edgeres.pipeline.stages.quantize_onnx import QuantizeOnnx
 from edgeres.pipeline.stages.recover import Recover
 from edgeres.pipeline.stages.sensitivity import Sensitivity
+from edgeres.pipeline.stages.stage import Context, Stage
 from edgeres.pipeline.stages.train import Train
 from edgeres.pipeline.stages.verify import Verify
 from edgeres.settings import digest, parse, plain
@@ -30,28 +32,12 @@ from edgeres.settings import digest, parse, plain
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgeres.pipeline.stages.stage import Stage
-
 _QUANTIZING = (Sensitivity.name, Quantize.name, Qat.name)
-STAGES: dict[str, type[Any]] = {
-    stage.name: stage
-    for stage in (
-        Load,
-        Train,
-        LoadOnnx,
-        Evaluate,
-        FoldBatchnorm,
-        Prune,
-        Recover,
-        Sensitivity,
-        Quantize,
-        Qat,
-        QuantizeOnnx,
-        Export,
-        Build,
-        Verify,
-    )
-}
+_STAGES: tuple[type[Stage], ...] = (
+    Load, Train, LoadOnnx, Evaluate, FoldBatchnorm, Prune, Recover, Sensitivity, Quantize, Qat, QuantizeOnnx, Export,
+    Build, Verify,
+)  # fmt: skip
+STAGES = {stage.name: stage for stage in _STAGES}
 """Every stage that a recipe may name."""
 
 _WORDS: dict[type, str] = {
@@ -70,15 +56,15 @@ _AFTER_QUANTIZING = dict.fromkeys(("evaluate", "prune", "recover", "sensitivity"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Checked list of stages.
-
-    Attributes:
-        name: The recipe file's stem.
-        stages: Stages in order; the output type of each is the input type of the next.
-    """
+    """Checked list of stages: the output type of each is the input type of the next."""
 
     name: str
     stages: tuple[Stage, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the stages."""
+        return [stage.name for stage in self.stages]
 
     @property
     def digest(self) -> str:
@@ -86,17 +72,19 @@ class Recipe:
         return digest(self.entries())
 
     def entries(self) -> list[dict[str, Any]]:
-        """The recipe as plain data for YAML, with every default written out."""
+        """The recipe as plain data."""
         return [{stage.name: plain(stage)} for stage in self.stages]
+
+    @property
+    def text(self) -> str:
+        """The recipe as YAML, with every default written out."""
+        return yaml.safe_dump(self.entries(), sort_keys=False)
 
     def locked(self, written: Sequence[Mapping[str, Any]]) -> Recipe:
         """The recipe with the settings that its first stages recorded.
 
         They equal the recipe's, except for settings that depend on the speed of a machine, which are pinned to their
         outcome. A stage that records more than its settings, as training does, keeps those of the recipe.
-
-        Args:
-            written: Recorded settings by stage, of the stages that finished.
         """
         entries = self.entries()
         for stage, entry, settings in zip(self.stages, entries, written, strict=False):
@@ -110,12 +98,12 @@ class Recipe:
         Raises:
             RecipeError: The recipe has no such stage.
         """
-        last = next((index for index, stage in enumerate(self.stages) if stage.name == name), None)
-        if last is None:
-            raise RecipeError(
-                f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages])
-            )
-        return replace(self, stages=self.stages[: last + 1])
+        return replace(self, stages=self.stages[: self._first(name) + 1])
+
+    def _first(self, name: str) -> int:
+        if name not in self.names:
+            raise RecipeError(f"recipe {self.name!r} has no stage {name!r}", nearest(name, self.names))
+        return self.names.index(name)
 
     def in_float(self) -> Recipe:
         """The recipe without quantizing stages.
@@ -130,16 +118,13 @@ class Recipe:
         Raises:
             RecipeError: Malformed assignment, unknown stage or key, or a bad value.
         """
-        entries = [dict(entry) for entry in self.entries()]
+        entries = self.entries()
         for assignment in assignments:
             path, equals, value = assignment.partition("=")
             name, dot, key = path.partition(".")
             if not (equals and dot):
                 raise RecipeError(f"cannot read {assignment!r}", "write stage.key=value, such as prune.macs=0.5")
-            if not any(name in entry for entry in entries):
-                raise RecipeError(
-                    f"recipe {self.name!r} has no stage {name!r}", nearest(name, [s.name for s in self.stages])
-                )
+            self._first(name)
             for entry in entries:
                 if name in entry:
                     _assign(entry[name], key.split("."), _yaml(value, assignment), assignment)
@@ -212,37 +197,26 @@ def _stage(entry: Any, where: str) -> Stage:
         raise RecipeError(f"{where}: cannot read {entry!r}", "an entry is '- stage' or '- stage: {key: value}'")
     if name not in STAGES:
         raise RecipeError(f"{where}: unknown stage {name!r}", nearest(name, STAGES))
-    stage: Stage = parse(STAGES[name], fields or {}, f"{where}: {name}", RecipeError)
-    return stage
+    return parse(STAGES[name], fields or {}, f"{where}: {name}", RecipeError)
 
 
-def _types(stage: Stage) -> tuple[type, type]:
-    """Input and output types of a stage, from the annotations of ``__call__``."""
-    hints = get_type_hints(type(stage).__call__, localns=_names(stage))
+def _types(stage: type[Stage]) -> tuple[type, type]:
+    """Input and output types of a stage, from the annotations of ``__call__``, imported under ``TYPE_CHECKING``."""
+    hints = get_type_hints(stage.__call__, localns={**vars(artifact), "Context": Context})
     return hints["artifact"], hints["return"]
 
 
-def _names(stage: Stage) -> dict[str, Any]:
-    """Names that the stage's module imports under ``TYPE_CHECKING``."""
-    from edgeres.artifacts import artifact
-    from edgeres.pipeline.stages import stage as contract
-
-    return {**vars(artifact), **vars(contract)}
-
-
 def _check_chain(recipe: Recipe, where: str) -> None:
-    """Checks that every stage gets its input type and the stages it needs.
-
-    Raises:
-        RecipeError: Names the requirement, the actual input and the remedy.
-    """
-    given: type = Source
+    """Checks that every stage gets its input type and the stages it needs."""
+    input_type: type = Source
     for index, stage in enumerate(recipe.stages):
-        wanted, made = _types(stage)
-        before = [earlier.name for earlier in recipe.stages[:index]]
-        if not issubclass(given, wanted):
-            gets = f"behind {before[-1]} there is {_WORDS[given]}" if before else "nothing is there at the start"
-            raise RecipeError(f"{where}: {stage.name} needs {_WORDS[wanted]}, and {gets}", _cure(stage, given, before))
+        wanted, output_type = _types(type(stage))
+        before = recipe.names[:index]
+        if not issubclass(input_type, wanted):
+            gets = f"behind {before[-1]} there is {_WORDS[input_type]}" if before else "nothing is there at the start"
+            raise RecipeError(
+                f"{where}: {stage.name} needs {_WORDS[wanted]}, and {gets}", _cure(stage, input_type, before)
+            )
         for needed in _NEEDS.get(stage.name, ()):
             if not {*needed.split(" or ")} & {*before}:
                 raise RecipeError(
@@ -253,35 +227,30 @@ def _check_chain(recipe: Recipe, where: str) -> None:
                 f"{where}: {stage.name} works on a float network, and {quantized[0]} comes before it",
                 f"put '- {stage.name}' before '- {quantized[0]}'",
             )
-        given = made
+        input_type = output_type
 
 
-def _cure(stage: Stage, given: type, before: list[str]) -> str:
+def _cure(stage: Stage, input_type: type, before: list[str]) -> str:
     """Hint that gives a stage its requirement: a stage before it, or another position."""
-    wanted = _types(stage)[0]
+    wanted = _types(type(stage))[0]
     if wanted is Source:
         return f"put '- {stage.name}' first, or leave it out"
-    makers = {name: _types(kind()) for name, kind in STAGES.items()}
+    makers = {name: _types(kind) for name, kind in STAGES.items()}
     makers = {name: types for name, types in makers.items() if types[1] is wanted and types[0] is not wanted}
     if used := [name for name in before if name in makers]:
-        behind = next(name for name in before[before.index(used[-1]) + 1 :] if _types(STAGES[name]())[1] is not wanted)
+        behind = next(name for name in before[before.index(used[-1]) + 1 :] if _types(STAGES[name])[1] is not wanted)
         return f"put '- {stage.name}' before '- {behind}'" if behind != stage.name else f"leave the second {behind} out"
-    fitting = [name for name, types in makers.items() if types[0] is given] or list(makers)
+    fitting = [name for name, types in makers.items() if types[0] is input_type] or list(makers)
     entries = " or ".join(f"'- {name}'" for name in fitting)
     return (
         f"start with {entries} instead of '- {before[0]}'"
-        if before and given is not Source and all(types[0] is Source for types in makers.values())
+        if before and input_type is not Source and all(types[0] is Source for types in makers.values())
         else f"put {entries} before it"
     )
 
 
 def default_recipe(source: Source, *, sample: bool) -> str:
-    """The default recipe by origin: weights, a preset to train, or an imported ONNX graph.
-
-    Args:
-        source: Origin of the network.
-        sample: Whether the bundled sample task is used.
-    """
+    """The default recipe by origin: weights, a preset to train (on the bundled sample task), or an ONNX graph."""
     if source.file is not None and source.file.path.suffix == ".onnx":
         return "onnx"
     if source.file is not None or source.weights is not None:
@@ -291,4 +260,4 @@ def default_recipe(source: Source, *, sample: bool) -> str:
 
 def takes_graphs(recipe: Recipe) -> bool:
     """Whether the recipe starts from an imported ONNX file."""
-    return issubclass(_types(recipe.stages[0])[1], Exported)
+    return issubclass(_types(type(recipe.stages[0]))[1], Exported)

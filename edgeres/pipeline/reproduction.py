@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeres.errors import UsageError
 from edgeres.pipeline.run_folder import MANIFEST, RECIPE
-from edgeres.report.comparison import compare, differing, flat, settings_of
+from edgeres.report.comparison import ComparisonRow, compare, differing, flat, settings_of
 from edgeres.runs import document
 from edgeres.settings import sha256_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.report.comparison import ComparisonRow
-    from edgeres.runs.run import Run
 
 State = Literal["same", "differs", "only before", "only now"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """Comparison of a run with its repetition.
+    """Comparison of a run with its repetition: the state of every reproducible file by name.
 
-    Attributes:
-        files: State of every reproducible file by name.
-        altered: Files of the first run that no longer match its manifest.
-        stage: The first stage whose result differs, or empty.
-        causes: Inputs, settings and versions that differ.
+    ``altered`` are files of the first run that no longer match its manifest, ``stage`` is the first one whose result
+    differs, or empty, ``causes`` are inputs, settings and versions that differ.
     """
 
     files: dict[str, State]
@@ -50,11 +47,12 @@ def reproduction(before: Path, now: Path) -> Reproduction:
         UsageError: One of the folders holds no finished run.
     """
     first, second = manifest(before), manifest(now)
-    names = sorted({*first["files"], *second["files"], MANIFEST})
-    wanted = {**first["files"], MANIFEST: None}
-    sums = {name: _sum(before / name) for name in wanted}
+    sums = {name: _sum(before / name) for name in (*first["files"], MANIFEST)}
     return Reproduction(
-        files={name: _state(sums.get(name), _sum(now / name)) for name in names},
+        files={
+            name: _state(sums.get(name), _sum(now / name))
+            for name in sorted({*first["files"], *second["files"], MANIFEST})
+        },
         altered=tuple(name for name, digest in sorted(first["files"].items()) if sums[name] != digest),
         stage=_diverged(first["stages"], second["stages"]),
         causes=_causes(before, now, first, second),
@@ -70,18 +68,17 @@ def manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     hint = "name the folder of a finished run, such as build/resnet18-jetson"
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as failure:
         raise UsageError(f"cannot read {path}: {getattr(failure, 'strerror', None) or failure}", hint) from failure
-    if not (isinstance(found, dict) and isinstance(found.get("files"), dict) and isinstance(found.get("stages"), list)):
+    if not (
+        isinstance(content, dict) and isinstance(content.get("files"), dict) and isinstance(content.get("stages"), list)
+    ):
         raise UsageError(f"{path} is no manifest of a run", hint)
-    if outside := [name for name in found["files"] if not _inside(folder, name)]:
-        raise UsageError(f"{path} names {outside[0]!r}, which is not in its folder", hint)
-    return dict(found)
-
-
-def _inside(folder: Path, name: str) -> bool:
-    return (folder / name).resolve().is_relative_to(folder.resolve())
+    for name in content["files"]:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{path} names {name!r}, which is not in its folder", hint)
+    return content
 
 
 def _sum(path: Path) -> str | None:
@@ -89,40 +86,27 @@ def _sum(path: Path) -> str | None:
 
 
 def _state(before: str | None, now: str | None) -> State:
-    if before is None:
-        return "only now"
-    if now is None:
-        return "only before"
-    return "same" if before == now else "differs"
+    if before and now:
+        return "same" if before == now else "differs"
+    return "only before" if before else "only now"
 
 
 def _diverged(first: list[dict[str, str]], second: list[dict[str, str]]) -> str:
     """The first stage with another result; where one list is shorter, the first missing stage."""
-    for a, b in zip(first, second, strict=False):
+    for a, b in zip_longest(first, second):
         if a != b:
-            return a["stage"]
-    longer = max(first, second, key=len)
-    return longer[min(len(first), len(second))]["stage"] if len(first) != len(second) else ""
+            return str((a or b)["stage"])
+    return ""
 
 
 def _causes(before: Path, now: Path, first: dict[str, Any], second: dict[str, Any]) -> tuple[ComparisonRow, ...]:
     """Differences in manifests, recipes and, last, the machines of the reports."""
     apart = ("files", "stages", "recipe")
     facts = [flat({key: value for key, value in content.items() if key not in apart}) for content in (first, second)]
-    settings = [_settings(folder / RECIPE) for folder in (before, now)]
-    runs = [_report(folder / document.JSON) for folder in (before, now)]
+    recipes = [folder / RECIPE for folder in (before, now)]
+    settings = [settings_of(path.read_text(encoding="utf-8")) if path.is_file() else {} for path in recipes]
     machine: list[ComparisonRow] = []
-    if runs[0] and runs[1]:
-        machine = [row for row in compare(runs[0], runs[1]).versions if f"versions.{row.name}" not in facts[0]]
+    with suppress(UsageError):  # without a readable report only the machine's fields are missing
+        versions = compare(document.load(before), document.load(now)).versions
+        machine = [row for row in versions if f"versions.{row.name}" not in facts[0]]
     return (*differing(*facts), *differing(*settings), *machine)
-
-
-def _settings(path: Path) -> dict[str, str]:
-    return settings_of(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _report(path: Path) -> Run | None:
-    try:
-        return document.decode(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UsageError):  # only the machine's fields
-        return None

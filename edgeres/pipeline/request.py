@@ -45,20 +45,21 @@ class PreprocessFlags:
         Raises:
             UsageError: A crop larger than the side it is cut from.
         """
-        given = {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
-        if not given:
+        stated = {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name)) is not None}
+        if not stated:
             return base
-        if "crop" in given and "resize" not in given:
-            given["resize"] = round(given["crop"] * 256 / 224)
-        if given.get("resize") and "crop" not in given:
-            given["crop"] = min(given["resize"], (base or Preprocess()).crop)
-        found = parse(Preprocess, {**plain(base or Preprocess()), **given}, "preprocessing")
-        if found.resize and found.crop > found.resize:
+        if "crop" in stated and "resize" not in stated:
+            stated["resize"] = round(stated["crop"] * 256 / 224)
+        if stated.get("resize") and "crop" not in stated:
+            stated["crop"] = min(stated["resize"], (base or Preprocess()).crop)
+        preprocess = parse(Preprocess, {**plain(base or Preprocess()), **stated}, "preprocessing")
+        if preprocess.resize and preprocess.crop > preprocess.resize:
             raise UsageError(
-                f"--crop {found.crop} is larger than --resize {found.resize}: the image would be padded with black",
+                f"--crop {preprocess.crop} is larger than --resize {preprocess.resize}: the image would be padded with "
+                "black",
                 "give a crop of at most the resized side, or --resize 0 for images as they are",
             )
-        return found
+        return preprocess
 
 
 @settings
@@ -67,7 +68,6 @@ class Request:
 
     Attributes:
         model: Preset name, or path of an ``.onnx`` file to import.
-        target: Target name or alias.
         weights: torchvision enum name or path of a weights file.
         data: Folder of images; None takes the bundled sample task.
         classes: Text file with the names of the class folders in the order of the network's outputs; None matches them
@@ -75,7 +75,6 @@ class Request:
         recipe: Recipe name or file; None chooses by the origin of the network.
         changes: Changed settings of the recipe, ``stage.key=value``.
         until: Last stage to run.
-        seed: Seed of all random generators, 32 bits.
         calibration: Number of calibration images.
         scales: Path of a calibration table, or of a run folder with one, to use instead of calibrating.
         allow: Named exceptions from the data contract.
@@ -126,7 +125,6 @@ class Request:
 
     @property
     def _published(self) -> bool:
-        """Whether the weights are named as torchvision names its own."""
         weights = self.weights or ""
         return _PUBLISHED.fullmatch(weights) is not None and not Path(weights).exists()
 
@@ -137,42 +135,33 @@ class Request:
             ModelError: Unknown preset, or a missing file.
             DataError: Weights or an imported graph without data to evaluate them on.
         """
+        self.check_names()
         if self.foreign:
             if self.weights:
                 raise UsageError(f"--weights {self.weights} beside {self.model}", "an ONNX file holds its own weights")
-            source = Source(self.name, file=_graph(self.model))
+            from edgeres.onnx_graph.external import content_digest
+
+            file = _file(self.model, "model")
+            source = Source(self.name, file=replace(file, sha256=content_digest(file.path)))  # with its external data
+        elif self.weights is None or self._published:
+            source = Source(self.model, weights=self.weights)
         else:
-            self.check_names()
-            source = self._weights()
+            source = Source(self.model, file=_file(self.weights, "weights"))
         if self.data is None and (source.file or source.weights):
             raise DataError(
                 f"{self.weights or self.model} comes without data to calibrate and judge it",
                 "pass --data DIR with train/<class>/ and val/<class>/ images",
             )
-        return replace(source, preprocess=self.preprocess.over(None), left_open=self._left_open())
-
-    def _left_open(self) -> tuple[str, ...]:
-        """Preprocessing fields that were not stated, where any was."""
-        return self.preprocess.left_open if self.preprocess.over(None) is not None else ()
-
-    def _weights(self) -> Source:
-        if self.weights is None:
-            return Source(self.model)
-        if self._published:
-            return Source(self.model, weights=self.weights)
-        return Source(self.model, file=_file(self.weights, "weights"))
+        stated = self.preprocess.over(None)
+        return replace(source, preprocess=stated, left_open=self.preprocess.left_open if stated else ())
 
 
 def _check_weights(word: str, model: str) -> None:
-    """Checks the path of a weights file by its kind and suffix.
-
-    Raises:
-        ModelError: A folder, an ONNX file, or a missing path.
-    """
+    """Refuses a folder, an ONNX file, or a missing path in place of a weights file."""
     path = Path(word)
     if path.is_dir():
-        found = weights_in(path)
-        inside = f"name the file in it: --weights {found[0]}" if found else "name a file, such as model.safetensors"
+        files = weights_in(path)
+        inside = f"name the file in it: --weights {files[0]}" if files else "name a file, such as model.safetensors"
         raise ModelError(f"--weights {word} is a folder", inside)
     if path.suffix.lower() == ".onnx":
         hint = f"pass it instead of {model}: edgeres compile {word} --target TARGET --data DIR"
@@ -181,22 +170,14 @@ def _check_weights(word: str, model: str) -> None:
         raise ModelError(f"no weights file {word}", "check the path, or name published weights such as IMAGENET1K_V1")
 
 
-def _graph(path: str) -> File:
-    """An imported graph, hashed together with its external data files."""
-    from edgeres.onnx_graph.external import content_digest
-
-    given = _file(path, "model")
-    return replace(given, sha256=content_digest(given.path))
-
-
 def _file(path: str, what: str) -> File:
-    found = Path(path)
-    if not found.is_file():
+    file = Path(path)
+    if not file.is_file():
         raise ModelError(f"no {what} file {path}", "check the path")
     try:
-        with found.open("rb") as stream:
+        with file.open("rb") as stream:
             if is_lfs_pointer(stream.read(64)):
                 raise ModelError(f"{path} {LFS_POINTER}", LFS_HINT)
-        return File.of(found.resolve())
+        return File.of(file.resolve())
     except OSError as failure:
         raise ModelError(f"cannot read {path}: {failure.strerror}", "check its permissions") from failure

@@ -12,13 +12,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Literal
 
-import yaml
 from filelock import FileLock, Timeout
 
-from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, VerificationResult
+from edgeres.artifacts.artifact import Artifact, Checkpoint, Engine, Exported, File, VerificationResult
 from edgeres.artifacts.store import reading, write_beside, writing
 from edgeres.errors import StoreError, UsageError
 from edgeres.gate import predictions
@@ -30,22 +29,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgeres.artifacts.artifact import Artifact, File
     from edgeres.gate.predictions import Answers
     from edgeres.pipeline.recipe import Recipe
 
 MANIFEST, REQUEST, RECIPE = "manifest.json", "request.json", "recipe.lock.yaml"
-_LOCK = ".lock"
+_LOCK, _WEIGHTS = ".lock", "weights.safetensors"
 _NEXT, _BEFORE, _FAILED = ".next", ".before", ".failed"
 """Suffixes of the folders beside a finished run: its unfinished successor, the replaced run, a failed attempt."""
 
 
 class RunFolder:
-    """The output folder of one run.
-
-    Args:
-        path: Path of the folder; created at the first write.
-    """
+    """The output folder of one run; created at the first write."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,13 +55,12 @@ class RunFolder:
         Raises:
             UsageError: It has files, and none of them is a run's request.
         """
-        try:
-            found = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
-        except OSError:  # missing or unreadable: ``held`` raises the error
-            return
-        if found and not (self.path / REQUEST).is_file():
+        names: list[str] = []
+        with suppress(OSError):  # missing or unreadable: ``held`` raises the error
+            names = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+        if names and not (self.path / REQUEST).is_file():
             raise UsageError(
-                f"{self.path} is not a run folder: it holds {', '.join(found[:3])}{', ...' if found[3:] else ''}",
+                f"{self.path} is not a run folder: it holds {', '.join(names[:3])}{', ...' if names[3:] else ''}",
                 "choose another --out: a folder that is new, empty, or an earlier run's",
             )
 
@@ -108,14 +101,9 @@ class RunFolder:
         return RunFolder(staging)
 
     def settle(self, attempt: RunFolder, *, complete: bool) -> Path:
-        """Moves a complete attempt here, a failed one to ``<folder>.failed``.
+        """Moves a complete attempt here, where it replaces a finished run, a failed one to ``<folder>.failed``.
 
-        Args:
-            attempt: The folder that ``attempt`` returned, with the attempt in it.
-            complete: Whether it replaces the finished run.
-
-        Returns:
-            The folder with the attempt and its report.
+        Returns the folder with the attempt and its report.
 
         Raises:
             StoreError: The folders cannot be renamed; the finished run is kept, or restored by the next command.
@@ -152,7 +140,9 @@ class RunFolder:
         before = RunFolder(self._beside(_BEFORE))
         if not before.path.is_dir():
             return
-        written = before._written() if self.finished else {_LOCK}
+        written = {_LOCK}
+        if self.finished:
+            written |= {MANIFEST, REQUEST, RECIPE, *report_files.NAMES, *before._listed()}
         with writing(self.path):
             for path in sorted(before.path.rglob("*")):
                 name = path.relative_to(before.path)
@@ -161,10 +151,6 @@ class RunFolder:
                     path.rename(self.path / name)
             shutil.rmtree(before.path)
 
-    def _written(self) -> set[str]:
-        """Names of the files that the folder's run wrote."""
-        return {_LOCK, MANIFEST, REQUEST, RECIPE, *report_files.NAMES, *self._listed()}
-
     def begin(self, request: Request, recipe: Recipe) -> None:
         """Writes the request and the recipe, so that a killed run can be repeated."""
         write_beside(self.path / REQUEST, _json(plain(request)))
@@ -172,7 +158,7 @@ class RunFolder:
 
     def lock(self, recipe: Recipe) -> None:
         """Writes the locked recipe with every setting."""
-        write_beside(self.path / RECIPE, yaml.safe_dump(recipe.entries(), sort_keys=False).encode())
+        write_beside(self.path / RECIPE, recipe.text.encode())
 
     def request(self) -> Request:
         """The request of the folder's run.
@@ -185,77 +171,64 @@ class RunFolder:
             with self.held():
                 pass
         try:
-            data: Any = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as failure:
-            raise UsageError(
-                f"{self.path} holds no run", "name the folder of one, such as build/resnet18-jetson"
-            ) from failure
+            hint = "name the folder of one, such as build/resnet18-jetson"
+            raise UsageError(f"{self.path} holds no run", hint) from failure
         except (OSError, ValueError) as failure:
             reason = getattr(failure, "strerror", None) or "it is no JSON"
             raise UsageError(f"cannot read {path}: {reason}", "mend it, or compile again") from failure
         return parse(Request, data, str(path))
 
     def publish(
-        self,
-        artifact: Artifact,
-        facts: dict[str, object],
-        place: Literal["engine", "bundle"],
-        answers: Answers | None = None,
+        self, artifact: Artifact, facts: dict[str, object], place: Literal["engine", "bundle"], answers: Answers | None
     ) -> dict[str, str]:
         """Copies an artifact's files into the folder and writes the manifest.
 
-        Args:
-            artifact: The last artifact of the run.
-            facts: Further identity of the run: versions, seed, digests; no durations, no paths.
-            place: Subfolder of the engine, or of the bundle that a device builds it from.
-            answers: Predictions of the float and the deployed network, of a verified run.
-
-        Returns:
-            sha256 by name of every file that belongs to the run.
+        Returns sha256 by name of every file that belongs to the run. ``place`` is the subfolder of the engine or of
+        the bundle that a device builds it from. ``facts`` are further identity of the run: versions, seed, digests; no
+        durations, no paths.
         """
         files = {name: file for name, file in _files(artifact, place).items() if file is not None}
-        sums = {name: file.sha256 for name, file in files.items()}
         for name, file in files.items():
-            path = self.path / name
-            with reading(file.path):
-                executable = os.access(file.path, os.X_OK)
-                data = None if path.is_file() and sha256_file(path) == file.sha256 else file.path.read_bytes()
-            if data is not None:
-                write_beside(path, data)
-            if executable:
-                with writing(path):
-                    mode = path.stat().st_mode
-                    path.chmod(mode | (mode & 0o444) >> 2)  # readable by other users
+            self._copy(file, self.path / name)
+        own = [RECIPE]
         if isinstance(artifact, Checkpoint):
-            sums |= self._checkpoint(artifact)
+            own.append(self._checkpoint(artifact))
         if answers is not None:
+            own.append(predictions.NAME)
             write_beside(self.path / predictions.NAME, predictions.encode(answers))
-            sums[predictions.NAME] = sha256_file(self.path / predictions.NAME)
-        self._forget(sums)
-        sums[RECIPE] = sha256_file(self.path / RECIPE)
-        write_beside(self.path / MANIFEST, _json({**facts, "files": dict(sorted(sums.items()))}))
-        return sums
-
-    def _checkpoint(self, artifact: Checkpoint) -> dict[str, str]:
-        """Weights of a network that is not exported yet, with spec and preprocessing inside."""
-        from edgeres.model.weights import save_checkpoint
-
-        place = self.path / "weights.safetensors"
-        beside = self.path / ".weights.safetensors"
-        with writing(place):
-            save_checkpoint(
-                beside, artifact.spec, artifact.weights, artifact.metadata.preprocess, artifact.metadata.classes
-            )
-            beside.replace(place)
-        return {place.name: sha256_file(place)}
-
-    def _forget(self, sums: dict[str, str]) -> None:
-        """Removes files of an earlier run that this one does not write."""
+        sums = {name: file.sha256 for name, file in files.items()}
+        sums |= {name: sha256_file(self.path / name) for name in own}
         root = self.path.resolve()
-        for name in self._listed() - set(sums) - {RECIPE}:
+        for name in self._listed() - set(sums):  # files of an earlier run that this one does not write
             stale = (self.path / name).resolve()
             if stale.is_relative_to(root):
                 stale.unlink(missing_ok=True)
+        write_beside(self.path / MANIFEST, _json({**facts, "files": sums}))
+        return sums
+
+    def _copy(self, file: File, path: Path) -> None:
+        """Copies a file that is not there already, executable where it is."""
+        with reading(file.path):
+            executable = os.access(file.path, os.X_OK)
+            data = None if path.is_file() and sha256_file(path) == file.sha256 else file.path.read_bytes()
+        if data is not None:
+            write_beside(path, data)
+        if executable:
+            with writing(path):
+                mode = path.stat().st_mode
+                path.chmod(mode | (mode & 0o444) >> 2)  # readable by other users
+
+    def _checkpoint(self, artifact: Checkpoint) -> str:
+        """Name of a file with the weights of a network that is not exported yet, its spec and its preprocessing."""
+        from edgeres.model.weights import save_checkpoint
+
+        path, beside, metadata = self.path / _WEIGHTS, self.path / f".{_WEIGHTS}", artifact.metadata
+        with writing(path):
+            save_checkpoint(beside, artifact.spec, artifact.weights, metadata.preprocess, metadata.classes)
+            beside.replace(path)
+        return _WEIGHTS
 
     def _listed(self) -> set[str]:
         """Names in the folder's manifest; empty where it cannot be read."""
@@ -266,19 +239,14 @@ class RunFolder:
 
 
 def _files(artifact: Artifact, place: str) -> dict[str, File | None]:
-    """Files of an artifact by their name in the run folder."""
     match artifact:
-        case Exported():
-            return {
-                "model.onnx": artifact.model,
-                "model.float.onnx": artifact.float_model,
-                "calibration.json": artifact.scales,
-            }
+        case Exported(model=model, float_model=float_model, scales=scales):
+            return {"model.onnx": model, "model.float.onnx": float_model, "calibration.json": scales}
         case Engine():
             return _files(artifact.exported, place) | {f"{place}/{name}": file for name, file in artifact.files.items()}
         case VerificationResult():
             return _files(artifact.engine, place)
-        case _:
+        case Checkpoint():
             return {}
 
 

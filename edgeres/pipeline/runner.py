@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeres.errors import StoreError
 from edgeres.gate.budget import limits
-from edgeres.pipeline.stages.stage import Context, StageTimings
+from edgeres.pipeline.stages.stage import Context, Stage, StageTimings
 from edgeres.progress import Progress, Silent
 from edgeres.settings import digest, plain
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Step
     from edgeres.artifacts.store import Entry, Store
     from edgeres.pipeline.plan import Plan
-    from edgeres.pipeline.stages.stage import Stage
 
 PACKAGES = (
     "edgeres", "numpy", "torch", "torchvision", "onnx", "onnxruntime", "nncf", "openvino", "tensorrt", "tensorrt_rtx",
@@ -29,14 +29,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """A finished stage.
-
-    Attributes:
-        name: The stage.
-        entry: Its artifact in the store.
-        cached: Whether it was in the store already.
-        steps: Steps that this stage recorded.
-    """
+    """A finished stage with its artifact in the store, whether it was there already, and the steps it recorded."""
 
     name: str
     entry: Entry
@@ -60,36 +53,27 @@ class Listener(Protocol):
         """Called when a stage has finished."""
 
 
-_LAYOUT = 2
+_LAYOUT = 3
 """Layout version of store entries; entries of another version are not found."""
 
 
 def versions() -> dict[str, str]:
     """Installed version of each package in ``PACKAGES`` that is installed."""
-    found = {}
+    installed = {}
     for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
+    return installed
 
 
-def key_of(stage: Stage, given: str, context: Context) -> str:
+def key_of(stage: Stage, input_digest: str, context: Context) -> str:
     """Cache key: sha256 over the stage with its settings, its input, the context it reads, and package versions."""
     reads = {read: context.digest_of(read) for read in stage.reads}
-    return digest([_LAYOUT, stage.name, stage.version, plain(stage), given, reads, versions()])
+    return digest([_LAYOUT, stage.name, stage.version, plain(stage), input_digest, reads, versions()])
 
 
 class Pipeline:
-    """Runs a plan.
-
-    Args:
-        plan: The plan.
-        store: Cache of finished stages.
-        progress: Progress reporter of the stages.
-        listener: Listener of stage events.
-    """
+    """Runs a plan, with a store as the cache of finished stages."""
 
     def __init__(
         self, plan: Plan, store: Store, progress: Progress | None = None, listener: Listener | None = None
@@ -129,10 +113,10 @@ class Pipeline:
             EdgeresError: A stage failed; ``current`` names it.
         """
         context = self.context()
-        given, steps = self.plan.source.digest, 0
+        input_digest, steps = self.plan.source.digest, 0
         for stage in self.plan.recipe.stages:
             self.current = stage.name
-            key = key_of(stage, given, context)
+            key = key_of(stage, input_digest, context)
             with self.store.lock(key):
                 entry = self.store.find(key)
                 cached = entry is not None
@@ -140,7 +124,7 @@ class Pipeline:
                     entry = self._compute(stage, key, context)
             finished = FinishedStage(stage.name, entry, cached, entry.steps[steps:])
             self.done.append(finished)
-            given, steps = entry.digest, len(entry.steps)
+            input_digest, steps = entry.digest, len(entry.steps)
             if self.listener:
                 self.listener.finished(finished)
         self.current = ""
@@ -151,25 +135,22 @@ class Pipeline:
             self.listener.begun(stage.name)
         artifact = self.done[-1].entry.load() if self.done else self.plan.source
         with self.store.workspace() as workspace:
-            window = replace(
-                context, workspace=workspace, scratch=self.store.scratch(key), timings=StageTimings()
-            ).view(stage.reads)
+            scratch, timings = self.store.scratch(key), StageTimings()
+            view = replace(context, workspace=workspace, scratch=scratch, timings=timings).view(stage.reads)
             start = time.monotonic()
             try:
-                made = stage(artifact, window)
+                result = stage(artifact, view)
             except OSError as failure:
-                where = failure.filename or workspace
-                raise StoreError(
-                    f"{where}: {failure.strerror or failure}", "free some space or set --cache"
-                ) from failure
-            return self.store.keep(key, made, workspace, time.monotonic() - start, window.timings.seconds)
+                what = f"{failure.filename or workspace}: {failure.strerror or failure}"
+                raise StoreError(what, "free some space or set --cache") from failure
+            return self.store.keep(key, result, workspace, time.monotonic() - start, timings.seconds)
 
     def pending(self) -> tuple[tuple[Stage, Entry | None], ...]:
         """Every stage with its entry in the store; None from the first missing entry on."""
-        context, given = self.context(), self.plan.source.digest
-        found: list[tuple[Stage, Entry | None]] = []
+        context, input_digest = self.context(), self.plan.source.digest
+        rows: list[tuple[Stage, Entry | None]] = []
         for stage in self.plan.recipe.stages:
-            entry = self.store.find(key_of(stage, given, context)) if given else None
-            found.append((stage, entry))
-            given = entry.digest if entry else ""
-        return tuple(found)
+            entry = self.store.find(key_of(stage, input_digest, context)) if input_digest else None
+            rows.append((stage, entry))
+            input_digest = entry.digest if entry else ""
+        return tuple(rows)

@@ -51,24 +51,17 @@ class SettingKey:
 
 def setting_keys() -> tuple[SettingKey, ...]:
     """Every setting of every stage, in the order of ``STAGES`` and of the class's fields."""
-    return tuple(key for name, stage in STAGES.items() for key in _keys_of(name, stage))
+    return tuple(key for name, stage in STAGES.items() for key in _keys_of(name, stage()))
 
 
-def _keys_of(prefix: str, cls: type[Any], value: object = None) -> Iterator[SettingKey]:
-    """The settings of a class; those of a nested settings class are listed individually.
-
-    Args:
-        prefix: Prefix of the keys.
-        cls: A settings class.
-        value: An instance whose values are the defaults; None takes the class's own.
-    """
-    hints = get_type_hints(cls, include_extras=True)
-    about = _documented(cls.__doc__ or "")
-    for field in dataclasses.fields(cls):
-        name, hint = f"{prefix}.{field.name}", hints[field.name]
-        default = _default(field) if value is None else getattr(value, field.name)
+def _keys_of(prefix: str, defaults: Any) -> Iterator[SettingKey]:
+    """The settings of a settings value with its defaults; those of a nested one are listed individually."""
+    hints = get_type_hints(type(defaults), include_extras=True)
+    about = _documented(type(defaults).__doc__ or "")
+    for field in dataclasses.fields(defaults):
+        name, hint, default = f"{prefix}.{field.name}", hints[field.name], getattr(defaults, field.name)
         if dataclasses.is_dataclass(default):
-            yield from _keys_of(name, type(default), default)
+            yield from _keys_of(name, default)
             continue
         yield SettingKey(
             name=name,
@@ -113,16 +106,6 @@ def _choices(hint: Any) -> Iterator[str]:
             yield from _choices(argument)
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    """A field's default; pydantic wraps some in its own ``FieldInfo``."""
-    value = field.default
-    if isinstance(value, FieldInfo):
-        value = value.get_default(call_default_factory=True)
-    elif value is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-        value = field.default_factory()
-    return value
-
-
 def _written(value: Any) -> str:
     """Plain data in the syntax of ``--set``."""
     match value:
@@ -141,5 +124,5 @@ def _written(value: Any) -> str:
 def _documented(doc: str) -> dict[str, str]:
     """First sentences of the ``Attributes:`` section of a docstring, by attribute."""
     _, _, section = doc.partition("Attributes:\n")
-    found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, flags=re.MULTILINE)
-    return {name: re.split(r"(?<=\w\.) (?=[A-Z`])|; ", " ".join(text.split()))[0].rstrip(".") for name, text in found}
+    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, flags=re.MULTILINE)
+    return {name: re.split(r"(?<=\w\.) (?=[A-Z`])|; ", " ".join(text.split()))[0].rstrip(".") for name, text in entries}

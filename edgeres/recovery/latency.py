@@ -1,7 +1,7 @@
 """Latency of candidates: measured where the target's runtime is on this host, predicted by a roofline elsewhere.
 
 The integer graph is the same for all techniques that leave the same layers in float
-(``edgeres.artifacts.candidate.graph_kind``).
+(``edgeres.artifacts.results.graph_kind``).
 """
 
 from __future__ import annotations

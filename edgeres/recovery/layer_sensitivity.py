@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.artifacts.candidate import LayerSensitivity
+from edgeres.artifacts.results import LayerSensitivity
 from edgeres.errors import StageError
 from edgeres.metrics import kl, sqnr_db, top1
 from edgeres.model.cost import layer_macs

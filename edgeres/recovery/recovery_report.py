@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.candidate import TechniqueResult
+from edgeres.artifacts.results import TechniqueResult
 from edgeres.gate.paired_test import Outcome
 from edgeres.recovery.context import FloatLayers
 

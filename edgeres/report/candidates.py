@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.candidate import TechniqueResult
+from edgeres.artifacts.results import TechniqueResult
 from edgeres.runs.figures import millis, percent, points, seconds
 
 if TYPE_CHECKING:
-    from edgeres.artifacts.candidate import LayerSensitivity
+    from edgeres.artifacts.results import LayerSensitivity
     from edgeres.runs.run import Run
     from edgeres.runs.stage import StageRow
 
@@ -115,7 +115,7 @@ def _latency(stage: StageRow, timings: dict[str, float], kind: str) -> tuple[flo
     """Latency of one image in ms, and whether it is predicted."""
     if (measured := timings.get(f"latency {kind}")) is not None:
         return 1e3 * measured, False
-    return stage.metrics.get(f"expected_ms_{kind}"), True
+    return stage.metrics.expected_ms.get(kind), True
 
 
 _NEXT = {

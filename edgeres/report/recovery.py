@@ -15,7 +15,7 @@ from edgeres.runs.figures import millis, percent, seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edgeres.artifacts.candidate import LayerSensitivity
+    from edgeres.artifacts.results import LayerSensitivity
     from edgeres.report.candidates import CandidateRow
     from edgeres.runs.run import Run
 

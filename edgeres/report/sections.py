@@ -23,9 +23,11 @@ from edgeres.report.markup import (
 )  # fmt: skip
 from edgeres.runs import figures
 from edgeres.runs.verdict import drop_cause, int8_slowness
+from edgeres.settings import plain
 
 if TYPE_CHECKING:
-    from edgeres.runs.findings import Flip, Kernels
+    from edgeres.artifacts.artifact import KernelCounts
+    from edgeres.runs.findings import Flip
     from edgeres.runs.run import Run
     from edgeres.runs.stage import StageRow
 
@@ -57,9 +59,9 @@ def stages(run: Run) -> Markup:
 
 
 def _stage_details(row: StageRow) -> Markup | None:
-    if not row.metrics and not row.notes:
+    pairs = tuple((name, f"{value:.6g}") for name, value in sorted(plain(row.metrics).items()))
+    if not pairs and not row.notes:
         return None
-    pairs = tuple((name, f"{row.metrics[name]:.6g}") for name in sorted(row.metrics))
     return tag("div.detail", tag("h3", row.stage), facts(*pairs) if pairs else Markup(), bullets("ul", row.notes))
 
 
@@ -111,7 +113,7 @@ def integers(run: Run) -> Markup:
     return section("integers", "What runs in integers", counted, proven)
 
 
-def _kernels(kernels: Kernels) -> Markup:
+def _kernels(kernels: KernelCounts) -> Markup:
     share = kernels.integer / kernels.weighted if kernels.weighted else 0.0
     gauge = tag("div.gauge", tag("i.neutral", style=f"width:{100 * share:.1f}%"))
     lead = tag("p.lead", tag("b", f"{kernels.integer} of {kernels.weighted}"), f" {figures.WEIGHTED}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import UsageError
 from edgeres.runs.run import SCHEMA, Run
 from edgeres.runs.verdict import exit_code, headline, line_counts, outcome
@@ -86,9 +87,19 @@ def _renamed(document: dict[str, Any], parts: tuple[str, ...]) -> dict[str, Any]
     def keys(value: Any) -> Any:
         if isinstance(value, list):
             return [keys(one) for one in value]
-        return {_RENAMED.get(key, key): one for key, one in value.items()} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        return {_RENAMED.get(key, key): _known(one) if key == "metrics" else one for key, one in value.items()}
 
     return {**document, **{part: keys(document[part]) for part in parts if part in document}}
+
+
+def _known(metrics: Any) -> Any:
+    """Metrics of a stage without those that only earlier versions measured."""
+    names = StageMetrics.__dataclass_fields__
+    if not isinstance(metrics, dict):
+        return metrics
+    return {name: value for name, value in metrics.items() if name in names or name.startswith("expected_ms_")}
 
 
 def load(folder: Path, hint: str = "name the folder of a run, such as build/resnet18-x86") -> Run:

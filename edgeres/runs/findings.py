@@ -100,19 +100,6 @@ class Flip:
 
 
 @settings
-class Kernels:
-    """Number of convolutions and matrix products: on integer kernels, and all (``weighted``).
-
-    ``counts`` are the executed kernels by type; empty where the runtime does not report them.
-    """
-
-    integer: Count
-    weighted: Count
-    counts: dict[str, Count] = Field(default_factory=dict)
-    how: str
-
-
-@settings
 class TensorScale:
     """Quantization parameters and calibration statistics of one activation tensor.
 

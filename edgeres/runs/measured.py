@@ -6,10 +6,11 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from edgeres.artifacts.artifact import KernelCounts
+from edgeres.artifacts.results import Latency
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError, UsageError
 from edgeres.gate.budget import Limit, latency_lines
-from edgeres.runs.findings import Kernels
 from edgeres.runs.run import LatencyRow
 from edgeres.settings import sha256_file
 
@@ -86,12 +87,23 @@ def with_measurement(run: Run, report: DeviceReport) -> Run:
 
     Budget lines keep their limits and get their status from them alone. Durations are under ``timings``.
     """
-    count, warmup = len(report.latency_ms.samples_ns), report.latency_ms.warmup
+    timing = report.latency_ms
+    count, warmup = len(timing.samples_ns), timing.warmup
     how = f"batch 1 on {place(report)}, {count:,} calls after {warmup} to warm up, {_conditions(report)}"
     before = run.timings.lines
     known = {line.name: Limit(line.name, line.limit, line.source, derivation=line.derivation) for line in before}
-    timing = report.latency_ms
-    timed = {"p50_ms": timing.p50, "p90_high_ms": timing.p90_high, "p99_high_ms": timing.p99_high}
+    timed = Latency(
+        p50_ms=timing.p50,
+        p90_ms=timing.p90,
+        p99_ms=timing.p99,
+        low_ms=timing.low,
+        high_ms=timing.high,
+        n=count,
+        warmup=warmup,
+        stolen=None,
+        p90_high_ms=timing.p90_high,
+        p99_high_ms=timing.p99_high,
+    )
     fresh = {line.name: line for line in latency_lines(known, timed, how)}
     lines = tuple(fresh.get(line.name, line) for line in before)
     others = tuple(row for row in run.timings.latency if not row.how.startswith(_DEVICE))
@@ -162,10 +174,10 @@ def _evidence(report: DeviceReport) -> tuple[str, ...]:
     return tuple(evidence)
 
 
-def _kernels(report: DeviceReport) -> Kernels | None:
+def _kernels(report: DeviceReport) -> KernelCounts | None:
     """Integer layers, where TensorRT's engine inspector counted them."""
     if report.engine is None:
         return None
     counts = report.engine.census
     how = f"counted by TensorRT's engine inspector on {place(report)}"
-    return Kernels(integer=counts.integer, weighted=counts.weighted, counts=counts.kernels, how=how)
+    return KernelCounts(integer=counts.integer, weighted=counts.weighted, counts=counts.kernels, how=how)

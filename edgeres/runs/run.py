@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
-from edgeres.artifacts.candidate import LayerSensitivity
+from edgeres.artifacts.results import LayerSensitivity
 from edgeres.latency.benchmark.result import BenchmarkResult
-from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Kernels, Sha256
+from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Sha256
 from edgeres.runs.stage import StageRow, StageTime
 from edgeres.settings import settings
 
@@ -163,7 +164,7 @@ class Run:
     accuracy: Accuracy | None = None
     confusion: Confusion | None = None
     flips: tuple[Flip, ...] = ()
-    kernels: Kernels | None = None
+    kernels: KernelCounts | None = None
     calibration: Calibration | None = None
     sensitivity: tuple[LayerSensitivity, ...] = ()
     evidence: tuple[str, ...] = ()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from edgeres.artifacts.candidate import TechniqueResult
+from edgeres.artifacts.results import StageMetrics, TechniqueResult
 from edgeres.runs.findings import Count, Percent
 from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from edgeres.artifacts.artifact import Step
 
 
 @settings
@@ -19,7 +23,7 @@ class StageRow:
         top1: Accuracy in percent on the validation split.
         macs: Multiply-accumulates for one image.
         mib: Size of the stage's file in MiB.
-        metrics: All other figures of the stage by name.
+        metrics: All other figures of the stage.
         notes: Notes for the user.
         techniques: Quantization techniques in order, including those that were left out.
     """
@@ -29,9 +33,16 @@ class StageRow:
     macs: Count | None = None
     parameters: Count | None = None
     mib: float | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: StageMetrics = StageMetrics()
     notes: tuple[str, ...] = ()
     techniques: tuple[TechniqueResult, ...] = ()
+
+    @classmethod
+    def of(cls, step: Step) -> StageRow:
+        """The row of a finished stage: the metrics that all stages share have fields of their own."""
+        columns = {name: getattr(step.metrics, name) for name in ("top1", "macs", "parameters", "mib")}
+        rest = replace(step.metrics, top1=None, macs=None, parameters=None, mib=None)
+        return cls(stage=step.stage, **columns, metrics=rest, notes=step.notes, techniques=step.techniques)
 
 
 @settings

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
+from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import StageError
 from edgeres.model.weights import Weights
 from edgeres.training.device import autocast_dtype, conditions, lacks_memory, repeatable
@@ -45,7 +46,7 @@ class TrainingResult:
     """
 
     weights: Weights
-    metrics: dict[str, float]
+    metrics: StageMetrics
     conditions: tuple[str, ...]
 
 
@@ -155,12 +156,9 @@ class _Trainer:
         values = self._ema.values if self._ema is not None else self._network.state_dict()
         weights = Weights({key: values[key].detach().cpu().numpy() for key in self._network.graph.parameters})
         images = self.step * self._feed.batch
-        metrics = {
-            "train_loss": self._loss_sum / last,
-            "epochs": self.step / self._feed.steps,
-            "steps": float(self.step),
-            "images": float(images),
-        }
+        metrics = StageMetrics(
+            train_loss=self._loss_sum / last, epochs=self.step / self._feed.steps, steps=self.step, images=images
+        )
         return TrainingResult(weights, metrics, self._conditions)
 
     def snapshot(self) -> Snapshot:

@@ -92,14 +92,14 @@ def test_float_reference_computes_in_float32(engine):
 def test_every_convolution_runs_on_integers(engine):
     found = ExecuTorch().integer_kernels(engine)
     assert (found.integer, found.weighted) == (8, 9)
-    assert sum(count for kind, count in found.kernels.items() if kind.startswith("Convolution (NHWC, QC8)")) == 8
-    assert sum(count for kind, count in found.kernels.items() if kind.startswith("Fully Connected (NC, F32)")) == 1
+    assert sum(count for kind, count in found.counts.items() if kind.startswith("Convolution (NHWC, QC8)")) == 8
+    assert sum(count for kind, count in found.counts.items() if kind.startswith("Fully Connected (NC, F32)")) == 1
     assert "recorded by ExecuTorch's event tracer" in found.how
 
 
 def test_no_add_leaves_the_integers(engine):
     """The image, the portable pool and the padding, each in float, and the pooled features change their type."""
-    assert ExecuTorch().integer_kernels(engine).kernels["Convert (NC)"] == 1 + 2 + 2 + 1
+    assert ExecuTorch().integer_kernels(engine).counts["Convert (NC)"] == 1 + 2 + 2 + 1
 
 
 def test_operators_left_by_xnnpack_are_named(engine):
@@ -107,8 +107,8 @@ def test_operators_left_by_xnnpack_are_named(engine):
         "XNNPACK left to ExecuTorch's portable kernels: layer3.0.subsample (max_pool2d_with_indices)"
     )
     found = ExecuTorch().integer_kernels(engine)
-    assert found.kernels["max_pool2d_with_indices.out"] == 1
-    assert f"1 of {sum(found.kernels.values())} kernels are portable ones" in found.how
+    assert found.counts["max_pool2d_with_indices.out"] == 1
+    assert f"1 of {sum(found.counts.values())} kernels are portable ones" in found.how
 
 
 def test_tensorrts_placement_runs_too_with_its_last_convolutions_in_float(for_tensorrt):

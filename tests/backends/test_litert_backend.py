@@ -41,9 +41,9 @@ def test_it_is_the_backend_of_every_litert_version():
 def test_every_convolution_runs_on_integers(tmp_path):
     found = LiteRT().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted) == (6, 7)
-    assert found.kernels["CONV_2D int8"] == 6
-    assert found.kernels["FULLY_CONNECTED float32"] == 1
-    assert found.kernels["ADD int8"] == 2
+    assert found.counts["CONV_2D int8"] == 6
+    assert found.counts["FULLY_CONNECTED float32"] == 1
+    assert found.counts["ADD int8"] == 2
     assert "XNNPACK delegate took over 7 of 7 weighted layers" in found.how
 
 
@@ -56,7 +56,7 @@ def test_sums_of_one_quantized_input_are_counted_as_float(tmp_path):
     """A graph in TensorRT's scheme: what ends in such a sum has a float output and is no integer kernel."""
     found = LiteRT().integer_kernels(build(tmp_path, style="signed"))
     assert found.integer < 6
-    assert found.kernels["ADD float32"] == 2
+    assert found.counts["ADD float32"] == 2
 
 
 def test_the_file_that_ships_answers_like_the_graph(tmp_path):

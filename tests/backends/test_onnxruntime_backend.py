@@ -41,9 +41,9 @@ def test_the_graph_is_the_engine(tmp_path):
 def test_unsigned_activations_run_every_convolution_and_add_in_integers(tmp_path):
     found = OnnxRuntime().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted) == (6, 7)
-    assert found.kernels["QLinearConv"] == 6
-    assert found.kernels["QLinearAdd"] == 2
-    assert not {"Conv", "FusedConv", "Add"} & set(found.kernels)
+    assert found.counts["QLinearConv"] == 6
+    assert found.counts["QLinearAdd"] == 2
+    assert not {"Conv", "FusedConv", "Add"} & set(found.counts)
 
 
 def test_signed_activations_lose_integer_kernels(tmp_path):

@@ -31,14 +31,14 @@ def build(folder, style="unsigned", name="out"):
 def test_every_convolution_runs_on_integers(tmp_path):
     found = OpenVino().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted) == (6, 7)
-    assert found.kernels["Convolution u8"] == 6
-    assert found.kernels["FullyConnected f32"] == 1
+    assert found.counts["Convolution u8"] == 6
+    assert found.counts["FullyConnected f32"] == 1
 
 
 def test_a_float_graph_has_no_integer_kernel_and_no_half_precision(tmp_path):
     found = OpenVino().integer_kernels(build(tmp_path, "float"))
     assert (found.integer, found.weighted) == (0, 7)
-    assert found.kernels["Convolution f32"] == 6
+    assert found.counts["Convolution f32"] == 6
 
 
 def test_logits_stay_near_the_graph_as_written(tmp_path):

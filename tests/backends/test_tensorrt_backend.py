@@ -249,7 +249,7 @@ def test_float_reference_is_simulated_with_every_optimisation(tmp_path):
 
 def test_kernel_counts_are_labelled_as_expected(tmp_path):
     found = TensorRT().integer_kernels(build(tmp_path))
-    assert (found.integer, found.weighted, found.kernels) == (6, 7, {})
+    assert (found.integer, found.weighted, found.counts) == (6, 7, {})
     assert "expected from the graph, 2 of 2 residual adds among them; TensorRT has not run here" in found.how
 
 

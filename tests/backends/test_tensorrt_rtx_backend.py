@@ -57,7 +57,7 @@ def test_build_reports_its_progress(tmp_path):
 def test_the_engine_lists_int8_operands_for_every_convolution(tmp_path):
     found = TensorRTRTX().integer_kernels(build(tmp_path))
     assert (found.integer, found.weighted) == (6, 7)
-    assert found.kernels == {"convolution int8 x int8": 6, "matrix product float x float": 1}
+    assert found.counts == {"convolution int8 x int8": 6, "matrix product float x float": 1}
 
 
 def test_a_float_engine_lists_none(tmp_path):
@@ -85,7 +85,7 @@ def test_int8_weights_with_float_data_are_no_integer_kernel():
     )
     found = plan_kernel_counts(f"vtrt\x00\xff {tensors}{layers}".encode("latin-1"))
     assert (found.integer, found.weighted) == (1, 2)
-    assert found.kernels == {"convolution half x int8": 1, "convolution int8 x int8": 1}
+    assert found.counts == {"convolution half x int8": 1, "convolution int8 x int8": 1}
 
 
 def test_engine_without_layer_listing_is_not_counted():

@@ -15,11 +15,12 @@ from benchmarks import calibration, command, imagenette, judge, quantizers
 from benchmarks.calibration import Memory, Overhead, slopes, verdicts
 from benchmarks.pixels import Pixels, decode
 from benchmarks.row import Figures
+from edgeres.artifacts.artifact import KernelCounts
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import EdgeresError, UsageError
 from edgeres.gate.paired_test import Paired, tango
-from edgeres.runs.findings import Accuracy, Kernels
+from edgeres.runs.findings import Accuracy
 from edgeres.runs.run import Device, FileRow, LatencyRow, Run, Timings
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def report(*, timed: bool) -> Run:
     )  # fmt: skip
     return Run(
         edgeres="0", command="c", model="resnet18", accuracy=accuracy,
-        kernels=Kernels(integer=20, weighted=21, how="h"),
+        kernels=KernelCounts(integer=20, weighted=21, how="h"),
         target=Device(name="x86", title="t", backend="openvino", runtime="OpenVINO"),
         files={"model.onnx": FileRow(sha256="0" * 64, size=11 << 20)},
         timings=Timings(latency=latency) if timed else Timings(unmeasured="not here"),

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
 from example_run import full, jetson, stopped, x86
 
 from edgeres.artifacts.artifact import Step
+from edgeres.artifacts.results import StageMetrics
 from edgeres.cli import main
 from edgeres.cli._console import _facts
 from edgeres.report import report_files
@@ -80,5 +81,5 @@ def test_an_error_is_one_line_on_standard_error_with_its_way_out(summary):
     ("stage", "which"), [("quantize", "before INT8"), ("qat", "before INT8"), ("verify", "the float reference")]
 )
 def test_agreement_says_with_which_float_network(stage, which):
-    (fact,) = _facts(Step(stage=stage, settings={}, metrics={"agreement": 99.5}))
+    (fact,) = _facts(Step(stage=stage, settings={}, metrics=StageMetrics(agreement=99.5)))
     assert fact == f"same answer as {which} 99.50 %"

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from edgeres.artifacts.results import Latency
 from edgeres.cli import main
-from edgeres.latency.timer import Latency
 from edgeres.pipeline.plan import prepare
 from edgeres.pipeline.request import Request
 from edgeres.pipeline.stages import verify

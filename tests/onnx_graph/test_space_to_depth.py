@@ -129,7 +129,7 @@ def test_onnxruntime_engine_notes_space_to_depth(tmp_path):
     assert "blocks of 2x2 pixels" in engines[0].evidence[0]
     assert engines[0].files["model.onnx"].sha256 == engines[1].files["model.onnx"].sha256 != exported.model.sha256
     census = OnnxRuntime().integer_kernels(engines[0])
-    assert census.kernels["QLinearConv"] == 3
+    assert census.counts["QLinearConv"] == 3
     device = find_target("raspberry-pi")
     (tmp_path / "device").mkdir()
     assert OnnxRuntime().build(exported, device, tmp_path / "device", Silent()).files["model.onnx"].sha256 == (

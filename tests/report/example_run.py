@@ -10,9 +10,10 @@ import struct
 import zlib
 from dataclasses import replace
 
+from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
-from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
-from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, Kernels, TensorScale
+from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
+from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, TensorScale
 from edgeres.runs.run import Device, Failure, FileRow, LatencyRow, Provenance, Run, SplitRow, Timings
 from edgeres.runs.stage import StageRow, StageTime
 
@@ -123,14 +124,20 @@ def flips() -> tuple[Flip, ...]:
 def stages() -> tuple[StageRow, ...]:
     full, pruned = 11_181_642, 7_352_906
     return (
-        StageRow(stage="train", top1=98.89, macs=FLOAT_MACS, parameters=full, metrics={"epochs": 12, "loss": 0.0312}),
+        StageRow(
+            stage="train",
+            top1=98.89,
+            macs=FLOAT_MACS,
+            parameters=full,
+            metrics=StageMetrics(epochs=12, train_loss=0.0312),
+        ),
         StageRow(stage="evaluate", top1=98.70, macs=FLOAT_MACS, parameters=full),
         StageRow(
             stage="fold_batchnorm",
             top1=98.70,
             macs=FLOAT_MACS,
             parameters=11_172_042,
-            metrics={"max_abs_delta_logit": 4.77e-6},
+            metrics=StageMetrics(max_abs_delta_logit=4.77e-6),
         ),
         StageRow(
             stage="prune",
@@ -139,9 +146,11 @@ def stages() -> tuple[StageRow, ...]:
             parameters=pruned,
             notes=("widths are multiples of 16, as the target runs fastest",),
         ),
-        StageRow(stage="recover", top1=98.52, macs=PRUNED_MACS, parameters=pruned, metrics={"epochs": 3}),
-        StageRow(stage="quantize", top1=98.33, macs=PRUNED_MACS, parameters=pruned, metrics={"sqnr_db": 31.4}),
-        StageRow(stage="export", macs=PRUNED_MACS, parameters=pruned, mib=7.12, metrics={"max_abs_delta_logit": 0.0}),
+        StageRow(stage="recover", top1=98.52, macs=PRUNED_MACS, parameters=pruned, metrics=StageMetrics(epochs=3)),
+        StageRow(stage="quantize", top1=98.33, macs=PRUNED_MACS, parameters=pruned, metrics=StageMetrics(sqnr_db=31.4)),
+        StageRow(
+            stage="export", macs=PRUNED_MACS, parameters=pruned, mib=7.12, metrics=StageMetrics(max_abs_delta_logit=0.0)
+        ),
         StageRow(
             stage="build",
             mib=7.05,
@@ -251,7 +260,7 @@ def jetson() -> Run:
         accuracy=accuracy(),
         confusion=Confusion.of(CLASSES, answers()[0], answers()[2]),
         flips=flips(),
-        kernels=Kernels(
+        kernels=KernelCounts(
             integer=20, weighted=21, how="Q/DQ placement in the graph; the runtime's own count needs the device"
         ),
         calibration=calibration(),
@@ -322,7 +331,7 @@ def x86(latency: float = 0.61) -> Run:
         base,
         command="edgeres compile resnet18 --target x86",
         target=X86,
-        kernels=Kernels(
+        kernels=KernelCounts(
             integer=20,
             weighted=21,
             counts={"jit_avx512_core_amx_i8": 20, "brgemm_f32": 1},
@@ -439,7 +448,7 @@ def evil(names: tuple[str, ...] = TARGETS_OF_EVIL) -> Run:
         notes=names,
         confusion=replace(base.confusion, classes=names),
         lines=tuple(replace(line, how=f"{name} {line.how}", source=names[2]) for line in base.lines),
-        stages=tuple(replace(row, stage=names[2], notes=names[:4], metrics={names[3]: 1.0}) for row in base.stages),
+        stages=tuple(replace(row, stage=names[2], notes=names[:4]) for row in base.stages),
         kernels=replace(base.kernels, counts={names[2]: 3, names[3]: 4}, how=name),
         evidence=names,
         files={f"{names[0]}{names[3]}": FileRow(sha256=sha("evil"), size=1)},

@@ -35,7 +35,7 @@ def verdict(split):
     metadata = ModelMetadata(
         name="n", preprocess=Preprocess(resize=8, crop=8), classes=("a", "b", "c"), baseline=baseline
     )
-    census = KernelCounts(integer=1, weighted=1, kernels={}, how="counted")
+    census = KernelCounts(integer=1, weighted=1, counts={}, how="counted")
     twin = (*before[:7], (before[7] + 1) % 3, *before[8:])
     sure = tuple((round(0.4 + index / 200, 4), 0.5) for index in range(COUNT))
     return VerificationResult(SimpleNamespace(metadata=metadata), 1, 1, after, twin, census, confidences=sure)

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from example_run import jetson
 
-from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
+from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
 from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
@@ -91,7 +91,7 @@ def test_skipped_techniques_with_equal_reason_share_row(run):
 
 def test_predicted_latency_is_marked_expected(run):
     quantize = next(row for row in run.stages if row.stage == "quantize")
-    expected = replace(quantize, metrics={"expected_ms_int8": 0.5})
+    expected = replace(quantize, metrics=StageMetrics(expected_ms={"int8": 0.5}))
     stages = tuple(expected if row is quantize else row for row in run.stages)
     times = tuple(replace(time, timings={}) for time in run.timings.stages)
     rows = recovery_rows(replace(run, stages=stages, timings=replace(run.timings, stages=times)))

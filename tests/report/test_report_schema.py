@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from example_run import jetson
 
+from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
-from edgeres.artifacts.candidate import LayerSensitivity, TechniqueResult
+from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
 from edgeres.backends.backend import LayerTime
 from edgeres.latency.benchmark import result
 from edgeres.runs import findings, run, stage
@@ -19,13 +20,13 @@ SECTIONS = {
     "Top level": (run.Run, run.Device, run.FileRow),
     "`error`": (run.Failure,),
     "`lines` and `timings.lines`": (BudgetCheck,),
-    "`stages[]`": (stage.StageRow,),
+    "`stages[]`": (stage.StageRow, StageMetrics),
     "`stages[].techniques[]`": (TechniqueResult,),
     "`sensitivity[]`": (LayerSensitivity,),
     "`accuracy`": (findings.Accuracy,),
     "`confusion`": (findings.Confusion,),
     "`flips[]`": (findings.Flip,),
-    "`kernels`": (findings.Kernels,),
+    "`kernels`": (KernelCounts,),
     "`calibration`": (findings.Calibration, findings.TensorScale),
     "`provenance`": (run.Provenance, run.SplitRow),
     "`timings`": (run.Timings, stage.StageTime, run.LatencyRow),

@@ -12,6 +12,7 @@ from browser import CHROMIUM, Browser
 from example_run import evil, full, jetson, stopped, x86
 from markdown_it import MarkdownIt
 
+from edgeres.artifacts.results import StageMetrics
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 
@@ -177,7 +178,7 @@ HOLE = (
 
 def expected(run):
     """The run with latencies that nobody measured and a verdict in the widest word, for every candidate."""
-    metrics = {"expected_ms_float32": 0.728, "expected_ms_int8": 0.484, "expected_ms_mixed": 0.5}
+    metrics = StageMetrics(expected_ms={"float32": 0.728, "int8": 0.484, "mixed_precision": 0.5})
     stages = tuple(
         replace(
             row,

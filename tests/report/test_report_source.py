@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import edgeres
-from edgeres.pipeline.source_digest import source_digest
+from edgeres.pipeline.assemble import source_digest
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edgeres.artifacts.budget_check import BudgetCheck, Predicted
+from edgeres.artifacts.results import Latency
 from edgeres.gate.budget import latency_lines, limits, static_lines
 from edgeres.runs.run import Run, Timings, is_timed
 from edgeres.runs.verdict import drop_cause, exit_code, headline, line_counts, outcome, summary_lines
@@ -192,7 +193,8 @@ def test_summary_lines_have_at_most_120_characters(
 ) -> None:
     target = find_target(name)
     known = limits(network, side, target, {"size_mib": 20.0, "latency_p90_ms": 3.0})
-    measured = {"p50_ms": ms, "p90_high_ms": factor * ms, "p99_high_ms": None} if timed else None
+    spread = {"p90_ms": ms, "p99_ms": ms, "low_ms": ms, "high_ms": ms, "p90_high_ms": factor * ms}
+    measured = Latency(p50_ms=ms, **spread, n=459, warmup=5, stolen=None) if timed else None
     expected = Predicted(value=ms, low=ms / factor, high=factor * ms, basis="a roofline; missed by 20 %")
     how = f"batch 1 on {target.title}, 459 calls"
     found = (

@@ -15,6 +15,7 @@ from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.pipeline.stages.evaluate import Evaluate
 from edgeres.pipeline.stages.stage import Context
 from edgeres.quant.quant_table import QuantTable
+from edgeres.settings import plain
 from edgeres.targets.target import find_target
 
 SPEC = ResNetSpec(
@@ -90,7 +91,7 @@ def test_answers_are_the_networks(checkpoint, context, split):
     assert baseline.images == split.digest
     assert baseline.top1 == pytest.approx(100 * np.mean(predictions == labels))
     (step,) = after.metadata.lineage
-    assert step.metrics == {"top1": baseline.top1, "macs": macs(SPEC, 8, 8), "parameters": parameters(SPEC)}
+    assert plain(step.metrics) == {"top1": baseline.top1, "macs": macs(SPEC, 8, 8), "parameters": parameters(SPEC)}
     assert context.progress.tasks == [("evaluate", 21, [21])]
 
 
@@ -129,7 +130,7 @@ def test_the_first_evaluation_stays_the_baseline(checkpoint, context, split):
     other = replace(first, weights=first.weights.replaced({"fc.bias": np.array([999.0, 0, 0])}))
     second = Evaluate()(other, context)
     assert second.metadata.baseline == first.metadata.baseline
-    assert second.metadata.lineage[1].metrics["top1"] == pytest.approx(100 * split.labels.count(0) / len(split))
+    assert second.metadata.lineage[1].metrics.top1 == pytest.approx(100 * split.labels.count(0) / len(split))
     assert "baseline" in second.metadata.lineage[0].notes[0]
     assert "baseline" not in second.metadata.lineage[1].notes[0]
 

@@ -68,7 +68,7 @@ def test_the_normalisation_a_network_was_trained_with_is_found_and_shown(load, r
     metadata = load(road, one=one)
     found = metadata.preprocess
     (step,) = metadata.lineage
-    assert step.metrics["probe_top1"] == 100
+    assert step.metrics.probe_top1 == 100
     if one is not NORMALISATIONS[1]:  # CIFAR's statistics answer no image otherwise than ImageNet's
         assert Normalisation(found.mean, found.std, found.channels) == one
     (shown,) = step.shown

@@ -74,7 +74,7 @@ def test_logits_stay_and_the_delta_is_recorded(preactivation, tmp_path):
     assert set(after.weights) == set(graph(after.spec).parameters)
     (step,) = after.metadata.lineage
     assert step.stage == "fold_batchnorm"
-    assert 0 < step.metrics["max_abs_delta_logit"] <= TOLERANCE * step.metrics["logit_range"] / 50
+    assert 0 < step.metrics.max_abs_delta_logit <= TOLERANCE * step.metrics.logit_range / 50
     images = np.random.default_rng(2).normal(size=(3, 3, 16, 16)).astype(np.float32)
     expected = Network(before.spec, before.weights).logits(images)
     found = Network(after.spec, after.weights).logits(images)
@@ -167,5 +167,5 @@ def test_a_deep_network_stays_far_below_the_tolerance(tmp_path):
     network.train()(torch.randn(8, 3, 16, 16))
     before = Checkpoint(ModelMetadata(name="deep", preprocess=PREPROCESS, classes=("a", "b")), spec, network.weights())
     (step,) = FoldBatchnorm()(before, context(tmp_path)).metadata.lineage
-    assert step.metrics["max_abs_delta_logit"] <= TOLERANCE / 10 * step.metrics["logit_range"]
-    assert step.metrics["folded"] == 55
+    assert step.metrics.max_abs_delta_logit <= TOLERANCE / 10 * step.metrics.logit_range
+    assert step.metrics.folded == 55

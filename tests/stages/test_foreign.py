@@ -186,7 +186,7 @@ def test_loading_folds_and_judges(network: str, runs, files, digits) -> None:
     assert loaded.model == loaded.float_model
     assert loaded.scales is None
     assert opset_of(model) == find_target("jetson").runtime.opset
-    assert step.metrics["max_abs_delta_logit"] < 1e-3
+    assert step.metrics.max_abs_delta_logit < 1e-3
     kinds = {node.op_type for node in model.graph.node}
     assert not kinds & {"Dropout", "Identity", "Constant"}
     assert ("BatchNormalization" in kinds) == (network == "densenet")  # a norm behind a concat has no convolution
@@ -241,8 +241,8 @@ def test_tensorrt_gets_a_graph_without_findings(network: str, runs) -> None:
 def test_quantization_keeps_the_answers(network: str, target: str, runs, digits) -> None:
     loaded, quantized = runs(network, target)
     metrics = quantized.metadata.lineage[-1].metrics
-    assert metrics["agreement"] >= 90
-    assert metrics["rewrite_agreement"] >= 85
+    assert metrics.agreement >= 90
+    assert metrics.rewrite_agreement >= 85
     images, labels = next(digits.validation.batches(digits.suggested, VALIDATION))
     top1 = 100 * (runner(onnx.load(str(quantized.model.path)))(images).argmax(1) == labels).mean()
     assert loaded.metadata.baseline.top1 - top1 < 3
@@ -251,9 +251,9 @@ def test_quantization_keeps_the_answers(network: str, target: str, runs, digits)
 def test_unsigned_targets_lose_nothing_to_the_rewrite(runs) -> None:
     _, quantized = runs("efficientnet", "cpu")
     metrics = quantized.metadata.lineage[-1].metrics
-    assert metrics["rewrite_max_abs_delta_logit"] == 0
-    assert metrics["retyped_pairs"] > 0
-    assert metrics["released_reads"] == 0
+    assert metrics.rewrite_max_abs_delta_logit == 0
+    assert metrics.retyped_pairs > 0
+    assert metrics.released_reads == 0
     view = GraphIndex.of(onnx.load(str(quantized.model.path)))
     assert {str(view.value(node.input[2]).dtype) for node in view.of_type("QuantizeLinear")} == {"uint8"}
 
@@ -261,12 +261,12 @@ def test_unsigned_targets_lose_nothing_to_the_rewrite(runs) -> None:
 def test_signed_targets_say_what_the_rewrite_costs(runs) -> None:
     _, quantized = runs("densenet", "jetson")
     step = quantized.metadata.lineage[-1]
-    assert step.metrics["retyped_pairs"] > 0
-    assert step.metrics["rewrite_max_abs_delta_logit"] > 0
-    assert step.metrics["released_reads"] > 0
+    assert step.metrics.retyped_pairs > 0
+    assert step.metrics.rewrite_max_abs_delta_logit > 0
+    assert step.metrics.released_reads > 0
     text = "; ".join(step.notes)
-    assert f"{step.metrics['rewrite_max_abs_delta_logit']:.3g}" in text
-    assert f"{int(step.metrics['retyped_pairs'])} activation pairs became int8" in text
+    assert f"{step.metrics.rewrite_max_abs_delta_logit:.3g}" in text
+    assert f"{int(step.metrics.retyped_pairs)} activation pairs became int8" in text
 
 
 @pytest.mark.parametrize("target", ["jetson", "cpu"])

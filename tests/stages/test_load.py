@@ -74,7 +74,7 @@ def test_otherwise_it_is_searched_and_said(tmp_path, state):
     found = Load()(given, context(tmp_path))
     assert given.digest == digest
     (step,) = found.metadata.lineage
-    assert (step.stage, step.metrics["probe_images"]) == ("load", 12)
+    assert (step.stage, step.metrics.probe_images) == ("load", 12)
     searched, outright, tried = step.notes
     assert "preprocessing found by trying" in searched
     assert step.shown == (searched,)

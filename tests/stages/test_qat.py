@@ -31,6 +31,7 @@ from edgeres.pipeline.stages.evaluate import Evaluate
 from edgeres.pipeline.stages.export import Export
 from edgeres.pipeline.stages.qat import Qat
 from edgeres.pipeline.stages.stage import Context
+from edgeres.pipeline.stages.training import distillation_method
 from edgeres.pipeline.stages.verify import Verify
 from edgeres.progress import Silent
 from edgeres.quant.placement import place
@@ -199,8 +200,8 @@ def test_only_scales_and_deployed_weights_change(broken: Checkpoint, recovered: 
         assert params.scale == recovered.quant.activations[shared.get(tensor, tensor)].scale
     step = recovered.metadata.lineage[-1]
     assert step.stage == "qat"
-    assert step.metrics["images"] == 3 * 1024
-    assert step.metrics["kl"] == step.techniques[1].kl
+    assert step.metrics.images == 3 * 1024
+    assert step.metrics.kl == step.techniques[1].kl
 
 
 def test_what_ships_answers_as_the_torch_module(recovered: Checkpoint, context: Context, tmp_path: Path) -> None:
@@ -300,7 +301,7 @@ def test_the_float_network_teaches_and_labels_have_the_rest(
     soft = temperature**2 * kl(reference / temperature, given / temperature)
     hard = F.cross_entropy(torch.from_numpy(given), torch.from_numpy(labels)).item()
     assert min(soft, hard) > 0.01
-    assert step.metrics["train_loss"] == pytest.approx(alpha * soft + (1 - alpha) * hard, rel=0.02)
+    assert step.metrics.train_loss == pytest.approx(alpha * soft + (1 - alpha) * hard, rel=0.02)
 
 
 def test_asymmetric_and_signed_schemes_learn_alike(floating: Checkpoint, context: Context) -> None:
@@ -385,6 +386,6 @@ def test_the_recipe_is_reached_by_name_and_its_settings_from_outside() -> None:
     assert names.index("quantize") < names.index("qat") < names.index("export")
     found = recipe.stages[names.index("qat")]
     assert isinstance(found, Qat)
-    assert (found.epochs, found.when, found.method().epochs) == (2, "always", 2)
+    assert (found.epochs, found.when, distillation_method(found).epochs) == (2, "always", 2)
     with pytest.raises(RecipeError, match="qat"):
         recipe.changed(("qat.when=sometimes",))

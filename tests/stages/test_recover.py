@@ -17,7 +17,7 @@ from edgeres.errors import StageError
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
-from edgeres.pipeline.stages.recover import Recover, _Judged
+from edgeres.pipeline.stages.recover import Recover, _Comparison
 from edgeres.pipeline.stages.stage import Context
 from edgeres.quant.quant_table import QuantTable
 from edgeres.targets.target import find_target
@@ -96,7 +96,7 @@ def test_student_comes_closer_to_its_teacher_and_lets_go_of_it(pruned: Checkpoin
     assert recovered.teacher is None
     assert recovered.spec == pruned.spec
     assert recovered.metadata.lineage[-1].stage == "recover"
-    assert recovered.metadata.lineage[-1].metrics["images"] == 30 * 32
+    assert recovered.metadata.lineage[-1].metrics.images == 30 * 32
 
 
 def test_same_input_same_bytes_also_behind_an_interruption(
@@ -123,7 +123,7 @@ def test_same_input_same_bytes_also_behind_an_interruption(
 
 def test_limit_on_images_bounds_the_work(pruned: Checkpoint, context: Context) -> None:
     recovered = replace(SHORT, max_images=40)(pruned, context)
-    assert recovered.metadata.lineage[-1].metrics["images"] == 40
+    assert recovered.metadata.lineage[-1].metrics.images == 40
 
 
 def test_large_gradients_without_norms_stay_finite(pruned: Checkpoint, context: Context) -> None:
@@ -166,7 +166,7 @@ def test_the_unpruned_network_goes_on_where_recovery_is_not_enough(pruned: Check
     assert (whole.spec, whole.weights.digest) == (pruned.teacher.spec, pruned.teacher.weights.digest)
     assert whole.teacher is None
     step = whole.metadata.lineage[-1]
-    assert step.metrics["tuning_drop_pp"] > 1
+    assert step.metrics.tuning_drop_pp > 1
     assert "the unpruned network is used" in step.notes[-1]
     assert "recover.fallback=false" in step.notes[-1]
     assert step.shown == step.notes[-1:]
@@ -179,7 +179,7 @@ def test_the_pruned_network_goes_on_where_that_was_asked_for_or_any_drop_is_allo
     for stage, where in ((replace(SHUT, fallback=False), taught), (SHUT, replace(taught, margin=None))):
         kept = stage(broken, where)
         assert kept.spec == pruned.spec
-        assert kept.metadata.lineage[-1].metrics["tuning_drop_pp"] > 1
+        assert kept.metadata.lineage[-1].metrics.tuning_drop_pp > 1
         assert "is used" not in kept.metadata.lineage[-1].notes[-1]
         assert kept.metadata.lineage[-1].shown == ()
 
@@ -196,8 +196,8 @@ def test_a_recovered_network_goes_on_with_what_it_costs_in_its_notes(pruned: Che
     recovered = SHUT(same, _taught(same, context))
     assert recovered.spec == pruned.spec
     step = recovered.metadata.lineage[-1]
-    assert step.metrics["tuning_drop_pp"] == 0
-    assert abs(step.metrics["tuning_loss_rise"]) < 1e-3
+    assert step.metrics.tuning_drop_pp == 0
+    assert abs(step.metrics.tuning_loss_rise) < 1e-3
     assert "lose 0.00 pp of top-1" in step.notes[-1]
     empty = replace(_taught(same, context), tuning=context.train.take([]))
     assert "there are no tuning images" in SHUT(same, empty).metadata.lineage[-1].notes[-1]
@@ -227,4 +227,4 @@ def test_a_network_from_which_nothing_was_removed_is_passed_through(pruned: Chec
 def test_a_network_is_worse_by_its_answers_or_by_its_loss_beyond_noise(
     drop: float, rise: float, low: float, margin: float | None, worse: bool
 ) -> None:
-    assert _Judged(100, drop, rise, low, margin).worse is worse
+    assert _Comparison(100, drop, rise, low, margin).worse is worse

@@ -84,10 +84,10 @@ def test_preset_is_trained_for_the_classes_of_the_data(context: Context) -> None
     assert checkpoint.metadata.name == "tiny"
     (step,) = checkpoint.metadata.lineage
     assert step.stage == "train"
-    assert step.metrics["images"] == 12 * 24
+    assert step.metrics.images == 12 * 24
     assert step.settings["epochs"] == 12
     assert step.settings["label_smoothing"] == MODERN.label_smoothing
-    assert 0 < step.metrics["train_loss"] < math.inf
+    assert 0 < step.metrics.train_loss < math.inf
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(context: Context, tmp_path: Path) -> None:

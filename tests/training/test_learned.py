@@ -280,5 +280,5 @@ def test_norms_that_could_not_be_folded_stay(tmp_path: Path, cpu_scheme: QuantSc
     for key, array in weights.items():
         frozen = any(key.startswith(f"{name}.") for name in norms)
         assert np.array_equal(array, network.weights()[key]) == frozen, key
-    assert outcome.metrics["steps"] == 3
+    assert outcome.metrics.steps == 3
     assert network.table() != calibrated(spec, weights, cpu_scheme, SIDE).table

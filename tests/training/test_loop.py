@@ -53,8 +53,8 @@ def test_the_loop_takes_the_steps_of_torchs_own_optimizer(training: Training, op
         loss = torch.nn.functional.cross_entropy(by_hand(torch.from_numpy(images)), torch.tensor(split.labels))
         loss.backward()
         steps.step()
-    assert outcome.metrics["train_loss"] == pytest.approx(loss.item(), rel=1e-4)
-    assert outcome.metrics["images"] == 3 * 24
+    assert outcome.metrics.train_loss == pytest.approx(loss.item(), rel=1e-4)
+    assert outcome.metrics.images == 3 * 24
     for key, value in by_hand.weights().items():
         moved = np.abs(value - start[key]).max()
         assert moved > 0, key
@@ -79,8 +79,8 @@ def test_global_settings_of_torch_are_put_back(training: Training) -> None:
 
 def test_max_images_ends_within_an_epoch(training: Training) -> None:
     outcome = replace(training, method=replace(training.method, max_images=32)).run()
-    assert outcome.metrics["images"] == 32
-    assert outcome.metrics["epochs"] == pytest.approx(4 / 3)
+    assert outcome.metrics.images == 32
+    assert outcome.metrics.epochs == pytest.approx(4 / 3)
 
 
 def test_frozen_parts_keep_their_bytes(training: Training) -> None:
@@ -114,7 +114,7 @@ def test_bfloat16_runs_on_a_cpu_and_is_close(training: Training) -> None:
     half = replace(training, method=replace(training.method, precision="bf16")).run(identity="b")
     assert half.conditions[0].startswith("trained in bfloat16")
     assert half.weights.digest != exact.weights.digest
-    assert half.metrics["train_loss"] == pytest.approx(exact.metrics["train_loss"], rel=0.2)
+    assert half.metrics.train_loss == pytest.approx(exact.metrics.train_loss, rel=0.2)
 
 
 def test_images_grow_to_the_full_side(training: Training) -> None:
@@ -136,7 +136,7 @@ def test_the_average_is_what_is_kept(training: Training) -> None:
         outcome = replace(training, method=method).run(network=network, identity=str(ema))
         last = network.weights()["conv1.weight"]
         assert np.array_equal(last, outcome.weights["conv1.weight"]) == (ema == 0)
-        return last, outcome.metrics["train_loss"]
+        return last, outcome.metrics.train_loss
 
     (with_it, first), (without, second) = finish(0.9), finish(0.0)
     assert np.array_equal(with_it, without)

@@ -106,7 +106,8 @@ class TensorRT(Backend):
             return expected_kernels(engine.exported.model.path, "TensorRT has not run here")
         with gpu_session(PACKAGE.load(), engine_path(engine).read_bytes()) as session:
             counts = session.layer_counts()
-        return KernelCounts(**counts, how="counted by TensorRT's engine inspector on this device")
+        how = "counted by TensorRT's engine inspector on this device"
+        return KernelCounts(integer=counts["integer"], weighted=counts["weighted"], counts=counts["kernels"], how=how)
 
 
 @dataclass(frozen=True, slots=True)

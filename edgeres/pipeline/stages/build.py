@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import onnx
 
-from edgeres.artifacts.artifact import Engine, Exported, File, Step
+from edgeres.artifacts.artifact import Engine, Exported, File
+from edgeres.artifacts.results import StageMetrics
 from edgeres.backends.registry import find_backend
 from edgeres.errors import BackendUnavailable, StageError
 from edgeres.lint.fixer import lowered
 from edgeres.lint.linter import lint
-from edgeres.pipeline.stages.stage import Read
-from edgeres.settings import plain, settings
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from onnx import ModelProto
-
-    from edgeres.lint.rule import Finding
-    from edgeres.pipeline.stages.stage import Context
+    from edgeres.data.dataset import Dataset
 
 
 @settings
-class Build:
+class Build(Stage):
     """Recipe entry ``build``."""
 
-    name: ClassVar[str] = "build"
-    version: ClassVar[int] = 6
-    reads: ClassVar[tuple[Read, ...]] = ("target",)
+    name = "build"
+    version = 6
+    reads = ("target",)
+
+    def cost(self, dataset: Dataset) -> StageCost:
+        """An engine build, whatever the data."""
+        return StageCost(fixed_s=20.0)
 
     def __call__(self, artifact: Exported, context: Context) -> Engine:
         """Converts the graph to the target's runtime format, lints it for the target, and builds it.
@@ -44,28 +44,16 @@ class Build:
             raise BackendUnavailable(missing)
         model, lowering = lowered(onnx.load(str(artifact.model.path)), context.target.runtime)
         if lowering:
-            artifact = replace(artifact, model=_kept(model, context.workspace / "graph"))
+            graph = context.workspace / "graph"
+            graph.mkdir()
+            artifact = replace(artifact, model=File.written(model, graph / "model.onnx"))
         findings = lint(model, context.target)
-        _refuse(findings, context.target.name)
+        if first := next((finding for finding in findings if finding.severity == "E"), None):
+            what = f"{first.rule} at {first.where}: {first.what}"
+            raise StageError(f"{context.target.name} cannot take this graph: {what}", first.fix)
         engine = backend.build(artifact, context.target, context.workspace, context.progress)
         mib = sum(file.path.stat().st_size for file in engine.files.values()) / 2**20
         warnings = tuple(f"lint {finding}" for finding in findings)
         notes = (lowering,) if lowering else ()
-        metrics = {"mib": mib, "lint_findings": float(len(findings))}
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(*notes, *engine.evidence, *warnings))
-        exported = replace(engine.exported, metadata=engine.metadata.after(step))
-        return replace(engine, exported=exported)
-
-
-def _kept(model: ModelProto, folder: Path) -> File:
-    folder.mkdir()
-    path = folder / "model.onnx"
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    return File.of(path)
-
-
-def _refuse(findings: tuple[Finding, ...], target: str) -> None:
-    errors = [finding for finding in findings if finding.severity == "E"]
-    if errors:
-        first = errors[0]
-        raise StageError(f"{target} cannot take this graph: {first.rule} at {first.where}: {first.what}", first.fix)
+        metrics = StageMetrics(mib=mib, lint_findings=len(findings))
+        return engine.after(self.step(metrics, (*notes, *engine.evidence, *warnings)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import onnx
 import torch
 
-from edgeres.artifacts.artifact import Checkpoint, Exported, File, Step
+from edgeres.artifacts.artifact import Checkpoint, Exported, File
+from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import IMAGE, graph
@@ -16,23 +17,19 @@ from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.accumulators import require_room
 from edgeres.onnx_graph.execute import trace
 from edgeres.onnx_graph.write import LOGITS, write_model
-from edgeres.pipeline.stages.stage import Read
-from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
-from edgeres.quant.placement import place
+from edgeres.pipeline.stages.quantization import write_table
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
+from edgeres.quant.placement import Placement, place
 from edgeres.quant.quant_table import narrow_channels
 from edgeres.quant.quantized import QuantNetwork
-from edgeres.settings import canonical, plain, settings
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from edgeres.pipeline.stages.stage import Context
-    from edgeres.quant.placement import Placement
-    from edgeres.targets.target import QuantScheme
+    from edgeres.data.dataset import Dataset
 
 _COMPARED = 4
 """Calibration images on which every operation is compared."""
@@ -42,12 +39,16 @@ _TOLERANCE = 1e-4
 
 
 @settings
-class Export:
+class Export(Stage):
     """Recipe entry ``export``."""
 
-    name: ClassVar[str] = "export"
-    version: ClassVar[int] = 3
-    reads: ClassVar[tuple[Read, ...]] = ("scheme", "runtime", "calibration")
+    name = "export"
+    version = 3
+    reads = ("scheme", "runtime", "calibration")
+
+    def cost(self, dataset: Dataset) -> StageCost:
+        """Writing and checking the graphs, whatever the data."""
+        return StageCost(fixed_s=3.0)
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Exported:
         """Writes ``model.onnx``, ``model.float.onnx`` and ``calibration.json``.
@@ -61,40 +62,35 @@ class Export:
         placement = place(graph(artifact.spec), scheme, table.float_layers) if table and scheme else None
         float_model = _write(artifact, context, None)
         model = _write(artifact, context, placement) if placement else float_model
-        _check(artifact, float_model)
-        _check(artifact, model)
+        counted_macs, counted_parameters = _checked_costs(artifact, float_model)
+        _checked_costs(artifact, model)
         require_room(model)
         images = context.calibration.take(range(min(_COMPARED, len(context.calibration))))
         batch, _ = next(images.batches(artifact.metadata.preprocess))
-        metrics: dict[str, float] = {
-            "macs": operator_counts.macs(model),
-            "parameters": operator_counts.parameters(model),
-        }
-        metrics["float_max_relative_delta"] = _parity(artifact, float_model, None, batch)
-        if placement:
-            metrics["int8_max_relative_delta"] = _parity(artifact, model, placement, batch)
-        saved_float = _save(float_model, context.workspace / "model.float.onnx")
-        saved = _save(model, context.workspace / "model.onnx")
-        metrics["mib"] = saved.path.stat().st_size / 2**20
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=_notes(artifact))
-        scales = _save_scales(artifact, scheme, context.workspace / NAME)
-        return Exported(artifact.metadata.after(step), saved, saved_float, scales)
+        float_delta = _parity(artifact, float_model, None, batch)
+        int8_delta = _parity(artifact, model, placement, batch) if placement else None
+        saved_float = File.written(float_model, context.workspace / "model.float.onnx")
+        saved = File.written(model, context.workspace / "model.onnx")
+        metrics = StageMetrics(
+            macs=counted_macs,
+            parameters=counted_parameters,
+            float_max_relative_delta=float_delta,
+            int8_max_relative_delta=int8_delta,
+            mib=saved.path.stat().st_size / 2**20,
+        )
+        scales = write_table(artifact.metadata, scheme, table, context.workspace) if table and scheme else None
+        return Exported(artifact.metadata.after(self.step(metrics, _notes(artifact))), saved, saved_float, scales)
 
 
 def _write(artifact: Checkpoint, context: Context, placement: Placement | None) -> ModelProto:
-    runtime, preprocess = context.target.runtime, artifact.metadata.preprocess
-    metadata = {
-        "edgeres.classes": canonical(list(artifact.metadata.classes)),
-        "edgeres.model": artifact.metadata.name,
-        "edgeres.preprocess": canonical(plain(preprocess)),
-    }
+    runtime, side = context.target.runtime, artifact.metadata.preprocess.crop
     return write_model(
         artifact.spec,
-        artifact.deployed if placement and artifact.deployed is not None else artifact.weights,
-        (preprocess.crop, preprocess.crop),
+        (artifact.deployed or artifact.weights) if placement else artifact.weights,
+        (side, side),
         opset=runtime.opset,
         ir_version=runtime.ir_version,
-        metadata=metadata,
+        metadata=artifact.metadata.model_props,
         table=artifact.quant if placement else None,
         placement=placement,
     )
@@ -104,18 +100,18 @@ def _notes(artifact: Checkpoint) -> tuple[str, ...]:
     """Notes on layers whose weight scales were raised for their biases."""
     if artifact.quant is None:
         return ()
-    found = narrow_channels(artifact.quant, artifact.spec, artifact.deployed or artifact.weights)
-    if not found:
+    channels = narrow_channels(artifact.quant, artifact.spec, artifact.deployed or artifact.weights)
+    if not channels:
         return ()
-    names = ", ".join(list(found)[:3]) + (", ..." if len(found) > 3 else "")
+    names = ", ".join(list(channels)[:3]) + (", ..." if len(channels) > 3 else "")
     return (
-        f"{sum(found.values())} channels of {len(found)} layers ({names}) have weights so small beside their bias that "
-        "int32 could not hold it at the scale of the weights: their scale was raised",
+        f"{sum(channels.values())} channels of {len(channels)} layers ({names}) have weights so small beside their "
+        "bias that int32 could not hold it at the scale of the weights: their scale was raised",
     )
 
 
-def _check(artifact: Checkpoint, model: ModelProto) -> None:
-    """Checks that the graph is valid ONNX and has the costs of the closed form."""
+def _checked_costs(artifact: Checkpoint, model: ModelProto) -> tuple[int, int]:
+    """MACs and parameters of a graph, which is valid ONNX and has the costs of the closed form."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as failure:
@@ -127,6 +123,7 @@ def _check(artifact: Checkpoint, model: ModelProto) -> None:
         raise StageError(
             f"the exported graph counts {counted} MACs and parameters, the spec {wanted}", "please report it"
         )
+    return counted
 
 
 def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None, images: NDArray[np.float32]) -> float:
@@ -138,16 +135,16 @@ def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None
     Raises:
         StageError: The difference is above the tolerance; the message names the operation.
     """
-    if placement and artifact.quant:
-        weights = artifact.weights if artifact.deployed is None else artifact.deployed
-        network: Network = QuantNetwork(artifact.spec, weights, artifact.quant, placement)
-    else:
-        network = Network(artifact.spec, artifact.weights)
+    network = (
+        QuantNetwork(artifact.spec, artifact.deployed or artifact.weights, artifact.quant, placement)
+        if placement and artifact.quant
+        else Network(artifact.spec, artifact.weights)
+    )
     network.eval()
     ops = network.graph.ops
     names = {op.name: LOGITS if op.name == network.graph.output else op.name for op in ops}
-    found = trace(model, images, list(names.values()))
-    values = {op: torch.from_numpy(found[name]) for op, name in names.items()}
+    traced = trace(model, images, list(names.values()))
+    values = {op: torch.from_numpy(traced[name]) for op, name in names.items()}
     values[IMAGE] = torch.from_numpy(images)
     worst = 0.0
     with torch.inference_mode():
@@ -161,18 +158,3 @@ def _parity(artifact: Checkpoint, model: ModelProto, placement: Placement | None
                 )
             worst = max(worst, delta)
     return worst
-
-
-def _save(model: ModelProto, path: Path) -> File:
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    return File.of(path)
-
-
-def _save_scales(artifact: Checkpoint, scheme: QuantScheme | None, path: Path) -> File | None:
-    """Writes ``calibration.json``: every scale with the identity of data, weights and scheme."""
-    if artifact.quant is None or scheme is None:
-        return None
-    metadata = artifact.metadata
-    saved = CalibrationTable(model=metadata.name, preprocess=metadata.preprocess, scheme=scheme, table=artifact.quant)
-    path.write_text(encode(saved), encoding="utf-8")
-    return File.of(path)

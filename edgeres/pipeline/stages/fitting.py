@@ -9,26 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeres.data.class_order import GAIN, find_relabelling
+from edgeres.artifacts.results import StageMetrics
+from edgeres.data.class_order import GAIN, Relabelling, find_relabelling
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import ChanceError, DataError
-from edgeres.model.probe import SearchResult, Space, attempt, labelled, search
+from edgeres.model.probe import SearchResult, Size, Space, attempt, labelled, search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.artifacts.artifact import Source
     from edgeres.data.chance import Chance
-    from edgeres.data.class_order import Relabelling
     from edgeres.data.split import Split
-    from edgeres.model.probe import Answers, Size
+    from edgeres.model.probe import Answers
     from edgeres.model.trial import Trial
     from edgeres.pipeline.stages.stage import Context
     from edgeres.progress import Progress
 
 AT_CHANCE = "the float network answers at chance: preprocessing, class order or labels"
 
-_TOLD = 6
+_LISTED_TRANSFORMS = 6
 """Most transforms whose results a message lists."""
 
 _LISTED = 40
@@ -37,30 +37,18 @@ _LISTED = 40
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """Chosen preprocessing with notes for the user.
-
-    Attributes:
-        preprocess: The evaluation transform.
-        metrics: Accuracy in percent and number of the images it was evaluated on.
-        notes: Notes for the report.
-        shown: The notes that the terminal shows.
-    """
+    """Chosen preprocessing with its accuracy; ``shown`` are those of the report's ``notes`` that the terminal shows."""
 
     preprocess: Preprocess
-    metrics: dict[str, float]
+    metrics: StageMetrics
     notes: tuple[str, ...]
     shown: tuple[str, ...]
 
 
 def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequence[Size], context: Context) -> Fitting:
-    """Determines the preprocessing of a network.
+    """Determines the preprocessing of a network, from images to logits by ``answers``, of customary ``sizes``.
 
-    Args:
-        answers: Function from images to the float network's logits.
-        source: Origin of the network with the user's statements.
-        own: Preprocessing stored with the weights; None where there is none.
-        sizes: Customary sizes of the network.
-        context: Tuning images, class names and allowed exceptions.
+    ``own`` is the preprocessing stored with the weights, None where there is none.
 
     Raises:
         ChanceError: Accuracy is at chance under every transform, or under the stated one.
@@ -74,15 +62,15 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
                 "no labelled tuning images to probe the preprocessing on", "say it with --resize and --crop"
             )
         note = _origin(source, own)
-        return Fitting(source.stated_over(own or Preprocess()), {}, (note,) if note else (), ())
-    searcher = _Searcher(answers, tuple(sizes), images, context.progress)
-    found = searcher.settle(source, own)
+        return Fitting(source.stated_over(own or Preprocess()), StageMetrics(), (note,) if note else (), ())
+    found = _settled(answers, source, own, sizes, images=images, progress=context.progress)
     chosen, wider = found.best, None
     lost = chosen.chance.standing == "at"
     if source.preprocess is not None or (own is not None and lost):
-        wider = searcher.search(Space.around(chosen, sizes), chosen)
+        wider = _search(answers, Space.around(chosen, sizes), images, context.progress, chosen)
         # Few images cannot show chance by themselves; compared with a transform that is clearly right, they can.
-        lost = lost or (chosen.chance.standing == "unknown" and _beaten(chosen, wider.best))
+        beaten = wider.best.preprocess != chosen.preprocess and wider.best.chance.standing == "above"
+        lost = lost or (chosen.chance.standing == "unknown" and beaten)
     known = {trial.preprocess: trial for trial in (chosen, *found.trials, *(wider.trials if wider else ()))}
     if lost or not source.classes:
         # A wrong order misleads the search, so it is checked under every transform that was evaluated on all images.
@@ -93,16 +81,11 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
     return _fitting(source, own, found, wider)
 
 
-def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()) -> tuple[str, ...]:
+def check_chance(chance: Chance, said: Sequence[str] = (), *, allowed: bool) -> tuple[str, ...]:
     """Refuses a float network that is at chance on the validation images.
 
-    Args:
-        chance: Its accuracy compared with chance.
-        allow: Exceptions that the user allows.
-        said: Earlier findings on its preprocessing.
-
-    Returns:
-        A note where it is allowed, or where there are too few images to decide.
+    There is a note where that is allowed, or where there are too few images to decide; ``said`` are earlier findings
+    on its preprocessing.
 
     Raises:
         ChanceError: It is at chance and that is not allowed.
@@ -111,7 +94,7 @@ def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()
         return ()
     if chance.standing == "unknown":
         return (f"too few validation images to distinguish the float network from chance: {chance.label}",)
-    if "chance" in allow:
+    if allowed:
         return (f"the float network answers at chance, as allowed: {chance.label}",)
     raise ChanceError(
         "; ".join([f"{AT_CHANCE} ({chance.label} among the validation images)", *said]),
@@ -119,80 +102,77 @@ def check_chance(chance: Chance, allow: frozenset[str], said: Sequence[str] = ()
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Searcher:
-    """Search for the preprocessing of one network on tuning images."""
+def _settled(
+    answers: Answers,
+    source: Source,
+    own: Preprocess | None,
+    sizes: Sequence[Size],
+    *,
+    images: Split,
+    progress: Progress,
+) -> SearchResult:
+    """The stated preprocessing, evaluated as it is, or the best completion of it."""
+    if own is not None or (source.preprocess is not None and not source.left_open):
+        stated = source.stated_over(own or Preprocess())
+        with progress.task("try the preprocessing", len(images)) as advance:
+            trial = attempt(answers, images, stated, advance)
+        return SearchResult(trial, trial, (trial,))
+    # The resampling filter keeps its default where it is not stated: it changes accuracy by tenths of a point.
+    fields = source.left_open or tuple(Preprocess.__dataclass_fields__)
+    return _search(answers, Space.open(source.preprocess or Preprocess(), tuple(sizes), fields), images, progress)
 
-    answers: Answers
-    sizes: tuple[Size, ...]
-    images: Split
-    progress: Progress
 
-    def settle(self, source: Source, own: Preprocess | None) -> SearchResult:
-        """The stated preprocessing, evaluated as it is, or the best completion of it."""
-        if own is not None or (source.preprocess is not None and not source.left_open):
-            stated = source.stated_over(own or Preprocess())
-            with self.progress.task("try the preprocessing", len(self.images)) as advance:
-                trial = attempt(self.answers, self.images, stated, advance)
-            return SearchResult(trial, trial, (trial,))
-        # The resampling filter keeps its default where it is not stated: it changes accuracy by tenths of a point.
-        fields = source.left_open or tuple(Preprocess.__dataclass_fields__)
-        return self.search(Space.open(source.preprocess or Preprocess(), self.sizes, fields))
+def _search(
+    answers: Answers, space: Space, images: Split, progress: Progress, started: Trial | None = None
+) -> SearchResult:
+    total, done = space.budget(len(images)), 0
+    with progress.task("search the preprocessing", total) as advance:
 
-    def search(self, space: Space, started: Trial | None = None) -> SearchResult:
-        """The best transform of a search space, with progress."""
-        total, done = space.budget(len(self.images)), 0
-        with self.progress.task("search the preprocessing", total) as advance:
+        def counted(count: int) -> None:
+            nonlocal done
+            done += count
+            advance(count)
 
-            def counted(count: int) -> None:
-                nonlocal done
-                done += count
-                advance(count)
-
-            found = search(self.answers, self.images, space, counted, started)
-            advance(max(0, total - done))
-        return found
+        result = search(answers, images, space, counted, started)
+        advance(max(0, total - done))
+    return result
 
 
 def _check_order(chosen: Trial, trials: Sequence[Trial], classes: tuple[str, ...]) -> None:
     """Refuses data whose classes are in another order than the network's outputs."""
-    best: tuple[float, Relabelling, Trial] | None = None
-    for trial in trials:
-        found = find_relabelling(trial.predictions, trial.labels, len(classes), len(trials))
-        if found is not None and (best is None or found.share > best[0]):
-            best = found.share, found, trial
-    if best is not None and 100 * (best[0] - GAIN) >= chosen.top1:
-        raise _other_order(best[1], best[2], classes)
+    orders = [
+        (order, trial)
+        for trial in trials
+        if (order := find_relabelling(trial.predictions, trial.labels, len(classes), len(trials))) is not None
+    ]
+    if not orders:
+        return
+    order, trial = max(orders, key=lambda pair: pair[0].share)
+    if 100 * (order.share - GAIN) >= chosen.top1:
+        raise _other_order(order, trial, classes)
 
 
-def _other_order(found: Relabelling, trial: Trial, classes: tuple[str, ...]) -> DataError:
+def _other_order(relabelling: Relabelling, trial: Trial, classes: tuple[str, ...]) -> DataError:
     moved = [
         f"{name!r} (folder {index}) is output {output}"
-        for index, (name, output) in enumerate(zip(classes, found.outputs, strict=True))
+        for index, (name, output) in enumerate(zip(classes, relabelling.outputs, strict=True))
         if index != output
     ]
     listed = len(classes) <= _LISTED
-    order = ", ".join(found.names(classes)) if listed else f"{'; '.join(moved[:5])}; ... {len(moved)} in all"
+    order = ", ".join(relabelling.names(classes)) if listed else f"{'; '.join(moved[:5])}; ... {len(moved)} in all"
+    before, after = (f"{100 * right / relabelling.images:.1f} %" for right in (relabelling.before, relabelling.after))
     return DataError(
-        f"the class folders sort into another order than the network's outputs: {_share(found.before, found.images)} "
-        f"of {found.images} tuning images are right in sorted order, {_share(found.after, found.images)} in another "
-        f"one, each judged by an order found without it ({trial.preprocess.label}); outputs in order: {order}",
+        f"the class folders sort into another order than the network's outputs: {before} of {relabelling.images} "
+        f"tuning images are right in sorted order, {after} in another one, each judged by an order found without it "
+        f"({trial.preprocess.label}); outputs in order: {order}",
         "write the folder names in the order of the network's outputs into a text file, one a line, and pass "
         "--classes FILE; with the sorted order in it, that is taken as meant",
     )
 
 
-def _beaten(chosen: Trial, better: Trial) -> bool:
-    return better.preprocess != chosen.preprocess and better.chance.standing == "above"
-
-
-def _share(right: int, images: int) -> str:
-    return f"{100 * right / images:.1f} %"
-
-
 def _at_chance(chosen: Trial, trials: Sequence[Trial], better: Trial) -> ChanceError:
     """The error for a network at chance, with the transforms tried and any that fits better."""
-    ranked = sorted(trials, key=lambda trial: float(trial.loss.mean()))[:_TOLD]
+    ranked = sorted(trials, key=lambda trial: float(trial.loss.mean()))[:_LISTED_TRANSFORMS]
     tried = f"{len(trials)} tried, the best: " + "; ".join(trial.label for trial in ranked)
     what = f"{AT_CHANCE} ({chosen.chance.label} among the tuning images, with {chosen.preprocess.label})"
     if better.preprocess != chosen.preprocess and better.chance.standing != "at":
@@ -236,5 +216,5 @@ def _fitting(source: Source, own: Preprocess | None, found: SearchResult, wider:
         )
     if chosen.chance.standing == "at":
         shown.append(f"the float network answers the tuning images at chance, as allowed: {chosen.chance.label}")
-    metrics = {"probe_top1": chosen.top1, "probe_images": float(count)}
+    metrics = StageMetrics(probe_top1=chosen.top1, probe_images=count)
     return Fitting(chosen.preprocess, metrics, (*shown, *notes), tuple(shown))

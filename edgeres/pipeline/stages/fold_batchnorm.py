@@ -15,23 +15,23 @@ convolution before them and stay.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.artifacts.artifact import Checkpoint, Step
+from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import StageError
 from edgeres.model.graph import NORM_EPS, graph
 from edgeres.model.network import Network
 from edgeres.model.weights import Weights
-from edgeres.pipeline.stages.stage import Read
-from edgeres.settings import plain, settings
+from edgeres.pipeline.stages.stage import Context, Stage
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgeres.artifacts.artifact import Checkpoint
     from edgeres.model.spec import ResNetSpec
-    from edgeres.pipeline.stages.stage import Context
 
 _IMAGES = 64
 """Calibration images on which both networks are compared."""
@@ -46,12 +46,12 @@ range, so what passes is far below what quantization adds; a norm folded into th
 
 
 @settings
-class FoldBatchnorm:
+class FoldBatchnorm(Stage):
     """Recipe entry ``fold_batchnorm``; it has no settings."""
 
-    name: ClassVar[str] = "fold_batchnorm"
-    version: ClassVar[int] = 3
-    reads: ClassVar[tuple[Read, ...]] = ("calibration",)
+    name = "fold_batchnorm"
+    version = 3
+    reads = ("calibration",)
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """The network without foldable norms and with the same logits.
@@ -60,8 +60,7 @@ class FoldBatchnorm:
             StageError: Logits moved by more than ``TOLERANCE``.
         """
         if not artifact.spec.norm:
-            note = "batch norms were folded before: nothing to do"
-            step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
+            step = self.step(notes=("batch norms were folded before: nothing to do",))
             return replace(artifact, metadata=artifact.metadata.after(step))
         spec, weights = folded(artifact.spec, artifact.weights)
         delta, extent = _moved(artifact, replace(artifact, spec=spec, weights=weights), context)
@@ -71,24 +70,15 @@ class FoldBatchnorm:
                 "check the running variances: tiny ones amplify rounding",
             )
         gone = len(graph(artifact.spec).ops) - len(graph(spec).ops)
-        metrics = {"max_abs_delta_logit": delta, "logit_range": extent, "folded": float(gone)}
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=(f"{gone} batch norms folded",))
+        metrics = StageMetrics(max_abs_delta_logit=delta, logit_range=extent, folded=gone)
+        step = self.step(metrics, (f"{gone} batch norms folded",))
         return replace(artifact, metadata=artifact.metadata.after(step), spec=spec, weights=weights)
 
 
 def folded(spec: ResNetSpec, weights: Weights) -> tuple[ResNetSpec, Weights]:
-    """Folds every norm that has a convolution before it.
-
-    Args:
-        spec: A network with norms.
-        weights: Its weights.
-
-    Returns:
-        The spec without those norms, and weights under its keys.
-    """
+    """Folds every norm that has a convolution before it: the spec without those norms, and weights under its keys."""
     bare = replace(spec, norm=False)
-    kept = graph(bare).parameters
-    arrays = {key: weights[key] for key in kept if key in weights}
+    arrays = {key: weights[key] for key in graph(bare).parameters if key in weights}
     remaining = {op.name for op in graph(bare).ops}
     for norm in graph(spec).ops:
         if norm.kind == "norm" and norm.name not in remaining:
@@ -98,7 +88,6 @@ def folded(spec: ResNetSpec, weights: Weights) -> tuple[ResNetSpec, Weights]:
 
 
 def _fold(weights: Weights, conv: str, norm: str) -> dict[str, NDArray[np.float32]]:
-    """Weight and bias of one convolution with its norm inside."""
     gamma, beta, mean, var = (
         weights[f"{norm}.{key}"].astype(np.float64) for key in ("weight", "bias", "running_mean", "running_var")
     )

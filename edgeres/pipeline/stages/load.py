@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from edgeres.artifacts.artifact import Checkpoint, ModelMetadata, Source, Step
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata, Source
 from edgeres.data.contract import check_head
 from edgeres.errors import DataError, ModelError, StageError
 from edgeres.model.network import Network
 from edgeres.model.probe import customary
 from edgeres.model.spec import preset
-from edgeres.model.zoo import read_checkpoint
+from edgeres.model.zoo import Loaded, read_checkpoint
 from edgeres.pipeline.stages.fitting import fit
-from edgeres.pipeline.stages.stage import Read
-from edgeres.settings import plain, settings, sha256_file
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
+from edgeres.settings import settings, sha256_file
 
 if TYPE_CHECKING:
-    from edgeres.model.zoo import Loaded
-    from edgeres.pipeline.stages.stage import Context
+    from edgeres.data.dataset import Dataset
 
 
 @settings
-class Load:
+class Load(Stage):
     """Recipe entry ``load``.
 
     Preprocessing is the user's, else that of the weights, else the best of a search on tuning images.
     """
 
-    name: ClassVar[str] = "load"
-    version: ClassVar[int] = 2
-    reads: ClassVar[tuple[Read, ...]] = ("tuning", "classes", "allow")
+    name = "load"
+    version = 2
+    reads = ("tuning", "classes", "allow")
+
+    def cost(self, dataset: Dataset) -> StageCost:
+        """A search over transforms on a few tuning images."""
+        return StageCost(8.0 * min(len(dataset.tuning), 256))
 
     def __call__(self, artifact: Source, context: Context) -> Checkpoint:
         """Reads the source's weights.
@@ -54,20 +57,17 @@ class Load:
         metadata = ModelMetadata(
             name=artifact.model, preprocess=fitting.preprocess, classes=loaded.classes or context.classes
         )
-        notes = (*loaded.notes, *fitting.notes)
-        step = Step(stage=self.name, settings=plain(self), metrics=fitting.metrics, notes=notes, shown=fitting.shown)
+        step = self.step(fitting.metrics, (*loaded.notes, *fitting.notes), fitting.shown)
         return Checkpoint(metadata.after(step), loaded.spec, loaded.weights)
 
 
 def _read(source: Source) -> Loaded:
-    hint = preset(source.model)
-    if source.file is not None:
-        if sha256_file(source.file.path) != source.file.sha256:
-            raise ModelError(f"{source.file.path} changed since the run began", "start again")
-        return read_checkpoint(source.file.path, hint)
-    if source.weights is not None:
-        return read_checkpoint(source.weights, hint)
-    raise StageError(f"there are no weights of {source.model} to load", "pass --weights, or start with '- train'")
+    origin = source.file.path if source.file else source.weights
+    if origin is None:
+        raise StageError(f"there are no weights of {source.model} to load", "pass --weights, or start with '- train'")
+    if source.file and sha256_file(source.file.path) != source.file.sha256:
+        raise ModelError(f"{source.file.path} changed since the run began", "start again")
+    return read_checkpoint(origin, preset(source.model))
 
 
 def _check_order(head: tuple[str, ...], data: tuple[str, ...]) -> None:

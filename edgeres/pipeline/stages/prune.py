@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Checkpoint, Step
+from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import RecipeError, StageError
 from edgeres.model import cost
 from edgeres.model.graph import Op, graph
 from edgeres.model.network import Network
 from edgeres.model.pruning.allocation import Allocation, allocate, is_stream
 from edgeres.model.pruning.coupling import CouplingGroup, Member, channels, coupling_groups, sliced
-from edgeres.pipeline.stages.stage import Read
+from edgeres.pipeline.stages.stage import Context, Stage
 from edgeres.quant.algorithms.fisher_information import softmax_direction
-from edgeres.settings import plain, settings
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from edgeres.artifacts.artifact import Checkpoint
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
-    from edgeres.pipeline.stages.stage import Context
 
     Importance = dict[str, NDArray[np.float64]]
 
@@ -40,7 +40,7 @@ _WORTH = 0.5
 
 
 @settings
-class Prune:
+class Prune(Stage):
     """Structured pruning of coupled channels, by importance per saved MAC.
 
     ``fisher`` puts a gate of one on every channel that a convolution reads and takes ``mean_n (dL_n / dgate)^2``, the
@@ -64,9 +64,9 @@ class Prune:
             limit.
     """
 
-    name: ClassVar[str] = "prune"
-    version: ClassVar[int] = 2
-    reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "seed")
+    name = "prune"
+    version = 2
+    reads = ("scheme", "calibration", "seed")
 
     macs: Annotated[float, Field(gt=0, le=1)] = 0.65
     importance: Literal["fisher", "l2"] = "fisher"
@@ -89,25 +89,16 @@ class Prune:
             raise RecipeError("prune.max_kl is estimated by importance: fisher alone", "leave either out")
         if artifact.quant is not None:
             raise StageError("prune: the network is quantized, its scales would not fit", "prune before quantize")
-        spec = artifact.spec
-        survey = self._survey(artifact, context)
+        survey, weights = self._survey(artifact, context), artifact.weights
         allocation, notes = self._allocation(artifact, context, survey)
-        weights = artifact.weights
         if self.compensate:
-            weights = weights.replaced(compensation(spec, weights, survey.means, allocation.keep))
-        spec, weights = sliced(spec, weights, allocation.keep)
+            weights = weights.replaced(compensation(artifact.spec, weights, survey.means, allocation.keep))
+        spec, weights = sliced(artifact.spec, weights, allocation.keep)
         teacher = artifact.teacher or artifact
-        step = Step(
-            stage=self.name,
-            settings=plain(self),
-            metrics={
-                "macs": float(allocation.macs),
-                "parameters": float(cost.parameters(spec)),
-                "macs_removed": 1 - allocation.macs / allocation.dense,
-            },
-            notes=(self._widths(artifact.spec, allocation), *notes),
-            shown=notes,
+        metrics = StageMetrics(
+            macs=allocation.macs, parameters=cost.parameters(spec), macs_removed=1 - allocation.macs / allocation.dense
         )
+        step = self.step(metrics, (self._widths(artifact.spec, allocation), *notes), notes)
         metadata = artifact.metadata.after(step)
         return replace(artifact, metadata=metadata, spec=spec, weights=weights, teacher=teacher)
 
@@ -120,7 +111,11 @@ class Prune:
         whole = allocate(spec, importance, **bounds, minimum=self.minimum)
         if self.max_kl is None:
             if whole.macs > self.macs * dense:
-                raise StageError(self._out_of_reach(whole), "raise macs, lower minimum, or set residual: true")
+                raise StageError(
+                    f"prune: {self.macs:.3g} of the MACs is out of reach, {whole.macs / dense:.3f} is the least at "
+                    f"minimum {self.minimum:g}",
+                    "raise macs, lower minimum, or set residual: true",
+                )
             return whole, ()
         bounded = allocate(spec, importance, **bounds, minimum=self.minimum, most=_PER_KL * self.max_kl)
         if bounded.macs <= wanted:
@@ -153,17 +148,10 @@ class Prune:
             return look(artifact.spec, artifact.weights, batches(), context.seed, curvature=self.importance == "fisher")
 
     def _importance(self, artifact: Checkpoint, survey: Survey) -> Importance:
-        found = survey.fisher if self.importance == "fisher" else magnitude(artifact.spec, artifact.weights)
-        groups = coupling_groups(artifact.spec)
-        return {
-            group.name: found[group.name] for group in groups if self.residual or not is_stream(group, artifact.spec)
-        }
-
-    def _out_of_reach(self, allocation: Allocation) -> str:
-        least = allocation.macs / allocation.dense
-        return (
-            f"prune: {self.macs:.3g} of the MACs is out of reach, {least:.3f} is the least at minimum {self.minimum:g}"
-        )
+        spec = artifact.spec
+        importance = survey.fisher if self.importance == "fisher" else magnitude(spec, artifact.weights)
+        pruned = [group for group in coupling_groups(spec) if self.residual or not is_stream(group, spec)]
+        return {group.name: importance[group.name] for group in pruned}
 
     def _widths(self, spec: ResNetSpec, allocation: Allocation) -> str:
         before = {group.name: group.width for group in coupling_groups(spec)}
@@ -173,12 +161,7 @@ class Prune:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Importance and mean activation of channels on calibration images.
-
-    Attributes:
-        fisher: Importance per unit, by coupling group.
-        means: Mean activation per channel that a convolution or the classifier reads, by its name.
-    """
+    """Importance per unit by coupling group, and mean activation per channel by the operation that reads it."""
 
     fisher: Importance = field(default_factory=dict)
     means: dict[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -222,14 +205,9 @@ def _readers(spec: ResNetSpec) -> list[tuple[CouplingGroup, Member, Op]]:
 
 
 def look(spec: ResNetSpec, weights: Weights, batches: Iterator[Tensor], seed: int, *, curvature: bool) -> Survey:
-    """Channel statistics of a network on calibration images.
+    """Channel statistics of a network on calibration images ``[N,C,H,W]``.
 
-    Args:
-        spec: The network.
-        weights: Its weights.
-        batches: Images ``[N,C,H,W]``.
-        seed: Seed of the random directions in which the softmax's curvature is sampled.
-        curvature: Whether to compute ``fisher``, which takes a backward pass.
+    ``curvature`` computes ``fisher``, by backward passes along random directions of the softmax's curvature.
     """
     network, generator = _Gated(spec, weights), torch.Generator().manual_seed(seed)
     groups, count = coupling_groups(spec), 0
@@ -254,33 +232,25 @@ def look(spec: ResNetSpec, weights: Weights, batches: Iterator[Tensor], seed: in
 def magnitude(spec: ResNetSpec, weights: Weights) -> Importance:
     """Share of the squared weights of each unit, summed over the weighted members of its group, by group."""
     ops = {op.name: op for op in graph(spec).weighted}
-    found = {group.name: np.zeros(group.width) for group in coupling_groups(spec)}
+    shares = {group.name: np.zeros(group.width) for group in coupling_groups(spec)}
     for group in coupling_groups(spec):
         for member in group.members:
             if member.op in ops and (member.axis == "out" or ops[member.op].groups == 1):
                 energy = np.square(weights[f"{member.op}.weight"], dtype=np.float64)
                 rows = np.moveaxis(energy, int(member.axis == "in"), 0).reshape(group.width, -1).sum(1)
-                found[group.name] += rows / max(rows.sum(), np.finfo(np.float64).tiny)
-    return found
+                shares[group.name] += rows / max(rows.sum(), np.finfo(np.float64).tiny)
+    return shares
 
 
 def compensation(
-    spec: ResNetSpec,
-    weights: Weights,
-    means: Mapping[str, NDArray[np.float64]],
-    keep: Mapping[str, tuple[int, ...]],
+    spec: ResNetSpec, weights: Weights, means: Mapping[str, NDArray[np.float64]], keep: Mapping[str, tuple[int, ...]]
 ) -> dict[str, NDArray[np.float32]]:
     """Biases, or running means of the norms behind, that absorb the mean contribution of removed channels.
 
-    A convolution with neither (the last one of a pre-activation block) is unchanged.
-
-    Args:
-        spec: The network before pruning.
-        weights: Its weights.
-        means: Mean of each channel that a convolution or the classifier reads, by its name.
-        keep: Kept units, by name of the group.
+    A convolution with neither (the last one of a pre-activation block) is unchanged. The network is the one before
+    pruning, ``means`` are those of ``Survey``, ``keep`` are the kept units by name of the group.
     """
-    found: dict[str, NDArray[np.float32]] = {}
+    changes: dict[str, NDArray[np.float32]] = {}
     for group, member, op in _readers(spec):
         if group.name not in keep:
             continue
@@ -290,8 +260,8 @@ def compensation(
         share = kernel[:, gone] @ means[op.name][gone]
         norms = [user.name for user, _ in graph(spec).consumers(op.name) if user.kind == "norm"]
         if op.bias:
-            found[f"{op.name}.bias"] = (weights[f"{op.name}.bias"] + share).astype(np.float32)
+            changes[f"{op.name}.bias"] = (weights[f"{op.name}.bias"] + share).astype(np.float32)
         elif len(norms) == len(graph(spec).consumers(op.name)) == 1:
             key = f"{norms[0]}.running_mean"
-            found[key] = (weights[key] - share).astype(np.float32)
-    return found
+            changes[key] = (weights[key] - share).astype(np.float32)
+    return changes

@@ -9,33 +9,32 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Checkpoint, Step
-from edgeres.artifacts.candidate import TechniqueResult
+from edgeres.artifacts.results import TechniqueResult
 from edgeres.errors import StageError
 from edgeres.gate.paired_test import Outcome
 from edgeres.model.network import Network
-from edgeres.pipeline.stages.stage import Read
+from edgeres.pipeline.stages.quantization import evaluator_of
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
+from edgeres.pipeline.stages.training import distillation_method, run_training
 from edgeres.quant.learned_network import LearnedNetwork
 from edgeres.quant.quantized import Quantized
 from edgeres.recovery import recovery_report
-from edgeres.recovery.evaluator import Evaluator
-from edgeres.settings import digest, plain, settings
+from edgeres.settings import plain, settings
 from edgeres.training.device import autocast_dtype, training_device
 from edgeres.training.distill import Distillation
-from edgeres.training.feed import Augment, Feed
-from edgeres.training.loop import fit
-from edgeres.training.method import Count, Method, Precision, Rate, Schedule
-from edgeres.training.resume import Snapshots
+from edgeres.training.feed import Augment
+from edgeres.training.method import Count, Precision, Rate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgeres.pipeline.stages.stage import Context
+    from edgeres.artifacts.artifact import Checkpoint
+    from edgeres.data.dataset import Dataset
     from edgeres.recovery.evaluator import Evaluation
     from edgeres.training.loop import Objective, TrainingResult
 
@@ -46,7 +45,7 @@ _ALL_THE_SAME = "--set qat.when=always trains all the same"
 
 
 @settings
-class Qat:
+class Qat(Stage):
     """Recipe entry ``qat``, after ``quantize``.
 
     Attributes:
@@ -69,9 +68,9 @@ class Qat:
             is what the deployed graph does.
     """
 
-    name: ClassVar[str] = "qat"
-    version: ClassVar[int] = 4
-    reads: ClassVar[tuple[Read, ...]] = ("scheme", "margin", "train", "tuning", "seed")
+    name = "qat"
+    version = 4
+    reads = ("scheme", "margin", "train", "tuning", "seed")
 
     when: Literal["needed", "always"] = "needed"
     epochs: Count = 1
@@ -85,21 +84,9 @@ class Qat:
     augment: Augment = Augment(scale=(0.6, 1.0), flip=False)
     precision: Precision = "float32"
 
-    def method(self) -> Method:
-        """The training loop's view of these settings."""
-        return Method(
-            optimizer="adamw",
-            epochs=self.epochs,
-            max_images=self.max_images,
-            batch=self.batch,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            eps=_EPS,
-            clip=self.clip,
-            schedule=Schedule(kind="onecycle", warmup=0.2),
-            augment=self.augment,
-            precision="float32",
-        )
+    def cost(self, dataset: Dataset) -> StageCost:
+        """A training step through fake quantization and the teacher's forward pass over the training split an epoch."""
+        return StageCost(5.0 * len(dataset.train) * self.epochs)
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """Trains the fake-quantized network where needed; the float weights are kept as the float reference.
@@ -110,61 +97,53 @@ class Qat:
         """
         scheme = context.target.scheme
         if scheme is None:
-            return _passed(self, artifact, "the target has no INT8: there is nothing to train for")
+            return self._untrained(artifact, "the target has no INT8: there is nothing to train for")
         if artifact.quant is None:
             raise StageError("qat: the network has no scales to start from", "put '- qat' behind '- quantize'")
         start = Quantized(artifact.spec, artifact.deployed or artifact.weights, artifact.quant, scheme)
-        evaluator = _evaluator(artifact, context)
+        evaluator = evaluator_of(artifact, context, context.margin)
         before = evaluator.evaluation(start, "evaluate what quantize gave")
         if self.when == "needed" and (excuse := _excuse(before, context.margin)):
             note = f"not trained: {excuse}"
-            return _passed(
-                self,
-                artifact,
-                note,
-                (recovery_report.row("quantize", before, chosen=True), TechniqueResult(name=self.name, note=note)),
-            )
+            skipped = TechniqueResult(name=self.name, note=note)
+            return self._untrained(artifact, note, recovery_report.row("quantize", before, chosen=True), skipped)
         trained, outcome = self._trained(artifact, start, context)
         after = evaluator.evaluation(trained, "evaluate what training gave")
         better = after.better_than(before)
         comparison = _comparison(before, after, better=better)
-        step = Step(
-            stage=self.name,
-            settings=plain(self),
-            metrics=outcome.metrics | _metrics(after if better else before),
-            notes=(comparison, *outcome.conditions),
+        evaluation = after if better else before
+        step = self.step(
+            replace(
+                outcome.metrics,
+                agreement=evaluation.agreement,
+                kl=evaluation.kl if isfinite(evaluation.kl) else None,
+                tuning_top1=evaluation.top1,
+                tuning_drop_pp=evaluation.drop_pp,
+            ),
+            (comparison, *outcome.conditions),
             techniques=(
                 recovery_report.row("quantize", before, chosen=not better),
                 recovery_report.row(self.name, after, chosen=better, settings=plain(self), note=comparison),
             ),
         )
         metadata = artifact.metadata.after(step)
-        if not better:
-            return replace(artifact, metadata=metadata)
-        return replace(artifact, metadata=metadata, quant=trained.table, deployed=trained.weights)
+        if better:
+            return replace(artifact, metadata=metadata, quant=trained.table, deployed=trained.weights)
+        return replace(artifact, metadata=metadata)
+
+    def _untrained(self, artifact: Checkpoint, note: str, *techniques: TechniqueResult) -> Checkpoint:
+        return replace(artifact, metadata=artifact.metadata.after(self.step(notes=(note,), techniques=techniques)))
 
     def _trained(self, artifact: Checkpoint, start: Quantized, context: Context) -> tuple[Quantized, TrainingResult]:
         """The trained network, and the metrics and conditions of the training."""
-        method, device = self.method(), training_device()
-        feed = Feed(
-            context.train,
-            artifact.metadata.preprocess,
-            method.augment,
-            classes=artifact.spec.classes,
-            batch=method.batch,
-            seed=context.seed,
-        )
-        identity = digest([plain(self), artifact.digest, plain(start.scheme), context.train.digest, context.seed])
-        network = LearnedNetwork(start)
-        began = time.monotonic()
-        outcome = fit(
+        network, began = LearnedNetwork(start), time.monotonic()
+        outcome = run_training(
             network,
-            self._objective(artifact, device),
-            feed,
-            method,
-            device=device,
-            snapshots=Snapshots(context.scratch, identity),
-            progress=context.progress,
+            self._objective(artifact, training_device()),
+            replace(distillation_method(self), eps=_EPS, precision="float32"),
+            artifact.metadata.preprocess,
+            context,
+            identity=[plain(self), artifact.digest, plain(start.scheme)],
             label=f"qat {artifact.metadata.name}",
         )
         context.timings.add(self.name, time.monotonic() - began)
@@ -181,25 +160,6 @@ class Qat:
                 return distance(logits, images.contiguous(memory_format=torch.channels_last), labels)
 
         return objective
-
-
-def _evaluator(artifact: Checkpoint, context: Context) -> Evaluator:
-    """Evaluator of candidates against the float network on the tuning images."""
-    margin, progress = context.margin, context.progress
-    return Evaluator(
-        artifact.spec, artifact.weights, context.tuning, artifact.metadata.preprocess, margin=margin, progress=progress
-    )
-
-
-def _passed(
-    stage: Qat,
-    artifact: Checkpoint,
-    note: str,
-    techniques: tuple[TechniqueResult, ...] = (),
-) -> Checkpoint:
-    """The unchanged artifact, with a note on the reason."""
-    step = Step(stage=stage.name, settings=plain(stage), metrics={}, notes=(note,), techniques=techniques)
-    return replace(artifact, metadata=artifact.metadata.after(step))
 
 
 def _excuse(evaluation: Evaluation, margin: float | None) -> str:
@@ -226,14 +186,3 @@ def _comparison(before: Evaluation, after: Evaluation, *, better: bool) -> str:
     if after.outcome is not before.outcome:
         measure = f"the gate says {after.outcome} behind training, {before.outcome} before; {measure}"
     return f"{measure}; {'the trained network' if better else 'the network of quantize'} is kept"
-
-
-def _metrics(evaluation: Evaluation) -> dict[str, float]:
-    """Metrics of the kept network on the tuning images, named as in ``quantize``."""
-    found = {
-        "agreement": evaluation.agreement,
-        "kl": evaluation.kl,
-        "tuning_top1": evaluation.top1,
-        "tuning_drop_pp": evaluation.drop_pp,
-    }
-    return {name: value for name, value in found.items() if isfinite(value)}

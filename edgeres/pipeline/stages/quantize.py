@@ -10,26 +10,25 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Checkpoint, Step
-from edgeres.artifacts.candidate import graph_kind
+from edgeres.artifacts.results import StageMetrics, graph_kind
 from edgeres.errors import RecipeError, StageError
-from edgeres.pipeline.stages.stage import Read
+from edgeres.pipeline.stages.quantization import quantization_context
+from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage, StageCost
 from edgeres.quant.quant_table import calibration_digest
 from edgeres.recovery import latency, recovery_report
-from edgeres.recovery.context import QuantizationContext
-from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.registry import TECHNIQUES, TechniqueName, chain
 from edgeres.recovery.search import Policy, Reason, Search, search
 from edgeres.recovery.technique import Effort
 from edgeres.settings import plain, settings
 
 if TYPE_CHECKING:
-    from edgeres.pipeline.stages.stage import Context
+    from edgeres.artifacts.artifact import Checkpoint
+    from edgeres.data.dataset import Dataset
     from edgeres.quant.calibration_table import CalibrationTable
 
 
 @settings
-class Quantize:
+class Quantize(Stage):
     """Recipe entry ``quantize``.
 
     Attributes:
@@ -45,9 +44,9 @@ class Quantize:
         skip: Techniques to leave out.
     """
 
-    name: ClassVar[str] = "quantize"
-    version: ClassVar[int] = 8
-    reads: ClassVar[tuple[Read, ...]] = ("target", "calibration", "tuning", "seed", "margin", "scales")
+    name = "quantize"
+    version = 8
+    reads = ("target", "calibration", "tuning", "seed", "margin", "scales")
 
     calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
     weights: Literal["auto", "max", "mse"] = "auto"
@@ -70,6 +69,12 @@ class Quantize:
     )
     """Former keys and values, with their present names."""
 
+    def cost(self, dataset: Dataset) -> StageCost:
+        """Two calibrations, bias correction, rounding on 32 images and evaluations of the candidates."""
+        quick, calibration = self.effort == "quick", len(dataset.calibration)
+        learned = 0.0 if quick else 12.0 * calibration + 400.0 * 32
+        return StageCost(15.0 * calibration + learned + (14.0 if quick else 20.0) * len(dataset.tuning))
+
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """Adds a ``QuantTable``; for a target without integers the network is unchanged, with a note.
 
@@ -78,57 +83,43 @@ class Quantize:
             DataError: The given scales are for another network, scheme or preprocessing.
         """
         if context.target.scheme is None:
-            note = "the target has no INT8: the network stays in float"
-            step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
-            return replace(artifact, metadata=artifact.metadata.after(step))
+            return replace(artifact, metadata=artifact.metadata.after(self.step(notes=(FLOAT_NOTE,))))
         if artifact.spec.norm:
             raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
         saved = context.scales
-        quantization = self._quantization_context(artifact, context)
+        quantization = quantization_context(
+            artifact,
+            context,
+            self.calibrator,
+            self.weights,
+            margin=context.margin,
+            seed=int(context.seed),
+            scales=saved,
+        )
         order, forced = self._order() if saved is None else self._order_with_scales()
         techniques = [TECHNIQUES[name](quantization) for name in order]
         policy = Policy(effort=self.effort, forced=forced, skip=frozenset(self.skip), budget_s=self.time_budget_s)
-        found = search(techniques, quantization.evaluate, policy, context.timings.add)
-        for name, one in found.skipped.items():
+        result = search(techniques, quantization.evaluate, policy, context.timings.add)
+        for name, one in result.skipped.items():
             if one.seconds is not None:
                 context.timings.add(f"predicted {name}", one.seconds)
-        step = Step(
-            stage=self.name,
-            settings=plain(self if forced else self._pinned(found)),
-            metrics=_metrics(found) | _latencies(artifact, found, context),
+        images = saved.table.images if saved else len(context.calibration)
+        refused = result.skipped.get(order[-1]) if forced else None
+        step = self.step(
+            _metrics(result, _latencies(artifact, result, context)),
             notes=(
-                *recovery_report.notes(
-                    found, context.margin, saved.table.images if saved else len(context.calibration)
-                ),
-                *(_refused(order[-1], found) if forced else ()),
+                *recovery_report.notes(result, context.margin, images),
+                *((f"{order[-1]} was asked for and is not kept: {refused.note}",) if refused else ()),
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
-            techniques=recovery_report.rows(found, order),
+            settings=plain(self if forced else self._pinned(result)),
+            techniques=recovery_report.rows(result, order),
             sensitivity=next((one.sensitivity for one in techniques if one.sensitivity), ()),
         )
-        chosen = found.chosen.candidate
+        chosen = result.chosen.candidate
         weights = chosen.quantized.weights
         deployed = None if weights.digest == artifact.weights.digest else weights
         return replace(artifact, metadata=artifact.metadata.after(step), quant=chosen.table, deployed=deployed)
-
-    def _quantization_context(self, artifact: Checkpoint, context: Context) -> QuantizationContext:
-        scheme, preprocess, progress = context.target.scheme, artifact.metadata.preprocess, context.progress
-        assert scheme is not None
-        return QuantizationContext(
-            spec=artifact.spec,
-            weights=artifact.weights,
-            scheme=scheme,
-            calibration=context.calibration,
-            preprocess=preprocess,
-            seed=int(context.seed),
-            evaluator=Evaluator(
-                artifact.spec, artifact.weights, context.tuning, preprocess, margin=context.margin, progress=progress
-            ),
-            progress=progress,
-            calibrator=self.calibrator,
-            weight_method=self.weights,
-            scales=context.scales,
-        )
 
     def _order(self) -> tuple[tuple[str, ...], bool]:
         """The techniques to try, and whether all of them are applied."""
@@ -152,12 +143,6 @@ class Quantize:
         return replace(self, time_budget_s=None, skip=tuple(name for name in TECHNIQUES if name in skipped))
 
 
-def _refused(asked: str, search: Search) -> tuple[str, ...]:
-    """Note that a forced technique gave no result, or None."""
-    skipped = search.skipped.get(asked)
-    return (f"{asked} was asked for and is not kept: {skipped.note}",) if skipped else ()
-
-
 def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> tuple[str, ...]:
     """Origin of scales that were not calibrated by this run."""
     notes = [f"scales of an earlier calibration, sha256 {saved.digest}: no image was observed"]
@@ -169,23 +154,23 @@ def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> 
     return tuple(notes)
 
 
-def _metrics(search: Search) -> dict[str, float]:
-    """Metrics of the chosen network on the tuning images."""
+def _metrics(search: Search, expected_ms: dict[str, float]) -> StageMetrics:
+    """Metrics of the chosen network on the tuning images, with the predicted latency of each kind of graph."""
     evaluation, placement = search.chosen.evaluation, search.chosen.candidate.quantized.placement
-    found = {
-        "agreement": evaluation.agreement,
-        "kl": evaluation.kl,
-        "sqnr_db": evaluation.sqnr_db,
-        "tuning_top1": evaluation.top1,
-        "tuning_drop_pp": evaluation.drop_pp,
-        "activation_quantizers": float(len(placement.tensors)),
-        "integer_weights": float(len(placement.weighted)),
-    }
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return StageMetrics(
+        agreement=evaluation.agreement,
+        kl=evaluation.kl if math.isfinite(evaluation.kl) else None,
+        sqnr_db=evaluation.sqnr_db if math.isfinite(evaluation.sqnr_db) else None,
+        tuning_top1=evaluation.top1,
+        tuning_drop_pp=evaluation.drop_pp,
+        activation_quantizers=len(placement.tensors),
+        integer_weights=len(placement.weighted),
+        expected_ms=expected_ms,
+    )
 
 
 def _latencies(artifact: Checkpoint, search: Search, context: Context) -> dict[str, float]:
-    """Predicted milliseconds of each kind of graph; measured ones are added where the runtime is installed."""
+    """Predicted milliseconds by kind of graph; measured ones go to the timings where the runtime is installed."""
     variants = {graph_kind(one.candidate.records): one.candidate.quantized for one in search.tried}
     side = artifact.metadata.preprocess.crop
     models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
@@ -196,4 +181,4 @@ def _latencies(artifact: Checkpoint, search: Search, context: Context) -> dict[s
             ).items():
                 context.timings.add(f"latency {kind}", seconds)
             advance(1)
-    return {f"expected_ms_{kind}": ms for kind, ms in latency.predicted_ms(models, context.target).items()}
+    return latency.predicted_ms(models, context.target)

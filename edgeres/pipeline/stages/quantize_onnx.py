@@ -8,12 +8,13 @@ The float reference is the user's graph.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx
 
-from edgeres.artifacts.artifact import Exported, File, Step
+from edgeres.artifacts.artifact import Exported, File
+from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import StageError
 from edgeres.metrics import agreement, divergences
 from edgeres.onnx_graph import operator_counts
@@ -23,8 +24,8 @@ from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.nncf import quantize_float_graph
 from edgeres.onnx_graph.rewrite import Rewritten, rewrite
 from edgeres.onnx_graph.roles import float_nodes
-from edgeres.pipeline.stages.stage import Read
-from edgeres.quant.calibration_table import NAME, CalibrationTable, encode
+from edgeres.pipeline.stages.quantization import write_table
+from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage
 from edgeres.quant.quant_table import QuantTable
 from edgeres.recovery.evaluator import mean_interval, nearer
 from edgeres.settings import digest, plain, settings
@@ -37,15 +38,14 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.pipeline.stages.stage import Context
+    from edgeres.onnx_graph.execute import Runner
     from edgeres.progress import Progress
-    from edgeres.recovery.evaluator import Gain
     from edgeres.targets.target import QuantScheme
 
 _COMPARED = 64
 """Calibration images on which the graphs are compared."""
 
-_JUDGED = 256
+_TUNING = 256
 """Tuning images on which two candidates are compared."""
 
 
@@ -67,28 +67,23 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A quantized graph.
-
-    Attributes:
-        by_nncf: NNCF's graph.
-        rewritten: The graph under the target's scheme.
-    """
+    """NNCF's quantized graph, and the same graph under the target's scheme."""
 
     by_nncf: ModelProto
     rewritten: Rewritten
 
 
 @settings
-class QuantizeOnnx:
+class QuantizeOnnx(Stage):
     """Recipe entry ``quantize_onnx``.
 
     Attributes:
         equalize: ``auto`` also tries equalized channels and keeps the graph nearer to float; ``never`` does not.
     """
 
-    name: ClassVar[str] = "quantize_onnx"
-    version: ClassVar[int] = 4
-    reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "tuning")
+    name = "quantize_onnx"
+    version = 4
+    reads = ("scheme", "calibration", "tuning")
 
     equalize: Literal["auto", "never"] = "auto"
 
@@ -101,9 +96,7 @@ class QuantizeOnnx:
         """
         scheme = context.target.scheme
         if scheme is None:
-            note = "the target has no INT8: the network stays in float"
-            step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
-            return replace(artifact, metadata=artifact.metadata.after(step))
+            return replace(artifact, metadata=artifact.metadata.after(self.step(notes=(FLOAT_NOTE,))))
         if artifact.scales is not None:
             raise StageError(
                 f"{artifact.metadata.name} is quantized already", "remove the second quantize from the recipe"
@@ -117,15 +110,17 @@ class QuantizeOnnx:
         split, preprocess = context.calibration, artifact.metadata.preprocess
         images = _Images(split, preprocess)
         chosen, notes, metrics = self._chosen(model, images, _Images(context.tuning, preprocess), scheme, context)
-        rewritten = chosen.rewritten
+        rewritten, counted = chosen.rewritten, operator_counts.qdq(chosen.rewritten.model)
         require_room(rewritten.model)
-        compared = split.take(range(min(_COMPARED, len(split))))
-        metrics |= _compare(model, chosen.by_nncf, rewritten.model, _Images(compared, preprocess), context.progress)
-        counted = operator_counts.qdq(rewritten.model)
-        metrics |= {"activation_quantizers": counted.activations, "integer_weights": counted.weights}
-        metrics |= {"retyped_pairs": rewritten.retyped, "released_reads": rewritten.released}
-        notes += _notes(rewritten, metrics, scheme.signed)
-        step = Step(stage=self.name, settings=plain(self), metrics=metrics, notes=notes)
+        compared = _Images(split.take(range(min(_COMPARED, len(split)))), preprocess)
+        metrics = replace(
+            _compared(model, chosen, compared, metrics, context.progress),
+            activation_quantizers=counted.activations,
+            integer_weights=counted.weights,
+            retyped_pairs=rewritten.retyped,
+            released_reads=rewritten.released,
+        )
+        step = self.step(metrics, notes + _notes(rewritten, metrics, scheme.signed))
         table = QuantTable(
             activations=rewritten.activations,
             weights=rewritten.weights,
@@ -134,58 +129,55 @@ class QuantizeOnnx:
             images=len(split),
             network=artifact.float_model.sha256,
         )
-        saved = CalibrationTable(model=artifact.metadata.name, preprocess=preprocess, scheme=scheme, table=table)
-        quantized, scales = context.workspace / "model.onnx", context.workspace / NAME
-        quantized.write_bytes(rewritten.model.SerializeToString(deterministic=True))
-        scales.write_text(encode(saved), encoding="utf-8")
-        return Exported(artifact.metadata.after(step), File.of(quantized), artifact.float_model, File.of(scales))
+        scales = write_table(artifact.metadata, scheme, table, context.workspace)
+        quantized = File.written(rewritten.model, context.workspace / "model.onnx")
+        return Exported(artifact.metadata.after(step), quantized, artifact.float_model, scales)
 
     def _chosen(
         self, model: ModelProto, images: _Images, tuning: _Images, scheme: QuantScheme, context: Context
-    ) -> tuple[_Candidate, tuple[str, ...], dict[str, float]]:
-        """The chosen candidate, and notes on the choice."""
+    ) -> tuple[_Candidate, tuple[str, ...], StageMetrics]:
+        """The chosen candidate, with a note on the choice and its metrics."""
         progress = context.progress
-        given = _candidate(model, images, scheme, progress, "calibrate")
+        original = _candidate(model, images, scheme, progress, "calibrate")
         if self.equalize == "never" or not len(tuning):
-            return given, (), {}
+            return original, (), StageMetrics()
         with progress.task("ranges of channels", len(images)) as advance:
             other = equalized(model, images, float_nodes(model, scheme), advance)
         if isinstance(other, str):
-            return given, (f"channels were not equalized: {other}",), {}
+            return original, (f"channels were not equalized: {other}",), StageMetrics()
         levelled = _candidate(other.model, images, scheme, progress, "calibrate, equalized")
-        kl = _divergences(model, (given, levelled), tuning, progress)
-        gain = mean_interval(kl[0] - kl[1])
+        few = _Images(tuning.split.take(range(min(_TUNING, len(tuning)))), tuning.preprocess)
+        deployed = [runner(one.rewritten.model, optimise=False) for one in (original, levelled)]
+        reference, *logits = _logits([runner(model), *deployed], few, progress, "compare candidates")
+        kl = [divergences(reference, one) for one in logits]
         better = bool(np.isfinite(kl[1]).all()) and (not np.isfinite(kl[0]).all() or nearer(kl[1], kl[0]))
-        metrics = {"kl_as_given": float(kl[0].mean()), "kl_equalized": float(kl[1].mean())}
-        metrics |= {"max_relative_delta_equalized": other.relative}
-        return levelled if better else given, (_comparison(other, kl, gain, kept=better),), metrics
+        metrics = StageMetrics(
+            kl_as_given=float(kl[0].mean()),
+            kl_equalized=float(kl[1].mean()),
+            max_relative_delta_equalized=other.relative,
+        )
+        return levelled if better else original, (_comparison(other, kl, kept=better),), metrics
 
 
 def _candidate(model: ModelProto, images: _Images, scheme: QuantScheme, progress: Progress, label: str) -> _Candidate:
-    """A float graph quantized by NNCF under the target's scheme."""
     with progress.task(label, len(images)) as advance:
         by_nncf = quantize_float_graph(model, images, scheme, float_nodes=float_nodes(model, scheme), advance=advance)
     return _Candidate(by_nncf, rewrite(by_nncf, scheme))
 
 
-def _divergences(
-    model: ModelProto, candidates: tuple[_Candidate, ...], tuning: _Images, progress: Progress
-) -> list[NDArray[np.float64]]:
-    """KL divergence from float in nats of each candidate, for each image of the first tuning images."""
-    few = _Images(tuning.split.take(range(min(_JUDGED, len(tuning)))), tuning.preprocess)
-    runners = [runner(model), *(runner(one.rewritten.model, optimise=False) for one in candidates)]
+def _logits(runners: list[Runner], images: _Images, progress: Progress, label: str) -> list[NDArray[np.float32]]:
+    """Logits ``[N,classes]`` of each graph, each image decoded once."""
     rows: list[list[NDArray[np.float32]]] = [[] for _ in runners]
-    with progress.task("compare candidates", len(few)) as advance:
-        for batch in few:
-            for found, run in zip(rows, runners, strict=True):
-                found.append(run(batch))
+    with progress.task(label, len(images)) as advance:
+        for batch in images:
+            for row, run in zip(rows, runners, strict=True):
+                row.append(run(batch))
             advance(1)
-    reference, *others = (np.concatenate(found) for found in rows)
-    return [divergences(reference, logits) for logits in others]
+    return [np.concatenate(row) for row in rows]
 
 
-def _comparison(other: Equalized, kl: list[NDArray[np.float64]], gain: Gain, *, kept: bool) -> str:
-    """Note on the effect of equalization."""
+def _comparison(other: Equalized, kl: list[NDArray[np.float64]], *, kept: bool) -> str:
+    gain = mean_interval(kl[0] - kl[1])
     what = f"{other.channels} channels were equalized, by up to {other.most:.3g} times within a tensor"
     proof = f"the float function stays, {other.relative:.1e} of the logits' range"
     measure = f"KL to float {kl[0].mean():.2g} as given, {kl[1].mean():.2g} equalized"
@@ -194,33 +186,27 @@ def _comparison(other: Equalized, kl: list[NDArray[np.float64]], gain: Gain, *, 
     return f"{what} ({proof}): {measure}, {interval}; {outcome}"
 
 
-def _compare(
-    given: ModelProto, by_nncf: ModelProto, rewritten: ModelProto, images: _Images, progress: Progress
-) -> dict[str, float]:
-    """Error of quantization and of the rewrite, computed node by node by the ONNX definitions."""
-    runners = [runner(model, optimise=False) for model in (given, by_nncf, rewritten)]
-    rows: list[list[NDArray[np.float32]]] = [[], [], []]
-    with progress.task("compare with float", len(images)) as advance:
-        for batch in images:
-            for found, run in zip(rows, runners, strict=True):
-                found.append(run(batch))
-            advance(1)
-    wanted, nncf, got = (np.concatenate(found) for found in rows)
+def _compared(
+    model: ModelProto, chosen: _Candidate, images: _Images, metrics: StageMetrics, progress: Progress
+) -> StageMetrics:
+    """Metrics with the error of quantization and of the rewrite, computed node by node by the ONNX definitions."""
+    runners = [runner(graph, optimise=False) for graph in (model, chosen.by_nncf, chosen.rewritten.model)]
+    wanted, nncf, got = _logits(runners, images, progress, "compare with float")
     classes = [[int(index) for index in logits.argmax(1)] for logits in (wanted, nncf, got)]
-    return {
-        "agreement": agreement(classes[0], classes[2]),
-        "nncf_agreement": agreement(classes[0], classes[1]),
-        "rewrite_agreement": agreement(classes[1], classes[2]),
-        "rewrite_max_abs_delta_logit": float(np.max(np.abs(nncf - got))),
-    }
+    return replace(
+        metrics,
+        agreement=agreement(classes[0], classes[2]),
+        nncf_agreement=agreement(classes[0], classes[1]),
+        rewrite_agreement=agreement(classes[1], classes[2]),
+        rewrite_max_abs_delta_logit=float(np.max(np.abs(nncf - got))),
+    )
 
 
-def _notes(rewritten: Rewritten, metrics: dict[str, float], signed: bool) -> tuple[str, ...]:
-    """Notes on the rewrite and its error."""
+def _notes(rewritten: Rewritten, metrics: StageMetrics, signed: bool) -> tuple[str, ...]:
     kind = "int8 with zero-point 0" if signed else "uint8"
     cost = (
-        f"max |delta logit| {metrics['rewrite_max_abs_delta_logit']:.3g}, the same class on"
-        f" {metrics['rewrite_agreement']:.4g} % of the calibration images compared"
+        f"max |delta logit| {metrics.rewrite_max_abs_delta_logit:.3g}, the same class on"
+        f" {metrics.rewrite_agreement:.4g} % of the calibration images compared"
     )
     notes = [f"NNCF's graph was brought under the target's scheme: {cost}"]
     if rewritten.retyped:

@@ -4,37 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import log, sqrt
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Checkpoint, Step
 from edgeres.errors import StageError
 from edgeres.gate.paired_test import Paired
 from edgeres.metrics import cross_entropy
 from edgeres.model.cost import macs
 from edgeres.model.network import Network
-from edgeres.pipeline.stages.stage import Read
-from edgeres.settings import digest, plain, settings
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
+from edgeres.pipeline.stages.training import distillation_method, run_training
+from edgeres.settings import plain, settings
 from edgeres.training.device import training_device
 from edgeres.training.distill import Distillation
-from edgeres.training.feed import Augment, Feed
-from edgeres.training.loop import fit
-from edgeres.training.method import Count, Method, Precision, Rate, Schedule
-from edgeres.training.resume import Snapshots
+from edgeres.training.feed import Augment
+from edgeres.training.method import Count, Precision, Rate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgeres.pipeline.stages.stage import Context
+    from edgeres.artifacts.artifact import Checkpoint
+    from edgeres.data.dataset import Dataset
     from edgeres.training.loop import TrainingResult
 
 _ONE_SIDED_95 = 1.645
 
 
 @settings
-class Recover:
+class Recover(Stage):
     """A short knowledge distillation (Hinton et al. 2015, arXiv 1503.02531), with or without batch norms.
 
     Adam's steps do not depend on the scale of a gradient, which a folded network has no norms to even out; with
@@ -55,9 +54,9 @@ class Recover:
             images; otherwise the recovered one is used in any case.
     """
 
-    name: ClassVar[str] = "recover"
-    version: ClassVar[int] = 2
-    reads: ClassVar[tuple[Read, ...]] = ("train", "tuning", "seed", "margin")
+    name = "recover"
+    version = 2
+    reads = ("train", "tuning", "seed", "margin")
 
     epochs: Count = 4
     max_images: Count | None = 10_000
@@ -71,20 +70,9 @@ class Recover:
     precision: Precision = "auto"
     fallback: bool = True
 
-    def method(self) -> Method:
-        """The training loop's view of these settings."""
-        return Method(
-            optimizer="adamw",
-            epochs=self.epochs,
-            max_images=self.max_images,
-            batch=self.batch,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            clip=self.clip,
-            schedule=Schedule(kind="onecycle", warmup=0.2),
-            augment=self.augment,
-            precision=self.precision,
-        )
+    def cost(self, dataset: Dataset) -> StageCost:
+        """A training step and the teacher's forward pass over the training split."""
+        return StageCost(4.0 * len(dataset.train))
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """Trains the pruned network by distillation from its teacher, and drops the teacher.
@@ -101,54 +89,37 @@ class Recover:
         if artifact.quant is not None:
             raise StageError("recover: the network is quantized, new weights would not fit", "recover before quantize")
         if artifact.spec == teacher.spec:
-            note = "nothing was removed: there is nothing to recover"
-            step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,))
+            step = self.step(notes=("nothing was removed: there is nothing to recover",))
             return replace(artifact, metadata=artifact.metadata.after(step), teacher=None)
         outcome = self._trained(artifact, teacher, context)
         recovered = replace(artifact, weights=outcome.weights, teacher=None)
-        judged = _judged(teacher, recovered, context)
-        worse = self.fallback and judged.worse
-        note = judged.note(artifact, teacher, fallback=worse)
-        step = Step(
-            stage=self.name,
-            settings=plain(self),
-            metrics=outcome.metrics | judged.metrics,
-            notes=(*outcome.conditions, note),
-            shown=(note,) if worse else (),
-        )
+        comparison = _compared(teacher, recovered, context)
+        worse = self.fallback and comparison.worse
+        note = comparison.note(artifact, teacher, fallback=worse)
+        metrics = outcome.metrics
+        if comparison.n:
+            metrics = replace(metrics, tuning_drop_pp=comparison.drop_pp, tuning_loss_rise=comparison.rise)
+        step = self.step(metrics, (*outcome.conditions, note), shown=(note,) if worse else ())
         return replace(teacher if worse else recovered, metadata=artifact.metadata.after(step), teacher=None)
 
     def _trained(self, artifact: Checkpoint, teacher: Checkpoint, context: Context) -> TrainingResult:
-        method = self.method()
-        device = training_device()
-        master = Network(teacher.spec, teacher.weights).eval().requires_grad_(False).to(device)
-        feed = Feed(
-            context.train,
-            artifact.metadata.preprocess,
-            method.augment,
-            classes=artifact.spec.classes,
-            batch=method.batch,
-            seed=context.seed,
-        )
-        identity = digest([plain(self), artifact.digest, context.train.digest, context.seed])
-        return fit(
+        master = Network(teacher.spec, teacher.weights).eval().requires_grad_(False).to(training_device())
+        return run_training(
             Network(artifact.spec, artifact.weights),
             Distillation(master, self.temperature, self.alpha),
-            feed,
-            method,
-            device=device,
-            snapshots=Snapshots(context.scratch, identity),
-            progress=context.progress,
+            distillation_method(self),
+            artifact.metadata.preprocess,
+            context,
+            identity=[plain(self), artifact.digest],
             label=f"recover {artifact.metadata.name}",
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """Comparison of a recovered network with its teacher on the tuning images.
+class _Comparison:
+    """Comparison of a recovered network with its teacher on ``n`` tuning images.
 
     Attributes:
-        n: Number of images.
         drop_pp: Top-1 of the teacher less that of the recovered network, in percentage points.
         rise: Mean rise of the cross-entropy per image, in nats.
         low: Lower end of that mean's one-sided 95 % interval over the images.
@@ -172,40 +143,34 @@ class _Judged:
             return False
         return self.drop_pp > self.margin or self.low > self.margin / 100 * log(2)
 
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Metrics for the report."""
-        return {"tuning_drop_pp": self.drop_pp, "tuning_loss_rise": self.rise} if self.n else {}
-
     def note(self, pruned: Checkpoint, teacher: Checkpoint, *, fallback: bool) -> str:
         """Result of the comparison, and the kept network where it is not the recovered one."""
         if not self.n:
             return "there are no tuning images to compare it with the unpruned network on"
         side = teacher.metadata.preprocess.crop
-        kept = macs(pruned.spec, side, side) / macs(teacher.spec, side, side)
-        found = (
-            f"on {self.n:,} tuning images {kept:.1%} of the MACs lose {self.drop_pp:.2f} pp of top-1, "
+        share = macs(pruned.spec, side, side) / macs(teacher.spec, side, side)
+        note = (
+            f"on {self.n:,} tuning images {share:.1%} of the MACs lose {self.drop_pp:.2f} pp of top-1, "
             f"and the loss changes by {self.rise:+.3g} nats"
         )
         if fallback:
-            found += (
+            note += (
                 f": over the limit of {self.margin:g} pp, so the unpruned network is used "
                 "(recover.fallback=false keeps the pruned one)"
             )
-        return found
+        return note
 
 
-def _judged(teacher: Checkpoint, recovered: Checkpoint, context: Context) -> _Judged:
-    """Compares two networks image by image."""
+def _compared(teacher: Checkpoint, recovered: Checkpoint, context: Context) -> _Comparison:
     n, labels = len(context.tuning), context.tuning.labels
     if not n:
-        return _Judged(0, 0.0, 0.0, 0.0, context.margin)
+        return _Comparison(0, 0.0, 0.0, 0.0, context.margin)
     before, after = (_logits(checkpoint, context) for checkpoint in (teacher, recovered))
     paired = Paired.of(before.argmax(1).tolist(), after.argmax(1).tolist(), labels)
     rise = cross_entropy(after, labels) - cross_entropy(before, labels)
     error = float(rise.std(ddof=1)) / sqrt(n) if n > 1 else 0.0
     mean = float(rise.mean())
-    return _Judged(n, paired.drop, mean, mean - _ONE_SIDED_95 * error, context.margin)
+    return _Comparison(n, paired.drop, mean, mean - _ONE_SIDED_95 * error, context.margin)
 
 
 def _logits(checkpoint: Checkpoint, context: Context) -> NDArray[np.float32]:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from edgeres.artifacts.artifact import Checkpoint, Step
 from edgeres.errors import StageError
-from edgeres.pipeline.stages.stage import Read
+from edgeres.pipeline.stages.quantization import quantization_context
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.quant.calibrator import CalibratorName
 from edgeres.quant.scale import WeightMethod
-from edgeres.recovery.context import QuantizationContext
-from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.layer_sensitivity import layer_noise
 from edgeres.recovery.techniques.calibrate import Calibrate
-from edgeres.settings import plain, settings
+from edgeres.settings import settings
 
 if TYPE_CHECKING:
-    from edgeres.pipeline.stages.stage import Context
+    from edgeres.artifacts.artifact import Checkpoint
+    from edgeres.data.dataset import Dataset
 
 
 @settings
-class Sensitivity:
+class Sensitivity(Stage):
     """Recipe entry ``sensitivity``, between ``fold_batchnorm`` and ``quantize``.
 
     Attributes:
@@ -29,12 +28,16 @@ class Sensitivity:
         weights: Method that computes the weight range per output channel.
     """
 
-    name: ClassVar[str] = "sensitivity"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[Read, ...]] = ("scheme", "calibration", "tuning")
+    name = "sensitivity"
+    version = 1
+    reads = ("scheme", "calibration", "tuning")
 
     calibrator: CalibratorName = "mse"
     weights: WeightMethod = "max"
+
+    def cost(self, dataset: Dataset) -> StageCost:
+        """One calibration, and a network with one quantized layer for each layer on a few tuning images."""
+        return StageCost(1.3 * len(dataset.calibration) + 12.0 * min(len(dataset.tuning), 128))
 
     def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
         """Adds a row for each layer that the target's scheme quantizes, with its weights rounded to nearest.
@@ -42,30 +45,15 @@ class Sensitivity:
         Raises:
             StageError: The target has no integers, or foldable batch norms are present.
         """
-        scheme, preprocess, progress = context.target.scheme, artifact.metadata.preprocess, context.progress
-        if scheme is None:
+        if context.target.scheme is None:
             raise StageError("sensitivity: the target has no INT8", "choose a target that has")
         if artifact.spec.norm or artifact.quant is not None:
             raise StageError(
                 "sensitivity needs a folded float network", "put '- sensitivity' between fold_batchnorm and quantize"
             )
-        evaluator = Evaluator(
-            artifact.spec, artifact.weights, context.tuning, preprocess, margin=None, progress=progress
-        )
-        quantization = QuantizationContext(
-            spec=artifact.spec,
-            weights=artifact.weights,
-            scheme=scheme,
-            calibration=context.calibration,
-            preprocess=preprocess,
-            seed=0,
-            evaluator=evaluator,
-            progress=progress,
-            calibrator=self.calibrator,
-            weight_method=self.weights,
-        )
+        quantization = quantization_context(artifact, context, self.calibrator, self.weights, margin=None, seed=0)
+        evaluator = quantization.evaluator
         rows = layer_noise(Calibrate(quantization).candidate([], None), evaluator)
         worst = max(rows, key=lambda row: row.kl)
         note = f"{worst.layer} hurts most: KL {worst.kl:.1e} alone, on {len(evaluator.few):,} tuning images"
-        step = Step(stage=self.name, settings=plain(self), metrics={}, notes=(note,), sensitivity=rows)
-        return replace(artifact, metadata=artifact.metadata.after(step))
+        return replace(artifact, metadata=artifact.metadata.after(self.step(notes=(note,), sensitivity=rows)))

@@ -1,17 +1,19 @@
-"""``Stage`` protocol, and ``Context``: the data, target and folders that a stage may read."""
+"""``Stage``: base of all stages, and ``Context``: the data, target and folders that a stage may read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from edgeres.artifacts.artifact import Step
+from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
 from edgeres.progress import Progress, Silent
 from edgeres.settings import digest, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Any
 
+    from edgeres.data.dataset import Dataset
     from edgeres.data.split import Split
     from edgeres.quant.calibration_table import CalibrationTable
     from edgeres.targets.target import Target
@@ -21,6 +23,10 @@ Read = Literal[
     "seed", "margin", "scales", "allow",
 ]  # fmt: skip
 """Parts of the context that a stage may declare in ``reads``."""
+
+_UNMEASURED = StageMetrics()
+
+FLOAT_NOTE = "the target has no INT8: the network stays in float"
 
 
 class StageTimings:
@@ -39,20 +45,13 @@ class Context:
     """Inputs of a stage beside its artifact. A stage sees only the parts it declared, which the cache key covers.
 
     Attributes:
-        target: Target the network is compiled for.
-        train: Labelled training images.
-        calibration: Images whose activations set the scales.
         tuning: Labelled images for choices between candidates, disjoint from calibration and validation.
-        validation: Labelled images for evaluation.
         classes: Class names of the data, in label order.
-        seed: Seed of all random generators.
         margin: Allowed accuracy drop in percentage points; None allows any.
         scales: A calibration table to use instead of calibrating.
         allow: Exceptions of ``edgeres.data.contract.ALLOW`` that the user allows.
         workspace: Empty folder for the files of this stage.
         scratch: Folder that survives a kill, for checkpoints of unfinished work.
-        progress: Progress reporter.
-        timings: Durations of parts of the stage.
     """
 
     target: Target
@@ -75,32 +74,25 @@ class Context:
         match read:
             case "seed" | "margin":
                 return getattr(self, read)
-            case "scales":
-                return self.scales.digest if self.scales is not None else None
             case "classes" | "allow":
                 return list(self.classes) if read == "classes" else sorted(self.allow)
-            case "train" | "calibration" | "tuning" | "validation":
-                split: Split = getattr(self, read)
-                return split.digest
+            case "train" | "calibration" | "tuning" | "validation" | "scales":
+                return part.digest if (part := getattr(self, read)) is not None else None
             case "target":
                 return digest(self.target)
             case "scheme" | "runtime" | "device" | "budget":
-                return plain(part) if (part := getattr(self.target, read)) is not None else None
+                return plain(getattr(self.target, read))
 
     def view(self, reads: tuple[Read, ...]) -> Context:
         """A copy in which undeclared parts raise on access."""
-        hidden = {
-            part.name: _Hidden(part.name)
-            for part in fields(self)
-            if part.name
-            in ("train", "calibration", "tuning", "validation", "classes", "seed", "margin", "scales", "allow")
-            and part.name not in reads
-        }
+        always = ("target", "workspace", "scratch", "progress", "timings", *reads)
+        hidden: dict[str, Any] = {part.name: _Hidden(part.name) for part in fields(self) if part.name not in always}
         if "target" not in reads:
-            hidden["target"] = _Hidden(
-                "target", {read: getattr(self.target, read) for read in reads if hasattr(self.target, read)}
-            )
-        return replace(self, **hidden)  # type: ignore[arg-type]  # a hidden part stands in for any type and refuses use
+            visible: dict[str, object] = {
+                read: getattr(self.target, read) for read in reads if hasattr(self.target, read)
+            }
+            hidden["target"] = _Hidden("target", visible)
+        return replace(self, **hidden)
 
 
 class _Hidden:
@@ -120,16 +112,50 @@ class _Hidden:
         raise AttributeError(f"this stage does not declare {self._name} in its reads")
 
 
-class Stage(Protocol):
-    """A frozen settings class with one method from an artifact to the next.
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """Expected cost: forward passes over one image (a backward pass is two of them) and fixed seconds on two cores."""
+
+    passes: float = 0.0
+    fixed_s: float = 1.0
+
+
+class Stage:
+    """Base of the frozen settings classes with one method from an artifact to the next.
 
     The annotations of ``__call__`` are the stage's input and output types, on which a recipe is checked.
     """
 
+    __slots__ = ()
     name: ClassVar[str]
     version: ClassVar[int]
     reads: ClassVar[tuple[Read, ...]]
 
-    @property
-    def __call__(self) -> Any:
-        """``(self, artifact: In, context: Context) -> Out`` of the concrete stage."""
+    def __call__(self, artifact: Any, context: Context) -> Any:
+        """The next artifact."""
+        raise NotImplementedError
+
+    def cost(self, dataset: Dataset) -> StageCost:
+        """Expected cost on a dataset."""
+        return StageCost()
+
+    def step(
+        self,
+        metrics: StageMetrics = _UNMEASURED,
+        notes: tuple[str, ...] = (),
+        shown: tuple[str, ...] = (),
+        *,
+        techniques: tuple[TechniqueResult, ...] = (),
+        sensitivity: tuple[LayerSensitivity, ...] = (),
+        settings: dict[str, object] | None = None,
+    ) -> Step:
+        """Record of this stage; ``settings`` are its own where none are passed."""
+        return Step(
+            stage=self.name,
+            settings=plain(self) if settings is None else settings,
+            metrics=metrics,
+            notes=notes,
+            shown=shown,
+            techniques=techniques,
+            sensitivity=sensitivity,
+        )

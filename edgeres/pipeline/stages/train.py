@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Checkpoint, ModelMetadata, Source, Step
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata, Source
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import UsageError
 from edgeres.model.network import Network
 from edgeres.model.spec import ResNetSpec, preset
-from edgeres.model.zoo import read_checkpoint
-from edgeres.pipeline.stages.stage import Read
-from edgeres.settings import digest, plain, settings
-from edgeres.training.device import training_device
-from edgeres.training.feed import Augment, Feed
-from edgeres.training.loop import fit
+from edgeres.model.zoo import Loaded, read_checkpoint
+from edgeres.pipeline.stages.stage import Context, Stage, StageCost
+from edgeres.pipeline.stages.training import run_training, stated_fields
+from edgeres.settings import plain, settings
+from edgeres.training.feed import Augment
 from edgeres.training.method import HE, MODERN, Count, Method, Precision, Rate, Schedule, Share
-from edgeres.training.resume import Snapshots
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgeres.data.dataset import Dataset
     from edgeres.model.weights import Weights
-    from edgeres.pipeline.stages.stage import Context
 
 _METHODS = {"he": HE, "modern": MODERN}
 
@@ -35,7 +33,7 @@ _CLASSIFIER = "fc."
 
 
 @settings
-class Train:
+class Train(Stage):
     """Trains on the training split; fields that are None take the training recipe's value.
 
     Attributes:
@@ -45,9 +43,9 @@ class Train:
         crop: Side of the crop in training and in evaluation; None takes it from the weights or the data.
     """
 
-    name: ClassVar[str] = "train"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[Read, ...]] = ("train", "classes", "seed")
+    name = "train"
+    version = 1
+    reads = ("train", "classes", "seed")
 
     recipe: Literal["he", "modern"] = "modern"
     epochs: Count | None = None
@@ -65,11 +63,13 @@ class Train:
     resize: Annotated[int, Field(ge=0)] | None = None
     crop: Count | None = None
 
+    def cost(self, dataset: Dataset) -> StageCost:
+        """Three passes over the training split an epoch."""
+        return StageCost(3.0 * len(dataset.train) * self.method().epochs, 3.0)
+
     def method(self) -> Method:
         """The training recipe with this stage's fields in place of its own."""
-        shared = {field.name for field in fields(self)} & {field.name for field in fields(Method)}
-        given: dict[str, Any] = {name: value for name in shared if (value := getattr(self, name)) is not None}
-        return replace(_METHODS[self.recipe], **given)
+        return replace(_METHODS[self.recipe], **stated_fields(self))
 
     def __call__(self, artifact: Source, context: Context) -> Checkpoint:
         """Trains the network of a source.
@@ -82,60 +82,41 @@ class Train:
         """
         method = self.method()
         start = self._start(artifact, len(context.classes), context.seed)
+        preprocess = self._sized(artifact.stated_over(start.preprocess or Preprocess()))
         network = Network(start.spec, start.weights)
         if self.freeze == "backbone":
             for key, parameter in network.named_parameters():
                 parameter.requires_grad_(key.startswith(_CLASSIFIER))
-        feed = Feed(
-            context.train,
-            start.preprocess,
-            method.augment,
-            classes=start.spec.classes,
-            batch=method.batch,
-            seed=context.seed,
-        )
 
         def objective(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
             return F.cross_entropy(logits.float(), labels, label_smoothing=method.label_smoothing)
 
-        identity = [plain(self), plain(method), plain(start.spec), start.weights.digest, plain(start.preprocess)]
-        outcome = fit(
-            network,
-            objective,
-            feed,
-            method,
-            device=training_device(),
-            snapshots=Snapshots(context.scratch, digest([*identity, context.train.digest, context.seed])),
-            progress=context.progress,
-            label=f"train {artifact.model}",
+        identity = [plain(self), plain(method), plain(start.spec), start.weights.digest, plain(preprocess)]
+        label = f"train {artifact.model}"
+        outcome = run_training(network, objective, method, preprocess, context, identity=identity, label=label)
+        step = self.step(
+            outcome.metrics, (*start.notes, *outcome.conditions), settings={**plain(self), **plain(method)}
         )
-        step = Step(
-            stage=self.name,
-            settings={**plain(self), **plain(method)},
-            metrics=outcome.metrics,
-            notes=(*start.notes, *outcome.conditions),
-        )
-        metadata = ModelMetadata(name=artifact.model, preprocess=start.preprocess, classes=context.classes)
+        metadata = ModelMetadata(name=artifact.model, preprocess=preprocess, classes=context.classes)
         return Checkpoint(metadata.after(step), start.spec, outcome.weights)
 
-    def _start(self, source: Source, classes: int, seed: int) -> _Start:
+    def _start(self, source: Source, classes: int, seed: int) -> Loaded:
         """Initial weights: random ones of the preset, or the given ones with a classifier of the right width."""
         hint = replace(preset(source.model), classes=classes)
-        given = source.file.path if source.file else source.weights
-        if given is None:
+        origin = source.file.path if source.file else source.weights
+        if origin is None:
             if self.freeze == "backbone":
                 raise UsageError(
                     "train: freeze: backbone would keep random features", "give weights to start from, or freeze: none"
                 )
-            weights = _random(hint, seed)
-            return _Start(hint, weights, self._sized(source.preprocess or Preprocess()))
-        loaded = read_checkpoint(given, hint)
+            return Loaded(hint, _random(hint, seed))
+        loaded = read_checkpoint(origin, hint)
         spec, weights = loaded.spec, loaded.weights
         if spec.classes != classes:
             spec = replace(spec, classes=classes)
             fresh = _random(spec, seed)
             weights = weights.replaced({key: fresh[key] for key in fresh if key.startswith(_CLASSIFIER)})
-        return _Start(spec, weights, self._sized(source.stated_over(loaded.preprocess or Preprocess())), loaded.notes)
+        return replace(loaded, spec=spec, weights=weights)
 
     def _sized(self, preprocess: Preprocess) -> Preprocess:
         return replace(
@@ -143,16 +124,6 @@ class Train:
             resize=preprocess.resize if self.resize is None else self.resize,
             crop=preprocess.crop if self.crop is None else self.crop,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """Initial spec and weights of a training."""
-
-    spec: ResNetSpec
-    weights: Weights
-    preprocess: Preprocess
-    notes: tuple[str, ...] = ()
 
 
 def _random(spec: ResNetSpec, seed: int) -> Weights:
