@@ -47,7 +47,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def check_files(folder: Path) -> dict[str, Any]:
+def verified(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """The bundle's manifest, after checking the sha256 of every file."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -62,6 +62,7 @@ def check_files(folder: Path) -> dict[str, Any]:
             raise BundleError(f"{name} is missing: copy the bundle again", 2)
         if sha256(path.read_bytes()) != expected:
             raise BundleError(f"{name} is damaged (its sha256 is not the manifest's): copy the bundle again", 2)
+    say(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
     return manifest
 
 
@@ -70,13 +71,6 @@ def write(path: Path, data: bytes) -> None:
     beside = path.with_name(path.name + ".part")
     beside.write_bytes(data)
     beside.replace(path)
-
-
-def verified(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """The manifest of an intact bundle; see ``check_files``."""
-    manifest = check_files(folder)
-    say(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
-    return manifest
 
 
 def examined(
