@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeres.quant.algorithms.channel_scaling import FIXED, UnionFind, Units, numbered
+from edgeres.quant.algorithms.channel_scaling import FIXED, Ties, Units, partition
 from edgeres.quant.algorithms.cross_layer_equalization import Carried, Reading, cross_layer_scales
 
 
 def one_tensor(channels: int, name: str = "x") -> Units:
-    union = UnionFind()
-    return numbered({name: union.fresh(channels)}, union)
+    ties = Ties()
+    return partition({name: ties.fresh(channels)}, ties)
 
 
 def test_scales_by_hand():
@@ -43,9 +43,9 @@ def test_a_scaled_channel_is_brought_back_to_where_it_would_have_been():
 
 
 def test_dead_and_fixed_channels_stay():
-    union = UnionFind()
-    found = {"x": np.concatenate([union.fresh(3), [FIXED]]), "y": union.fresh(2)}
-    units = numbered(found, union)
+    ties = Ties()
+    channels = {"x": np.concatenate([ties.fresh(3), [FIXED]]), "y": ties.fresh(2)}
+    units = partition(channels, ties)
     carried = Carried(units.of["x"], np.array([4.0, 0.0, 1.0, 7.0]))
     reading = Reading(units.of["x"][None], np.array([[[1.0, 1.0, 0.5, 3.0]]]))
     scales = cross_layer_scales(units, [carried], [reading])

@@ -14,7 +14,7 @@ from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 from edgeres.quant.algorithms.channel_scaling import FIXED, channel_units, rescaled
-from edgeres.quant.algorithms.equalization import _Terms, balancing_scales
+from edgeres.quant.algorithms.equalization import _terms, balancing_scales
 from edgeres.quant.algorithms.fisher_information import TAIL, Probe, importance, softmax_direction
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
@@ -35,6 +35,12 @@ def calibrated(spec, weights, scheme, images, calibrator="minmax"):
         weights, histograms, placement, scheme, calibrator=calibrator, method="max", data="", images=len(images)
     )
     return Quantized(spec, weights, table, scheme)
+
+
+def expected_cost(quantized, found):
+    """The expected divergence in nats as a function of the logarithms of all units' scales."""
+    terms = _terms(quantized, found, channel_units(quantized.spec).of)
+    return lambda logs: float(torch.stack([term(logs) for term in terms]).sum() / 24)
 
 
 @given(st.integers(0, 1000))
@@ -125,13 +131,13 @@ def test_the_cost_by_hand():
     )
     for name, fisher in found.weights.items():
         steps = np.abs(weights[f"{name}.weight"]).reshape(fisher.shape[0], -1).max(1) / 127
-        expected += 0.5 * (steps**2 * fisher.sum(1)).sum()
+        expected += 0.25 * (steps**2 * fisher.sum(1)).sum()
     units = channel_units(spec)
-    terms = _Terms(quantized, found, units.of, share=0.5)
+    cost = expected_cost(quantized, found)
     logs = torch.full((units.count,), 1.3, dtype=torch.float64)
     logs[FIXED] = 0
-    assert float(terms(torch.zeros(units.count, dtype=torch.float64))) == pytest.approx(expected / 24, rel=1e-5)
-    assert float(terms(logs)) == pytest.approx(expected / 24, rel=1e-5)
+    assert cost(torch.zeros(units.count, dtype=torch.float64)) == pytest.approx(expected / 24, rel=1e-5)
+    assert cost(logs) == pytest.approx(expected / 24, rel=1e-5)
 
 
 @pytest.fixture
@@ -179,11 +185,11 @@ def problem(thin, uneven, images):
     """The cost of scales, and its minimum."""
     quantized = calibrated(thin, uneven, find_target("jetson").scheme, images)
     found, units = importance(thin, uneven, quantized.placement, lambda: [images]), channel_units(thin)
-    terms = _Terms(quantized, found, units.of, share=0.25)
+    cost = expected_cost(quantized, found)
     best = np.zeros(units.count)
     for tensor, scales in balancing_scales(quantized, found).items():
         best[units.of[tensor]] = np.log(scales)
-    return (lambda logs: float(terms(torch.from_numpy(logs * (np.arange(units.count) != FIXED))))), best
+    return (lambda logs: cost(torch.from_numpy(logs * (np.arange(units.count) != FIXED)))), best
 
 
 def test_the_problem_is_convex(problem):
