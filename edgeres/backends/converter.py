@@ -5,15 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from edgeres.artifacts.artifact import Engine, File
 from edgeres.backends.backend import Backend, intact
-from edgeres.backends.bundle.golden import golden
-from edgeres.backends.bundle.write import CHECK, write_bundle
-from edgeres.backends.session import Session, ShownSession
+from edgeres.backends.bundle.write import CHECK, golden, write_bundle
+from edgeres.backends.session import ShownSession
 from edgeres.errors import StageError
 from edgeres.settings import sha256_file
 
@@ -27,25 +26,14 @@ if TYPE_CHECKING:
 
     from edgeres.artifacts.artifact import Exported
     from edgeres.backends.bundle.write import Layout
+    from edgeres.backends.session import BatchedSession, Session
     from edgeres.onnx_graph.graph_index import GraphIndex
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
 
-class ImageSession(Session, Protocol):
-    """A session that takes one image at a time."""
-
-    def outputs(self, image: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Every output for one image ``[1,C,H,W]``, the logits first, in the runtime's layout."""
-
-
 class Converter(Backend):
-    """A backend that converts the graph to one file, on this host or for a device.
-
-    Attributes:
-        entry: Name of the file.
-        layout: Layout of its image.
-    """
+    """A backend that converts the graph to one file named ``entry``, on this host or for a device."""
 
     entry: ClassVar[str]
     layout: ClassVar[Layout] = "channels first"
@@ -59,8 +47,8 @@ class Converter(Backend):
         """
 
     @abstractmethod
-    def open(self, content: bytes, threads: int | None) -> AbstractContextManager[ImageSession]:
-        """Opens a file.
+    def open(self, content: bytes, threads: int | None) -> AbstractContextManager[BatchedSession]:
+        """Opens a file for one image ``[1,C,H,W]`` at a time; ``outputs`` are in the runtime's layout.
 
         Raises:
             StageError: The runtime rejected it; the message quotes it.
@@ -137,10 +125,7 @@ class Converter(Backend):
 
 def _unsigned(view: GraphIndex) -> frozenset[str]:
     """Names of the codes that are uint8 in the graph: QuantizeLinear gives those unless its zero-point is int8."""
-    types = {
-        node.output[0]: view.value(node.input[2]) if len(node.input) > 2 else None
-        for node in view.of_type("QuantizeLinear")
-    }
+    types = {node.output[0]: view.zero_point(node) for node in view.of_type("QuantizeLinear")}
     return frozenset(name for name, zero in types.items() if zero is None or zero.dtype == np.uint8)
 
 
@@ -153,7 +138,7 @@ def _converted(backend: Converter, graph: Path, *, host: bool) -> tuple[bytes, t
     """The file of a graph, in the form measured to be faster where it is for this host, and notes on form and file."""
     import onnx
 
-    from edgeres.onnx_graph.space_to_depth import in_host_form
+    from edgeres.onnx_graph.lowering import in_host_form
 
     model = onnx.load(str(graph))
     form, forms = in_host_form(model) if host else (model, ())

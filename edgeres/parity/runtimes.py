@@ -12,8 +12,7 @@ from edgeres.backends.backend import ShowsTensors, intact
 from edgeres.backends.registry import backends, find_backend
 from edgeres.backends.session import onnx_session, showing_session
 from edgeres.errors import EdgeresError, UsageError, nearest
-from edgeres.latency.benchmark.variants import at_home, lacking
-from edgeres.progress import Silent
+from edgeres.latency.benchmark.variants import at_home, build_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,15 +32,6 @@ if TYPE_CHECKING:
     Show = Callable[[Images], tuple[Logits, Codes]]
 
 FAKE, UNOPTIMISED = "torch", "onnxruntime_unoptimised"
-_TITLES = {
-    "onnxruntime": "ONNX Runtime",
-    "onnxruntime_mobile": "ONNX Runtime mobile",
-    "openvino": "OpenVINO",
-    "executorch": "ExecuTorch",
-    "litert": "LiteRT",
-    "tensorrt": "TensorRT",
-    "tensorrt_rtx": "TensorRT-RTX",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +117,7 @@ def opened(
         with progress.task("open each runtime", len(backends)) as advance:
             for name in backends:
                 try:
-                    runtime = _backend_runtime(name, exported, target, names, out / name)
+                    runtime = _backend_runtime(name, exported, target, names, out)
                     runtimes.append(stack.enter_context(runtime))
                 except EdgeresError as refusal:
                     absent[name] = refusal.what
@@ -137,21 +127,17 @@ def opened(
 
 @contextmanager
 def _backend_runtime(
-    name: str, exported: Exported, target: Target, names: Mapping[str, str], folder: Path
+    name: str, exported: Exported, target: Target, names: Mapping[str, str], out: Path
 ) -> Iterator[ParityRuntime]:
-    """A backend's session of an engine that it builds on this host in a new folder, or an error where it cannot."""
-    if why := lacking(name):
-        raise EdgeresError(why)
-    folder.mkdir()
+    """A backend's session of an engine that it builds on this host below ``out``, or an error where it cannot."""
     backend, here = find_backend(name), at_home(name, target)
-    engine = backend.build(exported, here, folder, Silent())
-    if not engine.runs_here:
-        raise EdgeresError("what it builds runs on its device, not here")
+    engine = build_here(name, exported, here, out)
     graph, codes = intact(exported.model), None
     with backend.engine_session(engine, here) as session, ExitStack() as stack:
         if names and isinstance(backend, ShowsTensors):
             codes = _by_tensor(stack.enter_context(backend.showing(graph, list(names.values()))).run, names)
-        yield ParityRuntime(name, _TITLES.get(name, name), session.run, codes)
+        title = backend.package.title + (" mobile" if name == "onnxruntime_mobile" else "")
+        yield ParityRuntime(name, title, session.run, codes)
 
 
 def _by_tensor(run: Show, names: Mapping[str, str]) -> Show:

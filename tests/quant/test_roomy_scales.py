@@ -13,10 +13,10 @@ from trapped_networks import TRAPS, images, quantized, table_of, trapped
 
 from edgeres.errors import ModelError, StageError
 from edgeres.model.network import Network
-from edgeres.onnx_graph.accumulators import overflows, require_room
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.nncf import nncf_quantized
+from edgeres.onnx_graph.stored_weights import overflows, require_room
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.algorithms.bias_correction import empirical_bias
 from edgeres.quant.algorithms.block_reconstruction import reconstructed
@@ -26,10 +26,9 @@ from edgeres.quant.algorithms.fisher_information import importance
 from edgeres.quant.algorithms.gptq import gptq_rounded
 from edgeres.quant.algorithms.range_search import refined
 from edgeres.quant.learned_network import LearnedNetwork
-from edgeres.quant.qparams import QParams
+from edgeres.quant.qparams import INT32_MAX, LIMIT, PEAK, SMALLEST, QParams, roomy_scales
 from edgeres.quant.quant_table import narrow_channels
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.scale import INT32_MAX, LIMIT, PEAK, SMALLEST, roomy_scales
 from edgeres.targets.target import find_target
 
 SCHEMES = {
