@@ -15,9 +15,8 @@ from edgeres.onnx_graph.execute import trace
 from edgeres.onnx_graph.read import infer
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams
+from edgeres.quant.qparams import QParams, weight_qparams
 from edgeres.quant.quant_table import QuantTable
-from edgeres.quant.scale import weight_qparams
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

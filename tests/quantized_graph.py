@@ -16,10 +16,9 @@ from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.onnx_graph.write import write_model
 from edgeres.parity.integer.network import IntegerNetwork
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams
+from edgeres.quant.qparams import QParams, weight_qparams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import QuantNetwork
-from edgeres.quant.scale import weight_qparams
 
 if TYPE_CHECKING:
     from pathlib import Path

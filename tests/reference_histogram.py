@@ -10,7 +10,19 @@ import numpy as np
 from edgeres.quant.histogram import BINS, BITS, Histogram, exact_units, grid_exponent
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
+
+
+def content(histogram: Histogram) -> tuple[object, ...]:
+    """Everything in a histogram, to compare by."""
+    scalars = (histogram.exponent, histogram.low, histogram.high, histogram.low_sum, histogram.high_sum)
+    return (*scalars, histogram.images, histogram.counts.tobytes())
+
+
+def contents(histograms: Mapping[str, Histogram]) -> dict[str, tuple[object, ...]]:
+    return {name: content(histogram) for name, histogram in histograms.items()}
 
 
 def histogram_of(values: NDArray[np.float32]) -> Histogram:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.errors import ModelError
@@ -67,7 +68,7 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Operations in execution order; reads tensor ``image``, yields the last operation's output as logits."""
+    """Operations in execution order; a network reads tensor ``image``, and its last operation computes the logits."""
 
     ops: tuple[Op, ...]
 
@@ -76,7 +77,7 @@ class Graph:
 
     @property
     def output(self) -> str:
-        """Name of the tensor that holds the logits ``[N,classes]``."""
+        """Name of the last operation's tensor, in a network the logits ``[N,classes]``."""
         return self.ops[-1].name
 
     @property
@@ -185,6 +186,35 @@ def graph(spec: ResNetSpec) -> Graph:
         x = builder.block(name, block, x)
     builder.head(x)
     return Graph(tuple(builder.ops))
+
+
+@dataclass(frozen=True, slots=True)
+class Unit(Graph):
+    """Neighbouring operations that read one tensor from outside: ``stem``, a residual block by its name, or ``head``.
+
+    A residual block is the largest piece whose inner dependencies matter much more than those with its neighbours (Li
+    et al. 2021, BRECQ, arXiv 2102.05426, section 3.2).
+    """
+
+    name: str
+
+    @property
+    def source(self) -> str:
+        """The tensor read from outside."""
+        return self.ops[0].inputs[0]
+
+
+@lru_cache(maxsize=64)
+def units(spec: ResNetSpec) -> tuple[Unit, ...]:
+    """Every unit of a network, in execution order."""
+    blocks = {name for name, _, _ in spec.blocks}
+
+    def block_of(op: Op) -> str:
+        prefix = ".".join(op.name.split(".")[:2])
+        return prefix if prefix in blocks else ""
+
+    pieces = [(name, tuple(ops)) for name, ops in groupby(graph(spec).ops, key=block_of)]
+    return tuple(Unit(ops, name or ("head" if index else "stem")) for index, (name, ops) in enumerate(pieces))
 
 
 def check_shapes(network: Graph, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -133,16 +133,20 @@ class Network(nn.Module):
             case "flatten":
                 return x.flatten(1)
 
+    def step(self, op: Op, values: dict[str, Tensor]) -> None:
+        """Adds an operation's output to the tensors by name, and drops those that are no longer read."""
+        values[op.name] = self.apply_op(op, [self.read(op, index, values) for index in range(len(op.inputs))])
+        for name in set(op.inputs):
+            if self._last_use[name] == op.name:
+                del values[name]
+
     def forward(self, image: Tensor, tap: Tap | None = None) -> Tensor:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``; ``tap`` gets every tensor by name, including the image."""
         values = {IMAGE: image}
         if tap is not None:
             tap(IMAGE, image)
         for op in self.graph.ops:
-            values[op.name] = self.apply_op(op, [self.read(op, i, values) for i in range(len(op.inputs))])
+            self.step(op, values)
             if tap is not None:
                 tap(op.name, values[op.name])
-            for name in set(op.inputs):
-                if self._last_use[name] == op.name:
-                    del values[name]
         return values[self.graph.output]

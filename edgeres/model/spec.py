@@ -73,11 +73,10 @@ class Block:
 class ResNetSpec:
     """A residual network without its weights.
 
-    Blocks are basic (3x3, 3x3) or bottlenecks (1x1, 3x3, 1x1), grouped into stages by the residual stream they share.
-    An identity changes shape by a 1x1 projection (option B) or by strided zero-padding (option A). The stride of a
-    bottleneck is in its 3x3 (v1.5) or in its first 1x1 (the paper's). ``preactivation`` is the order of v2: norm and
-    ReLU before each convolution. ``norm`` is False once batch norms are folded into the convolutions; a pre-activation
-    network keeps those after a residual add, because no convolution precedes them.
+    Blocks are basic (3x3, 3x3) or bottlenecks (1x1, 3x3, 1x1). An identity changes shape by a 1x1 projection (option B)
+    or by strided zero-padding (option A). The stride of a bottleneck is in its 3x3 (v1.5) or in its first 1x1 (the
+    paper's). ``preactivation`` is the order of v2: norm and ReLU before each convolution. ``norm`` is False once batch
+    norms are folded; a pre-activation network keeps those after a residual add.
     """
 
     kind: Kind
@@ -231,10 +230,10 @@ def _no_preset(word: str) -> ModelError:
         what, hint = f"{word} is no preset and no .onnx file", "'edgeres models' lists presets"
     else:
         close = get_close_matches(word.casefold(), known, n=1, cutoff=0.7)
-        others = (
+        listed = (
             "'edgeres models' lists the presets, all of them ResNets; any other classifier is given as an .onnx file"
         )
-        what, hint = f"unknown model {word!r}", f"did you mean {known[close[0]]!r}?" if close else others
+        what, hint = f"unknown model {word!r}", f"did you mean {known[close[0]]!r}?" if close else listed
     return ModelError(what, hint)
 
 

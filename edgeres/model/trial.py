@@ -1,8 +1,7 @@
 """``Trial``: logits of a network for labelled images under one transform, and paired comparison of two trials.
 
 Logits are divided by the temperature that fits the labels best before the cross-entropy (Guo et al. 2017, arXiv
-1706.04599). Otherwise a stronger contrast, which makes a network more confident and not more accurate, would be chosen;
-with it the loss of a network at chance is ``log(classes)`` whatever the size of its logits.
+1706.04599). Otherwise a stronger contrast, which makes a network more confident and not more accurate, would be chosen.
 """
 
 from __future__ import annotations
@@ -39,23 +38,24 @@ class Trial:
     labels: NDArray[np.int64]
 
     @cached_property
-    def log_probabilities(self) -> NDArray[np.float64]:
-        """Natural logarithm of the softmax at the best temperature ``[N,classes]``."""
+    def loss(self) -> NDArray[np.float64]:
+        """Cross-entropy of each image's label in nats ``[N]``, at the best temperature."""
         from scipy.optimize import minimize_scalar
+        from scipy.special import log_softmax
 
         wide = _centred(self.logits)
         rows = np.arange(len(self.labels))
 
-        def mean_loss(log_scale: float) -> float:
-            return float(-_log_softmax(wide * np.exp(log_scale))[rows, self.labels].mean())
+        def loss(log_scale: float) -> NDArray[np.float64]:
+            return np.asarray(-log_softmax(wide * np.exp(log_scale), axis=1)[rows, self.labels])
 
-        best = minimize_scalar(mean_loss, bounds=_LOG_SCALES, method="bounded", options={"xatol": 1e-3})
-        return _log_softmax(wide * np.exp(best.x))
-
-    @cached_property
-    def loss(self) -> NDArray[np.float64]:
-        """Cross-entropy of each image's label in nats ``[N]``, at the best temperature."""
-        return -self.log_probabilities[np.arange(len(self.labels)), self.labels]
+        best = minimize_scalar(
+            lambda log_scale: float(loss(log_scale).mean()),
+            bounds=_LOG_SCALES,
+            method="bounded",
+            options={"xatol": 1e-3},
+        )
+        return loss(best.x)
 
     @cached_property
     def mean_loss(self) -> float:
@@ -140,7 +140,3 @@ def _centred(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     if wide.size and wide.min() >= 0 and np.allclose(sums, 1, atol=1e-3):
         wide = np.log(np.maximum(wide, _LEAST))
     return np.asarray(wide - wide.max(axis=1, keepdims=True))
-
-
-def _log_softmax(centred: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(centred - np.log(np.exp(centred).sum(axis=1, keepdims=True)))

@@ -6,8 +6,7 @@ networks of akamaster/pytorch_resnet_cifar10 and kuangliu/pytorch-cifar (``linea
 Sequential (``fc.1``).
 
 torchvision's wheel on PyPI links against the CUDA build of torch. With a CPU build its ``_C.so`` does not load, and its
-import fails with ``operator torchvision::nms does not exist``, because it registers fake kernels for two operators of
-that library. Declaring the two is enough: models, transforms and data sets use neither.
+import fails because it registers fake kernels for two operators of that library. Declaring the two is enough.
 """
 
 from __future__ import annotations

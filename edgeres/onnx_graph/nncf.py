@@ -29,10 +29,9 @@ from edgeres.onnx_graph.write import write_model
 from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams
+from edgeres.quant.qparams import QParams, weight_qparams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.scale import weight_qparams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -2,7 +2,7 @@
 
 A weight is stored as codes before DequantizeLinear, or as floats before QuantizeLinear. A runtime computes
 ``DequantizeLinear -> Conv`` in integers and turns the float bias into ``round(b / (s_x s_w))``
-(core/optimizer/qdq_transformer of microsoft/onnxruntime). ``edgeres.quant.scale`` has the bounds of accumulators.
+(core/optimizer/qdq_transformer of microsoft/onnxruntime). ``edgeres.quant.qparams`` has the bounds of accumulators.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from edgeres.errors import StageError
 from edgeres.onnx_graph.edit import set_attribute, store
 from edgeres.onnx_graph.graph_index import BIASED, COUNTED, GraphIndex, attribute, input_at, label, output_channel_axis
-from edgeres.quant.scale import INT32_MAX, PEAK, roomy_scales
+from edgeres.quant.qparams import INT32_MAX, PEAK, roomy_scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -72,9 +72,7 @@ def read_table(path: Path) -> CalibrationTable:
 def fitting(
     saved: CalibrationTable, spec: ResNetSpec, weights: Weights, scheme: QuantScheme, preprocess: Preprocess
 ) -> QuantTable:
-    """The scales of a table, checked against the network, scheme and preprocessing.
-
-    ``spec`` is the folded network to quantize, ``weights`` are its float weights.
+    """The scales of a table, checked against the folded network with its float weights, scheme and preprocessing.
 
     Raises:
         DataError: The table does not fit; the message lists the differences.

@@ -1,14 +1,12 @@
 """Calibrators: the range of values that an activation's integers cover, from its histogram.
 
-A range ``(low, high)`` always includes zero. ``range_qparams`` converts it to scale and zero-point by the target's
-scheme: symmetric signed integers, unsigned ones from zero up for tensors without negative values, and unsigned ones
-with a zero-point for the others.
+A range ``(low, high)`` always includes zero; ``range_qparams`` converts it to scale and zero-point by the target's
+scheme.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -16,8 +14,7 @@ import numpy as np
 
 from edgeres.errors import RecipeError, nearest
 from edgeres.quant.histogram import BINS, Histogram
-from edgeres.quant.qparams import QParams
-from edgeres.quant.scale import float32_scales
+from edgeres.quant.qparams import QParams, float32_scales
 from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:
@@ -30,35 +27,27 @@ if TYPE_CHECKING:
 
 
 _ONE_END = 2.0 ** -(np.arange(128) / 16)
-_TWO_ENDS = 2.0 ** -(np.arange(25) / 4)
-"""Shares of the whole range tried first at one end, and at each of two ends."""
+_TWO_ENDS = 2.0 ** -(np.arange(25) / 4)  # shares of the whole range tried first at one end, and at each of two ends
 
 
-@dataclass(frozen=True, slots=True)
 class Density:
     """Cumulative moments of a histogram in units of its bin width, with values spread evenly inside each bin.
 
     With ``v_q`` the value of code ``q``, and ``M0`` and ``M1`` number and sum of the values that round to it, the error
     of a range is ``sum x**2 - 2 sum_q v_q M1_q + sum_q v_q**2 M0_q``: differences at the rounding borders.
 
-    ``first`` is the lower edge of the first bin, ``counts`` are values per bin ``[B]``, ``below`` and ``sum_below``
-    number and sum of the values below each bin edge ``[B+1]``, ``squares`` the sum of all squares.
+    ``counts`` are values per consecutive bin ``[B]``, ``first`` is the lower edge of the first one.
     """
 
-    first: int
-    counts: Floats
-    below: Floats
-    sum_below: Floats
-    squares: float
-
-    @classmethod
-    def of(cls, counts: Counts, first: int) -> Density:
-        """The density of consecutive bins."""
-        mass = counts.astype(np.float64)
+    def __init__(self, counts: Counts, first: int) -> None:
+        self.first, self.counts = first, counts.astype(np.float64)
         left = first + np.arange(len(counts), dtype=np.float64)
-        below, sum_below = (np.concatenate([[0.0], np.cumsum(part)]) for part in (mass, mass * (left + 0.5)))
+        # Number and sum of the values below each bin edge [B+1].
+        self.below, self.sum_below = (
+            np.concatenate([[0.0], np.cumsum(part)]) for part in (self.counts, self.counts * (left + 0.5))
+        )
         # The mean square over [l, l+1] is l**2 + l + 1/3.
-        return cls(first, mass, below, sum_below, float((mass * (left * (left + 1) + 1 / 3)).sum()))
+        self.squares = float((self.counts * (left * (left + 1) + 1 / 3)).sum())
 
     def moments(self, edges: Floats) -> tuple[Floats, Floats]:
         """Number and sum of the values below each edge, of the edges' shape."""
@@ -78,8 +67,7 @@ class Density:
             np.diff(part, axis=1, prepend=0.0, append=whole)
             for part, whole in ((number, self.below[-1]), (total, self.sum_below[-1]))
         )
-        error: Floats = self.squares + (values * (values * number - 2 * total)).sum(axis=1)
-        return error
+        return np.asarray(self.squares + (values * (values * number - 2 * total)).sum(axis=1))
 
 
 def mean_squared_error(histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
@@ -95,10 +83,10 @@ def mean_squared_error(histogram: Histogram, scheme: QuantScheme) -> tuple[float
     low, high = (end / histogram.width for end in (histogram.low, histogram.high))
     if signed:
         low, high = 0.0, max(-low, high)
-        density = Density.of(histogram.positive + histogram.negative, 0)
+        density = Density(histogram.positive + histogram.negative, 0)
     else:
         low, high = min(low, 0.0), max(high, 0.0)
-        density = Density.of(np.concatenate([histogram.negative[::-1], histogram.positive]), -BINS)
+        density = Density(np.concatenate([histogram.negative[::-1], histogram.positive]), -BINS)
     if low == high:
         return histogram.low, histogram.high
     low, high = _search(density, low, high, (1 << (bits - signed)) - 1)
@@ -128,17 +116,16 @@ def _best(density: Density, lows: Floats, highs: Floats, steps: int) -> tuple[fl
     return float(pairs_low[best]), float(pairs_high[best])
 
 
-REFERENCE_BINS = 2048
-"""Bins on each side of zero in which the distributions are compared."""
+REFERENCE_BINS = 2048  # bins on each side of zero in which the distributions are compared
 
 
 def entropy(histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
     """The range of least KL divergence (Migacz, "8-bit Inference with TensorRT", NVIDIA GTC 2017, slides 32-40).
 
     Of a histogram with 2048 bins, the first ``i`` bins are distribution ``P``, with everything beyond added to the last
-    of them; the same bins without what is beyond are spread over the quantization levels, and each level's mass is
-    expanded evenly over its bins that are not empty: ``Q``. The ``i`` of least ``KL(P || Q) = sum P log(P / Q)`` is
-    taken. Zeros are left out: every range represents them exactly, and after a ReLU they would dominate.
+    of them; the same bins without it are spread over the quantization levels, and each level's mass evenly over its
+    bins that are not empty: ``Q``. The ``i`` of least ``KL(P || Q)`` is taken. Zeros are left out: every range
+    represents them exactly.
 
     A signed scheme has ``2**(bits-1)`` levels for the magnitudes, an unsigned one ``2**bits`` for the whole range. Both
     ends are clipped at the same magnitude, so the nearer end of an asymmetric range is kept until the farther one has
@@ -177,10 +164,9 @@ def divergences(bins: Counts, starts: Ints, stops: Ints, levels: int) -> Floats:
     """``KL(P || Q)`` in nats of every window ``[start, stop)``; infinite where ``Q`` is 0 and ``P`` is not.
 
     With ``S`` and ``n`` the mass and the number of filled bins of a level, ``T`` and ``W`` the mass of all bins and of
-    the window, ``KL = (sum p log p - sum_levels p_level log(S / n)) / T - log T + log W``: all of it differences of
-    cumulative sums, so a window costs a few operations per level, whatever its length. ``bins`` are counts ``[B]``
-    without the zeros; a window ``[start, stop)`` of ``[K]`` has at least ``levels`` bins, the number of quantization
-    levels.
+    the window, ``KL = (sum p log p - sum_levels p_level log(S / n)) / T - log T + log W``: differences of cumulative
+    sums, a few operations per level. ``bins`` are counts ``[B]`` without the zeros; a window of ``[K]`` has at least
+    ``levels`` bins, the number of quantization levels.
     """
     mass = bins.astype(np.float64)
     cumulative, filled = (np.concatenate([[0], np.cumsum(part)]) for part in (mass, bins > 0))
@@ -223,17 +209,16 @@ def minmax(histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
 def moving_average(histogram: Histogram, scheme: QuantScheme) -> tuple[float, float]:
     """The mean over images of each image's extrema, which outliers in single images hardly change.
 
-    Jacob et al. 2018 (arXiv 1712.05877, section 3.1) smooth the extrema of each batch exponentially, which depends on
-    the batch size and the order. This is the exact mean of the extrema of each image, which depends on neither.
+    Jacob et al. 2018 (arXiv 1712.05877, section 3.1) smooth the extrema of each batch exponentially instead, which
+    depends on the batch size and the order.
     """
-    return histogram.mean_low, histogram.mean_high
+    return histogram.mean_range
 
 
 def percentile(histogram: Histogram, scheme: QuantScheme, percent: float = 99.99) -> tuple[float, float]:
     """The range of a percentage of all values, zeros included (Wu et al. 2020, arXiv 2004.09602, section 5).
 
-    A symmetric range covers that percentage of the magnitudes; an asymmetric one leaves out half of the rest at either
-    end. Where so few values differ from zero that the range would be empty, nothing is clipped.
+    An asymmetric range leaves out half of the rest at either end. An empty range is replaced by that of all values.
     """
     inside = percent / 100
     if scheme.signed or histogram.low >= 0:
@@ -256,11 +241,7 @@ CALIBRATORS: Mapping[str, Calibrator] = MappingProxyType(
 
 
 def activation_qparams(histogram: Histogram, calibrator: str, scheme: QuantScheme) -> QParams:
-    """Scale and zero-point of one activation tensor from its histogram, by the calibrator of that name.
-
-    Raises:
-        RecipeError: No calibrator has that name.
-    """
+    """Scale and zero-point of one tensor from its histogram; ``RecipeError`` where no calibrator has that name."""
     if calibrator not in CALIBRATORS:
         raise RecipeError(f"unknown calibrator {calibrator!r}", nearest(calibrator, CALIBRATORS))
     return range_qparams(*CALIBRATORS[calibrator](histogram, scheme), scheme)

@@ -25,14 +25,9 @@ if TYPE_CHECKING:
     Counts = NDArray[np.int64]
 
 BITS = 13
-BINS = 1 << BITS
-"""Bins on each side of zero; at least half of them lie below ``max |x|``, 32 to a step of signed INT8."""
-
-FINEST = -100
-"""Smallest exponent of a grid: ``2**(BITS - FINEST)`` is still a float32."""
-
-_UNIT = 149
-"""Every finite float32 is an integer multiple of ``2**-149``, so sums in that unit are exact integers."""
+BINS = 1 << BITS  # bins on each side of zero; at least half of them lie below ``max |x|``, 32 to a step of signed INT8
+FINEST = -100  # smallest exponent of a grid: ``2**(BITS - FINEST)`` is still a float32
+_UNIT = 149  # every finite float32 is an integer multiple of ``2**-149``, so sums in that unit are exact integers
 
 
 def grid_exponent(peak: float) -> int:
@@ -85,26 +80,9 @@ class Histogram:
         """The histogram of both sets of images; commutative and associative to the last bit."""
         exponent = max(self.exponent, other.exponent)
         counts = coarsened(self.counts, exponent - self.exponent) + coarsened(other.counts, exponent - other.exponent)
-        return Histogram(
-            exponent,
-            counts,
-            min(self.low, other.low),
-            max(self.high, other.high),
-            self.low_sum + other.low_sum,
-            self.high_sum + other.high_sum,
-            self.images + other.images,
-        )
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Histogram):
-            return NotImplemented
-        return self._scalars == other._scalars and np.array_equal(self.counts, other.counts)
-
-    __hash__ = None  # type: ignore[assignment]  # compared by content, which is too large to hash in passing
-
-    @property
-    def _scalars(self) -> tuple[int, float, float, int, int, int]:
-        return (self.exponent, self.low, self.high, self.low_sum, self.high_sum, self.images)
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        sums = self.low_sum + other.low_sum, self.high_sum + other.high_sum
+        return Histogram(exponent, counts, low, high, *sums, self.images + other.images)
 
     @property
     def width(self) -> float:
@@ -122,14 +100,10 @@ class Histogram:
         return self.counts[BINS - 1 :: -1]
 
     @property
-    def mean_low(self) -> float:
-        """Mean over the images of their smallest value, correctly rounded."""
-        return float(Fraction(self.low_sum, self.images << _UNIT))
-
-    @property
-    def mean_high(self) -> float:
-        """Mean over the images of their largest value, correctly rounded."""
-        return float(Fraction(self.high_sum, self.images << _UNIT))
+    def mean_range(self) -> tuple[float, float]:
+        """Means over the images of their smallest and of their largest value, correctly rounded."""
+        low, high = (float(Fraction(total, self.images << _UNIT)) for total in (self.low_sum, self.high_sum))
+        return low, high
 
     def quantile(self, fraction: float) -> float:
         """The smallest value that at least this fraction of all values do not exceed, within one bin width.

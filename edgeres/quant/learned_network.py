@@ -27,8 +27,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from edgeres.model.network import Network
+from edgeres.quant.qparams import SMALLEST
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.scale import SMALLEST
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,12 +40,8 @@ if TYPE_CHECKING:
     from edgeres.quant.qparams import QParams
     from edgeres.quant.quant_table import QuantTable
 
-PACE = 4.0
-"""Ratio of the steps of a grid's largest value under its scale to those of a weight, both in units of that grid.
-
-Weights are about a third of their largest one, so scales and weights change by about the same share, which is the
-purpose of LSQ's gradient scale (section 2.2).
-"""
+PACE = 4.0  # ratio of the steps of a grid's largest value under its scale to those of a weight, in units of that grid,
+# so that scales and weights change by about the same share, which is the purpose of LSQ's gradient scale (section 2.2)
 
 
 class _Rounded(torch.autograd.Function):
@@ -93,13 +89,12 @@ def quantize_through(
 class LearnedNetwork(Network):
     """Computes what ``QuantNetwork`` computes, with gradients for weights, biases and scales.
 
-    Adam's updates have the size of the learning rate whatever they update, and a network whose norms are folded has
-    weights of 1e-4 beside weights of 1. So everything is learned in steps of its grid: a weight is ``start + unit *
-    move`` with the unit its channel's scale, a scale is ``start * exp(PACE * step / largest code)`` (in the logarithm,
-    where it stays positive: Jain et al. 2019, arXiv 1903.08066, section 3.2); ``move`` and ``step`` are the parameters
-    and start at 0, so that weight decay is towards the start. The unit of a float parameter is the step that its
-    largest magnitude would have with the weights' bits. The gradient of a scale is LSQ's. Zero-points are fixed. Norms
-    that could not be folded keep their statistics and their gains, as in the deployed graph.
+    Adam's updates have the size of the learning rate, and a network whose norms are folded has weights of 1e-4 beside
+    weights of 1. So everything is learned in steps of its grid: a weight is ``start + unit * move`` with the unit its
+    channel's scale, a scale is ``start * exp(PACE * step / largest code)`` (Jain et al. 2019, arXiv 1903.08066, section
+    3.2); the parameters ``move`` and ``step`` start at 0, so that weight decay is towards the start. The unit of a
+    float parameter is the step that its largest magnitude would have with the weights' bits. Zero-points are fixed, as
+    are norms that could not be folded.
 
     ``blockwise`` is for learning one block after another from activations in half precision: pools on integers then
     round them again, and values that round to the outermost codes have gradients. ``activation_steps`` ``[T]`` has one

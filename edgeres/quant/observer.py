@@ -40,10 +40,9 @@ class _Binner:
         self._codes = torch.empty(self._BLOCK, dtype=torch.int16, device=device)
 
     def count(self, values: Tensor, exponent: int, side: Counts) -> None:
-        """Adds values to the bins of one grid.
+        """Adds values float32 ``[V]``, no magnitude above ``2**exponent``, to the counts ``side`` of one grid.
 
-        ``values`` are float32 ``[V]`` without NaN, no magnitude above ``2**exponent``; ``side`` are counts ``[BINS +
-        1]`` where no value is negative, ``[2 BINS + 1]`` otherwise.
+        The counts are ``[BINS + 1]`` where no value is negative, ``[2 BINS + 1]`` otherwise.
         """
         for block in torch.split(values, self._BLOCK):
             counts = torch.bincount(self._indices(block, exponent, len(side) - BINS - 1), minlength=len(side))
@@ -79,7 +78,9 @@ class _Tally:
 
     def add(self, x: Tensor) -> None:
         """Counts the values of one image's tensor ``[1,...]``."""
-        values = _flat(x)
+        if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            x = x.permute(0, 2, 3, 1)
+        values = x.reshape(-1)  # in memory order, so that neither layout needs a copy
         low, high = (float(end) for end in torch.aminmax(values))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise StageError(
@@ -101,41 +102,12 @@ class _Tally:
         )
 
 
-def _flat(x: Tensor) -> Tensor:
-    """All values in memory order, without a copy for either layout a network computes in."""
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        x = x.permute(0, 2, 3, 1)
-    return x.reshape(-1)
-
-
-class _Worker:
-    """Network copy and tallies of one thread."""
-
-    def __init__(self, network: Network, tensors: Sequence[str], device: torch.device) -> None:
-        self.network = network
-        self.device = device
-        binner = _Binner(device)
-        self.tallies = {name: _Tally(name, binner) for name in tensors}
-
-    def tap(self, name: str, x: Tensor) -> None:
-        tally = self.tallies.get(name)
-        if tally is not None:
-            tally.add(x)
-
-    def watch(self, image: NDArray[np.float32]) -> None:
-        """Counts every observed tensor of one image ``[1,C,H,W]``."""
-        with torch.inference_mode():
-            self.network(laid_out(image, self.device), self.tap)
-
-
 def observe(
     network: Network, batches: Iterable[NDArray[np.float32]], tensors: Sequence[str], advance: Advance | None = None
 ) -> dict[str, Histogram]:
-    """Histograms of a network's tensors over calibration images.
+    """Histograms of some of a network's tensors, by name, over batches of calibration images float32 ``[N,C,H,W]``.
 
-    The network is neither changed nor switched out of training mode. Batches are float32 ``[N,C,H,W]``, any ``N``,
-    consumed once, a few images at a time; ``image`` is one of the names of tensors; ``advance`` is called with 1 for
-    each finished image. Histograms of disjoint sets of images merge to the histogram of all of them.
+    The network is not changed; ``advance`` is called with 1 for each finished image.
 
     Raises:
         StageError: No image, an unknown tensor, or a tensor with NaN or infinite values; the message names it.
@@ -146,8 +118,18 @@ def observe(
             raise StageError(f"the network has no tensor {name!r}", nearest(name, known))
     device = next(network.parameters()).device
     watched = prepared(copy.deepcopy(network))
-    workers = [_Worker(watched, tensors, device) for _ in range(threads_for(device))]
-    for _ in spread(workers, batches, _Worker.watch, advance):
+
+    def watch(tallies: dict[str, _Tally], image: NDArray[np.float32]) -> None:
+        def tap(name: str, x: Tensor) -> None:
+            if name in tallies:
+                tallies[name].add(x)
+
+        with torch.inference_mode():
+            watched(laid_out(image, device), tap)
+
+    binners = [_Binner(device) for _ in range(threads_for(device))]
+    threads = [{name: _Tally(name, binner) for name in tensors} for binner in binners]
+    for _ in spread(threads, batches, watch, advance):
         pass
-    used = [worker.tallies for worker in workers if any(tally.images for tally in worker.tallies.values())]
+    used = [tallies for tallies in threads if any(tally.images for tally in tallies.values())]
     return {name: reduce(Histogram.merged, (tallies[name].histogram() for tallies in used)) for name in tensors}

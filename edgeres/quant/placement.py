@@ -1,8 +1,5 @@
 """Q/DQ placement of a network for a target's scheme.
 
-A placement is a set of *edges*: ``(operation, input index)`` pairs that read their tensor through Q/DQ. A tensor with
-at least one such edge carries one quantizer, whatever the number of its readers.
-
 Residual adds follow the target: TensorRT fuses ``conv -> add -> relu`` into one INT8 kernel when the identity alone
 carries Q/DQ (TensorRT developer guide, "Q/DQ layer-placement recommendations"); ONNX Runtime and OpenVINO fuse
 quantized adds whose inputs are both quantized.
@@ -46,7 +43,10 @@ def place(graph: Graph, scheme: QuantScheme, float_layers: tuple[str, ...] = ())
 
     ``float_layers`` are weighted operations that stay in float beside those of the scheme.
     """
-    pooled = _pooled(graph)
+    pooled: set[str] = set()  # tensors [N,C,1,1] after a global pool: matrix-vector products gain nothing from integers
+    for op in graph.ops:
+        if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in pooled):
+            pooled.add(op.name)
     weighted = {
         op.name
         for op in graph.weighted
@@ -73,12 +73,3 @@ def place(graph: Graph, scheme: QuantScheme, float_layers: tuple[str, ...] = ())
                 shared[tensor] = shared.get(origin, origin)
                 break
     return Placement(frozenset(edges), frozenset(weighted), tensors, shared)
-
-
-def _pooled(graph: Graph) -> frozenset[str]:
-    """Tensors ``[N,C,1,1]`` after a global pool: a matrix-vector product gains nothing from integers."""
-    pooled: set[str] = set()
-    for op in graph.ops:
-        if op.kind == "gap" or (op.kind != "mul" and op.inputs[0] in pooled):
-            pooled.add(op.name)
-    return frozenset(pooled)

@@ -11,8 +11,7 @@ from pydantic import Field
 from edgeres.model.graph import graph
 from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.histogram import BINS
-from edgeres.quant.qparams import QParams
-from edgeres.quant.scale import float32_scales, roomy_scales, weight_qparams
+from edgeres.quant.qparams import QParams, float32_scales, roomy_scales, weight_qparams
 from edgeres.settings import digest, plain, settings
 
 if TYPE_CHECKING:
@@ -25,12 +24,10 @@ if TYPE_CHECKING:
     from edgeres.model.weights import Weights
     from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
-    from edgeres.quant.scale import WeightMethod
+    from edgeres.quant.qparams import WeightMethod
     from edgeres.targets.target import QuantScheme
 
-COLUMNS = 48
-"""Number of columns of a sketch, as many as a small plot shows."""
-
+COLUMNS = 48  # number of columns of a sketch, as many as a small plot shows
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -53,13 +50,8 @@ class Sketch:
     sqnr_db: float | None
 
     def __post_init__(self) -> None:
-        """Refuses a range that is reversed."""
         if self.low > self.high:
             raise ValueError("low is above high")
-
-    def is_of(self, params: QParams) -> bool:
-        """Whether the sketch is of these quantization parameters."""
-        return params.scale == (self.scale,) and params.zero_point == self.zero_point
 
 
 def sketch(histogram: Histogram, params: QParams) -> Sketch:
@@ -79,13 +71,14 @@ def sketch(histogram: Histogram, params: QParams) -> Sketch:
     border_low, border_high = ((end - middle) * scale for end in (params.low - 0.5, params.high + 0.5))
     outside = float(counts[(values < border_low) | (values > border_high)].sum())
     seen = index != 0
-    span = _span(histogram)  # the middle of the outermost bins may lie beyond it
+    low, high = histogram.low, histogram.high  # the middle of the outermost bins may lie beyond them
+    span = (low, high) if low < high else (low - histogram.width, high + histogram.width)
     columns, _ = np.histogram(np.clip(values[seen], *span), COLUMNS, span, weights=counts[seen])
     return Sketch(
         scale=scale,
         zero_point=middle,
-        low=histogram.low,
-        high=histogram.high,
+        low=low,
+        high=high,
         zeros=float(counts[~seen].sum()) / total,
         columns=tuple(int(count) for count in columns),
         clipped=outside / total,
@@ -93,21 +86,14 @@ def sketch(histogram: Histogram, params: QParams) -> Sketch:
     )
 
 
-def _span(histogram: Histogram) -> tuple[float, float]:
-    """From the smallest to the largest value; a constant tensor gets a span around it."""
-    low, high = histogram.low, histogram.high
-    return (low, high) if low < high else (low - histogram.width, high + histogram.width)
-
-
 @settings
 class QuantTable:
     """Every scale of a network.
 
     ``activations`` are per-tensor parameters by tensor name, ``weights`` per-channel ones (axis 0) by name of the
-    convolution or linear operation; ``float_layers`` are operations left in float for accuracy, beyond those of the
-    scheme. ``data`` is the digest of the calibration images with their preprocessing, ``network`` that of the weights
-    that the scales are for: equalization changes both together. A sketch of another scale than the table's is dropped,
-    so that a changed scale leaves no stale sketch.
+    convolution or linear operation; ``float_layers`` are operations left in float beyond those of the scheme. ``data``
+    is the digest of the calibration images with their preprocessing, ``network`` that of the weights that the scales
+    are for. A sketch of another scale than the table's is dropped.
     """
 
     activations: dict[str, QParams]
@@ -120,9 +106,8 @@ class QuantTable:
     sketches: dict[str, Sketch] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Drops sketches that are not of this table's scales."""
-        scales = self.activations
-        sketches = {name: one for name, one in self.sketches.items() if name in scales and one.is_of(scales[name])}
+        of = {name: (params.scale, params.zero_point) for name, params in self.activations.items()}
+        sketches = {name: one for name, one in self.sketches.items() if of.get(name) == ((one.scale,), one.zero_point)}
         object.__setattr__(self, "sketches", sketches)
 
 
@@ -142,10 +127,9 @@ def quant_table(
     data: str,
     images: int,
 ) -> QuantTable:
-    """Every scale of a network.
+    """Every scale of a network, from a histogram of each tensor of ``placement.observed``.
 
-    ``histograms`` has one for each tensor of ``placement.observed``; ``data`` is the digest of the calibration images
-    and ``images`` their number.
+    ``data`` is the digest of the calibration images and ``images`` their number.
     """
     activations = {tensor: activation_qparams(histograms[tensor], calibrator, scheme) for tensor in placement.observed}
     activations |= {tensor: activations[origin] for tensor, origin in placement.shared.items()}
@@ -163,10 +147,7 @@ def quant_table(
 
 
 def with_sketches(table: QuantTable, histograms: Mapping[str, Histogram]) -> QuantTable:
-    """The table with a sketch of every tensor that has a histogram; others are kept while their scale is the same.
-
-    The histograms are of the float network with the channel scales of the table's weights.
-    """
+    """The table with a sketch of every tensor that has a histogram, of float weights with the same channel scales."""
     drawn = {name: sketch(histograms[name], params) for name, params in table.activations.items() if name in histograms}
     return replace(table, sketches={**table.sketches, **drawn})
 
@@ -178,10 +159,7 @@ def with_room(table: QuantTable, spec: ResNetSpec, weights: Weights) -> QuantTab
 
 
 def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> dict[str, int]:
-    """Number of output channels of each operation whose bias is too large for the scale of their weights alone.
-
-    Of the table's weight scales only the number of bits is used.
-    """
+    """Number of output channels of each operation whose bias is too large for the scale of their weights alone."""
     channels: dict[str, int] = {}
     for op in graph(spec).weighted:
         if op.name not in table.weights:
@@ -197,7 +175,7 @@ def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> di
 
 
 def _with_room(op: Op, table: QuantTable, weights: Weights) -> QParams:
-    """The weight scales of one operation; see ``edgeres.quant.scale``."""
+    """The weight scales of one operation; see ``edgeres.quant.qparams``."""
     params, weight = table.weights[op.name], weights[f"{op.name}.weight"]
     bias = weights[f"{op.name}.bias"] if op.bias else np.zeros(len(weight))
     step = table.activations[op.inputs[0]].scale[0]

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.quant.placement import Placement, place
+from edgeres.quant.placement import place
 from edgeres.quant.quant_table import with_room
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Quantized:
 
     ``weights`` are float32 values that the table rounds; where rounding was learned they lie on the grid already, so
     that rounding them again changes nothing. Under the table's scales int32 holds every accumulator: weight scales that
-    are too small for the biases are raised (``edgeres.quant.scale``), whatever the origin of scales, weights and
+    are too small for the biases are raised (``edgeres.quant.qparams``), whatever the origin of scales, weights and
     biases.
     """
 
@@ -76,7 +76,6 @@ class Quantized:
     scheme: QuantScheme
 
     def __post_init__(self) -> None:
-        """Raises weight scales that are too small for the biases."""
         object.__setattr__(self, "table", with_room(self.table, self.spec, self.weights))
 
     @property

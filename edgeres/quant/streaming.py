@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from edgeres.model.network import Network
     from edgeres.progress import Advance
 
+    Images = Callable[[], Iterable[NDArray[np.float32]]]  # images [N,C,H,W] in batches, from the first one at each call
+
 Net = TypeVar("Net", bound="Network")
 Worker = TypeVar("Worker")
 Item = TypeVar("Item")
@@ -45,12 +47,11 @@ def each_image(
     gradients: bool = False,
     group: int = 1,
 ) -> Iterator[Result]:
-    """Applies a function to every image, or to every group of images.
+    """Results of a function for every group of images, in the order of the images.
 
     The function gets images ``[group,C,H,W]`` and a copy of the network in evaluation mode and channels-last layout,
-    one for each thread; results come in the order of the images. A few of the batches float32 ``[N,C,H,W]`` are in
-    flight at a time; ``advance`` is called with the number of images that are finished; ``gradients`` says whether the
-    function computes gradients.
+    one for each thread; ``gradients`` says whether it computes any. Batches are float32 ``[N,C,H,W]``; ``advance`` is
+    called with the number of images that are finished.
 
     Raises:
         StageError: There is no image.
@@ -115,14 +116,7 @@ def spread(
     *,
     group: int = 1,
 ) -> Iterator[Result]:
-    """Distributes images over workers, each on one thread, with a bounded number of images in flight.
-
-    ``workers`` has one object per thread, which ``work`` receives with images ``[group,C,H,W]``; results come in the
-    order of the images.
-
-    Raises:
-        StageError: There is no image.
-    """
+    """Results of ``work`` for a worker, one per thread, and images ``[group,C,H,W]``, in the order of the images."""
     idle: SimpleQueue[Worker] = SimpleQueue()
     for worker in workers:
         idle.put(worker)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from edgeres.quant.calibrator import CalibratorName
     from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
+    from edgeres.quant.qparams import WeightMethod
     from edgeres.quant.quant_table import QuantTable
-    from edgeres.quant.scale import WeightMethod
     from edgeres.recovery.evaluator import Evaluation, Evaluator
     from edgeres.targets.target import QuantScheme
 
@@ -82,10 +82,9 @@ class FloatLayers(TechniqueSettings):
 class Candidate:
     """A quantized network and how it was made.
 
-    ``reference`` are float weights with the same channel scales, which only equalization changes; ``settings`` are
-    those of the applied techniques by name, in order; ``rounded`` says that the weights lie on their grid already, so
-    that learned rounding does not apply; ``histograms`` are those of ``reference``'s tensors, empty where there are
-    none.
+    ``reference`` are float weights with the same channel scales; ``settings`` are those of the applied techniques by
+    name, in order; ``rounded`` says that the weights lie on their grid already; ``histograms`` are those of
+    ``reference``'s tensors, if there are any.
     """
 
     quantized: Quantized
@@ -123,8 +122,7 @@ def unrounded(tried: Sequence[Tried]) -> Candidate:
     return best.candidate
 
 
-HISTOGRAM_PASS = 1.3
-"""Cost of a pass with histograms, in forward passes."""
+HISTOGRAM_PASS = 1.3  # cost of a pass with histograms, in forward passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +189,8 @@ class QuantizationContext:
         """The variant of a technique nearest to float, with the comparison in its settings; one is not evaluated."""
         if len(variants) == 1:
             return next(iter(variants.values()))
-        compared = self.evaluator.nearest({name: one.quantized for name, one in variants.items()}, technique)
-        best = variants[compared.name]
-        finite = {name: kl for name, kl in compared.divergences.items() if isfinite(kl)}
+        name, divergences = self.evaluator.nearest({name: one.quantized for name, one in variants.items()}, technique)
+        best = variants[name]
+        finite = {name: kl for name, kl in divergences.items() if isfinite(kl)}
         settings = replace(best.settings[technique], kl_of_variants=finite)
         return replace(best, settings={**best.settings, technique: settings})

@@ -1,7 +1,6 @@
 """``Evaluator``: compares quantized networks with the float network, image by image, on tuning images.
 
-Tuning images are disjoint from calibration and validation images, so that candidates are not fitted to them, and the
-final accuracy is not measured on images that chose the candidate.
+Tuning images are disjoint from calibration and from validation images.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 
 from edgeres.errors import StageError
 from edgeres.gate import paired_test
-from edgeres.gate.paired_test import Paired
+from edgeres.gate.paired_test import Outcome, Paired
 from edgeres.metrics import agreement, divergences, sqnr_db, top1
 from edgeres.model.cost import macs, shapes
 from edgeres.model.network import Network
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
@@ -37,20 +35,10 @@ if TYPE_CHECKING:
 
     Logits = NDArray[np.float32]
 
-    from edgeres.gate.paired_test import Outcome
-
-CONFIDENCE = 0.95
-"""Confidence of every interval over images."""
-
-NEGLIGIBLE = 1e-5
-"""KL divergence in nats below which no further technique is tried.
-
-By Pinsker's inequality the probabilities of the classes differ by at most ``sqrt(KL / 2)`` in total, here 0.22 %.
-"""
-
-
-_RESOLUTION = 1e-9
-"""Divergences in nats below this are rounding errors of float32 logits."""
+CONFIDENCE = 0.95  # confidence of every interval over images
+NEGLIGIBLE = 1e-5  # KL divergence in nats below which no further technique is tried: by Pinsker's inequality the
+# probabilities of the classes differ by at most sqrt(KL / 2) in total, here 0.22 %
+_RESOLUTION = 1e-9  # divergences in nats below this are rounding errors of float32 logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +67,7 @@ def nearer(some: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
     The 95 % interval, by Student's t over images, lies above zero for the mean of ``KL_i(others) - KL_i(some)``, or for
     the mean of ``log(KL_i(others) / KL_i(some))`` where the mean divergence is not larger either. A few images on which
     float is unsure have most of the divergence, so that the first mean resolves little; the ratio has the spread of
-    rounding noise alone. Top-1 resolves neither: of 512 images a good candidate changes two or three predictions.
+    rounding noise alone.
     """
     gain = mean_interval(others - some)
     ratio = np.log(np.maximum(others, _RESOLUTION) / np.maximum(some, _RESOLUTION))
@@ -144,14 +132,6 @@ SCREENED = 64
 _POWER = 0.8
 
 
-@dataclass(frozen=True, slots=True)
-class Nearest:
-    """The variant nearest to float, and the mean KL divergence of each in nats; infinite where a logit is NaN."""
-
-    name: str
-    divergences: Mapping[str, float]
-
-
 _GROUP, _CACHED = 16, 1 << 20
 """Most images of a group that goes through a network together, and most bytes of their largest activation."""
 
@@ -197,11 +177,12 @@ class Evaluator:
         """The images on which single layers are compared."""
         return self.split.take(range(min(SCREENED, len(self.split))))
 
-    def nearest(self, variants: Mapping[str, Quantized], label: str) -> Nearest:
-        """The variant nearest to float, by racing (Maron and Moore 1994).
+    def nearest(self, variants: Mapping[str, Quantized], label: str) -> tuple[str, dict[str, float]]:
+        """Name of the variant nearest to float, by racing (Maron and Moore 1994), and the mean KL divergence of each.
 
         All variants are compared on the first ``SCREENED`` images. Those significantly worse than the nearest are
-        dropped, and the number of images doubles, until one is left or all images were used.
+        dropped, and the number of images doubles, until one is left or all images were used. Divergences are in nats,
+        infinite where a logit is NaN.
         """
         means: dict[str, float] = {}
         seen: dict[str, NDArray[np.float64]] = {name: np.empty(0) for name in variants}
@@ -215,7 +196,7 @@ class Evaluator:
             means |= {name: float(fresh.mean()) for name, fresh in seen.items()}
             seen = _not_beaten(seen)
             if len(seen) == 1 or stop == len(self.split):
-                return Nearest(next(iter(seen)), {name: means[name] for name in variants})
+                return next(iter(seen)), {name: means[name] for name in variants}
             start, stop = stop, min(2 * stop, len(self.split))
 
     def evaluation(self, quantized: Quantized, label: str) -> Evaluation:
@@ -240,10 +221,10 @@ class Evaluator:
         )
 
     def _doubtful(self, paired: Paired, decision: paired_test.Decision | None) -> bool:
-        if self.margin is None or decision is None or decision.outcome is not paired_test.Outcome.INCONCLUSIVE:
+        if self.margin is None or decision is None or decision.outcome is not Outcome.INCONCLUSIVE:
             return False
         spotless = paired_test.decide(Paired(n=paired.n, b=0, c=0), self.margin)
-        return paired.drop > self.margin and spotless.outcome is paired_test.Outcome.PASS
+        return paired.drop > self.margin and spotless.outcome is Outcome.PASS
 
     def _needed(self, paired: Paired) -> int | None:
         if self.margin is None or self.margin <= 0:
@@ -256,13 +237,9 @@ class Evaluator:
 
     def _logits(self, network: Network, split: Split, label: str) -> Logits:
         """Logits ``[N,classes]``, in groups of a fixed size, so that they do not depend on the batch size."""
-
-        def answer(network: Network, images: Tensor) -> Logits:
-            logits: Logits = network(images).numpy()
-            return logits
-
         with self.progress.task(label, len(split)) as advance:
-            return np.concatenate(list(each_image(network, self.images(split), answer, advance, group=self._group)))
+            logits = each_image(network, self.images(split), Network.__call__, advance, group=self._group)
+            return np.concatenate([one.numpy() for one in logits])
 
 
 def _not_beaten(seen: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:

@@ -1,11 +1,8 @@
-"""Latency of candidates: measured where the target's runtime is on this host, predicted by a roofline elsewhere.
-
-The integer graph is the same for all techniques that leave the same layers in float
-(``edgeres.artifacts.results.graph_kind``).
-"""
+"""Latency of candidates: measured where the target's runtime is on this host, predicted by a roofline elsewhere."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -18,12 +15,8 @@ from edgeres.latency.timer import Timing, interleaved
 from edgeres.onnx_graph.write import write_model
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
-
     from onnx import ModelProto
 
-    from edgeres.artifacts.artifact import ModelMetadata
-    from edgeres.backends.session import Session
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.quant.quantized import Quantized
@@ -66,21 +59,16 @@ def predicted_ms(models: dict[str, ModelProto], target: Target) -> dict[str, flo
     return {name: prediction.ms for name, prediction in predictions.items() if prediction}
 
 
-def measured_s(
-    models: dict[str, ModelProto], metadata: ModelMetadata, target: Target, folder: Path
-) -> dict[str, float]:
+def measured_s(models: dict[str, ModelProto], side: int, target: Target, folder: Path) -> dict[str, float]:
     """Median seconds of one image on this host, all graphs timed interleaved; ``folder`` holds temporary files."""
-    from contextlib import ExitStack
-
-    side = metadata.preprocess.crop
     image = np.zeros((1, 3, side, side), dtype=np.float32)
     with TemporaryDirectory(dir=folder) as place, ExitStack() as stack:
-        sessions = {name: _session(model, Path(place, f"{name}.onnx"), target, stack) for name, model in models.items()}
+        sessions = {}
+        for name, model in models.items():
+            path = Path(place, f"{name}.onnx")
+            path.write_bytes(model.SerializeToString(deterministic=True))
+            session = find_backend(target.backend).session(path, target, threads=_THREADS)
+            sessions[name] = stack.enter_context(session)
         runs = {name: lambda session=session: session.run(image) for name, session in sessions.items()}
         latencies = interleaved(runs, Timing(limit_s=_LIMIT_S))
     return {name: latency.p50_ms / 1e3 for name, latency in latencies.items()}
-
-
-def _session(model: ModelProto, path: Path, target: Target, stack: ExitStack) -> Session:
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    return stack.enter_context(find_backend(target.backend).session(path, target, threads=_THREADS))

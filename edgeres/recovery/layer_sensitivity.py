@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from edgeres.model.graph import Op
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
@@ -31,11 +30,7 @@ if TYPE_CHECKING:
 
 
 def layer_noise(candidate: Candidate, evaluator: Evaluator) -> tuple[LayerSensitivity, ...]:
-    """Sensitivity of every layer with integer weights, in order of execution, on a few tuning images.
-
-    Raises:
-        StageError: Rounding a layer gives logits that are not finite.
-    """
+    """Sensitivity of every layer with integer weights, in order of execution; ``StageError`` for a logit of NaN."""
     few, quantized, side = evaluator.few, candidate.quantized, evaluator.preprocess.crop
     reference = evaluator.reference[: len(few)]
     with evaluator.progress.task("one layer at a time", len(few)) as advance:
@@ -79,12 +74,9 @@ def one_layer_logits(
 ) -> dict[str, NDArray[np.float32]]:
     """Logits ``[N,classes]`` by name of the one layer that is quantized, in the order of execution.
 
-    For each layer everything else is in float, so that its noise is seen without that of the others (Wu et al. 2020,
-    arXiv 2004.09602, section 6.1). The operations before a layer are computed once for all layers: at every quantized
-    layer a branch runs from there to the logits, on average half of the network.
-
-    ``reference`` are float weights with the same channel scales as ``quantized``, which has each layer's rounded weight
-    and the scale of its input. The batch size does not change the result.
+    For each layer everything else is in float (Wu et al. 2020, arXiv 2004.09602, section 6.1). The operations before a
+    layer are computed once for all layers: at every quantized layer a branch runs from there to the logits.
+    ``reference`` are float weights with the same channel scales as ``quantized``.
     """
     by_layer: dict[str, list[NDArray[np.float32]]] = {}
     for image in each_image(_Branching(reference, quantized), batches, _Branching.branches, advance):
@@ -107,16 +99,9 @@ class _Branching(Network):
         for place, op in enumerate(ops):
             if op.name in self.layers:
                 branch = dict(values)
-                self._step(self.quantized_network, op, branch)
+                self.quantized_network.step(op, branch)
                 for later in ops[place + 1 :]:
-                    self._step(self, later, branch)
+                    self.step(later, branch)
                 by_layer[op.name] = branch[self.graph.output].numpy()
-            self._step(self, op, values)
+            self.step(op, values)
         return by_layer
-
-    def _step(self, network: Network, op: Op, values: dict[str, Tensor]) -> None:
-        """Runs one operation and drops tensors that are no longer read."""
-        values[op.name] = network.apply_op(op, [network.read(op, index, values) for index in range(len(op.inputs))])
-        for name in set(op.inputs):
-            if self._last_use[name] == op.name:
-                del values[name]

@@ -34,8 +34,7 @@ def discover() -> Mapping[str, type[Technique]]:
     return MappingProxyType({one.name: one for one in sorted(classes, key=lambda technique: technique.order)})
 
 
-TECHNIQUES = discover()
-"""Every technique by name, from the cheapest to the most expensive."""
+TECHNIQUES = discover()  # every technique by name, from the cheapest to the most expensive
 
 if TYPE_CHECKING:
     TechniqueName = str

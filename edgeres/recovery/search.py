@@ -1,10 +1,9 @@
-"""Search over quantization techniques: their order, the time budget, and which candidate is kept.
+"""Search over quantization techniques: their order, the time budget, the candidate that is kept, and the report.
 
 Techniques are tried from the cheapest to the most expensive. A candidate is kept only where it is significantly nearer
-to float (``edgeres.recovery.evaluator.nearer``). The search ends where the remaining
-divergence is negligible or not distinguishable from zero on these images. A technique starts only where its predicted
-time fits into the rest of the time budget, less the time reserved for later techniques with a larger expected gain.
-Remedies, which return layers to float, are tried only where the accuracy limit is missed.
+to float (``edgeres.recovery.evaluator.nearer``). The search ends where the remaining divergence is negligible or not
+distinguishable from zero on these images. A technique starts only where its predicted time fits into the rest of the
+time budget, less that reserved for later ones. Remedies are tried only where the accuracy limit is missed.
 """
 
 from __future__ import annotations
@@ -12,17 +11,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
 from typing import TYPE_CHECKING
 
+from edgeres.artifacts.results import TechniqueResult
 from edgeres.errors import StageError
 from edgeres.gate.paired_test import Outcome
-from edgeres.recovery.context import Candidate, Tried
+from edgeres.recovery.context import Candidate, FloatLayers, Tried
 from edgeres.recovery.evaluator import NEGLIGIBLE, Evaluation
 from edgeres.recovery.technique import EFFORTS, Effort, Refusal, Technique
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from pydantic import JsonValue
 
 
 class Reason(StrEnum):
@@ -136,12 +138,9 @@ def search(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> Search:
-    """Tries techniques in order and keeps the candidate nearest to float.
+    """Tries techniques in order and keeps the candidate nearest to float; ``StageError`` where there is none.
 
     The first technique needs no candidate; ``took`` is called with each technique's name and seconds.
-
-    Raises:
-        StageError: No technique has a candidate.
     """
     begun = clock()
     tried: list[Tried] = []
@@ -167,3 +166,81 @@ def search(
         reasons = "; ".join(f"{name}: {one.note}" for name, one in skipped.items())
         raise StageError(f"no technique gives a network: {reasons}", "force another one, or none")
     return Search(tuple(tried), skipped, best, tried[-1] if policy.forced else best)
+
+
+def technique_results(search: Search, order: Sequence[str]) -> tuple[TechniqueResult, ...]:
+    """Every technique, tried or not, in order."""
+    tried = {one.technique: one for one in search.tried}
+    results = []
+    for name in order:
+        if name in tried:
+            one = tried[name]
+            chosen, settings = one is search.chosen, one.candidate.records
+            results.append(technique_result(name, one.evaluation, chosen=chosen, settings=settings, note=_applied(one)))
+        elif name in search.skipped:
+            results.append(TechniqueResult(name=name, note=search.skipped[name].note))
+    return tuple(results)
+
+
+def technique_result(
+    name: str,
+    evaluation: Evaluation,
+    *,
+    chosen: bool,
+    settings: dict[str, JsonValue] | None = None,
+    note: str = "",
+) -> TechniqueResult:
+    """Metrics of the candidate of a technique on the tuning images as a ``TechniqueResult``."""
+    divergence = evaluation.divergence
+    known = isfinite(divergence.mean)
+    return TechniqueResult(
+        name=name,
+        settings=settings or {},
+        top1=evaluation.top1,
+        drop_pp=evaluation.drop_pp,
+        low_pp=evaluation.low_pp,
+        high_pp=evaluation.high_pp,
+        agreement=evaluation.agreement,
+        kl=divergence.mean if known else None,
+        kl_low=divergence.low if known and isfinite(divergence.low) else None,
+        kl_high=divergence.high if known and isfinite(divergence.high) else None,
+        integer=evaluation.integer,
+        verdict=str(evaluation.outcome) if evaluation.outcome else "",
+        chosen=chosen,
+        note=note,
+    )
+
+
+def _applied(one: Tried) -> str:
+    """The settings of a candidate's own technique in words; empty for a technique without settings."""
+    settings = one.candidate.settings.get(one.technique)
+    return settings.note if settings else ""
+
+
+def notes(search: Search, margin: float | None, images: int) -> tuple[str, ...]:
+    """Notes on the choice; layers left in float are always listed."""
+    chosen, evaluation = search.chosen, search.chosen.evaluation
+    chain = " + ".join(chosen.candidate.settings)
+    first = _applied(search.tried[0])
+    lines = [f"{chain}: {first}, on {images:,} calibration images; KL to float {evaluation.kl:.2g} nats"]
+    best = search.best
+    if best is not chosen:
+        lines.append(
+            f"{chosen.technique} was asked for and is kept; on the tuning images it is not nearer to float than "
+            f"{best.technique} beyond noise: KL {evaluation.kl:.2g} against {best.evaluation.kl:.2g} nats"
+        )
+    for settings in chosen.candidate.settings.values():
+        if isinstance(settings, FloatLayers):
+            lines.append(f"mixed precision: {settings.note}")
+    if margin is None:
+        lines.append("no accuracy limit is set: the candidate nearest to float was kept")
+    elif evaluation.outcome is Outcome.INCONCLUSIVE:
+        needed = f"; a PASS takes about {evaluation.needed:,}" if evaluation.needed else ""
+        lines.append(f"{evaluation.n:,} tuning images do not settle whether the drop stays below {margin:g} pp{needed}")
+    elif evaluation.outcome is Outcome.FAIL:
+        lines.append(
+            f"the limit of {margin:g} pp is not met on {evaluation.n:,} tuning images "
+            f"(drop {evaluation.drop_pp:.2f} pp): "
+            "train with quantization in the loop (recipe qat), or raise --time-budget where techniques were left out"
+        )
+    return tuple(lines)

@@ -27,32 +27,21 @@ class Technique(ABC):
     """A quantization technique, which makes a candidate from earlier ones.
 
     A new technique is one file in ``edgeres/recovery/techniques/`` that sets ``TECHNIQUE`` to a subclass: the search,
-    recipes and reports read everything else from these class variables.
-
-    Attributes:
-        name: Name in recipes and reports.
-        order: Rank by cost; techniques are tried from the lowest to the highest.
-        effort: The lowest effort that tries it. Those of ``quick`` take seconds, and a forced technique builds on all
-            of them that come before it.
-        from_float: Whether it starts from the float network; forced, it is then applied alone.
-        changes_scales: Whether it calibrates anew, so that it cannot be forced beside given scales.
-        remedy: Whether it is tried only where the accuracy limit is missed.
-        reserved: Whether its gain is among the largest on ResNet-18 (docs/quantization.md), so that its predicted time
-            is reserved where the accuracy limit is met.
-        sensitivity: Sensitivity of each layer, where the technique measured it.
+    recipes and reports read everything else from these class variables. Those of effort ``quick`` take seconds, and a
+    forced technique builds on all of them that come before it.
     """
 
-    name: ClassVar[str]
-    order: ClassVar[int]
-    effort: ClassVar[Effort]
-    from_float: ClassVar[bool] = False
-    changes_scales: ClassVar[bool] = False
-    remedy: ClassVar[bool] = False
-    reserved: ClassVar[bool] = False
+    name: ClassVar[str]  # in recipes and reports
+    order: ClassVar[int]  # rank by cost; techniques are tried from the lowest to the highest
+    effort: ClassVar[Effort]  # the lowest effort that tries it
+    from_float: ClassVar[bool] = False  # starts from the float network; forced, it is then applied alone
+    changes_scales: ClassVar[bool] = False  # calibrates anew, so that it cannot be forced beside given scales
+    remedy: ClassVar[bool] = False  # is tried only where the accuracy limit is missed
+    reserved: ClassVar[bool] = False  # its time is reserved where the limit is met: a large gain, docs/quantization.md
 
     def __init__(self, context: QuantizationContext) -> None:
         self.context = context
-        self.sensitivity: tuple[LayerSensitivity, ...] = ()
+        self.sensitivity: tuple[LayerSensitivity, ...] = ()  # of each layer, where the technique measured it
 
     def images(self, limit: int) -> int:
         """Number of calibration images to read: all, or ``limit``."""

@@ -62,9 +62,8 @@ def lacks_memory(spec: ResNetSpec, side: int, batch: int, dtype: torch.dtype | N
 def repeatable(device: torch.device) -> Iterator[None]:
     """Enables torch's deterministic algorithms, and restores its settings afterwards.
 
-    On a CPU results are equal for a given number of threads, instruction set and torch version: one thread and two sum
-    in another order, and three steps of ResNet-18 differ in their last bits. CUDA's max-pool gradient has no such
-    algorithm, so there torch only warns.
+    On a CPU results are equal for a given number of threads, instruction set and torch version. CUDA's max-pool
+    gradient has no such algorithm, so there torch only warns.
     """
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if device.type == "cuda":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
 
+    Batch = tuple[Tensor, Tensor]  # images uint8 [N,S,S,3] and labels int64 [N]
 
 Strength = Annotated[float, Field(ge=0, le=1)]
 Box = tuple[int, int, int, int]
@@ -137,19 +137,8 @@ def draw_box(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-WORKERS = 2
-"""Threads that decode and augment; Pillow releases the GIL meanwhile."""
-
-KEPT_BYTES = 256 << 20
-"""Bytes of decoded images kept in memory between epochs; the small data sets fit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One training batch: images uint8 ``[N,S,S,3]`` and labels int64 ``[N]``."""
-
-    images: Tensor
-    labels: Tensor
+WORKERS = 2  # threads that decode and augment; Pillow releases the GIL meanwhile
+KEPT_BYTES = 256 << 20  # bytes of decoded images kept in memory between epochs; the small data sets fit
 
 
 class Feed:
@@ -224,7 +213,7 @@ class Feed:
             for index in indices
         ]
         labels = [self.split.labels[index] for index in indices]
-        return Batch(torch.from_numpy(np.stack(images)), torch.tensor(labels))
+        return torch.from_numpy(np.stack(images)), torch.tensor(labels)
 
     def _image(self, index: int) -> Pillow.Image:
         """A decoded image, kept in memory within ``KEPT_BYTES``."""

@@ -11,6 +11,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeres.artifacts.results import StageMetrics
@@ -34,6 +35,27 @@ T = TypeVar("T")
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Loss of ``(logits [N,classes], images [N,3,H,W], labels [N])`` as a scalar."""
+
+
+def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Objective:
+    """``alpha T^2 KL(softmax(teacher / T) || softmax(student / T)) + (1 - alpha) CE(student, labels)``, batch mean.
+
+    ``T^2`` keeps the gradients of the soft part on the scale of the hard part (Hinton et al. 2015, arXiv 1503.02531,
+    section 2). The teacher is in evaluation mode, on the device of the student; ``alpha`` is in ``[0, 1]``.
+    """
+
+    def loss(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            answers = teacher(images).float()
+        soft = F.kl_div(
+            F.log_softmax(logits.float() / temperature, dim=1),
+            F.log_softmax(answers / temperature, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(logits.float(), labels)
+
+    return loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +83,10 @@ def fit(
     progress: Progress,
     label: str,
 ) -> TrainingResult:
-    """Trains a network; parameters without gradient are unchanged, as are the statistics of their norms.
+    """Trains a network in place; parameters without gradient are unchanged, as are the statistics of their norms.
 
     The same arguments give the same bytes on the same machine with the same number of threads, whether or not the run
-    was interrupted in between. The network is changed in place; progress is advanced by the number of images, and
-    ``label`` is that of the bar.
+    was interrupted in between. ``label`` is that of the progress bar.
 
     Raises:
         StageError: The loss is not finite.
@@ -104,13 +125,19 @@ class _Trainer:
         self._method = method
         self._device = device
         self._dtype = autocast_dtype(method.precision, device)
-        self._forward = self._choose_forward()
+        recompute = method.checkpointing
+        if recompute == "auto":
+            recompute = lacks_memory(network.spec, feed.preprocess.crop, feed.batch, self._dtype, device)
+        self._forward: Callable[[Tensor], Tensor] = Recomputed(network) if recompute else network
         self._optimizer = _optimizer(network, method)
         self._ema = Ema(network, method.ema) if method.ema else None
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
         self._loss_sum = 0.0
         self._conditions: tuple[str, ...] = (conditions(device, self._dtype),)
-        _train_mode(network)
+        network.train()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()  # frozen norms keep their statistics
 
     def side(self, epoch: int) -> int:
         """Side of the training images in an epoch, in pixels."""
@@ -118,18 +145,14 @@ class _Trainer:
         return resolution(self._feed.preprocess.crop, self._method.progressive, epoch, epochs)
 
     def take(self, batch: Batch, label: str) -> None:
-        """One step.
-
-        Raises:
-            StageError: The loss is not finite.
-        """
+        """One step; ``StageError`` where the loss is not finite."""
         if self.step % self._feed.steps == 0:
             self._loss_sum = 0.0
         rate = self._method.lr * self._method.schedule.factor(self.step, self.total)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        images = self._feed.as_input(batch.images.to(self._device, non_blocking=True))
-        labels = batch.labels.to(self._device, non_blocking=True)
+        pixels, labels = (tensor.to(self._device, non_blocking=True) for tensor in batch)
+        images = self._feed.as_input(pixels)
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
             loss = self._objective(self._forward(images), images, labels)
@@ -192,21 +215,6 @@ class _Trainer:
             self._ema.restore(_below("ema.", snapshot.tensors), int(snapshot.figures["ema_updates"]))
         if self._scaler.is_enabled():
             self._scaler.load_state_dict(_below("scaler.", snapshot.figures))
-
-    def _choose_forward(self) -> Callable[[Tensor], Tensor]:
-        recompute = self._method.checkpointing
-        if recompute == "auto":
-            side, batch = self._feed.preprocess.crop, self._feed.batch
-            recompute = lacks_memory(self._network.spec, side, batch, self._dtype, self._device)
-        return Recomputed(self._network) if recompute else self._network
-
-
-def _train_mode(network: nn.Module) -> None:
-    """Training mode, except for frozen norms, which keep their statistics."""
-    network.train()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
-            module.eval()
 
 
 def _optimizer(network: nn.Module, method: Method) -> torch.optim.Optimizer:

@@ -25,11 +25,8 @@ if TYPE_CHECKING:
 
 NAME = "training.safetensors"
 
-OVERHEAD = 0.05
-"""Largest share of the time spent on writing snapshots."""
-
-LONGEST_S = 300.0
-"""Largest loss of work by a kill in seconds, where an epoch takes longer."""
+OVERHEAD = 0.05  # largest share of the time spent on writing snapshots
+LONGEST_S = 300.0  # largest loss of work by a kill in seconds, where an epoch takes longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +57,7 @@ class Snapshots:
         self._cost = 0.0
 
     def latest(self) -> Snapshot | None:
-        """The snapshot of this training, or None.
-
-        Raises:
-            StoreError: The file is damaged.
-        """
+        """The snapshot of this training, or None; ``StoreError`` where the file is damaged."""
         if not self._path.exists():
             return None
         try:
@@ -91,16 +84,11 @@ class Snapshots:
             StoreError: The folder cannot be written, or the disk is full.
         """
         started = monotonic()
-        record = {
-            "identity": self._identity,
-            "step": snapshot.step,
-            "figures": snapshot.figures,
-            "conditions": snapshot.conditions,
-        }
+        record = {"step": snapshot.step, "figures": snapshot.figures, "conditions": snapshot.conditions}
         beside = self._path.with_suffix(f".{os.getpid()}.part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(snapshot.tensors, beside, metadata={"edgeres": canonical(record)})
+            save_file(snapshot.tensors, beside, metadata={"edgeres": canonical({"identity": self._identity, **record})})
             beside.replace(self._path)
         except (OSError, SafetensorError) as failure:
             beside.unlink(missing_ok=True)

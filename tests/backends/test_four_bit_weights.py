@@ -22,9 +22,9 @@ from edgeres.progress import Silent
 from edgeres.quant.calibrator import activation_qparams
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
+from edgeres.quant.qparams import weight_qparams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.scale import weight_qparams
 from edgeres.targets.target import find_target
 
 TARGET = find_target("w4a8")

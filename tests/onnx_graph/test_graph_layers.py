@@ -14,9 +14,8 @@ from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.operator_counts import image_of, layers, peak_bytes, sized
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams
+from edgeres.quant.qparams import QParams, weight_qparams
 from edgeres.quant.quant_table import QuantTable
-from edgeres.quant.scale import weight_qparams
 from edgeres.targets.target import find_target
 
 SPECS = {

@@ -16,10 +16,9 @@ from edgeres.onnx_graph.execute import trace
 from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.write import LOGITS, write_model
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams
+from edgeres.quant.qparams import QParams, weight_qparams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import QuantNetwork
-from edgeres.quant.scale import weight_qparams
 from edgeres.targets.target import find_target
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres.errors import StageError
-from edgeres.model.graph import Op, graph
+from edgeres.model.graph import Op, graph, units
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem, preset
 from edgeres.model.weights import Weights
@@ -21,7 +21,7 @@ from edgeres.quant.algorithms.gptq import (
     some_places,
     steps,
 )
-from edgeres.quant.algorithms.layerwise import Values, Walk, units
+from edgeres.quant.algorithms.layerwise import Values, Walk
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
 from edgeres.quant.quant_table import quant_table

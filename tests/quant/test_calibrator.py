@@ -23,7 +23,7 @@ from edgeres.quant.calibrator import (
     percentile,
     range_qparams,
 )
-from edgeres.quant.scale import SMALLEST
+from edgeres.quant.qparams import SMALLEST
 from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def test_expected_errors_equal_an_integral_over_the_bins(low: float, high: float
     for left, count in enumerate(counts.tolist(), start=-3):
         codes = np.clip(np.rint((left + inside) / scale) + zero_point, 0, steps)
         total += count * float((((codes - zero_point) * scale - left - inside) ** 2).mean())
-    found = Density.of(counts, -3).errors(np.array([low]), np.array([high]), steps)
+    found = Density(counts, -3).errors(np.array([low]), np.array([high]), steps)
     assert found == pytest.approx(total, rel=1e-4)
 
 
@@ -228,7 +228,7 @@ def test_mse_cuts_each_end_of_an_asymmetric_range_on_its_own() -> None:
     body = sample("laplace", 20_000)
     values = np.where(body < 0, body * 0.2, body)
     histogram = histogram_of(np.concatenate([values, row(-12.0, 11.0)], axis=1))
-    density = Density.of(np.concatenate([histogram.negative[::-1], histogram.positive]), -len(histogram.negative))
+    density = Density(np.concatenate([histogram.negative[::-1], histogram.positive]), -len(histogram.negative))
     for bits in (4, 8):
         ends = (
             np.array(mean_squared_error(histogram, SimpleNamespace(activation_bits=bits, signed=False)))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from reference_histogram import histogram_of
+from reference_histogram import content, histogram_of
 
 from edgeres.quant.histogram import BINS, FINEST, Histogram, coarsened, exact_units, grid_exponent
 
@@ -39,8 +39,8 @@ def test_a_histogram_computed_by_hand() -> None:
     assert filled(histogram) == {-1024: 1, -1: 1, 0: 2, 1: 1, 2048: 2, 6144: 1}
     assert (histogram.low, histogram.high, histogram.images) == (-0.5, 3.0, 2)
     assert (histogram.counts.sum(), histogram.counts[BINS]) == (8, 2)
-    assert histogram.mean_high == 2.0
-    assert histogram.mean_low == (-0.5 - float(np.float32(0.0001))) / 2
+    assert histogram.mean_range[1] == 2.0
+    assert histogram.mean_range[0] == (-0.5 - float(np.float32(0.0001))) / 2
 
 
 def test_a_power_of_two_fills_its_own_grid_and_closes_its_bin() -> None:
@@ -78,12 +78,13 @@ def test_order_batches_and_shards_leave_no_trace(values: Floats, random: Any, sh
     merged = histogram_of(parts[0])
     for part in parts[1:]:
         merged = merged.merged(histogram_of(part)) if random.random() < 0.5 else histogram_of(part).merged(merged)
-    assert merged == whole
+    assert content(merged) == content(whole)
 
 
 def test_merging_is_associative() -> None:
     a, b, c = (histogram_of(row(*values)) for values in ((1e-30, 1.0), (1e9, -3.0), (0.0, 1e-3)))
-    assert a.merged(b).merged(c) == a.merged(b.merged(c)) == c.merged(a).merged(b)
+    first, second, third = a.merged(b).merged(c), a.merged(b.merged(c)), c.merged(a).merged(b)
+    assert content(first) == content(second) == content(third)
 
 
 @given(images)
@@ -102,8 +103,8 @@ def test_means_of_extrema_are_exact(values: Floats) -> None:
     histogram = histogram_of(values)
     lows = [Fraction(float(value)) for value in values.min(axis=1)]
     highs = [Fraction(float(value)) for value in values.max(axis=1)]
-    assert histogram.mean_low == float(sum(lows) / len(lows))
-    assert histogram.mean_high == float(sum(highs) / len(highs))
+    assert histogram.mean_range[0] == float(sum(lows) / len(lows))
+    assert histogram.mean_range[1] == float(sum(highs) / len(highs))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.5, 2.0**-149, 3.4028234663852886e38])
@@ -137,9 +138,3 @@ def test_a_histogram_cannot_be_changed() -> None:
         histogram.counts[0] = 1
     with pytest.raises(FrozenInstanceError):
         histogram.low = 0.0  # type: ignore[misc]
-
-
-def test_histograms_differ_by_content() -> None:
-    assert histogram_of(row(1.0, 0.5)) != histogram_of(row(1.0, 0.25))
-    assert histogram_of(row(1.0, 1.0)) != histogram_of(np.array([[1.0], [1.0]], dtype=np.float32))
-    assert histogram_of(row(1.0)) != "histogram"

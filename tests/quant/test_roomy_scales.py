@@ -26,10 +26,9 @@ from edgeres.quant.algorithms.fisher_information import importance
 from edgeres.quant.algorithms.gptq import gptq_rounded
 from edgeres.quant.algorithms.range_search import refined
 from edgeres.quant.learned_network import LearnedNetwork
-from edgeres.quant.qparams import QParams
+from edgeres.quant.qparams import INT32_MAX, LIMIT, PEAK, SMALLEST, QParams, roomy_scales
 from edgeres.quant.quant_table import narrow_channels
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.scale import INT32_MAX, LIMIT, PEAK, SMALLEST, roomy_scales
 from edgeres.targets.target import find_target
 
 SCHEMES = {

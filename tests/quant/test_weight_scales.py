@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgeres.errors import ModelError
-from edgeres.quant.qparams import QParams
-from edgeres.quant.scale import SMALLEST, weight_qparams
+from edgeres.quant.qparams import SMALLEST, QParams, weight_qparams
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -24,12 +24,11 @@ from edgeres.pipeline.stages.stage import Context
 from edgeres.progress import Silent
 from edgeres.quant.algorithms.channel_scaling import channel_units, rescaled, tensor_scales
 from edgeres.quant.quantized import Quantized
-from edgeres.recovery import recovery_report
 from edgeres.recovery.context import Candidate, FloatLayers, QuantizationContext, Tried
 from edgeres.recovery.evaluator import Evaluator
 from edgeres.recovery.layer_sensitivity import layer_noise, most_sensitive, passes
 from edgeres.recovery.registry import TECHNIQUES, chain
-from edgeres.recovery.search import Policy, Search, search
+from edgeres.recovery.search import Policy, Search, notes, search, technique_results
 from edgeres.recovery.technique import Refusal
 from edgeres.recovery.techniques.bias_correction import BiasCorrection
 from edgeres.recovery.techniques.block_reconstruction import BlockReconstruction
@@ -299,13 +298,10 @@ def test_first_layer_stays_in_float_where_it_has_few_of_the_macs(quantization, p
     assert "image" not in found.quantized.table.activations
     again = Tried("first_layer", found, start.evaluation)
     assert "in float already" in FirstLayer(quantization).candidate([start, again], again).why
-    row = recovery_report.rows(Search((start, again), {}, again, again), ("calibrate", "first_layer"))[1]
+    row = technique_results(Search((start, again), {}, again, again), ("calibrate", "first_layer"))[1]
     assert (row.graph, row.float_layers) == ("first_layer", ("conv1",))
     assert row.note.startswith("in float: conv1 (8.2 % of the MACs)")
-    assert any(
-        "mixed precision: in float: conv1" in n
-        for n in recovery_report.notes(Search((again,), {}, again, again), 1.0, 24)
-    )
+    assert any("mixed precision: in float: conv1" in n for n in notes(Search((again,), {}, again, again), 1.0, 24))
 
 
 def test_effort_bounds_the_techniques_and_the_report_has_their_predicted_seconds(spec, weights, context):
@@ -378,8 +374,8 @@ def test_note_names_the_better_candidate_where_a_forced_technique_is_kept(quanti
 
     good, bad = tried("calibrate", plain), tried("range_search", broken(plain, "layer1.0.conv1", 50))
     expected = "range_search was asked for and is kept; on the tuning images it is not nearer to float than calibrate"
-    assert any(expected in note for note in recovery_report.notes(Search((good, bad), {}, good, bad), 1.0, 24))
-    assert not any("asked for" in note for note in recovery_report.notes(Search((good, bad), {}, good, good), 1.0, 24))
+    assert any(expected in note for note in notes(Search((good, bad), {}, good, bad), 1.0, 24))
+    assert not any("asked for" in note for note in notes(Search((good, bad), {}, good, good), 1.0, 24))
 
 
 def test_a_verdict_is_in_doubt_where_the_drop_is_over_the_limit_on_images_that_could_tell(spec, weights, plain):
@@ -507,12 +503,12 @@ def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(quantizat
         "plain": plain.quantized,
         "same": plain.quantized,
     }
-    found = evaluator.nearest(variants, "test")
-    assert found.name == "plain", "of equals the earlier one"
+    name, found = evaluator.nearest(variants, "test")
+    assert name == "plain", "of equals the earlier one"
     assert [count for name, count in seen if name == "broken"] == [64]
     assert sum(count for name, count in seen if name == "plain") == 300
-    assert found.divergences["plain"] == found.divergences["same"] < found.divergences["broken"]
-    assert found.divergences["plain"] == pytest.approx(evaluator.evaluation(plain.quantized, "x").kl, rel=1e-6)
+    assert found["plain"] == found["same"] < found["broken"]
+    assert found["plain"] == pytest.approx(evaluator.evaluation(plain.quantized, "x").kl, rel=1e-6)
 
 
 def test_evaluation_does_not_depend_on_the_number_of_threads(quantization, plain):

@@ -35,10 +35,9 @@ from edgeres.pipeline.stages.training import distillation_method
 from edgeres.pipeline.stages.verify import Verify
 from edgeres.progress import Silent
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams
+from edgeres.quant.qparams import QParams, weight_qparams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.scale import weight_qparams
 from edgeres.targets.target import find_target
 from edgeres.training.feed import Augment, Feed
 from edgeres.training.resume import NAME, Snapshots

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeres.training.distill import Distillation
+from edgeres.training.loop import distillation
 
 
 class Fixed(nn.Module):
@@ -29,7 +29,7 @@ def test_loss_is_the_papers(temperature: float, alpha: float) -> None:
     p, q = _softmax(teacher / temperature), _softmax(student / temperature)
     soft = (p * np.log(p / q)).sum(1).mean()
     hard = -np.log(_softmax(student)[np.arange(5), labels]).mean()
-    loss = Distillation(Fixed(torch.tensor(teacher)), temperature, alpha)
+    loss = distillation(Fixed(torch.tensor(teacher)), temperature, alpha)
     value = loss(torch.tensor(student), torch.zeros(5, 3, 1, 1), torch.tensor(labels)).item()
     assert value == pytest.approx(alpha * temperature**2 * soft + (1 - alpha) * hard, rel=1e-5)
 
@@ -37,7 +37,7 @@ def test_loss_is_the_papers(temperature: float, alpha: float) -> None:
 def test_the_gradient_reaches_the_student_alone() -> None:
     answers = torch.randn(3, 2, requires_grad=True)
     student = torch.randn(3, 2, requires_grad=True)
-    Distillation(Fixed(answers), 4.0, 1.0)(
+    distillation(Fixed(answers), 4.0, 1.0)(
         student, torch.zeros(3, 3, 1, 1), torch.zeros(3, dtype=torch.long)
     ).backward()
     assert answers.grad is None

@@ -26,7 +26,7 @@ def _feed(split: Split | None = None, batch: int = 5, seed: int = 3, augment: Au
 
 
 def _images(feed: Feed, start: int, stop: int) -> list[torch.Tensor]:
-    return [batch.images for batch in feed.batches(start, stop, lambda epoch: SIDE)]
+    return [images for images, _ in feed.batches(start, stop, lambda epoch: SIDE)]
 
 
 def test_batches_are_the_same_whatever_the_workers_and_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,11 +44,7 @@ def test_an_epoch_shows_images_once_and_the_next_in_another_order() -> None:
     epochs = []
     for epoch in range(2):
         batches = list(feed.batches(epoch * feed.steps, (epoch + 1) * feed.steps, lambda epoch: SIDE))
-        seen = [
-            (image.numpy().tobytes(), int(label))
-            for batch in batches
-            for image, label in zip(batch.images, batch.labels, strict=True)
-        ]
+        seen = [(image.numpy().tobytes(), int(label)) for batch in batches for image, label in zip(*batch, strict=True)]
         assert dict(seen) == whole
         epochs.append(seen)
     assert epochs[0] != epochs[1]
@@ -63,7 +59,7 @@ def test_epochs_are_augmented_differently_and_seeds_too() -> None:
 
 
 def test_side_follows_the_epoch() -> None:
-    sides = [batch.images.shape[1] for batch in _feed(batch=12).batches(0, 4, lambda epoch: (6, 8)[epoch])]
+    sides = [images.shape[1] for images, _ in _feed(batch=12).batches(0, 4, lambda epoch: (6, 8)[epoch])]
     assert sides == [6, 6, 8, 8]
 
 
@@ -71,7 +67,7 @@ def test_input_is_normalised_as_in_evaluation() -> None:
     feed = _feed(batch=24, augment=Augment(crop="centre", flip=False))
     batch = next(iter(feed.batches(0, 1, lambda epoch: SIDE)))
     expected = np.stack([PREPROCESS.apply(feed.split.image(int(index))) for index in feed.order(0)])
-    np.testing.assert_allclose(feed.as_input(batch.images).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(feed.as_input(batch[0]).numpy(), expected, atol=1e-6)
 
 
 def test_small_splits_make_one_batch_and_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

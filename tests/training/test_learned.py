@@ -18,10 +18,9 @@ from edgeres.model.network import Network
 from edgeres.progress import Silent
 from edgeres.quant.learned_network import PACE, LearnedNetwork
 from edgeres.quant.placement import place
-from edgeres.quant.qparams import QParams
+from edgeres.quant.qparams import QParams, weight_qparams
 from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
-from edgeres.quant.scale import weight_qparams
 from edgeres.training.feed import Feed
 from edgeres.training.loop import fit
 from edgeres.training.recompute import Recomputed

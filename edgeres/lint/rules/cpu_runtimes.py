@@ -24,7 +24,7 @@ from edgeres.lint.rules import tensorrt_operators as operators
 from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, input_at, label
 from edgeres.onnx_graph.roles import classifier
 from edgeres.onnx_graph.stored_weights import cut_off, integer_layers, overflows, stored_bias
-from edgeres.quant.scale import INT32_MAX
+from edgeres.quant.qparams import INT32_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,15 +1,14 @@
 """Allocation of channels to coupling groups: greedy removal down to a number of MACs.
 
 Each step removes the least important units of one group, as many as bring its channels to the target's next multiple,
-in the group that loses the least importance per MAC saved. The MACs are exact at each step, because what
-a step saves depends on the widths around it.
+in the group that loses the least importance per MAC saved, which depends on the widths around it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from math import ceil, gcd, inf, lcm
+from math import ceil, gcd, inf, lcm, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,10 +48,9 @@ class _Layers:
         self.unit: dict[str, int] = {}
         for op in graph(spec).weighted:
             # A grouped convolution keeps its channels per group: only its outputs change.
-            fan_in = op.c_in if op.groups == 1 else 1
+            fan_in, per_group = (op.c_in, 1) if op.groups == 1 else (1, op.c_in // op.groups)
             self.width[op.name] = [fan_in, op.c_out]
-            pixels = int(np.prod(size[op.name][1:]))
-            self.unit[op.name] = pixels * op.kernel**2 * (1 if op.groups == 1 else op.c_in // op.groups)
+            self.unit[op.name] = prod(size[op.name][1:]) * op.kernel**2 * per_group
         assert {name: self.macs(name) for name in self.unit} == layer_macs(spec, height, width)
         groups_of = {op.name: op.groups for op in graph(spec).weighted}
         self.touched = {group.name: _touched(group, groups_of) for group in coupling_groups(spec)}

@@ -5,8 +5,8 @@ a slice of its weights (DepGraph, Fang et al. 2023, arXiv 2301.12900). Two tenso
 operation maps channel to channel: norms, activations, pools, the residual add, the excitation's product. So a residual
 stream, with the stem where no projection stands between, is one group, and so is every width inside a block.
 
-* Grouped convolutions lose whole groups: the unit of such a coupling group is one group of the convolution, its input
-  and output channels together. Thinner groups instead would leave fewer than a vector's worth of channels in each.
+* Grouped convolutions lose whole groups: the unit is one group of the convolution, its input and output channels
+  together. Thinner groups instead would leave fewer than a vector's worth of channels in each.
 * A stream that is zero-padded (option A) is not pruned: padding puts channel i at i + front, front follows from both
   widths, and so removing a channel would move all others against the identity.
 * The image and the logits are fixed.

@@ -17,8 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from edgeres.errors import ModelError
 from edgeres.onnx_graph.graph_index import attribute, has_transposed_weight, input_at, label, window_attributes
 from edgeres.onnx_graph.stored_weights import StoredWeight, stored_weight
-from edgeres.quant.qparams import QParams
-from edgeres.quant.scale import INT32_MAX, PEAK
+from edgeres.quant.qparams import INT32_MAX, PEAK, QParams
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,7 @@ from edgeres.onnx_graph.graph_index import QDQ, WEIGHTED, GraphIndex, label
 from edgeres.parity.integer.kernel import LOGITS_ONLY, LayerConstants, numbers, quantizer
 from edgeres.parity.integer.operations import CARRIED, FLOAT_ONLY, KNOWN, POOLS, carried, computed, pooled
 from edgeres.parity.integer.value import Exact, Real, Term, Value, constant, requantize
-from edgeres.quant.scale import PEAK
+from edgeres.quant.qparams import PEAK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

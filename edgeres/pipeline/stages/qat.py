@@ -23,11 +23,11 @@ from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.pipeline.stages.training import distillation_method, run_training
 from edgeres.quant.learned_network import LearnedNetwork
 from edgeres.quant.quantized import Quantized
-from edgeres.recovery import recovery_report
+from edgeres.recovery.search import technique_result
 from edgeres.settings import plain, settings
 from edgeres.training.device import autocast_dtype, training_device
-from edgeres.training.distill import Distillation
 from edgeres.training.feed import Augment
+from edgeres.training.loop import distillation
 from edgeres.training.method import Count, Precision, Rate
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Qat(Stage):
         if self.when == "needed" and (excuse := _excuse(before, context.margin)):
             note = f"not trained: {excuse}"
             skipped = TechniqueResult(name=self.name, note=note)
-            return self._untrained(artifact, note, recovery_report.row("quantize", before, chosen=True), skipped)
+            return self._untrained(artifact, note, technique_result("quantize", before, chosen=True), skipped)
         trained, outcome = self._trained(artifact, start, context)
         after = evaluator.evaluation(trained, "evaluate what training gave")
         better = after.better_than(before)
@@ -122,8 +122,8 @@ class Qat(Stage):
             ),
             (comparison, *outcome.conditions),
             techniques=(
-                recovery_report.row("quantize", before, chosen=not better),
-                recovery_report.row(self.name, after, chosen=better, settings=plain(self), note=comparison),
+                technique_result("quantize", before, chosen=not better),
+                technique_result(self.name, after, chosen=better, settings=plain(self), note=comparison),
             ),
         )
         metadata = artifact.metadata.after(step)
@@ -152,7 +152,7 @@ class Qat(Stage):
     def _objective(self, artifact: Checkpoint, device: torch.device) -> Objective:
         """Distillation loss to the float network, plus the cross-entropy with the labels."""
         teacher = Network(artifact.spec, artifact.weights).eval().requires_grad_(False).to(device)
-        distance = Distillation(teacher, self.temperature, self.alpha)
+        distance = distillation(teacher, self.temperature, self.alpha)
         dtype = autocast_dtype(self.precision, device)
 
         def objective(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:

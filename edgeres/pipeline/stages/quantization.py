@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from edgeres.pipeline.stages.stage import Context
     from edgeres.quant.calibrator import CalibratorName
+    from edgeres.quant.qparams import WeightMethod
     from edgeres.quant.quant_table import QuantTable
-    from edgeres.quant.scale import WeightMethod
     from edgeres.targets.target import QuantScheme
 
 

@@ -15,9 +15,9 @@ from edgeres.errors import RecipeError, StageError
 from edgeres.pipeline.stages.quantization import quantization_context
 from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage, StageCost
 from edgeres.quant.quant_table import calibration_digest
-from edgeres.recovery import latency, recovery_report
+from edgeres.recovery import latency
 from edgeres.recovery.registry import TECHNIQUES, TechniqueName, chain
-from edgeres.recovery.search import Policy, Reason, Search, search
+from edgeres.recovery.search import Policy, Reason, Search, notes, search, technique_results
 from edgeres.recovery.technique import Effort
 from edgeres.settings import plain, settings
 
@@ -108,12 +108,12 @@ class Quantize(Stage):
         step = self.step(
             _metrics(result, _latencies(artifact, result, context)),
             notes=(
-                *recovery_report.notes(result, context.margin, images),
+                *notes(result, context.margin, images),
                 *((f"{order[-1]} was asked for and is not kept: {refused.note}",) if refused else ()),
                 *(_reused(saved, artifact, context) if saved else ()),
             ),
             settings=plain(self if forced else self._pinned(result)),
-            techniques=recovery_report.rows(result, order),
+            techniques=technique_results(result, order),
             sensitivity=next((one.sensitivity for one in techniques if one.sensitivity), ()),
         )
         chosen = result.chosen.candidate
@@ -176,9 +176,7 @@ def _latencies(artifact: Checkpoint, search: Search, context: Context) -> dict[s
     models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
     if latency.runs_here(context.target):
         with context.progress.task("latency", 1) as advance:
-            for kind, seconds in latency.measured_s(
-                models, artifact.metadata, context.target, context.workspace
-            ).items():
+            for kind, seconds in latency.measured_s(models, side, context.target, context.workspace).items():
                 context.timings.add(f"latency {kind}", seconds)
             advance(1)
     return latency.predicted_ms(models, context.target)

@@ -18,8 +18,8 @@ from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.pipeline.stages.training import distillation_method, run_training
 from edgeres.settings import plain, settings
 from edgeres.training.device import training_device
-from edgeres.training.distill import Distillation
 from edgeres.training.feed import Augment
+from edgeres.training.loop import distillation
 from edgeres.training.method import Count, Precision, Rate
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Recover(Stage):
         master = Network(teacher.spec, teacher.weights).eval().requires_grad_(False).to(training_device())
         return run_training(
             Network(artifact.spec, artifact.weights),
-            Distillation(master, self.temperature, self.alpha),
+            distillation(master, self.temperature, self.alpha),
             distillation_method(self),
             artifact.metadata.preprocess,
             context,

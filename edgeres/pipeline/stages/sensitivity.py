@@ -9,7 +9,7 @@ from edgeres.errors import StageError
 from edgeres.pipeline.stages.quantization import quantization_context
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.quant.calibrator import CalibratorName
-from edgeres.quant.scale import WeightMethod
+from edgeres.quant.qparams import WeightMethod
 from edgeres.recovery.layer_sensitivity import layer_noise
 from edgeres.recovery.techniques.calibrate import Calibrate
 from edgeres.settings import settings

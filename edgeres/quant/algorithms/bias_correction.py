@@ -18,21 +18,17 @@ from edgeres.quant.quantized import QuantNetwork
 from edgeres.quant.streaming import grouped, prepared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable
+    from collections.abc import Container
 
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from edgeres.model.graph import Op
     from edgeres.model.network import Network
     from edgeres.progress import Advance
     from edgeres.quant.quantized import Quantized
+    from edgeres.quant.streaming import Images
 
-    Images = Callable[[], Iterable[NDArray[np.float32]]]
-
-_BLOCK = 16
-"""Images between two corrections."""
+_BLOCK = 16  # images between two corrections
 
 
 def empirical_bias(
@@ -40,14 +36,11 @@ def empirical_bias(
 ) -> Quantized:
     """Corrects biases so that every channel of a quantized layer has its mean of the float network, in one pass.
 
-    ``b += E[y] - E[y_quantized]`` per output channel before its activation, layer by layer in execution order, where
-    the quantized layer reads what the corrected quantized network before it makes. Layer by layer would take a pass for
-    each; here both networks take the images in blocks, and each layer of the quantized one is corrected by a running
-    mean before the next one reads it. Its weights grow with the block's number, so that what the first blocks saw
-    behind unfinished corrections fades with the square of the number of blocks. With one block of all images the result
-    would be exactly that of layer by layer; with many it differs by the sampling noise of the blocks. ``reference`` has
-    the same channel scales as ``quantized``, whose scales and weights are unchanged; ``advance`` is called with the
-    number of images behind each block.
+    Both networks take the images in blocks, and each layer of the quantized one is corrected by a running mean before
+    the next one reads it. Its weights grow with the block's number, so that what the first blocks saw behind unfinished
+    corrections fades with the square of the number of blocks. One block of all images is exactly layer by layer; many
+    differ by the sampling noise of the blocks. ``reference`` has the same channel scales as ``quantized``, whose scales
+    and weights are unchanged; ``advance`` is called with the number of images of each block.
 
     Raises:
         StageError: There is no image.

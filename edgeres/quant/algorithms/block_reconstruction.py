@@ -19,33 +19,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from edgeres.model.graph import units
 from edgeres.quant.algorithms import gptq
 from edgeres.quant.algorithms.gptq import correct_bias, rounded_units
-from edgeres.quant.algorithms.layerwise import BATCH, Walk, units
+from edgeres.quant.algorithms.layerwise import BATCH, Walk
 from edgeres.quant.learned_network import LearnedNetwork
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgeres.model.graph import Op
+    from edgeres.model.graph import Op, Unit
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
-    from edgeres.quant.algorithms.layerwise import Images, Unit
     from edgeres.quant.quantized import Quantized
+    from edgeres.quant.streaming import Images
 
-ITERATIONS = 100
-"""Default number of batches per unit."""
-
-RATE = 0.01
-"""Adam's initial learning rate of codes, in codes; it falls to 0 along a cosine."""
-
-SCALE_RATE = 0.002
-"""Adam's initial learning rate of the natural logarithms of activation scales."""
-
-_EDGE = 0.4
-"""Largest initial distance from a code: at 0.49 the first steps turn many codes at once, and their errors no longer
-compensate each other.
-"""
+ITERATIONS = 100  # default number of batches per unit
+RATE = 0.01  # Adam's initial learning rate of codes, in codes; it falls to 0 along a cosine
+SCALE_RATE = 0.002  # Adam's initial learning rate of the natural logarithms of activation scales
+_EDGE = 0.4  # largest initial distance from a code: at 0.49 the first steps turn many codes at once
 
 
 def steps(quantized: Quantized, iterations: int = ITERATIONS) -> int:
@@ -69,13 +61,8 @@ def reconstructed(
 ) -> Quantized:
     """A quantized network whose codes, biases and activation scales are learned block by block.
 
-    ``reference`` are float weights that compute the same function as the float network; ``quantized`` has the scales to
-    start from, and weights of the layers that stay in float. The images are read once, and no further than needed; the
-    seed is that of their order and of the output pixels that each contributes. ``iterations`` is the number of batches
-    per unit. The same arguments give the same bytes with the same number of threads.
-
-    Raises:
-        StageError: There is no image.
+    ``iterations`` is the number of batches per unit; the seed is also that of the order of images. The rest is as in
+    ``edgeres.quant.algorithms.gptq.gptq_rounded``.
     """
     network = LearnedNetwork(quantized, blockwise=True).requires_grad_(False)
     network.activation_pace.fill_(1.0)

@@ -10,8 +10,7 @@ of an input and ``s_o`` of an output channel of one operation:
 
 A *unit* is a set of channels with one scale: one channel of every tensor that an operation maps channel to channel. A
 norm separates units, since it can take up any scale; an add ties its inputs together. Fixed are the image, the logits,
-and whatever a sigmoid reads or makes, because it is not homogeneous: an excitation's gate multiplies a tensor that may
-be scaled.
+and whatever a sigmoid reads or makes, because it is not homogeneous.
 """
 
 from __future__ import annotations
@@ -38,18 +37,15 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     ChannelScales = Mapping[str, Floats]
 
-FIXED = 0
-"""Index of the unit of channels that cannot be scaled."""
+FIXED = 0  # index of the unit of channels that cannot be scaled
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Partition of channels into units of equal scale.
+    """Partition of channels into units of equal scale: ``of`` has the unit ``[C]`` of each channel, by tensor name.
 
-    Attributes:
-        of: Unit ``[C]`` of each channel, by tensor name.
-        group: Group ``[units]`` of each unit: units that some tensor carries side by side, so that their relative
-            scales matter; scaling a whole group by one factor changes no quantization error.
+    ``group`` is the group ``[units]`` of each unit: units that some tensor carries side by side, so that their relative
+    scales matter; scaling a whole group by one factor changes no quantization error.
     """
 
     of: Mapping[str, Ints]
@@ -137,14 +133,7 @@ def tensor_scales(units: Units, scales: Floats) -> dict[str, Floats]:
 
 
 def rescaled(spec: ResNetSpec, weights: Weights, scales: ChannelScales) -> Weights:
-    """Weights of the same function, in which every channel is divided by its scale.
-
-    Args:
-        spec: The network, with or without norms.
-        weights: Its weights.
-        scales: Positive scale ``[C]`` of every tensor's channels, equal within a unit and 1 for the fixed one, as
-            ``tensor_scales`` makes them.
-    """
+    """Weights of the same function, in which every channel is divided by its scale, as ``tensor_scales`` makes them."""
     arrays: dict[str, Floats] = {}
     for op in graph(spec).ops:
         if not op.parameters:
@@ -155,15 +144,10 @@ def rescaled(spec: ResNetSpec, weights: Weights, scales: ChannelScales) -> Weigh
             arrays[f"{op.name}.weight"] = old["weight"] * of_input / of_output
             arrays[f"{op.name}.running_mean"] = old["running_mean"] / of_input
         else:
-            arrays[f"{op.name}.weight"] = _kernel(op, old["weight"], of_input, of_output)
+            # Output o of a grouped convolution reads the inputs of its own group alone.
+            read = np.repeat(of_input.reshape(op.groups, -1), op.c_out // op.groups, axis=0)
+            ratio = read / of_output[:, None]
+            arrays[f"{op.name}.weight"] = old["weight"] * ratio.reshape(*ratio.shape, *[1] * (old["weight"].ndim - 2))
         if "bias" in old:
             arrays[f"{op.name}.bias"] = old["bias"] / of_output
     return weights.replaced(arrays)
-
-
-def _kernel(op: Op, kernel: Floats, of_input: Floats, of_output: Floats) -> Floats:
-    """``W[o,i] s_i / s_o``; output ``o`` of a grouped convolution reads the inputs of its own group alone."""
-    read = np.repeat(of_input.reshape(op.groups, -1), op.c_out // op.groups, axis=0)
-    ratio = read / of_output[:, None]
-    scaled: Floats = kernel * ratio.reshape(*ratio.shape, *[1] * (kernel.ndim - 2))
-    return scaled

@@ -1,16 +1,14 @@
 """Cross-layer equalization: channel scales that balance the ranges of activations and of the weights that read them.
 
-All channels of an activation have one scale, so a channel far above the others leaves these a low resolution. Dividing
-channel ``c`` by ``s_c`` and multiplying the weights that read it by ``s_c`` preserves the function (Nagel et al. 2019,
-arXiv 1906.04721, section 4.1). Where each output channel has a weight scale of its own, scaling the producer is free,
-and the range of the activation is balanced against that of the weights that read it, as in SmoothQuant with an exponent
-of 1/2 (Xiao et al. 2022, arXiv 2211.10438, equation 4):
+Dividing channel ``c`` by ``s_c`` and multiplying the weights that read it by ``s_c`` preserves the function (Nagel et
+al. 2019, arXiv 1906.04721, section 4.1). Where each output channel has a weight scale of its own, scaling the producer
+is free, and the range of the activation is balanced against that of the weights that read it, as in SmoothQuant with an
+exponent of 1/2 (Xiao et al. 2022, arXiv 2211.10438, equation 4):
 
     s_c = sqrt(a_c / w_c),    a_c = max_t peak_tc / max_c' peak_tc',    w_c = max_o |W_oc| / max_c' |W_oc'|
 
 with ``t`` the quantized tensors that carry the channel and ``o`` the output channels that read it. The result does not
-depend on earlier channel scaling that preserved the function: where ``a_c`` is ``x`` times larger and ``w_c`` as much
-smaller, ``s_c`` is ``x`` times larger.
+depend on earlier channel scaling that preserved the function.
 """
 
 from __future__ import annotations
@@ -34,11 +32,8 @@ if TYPE_CHECKING:
 
 _SWEEPS = 50
 
-_ENOUGH = 1e-4
-"""The iteration ends once no logarithm of a scale changes by more than this."""
-
-_LEAST = 2.0**-24
-"""Lower bound of a channel's share of its tensor's or row's largest, for dead channels."""
+_ENOUGH = 1e-4  # the iteration ends once no logarithm of a scale changes by more than this
+_LEAST = 2.0**-24  # lower bound of a channel's share of its tensor's or row's largest, for dead channels
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,10 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Term = Callable[[Tensor], Tensor]
 
-_LEAST = 1e-4
-"""Lower bound of reach and weights as a share of the largest, for dead channels."""
-
+_LEAST = 1e-4  # lower bound of reach and weights as a share of the largest, for dead channels
 _ITERATIONS = 60
 
-_SHARE = 0.25
-"""Share of the weights' rounding noise that remains: rounding is learned afterwards."""
+_SHARE = 0.25  # share of the weights' rounding noise that remains: rounding is learned afterwards
 
 
 def balancing_scales(quantized: Quantized, importance: Importance) -> dict[str, Floats]:
@@ -78,7 +75,7 @@ def _terms(quantized: Quantized, importance: Importance, units: Mapping[str, Int
     activations = [
         _activation(
             torch.from_numpy(units[tensor]),
-            torch.from_numpy(np.log(_floored(importance.reach[tensor]))),
+            torch.from_numpy(np.log(np.maximum(importance.reach[tensor], importance.reach[tensor].max() * _LEAST))),
             torch.from_numpy(fisher),
             quantized.table.activations[tensor].scale[0],
         )
@@ -119,8 +116,3 @@ def _layer(op: Op, channels: Ints, quantized: Quantized, fisher: NDArray[np.floa
         return (steps.double().square() * noise.double()).sum() * factor
 
     return term
-
-
-def _floored(values: Floats) -> Floats:
-    floored: Floats = np.maximum(values, values.max() * _LEAST)
-    return floored

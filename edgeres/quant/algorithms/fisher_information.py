@@ -21,7 +21,7 @@ from edgeres.model.network import Network
 from edgeres.quant.streaming import each_image, single_images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -31,14 +31,13 @@ if TYPE_CHECKING:
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
     from edgeres.quant.placement import Placement
+    from edgeres.quant.streaming import Images
 
     Floats = NDArray[np.float64]
-    Images = Callable[[], Iterable[NDArray[np.float32]]]
 
 Number = TypeVar("Number", np.float32, np.float64)
 
-TAIL = 8
-"""Power of the norm that estimates a channel's range: near the maximum, but less sensitive to one outlier."""
+TAIL = 8  # power of the norm that estimates a channel's range: near the maximum, but less sensitive to one outlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +116,25 @@ def importance(
     seed: int = 0,
     advance: Advance | None = None,
 ) -> Importance:
-    """Fisher information of a float network, one image at a time.
-
-    Measured on the first ``limit`` images, batches float32 ``[N,C,H,W]``, of which any ``N`` gives the same to the last
-    bit; ``advance`` is called with 1 for each finished image.
-
-    Raises:
-        StageError: There is no image.
-    """
+    """Fisher information of a float network on the first ``limit`` images; ``advance`` is called with 1 for each."""
     probe = Probe(spec, weights, placement)
     for name in placement.weighted:
         probe.get_parameter(f"{name}.weight").requires_grad = True
 
     def measure(probe: Probe, image: Tensor) -> Importance:
         probe.differentiate(image, seed)
-        return _measured(probe, placement)
+        terms = Importance()  # reaches still to the power of TAIL
+        for tensor, noise in probe.noise.items():
+            x, gradient = probe.seen[tensor], noise.grad
+            assert gradient is not None
+            terms.activations[tensor] = _per_channel(gradient.double().square_() * (x != 0))
+            terms.reach[tensor] = _per_channel(x.double().abs_().pow_(TAIL))
+        for name in sorted(placement.weighted):
+            gradient = probe.get_parameter(f"{name}.weight").grad
+            assert gradient is not None
+            square = gradient.square_()
+            terms.weights[name] = (square.flatten(2).sum(2) if square.ndim == 4 else square).numpy()
+        return terms
 
     total, count = Importance(), 0
     for one in each_image(probe, first(images(), limit), measure, advance, gradients=True):
@@ -144,22 +147,6 @@ def importance(
         {name: value ** (1 / TAIL) for name, value in total.reach.items()},
         {name: value / np.float32(count) for name, value in total.weights.items()},
     )
-
-
-def _measured(probe: Probe, placement: Placement) -> Importance:
-    """One image's terms; reaches still to the power of ``TAIL``."""
-    terms = Importance()
-    for tensor, noise in probe.noise.items():
-        x, gradient = probe.seen[tensor], noise.grad
-        assert gradient is not None
-        terms.activations[tensor] = _per_channel(gradient.double().square_() * (x != 0))
-        terms.reach[tensor] = _per_channel(x.double().abs_().pow_(TAIL))
-    for name in sorted(placement.weighted):
-        gradient = probe.get_parameter(f"{name}.weight").grad
-        assert gradient is not None
-        square = gradient.square_()
-        terms.weights[name] = (square.flatten(2).sum(2) if square.ndim == 4 else square).numpy()
-    return terms
 
 
 def _add(sums: dict[str, NDArray[Number]], terms: Mapping[str, NDArray[Number]]) -> None:

@@ -1,11 +1,10 @@
 """GPTQ: weights rounded layer by layer so that the layer's output error is small, followed by bias correction.
 
-The target is the float weights. AdaRound (Nagel et al. 2020, arXiv 2004.10568, section 3) descends the same quadratic
-over images; error feedback on the covariance of the inputs finds far better codes in far less time: an eighth of
-nearest rounding's error within 0.03 s, where that descent has two thirds after 2.7 s (``layer1.0.conv2`` of a
-ResNet-18, 8 bits). A regression on the quantized network's inputs removes 0 to 4 % of the activations' noise on other
-images, and with few adds to it. The target of biases is the float network: ``b = E[t] - Q s E[x]`` removes the whole
-mean error, also that of earlier layers (Nagel et al. 2019, arXiv 1906.04721, section 4.2).
+The target is the float weights: a regression on the quantized network's inputs removes 0 to 4 % of the activations'
+noise on other images, and with few adds to it. AdaRound (Nagel et al. 2020, arXiv 2004.10568) descends the same
+quadratic over images and has two thirds of nearest rounding's error after 2.7 s, where error feedback has an eighth
+after 0.03 s (``layer1.0.conv2`` of a ResNet-18, 8 bits). The target of biases is the float network: ``b = E[t] - Q s
+E[x]`` removes the whole mean error, also that of earlier layers (Nagel et al. 2019, arXiv 1906.04721, section 4.2).
 
 Error feedback finds codes ``Q`` on the weight grid with a small ``tr(E G E^T)``, ``E = Q s - W``, where ``G`` is the
 covariance of the layer's inputs: that is the mean squared error of its output. Columns are rounded one after another,
@@ -35,13 +34,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from edgeres.model.graph import Op
+    from edgeres.model.graph import Op, Unit
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
-    from edgeres.quant.algorithms.layerwise import Images, Unit
     from edgeres.quant.qparams import QParams
     from edgeres.quant.quant_table import QuantTable
     from edgeres.quant.quantized import Quantized
+    from edgeres.quant.streaming import Images
 
 
 class Covariance:
@@ -104,14 +103,9 @@ DAMPING = 0.01
 It regularizes a covariance of few patches, and bounds the condition number in float32.
 """
 
-_TINY = 1e-20
-"""Added as well, for layers whose inputs never vary."""
-
-_BLOCK = 128
-"""Columns corrected one by one; the others are corrected by matrix products."""
-
-ROWS = 4
-"""Patches per column of a covariance, if the images have that many."""
+_TINY = 1e-20  # added as well, for layers whose inputs never vary
+_BLOCK = 128  # columns corrected one by one; the others are corrected by matrix products
+ROWS = 4  # patches per column of a covariance, if the images have that many
 
 
 def steps(quantized: Quantized) -> int:
@@ -122,15 +116,11 @@ def steps(quantized: Quantized) -> int:
 def gptq_rounded(
     reference: Weights, quantized: Quantized, images: Images, *, seed: int, advance: Advance | None = None
 ) -> Quantized:
-    """A quantized network with codes and biases chosen by GPTQ, layer by layer.
+    """A quantized network with codes and biases chosen by GPTQ, layer by layer; its scales are unchanged.
 
-    The same arguments give the same bytes with the same number of threads. ``reference`` are float weights that compute
-    the same function as the float network; ``quantized`` has the scales, which are unchanged, and weights of the layers
-    that stay in float. The images are read once, and no further than needed; the seed is that of the output pixels that
-    each contributes.
-
-    Raises:
-        StageError: There is no image.
+    ``reference`` are float weights of the same function as the float network's. The images are read once, and no
+    further than needed; the seed is that of the output pixels that each contributes. The same arguments give the same
+    bytes with the same number of threads.
     """
     walk = Walk(reference, quantized, quantized.network(), images)
     generator = torch.Generator().manual_seed(seed)
@@ -157,10 +147,9 @@ def rounded_units(
 def _round_layer(
     walk: Walk, unit: Unit, op: Op, *, table: QuantTable, reference: Weights, mean: Tensor, generator: torch.Generator
 ) -> None:
-    """Sets a layer's codes and bias in the walk's network, from one pass over its input.
+    """Sets a layer's codes, if it has weight scales, and its bias in the walk's network, from one pass over its input.
 
-    The float network has already run through the unit; ``mean`` ``[C]`` is that of the layer's output in it. A layer
-    without weight scales is left in float and gets a bias.
+    ``mean`` ``[C]`` is that of the layer's output in the float network, which has already run through the unit.
     """
     covariance = Covariance(op) if op.name in table.weights else None
     size = op.c_in // op.groups * op.kernel**2
@@ -215,23 +204,14 @@ def joint_codes(weight: Tensor, gram: Tensor, scale: Tensor, top: int) -> Tensor
     damped.diagonal().add_(DAMPING * float(gram.diagonal().mean()) + _TINY)
     factor, failed = torch.linalg.cholesky_ex(damped)
     if failed:
-        factor = _dominant(damped)
+        # Where inputs are nearly constant, the covariance is the rounding error of its sums, without information on
+        # joint errors. By Gershgorin's theorem a matrix is positive definite once its diagonal dominates every row; it
+        # is then so large that each weight is rounded nearly on its own.
+        damped.diagonal().copy_(2 * damped.abs().sum(1) + _TINY)
+        factor = torch.linalg.cholesky(damped)
     codes = torch.empty_like(weight)
     codes[:, order] = nearest_plane(weight[:, order], factor, scale, top)
     return codes
-
-
-def _dominant(gram: Tensor) -> Tensor:
-    """Cholesky factor of a matrix that is indefinite in float32, with its diagonal raised until it dominates every row.
-
-    That happens where a layer reads nearly constant inputs: the covariance is then the rounding error of its sums,
-    without information on joint errors. By Gershgorin's theorem the raised matrix is positive definite; its diagonal is
-    so large that each weight is rounded nearly on its own.
-    """
-    raised = gram.clone()
-    raised.diagonal().copy_(2 * gram.abs().sum(1) + _TINY)
-    factor: Tensor = torch.linalg.cholesky(raised)
-    return factor
 
 
 def nearest_plane(weight: Tensor, factor: Tensor, scale: Tensor, top: int) -> Tensor:

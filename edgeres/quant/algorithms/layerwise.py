@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import groupby, islice
+from itertools import islice
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -12,65 +10,21 @@ import torch
 
 from edgeres.errors import StageError
 from edgeres.model.cost import shapes
-from edgeres.model.graph import graph
+from edgeres.model.graph import units
 from edgeres.model.network import Network
 from edgeres.quant.streaming import prepared, single_images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from edgeres.model.graph import Op, Unit
     from edgeres.model.weights import Weights
     from edgeres.quant.quantized import Quantized
-
-    Images = Callable[[], Iterable[NDArray[np.float32]]]
-
-    from edgeres.model.graph import Op
-    from edgeres.model.spec import ResNetSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """Neighbouring operations that read one tensor from outside: the stem, a residual block, or the head.
-
-    A residual block is the largest piece whose inner dependencies matter much more than those with its neighbours (Li
-    et al. 2021, BRECQ, arXiv 2102.05426, section 3.2).
-
-    ``name`` is ``stem``, the block's name, or ``head``; the last operation computes the output.
-    """
-
-    name: str
-    ops: tuple[Op, ...]
-
-    @property
-    def source(self) -> str:
-        """The tensor read from outside."""
-        return self.ops[0].inputs[0]
-
-    @property
-    def output(self) -> str:
-        """The tensor that the next unit reads."""
-        return self.ops[-1].name
-
-    @property
-    def weighted(self) -> tuple[Op, ...]:
-        """Convolutions and the classifier."""
-        return tuple(op for op in self.ops if op.kind in ("conv", "linear"))
-
-
-@lru_cache(maxsize=64)
-def units(spec: ResNetSpec) -> tuple[Unit, ...]:
-    """Every unit of a network, in execution order."""
-    blocks = tuple(name for name, _, _ in spec.blocks)
-
-    def owner(op: Op) -> str | None:
-        return next((name for name in blocks if op.name.startswith(f"{name}.")), None)
-
-    pieces = [(name, tuple(ops)) for name, ops in groupby(graph(spec).ops, key=owner)]
-    return tuple(Unit(name or ("head" if index else "stem"), ops) for index, (name, ops) in enumerate(pieces))
+    from edgeres.quant.streaming import Images
 
 
 class Values:
@@ -95,30 +49,23 @@ class Values:
         return self._network.read(op, index, self._known)
 
 
-BATCH = 32
-"""Most images that go through a unit together."""
-
-LIMIT = 256
-"""Number of images for learned rounding, the first ones: twice as many gave no gain."""
-
+BATCH = 32  # most images that go through a unit together
+LIMIT = 256  # number of images for learned rounding, the first ones: twice as many gave no gain
 KEPT = 512 << 20
 """Bytes of activations kept between two units, of both networks together, which limit the number of images."""
 
-LARGEST = 16 << 20
-"""Bytes of a batch's largest tensor, which limit the number of images per batch."""
+LARGEST = 16 << 20  # bytes of a batch's largest tensor, which limit the number of images per batch
 
 
 class Walk:
-    """Activations of both networks between two units; the float network runs through a unit first.
+    """Activations of both networks between two units.
 
-    ``lead`` runs the float network through the next unit, ``follow`` the quantized one, once its weights are chosen.
-
-    Activations are kept in half precision: its rounding error is an eighth of an INT8 step's at the largest value, and
-    less below. The images themselves are kept as they are. ``network`` is the module of the quantized network, whose
-    parameters may be changed.
+    ``lead`` runs the float network through the next unit, ``follow`` the quantized one, once its weights are chosen in
+    the parameters of its module ``network``. Activations are kept in half precision, but not the images: its rounding
+    error is an eighth of an INT8 step's at the largest value, and less below.
 
     Raises:
-        StageError: No images.
+        StageError: There is no image.
     """
 
     def __init__(self, reference: Weights, quantized: Quantized, network: Network, images: Images) -> None:
@@ -142,11 +89,7 @@ class Walk:
 
     @torch.no_grad()
     def lead(self, unit: Unit) -> dict[str, Tensor]:
-        """Runs the float network through a unit, whose outputs ``wanted`` then returns.
-
-        The means ``[C]`` in float64 are those of the output of each convolution and linear operation of the unit, by
-        name.
-        """
+        """Runs the float network through a unit; the means float64 ``[C]`` of its weighted layers' outputs, by name."""
         sums = {op.name: torch.zeros(op.c_out, dtype=torch.float64) for op in unit.weighted}
         for images in self.batches(unit):
             values = Values(self.exact, unit, self._batch(images, 0))
@@ -170,36 +113,23 @@ class Walk:
             self._store(images, 1, self.tensors(unit, images)[unit.output])
 
     def _batch(self, images: Sequence[int], side: int) -> Tensor:
-        return _laid_out(torch.cat([self._activations[image][side] for image in images]).float())
+        x = torch.cat([self._activations[image][side] for image in images]).float()
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
     def _store(self, images: Sequence[int], side: int, outputs: Tensor) -> None:
         for image, one in zip(images, outputs.unbind(), strict=True):
-            self._activations[image][side] = _half(one[None])
-
-
-def _laid_out(x: Tensor) -> Tensor:
-    """Channels last, where there are pixels."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-
-
-def _half(x: Tensor) -> Tensor:
-    """A tensor in half precision, unless its values exceed the range."""
-    half = x.to(torch.float16, copy=True)
-    return half if bool(half.isfinite().all()) else x.clone()
+            half = one[None].to(torch.float16, copy=True)
+            # Values beyond the range of half precision are kept as they are.
+            self._activations[image][side] = half if bool(half.isfinite().all()) else one[None].clone()
 
 
 def _first(batches: Iterable[NDArray[np.float32]], quantized: Quantized) -> list[Tensor]:
-    """The first images ``[1,C,H,W]``, as many as memory is meant for."""
+    """The first images ``[1,C,H,W]``: as many as ``KEPT`` allows, at most ``LIMIT`` and at least a batch."""
     images = single_images(batches)
     chosen = list(islice(images, 1))
     if not chosen:
         raise StageError("learned rounding has no images", "pass at least one batch of calibration images")
-    chosen += islice(images, _affordable(quantized, *chosen[0].shape[2:]) - 1)
-    return [torch.tensor(image) for image in chosen]
-
-
-def _affordable(quantized: Quantized, height: int, width: int) -> int:
-    """Number of images that ``KEPT`` allows, at most ``LIMIT`` and at least a batch."""
-    sizes = shapes(quantized.spec, height, width)
+    sizes = shapes(quantized.spec, *chosen[0].shape[2:])
     largest = max(prod(sizes[unit.output]) for unit in units(quantized.spec))
-    return max(BATCH, min(LIMIT, KEPT // (4 * largest)))
+    chosen += islice(images, max(BATCH, min(LIMIT, KEPT // (4 * largest))) - 1)
+    return [torch.tensor(image) for image in chosen]

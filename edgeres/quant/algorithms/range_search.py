@@ -27,20 +27,17 @@ from edgeres.quant.quantized import fake_quantize
 from edgeres.quant.streaming import each_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from numpy.typing import NDArray
     from torch import Tensor
 
     from edgeres.progress import Advance
     from edgeres.quant.qparams import QParams
     from edgeres.quant.quantized import Quantized
+    from edgeres.quant.streaming import Images
 
     Floats = NDArray[np.float64]
-    Images = Callable[[], Iterable[NDArray[np.float32]]]
 
-FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.7)
-"""Candidate multiples of a calibrated scale."""
+FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.7)  # candidate multiples of a calibrated scale
 
 
 def refined(
@@ -48,11 +45,7 @@ def refined(
 ) -> Quantized:
     """The network with the activation scales of least expected KL divergence; zero-points are unchanged.
 
-    Measured on the first ``limit`` images, batches float32 ``[N,C,H,W]`` of any ``N``; the rounding of weights is not
-    used. ``advance`` is called with 1 for each finished image.
-
-    Raises:
-        StageError: There is no image.
+    Measured on the first ``limit`` images with float weights; ``advance`` is called with 1 for each image.
     """
     table, placement = quantized.table, quantized.placement
     factors = best_factors(divergences(quantized, images, limit=limit, seed=seed, advance=advance))

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
     from edgeres.recovery.context import Candidate, Tried
 
-_IMAGES = 256
-"""Images whose means correct biases; each has as many values of a channel as the channel has pixels."""
+_IMAGES = 256  # images whose means correct biases; each has as many values of a channel as the channel has pixels
 
 
 class BiasCorrection(Technique):

@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 
     from edgeres.recovery.context import Candidate, Tried
 
-_STEP_PASSES = 4.0
-"""Float passes over its images that one step amounts to, forward and backward."""
-
-_UPDATING = 1.1e3
-"""MACs per weight of one step's rounding and update, measured on ResNet-18."""
+_STEP_PASSES = 4.0  # float passes over its images that one step amounts to, forward and backward
+_UPDATING = 1.1e3  # MACs per weight of one step's rounding and update, measured on ResNet-18
 
 
 @dataclass(frozen=True, kw_only=True)

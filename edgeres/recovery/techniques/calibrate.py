@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.quant.calibration_table import CalibrationTable
-    from edgeres.quant.scale import WeightMethod
+    from edgeres.quant.qparams import WeightMethod
     from edgeres.recovery.context import Tried
 
 

@@ -14,21 +14,13 @@ from edgeres.recovery.technique import Technique
 from edgeres.recovery.techniques.calibrate import CalibrateSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from edgeres.recovery.context import Tried
 
-_IMAGES = 64
-"""Images whose gradients give the importance of a channel."""
-
-_BACKWARDS = 8.0
-"""Cost of a backward pass that keeps the gradient of every activation, in forward passes."""
-
-_BALANCING = 2.4e4
-"""MACs per weight that the search for channel scales amounts to, measured on ResNet-18."""
+_IMAGES = 64  # images whose gradients give the importance of a channel
+_BACKWARDS = 8.0  # cost of a backward pass that keeps the gradient of every activation, in forward passes
+_BALANCING = 2.4e4  # MACs per weight that the search for channel scales amounts to, measured on ResNet-18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +51,13 @@ class Equalization(Technique):
         Equalized channels fill a range evenly, for which squared error is the measure. A first layer in float is kept
         even where uncorrected biases hide its gain: bias correction compares the candidates again.
         """
-        context, base = self.context, tried[-1].candidate
-        weights = rescaled(context.spec, context.weights, self._balanced(base))
+        context, base, images = self.context, tried[-1].candidate, self.images(_IMAGES)
+        spec, placement, seed = context.spec, base.quantized.placement, context.seed
+        with context.progress.task("importance of channels", images) as advance:
+            fisher = importance(
+                spec, context.weights, placement, context.images, limit=images, seed=seed, advance=advance
+            )
+        weights = rescaled(spec, context.weights, balancing_scales(base.quantized, fisher))
         before, layers = base.settings["calibrate"], base.quantized.table.float_layers
         assert isinstance(before, CalibrateSettings)
         method = before.weights
@@ -74,22 +71,6 @@ class Equalization(Technique):
 
         variants = {name: calibrated(name) for name in dict.fromkeys((before.calibrator, "mse"))}
         return context.nearest(variants, self.name)
-
-    def _balanced(self, base: Candidate) -> Mapping[str, NDArray[np.float64]]:
-        """Channel scales of least expected KL divergence, from each channel's importance and the present scales."""
-        context, quantized = self.context, base.quantized
-        images = self.images(_IMAGES)
-        with context.progress.task("importance of channels", images) as advance:
-            fisher = importance(
-                context.spec,
-                context.weights,
-                quantized.placement,
-                context.images,
-                limit=images,
-                seed=context.seed,
-                advance=advance,
-            )
-        return balancing_scales(quantized, fisher)
 
 
 TECHNIQUE = Equalization

@@ -20,11 +20,7 @@ _FEW_MACS = 0.02
 
 
 class FirstLayer(Technique):
-    """The first convolution in float, where it has few of the MACs.
-
-    The image is the most expensive tensor to round in a narrow network: its noise passes every layer, and its three
-    channels, each with 256 levels of its own, share 256 codes.
-    """
+    """The first convolution in float: the noise of the image passes every layer, and its channels share 256 codes."""
 
     name = "first_layer"
     order = 20

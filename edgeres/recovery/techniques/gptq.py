@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from edgeres.model.spec import ResNetSpec
     from edgeres.recovery.context import Candidate, Tried
 
-_PASSES = 6.0
-"""Float passes over the calibration images that GPTQ amounts to."""
+_PASSES = 6.0  # float passes over the calibration images that GPTQ amounts to
 
 
 def solving(spec: ResNetSpec) -> float:

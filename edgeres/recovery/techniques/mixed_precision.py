@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from edgeres.recovery.context import Candidate, Tried
     from edgeres.recovery.evaluator import Evaluation
 
-_QUANTIZED = 2.0
-"""Cost of a pass with Q/DQ, in float passes."""
+_QUANTIZED = 2.0  # cost of a pass with Q/DQ, in float passes
 
 
 def _evaluations(layers: int) -> int:
@@ -37,10 +36,7 @@ class MixedPrecision(Technique):
     remedy = True
 
     def predicted(self) -> float:
-        """Predicted seconds: the sensitivities, and an evaluation for each step of the search for few layers.
-
-        The search ends after twice as many.
-        """
+        """Predicted seconds: the sensitivities, and half of the most evaluations of the search for few layers."""
         context = self.context
         layers, tuning = context.placement().weighted, len(context.evaluator.split)
         branches = passes(context.spec, layers, context.preprocess.crop) * min(SCREENED, tuning)
@@ -87,11 +83,10 @@ class MixedPrecision(Technique):
 def fewest(order: Sequence[str], meets: Callable[[tuple[str, ...]], bool], most: int) -> tuple[str, ...] | None:
     """The fewest layers that have to stay in float.
 
-    Bisection finds the shortest prefix of ``order`` that meets the criterion, in ``log2(len(order))`` evaluations.
-    Layers of it that are not needed are then removed: all but the last at once if possible, else either half, the less
-    sensitive one first (Zeller and Hildebrandt 2002, DOI 10.1109/32.988498, section 3). ``order`` has the most
-    sensitive layer first; after ``most`` evaluations no further layer is removed. The layers are in the given order;
-    None where all of them are not enough.
+    Bisection finds the shortest prefix of ``order``, most sensitive first, that meets the criterion. Layers of it that
+    are not needed are then removed: all but the last at once if possible, else either half, the less sensitive one
+    first (Zeller and Hildebrandt 2002, DOI 10.1109/32.988498, section 3), until ``most`` evaluations. None where all
+    layers are not enough.
     """
     asked: dict[tuple[str, ...], bool] = {}
 

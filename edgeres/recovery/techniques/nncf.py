@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from edgeres.recovery.context import Tried
 
 _PASSES = 6.0
-_START_S = 15.0
-"""Seconds of NNCF's start-up, and float passes over the images after it."""
+_START_S = 15.0  # seconds of NNCF's start-up, and float passes over the images after it
 
 
 @dataclass(frozen=True, kw_only=True)

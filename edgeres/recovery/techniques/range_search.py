@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from edgeres.recovery.context import Candidate, Tried
 
-_IMAGES = 128
-"""Images on which candidate ranges are compared."""
+_IMAGES = 128  # images on which candidate ranges are compared
 
 
 class RangeSearch(Technique):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from interpreted import Sketch, answers, interpreter, written
 
 from edgeres.backends.litert.tflite.tensor_table import Codes, with_room_for_bias
-from edgeres.quant.scale import LIMIT, PEAK
+from edgeres.quant.qparams import LIMIT, PEAK
 
 
 def codes(values, scale):

@@ -13,8 +13,7 @@ from edgeres.onnx_graph.graph_index import WindowAttributes
 from edgeres.parity.integer.kernel import EXACT, Kernel, pieces
 from edgeres.parity.integer.operations import average, largest
 from edgeres.parity.integer.value import Exact, Term, constant, requantize
-from edgeres.quant.qparams import QParams
-from edgeres.quant.scale import PEAK
+from edgeres.quant.qparams import PEAK, QParams
 
 
 def test_dot_product_is_split_where_float32_would_round():

@@ -17,7 +17,7 @@ from edgeres.errors import StageError
 from edgeres.onnx_graph.graph_index import GraphIndex, label
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 from edgeres.onnx_graph.stored_weights import stored_weight
-from edgeres.quant.scale import roomy_scales
+from edgeres.quant.qparams import roomy_scales
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -217,8 +217,8 @@ def real_constant(view: GraphIndex, tensor: str) -> NDArray[np.float32] | None:
 def with_room_for_bias(codes: Codes, bias: NDArray[np.float32], step: float) -> tuple[Codes, NDArray[np.int32]]:
     """Codes and the int32 bias ``[O]`` at ``step * scale``, with scales raised where the accumulator could overflow.
 
-    Graphs that edgeres quantized fit already (``edgeres.quant.scale`` has the bounds); imported ones may not. ``step``
-    is the scale of the input.
+    Graphs that edgeres quantized fit already (``edgeres.quant.qparams`` has the bounds); imported ones may not.
+    ``step`` is the scale of the input.
     """
     scale = roomy_scales(codes.scale, codes.real, bias, step)
     changed = scale != codes.scale
