@@ -136,7 +136,8 @@ def _backend_runtime(
     with backend.engine_session(engine, here) as session, ExitStack() as stack:
         if names and isinstance(backend, ShowsTensors):
             codes = _by_tensor(stack.enter_context(backend.showing(graph, list(names.values()))).run, names)
-        yield ParityRuntime(name, backend.package.title, session.run, codes)
+        title = backend.package.title + (" mobile" if name == "onnxruntime_mobile" else "")
+        yield ParityRuntime(name, title, session.run, codes)
 
 
 def _by_tensor(run: Show, names: Mapping[str, str]) -> Show:
