@@ -30,10 +30,9 @@ from edgeres.backends.bundle.device import BundleError
 from edgeres.backends.bundle.engine import recorder
 from edgeres.backends.tensorrt.rtx import CAPABILITIES, PACKAGE, plan_kernel_counts
 from edgeres.errors import EdgeresError
-from edgeres.lint.facts import has_zero_point, quantizers
 from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import relative_delta, runner
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute
+from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute, input_at
 from edgeres.targets.target import find_target
 
 if TYPE_CHECKING:
@@ -137,8 +136,8 @@ def as_tensorrt_reads(model: ModelProto) -> ModelProto | None:
     changed.CopyFrom(model)
     changed.graph.ClearField("value_info")
     view = GraphIndex.of(changed)
-    for node in quantizers(view):
-        zero = view.constants.get(node.input[2]) if has_zero_point(node) else None
+    for node in view.of_type(*QDQ):
+        zero = view.constants.get(input_at(node, 2))
         silent = zero is None and node.input[0] not in view.constants and not attribute(node, "output_dtype", 0)
         if silent or (zero is not None and zero.data_type == TensorProto.UINT8):
             name = f"{node.name or node.output[0]}:as-int8"

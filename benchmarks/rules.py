@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks.command import run
 from benchmarks.table import markdown, with_block
 from benchmarks.undecided import UNDECIDED
-from edgeres.lint.fixer import all_repairs
-from edgeres.lint.linter import all_rules
+from edgeres.lint.linter import all_repairs, all_rules
 from edgeres.lint.rule import FAMILIES, FIRST, LAST
 
 if TYPE_CHECKING:

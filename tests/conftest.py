@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import os
 import signal
 from dataclasses import replace
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 THREADS = int(os.environ["OMP_NUM_THREADS"])
 torch.set_num_threads(THREADS)
+# The key of every stage has the versions of a dozen packages, whose metadata takes longer to parse than all else of it.
+# None is installed or removed while tests run.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 # The same examples everywhere, however long one takes on a machine that others use too.
 hypothesis.settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]

@@ -24,7 +24,6 @@ from edgeres.errors import EdgeresError
 from edgeres.model.spec import preset
 from edgeres.model.zoo import published, recognised
 from edgeres.onnx_graph.external import parse as parse_onnx
-from edgeres.onnx_graph.operator_counts import metadata
 from edgeres.settings import parse
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def published_companion(source: Source) -> Companion | None:
 
 def _metadata(path: Path) -> dict[str, Any]:
     if path.suffix == ".onnx":
-        return metadata(parse_onnx(path))
+        return {entry.key: entry.value for entry in parse_onnx(path).metadata_props}
     if path.suffix != ".safetensors":
         return {}
     from safetensors import SafetensorError, safe_open

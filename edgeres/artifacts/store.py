@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _RECORD, _SEAL = "artifact.json", "artifact.sha256"
+_MORE_SPACE = "free some space or choose another place"
 
 
 @settings
@@ -169,13 +170,13 @@ def _alive(process: int) -> bool:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, hint: str = _MORE_SPACE) -> Iterator[None]:
     """Converts OS errors of writing to a path, such as those of a full disk, to ``StoreError``."""
     try:
         yield
     except OSError as failure:
         reason = failure.strerror or str(failure)
-        raise StoreError(f"cannot write {path}: {reason}", "free some space or choose another place") from failure
+        raise StoreError(f"cannot write {path}: {reason}", hint) from failure
 
 
 @contextmanager
@@ -190,9 +191,9 @@ def reading(path: Path) -> Iterator[None]:
         ) from failure
 
 
-def write_beside(path: Path, data: bytes) -> None:
-    """Writes a file atomically, by renaming a temporary file."""
-    with writing(path):
+def write_beside(path: Path, data: bytes, hint: str = _MORE_SPACE) -> None:
+    """Writes a file atomically, by renaming a temporary file; the hint is that of a place that cannot be written."""
+    with writing(path, hint):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{uuid4().hex}")
         try:

@@ -137,10 +137,7 @@ class Converter(Backend):
 
 def _unsigned(view: GraphIndex) -> frozenset[str]:
     """Names of the codes that are uint8 in the graph: QuantizeLinear gives those unless its zero-point is int8."""
-    types = {
-        node.output[0]: view.value(node.input[2]) if len(node.input) > 2 else None
-        for node in view.of_type("QuantizeLinear")
-    }
+    types = {node.output[0]: view.zero_point(node) for node in view.of_type("QuantizeLinear")}
     return frozenset(name for name, zero in types.items() if zero is None or zero.dtype == np.uint8)
 
 
@@ -153,7 +150,7 @@ def _converted(backend: Converter, graph: Path, *, host: bool) -> tuple[bytes, t
     """The file of a graph, in the form measured to be faster where it is for this host, and notes on form and file."""
     import onnx
 
-    from edgeres.onnx_graph.space_to_depth import in_host_form
+    from edgeres.onnx_graph.lowering import in_host_form
 
     model = onnx.load(str(graph))
     form, forms = in_host_form(model) if host else (model, ())

@@ -1,6 +1,7 @@
 """The command line ``edgeres``: one module per command, each with its parser and its function.
 
-Every module of this package is a command of its name, except those whose names begin with an underscore.
+Every module of this package is a command of its name, except those whose names begin with an underscore. Its
+``add_parser`` adds the command with its options, its ``run`` runs it and returns the exit code.
 """
 
 from __future__ import annotations
@@ -10,42 +11,28 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 import edgeres
-from edgeres.cli._options import EXIT_CODES, CommandLine, Commands, Options
+from edgeres.cli._options import EXIT_CODES, CommandLine, Options
 from edgeres.errors import EdgeresError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from edgeres.cli._console import Screen
+    from types import ModuleType
 
 INTERRUPTED = 130
 _SURROGATE = re.compile("[\ud800-\udfff]")  # decoded from a byte that is no UTF-8; no report can hold it
 
 
-class Command(Protocol):
-    """A module with one command."""
-
-    PLACE: int
-    """Its place in ``edgeres --help``."""
-
-    def add_parser(self, commands: Commands) -> None:
-        """Adds the command of the module's name, with its options."""
-
-    def run(self, options: Options, screen: Screen) -> int:
-        """Runs the command and returns its exit code."""
-
-
-def commands() -> dict[str, Command]:
-    """Every command by name, in the order of ``edgeres --help``.
+def commands() -> dict[str, ModuleType]:
+    """Every command by name, in the order of ``edgeres --help``, which is that of ``PLACE``.
 
     All are imported at the start, so that their heavy imports are in functions.
     """
     # pkgutil.iter_modules would do, and imports inspect, which takes a tenth of the time of --help.
     names = [path.stem for folder in __path__ for path in Path(folder).glob("[!_]*.py")]
-    modules = {name: cast("Command", import_module(f"{__name__}.{name}")) for name in names}
+    modules = {name: import_module(f"{__name__}.{name}") for name in names}
     return dict(sorted(modules.items(), key=lambda item: item[1].PLACE))
 
 

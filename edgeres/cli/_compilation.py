@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeres.cli._options import EXIT_CODES, CommandLine, Commands, Options, add_running, sentence, stage_store, text
+from edgeres.runs.figures import percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,10 +67,7 @@ def run_again(options: Options, screen: Screen) -> int:
 def changed_request(options: Options, *changes: str) -> Request:
     """A finished run's request to the end of its recipe, with changed settings, which ``--set`` overrides, and budgets.
 
-    Stages whose inputs and settings did not change come from the store.
-
-    Raises:
-        UsageError: The run's recipe has no such stage.
+    Stages whose inputs and settings did not change come from the store; a recipe without the stage is a ``UsageError``.
     """
     from dataclasses import replace
 
@@ -143,8 +141,6 @@ def _print_summary(run: Run, screen: Screen, page: Path) -> None:
 
 def _training_line(run: Run) -> str:
     """The result of ``edgeres train``: its validation accuracy; empty for the run of any other command."""
-    from edgeres.runs.figures import percent
-
     top1 = next((row.top1 for row in reversed(run.stages) if row.top1 is not None), None)
     if run.error or top1 is None or not run.command.startswith("edgeres train "):
         return ""

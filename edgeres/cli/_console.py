@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -156,20 +157,12 @@ class Screen:
 
 
 def write_file(path: Path, data: bytes, hint: str, *, make_folder: bool = False) -> None:
-    """Writes a temporary file in the same folder and renames it, so that the file is never incomplete.
+    """Writes a file atomically; ``StoreError`` with the hint where it cannot, as where there is no such folder."""
+    from edgeres.artifacts.store import write_beside
 
-    Raises:
-        StoreError: It cannot be written; with this hint.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        if make_folder:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as failure:
-        beside.unlink(missing_ok=True)
-        raise StoreError(f"cannot write {path}: {failure.strerror}", hint) from failure
+    if not (make_folder or path.parent.exists()):
+        raise StoreError(f"cannot write {path}: {os.strerror(errno.ENOENT)}", hint)
+    write_beside(path, data, hint)
 
 
 def relative_name(path: Path) -> str:

@@ -209,7 +209,6 @@ def add_running(command: CommandLine, out: str) -> None:
 
 
 def _budget_help() -> str:
-    """The help of ``--budget``, with the name of every budget."""
     from dataclasses import fields
 
     from edgeres.targets.target import Budget

@@ -60,7 +60,6 @@ def _save(options: Options, screen: Screen) -> int:
 
 
 def _diff(options: Options, screen: Screen) -> int:
-    """Prints the facts and scales in which two tables differ; 3 where any does."""
     from edgeres.quant.calibration_table import difference, read_table
 
     change = difference(read_table(Path(options.first)), read_table(Path(options.second)))
@@ -74,7 +73,6 @@ def _diff(options: Options, screen: Screen) -> int:
 
 
 def _print(table_change: TableChange, options: Options, screen: Screen) -> None:
-    """Prints one table of facts and one of scales, each where something differs."""
     if table_change.facts:
         # A sha256 is shown by its first 12 digits.
         facts = [(name, *(v[:12] if len(v) == 64 else v for v in values)) for name, *values in table_change.facts]

@@ -39,8 +39,7 @@ def run(options: Options, screen: Screen) -> int:
     from edgeres.report.comparison import compare
     from edgeres.runs import document
 
-    paths = [Path(name) for name in (options.first, options.second)]
-    folders = [path.parent if path.name == document.JSON else path for path in paths]
+    folders = [document.folder_of(Path(name)) for name in (options.first, options.second)]
     hint = "name the folder of a run, such as build/resnet18-jetson"
     first, second = (document.load(folder, hint) for folder in folders)
     comparison = compare(first, second)
@@ -63,7 +62,6 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _document(comparison: RunComparison, paired: Paired | None, reason: str, options: Options) -> dict[str, Any]:
-    """The comparison for ``--json``."""
     groups = {
         name: [
             {"name": row.name, "first": row.first, "second": row.second, "change": row.written[2]}
@@ -77,7 +75,6 @@ def _document(comparison: RunComparison, paired: Paired | None, reason: str, opt
 
 
 def _print(comparison: RunComparison, notes: tuple[str, ...], options: Options, screen: Screen) -> None:
-    """Prints one table per group of rows, then the notes."""
     for name, title in _TITLES.items():
         if cells := [(row.name, *row.written) for row in getattr(comparison, name)]:
             screen.table((title, options.first, options.second, "change"), cells)
@@ -92,21 +89,12 @@ def _print(comparison: RunComparison, notes: tuple[str, ...], options: Options, 
 
 def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
     """Right and wrong answers of both deployed networks on their common images, or why they cannot be paired."""
-    from edgeres.gate import predictions
     from edgeres.gate.judgement import PairedPredictions
     from edgeres.gate.paired_test import Paired
-    from edgeres.settings import sha256_file
+    from edgeres.runs.finished import read_answers
 
-    read = []
-    for folder, finished in zip(folders, runs, strict=True):
-        path = folder / predictions.NAME
-        if not path.is_file():
-            return None, f"there is no {path}"
-        if predictions.NAME not in finished.files or sha256_file(path) != finished.files[predictions.NAME].sha256:
-            return None, f"{path} is not the file that its run reported"
-        read.append(predictions.decode(path.read_text(encoding="utf-8"), str(path)))
     try:
-        common = PairedPredictions.with_baseline(*read)
+        common = PairedPredictions.with_baseline(*map(read_answers, folders, runs))
     except UsageError as failure:
         return None, failure.what
     return Paired.of(common.after, common.before, common.labels), ""

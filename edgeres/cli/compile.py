@@ -64,7 +64,6 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _print_plan(request: Request, options: Options, screen: Screen) -> int:
-    """Prints every stage, whether it is cached, and its expected seconds."""
     from edgeres.pipeline.estimate import estimate
     from edgeres.pipeline.plan import prepare
     from edgeres.pipeline.runner import Pipeline

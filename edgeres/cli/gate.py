@@ -84,7 +84,8 @@ def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Opt
         comparison = PairedPredictions.with_baseline(finished.answers, baseline.answers)
     else:
         comparison = PairedPredictions.with_float(finished.answers)
-    margin = options.margin or (DEFAULT_MARGIN_PP if finished.margin_pp is None else finished.margin_pp)
+    limit = finished.run.limit_of("accuracy_drop_pp")
+    margin = options.margin or (DEFAULT_MARGIN_PP if limit is None else limit)
     if margin <= 0:  # no number of images can show a drop of exactly zero
         raise UsageError(f"the run's budget accuracy_drop_pp={margin:g} leaves no margin to test", "pass --margin PP")
     warnings: tuple[str, ...] = ()
@@ -99,7 +100,6 @@ def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Opt
 
 
 def _lines(judgement: Judgement) -> tuple[str, ...]:
-    """The printed lines: verdict, accuracies, p values, power, warnings."""
     return (
         judgement.sentence,
         f"top-1 {judgement.deployed_top1:.2f} % deployed, {judgement.reference_top1:.2f} % {judgement.reference}; "

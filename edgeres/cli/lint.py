@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.cli._console import Screen
-    from edgeres.lint.fixer import Fixed
     from edgeres.lint.integer_coverage import IntegerCoverage
+    from edgeres.lint.linter import Fixed
     from edgeres.lint.rule import Finding, Rule
 
 PLACE = 100
@@ -40,9 +40,8 @@ def add_parser(commands: Commands) -> None:
 def run(options: Options, screen: Screen) -> int:
     """Checks a graph by every rule of the target; with ``--fix`` writes a repaired graph to a new file."""
     from edgeres.cli._console import relative_name, write_file
-    from edgeres.lint.fixer import fix
     from edgeres.lint.integer_coverage import integer_coverage_of
-    from edgeres.lint.linter import lint, rules_for
+    from edgeres.lint.linter import fix, lint, rules_for
     from edgeres.onnx_graph.read import read_model
     from edgeres.report.ci_formats import lint_sarif
     from edgeres.targets.target import find_target
@@ -92,7 +91,6 @@ def _rule_names(names: str, rules: Sequence[Rule]) -> frozenset[str]:
 def _document(
     options: Options, findings: Sequence[Finding], coverage: IntegerCoverage, fixed: Fixed | None
 ) -> dict[str, Any]:
-    """Findings, integer coverage and repairs for ``--json``."""
     document = {"model": options.model, "target": options.target, "findings": findings, "census": coverage}
     if fixed is None:
         return document
@@ -103,7 +101,6 @@ def _document(
 def _print(
     options: Options, findings: Sequence[Finding], coverage: IntegerCoverage, fixed: Fixed | None, screen: Screen
 ) -> None:
-    """Prints a row per rule that found something, the repairs, and the integer coverage."""
     if findings:
         rules = dict.fromkeys(finding.rule for finding in findings)
         grouped = [[finding for finding in findings if finding.rule == rule] for rule in rules]
@@ -121,22 +118,13 @@ def _print(
 
 
 def _print_fix(screen: Screen, options: Options, fixed: Fixed) -> None:
-    """Prints a row per repair with its proof, and what is left."""
     screen.out.out("")
     if not fixed.repairs:
         screen.line("nothing here can be repaired mechanically; no file was written")
         return
     screen.table(
         ("repaired", "places", "what", "proof on random images"),
-        (
-            (
-                ", ".join(repair.rules),
-                str(repair.places),
-                repair.title,
-                _proof(repair.proof.relation, repair.proof.steps),
-            )
-            for repair in fixed.repairs
-        ),
+        ((", ".join(r.rules), str(r.places), r.title, _proof(r.proof.relation, r.proof.steps)) for r in fixed.repairs),
     )
     rules = ", ".join(dict.fromkeys(finding.rule for finding in fixed.left))
     screen.out.out(

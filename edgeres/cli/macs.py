@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeres.cli._options import Commands, Options, positive
 from edgeres.errors import UsageError
+from edgeres.runs.figures import bytes_, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,9 +120,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _summary(network: _NetworkCost) -> tuple[str, ...]:
-    """Totals of MACs, parameters, activations and peak memory, one line each."""
     from edgeres.model.cost import activations
-    from edgeres.runs.figures import bytes_, scaled
 
     most = network.peak
     tensors = ", ".join(f"{name} {count:,}" for name, count in most.tensors)
@@ -163,7 +162,6 @@ def _print_counters(network: _NetworkCost, screen: Screen) -> None:
 
 
 def _document(network: _NetworkCost) -> dict[str, Any]:
-    """The costs for ``--json``."""
     from edgeres.model.conventions import CONVENTIONS
     from edgeres.model.cost import activations
 

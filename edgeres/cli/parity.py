@@ -63,14 +63,14 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _write(result: Parity, out: Path) -> Path:
-    """Writes the three files; returns the path of the page."""
     from edgeres.artifacts.store import write_beside
-    from edgeres.report.parity import drawing, html
+    from edgeres.report.parity import growth_plot, html
+    from edgeres.report.svg import standalone
     from edgeres.settings import plain
 
     write_beside(out / f"{NAME}.json", f"{json.dumps(plain(result), indent=2)}\n".encode())
     if any(row.depths for row in result.runtimes):
-        write_beside(out / f"{NAME}.svg", drawing(result).encode())
+        write_beside(out / f"{NAME}.svg", standalone(growth_plot(result)).encode())
     write_beside(out / f"{NAME}.html", html(result).encode())
     return out / f"{NAME}.html"
 

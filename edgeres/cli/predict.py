@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.cli._options import Commands, Options, limit, positive
 from edgeres.errors import UsageError
+from edgeres.runs.figures import PREDICTED, line_title, millis, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +103,6 @@ def _by_roofline(network: NamedNetwork, target: Target, calibrate: str | None) -
 def _document(
     network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[BudgetCheck]
 ) -> dict[str, Any]:
-    """The prediction for ``--json``."""
     from dataclasses import asdict
 
     return {
@@ -124,9 +124,7 @@ def _document(
 def _print(
     network: NamedNetwork, target: Target, prediction: Prediction, lines: Sequence[BudgetCheck], screen: Screen
 ) -> None:
-    """Prints the slowest layers, the sum of the others, and the total with its band."""
     from edgeres.latency.roofline import float_precisions
-    from edgeres.runs.figures import millis
 
     in_float = float_precisions(target)[0] if network.precision == "int8" else network.precision
     slowest = sorted(prediction.costs, key=lambda cost: -cost.ms)
@@ -151,8 +149,6 @@ def _print(
 
 def _figures(prediction: Prediction) -> str:
     """Both latencies with their bands: ``GPU compute 0.47 ms (band 0.3 to 0.75 ms), host latency 0.48 ms (...)``."""
-    from edgeres.runs.figures import millis, number
-
     figures = []
     for name, ms in (("GPU compute", prediction.gpu_compute_ms), ("host latency", prediction.ms)):
         if ms is not None:
@@ -162,9 +158,6 @@ def _figures(prediction: Prediction) -> str:
 
 
 def _budget_line(line: BudgetCheck) -> str:
-    """A latency budget and its predicted status, in one line."""
-    from edgeres.runs.figures import PREDICTED, line_title, millis
-
     at_most = f"at most {millis(line.limit)} ({line.derivation or line.source.partition(' (')[0]})"
     if not line.predicted_status:
         return f"unmeasured: {line_title(line.name)}, {at_most}; a prediction says nothing of the tail"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeres.cli._options import Commands, Options, positive
+from edgeres.runs.figures import millis
 
 if TYPE_CHECKING:
     from edgeres.cli._console import Screen
@@ -69,9 +70,6 @@ def _subjects(target: Target, seed: int) -> list[ProfiledNetwork]:
 
 
 def _print(profile: HostProfile, screen: Screen, out: Path) -> None:
-    """Prints predicted and measured milliseconds of each check, and the profile's size and path."""
-    from edgeres.runs.figures import millis
-
     rows = [
         (one.name, one.precision, millis(one.predicted_ms), millis(one.measured_ms), f"{one.ratio - 1:+.1%}")
         for one in profile.trials

@@ -58,12 +58,10 @@ def _explained_run(options: Options, screen: Screen) -> Run:
 
 
 def _notes(explained: Run) -> list[str]:
-    """The notes of the stages that tried techniques."""
     return [note for row in explained.stages if row.techniques for note in row.notes]
 
 
 def _print(explained: Run, rows: tuple[CandidateRow, ...], screen: Screen) -> None:
-    """Prints one row per candidate, the chosen one marked with a star."""
     from edgeres.report.candidates import HEADS, folded, next_step
 
     table = []
@@ -76,7 +74,6 @@ def _print(explained: Run, rows: tuple[CandidateRow, ...], screen: Screen) -> No
 
 
 def _document(explained: Run, rows: tuple[CandidateRow, ...]) -> dict[str, Any]:
-    """The candidates for ``--json``."""
     from edgeres.report.candidates import next_step
     from edgeres.settings import plain
 

@@ -88,7 +88,6 @@ def _pinned_settings(before: Path) -> tuple[str, ...]:
 
 
 def _print(result: Reproduction, before: Path, screen: Screen) -> None:
-    """Prints whether the runs are identical, the files that differ, and the recorded causes."""
     if result.identical:
         screen.command(f"Identical: {len(result.files)} files of {before}, byte for byte.")
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.cli._compilation import run_changed
 from edgeres.errors import UsageError
+from edgeres.runs.figures import percent, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,9 +45,10 @@ def run(options: Options, screen: Screen) -> int:
     pages = report_files.write(replace(finished, sensitivity=rows), folder)
     if options.svg:
         from edgeres.artifacts.store import write_beside
-        from edgeres.report.recovery import drawing
+        from edgeres.report.recovery import sensitivity_plot
+        from edgeres.report.svg import standalone
 
-        write_beside(Path(options.svg), drawing(rows).encode())
+        write_beside(Path(options.svg), standalone(sensitivity_plot(rows)).encode())
     if options.json:
         screen.json(rows)
         return 0
@@ -56,9 +58,7 @@ def run(options: Options, screen: Screen) -> int:
 
 
 def _print_table(rows: Sequence[LayerSensitivity], screen: Screen) -> None:
-    """Prints one row per layer, the largest KL divergence first."""
     from edgeres.report.candidates import divergence
-    from edgeres.runs.figures import percent, scaled
 
     total = sum(row.macs for row in rows)
 

@@ -27,7 +27,6 @@ _WORDNET = re.compile(r"(n\d{8})(?:[ _-]+(.+))?")
 """A WordNet id as in ImageNet's folders, with or without words after it."""
 
 _NUMBERS = re.compile(r"\d+")
-
 _HINT = (
     "name the class folders as the network does, or write the folder names in the order of the network's outputs into "
     "a text file, one a line, and pass --classes FILE"
@@ -40,11 +39,7 @@ _TIE = 1e-6  # weight of the present order, so that a class without images keeps
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Class names of a text file, one per line; empty lines are ignored.
-
-    Raises:
-        DataError: It cannot be read, is not UTF-8, or is empty.
-    """
+    """Class names of a UTF-8 text file, one per line; empty lines are ignored, and no names are a ``DataError``."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as failure:
@@ -58,11 +53,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def stated_order(names: Sequence[str], folders: Sequence[str], where: str) -> tuple[str, ...]:
-    """The folder names in a stated order.
-
-    Raises:
-        DataError: Not the same names, or one of them twice.
-    """
+    """The folder names in a stated order; ``DataError`` where it has other names, or one of them twice."""
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if list(names).count(name) > 1})
         raise DataError(f"{where} has {_some(twice)} more than once", "name each class folder once")

@@ -26,10 +26,7 @@ ALLOW = {
 """Exceptions that a user may allow, with their meaning."""
 
 FEWEST_CALIBRATION_IMAGES = 32
-"""Under exchangeability the next image exceeds the largest activation of n others with probability 1/(n+1): 3 % here.
-
-The bound is on the number of images, not per class: a head of 1,000 classes calibrates well on 512 images.
-"""
+"""Under exchangeability the next image exceeds the largest activation of n others with chance 1/(n+1): 3 % here."""
 
 
 def check_allow(allow: frozenset[str]) -> None:
@@ -54,10 +51,9 @@ def check_classes(
     """Checks that every split has images of every class."""
     notes = []
     for split in splits:
-        present = set(split.labels)
-        if missing := [name for label, name in enumerate(classes) if label not in present]:
+        if missing := _absent(classes, split):
             what = f"{where}: {len(missing)} of {len(classes)} classes have no {split.name} images ({_some(missing)})"
-            if not present or "missing-classes" not in allow:
+            if not len(split) or "missing-classes" not in allow:
                 raise DataError(what, "add images, remove the folders, or pass --allow missing-classes")
             notes.append(what)
     return tuple(notes)
@@ -76,13 +72,12 @@ def check_calibration(where: str, images: int, wanted: int, allow: frozenset[str
 
 
 def check_coverage(where: str, classes: Sequence[str], calibration: Split, allow: frozenset[str]) -> tuple[str, ...]:
-    """Checks that every class has calibration images, where labels are known and there are enough images.
+    """Checks that every class has calibration images, where labels are known and there are as many images as classes.
 
-    More classes than calibration images are accepted: ranges are those of activations, not of classes.
+    More classes than images are accepted and noted: ranges are those of activations, not of classes.
     """
-    present = set(calibration.labels)
-    missing = [name for label, name in enumerate(classes) if label not in present]
-    if -1 in present or not missing:
+    missing = _absent(classes, calibration)
+    if -1 in calibration.labels or not missing:
         return ()
     what = f"{where}: {len(missing)} of {len(classes)} classes have no calibration images ({_some(missing)})"
     if len(calibration) >= len(classes) and "missing-classes" not in allow:
@@ -135,6 +130,10 @@ def without(split: Split, pairs: Sequence[tuple[int, int]]) -> Split:
     return split.take([index for index in range(len(split)) if index not in gone])
 
 
+def _absent(classes: Sequence[str], split: Split) -> list[str]:
+    present = set(split.labels)
+    return [name for label, name in enumerate(classes) if label not in present]
+
+
 def _some(names: Sequence[str]) -> str:
-    """The first three names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

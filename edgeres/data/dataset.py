@@ -14,16 +14,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING
 
-from edgeres.data.contract import (
-    check_allow,
-    check_apart,
-    check_calibration,
-    check_classes,
-    check_coverage,
-    check_not_empty,
-    shared,
-    without,
-)
+from edgeres.data import contract
 from edgeres.data.sources import DIGITS, cifar10, digits, image_folder, is_cifar
 from edgeres.data.split import partition, round_robin
 from edgeres.errors import DataError
@@ -47,10 +38,9 @@ HELD_OUT = 5  # one image in ``HELD_OUT`` is held out where only one kind of ima
 class Dataset:
     """The four splits of a data set, with class names in label order and notes on their origin.
 
-    Activations of calibration images set scales; a folder of the user's own has labels of -1 where unknown. Tuning
-    images are for choices between candidates. A ``sample`` is the embedded digits. ``suggested`` is the preprocessing
-    of the data; None where it states none. ``turned`` has the number of images of each kind with an EXIF rotation, such
-    as ``400 of 400 validation images``; kinds without any are left out.
+    Calibration labels are -1 where unknown. A ``sample`` is the embedded digits. ``suggested`` is the preprocessing
+    that the data state, if any. ``turned`` has the number of images of each kind with an EXIF rotation, such as ``400
+    of 400 validation images``; kinds without any are left out.
     """
 
     name: str
@@ -86,7 +76,7 @@ def open_dataset(
     Raises:
         DataError: A missing folder, an unreadable image, too few images, or images shared by disjoint splits.
     """
-    check_allow(allow)
+    contract.check_allow(allow)
     if path is None:
         return _digits(seed, calibration, allow)
     if not path.is_dir():
@@ -101,39 +91,37 @@ def open_dataset(
 
 
 def _digits(seed: int, calibration: int, allow: frozenset[str]) -> Dataset:
-    """The embedded sample."""
     whole, where, classes = digits(), "the embedded digits", tuple("0123456789")
     parts = partition(whole.labels, whole.hashes, lambda groups: DIGITS_PER_CLASS, seed)
     names = ("validation", "calibration", "tuning", "train")
     validation, pool, tuning, train = (whole.take(part, name) for part, name in zip(parts, names, strict=True))
     chosen = pool.take(round_robin(pool.labels, seed)[: max(0, calibration)])
-    notes = check_calibration(where, len(chosen), calibration, allow) + check_coverage(where, classes, chosen, allow)
+    notes = contract.check_calibration(where, len(chosen), calibration, allow) + contract.check_coverage(
+        where, classes, chosen, allow
+    )
     return Dataset("digits", classes, train, chosen, tuning, validation, True, DIGITS, notes)
 
 
 def _divided(raw: RawDataset, wanted: int, seed: int, allow: frozenset[str], progress: Progress) -> Dataset:
-    """Divides the images of a source into splits, ``wanted`` of them for calibration.
-
-    Images shared by training and validation are removed from training; the others are split by the rules above.
-    """
-    check_not_empty(raw)
+    """Divides the images of a source into splits by the rules above, ``wanted`` of them for calibration."""
+    contract.check_not_empty(raw)
     train, validation, split_notes = _train_and_validation(raw, wanted, seed, progress)
     pool, shared_notes = _apart(train, validation, allow)
     train = train if "overlap" in allow else pool
-    class_notes = check_classes(raw.where, raw.classes, (train, validation), allow)
-    apart_notes = check_apart(raw.calibration, validation, allow) if raw.calibration else ()
+    class_notes = contract.check_classes(raw.where, raw.classes, (train, validation), allow)
+    apart_notes = contract.check_apart(raw.calibration, validation, allow) if raw.calibration else ()
     # Tuning is picked first where both come from training, so that another number of calibration images does not
     # change it.
     if raw.calibration is None:
         tuning = _tuning(pool, seed)
-        calibration = _pick(without(pool, shared(pool, tuning)), wanted, seed, "calibration")
+        calibration = _pick(contract.without(pool, contract.shared(pool, tuning)), wanted, seed, "calibration")
     else:
         calibration = _pick(raw.calibration, wanted, seed, "calibration")
-        tuning = _tuning(without(pool, shared(pool, calibration)), seed)
-    count_notes = check_calibration(raw.where, len(calibration), wanted, allow)
-    coverage_notes = check_coverage(raw.where, raw.classes, calibration, allow)
+        tuning = _tuning(contract.without(pool, contract.shared(pool, calibration)), seed)
+    count_notes = contract.check_calibration(raw.where, len(calibration), wanted, allow)
+    coverage_notes = contract.check_coverage(raw.where, raw.classes, calibration, allow)
     notes = (*split_notes, *shared_notes, *class_notes, *apart_notes, *count_notes, *coverage_notes)
-    train = without(train, shared(train, tuning))
+    train = contract.without(train, contract.shared(train, tuning))
     turned = tuple(
         f"{count:,} of {len(split):,} {split.name} images"
         for split in (raw.train, raw.validation, raw.calibration)
@@ -168,12 +156,14 @@ def _train_and_validation(
 
 def _apart(train: Split, validation: Split, allow: frozenset[str]) -> tuple[Split, tuple[str, ...]]:
     """The training images that are no validation images, and a note on the removed ones."""
-    pairs = shared(train, validation)
+    pairs = contract.shared(train, validation)
     if not pairs:
         return train, ()
     first = f"{train.images[pairs[0][0]].where} is {validation.images[pairs[0][1]].where}"
     fate = "stay in training, as allowed" if "overlap" in allow else "are left out of training"
-    return without(train, pairs), (f"{len(pairs)} training images are validation images too and {fate}: {first}",)
+    return contract.without(train, pairs), (
+        f"{len(pairs)} training images are validation images too and {fate}: {first}",
+    )
 
 
 def _tuning(pool: Split, seed: int) -> Split:

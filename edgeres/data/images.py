@@ -33,7 +33,6 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 """Pillow modes with more than 8 bits per channel: converting them to RGB saturates nearly every pixel."""
-
 LFS_POINTER = "is a Git LFS pointer, not the file itself"
 LFS_HINT = "fetch it with 'git lfs pull'"
 
@@ -51,11 +50,7 @@ class ImageFile:
 
     @classmethod
     def probe(cls, path: Path) -> ImageFile:
-        """Reads the header and the end, a few kilobytes.
-
-        Raises:
-            DataError: Not an image, truncated, too large, deeper than 8 bits per channel, or unreadable.
-        """
+        """Reads the header and the end, a few kilobytes; ``DataError`` for an image that cannot be used."""
         from PIL import Image
 
         with _refusing_corrupt(path), path.open("rb") as stream:

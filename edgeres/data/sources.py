@@ -83,10 +83,8 @@ def is_cifar(folder: Path) -> bool:
 def cifar10(folder: Path) -> RawDataset:
     """CIFAR-10, binary version (Krizhevsky 2009): records of one label byte and planar ``[3,32,32]`` uint8 pixels.
 
-    The files are memory-mapped, so that images are read on access.
-
-    Raises:
-        DataError: The python version (a pickle, which may run code), a missing file, or a truncated file.
+    The files are memory-mapped, so that images are read on access. The python version is a pickle, which may run code:
+    a ``DataError``, as are missing and truncated files.
     """
     if not (folder / "data_batch_1.bin").is_file():
         raise DataError(
@@ -129,10 +127,8 @@ def image_folder(folder: Path, progress: Progress) -> RawDataset:
 
     Class order is the sorted order of all class folders, as torchvision's ``ImageFolder`` and ImageNet have it.
     Images may be in subfolders of a class; hidden files and other extensions are ignored.
-    ``calibration/`` or ``calib/``, with class folders or without, holds calibration images.
-
-    Raises:
-        DataError: A folder or a header cannot be read; the message names it.
+    ``calibration/`` or ``calib/``, with class folders or without, holds calibration images. A ``DataError`` names each
+    folder or header that cannot be read.
     """
     train, validation, calibration = (_first(folder, names) for names in (TRAIN, VALIDATION, CALIBRATION))
     if train is None and validation is None:
@@ -156,12 +152,10 @@ def image_folder(folder: Path, progress: Progress) -> RawDataset:
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The first of these subfolders that exists."""
     return next((folder / name for name in names if (folder / name).is_dir()), None)
 
 
 def _class_names(root: Path) -> list[str]:
-    """Names of the folders in ``root``."""
     try:
         return [entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as failure:
@@ -169,7 +163,6 @@ def _class_names(root: Path) -> list[str]:
 
 
 def _labelled(root: Path, classes: list[str]) -> dict[Path, int]:
-    """Every image below the class folders of ``root``, with its class index."""
     return {path: label for label, name in enumerate(classes) for path in _images(root / name)}
 
 

@@ -78,9 +78,6 @@ class Split:
         """Transformed images float32 ``[N,3,crop,crop]`` and labels int64 ``[N]`` in order, ``size`` at a time.
 
         They are decoded one batch ahead of the caller, so two batches are in memory at a time.
-
-        Raises:
-            DataError: An image is corrupt or truncated; the message names the file.
         """
         if size < 1:
             raise ValueError(f"batches of {size} images")

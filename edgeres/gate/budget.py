@@ -1,14 +1,10 @@
 """Budgets: documented, target and user limits, and the budget lines of a run.
 
-A limit is the user's, else the target's, else the documented one. Documented limits hold for 224x224 pixels and are
-kept for larger images. For smaller ones a MAC count is scaled with the area. A latency is scaled by the target's
-roofline: its fixed part, which is the call, launches and reading the weights, is kept; the rest scales with the MACs.
-
-A latency is host latency: from launch to the end of the last kernel, copies of image and logits left out. It is the
-figure of a device report and of measurements on this host.
-
-A documented MAC count is a rounded count (ResNet-18 has 1.814 G, written 1.8 G), so it is met by every count that
-rounds to it or is below. A latency, and every limit of a target or a user, is exact.
+A limit is the user's, else the target's, else the documented one, which holds for 224x224 pixels and is scaled down for
+smaller images: MACs with the area, a latency by the target's roofline, of which the call, launches and reading the
+weights are fixed. A documented MAC count is rounded (ResNet-18 has 1.814 G, written 1.8 G), so every count that rounds
+to it meets it; all other limits are exact. A latency is host latency: from launch to the end of the last kernel, copies
+of image and logits left out.
 """
 
 from __future__ import annotations
@@ -63,12 +59,9 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Upper limit of a figure.
+    """Upper limit of the field ``name`` of ``Budget``, in its unit; a value below ``limit + rounding`` rounds to it.
 
-    Attributes:
-        name: Field of ``Budget``, with its unit.
-        rounding: Half a unit of the limit's last written digit; a value below ``limit + rounding`` rounds to it.
-        derivation: Derivation of a scaled documented limit; empty otherwise.
+    ``derivation`` is that of a scaled documented limit; empty otherwise.
     """
 
     name: str
@@ -82,8 +75,14 @@ class Limit:
         return value <= self.limit or value < self.limit + self.rounding
 
     def line(self, value: float | None, how: str, predicted: Predicted | None = None) -> BudgetCheck:
-        """The budget line of a value; without a value it is ``unmeasured``, whatever is predicted."""
+        """The budget line of a value; without a value it is ``unmeasured``, whatever is predicted.
+
+        The prediction ``passes`` if the upper end of its band meets the limit, and ``fails`` if its lower does not.
+        """
         status: Status = "unmeasured" if value is None else "passed" if self.met(value) else "failed"
+        expected: PredictedStatus = ""
+        if predicted:
+            expected = "passes" if self.met(predicted.high) else "open" if self.met(predicted.low) else "fails"
         return BudgetCheck(
             name=self.name,
             value=value,
@@ -94,12 +93,8 @@ class Limit:
             derivation=self.derivation,
             figure="host_latency" if self.name in _LATENCIES else None,
             predicted=predicted,
-            predicted_status=self._predicted_status(predicted) if predicted else "",
+            predicted_status=expected,
         )
-
-    def _predicted_status(self, predicted: Predicted) -> PredictedStatus:
-        """``passes`` if the upper end of the predicted band meets the limit, ``fails`` if its lower end exceeds it."""
-        return "passes" if self.met(predicted.high) else "open" if self.met(predicted.low) else "fails"
 
 
 @cache
@@ -111,10 +106,7 @@ def requirements() -> Requirements:
 
 
 def documented(network: str, target: Target, crop: int) -> dict[str, Limit]:
-    """Documented limits of a preset for images of ``crop x crop`` pixels; empty where nothing is documented.
-
-    The target's latency class selects the limit, its roofline gives the fixed part of a latency.
-    """
+    """Documented limits of a preset for images of ``crop x crop`` pixels; empty where nothing is documented."""
     known = requirements()
     row = next((row for row in known.networks if network in row.names), None)
     if row is None:
@@ -194,15 +186,12 @@ def static_lines(
         elif not limit.met(value):
             how += f"; too many: {_cure(limit, macs, network, crop)}"
         lines.append(limit.line(value, how))
-    if limit := known.get("params_m"):
-        how = "not counted" if parameters is None else f"closed form, {parameters:,} parameters"
-        lines.append(limit.line(None if parameters is None else parameters / 1e6, how))
-    if limit := known.get("size_mib"):
-        lines.append(limit.line(size_bytes / 2**20, f"file size, {size_bytes:,} bytes"))
-    if limit := known.get("peak_activation_mib"):
-        peak = peak_activation_bytes
-        how = "not counted" if peak is None else f"walk over the graph, {peak:,} bytes, workspaces on top"
-        lines.append(limit.line(None if peak is None else peak / 2**20, how))
+    how = "not counted" if parameters is None else f"closed form, {parameters:,} parameters"
+    lines += budget_lines(known, "params_m", None if parameters is None else parameters / 1e6, how)
+    lines += budget_lines(known, "size_mib", size_bytes / 2**20, f"file size, {size_bytes:,} bytes")
+    peak = peak_activation_bytes
+    how = "not counted" if peak is None else f"walk over the graph, {peak:,} bytes, workspaces on top"
+    lines += budget_lines(known, "peak_activation_mib", None if peak is None else peak / 2**20, how)
     return tuple(lines)
 
 
@@ -214,18 +203,14 @@ def budget_lines(known: Limits, name: str, value: float | None, how: str) -> tup
 def latency_lines(
     known: Limits, timed: Latency | None, how: str, predicted: Predicted | None = None
 ) -> tuple[BudgetCheck, ...]:
-    """Latency of one image: the median, and upper bounds of the tail.
+    """Latency of one image: the median, and the tail by its upper bound of 99 % confidence.
 
-    Args:
-        known: The effective limits.
-        timed: None where it was not measured. The tail is compared by its upper bound of 99 % confidence, and is
-            unmeasured where there are too few calls.
-        how: Method of the measurement, or why there is none.
-        predicted: Predicted median in milliseconds where it was not measured; the tail is not predicted.
+    Without ``timed``, ``how`` says why there is no measurement and ``predicted`` is the median in ms. The tail is never
+    predicted, and is unmeasured where there are too few calls for its bound.
     """
     if timed is None:
-        median = (known["latency_p50_ms"].line(None, how, predicted),) if "latency_p50_ms" in known else ()
-        return median + tuple(line for name in _LATENCIES[1:] for line in budget_lines(known, name, None, how))
+        expected = {"latency_p50_ms": predicted}
+        return tuple(known[name].line(None, how, expected.get(name)) for name in _LATENCIES if name in known)
     lines = list(budget_lines(known, "latency_p50_ms", timed.p50_ms, how))
     tails = (("latency_p90_ms", timed.p90_high_ms, 44), ("latency_p99_ms", timed.p99_high_ms, 459))
     for name, value, calls in tails:

@@ -25,7 +25,6 @@ DEFAULT_MARGIN_PP = 1.0
 MLPERF_SHARE = 0.01
 """MLPerf Inference's closed division: the deployed network reaches 99 % of the float network's accuracy."""
 _POWER = 0.8
-EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,7 @@ class PairedPredictions:
 
     @classmethod
     def with_baseline(cls, answers: Answers, other: Answers) -> PairedPredictions:
-        """The deployed networks of two runs, on their common images.
-
-        Raises:
-            UsageError: Fewer than half of the images match, or their labels differ.
-        """
+        """The deployed networks of two runs, on their common images; raises as ``shared`` does."""
         pairs = shared(answers, other)
         before = tuple(other.deployed_predictions[there] for _, there in pairs)
         after = tuple(answers.deployed_predictions[here] for here, _ in pairs)
@@ -65,21 +60,11 @@ class PairedPredictions:
 
 @settings
 class Judgement:
-    """Outcome of the gate with all figures behind it; ``docs/gate.md`` documents it.
+    """Outcome of the gate with all figures behind it; ``docs/gate.md`` documents each.
 
-    Attributes:
-        sentence: The outcome with its reason.
-        reference: ``float``, or ``baseline`` for another run's deployed network.
-        lost: Number of images that only the reference predicts correctly; ``gained`` only the deployed network.
-        changed: Number of images with different predictions.
-        low_pp: Lower end of the Tango interval of confidence ``1 - 2 alpha``.
-        p_margin: One-sided score test: small means that the drop is below the margin.
-        p_worse: One-sided exact mid-p McNemar: small means that the deployed network is worse.
-        p_changed: Two-sided exact mid-p McNemar: small means that the two are not equally accurate.
-        power: Chance that a network without any drop and with this discordance passes on these images.
-        n_needed: Images on which that chance is 0.8.
-        n_to_settle: Images that would decide an inconclusive outcome, if the true drop is the observed one.
-        sequential: Result of the sequential test, where it decides.
+    ``lost`` images are right by the reference alone, ``gained`` ones by the deployed network alone. ``low_pp`` and
+    ``high_pp`` are the Tango interval of confidence ``1 - 2 alpha``. Each p value is small where the drop is below the
+    margin, the deployed network is worse, or the two are not equally accurate.
     """
 
     schema: Literal["edgeres.gate/1"] = SCHEMA
@@ -109,7 +94,7 @@ class Judgement:
     @property
     def exit_code(self) -> int:
         """0 PASS, 3 FAIL, 5 INCONCLUSIVE."""
-        return EXIT_CODES[self.outcome]
+        return {Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 5}[self.outcome]
 
 
 def judge(c: PairedPredictions, margin_pp: float, *, alpha: float = 0.05, seed: int | None = None) -> Judgement:
@@ -156,9 +141,8 @@ def judge(c: PairedPredictions, margin_pp: float, *, alpha: float = 0.05, seed: 
 
 def _signs(c: PairedPredictions) -> NDArray[np.int8]:
     """1 where only the reference is right, -1 where only the deployed network is, 0 elsewhere, ``[N]``."""
-    labels = np.array(c.labels)
-    before, after = np.array(c.before) == labels, np.array(c.after) == labels
-    signs: NDArray[np.int8] = before.astype(np.int8) - after.astype(np.int8)
+    before, after = (np.array(predictions) == np.array(c.labels) for predictions in (c.before, c.after))
+    signs: NDArray[np.int8] = np.subtract(before, after, dtype=np.int8)
     return signs
 
 

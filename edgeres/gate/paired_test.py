@@ -35,11 +35,7 @@ class Paired:
 
     @classmethod
     def of(cls, original: Sequence[int], compressed: Sequence[int], labels: Sequence[int]) -> Paired:
-        """Counts predicted classes of the same images against their labels.
-
-        Raises:
-            ValueError: The three differ in length, or there are none.
-        """
+        """Counts predicted classes of the same images, one or more, against their labels."""
         right = [(o == y, c == y) for o, c, y in zip(original, compressed, labels, strict=True)]
         return cls(n=len(right), b=sum(o and not c for o, c in right), c=sum(c and not o for o, c in right))
 
@@ -73,13 +69,10 @@ class Outcome(StrEnum):
 
 @settings
 class Decision:
-    """Result of the paired test against a margin.
+    """Result of the paired test against a margin, with the Tango interval of the drop in pp.
 
-    Attributes:
-        outcome: PASS when the drop is significantly below the margin, FAIL when it is significantly above.
-        interval: Tango interval of the drop in pp; PASS and FAIL are its two ends against the margin.
-        n_needed: Images that would decide it with a power of 0.8, if the true drop is the observed one; None when it is
-            decided, or when the observed drop is the margin itself.
+    ``n_needed`` images would decide it with a power of 0.8, if the true drop is the observed one; None when it is
+    decided, or when the observed drop is the margin itself.
     """
 
     outcome: Outcome
@@ -161,10 +154,8 @@ def images_needed(
 ) -> int:
     """Sample size of a one-sided paired test of a true drop against a margin at level ``alpha`` (Connor 1987).
 
-    ``n = (z_alpha sqrt(psi - margin^2) + z_power sqrt(psi - drop^2))^2 / (drop - margin)^2``, psi the discordance.
-
-    Raises:
-        ValueError: Drop and margin are equal, which no sample size distinguishes.
+    ``n = (z_alpha sqrt(psi - margin^2) + z_power sqrt(psi - drop^2))^2 / (drop - margin)^2``, psi the discordance. No
+    sample size distinguishes a drop from an equal margin: ``ValueError``.
     """
     from scipy.stats import norm
 

@@ -7,7 +7,8 @@ of its sha256, 64 bits: among 50,000 images two different ones collide with prob
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import defaultdict
+from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.errors import UsageError
@@ -23,12 +24,7 @@ _DIGITS = 16
 
 @settings
 class Answers:
-    """Predictions on a validation split, in its order; all columns are as long as the split.
-
-    Attributes:
-        images: Digest of the split: content hashes and labels, in order.
-        hashes: First 16 hex digits of each image's sha256.
-    """
+    """Predictions on a validation split, in its order; ``images`` is the split's digest."""
 
     schema: Literal["edgeres.predictions/1"] = SCHEMA
     images: str
@@ -47,31 +43,22 @@ class Answers:
 
     @classmethod
     def of(
-        cls,
-        images: str,
-        hashes: Sequence[str],
-        labels: Sequence[int],
-        float_predictions: Sequence[int],
-        deployed_predictions: Sequence[int],
+        cls, images: str, hashes: Sequence[str], labels: Sequence[int], before: Sequence[int], after: Sequence[int]
     ) -> Answers:
-        """Predictions under whole sha256 hashes, which are cut to their first digits."""
+        """Float and deployed predictions under whole sha256 hashes, which are cut to their first digits."""
         return cls(
             images=images,
             hashes=tuple(content[:_DIGITS] for content in hashes),
             labels=tuple(labels),
-            float_predictions=tuple(float_predictions),
-            deployed_predictions=tuple(deployed_predictions),
+            float_predictions=tuple(before),
+            deployed_predictions=tuple(after),
         )
 
     @property
     def keys(self) -> tuple[tuple[str, int], ...]:
         """A key for every image: its hash and its occurrence number among images of equal content."""
-        seen: Counter[str] = Counter()
-        keys = []
-        for content in self.hashes:
-            keys.append((content, seen[content]))
-            seen[content] += 1
-        return tuple(keys)
+        occurrences: defaultdict[str, count[int]] = defaultdict(count)
+        return tuple((content, next(occurrences[content])) for content in self.hashes)
 
 
 def encode(answers: Answers) -> bytes:
@@ -81,11 +68,7 @@ def encode(answers: Answers) -> bytes:
 
 
 def decode(text: str, where: str) -> Answers:
-    """Reads ``predictions.json``.
-
-    Raises:
-        UsageError: No JSON, another schema, an unknown or ill-typed field, or columns of different lengths.
-    """
+    """Reads ``predictions.json``; ``UsageError`` for anything that ``encode`` does not write."""
     return parse(Answers, parse_json(text, where, "compile again to write it anew"), where)
 
 

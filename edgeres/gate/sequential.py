@@ -39,9 +39,7 @@ _MOST = 0.95
 class Sequential:
     """Result of a sequential test of ``n`` images, of which it ``used`` some; INCONCLUSIVE where it used all.
 
-    Attributes:
-        below: Greatest wealth against a drop of at least the margin; PASS from ``1 / alpha`` on.
-        above: Greatest wealth against a drop of at most the margin; FAIL from ``1 / alpha`` on.
+    ``below`` and ``above`` are the greatest wealth against a drop of at least, and at most, the margin.
     """
 
     outcome: Outcome
@@ -133,12 +131,9 @@ def sequential(signs: NDArray[np.int8], margin_pp: float, *, alpha: float = 0.05
         if max(below, above) >= rich:
             outcome = Outcome.PASS if below >= rich else Outcome.FAIL
             break
-    # Wealth is bounded, so that it remains a number in JSON.
+    wealth_below, wealth_above = (
+        float(np.exp(min(logarithm, 700.0))) for logarithm in (below, above)
+    )  # a number in JSON too
     return Sequential(
-        outcome=outcome,
-        used=bets.images,
-        n=len(order),
-        seed=seed,
-        below=float(np.exp(min(below, 700.0))),
-        above=float(np.exp(min(above, 700.0))),
+        outcome=outcome, used=bets.images, n=len(order), seed=seed, below=wealth_below, above=wealth_above
     )

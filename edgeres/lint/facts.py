@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute
+from edgeres.onnx_graph.graph_index import COMMUTING, QDQ, WEIGHTED, GraphIndex, attribute, input_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,19 +21,6 @@ MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Slice")
 FLOAT_IN_FLOAT_OUT = ("AveragePool", "GlobalAveragePool", "ReduceMean", "Mul", "Clip", "Sigmoid")
 """Pools and pointwise operators that are integer on both sides or on none."""
 
-_COMMUTING = (*MOVING, "Concat", "Squeeze", "Unsqueeze", "Relu", "Pad")
-_EPILOGUES = ("Relu", "Clip")
-
-
-def quantizers(view: GraphIndex) -> tuple[NodeProto, ...]:
-    """Every QuantizeLinear and DequantizeLinear."""
-    return view.of_type("QuantizeLinear", "DequantizeLinear")
-
-
-def has_zero_point(node: NodeProto) -> bool:
-    """Whether the optional third input is present."""
-    return len(node.input) > 2 and node.input[2] != ""
-
 
 def type_name(kind: int) -> str:
     """Name of a tensor type, such as ``INT8``."""
@@ -42,7 +29,7 @@ def type_name(kind: int) -> str:
 
 def scales(view: GraphIndex) -> Iterator[tuple[NodeProto, NDArray[np.float64]]]:
     """Every Q/DQ node with the value of its scale, where it is constant."""
-    for node in quantizers(view):
+    for node in view.of_type(*QDQ):
         scale = view.value(node.input[1])
         if scale is not None:
             yield node, scale.astype(np.float64)
@@ -50,9 +37,7 @@ def scales(view: GraphIndex) -> Iterator[tuple[NodeProto, NDArray[np.float64]]]:
 
 def data_shape(view: GraphIndex, node: NodeProto) -> tuple[int, ...] | None:
     """Shape of the constant a Q/DQ chain quantizes; None for an activation."""
-    name = node.input[0]
-    behind = view.producer(name, "QuantizeLinear")
-    tensor = view.constants.get(behind.input[0] if behind is not None else name)
+    tensor = view.constants.get(view.source(node))
     return None if tensor is None else tuple(tensor.dims)
 
 
@@ -68,7 +53,7 @@ def element_types(view: GraphIndex) -> dict[str, int]:
         match node.op_type:
             case "QuantizeLinear":
                 stated = int(attribute(node, "output_dtype", 0)) or int(TensorProto.UINT8)
-                kind = kinds.get(node.input[2], stated) if has_zero_point(node) else stated
+                kind = kinds.get(node.input[2], stated) if input_at(node, 2) else stated
             case "DequantizeLinear":
                 kind = kinds.get(node.input[1], int(TensorProto.FLOAT))
             case "Cast":
@@ -89,29 +74,17 @@ def folds_to_constant(view: GraphIndex, tensor: str) -> bool:
     return tensor in view.constants
 
 
-def weighted_nodes(view: GraphIndex) -> tuple[NodeProto, ...]:
-    """Conv, ConvTranspose, Gemm and MatMul."""
-    return view.of_type(*WEIGHTED)
-
-
-def weight_dequantizer(view: GraphIndex, node: NodeProto) -> NodeProto | None:
-    """The DequantizeLinear directly before a weight; None where the weight is float."""
-    dequantizer = view.producer(node.input[1], "DequantizeLinear")
-    return dequantizer if dequantizer is not None and view.is_weight_dequantizer(dequantizer) else None
-
-
 def quantized_weights(view: GraphIndex, *kinds: str) -> Iterator[tuple[NodeProto, NodeProto]]:
     """Weighted nodes, of all operators or of those named, with the DequantizeLinear of their weight."""
     for node in view.of_type(*(kinds or WEIGHTED)):
-        dequantizer = weight_dequantizer(view, node)
-        if dequantizer is not None:
+        if (dequantizer := view.weight_dequantizer(node.input[1])) is not None:
             yield node, dequantizer
 
 
 def dequantized(view: GraphIndex, tensor: str) -> bool:
     """Whether a tensor is an activation after Q/DQ, possibly through operators that commute with Q/DQ."""
     while view.pair(tensor) is None:
-        maker = view.producer(tensor, *_COMMUTING)
+        maker = view.producer(tensor, *COMMUTING)
         if maker is None:
             return False
         if maker.op_type == "Concat":
@@ -128,25 +101,12 @@ def _one_scale_for_all(view: GraphIndex, concat: NodeProto) -> bool:
     return len(known) == len(scales) and all(np.array_equal(known[0], scale) for scale in known)
 
 
-def quantizers_of(view: GraphIndex, tensor: str) -> list[NodeProto]:
-    """QuantizeLinear nodes that quantize a tensor."""
-    return [node for node, index in view.consumers(tensor) if node.op_type == "QuantizeLinear" and index == 0]
-
-
-def readers_behind_epilogue(view: GraphIndex, tensor: str) -> list[str]:
-    """Operators that read a layer's output, or that of the one activation that reads it and is fused with the layer."""
-    readers = view.consumers(tensor)
-    if len(readers) == 1 and readers[0][0].op_type in _EPILOGUES:
-        readers = view.consumers(readers[0][0].output[0])
-    return [reader.op_type for reader, _ in readers]
-
-
 def activation_type(view: GraphIndex, tensor: str) -> int | None:
     """Code type of the Q/DQ pair that ends in a tensor, UINT8 where it has no zero-point; None where unknown."""
     pair = view.pair(tensor)
     if pair is None:
         return None
-    zero_point = view.constants.get(pair[0].input[2]) if len(pair[0].input) > 2 else None
+    zero_point = view.constants.get(input_at(pair[0], 2))
     return int(TensorProto.UINT8 if zero_point is None else zero_point.data_type)
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeres.lint.facts import dequantized, weight_dequantizer, weighted_nodes
+from edgeres.lint.facts import dequantized, quantized_weights
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
 from edgeres.onnx_graph.roles import classifier, pooled_convolutions, residual_adds
 
@@ -64,14 +64,9 @@ class IntegerCoverage:
 def integer_coverage_of(model: ModelProto, target: Target) -> IntegerCoverage:
     """Integer coverage of a checked graph with inferred shapes, as ``read_model`` returns it."""
     view = GraphIndex.of(model)
-    read = Counter(node.input[0] for node in view.of_type("QuantizeLinear") if node.input[0] not in view.constants)
-    weighted = (*weighted_nodes(view), *view.of_type(*_INTEGER))
-    integer_weights = [
-        node for node in weighted if node.op_type in _INTEGER or weight_dequantizer(view, node) is not None
-    ]
-    integer = {
-        label(node) for node in integer_weights if node.op_type in _INTEGER or dequantized(view, node.input[0])
-    }  # fmt: skip
+    read = Counter(node.input[0] for node in view.activation_quantizers())
+    vendor, quantized = view.of_type(*_INTEGER), [node for node, _dequantizer in quantized_weights(view)]
+    integer = {label(node) for node in quantized if dequantized(view, node.input[0])}.union(map(label, vendor))
     adds = residual_adds(view)
     fused = {
         label(add.node)
@@ -86,8 +81,8 @@ def integer_coverage_of(model: ModelProto, target: Target) -> IntegerCoverage:
         tensors=len(read),
         repeated=tuple(name for name, count in read.items() if count > 1),
         expected_quantizers=_expected(view, target),
-        weights=len(integer_weights),
-        weighted=len(weighted),
+        weights=len(quantized) + len(vendor),
+        weighted=len(view.of_type(*WEIGHTED)) + len(vendor),
         fused_kernels=len(integer),
         fused_adds=len(fused),
         adds=len(adds),
@@ -109,24 +104,25 @@ def _expected(view: GraphIndex, target: Target) -> int | None:
 def _float_layers(view: GraphIndex, target: Target, integer: set[str], free: set[str]) -> Iterator[FloatLayer]:
     """Weighted nodes that are not integer, residual adds that fuse with none, and pools that read float."""
     last, pooled = classifier(view), {label(node) for node in pooled_convolutions(view)}
+    last_name = "" if last is None else label(last)
     for node in view.nodes:
         name, why = label(node), ""
         if node.op_type in WEIGHTED and name not in integer:
             why = _why_float(view, node)
-            if name in pooled and not (last is not None and name == label(last)):
+            if name in pooled and name != last_name:
                 why = "behind a global pool: a matrix-vector product gains nothing"
-            elif last is not None and name == label(last) and why == _UNQUANTIZED:
+            elif name == last_name and why == _UNQUANTIZED:
                 why = "the classifier: a matrix-vector product gains nothing"
         elif name in free:
             why = _why_unfused(view, node)
-        elif node.op_type in _POOLS and not all(dequantized(view, entry) for entry in node.input[:1]):
+        elif node.op_type in _POOLS and not dequantized(view, node.input[0]):
             why = "reads float"
         if why:
             yield FloatLayer(name, node.op_type, why if target.scheme is not None else "the target has no INT8")
 
 
 def _why_float(view: GraphIndex, node: NodeProto) -> str:
-    data, weight = dequantized(view, node.input[0]), weight_dequantizer(view, node) is not None
+    data, weight = dequantized(view, node.input[0]), view.weight_dequantizer(node.input[1]) is not None
     if not data and not weight:
         return _UNQUANTIZED
     return "its data is float" if weight else "its weight is float"

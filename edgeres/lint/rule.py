@@ -1,8 +1,9 @@
-"""``Rule``: a lint rule of a ``Family`` of targets, and ``Finding``: a violation of one."""
+"""``Rule``: a lint rule of a ``Family`` of targets, ``Finding``: a violation, and ``Repair``: a rewrite against it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeres.errors import TargetError
@@ -10,8 +11,12 @@ from edgeres.errors import TargetError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from onnx import ModelProto
+
     from edgeres.onnx_graph.graph_index import GraphIndex
     from edgeres.targets.target import Target
+
+    Rewrite = Callable[[ModelProto, Target], int]
 
 Severity = Literal["E", "W", "I"]
 """``E``: the runtime rejects the file or computes wrong results. ``W``: it runs more slowly. ``I``: information."""
@@ -122,11 +127,6 @@ class Rule:
         changed: dict[str, Any] = {"family": family, "source": source, "warns_from": LAST, **changes}
         return replace(self, **changed)
 
-    def findings(self, view: GraphIndex, version: Version) -> Iterator[Finding]:
-        """The violations of a graph, as findings."""
-        for where, what in self.check(view, version):
-            yield Finding(self.id, self.severity, where, what, self.fix, self.source)
-
 
 def rule(
     family: Family,
@@ -138,6 +138,38 @@ def rule(
 ) -> Callable[[Callable[[GraphIndex, Version], Iterator[Defect]]], Rule]:
     """Decorator that makes a ``Rule`` of a check, whose docstring is the title; ``versions`` are its bounds."""
     return lambda check: Rule(family, id, severity, (check.__doc__ or "").rstrip("."), fix, source, check, **versions)
+
+
+class Phase(IntEnum):
+    """Order of repairs: those of a phase enable those of the next."""
+
+    SPELLING = 0
+    WEIGHTS = 1
+    CODES = 2
+    PLACEMENT = 3
+    STORAGE = 4
+    PRECISION = 5
+    VERSIONS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """A rewrite that removes findings of some rules.
+
+    ``apply`` changes a model in place for a target and returns the number of changed places. ``rounding`` is the error
+    of another float type as a share of a tensor's range; 0 where types are unchanged.
+    """
+
+    phase: Phase
+    rules: tuple[str, ...]
+    title: str
+    apply: Rewrite
+    rounding: float = 0.0
+
+
+def repair(phase: Phase, title: str, *rules: str, rounding: float = 0.0) -> Callable[[Rewrite], Repair]:
+    """Decorator that makes a ``Repair`` of a function."""
+    return lambda apply: Repair(phase, rules, title, apply, rounding)
 
 
 def tensorrt_version(text: str) -> Version:

@@ -13,9 +13,9 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import numpy_helper
 
-from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, free_name, has_transposed_weight, prune
+from edgeres.onnx_graph.edit import prune, store
+from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, has_transposed_weight, input_at
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 from edgeres.quant.algorithms.channel_scaling import FIXED, Ties, partition
 
@@ -131,7 +131,7 @@ class _Finder:
         return low == 0 and (high is None or high >= _UNBOUNDED)
 
     def _bound(self, node: NodeProto, index: int, name: str) -> float | None:
-        if len(node.input) <= index or not node.input[index]:
+        if not input_at(node, index):
             stated = attribute(node, name)
             return None if stated is None else float(stated)
         value = self.view.value(node.input[index])
@@ -155,7 +155,7 @@ class _Finder:
 
     def _numbers(self, node: NodeProto, index: int, name: str) -> list[int] | None:
         stated: Any = attribute(node, name)
-        if len(node.input) > index and node.input[index]:
+        if input_at(node, index):
             stated = self.view.value(node.input[index])
         return None if stated is None else [int(number) for number in np.asarray(stated).reshape(-1)]
 
@@ -230,7 +230,6 @@ class _Divider:
 
     def __init__(self, model: ModelProto, shapes: Shapes, scales: Mapping[str, Floats]) -> None:
         self.model, self.shapes, self.scales, self.view = model, shapes, scales, GraphIndex.of(model)
-        self.taken = {*self.view.constants, *self.view.producers}
 
     def divide(self, node: NodeProto) -> None:
         """Rewrites the constants of one node."""
@@ -256,7 +255,7 @@ class _Divider:
         ratio = data.reshape(groups, 1, inputs, 1) / output.reshape(groups, outputs, 1, 1)
         flat = (parts * ratio).reshape(groups * outputs, -1)
         self._store(node, 1, flat.T if has_transposed_weight(node) else flat.reshape(weight.shape))
-        if len(node.input) > 2 and node.input[2]:
+        if input_at(node, 2):
             self._store(node, 2, np.broadcast_to(self._value(node, 2).reshape(-1), len(output)) / output)
 
     def _value(self, node: NodeProto, index: int) -> Floats:
@@ -265,6 +264,4 @@ class _Divider:
         return value.astype(np.float64)
 
     def _store(self, node: NodeProto, index: int, value: Floats) -> None:
-        name = free_name(f"{node.input[index]}.scaled", self.taken)
-        self.model.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
-        node.input[index] = name
+        node.input[index] = store(self.model, f"{node.input[index]}.scaled", value.astype(np.float32))

@@ -57,7 +57,7 @@ def load(model: ModelProto, options: Any) -> Any:
     try:
         return open_session(model, options)
     except Exception as failure:  # its exceptions share no base class of their own
-        raise StageError(f"ONNX Runtime refuses the graph: {_first_line(failure)}", "export it again") from failure
+        raise StageError(f"ONNX Runtime refuses the graph: {first_line(failure)}", "export it again") from failure
 
 
 def runner(model: ModelProto, *, optimise: bool = True) -> Runner:
@@ -75,23 +75,23 @@ def runner(model: ModelProto, *, optimise: bool = True) -> Runner:
         try:
             (logits,) = session.run(None, {name: images})
         except Exception as failure:
-            raise StageError(
-                f"ONNX Runtime cannot run the graph: {_first_line(failure)}", "export it again"
-            ) from failure
+            what = f"ONNX Runtime cannot run the graph: {first_line(failure)}"
+            raise StageError(what, "export it again") from failure
         return np.asarray(logits, dtype=np.float32).reshape(len(images), -1)
 
     return run
 
 
-def _first_line(failure: Exception) -> str:
+def first_line(failure: Exception) -> str:
+    """The first line of a message, or the exception's name where it has none."""
     return (str(failure).splitlines() or [type(failure).__name__])[0]
 
 
-def probe(model: ModelProto, images: int, seed: int = 0) -> Images:
+def probe(model: ModelProto, images: int) -> Images:
     """Standard normal images ``[images,3,H,W]`` of a model's fixed image size."""
     dims = model.graph.input[0].type.tensor_type.shape.dim
     shape = (images, *(dim.dim_value for dim in dims[1:]))
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def relative_delta(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:

@@ -116,10 +116,8 @@ def _read(tensor: TensorProto, folder: Path, limit: int) -> bytes:
     except ValueError as failure:
         raise ModelError(f"tensor {tensor.name!r}: offset or length is no number", _EXPORT_AGAIN) from failure
     if offset < 0 or length != wanted:
-        raise ModelError(
-            f"tensor {tensor.name!r} of shape {list(tensor.dims)} takes {wanted} bytes, not {length} at {offset}",
-            _EXPORT_AGAIN,
-        )
+        what = f"tensor {tensor.name!r} of shape {list(tensor.dims)} takes {wanted} bytes, not {length} at {offset}"
+        raise ModelError(what, _EXPORT_AGAIN)
     if length > limit:
         raise ModelError(f"tensor {tensor.name!r} takes {length} bytes, more than a model may", "use a smaller model")
     try:
@@ -129,9 +127,8 @@ def _read(tensor: TensorProto, folder: Path, limit: int) -> bytes:
     except OSError as failure:
         raise ModelError(f"{path} cannot be read: {failure.strerror}", "put the weights beside the model") from failure
     if len(data) != length:
-        raise ModelError(
-            f"{path} ends before tensor {tensor.name!r}: {len(data)} of {length} bytes at {offset}", "copy it again"
-        )
+        what = f"{path} ends before tensor {tensor.name!r}: {len(data)} of {length} bytes at {offset}"
+        raise ModelError(what, "copy it again")
     return data
 
 

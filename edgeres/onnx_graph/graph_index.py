@@ -1,16 +1,14 @@
-"""``GraphIndex``: producers, readers and constants of an ONNX graph; attributes, labels and names of its nodes."""
+"""``GraphIndex``: producers, readers and constants of an ONNX graph; attributes and labels of its nodes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from typing import Any
 
     from numpy.typing import NDArray
@@ -24,6 +22,11 @@ COUNTED = ("Conv", "Gemm", "MatMul")
 
 BIASED = ("Conv", "ConvTranspose", "Gemm")
 """Those of them with a bias, which is their input 2."""
+
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+COMMUTING = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat", "Relu", "Pad")
+"""Operators that commute with Q/DQ."""
 
 _NIBBLES = (TensorProto.INT4, TensorProto.UINT4)
 
@@ -82,12 +85,35 @@ class GraphIndex:
         value = np.asarray(numpy_helper.to_array(proto))
         return value.astype(np.int8) if proto.data_type in _NIBBLES else value  # numpy has no 4-bit type
 
-    def is_weight_dequantizer(self, node: NodeProto) -> bool:
-        """Whether a DequantizeLinear gives a constant: int8 codes, or a float constant behind QuantizeLinear."""
-        if node.op_type != "DequantizeLinear":
-            return False
+    def readers_behind_epilogue(self, tensor: str) -> list[str]:
+        """Operators that read a layer's output, or that of the one Relu or Clip that reads it and fuses with it."""
+        readers = self.consumers(tensor)
+        if len(readers) == 1 and readers[0][0].op_type in ("Relu", "Clip"):
+            readers = self.consumers(readers[0][0].output[0])
+        return [reader.op_type for reader, _ in readers]
+
+    def zero_point(self, node: NodeProto) -> NDArray[np.generic] | None:
+        """Zero-point of an activation's Q/DQ node; uint8 0 where it has none, None where it is computed."""
+        name = input_at(node, 2)
+        return self.value(name) if name else np.zeros((), np.uint8)
+
+    def weight_dequantizer(self, tensor: str) -> NodeProto | None:
+        """The DequantizeLinear that makes a tensor of a constant: of codes, or of floats behind QuantizeLinear."""
+        node = self.producer(tensor, "DequantizeLinear")
+        return node if node is not None and self.source(node) in self.constants else None
+
+    def source(self, node: NodeProto) -> str:
+        """The tensor that a DequantizeLinear reads, or the QuantizeLinear in front of it."""
         quantizer = self.producer(node.input[0], "QuantizeLinear")
-        return (quantizer.input[0] if quantizer is not None else node.input[0]) in self.constants
+        return str(quantizer.input[0] if quantizer is not None else node.input[0])
+
+    def activation_quantizers(self) -> tuple[NodeProto, ...]:
+        """Every QuantizeLinear of an activation, in execution order."""
+        return tuple(node for node in self.of_type("QuantizeLinear") if node.input[0] not in self.constants)
+
+    def quantizers_of(self, tensor: str) -> list[NodeProto]:
+        """QuantizeLinear nodes that quantize a tensor."""
+        return [node for node, index in self.consumers(tensor) if node.op_type == "QuantizeLinear" and index == 0]
 
     def origin(self, tensor: str) -> str:
         """The float tensor before a Q/DQ pair; the tensor itself where there is none."""
@@ -109,9 +135,21 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     return default if stated is None else helper.get_attribute_value(stated)
 
 
+def input_at(node: NodeProto, index: int) -> str:
+    """The tensor that a node reads there; empty where it has no such input."""
+    return node.input[index] if index < len(node.input) else ""
+
+
 def has_transposed_weight(node: NodeProto) -> bool:
     """Whether the weight of a matrix product is ``[IC,OC]`` rather than ``[OC,IC]``."""
     return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+
+
+def output_channel_axis(node: NodeProto, shape: tuple[int, ...]) -> int:
+    """Output-channel axis of a weight ``[OC,IC,kh,kw]``, ``[OC,IC]`` or ``[IC,OC]``."""
+    if node.op_type == "ConvTranspose":
+        return 1
+    return max(len(shape) - 1, 0) if has_transposed_weight(node) else 0
 
 
 class WindowAttributes(NamedTuple):
@@ -149,42 +187,6 @@ def label(node: NodeProto) -> str:
     return node.name or f"{node.op_type} -> {node.output[0] if node.output else '?'}"
 
 
-def free_name(name: str, taken: set[str]) -> str:
-    """The name, or the first numbered variant that is not taken; it is added to ``taken``."""
-    free = next(variant for variant in chain([name], (f"{name}.{n}" for n in count())) if variant not in taken)
-    taken.add(free)
-    return free
-
-
 def opset_of(model: ModelProto) -> int:
     """Version of the default operator set; 0 where the file imports none."""
     return next((int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-
-
-def retain(field: Any, wanted: Callable[[Any], bool]) -> None:
-    """Deletes every other entry of a repeated protobuf field, in place."""
-    for index in reversed(range(len(field))):
-        if not wanted(field[index]):
-            del field[index]
-
-
-def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
-    """Sets the nodes of a graph, which may be its own in another order."""
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    model.graph.ClearField("node")
-    model.graph.node.extend(copies)
-
-
-def prune(model: ModelProto) -> None:
-    """Removes unused nodes and initializers; initializers are sorted by name.
-
-    ``onnx_ir``'s RemoveUnusedNodesPass also drops empty optional inputs and adds a value_info for each initializer.
-    """
-    graph, needed = model.graph, {value.name for value in model.graph.output}
-    for index in reversed(range(len(graph.node))):
-        if needed.isdisjoint(graph.node[index].output):
-            del graph.node[index]
-        else:
-            needed.update(graph.node[index].input)
-    retain(graph.initializer, lambda tensor: tensor.name in needed)
-    graph.initializer.sort(key=lambda tensor: tensor.name)

@@ -13,7 +13,7 @@ from edgeres.model.cost import Kind, Layer, peak, stored_bytes
 from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -61,81 +61,57 @@ def tensor_shapes(model: ModelProto) -> Shapes:
     try:
         inferred = shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
     except shape_inference.InferenceError as failure:
-        raise ModelError(
-            f"shapes cannot be inferred: {failure}", "export the model again with fixed sizes"
-        ) from failure
+        hint = "export the model again with fixed sizes"
+        raise ModelError(f"shapes cannot be inferred: {failure}", hint) from failure
     shapes: Shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         shapes[value.name] = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
     return shapes
 
 
-def layer_macs(model: ModelProto) -> dict[str, int]:
-    """MACs of every Conv, Gemm and MatMul for one image, by output tensor name.
+def macs(model: ModelProto) -> int:
+    """MACs of the graph for one image.
 
     A Conv costs ``prod(weight shape) * H' * W'``, a matrix product ``rows * inner * columns``.
     """
     shapes = tensor_shapes(model)
-    return {node.output[0]: _node_macs(node, shapes) for node in model.graph.node if node.op_type in COUNTED}
+    return sum(_macs(node, shapes) for node in model.graph.node)
 
 
-def _node_macs(node: NodeProto, shapes: Shapes) -> int:
+def _macs(node: NodeProto, shapes: Shapes) -> int:
+    if node.op_type not in COUNTED:
+        return 0
     out = shapes[node.output[0]]
     if node.op_type == "Conv":
         return prod(shapes[node.input[1]]) * prod(out[2:])
     return prod(out) * shapes[node.input[0]][0 if attribute(node, "transA", 0) else -1]
 
 
-def macs(model: ModelProto) -> int:
-    """MACs of the graph for one image."""
-    return sum(layer_macs(model).values())
-
-
-def layer_parameters(model: ModelProto) -> dict[str, int]:
-    """Weights and biases of every layer by output tensor name; scales, zero-points and statistics are not learned."""
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    origins = _dequantized(model.graph)
-    counts: dict[str, int] = {}
-    for node in model.graph.node:
-        if node.op_type in COUNTED or node.op_type == "BatchNormalization":
-            names = node.input[1:] if node.op_type in COUNTED else node.input[1:3]
-            stored = (origins.get(name, name) for name in names)
-            counts[node.output[0]] = sum(prod(shapes[name]) for name in stored if name in shapes)
-    return counts
-
-
 def parameters(model: ModelProto) -> int:
-    """Number of learned parameters of the graph."""
-    return sum(layer_parameters(model).values())
+    """Learned parameters of the graph: weights and biases, without scales, zero-points and statistics."""
+    view, sizes = GraphIndex.of(model), {tensor.name: prod(tensor.dims) for tensor in model.graph.initializer}
+    return sum(_parameters(view, node, sizes) for node in view.nodes)
 
 
-def _dequantized(graph: GraphProto) -> dict[str, str]:
-    """Codes of every DequantizeLinear, or the constant that QuantizeLinear quantizes to them, by its output."""
-    constants = {tensor.name for tensor in graph.initializer}
-    quantizers = (node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in constants)
-    stored = {node.output[0]: node.input[0] for node in quantizers}
-    read = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    return {output: stored.get(codes, codes) for output, codes in read.items()}
+def _parameters(view: GraphIndex, node: NodeProto, sizes: dict[str, int]) -> int:
+    if node.op_type not in (*COUNTED, "BatchNormalization"):
+        return 0
+    names = node.input[1:] if node.op_type in COUNTED else node.input[1:3]
+    makers = [(name, view.producer(name, "DequantizeLinear")) for name in names]
+    return sum(sizes.get(name if maker is None else view.source(maker), 0) for name, maker in makers)
 
 
 def qdq(model: ModelProto) -> QdqCounts:
     """Counts the Q/DQ pairs of a graph."""
-    origins = _dequantized(model.graph)
-    weighted = [node for node in model.graph.node if node.op_type in COUNTED]
-    weights = sum(len(node.input) > 1 and node.input[1] in origins for node in weighted)
-    return QdqCounts(len(quantized_tensors(model)), weights, len(weighted))
+    view = GraphIndex.of(model)
+    weighted = view.of_type(*COUNTED)
+    weights = sum(view.producer(node.input[1], "DequantizeLinear") is not None for node in weighted)
+    return QdqCounts(len(view.activation_quantizers()), weights, len(weighted))
 
 
 def quantized_tensors(model: ModelProto) -> tuple[str, ...]:
     """Names of the activations that a QuantizeLinear reads, in order of execution."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    read = (node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear")
-    return tuple(name for name in read if name not in constants)
-
-
-def metadata(model: ModelProto) -> dict[str, str]:
-    """The metadata strings of a file."""
-    return {entry.key: entry.value for entry in model.metadata_props}
+    return tuple(node.input[0] for node in GraphIndex.of(model).activation_quantizers())
 
 
 def sized(model: ModelProto, size: int | None) -> ModelProto:
@@ -176,8 +152,9 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
     Raises:
         ModelError: Shapes cannot be inferred.
     """
-    shapes, macs, parameters = tensor_shapes(model), layer_macs(model), layer_parameters(model)
-    constant = {*GraphIndex.of(model).constants, ""}
+    view, shapes = GraphIndex.of(model), tensor_shapes(model)
+    sizes = {tensor.name: prod(tensor.dims) for tensor in model.graph.initializer}
+    constant = {*view.constants, ""}
     rows: list[Layer] = []
     for node in model.graph.node:
         inputs = tuple(name for name in node.input if name not in constant)
@@ -186,6 +163,7 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
             continue
         for output in filter(None, node.output):
             input_shape, output_shape = _one(shapes, inputs[0]), _one(shapes, output)
+            first = output == node.output[0]
             rows.append(
                 Layer(
                     name=node.name or output,
@@ -195,8 +173,8 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
                     output=output,
                     input_shape=input_shape,
                     output_shape=output_shape,
-                    macs=macs.get(output, 0),
-                    parameters=parameters.get(output, 0),
+                    macs=_macs(node, shapes) if first else 0,
+                    parameters=_parameters(view, node, sizes) if first else 0,
                     bias=node.op_type in ("Conv", "Gemm") and len(node.input) > 2,
                 )
             )
@@ -228,6 +206,6 @@ def _kind(node: NodeProto, input_shape: tuple[int, ...], output_shape: tuple[int
     if node.op_type == "MaxPool" and set(attribute(node, "kernel_shape")) == {1}:
         return "other"  # a strided slice: a pool of one pixel
     pooled = (input_shape[:1], (input_shape[0], 1, 1)) if len(input_shape) == 3 else ()
-    return (
-        "globalpool" if node.op_type == "ReduceMean" and output_shape in pooled else _KINDS.get(node.op_type, "other")
-    )
+    if node.op_type == "ReduceMean" and output_shape in pooled:
+        return "globalpool"
+    return _KINDS.get(node.op_type, "other")

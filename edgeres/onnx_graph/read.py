@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from onnx import checker, defs, shape_inference
 
 from edgeres.errors import ModelError, nearest
+from edgeres.onnx_graph.edit import replace_nodes, retain
 from edgeres.onnx_graph.external import MAX_BYTES, load_external, parse, tensors
-from edgeres.onnx_graph.graph_index import label, opset_of, replace_nodes, retain
+from edgeres.onnx_graph.graph_index import QDQ, label, opset_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,11 +69,9 @@ def require_float(model: ModelProto) -> None:
     """
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx"):
-            raise ModelError(
-                f"node {label(node)!r}: operator {node.domain}.{node.op_type} is no ONNX operator",
-                "export with standard operators",
-            )
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"):
+            what = f"node {label(node)!r}: operator {node.domain}.{node.op_type} is no ONNX operator"
+            raise ModelError(what, "export with standard operators")
+        if node.op_type in (*QDQ, "QLinearConv", "ConvInteger", "MatMulInteger"):
             raise ModelError(f"node {label(node)!r}: the graph is quantized already", "give the float model")
 
 
@@ -140,9 +139,10 @@ def _producers(graph: GraphProto) -> dict[str, int]:
     for number, node in enumerate(graph.node):
         for name in filter(None, node.output):
             if name in producers or name in constants or name in inputs:
-                first = label(graph.node[producers[name]]) if name in producers else None
-                first = f"node {first!r}" if first else "an input or initializer"
-                raise ModelError(f"node {label(node)!r} makes {name!r} again, after {first}", _EXPORT_AGAIN)
+                before = (
+                    f"node {label(graph.node[producers[name]])!r}" if name in producers else "an input or initializer"
+                )
+                raise ModelError(f"node {label(node)!r} makes {name!r} again, after {before}", _EXPORT_AGAIN)
             producers[name] = number
     return producers
 

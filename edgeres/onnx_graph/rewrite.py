@@ -13,7 +13,7 @@ An operator that only moves values gets the pair of its inputs on its output too
 no value changes. Where pools are integer both pairs are kept, and ONNX Runtime runs the operator on codes; elsewhere
 the first is removed, and every reader has its pair directly before it.
 
-Finally, weight scales under which int32 could not hold a layer's bias are raised (``edgeres.onnx_graph.accumulators``).
+Finally, weight scales under which int32 could not hold a layer's bias are raised (``stored_weights.make_room``).
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.accumulators import make_room
-from edgeres.onnx_graph.graph_index import BIASED, WEIGHTED, GraphIndex, attribute, free_name, label, prune
+from edgeres.onnx_graph.edit import insert_before, prune, store
+from edgeres.onnx_graph.graph_index import BIASED, COMMUTING, WEIGHTED, GraphIndex, attribute, input_at, label
 from edgeres.onnx_graph.read import infer
 from edgeres.onnx_graph.roles import residual_adds
+from edgeres.onnx_graph.stored_weights import make_room
 from edgeres.quant.qparams import QParams
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
     from edgeres.targets.target import QuantScheme
-
-_MOVING = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat", "Relu", "Pad")
-"""Operators that commute with Q/DQ."""
 
 
 class Rewritten(NamedTuple):
@@ -83,7 +81,7 @@ def rewrite(model: ModelProto, scheme: QuantScheme) -> Rewritten:
     weights = _weights(changed)
     prune(changed)
     view = GraphIndex.of(changed)
-    activations = {node.input[0]: _params(view, node) for node in _activation_quantizers(view)}
+    activations = {node.input[0]: _params(view, node) for node in view.activation_quantizers()}
     return Rewritten(infer(changed), activations, weights, retyped, released, biases, raised)
 
 
@@ -91,11 +89,11 @@ def float_biases(model: ModelProto, spared: Container[str] = ()) -> int:
     """Converts biases behind DequantizeLinear to float32 initializers, except those of ``spared`` layers."""
     view, count = GraphIndex.of(model), 0
     for node in view.of_type(*BIASED):
-        dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
+        dequantizer = view.producer(input_at(node, 2), "DequantizeLinear")
         if dequantizer is None or label(node) in spared:
             continue
         codes, scale = (_constant(view, dequantizer, index) for index in (0, 1))
-        zero_point = _constant(view, dequantizer, 2).astype(np.float64) if len(dequantizer.input) > 2 else 0.0
+        zero_point = _constant(view, dequantizer, 2).astype(np.float64) if input_at(dequantizer, 2) else 0.0
         value = ((codes.astype(np.float64) - zero_point) * scale.astype(np.float64)).astype(np.float32)
         name = f"{dequantizer.output[0]}.float"
         if name not in view.constants:
@@ -117,7 +115,7 @@ def _release(model: ModelProto, scheme: QuantScheme) -> int:
             return index == 0 or node.input[index] not in view.constants
         if node.op_type == "Add" and node.name in identity:
             return scheme.add_inputs == "both" or index == identity[node.name]
-        return scheme.pools or (node.op_type in _MOVING and feeds_quantized(node.output[0]))
+        return scheme.pools or (node.op_type in COMMUTING and feeds_quantized(node.output[0]))
 
     @cache
     def feeds_quantized(tensor: str) -> bool:
@@ -137,11 +135,9 @@ def _release(model: ModelProto, scheme: QuantScheme) -> int:
 
 def _repeat_behind_moves(model: ModelProto) -> None:
     """Repeats the pair before every operator that moves values after it, where none follows."""
-    for name in [node.name for node in model.graph.node if node.op_type in _MOVING]:
-        view = GraphIndex.of(model)
-        position = next(number for number, node in enumerate(view.nodes) if node.name == name)
-        tensor = view.nodes[position].output[0]
-        parameters, readers = _common_parameters(view, view.nodes[position]), view.consumers(tensor)
+    for node in GraphIndex.of(model).of_type(*COMMUTING):
+        view, tensor = GraphIndex.of(model), node.output[0]
+        parameters, readers = _common_parameters(view, node), view.consumers(tensor)
         if parameters is None or not readers or any(reader.op_type == "QuantizeLinear" for reader, _ in readers):
             continue
         codes, value = f"{tensor}.moved.codes", f"{tensor}.moved"
@@ -151,13 +147,12 @@ def _repeat_behind_moves(model: ModelProto) -> None:
             helper.make_node("QuantizeLinear", [tensor, *parameters], [codes], name=f"{tensor}.moved.quantize"),
             helper.make_node("DequantizeLinear", [codes, *parameters], [value], name=f"{tensor}.moved.dequantize"),
         )
-        for offset, entry in enumerate(again, start=1):
-            model.graph.node.insert(position + offset, entry)
+        insert_before(model, view.nodes[view.nodes.index(node) + 1], *again)
 
 
 def _common_parameters(view: GraphIndex, node: NodeProto) -> tuple[str, str] | None:
     """Scale and zero-point of the pairs on all data inputs of an operator; None where they differ or are missing."""
-    if node.op_type == "Pad" and len(node.input) > 2 and np.any(view.value(node.input[2])):
+    if node.op_type == "Pad" and np.any(view.value(input_at(node, 2))):
         return None  # pads with other values than 0
     names = node.input if node.op_type == "Concat" else node.input[:1]
     quantizers = [pair[0] for pair in map(view.pair, names) if pair is not None]
@@ -167,25 +162,18 @@ def _common_parameters(view: GraphIndex, node: NodeProto) -> tuple[str, str] | N
     return quantizers[0].input[1], quantizers[0].input[2]
 
 
-def _activation_quantizers(view: GraphIndex) -> tuple[NodeProto, ...]:
-    return tuple(node for node in view.of_type("QuantizeLinear") if node.input[0] not in view.constants)
-
-
 def retype(model: ModelProto, scheme: QuantScheme) -> int:
     """Converts every activation pair to the scheme's code type."""
     view, count = GraphIndex.of(model), 0
-    taken = {*view.constants, *view.producers}
-    for quantizer in _activation_quantizers(view):
+    for quantizer in view.activation_quantizers():
         present = _params(view, quantizer)
         params = convert(present, signed=scheme.signed)
         if params == present and len(quantizer.input) == 3:
             continue
         count += params != present
-        codes = quantizer.output[0]
-        scale, zero_point = free_name(f"{codes}.scale", taken), free_name(f"{codes}.zero_point", taken)
-        kind = np.int8 if params.signed else np.uint8
-        model.graph.initializer.append(numpy_helper.from_array(np.array(params.scale[0], np.float32), scale))
-        model.graph.initializer.append(numpy_helper.from_array(np.array(params.zero_point, kind), zero_point))
+        codes, kind = quantizer.output[0], np.int8 if params.signed else np.uint8
+        scale = store(model, f"{codes}.scale", np.array(params.scale[0], np.float32))
+        zero_point = store(model, f"{codes}.zero_point", np.array(params.zero_point, kind))
         readers = (reader for reader, _ in view.consumers(codes) if reader.op_type == "DequantizeLinear")
         for node in (quantizer, *readers):
             node.input[:] = [node.input[0], scale, zero_point]
@@ -209,7 +197,7 @@ def convert(params: QParams, *, signed: bool) -> QParams:
 def _params(view: GraphIndex, node: NodeProto) -> QParams:
     """Per-tensor parameters of an activation's Q or DQ node."""
     scale = _constant(view, node, 1)
-    zero_point = _constant(view, node, 2) if len(node.input) > 2 else np.array(0, np.uint8)
+    zero_point = _constant(view, node, 2) if input_at(node, 2) else np.array(0, np.uint8)
     if scale.size != 1 or zero_point.size != 1 or zero_point.dtype not in (np.int8, np.uint8):
         where = f"{label(node)}: {scale.size} scales of {zero_point.dtype} codes"
         raise StageError(where, "quantize per tensor, 8 bits")
@@ -222,8 +210,7 @@ def _weights(model: ModelProto) -> dict[str, QParams]:
     view = GraphIndex.of(model)
     weights: dict[str, QParams] = {}
     for node in view.of_type(*WEIGHTED):
-        dequantizer = view.producer(node.input[1], "DequantizeLinear")
-        if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
+        if (dequantizer := view.weight_dequantizer(node.input[1])) is None:
             continue
         scale, zero_point = (_constant(view, dequantizer, index) for index in (1, 2))
         if zero_point.dtype != np.int8 or np.any(zero_point):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex
+from edgeres.onnx_graph.graph_index import QDQ, WEIGHTED, GraphIndex
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -57,7 +57,7 @@ def _depths(view: GraphIndex) -> dict[str, tuple[int, int]]:
         weighted, others = max((depth.get(name, (0, 0)) for name in node.input), default=(0, 0))
         if node.op_type in WEIGHTED:
             weighted += 1
-        elif node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        elif node.op_type not in QDQ:
             others += 1
         depth.update(dict.fromkeys(node.output, (weighted, others)))
     return depth

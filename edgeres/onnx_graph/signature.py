@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from onnx import TensorProto, helper
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, free_name, retain
+from edgeres.onnx_graph.edit import free_name, retain
+from edgeres.onnx_graph.graph_index import GraphIndex, attribute
 from edgeres.onnx_graph.read import infer
 
 if TYPE_CHECKING:

@@ -6,8 +6,6 @@ from typing import Literal
 
 from edgeres.settings import settings
 
-SCHEMA = "edgeres.parity/1"
-
 
 @settings
 class Depth:
@@ -113,7 +111,7 @@ class Parity:
     pairs: tuple[Pair, ...]
     absent: dict[str, str]
     float_nodes: tuple[str, ...]
-    schema: str = SCHEMA
+    schema: str = "edgeres.parity/1"
 
     @property
     def worst(self) -> Pair:

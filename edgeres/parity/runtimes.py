@@ -33,15 +33,6 @@ if TYPE_CHECKING:
     Show = Callable[[Images], tuple[Logits, Codes]]
 
 FAKE, UNOPTIMISED = "torch", "onnxruntime_unoptimised"
-_TITLES = {
-    "onnxruntime": "ONNX Runtime",
-    "onnxruntime_mobile": "ONNX Runtime mobile",
-    "openvino": "OpenVINO",
-    "executorch": "ExecuTorch",
-    "litert": "LiteRT",
-    "tensorrt": "TensorRT",
-    "tensorrt_rtx": "TensorRT-RTX",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +142,8 @@ def _backend_runtime(
     with backend.engine_session(engine, here) as session, ExitStack() as stack:
         if names and isinstance(backend, ShowsTensors):
             codes = _by_tensor(stack.enter_context(backend.showing(graph, list(names.values()))).run, names)
-        yield ParityRuntime(name, _TITLES.get(name, name), session.run, codes)
+        title = backend.package.title + (" mobile" if name == "onnxruntime_mobile" else "")
+        yield ParityRuntime(name, title, session.run, codes)
 
 
 def _by_tensor(run: Show, names: Mapping[str, str]) -> Show:

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeres.errors import StageError
 from edgeres.metrics import agreement, top1
+from edgeres.onnx_graph.execute import relative_delta
 from edgeres.parity.result import Depth, Pair, Parity, RuntimeRow
 from edgeres.parity.runtimes import ParityRuntime
 
@@ -116,7 +117,7 @@ class LayerComparison:
 
     def depths(self) -> tuple[Depth, ...]:
         """Comparisons in execution order, the logits last."""
-        names = {tensor: tensor for tensor in self.network.quantized} | {LOGITS: self.network.output}
+        names = {tensor: tensor for tensor in self.network.codes} | {LOGITS: self.network.output}
         return tuple(self.counts[tensor].depth(tensor, self.network.nodes_of(name)) for tensor, name in names.items())
 
 
@@ -209,17 +210,12 @@ def _layers(
             exact = subject.networks["float"].run(images)
             for runtime, show in seeing:
                 logits, codes = show(images)
-                moved[runtime.name] = max(moved[runtime.name], _difference(logits, runtime.logits(images)))
+                moved[runtime.name] = max(moved[runtime.name], relative_delta(runtime.logits(images), logits))
                 for comparison in comparisons[runtime.name].values():
                     comparison.add(images, exact, _finite(logits, runtime), codes)
                 advance(len(images))
     nearest = {name: nearer(by_bias) for name, by_bias in comparisons.items()}
     return {name: (bias, comparisons[name][bias].depths(), _note(moved[name])) for name, bias in nearest.items()}
-
-
-def _difference(shown: Array, plain: Array) -> float:
-    """Largest difference of logits as a share of the largest logit."""
-    return float(np.abs(shown - plain).max() / max(float(np.abs(plain).max()), 1e-30))
 
 
 def _note(moved: float) -> str:

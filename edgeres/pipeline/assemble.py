@@ -111,17 +111,11 @@ def latency_rows(verdict: VerificationResult, target: Target, threads: int) -> t
     """Latency of each variant, float first."""
     cpu = machine().cpu
     return tuple(
-        LatencyRow(
+        LatencyRow.of(
+            timed,
             variant=variant,
             runtime=target.runtime.name,
-            batch=1,
             threads=threads,
-            p50_ms=timed.p50_ms,
-            p90_ms=timed.p90_ms,
-            p99_ms=timed.p99_ms,
-            n=timed.n,
-            low_ms=timed.low_ms,
-            high_ms=timed.high_ms,
             how=f"variants in turn on {cpu}"
             + (f", {timed.stolen:.1%} of the CPU stolen" if timed.stolen is not None else ""),
         )

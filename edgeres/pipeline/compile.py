@@ -22,8 +22,7 @@ from edgeres.pipeline.stages.verify import Verify
 from edgeres.quant.calibration_table import NAME, read_table
 from edgeres.report import report_files
 from edgeres.runs import document
-from edgeres.runs.run import Device, Failure, FileRow, Run, Timings, is_timed
-from edgeres.runs.stage import StageRow, StageTime
+from edgeres.runs.run import Device, Failure, FileRow, Run, StageRow, StageTime, Timings, is_timed
 
 if TYPE_CHECKING:
     from edgeres.artifacts.store import Store

@@ -10,25 +10,20 @@ from edgeres.runs.figures import millis, percent, points, seconds
 
 if TYPE_CHECKING:
     from edgeres.artifacts.results import LayerSensitivity
-    from edgeres.runs.run import Run
-    from edgeres.runs.stage import StageRow
+    from edgeres.runs.run import Run, StageRow
 
 HEADS = ("Technique", "Verdict", "Top-1", "Drop (90 % interval)", "Same answer", "KL to float", "Integer layers",
          "Latency", "Took", "What")  # fmt: skip
-FLOAT = "float"
 _AGAIN = "quantize"
 """Name of the quantizing stage's own technique: later stages repeat it, and their copy is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateRow:
-    """A quantization technique that was tried, or left out and has no figures.
+    """A quantization technique that was tried, or left out and has no figures but perhaps its predicted duration.
 
-    Attributes:
-        latency_ms: Latency of one image on the target's runtime.
-        expected: Whether ``latency_ms`` is predicted by a roofline and not measured.
-        of: Number of weighted layers of the network; None where the kernels were not counted.
-        predicted_s: Predicted duration of a technique that was left out because of it.
+    The latency is of one image on the target's runtime; it is ``expected`` where a roofline predicts it. ``of`` is the
+    number of weighted layers of the network.
     """
 
     technique: TechniqueResult
@@ -92,7 +87,7 @@ def recovery_rows(run: Run) -> tuple[CandidateRow, ...]:
 
 
 def _row(technique: TechniqueResult, stage: StageRow, timings: dict[str, float], whole: float | None) -> CandidateRow:
-    if technique.kl is None and technique.top1 is None:
+    if not CandidateRow(technique).tried:
         return CandidateRow(technique, predicted_s=timings.get(f"predicted {technique.name}"))
     latency, expected = _latency(stage, timings, technique.graph)
     return CandidateRow(technique, timings.get(technique.name, whole), latency, expected)
@@ -106,7 +101,7 @@ def _float(stage: StageRow, timings: dict[str, float]) -> CandidateRow:
     latency, expected = _latency(stage, timings, "float32")
     note = "what all are compared with"
     technique = TechniqueResult(
-        name=FLOAT, top1=next(known, None), drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note=note
+        name="float", top1=next(known, None), drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note=note
     )
     return CandidateRow(technique, latency_ms=latency, expected=expected)
 

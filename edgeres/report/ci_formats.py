@@ -73,10 +73,14 @@ def sarif(judgement: Judgement, report: str) -> str:
 
     Results point at the run's report, a path relative to the repository where it lies inside.
     """
-    results: list[dict[str, Any]] = []
+    judged = [("accuracy-warning", "warning", text) for text in judgement.warnings]
     if level := _LEVELS.get(judgement.outcome):
-        results.append(_judged("accuracy-drop", level, judgement.sentence, report))
-    results += [_judged("accuracy-warning", "warning", text, report) for text in judgement.warnings]
+        judged.insert(0, ("accuracy-drop", level, judgement.sentence))
+    rules = list(_RULES)
+    results = [
+        _result((rule, rules.index(rule)), level, text, _place(report), {"edgeresGate/v1": f"{rule}:{report}"})
+        for rule, level, text in judged
+    ]
     return _log([{"id": name, "shortDescription": {"text": text}} for name, text in _RULES.items()], results)
 
 
@@ -87,17 +91,12 @@ def lint_sarif(findings: Sequence[Finding], rules: Sequence[Rule], model: str) -
     ONNX file has no lines.
     """
     index = {rule.id: number for number, rule in enumerate(rules)}
-    results = [
-        {
-            "ruleId": finding.rule,
-            "ruleIndex": index[finding.rule],
-            "level": _SEVERITIES[finding.severity],
-            "message": {"text": f"{finding.where}: {finding.what}; {finding.fix}"},
-            "locations": [{**_place(model), "logicalLocations": [{"name": finding.where, "kind": "member"}]}],
-            "partialFingerprints": {"edgeresLint/v1": f"{finding.rule}:{model}:{finding.where}"},
-        }
-        for finding in findings
-    ]
+    results = []
+    for finding in findings:
+        level, text = _SEVERITIES[finding.severity], f"{finding.where}: {finding.what}; {finding.fix}"
+        location = {**_place(model), "logicalLocations": [{"name": finding.where, "kind": "member"}]}
+        fingerprint = {"edgeresLint/v1": f"{finding.rule}:{model}:{finding.where}"}
+        results.append(_result((finding.rule, index[finding.rule]), level, text, location, fingerprint))
     described = [
         {
             "id": rule.id,
@@ -122,12 +121,6 @@ def _place(path: str) -> dict[str, Any]:
     return {"physicalLocation": {"artifactLocation": {"uri": quote(path)}, "region": {"startLine": 1}}}
 
 
-def _judged(rule: str, level: str, text: str, report: str) -> dict[str, Any]:
-    return {
-        "ruleId": rule,
-        "ruleIndex": list(_RULES).index(rule),
-        "level": level,
-        "message": {"text": text},
-        "locations": [_place(report)],
-        "partialFingerprints": {"edgeresGate/v1": f"{rule}:{report}"},
-    }
+def _result(rule: tuple[str, int], level: str, text: str, location: Any, fingerprint: dict[str, str]) -> dict[str, Any]:
+    result = {"ruleId": rule[0], "ruleIndex": rule[1], "level": level, "message": {"text": text}}
+    return {**result, "locations": [location], "partialFingerprints": fingerprint}

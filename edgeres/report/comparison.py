@@ -124,8 +124,6 @@ def _aligned(
 
 
 def _facts(first: Run, second: Run) -> tuple[ComparisonRow, ...]:
-    """Verdict, accuracy, costs, latency and integer layers."""
-
     def row(name: str, figure: Callable[[Run], Figure], write: Callable[[Any], str] = str) -> ComparisonRow:
         return ComparisonRow(name, figure(first), figure(second), write)
 

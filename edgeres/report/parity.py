@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.report.html import page
 from edgeres.report.markup import Markup, details, how, join, plot, section, table, tag
-from edgeres.report.svg import WIDTH, Axis, apart, clip, ends, figure, levels, standalone, ticks
+from edgeres.report.svg import WIDTH, Axis, apart, clip, ends, figure, levels, ticks
 from edgeres.runs.figures import number, percent, points
 
 if TYPE_CHECKING:
@@ -120,11 +120,6 @@ def _line(row: RuntimeRow, spots: list[tuple[float, float]], colour: str, dash: 
 
 def _decibels(depth: Depth) -> str:
     return "equal" if depth.sqnr_db is None else f"{depth.sqnr_db:.1f} dB"
-
-
-def drawing(study: Parity) -> str:
-    """``growth_plot`` as a standalone SVG file."""
-    return standalone(growth_plot(study))
 
 
 def html(study: Parity) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgeres.report.candidates import HEADS, divergence, folded, most_sensitive, next_step, recovery_rows
 from edgeres.report.markup import NONE, Markup, bullets, how, join, plot, section, table, tag
 from edgeres.report.select import tuned_float
-from edgeres.report.svg import WIDTH, Axis, apart, ends, figure, grid, levels, standalone, ticks
+from edgeres.report.svg import WIDTH, Axis, apart, ends, figure, grid, levels, ticks
 from edgeres.runs.figures import millis, percent, seconds
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def spending_plot(points: Sequence[Point]) -> Markup:
     up = kl_axis([kl for _, _, kl, _ in points])
     spots = [(_LEFT + 8 + spent / longest * (right - _LEFT - 16), _height(up, kl)) for _, spent, kl, _ in points]
     leads, dots = _dots(points, spots, [f"{name} {divergence(kl)}" for name, _, kl, _ in points], right)
-    marks = [join(lead, dot) for lead, dot in zip(leads, dots, strict=True)]
+    marks = map(join, leads, dots)
     line = tag("polyline.path", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in spots))
     below = ends("0 s", seconds(longest), _LEFT + 8, right, _BOTTOM + 18)
     words = ", ".join(f"{name} {divergence(kl)} after {seconds(spent)}" for name, spent, kl, _ in points)
@@ -154,11 +154,6 @@ def sensitivity_plot(rows: Sequence[LayerSensitivity], left_in_float: tuple[str,
     below = ends("first layer", "last layer", _LEFT, right, _BOTTOM + 18)
     words = f"Sensitivity of {len(rows)} layers, most of all {worst.layer} with a KL of {divergence(worst.kl)}"
     return figure(words, _BOTTOM + 24, _powers(up, right), *dots, name, below)
-
-
-def drawing(rows: Sequence[LayerSensitivity]) -> str:
-    """``sensitivity_plot`` as a standalone SVG file."""
-    return standalone(sensitivity_plot(rows))
 
 
 def kl_axis(values: Sequence[float]) -> Axis:

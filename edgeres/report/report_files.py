@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.errors import StoreError
+from edgeres.artifacts.store import write_beside
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.runs.document import JSON, decode, encode, load
@@ -22,34 +22,23 @@ NAMES = (JSON, MARKDOWN, HTML)
 
 
 def write(run: Run, folder: Path) -> tuple[Path, ...]:
-    """Writes the three files of a report, each atomically, to a folder that exists; returns their paths.
-
-    Raises:
-        StoreError: The folder cannot be written.
-    """
+    """Writes the three files of a report, each atomically, to a folder that exists; returns their paths."""
     text = encode(run)
     return _place(folder, decode(text, JSON), {JSON: text})
 
 
 def render(folder: Path) -> tuple[Path, ...]:
-    """Rewrites ``report.md`` and ``report.html`` from the ``report.json`` of a run folder.
-
-    Raises:
-        UsageError: There is no readable ``report.json``; see ``decode``.
-        StoreError: The folder cannot be written.
-    """
+    """Rewrites ``report.md`` and ``report.html`` from the ``report.json`` of a run folder."""
     return _place(folder, load(folder), {})
 
 
 def _place(folder: Path, run: Run, texts: dict[str, str]) -> tuple[Path, ...]:
+    """Writes these texts and both pages.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
     texts |= {MARKDOWN: markdown(run), HTML: html(run)}
     for name, text in texts.items():
-        beside = folder / f".{name}.part"
-        try:
-            beside.write_text(text, encoding="utf-8", newline="\n")
-            beside.replace(folder / name)
-        except OSError as failure:
-            raise StoreError(
-                f"cannot write {folder / name}: {failure.strerror}", "free the disk or choose --out"
-            ) from failure
+        write_beside(folder / name, text.encode(), "free the disk or choose --out")
     return tuple(folder / name for name in texts)

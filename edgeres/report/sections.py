@@ -28,8 +28,7 @@ from edgeres.settings import plain
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import KernelCounts
     from edgeres.runs.findings import Flip
-    from edgeres.runs.run import Run
-    from edgeres.runs.stage import StageRow
+    from edgeres.runs.run import Run, StageRow
 
 DRAWN_CLASSES = 24
 """Most classes of a confusion matrix that is drawn."""

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edgeres.runs.findings import Flip, TensorScale
-    from edgeres.runs.run import LatencyRow, Run
-    from edgeres.runs.stage import StageRow
+    from edgeres.runs.run import LatencyRow, Run, StageRow
 
 UNVERIFIED = "The run ended before the deployed network was evaluated."
 STAGE_HEADS = ("Stage", "Top-1", "MACs", "Parameters", "Size", "Time")
@@ -41,11 +40,9 @@ def latency_cells(rows: Iterable[LatencyRow]) -> list[tuple[str, ...]]:
     """Cells under ``LATENCY_HEADS``."""
     cells: list[tuple[str, ...]] = []
     for row in rows:
-        p50, p90, p99, high = (figures.millis(value) for value in (row.p50_ms, row.p90_ms, row.p99_ms, row.high_ms))
-        interval = f"{figures.number(row.low_ms)} to {high}"
-        cells.append(
-            (row.variant, row.runtime, str(row.batch), str(row.threads), p50, interval, p90, p99, f"{row.n:,}")
-        )
+        p50, p90, p99, high = map(figures.millis, (row.p50_ms, row.p90_ms, row.p99_ms, row.high_ms))
+        times = (p50, f"{figures.number(row.low_ms)} to {high}", p90, p99)
+        cells.append((row.variant, row.runtime, str(row.batch), str(row.threads), *times, f"{row.n:,}"))
     return cells
 
 

@@ -155,11 +155,8 @@ class OwnImages:
 class DeviceReport:
     """Contents of ``device.json`` without its seal.
 
-    Attributes:
-        manifest_sha256: sha256 of the bundle's manifest, which identifies the run.
-        model_sha256: sha256 of the executed file, or of the file the engine was built from.
-        engine: None where the runtime has none.
-        images: Accuracy on the user's images; None where none were given.
+    ``manifest_sha256`` identifies the run, ``model_sha256`` is of the executed file or of the one the engine was built
+    from. ``images`` is the accuracy on the user's images, if there were any.
     """
 
     format: Literal[1]
@@ -183,11 +180,7 @@ class DeviceReport:
 
 
 def read_device(path: Path) -> DeviceReport:
-    """Reads and validates ``device.json``.
-
-    Raises:
-        UsageError: It cannot be read, was changed after it was written, or is inconsistent.
-    """
+    """Reads ``device.json``; ``UsageError`` where it was changed after it was written, or is inconsistent."""
     again = "measure again on the device"
     try:
         if path.stat().st_size > _LARGEST:

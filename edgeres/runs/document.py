@@ -36,22 +36,12 @@ def encode(run: Run) -> str:
 
 
 def _verdict(run: Run) -> dict[str, object]:
-    counts = line_counts(run)
-    return {
-        "status": outcome(run),
-        "exit_code": exit_code(run),
-        "headline": headline(run),
-        "lines": {status: counts[status] for status in ("passed", "failed", "unmeasured")},
-    }
+    lines = {status: line_counts(run)[status] for status in ("passed", "failed", "unmeasured")}
+    return {"status": outcome(run), "exit_code": exit_code(run), "headline": headline(run), "lines": lines}
 
 
 def decode(text: str, where: str) -> Run:
-    """Reads the text of ``report.json``.
-
-    Raises:
-        UsageError: No JSON, another schema version, an unknown or ill-typed field, or a verdict that the facts do not
-            support.
-    """
+    """Reads the text of ``report.json``; ``UsageError`` also for a verdict that its facts do not support."""
     again = "compile again to write it anew"
     document = parse_json(text, where, again)
     if not isinstance(document, dict):
@@ -102,11 +92,12 @@ def _known(metrics: Any) -> Any:
     return {name: value for name, value in metrics.items() if name in names or name.startswith("expected_ms_")}
 
 
-def load(folder: Path, hint: str = "name the folder of a run, such as build/resnet18-x86") -> Run:
-    """Reads the ``report.json`` of a run folder; the hint is that of a folder without one.
+def folder_of(place: Path) -> Path:
+    """A run folder, from its own path or that of its report."""
+    return place.parent if place.name == JSON else place
 
-    Raises:
-        UsageError: There is no readable report; see ``decode``.
-    """
+
+def load(folder: Path, hint: str = "name the folder of a run, such as build/resnet18-x86") -> Run:
+    """Reads the ``report.json`` of a run folder as ``decode`` does; the hint is that of a folder without one."""
     source = folder / JSON
     return decode(read_text(source, hint), str(source))

@@ -21,14 +21,9 @@ Thumbnail = Annotated[str, Field(pattern=r"^(data:image/png;base64,[A-Za-z0-9+/]
 
 @settings
 class Accuracy:
-    """The deployed network against its float baseline, on the same images.
+    """The deployed network against its float baseline, on the same images, with the interval of the drop in pp.
 
-    Attributes:
-        drop_pp: ``float_top1 - deployed_top1`` in percentage points; negative is a gain.
-        low_pp: Lower end of the interval of the drop, of confidence ``level``.
-        b: Number of images that only float predicts correctly; ``c`` only the deployed network.
-        agreement: Share of images with equal predictions, in percent.
-        method: Method of the interval, one sentence.
+    ``b`` images are right by float alone, ``c`` by the deployed network alone; ``agreement`` is in percent.
     """
 
     n: Annotated[int, Field(gt=0)]
@@ -78,15 +73,10 @@ class Confusion:
 
 @settings
 class Flip:
-    """An image with different predictions of float and the deployed network.
+    """An image, by its index in the validation split, with different predictions of float and the deployed network.
 
-    Attributes:
-        index: Position in the validation split.
-        label: True class index, as both predictions are class indices.
-        float_confidence: Softmax of ``float_prediction`` by the float graph of the last stage; None where that
-            graph predicts another class, as a pruned network's may.
-        deployed_confidence: Softmax of ``deployed_prediction`` by the deployed network; None where it was not recorded.
-        thumbnail: A small PNG as a data URI, or empty.
+    A confidence is the softmax of that prediction. The float one is None where the float graph of the last stage
+    predicts another class, as a pruned network's may; the other one where it was not recorded.
     """
 
     index: Count
@@ -103,13 +93,9 @@ class Flip:
 class TensorScale:
     """Quantization parameters and calibration statistics of one activation tensor.
 
-    Attributes:
-        clipped: Share of the calibration values outside the range.
-        sqnr_db: Signal to quantization noise ratio in dB.
-        low: Smallest calibration value.
-        zeros: Share of the calibration values that are zero.
-        columns: Counts of values other than zero in columns of equal width from ``low`` to ``high``; empty where the
-            tensor was not observed, as where it shares the scale of an earlier one.
+    ``clipped`` and ``zeros`` are shares of the calibration values, ``columns`` counts of those other than zero in
+    columns of equal width from ``low`` to ``high``. All are absent where the tensor was not observed, as where it
+    shares the scale of an earlier one.
     """
 
     tensor: str

@@ -28,11 +28,6 @@ class FinishedRun:
     answers: Answers
 
     @property
-    def margin_pp(self) -> float | None:
-        """The accuracy drop that its budget allows; None without such a budget line."""
-        return self.run.limit_of("accuracy_drop_pp")
-
-    @property
     def retrained(self) -> tuple[str, ...]:
         """Stages after the float baseline that changed the network, other than by quantizing it."""
         stages = [row.stage for row in self.run.stages]
@@ -41,23 +36,28 @@ class FinishedRun:
 
 
 def read_finished(place: Path) -> FinishedRun:
-    """Reads a run folder, or the ``report.json`` in it.
-
-    Raises:
-        UsageError: There is no report, the run ended early, or its predictions are missing or changed.
-    """
-    folder = place.parent if place.name == document.JSON else place
-    beside = folder / predictions.NAME
+    """Reads a run folder, or the ``report.json`` in it; ``UsageError`` where the run ended early or has no answers."""
+    folder = document.folder_of(place)
     run = document.load(folder, "name the folder of a run, such as build/resnet18-jetson")
     if run.error:
         raise UsageError(f"{folder} holds a run that ended early: {run.error.what}", run.error.hint or _AGAIN)
+    return FinishedRun(run, read_answers(folder, run))
+
+
+def read_answers(folder: Path, run: Run) -> Answers:
+    """The predictions of the run in a folder.
+
+    Raises:
+        UsageError: The run was not verified, or its predictions are missing or changed.
+    """
+    path = folder / predictions.NAME
     if predictions.NAME not in run.files:
         why = f"it stopped after {run.until}" if run.until else "it was not verified, or by an older edgeres"
         raise UsageError(f"the run in {folder} has no answers to judge: {why}", "compile to the end")
-    text = read_text(beside, _AGAIN)
-    if sha256_file(beside) != run.files[predictions.NAME].sha256:
-        raise UsageError(f"{beside} is not the file that its run reported", _AGAIN)
-    return FinishedRun(run, predictions.decode(text, str(beside)))
+    text = read_text(path, _AGAIN)
+    if sha256_file(path) != run.files[predictions.NAME].sha256:
+        raise UsageError(f"{path} is not the file that its run reported", _AGAIN)
+    return predictions.decode(text, str(path))
 
 
 def read_graphs(folder: Path, run: Run) -> Exported:

@@ -67,11 +67,7 @@ def check_origin(run: Run, folder: Path, report: DeviceReport) -> None:
 
 
 def check_device(target: Target, report: DeviceReport) -> None:
-    """Checks that the device matches the target.
-
-    Raises:
-        UsageError: The GPU has another compute capability, or the processor is of another family.
-    """
+    """Checks the GPU's compute capability, or the processor's family; ``UsageError`` where it is not the target's."""
     wanted, isa = target.device.compute_capability, target.device.isa
     if report.engine is not None and wanted is not None and report.engine.sm != wanted:
         kind = f"{report.engine.gpu} has compute capability {report.engine.sm}, {target.title} has {wanted}"
@@ -107,7 +103,14 @@ def with_measurement(run: Run, report: DeviceReport) -> Run:
     fresh = {line.name: line for line in latency_lines(known, timed, how)}
     lines = tuple(fresh.get(line.name, line) for line in before)
     others = tuple(row for row in run.timings.latency if not row.how.startswith(_DEVICE))
-    timings = replace(run.timings, lines=lines, latency=(*others, _row(run, report)), unmeasured="")
+    row = LatencyRow.of(
+        timed,
+        variant="int8" if run.calibration else "float16" if report.engine else "float32",
+        runtime=f"{_TITLES[report.runtime.name]} {report.runtime.version}",
+        threads=report.runtime.threads,
+        how=f"{_DEVICE}{place(report)}; {timing.protocol}; {_conditions(report)}",
+    )
+    timings = replace(run.timings, lines=lines, latency=(*others, row), unmeasured="")
     kept = tuple(sentence for sentence in run.evidence if not sentence.startswith(_DEVICE))
     return replace(run, evidence=(*kept, *_evidence(report)), kernels=_kernels(report) or run.kernels, timings=timings)
 
@@ -116,23 +119,6 @@ def place(report: DeviceReport) -> str:
     """Device and runtime in a few words."""
     board = report.machine.board or (report.engine.gpu if report.engine else report.machine.cpu)
     return f"{board}, {_TITLES[report.runtime.name]} {report.runtime.version}"
-
-
-def _row(run: Run, report: DeviceReport) -> LatencyRow:
-    timing = report.latency_ms
-    return LatencyRow(
-        variant="int8" if run.calibration else "float16" if report.engine else "float32",
-        runtime=f"{_TITLES[report.runtime.name]} {report.runtime.version}",
-        batch=1,
-        threads=report.runtime.threads,
-        p50_ms=timing.p50,
-        p90_ms=timing.p90,
-        p99_ms=timing.p99,
-        n=len(timing.samples_ns),
-        low_ms=timing.low,
-        high_ms=timing.high,
-        how=f"{_DEVICE}{place(report)}; {timing.protocol}; {_conditions(report)}",
-    )
 
 
 def _conditions(report: DeviceReport) -> str:
@@ -157,16 +143,12 @@ def _evidence(report: DeviceReport) -> tuple[str, ...]:
         f"{_DEVICE}golden answers agree on {golden.top1_agreeing} of {golden.images} by top-1, the largest difference "
         f"of a logit is {golden.max_abs_delta:.4g} (tolerance {golden.tolerance:.4g}), {place(report)}"
     ]
-    if report.engine is not None:
-        layers = ", ".join(f"{count} {kind}" for kind, count in sorted(report.engine.census.kernels.items()))
-        evidence.append(
-            f"{_DEVICE}the engine for compute capability {report.engine.sm} has {layers or 'no layers it names'}"
-        )
-    if report.images is not None:
-        share = 100 * report.images.right / report.images.n
-        evidence.append(
-            f"{_DEVICE}top-1 {share:.2f} % of {report.images.n:,} images of {report.images.classes} classes"
-        )
+    if engine := report.engine:
+        layers = ", ".join(f"{count} {kind}" for kind, count in sorted(engine.census.kernels.items()))
+        evidence.append(f"{_DEVICE}the engine for compute capability {engine.sm} has {layers or 'no layers it names'}")
+    if images := report.images:
+        share = 100 * images.right / images.n
+        evidence.append(f"{_DEVICE}top-1 {share:.2f} % of {images.n:,} images of {images.classes} classes")
     return tuple(evidence)
 
 

@@ -32,10 +32,7 @@ _EXAMPLE = '{"model": "resnet50", "precision": "int8", "size": 224, "latency_ms"
 
 @dataclass(frozen=True, slots=True)
 class NamedNetwork:
-    """The kernels of a network at an image side in pixels; ``int8`` where any layer is quantized.
-
-    Its name is that of a preset, under which budgets are documented, or else the file's stem.
-    """
+    """The kernels of a network at an image side in pixels, under the name of its documented budgets or its file."""
 
     name: str
     side: int
@@ -92,11 +89,7 @@ def _asked(precision: Asked | None, target: Target) -> Precision | None:
 
 
 def read_measured(word: str, target: Target) -> tuple[Measured, ...]:
-    """Measured networks: of a run with latencies, or of a JSON file with one figure.
-
-    Raises:
-        UsageError: There is no such file, it holds no latency, or it is of another target.
-    """
+    """Measured networks: of a run for that target with latencies, or of a JSON file with one figure."""
     if (folder := _run_folder(word)) is not None:
         return _of_report(folder, target)
     path = Path(word)
@@ -108,11 +101,8 @@ def read_measured(word: str, target: Target) -> tuple[Measured, ...]:
 
 
 def _run_folder(word: str) -> Path | None:
-    """The folder of a run, from its path or that of its report."""
     path = Path(word)
-    if path.name == document.JSON:
-        return path.parent
-    return path if path.is_dir() else None
+    return document.folder_of(path) if path.name == document.JSON or path.is_dir() else None
 
 
 def _of_run(folder: Path, target: Target, size: int | None, precision: Precision | None) -> NamedNetwork:

@@ -6,17 +6,21 @@ rest of equal runs is equal. Derived values (status, headline, exit code) are no
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
-from edgeres.artifacts.results import LayerSensitivity
+from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
 from edgeres.latency.benchmark.result import BenchmarkResult
-from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Sha256
-from edgeres.runs.stage import StageRow, StageTime
+from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Percent, Sha256
 from edgeres.settings import settings
+
+if TYPE_CHECKING:
+    from edgeres.artifacts.artifact import Step
+    from edgeres.artifacts.results import Latency
 
 SCHEMA: Literal["edgeres.report/3"] = "edgeres.report/3"
 _ROUNDED = 1.5
@@ -63,15 +67,10 @@ class SplitRow:
 
 @settings
 class Provenance:
-    """Inputs of a run.
+    """Inputs of a run, with the locked recipe as YAML.
 
-    Attributes:
-        weights: sha256 of the initial weights; None when the run trained them.
-        scales: sha256 of the given calibration table; None where images were observed.
-        recipe: The recipe as YAML, locked.
-        code: sha256 of edgeres' own source files, which distinguishes checkouts of one version; None where
-            it was not recorded.
-        cores: Number of cores the run could use; None where it was not recorded.
+    ``weights`` are None when the run trained them, ``scales`` where images were observed, ``code`` (over edgeres' own
+    source files) and ``cores`` where they were not recorded.
     """
 
     data: str
@@ -86,6 +85,44 @@ class Provenance:
     cpu: str
     cores: Count | None = None
     packages: dict[str, str] = Field(default_factory=dict)
+
+
+@settings
+class StageRow:
+    """One stage with figures of the network after it, on the validation split; None where it did not measure them.
+
+    ``metrics`` has all other figures of the stage, ``techniques`` those that were left out too.
+    """
+
+    stage: str
+    top1: Percent | None = None
+    macs: Count | None = None
+    parameters: Count | None = None
+    mib: float | None = None
+    metrics: StageMetrics = StageMetrics()
+    notes: tuple[str, ...] = ()
+    techniques: tuple[TechniqueResult, ...] = ()
+
+    @classmethod
+    def of(cls, step: Step) -> StageRow:
+        """The row of a finished stage: the metrics that all stages share have fields of their own."""
+        columns = {name: getattr(step.metrics, name) for name in ("top1", "macs", "parameters", "mib")}
+        rest = replace(step.metrics, top1=None, macs=None, parameters=None, mib=None)
+        return cls(stage=step.stage, **columns, metrics=rest, notes=step.notes, techniques=step.techniques)
+
+
+@settings
+class StageTime:
+    """Duration of a stage and seconds of its parts by name; rows of the same name pair with ``StageRow`` in order.
+
+    Parts are techniques, ``predicted`` ones of skipped techniques, and latencies of graphs; ``cached`` is a stage from
+    the store.
+    """
+
+    stage: str
+    cached: bool
+    seconds: Annotated[float, Field(ge=0)]
+    timings: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
 @settings
@@ -107,16 +144,18 @@ class LatencyRow:
     high_ms: Annotated[float, Field(ge=0)]
     how: str
 
+    @classmethod
+    def of(cls, timed: Latency, *, variant: str, runtime: str, threads: int, how: str) -> LatencyRow:
+        """The row of a latency that was measured at batch 1."""
+        figures = {name: getattr(timed, name) for name in ("p50_ms", "p90_ms", "p99_ms", "n", "low_ms", "high_ms")}
+        return cls(variant=variant, runtime=runtime, batch=1, threads=threads, how=how, **figures)
+
 
 @settings
 class Timings:
-    """Figures that differ between two equal runs.
+    """Figures that differ between two equal runs, as those of budget lines that ``is_timed``.
 
-    Attributes:
-        total_s: Wall time of the run in seconds; None when it was not recorded.
-        lines: Budget lines whose values are timed or sampled: see ``is_timed``.
-        unmeasured: Why ``latency`` is empty; one sentence.
-        bench: Benchmark of the runtimes of this host; None where it was not run.
+    ``unmeasured`` says why ``latency`` is empty.
     """
 
     total_s: float | None = None
@@ -135,19 +174,9 @@ class Timings:
 class Run:
     """A finished, stopped or failed run.
 
-    Attributes:
-        command: The command line, quoted for a shell.
-        strict: Whether an unmeasured line fails the run.
-        until: Last requested stage, or empty.
-        lines: Budget lines except those under ``timings``.
-        stages: Stages that finished, in order.
-        accuracy: None before verification, as are ``confusion`` and, where they were not counted, ``kernels``.
-        flips: Images whose prediction differs from float, by index.
-        calibration: None for a float network.
-        sensitivity: Effect of quantizing each layer alone; empty where it was not measured.
-        evidence: Results of checks, one sentence each.
-        files: Files of the run folder by relative path.
-        provenance: None when the run failed before its inputs were known.
+    ``until`` is the last requested stage, or empty. ``accuracy`` and ``confusion`` are None before verification,
+    ``kernels`` where they were not counted, ``calibration`` for a float network, ``provenance`` when the run failed
+    before its inputs were known. ``sensitivity`` has the effect of quantizing each layer alone.
     """
 
     schema: Literal["edgeres.report/3"] = SCHEMA

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.subjects import ours
 from edgeres.cli import main
 from edgeres.lint import fixes, rules
-from edgeres.lint.fixer import fix
+from edgeres.lint.linter import fix
 from edgeres.targets.target import find_target
 
 RULE = '''
@@ -26,7 +26,7 @@ def plain_names(view, _):
 '''
 
 REPAIR = """
-from edgeres.lint.fixes.repair import Phase, repair
+from edgeres.lint.rule import Phase, repair
 
 
 @repair(Phase.SPELLING, "names without dots", "Z01")

@@ -10,9 +10,8 @@ from benchmarks.draft import Draft
 from benchmarks.mutants import MUTANTS, Mutant, mutate
 from benchmarks.subjects import images, ours
 from edgeres.errors import ModelError, StageError
-from edgeres.lint.fixer import fix
 from edgeres.lint.fixes.proof import prove
-from edgeres.lint.linter import lint
+from edgeres.lint.linter import fix, lint
 from edgeres.onnx_graph.execute import relative_delta, runner
 from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.read import infer

@@ -12,8 +12,7 @@ from onnx import helper
 
 from benchmarks.draft import Draft
 from benchmarks.subjects import images, ours
-from edgeres.lint.fixer import fix
-from edgeres.lint.linter import lint
+from edgeres.lint.linter import fix, lint
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.read import infer
 from edgeres.targets.target import find_target

@@ -15,9 +15,8 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_help
 from edgeres.errors import ModelError, StageError
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
 from edgeres.onnx_graph.external import content_digest
-from edgeres.onnx_graph.fold import fold, prepare
+from edgeres.onnx_graph.fold import fold, prepare, to_opset
 from edgeres.onnx_graph.graph_index import opset_of
-from edgeres.onnx_graph.opset import to_opset
 from edgeres.onnx_graph.read import read_model, require_float
 from edgeres.onnx_graph.signature import normalise, signature
 from edgeres.settings import sha256_file

@@ -15,7 +15,7 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.latency.random_model import random_model
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.onnx_graph.execute import runner
-from edgeres.onnx_graph.space_to_depth import BLOCKED, blocked_stem
+from edgeres.onnx_graph.lowering import BLOCKED, blocked_stem
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
 
@@ -102,7 +102,7 @@ def built(exported, name, folder):
 def test_host_engine_uses_space_to_depth_with_equal_logits(exported, runtime, tmp_path, monkeypatch):
     engine = built(exported, f"cpu:{runtime}", tmp_path / "blocks")
     assert BLOCKED in engine.evidence
-    monkeypatch.setattr("edgeres.onnx_graph.space_to_depth.blocked_stem", lambda model: None)
+    monkeypatch.setattr("edgeres.onnx_graph.lowering.blocked_stem", lambda model: None)
     plain = built(exported, f"cpu:{runtime}", tmp_path / "plain")
     assert BLOCKED not in plain.evidence
     assert plain.files[plain.entry].sha256 != engine.files[engine.entry].sha256

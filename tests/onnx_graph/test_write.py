@@ -158,4 +158,4 @@ def test_same_network_same_bytes_and_another_opset_other_bytes(thin, thin_weight
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
     older = write_model(thin, thin_weights, (32, 32), opset=13, ir_version=7)
     assert (opset_of(older), older.ir_version) == (13, 7)
-    assert operator_counts.metadata(first) == {"a": "2", "b": "1"}
+    assert {entry.key: entry.value for entry in first.metadata_props} == {"a": "2", "b": "1"}

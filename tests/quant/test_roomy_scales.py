@@ -13,10 +13,10 @@ from trapped_networks import TRAPS, images, quantized, table_of, trapped
 
 from edgeres.errors import ModelError, StageError
 from edgeres.model.network import Network
-from edgeres.onnx_graph.accumulators import overflows, require_room
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.graph_index import GraphIndex
 from edgeres.onnx_graph.nncf import nncf_quantized
+from edgeres.onnx_graph.stored_weights import overflows, require_room
 from edgeres.onnx_graph.write import write_model
 from edgeres.quant.algorithms.bias_correction import empirical_bias
 from edgeres.quant.algorithms.block_reconstruction import reconstructed

@@ -14,8 +14,18 @@ from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
 from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
 from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, TensorScale
-from edgeres.runs.run import Device, Failure, FileRow, LatencyRow, Provenance, Run, SplitRow, Timings
-from edgeres.runs.stage import StageRow, StageTime
+from edgeres.runs.run import (
+    Device,
+    Failure,
+    FileRow,
+    LatencyRow,
+    Provenance,
+    Run,
+    SplitRow,
+    StageRow,
+    StageTime,
+    Timings,
+)
 
 CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGES = 540

@@ -12,8 +12,7 @@ from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.report.next_steps import next_steps
 from edgeres.report.select import reference_float, tuned_float
-from edgeres.runs.run import Device, FileRow
-from edgeres.runs.stage import StageRow
+from edgeres.runs.run import Device, FileRow, StageRow
 from edgeres.runs.verdict import measuring, remedies
 
 PLACE = Path("build/run")

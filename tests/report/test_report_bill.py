@@ -13,10 +13,10 @@ from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueR
 from edgeres.report.candidates import HEADS, folded, next_step, recovery_rows
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
-from edgeres.report.recovery import drawing, kl_axis, sensitivity_plot, spending, spending_plot, tradeoff, tradeoff_plot
-from edgeres.report.svg import apart
+from edgeres.report.recovery import kl_axis, sensitivity_plot, spending, spending_plot, tradeoff, tradeoff_plot
+from edgeres.report.svg import apart, standalone
 from edgeres.runs.document import decode, encode
-from edgeres.runs.stage import StageRow, StageTime
+from edgeres.runs.run import StageRow, StageTime
 
 LEFT = "left out: named in skip, or beyond the time budget"
 
@@ -223,7 +223,7 @@ def test_recovery_plots_accept_zero_and_single_values():
 def test_drawing_is_standalone_svg():
     from xml.etree import ElementTree
 
-    root = ElementTree.fromstring(drawing(NOISE))
+    root = ElementTree.fromstring(standalone(sensitivity_plot(NOISE)))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert len([node for node in root.iter() if node.tag.endswith("circle")]) == len(NOISE)
 

@@ -9,6 +9,7 @@ import pytest
 
 from edgeres.parity.result import Depth, Pair, Parity, RuntimeRow
 from edgeres.report import parity
+from edgeres.report.svg import standalone
 
 
 def depth(tensor, sqnr, unexplained=0):
@@ -60,7 +61,7 @@ def test_parity_page_and_plot_are_well_formed_and_escaped(found):
     page = parity.html(found)
     ElementTree.fromstring(page.partition("\n")[2])
     assert "&lt;net&gt;" in page
-    plot = ElementTree.fromstring(parity.drawing(found))
+    plot = ElementTree.fromstring(standalone(parity.growth_plot(found)))
     large = [mark for mark in plot.iter("{http://www.w3.org/2000/svg}circle") if mark.get("r") == "6"]
     assert len(large) == 1
     assert "BAD, relu: 20.0 dB" in "".join(large[0].itertext())

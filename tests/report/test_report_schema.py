@@ -11,7 +11,7 @@ from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
 from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
 from edgeres.latency.benchmark import result
-from edgeres.runs import findings, run, stage
+from edgeres.runs import findings, run
 from edgeres.runs.document import encode
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "report-schema.md").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ SECTIONS = {
     "Top level": (run.Run, run.Device, run.FileRow),
     "`error`": (run.Failure,),
     "`lines` and `timings.lines`": (BudgetCheck,),
-    "`stages[]`": (stage.StageRow, StageMetrics),
+    "`stages[]`": (run.StageRow, StageMetrics),
     "`stages[].techniques[]`": (TechniqueResult,),
     "`sensitivity[]`": (LayerSensitivity,),
     "`accuracy`": (findings.Accuracy,),
@@ -28,7 +28,7 @@ SECTIONS = {
     "`kernels`": (KernelCounts,),
     "`calibration`": (findings.Calibration, findings.TensorScale),
     "`provenance`": (run.Provenance, run.SplitRow),
-    "`timings`": (run.Timings, stage.StageTime, run.LatencyRow),
+    "`timings`": (run.Timings, run.StageTime, run.LatencyRow),
     "`timings.bench`": (
         result.BenchmarkResult,
         result.VariantResult,
@@ -54,7 +54,7 @@ def test_every_field_is_documented(title: str) -> None:
 def test_every_settings_class_is_documented() -> None:
     kinds = {
         each
-        for module in (run, findings, stage, result)
+        for module in (run, findings, result)
         for each in vars(module).values()
         if isinstance(each, type) and dataclasses.is_dataclass(each)
     }

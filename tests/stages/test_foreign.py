@@ -24,7 +24,7 @@ from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.fold import prepare
 from edgeres.onnx_graph.graph_index import GraphIndex, opset_of
 from edgeres.onnx_graph.nncf import quantize_float_graph
-from edgeres.onnx_graph.operator_counts import metadata, qdq
+from edgeres.onnx_graph.operator_counts import qdq
 from edgeres.onnx_graph.read import read_model
 from edgeres.onnx_graph.roles import float_nodes
 from edgeres.pipeline.stages.load_onnx import LoadOnnx, at_side
@@ -198,8 +198,9 @@ def test_loading_folds_and_judges(network: str, runs, files, digits) -> None:
     assert baseline.predictions == tuple(int(index) for index in expected)
     assert baseline.top1 == pytest.approx(100 * (expected == labels).mean())
     assert baseline.top1 > 75
-    assert metadata(model)["edgeres.model"] == network
-    assert parse(Preprocess, json.loads(metadata(model)["edgeres.preprocess"]), "m") == digits.suggested
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["edgeres.model"] == network
+    assert parse(Preprocess, json.loads(metadata["edgeres.preprocess"]), "m") == digits.suggested
 
 
 def test_nncf_by_itself_emits_what_tensorrt_misreads(files, digits) -> None:

@@ -17,9 +17,9 @@ from torch import nn
 
 from edgeres.data.dataset import open_dataset
 from edgeres.errors import StageError
-from edgeres.onnx_graph.accumulators import overflows
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.graph_index import GraphIndex
+from edgeres.onnx_graph.stored_weights import overflows
 from edgeres.pipeline.stages.load_onnx import LoadOnnx
 from edgeres.pipeline.stages.quantize_onnx import QuantizeOnnx
 from edgeres.targets.target import find_target

@@ -125,6 +125,7 @@ def lower(model: ModelProto, shown: Sequence[str] = ()) -> tuple[bytes, tuple[st
         import torch
 
         from edgeres.backends.executorch.torch_program import torch_program
+        from edgeres.onnx_graph.execute import first_line
         from edgeres.onnx_graph.operator_counts import image_of
 
         program = torch_program(model, shown)
@@ -135,10 +136,8 @@ def lower(model: ModelProto, shown: Sequence[str] = ()) -> tuple[bytes, tuple[st
             left = tuple(_left(edge.exported_program(), dict(zip(calls, program.names, strict=True))))
             return bytes(edge.to_executorch().buffer), left
         except (RuntimeError, AssertionError, ValueError, TypeError) as refusal:
-            first = (str(refusal).splitlines() or [type(refusal).__name__])[0]
-            raise StageError(
-                f"ExecuTorch refused the graph: {first}", "choose a target with another runtime"
-            ) from refusal
+            what = f"ExecuTorch refused the graph: {first_line(refusal)}"
+            raise StageError(what, "choose a target with another runtime") from refusal
 
 
 def _left(program: Any, names: dict[str, str]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  # makes ops.quan
 from torch.fx import Graph, GraphModule, Node
 
 from edgeres.errors import StageError
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, input_at, label
 from edgeres.onnx_graph.stored_weights import dequantized_weight, stored_weight
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     TorchOperator = Callable[["Translator", NodeProto], Node]
 
 OTHER_RUNTIME = "choose a target with another runtime"
-
-_FUSED = ("Relu", "Clip")
-"""Activations that XNNPACK fuses into the integer layer before them."""
 
 SHIFT = 128
 """From uint8 codes to int8 codes."""
@@ -88,7 +85,7 @@ class Translator:
         if value is not None:
             return self.constant(value)
         node = self.view.producers[name]
-        if self.view.is_weight_dequantizer(node):
+        if self.view.weight_dequantizer(name) is not None:
             return self.constant(_floats(self.view, node))
         scale, zero = self.affine(node)
         codes = self.tensor(node.input[0])
@@ -97,7 +94,7 @@ class Translator:
 
     def affine(self, node: NodeProto) -> tuple[float, int]:
         """Scale and int8 zero-point of an activation's quantizer."""
-        scale, zero = self.view.value(node.input[1]), zero_point(self.view, node)
+        scale, zero = self.view.value(node.input[1]), self.view.zero_point(node)
         if scale is None or zero is None or scale.size != 1:
             raise StageError(f"{label(node)}: the scale is not one constant", "quantize activations per tensor")
         return float(scale.reshape(())), int(zero.reshape(-1)[0]) - (SHIFT if zero.dtype == np.uint8 else 0)
@@ -124,28 +121,20 @@ class Translator:
 
     def bias(self, node: NodeProto) -> Node | None:
         """The float bias ``[OC]`` of a node; XNNPACK's lowering quantizes it to int32 codes."""
-        return self.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        return self.tensor(node.input[2]) if input_at(node, 2) else None
 
 
 def _runs_in_integers(view: GraphIndex, node: NodeProto) -> bool:
     """Whether data, weight and output of a weighted node are integers, with symmetric weights."""
-    dequantizer = view.producer(node.input[1], "DequantizeLinear")
+    dequantizer = view.weight_dequantizer(node.input[1])
     if node.op_type == "ConvTranspose" or view.pair(node.input[0]) is None or dequantizer is None:
         return False
-    if not view.is_weight_dequantizer(dequantizer) or dequantized_weight(view, dequantizer) is None:
+    if dequantized_weight(view, dequantizer) is None:
         return False
-    zero = zero_point(view, dequantizer)
+    zero = view.zero_point(dequantizer)
     if zero is None or zero.dtype != np.int8 or np.any(zero):
         return False
-    readers = view.consumers(node.output[0])
-    if len(readers) == 1 and readers[0][0].op_type in _FUSED:
-        readers = view.consumers(readers[0][0].output[0])
-    return len(readers) == 1 and readers[0][0].op_type == "QuantizeLinear"
-
-
-def zero_point(view: GraphIndex, node: NodeProto) -> NDArray[np.generic] | None:
-    """A quantizer's zero-point; uint8 0 where it is absent (ONNX QuantizeLinear)."""
-    return view.value(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.uint8)
+    return view.readers_behind_epilogue(node.output[0]) == ["QuantizeLinear"]
 
 
 def _floats(view: GraphIndex, dequantizer: NodeProto) -> NDArray[np.float32]:

@@ -191,7 +191,7 @@ def _placed(graph: Path, place: Path) -> tuple[str, ...]:
     """Copies a graph, with its stem in space-to-depth form where possible; returns a note on it."""
     import onnx
 
-    from edgeres.onnx_graph.space_to_depth import in_host_form
+    from edgeres.onnx_graph.lowering import in_host_form
 
     form, notes = in_host_form(onnx.load(str(graph)))
     if not notes:

@@ -8,11 +8,12 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from edgeres.errors import StageError
-from edgeres.lint.facts import data_shape, has_zero_point, quantizers, scales
-from edgeres.lint.fixes.repair import Phase, insert_before, repair, set_attribute, store
+from edgeres.lint.facts import data_shape, scales
+from edgeres.lint.rule import Phase, repair
 from edgeres.onnx_graph import lowering, rewrite
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute
-from edgeres.onnx_graph.opset import to_opset
+from edgeres.onnx_graph.edit import insert_before, set_attribute, store
+from edgeres.onnx_graph.fold import to_opset
+from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute, input_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +84,7 @@ def _float_bias(model: ModelProto, bias: str, data_scale: str, weight_scale: str
 def fold_parameters(model: ModelProto, target: Target) -> int:
     """Replaces scales and zero-points behind Identity nodes by initializers."""
     count = 0
-    for node in quantizers(GraphIndex.of(model)):
+    for node in GraphIndex.of(model).of_type(*QDQ):
         for index, name in enumerate(node.input[1:3], 1):
             view = GraphIndex.of(model)
             value = _constant_behind(view, name) if name and name not in view.constants else None
@@ -121,7 +122,7 @@ def drop_output_type(model: ModelProto, target: Target) -> int:
     stated = [
         node
         for node in GraphIndex.of(model).of_type("QuantizeLinear")
-        if has_zero_point(node) and attribute(node, "output_dtype", 0)
+        if input_at(node, 2) and attribute(node, "output_dtype", 0)
     ]
     for node in stated:
         set_attribute(node, "output_dtype", None)
@@ -132,10 +133,10 @@ def drop_output_type(model: ModelProto, target: Target) -> int:
 def state_zero_points(model: ModelProto, target: Target) -> int:
     """Adds zero-points: to weights one of their codes' type, to activations the uint8 one of ONNX's default."""
     count = 0
-    for node in quantizers(GraphIndex.of(model)):
+    for node in GraphIndex.of(model).of_type(*QDQ):
         view = GraphIndex.of(model)
         scale, codes = view.value(node.input[1]), view.constants.get(node.input[0])
-        if has_zero_point(node) or scale is None:
+        if input_at(node, 2) or scale is None:
             continue
         stated = attribute(node, "output_dtype", 0)
         kind = np.int8 if TensorProto.INT8 in (stated, codes.data_type if codes is not None else 0) else np.uint8
@@ -162,7 +163,7 @@ def one_scale(model: ModelProto, target: Target) -> int:
     """Replaces per-channel scales of activations by the largest of them."""
     view, count = GraphIndex.of(model), 0
     for node, scale in list(scales(view)):
-        zero = view.value(node.input[2]) if has_zero_point(node) else None
+        zero = view.value(input_at(node, 2))
         if scale.size <= 1 or data_shape(view, node) is not None or zero is None or np.any(zero):
             continue
         names = [store(model, f"{node.output[0]}.scale", np.asarray(scale.max(), np.float32))]

@@ -11,13 +11,13 @@ import numpy as np
 from onnx import helper
 
 from edgeres.lint import facts
-from edgeres.lint.facts import dequantized, quantizers_of
-from edgeres.lint.fixes.repair import Phase, bypass, insert_before, repair, set_attribute, store
-from edgeres.onnx_graph import rewrite, stored_weights
-from edgeres.onnx_graph.accumulators import cut_off, make_room
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute
+from edgeres.lint.facts import dequantized
+from edgeres.lint.rule import Phase, repair
+from edgeres.onnx_graph import lowering, rewrite
+from edgeres.onnx_graph.edit import insert_before, set_attribute, store
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, output_channel_axis
 from edgeres.onnx_graph.roles import residual_adds
-from edgeres.onnx_graph.stored_weights import dequantized_weight, output_channel_axis, stored_weight
+from edgeres.onnx_graph.stored_weights import cut_off, dequantized_weight, make_room, stored_weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def kernel_shapes(model: ModelProto, target: Target) -> int:
 def fold_moves(model: ModelProto, target: Target) -> int:
     """Applies a Transpose or Identity between a weight's DequantizeLinear and its reader to the codes."""
     count = 0
-    for node in facts.weighted_nodes(GraphIndex.of(model)):
+    for node in GraphIndex.of(model).of_type(*WEIGHTED):
         view = GraphIndex.of(model)
         move = view.producer(node.input[1], "Transpose", "Identity")
         dequantizer = view.producer(move.input[0], "DequantizeLinear") if move is not None else None
@@ -124,7 +124,7 @@ def seven_bits(model: ModelProto, target: Target) -> int:
 @repair(Phase.STORAGE, "float weights in front of QuantizeLinear", "W02")
 def float_weights(model: ModelProto, target: Target) -> int:
     """Stores the values of codes as float32."""
-    return stored_weights.float_weights(model)
+    return lowering.float_weights(model)
 
 
 def _stored_weights(model: ModelProto, *kinds: str) -> Iterator[tuple[NodeProto, NodeProto, StoredWeight]]:
@@ -157,21 +157,20 @@ def _round_again(model: ModelProto, node: NodeProto, dequantizer: NodeProto, top
 def behind_relu(model: ModelProto, target: Target) -> int:
     """Replaces ``Relu(DQ(Q(x)))`` by the equal ``DQ(Q(Relu(x)))``: rounding is monotonic and keeps 0."""
     count, outputs = 0, {entry.name for entry in model.graph.output}
-    for name in [node.name for node in GraphIndex.of(model).of_type("Relu")]:
+    for relu in GraphIndex.of(model).of_type("Relu"):
         view = GraphIndex.of(model)
-        relu = next(node for node in view.nodes if node.name == name)
         pair, output = view.pair(relu.input[0]), relu.output[0]
         if pair is None or view.producer(pair[0].input[0], *WEIGHTED) is None or output in outputs:
             continue
         tensor, *parameters = pair[0].input
         value, codes = f"{output}:float", f"{output}:codes"
         new = (
-            helper.make_node("Relu", [tensor], [value], name=f"{name}:float"),
+            helper.make_node("Relu", [tensor], [value], name=f"{relu.name}:float"),
             helper.make_node("QuantizeLinear", [value, *parameters], [codes], name=codes),
             helper.make_node("DequantizeLinear", [codes, *parameters], [output], name=f"{codes}:dq"),
         )
         insert_before(model, relu, *new)
-        model.graph.node.remove(next(node for node in model.graph.node if node.name == name))
+        model.graph.node.remove(relu)
         count += 1
     return count
 
@@ -179,7 +178,7 @@ def behind_relu(model: ModelProto, target: Target) -> int:
 @repair(Phase.PLACEMENT, "second pairs removed", "P06")
 def quantized_once(model: ModelProto, target: Target) -> int:
     """Removes a pair directly after another one."""
-    return sum(bypass(model, quantizer, 0) for quantizer in GraphIndex.of(model).of_type("QuantizeLinear"))
+    return sum(_bypass(model, quantizer, 0) for quantizer in GraphIndex.of(model).of_type("QuantizeLinear"))
 
 
 @repair(Phase.PLACEMENT, "one pair around operators that move values", "P07")
@@ -190,7 +189,7 @@ def behind_moves(model: ModelProto, target: Target) -> int:
         view = GraphIndex.of(model)
         maker = view.producer(quantizer.input[0], *facts.MOVING)
         if maker is not None and len(view.consumers(quantizer.input[0])) == 1:
-            count += bypass(model, maker, 0)
+            count += _bypass(model, maker, 0)
     return count
 
 
@@ -199,7 +198,7 @@ def coarsest_scale(model: ModelProto, target: Target) -> int:
     """Connects every reader of a tensor to the quantizer with the largest scale."""
     view, count = GraphIndex.of(model), 0
     for tensor in dict.fromkeys(node.input[0] for node in view.of_type("QuantizeLinear")):
-        nodes = quantizers_of(view, tensor)
+        nodes = view.quantizers_of(tensor)
         scales = [scale for node in nodes if (scale := view.value(node.input[1])) is not None and scale.size == 1]
         if len(nodes) < 2 or len(scales) < len(nodes):
             continue
@@ -220,7 +219,7 @@ def quantized_identities(model: ModelProto, target: Target) -> int:
     for add in residual_adds(GraphIndex.of(model)):
         view, index = GraphIndex.of(model), add.identity
         if not dequantized(view, add.identity_tensor):
-            quantizer = next(iter(quantizers_of(view, add.identity_tensor)), None)
+            quantizer = next(iter(view.quantizers_of(add.identity_tensor)), None)
             if quantizer is None:
                 continue
             name = f"{add.node.name or add.node.output[0]}:identity"
@@ -228,7 +227,7 @@ def quantized_identities(model: ModelProto, target: Target) -> int:
             insert_before(model, add.node, again)
             add.node.input[index] = name
             count += 1
-        count += bypass(model, add.node, 1 - index)
+        count += _bypass(model, add.node, 1 - index)
     return count
 
 
@@ -239,7 +238,7 @@ def float_operators(model: ModelProto, target: Target) -> int:
     for node in GraphIndex.of(model).of_type(*facts.FLOAT_IN_FLOAT_OUT, "BatchNormalization"):
         readers = GraphIndex.of(model).consumers(node.output[0])
         if node.op_type == "BatchNormalization" or all(reader.op_type != "QuantizeLinear" for reader, _ in readers):
-            count += sum(bypass(model, node, index) for index in range(len(node.input)))
+            count += sum(_bypass(model, node, index) for index in range(len(node.input)))
     return count
 
 
@@ -260,3 +259,12 @@ def float_outputs(model: ModelProto, target: Target) -> int:
             reader.input[index] = value.name
         count += 1
     return count
+
+
+def _bypass(model: ModelProto, node: NodeProto, index: int) -> bool:
+    """Connects a read of a dequantized activation to the float tensor; False where there is no pair."""
+    pair = GraphIndex.of(model).pair(node.input[index])
+    if pair is None:
+        return False
+    node.input[index] = pair[0].input[0]
+    return True

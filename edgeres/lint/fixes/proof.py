@@ -15,7 +15,7 @@ from onnx import TensorProto, ValueInfoProto, helper
 
 from edgeres.lint.facts import element_types
 from edgeres.onnx_graph.execute import open_session, session_options, trace
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute
+from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,6 @@ _SLACK = 1.001
 """Relative tolerance of a step, for float32 division."""
 
 _EIGHT_BITS = (TensorProto.INT8, TensorProto.UINT8)
-_QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 Relation = Literal["equal", "one step", "half", "different"]
 _EQUAL: Relation = "equal"
@@ -83,7 +82,7 @@ def _shared(before: GraphIndex, after: GraphIndex) -> list[str]:
     for node in before.nodes:
         for name in filter(None, node.output):
             kind = kinds[0].get(name)
-            fused = kind in _EIGHT_BITS and node.op_type not in _QDQ
+            fused = kind in _EIGHT_BITS and node.op_type not in QDQ
             if name in computed and kind == kinds[1].get(name) and (kind == TensorProto.FLOAT or fused):
                 shared.append(name)
     return shared
@@ -158,6 +157,6 @@ def _between(view: GraphIndex, name: str, shared: frozenset[str]) -> Iterator[No
         if node is None or tensor in seen or tensor in shared:
             continue
         seen.add(tensor)
-        if node.op_type in _QDQ:
+        if node.op_type in QDQ:
             yield node
-        waiting += node.input[:1] if node.op_type in _QDQ else node.input
+        waiting += node.input[:1] if node.op_type in QDQ else node.input

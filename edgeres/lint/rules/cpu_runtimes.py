@@ -17,13 +17,13 @@ from onnx import TensorProto
 from edgeres.backends.litert.tflite.translate import translate
 from edgeres.errors import EdgeresError
 from edgeres.lint import facts
-from edgeres.lint.facts import activation_type, quantized_weights, readers_behind_epilogue
+from edgeres.lint.facts import activation_type, quantized_weights
 from edgeres.lint.rule import LITERT, MOBILE, ONNXRUNTIME, OPENVINO, WITHOUT_VNNI, XNNPACK, Defect, Version, rule
 from edgeres.lint.rules import tensorrt_nodes as nodes
 from edgeres.lint.rules import tensorrt_operators as operators
-from edgeres.onnx_graph.accumulators import cut_off, integer_layers, overflows, stored_bias
-from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, label
+from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute, input_at, label
 from edgeres.onnx_graph.roles import classifier
+from edgeres.onnx_graph.stored_weights import cut_off, integer_layers, overflows, stored_bias
 from edgeres.quant.qparams import INT32_MAX
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ TRANSFORMATIONS = "docs.openvino.ai, low precision transformations"
 PARTITIONER = "executorch, backends/xnnpack/partition/config"
 
 SHARED = (
-    *(shared.adopted(ONNXRUNTIME, SELECTORS) for shared in (nodes.positive, nodes.equal_volumes, nodes.channel_count)),
-    nodes.per_tensor_activations.adopted(ONNXRUNTIME, SELECTORS, severity="W"),
-    nodes.paired.adopted(ONNXRUNTIME, SELECTORS, severity="W"),
     *(
-        shared.adopted(OPENVINO, TRANSFORMATIONS)
+        shared.adopted(family, source)
+        for family, source in ((ONNXRUNTIME, SELECTORS), (OPENVINO, TRANSFORMATIONS))
         for shared in (nodes.positive, nodes.equal_volumes, nodes.channel_count)
     ),
+    nodes.per_tensor_activations.adopted(ONNXRUNTIME, SELECTORS, severity="W"),
+    nodes.paired.adopted(ONNXRUNTIME, SELECTORS, severity="W"),
     *(shared.adopted(XNNPACK, PARTITIONER) for shared in (nodes.positive, nodes.equal_volumes)),
     nodes.per_tensor_activations.adopted(XNNPACK, PARTITIONER, id="X04"),
 )
@@ -67,7 +67,7 @@ def unsigned_adds(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def quantized_outputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Convolutions are integer on both sides."""
     for node, _dequantizer in quantized_weights(view, "Conv"):
-        readers = readers_behind_epilogue(view, node.output[0])
+        readers = view.readers_behind_epilogue(node.output[0])
         if view.pair(node.input[0]) is None:
             yield label(node), "its data is float: it runs in float"
         elif readers and "QuantizeLinear" not in readers:
@@ -162,7 +162,7 @@ LITERT_SHARED = (
 def symmetric_weights(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights have the zero-point 0."""
     for node, dequantizer in quantized_weights(view):
-        zeros = view.value(dequantizer.input[2]) if facts.has_zero_point(dequantizer) else None
+        zeros = view.value(input_at(dequantizer, 2))
         if zeros is not None and np.any(zeros.astype(np.float64)):
             yield label(node), "its weight has a zero-point: it runs in float"
 
@@ -188,7 +188,7 @@ def integers_on_both_sides(view: GraphIndex, _: Version) -> Iterator[Defect]:
     for node, _dequantizer in quantized_weights(view):
         if view.pair(node.input[0]) is None:
             yield label(node), "its data is float: it runs in float"
-        elif readers_behind_epilogue(view, node.output[0]) != ["QuantizeLinear"]:
+        elif view.readers_behind_epilogue(node.output[0]) != ["QuantizeLinear"]:
             yield label(node), "QuantizeLinear is not all that reads its output: it runs in float"
 
 
@@ -197,7 +197,7 @@ def both_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Adds have all sides quantized, or none."""
     for node in view.of_type("Add"):
         sides = [view.pair(name) is not None for name in node.input]
-        quantized_output = readers_behind_epilogue(view, node.output[0]) == ["QuantizeLinear"]
+        quantized_output = view.readers_behind_epilogue(node.output[0]) == ["QuantizeLinear"]
         if any(sides) and not (all(sides) and quantized_output):
             yield label(node), "an input or its output is float: it runs in float, between conversions"
 

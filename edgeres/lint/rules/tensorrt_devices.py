@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from onnx import TensorProto
 
 from edgeres.lint import facts
-from edgeres.lint.facts import element_types, quantized_weights, quantizers
+from edgeres.lint.facts import element_types, quantized_weights
 from edgeres.lint.rule import DLA, ORIN, STRONGLY_TYPED, UP_TO_TURING, WITHOUT_DLA, WITHOUT_INT8, Defect, Version, rule
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
+from edgeres.onnx_graph.graph_index import QDQ, WEIGHTED, GraphIndex, label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,8 @@ _MAX_BATCH, _MAX_SIDE = 4096, 8192
 def half_where_float(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Float layers of strongly typed graphs are FP16."""
     kinds = element_types(view)
-    for node in facts.weighted_nodes(view):
-        if facts.weight_dequantizer(view, node) is None and kinds.get(node.input[0]) == TensorProto.FLOAT:
+    for node in view.of_type(*WEIGHTED):
+        if view.weight_dequantizer(node.input[1]) is None and kinds.get(node.input[0]) == TensorProto.FLOAT:
             yield label(node), "runs in float32: a strongly typed TensorRT does not choose FP16 itself"
 
 
@@ -49,7 +49,7 @@ def one_type_per_node(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule(WITHOUT_INT8, "P12", "E", "ship the float network and build it with --fp16", "NVIDIA/TensorRT issue 3157")
 def no_integers(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A GPU without INT8 gets no Q/DQ."""
-    for node in quantizers(view)[:1]:
+    for node in view.of_type(*QDQ)[:1]:
         yield label(node), "this GPU has no INT8: TensorRT refuses every graph with Q/DQ"
 
 
@@ -71,7 +71,7 @@ def old_kernels(view: GraphIndex, _: Version) -> Iterator[Defect]:
       since=(10, 16), until=(11, 0))  # fmt: skip
 def orin_with_10_16(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """TensorRT 10.16 on Orin may not compile DequantizeLinear."""
-    for node in quantizers(view)[:1]:
+    for node in view.of_type(*QDQ)[:1]:
         yield label(node), "reported to fail on compute capability 8.7 with TensorRT 10.16.2 (JetPack 7.2)"
 
 
@@ -79,8 +79,8 @@ def orin_with_10_16(view: GraphIndex, _: Version) -> Iterator[Defect]:
       until=(11, 0))  # fmt: skip
 def no_explicit_pairs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Before TensorRT 11 a DLA takes no explicit Q/DQ."""
-    for node in quantizers(view)[:1]:
-        yield label(node), f"{len(quantizers(view))} Q/DQ nodes, which the DLA of this TensorRT does not take"
+    for node in view.of_type(*QDQ)[:1]:
+        yield label(node), f"{len(view.of_type(*QDQ))} Q/DQ nodes, which the DLA of this TensorRT does not take"
 
 
 @rule(DLA, "D02", "E", "export with a fixed batch", RESTRICTIONS)

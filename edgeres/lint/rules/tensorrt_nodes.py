@@ -14,9 +14,9 @@ import numpy as np
 from onnx import TensorProto, defs
 
 from edgeres.lint import facts
-from edgeres.lint.facts import data_shape, element_types, has_zero_point, quantizers, scales, type_name
+from edgeres.lint.facts import data_shape, element_types, scales, type_name
 from edgeres.lint.rule import LENIENT, TENSORRT, Defect, Version, rule
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, label, opset_of
+from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute, input_at, label, opset_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +37,9 @@ _INTEGER_OPERATORS = (
 
 
 def _zero_points(view: GraphIndex) -> Iterator[tuple[NodeProto, TensorProto]]:
-    for node in quantizers(view):
-        if has_zero_point(node) and node.input[2] in view.constants:
-            yield node, view.constants[node.input[2]]
+    for node in view.of_type(*QDQ):
+        if (tensor := view.constants.get(input_at(node, 2))) is not None:
+            yield node, tensor
 
 
 @rule(TENSORRT, "Q01", "E", "quantize symmetrically", IMPORTER)
@@ -69,8 +69,8 @@ def int8(view: GraphIndex, version: Version) -> Iterator[Defect]:
 @rule(TENSORRT, "Q03", "E", "add an int8 zero-point initializer", IMPORTER, until=(9, 0))
 def three_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Q/DQ has three inputs."""
-    for node in quantizers(view):
-        if not has_zero_point(node):
+    for node in view.of_type(*QDQ):
+        if not input_at(node, 2):
             yield label(node), "no zero-point input"
 
 
@@ -78,7 +78,7 @@ def three_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def explicit_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """The code type is explicit."""
     for node in view.of_type("QuantizeLinear"):  # DequantizeLinear has the type of its codes
-        if not has_zero_point(node) and attribute(node, "output_dtype", 0) == 0:
+        if not input_at(node, 2) and attribute(node, "output_dtype", 0) == 0:
             yield label(node), "no zero-point: TensorRT takes int8, ONNX Runtime takes uint8"
 
 
@@ -94,8 +94,8 @@ def one_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule(TENSORRT, "Q06", "E", "store it as an initializer read by Q/DQ itself", IMPORTER)
 def zero_point_constant(view: GraphIndex, version: Version) -> Iterator[Defect]:
     """Zero-points are initializers."""
-    for node in quantizers(view):
-        if has_zero_point(node) and node.input[2] not in view.constants:
+    for node in view.of_type(*QDQ):
+        if input_at(node, 2) and node.input[2] not in view.constants:
             if version >= (10, 0) and facts.folds_to_constant(view, node.input[2]):
                 continue  # 10.x looks through Identity
             maker = view.producer(node.input[2])
@@ -105,7 +105,7 @@ def zero_point_constant(view: GraphIndex, version: Version) -> Iterator[Defect]:
 @rule(TENSORRT, "Q07", "E", "store it as an initializer read by Q/DQ itself", HEADER, until=(10, 8))
 def scale_constant(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Scales are initializers."""
-    for node in quantizers(view):
+    for node in view.of_type(*QDQ):
         if node.input[1] not in view.constants:
             yield label(node), f"scale {node.input[1]!r} is computed"
 
@@ -124,7 +124,7 @@ def positive(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule(TENSORRT, "Q09", "E", "store scales as float32", IMPORTER, until=(10, 0))
 def scale_float32(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Scales are float32."""
-    for node in quantizers(view):
+    for node in view.of_type(*QDQ):
         tensor = view.constants.get(node.input[1])
         if tensor is not None and tensor.data_type != TensorProto.FLOAT:
             yield label(node), f"scale of type {type_name(tensor.data_type)}"
@@ -147,7 +147,7 @@ def one_float_type(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def equal_volumes(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """As many zero-points as scales."""
     for node, scale in scales(view):
-        zero_point = view.value(node.input[2]) if has_zero_point(node) else None
+        zero_point = view.value(input_at(node, 2))
         if zero_point is not None and zero_point.size != scale.size:
             yield label(node), f"{scale.size} scales beside {zero_point.size} zero-points"
 
@@ -195,7 +195,7 @@ def no_blocks(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule(TENSORRT, "Q16", "W", "give the tensor an axis", IMPORTER)
 def not_scalar(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Quantized tensors have at least one axis."""
-    for node in quantizers(view):
+    for node in view.of_type(*QDQ):
         if data_shape(view, node) == ():
             yield label(node), "quantizes a scalar: from 10 on the result has one axis, which may not fit its reader"
 
@@ -211,7 +211,7 @@ def versions(view: GraphIndex, version: Version) -> Iterator[Defect]:
     if view.model.ir_version > top_ir:
         yield "ir_version", f"{view.model.ir_version}; {runtime} reads {top_ir} at most"
     per_channel = any(scale.size > 1 for _, scale in scales(view))
-    if quantizers(view) and opset < (13 if per_channel else 10):
+    if view.of_type(*QDQ) and opset < (13 if per_channel else 10):
         yield "opset", f"{opset} has no {'per-channel ' if per_channel else ''}QuantizeLinear"
 
 

@@ -14,12 +14,11 @@ import numpy as np
 from onnx import TensorProto
 
 from edgeres.lint import facts
-from edgeres.lint.facts import dequantized, quantized_weights, quantizers_of, weight_dequantizer, weighted_nodes
+from edgeres.lint.facts import dequantized, quantized_weights
 from edgeres.lint.rule import LENIENT, TENSORRT, Defect, Version, rule
 from edgeres.lint.rules.tensorrt_nodes import IMPORTER
-from edgeres.onnx_graph.graph_index import BIASED, GraphIndex, attribute, label
+from edgeres.onnx_graph.graph_index import BIASED, WEIGHTED, GraphIndex, attribute, input_at, label, output_channel_axis
 from edgeres.onnx_graph.roles import residual_adds
-from edgeres.onnx_graph.stored_weights import output_channel_axis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,12 +33,11 @@ QUANTIZER = "TensorRT-Model-Optimizer, onnx/quantization/graph_utils.py"
 @rule(TENSORRT, "W01", "E", "apply the operators between to the codes", GUIDE, until=(10, 0))
 def weight_next_to_dequantizer(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weights are constant -> DQ -> operator."""
-    for node in weighted_nodes(view):
+    for node in view.of_type(*WEIGHTED):
         between, name = "", node.input[1]
         while (maker := view.producer(name, "Transpose", "Reshape", "Identity", "Cast")) is not None:
             between, name = maker.op_type, maker.input[0]
-        dequantizer = view.producer(name, "DequantizeLinear")
-        if between and dequantizer is not None and view.is_weight_dequantizer(dequantizer):
+        if between and view.weight_dequantizer(name) is not None:
             yield label(node), f"{between} between the weight's DequantizeLinear and the operator"
 
 
@@ -68,7 +66,7 @@ def weight_axis(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def float_bias(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Biases are float."""
     for node in view.of_type(*BIASED):
-        dequantizer = view.producer(node.input[2], "DequantizeLinear") if len(node.input) > 2 else None
+        dequantizer = view.producer(input_at(node, 2), "DequantizeLinear")
         if dequantizer is not None:
             codes = view.constants.get(dequantizer.input[0])
             kind = facts.type_name(codes.data_type) if codes is not None else "quantized"
@@ -113,7 +111,7 @@ def batch_norm_folded(view: GraphIndex, _: Version) -> Iterator[Defect]:
         pair = view.pair(node.input[0])
         if pair is not None and view.producer(pair[0].input[0], *BIASED) is not None:
             yield label(pair[0]), f"Q/DQ between a convolution and {label(node)!r}"
-        for quantizer in quantizers_of(view, node.output[0]):
+        for quantizer in view.quantizers_of(node.output[0]):
             if _relu_behind(view, quantizer):
                 yield label(quantizer), f"Q/DQ between {label(node)!r} and Relu"
 
@@ -121,10 +119,10 @@ def batch_norm_folded(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule(TENSORRT, "P01", "W", "quantize data and weight, or neither", GUIDE)
 def all_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """Weighted operators have all inputs quantized."""
-    for node in weighted_nodes(view):
-        if node.input[1] not in view.constants and weight_dequantizer(view, node) is None:
+    for node in view.of_type(*WEIGHTED):
+        if node.input[1] not in view.constants and view.weight_dequantizer(node.input[1]) is None:
             continue  # a product of two activations
-        data, weight = dequantized(view, node.input[0]), weight_dequantizer(view, node) is not None
+        data, weight = dequantized(view, node.input[0]), view.weight_dequantizer(node.input[1]) is not None
         if data != weight:
             yield label(node), f"only its {'data is' if data else 'weight is'} quantized, so it runs in float"
 
@@ -132,8 +130,8 @@ def all_inputs(view: GraphIndex, _: Version) -> Iterator[Defect]:
 @rule(TENSORRT, "P02", "W", "move the pair behind the activation", GUIDE)
 def before_epilogue(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """No Q/DQ between a convolution and its epilogue."""
-    for node in weighted_nodes(view):
-        for quantizer in quantizers_of(view, node.output[0]):
+    for node in view.of_type(*WEIGHTED):
+        for quantizer in view.quantizers_of(node.output[0]):
             if _relu_behind(view, quantizer):
                 yield label(quantizer), f"Q/DQ between {label(node)!r} and Relu, which it fuses with"
 
@@ -162,7 +160,7 @@ def identity_only(view: GraphIndex, _: Version) -> Iterator[Defect]:
 def one_scale(view: GraphIndex, _: Version) -> Iterator[Defect]:
     """A tensor has one scale."""
     for tensor in dict.fromkeys(node.input[0] for node in view.of_type("QuantizeLinear")):
-        nodes = quantizers_of(view, tensor)
+        nodes = view.quantizers_of(tensor)
         scales = [scale for node in nodes if (scale := view.value(node.input[1])) is not None]
         if any(not np.array_equal(scales[0], scale) for scale in scales[1:]):
             yield label(nodes[1]), f"{tensor!r} is quantized {len(nodes)} times with different scales"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import GraphIndex, attribute, has_transposed_weight, label, window_attributes
+from edgeres.onnx_graph.graph_index import attribute, has_transposed_weight, input_at, label, window_attributes
 from edgeres.onnx_graph.stored_weights import StoredWeight, stored_weight
 from edgeres.quant.qparams import INT32_MAX, PEAK, QParams
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import NodeProto
 
-    from edgeres.onnx_graph.graph_index import WindowAttributes
+    from edgeres.onnx_graph.graph_index import GraphIndex, WindowAttributes
     from edgeres.parity.integer.value import Array
 
 EXACT = 1 << 24
@@ -156,7 +156,7 @@ class LayerConstants:
         Raises:
             ModelError: One is not constant, scales are not one per output channel, or the accumulator could overflow.
         """
-        bias = numbers(view, node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        bias = numbers(view, node.input[2]) if input_at(node, 2) else None
         across, stored = has_transposed_weight(node), _stored(view, node.input[1])
         if stored is None:
             value = view.value(node.input[1])
@@ -183,7 +183,7 @@ def quantizer(view: GraphIndex, node: NodeProto) -> QParams:
     Raises:
         ModelError: They are not constant, per channel, or of another type than int8 and uint8.
     """
-    scale, zero = view.value(node.input[1]), view.value(node.input[2]) if len(node.input) > 2 else np.uint8(0)
+    scale, zero = view.value(node.input[1]), view.zero_point(node)
     if scale is None or zero is None or scale.size != 1 or scale.dtype != np.float32:
         raise ModelError(f"node {label(node)!r} has no single float32 scale", "quantize activations per tensor")
     if zero.dtype not in (np.int8, np.uint8):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, label
+from edgeres.onnx_graph.graph_index import QDQ, WEIGHTED, GraphIndex, label
 from edgeres.parity.integer.kernel import LOGITS_ONLY, LayerConstants, numbers, quantizer
 from edgeres.parity.integer.operations import CARRIED, FLOAT_ONLY, KNOWN, POOLS, carried, computed, pooled
 from edgeres.parity.integer.value import Exact, Real, Term, Value, constant, requantize
@@ -76,7 +76,7 @@ class IntegerNetwork:
         self.view = GraphIndex.of(model)
         self.image, self.output = str(model.graph.input[0].name), str(model.graph.output[0].name)
         for node in self.view.nodes:
-            if node.op_type not in (*KNOWN, "QuantizeLinear", "DequantizeLinear"):
+            if node.op_type not in (*KNOWN, *QDQ):
                 raise ModelError(f"node {label(node)!r}: {node.op_type} has no integer reference", LOGITS_ONLY)
             if node.op_type in POOLS:
                 pooled(node)
@@ -84,16 +84,11 @@ class IntegerNetwork:
             node.output[0]: LayerConstants.of(self.view, node, whole_bias=bias == "int32")
             for node in self.view.of_type(*WEIGHTED)
         }
-        nodes = [node for node in self.view.of_type("QuantizeLinear") if node.input[0] not in self.view.constants]
+        nodes = self.view.activation_quantizers()
         self.codes = {node.input[0]: node.output[0] for node in nodes}
         self.params_of_codes = {node.output[0]: quantizer(self.view, node) for node in nodes}
         self.params = {tensor: self.params_of_codes[codes] for tensor, codes in self.codes.items()}
         self.last_reads = self._last_reads()
-
-    @property
-    def quantized(self) -> tuple[str, ...]:
-        """Tensors that a QuantizeLinear reads, in execution order."""
-        return tuple(self.codes)
 
     @property
     def float_nodes(self) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto
 
 from edgeres.errors import ModelError
-from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, label
+from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, attribute, input_at, label
 from edgeres.parity.integer.kernel import LOGITS_ONLY, Kernel, columns, node_window, numbers, padded, patches, views
 from edgeres.parity.integer.value import Exact, Real, Term, Value, constant
 
@@ -27,9 +28,6 @@ CARRIED = ("Relu", "MaxPool", "Pad", "Flatten", "Reshape", "Identity", "Dropout"
 """Operations that commute with a quantizer: they preserve the order of values and the value zero."""
 
 POOLS = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool"})
-
-_FLOAT16 = 10
-"""``TensorProto.FLOAT16``."""
 
 
 def carried(view: GraphIndex, node: NodeProto) -> Callable[[Array, float, float], Array]:
@@ -59,8 +57,7 @@ def carried(view: GraphIndex, node: NodeProto) -> Callable[[Array, float, float]
 
 def _padding(view: GraphIndex, node: NodeProto) -> list[tuple[int, int]]:
     """Pads of ``[N,H,W,C]``."""
-    pads = view.value(node.input[1]) if len(node.input) > 1 else None
-    filling = view.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    pads, filling = (view.value(input_at(node, index)) for index in (1, 2))
     mode = attribute(node, "mode", b"constant")
     if pads is None or pads.size != 8 or mode != b"constant" or (filling is not None and np.any(filling)):
         raise ModelError(f"node {label(node)!r} pads with something else than zeros", LOGITS_ONLY)
@@ -196,7 +193,7 @@ def _normalized(view: GraphIndex, node: NodeProto, inputs: tuple[Array, ...]) ->
 
 
 def _cast(view: GraphIndex, node: NodeProto, inputs: tuple[Array, ...]) -> Array:
-    half = attribute(node, "to") == _FLOAT16
+    half = attribute(node, "to") == TensorProto.FLOAT16
     return inputs[0].astype(np.float16).astype(np.float64) if half else inputs[0]
 
 

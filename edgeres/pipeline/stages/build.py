@@ -11,8 +11,7 @@ from edgeres.artifacts.artifact import Engine, Exported, File
 from edgeres.artifacts.results import StageMetrics
 from edgeres.backends.registry import find_backend
 from edgeres.errors import BackendUnavailable, StageError
-from edgeres.lint.fixer import lowered
-from edgeres.lint.linter import lint
+from edgeres.lint.linter import lint, lowered
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.settings import settings
 

@@ -14,8 +14,8 @@ from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import IMAGE, graph
 from edgeres.model.network import Network
 from edgeres.onnx_graph import operator_counts
-from edgeres.onnx_graph.accumulators import require_room
 from edgeres.onnx_graph.execute import trace
+from edgeres.onnx_graph.stored_weights import require_room
 from edgeres.onnx_graph.write import LOGITS, write_model
 from edgeres.pipeline.stages.quantization import write_table
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost

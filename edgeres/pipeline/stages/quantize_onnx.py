@@ -18,12 +18,12 @@ from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import StageError
 from edgeres.metrics import agreement, divergences
 from edgeres.onnx_graph import operator_counts
-from edgeres.onnx_graph.accumulators import require_room
 from edgeres.onnx_graph.equalization import Equalized, equalized
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.nncf import quantize_float_graph
 from edgeres.onnx_graph.rewrite import Rewritten, rewrite
 from edgeres.onnx_graph.roles import float_nodes
+from edgeres.onnx_graph.stored_weights import require_room
 from edgeres.pipeline.stages.quantization import write_table
 from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage
 from edgeres.quant.quant_table import QuantTable

@@ -160,8 +160,7 @@ def _laid_out(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def activation_grid(view: GraphIndex, node: NodeProto) -> QuantizationParameters:
     """int8 quantization parameters of an activation's QuantizeLinear or DequantizeLinear."""
-    scale = view.value(node.input[1])
-    zero = view.value(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros((), np.uint8)
+    scale, zero = view.value(node.input[1]), view.zero_point(node)
     if scale is None or zero is None or scale.size != 1:
         raise StageError(f"{label(node)}: LiteRT takes one constant scale per activation", "quantize per tensor")
     if zero.dtype not in (np.dtype(np.uint8), np.dtype(np.int8)):
@@ -186,8 +185,8 @@ class Codes:
 
 def weight_codes(view: GraphIndex, node: NodeProto) -> Codes | None:
     """The codes of a convolution's weight; None where it is float."""
-    dequantizer = view.producer(node.input[1], "DequantizeLinear")
-    if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
+    dequantizer = view.weight_dequantizer(node.input[1])
+    if dequantizer is None:
         return None
     stored, scale = stored_weight(view, dequantizer), view.value(dequantizer.input[1])
     if scale is not None and (scale.ndim > 1 or (stored is not None and stored.axis not in (None, 0))):
@@ -210,10 +209,8 @@ def real_constant(view: GraphIndex, tensor: str) -> NDArray[np.float32] | None:
     value = view.value(tensor)
     if value is not None:
         return value.astype(np.float32)
-    dequantizer = view.producer(tensor, "DequantizeLinear")
-    if dequantizer is None or not view.is_weight_dequantizer(dequantizer):
-        return None
-    stored = stored_weight(view, dequantizer)
+    dequantizer = view.weight_dequantizer(tensor)
+    stored = stored_weight(view, dequantizer) if dequantizer is not None else None
     return stored.dequantized.astype(np.float32) if stored is not None else None
 
 
