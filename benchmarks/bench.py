@@ -139,12 +139,11 @@ def answers(model: Path, pixels: Pixels, *, optimise: bool) -> NDArray[np.float3
     Its kernels for x86 processors without VNNI add pairs of products in 16 bits, which saturate; told to be precise,
     they answer as those with VNNI do, so figures do not depend on the processor.
     """
-    from edgeres.backends.session import batched, load_graph, options
+    from edgeres.backends.session import onnx_session
 
-    settings = options(optimise=optimise, threads=int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
-    settings.add_session_config_entry("session.x64quantprecision", "1")
-    session = batched(load_graph(model, settings))
-    return np.concatenate([session.run(batch) for batch in pixels.batches(32)])
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or None
+    with onnx_session(model, optimise=optimise, threads=threads) as session:
+        return np.concatenate([session.run(batch) for batch in pixels.batches(32)])
 
 
 def make(folder: Path, settings: Settings, checkpoint: Path) -> None:

@@ -28,7 +28,7 @@ from benchmarks.table import markdown, with_block
 from edgeres.backends.bundle.build_engine import build_plan
 from edgeres.backends.bundle.device import BundleError
 from edgeres.backends.bundle.engine import recorder
-from edgeres.backends.tensorrt.rtx import CAPABILITIES, PACKAGE, plan_kernel_counts
+from edgeres.backends.tensorrt.loader import CAPABILITIES, RTX_PACKAGE, plan_kernel_counts
 from edgeres.errors import EdgeresError
 from edgeres.lint.linter import lint
 from edgeres.onnx_graph.execute import relative_delta, runner
@@ -94,7 +94,7 @@ def ask(model: ModelProto) -> Engine:
     Raises:
         BackendUnavailable: TensorRT-RTX is not installed.
     """
-    runtime = PACKAGE.load()
+    runtime = RTX_PACKAGE.load()
     log = recorder(runtime)
 
     def tune(config: object) -> None:
@@ -188,7 +188,7 @@ def report(found: Sequence[CorpusRow]) -> str:
         for told in (True, False)
     }
     refused = sum(row.engine.truth == "refused" for row in asked)
-    version = PACKAGE.load().__version__
+    version = RTX_PACKAGE.load().__version__
     matrix = markdown(
         (f"TensorRT-RTX {version}", "lint: error", "lint: no error"),
         (

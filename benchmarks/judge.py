@@ -59,7 +59,7 @@ def kernels(model: Path, *, optimised: bool) -> KernelCounts:
     import onnx
 
     from edgeres.backends.backend import expected_kernels
-    from edgeres.backends.onnxruntime.loader import kernel_counts
+    from edgeres.backends.onnxruntime.loader import operator_counts
     from edgeres.backends.session import load_graph, options
 
     if not optimised:
@@ -70,7 +70,7 @@ def kernels(model: Path, *, optimised: bool) -> KernelCounts:
         load_graph(model, settings)
         nodes = onnx.load(Path(folder, "optimised.onnx"), load_external_data=False).graph.node
     kinds = [node.op_type for node in nodes]
-    return kernel_counts({kind: kinds.count(kind) for kind in set(kinds)}, "counted in ONNX Runtime's graph")
+    return operator_counts(kinds, "counted in ONNX Runtime's graph")
 
 
 def judged(bench: Bench, scheme: str, quantizer: str) -> dict[str, object]:

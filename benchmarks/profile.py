@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.latency.host_profile import HostProfile, ProfileValidation
-    from edgeres.latency.percentiles import Timing
+    from edgeres.latency.timer import Timing
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 

@@ -22,8 +22,8 @@ from benchmarks.drawn import IMAGES, drawn
 from benchmarks.page import renew, renewed
 from benchmarks.table import markdown
 from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench
-from edgeres.latency.benchmark.conclusions import bottlenecks
 from edgeres.latency.benchmark.interleaved import BurstTiming
+from edgeres.latency.benchmark.result import bottlenecks
 from edgeres.latency.benchmark.variants import find_variants
 from edgeres.model.cost import macs
 from edgeres.model.spec import preset
@@ -34,7 +34,8 @@ from edgeres.targets.target import find_target
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.latency.benchmark.result import BenchmarkResult, LayerTime, VariantResult
+    from edgeres.backends.backend import LayerTime
+    from edgeres.latency.benchmark.result import BenchmarkResult, VariantResult
 
 NETWORKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 HEADS = ("network", "variant", "p50", "95 % interval", "p10", "x float32", "of peak")

@@ -34,18 +34,8 @@ _.profiling_verbosity
 _.num_compute_capabilities
 _.help
 
-# Fields of files that are written through their own classes: the schema of .tflite and .ort, protobufs of ONNX.
-_.builtinCode
-_.builtinOptionsType
-_.deprecatedBuiltinCode
-_.hasRank
+# Fields of files that are written through their own classes: the schema of .ort, protobufs of ONNX.
 _.minalign
-_.opcodeIndex
-_.quantizedDimension
-_.signatureKey
-_.subgraphIndex
-_.tensorIndex
-_.zeroPoint
 _.model_version
 _.producer_name
 _.producer_version

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeres.targets import target
-from edgeres.targets.isa import host_isa, saturates
+from edgeres.targets.host import host_isa, saturates
 from edgeres.targets.target import find_target
 
 FLAGS = "processor\t: 0\nflags\t\t: fpu sse4_1 avx2 fma {}\nflags\t\t: other\n"

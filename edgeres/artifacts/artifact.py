@@ -48,13 +48,17 @@ class File:
 
     @model_serializer
     def named(self, info: SerializationInfo[EntryFolder]) -> dict[str, str]:
-        """Name in a store entry's folder, and digest."""
+        """Name in a store entry's folder, and digest; outside of a store, for a benchmark's worker, its path."""
+        if info.context is None:
+            return {"path": str(self.path), "sha256": self.sha256}
         return {"name": info.context.name(self.path, self.sha256), "sha256": self.sha256}
 
     @model_validator(mode="before")
     @classmethod
     def from_name(cls, data: dict[str, str], info: ValidationInfo[EntryFolder]) -> dict[str, object]:
-        """Fields of the file of that name."""
+        """Fields of the file of that name, or with that path."""
+        if info.context is None:
+            return dict(data)
         return {"path": info.context.path / data["name"], "sha256": data["sha256"]}
 
 

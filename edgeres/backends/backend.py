@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ from edgeres.errors import StageError
 from edgeres.settings import settings, sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.artifacts.artifact import Engine, Exported, File
-    from edgeres.backends.package import Package
-    from edgeres.backends.session import Session, ShownSession
+    from edgeres.backends.session import Package, Session, ShownSession
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
@@ -74,6 +74,14 @@ def layer_times(taken: Mapping[tuple[str, str, Role], Sequence[float]]) -> tuple
     return tuple(sorted(rows, key=lambda row: -row.ms))
 
 
+def kernel_counts(kernels: Iterable[tuple[str, Role]], how: str) -> KernelCounts:
+    """Counts executed kernels by name, and weighted layers: the kernels with the role ``integer`` or ``float``."""
+    executed = list(kernels)
+    names, roles = Counter(name for name, _ in executed), Counter(role for _, role in executed)
+    weighted = roles["integer"] + roles["float"]
+    return KernelCounts(integer=roles["integer"], weighted=weighted, counts=dict(sorted(names.items())), how=how)
+
+
 class Backend(ABC):
     """Adapter of one runtime; ``registry`` says where it is found by its ``name`` in target files."""
 
@@ -125,6 +133,14 @@ class Backend(ABC):
         """
         return False
 
+    def narrow_floats(self) -> tuple[NarrowFloat, ...]:
+        """16-bit types with kernels on this processor, in which a float graph can be computed."""
+        return ()
+
+    def narrow_session(self, graph: Path, precision: NarrowFloat, threads: int) -> AbstractContextManager[Session]:
+        """Opens a float graph in one of ``narrow_floats``."""
+        raise StageError(f"{self.name} computes nothing in {precision}", "")
+
 
 @runtime_checkable
 class Profiled(Protocol):
@@ -134,17 +150,6 @@ class Profiled(Protocol):
         self, engine: Path, image: NDArray[np.float32], *, threads: int, calls: int
     ) -> tuple[LayerTime, ...]:
         """Kernels of an engine's main file on one image ``[1,C,H,W]``, the slowest first."""
-
-
-@runtime_checkable
-class NarrowFloats(Protocol):
-    """A backend that can compute a float graph in 16 bits where the processor has kernels for them."""
-
-    def narrow_floats(self) -> tuple[NarrowFloat, ...]:
-        """16-bit types with kernels on this processor."""
-
-    def narrow_session(self, graph: Path, precision: NarrowFloat, threads: int) -> AbstractContextManager[Session]:
-        """Opens a float graph in a 16-bit type."""
 
 
 @runtime_checkable

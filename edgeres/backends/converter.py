@@ -5,15 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from edgeres.artifacts.artifact import Engine, File
 from edgeres.backends.backend import Backend, intact
-from edgeres.backends.bundle.golden import golden
-from edgeres.backends.bundle.write import CHECK, write_bundle
-from edgeres.backends.session import Session, ShownSession
+from edgeres.backends.bundle.write import CHECK, golden, write_bundle
+from edgeres.backends.session import ShownSession
 from edgeres.errors import StageError
 from edgeres.settings import sha256_file
 
@@ -27,25 +26,14 @@ if TYPE_CHECKING:
 
     from edgeres.artifacts.artifact import Exported
     from edgeres.backends.bundle.write import Layout
+    from edgeres.backends.session import BatchedSession, Session
     from edgeres.onnx_graph.graph_index import GraphIndex
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
 
-class ImageSession(Session, Protocol):
-    """A session that takes one image at a time."""
-
-    def outputs(self, image: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """Every output for one image ``[1,C,H,W]``, the logits first, in the runtime's layout."""
-
-
 class Converter(Backend):
-    """A backend that converts the graph to one file, on this host or for a device.
-
-    Attributes:
-        entry: Name of the file.
-        layout: Layout of its image.
-    """
+    """A backend that converts the graph to one file named ``entry``, on this host or for a device."""
 
     entry: ClassVar[str]
     layout: ClassVar[Layout] = "channels first"
@@ -59,8 +47,8 @@ class Converter(Backend):
         """
 
     @abstractmethod
-    def open(self, content: bytes, threads: int | None) -> AbstractContextManager[ImageSession]:
-        """Opens a file.
+    def open(self, content: bytes, threads: int | None) -> AbstractContextManager[BatchedSession]:
+        """Opens a file for one image ``[1,C,H,W]`` at a time; ``outputs`` are in the runtime's layout.
 
         Raises:
             StageError: The runtime rejected it; the message quotes it.

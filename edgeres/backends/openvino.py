@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgeres.artifacts.artifact import Engine, File, KernelCounts
-from edgeres.backends.backend import Backend, engine_path, intact, layer_times
-from edgeres.backends.package import Package
-from edgeres.backends.session import BatchedSession, ShownSession
+from edgeres.artifacts.artifact import Engine, File
+from edgeres.backends.backend import Backend, engine_path, intact, kernel_counts, layer_times
+from edgeres.backends.session import BatchedSession, Package, ShownSession
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgeres.artifacts.artifact import Exported
+    from edgeres.artifacts.artifact import Exported, KernelCounts
     from edgeres.backends.backend import LayerTime, NarrowFloat, Role
     from edgeres.backends.session import Outputs, Session
     from edgeres.progress import Progress
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 PACKAGE = Package("openvino", "OpenVINO", "'edgeres[openvino]'")
 # Node types of the CPU plugin's executable graph (openvino/src/plugins/intel_cpu/src/cpu_types.cpp).
 WEIGHTED = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})
-INTEGER = frozenset({"i8", "u8"})
 REFORMATS = frozenset({"Reorder", "Convert", "Transpose", "FakeQuantize", "Subgraph"})
 """``Subgraph`` holds fused element-wise work, which in a convolutional network is quantizing and dequantizing."""
 _CAPABILITIES: dict[str, NarrowFloat] = {"BF16": "bfloat16", "FP16": "float16"}
@@ -75,18 +73,15 @@ class OpenVino(Backend):
     def integer_kernels(self, engine: Engine) -> KernelCounts:
         """Counts the primitives of OpenVINO's executable graph by their precision."""
         path = engine_path(engine)
-        kernels: Counter[str] = Counter()
-        integer = weighted = 0
-        for node in _compiled(_read(path), path, 1).get_runtime_model().get_ops():
-            facts = node.get_rt_info()
-            kind, precision = (facts[key].astype(str) for key in ("layerType", "runtimePrecision"))
-            if kind in ("Const", "Input", "Output"):
-                continue
-            kernels[f"{kind} {precision}"] += 1
-            weighted += kind in WEIGHTED
-            integer += kind in WEIGHTED and precision in INTEGER
-        how = "counted in OpenVINO's executable graph on this host"
-        return KernelCounts(integer=integer, weighted=weighted, counts=dict(sorted(kernels.items())), how=how)
+        operations = _compiled(_read(path), path, 1).get_runtime_model().get_ops()
+        facts = (node.get_rt_info() for node in operations)
+        executed = ((row["layerType"].astype(str), row["runtimePrecision"].astype(str)) for row in facts)
+        kernels = (
+            (f"{kind} {precision}", _role(kind, precision))
+            for kind, precision in executed
+            if kind not in ("Const", "Input", "Output")
+        )
+        return kernel_counts(kernels, "counted in OpenVINO's executable graph on this host")
 
     def narrow_floats(self) -> tuple[NarrowFloat, ...]:
         """16-bit types for which the CPU plugin reports to be optimised on this processor."""

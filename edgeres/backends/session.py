@@ -1,19 +1,23 @@
-"""``Session``: a network loaded in a runtime, and sessions of ONNX Runtime, which also simulates other devices."""
+"""``Package`` and ``Session``: a runtime's Python package, and a network loaded in it; sessions of ONNX Runtime.
+
+ONNX Runtime also simulates other devices.
+"""
 
 from __future__ import annotations
 
+import importlib
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from edgeres.backends.package import Package
-from edgeres.errors import StageError
-from edgeres.onnx_graph.execute import session_options
+from edgeres.errors import BackendUnavailable, StageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from types import ModuleType
 
     from numpy.typing import NDArray
 
@@ -22,6 +26,34 @@ if TYPE_CHECKING:
     Outputs = Callable[[Images], Sequence[NDArray[Any]]]
     """All outputs of a graph for one batch of its size, the logits first."""
 
+
+class Package(NamedTuple):
+    """The Python package of a runtime: its module, its display name, and the argument of ``pip install``."""
+
+    module: str
+    title: str
+    pip: str
+
+    def missing(self) -> str | None:
+        """Why it is not available, with the pip command, without importing it; None when it is installed."""
+        return None if find_spec(self.module) is not None else f"{self.title} is not installed: pip install {self.pip}"
+
+    def load(self, submodule: str = "") -> ModuleType:
+        """Imports it, or one of its submodules.
+
+        Raises:
+            BackendUnavailable: It is not installed, or its libraries do not load; the message quotes the loader.
+        """
+        hint = f"pip install {self.pip}"
+        if find_spec(self.module) is None:
+            raise BackendUnavailable(f"{self.title} is not installed", hint)
+        try:
+            return importlib.import_module(f"{self.module}.{submodule}" if submodule else self.module)
+        except (ImportError, OSError, RuntimeError) as failure:
+            raise BackendUnavailable(f"{self.title} is installed but does not load ({failure})", hint) from failure
+
+
+FLATBUFFERS = Package("flatbuffers", "FlatBuffers", "flatbuffers")
 PACKAGE = Package("onnxruntime", "ONNX Runtime", "'onnxruntime>=1.20'")
 
 
@@ -51,11 +83,11 @@ class BatchedSession:
     """A session of a function ``outputs`` for batches of ``fixed`` images, None for any number."""
 
     def __init__(self, outputs: Outputs, fixed: int | None) -> None:
-        self._outputs, self._fixed = outputs, fixed
+        self.outputs, self._fixed = outputs, fixed
 
     def run(self, images: Images) -> Logits:
         """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
-        return in_batches(self._outputs, images, self._fixed)[0].astype(np.float32, copy=False)
+        return in_batches(self.outputs, images, self._fixed)[0].astype(np.float32, copy=False)
 
 
 class ShownSession:
@@ -77,6 +109,8 @@ def options(*, optimise: bool, threads: int | None = None) -> Any:
     pairs: an exact simulation of the scales, independent of kernels.
     """
     PACKAGE.load()
+    from edgeres.onnx_graph.execute import session_options
+
     settings = session_options("all" if optimise else "none")
     settings.log_severity_level = 3  # errors only: warnings about initializers are for whoever wrote the graph
     if threads is not None:
@@ -101,15 +135,11 @@ def load_graph(path: Path, settings: Any, disabled: tuple[str, ...] = (), conten
         raise StageError(f"ONNX Runtime refused {path.name}: {refusal}", "see the node it names") from refusal
 
 
-def batched(session: Any) -> BatchedSession:
-    """The session of a loaded graph whose first output is the logits."""
-    return BatchedSession(*_outputs(session, session.get_outputs()[0].name))
-
-
 @contextmanager
 def onnx_session(path: Path, *, optimise: bool, threads: int | None = None) -> Iterator[BatchedSession]:
-    """Opens a ``.onnx`` or ``.ort`` file in ONNX Runtime; see ``options`` for the arguments."""
-    yield batched(load_graph(path, options(optimise=optimise, threads=threads)))
+    """Opens a ``.onnx`` or ``.ort`` file in ONNX Runtime, whose first output is the logits; see ``options``."""
+    session = load_graph(path, options(optimise=optimise, threads=threads))
+    yield BatchedSession(*_outputs(session, session.get_outputs()[0].name))
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def run(options: Options, screen: Screen) -> int:
     """Times every variant, prints the table, and adds it to the run's report."""
     from dataclasses import replace
 
-    from edgeres.latency.benchmark.conclusions import sentences
+    from edgeres.latency.benchmark.result import sentences
     from edgeres.pipeline.run_folder import RunFolder
     from edgeres.report import report_files
     from edgeres.report.benchmark import HEADS, cells, footnotes

@@ -13,10 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
-
-import yaml
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.artifacts.budget_check import BudgetCheck, Predicted, PredictedStatus, Status
 from edgeres.errors import TargetError, UsageError
@@ -25,6 +22,7 @@ from edgeres.latency.workload import of_target
 from edgeres.model.cost import macs as count_macs
 from edgeres.model.spec import PRESETS, preset
 from edgeres.settings import parse, settings
+from edgeres.targets.runtime import yaml_files
 from edgeres.targets.target import Budget, Target
 
 if TYPE_CHECKING:
@@ -100,9 +98,7 @@ class Limit:
 @cache
 def requirements() -> Requirements:
     """The documented limits, read from package data."""
-    path = files("edgeres.targets").joinpath("budgets", "resnet.yaml")
-    data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return parse(Requirements, data, "resnet.yaml", TargetError)
+    return parse(Requirements, yaml_files("budgets")["resnet"], "resnet.yaml", TargetError)
 
 
 def documented(network: str, target: Target, crop: int) -> dict[str, Limit]:

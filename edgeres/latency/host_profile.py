@@ -9,15 +9,16 @@ constant.
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from math import exp, log
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from pydantic import Field
 
 from edgeres.errors import UsageError
 from edgeres.latency.prediction import Prediction
 from edgeres.latency.roofline import Cost
+from edgeres.latency.workload import tile_area
 from edgeres.settings import parse, parse_json, plain, read_text, settings
 
 if TYPE_CHECKING:
@@ -127,7 +128,10 @@ class HostProfile:
         integer = any(work.integer for work in works)
         table = self.tables["int8" if integer else "float"]
         lookup = Lookup(table)
-        costs = tuple(Cost(work, table.scale * lookup.ms(work), "measured", _share(work)) for work in works)
+        costs = tuple(
+            Cost(work, table.scale * lookup.ms(work), "measured", work.macs / (work.padded_macs(MULTIPLE) or 1))
+            for work in works
+        )
         call = table.scale * table.call_ms
         ms = call + sum(cost.ms for cost in costs)
         if not self.trials:
@@ -200,7 +204,7 @@ def _log_rate(point: Point) -> float:
 
 def padded(point: Point) -> int:
     """MACs of the tiles that cover an entry of the table, as ``Work.padded_macs`` counts them."""
-    return _up(point.kernel**2 * point.c_in) * _up(point.c_out) * point.side**2
+    return tile_area(point.kernel**2 * point.c_in, point.c_out, MULTIPLE) * point.side**2
 
 
 def half_filled(channels: int) -> bool:
@@ -208,22 +212,10 @@ def half_filled(channels: int) -> bool:
     return 0 < channels % _BLOCK <= _BLOCK // 2
 
 
-def _up(channels: int) -> int:
-    return -(-channels // MULTIPLE) * MULTIPLE
-
-
 def _between(points: Mapping[int, float], at: float) -> float:
     """Interpolates linearly in the logarithm of the key, constant beyond both ends."""
     places = sorted(points)
-    index = bisect_right(places, at)
-    if index in (0, len(places)):
-        return points[places[max(0, index - 1)]]
-    left, right = places[index - 1 : index + 1]
-    return points[left] + (points[right] - points[left]) * log(at / left) / log(right / left)
-
-
-def _share(work: Work) -> float:
-    return work.macs / (work.padded_macs(MULTIPLE) or 1)
+    return float(np.interp(log(at), [log(place) for place in places], [points[place] for place in places]))
 
 
 def encode(profile: HostProfile) -> str:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeres.latency.microbenchmark import MicrobenchmarkGraph
-    from edgeres.latency.percentiles import Timing
-    from edgeres.latency.timer import Timer
+    from edgeres.latency.timer import Timer, Timing
     from edgeres.progress import Progress
 
 Role = Literal["way", "step", "stem", "head", "odd", "add", "bare"]

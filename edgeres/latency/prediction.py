@@ -86,7 +86,8 @@ def predicted(works: Sequence[Work], roofline: Roofline, measured: Measured | No
         roofline = roofline.calibrated(measured.works, measured.ms, measured.figure)
         error, basis = kind.calibrated, f"a roofline calibrated by {measured.name} ({measured.ms:g} ms)"
     assert error is not None
-    ms = roofline.total_ms(works)
+    ms, side = roofline.total_ms(works), works[0].side * works[0].stride
+    unlike = f"the band comes from images of 224 to 256 pixels; these have about {side:g}"
     return Prediction(
         ms=ms,
         low_ms=ms / error.factor,
@@ -94,14 +95,6 @@ def predicted(works: Sequence[Work], roofline: Roofline, measured: Measured | No
         costs=roofline.costs(works),
         call_ms=roofline.call_ms(works),
         basis=f"{basis}; {kind.title}: {error}",
-        notes=_notes(works),
+        notes=() if _VALIDATED[0] <= side <= _VALIDATED[1] else (unlike,),
         gpu_compute_ms=roofline.total_ms(works, "gpu_compute") if roofline.gpu else None,
     )
-
-
-def _notes(works: Sequence[Work]) -> tuple[str, ...]:
-    """Warnings where the network differs from those that the bands were validated on."""
-    side = works[0].side * works[0].stride
-    if _VALIDATED[0] <= side <= _VALIDATED[1]:
-        return ()
-    return (f"the band comes from images of 224 to 256 pixels; these have about {side:g}",)

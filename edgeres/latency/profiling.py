@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.latency.lookup_table import ProfiledLayer
-    from edgeres.latency.percentiles import Timing
-    from edgeres.latency.timer import Precision
+    from edgeres.latency.timer import Precision, Timing
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 

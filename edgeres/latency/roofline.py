@@ -21,13 +21,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
-
-import yaml
+from typing import TYPE_CHECKING, Literal
 
 from edgeres.errors import TargetError, UsageError
 from edgeres.settings import parse, settings
+from edgeres.targets.runtime import yaml_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,9 +88,8 @@ class KernelClass:
 @cache
 def kernel_classes() -> dict[str, KernelClass]:
     """Every kernel class by name, with its fitted parameters."""
-    path = files("edgeres.targets").joinpath("rooflines", "classes.yaml")
-    data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {row["name"]: parse(KernelClass, row, "classes.yaml", TargetError) for row in data}
+    rows = yaml_files("rooflines")["classes"]
+    return {row["name"]: parse(KernelClass, row, "classes.yaml", TargetError) for row in rows}
 
 
 Bound = Literal["compute", "memory", "weights", "launch", "measured"]

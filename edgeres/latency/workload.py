@@ -77,8 +77,12 @@ class Work:
         if not self.macs:
             return 0
         taps, outs = self.weights // self.c_out, self.c_out // self.groups
-        tiles = (-(-taps // multiple) * multiple) * (-(-outs // multiple) * multiple)
-        return self.macs * tiles // (taps * outs)
+        return self.macs * tile_area(taps, outs, multiple) // (taps * outs)
+
+
+def tile_area(rows: int, columns: int, multiple: int) -> int:
+    """Area of the ``multiple x multiple`` tiles that cover a matrix."""
+    return (-(-rows // multiple) * multiple) * (-(-columns // multiple) * multiple)
 
 
 def of_spec(

@@ -12,8 +12,7 @@ from edgeres.backends.backend import ShowsTensors, intact
 from edgeres.backends.registry import backends, find_backend
 from edgeres.backends.session import onnx_session, showing_session
 from edgeres.errors import EdgeresError, UsageError, nearest
-from edgeres.latency.benchmark.variants import at_home, lacking
-from edgeres.progress import Silent
+from edgeres.latency.benchmark.variants import at_home, build_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,7 +117,7 @@ def opened(
         with progress.task("open each runtime", len(backends)) as advance:
             for name in backends:
                 try:
-                    runtime = _backend_runtime(name, exported, target, names, out / name)
+                    runtime = _backend_runtime(name, exported, target, names, out)
                     runtimes.append(stack.enter_context(runtime))
                 except EdgeresError as refusal:
                     absent[name] = refusal.what
@@ -128,16 +127,11 @@ def opened(
 
 @contextmanager
 def _backend_runtime(
-    name: str, exported: Exported, target: Target, names: Mapping[str, str], folder: Path
+    name: str, exported: Exported, target: Target, names: Mapping[str, str], out: Path
 ) -> Iterator[ParityRuntime]:
-    """A backend's session of an engine that it builds on this host in a new folder, or an error where it cannot."""
-    if why := lacking(name):
-        raise EdgeresError(why)
-    folder.mkdir()
+    """A backend's session of an engine that it builds on this host below ``out``, or an error where it cannot."""
     backend, here = find_backend(name), at_home(name, target)
-    engine = backend.build(exported, here, folder, Silent())
-    if not engine.runs_here:
-        raise EdgeresError("what it builds runs on its device, not here")
+    engine = build_here(name, exported, here, out)
     graph, codes = intact(exported.model), None
     with backend.engine_session(engine, here) as session, ExitStack() as stack:
         if names and isinstance(backend, ShowsTensors):

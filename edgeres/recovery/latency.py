@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.backends.registry import find_backend
-from edgeres.latency.percentiles import Timing, interleaved
 from edgeres.latency.prediction import predict
+from edgeres.latency.timer import Timing, interleaved
 from edgeres.onnx_graph.write import write_model
 
 if TYPE_CHECKING:

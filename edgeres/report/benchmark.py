@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeres.latency.benchmark.conclusions import sentences
+from edgeres.latency.benchmark.result import sentences
 from edgeres.report.markup import Markup, bullets, how, join, plot, table, tag
 from edgeres.report.plots import latency_bars
 from edgeres.report.svg import ROW, Axis, figure

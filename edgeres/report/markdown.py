@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from edgeres.latency.benchmark.conclusions import sentences
+from edgeres.latency.benchmark.result import sentences
 from edgeres.report import benchmark, candidates, select
 from edgeres.runs import figures
 from edgeres.runs.verdict import drop_cause, headline, measuring, outcome, remedies

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.results import Latency
+from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError, UsageError
 from edgeres.gate.budget import Limit, latency_lines
 from edgeres.runs.run import LatencyRow
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 MANIFEST = "bundle/manifest.json"
-_TITLES = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime", "litert": "LiteRT", "executorch": "ExecuTorch"}
 _ARM, _X86 = ("aarch64", "arm"), ("x86_64", "amd64")
 _FAMILIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("neon", "dotprod", "i8mm"), _ARM),
@@ -106,7 +106,7 @@ def with_measurement(run: Run, report: DeviceReport) -> Run:
     row = LatencyRow.of(
         timed,
         variant="int8" if run.calibration else "float16" if report.engine else "float32",
-        runtime=f"{_TITLES[report.runtime.name]} {report.runtime.version}",
+        runtime=_runtime(report),
         threads=report.runtime.threads,
         how=f"{_DEVICE}{place(report)}; {timing.protocol}; {_conditions(report)}",
     )
@@ -118,7 +118,11 @@ def with_measurement(run: Run, report: DeviceReport) -> Run:
 def place(report: DeviceReport) -> str:
     """Device and runtime in a few words."""
     board = report.machine.board or (report.engine.gpu if report.engine else report.machine.cpu)
-    return f"{board}, {_TITLES[report.runtime.name]} {report.runtime.version}"
+    return f"{board}, {_runtime(report)}"
+
+
+def _runtime(report: DeviceReport) -> str:
+    return f"{find_backend(report.runtime.name).package.title} {report.runtime.version}"
 
 
 def _conditions(report: DeviceReport) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+import edgeres.targets
 from edgeres.errors import TargetError
 from edgeres.settings import parse, settings
-from edgeres.targets.yaml_files import yaml_files
 
 
 @settings
@@ -15,18 +19,13 @@ class Runtime:
 
     Attributes:
         name: Display name with the version, such as ``TensorRT 10.3 (JetPack 6.2)``.
-        opset: ONNX opset of the exported graph.
-        ir_version: ONNX IR version of the exported file.
-        tensorrt: TensorRT version for engine builds, or None.
-        jetpack: JetPack that contains it, or None.
-        python: Version of that JetPack's ``python3``.
+        jetpack: JetPack that contains it, or None; ``python`` is the version of its ``python3``.
         flags: Options of the builder tool, in order.
         timing_flags: Options with which the builder tool times an engine; 10 and 11 differ in their defaults, so all
             relevant ones are given.
         strongly_typed: Whether the runtime computes in the graph's types, so that FP16 has to be in the graph.
         float_weights: Whether weights are stored in float before QuantizeLinear: parsers before 8.5 do not support
             codes.
-        source: Source of these values.
     """
 
     name: str
@@ -108,3 +107,10 @@ def _row(rows: dict[str, Any], key: str, missing: str) -> dict[str, Any]:
         raise TargetError(f"{missing} {key!r}", f"known: {', '.join(rows)}")
     row: dict[str, Any] = rows[key]
     return row
+
+
+@cache
+def yaml_files(folder: str) -> dict[str, Any]:
+    """Content of each YAML file in a folder of this package, by the file's stem in alphabetical order."""
+    paths = (path for root in edgeres.targets.__path__ for path in Path(root, folder).glob("*.yaml"))
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(paths, key=lambda p: p.stem)}

@@ -7,17 +7,20 @@ JetPacks and one of TensorRT's generations. A device lists the runtimes it may h
 
 from __future__ import annotations
 
+import re
+from difflib import get_close_matches
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from edgeres.errors import TargetError
 from edgeres.settings import parse, plain, settings
-from edgeres.targets.hint import target_hint
-from edgeres.targets.isa import Isa, host_isa, saturates
-from edgeres.targets.runtime import Runtime, find_runtime
-from edgeres.targets.yaml_files import yaml_files
+from edgeres.targets.host import Isa, host_isa, saturates
+from edgeres.targets.runtime import Runtime, find_runtime, yaml_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @settings
@@ -25,13 +28,11 @@ class QuantScheme:
     """Quantization scheme of the target's integer kernels.
 
     Attributes:
-        weight_bits: Bits of the per-channel symmetric weights.
-        activation_bits: Bits of the per-tensor activations.
+        weight_bits: Bits of the per-channel symmetric weights; activations are per tensor.
         signed: int8 activations with zero-point 0 (TensorRT), or uint8 ones, whose zero-point is 0 after a ReLU.
         add_inputs: Inputs of a residual add with Q/DQ: the ``identity`` alone, or ``both``.
         pools: Whether other operations (pools, the excitation's product) read integers too, so that
             a convolution before them has an integer output.
-        float_layers: Operations that stay in float.
         wide_layers: Operations whose weights keep 8 bits where the others have 4.
         channel_multiple: Divisor of channel counts at which kernels are fastest; the pruner keeps to it.
         reduce_range: Keep weights within 7 bits, ``[-63, 63]``: where two products of a uint8 and an int8 are added in
@@ -103,11 +104,9 @@ class Target:
 
     Attributes:
         name: Identifier, the YAML file's stem, with ``:version`` where that is not the device's default.
-        backend: Name of the backend that builds and runs it.
         build_on: Whether the engine is built on this host (``host``) or on the device from a bundle.
         latency_class: Class of the documented latency budget.
         scheme: Quantization scheme; None where the device has no INT8.
-        aliases: Other names.
         versions: Possible runtimes: ``jp6.2`` or ``trt10.3``, oldest first, or names such as ``litert``.
         version: Name of ``runtime`` among them; empty where there is no choice.
     """
@@ -177,3 +176,48 @@ def _composed(data: dict[str, Any], version: str | None) -> Target:
     if chosen != default:
         rest["name"] = f"{data.get('name')}:{chosen}"
     return parse(Target, rest, where, TargetError)
+
+
+_CLOSE = 0.7
+"""Least similarity of a misspelling, as difflib's ratio; gpu and cpu have 0.67."""
+_MOST = 8
+"""Most names in a message."""
+_LIST = "'edgeres targets' lists them"
+
+
+@settings
+class DeviceFamily:
+    """Prefixes of words for devices that are no target names, in lower case, and matching targets, likeliest first."""
+
+    words: tuple[str, ...]
+    about: str
+    targets: tuple[str, ...]
+
+    def has(self, word: str) -> bool:
+        """Whether a word belongs to the family, alone or followed by a model's name or number."""
+        return any(re.match(rf"{re.escape(known)}(?![a-z])", word) for known in self.words)
+
+
+@cache
+def families() -> tuple[DeviceFamily, ...]:
+    """The families in ``hints/targets.yaml``."""
+    return tuple(parse(DeviceFamily, row, "hints/targets.yaml", TargetError) for row in yaml_files("hints")["targets"])
+
+
+def target_hint(word: str, known: Iterable[str]) -> str:
+    """Suggested targets for an unknown one, without its version, among the names and aliases of all targets."""
+    asked, names = word.casefold().replace("_", "-"), sorted(known)
+    if asked in names:
+        return f"did you mean {asked!r}?"
+    family = next((family for family in families() if family.has(asked)), None)
+    if family is not None:
+        return f"{family.about}; take one of {', '.join(family.targets)} ({_LIST})"
+    inside = sorted((name for name in names if len(asked) >= 3 and asked in name), key=len)
+    if inside:
+        more = ", ..." if len(inside) > _MOST else ""
+        return f"take one of {', '.join(inside[:_MOST])}{more} ({_LIST})"
+    close = get_close_matches(asked, names, n=1, cutoff=_CLOSE)
+    if not close:
+        return f"{_LIST}: jetson, rtx, t4, x86, cpu, raspberry-pi, android and more"
+    same_word = re.sub(r"\d", "", asked) == re.sub(r"\d", "", close[0])
+    return f"the nearest there is: {close[0]!r} ({_LIST})" if same_word else f"did you mean {close[0]!r}?"

@@ -253,7 +253,7 @@ def test_a_flipped_byte_is_caught_before_anything_is_built(bundle, name):
     data[len(data) // 2] ^= 1
     (bundle / name).write_bytes(data)
     with pytest.raises(device.BundleError, match=f"{name} is damaged") as failure:
-        device.check_files(bundle)
+        device.verified(bundle, print)
     assert failure.value.exit_code == 2
 
 
@@ -271,7 +271,7 @@ def test_a_manifest_cannot_point_out_of_its_folder(bundle):
     manifest["files"]["../export/model.onnx"] = manifest["files"]["model.onnx"]
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(device.BundleError, match="missing"):
-        device.check_files(bundle)
+        device.verified(bundle, print)
 
 
 def test_progress_of_nested_phases_is_monotonic():

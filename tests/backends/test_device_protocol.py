@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres.backends.bundle import device, engine
-from edgeres.latency import percentiles
+from edgeres.latency import timer
 
 SAMPLES = st.lists(st.integers(1_000, 10**9), min_size=1, max_size=700)
 
@@ -24,9 +24,9 @@ def test_percentiles_intervals_and_bounds_are_those_of_the_host(samples):
     found = device.figures(samples)
     expected = [float(value) / 1e6 for value in np.percentile(samples, (50, 90, 99))]
     assert [found["p50"], found["p90"], found["p99"]] == expected
-    assert (found["low"], found["high"]) == tuple(value / 1e6 for value in percentiles.median_interval(samples))
+    assert (found["low"], found["high"]) == tuple(value / 1e6 for value in timer.median_interval(samples))
     for share in (90, 99):
-        bound = percentiles.percentile_bound(samples, share / 100)
+        bound = timer.percentile_bound(samples, share / 100)
         assert found[f"p{share}_high"] == (None if bound is None else bound / 1e6)
 
 

@@ -207,7 +207,7 @@ def test_a_board_checks_and_times_its_bundle(engine, tmp_path):
     assert {ENTRY, "check_device.py", "device.py", "golden_inputs.npy", "README.md"} <= set(files)
     manifest = json.loads(files["manifest.json"].path.read_text())
     assert manifest["entry"] == ENTRY
-    found = check_device.examine(tmp_path, device.check_files(tmp_path), seconds=0.2)
+    found = check_device.examine(tmp_path, device.verified(tmp_path, print), seconds=0.2)
     assert found["runtime"]["name"] == "executorch"
     assert found["golden"]["passed"]
     assert "pip install executorch" in files["README.md"].path.read_text()

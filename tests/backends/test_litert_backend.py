@@ -16,7 +16,7 @@ from drawn_networks import export, random_images, reference, tiny
 
 from edgeres.artifacts.artifact import File
 from edgeres.backends.backend import ShowsTensors
-from edgeres.backends.litert import runner
+from edgeres.backends.litert import loader
 from edgeres.backends.litert.loader import LiteRT
 from edgeres.backends.litert.tflite import translate as translation
 from edgeres.errors import StageError
@@ -172,7 +172,7 @@ def test_missing_names_the_pip_line(monkeypatch):
 
 
 def test_only_the_known_log_line_is_dropped(capfd):
-    with runner._without_greeting():
+    with loader._without_greeting():
         os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nERROR: something is wrong\n")
     assert capfd.readouterr().err == "ERROR: something is wrong\n"
 

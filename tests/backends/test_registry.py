@@ -17,15 +17,15 @@ from edgeres.data.split import Split
 from edgeres.errors import TargetError
 from edgeres.pipeline.stages.build import Build
 from edgeres.pipeline.stages.stage import Context
+from edgeres.targets.runtime import yaml_files
 from edgeres.targets.target import find_target, targets
-from edgeres.targets.yaml_files import yaml_files
 
 TOY_BACKEND = """
 import shutil
 from contextlib import contextmanager
 from edgeres.artifacts.artifact import Engine, File, KernelCounts
 from edgeres.backends.backend import Backend
-from edgeres.backends.package import Package
+from edgeres.backends.session import Package
 
 class Zeros:
     def run(self, images):

@@ -22,7 +22,7 @@ from onnx import numpy_helper
 from edgeres.artifacts.artifact import File
 from edgeres.artifacts.store import Store
 from edgeres.backends.backend import expected_kernels
-from edgeres.backends.bundle.golden import GraphInput, golden_inputs
+from edgeres.backends.bundle.write import GraphInput, golden_inputs
 from edgeres.backends.tensorrt import loader as tensorrt
 from edgeres.backends.tensorrt.loader import TensorRT
 from edgeres.backends.tensorrt.runner import build_settings, timing_flags, trtexec_flags

@@ -12,7 +12,7 @@ from drawn_networks import draw, export, random_images, reference, tiny
 from onnx import helper, numpy_helper
 
 from edgeres.artifacts.artifact import File
-from edgeres.backends.tensorrt.rtx import ENTRY, TensorRTRTX, compile_portable, plan_kernel_counts
+from edgeres.backends.tensorrt.loader import RTX_ENTRY, TensorRTRTX, compile_portable, plan_kernel_counts
 from edgeres.backends.tensorrt.runner import UNITS, gpu
 from edgeres.errors import StageError
 from edgeres.progress import Silent
@@ -39,7 +39,7 @@ def zero_point(model, name, value):
 
 def test_a_real_engine_is_built(tmp_path):
     engine = build(tmp_path)
-    assert engine.files[ENTRY].path.read_bytes()[:4] == b"vtrt"
+    assert engine.files[RTX_ENTRY].path.read_bytes()[:4] == b"vtrt"
     assert engine.runs_here == (gpu() is not None)
     assert "SM86, SM89, SM120" in engine.evidence[0]
     assert not any(digit in engine.evidence[0] for digit in ("second", " ms"))
@@ -131,7 +131,7 @@ def test_an_unknown_operator_is_refused_by_name(tmp_path):
 
 def test_a_changed_engine_is_not_counted(tmp_path):
     engine = build(tmp_path)
-    path = engine.files[ENTRY].path
+    path = engine.files[RTX_ENTRY].path
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(StageError, match="changed after it was made"):
         TensorRTRTX().integer_kernels(engine)

@@ -6,7 +6,8 @@ import pytest
 from benchmarks import speed
 from benchmarks.drawn import drawn
 from benchmarks.speed import GOAL, Gain, mean, page, parser
-from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, ProcessorPeak, Ratio, VariantResult
+from edgeres.backends.backend import LayerTime
+from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, ProcessorPeak, Ratio, VariantResult
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.execute import runner

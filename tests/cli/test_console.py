@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 
 RUN = [
     "compile", "resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--set", "train.epochs=2",
-    "--set", "recover.epochs=1", "--set", "verify.seconds=0.1", "--budget", "accuracy_drop_pp=50",
+    "--set", "recover.epochs=1", "--set", "quantize.technique=calibrate", "--set", "quantize.calibrator=minmax",
+    "--set", "verify.seconds=0.1", "--budget", "accuracy_drop_pp=50",
 ]  # fmt: skip
 STAGES = [
     "train",

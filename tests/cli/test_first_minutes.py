@@ -13,8 +13,7 @@ from test_console import environment
 from edgeres.cli import main
 from edgeres.pipeline.setting_keys import setting_keys
 from edgeres.pipeline.shipped_recipes import recipe_names, stage_names
-from edgeres.targets.hint import families, target_hint
-from edgeres.targets.target import Budget, find_target, targets
+from edgeres.targets.target import Budget, families, find_target, target_hint, targets
 
 HEAVY = ("torch", "onnx", "nncf", "onnxruntime", "scipy", "sklearn")
 WITHOUT = f"""

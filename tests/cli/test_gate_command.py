@@ -29,7 +29,8 @@ from edgeres.settings import sha256_file
 pytestmark = pytest.mark.slow
 
 SMALL = ["resnet20", "--target", "cpu", "--crop", "8", "--resize", "8", "--set", "verify.seconds=0.1", "--quiet"]
-LEARNS = ["--set", "train.epochs=12", "--set", "recover.epochs=6", "--budget", "accuracy_drop_pp=3"]
+LEARNS = ["--set", "train.epochs=6", "--set", "recover.epochs=2", "--set", "quantize.technique=calibrate",
+          "--budget", "accuracy_drop_pp=3"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import pytest
 from edgeres.errors import UsageError
 from edgeres.latency.benchmark import benchmark as bench_module
 from edgeres.latency.benchmark.benchmark import BenchmarkSubject, bench, pinned
-from edgeres.latency.benchmark.conclusions import bottlenecks, should_ship
 from edgeres.latency.benchmark.interleaved import BurstTiming
+from edgeres.latency.benchmark.result import bottlenecks, should_ship
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.settings import plain

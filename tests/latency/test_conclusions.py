@@ -4,8 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from edgeres.latency.benchmark.conclusions import bottlenecks, sentences, should_ship
-from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, Ratio, VariantResult
+from edgeres.backends.backend import LayerTime
+from edgeres.latency.benchmark.result import (
+    BenchmarkResult,
+    HostLoad,
+    Ratio,
+    VariantResult,
+    bottlenecks,
+    sentences,
+    should_ship,
+)
 
 ONE = Ratio(value=1, low=1, high=1)
 BUSY = HostLoad(cpu="a CPU", cores=2, pinned=(0, 1), governor=None, load_before=0, load_after=0, stolen=None)

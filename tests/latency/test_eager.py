@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from edgeres.errors import StageError
-from edgeres.latency.benchmark.worker_process import EagerSession
+from edgeres.latency.benchmark.worker_process import eager_session
 from edgeres.latency.random_model import random_model
 from edgeres.model.spec import preset
 from edgeres.onnx_graph.execute import runner
@@ -20,7 +20,7 @@ def test_answers_are_those_of_onnx_runtime(name, tmp_path):
     path = tmp_path / "float.onnx"
     path.write_bytes(model.SerializeToString())
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
-    found = EagerSession(path, 1).run(images)
+    found = eager_session(path, 1).run(images)
     expected = runner(model)(images)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
@@ -31,4 +31,4 @@ def test_an_operator_it_does_not_know_is_named(tmp_path):
     path = tmp_path / "odd.onnx"
     onnx.save(model, str(path))
     with pytest.raises(StageError, match="Erf"):
-        EagerSession(path, 1)
+        eager_session(path, 1)

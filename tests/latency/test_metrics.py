@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.latency.percentiles import Timing, interleaved, median_interval, percentile_bound
+from edgeres.latency.timer import Timing, interleaved, median_interval, percentile_bound
 from edgeres.metrics import agreement, kl, sqnr_db, top1
 from edgeres.targets.host import machine, peak_rss_mib
 

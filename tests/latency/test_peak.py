@@ -7,7 +7,7 @@ import pytest
 
 from edgeres.errors import StageError
 from edgeres.latency.benchmark.peak import loop, peak_of
-from edgeres.targets.isa import cpu_flags
+from edgeres.targets.host import cpu_flags
 
 WIDE = frozenset({"avx2", "fma", "avx512f", "avx512_vnni"})
 NARROW = frozenset({"avx2", "fma", "avx_vnni"})

@@ -9,10 +9,9 @@ from edgeres.errors import UsageError
 from edgeres.latency import timer
 from edgeres.latency.host_profile import encode, read_profile
 from edgeres.latency.lookup_table import ProfiledLayer, layer_table
-from edgeres.latency.percentiles import Timing
 from edgeres.latency.profiling import ProfiledNetwork, measure_profile
 from edgeres.latency.random_model import random_model, randomly_pruned
-from edgeres.latency.timer import Timer
+from edgeres.latency.timer import Timer, Timing
 from edgeres.latency.workload import of_model
 from edgeres.model.spec import PRESETS
 from edgeres.onnx_graph import operator_counts

@@ -24,7 +24,8 @@ PREACTIVATED = ResNetSpec(
     preactivation=True,
     norm=False,
 )
-PADDED = replace(preset("resnet20"), norm=False)
+CIFAR = preset("resnet20")
+PADDED = replace(CIFAR, stages=tuple(blocks[:1] for blocks in CIFAR.stages), norm=False)
 
 
 def smooth_images(count=48, side=16, seed=0):

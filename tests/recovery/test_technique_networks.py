@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -245,13 +246,18 @@ def test_mixed_precision_says_when_no_layer_is_to_blame(quantization, plain):
 # ---- the stage
 
 
+@pytest.fixture(scope="module")
+def tuning(spec, weights):
+    return tuned(spec, weights)
+
+
 @pytest.fixture
-def context(spec, weights, tmp_path):
+def context(tuning, tmp_path):
     return Context(
         target=JETSON,
         train=Untouchable(),
         calibration=split_of("calibration", 24, 1),
-        tuning=tuned(spec, weights),
+        tuning=tuning,
         validation=Untouchable(),
         classes=CLASSES,
         seed=0,
@@ -340,6 +346,18 @@ def test_what_time_cut_off_is_pinned_and_gives_the_same_network_without_a_clock(
     assert "not met" in cut.metadata.lineage[-1].notes[-1]
 
 
+@pytest.fixture(scope="module")
+def forced(spec, weights, tuning, tmp_path_factory):
+    """The network of outliers after a technique's chain, each computed once."""
+    folder = tmp_path_factory.mktemp("forced")
+    context = Context(
+        target=JETSON, train=Untouchable(), calibration=split_of("calibration", 24, 1), tuning=tuning,
+        validation=Untouchable(), classes=CLASSES, seed=0, margin=1.0, workspace=folder, scratch=folder,
+    ).view(Quantize.reads)  # fmt: skip
+    start = checkpoint(spec, outlier(spec, weights))
+    return cache(lambda technique: Quantize(technique=technique, calibrator="minmax")(start, context))
+
+
 @pytest.mark.parametrize(
     "technique",
     [
@@ -353,10 +371,8 @@ def test_what_time_cut_off_is_pinned_and_gives_the_same_network_without_a_clock(
         "mixed_precision",
     ],
 )
-def test_forced_technique_applies_exactly_its_chain(spec, weights, context, technique):
-    made = Quantize(technique=technique, calibrator="minmax")(
-        checkpoint(spec, outlier(spec, weights)), context.view(Quantize.reads)
-    )
+def test_forced_technique_applies_exactly_its_chain(forced, technique):
+    made = forced(technique)
     step = made.metadata.lineage[-1]
     assert tuple(row.name for row in step.techniques) == chain(technique)
     assert [row.name for row in step.techniques if row.kl is None] == [
@@ -406,10 +422,8 @@ def test_forced_technique_that_refuses_gets_a_note_or_ends_the_run(spec, weights
     assert any("mixed_precision was asked for and is not kept" in note for note in made.metadata.lineage[-1].notes)
 
 
-def test_layers_left_in_float_are_never_passed_over(spec, weights, context):
-    made = Quantize(technique="mixed_precision", calibrator="minmax")(
-        checkpoint(spec, outlier(spec, weights)), context.view(Quantize.reads)
-    )
+def test_layers_left_in_float_are_never_passed_over(forced):
+    made = forced("mixed_precision")
     step = made.metadata.lineage[-1]
     for layer in made.quant.float_layers:
         assert layer in step.techniques[-1].note

@@ -10,6 +10,7 @@ from example_run import jetson
 from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
 from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
+from edgeres.backends.backend import LayerTime
 from edgeres.latency.benchmark import result
 from edgeres.runs import findings, run
 from edgeres.runs.document import encode
@@ -35,7 +36,7 @@ SECTIONS = {
         result.Ratio,
         result.ProcessorPeak,
         result.HostLoad,
-        result.LayerTime,
+        LayerTime,
     ),
 }
 

@@ -47,7 +47,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def check_files(folder: Path) -> dict[str, Any]:
+def verified(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """The bundle's manifest, after checking the sha256 of every file."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -62,6 +62,7 @@ def check_files(folder: Path) -> dict[str, Any]:
             raise BundleError(f"{name} is missing: copy the bundle again", 2)
         if sha256(path.read_bytes()) != expected:
             raise BundleError(f"{name} is damaged (its sha256 is not the manifest's): copy the bundle again", 2)
+    say(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
     return manifest
 
 
@@ -70,13 +71,6 @@ def write(path: Path, data: bytes) -> None:
     beside = path.with_name(path.name + ".part")
     beside.write_bytes(data)
     beside.replace(path)
-
-
-def verified(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """The manifest of an intact bundle; see ``check_files``."""
-    manifest = check_files(folder)
-    say(f"bundle intact: {len(manifest['files'])} files, {manifest['model']} for {manifest['target']}")
-    return manifest
 
 
 def examined(
@@ -149,16 +143,20 @@ def figures(samples: Sequence[int]) -> dict[str, float | None]:
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Order statistics that enclose the true median with at least that confidence, for any distribution."""
+    """Order statistics that enclose the true median with at least that confidence, for any distribution.
+
+    Fewer than six samples give the smallest and the largest.
+    """
     ordered = sorted(samples)
     k = max(1, _binomial_quantile(len(ordered), 0.5, (1 - confidence) / 2))
     return ordered[k - 1], ordered[-k]
 
 
 def percentile_bound(samples: Sequence[float], share: float, confidence: float = 0.99) -> float | None:
-    """Upper bound of the quantile of that share with that confidence; None for too few samples.
+    """Order statistic that the true quantile of that share does not exceed with that confidence; None for too few.
 
-    It is that of MLPerf Inference's early stopping (github.com/mlcommons/inference_policies).
+    It is the k-th smallest of n with ``P(Bin(n, share) <= k - 1)`` of at least the confidence, as in MLPerf Inference's
+    early stopping (github.com/mlcommons/inference_policies).
     """
     k = _binomial_quantile(len(samples), share, confidence) + 1
     return sorted(samples)[k - 1] if k <= len(samples) else None

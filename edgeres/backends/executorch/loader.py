@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from edgeres.artifacts.artifact import KernelCounts
-from edgeres.backends.backend import engine_path, expected_kernels, layer_times
-from edgeres.backends.bundle.golden import graph_input
+from edgeres.backends.backend import engine_path, expected_kernels, kernel_counts, layer_times
+from edgeres.backends.bundle.write import graph_input
 from edgeres.backends.converter import Converter
 from edgeres.backends.executorch.runner import PACKAGE, open_pte, without_chatter
 from edgeres.errors import StageError
@@ -24,10 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from edgeres.artifacts.artifact import Engine
+    from edgeres.artifacts.artifact import Engine, KernelCounts
     from edgeres.backends.backend import LayerTime, Role
     from edgeres.backends.executorch.runner import Event, PteSession
-    from edgeres.backends.package import Package
+    from edgeres.backends.session import Package
 
 PORTABLE = "native_call_"
 # XNNPACK's names of weighted operators (XNNPACK/src/operator-utils.c) and ExecuTorch's of its portable kernels; QC8 and
@@ -63,15 +61,13 @@ class ExecuTorch(Converter):
         graph = engine.exported.model.path
         blank = np.zeros((1, *graph_input(graph).shape), np.float32)
         (events,) = _traced(engine_path(engine), blank, threads=1, calls=1) or ((),)
-        weighted = [event.name for event in events if _WEIGHTED.match(event.name)]
-        if not weighted:
-            return expected_kernels(graph, "this ExecuTorch does not report what it ran")
         portable = sum(event.name.startswith(PORTABLE) for event in events)
         how = "recorded by ExecuTorch's event tracer while it ran the file on this host; "
         how += f"{portable} of {len(events)} kernels are portable ones, the others XNNPACK's"
-        integer = sum(_INTEGER.search(name) is not None for name in weighted)
-        kernels = dict(sorted(Counter(map(_kind, events)).items()))
-        return KernelCounts(integer=integer, weighted=len(weighted), counts=kernels, how=how)
+        counts = kernel_counts(((_kind(event), _role(event)) for event in events), how)
+        if counts.weighted == 0:
+            return expected_kernels(graph, "this ExecuTorch does not report what it ran")
+        return counts
 
     def layer_times(
         self, engine: Path, image: NDArray[np.float32], *, threads: int, calls: int

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edgeres.backends.package import FLATBUFFERS, Package
-from edgeres.backends.session import in_batches
+from edgeres.backends.session import FLATBUFFERS, BatchedSession, Package
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
@@ -52,20 +51,16 @@ class Event(NamedTuple):
     ticks: int
 
 
-class PteSession:
+class PteSession(BatchedSession):
     """A network in ExecuTorch, one image at a time; ``traced`` records its kernels."""
 
     def __init__(self, content: bytes, *, traced: bool = False) -> None:
         # The program must outlive its method, and its bytes the program; neither keeps the other alive.
         self._data, self._program = content, _runtime().Runtime.get().load_program(content, enable_etdump=traced)
         self._method = self._program.load_method("forward")
+        super().__init__(self._execute, 1)
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
-        return in_batches(self.outputs, images, 1)[0]
-
-    def outputs(self, image: NDArray[np.float32]) -> list[NDArray[Any]]:
-        """All outputs for one image ``[1,C,H,W]``, the logits first."""
+    def _execute(self, image: NDArray[np.float32]) -> list[NDArray[Any]]:
         import torch
 
         try:

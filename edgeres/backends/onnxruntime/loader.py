@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
-from edgeres.artifacts.artifact import Engine, File, KernelCounts
-from edgeres.backends.backend import Backend, engine_path, intact, layer_times
+from edgeres.artifacts.artifact import Engine, File
+from edgeres.backends.backend import Backend, engine_path, intact, kernel_counts, layer_times
 from edgeres.backends.bundle.write import CHECK, write_bundle
 from edgeres.backends.onnxruntime.ort_format import canonical, operators, required_operators
 from edgeres.backends.session import PACKAGE, load_graph, onnx_session, options, showing_session
-from edgeres.targets.isa import host_isa, saturates
+from edgeres.targets.host import host_isa, saturates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
     from numpy.typing import NDArray
     from onnx import GraphProto
 
-    from edgeres.artifacts.artifact import Exported
+    from edgeres.artifacts.artifact import Exported, KernelCounts
     from edgeres.backends.backend import LayerTime, Role
-    from edgeres.backends.package import Package
-    from edgeres.backends.session import Session, ShownSession
+    from edgeres.backends.session import Package, Session, ShownSession
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
@@ -51,13 +50,9 @@ _TIMED = "_kernel_time"
 NOT_FOR_PHONES = ("NchwcTransformer",)
 
 
-def kernel_counts(kernels: Mapping[str, int], how: str) -> KernelCounts:
-    """Counts executed operators as integer or float weighted layers."""
-    counts = Counter[str]()
-    for kind, count in kernels.items():
-        counts[_ROLES.get(kind, "other")] += count
-    weighted = counts["integer"] + counts["float"]
-    return KernelCounts(integer=counts["integer"], weighted=weighted, counts=dict(sorted(kernels.items())), how=how)
+def operator_counts(kinds: Iterable[str], how: str) -> KernelCounts:
+    """Counts executed operators, by their operator types, as integer or float weighted layers."""
+    return kernel_counts(((kind, _ROLES.get(kind, "other")) for kind in kinds), how)
 
 
 class _OnnxRuntime(Backend):
@@ -119,7 +114,7 @@ class OnnxRuntime(_OnnxRuntime):
             load_graph(engine_path(engine), settings)
             graph = onnx.load(Path(folder, "optimised.onnx"), load_external_data=False).graph
         how = f"counted in the graph as ONNX Runtime rewrote it on this host{_simulated(graph)}"
-        return kernel_counts(Counter(node.op_type for node in graph.node), how)
+        return operator_counts((node.op_type for node in graph.node), how)
 
     def layer_times(
         self, engine: Path, image: NDArray[np.float32], *, threads: int, calls: int
@@ -170,8 +165,8 @@ class OnnxRuntimeMobile(_OnnxRuntime):
 
     def integer_kernels(self, engine: Engine) -> KernelCounts:
         """Counts the operators in the ``.ort`` file, whose optimisations are final."""
-        kinds = Counter(operator.kind for operator in operators(engine_path(engine).read_bytes()))
-        return kernel_counts(kinds, "counted in the .ort file that ships")
+        kinds = (operator.kind for operator in operators(engine_path(engine).read_bytes()))
+        return operator_counts(kinds, "counted in the .ort file that ships")
 
 
 BACKENDS = (OnnxRuntime, OnnxRuntimeMobile)

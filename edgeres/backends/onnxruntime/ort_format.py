@@ -11,8 +11,7 @@ from collections import defaultdict
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeres.backends.package import FLATBUFFERS
-from edgeres.backends.session import PACKAGE
+from edgeres.backends.session import FLATBUFFERS, PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,46 +68,39 @@ def canonical(data: bytes) -> bytes:
     builder.head, builder.minalign = len(data), ALIGNMENT
     types = _write_types(builder, resolver)
     version = builder.CreateString(root.OrtVersion())
-    session = _reader("InferenceSession")
-    session.InferenceSessionStart(builder)
-    session.InferenceSessionAddOrtVersion(builder, version)
-    session.InferenceSessionAddModel(builder, len(data) - table.Pos)
-    session.InferenceSessionAddKernelTypeStrResolver(builder, types)
-    builder.Finish(session.InferenceSessionEnd(builder), IDENTIFIER)
+    place = len(data) - table.Pos
+    session = _table(builder, "InferenceSession", OrtVersion=version, Model=place, KernelTypeStrResolver=types)
+    builder.Finish(session, IDENTIFIER)
     return bytes(builder.Output())
 
 
 def _write_types(builder: Any, resolver: Any) -> int:
     """Writes the table of operator types, whose vectors the format requires sorted by key; returns its offset."""
-    operator, table = _reader("OpIdKernelTypeStrArgsEntry"), _reader("KernelTypeStrResolver")
     offsets = []
     for entry in (resolver.OpKernelTypeStrArgs(index) for index in range(resolver.OpKernelTypeStrArgsLength())):
         name = builder.CreateString(entry.OpId())
         rows = (entry.KernelTypeStrArgs(index) for index in range(entry.KernelTypeStrArgsLength()))
         vector = _vector(builder, [_write_row(builder, row) for row in rows])
-        operator.Start(builder)
-        operator.AddOpId(builder, name)
-        operator.AddKernelTypeStrArgs(builder, vector)
-        offsets.append(operator.End(builder))
-    vector = _vector(builder, offsets)
-    table.Start(builder)
-    table.AddOpKernelTypeStrArgs(builder, vector)
-    return int(table.End(builder))
+        offsets.append(_table(builder, "OpIdKernelTypeStrArgsEntry", OpId=name, KernelTypeStrArgs=vector))
+    return _table(builder, "KernelTypeStrResolver", OpKernelTypeStrArgs=_vector(builder, offsets))
 
 
 def _write_row(builder: Any, row: Any) -> int:
-    argument, entry = _reader("ArgTypeAndIndex"), _reader("KernelTypeStrArgsEntry")
-    offsets = []
-    for old in (row.Args(index) for index in range(row.ArgsLength())):
-        argument.Start(builder)
-        argument.AddArgType(builder, old.ArgType())
-        argument.AddIndex(builder, old.Index())
-        offsets.append(argument.End(builder))
-    name, vector = builder.CreateString(row.KernelTypeStr()), _vector(builder, offsets)
-    entry.Start(builder)
-    entry.AddKernelTypeStr(builder, name)
-    entry.AddArgs(builder, vector)
-    return int(entry.End(builder))
+    arguments = (row.Args(index) for index in range(row.ArgsLength()))
+    offsets = [
+        _table(builder, "ArgTypeAndIndex", ArgType=argument.ArgType(), Index=argument.Index()) for argument in arguments
+    ]
+    name = builder.CreateString(row.KernelTypeStr())
+    return _table(builder, "KernelTypeStrArgsEntry", KernelTypeStr=name, Args=_vector(builder, offsets))
+
+
+def _table(builder: Any, kind: str, **fields: int) -> int:
+    """Writes a table with these fields, in their order; returns its offset."""
+    writer = _reader(kind)
+    writer.Start(builder)
+    for name, value in fields.items():
+        getattr(writer, f"Add{name}")(builder, value)
+    return int(writer.End(builder))
 
 
 def _vector(builder: Any, offsets: list[int]) -> int:

@@ -1,19 +1,21 @@
-"""TensorRT backend for Jetson: a bundle that builds its engine on the device, validated on this host."""
+"""TensorRT backends: a bundle that builds its engine on a Jetson, and TensorRT-RTX engines for desktop GPUs.
+
+TensorRT-RTX builds without a GPU, so it also validates the parsing of a Jetson's graph.
+"""
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgeres.artifacts.artifact import Engine, File, KernelCounts
-from edgeres.backends.backend import Backend, engine_path, expected_kernels, intact
-from edgeres.backends.bundle.golden import graph_input
-from edgeres.backends.bundle.write import filled, write_bundle
-from edgeres.backends.package import Package
-from edgeres.backends.session import onnx_session
-from edgeres.backends.tensorrt import rtx
+from edgeres.backends.backend import Backend, engine_path, expected_kernels, intact, kernel_counts
+from edgeres.backends.bundle.engine import PLAN
+from edgeres.backends.bundle.write import filled, graph_input, write_bundle
+from edgeres.backends.session import Package, onnx_session
 from edgeres.backends.tensorrt.runner import (
     PYTHON_API,
     UNITS,
@@ -33,14 +35,18 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from edgeres.artifacts.artifact import Exported
+    from edgeres.backends.backend import Role
     from edgeres.backends.session import Session
     from edgeres.progress import Advance, Progress
     from edgeres.targets.target import Target
 
 PACKAGE = Package("tensorrt", "TensorRT", "'edgeres[tensorrt]' on a machine with an NVIDIA GPU")
-PLAN = "model.plan"
 JETSON = Path("/etc/nv_tegra_release")
 """File that identifies a Jetson (L4T)."""
+RTX_PACKAGE = Package("tensorrt_rtx", "TensorRT-RTX", "'edgeres[tensorrt-rtx]'")
+RTX_ENTRY = "model.rtx.engine"
+CAPABILITIES = ("SM86", "SM89", "SM120")
+"""Ampere, Ada and Blackwell desktops, which one portable engine covers (docs.nvidia.com, TensorRT-RTX CPU engines)."""
 _COMMANDS = ("build_engine.py", "run_engine.py", "engine.py", "device.py")
 
 
@@ -104,7 +110,46 @@ class TensorRT(Backend):
         return KernelCounts(integer=counts["integer"], weighted=counts["weighted"], counts=counts["kernels"], how=how)
 
 
-BACKENDS = (TensorRT, rtx.TensorRTRTX)
+@dataclass(frozen=True, slots=True)
+class TensorRTRTX(Backend):
+    """TensorRT-RTX, whose engine is compiled ahead of time on this host and specialised on the GPU at first use."""
+
+    name: ClassVar[str] = "tensorrt_rtx"
+    package: ClassVar[Package] = RTX_PACKAGE
+
+    def build(self, exported: Exported, target: Target, out: Path, progress: Progress) -> Engine:
+        """Builds ``model.rtx.engine`` below ``out``.
+
+        TensorRT-RTX numbers its internal tensors by a counter that depends on the order of a hash map, so two engines
+        of one graph differ in those numbers only.
+        """
+        with progress.task("tensorrt-rtx", UNITS) as advance:
+            (out / RTX_ENTRY).write_bytes(compile_portable(intact(exported.model), target, advance))
+        here = gpu()
+        evidence = (
+            f"TensorRT-RTX {RTX_PACKAGE.load().__version__} built the engine for {', '.join(CAPABILITIES)}; "
+            + (f"it runs here on {here}" if here else "no GPU has run it"),
+            "the engine's bytes differ from build to build in the numbers of internal tensors",
+        )
+        return Engine(exported, self.name, RTX_ENTRY, {RTX_ENTRY: File.of(out / RTX_ENTRY)}, here is not None, evidence)
+
+    def session(
+        self, graph: Path, target: Target, *, engine: Path | None = None, threads: int | None = None
+    ) -> AbstractContextManager[Session]:
+        """Runs the engine on a GPU; without one, simulates it: the graph as written, without optimisations."""
+        if gpu() is None:
+            return onnx_session(graph, optimise=False, threads=threads)
+        return gpu_session(RTX_PACKAGE.load(), engine.read_bytes() if engine else compile_portable(graph, target))
+
+    def integer_kernels(self, engine: Engine) -> KernelCounts:
+        """Counts convolutions with int8 operands in the engine, or in the graph if the engine does not list them."""
+        counts = plan_kernel_counts(engine_path(engine).read_bytes())
+        if counts.weighted == 0:
+            return expected_kernels(engine.exported.model.path, "this TensorRT-RTX does not report what it built")
+        return counts
+
+
+BACKENDS = (TensorRT, TensorRTRTX)
 
 
 def _runtime() -> ModuleType | None:
@@ -125,11 +170,47 @@ def _proof(runtime: ModuleType | None, graph: Path, target: Target, advance: Adv
     if runtime is not None:
         compile_graph(runtime, graph, target, advance=advance)
         return f"TensorRT {runtime.__version__} parsed and built the graph here for {gpu()}, which is not the target"
-    if rtx.PACKAGE.missing():
-        return f"not proven on this host: pip install {rtx.PACKAGE.pip}"
-    built_by = f"TensorRT-RTX {rtx.PACKAGE.load().__version__}"
-    rtx.compile_portable(graph, target, advance)
+    if RTX_PACKAGE.missing():
+        return f"not proven on this host: pip install {RTX_PACKAGE.pip}"
+    built_by = f"TensorRT-RTX {RTX_PACKAGE.load().__version__}"
+    compile_portable(graph, target, advance)
     return f"{built_by} parsed and built the graph on this host: evidence of that and of nothing more"
+
+
+def compile_portable(graph: Path, target: Target, advance: Advance = lambda units: None) -> bytes:
+    """An engine for every GPU in ``CAPABILITIES``; no GPU is needed.
+
+    There must be no timing cache: setting one asks for a GPU (TensorRT-RTX release notes, limitations).
+
+    Raises:
+        BackendUnavailable: TensorRT-RTX is not installed.
+        StageError: It rejected the graph.
+    """
+    runtime = RTX_PACKAGE.load()
+
+    def tune(config: Any) -> None:
+        config.num_compute_capabilities = len(CAPABILITIES)
+        for index, name in enumerate(CAPABILITIES):
+            config.set_compute_capability(getattr(runtime.ComputeCapability, name), index)
+
+    return compile_graph(runtime, graph, target, tune, advance=advance)
+
+
+def plan_kernel_counts(plan: bytes) -> KernelCounts:
+    """Number of weighted layers in an engine's layer listing, and of those with int8 data and int8 weights.
+
+    The listing is an undocumented format (seen in TensorRT-RTX 1.7): tensors have a name and a type, ``corrltn`` is a
+    convolution, ``fully_connected`` a matrix product. An unknown format gives no counts.
+    """
+    text = plan.decode("latin-1")
+    types = dict(re.findall(r'tensor=\{[^{}]*(?:\{[^{}]*\}[^{}]*)*?name="([^"]+)"[^\n]*? type=(\w+) \}', text))
+    kernels: list[tuple[str, Role]] = []
+    for kind, operands in re.findall(r"\b(corrltn|fully_connected)=\{ name=[^\n]*?input=\{([^{}]*)\}", text):
+        read = [types.get(name, "unknown") for name in re.findall(r'"([^"]+)"', operands)[:2]]
+        name = f"{'convolution' if kind == 'corrltn' else 'matrix product'} {' x '.join(read)}"
+        kernels.append((name, "integer" if read == ["int8", "int8"] else "float"))
+    how = "read off the operands of the layers in the engine; the GPU chooses the kernels when it first loads it"
+    return kernel_counts(kernels, how)
 
 
 def tensorrt_bundle(exported: Exported, target: Target, out: Path) -> dict[str, File]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgeres.backends.bundle.build_engine import build_plan
 from edgeres.backends.bundle.device import BundleError
 from edgeres.backends.bundle.engine import Cuda, Runner, recorder
-from edgeres.backends.bundle.golden import graph_input
+from edgeres.backends.bundle.write import graph_input
 from edgeres.errors import StageError, TargetError
 from edgeres.settings import plain, settings
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from edgeres.backends.bundle.golden import GraphInput
+    from edgeres.backends.bundle.write import GraphInput
     from edgeres.progress import Advance
     from edgeres.targets.runtime import Runtime
     from edgeres.targets.target import Target

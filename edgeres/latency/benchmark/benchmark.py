@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeres.backends.backend import Profiled
+from edgeres.backends.backend import LayerTime, Profiled
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError, UsageError
 from edgeres.latency.benchmark.interleaved import BurstTiming, median_interval, ratio_interval, time_workers
-from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, LayerTime, ProcessorPeak, Ratio, VariantResult
+from edgeres.latency.benchmark.result import BenchmarkResult, HostLoad, ProcessorPeak, Ratio, VariantResult
 from edgeres.latency.benchmark.variants import version_of
 from edgeres.latency.benchmark.worker import TORCH, Worker, WorkerRequest, WorkerSpec, start_worker
 from edgeres.settings import parse
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgeres.latency.benchmark.variants import Variants
     from edgeres.latency.benchmark.worker import Variant
-    from edgeres.latency.percentiles import Samples
+    from edgeres.latency.timer import Samples
     from edgeres.progress import Progress
     from edgeres.targets.host import Machine
 
@@ -84,7 +84,12 @@ def bench(
             samples = time_workers(timed, timing, advance, measure_peaks)
         seconds, after = monotonic() - begin, machine()
         layers = _layers(list(workers.values()), progress)
-    peaks = tuple(_peak(kind, measured) for kind, measured in rates.items())
+    peaks = tuple(
+        ProcessorPeak(
+            precision=kind, gmacs=max(measured) / 1e9, median_gmacs=float(np.median(measured)) / 1e9, n=len(measured)
+        )
+        for kind, measured in rates.items()
+    )
     rows = _rows(subject, {name: variant for name, (variant, _) in workers.items()}, samples, peaks)
     return BenchmarkResult(
         network=subject.network,
@@ -142,13 +147,6 @@ def _start(name: str, spec: WorkerSpec, absent: dict[str, str], stack: ExitStack
     except StageError as refusal:
         absent[name] = refusal.what
         return None
-
-
-def _peak(kind: Literal["int8", "float32"], rates: Sequence[float]) -> ProcessorPeak:
-    """The peak from measured multiply-adds per second."""
-    return ProcessorPeak(
-        precision=kind, gmacs=max(rates) / 1e9, median_gmacs=float(np.median(rates)) / 1e9, n=len(rates)
-    )
 
 
 def _layers(workers: Sequence[tuple[Variant, Worker]], progress: Progress) -> dict[str, tuple[LayerTime, ...]]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.latency.benchmark.worker import WorkerRequest
-from edgeres.latency.percentiles import Timing, time_rounds
+from edgeres.latency.timer import Timing, time_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeres.latency.benchmark.worker import Worker
-    from edgeres.latency.percentiles import Samples
+    from edgeres.latency.timer import Samples
     from edgeres.progress import Advance
 
     Rounds = Sequence[Sequence[float]]

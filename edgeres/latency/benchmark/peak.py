@@ -19,7 +19,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.errors import StageError
-from edgeres.targets.isa import cpu_flags
+from edgeres.targets.host import cpu_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +34,8 @@ _TURN_S = 0.001
 _CALIBRATING = 20_000
 """Iterations of the calibration run, from which those of a call of ``_TURN_S`` follow."""
 
-_INSTRUCTIONS: dict[Unit, tuple[str, int, int]] = {"int8": ("VPDPBUSD", 0x50, 4), "float32": ("VFMADD231PS", 0xB8, 1)}
-"""Name, opcode and multiply-adds per 32-bit lane."""
+_INSTRUCTIONS: dict[Unit, tuple[int, int]] = {"int8": (0x50, 4), "float32": (0xB8, 1)}
+"""Opcode and multiply-adds per 32-bit lane of VPDPBUSD and of VFMADD231PS."""
 _ZERO_LOW, _ZERO_UPPER = b"\xc5\xfc\x77", b"\xc5\xf8\x77"  # vzeroall, vzeroupper
 _MAP_0F, _MAP_0F38 = 1, 2
 _PXOR = 0xEF
@@ -45,7 +45,6 @@ _PXOR = 0xEF
 class Loop:
     """A loop over independent accumulators: a System V function of the iterations, with ``macs`` multiply-adds each."""
 
-    name: str
     code: bytes
     macs: int
 
@@ -56,15 +55,15 @@ def loop(unit: Unit, flags: frozenset[str]) -> Loop | None:
     ``int8`` is VPDPBUSD, ``float32`` the fused multiply-add.
     """
     wide, narrow = ("avx512_vnni", "avx_vnni") if unit == "int8" else ("avx512f", "fma")
-    name, opcode, per_lane = _INSTRUCTIONS[unit]
+    opcode, per_lane = _INSTRUCTIONS[unit]
     if {wide, "avx512f"} <= flags:
         # 24 accumulators cover the latency of two pipes; 30 and 31 are multiplied.
         clear = _ZERO_LOW + b"".join(_evex(_MAP_0F, _PXOR, register, register, register) for register in range(16, 32))
         body = b"".join(_evex(_MAP_0F38, opcode, register, 30, 31) for register in range(24))
-        return Loop(f"{name} in 512 bits", clear + _repeated(body), 24 * 16 * per_lane)
+        return Loop(clear + _repeated(body), 24 * 16 * per_lane)
     if {narrow, "avx2"} <= flags:
         body = b"".join(_vex(opcode, register, 14, 15) for register in range(14))
-        return Loop(f"{name} in 256 bits", _ZERO_LOW + _repeated(body), 14 * 8 * per_lane)
+        return Loop(_ZERO_LOW + _repeated(body), 14 * 8 * per_lane)
     return None
 
 

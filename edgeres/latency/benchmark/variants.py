@@ -7,9 +7,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from edgeres.artifacts.artifact import Engine
-from edgeres.backends.backend import NarrowFloats
-from edgeres.backends.package import Package
 from edgeres.backends.registry import backends, find_backend
+from edgeres.backends.session import Package
 from edgeres.backends.tensorrt.runner import gpu
 from edgeres.errors import BackendUnavailable, EdgeresError, UsageError, nearest
 from edgeres.latency.benchmark.worker import TORCH, Variant
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from edgeres.targets.target import Target
 
 _ON_A_GPU = ("tensorrt", "tensorrt_rtx")
-_PACKAGES = {"litert": "ai-edge-litert", "onnxruntime_mobile": "onnxruntime", "tensorrt_rtx": "tensorrt-rtx"}
+_TORCH = Package("torch", "torch", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,6 @@ def find_variants(
     with progress.task("build for each runtime", len(chosen)) as advance:
         for name in chosen:
             try:
-                if why := lacking(name):
-                    raise BackendUnavailable(why)
                 variants += _variants(name, exported, target, out)
             except EdgeresError as refusal:
                 absent[name] = refusal.what
@@ -68,30 +65,43 @@ def find_variants(
 def version_of(runtime: str) -> str:
     """Version of a runtime's Python package; empty where it is not installed."""
     try:
-        return metadata.version(_PACKAGES.get(runtime, runtime))
+        return metadata.version((_TORCH if runtime == TORCH else find_backend(runtime).package).module)
     except metadata.PackageNotFoundError:
         return ""
 
 
-def lacking(name: str) -> str | None:
-    """Why a runtime cannot run on this host, found without building an engine; None where it can."""
-    if name == TORCH:
-        return Package("torch", "torch", "torch").missing()
+def _require(name: str) -> None:
+    """Raises BackendUnavailable where a runtime cannot run on this host, found without building an engine."""
     if name in _ON_A_GPU and gpu() is None:
-        return "there is no NVIDIA GPU here"
-    return find_backend(name).missing()
+        raise BackendUnavailable("there is no NVIDIA GPU here")
+    if why := (_TORCH if name == TORCH else find_backend(name)).missing():
+        raise BackendUnavailable(why)
+
+
+def build_here(name: str, exported: Exported, target: Target, out: Path) -> Engine:
+    """A backend's engine for its host target, built in the new folder ``name`` of ``out``.
+
+    Raises:
+        BackendUnavailable: The runtime cannot run on this host.
+        StageError: It rejected the graph.
+    """
+    _require(name)
+    folder = out / name
+    folder.mkdir()
+    engine = find_backend(name).build(exported, target, folder, Silent())
+    if not engine.runs_here:
+        raise BackendUnavailable("what it builds runs on its device, not here")
+    return engine
 
 
 def _variants(name: str, exported: Exported, target: Target, out: Path) -> list[Variant]:
     here, engine = at_home(name, target), Engine(exported, name, "")
     precisions: list[Precision] = ["float32"]
-    if name != TORCH:
-        backend, folder = find_backend(name), out / name
-        folder.mkdir()
-        engine = backend.build(exported, here, folder, Silent())
-        if not engine.runs_here:
-            raise BackendUnavailable("what it builds runs on its device, not here")
-        precisions += backend.narrow_floats() if isinstance(backend, NarrowFloats) else ()
+    if name == TORCH:
+        _require(name)
+    else:
+        backend, engine = find_backend(name), build_here(name, exported, here, out)
+        precisions += backend.narrow_floats()
         precisions += ("int8",) if exported.scales is not None else ()
     # A worker needs the files and the size of the image, not the lineage.
     needed = replace(engine.metadata, lineage=(), baseline=None)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 import onnx
 
-from edgeres.backends.backend import NarrowFloats, Profiled, engine_path, intact
+from edgeres.backends.backend import Profiled, engine_path, intact
 from edgeres.backends.registry import find_backend
-from edgeres.errors import EdgeresError, StageError
+from edgeres.backends.session import BatchedSession
+from edgeres.errors import EdgeresError
 from edgeres.latency.benchmark.worker import TORCH, WorkerRequest, WorkerSpec
-from edgeres.latency.percentiles import Timing, time_calls
+from edgeres.latency.timer import Timing, time_calls
 from edgeres.settings import parse, plain
 
 if TYPE_CHECKING:
@@ -82,42 +83,34 @@ def _session(variant: Variant, threads: int) -> AbstractContextManager[Session]:
     """Opens a session of the variant's runtime."""
     float_graph = intact(variant.engine.exported.float_model)
     if variant.runtime == TORCH:
-        return nullcontext(EagerSession(float_graph, threads))
+        return nullcontext(eager_session(float_graph, threads))
     backend = find_backend(variant.runtime)
     if variant.precision == "int8":
         return backend.engine_session(variant.engine, variant.target, threads)
     if variant.precision == "float32":
         return backend.session(float_graph, variant.target, threads=threads)
-    if not isinstance(backend, NarrowFloats):
-        raise StageError(f"{variant.runtime} computes nothing in {variant.precision}", "")
     return backend.narrow_session(float_graph, variant.precision, threads)
 
 
-class EagerSession:
+def eager_session(path: Path, threads: int) -> BatchedSession:
     """A float ONNX graph in torch operators with channels-last memory layout, run image by image.
 
     Raises:
         StageError: The graph holds an operator without a counterpart in torch.
     """
+    import torch
 
-    def __init__(self, path: Path, threads: int) -> None:
-        import torch
+    from edgeres.backends.executorch.torch_program import torch_program
 
-        from edgeres.backends.executorch.torch_program import torch_program
+    torch.set_num_threads(threads)
+    module = torch_program(onnx.load(str(path))).module
+    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # left out of its stubs
 
-        torch.set_num_threads(threads)
-        self._layout = torch.channels_last
-        module = torch_program(onnx.load(str(path))).module
-        self._module = module.to(memory_format=self._layout)  # type: ignore[call-overload]  # left out of its stubs
-
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
-        import torch
-
+    def outputs(image: NDArray[np.float32]) -> list[NDArray[Any]]:
         with torch.inference_mode():
-            batch = torch.from_numpy(images).contiguous(memory_format=self._layout)
-            logits = [self._module(batch[index : index + 1]).numpy() for index in range(len(batch))]
-        return np.concatenate(logits).astype(np.float32, copy=False)
+            return [module(torch.from_numpy(image).contiguous(memory_format=torch.channels_last)).numpy()]
+
+    return BatchedSession(outputs, 1)
 
 
 def _private_stdout() -> TextIO:

@@ -14,8 +14,8 @@ from edgeres.artifacts.results import Latency, StageMetrics
 from edgeres.backends.backend import Backend, intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
-from edgeres.latency.percentiles import Timing, interleaved
 from edgeres.latency.prediction import predict
+from edgeres.latency.timer import Timing, interleaved
 from edgeres.metrics import agreement, top1
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.operator_counts import peak_bytes

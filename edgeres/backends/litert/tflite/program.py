@@ -62,15 +62,9 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One builtin operator.
+    """One operator of kind ``BuiltinOperator``, in the lowest version with the needed features, on tensor indices.
 
-    Attributes:
-        kind: Name in ``BuiltinOperator``.
-        version: Version of that operator, the lowest with the needed features.
-        inputs: Indices of tensors.
-        output: Index of its one output tensor.
-        table: Name of its options table, empty where it has none.
-        options: Fields of that table other than the defaults.
+    ``options`` are the fields of its options ``table`` other than the defaults; empty where it has no table.
     """
 
     kind: str
@@ -83,14 +77,10 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A network for one image.
+    """A network for one image: tensors in order of first use, operators in execution order.
 
-    Attributes:
-        tensors: Every tensor, in order of first use.
-        operators: Operators in execution order.
-        input: Index of the image ``[1,H,W,C]`` in float32.
-        outputs: Index of the logits ``[1,classes]`` in float32, and of additional outputs.
-        names: Names of the input and the outputs in the file's signature.
+    ``input`` is the index of the image ``[1,H,W,C]`` in float32, ``outputs`` those of the logits ``[1,classes]`` in
+    float32 and of additional outputs; ``names`` are theirs in the file's signature.
     """
 
     tensors: tuple[Tensor, ...]
@@ -143,64 +133,64 @@ def _vector(builder: Any, start: Any, offsets: list[int]) -> int:
     return int(builder.EndVector())
 
 
+def _table(schema: Any, kind: str, **fields: Any) -> Any:
+    """A table of the schema with some of its fields."""
+    table = getattr(schema, f"{kind}T")()
+    for name, value in fields.items():
+        if not hasattr(table, name):
+            raise AttributeError(f"{kind} has no {name}")
+        setattr(table, name, value)
+    return table
+
+
 def _code(schema: Any, kind: str, version: int) -> Any:
     number = getattr(schema.BuiltinOperator, kind)
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, _LAST_SHORT), version
-    return code
+    short = min(number, _LAST_SHORT)
+    return _table(schema, "OperatorCode", builtinCode=number, deprecatedBuiltinCode=short, version=version)
 
 
 def _subgraph(schema: Any, program: Program, codes: list[tuple[str, int]]) -> Any:
-    graph = schema.SubGraphT()
-    graph.name = "main"
-    graph.inputs, graph.outputs = _ints(program.input), _ints(*program.outputs)
-    graph.tensors, buffer = [], 0
+    tensors, buffer = [], 0
     for tensor in program.tensors:
         buffer += tensor.value is not None
-        graph.tensors.append(_tensor(schema, tensor, buffer if tensor.value is not None else 0))
-    graph.operators = [
-        _operator(schema, entry, codes.index((entry.kind, entry.version))) for entry in program.operators
-    ]
-    return graph
+        tensors.append(_tensor(schema, tensor, buffer if tensor.value is not None else 0))
+    operators = [_operator(schema, entry, codes.index((entry.kind, entry.version))) for entry in program.operators]
+    ends = {"inputs": _ints(program.input), "outputs": _ints(*program.outputs)}
+    return _table(schema, "SubGraph", name="main", tensors=tensors, operators=operators, **ends)
 
 
 def _tensor(schema: Any, tensor: Tensor, buffer: int) -> Any:
-    row = schema.TensorT()
-    row.name, row.type, row.buffer = tensor.name, getattr(schema.TensorType, tensor.type), buffer
-    row.shape, row.hasRank = _ints(*tensor.shape), True
+    kind = getattr(schema.TensorType, tensor.type)
+    shape = _ints(*tensor.shape)
+    row = _table(schema, "Tensor", name=tensor.name, type=kind, buffer=buffer, shape=shape, hasRank=True)
     if tensor.grid is not None:
-        row.quantization = schema.QuantizationParametersT()
-        row.quantization.scale = np.array(tensor.grid.scale, np.float32)
-        row.quantization.zeroPoint = np.full(len(tensor.grid.scale), tensor.grid.zero_point, np.int64)
-        row.quantization.quantizedDimension = tensor.grid.axis
+        row.quantization = _table(
+            schema,
+            "QuantizationParameters",
+            scale=np.array(tensor.grid.scale, np.float32),
+            zeroPoint=np.full(len(tensor.grid.scale), tensor.grid.zero_point, np.int64),
+            quantizedDimension=tensor.grid.axis,
+        )
     return row
 
 
 def _operator(schema: Any, operator: Operator, code: int) -> Any:
-    row = schema.OperatorT()
-    row.opcodeIndex = code
-    row.inputs, row.outputs = _ints(*operator.inputs), _ints(operator.output)
+    fields = {"opcodeIndex": code, "inputs": _ints(*operator.inputs), "outputs": _ints(operator.output)}
     if operator.table:
-        row.builtinOptionsType = getattr(schema.BuiltinOptions, operator.table)
-        row.builtinOptions = getattr(schema, f"{operator.table}T")()
-        for name, value in operator.options.items():
-            if not hasattr(row.builtinOptions, name):
-                raise AttributeError(f"{operator.table} has no {name}")
-            setattr(row.builtinOptions, name, value)
-    return row
+        fields["builtinOptionsType"] = getattr(schema.BuiltinOptions, operator.table)
+        fields["builtinOptions"] = _table(schema, operator.table, **operator.options)
+    return _table(schema, "Operator", **fields)
 
 
 def _signature(schema: Any, program: Program) -> Any:
     """The file's signature, by which apps name inputs and outputs."""
-    signature = schema.SignatureDefT()
-    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-    named = []
-    for name, tensor in zip(program.names, (program.input, *program.outputs), strict=True):
-        entry = schema.TensorMapT()
-        entry.name, entry.tensorIndex = name, tensor
-        named.append(entry)
-    signature.inputs, signature.outputs = named[:1], named[1:]
-    return signature
+    indices = (program.input, *program.outputs)
+    named = [
+        _table(schema, "TensorMap", name=name, tensorIndex=index)
+        for name, index in zip(program.names, indices, strict=True)
+    ]
+    ends = {"inputs": named[:1], "outputs": named[1:]}
+    return _table(schema, "SignatureDef", signatureKey="serving_default", subgraphIndex=0, **ends)
 
 
 def _ints(*values: int) -> Any:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.backends.litert.tflite.convolution import convolution, product
 from edgeres.backends.litert.tflite.tensor_table import OTHER_RUNTIME, TensorTable, real_constant
-from edgeres.backends.litert.tflite.window import average_pool, global_average, maxpool
+from edgeres.backends.litert.tflite.window import average_pool, convolution, global_average, maxpool
 from edgeres.errors import StageError
 from edgeres.model.graph import NORM_EPS
 from edgeres.onnx_graph.graph_index import attribute, label
@@ -57,6 +56,27 @@ def _rectifies(tensors: TensorTable, node: NodeProto) -> Activation:
     if low != 0.0:
         return NONE
     return RELU if high is None else RELU6 if high == 6.0 else NONE
+
+
+def product(tensors: TensorTable, node: NodeProto, output: str, activation: Activation) -> None:
+    """A Gemm or MatMul of activations ``[N,K]`` and a constant, in float.
+
+    FULLY_CONNECTED got scales per output channel late; older kernels would use the first scale for all.
+    """
+    right = real_constant(tensors.view, node.input[1])
+    plain = all(attribute(node, name, 1.0) == 1.0 for name in ("alpha", "beta")) and not attribute(node, "transA", 0)
+    if right is None or right.ndim != 2 or len(tensors.shape(node.input[0])) != 2 or not plain:
+        raise StageError(f"{label(node)}: not a product of [N,K] and a constant [K,O]", "export the classifier as Gemm")
+    weight = right if attribute(node, "transB", 0) else right.T
+    bias = real_constant(tensors.view, node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    biases = np.zeros(len(weight), np.float32) if bias is None else np.broadcast_to(bias.reshape(-1), (len(weight),))
+    inputs = (
+        tensors.read(node.input[0], None),
+        tensors.constant(f"{output}.weight", np.ascontiguousarray(weight)),
+        tensors.constant(f"{output}.bias", np.ascontiguousarray(biases)),
+    )
+    logits = tensors.make(output, None)
+    tensors.operate("FULLY_CONNECTED", inputs, logits, "FullyConnectedOptions", fusedActivationFunction=activation)
 
 
 def rectifier(tensors: TensorTable, node: NodeProto) -> None:
