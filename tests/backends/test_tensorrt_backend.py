@@ -147,7 +147,7 @@ def test_the_script_can_be_executed_from_the_store_and_from_the_run_folder(tmp_p
     folder.path.mkdir()
     (folder.path / RECIPE).write_text("")
     for artifact in (engine, linked, copied):
-        folder.publish(artifact, {}, "bundle")
+        folder.publish(artifact, {}, "bundle", None)
         published = folder.path / "bundle" / "build_engine.sh"
         done = subprocess.run([str(published)], env={"TRTEXEC": "/nowhere", "PATH": "/usr/bin:/bin"}, check=False)
         assert done.returncode == 3  # it ran, and trtexec is not there
