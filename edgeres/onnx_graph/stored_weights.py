@@ -75,13 +75,18 @@ class StoredWeight:
 
 
 def stored_weight(view: GraphIndex, dequantizer: NodeProto) -> StoredWeight | None:
-    """Constants of a weight's DequantizeLinear; None where one is not constant, or there is a scale per block."""
+    """Constants of a weight's DequantizeLinear.
+
+    None where one is not constant, there is a scale per block, or scales and zero-points do not match the channels.
+    """
     source, name = view.source(dequantizer), input_at(dequantizer, 2)
     values, scale = view.value(source), view.value(dequantizer.input[1])
     zero = view.value(name) if name else np.zeros((), np.int8)
     if values is None or scale is None or zero is None or scale.ndim > 1:
         return None
     axis = attribute(dequantizer, "axis", 1) % max(values.ndim, 1) if scale.size > 1 else None
+    if zero.size not in (1, scale.size) or (axis is not None and values.shape[axis : axis + 1] != scale.shape):
+        return None
     return StoredWeight(values, scale, zero, axis, source != dequantizer.input[0])
 
 

@@ -334,6 +334,15 @@ def test_a_rule_finds_its_defect_and_nothing_else(rule: str) -> None:
     assert all(finding.where and finding.what and finding.fix and finding.source for finding in found)
 
 
+@pytest.mark.parametrize("rule", MUTANTS)
+@pytest.mark.parametrize("name", ["cpu", "x86", "cpu:litert", "cpu:executorch"])
+def test_a_malformed_graph_is_linted_for_every_runtime(rule: str, name: str) -> None:
+    draft = clean()
+    MUTANTS[rule][1](draft)
+    found = lint(draft.model(opset=13), find_target(name))
+    assert all(finding.what and finding.fix for finding in found)
+
+
 @pytest.mark.parametrize("defect", [unread_codes])
 def test_unread_codes_are_a_half_pair(defect: Mutant) -> None:
     draft = clean()

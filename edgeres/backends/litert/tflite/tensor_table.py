@@ -192,7 +192,10 @@ def weight_codes(view: GraphIndex, node: NodeProto) -> Codes | None:
     if scale is not None and (scale.ndim > 1 or (stored is not None and stored.axis not in (None, 0))):
         raise StageError(f"{label(node)}: weight scales that do not count output channels", "quantize along axis 0")
     if stored is None:
-        raise StageError(f"{label(dequantizer)}: a weight that is computed", "export weights as constants")
+        raise StageError(
+            f"{label(dequantizer)}: a weight that is computed, or whose scales do not match its channels",
+            "export weights as constants",
+        )
     values = stored.codes
     top = int(np.abs(values).max(initial=0))
     if top > TOP:
