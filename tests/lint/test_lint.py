@@ -156,6 +156,10 @@ def fewer_zero_points(draft: Draft) -> None:
     draft.initializers["a1.zeros"] = np.zeros((), np.int8)
 
 
+def zero_points_of_fewer_channels(draft: Draft) -> None:
+    draft.initializers["a1.zeros"] = np.zeros(CHANNELS - 1, np.int8)
+
+
 def fewer_scales(draft: Draft) -> None:
     draft.initializers["a1.scales"] = np.full(8, 0.01, np.float32)
     draft.initializers["a1.zeros"] = np.zeros(8, np.int8)
@@ -334,11 +338,11 @@ def test_a_rule_finds_its_defect_and_nothing_else(rule: str) -> None:
     assert all(finding.where and finding.what and finding.fix and finding.source for finding in found)
 
 
-@pytest.mark.parametrize("rule", MUTANTS)
+@pytest.mark.parametrize("defect", [*(defect for _, defect, _ in MUTANTS.values()), zero_points_of_fewer_channels])
 @pytest.mark.parametrize("name", ["cpu", "x86", "cpu:litert", "cpu:executorch"])
-def test_a_malformed_graph_is_linted_for_every_runtime(rule: str, name: str) -> None:
+def test_a_malformed_graph_is_linted_for_every_runtime(defect: Mutant, name: str) -> None:
     draft = clean()
-    MUTANTS[rule][1](draft)
+    defect(draft)
     found = lint(draft.model(opset=13), find_target(name))
     assert all(finding.what and finding.fix for finding in found)
 
