@@ -159,6 +159,15 @@ def test_products_of_codes_that_enlarge_or_not(scale):
     check(sketch, atol=scale + 1e-6)
 
 
+def test_a_computed_bias_of_a_classifier_is_refused():
+    sketch = Sketch(4, 1, 1)
+    flat = sketch.node("Flatten", "flat", "image")
+    bias = sketch.node("Gemm", "bias", flat, sketch.constant("other", drawn(4, 3, seed=1)))
+    sketch.node("Gemm", "out", flat, sketch.constant("weight", drawn(4, 3)), bias)
+    with pytest.raises(StageError, match="its bias is computed"):
+        translate(sketch.model())
+
+
 def test_a_constant_of_another_shape_is_refused():
     sketch = Sketch(4, 5, 5)
     sketch.node("Add", "out", "image", sketch.constant("map", drawn(1, 1, 5, 5)))

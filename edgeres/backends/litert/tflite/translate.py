@@ -15,7 +15,7 @@ from edgeres.backends.litert.tflite.tensor_table import OTHER_RUNTIME, TensorTab
 from edgeres.backends.litert.tflite.window import average_pool, convolution, global_average, maxpool
 from edgeres.errors import StageError
 from edgeres.model.graph import NORM_EPS
-from edgeres.onnx_graph.graph_index import attribute, label
+from edgeres.onnx_graph.graph_index import attribute, input_at, label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,8 +68,10 @@ def product(tensors: TensorTable, node: NodeProto, output: str, activation: Acti
     if right is None or right.ndim != 2 or len(tensors.shape(node.input[0])) != 2 or not plain:
         raise StageError(f"{label(node)}: not a product of [N,K] and a constant [K,O]", "export the classifier as Gemm")
     weight = right if attribute(node, "transB", 0) else right.T
-    bias = real_constant(tensors.view, node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    biases = np.zeros(len(weight), np.float32) if bias is None else np.broadcast_to(bias.reshape(-1), (len(weight),))
+    bias = np.zeros(1, np.float32) if not input_at(node, 2) else real_constant(tensors.view, node.input[2])
+    if bias is None or bias.size not in (1, len(weight)):
+        raise StageError(f"{label(node)}: its bias is computed", "export biases as constants")
+    biases = np.broadcast_to(bias.reshape(-1), (len(weight),))
     inputs = (
         tensors.read(node.input[0], None),
         tensors.constant(f"{output}.weight", np.ascontiguousarray(weight)),
