@@ -53,8 +53,8 @@ def divergences(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> 
 
 def cross_entropy(logits: NDArray[np.float32], labels: Sequence[int]) -> NDArray[np.float64]:
     """Loss ``[N]`` in nats of logits ``[N,classes]`` against class indices, image by image."""
-    found: NDArray[np.float64] = -_log_softmax(logits)[np.arange(len(labels)), np.asarray(labels)]
-    return found
+    loss: NDArray[np.float64] = -_log_softmax(logits)[np.arange(len(labels)), np.asarray(labels)]
+    return loss
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -98,8 +98,8 @@ def parse_json(text: str, where: object, hint: str, error: type[EdgeresError] = 
 
 def _renamed(cls: type, word: object) -> str:
     """Present name of a former key or value; empty where it is none."""
-    now = getattr(cls, "renamed", {}).get(word) if isinstance(word, str) else None
-    return f"{word} is called {now} now" if now else ""
+    name = getattr(cls, "renamed", {}).get(word) if isinstance(word, str) else None
+    return f"{word} is called {name} now" if name else ""
 
 
 def _mismatch(failure: ErrorDetails) -> str:

@@ -68,8 +68,8 @@ def _weights(run: Run, folder: Path) -> tuple[NextStep, ...]:
     data = _data(run)
     steps = [NextStep("weights", place)]
     if not any(row.stage == "fold_batchnorm" for row in run.stages):
-        given = "" if data is None else f" --weights {place} --data {data}"  # the sample task has its own in the cache
-        compile_ = f"edgeres compile {shlex.quote(run.model)} --target TARGET{given}"
+        inputs = "" if data is None else f" --weights {place} --data {data}"  # the sample task has its own in the cache
+        compile_ = f"edgeres compile {shlex.quote(run.model)} --target TARGET{inputs}"
         steps.append(NextStep("compile", compile_, "'edgeres targets' lists targets", command=True))
     return tuple(steps)
 

@@ -112,9 +112,9 @@ class Timing:
 
     def __post_init__(self) -> None:
         for name, value in figures(self.samples_ns).items():
-            said = getattr(self, name)
-            if (said is None) is not (value is None) or (value and abs(said - value) > _SAME * value):
-                raise ValueError(f"{name} is {said} and its samples say {value}")
+            stated = getattr(self, name)
+            if (stated is None) is not (value is None) or (value and abs(stated - value) > _SAME * value):
+                raise ValueError(f"{name} is {stated} and its samples say {value}")
 
 
 @settings

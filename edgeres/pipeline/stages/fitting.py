@@ -63,28 +63,28 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
             )
         note = _origin(source, own)
         return Fitting(source.stated_over(own or Preprocess()), StageMetrics(), (note,) if note else (), ())
-    found = _settled(answers, source, own, sizes, images=images, progress=context.progress)
-    chosen, wider = found.best, None
+    result = _settled(answers, source, own, sizes, images=images, progress=context.progress)
+    chosen, wider = result.best, None
     lost = chosen.chance.standing == "at"
     if source.preprocess is not None or (own is not None and lost):
         wider = _search(answers, Space.around(chosen, sizes), images, context.progress, chosen)
         # Few images cannot show chance by themselves; compared with a transform that is clearly right, they can.
         beaten = wider.best.preprocess != chosen.preprocess and wider.best.chance.standing == "above"
         lost = lost or (chosen.chance.standing == "unknown" and beaten)
-    known = {trial.preprocess: trial for trial in (chosen, *found.trials, *(wider.trials if wider else ()))}
+    known = {trial.preprocess: trial for trial in (chosen, *result.trials, *(wider.trials if wider else ()))}
     if lost or not source.classes:
         # A wrong order misleads the search, so it is checked under every transform that was evaluated on all images.
         able = [trial for trial in known.values() if lost or len(trial.labels) == len(images)]
         _check_order(chosen, able, context.classes)
     if lost and not chance_allowed:
         raise _at_chance(chosen, tuple(known.values()), wider.best if wider else chosen)
-    return _fitting(source, own, found, wider)
+    return _fitting(source, own, result, wider)
 
 
-def check_chance(chance: Chance, said: Sequence[str] = (), *, allowed: bool) -> tuple[str, ...]:
+def check_chance(chance: Chance, findings: Sequence[str] = (), *, allowed: bool) -> tuple[str, ...]:
     """Refuses a float network that is at chance on the validation images.
 
-    There is a note where that is allowed, or where there are too few images to decide; ``said`` are earlier findings
+    There is a note where that is allowed, or where there are too few images to decide; ``findings`` are earlier findings
     on its preprocessing.
 
     Raises:
@@ -97,7 +97,7 @@ def check_chance(chance: Chance, said: Sequence[str] = (), *, allowed: bool) -> 
     if allowed:
         return (f"the float network answers at chance, as allowed: {chance.label}",)
     raise ChanceError(
-        "; ".join([f"{AT_CHANCE} ({chance.label} among the validation images)", *said]),
+        "; ".join([f"{AT_CHANCE} ({chance.label} among the validation images)", *findings]),
         "check that the validation folders name the same classes as the training folders, or pass --allow chance",
     )
 
@@ -193,20 +193,20 @@ def _origin(source: Source, own: Preprocess | None) -> str:
     return f"preprocessing as stated with the weights, but for {', '.join(stated)}"
 
 
-def _fitting(source: Source, own: Preprocess | None, found: SearchResult, wider: SearchResult | None) -> Fitting:
-    chosen, count = found.best, len(found.best.labels)
+def _fitting(source: Source, own: Preprocess | None, result: SearchResult, wider: SearchResult | None) -> Fitting:
+    chosen, count = result.best, len(result.best.labels)
     notes, shown = [], []
-    if len(found.trials) > 1:
-        better = chosen is not found.start
-        usual = found.start.label if better else "no other fits better beyond noise"
+    if len(result.trials) > 1:
+        better = chosen is not result.start
+        usual = result.start.label if better else "no other fits better beyond noise"
         against = f"against the customary {usual}" if better else f"the customary one, as {usual}"
         stated = "the rest of the preprocessing is not stated" if source.preprocess else "nothing states it"
         shown.append(
-            f"preprocessing found by trying {len(found.trials)} on {count} tuning images, as {stated}: "
+            f"preprocessing found by trying {len(result.trials)} on {count} tuning images, as {stated}: "
             f"{chosen.label}, {against}"
         )
         notes.append(f"to state it outright: {chosen.preprocess.options}")
-        notes.append("tried: " + "; ".join(trial.label for trial in found.trials))
+        notes.append("tried: " + "; ".join(trial.label for trial in result.trials))
     elif origin := _origin(source, own):
         notes.append(origin)
     if wider is not None and wider.best.preprocess != chosen.preprocess:
