@@ -84,8 +84,8 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
 def check_chance(chance: Chance, findings: Sequence[str] = (), *, allowed: bool) -> tuple[str, ...]:
     """Refuses a float network that is at chance on the validation images.
 
-    There is a note where that is allowed, or where there are too few images to decide; ``findings`` are earlier findings
-    on its preprocessing.
+    There is a note where that is allowed, or where there are too few images to decide; ``findings`` are earlier ones on
+    its preprocessing.
 
     Raises:
         ChanceError: It is at chance and that is not allowed.
