@@ -81,10 +81,10 @@ def test_every_family_passes_every_stage(data, tmp_path, name, target):
     rows = {step.stage: step.metrics for step in made.metadata.lineage}
     model = onnx.load(made.engine.exported.model.path)
     counted = operator_counts.qdq(model)
-    assert rows["fold_batchnorm"]["max_abs_delta_logit"] < 1e-2
-    assert operator_counts.macs(model) == rows["prune"]["macs"] <= 0.9 * rows["evaluate"]["macs"]
-    assert counted.activations == rows["quantize"]["activation_quantizers"]
-    assert counted.weights == rows["quantize"]["integer_weights"] == made.kernels.integer
-    assert rows["quantize"]["sqnr_db"] > 15
+    assert rows["fold_batchnorm"].max_abs_delta_logit < 1e-2
+    assert operator_counts.macs(model) == rows["prune"].macs <= 0.9 * rows["evaluate"].macs
+    assert counted.activations == rows["quantize"].activation_quantizers
+    assert counted.weights == rows["quantize"].integer_weights == made.kernels.integer
+    assert rows["quantize"].sqnr_db > 15
     same = sum(a == b for a, b in zip(made.predictions, made.float_predictions, strict=True))
     assert same >= 20  # of 24: what ships answers as its float twin does

@@ -66,11 +66,7 @@ class LayerTime:
 
 def layer_times(taken: Mapping[tuple[str, str, Role], Sequence[float]]) -> tuple[LayerTime, ...]:
     """Median times of kernels, by name, kind and role, from those of their calls in ms; the slowest first."""
-    rows = [
-        LayerTime(name=name, kind=kind, role=role, ms=median(times))
-        for (name, kind, role), times in taken.items()
-        if any(times)
-    ]
+    rows = [LayerTime(name=name, kind=kind, role=role, ms=median(times)) for (name, kind, role), times in taken.items()]
     return tuple(sorted(rows, key=lambda row: -row.ms))
 
 

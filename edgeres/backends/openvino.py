@@ -104,7 +104,7 @@ class OpenVino(Backend):
                 kind, kernel = node.node_type, node.exec_type
                 key = (node.node_name, f"{kind} {kernel}", _role(kind, kernel))
                 taken[key].append(1e3 * node.real_time.total_seconds())
-        return layer_times(taken)
+        return layer_times({kernel: times for kernel, times in taken.items() if any(times)})  # others did not run
 
 
 BACKENDS = (OpenVino,)

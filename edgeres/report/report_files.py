@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeres.artifacts.store import write_beside
+from edgeres.errors import StoreError
 from edgeres.report.html import html
 from edgeres.report.markdown import markdown
 from edgeres.runs.document import JSON, decode, encode, load
@@ -38,6 +39,8 @@ def _place(folder: Path, run: Run, texts: dict[str, str]) -> tuple[Path, ...]:
     Raises:
         StoreError: The folder cannot be written.
     """
+    if not folder.is_dir():
+        raise StoreError(f"cannot write {folder}: no such folder", "choose --out")
     texts |= {MARKDOWN: markdown(run), HTML: html(run)}
     for name, text in texts.items():
         write_beside(folder / name, text.encode(), "free the disk or choose --out")

@@ -48,7 +48,7 @@ def test_without_answers_the_reports_compare_alone(tmp_path, capsys):
     a, b = place(tmp_path / "a"), place(tmp_path / "b", [0, 1, 0, 0, 1])
     found = compared(capsys, a, b)
     assert found["paired"] is None
-    assert "there is no" in found["notes"][0]
+    assert "has no answers to judge" in found["notes"][0]
 
 
 def test_answers_on_other_images_are_not_paired(tmp_path, capsys):
