@@ -56,7 +56,7 @@ def test_a_wheel_holds_the_package_and_its_data_and_nothing_else(wheel):
     (info,) = {name.partition("/")[0] for name in held if ".dist-info/" in name}
     assert info == f"edgeres-{edgeres.__version__}.dist-info"
     package = {name for name in held if not name.startswith(info)}
-    kinds = {".py", ".yaml", ".css", ".md", ".sh"}
+    kinds = {".py", ".typed", ".yaml", ".css", ".md", ".sh"}
     wanted = {
         path.relative_to(CHECKOUT).as_posix()
         for path in (CHECKOUT / "edgeres").rglob("*")
