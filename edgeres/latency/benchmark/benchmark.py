@@ -84,12 +84,7 @@ def bench(
             samples = time_workers(timed, timing, advance, measure_peaks)
         seconds, after = monotonic() - begin, machine()
         layers = _layers(list(workers.values()), progress)
-    peaks = tuple(
-        ProcessorPeak(
-            precision=kind, gmacs=max(measured) / 1e9, median_gmacs=float(np.median(measured)) / 1e9, n=len(measured)
-        )
-        for kind, measured in rates.items()
-    )
+    peaks = tuple(_peak(kind, measured) for kind, measured in rates.items())
     rows = _rows(subject, {name: variant for name, (variant, _) in workers.items()}, samples, peaks)
     return BenchmarkResult(
         network=subject.network,
@@ -105,6 +100,12 @@ def bench(
         absent=absent,
         layers=layers,
     )
+
+
+def _peak(kind: Literal["int8", "float32"], rates: list[float]) -> ProcessorPeak:
+    """The fastest and the median of measured rates, in MACs per second, as a peak."""
+    median = float(np.median(rates)) / 1e9
+    return ProcessorPeak(precision=kind, gmacs=max(rates) / 1e9, median_gmacs=median, n=len(rates))
 
 
 def pinned(threads: int, sysfs: Path = Path("/sys")) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -120,7 +121,7 @@ class StageCost:
     fixed_s: float = 1.0
 
 
-class Stage:
+class Stage(ABC):
     """Base of the frozen settings classes with one method from an artifact to the next.
 
     The annotations of ``__call__`` are the stage's input and output types, on which a recipe is checked.
@@ -131,9 +132,9 @@ class Stage:
     version: ClassVar[int]
     reads: ClassVar[tuple[Read, ...]]
 
+    @abstractmethod
     def __call__(self, artifact: Any, context: Context) -> Any:
         """The next artifact."""
-        raise NotImplementedError
 
     def cost(self, dataset: Dataset) -> StageCost:
         """Expected cost on a dataset."""
