@@ -30,7 +30,7 @@ setup: $(READY) ## make .venv from constraints.txt
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[executorch,litert,openvino,tensorrt-rtx,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[arrow,executorch,litert,openvino,tensorrt-rtx,dev]'
 	@touch $(READY)
 
 quantize: $(READY) ## the main job: edgeres compile resnet18 --target jetson

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.command import positive
 from benchmarks.pixels import Pixels, decode
 from benchmarks.tasks import TASKS
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,6 +152,7 @@ def make(folder: Path, settings: Settings, checkpoint: Path) -> None:
     Raises:
         UsageError: Files of the task are absent.
     """
+    from edgeres.model.graph import graph
     from edgeres.model.weights import save_checkpoint
     from edgeres.model.zoo import read_checkpoint
     from edgeres.onnx_graph.write import write_model
@@ -162,8 +163,7 @@ def make(folder: Path, settings: Settings, checkpoint: Path) -> None:
     loaded = read_checkpoint(checkpoint, replace(preset(bench.task.model), classes=CLASSES))
     save_checkpoint(bench.checkpoint, loaded.spec, loaded.weights)
     spec, weights = bench.network()
-    side = bench.task.preprocess.crop
-    model = write_model(spec, weights, (side, side), opset=OPSET, ir_version=IR_VERSION)
+    model = write_model(graph(spec), weights, bench.task.preprocess.crop, opset=OPSET, ir_version=IR_VERSION)
     bench.graph.write_bytes(model.SerializeToString(deterministic=True))
     splits = bench.splits()
     decode(splits.calibration, bench.task.preprocess, bench.pixels("calibration").path)

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.size import Size
 from edgeres.model.graph import graph
 from edgeres.model.weights import Weights
 from edgeres.onnx_graph.execute import trace
@@ -49,14 +50,16 @@ def drawn(name: str, spec: ResNetSpec, side: int, target: Target, folder: Path) 
     assert scheme is not None
     network, size, runtime = graph(spec), (side, side), target.runtime
     weights = _weights(spec)
-    plain = write_model(spec, weights, size, opset=runtime.opset, ir_version=runtime.ir_version)
+    plain = write_model(graph(spec), weights, size, opset=runtime.opset, ir_version=runtime.ir_version)
     placement = place(network, scheme)
     quantized = write_model(
-        spec, weights, size, opset=runtime.opset, ir_version=runtime.ir_version,
+        graph(spec), weights, size, opset=runtime.opset, ir_version=runtime.ir_version,
         table=_table(plain, weights, placement, scheme, size), placement=placement,
     )  # fmt: skip
     files = [_saved(model, folder / file) for model, file in ((quantized, "model.onnx"), (plain, "model.float.onnx"))]
-    metadata = ModelMetadata(name=name, preprocess=Preprocess(resize=side, crop=side), classes=())
+    metadata = ModelMetadata(
+        name=name, preprocess=Preprocess(resize=Size.square(side), crop=Size.square(side)), classes=()
+    )
     return Exported(metadata, files[0], files[1], scales=files[0])
 
 

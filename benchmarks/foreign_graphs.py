@@ -144,9 +144,10 @@ def _torch_export(folder: Path, *, dynamo: bool) -> ModelProto:
     """The float network through ``torch.onnx.export``."""
     import torch
 
+    from edgeres.model.graph import graph
     from edgeres.model.network import Network
 
-    network, out = Network(THIN, weights()).eval(), folder / "torch.onnx"
+    network, out = Network(graph(THIN), weights()).eval(), folder / "torch.onnx"
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

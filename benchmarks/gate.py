@@ -21,6 +21,7 @@ from benchmarks.table import markdown, with_block
 from edgeres.gate.paired_test import Paired, images_needed, score
 from edgeres.gate.sequential import LOOK, Bets
 from edgeres.runs.finished import read_finished
+from edgeres.tasks.measure import indices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -156,7 +157,7 @@ def _work(options: argparse.Namespace) -> str:
     recorded = None
     if options.run:
         a = read_finished(Path(options.run)).answers
-        recorded = Paired.of(a.float_predictions, a.deployed_predictions, a.labels)
+        recorded = Paired.of(*map(indices, (a.float_predictions, a.deployed_predictions, a.labels)))
     found = f"{options.runs:,} runs a row, margin {options.margin:g} pp, level 5 %.\n\n"
     found += table(options.runs, options.margin / 100, recorded)
     if options.write:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from edgeres.artifacts.budget_check import Figure
-from edgeres.latency.workload import Work, of_spec
-from edgeres.model.spec import preset
+from edgeres.data.size import Size
+from edgeres.latency.workload import Work, of_graph
+from edgeres.model.graph import graph
+from edgeres.model.presets import preset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -145,4 +147,4 @@ def _figure(text: str) -> Figure | None:
 
 @cache
 def _works(network: str, size: int, integer: bool) -> tuple[Work, ...]:
-    return of_spec(preset(network), size, integer=integer)
+    return of_graph(graph(preset(network)), Size.square(size), integer=integer)

@@ -152,11 +152,12 @@ def float_network() -> Network:
 
     import torch
 
+    from edgeres.model.graph import graph
     from edgeres.model.network import Network
-    from edgeres.model.spec import PRESETS
+    from edgeres.model.presets import PRESETS
 
     torch.manual_seed(0)
-    return Network(replace(PRESETS[MODEL], norm=False)).eval()
+    return Network(graph(replace(PRESETS[MODEL], norm=False))).eval()
 
 
 def signed() -> QuantScheme:
@@ -168,10 +169,9 @@ def signed() -> QuantScheme:
 
 def tensors() -> tuple[str, ...]:
     """What TensorRT's scheme has to see of that network."""
-    from edgeres.model.graph import graph
     from edgeres.quant.placement import place
 
-    return place(graph(float_network().spec), signed()).observed
+    return place(float_network().graph, signed()).observed
 
 
 def pixels(folder: Path) -> Pixels:
@@ -186,8 +186,8 @@ def make(folder: Path, images: int) -> None:
 
     dataset = open_dataset(require(IMAGES), seed=0, calibration=images, allow=frozenset({"few-images"}))
     decode(dataset.calibration, PREPROCESS, folder / "pixels")
-    network, size = float_network(), (PREPROCESS.crop, PREPROCESS.crop)
-    model = write_model(network.spec, network.weights(), size, opset=OPSET, ir_version=IR_VERSION)
+    network, size = float_network(), PREPROCESS.crop
+    model = write_model(network.graph, network.weights(), size, opset=OPSET, ir_version=IR_VERSION)
     (folder / "float.onnx").write_bytes(model.SerializeToString(deterministic=True))
 
 

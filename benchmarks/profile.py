@@ -18,11 +18,12 @@ import numpy as np
 
 from benchmarks.command import CHECKOUT, positive, run
 from benchmarks.table import markdown, with_block
+from edgeres.data.size import Size
 from edgeres.latency.host_profile import read_profile
 from edgeres.latency.profiling import ProfiledNetwork, check_host, network_ms, predicted_trials
 from edgeres.latency.random_model import random_model, randomly_pruned
 from edgeres.latency.timer import LAYER_TIMING, PRECISIONS, Timer
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.settings import plain
@@ -48,9 +49,9 @@ def subjects(target: Target, each: int) -> list[ProfiledNetwork]:
     """Pruned networks, ``each`` of every depth; their names hold the share of the MACs that is left."""
     found = []
     for name in NETWORKS:
-        whole = operator_counts.macs(random_model(preset(name), _SIDE, target)["float"])
+        whole = operator_counts.macs(random_model(preset(name), Size.square(_SIDE), target)["float"])
         for seed in range(_FIRST_SEED, _FIRST_SEED + each):
-            models = random_model(randomly_pruned(preset(name), seed), _SIDE, target)
+            models = random_model(randomly_pruned(preset(name), seed), Size.square(_SIDE), target)
             share = operator_counts.macs(models["float"]) / whole
             found.append(ProfiledNetwork(f"{name}, {share:.1%} of its MACs", models))
     return found

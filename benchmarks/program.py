@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.pixels import Pixels
-    from edgeres.model.graph import Op
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.graph import Graph
+    from edgeres.model.operation import Op
     from edgeres.model.weights import Weights
 
 BATCH = 32
@@ -30,8 +30,8 @@ _WEIGHTED = ("aten.conv2d.default", "aten.linear.default")
 class Modules(Network):
     """The network with a module behind each operation: torchao's quantizers look for these, not for functions."""
 
-    def __init__(self, spec: ResNetSpec, weights: Weights) -> None:
-        super().__init__(spec, weights)
+    def __init__(self, graph: Graph, weights: Weights) -> None:
+        super().__init__(graph, weights)
         self._relus = nn.ModuleDict({_flat(op): nn.ReLU() for op in self.graph.ops if op.kind == "relu"})
 
     def apply_op(self, op: Op, inputs: list[Tensor]) -> Tensor:

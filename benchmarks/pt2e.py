@@ -53,8 +53,10 @@ class TorchAo:
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
         from benchmarks.program import BATCH, Modules
+        from edgeres.model.graph import graph
 
-        network = Modules(*bench.network()).eval()
+        spec, weights = bench.network()
+        network = Modules(graph(spec), weights).eval()
         signed = target.scheme is not None and target.scheme.signed
         quantizer = _xnnpack(signed) if self.quantizer == "xnnpack" else _x86()
         pixels = bench.pixels("calibration")

@@ -26,7 +26,8 @@ from edgeres.latency.benchmark.interleaved import BurstTiming
 from edgeres.latency.benchmark.result import bottlenecks
 from edgeres.latency.benchmark.variants import find_variants
 from edgeres.model.cost import macs
-from edgeres.model.spec import preset
+from edgeres.model.graph import graph
+from edgeres.model.presets import preset
 from edgeres.progress import Silent
 from edgeres.settings import plain
 from edgeres.targets.target import find_target
@@ -80,7 +81,7 @@ def measured(name: str, threads: int, seconds: int, runtimes: Sequence[str] | No
         engines.mkdir()
         exported = drawn(name, spec, _SIDE, target, files)
         found = find_variants(exported, target, engines, Silent(), runtimes)
-        subject = BenchmarkSubject(name, target.name, target.backend, macs(spec, _SIDE, _SIDE), None)
+        subject = BenchmarkSubject(name, target.name, target.backend, macs(graph(spec), _SIDE, _SIDE), None)
         return bench(subject, found, Silent(), threads=threads, timing=BurstTiming(limit_s=float(seconds)))
 
 

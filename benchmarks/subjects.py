@@ -56,7 +56,7 @@ def weights(spec: ResNetSpec = THIN, seed: int = 0) -> Weights:
 
 def float_network(spec: ResNetSpec = THIN, opset: int = 17, ir_version: int = 8, side: int = SIDE) -> ModelProto:
     """The network in float, its shapes inferred."""
-    return infer(write_model(spec, weights(spec), (side, side), opset=opset, ir_version=ir_version))
+    return infer(write_model(graph(spec), weights(spec), (side, side), opset=opset, ir_version=ir_version))
 
 
 def ours(target: Target, spec: ResNetSpec = THIN, side: int = SIDE) -> ModelProto:
@@ -84,7 +84,7 @@ def ours(target: Target, spec: ResNetSpec = THIN, side: int = SIDE) -> ModelProt
         images=len(pixels),
     )
     model = write_model(
-        spec, weights(spec), (side, side), opset=runtime.opset, ir_version=runtime.ir_version, table=table,
+        graph(spec), weights(spec), (side, side), opset=runtime.opset, ir_version=runtime.ir_version, table=table,
         placement=placement,
     )  # fmt: skip
     return infer(for_runtime(model, runtime))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.command import IMAGES, WEIGHTS, require
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.size import Size
 from edgeres.data.split import round_robin
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class Task:
         )
 
 
-_IMAGENETTE = Preprocess(resize=192, crop=160)
-_CIFAR = Preprocess(resize=0, crop=32)
+_IMAGENETTE = Preprocess(resize=Size.square(192), crop=Size.square(160))
+_CIFAR = Preprocess(resize=Size.square(0), crop=Size.square(32))
 """Mean and deviation are ImageNet's for both; see ``../shared/models/README.md``."""
 
 

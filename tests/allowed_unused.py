@@ -15,6 +15,9 @@ _.step_complete
 _.phase_finish
 _.on_broken_pipe
 
+# A validator that pydantic calls.
+_._consistent
+
 # Read by object.__getattribute__, which takes its name as a string.
 _._visible
 
@@ -43,26 +46,22 @@ _.raw_data
 
 # Metrics of stages, which report.json and its pages list by name.
 _.activation_quantizers
+_.float_graph_score
 _.float_graph_top1
 _.float_max_relative_delta
 _.int8_max_relative_delta
 _.integer_weights
-_.kl_as_given
-_.kl_equalized
 _.lint_findings
 _.logit_range
 _.macs_removed
 _.max_abs_delta_logit
-_.max_relative_delta_equalized
-_.nncf_agreement
 _.nodes_given
 _.probe_images
 _.probe_top1
-_.released_reads
-_.retyped_pairs
 _.train_loss
 _.tuning_drop_pp
 _.tuning_loss_rise
+_.tuning_score
 _.tuning_top1
 
 # Validators that pydantic calls.
@@ -95,3 +94,6 @@ _.tdp_w
 
 # A key of build.json, which the bundle's scripts read on the device.
 _.optimization_level
+
+# Called by pydantic.
+_._plain

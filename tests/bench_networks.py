@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.size import Size
 from edgeres.latency.benchmark.variants import find_variants
 from edgeres.latency.random_model import random_model
 from edgeres.model.spec import Block, ResNetSpec, Stem
@@ -34,7 +35,7 @@ def exported(folder: Path, float_layers: tuple[str, ...] = ("fc",)) -> Exported:
     assert target.scheme is not None
     target = replace(target, scheme=replace(target.scheme, float_layers=float_layers))
     files = {}
-    for precision, model in random_model(SPEC, SIDE, target).items():
+    for precision, model in random_model(SPEC, Size.square(SIDE), target).items():
         path = folder / f"{precision}.onnx"
         path.write_bytes(model.SerializeToString())
         files[precision] = File.of(path)

@@ -68,25 +68,28 @@ class Drawn:
         return logits, {tensor: codes[name] for tensor, name in names.items()}
 
 
-def drawn(spec: ResNetSpec, scheme: QuantScheme, seed: int = 0, images: int = 2) -> Drawn:
+def drawn(spec: ResNetSpec, scheme: QuantScheme, seed: int = 0, images: int = 2, side: int = SIDE) -> Drawn:
     """Weights and images by chance, scales by the largest values there are."""
     random, weights = np.random.default_rng(seed), random_weights(spec, seed)
-    batch = random.normal(size=(images, 3, SIDE, SIDE)).astype(np.float32)
+    batch = random.normal(size=(images, 3, side, side)).astype(np.float32)
     values: dict[str, np.ndarray] = {}
     with torch.no_grad():
-        Network(spec, weights).eval()(torch.from_numpy(batch), lambda name, x: values.update({name: x.numpy()}))
+        Network(graph(spec), weights).eval()(torch.from_numpy(batch), lambda name, x: values.update({name: x.numpy()}))
     placement = place(graph(spec), scheme)
     found = {tensor: _range(values[tensor], signed=scheme.signed) for tensor in placement.observed}
     found |= {tensor: found[origin] for tensor, origin in placement.shared.items()}
     table = QuantTable(
         activations={tensor: found[tensor] for tensor in placement.tensors},
-        weights={name: weight_qparams(weights[f"{name}.weight"], 8, "max") for name in sorted(placement.weighted)},
+        weights={
+            name: weight_qparams(weights[f"{name}.weight"], scheme.bits_of(name), "max")
+            for name in sorted(placement.weighted)
+        },
         calibrator="minmax",
         data="0",
         images=images,
     )
-    model = write_model(spec, weights, (SIDE, SIDE), opset=17, ir_version=8, table=table, placement=placement)
-    return Drawn(model, QuantNetwork(spec, weights, table, placement).eval(), batch)
+    model = write_model(graph(spec), weights, (side, side), opset=17, ir_version=8, table=table, placement=placement)
+    return Drawn(model, QuantNetwork(graph(spec), weights, table, placement).eval(), batch)
 
 
 def _range(x: np.ndarray, *, signed: bool) -> QParams:

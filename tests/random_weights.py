@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.weights import Weights
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def random_weights(spec: ResNetSpec, seed: int = 0) -> Weights:
     """Weights whose every number matters: no zero, no channel like another."""
     random = np.random.default_rng(seed)
-    network = Network(spec)
+    network = Network(graph(spec))
     arrays = {}
     for key, array in network.weights().items():
         values = random.normal(0, 1, array.shape) / max(1.0, np.sqrt(array[0].size))

@@ -8,11 +8,11 @@ import pytest
 from safetensors.numpy import save_file
 from template_network import CLASSES, onnx_file
 
-from edgeres.artifacts.artifact import Source
 from edgeres.artifacts.companion import Companion, published_companion, read_companion
+from edgeres.artifacts.source import Source
 from edgeres.data.preprocess import Preprocess
+from edgeres.model.presets import preset
 from edgeres.model.probe import NORMALISATIONS
-from edgeres.model.spec import preset
 from edgeres.model.weights import Weights, save_checkpoint
 from edgeres.settings import canonical, plain
 

@@ -9,7 +9,8 @@ from PIL import Image
 from edgeres.artifacts.store import Store
 from edgeres.cli import main
 from edgeres.model.cost import macs
-from edgeres.model.spec import preset
+from edgeres.model.graph import graph
+from edgeres.model.presets import preset
 from edgeres.pipeline import estimate
 from edgeres.pipeline.estimate import training_from_scratch
 from edgeres.pipeline.plan import prepare
@@ -52,7 +53,7 @@ def test_training_takes_three_passes_an_image_an_epoch_at_the_size_it_trains_at(
 ):
     monkeypatch.setattr(estimate, "_speed", lambda: SPEED)
     planned = pipeline(tmp_path, data=images, preprocess=flags, changes=(f"train.epochs={epochs}", *changes))
-    network = macs(replace(preset("resnet20"), classes=2), side, side)
+    network = macs(graph(replace(preset("resnet20"), classes=2)), side, side)
     seen = len(planned.plan.dataset.train)
     assert 0 < seen <= 80
     assert training_from_scratch(planned) == pytest.approx(3 * seen * epochs * network / SPEED + 3)

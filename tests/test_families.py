@@ -10,7 +10,7 @@ from random_weights import random_weights
 from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.onnx_graph import operator_counts
 from edgeres.pipeline.stages.build import Build
 from edgeres.pipeline.stages.evaluate import Evaluate

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from edgeres.gate.judgement import PairedPredictions, judge
 from edgeres.gate.paired_test import Outcome, images_needed, power
 from edgeres.gate.predictions import Answers
 from edgeres.settings import digest
+from edgeres.tasks.judgement import PairedPredictions, judge
 
 CLASSES = 10
 

@@ -3,10 +3,12 @@ import json
 import onnx
 import pytest
 
+from edgeres.data.size import Size
 from edgeres.errors import ModelError, UsageError
 from edgeres.latency.random_model import random_model
-from edgeres.latency.workload import of_spec
-from edgeres.model.spec import PRESETS
+from edgeres.latency.workload import of_graph
+from edgeres.model.graph import graph
+from edgeres.model.presets import PRESETS
 from edgeres.runs import document
 from edgeres.runs.model_reference import find_network, read_measured
 from edgeres.runs.run import Device, LatencyRow, Run, Timings
@@ -18,7 +20,7 @@ CPU, JETSON = find_target("cpu"), find_target("jetson")
 @pytest.fixture
 def run(tmp_path):
     """A run folder of a CIFAR ResNet, timed on this host."""
-    models = random_model(PRESETS["resnet20"], 32, CPU)
+    models = random_model(PRESETS["resnet20"], Size.square(32), CPU)
     onnx.save(models["int8"], tmp_path / "model.onnx")
     onnx.save(models["float"], tmp_path / "model.float.onnx")
     rows = tuple(
@@ -36,7 +38,7 @@ def run(tmp_path):
 
 def test_a_preset_is_what_its_target_makes_of_it():
     found = find_network("resnet50", JETSON)
-    assert (found.name, found.side, found.precision) == ("resnet50", 224, "int8")
+    assert (found.name, found.size, found.precision) == ("resnet50", (224, 224), "int8")
     assert found.title == "resnet50 at 224 px, INT8"
     floating = [work.name for work in found.works if not work.integer]
     assert floating == ["maxpool", "avgpool", "fc"]  # TensorRT's pools take floats
@@ -46,22 +48,22 @@ def test_a_preset_is_what_its_target_makes_of_it():
     floating = find_network("resnet50", JETSON, precision="fp32")
     assert (floating.precision, floating.title) == ("fp32", "resnet50 at 224 px, FP32")
     assert not any(work.integer for work in floating.works)
-    assert find_network("resnet20", JETSON, size=64).side == 64
+    assert find_network("resnet20", JETSON, size=Size.square(64)).size == (64, 64)
 
 
 def test_a_run_is_what_it_ships(run):
     found = find_network(str(run), CPU)
-    assert (found.name, found.side, found.precision) == ("resnet20", 32, "int8")
+    assert (found.name, found.size, found.precision) == ("resnet20", (32, 32), "int8")
     assert find_network(str(run / "report.json"), CPU) == found
     assert find_network(str(run), CPU, precision="float").precision == "fp32"
-    spec = of_spec(PRESETS["resnet20"], 32, integer=True, float_layers=("fc",), adds=True)
+    spec = of_graph(graph(PRESETS["resnet20"]), Size.square(32), integer=True, float_layers=("fc",), adds=True)
     assert sum(work.macs for work in found.works) == sum(work.macs for work in spec)
     assert sum(work.kind == "add" for work in found.works) == 9
 
 
 def test_a_file_is_itself(run):
-    found = find_network(str(run / "model.onnx"), CPU, size=64)
-    assert (found.name, found.side) == ("model", 64)
+    found = find_network(str(run / "model.onnx"), CPU, size=Size.square(64))
+    assert (found.name, found.size) == ("model", (64, 64))
     with pytest.raises(UsageError, match=r"fp32 for .*INT8 alone"):
         find_network(str(run / "model.onnx"), CPU, precision="float")
     with pytest.raises(UsageError, match=r"int8 for .*no INT8"):

@@ -29,9 +29,14 @@ SHARED = {
     "request.json",
 }  # fmt: skip
 REPORT = {"report.html", "report.md", "report.json"}
-BUNDLE = {"SHA256SUMS", "README.md", "golden_inputs.npy", "golden_outputs.npy", "manifest.json", "preprocess.json"}
-TENSORRT = BUNDLE | {"model.onnx", "build_engine.sh", "build_engine.py", "run_engine.py", "engine.py", "device.py"}
-CHECKED = BUNDLE | {"model.onnx", "check_device.py", "device.py"}
+BUNDLE = {
+    "SHA256SUMS", "README.md", "golden_inputs.npy", "golden_outputs.npy", "manifest.json", "preprocess.json",
+    "golden_pixels.npy", "pixels_0.png", "pixels_1.png", "pixels_2.png", "pixels_3.jpg",
+}  # fmt: skip
+TENSORRT = BUNDLE | {
+    "model.onnx", "build_engine.sh", "build_engine.py", "run_engine.py", "engine.py", "device.py", "pixels.py",
+}  # fmt: skip
+CHECKED = BUNDLE | {"model.onnx", "check_device.py", "device.py", "pixels.py"}
 
 TARGETS = {
     # name: where the engine goes, its files, int8 activations, opset, IR, how integer layers were counted
@@ -295,7 +300,10 @@ def test_published_weights_without_a_network_say_the_way_out(place, images, monk
 
     monkeypatch.setattr("urllib.request.urlopen", unreachable)
     monkeypatch.setenv("TORCH_HOME", str(place / "hub"))
+    classes = place / "classes.csv"
+    classes.write_text("folder,output\nflat,0\nsteep,1\n")
     arguments = ["compile", "resnet18", "--target", "cpu", "--weights", "IMAGENET1K_V1", "--data", str(images)]
+    arguments += ["--classes", str(classes)]
     out = place / "published"
     assert main([*arguments, "--out", str(out), "--cache", str(place / "cache"), "--quiet"]) == 2
     (url,) = asked
@@ -363,7 +371,7 @@ def test_a_foreign_graph_walks_the_same_road(road, images, foreign, target):
     assert operator_counts.macs(model) == 16 * 3 * 9 * 64 + 16 * 16 * 9 * 64 + 16 * 2
     assert (report["kernels"]["integer"], report["kernels"]["weighted"]) == (2, 3)
     assert how in report["kernels"]["how"]
-    assert [row["stage"] for row in report["stages"]] == ["load_onnx", "quantize_onnx", "build", "verify"]
+    assert [row["stage"] for row in report["stages"]] == ["load_onnx", "quantize", "build", "verify"]
     assert report["accuracy"]["n"] == 80
 
 
@@ -388,7 +396,7 @@ def test_a_finished_run_is_taken_up_from_any_folder(road, place, images, trained
         "here", "compile", "resnet20", *common, "--weights", "mine.safetensors", "--recipe", "mine.yaml"
     )
     assert code == 0
-    code, theirs, _ = road("theirs-here", "compile", "theirs.onnx", *common, "--until", "quantize_onnx")
+    code, theirs, _ = road("theirs-here", "compile", "theirs.onnx", *common, "--until", "quantize")
     assert code == 0
     monkeypatch.chdir(tmp_path)
     for folder in (ours, theirs):
@@ -448,4 +456,4 @@ def test_a_foreign_graph_stays_in_float_there_too(road, images, foreign, halves)
     assert code == 0
     assert (out / "model.onnx").read_bytes() == (out / "model.float.onnx").read_bytes()
     rows = {row["stage"]: row for row in report["stages"]}
-    assert rows["quantize_onnx"]["notes"] == ["the target has no INT8: the network stays in float"]
+    assert rows["quantize"]["notes"] == ["the target has no INT8: the network stays in float"]

@@ -28,7 +28,7 @@ CARD = ModelMetadata(
     name="thin",
     preprocess=Preprocess(resize=16, crop=16),
     classes=("a", "b"),
-    baseline=Baseline(top1=50.0, predictions=(0, 1), labels=(0, 0), images="0" * 64),
+    baseline=Baseline(score=50.0, predictions=(0, 1), labels=(0, 0), images="0" * 64),
     lineage=(Step(stage="train", settings={"epochs": 1}, metrics=StageMetrics(train_loss=0.1), notes=("n",)),),
 )
 

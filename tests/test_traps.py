@@ -11,6 +11,7 @@ from PIL import Image
 from template_network import CLASSES, colours, onnx_file, tensors
 
 from edgeres.cli import main
+from edgeres.data.class_map import ClassMap
 from edgeres.data.dataset import open_dataset
 from edgeres.model.probe import NORMALISATIONS
 from edgeres.pipeline.request import PreprocessFlags, Request
@@ -116,7 +117,7 @@ def test_names_that_match_no_folder_are_refused_before_any_work(compiled, revers
     code, said, report = compiled(theirs(tmp_path, names=str(dict(enumerate(CLASSES)))), reversed_names)
     assert code == 2
     assert "folders swan, toad, vole, wolf, yak, zebra; network ant, bee, cow, dog, elk, fox" in said
-    assert "--classes FILE" in said
+    assert "--classes MAP" in said
     assert report is None
 
 
@@ -181,8 +182,8 @@ def test_one_stated_value_leaves_the_others_open():
     flags = PreprocessFlags(resize=192)
     assert "crop" in flags.left_open
     assert "resize" not in flags.left_open
-    assert flags.over(None).crop <= 192
-    assert PreprocessFlags(resize=0, crop=300).over(None).crop == 300
+    assert flags.over(None).crop.height <= 192
+    assert PreprocessFlags(resize=0, crop=300).over(None).crop == (300, 300)
     assert PreprocessFlags().over(None) is None
 
 
@@ -191,7 +192,7 @@ def test_stated_values_go_over_those_of_the_weights(data, tmp_path):
     source = request.source()
     own = PreprocessFlags(resize=80, crop=64, mean=(0.1, 0.1, 0.1)).over(None)
     found = source.stated_over(own)
-    assert (found.resize, found.crop, found.mean) == (80, 64, own.mean)
+    assert (found.resize, found.crop, found.mean) == ((80, 80), (64, 64), own.mean)
     other = Request(
         model=str(theirs(tmp_path)), target="cpu", data=str(data), preprocess=PreprocessFlags(resize=73, crop=64)
     )
@@ -201,7 +202,7 @@ def test_stated_values_go_over_those_of_the_weights(data, tmp_path):
 
 def test_renumbered_data_has_the_same_images_under_other_numbers(data):
     found = open_dataset(data, seed=0, calibration=64, allow=frozenset())
-    other = found.ordered(tuple(reversed(CLASSES)))
+    other = found.mapped(ClassMap((5, 4, 3, 2, 1, 0), tuple(reversed(CLASSES))))
     assert other.validation.hashes == found.validation.hashes
     assert other.validation.labels == tuple(5 - label for label in found.validation.labels)
     assert other.classes[0] == "fox"

@@ -79,7 +79,7 @@ def test_the_metadata_names_extras_and_the_command(site):
     (info,) = site.glob("edgeres-*.dist-info")
     distribution = PathDistribution(info)
     assert set(distribution.metadata.get_all("Provides-Extra")) == {
-        "openvino", "tensorrt", "tensorrt-rtx", "executorch", "litert", "dev",
+        "openvino", "tensorrt", "tensorrt-rtx", "executorch", "litert", "arrow", "dev",
     }  # fmt: skip
     assert distribution.metadata["Requires-Python"] == ">=3.11"
     assert distribution.metadata["License-Expression"] == "Apache-2.0"
@@ -113,5 +113,6 @@ def test_lists_come_from_the_package(site, tmp_path):
         path.stem for path in (CHECKOUT / "edgeres/targets/devices").glob("*.yaml")
     }
     known = "from edgeres.gate.budget import documented; from edgeres.targets.target import find_target; "
-    budgets = f"{known}print(*documented('resnet18', find_target('jetson'), 224))"
+    known += "from edgeres.data.size import Size; "
+    budgets = f"{known}print(*documented('resnet18', find_target('jetson'), Size.square(224)))"
     assert call("-c", budgets, folder=tmp_path, site=site).stdout.split() == ["macs_g", "latency_p50_ms"]

@@ -54,7 +54,7 @@ def images(count: int = 6, seed: int = 0) -> np.ndarray:
 def table_of(spec: ResNetSpec, weights: Weights, scheme: QuantScheme) -> QuantTable:
     """Scales by the largest values there are, without a look at biases."""
     placement = place(graph(spec), scheme)
-    histograms = observe(Network(spec, weights).eval(), [images()], placement.observed)
+    histograms = observe(Network(graph(spec), weights).eval(), [images()], placement.observed)
     return quant_table(
         weights, histograms, placement, scheme, calibrator="minmax", method="max", data="0", images=len(images())
     )
@@ -62,4 +62,4 @@ def table_of(spec: ResNetSpec, weights: Weights, scheme: QuantScheme) -> QuantTa
 
 def quantized(spec: ResNetSpec, weights: Weights, scheme: QuantScheme) -> Quantized:
     """The same as every technique takes and gives it."""
-    return Quantized(spec, weights, table_of(spec, weights, scheme), scheme)
+    return Quantized(graph(spec), weights, table_of(spec, weights, scheme), scheme)

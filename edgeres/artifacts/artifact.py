@@ -7,24 +7,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, final
 
-import numpy as np
 from pydantic import Field, SerializationInfo, ValidationInfo, model_serializer, model_validator
 
 from edgeres.artifacts.budget_check import Predicted
-from edgeres.artifacts.results import Latency, LayerSensitivity, StageMetrics, TechniqueResult
+from edgeres.artifacts.head import Head
+from edgeres.artifacts.results import Latency, LayerSensitivity, OutputError, Rows, StageMetrics, TechniqueResult
 from edgeres.artifacts.serialization import EntryFolder, StoredWeights
-from edgeres.data.chance import Chance
 from edgeres.data.preprocess import Preprocess
+from edgeres.model.graph import Graph, graph
 from edgeres.model.spec import ResNetSpec
 from edgeres.quant.quant_table import QuantTable
 from edgeres.settings import canonical, digest, plain, settings, sha256_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -77,86 +75,41 @@ class Step:
 
 @settings
 class Baseline:
-    """The float network's accuracy in percent and its predicted class indices on the validation split, in its order.
+    """The float network's score in percent and its predictions on the validation split, in its order.
 
-    ``labels`` are the true class indices, ``images`` is the digest of the split.
+    ``labels`` are what is right, ``images`` is the digest of the split.
     """
 
-    top1: float
-    predictions: tuple[int, ...]
-    labels: tuple[int, ...]
+    score: float
+    predictions: Rows
+    labels: Rows
     images: str
-
-    def chance(self, classes: int) -> Chance:
-        """The accuracy compared with that of guessing among so many classes."""
-        return Chance.of(np.asarray(self.predictions), np.asarray(self.labels), classes)
 
 
 @settings
 class ModelMetadata:
-    """Metadata of a network: name, preprocessing, classes and lineage.
-
-    The signature of every network is ``image`` float32 ``[N,C,H,W]`` to ``logits`` float32 ``[N,classes]``.
-    """
+    """Metadata of a network: name, preprocessing, classes, head and lineage."""
 
     name: str
     preprocess: Preprocess
     classes: tuple[str, ...]
+    head: Head = Head()
     baseline: Baseline | None = None
     lineage: tuple[Step, ...] = ()
 
     @property
     def model_props(self) -> dict[str, str]:
-        """Name, classes and preprocessing as the ``metadata_props`` of an ONNX file."""
-        return {
+        """The ``metadata_props`` of an ONNX file: name, classes, preprocessing, and any task but classification."""
+        props = {
             "edgeres.classes": canonical(list(self.classes)),
             "edgeres.model": self.name,
             "edgeres.preprocess": canonical(plain(self.preprocess)),
         }
+        return props if self.head.task == "classification" else {**props, "edgeres.task": self.head.task}
 
     def after(self, step: Step, baseline: Baseline | None = None) -> ModelMetadata:
         """The metadata after one more stage."""
         return replace(self, lineage=(*self.lineage, step), baseline=baseline or self.baseline)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Origin of a network: a preset to train, weights to load, or an ONNX file to import.
-
-    Attributes:
-        model: Preset name, or the name of the run for an ONNX file.
-        weights: A torchvision enum name, or None.
-        preprocess: Preprocessing stated by the user; None takes it from the weights or the data.
-        left_open: Fields of ``preprocess`` that were not stated, which the weights or a search give.
-        classes: Class names in the order of the network's outputs, as stated; empty where the data's order holds.
-        suggested: Preprocessing in companion files of the weights.
-    """
-
-    model: str
-    weights: str | None = None
-    file: File | None = None
-    preprocess: Preprocess | None = None
-    left_open: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    suggested: Preprocess | None = None
-
-    @property
-    def digest(self) -> str:
-        """Digest of the file, the names, and the preprocessing."""
-        content = self.file.sha256 if self.file else None
-        stated, beside = (plain(one) if one else None for one in (self.preprocess, self.suggested))
-        return digest([self.model, self.weights, content, stated, list(self.left_open), list(self.classes), beside])
-
-    def stated_over(self, base: Preprocess) -> Preprocess:
-        """``base`` with the user's values in its place."""
-        if self.preprocess is None:
-            return base
-        left = {name: getattr(base, name) for name in self.left_open}
-        if "resize" in left and "crop" not in left:
-            left["resize"] = round(self.preprocess.crop * base.resize / base.crop)  # the base's own margin
-        if "crop" in left and "resize" not in left and self.preprocess.resize:
-            left["crop"] = min(base.crop, self.preprocess.resize)
-        return replace(self.preprocess, **left)
 
 
 @dataclass(frozen=True)
@@ -165,8 +118,7 @@ class Checkpoint:
 
     Attributes:
         teacher: The unpruned network, for distillation; set by the pruner, cleared by the recovery.
-        deployed: The weights that ``quant`` rounds, where quantization changed them (equalized, bias-corrected, or
-            already on the grid by learned rounding); None where it rounds ``weights``.
+        deployed: The weights that ``quant`` rounds where quantization changed them; None where it rounds ``weights``.
     """
 
     metadata: ModelMetadata
@@ -177,14 +129,18 @@ class Checkpoint:
     deployed: StoredWeights | None = None
 
     @property
+    def graph(self) -> Graph:
+        """The network's operations."""
+        return graph(self.spec)
+
+    @property
     def digest(self) -> str:
         """Digest of metadata, spec, weights and scales."""
-        quant = plain(self.quant) if self.quant else None
-        teacher = self.teacher.digest if self.teacher else None
-        deployed = self.deployed.digest if self.deployed else None
-        return digest([plain(self.metadata), plain(self.spec), self.weights.digest, quant, teacher, deployed])
+        parts = plain(self.metadata), plain(self.spec), self.weights.digest, self.quant and plain(self.quant)
+        return digest([*parts, *(one and one.digest for one in (self.teacher, self.deployed))])
 
 
+@final
 @dataclass(frozen=True)
 class Exported:
     """The deployed ONNX graph, its float reference without Q/DQ pairs, and ``calibration.json`` once quantized."""
@@ -197,8 +153,8 @@ class Exported:
     @property
     def digest(self) -> str:
         """Digest of metadata and the content of each file."""
-        scales = self.scales.sha256 if self.scales else None
-        return digest([plain(self.metadata), self.model.sha256, self.float_model.sha256, scales])
+        files = self.model, self.float_model, self.scales
+        return digest([plain(self.metadata), *(file and file.sha256 for file in files)])
 
 
 @dataclass(frozen=True)
@@ -231,8 +187,8 @@ class Engine:
     @property
     def digest(self) -> str:
         """Digest of the graph, the backend, and the content of each file."""
-        contents = {name: file.sha256 for name, file in self.files.items()}
-        return digest([self.exported.digest, self.backend, self.entry, contents, self.runs_here, list(self.evidence)])
+        files = {name: file.sha256 for name, file in self.files.items()}
+        return digest([self.exported.digest, self.backend, self.entry, files, self.runs_here, list(self.evidence)])
 
 
 @settings
@@ -257,27 +213,28 @@ class VerificationResult:
 
     Attributes:
         macs: MACs of one image, counted on the deployed graph.
-        predictions: Class index per validation image, by the deployed graph.
-        float_predictions: Class index per validation image, by ``model.float.onnx``.
+        predictions: Predictions of the validation images by the deployed graph, such as class indices.
+        float_predictions: Those by ``model.float.onnx``.
         predicted: Latency in ms predicted by a roofline; None without a device profile.
         latencies: Latency of ``int8`` and ``float32``; empty where the device is not this host. Not in the digest.
         peak_rss_mib: Peak resident memory of the verifying process; None where the device is not this host.
         peak_activation_bytes: Peak activation memory of the deployed graph; None if not counted.
-        confidences: Softmax of the classes in ``float_predictions`` and in ``predictions``, to 4 decimals; may be
-            empty.
+        confidences: Probabilities of ``float_predictions`` and of ``predictions``, to 4 decimals, or empty.
+        outputs: Error of each output of the deployed graph.
     """
 
     engine: Engine
     macs: int
     parameters: int
-    predictions: tuple[int, ...]
-    float_predictions: tuple[int, ...]
+    predictions: Rows
+    float_predictions: Rows
     kernels: KernelCounts
     predicted: Predicted | None = None
     latencies: dict[str, Latency] = field(default_factory=dict)
     peak_rss_mib: float | None = None
     peak_activation_bytes: int | None = None
     confidences: tuple[tuple[float, float], ...] = ()
+    outputs: tuple[OutputError, ...] = ()
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -286,12 +243,11 @@ class VerificationResult:
 
     @property
     def digest(self) -> str:
-        """Digest of the engine and its predictions."""
+        """Digest of the engine and its predictions; counts have their former name, for equal manifests."""
         answers = [list(self.predictions), list(self.float_predictions), [list(pair) for pair in self.confidences]]
-        kernels = plain(self.kernels)
-        kernels["kernels"] = kernels.pop("counts")  # its former name, so that equal runs have equal manifests
-        return digest([self.engine.digest, answers, kernels])
+        kernels = {"kernels" if key == "counts" else key: value for key, value in plain(self.kernels).items()}
+        outputs = [plain(one) for one in self.outputs]
+        return digest([self.engine.digest, answers, kernels, *([outputs] if outputs else [])])
 
 
-Artifact = Checkpoint | Exported | Engine | VerificationResult
-"""Results of stages; a ``Source`` is the input of the first one."""
+Artifact = Checkpoint | Exported | Engine | VerificationResult  # of stages; a Source is the input of the first one

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgeres.settings import settings
+
+Rows: TypeAlias = tuple[int, ...] | tuple[tuple[float, ...], ...]
+"""Predictions or labels of images: a class index of each, or a row of figures, as the task keeps them."""
 
 
 @settings
 class StageMetrics:
     """Metrics of one stage, no durations; None, which is left out of the JSON, where the stage does not measure it.
+
+    ``top1`` is that of a classifier, ``score`` the metric of any other task.
 
     Accuracies, agreements and drops are in percent and percentage points, ``kl`` in nats, ``mib`` in 2^20 bytes.
     ``agreement`` is with the float baseline, of ``verify`` on validation images, of a quantizer on tuning or
@@ -18,6 +25,7 @@ class StageMetrics:
     """
 
     top1: float | None = None
+    score: float | None = None
     macs: float | None = None
     parameters: float | None = None
     mib: float | None = None
@@ -37,28 +45,22 @@ class StageMetrics:
     folded: float | None = None
     macs_removed: float | None = None
     tuning_loss_rise: float | None = None
-    # quantize, qat, quantize_onnx
+    # quantize, qat
     agreement: float | None = None
     kl: float | None = None
     sqnr_db: float | None = None
     tuning_top1: float | None = None
+    tuning_score: float | None = None
     tuning_drop_pp: float | None = None
     activation_quantizers: float | None = None
     integer_weights: float | None = None
     expected_ms: dict[str, float] = Field(default_factory=dict)
-    nncf_agreement: float | None = None
-    rewrite_agreement: float | None = None
-    rewrite_max_abs_delta_logit: float | None = None
-    retyped_pairs: float | None = None
-    released_reads: float | None = None
-    kl_as_given: float | None = None
-    kl_equalized: float | None = None
-    max_relative_delta_equalized: float | None = None
-    # export, build, verify
+    # export, build, verify; quantize of an imported graph
     float_max_relative_delta: float | None = None
     int8_max_relative_delta: float | None = None
     lint_findings: float | None = None
     float_graph_top1: float | None = None
+    float_graph_score: float | None = None
 
     @model_serializer(mode="wrap")
     def measured(self, handler: SerializerFunctionWrapHandler) -> dict[str, float]:
@@ -87,10 +89,12 @@ class TechniqueResult:
     Attributes:
         name: Name of the technique, such as ``calibrate`` or ``gptq``.
         settings: Settings of the applied techniques by name, in order, as JSON data.
-        top1: Accuracy in percent.
-        drop_pp: Float accuracy less this one, in percentage points; the gate's interval is ``low_pp`` to ``high_pp``.
+        top1: Accuracy in percent; None for a task other than classification.
+        score: The metric of such a task, in percent.
+        drop_pp: Float score less this one, in percentage points; the gate's interval is ``low_pp`` to ``high_pp``.
         agreement: Share of predictions equal to float's, in percent.
-        kl: Mean KL divergence of the softmax from float's in nats; ``kl_low`` to ``kl_high`` is its 95 % interval.
+        kl: Mean divergence from float, for a classifier the KL divergence of the softmax in nats; ``kl_low`` to
+            ``kl_high`` is its 95 % interval.
         integer: Number of weighted layers in integers.
         verdict: Outcome of the accuracy gate: ``PASS``, ``FAIL`` or ``INCONCLUSIVE``.
         chosen: Whether it is the kept candidate.
@@ -100,6 +104,7 @@ class TechniqueResult:
     name: str
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     top1: float | None = None
+    score: float | None = None
     drop_pp: float | None = None
     low_pp: float | None = None
     high_pp: float | None = None
@@ -111,6 +116,11 @@ class TechniqueResult:
     verdict: str = ""
     chosen: bool = False
     note: str = ""
+
+    @property
+    def measured(self) -> float | None:
+        """The metric of its task, in percent."""
+        return self.score if self.top1 is None else self.top1
 
     @property
     def graph(self) -> str:
@@ -131,17 +141,32 @@ def graph_kind(settings: dict[str, JsonValue]) -> str:
 
 
 @settings
+class OutputError:
+    """Error of one output of the deployed graph, over the validation images.
+
+    ``sqnr_db`` is the signal to quantization noise, None for equal outputs; ``cosine`` the mean over images of that to
+    float's. ``shape`` is without the batch.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sqnr_db: float | None
+    cosine: float
+
+
+@settings
 class LayerSensitivity:
     """Effect on the logits, over tuning images, of quantizing the weight and the input of ``layer`` alone.
 
-    ``sqnr_db`` is the signal to quantization noise in dB, None where nothing changed; ``kl`` the mean KL divergence of
-    the softmax in nats; ``top1`` in percent; ``macs`` those of the layer for one image.
+    ``sqnr_db`` is the signal to quantization noise in dB, None where nothing changed; ``kl`` the mean divergence, of a
+    classifier the KL divergence of the softmax in nats; ``top1`` in percent, None for a task other than classification;
+    ``macs`` those of the layer for one image.
     """
 
     layer: str
     sqnr_db: float | None
     kl: float
-    top1: float
+    top1: float | None = None
     macs: int
 
 

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from edgeres.artifacts.artifact import Exported
-    from edgeres.backends.bundle.write import Layout
+    from edgeres.backends.bundle.write import Golden, Layout
     from edgeres.backends.session import BatchedSession, Session
     from edgeres.onnx_graph.graph_index import GraphIndex
+    from edgeres.onnx_graph.rounding import LayerDifference
     from edgeres.progress import Progress
     from edgeres.targets.target import Target
 
@@ -85,13 +86,39 @@ class Converter(Backend):
         """Evidence that a session gives the graph's logits for the golden images."""
         expected, title = golden(exported), self.package.title
         logits = session.run(expected.inputs)
-        delta = float(np.abs(logits - expected.outputs).max())
-        if not delta <= expected.tolerance:
+        delta, images = float(np.abs(logits - expected.outputs).max()), f"{len(logits)} golden images"
+        if delta <= expected.near:
+            return f"{self.entry} answers {images} in {title} as the graph does, within 3 % of their range"
+        worst = self._worst_layer(exported.model.path, expected, logits) if np.isfinite(logits).all() else None
+        if worst is None or not worst.explained:
             what = f"{title}'s logits are {delta:.3g} from those of {exported.model.path.name}"
-            raise StageError(f"{what}; rounding explains {expected.tolerance:.3g}", "please report it")
+            place = "" if worst is None else f" and codes of {worst.layer!r} up to {worst.codes:.3g}"
+            explained = expected.near if worst is None else worst.allowed
+            raise StageError(f"{what}{place}; rounding explains {explained:.3g}", "please report it")
         return (
-            f"{self.entry} answers {len(logits)} golden images in {title} as the graph does, within 3 % of their range"
+            f"{self.entry} answers {images} in {title} up to {delta:.3g} from the graph, and each layer as the graph"
+            f" does, within {worst.codes:.3g} of its codes: this network enlarges roundings"
         )
+
+    def _worst_layer(self, graph: Path, expected: Golden, logits: NDArray[np.float32]) -> LayerDifference | None:
+        """The layer whose codes differ most from its definition.
+
+        None for a graph without codes, and where the network that shows its codes has other logits than the built one.
+        """
+        import onnx
+
+        from edgeres.onnx_graph.graph_index import GraphIndex
+        from edgeres.onnx_graph.rounding import worst_layer
+
+        model = onnx.load(str(graph))
+        tensors = [node.output[0] for node in GraphIndex.of(model).activation_quantizers()]
+        if not tensors:
+            return None
+        with self.showing(graph, tensors, 1) as shown:
+            answers, codes = shown.run(expected.inputs)
+        if not np.abs(answers - logits).max() <= expected.near:
+            return None
+        return worst_layer(model, expected.inputs, codes, answers)
 
     @contextmanager
     def session(

@@ -77,8 +77,7 @@ def changed_request(options: Options, *changes: str) -> Request:
     before = RunFolder(Path(options.run)).request()
     budget = {**before.budget, **dict(options.budget)}
     changes = (*before.changes, *changes, *options.changes)
-    both = before.foreign and options.command in ("quantize", "export")  # one stage does both to an imported graph
-    check_stage(before, "quantize_onnx" if both else options.command, options.run)
+    check_stage(before, options.command, options.run)
     return replace(before, until=None, changes=changes, budget=budget, strict=before.strict or options.strict)
 
 

@@ -207,6 +207,7 @@ def _facts(step: Step) -> list[str]:
     compared = "same answer as the float reference" if step.stage == "verify" else "same answer as before INT8"
     writers: dict[str, Callable[[float], str]] = {
         "top1": lambda value: f"top-1 {percent(value)}",
+        "score": lambda value: f"score {percent(value)}",
         "macs": lambda value: f"{scaled(value)}MACs",
         "max_abs_delta_logit": lambda value: f"max |delta logit| {value:.1e}",
         "sqnr_db": lambda value: f"SQNR {value:.1f} dB",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeres.artifacts.store import Store
+    from edgeres.data.size import Size
     from edgeres.pipeline.request import Request
 
 Commands: TypeAlias = "argparse._SubParsersAction[CommandLine]"
@@ -23,8 +24,11 @@ EXIT_CODES = (
     "exit codes: 0 passed, 1 error, 2 bad usage or input, 3 over a budget, 4 unmeasured under --strict, "
     "5 too few images for the gate to tell"
 )
-_PREPROCESSING = ("resize", "crop", "mean", "std", "interpolation", "channels", "exif")
-_FIELDS = ("model", "weights", "data", "classes", "seed", "calibration", "scales", "strict")
+_PREPROCESSING = ("resize", "crop", "mean", "std", "interpolation", "channels", "exif", "resize_mode", "fill", "range")
+_FIELDS = (
+    "model", "weights", "weights_key", "data", "classes", "answers", "task", "main_output",
+    "seed", "calibration", "scales", "strict",
+)  # fmt: skip
 _CHOICE = re.compile(
     r"argument (?P<what>\S+): invalid choice: '(?P<value>.*)' \(choose from (?P<choices>.*)\)", re.DOTALL
 )
@@ -101,6 +105,19 @@ def whole(least: int, range_text: str) -> Callable[[str], int]:
 positive = whole(1, "above 0")
 
 
+def image_size(word: str) -> Size:
+    """Height and width in pixels, ``224`` for both or ``96x160``."""
+    from edgeres.data.size import Size
+
+    try:
+        size = Size.read(word)
+    except ValueError:
+        size = Size.square(0)
+    if size.height < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no size in pixels, such as 224 or, height first, 96x160")
+    return size
+
+
 def number(accepted: Callable[[float], bool], expected: str) -> Callable[[str], float]:
     """The argument type of a number that ``accepted`` is true of; its error reads ``'x' is EXPECTED``."""
 
@@ -116,13 +133,31 @@ def number(accepted: Callable[[float], bool], expected: str) -> Callable[[str], 
     return read
 
 
-def triple(word: str) -> tuple[float, float, float]:
-    """One number for each of three channels, as in ``0.485,0.456,0.406``."""
+def numbers(word: str) -> tuple[float, ...]:
+    """One number for each channel, as in ``0.485,0.456,0.406``."""
     try:
-        red, green, blue = (float(part) for part in word.split(","))
+        return tuple(float(part) for part in word.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{word!r} is not three numbers, such as 0.485,0.456,0.406") from None
-    return red, green, blue
+        raise argparse.ArgumentTypeError(f"{word!r} is not a list of numbers, such as 0.485,0.456,0.406") from None
+
+
+def ends(word: str) -> tuple[float, float]:
+    """The lowest and the highest of a range, as in ``0,65535``."""
+    try:
+        low, high = numbers(word)
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise argparse.ArgumentTypeError(f"{word!r} is no range, such as 0,65535")
+    return low, high
+
+
+def levels(word: str) -> tuple[int, ...]:
+    """A value of 0..255 for each channel, as in ``114,114,114``, or one for all."""
+    parts = word.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{word!r} is no colour, such as 114 or 114,114,114")
+    return tuple(int(part) for part in parts)
 
 
 def limit(word: str) -> tuple[str, float | None]:
@@ -137,25 +172,49 @@ def limit(word: str) -> tuple[str, float | None]:
 def add_source(command: CommandLine) -> None:
     """Adds the options of the network's weights, its data and its preprocessing."""
     add = command.add_argument_group("network and data").add_argument
-    add("--weights", type=text, metavar="FILE|NAME", help=".safetensors, .pt, .pth, .th, or a torchvision enum name")
-    add("--data", type=text, metavar="DIR", help="train/<class>/ and val/<class>/ images, or CIFAR-10's binary files")
+    weights = ".safetensors, .pt, .pth, .ckpt, .bin, a folder of Hugging Face's, or a torchvision enum name"
+    add("--weights", type=text, metavar="FILE|NAME", help=weights)
+    key = "key of a dictionary in the file, or prefix of its tensors' keys, to take of several networks"
+    add("--weights-key", type=text, metavar="KEY", help=key)
+    data = add("--data", type=text, metavar="PATH")
+    command.late(data, _data_help)
     classes = (
-        "text file: the class folders in the order of the network's outputs, one a line (default: matched by name)"
+        "text: the names of the network's outputs in their order, one a line; or CSV or JSON: the output of each class "
+        "folder, by name or number (default: matched by name)"
     )
-    add("--classes", type=text, metavar="FILE", help=classes)
+    add("--classes", type=text, metavar="MAP", help=classes)
+    answers = (
+        "where the data have some of the network's classes, a prediction is the largest of all outputs, as on the "
+        "device, or of those of the subset (default all)"
+    )
+    add("--answers", choices=("all", "subset"), default="all", help=answers)
+    task = "what the outputs are: classification, binary (one logit), multilabel (sigmoids), embedding (default: found)"
+    add("--task", choices=("classification", "binary", "multilabel", "embedding"), help=task)
+    main = "output of an ONNX file with several that is deployed and judged (default: the one that fits the data)"
+    add("--main-output", type=text, metavar="NAME", help=main)
     add("--calibration", type=whole_number, default=512, metavar="N", help="calibration images (default 512)")
     scales = "take the scales of a saved table, or of a run, instead of calibrating"
     add("--scales", type=text, metavar="FILE", help=scales)
     add("--seed", type=whole_number, default=0, metavar="N", help="seed of everything random (default 0)")
     allow = "accept few-images, overlap, missing-classes or chance (a network at chance); the report shows it"
     add("--allow", action="append", default=[], metavar="NAME", help=allow)
-    add("--resize", type=whole_number, metavar="PX", help="shorter side before the crop")
-    add("--crop", type=whole_number, metavar="PX", help="side of the centre crop")
-    add("--mean", type=triple, metavar="R,G,B", help="mean of each channel, of pixels in 0..1")
-    add("--std", type=triple, metavar="R,G,B", help="standard deviation of each channel")
+    resize = "size before the crop: one number is the shorter side; 0 leaves images as they are"
+    add("--resize", type=text, metavar="PX|HxW", help=resize)
+    mode = "fit keeps the aspect and covers --resize, stretch does not keep it, letterbox keeps it and pads both ends"
+    add("--resize-mode", choices=("fit", "stretch", "letterbox"), help=mode)
+    fill = "colour of padding in 0..255, one value or one for each channel (default 0)"
+    add("--fill", type=levels, metavar="V[,V...]", help=fill)
+    add("--crop", type=text, metavar="PX|HxW", help="size of the centre crop, such as 224 or, height first, 96x160")
+    add("--mean", type=numbers, metavar="V,V,...", help="mean of each channel, of pixels in 0..1")
+    add("--std", type=numbers, metavar="V,V,...", help="standard deviation of each channel")
     add("--interpolation", choices=("bilinear", "bicubic", "nearest"), help="how images are resized")
-    channels = "order of the network's input channels (default rgb); mean and std stay in the order red, green, blue"
-    add("--channels", choices=("rgb", "bgr"), help=channels)
+    channels = (
+        "the network's input channels: rgb (default), bgr (mean and std stay in the order red, green, blue), "
+        "grey (one channel; colours are converted), or bands (as many as the files have, as they are)"
+    )
+    add("--channels", choices=("rgb", "bgr", "grey", "bands"), help=channels)
+    stored = "stored values of black and white of images with more than 8 bits, such as 0,65535"
+    add("--range", type=ends, metavar="LOW,HIGH", help=stored)
     exif = "what becomes of the EXIF orientation of images (default ignore, as torchvision does)"
     add("--exif", choices=("ignore", "apply"), help=exif)
 
@@ -206,6 +265,12 @@ def add_running(command: CommandLine, out: str) -> None:
     add("--cache", type=text, metavar="DIR", help="where finished stages are kept (default ~/.cache/edgeres)")
     add("--json", action="store_true", help="print report.json on standard output")
     add("--quiet", action="store_true", help="print the verdict only")
+
+
+def _data_help() -> str:
+    from edgeres.data.sources.registry import forms
+
+    return f"labelled images: {forms()}".replace("%", "%%")
 
 
 def _budget_help() -> str:

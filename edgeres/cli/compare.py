@@ -10,9 +10,9 @@ from edgeres.errors import UsageError
 if TYPE_CHECKING:
     from edgeres.cli._console import Screen
     from edgeres.cli._options import Commands, Options
-    from edgeres.gate.paired_test import Paired
     from edgeres.report.comparison import RunComparison
     from edgeres.runs.run import Run
+    from edgeres.tasks.comparison import Comparison
 
 PLACE = 120
 
@@ -46,8 +46,7 @@ def run(options: Options, screen: Screen) -> int:
     paired, reason = _paired(folders, [first, second])
     notes = (*comparison.notes, f"not paired: {reason}")
     if paired:
-        counts = f"{paired.b:,} right in the first run alone, {paired.c:,} in the second alone"
-        notes = (*comparison.notes, f"paired on {paired.n:,} images: {counts} ('edgeres gate' judges that)")
+        notes = (*comparison.notes, f"paired on {paired.n:,} images: {_counts(paired)} ('edgeres gate' judges that)")
     if options.html:
         from edgeres.artifacts.store import write_beside
         from edgeres.report.comparison import comparison_page
@@ -61,7 +60,7 @@ def run(options: Options, screen: Screen) -> int:
     return 0
 
 
-def _document(comparison: RunComparison, paired: Paired | None, reason: str, options: Options) -> dict[str, Any]:
+def _document(comparison: RunComparison, paired: Comparison | None, reason: str, options: Options) -> dict[str, Any]:
     groups = {
         name: [
             {"name": row.name, "first": row.first, "second": row.second, "change": row.written[2]}
@@ -69,9 +68,22 @@ def _document(comparison: RunComparison, paired: Paired | None, reason: str, opt
         ]
         for name in _TITLES
     }
-    counts = {"n": paired.n, "b": paired.b, "c": paired.c} if paired else None
+    counts = _paired_document(paired) if paired else None
     notes = [*comparison.notes, *filter(None, [reason])]
     return {"runs": [options.first, options.second], **groups, "paired": counts, "notes": notes}
+
+
+def _counts(comparison: Comparison) -> str:
+    """Images that one run alone gets right, or the difference of a metric of all images together."""
+    if (paired := comparison.paired) is None:
+        return f"the second is {-comparison.drop:+.2f} pp from the first"
+    return f"{paired.b:,} right in the first run alone, {paired.c:,} in the second alone"
+
+
+def _paired_document(comparison: Comparison) -> dict[str, float]:
+    if (paired := comparison.paired) is None:
+        return {"n": comparison.n, "drop_pp": comparison.drop}
+    return {"n": paired.n, "b": paired.b, "c": paired.c}
 
 
 def _print(comparison: RunComparison, notes: tuple[str, ...], options: Options, screen: Screen) -> None:
@@ -87,14 +99,15 @@ def _print(comparison: RunComparison, notes: tuple[str, ...], options: Options, 
         screen.command(f"page: {options.html}")
 
 
-def _paired(folders: list[Path], runs: list[Run]) -> tuple[Paired | None, str]:
-    """Right and wrong answers of both deployed networks on their common images, or why they cannot be paired."""
-    from edgeres.gate.judgement import PairedPredictions
-    from edgeres.gate.paired_test import Paired
+def _paired(folders: list[Path], runs: list[Run]) -> tuple[Comparison | None, str]:
+    """Answers of both deployed networks on their common images, or why they cannot be paired."""
+    from dataclasses import replace
+
     from edgeres.runs.finished import read_answers
+    from edgeres.tasks.judgement import PairedPredictions
 
     try:
         common = PairedPredictions.with_baseline(*map(read_answers, folders, runs))
     except UsageError as failure:
         return None, failure.what
-    return Paired.of(common.after, common.before, common.labels), ""
+    return replace(common, before=common.after, after=common.before).comparison, ""

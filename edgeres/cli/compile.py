@@ -19,6 +19,7 @@ from edgeres.cli._options import (
     stage_store,
     text,
 )
+from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeres.cli._console import Screen
@@ -41,6 +42,8 @@ def add_parser(commands: Commands) -> None:
     add("--plan", action="store_true", help="print what would run, why and for how long; run nothing")
     variant = "what ships: int8 (default), float, or the faster of both that keeps the accuracy limit"
     add("--variant", choices=("int8", "float", "fastest"), default="int8", help=variant)
+    add("--input", choices=("float32", "uint8"), help="what the network takes: normalised float32 (default) or pixels")
+    add("--layout", choices=("nchw", "nhwc"), help="layout of uint8 pixels (default nchw)")
     add_search(command)
     add_source(command)
     add_running(command, "build/<model>-<target>")
@@ -54,13 +57,25 @@ def run(options: Options, screen: Screen) -> int:
 
     find_target(options.target)  # an unknown target is refused before anything else is imported
     request = new_request(options, options.target)
-    changes = (*search_changes(options), *request.changes)
+    changes = (*search_changes(options), *_input_changes(options), *request.changes)
     named = {name: getattr(options, name) for name in ("until", "recipe", "variant")}
     request = replace(request, changes=changes, **named)
     if options.plan:
         return _print_plan(request, options, screen)
     out = Path(options.out or f"build/{request.name}-{options.target.replace(':', '-')}")
     return compile_and_print(request, out, options, screen)
+
+
+def _input_changes(options: Options) -> tuple[str, ...]:
+    """``--input`` and ``--layout`` as changes of the recipe.
+
+    Raises:
+        UsageError: A layout without uint8 pixels.
+    """
+    if options.layout is not None and options.input != "uint8":
+        raise UsageError(f"--layout {options.layout} without --input uint8", "pass both, or neither")
+    named = {"input": options.input, "layout": options.layout}
+    return tuple(f"export.{name}={value}" for name, value in named.items() if value is not None)
 
 
 def _print_plan(request: Request, options: Options, screen: Screen) -> int:

@@ -11,8 +11,8 @@ from edgeres.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeres.cli._console import Screen
-    from edgeres.gate.judgement import Judgement
     from edgeres.runs.finished import FinishedRun
+    from edgeres.tasks.judgement import Judgement
 
 PLACE = 110
 
@@ -78,7 +78,7 @@ def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Opt
     """
     from dataclasses import replace
 
-    from edgeres.gate.judgement import DEFAULT_MARGIN_PP, MLPERF_SHARE, PairedPredictions, judge
+    from edgeres.tasks.judgement import DEFAULT_MARGIN_PP, MLPERF_SHARE, PairedPredictions, judge
 
     if baseline:
         comparison = PairedPredictions.with_baseline(finished.answers, baseline.answers)
@@ -91,7 +91,7 @@ def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Opt
     warnings: tuple[str, ...] = ()
     if options.mlperf:
         # At a reference accuracy of 0 % the share would be 0; the tests are defined for a positive margin only.
-        margin = MLPERF_SHARE * max(comparison.reference_top1, 1.0)
+        margin = MLPERF_SHARE * max(comparison.reference_score, 1.0)
         if stages := ", ".join(dict.fromkeys(finished.retrained)):
             warning = f"MLPerf's closed division allows no retraining; behind its float baseline this run did {stages}"
             warnings = (warning,)
@@ -100,13 +100,21 @@ def _judgement(finished: FinishedRun, baseline: FinishedRun | None, options: Opt
 
 
 def _lines(judgement: Judgement) -> tuple[str, ...]:
+    j, tests = judgement, []
+    changed = "" if j.changed is None else f"; {j.changed} of {j.n} images answered differently"
+    if j.p_margin is not None:
+        tests.append(
+            f"p values: drop of {j.margin_pp:.3g} pp or more {j.p_margin:.3g} (score test), no drop "
+            f"{j.p_worse:.3g} (one-sided mid-p McNemar), equal accuracy {j.p_changed:.3g} (two-sided)"
+        )
+    if j.power is not None:
+        passes = f"power: a network without a drop passes on {j.n} images with a chance of {j.power:.0%}"
+        tests.append(f"{passes}; 80 % takes {j.n_needed}")
+    elif j.n_needed is not None:
+        tests.append(f"power: a network without a drop passes with a chance of 80 % on {j.n_needed} images")
     return (
-        judgement.sentence,
-        f"top-1 {judgement.deployed_top1:.2f} % deployed, {judgement.reference_top1:.2f} % {judgement.reference}; "
-        f"{judgement.changed} of {judgement.n} images answered differently",
-        f"p values: drop of {judgement.margin_pp:.3g} pp or more {judgement.p_margin:.3g} (score test), no drop "
-        f"{judgement.p_worse:.3g} (one-sided mid-p McNemar), equal accuracy {judgement.p_changed:.3g} (two-sided)",
-        f"power: a network without a drop passes on {judgement.n} images with a chance of {judgement.power:.0%}; "
-        f"80 % takes {judgement.n_needed}",
-        *(f"warning: {text}" for text in judgement.warnings),
+        j.sentence,
+        f"{j.metric} {j.deployed_score:.2f} % deployed, {j.reference_score:.2f} % {j.reference}{changed}",
+        *tests,
+        *(f"warning: {text}" for text in j.warnings),
     )

@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeres.cli._options import Commands, Options, positive
+from edgeres.cli._options import Commands, Options, image_size, positive
 from edgeres.errors import UsageError
 from edgeres.runs.figures import bytes_, scaled
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeres.cli._console import Screen
+    from edgeres.data.size import Size
     from edgeres.model.conventions import CountTerm
     from edgeres.model.cost import Layer, Peak
 
@@ -27,7 +28,7 @@ def add_parser(commands: Commands) -> None:
     help_text = "count MACs, parameters and peak memory; explain what other counters print"
     add = commands.add_parser("macs", help=help_text).add_argument
     add("model", metavar="MODEL", help="preset (see 'edgeres models') or any .onnx classifier")
-    add("--size", type=positive, metavar="PX", help="side of the image (default the network's own)")
+    add("--size", type=image_size, metavar="PX|HxW", help="size of the image (default the network's own)")
     add("--classes", type=positive, metavar="N", help="width of a preset's classifier")
     add("--explain", action="store_true", help="say what other counters print, and why, term by term")
     add("--json", action="store_true", help="machine-readable output")
@@ -80,21 +81,22 @@ class _NetworkCost(NamedTuple):
         return [row for row in self.rows if row.kind != "view"]
 
 
-def _preset_cost(name: str, size: int | None, classes: int | None) -> _NetworkCost:
+def _preset_cost(name: str, size: Size | None, classes: int | None) -> _NetworkCost:
     """The costs of a preset, by default with its own classes, at 224 pixels for an ImageNet stem and 32 for CIFAR's."""
     from dataclasses import replace
 
     from edgeres.model.cost import layers, peak
-    from edgeres.model.spec import preset
+    from edgeres.model.graph import graph
+    from edgeres.model.presets import preset
 
     spec = preset(name)
     spec = replace(spec, classes=classes or spec.classes)
-    side = size or (224 if spec.stem.pool else 32)
-    rows, image = layers(spec, side, side), (spec.channels, side, side)
+    size = size or spec.image_size
+    rows, image = layers(graph(spec), *size), (spec.channels, *size)
     return _NetworkCost(name, image, rows, peak(rows, image))
 
 
-def _onnx_cost(name: str, size: int | None, classes: int | None) -> _NetworkCost:
+def _onnx_cost(name: str, size: Size | None, classes: int | None) -> _NetworkCost:
     """The costs of an ONNX file, by default at the graph's own image size."""
     from edgeres.model.cost import peak
     from edgeres.onnx_graph.operator_counts import UNCOVERED, image_of, layers, qdq, sized

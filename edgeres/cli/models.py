@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,19 +19,32 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: Options, screen: Screen) -> int:
-    """Prints one row per preset, at 224x224 with an ImageNet stem and at 32x32 with a CIFAR stem."""
+    """Prints one row per preset at its customary size, the families one after another."""
     from edgeres.model.cost import macs, parameters
-    from edgeres.model.spec import PRESETS
+    from edgeres.model.graph import graph
+    from edgeres.model.presets import PRESETS
 
     rows: list[dict[str, Any]] = []
-    for name, spec in PRESETS.items():
-        size = 224 if spec.stem.pool else 32
-        rows.append({"name": name, "size": size, "macs": macs(spec, size, size), "parameters": parameters(spec)})
+    for name, spec in sorted(PRESETS.items(), key=lambda entry: (_family(entry[0]), *_numbers(entry[0]))):
+        size = spec.image_size
+        costs = {"macs": macs(graph(spec), *size), "parameters": parameters(graph(spec))}
+        rows.append({"family": _family(name), "name": name, "size": size.plain, **costs})
     if options.json:
         screen.json(rows)
         return 0
     screen.table(
-        ("model", "input", "MACs", "parameters"),
-        ((r["name"], f"{r['size']}x{r['size']}", f"{r['macs']:,}", f"{r['parameters']:,}") for r in rows),
+        ("family", "model", "input", "MACs", "parameters"),
+        ((r["family"], r["name"], f"{r['size']}x{r['size']}", f"{r['macs']:,}", f"{r['parameters']:,}") for r in rows),
     )
     return 0
+
+
+def _family(name: str) -> str:
+    """Name of a family: what is in front of the depth."""
+    return "resnetv2" if name.startswith("resnetv2") else re.split(r"_?\d", name, maxsplit=1)[0]
+
+
+def _numbers(name: str) -> tuple[int, str]:
+    """Depth and name, so that networks are in the order of their depths."""
+    numbers = re.findall(r"\d+", name.removeprefix("resnetv2_"))
+    return int(numbers[0]) if numbers else 0, name

@@ -88,6 +88,9 @@ def _result(folder: Path, finished: Run, options: Options, screen: Screen) -> Pa
     from edgeres.runs.finished import read_graphs
 
     backends, exported = chosen(options.runtimes), read_graphs(folder, finished)
+    if exported.metadata.preprocess.input == "uint8":
+        what = f"the run in {folder} takes uint8 pixels, which exact integers and torch do not"
+        raise UsageError(what, "compile the same without --input uint8: the graph behind the pixels is the same")
     if exported.scales is None:
         raise UsageError(f"the run in {folder} ships no integers: there is nothing to compare", "compile it in INT8")
     plan, artifact = _quantized(folder, options, screen)
@@ -122,7 +125,7 @@ def _quantized(folder: Path, options: Options, screen: Screen) -> tuple[Plan, Ch
 
     def until_quantized(recipe: Recipe) -> Recipe:
         names = [stage.name for stage in recipe.stages]
-        last = names.index("export") if "export" in names else names.index("quantize_onnx") + 1
+        last = names.index("export") if "export" in names else names.index("quantize") + 1
         return replace(recipe, stages=recipe.stages[:last])
 
     plan, done = run_changed(until_quantized, options, screen)
@@ -143,4 +146,4 @@ def _fake_quantized(plan: Plan, artifact: Checkpoint | Exported) -> ParityRuntim
     if not isinstance(artifact, Checkpoint) or artifact.quant is None or plan.target.scheme is None:
         return None
     weights = artifact.weights if artifact.deployed is None else artifact.deployed
-    return fake_quantization(Quantized(artifact.spec, weights, artifact.quant, plan.target.scheme).network())
+    return fake_quantization(Quantized(artifact.graph, weights, artifact.quant, plan.target.scheme).network())

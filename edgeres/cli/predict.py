@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeres.cli._options import Commands, Options, limit, positive
+from edgeres.cli._options import Commands, Options, image_size, limit
 from edgeres.errors import UsageError
 from edgeres.runs.figures import PREDICTED, line_title, millis, number
 
@@ -45,7 +45,7 @@ def add_parser(commands: Commands) -> None:
     measured = "one network measured on the device: a run, or a JSON (docs/prediction.md)"
     basis.add_argument("--calibrate", metavar="FILE|RUN", help=measured)
     basis.add_argument("--profile", metavar="FILE", help="layers measured on this host by 'edgeres profile'")
-    add("--size", type=positive, metavar="PX", help="side of the image (default the network's own)")
+    add("--size", type=image_size, metavar="PX|HxW", help="size of the image (default the network's own)")
     precision = "of the network; float is the target's own: FP16 in TensorRT, FP32 on CPUs (default int8)"
     add("--precision", choices=("int8", "fp16", "fp32", "float"), help=precision)
     budget = "a limit, or NAME=none to lift it"
@@ -66,7 +66,7 @@ def run(options: Options, screen: Screen) -> int:
         prediction = read_profile(Path(options.profile), target).predicted(network.works)
     else:
         prediction = _by_roofline(network, target, options.calibrate)
-    budgets = limits(network.name, network.side, target, dict(options.budget))
+    budgets = limits(network.name, network.size, target, dict(options.budget))
     lines = latency_lines(budgets, None, "not measured", prediction.predicted)
     if options.json:
         screen.json(_document(network, target, prediction, lines))
@@ -107,7 +107,7 @@ def _document(
 
     return {
         "model": network.name,
-        "size": network.side,
+        "size": network.size.plain,
         "precision": network.precision,
         "target": target.name,
         "figure": "host_latency",

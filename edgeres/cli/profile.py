@@ -58,13 +58,14 @@ def run(options: Options, screen: Screen) -> int:
 
 def _subjects(target: Target, seed: int) -> list[ProfiledNetwork]:
     """One randomly pruned network of each depth, with seeds from ``seed`` on."""
+    from edgeres.data.size import Size
     from edgeres.latency.profiling import ProfiledNetwork
     from edgeres.latency.random_model import random_model, randomly_pruned
-    from edgeres.model.spec import PRESETS
+    from edgeres.model.presets import PRESETS
 
     networks = []
     for number, name in enumerate(_NETWORKS, start=seed):
-        model = random_model(randomly_pruned(PRESETS[name], number), _SIDE, target)
+        model = random_model(randomly_pruned(PRESETS[name], number), Size.square(_SIDE), target)
         networks.append(ProfiledNetwork(f"{name}, pruned by seed {number}", model))
     return networks
 

@@ -35,7 +35,7 @@ def run(options: Options, screen: Screen) -> int:
     explained = _explained_run(options, screen)
     rows = recovery_rows(explained)
     if not rows and not explained.error:
-        what = "tried no techniques: it stayed in float, is an imported graph, or stopped before 'quantize'"
+        what = "tried no techniques: it stayed in float, or stopped before 'quantize'"
         raise UsageError(f"{options.run} {what}", "compile a preset with --recipe int8")
     if options.json:
         screen.json(_document(explained, rows))
@@ -62,13 +62,13 @@ def _notes(explained: Run) -> list[str]:
 
 
 def _print(explained: Run, rows: tuple[CandidateRow, ...], screen: Screen) -> None:
-    from edgeres.report.candidates import HEADS, folded, next_step
+    from edgeres.report.candidates import folded, heads, next_step
 
     table = []
     for row in folded(rows):
         name, *rest = row.cells("-")
         table.append((f"{'* ' if row.technique.chosen else '  '}{name}", *rest))
-    screen.table(HEADS, table)
+    screen.table(heads(explained), table)
     for line in ("", "* went on; judged on the tuning images", *_notes(explained), next_step(explained)):
         screen.command(line)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeres.cli._console import Screen
     from edgeres.cli._options import Commands, Options
     from edgeres.pipeline.recipe import Recipe
+    from edgeres.runs.run import Run
 
 PLACE = 70
 
@@ -52,24 +53,27 @@ def run(options: Options, screen: Screen) -> int:
     if options.json:
         screen.json(rows)
         return 0
-    _print_table(rows, screen)
+    _print_table(rows, finished, screen)
     screen.command(f"report: {pages[-1]}")
     return 0
 
 
-def _print_table(rows: Sequence[LayerSensitivity], screen: Screen) -> None:
+def _print_table(rows: Sequence[LayerSensitivity], finished: Run, screen: Screen) -> None:
     from edgeres.report.candidates import divergence
+    from edgeres.tasks.registry import task_kind
 
     total = sum(row.macs for row in rows)
 
     def cells(row: LayerSensitivity) -> tuple[str, ...]:
         sqnr = "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB"
         share = f"{100 * row.macs / total:.1f} %"
-        return row.layer, divergence(row.kl), sqnr, percent(row.top1), scaled(row.macs), share
+        score = () if row.top1 is None else (percent(row.top1),)
+        return row.layer, divergence(row.kl), sqnr, *score, scaled(row.macs), share
 
-    screen.table(
-        ("layer", "KL to float", "SQNR", "top-1", "MACs", "share"), map(cells, sorted(rows, key=lambda row: -row.kl))
-    )
+    task = task_kind(finished.task)
+    scores = (task.metric,) if task.name == "classification" else ()
+    heads = ("layer", f"{task.divergence} to float", "SQNR", *scores, "MACs", "share")
+    screen.table(heads, map(cells, sorted(rows, key=lambda row: -row.kl)))
     screen.line("the layer alone in integers, all others in float; the most sensitive first")
 
 

@@ -5,7 +5,7 @@ Each check raises it for what it names, and returns notes on what is violated as
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from edgeres.data.images import EXTENSIONS
@@ -14,7 +14,7 @@ from edgeres.errors import DataError, nearest
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from edgeres.data.sources import RawDataset
+    from edgeres.data.sources.source import RawDataset
     from edgeres.data.split import Split
 
 ALLOW = {
@@ -59,6 +59,36 @@ def check_classes(
     return tuple(notes)
 
 
+def check_identities(where: str, validation: Split) -> tuple[Split, tuple[str, ...]]:
+    """The validation images whose identity has another one, which a query is to find; a note on those left out.
+
+    Raises:
+        DataError: Fewer than two identities have two images.
+    """
+    counts = Counter(validation.labels)
+    chosen = [index for index, label in enumerate(validation.labels) if counts[label] > 1]
+    if len({validation.labels[index] for index in chosen}) < 2:
+        what = f"{where}: {sum(count > 1 for count in counts.values())} identities have two validation images or more"
+        raise DataError(what, "give a folder for each identity, two of them or more with two images")
+    left = len(validation) - len(chosen)
+    note = f"{left} validation images are left out, since no other image has their identity"
+    return validation.take(chosen), (note,) if left else ()
+
+
+def check_several(where: str, classes: Sequence[str], validation: Split) -> tuple[str, ...]:
+    """A note on classes that no validation image has, which the score leaves out.
+
+    Raises:
+        DataError: No validation image has a class.
+    """
+    rows = validation.annotations
+    missing = [name for index, name in enumerate(classes) if not any(row[index] for row in rows)]
+    if len(missing) == len(classes):
+        raise DataError(f"{where}: no validation image has a class", "name the classes of the validation images")
+    what = f"{where}: {len(missing)} of {len(classes)} classes have no validation images ({_some(missing)})"
+    return (f"{what}; the score leaves them out",) if missing else ()
+
+
 def check_calibration(where: str, images: int, wanted: int, allow: frozenset[str]) -> tuple[str, ...]:
     """Checks that there are ``FEWEST_CALIBRATION_IMAGES`` or more; fewer than ``wanted`` are noted."""
     few = images < FEWEST_CALIBRATION_IMAGES
@@ -85,15 +115,35 @@ def check_coverage(where: str, classes: Sequence[str], calibration: Split, allow
     return (what,)
 
 
+def check_labels(split: Split) -> tuple[str, ...]:
+    """A note on images of one content under different classes, one of which is wrong.
+
+    Only images with equal fingerprints are read completely.
+    """
+    alike: dict[Hashable, list[int]] = defaultdict(list)
+    for index, image in enumerate(split.images):
+        alike[image.fingerprint].append(index)
+    first: dict[str, int] = {}
+    pairs = []
+    for members in alike.values():
+        if len({split.labels[index] for index in members}) > 1:
+            for index in members:
+                other = first.setdefault(split.images[index].sha256, index)
+                pairs += [(index, other)] if split.labels[index] != split.labels[other] else []
+    if not pairs:
+        return ()
+    one, two = (split.images[index].where for index in pairs[0])
+    return (f"{len(pairs)} {split.name} images have the content of one in another class: {one} is {two}",)
+
+
 def check_head(classes: Sequence[str], head: int) -> None:
     """Checks that the network's classifier has one output for each class of the data."""
     if len(classes) == head:
         return
-    alternative = "remove the folders of classes the head does not know"
+    way = "use weights trained on these classes, or remove the folders of classes the head does not know"
     if len(classes) < head:
-        alternative = "add an empty folder for each class the head knows besides and pass --allow missing-classes"
-    what = f"the data has {len(classes)} classes, the network's head has {head}"
-    raise DataError(what, f"use weights trained on these classes, or {alternative}")
+        way = "say which outputs they are, with --classes MAP (a CSV of folder,output), or use weights trained on them"
+    raise DataError(f"the data has {len(classes)} classes, the network's head has {head}", way)
 
 
 def check_apart(calibration: Split, validation: Split, allow: frozenset[str]) -> tuple[str, ...]:

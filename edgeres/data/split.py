@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeres.errors import DataError
 from edgeres.progress import Silent
 from edgeres.settings import digest
 
@@ -20,26 +21,34 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
-    from PIL import Image as Pillow
 
     from edgeres.data.images import StoredImage
-    from edgeres.data.preprocess import Preprocess
+    from edgeres.data.masks import Masks
+    from edgeres.data.preprocess import ChannelOrder, DecodedImage, Preprocess
     from edgeres.progress import Progress
 
+_MEASURED = 256  # most images for the statistics of channels
 WORKERS = 2  # threads that decode; Pillow releases the GIL meanwhile
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images in a fixed order; a label is -1 where the class is unknown (calibration images need none)."""
+    """Labelled images in a fixed order; a label is -1 where the class is unknown (calibration images need none).
+
+    ``annotations`` are 0 or 1 for every class of an image, where it may have several, or the number of its pixels in
+    each class where it has a mask; the label is then one of them. ``masks`` are those of the images, in their order.
+    """
 
     name: str
     images: tuple[StoredImage, ...] = field(repr=False)
     labels: tuple[int, ...] = field(repr=False)
+    annotations: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    masks: Masks | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.images) != len(self.labels):
-            raise ValueError(f"{len(self.images)} images, {len(self.labels)} labels")
+        counts = {len(self.images), len(self.labels), len(self.annotations) or len(self.images)}
+        if len(counts) != 1:
+            raise ValueError(f"{len(self.images)} images, {len(self.labels)} labels, {len(self.annotations)} rows")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -51,8 +60,12 @@ class Split:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over the pairs of content hash and label, in order; neither paths nor the name are part of it."""
-        return digest([list(pair) for pair in zip(self.hashes, self.labels, strict=True)])
+        """sha256 over the pairs of content hash and label, in order, and annotations; no path or name is part of it."""
+        pairs = [list(pair) for pair in zip(self.hashes, self.labels, strict=True)]
+        rows = [list(row) for row in self.annotations]
+        if self.masks is not None:
+            return digest([pairs, rows, self.masks.digest])
+        return digest([pairs, rows] if rows else pairs)
 
     def hash_all(self, progress: Progress) -> tuple[str, ...]:
         """Computes ``hashes`` with progress; each image caches its own."""
@@ -66,27 +79,45 @@ class Split:
     def take(self, indices: Sequence[int], name: str | None = None) -> Split:
         """The images at these indices, in that order."""
         images = tuple(self.images[index] for index in indices)
-        return Split(name or self.name, images, tuple(self.labels[index] for index in indices))
+        annotations = tuple(self.annotations[index] for index in indices) if self.annotations else ()
+        masks = self.masks.take(indices) if self.masks is not None else None
+        return Split(name or self.name, images, tuple(self.labels[index] for index in indices), annotations, masks)
 
-    def image(self, index: int) -> Pillow.Image:
-        """One decoded RGB image; ``DataError`` names the file of a corrupt or truncated one."""
-        return self.images[index].decode()
+    def image(self, index: int, channels: ChannelOrder = "rgb") -> DecodedImage:
+        """One decoded image; ``DataError`` names the file of a corrupt or truncated one."""
+        return self.images[index].decode(channels)
 
-    def batches(
-        self, preprocess: Preprocess, size: int = 32
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """Transformed images float32 ``[N,3,crop,crop]`` and labels int64 ``[N]`` in order, ``size`` at a time.
+    def network_input(self, index: int, preprocess: Preprocess) -> NDArray[Any]:
+        """Input ``[C,H,W]`` of one image; ``DataError`` names the file that the transform cannot take."""
+        try:
+            return preprocess.apply(self.image(index, preprocess.channels))
+        except DataError as refusal:
+            where = self.images[index].where
+            if where in refusal.what:
+                raise
+            raise DataError(f"{where}: {refusal.what}", refusal.hint) from refusal
+
+    def truths(self, preprocess: Preprocess) -> Iterator[NDArray[np.uint8]]:
+        """Classes of the pixels of each network input in order, uint8 ``[H,W]``, 255 where ignored."""
+        if self.masks is None:
+            raise ValueError(f"the {self.name} images have no masks")
+        return self.masks.at_input(self.images, preprocess)
+
+    def batches(self, preprocess: Preprocess, size: int = 32) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+        """Network inputs and labels int64 ``[N]`` in order, ``size`` at a time.
+
+        Inputs are float32 ``[N,C,H,W]``, or uint8 in the layout of ``preprocess`` where it says so.
 
         They are decoded one batch ahead of the caller, so two batches are in memory at a time.
         """
         if size < 1:
             raise ValueError(f"batches of {size} images")
 
-        def submitted(indices: range) -> tuple[NDArray[np.float32], list[Future[None]], range]:
-            array = np.empty((len(indices), 3, preprocess.crop, preprocess.crop), dtype=np.float32)
+        def submitted(indices: range) -> tuple[NDArray[Any], list[Future[None]], range]:
+            array = np.empty((len(indices), *preprocess.shape), dtype=preprocess.dtype)
 
             def load(row: int, index: int) -> None:
-                array[row] = preprocess.apply(self.image(index))
+                array[row] = self.network_input(index, preprocess)
 
             return array, [pool.submit(load, row, index) for row, index in enumerate(indices)], indices
 
@@ -103,6 +134,24 @@ class Split:
                 yield array, np.asarray(self.labels[indices.start : indices.stop], dtype=np.int64)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def channel_statistics(split: Split, preprocess: Preprocess) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel on the scale 0..1, of at most 256 images after the transform.
+
+    Both are rounded to four digits; a constant channel has the deviation 1.
+    """
+    count = preprocess.count
+    raw = replace(preprocess, mean=(0.0,) * count, std=(1.0,) * count)
+    total, squares, pixels = np.zeros(count), np.zeros(count), 0
+    for images, _ in split.take(round_robin(split.labels, seed=0)[:_MEASURED]).batches(raw):
+        wide = images.astype(np.float64)
+        total, squares = total + wide.sum((0, 2, 3)), squares + (wide**2).sum((0, 2, 3))
+        pixels += wide[:, 0].size
+    mean = total / pixels
+    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    rounded = [float(f"{value:.4g}") or 1.0 for value in deviation]
+    return tuple(float(f"{value:.4g}") for value in mean), tuple(rounded)
 
 
 def partition(

@@ -16,11 +16,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.artifacts.budget_check import BudgetCheck, Predicted, PredictedStatus, Status
+from edgeres.data.size import Size
 from edgeres.errors import TargetError, UsageError
 from edgeres.latency.roofline import float_precisions, roofline_of
 from edgeres.latency.workload import of_target
 from edgeres.model.cost import macs as count_macs
-from edgeres.model.spec import PRESETS, preset
+from edgeres.model.graph import graph
+from edgeres.model.presets import PRESETS, preset
 from edgeres.settings import parse, settings
 from edgeres.targets.runtime import yaml_files
 from edgeres.targets.target import Budget, Target
@@ -101,8 +103,8 @@ def requirements() -> Requirements:
     return parse(Requirements, yaml_files("budgets")["resnet"], "resnet.yaml", TargetError)
 
 
-def documented(network: str, target: Target, crop: int) -> dict[str, Limit]:
-    """Documented limits of a preset for images of ``crop x crop`` pixels; empty where nothing is documented."""
+def documented(network: str, target: Target, image: Size) -> dict[str, Limit]:
+    """Documented limits of a preset for images of a size in pixels; empty where nothing is documented."""
     known = requirements()
     row = next((row for row in known.networks if network in row.names), None)
     if row is None:
@@ -111,32 +113,32 @@ def documented(network: str, target: Target, crop: int) -> dict[str, Limit]:
     half_digit = float(Decimal(5).scaleb(int(written.as_tuple().exponent) - 1))
     macs = Limit("macs_g", float(written), known.source, half_digit)
     latency = Limit("latency_p50_ms", latency_ms, known.source)
-    if crop < known.size:
-        area = crop**2 / known.size**2
-        derivation = f"{macs.limit:g} G at {known.size} px, scaled by the area to {crop} px"
+    if image.area < known.size**2:
+        area = image.area / known.size**2
+        derivation = f"{macs.limit:g} G at {known.size} px, scaled by the area to {image.text} px"
         macs = replace(macs, limit=macs.limit * area, rounding=macs.rounding * area, derivation=derivation)
-        latency = _smaller_latency(latency, network, target, known.size, crop)
+        latency = _smaller_latency(latency, network, target, Size.square(known.size), image)
     return {limit.name: limit for limit in (macs, latency)}
 
 
-def _smaller_latency(limit: Limit, network: str, target: Target, size: int, crop: int) -> Limit:
+def _smaller_latency(limit: Limit, network: str, target: Target, size: Size, image: Size) -> Limit:
     """``L (f + (1 - f) m)``, ``m`` the share of the MACs, ``f`` the fixed share of the latency by a roofline.
 
     Where the device's peaks are unknown, the roofline is scaled to the documented latency.
     """
     spec, integer = preset(network), target.scheme is not None
-    works = of_target(spec, size, target, integer=integer)
+    works = of_target(graph(spec), size, target, integer=integer)
     roofline = roofline_of(target, "int8" if integer else float_precisions(target)[0])
     if roofline.missing(works):
         roofline = roofline.calibrated(works, limit.limit)
     fixed = min(1.0, roofline.fixed_ms(works) / roofline.total_ms(works))
-    share = fixed + (1 - fixed) * count_macs(spec, crop, crop) / count_macs(spec, size, size)
+    share = fixed + (1 - fixed) * count_macs(graph(spec), *image) / count_macs(graph(spec), *size)
     stays = f"{100 * fixed:.0f} % stays (call, launches, weights), the rest scales by MACs"
-    return replace(limit, limit=limit.limit * share, derivation=f"{limit.limit:g} ms at {size} px: {stays}")
+    return replace(limit, limit=limit.limit * share, derivation=f"{limit.limit:g} ms at {size.text} px: {stays}")
 
 
-def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dict[str, Limit]:
-    """The effective limits for images of ``crop x crop`` pixels, in the order of ``Budget``'s fields.
+def limits(network: str, image: Size, target: Target, overrides: Overrides) -> dict[str, Limit]:
+    """The effective limits for images of a size in pixels, in the order of ``Budget``'s fields.
 
     A network that is no preset has no documented limits.
 
@@ -149,7 +151,7 @@ def limits(network: str, crop: int, target: Target, overrides: Overrides) -> dic
             known = ", ".join(names)
             raise UsageError(f"no budget has the name {name!r}", f"known, each with its unit at its end: {known}")
     parse(Budget, dict(overrides), "budget", UsageError)
-    chosen = documented(network, target, crop)
+    chosen = documented(network, target, image)
     for name in names:
         own = getattr(target.budget, name)
         if own is not None:
@@ -166,7 +168,7 @@ def static_lines(
     known: Limits,
     *,
     network: str,
-    crop: int,
+    image: Size,
     macs: int,
     parameters: int | None,
     size_bytes: int,
@@ -180,7 +182,7 @@ def static_lines(
         if limit.limit < value and limit.met(value):
             how += "; within the last written digit of the documented limit"
         elif not limit.met(value):
-            how += f"; too many: {_cure(limit, macs, network, crop)}"
+            how += f"; too many: {_cure(limit, macs, network, image)}"
         lines.append(limit.line(value, how))
     how = "not counted" if parameters is None else f"closed form, {parameters:,} parameters"
     lines += budget_lines(known, "params_m", None if parameters is None else parameters / 1e6, how)
@@ -215,12 +217,12 @@ def latency_lines(
     return tuple(lines)
 
 
-def _cure(limit: Limit, macs: int, network: str, crop: int) -> str:
+def _cure(limit: Limit, macs: int, network: str, image: Size) -> str:
     """Remedy for too many MACs: a pruning ratio, or the variant with its strides in the 1x1."""
     kept = int(limit.limit * 1e9 / macs * 1000) / 1000
     hint = f"prune to macs: {kept:.3f} of these"
     variant = f"{network}_v1"
     if variant not in PRESETS:
         return hint
-    others = count_macs(PRESETS[variant], crop, crop) / 1e9
+    others = count_macs(graph(PRESETS[variant]), *image) / 1e9
     return f"{hint}, or take {variant} ({others:.4g} G)" if limit.met(others) else hint

@@ -11,6 +11,7 @@ from collections import defaultdict
 from itertools import count
 from typing import TYPE_CHECKING, Literal
 
+from edgeres.artifacts.results import Rows
 from edgeres.errors import UsageError
 from edgeres.settings import parse, parse_json, plain, settings
 
@@ -20,18 +21,23 @@ if TYPE_CHECKING:
 NAME = "predictions.json"
 SCHEMA: Literal["edgeres.predictions/1"] = "edgeres.predictions/1"
 _DIGITS = 16
+_CLASSIFICATION = "classification"
 
 
 @settings
 class Answers:
-    """Predictions on a validation split, in its order; ``images`` is the split's digest."""
+    """Predictions on a validation split, in its order; ``images`` is the split's digest.
+
+    They are class indices, or rows of figures where ``task`` keeps those.
+    """
 
     schema: Literal["edgeres.predictions/1"] = SCHEMA
     images: str
     hashes: tuple[str, ...]
-    labels: tuple[int, ...]
-    float_predictions: tuple[int, ...]
-    deployed_predictions: tuple[int, ...]
+    labels: Rows
+    float_predictions: Rows
+    deployed_predictions: Rows
+    task: str = _CLASSIFICATION
 
     def __post_init__(self) -> None:
         lengths = {len(self.hashes), len(self.labels), len(self.float_predictions), len(self.deployed_predictions)}
@@ -43,15 +49,23 @@ class Answers:
 
     @classmethod
     def of(
-        cls, images: str, hashes: Sequence[str], labels: Sequence[int], before: Sequence[int], after: Sequence[int]
+        cls,
+        images: str,
+        hashes: Sequence[str],
+        labels: Rows,
+        before: Rows,
+        after: Rows,
+        *,
+        task: str = _CLASSIFICATION,
     ) -> Answers:
         """Float and deployed predictions under whole sha256 hashes, which are cut to their first digits."""
         return cls(
             images=images,
             hashes=tuple(content[:_DIGITS] for content in hashes),
-            labels=tuple(labels),
-            float_predictions=tuple(before),
-            deployed_predictions=tuple(after),
+            labels=labels,
+            float_predictions=before,
+            deployed_predictions=after,
+            task=task,
         )
 
     @property
@@ -63,7 +77,10 @@ class Answers:
 
 def encode(answers: Answers) -> bytes:
     """JSON text with one column per line, so that diffs are readable; equal predictions give equal bytes."""
-    columns = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(plain(answers).items()))
+    data = plain(answers)
+    if answers.task == _CLASSIFICATION:
+        del data["task"]  # the first version's bytes
+    columns = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(data.items()))
     return f"{{\n{columns}\n}}\n".encode()
 
 
@@ -81,6 +98,8 @@ def shared(ours: Answers, theirs: Answers) -> list[tuple[int, int]]:
     places = {key: place for place, key in enumerate(theirs.keys)}
     pairs = [(place, places[key]) for place, key in enumerate(ours.keys) if key in places]
     most = max(len(ours), len(theirs))
+    if ours.task != theirs.task:
+        raise UsageError(f"the runs are of --task {ours.task} and of --task {theirs.task}", "compare runs of one task")
     if 2 * len(pairs) < most:
         raise UsageError(
             f"only {len(pairs)} of {most} images are in both runs ({len(ours)} here, {len(theirs)} in the baseline)",

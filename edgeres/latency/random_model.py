@@ -18,6 +18,7 @@ from edgeres.quant.quant_table import QuantTable
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from edgeres.data.size import Size
     from edgeres.model.spec import ResNetSpec
     from edgeres.targets.target import Target
 
@@ -43,10 +44,10 @@ def randomly_pruned(spec: ResNetSpec, seed: int) -> ResNetSpec:
     return replace(spec, stem=replace(spec.stem, width=stem), stages=tuple(stages))
 
 
-def random_model(spec: ResNetSpec, side: int, target: Target) -> dict[Literal["int8", "float"], ModelProto]:
+def random_model(spec: ResNetSpec, size: Size, target: Target) -> dict[Literal["int8", "float"], ModelProto]:
     """ONNX graphs of a network with random weights: float, and INT8 with the target's Q/DQ placement; norms folded.
 
-    They take images of ``side x side`` pixels.
+    They take images of ``size``.
     """
     spec = replace(spec, norm=False)
     network, random, scheme = graph(spec), np.random.default_rng(0), target.scheme
@@ -55,7 +56,7 @@ def random_model(spec: ResNetSpec, side: int, target: Target) -> dict[Literal["i
         for key, shape in network.parameters.items()
     })  # fmt: skip
     write = partial(
-        write_model, spec, weights, (side, side), opset=target.runtime.opset, ir_version=target.runtime.ir_version
+        write_model, network, weights, size, opset=target.runtime.opset, ir_version=target.runtime.ir_version
     )
     if scheme is None:
         return {"float": write()}

@@ -1,4 +1,4 @@
-"""``Work``: MACs, elements and shape of each kernel of a network for one image, from a spec or from an ONNX graph.
+"""``Work``: MACs, elements and shape of each kernel of a network for one image, from a ``Graph`` or an ONNX graph.
 
 A kernel is a convolution, a matrix product or a pool. Bias, norm and activation belong to the kernel before them, since
 every runtime here fuses them; so does the residual add, except for runtimes that do not fuse it (``adds``). Views and
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
-from edgeres.model.cost import layers as spec_layers
-from edgeres.model.graph import graph
+from edgeres.model.cost import layers
 from edgeres.onnx_graph.graph_index import COUNTED, attribute
 from edgeres.onnx_graph.operator_counts import tensor_shapes
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+    from edgeres.data.size import Size
     from edgeres.model.cost import Layer
-    from edgeres.model.graph import Op
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.graph import Graph
+    from edgeres.model.operation import Op
     from edgeres.onnx_graph.operator_counts import Shapes
     from edgeres.targets.target import Target
 
@@ -85,53 +85,54 @@ def tile_area(rows: int, columns: int, multiple: int) -> int:
     return (-(-rows // multiple) * multiple) * (-(-columns // multiple) * multiple)
 
 
-def of_spec(
-    spec: ResNetSpec,
-    side: int,
+def of_graph(
+    graph: Graph,
+    size: Size,
     *,
     integer: bool,
     float_layers: tuple[str, ...] = (),
     float_pools: bool = False,
     adds: bool = False,
 ) -> tuple[Work, ...]:
-    """Every kernel of a network for one image of ``side x side`` pixels.
+    """Every kernel of a network for one image of a size.
 
     In a quantized network (``integer``) the ``float_layers`` stay in float, and with ``float_pools`` the pools, as in
     TensorRT. With ``adds`` residual adds are kernels. Folding the network's norms does not change the result.
     """
-    network = graph(spec)
     return tuple(
         _of_op(
-            network[row.name],
+            graph[row.name],
             row,
             integer and row.name not in float_layers and not (float_pools and row.kind in _POOL_ROWS),
         )
-        for row in spec_layers(spec, side, side)
+        for row in layers(graph, *size)
         if row.kind in ("weighted", *_POOL_ROWS) or (adds and row.operator == "add")
     )
 
 
-def of_target(spec: ResNetSpec, side: int, target: Target, *, integer: bool) -> tuple[Work, ...]:
+def of_target(graph: Graph, size: Size, target: Target, *, integer: bool) -> tuple[Work, ...]:
     """Every kernel of a network on a target, whose scheme gives the float layers of an INT8 network (``integer``)."""
     left, pools = (target.scheme.float_layers, target.scheme.pools) if target.scheme else ((), True)
-    return of_spec(spec, side, integer=integer, float_layers=left, float_pools=not pools, adds=True)
+    return of_graph(graph, size, integer=integer, float_layers=left, float_pools=not pools, adds=True)
 
 
 def _of_op(op: Op, row: Layer, integer: bool) -> Work:
-    kinds: dict[str, Kind] = {"conv": "conv", "linear": "linear", "add": "add"}
+    kinds: dict[str, Kind] = {"linear": "linear", "add": "add"}
+    kinds |= dict.fromkeys(("conv", "blur", "channelconv", "attention"), "conv")
+    along = op.kind == "channelconv"  # a convolution of one channel, whose pixels are the channels
     return Work(
         name=row.name,
         kind=kinds.get(op.kind, "pool"),
-        c_in=op.c_in,
-        c_out=op.c_out,
-        kernel=0 if op.kind == "gap" else op.kernel,
+        c_in=1 if along else op.c_in,
+        c_out=1 if along else op.c_out,
+        kernel={"gap": 0, "attention": 1}.get(op.kind, op.kernel),
         stride=op.stride,
-        groups=op.groups,
-        side=_side(row.output_shape[1:]),
+        groups=op.c_in if op.kind == "blur" else op.groups,
+        side=_side(row.output_shape if along else row.output_shape[1:]),
         activations=len(op.inputs) * prod(row.input_shape) + prod(row.output_shape),
-        weights=prod(op.parameters[f"{op.name}.weight"]) if row.macs else 0,
+        weights=op.kernel if along else op.macs_per_pixel,
         macs=row.macs,
-        integer=integer,
+        integer=integer and op.kind != "attention",
     )
 
 

@@ -4,7 +4,7 @@ One MAC is one multiply and one add of a convolution or of the classifier; norms
 counted, which is torchvision's and fvcore's convention. A convolution has ``k^2 * C_in / groups * C_out * H' * W'``
 with ``H' = floor((H + 2 p - k) / s) + 1``.
 
-``Layer`` rows come from a spec (``layers`` here) or from an ONNX graph (``onnx_graph.operator_counts``), so that
+``Layer`` rows come from a ``Graph`` (``layers`` here) or from an ONNX graph (``onnx_graph.operator_counts``), so that
 counting conventions apply to both.
 """
 
@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from math import inf, prod
 from typing import TYPE_CHECKING, Literal
 
-from edgeres.model.graph import IMAGE, Op, OpKind, graph
+from edgeres.errors import ModelError
+from edgeres.model.operation import IMAGE, Op, OpKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.data.size import Size
+    from edgeres.model.graph import Graph
 
 Shape = tuple[int, ...]
 
@@ -29,8 +31,17 @@ _KINDS: dict[OpKind, Kind] = {
     "conv": "weighted",
     "linear": "weighted",
     "norm": "norm",
+    "groupnorm": "norm",
     "relu": "relu",
+    "silu": "elementwise",
+    "prelu": "elementwise",
     "maxpool": "maxpool",
+    "avgpool": "avgpool",
+    "blur": "weighted",
+    "pad": "other",
+    "channelconv": "weighted",
+    "tokens": "other",
+    "attention": "weighted",
     "gap": "globalpool",
     "add": "elementwise",
     "mul": "elementwise",
@@ -38,46 +49,75 @@ _KINDS: dict[OpKind, Kind] = {
     "flatten": "view",
     "subsample": "other",
     "zeropad": "other",
+    "operator": "other",
 }
 
 _IN_PLACE: frozenset[Kind] = frozenset(("norm", "relu", "elementwise"))
 
 
-def shapes(spec: ResNetSpec, height: int, width: int) -> dict[str, Shape]:
-    """Shape of every tensor for one image, without the batch: ``(C, H, W)``, or ``(C,)`` after the flatten."""
-    size: dict[str, Shape] = {IMAGE: (spec.channels, height, width)}
-    for op in graph(spec).ops:
-        pixels = size[op.inputs[0]][1:]
-        if op.kind in ("flatten", "linear"):
-            pixels = ()
-        elif op.kind == "gap":
-            pixels = (1, 1)
-        elif op.kind in ("conv", "maxpool", "subsample"):
-            pixels = tuple((length + 2 * op.padding - op.kernel) // op.stride + 1 for length in pixels)
+def shapes(graph: Graph, height: int, width: int) -> dict[str, Shape]:
+    """Shape of every tensor for one image, without the batch: ``(C, H, W)``, or ``(C,)`` after the flatten.
+
+    Raises:
+        ModelError: The network does not take images of this size: a window is larger than what it reads, or both
+            inputs of an add differ.
+    """
+    size: dict[str, Shape] = {IMAGE: (graph.channels, height, width)}
+    for op in graph.ops:
+        if op.shape:
+            size[op.name] = op.shape
+            continue
+        flat = op.kind in ("flatten", "linear") or len(size[op.inputs[0]]) == 1
+        pixels = () if flat else tuple(op.side(length) for length in size[op.inputs[0]][1:])
+        pixels = (op.kernel, 1) if op.kind == "tokens" else pixels
         size[op.name] = (op.c_out, *pixels)
+        if min(pixels, default=1) < 1 or (op.reflected and min(size[op.inputs[0]][1:]) <= op.padding):
+            where = "x".join(map(str, size[op.inputs[0]][1:]))
+            what = f"images of {height}x{width} pixels are too small: {op.name} reads {where} of them"
+            raise ModelError(what, "choose a larger crop")
+        if (wanted := _features(op)) and wanted != prod(size[op.inputs[0]][1:]):
+            found = "x".join(map(str, size[op.inputs[0]][1:]))
+            what = f"the head reads {wanted} pixels of features, and images of {height}x{width} give {found} of them"
+            raise ModelError(
+                what, "choose the crop that the network was trained with: 112 for ArcFace's, 224 for CLIP's ResNet-50"
+            )
+        if op.kind == "add" and pixels != size[op.inputs[1]][1:]:
+            other = size[op.inputs[1]][1:]
+            what = f"for images of {height}x{width}, {op.name} adds {pixels[0]}x{pixels[1]} to {other[0]}x{other[1]}"
+            raise ModelError(what, "its averages over 2x2 need even sizes: choose a multiple of 32")
     return size
 
 
-def layer_macs(spec: ResNetSpec, height: int, width: int) -> dict[str, int]:
-    """MACs of each convolution and of the classifier for one image of ``height x width`` pixels."""
-    size = shapes(spec, height, width)
-    return {op.name: prod(op.parameters[f"{op.name}.weight"]) * prod(size[op.name][1:]) for op in graph(spec).weighted}
+def _features(op: Op) -> int:
+    """Pixels that a head reads each by itself; 0 for operations that take any number."""
+    return {"flatten": op.c_out // op.c_in, "tokens": op.kernel - 1}.get(op.kind, 0)
 
 
-def share_of_macs(spec: ResNetSpec, layers: Collection[str], side: int) -> float:
-    """Share of the network's MACs in some layers, for one image of ``side x side`` pixels."""
-    costs = layer_macs(spec, side, side)
+def layer_macs(graph: Graph, height: int, width: int) -> dict[str, int]:
+    """MACs of each operation that multiplies by weights, for one image of ``height x width`` pixels.
+
+    Those are convolutions, the classifier, blurs, whose weights are constants, convolutions along channels, and the
+    products of an attention.
+    """
+    size = shapes(graph, height, width)
+    weighted = (op for op in graph.ops if _KINDS[op.kind] == "weighted")
+    return {op.name: op.macs_per_pixel * prod(size[op.name]) // op.c_out for op in weighted}
+
+
+def share_of_macs(graph: Graph, layers: Collection[str], size: Size) -> float:
+    """Share of the network's MACs in some layers, for one image of a size."""
+    costs = layer_macs(graph, *size)
     return sum(costs[layer] for layer in layers) / sum(costs.values())
 
 
-def macs(spec: ResNetSpec, height: int, width: int) -> int:
+def macs(graph: Graph, height: int, width: int) -> int:
     """MACs of the network for one image, exact."""
-    return sum(layer_macs(spec, height, width).values())
+    return sum(layer_macs(graph, height, width).values())
 
 
-def parameters(spec: ResNetSpec) -> int:
+def parameters(graph: Graph) -> int:
     """Exact number of learned parameters, without running statistics."""
-    return sum(_learned(op) for op in graph(spec).ops)
+    return sum(_learned(op) for op in graph.ops)
 
 
 def _learned(op: Op) -> int:
@@ -88,8 +128,8 @@ def _learned(op: Op) -> int:
 class Layer:
     """One operation on one image; shapes are without the batch.
 
-    ``operator`` is that of its graph: ``conv`` in a spec, ``Conv`` in ONNX. Kind ``weighted`` is a convolution or a
-    matrix product, ``view`` moves no data. ``input_shape`` is that of its first activation input.
+    ``operator`` is that of its graph: ``conv`` in a ``Graph``, ``Conv`` in ONNX. Kind ``weighted`` is a convolution or
+    a matrix product, ``view`` moves no data. ``input_shape`` is that of its first activation input.
     """
 
     name: str
@@ -116,9 +156,9 @@ class Peak:
     tensors: tuple[tuple[str, int], ...]
 
 
-def layers(spec: ResNetSpec, height: int, width: int) -> tuple[Layer, ...]:
+def layers(graph: Graph, height: int, width: int) -> tuple[Layer, ...]:
     """Every operation of a network for one image of ``height x width`` pixels, in execution order."""
-    size, macs = shapes(spec, height, width), layer_macs(spec, height, width)
+    size, macs = shapes(graph, height, width), layer_macs(graph, height, width)
     return tuple(
         Layer(
             name=op.name,
@@ -132,7 +172,7 @@ def layers(spec: ResNetSpec, height: int, width: int) -> tuple[Layer, ...]:
             parameters=_learned(op),
             bias=op.bias,
         )
-        for op in graph(spec).ops
+        for op in graph.ops
     )
 
 

@@ -1,4 +1,4 @@
-"""Inference of a ``ResNetSpec`` from the shapes of a state dict, and its comparison with the model the user named.
+"""Inference of a ``ResNetSpec`` from the shapes of a state dict.
 
 Shapes give depth, block kind, widths, groups, projections, squeeze and excitation, pre-activation, classes, input
 channels and whether norms are present. They do not give strides and pooling: those are taken from a spec whose visible
@@ -8,12 +8,13 @@ part agrees, and otherwise follow the customary rules of ``_Reader.spec``.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from math import isqrt
 from typing import TYPE_CHECKING
 
 from edgeres.errors import ModelError
 from edgeres.model.graph import check_shapes, graph
-from edgeres.model.spec import PRESETS, Block, Kind, ResNetSpec, Stem
+from edgeres.model.likeness import with_hidden_of
+from edgeres.model.spec import Block, Kind, Pooling, ResNetSpec, Stem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,14 +22,23 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 _BLOCK = re.compile(r"^layer(\d+)\.(\d+)\.")
+_STEM = re.compile(r"^conv1\.(\d+)\.weight$")
+_POSITIONS = "attnpool.weight"
 _NOT_A_RESNET = "edgeres reads ResNets; take any other classifier in as an .onnx file"
 _FOREIGN = (
-    (re.compile(r"^conv1\.\d+\."), "a deep stem (ResNet-C/D)"),
-    (re.compile(r"\.downsample\.[2-9]\."), "a downsample path of more than a convolution and a norm"),
-    (re.compile(r"\.aa\."), "anti-aliased downsampling"),
+    (re.compile(r"\.downsample\.[3-9]\."), "a downsample path of more than a pool, a convolution and a norm"),
+    (re.compile(r"\.aa\."), "anti-aliased downsampling with learned filters"),
+    (re.compile(r"\.se\.conv_(reduce|expand)\.|\.se\.(mlp|conv2)"), "channel attention of another kind"),
+    (re.compile(r"\.(conv_attn|context_conv|mlp_add)\."), "global context attention"),
+    (re.compile(r"\.conv2\.(paths|attn)\."), "selective kernels (SKNet)"),
+    (re.compile(r"\.tau$"), "filter response normalization, whose statistics have no INT8 form"),
+    (re.compile(r"(norm|bn)\d?\.v$"), "evolved normalization (EvoNorm), whose statistics have no INT8 form"),
+    (re.compile(r"^head\.(qkv|pos_embed)"), "an attention pool with one matrix for queries, keys and values"),
+    (re.compile(r"\.conv2b"), "blocks of four convolutions"),
+    (re.compile(r"^head\.(norm|pre_logits)\."), "a classifier of several layers"),
     (re.compile(r"_packed_params|\.zero_point$|\.scale$"), "an already quantized network"),
     (re.compile(r"\.attn\.|\.qkv\.|cls_token"), "a transformer"),
-    (re.compile(r"^features\.|denseblock"), "a plain or dense convolutional network"),
+    (re.compile(r"^features\.[\dcdnt]|denseblock"), "a plain or dense convolutional network"),
 )
 """Keys of other architectures, checked first so that the message can name them."""
 
@@ -47,7 +57,7 @@ def infer(shapes: Mapping[str, Shape], hint: ResNetSpec | None = None) -> ResNet
                 raise ModelError(f"weight {key!r} belongs to {what}", _NOT_A_RESNET)
     spec = _Reader(shapes).spec()
     if hint is not None:
-        spec = _with_hidden_of(spec, hint)
+        spec = with_hidden_of(spec, hint)
     check_shapes(graph(spec), shapes)
     return spec
 
@@ -58,32 +68,101 @@ class _Reader:
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
         self.shapes = shapes
         self.preactivation = "norm.weight" in shapes
+        self.leading = "layer1.0.prelu.weight" in shapes
+        self.first_norm = "layer1.0.bn2" if self.preactivation else "bn1"
+        self.grouped = f"{self.first_norm}.weight" in shapes and f"{self.first_norm}.running_mean" not in shapes
 
     def spec(self) -> ResNetSpec:
-        width, channels, kernel, _ = self.conv("conv1")
+        stem, channels = self.stem()
         classes, _ = self.shape("fc.weight", 2)
         depths = self.depths()
         kind: Kind = "bottleneck" if "layer1.0.conv3.weight" in self.shapes else "basic"
         stages = tuple(
-            # Every stage but the first halves the resolution in its first block.
+            # Every stage but the first, and that too in ArcFace's, halves the resolution in its first block.
             tuple(
-                self.block(f"layer{number}.{index}", kind, 2 if number > 1 and index == 0 else 1)
+                self.block(f"layer{number}.{index}", kind, 2 if (number > 1 or self.leading) and index == 0 else 1)
                 for index in range(depth)
             )
             for number, depth in enumerate(depths, start=1)
         )
+        names = [f"layer{number}.{index}" for number, depth in enumerate(depths, start=1) for index in range(depth)]
         padded = len(stages) > 1 and not any(block.projected for stage in stages for block in stage)
         return ResNetSpec(
             kind=kind,
-            # A kernel above 3x3 is ImageNet's stem; a 3x3 is that of CIFAR, which keeps the resolution.
-            stem=Stem(width=width, kernel=kernel, stride=2 if kernel > 3 else 1, pool=kernel > 3),
+            stem=stem,
             stages=stages,
             classes=classes,
             channels=channels,
             shortcut="padding" if padded else "projection",
             preactivation=self.preactivation,
-            norm=("layer1.0.bn2.weight" if self.preactivation else "bn1.weight") in self.shapes,
+            norm=f"{self.first_norm}.weight" in self.shapes,
+            # Behind a pool, the convolution of a projection has the number 1, which is that of its norm elsewhere.
+            downsample="average" if self.of_rank(4, ".downsample.1.weight") else "stride",
+            attention="3x3" if any(self.attends_inside(name, kind) for name in names) else "block",
+            features=self.conv("final_conv", 1)[0] if "final_conv.weight" in self.shapes else 0,
+            activation="prelu" if self.leading else "relu",
+            leading_norm=self.leading,
+            grid=self.grid(stages[-1][-1].out),
+            attention_heads=self.heads(),
+            hidden=self.conv("hidden", 1)[0] if "hidden.weight" in self.shapes else 0,
+            normalization="group" if self.grouped else "batch",
         )
+
+    def stem(self) -> tuple[Stem, int]:
+        """The first convolutions, and the channels of the image."""
+        numbers = [int(match[1]) for key in self.of_rank(4, ".weight") if (match := _STEM.match(key))]
+        layers = [f"conv1.{number}" for number in sorted(numbers)] or ["conv1"]
+        convolutions = [self.conv(name) for name in layers]
+        kernel, width = convolutions[0][2], convolutions[-1][0]
+        inner = tuple(out for out, *_ in convolutions[:-1])
+        bare = [name for name in layers[:-1] if not {self.norm_of(name), f"{name}.bias"} & self.shapes.keys()]
+        # A single 3x3 is the stem of CIFAR networks, which keeps the resolution; others are those of ImageNet.
+        large = kernel > 3 or bool(inner)
+        pooling: Pooling = "convolution" if "maxpool.0.weight" in self.shapes else "max"
+        pooled = self.conv("maxpool.0", 3)[0] if pooling == "convolution" else width
+        stem = Stem(
+            width=width,
+            kernel=kernel,
+            stride=2 if large else 1,
+            pool=large,
+            inner=inner,
+            bare=len(bare),
+            pooling=pooling,
+            pool_width=0 if pooled == width else pooled,
+            normed=self.preactivation and bool({"bn1.weight", f"{layers[-1]}.bias"} & self.shapes.keys()),
+            zero_frame=self.preactivation and self.grouped and not inner,  # only Big Transfer's have this stem
+        )
+        return stem, convolutions[0][1]
+
+    @staticmethod
+    def norm_of(conv: str) -> str:
+        """Key of the gain of the norm after a convolution of a deep stem."""
+        return f"conv1.{int(conv.rpartition('.')[2]) + 1}.weight"
+
+    def grid(self, channels: int) -> tuple[int, int]:
+        """Height and width of the features that a classifier takes without pooling, which are square; zeros if none."""
+        if self.leading:
+            pixels = self.shape("fc.weight", 2)[1] // channels
+        elif _POSITIONS in self.shapes:
+            pixels = self.shape(_POSITIONS, 2)[0] - 1
+        else:
+            return 0, 0
+        side = isqrt(pixels)
+        return (side, side) if side**2 == pixels else (1, pixels)
+
+    def heads(self) -> int:
+        """Heads of an attention pool, each of 64 channels as CLIP's; a narrower one is a single head."""
+        return max(self.shape(_POSITIONS, 2)[1] // 64, 1) if _POSITIONS in self.shapes else 0
+
+    def of_rank(self, rank: int, suffix: str) -> list[str]:
+        """Keys with a suffix of tensors of so many dimensions."""
+        return [key for key, shape in self.shapes.items() if key.endswith(suffix) and len(shape) == rank]
+
+    def attends_inside(self, block: str, kind: Kind) -> bool:
+        """Whether squeeze and excitation gates the channels of the 3x3, where those are not as many as the block's."""
+        last = "conv3" if kind == "bottleneck" else "conv2"
+        gate, out = (self.shapes.get(f"{block}.{part}.weight", ()) for part in ("se.fc2", last))
+        return bool(gate) and gate[:1] != out[:1]
 
     def shape(self, key: str, rank: int) -> Shape:
         if key not in self.shapes:
@@ -131,95 +210,12 @@ class _Reader:
                     f"do not divide into groups of {spatial[1]}"
                 )
         squeeze = self.conv(f"{name}.se.fc1", 1)[0] if f"{name}.se.fc1.weight" in self.shapes else 0
-        projected = f"{name}.downsample.0.weight" in self.shapes
-        return Block(inner=inner, out=out, stride=stride, groups=groups, projected=projected, squeeze=squeeze)
-
-
-def _skeleton(spec: ResNetSpec) -> tuple[object, ...]:
-    """Properties that two specs share when they are the same network up to widths, stem, classes and input channels."""
-    return (
-        spec.kind,
-        spec.preactivation,
-        tuple(
-            tuple((block.projected, block.groups > 1, block.squeeze > 0) for block in stage) for stage in spec.stages
-        ),
-    )
-
-
-def _widths(spec: ResNetSpec) -> tuple[int, ...]:
-    """Every width and group count, in order.
-
-    The widths inside squeeze and excitation are left out: libraries round them differently.
-    """
-    blocks = ((*block.inner, block.out, block.groups) for _, _, block in spec.blocks)
-    return (spec.stem.width, *(width for block in blocks for width in block))
-
-
-def _with_hidden_of(spec: ResNetSpec, hint: ResNetSpec) -> ResNetSpec:
-    """A copy with the strides, pooling, shortcut and ``stride_in`` of a hint, as far as the two agree."""
-    if _skeleton(spec) != _skeleton(hint):
-        return spec
-    same_stem = spec.stem.kernel == hint.stem.kernel
-    stem = replace(hint.stem, width=spec.stem.width) if same_stem else spec.stem
-    stages = tuple(
-        tuple(replace(block, stride=model.stride) for block, model in zip(stage, models, strict=True))
-        for stage, models in zip(spec.stages, hint.stages, strict=True)
-    )
-    return replace(spec, stem=stem, stages=stages, shortcut=hint.shortcut, stride_in=hint.stride_in)
-
-
-def reconcile(spec: ResNetSpec, hint: ResNetSpec) -> tuple[str, ...]:
-    """Accepted differences of the network in a file from the one the user named: another stem, other widths.
-
-    Raises:
-        ModelError: They are different networks; the hint names the right one.
-    """
-    has, usual = _widths(spec), _widths(hint)
-    same = _skeleton(spec) == _skeleton(hint)
-    if not same or has != usual:
-        alike = {name: _widths(known) for name, known in PRESETS.items() if _skeleton(known) == _skeleton(spec)}
-        exact = next((name for name, widths in alike.items() if widths == has), None)
-        if exact or not same:
-            wider = next((name for name, widths in alike.items() if _within(has, widths)), None)
-            right, named = exact or wider, preset_name(hint)
-            described = f"{right}, {describe(spec)}" if right else describe(spec)
-            what = f"the weights are {described}; the model named is {f'{named}, ' if named else ''}{describe(hint)}"
-            way = f"name {right} instead" if right else "name the model the weights belong to"
-            raise ModelError(what, f"{way}, or pass weights of {named}" if named else way)
-    notes = []
-    if spec.stem.kernel != hint.stem.kernel:
-        how = "with" if spec.stem.pool else "without"
-        size = f"{spec.stem.kernel}x{spec.stem.kernel}"
-        notes.append(f"the stem is {size}, taken as stride {spec.stem.stride} {how} pooling")
-    if has != usual:
-        how = "narrower than" if _within(has, usual) else "different from"
-        notes.append(f"widths are {how} those of {preset_name(hint) or 'the named model'}, and taken from the weights")
-    return tuple(notes)
-
-
-def _within(widths: Shape, others: Shape) -> bool:
-    """Whether no width is larger than the other at its place."""
-    return all(width <= other for width, other in zip(widths, others, strict=True))
-
-
-def preset_name(spec: ResNetSpec) -> str | None:
-    """Name of the preset that is this spec, apart from classes, input channels and folding."""
-
-    def bare(network: ResNetSpec) -> ResNetSpec:
-        return replace(network, classes=1, channels=1, norm=True)
-
-    return next((name for name, known in PRESETS.items() if bare(known) == bare(spec)), None)
-
-
-def describe(spec: ResNetSpec) -> str:
-    """Short description of a spec: ``a bottleneck network of 3-4-6-3 blocks with groups``."""
-    depths = "-".join(str(len(stage)) for stage in spec.stages)
-    order = "pre-activation " if spec.preactivation else ""
-    blocks = [block for _, _, block in spec.blocks]
-    extras = {
-        "groups": any(block.groups > 1 for block in blocks),
-        "squeeze and excitation": any(block.squeeze for block in blocks),
-        "projections": any(block.projected for block in blocks),
-    }
-    present = ", ".join(word for word, holds in extras.items() if holds)
-    return f"a {order}{spec.kind} network of {depths} blocks" + (f" with {present}" if present else "")
+        return Block(
+            inner=inner,
+            out=out,
+            stride=stride,
+            groups=groups,
+            projected=any(len(self.shapes.get(f"{name}.downsample.{index}.weight", ())) == 4 for index in (0, 1)),
+            squeeze=squeeze,
+            eca=self.shape(f"{name}.se.conv.weight", 3)[2] if f"{name}.se.conv.weight" in self.shapes else 0,
+        )

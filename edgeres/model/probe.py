@@ -8,10 +8,11 @@ for nothing else. One setting is varied at a time, on 64 images; the best few ar
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from edgeres.data.size import Size
 from edgeres.data.split import round_robin
 from edgeres.model.trial import Trial, choose
 
@@ -20,28 +21,39 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeres.data.preprocess import Preprocess
+    from edgeres.data.preprocess import ChannelOrder, Preprocess
     from edgeres.data.split import Split
     from edgeres.model.spec import ResNetSpec
     from edgeres.progress import Advance
 
     Answers = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    """Logits ``[N,classes]`` of images ``[N,3,S,S]``."""
+    """Logits ``[N,classes]`` of images ``[N,C,H,W]``."""
 
-Size = tuple[int, int]  # ``(resize, crop)`` in pixels
+
+class Scaling(NamedTuple):
+    """Sizes of the resizing and of the crop."""
+
+    resize: Size
+    crop: Size
+
+
+def _squares(*pairs: tuple[int, int]) -> tuple[Scaling, ...]:
+    return tuple(Scaling(Size.square(resize), Size.square(crop)) for resize, crop in pairs)
+
+
 IMAGES = 256  # most images for one transform
 _FIRST = 64  # images on which a transform is screened
 _STATED = 32  # images of the screening beside a stated transform that is above chance
 _KEPT = 2  # transforms besides the first that are evaluated on all images
 _AGAIN = 3  # number of normalisations tried again at a better size, the best at the first
-LARGE: tuple[Size, ...] = ((256, 224), (232, 224), (0, 224), (192, 160), (160, 128), (146, 128), (64, 64))
+LARGE = _squares((256, 224), (232, 224), (0, 224), (192, 160), (160, 128), (146, 128), (64, 64))
 """Sizes for stems that reduce the resolution: torchvision's V1 and V2, no resize, and small trainings."""
 
-SMALL: tuple[Size, ...] = ((32, 32), (36, 32), (64, 64), (28, 28))
+SMALL = _squares((32, 32), (36, 32), (64, 64), (28, 28))
 """Sizes for stems that keep the resolution: CIFAR, with and without a margin, and Tiny ImageNet."""
 
-_RATIO = 224 / 256  # crop over resize, of ImageNet's customary pair
-Values = tuple[float, float, float]
+_FULL, _PART = Size.square(256), Size.square(224)  # resize and crop of ImageNet's customary pair
+Values = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,7 @@ class Normalisation:
 
     mean: Values
     std: Values
-    channels: Literal["rgb", "bgr"] = "rgb"
+    channels: ChannelOrder = "rgb"
 
 
 def _even(mean: float, std: float) -> Normalisation:
@@ -71,43 +83,58 @@ NORMALISATIONS = (
 """Normalisations in order of frequency; the best one is also tried with reversed channels."""
 
 
+def normalisations_for(preprocess: Preprocess) -> tuple[Normalisation, ...]:
+    """Normalisations for as many channels as a transform has: for other than three its own, then the even ones."""
+    if preprocess.count == 3:
+        return NORMALISATIONS
+    own = Normalisation(preprocess.mean, preprocess.std, preprocess.channels)
+    even = (one for one in NORMALISATIONS if len(set(one.mean)) == len(set(one.std)) == 1)
+    count = preprocess.count
+    return own, *(replace(own, mean=one.mean[:1] * count, std=one.std[:1] * count) for one in even)
+
+
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Search space of transforms: sizes, normalisations, reversed channels, and the EXIF orientation.
+    """Search space of transforms: sizes, normalisations, reversed channels, EXIF orientation, and stretched images.
 
     The start is the customary transform, which is kept unless another fits significantly better. A transform is
     screened on the first images.
     """
 
     start: Preprocess
-    sizes: tuple[Size, ...] = ()
+    sizes: tuple[Scaling, ...] = ()
     normalisations: tuple[Normalisation, ...] = ()
     channels: bool = False
     exif: bool = False
+    stretch: bool = False
     screened: int = _FIRST
 
     @classmethod
-    def open(cls, start: Preprocess, sizes: Sequence[Size], fields: Iterable[str]) -> Space:
+    def open(cls, start: Preprocess, sizes: Sequence[Scaling], fields: Iterable[str]) -> Space:
         """The space over the unstated ``fields`` of a transform, which are replaced by the first customary ones."""
         fields = frozenset(fields)
         fitting = tuple(dict.fromkeys(_sizes(start, sizes, fields)))
         stated = {name: getattr(start, name) for name in ("mean", "std", "channels") if name not in fields}
-        normalisations = tuple(dict.fromkeys(replace(one, **stated) for one in NORMALISATIONS))
+        known = normalisations_for(start)
+        normalisations = tuple(dict.fromkeys(replace(one, **stated) for one in known))
         first = _normalised(_sized(start, fitting[0]), normalisations[0])
-        return cls(first, fitting, normalisations, "channels" in fields, "exif" in fields)
+        stretch = {"resize", "resize_mode"} <= fields
+        reversible = "channels" in fields and start.count == 3
+        return cls(first, fitting, normalisations, reversible, "exif" in fields, stretch)
 
     @classmethod
-    def around(cls, stated: Trial, sizes: Sequence[Size]) -> Space:
+    def around(cls, stated: Trial, sizes: Sequence[Scaling]) -> Space:
         """The space of every customary transform beside a stated one."""
         screened = _FIRST if stated.chance.standing == "at" else _STATED
-        return cls(stated.preprocess, tuple(sizes), NORMALISATIONS, channels=True, exif=True, screened=screened)
+        own, colour = stated.preprocess, stated.preprocess.count == 3
+        return cls(own, tuple(sizes), normalisations_for(own), colour, exif=True, stretch=True, screened=screened)
 
     def budget(self, images: int) -> int:
         """Most images run through the network by a search, for its progress."""
         images = min(images, IMAGES)
         first = min(self.screened, images)
         normalised = len(self.normalisations) * (1 + self.channels)
-        tried = 1 + len(self.sizes) + normalised + _AGAIN + self.channels + self.exif
+        tried = 1 + len(self.sizes) + normalised + _AGAIN + self.channels + self.exif + self.stretch
         return tried * first + (2 + _KEPT) * (images - first)
 
 
@@ -123,18 +150,19 @@ class SearchResult:
     trials: tuple[Trial, ...]
 
 
-def customary(spec: ResNetSpec) -> tuple[Size, ...]:
+def customary(spec: ResNetSpec) -> tuple[Scaling, ...]:
     """Customary sizes for a stem."""
     return LARGE if spec.stem.stride > 1 or spec.stem.pool else SMALL
 
 
-def customary_for(side: int | None) -> tuple[Size, ...]:
-    """Customary sizes for a graph that takes square images of ``side`` pixels; None takes any."""
-    if side is None:
+def customary_for(size: Size | None) -> tuple[Scaling, ...]:
+    """Customary sizes for a graph that takes images of one size; None takes any."""
+    if size is None:
         return (*LARGE, *SMALL)
-    margins = [round(side / _RATIO), side] if side > 64 else [side, round(side / _RATIO)]
-    known = [resize for resize, crop in (*LARGE, *SMALL) if crop == side]
-    return tuple((resize, side) for resize in dict.fromkeys([*margins, *known]))
+    margin = size.scaled(_FULL, _PART)
+    margins = [margin, size] if max(size) > 64 else [size, margin]
+    known = [resize for resize, crop in (*LARGE, *SMALL) if crop == size]
+    return tuple(Scaling(resize, size) for resize in dict.fromkeys([*margins, *known]))
 
 
 def labelled(split: Split) -> Split:
@@ -163,21 +191,27 @@ def search(
     at = best([space.start, *(_normalised(space.start, one) for one in space.normalisations)])
     able = sorted(pool, key=lambda one: pool[one].mean_loss)[:_AGAIN]
     at = best(_sized(at, size) for size in space.sizes)
-    at = best(_sized(one, (at.resize, at.crop)) for one in able)
+    at = best(_sized(one, Scaling(at.resize, at.crop)) for one in able)
     if space.channels:
         reverse: Literal["rgb", "bgr"] = "bgr" if at.channels == "rgb" else "rgb"
         at = best([replace(at, channels=reverse)])
         if at.channels == reverse:
             at = best(replace(_normalised(at, one), channels=reverse) for one in space.normalisations)
     if space.exif and any(image.orientation != 1 for image in images.images):
-        best([replace(at, exif="apply" if at.exif == "ignore" else "ignore")])
+        at = best([replace(at, exif="apply" if at.exif == "ignore" else "ignore")])
+    if (
+        space.stretch
+        and at.resize_mode == "fit"
+        and not all(image.header.width == image.header.height for image in images.images)
+    ):
+        best([replace(at, resize=at.crop, resize_mode="stretch")])
     if started is not None:
         pool[space.start] = started
     usual = pool[space.start].first(count).mean_loss
     ranked = sorted((one for one in pool if one != space.start), key=lambda one: pool[one].mean_loss)
     able = [one for one in ranked[:_KEPT] if pool[one].mean_loss < usual]
     # The customary size is compared again under the best normalisation.
-    sized_as_usual = [_sized(one, (space.start.resize, space.start.crop)) for one in able[:1]]
+    sized_as_usual = [_sized(one, Scaling(space.start.resize, space.start.crop)) for one in able[:1]]
     able += [one for one in sized_as_usual if one in pool and one not in (*able, space.start)]
     for one in [space.start] * (started is None) + able if len(rest) else ():
         pool[one] = pool[one].joined(attempt(answers, rest, one, advance))
@@ -194,23 +228,26 @@ def attempt(answers: Answers, images: Split, preprocess: Preprocess, advance: Ad
     return Trial(preprocess, np.concatenate(logits), np.asarray(images.labels, dtype=np.int64))
 
 
-def _sizes(start: Preprocess, sizes: Sequence[Size], fields: frozenset[str]) -> list[Size]:
+def _sizes(start: Preprocess, sizes: Sequence[Scaling], fields: frozenset[str]) -> list[Scaling]:
     """Sizes that agree with the stated one, the customary first."""
     resize, crop = start.resize, start.crop
-    margin_first = sizes[0][0] > sizes[0][1]
+    margin_first = max(sizes[0].resize) > max(sizes[0].crop)
+    if "resize" in fields and start.resize_mode != "fit":  # the whole image is the network's input
+        return [Scaling(one, one) for one in ((size.crop for size in sizes) if "crop" in fields else (crop,))]
     if {"resize", "crop"} <= fields:
         return list(sizes)
     if "resize" in fields:
-        own = [(round(crop / _RATIO), crop), (crop, crop)]
-        return [*(own if margin_first else own[::-1]), *(pair for pair in sizes if pair[1] == crop)]
-    if "crop" in fields and resize:
-        own = [(resize, round(resize * _RATIO)), (resize, resize)]
-        return [*(own if margin_first else own[::-1]), *((resize, side) for _, side in sizes if side <= resize)]
-    return [(0, side) for _, side in sizes] if "crop" in fields else [(resize, crop)]
+        own = [Scaling(crop.scaled(_FULL, _PART), crop), Scaling(crop, crop)]
+        return [*(own if margin_first else own[::-1]), *(size for size in sizes if size.crop == crop)]
+    if "crop" in fields and start.resizes:
+        own = [Scaling(resize, resize.scaled(_PART, _FULL)), Scaling(resize, resize)]
+        others = [Scaling(resize, size.crop) for size in sizes if resize.is_square and resize.holds(size.crop)]
+        return [*(own if margin_first else own[::-1]), *others] if start.resize_mode == "fit" else own[1:]
+    return [Scaling(resize, size.crop) for size in sizes] if "crop" in fields else [Scaling(resize, crop)]
 
 
-def _sized(preprocess: Preprocess, size: Size) -> Preprocess:
-    return replace(preprocess, resize=size[0], crop=size[1])
+def _sized(preprocess: Preprocess, size: Scaling) -> Preprocess:
+    return replace(preprocess, resize=size.resize, crop=size.crop)
 
 
 def _normalised(preprocess: Preprocess, one: Normalisation) -> Preprocess:

@@ -1,10 +1,5 @@
 """Reading of weights, from any ResNet's file or torchvision's published ones, as a spec with frozen arrays.
 
-Keys of other libraries are renamed to the graph's, which are torchvision's. Supported besides: timm's ResNets and
-SE-ResNets (equal to torchvision's, with ``se.fc1`` and ``se.fc2``), timm's pre-activation ``resnetv2``, the CIFAR
-networks of akamaster/pytorch_resnet_cifar10 and kuangliu/pytorch-cifar (``linear``, ``shortcut.0``), and heads inside a
-Sequential (``fc.1``).
-
 torchvision's wheel on PyPI links against the CUDA build of torch. With a CPU build its ``_C.so`` does not load, and its
 import fails because it registers fake kernels for two operators of that library. Declaring the two is enough.
 """
@@ -17,13 +12,20 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
+
+import numpy as np
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import BackendUnavailable, ModelError
+from edgeres.model.architecture import check_architecture
+from edgeres.model.filled_weights import statistics, zero_head
 from edgeres.model.graph import check_shapes, graph
-from edgeres.model.infer import infer, preset_name, reconcile
+from edgeres.model.infer import infer
+from edgeres.model.key_names import NO_HEAD, canonical
+from edgeres.model.likeness import preset_name, reconcile
+from edgeres.model.weight_files import Layout, files_of, read_layout, strided
 from edgeres.model.weights import RawFile, Weights, read_file, to_arrays
 from edgeres.settings import parse, sha256_file
 
@@ -32,26 +34,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     import torch
+    from numpy.typing import NDArray
 
     from edgeres.model.spec import ResNetSpec
 
-V = TypeVar("V")
-
-_PREFIX = re.compile(r"^((module|model|backbone|encoder|net|network|_orig_mod)\.)+")
-"""Prefixes of data parallelism, EMA, Lightning modules and torch.compile."""
-
-_BOOKKEEPING = re.compile(r"(^|\.)(num_batches_tracked|n_averaged)$")  # training counters that inference does not read
-_RENAMES = (
-    (re.compile(r"^stem\.conv\."), "conv1."),
-    (re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.norm(\d)\."), r"stages.\1.blocks.\2.bn\3."),
-    (re.compile(r"\.downsample\.conv\."), ".downsample.0."),
-    (re.compile(r"\.downsample\.norm\."), ".downsample.1."),
-    (re.compile(r"\.shortcut\.(\d)\."), r".downsample.\1."),
-)
-
-_STAGE = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.")
-_HEAD = re.compile(r"^((?:fc|linear|head|classifier)(?:\.fc|\.\d+)*)\.(weight|bias)$")
 _DIGITS = re.compile(r"-([0-9a-f]{8,})\.pth$")  # pattern of the first digits of the sha256 in a published file's name
+_STANDARD_EPS = 1e-8  # added to the variance of a filter by Big Transfer's weight standardization
 _TIMEOUT = 20.0  # timeout in seconds of the server's first response
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -74,19 +62,26 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def read_checkpoint(source: Path | str, hint: ResNetSpec | None = None) -> Loaded:
+def read_checkpoint(
+    source: Path | str, hint: ResNetSpec | None = None, key: str | None = None, *, new_head: int | None = None
+) -> Loaded:
     """Reads a network from a ``.safetensors`` or PyTorch file, or, by a string, torchvision's published weights.
 
     ``hint`` is the model that the user named; it is required for published weights. It gives strides and pooling, and
-    must be the same network up to classes, input channels, stem and widths.
+    must be the same network up to classes, input channels, stem and widths. ``key`` picks one of several networks in a
+    file. Features without a classifier get one of zeros for ``new_head`` classes.
 
     Raises:
         ModelError: The file cannot be read, is not a ResNet's, holds NaN or infinite values, or contradicts the hint.
     """
     if isinstance(source, Path):
-        raw = read_file(source)
-        member = recognised(source, hint) if hint is not None else None
-        return assemble(source, raw if member is None else _as_published(raw, member), hint)
+        raw = read_file(source, key)
+        if hint is not None:
+            check_architecture(source, hint, raw.architecture)
+        if hint is not None and (member := recognised(source, hint)) is not None:
+            return assemble(source, _as_published(raw, member), hint)
+        stored = sum(file.stat().st_size for file in files_of(source))
+        return assemble(source, raw, hint, read_layout(source), new_head=new_head, stored=stored)
     if hint is None:
         raise ModelError(f"published weights {source!r} need a model name", "name one, such as resnet18")
     member = published(source, hint)
@@ -99,57 +94,91 @@ def _as_published(raw: RawFile, member: Any) -> RawFile:
     return RawFile(raw.tensors, preprocess=preprocess_of(member), classes=tuple(member.meta["categories"]))
 
 
-def assemble(where: object, raw: RawFile, hint: ResNetSpec | None) -> Loaded:
-    """A network from tensors under any known key names; ``where`` is their source, for ``ModelError``."""
+def assemble(
+    where: object,
+    raw: RawFile,
+    hint: ResNetSpec | None,
+    layout: Layout | None = None,
+    *,
+    new_head: int | None = None,
+    stored: int | None = None,
+) -> Loaded:
+    """A network from tensors under any known key names; ``where`` is their source, for ``ModelError``.
+
+    ``stored`` are the bytes of their files.
+    """
     try:
-        tensors = canonical(raw.tensors)
-        head = tensors.get("fc.weight")
-        if head is not None and head.ndim == 4 and tuple(head.shape[2:]) == (1, 1):
-            tensors["fc.weight"] = head.flatten(1)  # timm's classifier of pre-activation networks, a 1x1 convolution
-        shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-        if raw.spec is None:
-            spec = infer(shapes, hint)
-        else:
-            spec = raw.spec
-            check_shapes(graph(spec), shapes)
-        notes = reconcile(spec, hint) if hint is not None else ()
-        weights = Weights(to_arrays(tensors))
+        named = canonical(
+            {key: tuple(tensor.shape) for key, tensor in raw.tensors.items()}, headless=new_head is not None
+        )
+        tensors = {name: raw.tensors[key] for name, key in named.keys.items()}
+        arrays = to_arrays(tensors, stored)
+        notes = (*raw.notes, *named.notes)
+        arrays |= {f"{key}.weight": arrays[f"{key}.weight"][:, :, None, None] for key in _matrices(arrays)}
+        head = arrays.get("fc.weight")
+        if head is not None and head.ndim == 4 and head.shape[2:] == (1, 1):
+            arrays["fc.weight"] = head.reshape(head.shape[:2])  # timm's classifier of pre-activation networks
+        if named.affine:
+            arrays |= statistics(arrays)
+        if new_head is not None and head is None:
+            arrays |= zero_head(arrays, new_head)
+            notes = (*notes, f"the weights have no classifier: one for {new_head} classes begins at zero")
+        strides = {name: raw.strides[key] for name, key in named.keys.items() if key in raw.strides}
+        spec = _spec(arrays, raw, hint, layout, strides)
+        notes = (*notes, *(reconcile(spec, hint) if hint is not None else ()))
+        weights = Weights(arrays)
+        if raw.spec is None and spec.stem.zero_frame:
+            weights = standardized(spec, weights)
+            notes = (*notes, "the convolutions are weight-standardized, as Big Transfer trains them")
     except ModelError as failure:
-        raise ModelError(f"{where}: {failure.what}", failure.hint) from failure
-    if raw.wrapper:
-        notes = (f"the weights were found under {raw.wrapper!r}", *notes)
+        way = failure.hint
+        if failure.what == NO_HEAD:
+            model = (preset_name(hint) if hint is not None else None) or "MODEL"
+            way = f"train one on its features: edgeres train {model} --weights {where} --data DIR, and compile that"
+        raise ModelError(f"{where}: {failure.what}", way) from failure
     return Loaded(spec, weights, raw.preprocess, raw.classes, notes)
 
 
-def canonical(tensors: Mapping[str, V]) -> dict[str, V]:
-    """A state dict's values under the graph's keys, without training counters; an unknown key keeps its name.
+def _matrices(arrays: Mapping[str, NDArray[np.float32]]) -> list[str]:
+    """Layers that a file stores as matrices ``[O,I]``, and that are 1x1 convolutions here."""
+    names = ("attnpool.q", "attnpool.k", "attnpool.v", "hidden")
+    return [name for name in names if f"{name}.weight" in arrays and arrays[f"{name}.weight"].ndim == 2]
 
-    Raises:
-        ModelError: Two keys become one, or the head has several layers.
+
+def standardized(spec: ResNetSpec, weights: Weights) -> Weights:
+    """Weights of plain convolutions that compute what the file's do after weight standardization.
+
+    Every filter has a mean of 0 and a variance of 1 (Qiao et al. 2019, arXiv 1903.10520, equation 3); computed in
+    float64 and rounded once.
     """
-    plain = {key: _PREFIX.sub("", key) for key in tensors if not _BOOKKEEPING.search(key)}
-    heads = sorted({match[1] for key in plain.values() if (match := _HEAD.match(key))})
-    if len(heads) > 1:
-        what = f"the classifier has {len(heads)} layers ({', '.join(heads)}), a ResNet has one"
-        raise ModelError(what, "edgeres reads ResNets; take any other classifier in as an .onnx file")
-    came_from: dict[str, str] = {}
-    for key, bare in plain.items():
-        name = _renamed(bare, heads[0] if heads else "")
-        if name in came_from:
-            what = f"keys {came_from[name]!r} and {key!r} both stand for {name!r}"
-            raise ModelError(what, "save one network alone in the file")
-        came_from[name] = key
-    return {name: tensors[key] for name, key in came_from.items()}
+    arrays = {}
+    for op in graph(spec).ops:
+        if op.kind == "conv":
+            filters = weights[f"{op.name}.weight"].astype(np.float64)
+            mean, variance = (of(filters, axis=(1, 2, 3), keepdims=True) for of in (np.mean, np.var))
+            standard = (filters - mean) / np.sqrt(variance + _STANDARD_EPS)
+            arrays[f"{op.name}.weight"] = standard.astype(np.float32)
+    return weights.replaced(arrays)
 
 
-def _renamed(key: str, head: str) -> str:
-    if head and key.startswith(f"{head}."):
-        return f"fc.{key.removeprefix(f'{head}.')}"
-    for pattern, replacement in _RENAMES:
-        key = pattern.sub(replacement, key)
-    if match := _STAGE.match(key):
-        key = f"layer{int(match[1]) + 1}.{match[2]}.{key[match.end() :]}"
-    return key
+def _spec(
+    arrays: Mapping[str, NDArray[np.float32]],
+    raw: RawFile,
+    hint: ResNetSpec | None,
+    layout: Layout | None,
+    strides: Mapping[str, int],
+) -> ResNetSpec:
+    """The network of arrays under the graph's keys, with the strides that the file or its companion states.
+
+    ``strides`` are those of convolutions by the graph's keys of their weights.
+    """
+    shapes = {key: array.shape for key, array in arrays.items()}
+    if raw.spec is not None:
+        check_shapes(graph(raw.spec), shapes)
+        return raw.spec
+    spec = infer(shapes, hint)
+    spec = layout.of(spec) if layout is not None else spec
+    return strided(spec, strides) if strides else spec
 
 
 @cache

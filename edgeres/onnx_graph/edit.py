@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import helper, numpy_helper
 
-from edgeres.onnx_graph.graph_index import GraphIndex
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
@@ -20,10 +18,16 @@ if TYPE_CHECKING:
 
 def store(model: ModelProto, name: str, value: NDArray[np.generic]) -> str:
     """Adds an initializer under that name or the first free one like it; returns its name."""
-    view = GraphIndex.of(model)
-    name = free_name(name, {*view.constants, *view.producers, *(entry.name for entry in model.graph.input)})
+    name = free_name(name, names(model))
     model.graph.initializer.append(numpy_helper.from_array(np.array(value, order="C"), name))
     return name
+
+
+def names(model: ModelProto) -> set[str]:
+    """Names of every tensor of a graph."""
+    graph = model.graph
+    outputs = (output for node in graph.node for output in node.output)
+    return {*outputs, *(entry.name for entry in (*graph.initializer, *graph.input))}
 
 
 def free_name(name: str, taken: set[str]) -> str:

@@ -6,19 +6,19 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from onnx import ValueInfoProto
+from onnx import ValueInfoProto, helper
 
 from edgeres.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from onnx import ModelProto
 
     Images = NDArray[np.float32]
     Runner = Callable[[Images], NDArray[np.float32]]
-    """Logits ``[N,classes]`` of images ``[N,3,H,W]``."""
+    """Logits ``[N,classes]``, or maps of them ``[N,classes,H,W]``, of images ``[N,3,H,W]``."""
 
 
 def session_options(optimisation: Literal["none", "basic", "all"]) -> Any:
@@ -41,21 +41,24 @@ def session_options(optimisation: Literal["none", "basic", "all"]) -> Any:
     return options
 
 
-def open_session(model: ModelProto, options: Any) -> Any:
-    """An ``onnxruntime.InferenceSession`` of a self-contained model on the CPU."""
+def open_session(model: ModelProto, options: Any, *, without: Sequence[str] = ()) -> Any:
+    """An ``onnxruntime.InferenceSession`` of a self-contained model on the CPU, ``without`` some of its optimizers."""
     import onnxruntime
 
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=providers, disabled_optimizers=[*without] or None
+    )
 
 
-def load(model: ModelProto, options: Any) -> Any:
+def load(model: ModelProto, options: Any, *, without: Sequence[str] = ()) -> Any:
     """``open_session`` of a graph that may be invalid.
 
     Raises:
         StageError: The runtime rejects the graph; the message quotes it.
     """
     try:
-        return open_session(model, options)
+        return open_session(model, options, without=without)
     except Exception as failure:  # its exceptions share no base class of their own
         raise StageError(f"ONNX Runtime refuses the graph: {first_line(failure)}", "export it again") from failure
 
@@ -77,7 +80,8 @@ def runner(model: ModelProto, *, optimise: bool = True) -> Runner:
         except Exception as failure:
             what = f"ONNX Runtime cannot run the graph: {first_line(failure)}"
             raise StageError(what, "export it again") from failure
-        return np.asarray(logits, dtype=np.float32).reshape(len(images), -1)
+        values = np.asarray(logits, dtype=np.float32)
+        return values if values.ndim == 4 and values.shape[2:] != (1, 1) else values.reshape(len(images), -1)
 
     return run
 
@@ -103,35 +107,10 @@ def relative_delta(first: NDArray[np.float32], second: NDArray[np.float32]) -> f
 
 def trace(model: ModelProto, images: Images, tensors: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """Values of the named float tensors for images ``[N,C,H,W]``, computed node by node without optimisations."""
-    return _exposing(model, tensors)(images)
+    return exposing(model, tensors)(images)
 
 
-def channel_peaks(
-    model: ModelProto, batches: Iterable[Images], tensors: Sequence[str], advance: Callable[[int], None]
-) -> dict[str, NDArray[np.float64]]:
-    """Range ``[C]`` of every channel of the named tensors ``[N,C,...]``: the mean over images of its largest magnitude.
-
-    ``batches`` are images ``[1,C,H,W]``; the input itself may be among the tensors.
-
-    Raises:
-        StageError: There is no image, or a tensor is not finite.
-    """
-    image = model.graph.input[0].name
-    run = _exposing(model, [name for name in tensors if name != image])
-    sums: dict[str, NDArray[np.float64]] = {}
-    count = 0
-    for batch in batches:
-        for name, value in {**run(batch), image: batch}.items():
-            peaks = np.abs(value.astype(np.float64)).reshape(*value.shape[:2], -1).max(axis=2).sum(axis=0)
-            sums[name] = sums.get(name, 0.0) + peaks
-        count += len(batch)
-        advance(len(batch))
-    if not count or not all(np.isfinite(total).all() for total in sums.values()):
-        raise StageError("no range of a channel is known: no images, or NaN", "check the images and the weights")
-    return {name: sums[name] / count for name in tensors}
-
-
-def _exposing(model: ModelProto, tensors: Sequence[str]) -> Callable[[Images], dict[str, NDArray[np.float32]]]:
+def exposing(model: ModelProto, tensors: Sequence[str]) -> Callable[[Images], dict[str, NDArray[np.float32]]]:
     """Runs a graph for the values of some tensors."""
     exposed = deepcopy(model)
     del exposed.graph.output[:]
@@ -139,3 +118,22 @@ def _exposing(model: ModelProto, tensors: Sequence[str]) -> Callable[[Images], d
     session = open_session(exposed, session_options("none"))
     name = session.get_inputs()[0].name
     return lambda images: dict(zip(tensors, session.run(list(tensors), {name: images}), strict=True))
+
+
+def recomputed(model: ModelProto, images: Images, known: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Each known tensor of a graph again, computed from the known values of those before it, by ONNX's definitions.
+
+    So a difference is that of one layer. Operators between two known tensors run node by node without optimisations.
+    """
+    cut = deepcopy(model)
+    cut.graph.ClearField("value_info")
+    inputs = sorted({name for node in cut.graph.node for name in node.input} & known.keys())
+    for node in cut.graph.node:
+        node.output[:] = [f"{name}:again" if name in known else name for name in node.output]
+    kinds = {name: helper.np_dtype_to_tensor_dtype(known[name].dtype) for name in inputs}
+    cut.graph.input.extend(helper.make_tensor_value_info(name, kinds[name], None) for name in inputs)
+    del cut.graph.output[:]
+    cut.graph.output.extend(ValueInfoProto(name=f"{name}:again") for name in known)
+    session = open_session(cut, session_options("none"))
+    feeds = {name: known[name] for name in inputs} | {model.graph.input[0].name: images}
+    return dict(zip(known, session.run([f"{name}:again" for name in known], feeds), strict=True))

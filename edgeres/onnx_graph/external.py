@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from onnx import TensorProto, helper
 
 from edgeres.errors import ModelError
+from edgeres.model.spec import WEIGHT_SUFFIXES
 from edgeres.settings import digest, sha256_file
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def parse(path: Path) -> ModelProto:
     except OSError as failure:
         raise ModelError(f"{path} cannot be read: {failure.strerror}", "check the path") from failure
     except DecodeError as failure:
+        if path.suffix.lower() in WEIGHT_SUFFIXES:
+            compiled = f"edgeres compile MODEL --target TARGET --weights {path} --data DIR --until export --out RUN"
+            raise ModelError(
+                f"{path} is a weights file, not an ONNX file", f"{compiled} writes RUN/model.onnx"
+            ) from failure
         raise ModelError(f"{path} is no ONNX file, or is cut short", "copy or export it again") from failure
     if not model.graph.node or not model.graph.output:
         raise ModelError(f"{path} holds no graph", "copy or export it again")

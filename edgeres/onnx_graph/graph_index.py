@@ -25,7 +25,10 @@ BIASED = ("Conv", "ConvTranspose", "Gemm")
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 
-COMMUTING = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat", "Relu", "Pad")
+COMMUTING = (
+    "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Concat", "Relu",
+    "Pad",
+)  # fmt: skip
 """Operators that commute with Q/DQ."""
 
 _NIBBLES = (TensorProto.INT4, TensorProto.UINT4)
@@ -85,12 +88,15 @@ class GraphIndex:
         value = np.asarray(numpy_helper.to_array(proto))
         return value.astype(np.int8) if proto.data_type in _NIBBLES else value  # numpy has no 4-bit type
 
+    def behind_epilogue(self, tensor: str) -> str:
+        """A layer's output, or that of the one Relu or Clip that reads it and fuses with it."""
+        readers = self.consumers(tensor)
+        fused = len(readers) == 1 and readers[0][0].op_type in ("Relu", "Clip")
+        return str(readers[0][0].output[0]) if fused else tensor
+
     def readers_behind_epilogue(self, tensor: str) -> list[str]:
         """Operators that read a layer's output, or that of the one Relu or Clip that reads it and fuses with it."""
-        readers = self.consumers(tensor)
-        if len(readers) == 1 and readers[0][0].op_type in ("Relu", "Clip"):
-            readers = self.consumers(readers[0][0].output[0])
-        return [reader.op_type for reader, _ in readers]
+        return [reader.op_type for reader, _ in self.consumers(self.behind_epilogue(tensor))]
 
     def zero_point(self, node: NodeProto) -> NDArray[np.generic] | None:
         """Zero-point of an activation's Q/DQ node; uint8 0 where it has none, None where it is computed."""

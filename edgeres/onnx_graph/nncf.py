@@ -1,9 +1,9 @@
-"""NNCF's post-training quantization, of a float ONNX graph and of a spec's network, quiet and without telemetry.
+"""NNCF's post-training quantization, of a float ONNX graph and of a network, quiet and without telemetry.
 
 NNCF (github.com/openvinotoolkit/nncf) has the Q/DQ placement of DenseNet, EfficientNet and similar networks. Its result
 is then rewritten to the target's scheme: see ``edgeres.onnx_graph.rewrite``.
 
-Of a spec's network NNCF gets the float graph, chooses ranges, aligns channels and corrects biases. The result has the
+Of a network NNCF gets the float graph, chooses ranges, aligns channels and corrects biases. The result has the
 scheme's placement: a tensor that NNCF left in float is calibrated here, and one that it quantized beyond the placement
 is float again.
 """
@@ -14,15 +14,16 @@ import logging
 import os
 import warnings
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from edgeres.errors import StageError
-from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.onnx_graph.graph_index import GraphIndex
+from edgeres.onnx_graph.integer_outputs import with_integer_outputs
 from edgeres.onnx_graph.rewrite import rewrite
 from edgeres.onnx_graph.stored_weights import stored_weight
 from edgeres.onnx_graph.write import write_model
@@ -34,13 +35,15 @@ from edgeres.quant.quant_table import QuantTable
 from edgeres.quant.quantized import Quantized
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import ModuleType
 
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.data.preprocess import Preprocess
+    from edgeres.data.split import Split
+    from edgeres.model.graph import Graph
     from edgeres.model.weights import Weights
     from edgeres.onnx_graph.rewrite import Rewritten
     from edgeres.progress import Advance
@@ -63,6 +66,20 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SingleImages:
+    """Images of a split one at a time, iterable many times, with only a few in memory."""
+
+    split: Split
+    preprocess: Preprocess
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (batch for batch, _ in self.split.batches(self.preprocess, 1))
 
 
 def import_nncf() -> ModuleType:
@@ -97,9 +114,12 @@ def quantize_float_graph(
     scheme: QuantScheme,
     *,
     float_nodes: Sequence[str] = (),
+    integer_outputs: bool = False,
     advance: Callable[[int], None],
 ) -> ModelProto:
     """A float graph with Q/DQ pairs as NNCF places them, in the same opset; ``model`` is left as it is.
+
+    With ``integer_outputs`` also with those that it leaves out: see ``edgeres.onnx_graph.integer_outputs``.
 
     Its node names are unique. ``images`` are batches ``[1,3,H,W]`` that set the ranges, read in order; ``float_nodes``
     stay in float, and ``advance`` is called with the number of images done.
@@ -123,7 +143,7 @@ def quantize_float_graph(
     per_tensor = QuantizationParameters(per_channel=False)
     try:
         with _quiet():
-            return nncf.quantize(  # type: ignore[no-any-return]
+            made: ModelProto = nncf.quantize(
                 model,
                 nncf.Dataset(images, feed),
                 preset=nncf.QuantizationPreset.PERFORMANCE if scheme.signed else nncf.QuantizationPreset.MIXED,
@@ -135,11 +155,12 @@ def quantize_float_graph(
             )
     except (nncf.ValidationError, nncf.InternalError, RuntimeError, ValueError, KeyError, IndexError) as failure:
         reason = f"{type(failure).__name__}: {(str(failure).splitlines() or [''])[0]}"
-        raise StageError(f"NNCF cannot quantize the graph: {reason}", "leave '- quantize_onnx' out") from failure
+        raise StageError(f"NNCF cannot quantize the graph: {reason}", "compile with --variant float") from failure
+    return with_integer_outputs(made, model, scheme, images) if integer_outputs else made
 
 
 def nncf_quantized(
-    spec: ResNetSpec,
+    graph: Graph,
     weights: Weights,
     scheme: QuantScheme,
     images: Images,
@@ -153,12 +174,10 @@ def nncf_quantized(
     ``advance`` is called with 1 for each image that NNCF has read; images for tensors that it left out do not count.
 
     Raises:
-        StageError: Foldable batch norms, weights of other than 8 bits, which NNCF does not support, or NNCF rejects
+        StageError: Weights of other than 8 bits, which NNCF does not support, or NNCF rejects
             the graph.
     """
-    if spec.norm:
-        raise StageError("NNCF's candidate needs folded batch norms", "fold them first")
-    placement = place(graph(spec), scheme)
+    placement = place(graph, scheme)
     bits = {scheme.bits_of(name) for name in placement.weighted}
     if bits - {8}:
         raise StageError(f"NNCF has no weights of {min(bits)} bits in convolutions", "leave quantizer 'nncf' out")
@@ -166,33 +185,35 @@ def nncf_quantized(
     if first is None:
         raise StageError("there are no calibration images", "pass at least one")
     size: tuple[int, int] = first.shape[2:]
-    model = write_model(spec, weights, size, opset=_OPSET, ir_version=_IR_VERSION)
-    floats = [op.name for op in graph(spec).weighted if op.name not in placement.weighted]
+    model = write_model(graph, weights, size, opset=_OPSET, ir_version=_IR_VERSION)
+    floats = [op.name for op in graph.weighted if op.name not in placement.weighted]
     by_nncf = quantize_float_graph(model, images, scheme, float_nodes=floats, advance=advance or (lambda _: None))
     rewritten = rewrite(by_nncf, scheme)
-    arrays, scales = _read_weights(spec, rewritten, placement)
+    arrays, scales = _read_weights(graph, rewritten, placement)
     rounded = weights.replaced(arrays)
-    activations, own = _activations(Network(spec, rounded).eval(), scheme, placement, rewritten, images)
+    activations, calibrator = completed(
+        Network(graph, rounded).eval(), scheme, placement, rewritten.activations, images
+    )
     table = QuantTable(
         activations=activations,
         weights=scales,
-        calibrator=f"nncf, {own} of {len(activations)} tensors by {_OWN}" if own else "nncf",
+        calibrator=calibrator,
         data=data,
         images=len(images),
         network=rounded.digest,
     )
-    return Quantized(spec, rounded, table, scheme)
+    return Quantized(graph, rounded, table, scheme)
 
 
 def _read_weights(
-    spec: ResNetSpec, rewritten: Rewritten, placement: Placement
+    graph: Graph, rewritten: Rewritten, placement: Placement
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, QParams]]:
     """Weights on their grid and biases by state-dict key, and scales by operation."""
     view = GraphIndex.of(rewritten.model)
     nodes = {node.name: node for node in view.nodes}
     arrays: dict[str, NDArray[np.float32]] = {}
     scales: dict[str, QParams] = {}
-    for op in graph(spec).weighted:
+    for op in graph.weighted:
         node, key = nodes[op.name], f"{op.name}.weight"
         if op.bias:
             arrays[f"{op.name}.bias"] = _constant(view, node, 2)
@@ -218,17 +239,20 @@ def _constant(view: GraphIndex, node: NodeProto, index: int) -> NDArray[np.float
     return value.astype(np.float32)
 
 
-def _activations(
-    network: Network, scheme: QuantScheme, placement: Placement, rewritten: Rewritten, images: Images
-) -> tuple[dict[str, QParams], int]:
-    """Parameters of every tensor that the placement quantizes, and the number of those that NNCF left out.
+def completed(
+    network: Network, scheme: QuantScheme, placement: Placement, known: Mapping[str, QParams], images: Images
+) -> tuple[dict[str, QParams], str]:
+    """Parameters of every tensor that the placement quantizes, and the calibrator that a table records for them.
 
-    Those are observed on NNCF's weights: where it aligned channels, the float network has other ranges.
+    Those that NNCF left out are observed on NNCF's weights: where it aligned channels, the float network has other
+    ranges.
     """
-    params = {tensor: rewritten.activations[tensor] for tensor in placement.observed if tensor in rewritten.activations}
-    missing = [tensor for tensor in placement.observed if tensor not in params]
+    params = {tensor: known[tensor] for tensor in placement.owners if tensor in known}
+    missing = [tensor for tensor in placement.owners if tensor not in params]
     if missing:
         histograms = observe(network, images, missing)
         params |= {tensor: activation_qparams(histograms[tensor], _OWN, scheme) for tensor in missing}
     params |= {tensor: params[origin] for tensor, origin in placement.shared.items()}
-    return {tensor: params[tensor] for tensor in placement.tensors}, len(missing)
+    activations = {tensor: params[tensor] for tensor in placement.tensors}
+    own = f"nncf, {len(missing)} of {len(activations)} tensors by {_OWN}"
+    return activations, own if missing else "nncf"

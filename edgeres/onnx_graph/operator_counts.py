@@ -15,6 +15,8 @@ from edgeres.onnx_graph.graph_index import COUNTED, GraphIndex, attribute
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+    from edgeres.data.size import Size
+
 Shapes = dict[str, tuple[int, ...]]
 
 _KINDS: dict[str, Kind] = {
@@ -94,9 +96,9 @@ def parameters(model: ModelProto) -> int:
 
 
 def _parameters(view: GraphIndex, node: NodeProto, sizes: dict[str, int]) -> int:
-    if node.op_type not in (*COUNTED, "BatchNormalization"):
+    if node.op_type not in (*COUNTED, "BatchNormalization", "PRelu"):
         return 0
-    names = node.input[1:] if node.op_type in COUNTED else node.input[1:3]
+    names = node.input[1:3] if node.op_type == "BatchNormalization" else node.input[1:]
     makers = [(name, view.producer(name, "DequantizeLinear")) for name in names]
     return sum(sizes.get(name if maker is None else view.source(maker), 0) for name, maker in makers)
 
@@ -114,8 +116,8 @@ def quantized_tensors(model: ModelProto) -> tuple[str, ...]:
     return tuple(node.input[0] for node in GraphIndex.of(model).activation_quantizers())
 
 
-def sized(model: ModelProto, size: int | None) -> ModelProto:
-    """A copy of a checked model for images of ``size x size`` pixels, without the values of its weights.
+def sized(model: ModelProto, size: Size | None) -> ModelProto:
+    """A copy of a checked model for images of a size, without the values of its weights.
 
     Raises:
         ModelError: No single image input, or the size is neither in the file nor given.
@@ -131,10 +133,12 @@ def sized(model: ModelProto, size: int | None) -> ModelProto:
             tensor.ClearField("float_data")
     sides = copy.graph.input[0].type.tensor_type.shape.dim[2:]
     if size is not None:
-        for side in sides:
-            side.dim_value = size
+        for side, pixels in zip(sides, size, strict=True):
+            side.dim_value = pixels
     if any(side.dim_value < 1 for side in sides):
-        raise ModelError(f"input {copy.graph.input[0].name!r} has no fixed height and width", "pass --size PX")
+        raise ModelError(
+            f"input {copy.graph.input[0].name!r} has no fixed height and width", "pass --size 224 or --size 96x160"
+        )
     return copy
 
 
@@ -181,8 +185,8 @@ def layers(model: ModelProto) -> tuple[Layer, ...]:
     return tuple(rows)
 
 
-def peak_bytes(model: ModelProto, size: int) -> int:
-    """Peak activation memory for one image of ``size x size`` pixels, in bytes.
+def peak_bytes(model: ModelProto, size: Size | None = None) -> int:
+    """Peak activation memory for one image, in bytes; ``size`` is needed where the graph leaves it open.
 
     Tensors that only quantizers read count one byte per element: see ``model.cost.stored_bytes``.
 

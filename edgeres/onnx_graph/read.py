@@ -6,11 +6,12 @@ the exporter's stack traces and metadata are removed.
 
 from __future__ import annotations
 
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from math import prod
 from typing import TYPE_CHECKING
 
-from onnx import checker, defs, shape_inference
+from onnx import checker, defs, inliner, shape_inference
 
 from edgeres.errors import ModelError, nearest
 from edgeres.onnx_graph.edit import replace_nodes, retain
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 MAX_ELEMENTS = 1 << 30
 """Largest tensor of a graph in elements: 4 GiB in float32."""
 
+MAX_NODES = 1_000_000
+"""Most nodes of a graph once its functions are inlined."""
+
 _EXPORT_AGAIN = "export the model again"
 
 
@@ -38,6 +42,7 @@ def read_model(path: Path) -> ModelProto:
     """
     model = parse(path)
     load_external(model, path.parent, MAX_BYTES)
+    _inline_functions(model)
     _require_plain_graph(model)
     strip(model)
     _known_operators(model)
@@ -46,10 +51,35 @@ def read_model(path: Path) -> ModelProto:
     return infer(model)
 
 
+def _inline_functions(model: ModelProto) -> None:
+    """Replaces calls of local functions by their nodes, in place.
+
+    Raises:
+        ModelError: A function that calls itself, or more nodes than a classifier has.
+    """
+    if not model.functions:
+        return
+    bodies = {(body.domain, body.name): body for body in model.functions}
+
+    @cache
+    def size(domain: str, name: str) -> int:
+        body = bodies.get((domain, name))
+        return 1 if body is None else sum(size(node.domain, node.op_type) for node in body.node)
+
+    try:
+        nodes = sum(size(node.domain, node.op_type) for node in model.graph.node)
+        if nodes > MAX_NODES:
+            raise ModelError(f"local functions make {nodes} nodes", "export the model without functions")
+        inlined = inliner.inline_local_functions(model)
+    except (RecursionError, RuntimeError, ValueError, checker.ValidationError) as failure:
+        what = f"local function {model.functions[0].name!r} cannot be inlined"
+        raise ModelError(what, "export the model without functions") from failure
+    model.CopyFrom(inlined)
+    model.ClearField("functions")
+
+
 def _require_plain_graph(model: ModelProto) -> None:
     graph = model.graph
-    if model.functions:
-        raise ModelError(f"local function {model.functions[0].name!r}", "inline functions: onnx.inliner")
     if graph.sparse_initializer:
         name = graph.sparse_initializer[0].values.name
         raise ModelError(f"sparse initializer {name!r}", "store weights densely")
@@ -72,7 +102,10 @@ def require_float(model: ModelProto) -> None:
             what = f"node {label(node)!r}: operator {node.domain}.{node.op_type} is no ONNX operator"
             raise ModelError(what, "export with standard operators")
         if node.op_type in (*QDQ, "QLinearConv", "ConvInteger", "MatMulInteger"):
-            raise ModelError(f"node {label(node)!r}: the graph is quantized already", "give the float model")
+            what = f"node {label(node)!r}: the graph is quantized already"
+            repair = "; 'edgeres lint FILE --target TARGET --fix OUT.onnx' repairs a quantized one"
+            hint = f"give the float model it was made from{repair if node.op_type in QDQ else ''}"
+            raise ModelError(what, hint)
 
 
 def strip(model: ModelProto) -> None:

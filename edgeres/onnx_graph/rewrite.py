@@ -115,7 +115,7 @@ def _release(model: ModelProto, scheme: QuantScheme) -> int:
             return index == 0 or node.input[index] not in view.constants
         if node.op_type == "Add" and node.name in identity:
             return scheme.add_inputs == "both" or index == identity[node.name]
-        return scheme.pools or (node.op_type in COMMUTING and feeds_quantized(node.output[0]))
+        return scheme.pools or (node.op_type in COMMUTING and any(map(feeds_quantized, node.output)))
 
     @cache
     def feeds_quantized(tensor: str) -> bool:
@@ -135,8 +135,9 @@ def _release(model: ModelProto, scheme: QuantScheme) -> int:
 
 def _repeat_behind_moves(model: ModelProto) -> None:
     """Repeats the pair before every operator that moves values after it, where none follows."""
-    for node in GraphIndex.of(model).of_type(*COMMUTING):
-        view, tensor = GraphIndex.of(model), node.output[0]
+    moves = GraphIndex.of(model).of_type(*COMMUTING)
+    for node, tensor in ((move, tensor) for move in moves for tensor in move.output):
+        view = GraphIndex.of(model)
         parameters, readers = _common_parameters(view, node), view.consumers(tensor)
         if parameters is None or not readers or any(reader.op_type == "QuantizeLinear" for reader, _ in readers):
             continue
@@ -171,14 +172,19 @@ def retype(model: ModelProto, scheme: QuantScheme) -> int:
         if params == present and len(quantizer.input) == 3:
             continue
         count += params != present
-        codes, kind = quantizer.output[0], np.int8 if params.signed else np.uint8
-        scale = store(model, f"{codes}.scale", np.array(params.scale[0], np.float32))
-        zero_point = store(model, f"{codes}.zero_point", np.array(params.zero_point, kind))
-        readers = (reader for reader, _ in view.consumers(codes) if reader.op_type == "DequantizeLinear")
-        for node in (quantizer, *readers):
-            node.input[:] = [node.input[0], scale, zero_point]
-            node.ClearField("attribute")
+        _store_parameters(model, view, quantizer, params)
     return count
+
+
+def _store_parameters(model: ModelProto, view: GraphIndex, quantizer: NodeProto, params: QParams) -> None:
+    """Writes the scale and zero-point of a QuantizeLinear and of every DequantizeLinear that reads its codes."""
+    codes, kind = quantizer.output[0], np.int8 if params.signed else np.uint8
+    scale = store(model, f"{codes}.scale", np.array(params.scale[0], np.float32))
+    zero_point = store(model, f"{codes}.zero_point", np.array(params.zero_point, kind))
+    readers = (reader for reader, _ in view.consumers(codes) if reader.op_type == "DequantizeLinear")
+    for node in (quantizer, *readers):
+        node.input[:] = [node.input[0], scale, zero_point]
+        node.ClearField("attribute")
 
 
 def convert(params: QParams, *, signed: bool) -> QParams:

@@ -16,6 +16,8 @@ CLASSIFIER = "fc"
 
 _BEHIND_CLASSIFIER = ("Add", "Softmax", "LogSoftmax", "Flatten", "Reshape", "Squeeze", "Identity")
 
+_OF_A_NORM = ("Abs", "Add", "Clip", "Expand", "Max", "Mul", "Pow", "ReduceL1", "ReduceL2", "ReduceSum", "Shape", "Sqrt")
+
 
 class ResidualAdd(NamedTuple):
     """An Add of two computed tensors; ``identity`` is the index of the input with fewer weighted layers before it."""
@@ -69,11 +71,31 @@ def classifier(view: GraphIndex) -> NodeProto | None:
     while (node := view.producer(tensor)) is not None:
         if node.op_type in WEIGHTED:
             return node
+        if normalization(view, node):
+            tensor = node.input[0]
+            continue
         computed = [name for name in node.input if name not in view.constants]
         if node.op_type not in _BEHIND_CLASSIFIER or len(computed) != 1:
             return None
         tensor = computed[0]
     return None
+
+
+def normalization(view: GraphIndex, node: NodeProto) -> tuple[NodeProto, ...]:
+    """A Div of a tensor by its own norm and the nodes that compute that norm; empty for any other node."""
+    if node.op_type != "Div":
+        return ()
+    found, waiting = [node], [node.input[1]]
+    while waiting:
+        name = waiting.pop()
+        if not name or name == node.input[0] or name in view.constants:
+            continue
+        maker = view.producer(name)
+        if maker is None or maker.op_type not in _OF_A_NORM:
+            return ()
+        found.append(maker)
+        waiting += maker.input
+    return tuple(found) if len(found) > 1 else ()
 
 
 def pooled_convolutions(view: GraphIndex) -> tuple[NodeProto, ...]:
@@ -92,11 +114,12 @@ def pooled_convolutions(view: GraphIndex) -> tuple[NodeProto, ...]:
 def float_nodes(model: ModelProto, scheme: QuantScheme) -> tuple[str, ...]:
     """Names of the nodes that a scheme leaves in float, in execution order.
 
-    These are the classifier where the scheme lists ``fc``, nodes that it lists by name, and convolutions after a global
-    pool, which gain nothing from integers.
+    These are the classifier where the scheme lists ``fc``, nodes that it lists by name, convolutions after a global
+    pool, which gain nothing from integers, and the normalization of an embedding to length 1.
     """
     view = GraphIndex.of(model)
     names = {*scheme.float_layers, *(node.name for node in pooled_convolutions(view))}
+    names |= {one.name for node in view.of_type("Div") for one in normalization(view, node)}
     last = classifier(view)
     if last is not None and CLASSIFIER in scheme.float_layers:
         names.add(last.name)

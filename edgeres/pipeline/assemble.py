@@ -10,30 +10,35 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL import Image
+
 import edgeres
+from edgeres.data.bands import pixels_of
 from edgeres.gate.budget import Overrides, budget_lines, latency_lines, limits, static_lines
-from edgeres.gate.paired_test import Paired, decide, tango
 from edgeres.gate.predictions import Answers
-from edgeres.metrics import agreement, top1
 from edgeres.pipeline.runner import versions
 from edgeres.report.select import FLIPS_SHOWN, worst_first
-from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, TensorScale
+from edgeres.runs.findings import Accuracy, Calibration, Confusion, Flip, FurtherScore, TensorScale
 from edgeres.runs.run import LatencyRow, Provenance, SplitRow
 from edgeres.settings import plain
 from edgeres.targets.host import machine
+from edgeres.tasks.measure import compared, indices, score_of
+from edgeres.tasks.registry import find_task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from PIL import Image as Pillow
-
     from edgeres.artifacts.artifact import Baseline, VerificationResult
     from edgeres.artifacts.budget_check import BudgetCheck
     from edgeres.data.dataset import Dataset
+    from edgeres.data.preprocess import DecodedImage, Preprocess
     from edgeres.data.split import Split
     from edgeres.pipeline.plan import Plan
     from edgeres.quant.quant_table import QuantTable
     from edgeres.targets.target import Target
+    from edgeres.tasks.comparison import Comparison
+    from edgeres.tasks.task import Task
 
 _THUMBNAIL = 96
 
@@ -44,54 +49,83 @@ def split_rows(dataset: Dataset) -> tuple[SplitRow, ...]:
     return tuple(SplitRow(name=split.name, images=len(split), digest=split.digest) for split in splits)
 
 
-def _paired(verdict: VerificationResult) -> tuple[Baseline, Paired]:
-    """The float baseline, and its predictions paired with those of the deployed network."""
+def _baseline(verdict: VerificationResult) -> tuple[Task, Baseline]:
+    """The task, and the float baseline."""
     baseline = verdict.metadata.baseline
     assert baseline is not None
-    return baseline, Paired.of(baseline.predictions, verdict.predictions, baseline.labels)
+    return find_task(verdict.metadata.head), baseline
+
+
+def comparison(verdict: VerificationResult) -> Comparison:
+    """The float baseline's predictions, paired with those of the deployed network."""
+    task, baseline = _baseline(verdict)
+    return compared(task, baseline.predictions, verdict.predictions, baseline.labels)
 
 
 def answers(verdict: VerificationResult, validation: Split) -> Answers:
     """Paired predictions with the sha256 of each image."""
-    baseline, _ = _paired(verdict)
+    task, baseline = _baseline(verdict)
     columns = (baseline.labels, baseline.predictions, verdict.predictions)
-    return Answers.of(validation.digest, validation.hashes, *columns)
+    return Answers.of(validation.digest, validation.hashes, *columns, task=task.name)
 
 
-def accuracy(verdict: VerificationResult, margin_pp: float | None) -> Accuracy:
-    """Top-1 of float and deployed network, their paired difference and its confidence interval."""
-    baseline, counts = _paired(verdict)
-    interval = tango(counts)
-    method = "Tango (1998) score interval of the paired difference"
+def accuracy(verdict: VerificationResult, counts: Comparison, margin_pp: float | None) -> Accuracy:
+    """The score of float and deployed network, their paired difference and its confidence interval."""
+    (task, baseline), interval = _baseline(verdict), counts.interval()
+    method, paired = counts.method, counts.paired
     if margin_pp is not None and margin_pp > 0:
-        method += f". {decide(counts, margin_pp).sentence}"
+        method += f". {counts.decide(margin_pp).sentence}"
+    method += _subset_rule(verdict, baseline) if task.classes else ""
+    before, after, labels = map(np.asarray, (baseline.predictions, verdict.predictions, baseline.labels))
     return Accuracy(
+        metric=task.metric,
         n=counts.n,
-        float_top1=baseline.top1,
-        deployed_top1=top1(verdict.predictions, baseline.labels),
+        float_score=baseline.score,
+        deployed_score=score_of(task, verdict.predictions, baseline.labels),
         drop_pp=counts.drop,
         low_pp=interval.low,
         high_pp=interval.high,
-        b=counts.b,
-        c=counts.c,
-        agreement=agreement(baseline.predictions, verdict.predictions),
+        b=paired.b if paired else None,
+        c=paired.c if paired else None,
+        agreement=task.agreement(before, after),
         method=method,
+        further=tuple(
+            FurtherScore(
+                name=one.name,
+                float_score=one.before,
+                deployed_score=one.after,
+                low_pp=one.interval.low,
+                high_pp=one.interval.high,
+            )
+            for one in task.further(before, after, labels, verdict.metadata.head.threshold, verdict.metadata.classes)
+        ),
+        outputs=verdict.outputs,
     )
 
 
-def every_line(verdict: VerificationResult, target: Target, overrides: Overrides) -> tuple[BudgetCheck, ...]:
+def _subset_rule(verdict: VerificationResult, baseline: Baseline) -> str:
+    """Among which outputs a prediction is the largest, where the data have some of the network's classes."""
+    present, outputs = {*indices(baseline.labels)}, len(verdict.metadata.classes)
+    if len(present) == outputs:
+        return ""
+    rule = f"largest of all {outputs:,} outputs, on images of {len(present):,} classes"
+    if scored := verdict.metadata.head.scored:
+        rule = f"largest of the {len(scored):,} outputs of the data's classes, of {outputs:,} outputs"
+    return f". A prediction is the {rule}"
+
+
+def every_line(
+    verdict: VerificationResult, counts: Comparison, target: Target, overrides: Overrides
+) -> tuple[BudgetCheck, ...]:
     """Every budget line against its limit, accuracy first."""
-    metadata, engine, (_, counts) = verdict.metadata, verdict.engine, _paired(verdict)
-    crop, interval = metadata.preprocess.crop, tango(counts)
-    known = limits(metadata.name, crop, target, overrides)
-    how = (
-        f"{counts.n} validation images, {counts.b} lost and {counts.c} gained, "
-        f"95 % interval {interval.low:+.2f} to {interval.high:+.2f} pp"
-    )
+    metadata, engine = verdict.metadata, verdict.engine
+    image, interval = metadata.preprocess.crop, counts.interval()
+    known = limits(metadata.name, image, target, overrides)
+    how = f"{counts.counted}, 95 % interval {interval.low:+.2f} to {interval.high:+.2f} pp"
     static = static_lines(
         known,
         network=metadata.name,
-        crop=crop,
+        image=image,
         macs=verdict.macs,
         parameters=verdict.parameters,
         size_bytes=engine.files[engine.entry].path.stat().st_size,
@@ -123,18 +157,25 @@ def latency_rows(verdict: VerificationResult, target: Target, threads: int) -> t
     )
 
 
-def confusion(verdict: VerificationResult) -> Confusion:
-    """Confusion matrix of the deployed network."""
-    return Confusion.of(verdict.metadata.classes, _paired(verdict)[0].labels, verdict.predictions)
+def confusion(verdict: VerificationResult) -> Confusion | None:
+    """Confusion matrix of the deployed network; None for a task whose predictions are no classes."""
+    task, baseline = _baseline(verdict)
+    if not task.classes:
+        return None
+    return Confusion.of(verdict.metadata.classes, indices(baseline.labels), indices(verdict.predictions))
 
 
 def flips(verdict: VerificationResult, validation: Split) -> tuple[Flip, ...]:
-    """Images whose prediction differs from float, by index; the worst ones, which pages show, with a thumbnail."""
-    (baseline, _), preprocess = _paired(verdict), verdict.metadata.preprocess
+    """Images whose prediction differs from float, by index; the worst ones, which pages show, with a thumbnail.
+
+    Empty for a task whose predictions are no classes.
+    """
+    (task, baseline), preprocess = _baseline(verdict), verdict.metadata.preprocess
+    if not task.classes:
+        return ()
     rows = []
-    for index, (label, before, after) in enumerate(
-        zip(baseline.labels, baseline.predictions, verdict.predictions, strict=True)
-    ):
+    columns = [indices(one) for one in (baseline.labels, baseline.predictions, verdict.predictions)]
+    for index, (label, before, after) in enumerate(zip(*columns, strict=True)):
         if before == after:
             continue
         in_float, deployed = verdict.confidences[index] if verdict.confidences else (None, None)
@@ -151,14 +192,20 @@ def flips(verdict: VerificationResult, validation: Split) -> tuple[Flip, ...]:
         )
     shown = {flip.index for flip in worst_first(rows)[:FLIPS_SHOWN]}
     return tuple(
-        replace(flip, thumbnail=_thumbnail(preprocess.upright(validation.image(flip.index))))
+        replace(flip, thumbnail=_thumbnail(preprocess, validation.image(flip.index, preprocess.channels)))
         if flip.index in shown
         else flip
         for flip in rows
     )
 
 
-def _thumbnail(image: Pillow.Image) -> str:
+def _thumbnail(preprocess: Preprocess, decoded: DecodedImage) -> str:
+    """A small picture as a data URL; of other bands than grey or RGB, the first three or the first alone."""
+    pixels = pixels_of(preprocess.upright(decoded))
+    low, high = preprocess.range or (0, 255)
+    if pixels.dtype != np.uint8:
+        pixels = np.clip(255 * (pixels.astype(np.float32) - low) / (high - low), 0, 255).astype(np.uint8)
+    image = Image.fromarray(pixels[:, :, :3] if pixels.shape[2] >= 3 else pixels[:, :, 0])
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     stream = BytesIO()
     image.quantize(64).save(stream, "PNG", optimize=True)
@@ -181,6 +228,8 @@ def provenance(plan: Plan) -> Provenance:
     here = machine()
     return Provenance(
         data=plan.dataset.name,
+        data_kind=plan.dataset.kind,
+        census=plan.dataset.census,
         splits=split_rows(plan.dataset),
         weights=plan.source.file.sha256 if plan.source.file else None,
         scales=plan.scales.digest if plan.scales else None,

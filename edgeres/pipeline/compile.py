@@ -116,7 +116,7 @@ def _chosen(verdict: Artifact, plan: Plan) -> tuple[Literal["int8", "float"], st
     """The variant to deploy and the reason."""
     if not isinstance(verdict, VerificationResult):
         return "int8", "nothing was measured"
-    lines = assemble.every_line(verdict, plan.target, plan.request.budget)
+    lines = assemble.every_line(verdict, assemble.comparison(verdict), plan.target, plan.request.budget)
     if any(line.name == "accuracy_drop_pp" and line.status == "failed" for line in lines):
         return "float", "INT8 is over the accuracy limit"
     int8, float32 = verdict.latencies.get("int8"), verdict.latencies.get("float32")
@@ -150,6 +150,7 @@ def _started(plan: Plan, command: str) -> Run:
         edgeres=edgeres.__version__,
         command=command,
         model=request.name,
+        task=plan.source.task,
         target=Device(name=target.name, title=target.title, backend=target.backend, runtime=target.runtime.name),
         strict=request.strict,
         until=request.until or "",
@@ -179,13 +180,14 @@ def _finished(run: Run, plan: Plan, pipeline: Pipeline, folder: RunFolder) -> Ru
 
 
 def _verified(run: Run, plan: Plan, verdict: VerificationResult) -> Run:
-    lines = assemble.every_line(verdict, plan.target, plan.request.budget)
+    counts = assemble.comparison(verdict)
+    lines = assemble.every_line(verdict, counts, plan.target, plan.request.budget)
     threads = next(stage.threads for stage in plan.recipe.stages if isinstance(stage, Verify))
     margin = next((line.limit for line in lines if line.name == "accuracy_drop_pp"), None)
     return replace(
         run,
         lines=tuple(line for line in lines if not is_timed(line)),
-        accuracy=assemble.accuracy(verdict, margin),
+        accuracy=assemble.accuracy(verdict, counts, margin),
         confusion=assemble.confusion(verdict),
         flips=assemble.flips(verdict, plan.dataset.validation),
         kernels=verdict.kernels,

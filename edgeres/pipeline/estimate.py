@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.model.cost import macs
-from edgeres.model.spec import preset
+from edgeres.model.graph import graph
+from edgeres.model.presets import preset
 from edgeres.pipeline.stages.train import Train
 
 if TYPE_CHECKING:
@@ -61,17 +62,17 @@ def training_from_scratch(pipeline: Pipeline) -> float | None:
 def _network(plan: Plan) -> int | None:
     """MACs of one image; None for an imported ONNX graph, which is not read for a plan.
 
-    The side of the image is the stated one, else the training default, else the customary one of such a stem.
+    The size of the image is the stated one, else the training default, else the customary one of such a stem.
     """
     if plan.request.foreign:
         return None
     spec = replace(preset(plan.request.model), classes=len(plan.dataset.classes))
     first, stated = plan.recipe.stages[0], plan.source.preprocess
     if isinstance(first, Train):
-        side = first.crop or (stated or Preprocess()).crop
+        size = first.crop or (stated or Preprocess()).crop
     else:
-        side = stated.crop if stated else 224 if spec.stem.pool else 32
-    return macs(spec, side, side)
+        size = stated.crop if stated else spec.image_size
+    return macs(graph(spec), *size)
 
 
 def _speed() -> float:

@@ -6,19 +6,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeres.artifacts.companion import Companion, published_companion, read_companion
-from edgeres.data.class_order import matched_order, read_names, stated_order
+from edgeres.artifacts.companion import Companion, outputs, published_companion, read_companion
+from edgeres.data.class_file import read_classes
+from edgeres.data.class_map import ClassMap, imagenet_map, matched_map, numbered_map
 from edgeres.data.dataset import Dataset, open_dataset
-from edgeres.errors import UsageError
+from edgeres.data.size import Size
+from edgeres.errors import EdgeresError, UsageError
 from edgeres.gate.budget import limits
 from edgeres.pipeline.recipe import Recipe, default_recipe, load_recipe, takes_graphs
+from edgeres.pipeline.stages.export import Export
 from edgeres.pipeline.stages.load import Load
 from edgeres.pipeline.stages.load_onnx import LoadOnnx
+from edgeres.pipeline.stages.quantize import Quantize
+from edgeres.pipeline.task_choice import with_task
 from edgeres.quant.calibration_table import CalibrationTable, read_table
 from edgeres.targets.target import Target, find_target
+from edgeres.tasks.registry import task_kind
 
 if TYPE_CHECKING:
-    from edgeres.artifacts.artifact import Source
+    from edgeres.artifacts.source import Source
     from edgeres.pipeline.request import Request
     from edgeres.progress import Progress
 
@@ -26,6 +32,8 @@ SAMPLE_NOTE = (
     "bundled sample task: neither --weights nor --data was given, so the network is trained on scikit-learn's digits; "
     "pass --weights FILE and --data DIR for your own"
 )
+_TRAINING = ("train", "prune", "recover", "qat")
+"""Stages whose losses are those of a classifier."""
 FLOAT_NOTE = "float ships, as asked: nothing is quantized"
 
 
@@ -49,31 +57,37 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
         UsageError: Unknown model, target or recipe; a recipe that cannot take this source; bad data.
     """
     target = find_target(request.target)
-    limits(request.name, 1, target, request.budget)
-    source = request.source()
-    recipe = _recipe(request, source)
+    limits(request.name, Size.square(1), target, request.budget)
+    source, found = with_task(request, request.source())
+    source, recipe = _recipe(request, source)
     asked: tuple[str, ...] = ()
     if request.variant == "float" and target.scheme is not None:
-        target, recipe, asked = _without_int8(target, foreign=request.foreign), recipe.in_float(), (FLOAT_NOTE,)
+        target, recipe, asked = _without_int8(target, foreign=source.imported), recipe.in_float(), (FLOAT_NOTE,)
     if request.until is not None:
         recipe = recipe.until(request.until)
+    _check_input(recipe, target, request)
     dataset = open_dataset(
         Path(request.data) if request.data else None,
         seed=request.seed,
         calibration=request.calibration,
         allow=frozenset(request.allow),
+        labels=task_kind(source.task).label_kind,
         progress=progress,
     )
     if source.file is None and source.weights is None:
-        source = replace(source, preprocess=request.preprocess.over(dataset.suggested), left_open=())
+        source = replace(
+            source, preprocess=request.preprocess.over(dataset.suggested), left_open=request.preprocess.measured
+        )
     source, names = _companion(source, recipe)
-    source, dataset, moved = _in_order(request, source, dataset, names)
+    source, dataset, moved = _mapped(request, source, dataset, names)
     notes = (
         *asked,
+        *found,
         *((SAMPLE_NOTE,) if request.data is None else ()),
         *dataset.notes,
         *_orientation(dataset, request),
         *moved,
+        *_forgetting(recipe, dataset),
     )
     return Plan(request, target, source, recipe, dataset, notes, _scales(request, recipe))
 
@@ -83,27 +97,85 @@ def _companion(source: Source, recipe: Recipe) -> tuple[Source, Companion]:
     if not isinstance(recipe.stages[0], Load | LoadOnnx):
         return source, Companion()
     companion = published_companion(source) or (read_companion(source.file.path) if source.file else Companion())
+    if companion.where.endswith(" beside it") and outputs(source) not in (None, len(companion.classes)):
+        companion = replace(companion, classes=(), where="")  # a list of other classes
     return replace(source, suggested=companion.preprocess), companion
 
 
-def _in_order(
+def _mapped(
     request: Request, source: Source, dataset: Dataset, companion: Companion
 ) -> tuple[Source, Dataset, tuple[str, ...]]:
-    """The dataset with its classes in the order of the network's outputs, where that order is known."""
+    """The dataset with labels that are indices of the network's outputs, where the names or a file say which.
+
+    Raises:
+        UsageError: Classes are stated for identities, which are no outputs of a network.
+    """
+    if task_kind(source.task).label_kind == "identity":
+        if request.classes is not None:
+            raise UsageError(f"--classes with --task {source.task}: identities are no outputs", "leave it out")
+        return source, dataset, ()
+    class_map, how = _class_map(request, source, dataset, companion)
+    if class_map is None:
+        return source, dataset, ()
     if request.classes is not None:
+        source = replace(source, classes=class_map.names)
+    if class_map == ClassMap(tuple(range(len(dataset.classes))), dataset.classes):
+        return source, dataset, ()
+    if not class_map.partial:
+        note = f"the class folders are numbered in the order of the network's outputs, {how}, not in sorted order"
+        return source, dataset.mapped(class_map), (note,)
+    return source, dataset.mapped(class_map), (_subset_note(request, class_map, how),)
+
+
+def _class_map(request: Request, source: Source, dataset: Dataset, companion: Companion) -> tuple[ClassMap | None, str]:
+    """The map of the classes onto the network's outputs with its origin; None where position alone tells."""
+    folders = dataset.classes
+    if request.classes is not None:
+        where = f"--classes {request.classes}"
         if dataset.sample:
-            raise UsageError(f"--classes {request.classes} without --data", "pass the folder whose classes it names")
-        order = stated_order(read_names(Path(request.classes)), dataset.classes, f"--classes {request.classes}")
-        source, how = replace(source, classes=order), f"as --classes {request.classes} has it"
-    elif len(companion.classes) == len(dataset.classes):
-        order = matched_order(companion.classes, dataset.classes, companion.where)
+            raise UsageError(f"{where} without --data", "pass the folder whose classes it names")
+        stated = read_classes(Path(request.classes))
+        names = companion.classes
+        if stated.outputs is not None and not names:
+            names = tuple(f"output {index}" for index in range(max(outputs(source) or 0, len(folders))))
+        return stated.mapped(folders, names), f"as {where} has it"
+    if companion.classes:
         how = f"by the class names that travel with it ({companion.where})"
-    else:
-        return source, dataset, ()
-    if order == dataset.classes:
-        return source, dataset, ()
-    note = f"the class folders are numbered in the order of the network's outputs, {how}, not in sorted order"
-    return source, dataset.ordered(order), (note,)
+        return matched_map(companion.classes, folders, companion.where), how
+    if dataset.sample or source.file is None:
+        return None, ""
+    known = imagenet_map(folders)
+    numbers = all(folder.isdecimal() for folder in folders)
+    if (known is None and not numbers) or (count := outputs(source)) is None or count <= len(folders):
+        return None, ""
+    if numbers:
+        return numbered_map(folders, tuple(f"output {index}" for index in range(count))), "as the folders are numbers"
+    assert known is not None
+    how = "as the network has 1,000 outputs without names, which are taken to be ImageNet's in its order"
+    return (known, how) if count == len(known.names) else (None, "")
+
+
+def _subset_note(request: Request, class_map: ClassMap, how: str) -> str:
+    few, every = f"{len(class_map.outputs):,}", f"{len(class_map.names):,}"
+    rule = (
+        f"a prediction is the largest of all {every} outputs, as on the device (--answers subset takes the largest of "
+        f"those {few}, which is easier)"
+    )
+    if request.answers == "subset":
+        rule = (
+            f"a prediction is the largest of those {few} outputs, as asked, which is easier than among all {every} "
+            "and not what the device answers"
+        )
+    return f"{few} of the network's {every} classes have images, matched {how}: {rule}"
+
+
+def _forgetting(recipe: Recipe, dataset: Dataset) -> tuple[str, ...]:
+    """A note on stages that train on a subset of the network's classes."""
+    names = [stage.name for stage in recipe.stages if "train" in stage.reads]
+    if not dataset.subset or not names:
+        return ()
+    few, every = f"{len(dataset.subset):,}", f"{len(dataset.classes):,}"
+    return (f"{' and '.join(names)}: training on images of {few} of {every} classes makes a network forget the others",)
 
 
 def _orientation(dataset: Dataset, request: Request) -> tuple[str, ...]:
@@ -119,21 +191,63 @@ def _orientation(dataset: Dataset, request: Request) -> tuple[str, ...]:
     return (f"{tag}; it is ignored, as torchvision does, unless the weights state otherwise: {hint}",)
 
 
-def _recipe(request: Request, source: Source) -> Recipe:
-    """The recipe of a request, with changed settings, checked against the origin of the network."""
-    sample = request.data is None
-    recipe = load_recipe(request.recipe or default_recipe(source, sample=sample)).changed(request.changes)
-    if takes_graphs(recipe) != request.foreign:
+def _check_input(recipe: Recipe, target: Target, request: Request) -> None:
+    """Refuses uint8 pixels for runtimes without such an input, and for images of more than 8 bits."""
+    if not any(isinstance(stage, Export) and stage.input == "uint8" for stage in recipe.stages):
+        return
+    if request.preprocess.range is not None:
+        raise UsageError("--input uint8 with --range", "leave --input uint8 out, or convert the images to 8 bits")
+    if not target.runtime.uint8_input:
+        others = "take a target of ONNX Runtime, OpenVINO, or TensorRT from 8.5 on"
+        hint = f"leave --input uint8 out (the bundle states the normalisation), or {others}"
+        raise UsageError(f"{target.name} takes no uint8 pixels: {target.runtime.name} gets a float32 input", hint)
+
+
+def _recognised(source: Source) -> tuple[Source, str]:
+    """The source with what its ONNX file is recognised as, and why it is no residual network; empty where it is one."""
+    if not source.imported:
+        return source, ""
+    from edgeres.onnx_graph.recognition import read_residual
+
+    assert source.file is not None
+    try:
+        found = read_residual(source.file.path, source.main_output)
+    except EdgeresError:
+        return source, ""  # the stage that imports it reports errors in the file
+    return (source, found) if isinstance(found, str) else (replace(source, recognised=True), "")
+
+
+def _recipe(request: Request, source: Source) -> tuple[Source, Recipe]:
+    """The recipe of a request, with changed settings, checked against the origin of the network.
+
+    A residual network in an ONNX file is loaded like weights, unless the recipe imports graphs.
+    """
+    stated, why = load_recipe(request.recipe) if request.recipe else None, ""
+    if stated is None or not takes_graphs(stated):
+        source, why = _recognised(source)
+    recipe = stated or load_recipe(default_recipe(source, sample=request.data is None))
+    if takes_graphs(recipe) and any(change.startswith("export.input=uint8") for change in request.changes):
+        what = f"--input uint8 for {request.model}"
+        hint = "it rebuilds residual networks: leave it out"
+        raise UsageError(f"{what}, which is imported as the graph that it is{f': {why}' if why else ''}", hint)
+    recipe = recipe.changed(request.changes)
+    if takes_graphs(recipe) != source.imported:
         wanted = "an ONNX file" if takes_graphs(recipe) else "a preset with or without weights"
+        what = f"recipe {recipe.name!r} starts from {wanted}, not from {request.model}"
+        raise UsageError(f"{what}: {why}" if why else what, "choose another --recipe")
+    task = task_kind(source.task)
+    if not task.trained and (trains := [name for name in recipe.names if name in _TRAINING]):
         raise UsageError(
-            f"recipe {recipe.name!r} starts from {wanted}, not from {request.model}", "choose another --recipe"
+            f"recipe {recipe.name!r} has {', '.join(trains)}, which learns from one class an image, and this is "
+            f"--task {task.name}",
+            "train it elsewhere and pass the weights or the ONNX file; --recipe int8 quantizes weights as they are",
         )
     if isinstance(recipe.stages[0], Load) and source.file is None and source.weights is None:
         raise UsageError(
             f"recipe {recipe.name!r} loads weights, and none were given",
             "pass --weights, or choose a --recipe that trains",
         )
-    return recipe
+    return source, recipe
 
 
 def check_stage(request: Request, stage: str, run: str) -> None:
@@ -142,7 +256,9 @@ def check_stage(request: Request, stage: str, run: str) -> None:
     Raises:
         UsageError: The recipe has no such stage, or the run is of a float network and ``stage`` quantizes.
     """
-    recipe = _recipe(request, request.source())
+    _, recipe = _recipe(request, request.source())
+    if takes_graphs(recipe) and stage == Export.name:
+        stage = Quantize.name  # which writes the file of an imported graph
     if stage not in recipe.names:
         raise UsageError(
             f"{run} has no stage {stage!r} to do again: recipe {recipe.name!r} is {', '.join(recipe.names)}",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import yaml
 
 from edgeres.artifacts import artifact
-from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, Source, VerificationResult
+from edgeres.artifacts.artifact import Checkpoint, Engine, Exported, VerificationResult
+from edgeres.artifacts.source import Source
 from edgeres.errors import RecipeError, nearest
 from edgeres.pipeline.shipped_recipes import recipe_names, recipe_text
 from edgeres.pipeline.stages.build import Build
@@ -21,7 +22,6 @@ from edgeres.pipeline.stages.load_onnx import LoadOnnx
 from edgeres.pipeline.stages.prune import Prune
 from edgeres.pipeline.stages.qat import Qat
 from edgeres.pipeline.stages.quantize import Quantize
-from edgeres.pipeline.stages.quantize_onnx import QuantizeOnnx
 from edgeres.pipeline.stages.recover import Recover
 from edgeres.pipeline.stages.sensitivity import Sensitivity
 from edgeres.pipeline.stages.stage import Context, Stage
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 _QUANTIZING = (Sensitivity.name, Quantize.name, Qat.name)
 _STAGES: tuple[type[Stage], ...] = (
-    Load, Train, LoadOnnx, Evaluate, FoldBatchnorm, Prune, Recover, Sensitivity, Quantize, Qat, QuantizeOnnx, Export,
-    Build, Verify,
+    Load, Train, LoadOnnx, Evaluate, FoldBatchnorm, Prune, Recover, Sensitivity, Quantize, Qat, Export, Build, Verify,
 )  # fmt: skip
 STAGES = {stage.name: stage for stage in _STAGES}
 """Every stage that a recipe may name."""
@@ -106,10 +105,7 @@ class Recipe:
         return self.names.index(name)
 
     def in_float(self) -> Recipe:
-        """The recipe without quantizing stages.
-
-        The one stage of an imported graph remains: it leaves the network in float for a target without a scheme.
-        """
+        """The recipe without quantizing stages."""
         return replace(self, stages=tuple(stage for stage in self.stages if stage.name not in _QUANTIZING))
 
     def changed(self, assignments: tuple[str, ...]) -> Recipe:
@@ -200,23 +196,28 @@ def _stage(entry: Any, where: str) -> Stage:
     return parse(STAGES[name], fields or {}, f"{where}: {name}", RecipeError)
 
 
-def _types(stage: type[Stage]) -> tuple[type, type]:
-    """Input and output types of a stage, from the annotations of ``__call__``, imported under ``TYPE_CHECKING``."""
+def _types(stage: type[Stage]) -> dict[type, type]:
+    """Output type of a stage by input type, from the annotations of ``__call__``, imported under ``TYPE_CHECKING``."""
     hints = get_type_hints(stage.__call__, localns={**vars(artifact), "Context": Context})
-    return hints["artifact"], hints["return"]
+    taken, given = hints["artifact"], hints["return"]
+    return {kind: kind for kind in taken.__constraints__} if isinstance(taken, TypeVar) else {taken: given}
 
 
 def _check_chain(recipe: Recipe, where: str) -> None:
     """Checks that every stage gets its input type and the stages it needs."""
     input_type: type = Source
     for index, stage in enumerate(recipe.stages):
-        wanted, output_type = _types(type(stage))
+        types = _types(type(stage))
         before = recipe.names[:index]
-        if not issubclass(input_type, wanted):
+        if input_type not in types:
             gets = f"behind {before[-1]} there is {_WORDS[input_type]}" if before else "nothing is there at the start"
             raise RecipeError(
-                f"{where}: {stage.name} needs {_WORDS[wanted]}, and {gets}", _cure(stage, input_type, before)
+                f"{where}: {stage.name} needs {' or '.join(_WORDS[kind] for kind in types)}, and {gets}",
+                _cure(stage, input_type, before),
             )
+        if stage.name in _QUANTIZING and Export.name in before:
+            what = f"{where}: {stage.name} needs {' or '.join(_WORDS[kind] for kind in types)}"
+            raise RecipeError(f"{what}, and export comes before it", f"put '- {stage.name}' before '- export'")
         for needed in _NEEDS.get(stage.name, ()):
             if not {*needed.split(" or ")} & {*before}:
                 raise RecipeError(
@@ -227,18 +228,20 @@ def _check_chain(recipe: Recipe, where: str) -> None:
                 f"{where}: {stage.name} works on a float network, and {quantized[0]} comes before it",
                 f"put '- {stage.name}' before '- {quantized[0]}'",
             )
-        input_type = output_type
+        input_type = types[input_type]
 
 
 def _cure(stage: Stage, input_type: type, before: list[str]) -> str:
     """Hint that gives a stage its requirement: a stage before it, or another position."""
-    wanted = _types(type(stage))[0]
+    wanted = next(iter(_types(type(stage))))
     if wanted is Source:
         return f"put '- {stage.name}' first, or leave it out"
-    makers = {name: _types(kind) for name, kind in STAGES.items()}
+    makers = {name: next(iter(_types(kind).items())) for name, kind in STAGES.items()}
     makers = {name: types for name, types in makers.items() if types[1] is wanted and types[0] is not wanted}
     if used := [name for name in before if name in makers]:
-        behind = next(name for name in before[before.index(used[-1]) + 1 :] if _types(STAGES[name])[1] is not wanted)
+        behind = next(
+            name for name in before[before.index(used[-1]) + 1 :] if wanted not in _types(STAGES[name]).values()
+        )
         return f"put '- {stage.name}' before '- {behind}'" if behind != stage.name else f"leave the second {behind} out"
     fitting = [name for name, types in makers.items() if types[0] is input_type] or list(makers)
     entries = " or ".join(f"'- {name}'" for name in fitting)
@@ -251,7 +254,7 @@ def _cure(stage: Stage, input_type: type, before: list[str]) -> str:
 
 def default_recipe(source: Source, *, sample: bool) -> str:
     """The default recipe by origin: weights, a preset to train (on the bundled sample task), or an ONNX graph."""
-    if source.file is not None and source.file.path.suffix == ".onnx":
+    if source.imported:
         return "onnx"
     if source.file is not None or source.weights is not None:
         return "int8"
@@ -260,4 +263,4 @@ def default_recipe(source: Source, *, sample: bool) -> str:
 
 def takes_graphs(recipe: Recipe) -> bool:
     """Whether the recipe starts from an imported ONNX file."""
-    return issubclass(_types(type(recipe.stages[0]))[1], Exported)
+    return Exported in _types(type(recipe.stages[0])).values()

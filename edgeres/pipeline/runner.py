@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from edgeres.data.size import Size
 from edgeres.errors import StoreError
 from edgeres.gate.budget import limits
 from edgeres.pipeline.stages.stage import Context, Stage, StageTimings
@@ -89,7 +90,7 @@ class Pipeline:
         """The context of the run, without the folders of a stage."""
         plan, dataset = self.plan, self.plan.dataset
         # A drop is in percentage points: its limit is the same for every size of the image.
-        drop = limits(plan.request.name, 1, plan.target, plan.request.budget).get("accuracy_drop_pp")
+        drop = limits(plan.request.name, Size.square(1), plan.target, plan.request.budget).get("accuracy_drop_pp")
         return Context(
             target=plan.target,
             train=dataset.train,
@@ -97,6 +98,8 @@ class Pipeline:
             tuning=dataset.tuning,
             validation=dataset.validation,
             classes=dataset.classes,
+            subset=dataset.subset,
+            answers=plan.request.answers,
             seed=plan.request.seed,
             margin=drop.limit if drop else None,
             scales=plan.scales,

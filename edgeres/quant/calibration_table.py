@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import DataError
-from edgeres.model.graph import graph
 from edgeres.quant.placement import place
 from edgeres.quant.quant_table import QuantTable
 from edgeres.settings import digest, parse, parse_json, plain, read_text, settings
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.graph import Graph
     from edgeres.model.weights import Weights
     from edgeres.quant.qparams import QParams
 
@@ -70,14 +69,14 @@ def read_table(path: Path) -> CalibrationTable:
 
 
 def fitting(
-    saved: CalibrationTable, spec: ResNetSpec, weights: Weights, scheme: QuantScheme, preprocess: Preprocess
+    saved: CalibrationTable, graph: Graph, weights: Weights, scheme: QuantScheme, preprocess: Preprocess
 ) -> QuantTable:
     """The scales of a table, checked against the folded network with its float weights, scheme and preprocessing.
 
     Raises:
         DataError: The table does not fit; the message lists the differences.
     """
-    for why in _misfits(saved, spec, weights, scheme, preprocess):
+    for why in _misfits(saved, graph, weights, scheme, preprocess):
         raise DataError(f"the scales do not fit: {why}", _AGAIN)
     if saved.table.network != weights.digest:
         raise DataError(
@@ -89,7 +88,7 @@ def fitting(
 
 
 def _misfits(
-    saved: CalibrationTable, spec: ResNetSpec, weights: Weights, scheme: QuantScheme, preprocess: Preprocess
+    saved: CalibrationTable, graph: Graph, weights: Weights, scheme: QuantScheme, preprocess: Preprocess
 ) -> Iterator[str]:
     """Differences between a table and a request, other than the values of the weights."""
     table = saved.table
@@ -97,7 +96,7 @@ def _misfits(
     fields = Preprocess.__dataclass_fields__
     pairs += [(f"preprocess.{name}", getattr(saved.preprocess, name), getattr(preprocess, name)) for name in fields]
     yield from (f"{name} was {theirs}, is {ours}" for name, theirs, ours in pairs if theirs != ours)
-    placement = place(graph(spec), scheme, table.float_layers)
+    placement = place(graph, scheme, table.float_layers)
     for what, present, wanted in (
         ("tensors", set(table.activations), set(placement.tensors)),
         ("layers", set(table.weights), set(placement.weighted)),

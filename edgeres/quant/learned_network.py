@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.autograd.function import FunctionCtx
 
-    from edgeres.model.graph import Op
     from edgeres.model.network import Tap
+    from edgeres.model.operation import Op
     from edgeres.model.weights import Weights
     from edgeres.quant.qparams import QParams
     from edgeres.quant.quant_table import QuantTable
@@ -94,11 +94,11 @@ class LearnedNetwork(Network):
     channel's scale, a scale is ``start * exp(PACE * step / largest code)`` (Jain et al. 2019, arXiv 1903.08066, section
     3.2); the parameters ``move`` and ``step`` start at 0, so that weight decay is towards the start. The unit of a
     float parameter is the step that its largest magnitude would have with the weights' bits. Zero-points are fixed, as
-    are norms that could not be folded.
+    are norms that could not be folded, the slopes of a PReLU and the positions of an attention pool.
 
     ``blockwise`` is for learning one block after another from activations in half precision: pools on integers then
     round them again, and values that round to the outermost codes have gradients. ``activation_steps`` ``[T]`` has one
-    entry per scale, in the order of ``placement.observed``; ``weight_steps`` ``[sum of O]`` one per output channel of
+    entry per scale, in the order of ``placement.owners``; ``weight_steps`` ``[sum of O]`` one per output channel of
     every integer weight.
     """
 
@@ -110,19 +110,17 @@ class LearnedNetwork(Network):
     weight_pace: Tensor
 
     def __init__(self, quantized: Quantized, *, blockwise: bool = False) -> None:
-        super().__init__(quantized.spec, quantized.weights)
+        super().__init__(quantized.graph, quantized.weights)
         self.requires_grad_(False)
         self._scheme, self._table, self.placement = quantized.scheme, quantized.table, quantized.placement
-        observed = self.placement.observed
-        self._position = {tensor: index for index, tensor in enumerate(observed)}
+        owners = self.placement.owners
+        self._position = {tensor: index for index, tensor in enumerate(owners)}
         self._position |= {tensor: self._position[origin] for tensor, origin in self.placement.shared.items()}
-        self._on_grid = {
-            tensor for tensor in self.placement.shared if not blockwise and (tensor, 0) in self.placement.edges
-        }
+        self._on_grid = frozenset[str]() if blockwise else self.placement.on_grid
         self._margin = 0.5 if blockwise else 0.0
         bounds = list(accumulate((len(params.scale) for params in self._table.weights.values()), initial=0))
         self._rows = {name: slice(*bounds[i : i + 2]) for i, name in enumerate(self._table.weights)}
-        self._add_steps("activation", [self._table.activations[tensor] for tensor in observed])
+        self._add_steps("activation", [self._table.activations[tensor] for tensor in owners])
         self._add_steps("weight", list(self._table.weights.values()))
         for op in self.graph.weighted:
             self._add_moves(op)
@@ -166,9 +164,12 @@ class LearnedNetwork(Network):
         return values[key]
 
     def parameter(self, op: Op, key: str) -> Tensor | None:
-        """A weight on its integer grid, a bias as it is."""
-        value = self._moved(op, key) if super().parameter(op, key) is not None else None
-        if value is None or key != "weight" or op.name not in self._rows:
+        """A weight on its integer grid, a bias as it is; slopes and positions are not learned."""
+        value = super().parameter(op, key)
+        if value is None or op.kind not in ("conv", "linear"):
+            return value
+        value = self._moved(op, key)
+        if key != "weight" or op.name not in self._rows:
             return value
         rows, params = self._rows[op.name], self._table.weights[op.name]
         scale = _scales(self.weight_start, self.weight_steps, self.weight_pace)[rows]
@@ -215,7 +216,7 @@ class LearnedNetwork(Network):
 
     def quantized(self) -> Quantized:
         """Current weights and scales; the weights are float32 values that the table rounds to those used."""
-        return Quantized(self.spec, self.weights(), self.table(), self._scheme)
+        return Quantized(self.graph, self.weights(), self.table(), self._scheme)
 
 
 def _scales(start: Tensor, steps: Tensor, pace: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from edgeres.errors import StageError, nearest
-from edgeres.model.graph import IMAGE
+from edgeres.model.operation import IMAGE
 from edgeres.quant.histogram import BINS, BITS, FINEST, Histogram, coarsened, exact_units, grid_exponent
 from edgeres.quant.streaming import laid_out, prepared, spread, threads_for
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgeres.quant.histogram import Counts
 
 
-class _Binner:
+class Binner:
     """Bins tensors in blocks that fit the cache, with reused buffers."""
 
     _BLOCK = 1 << 17
@@ -64,10 +64,10 @@ class _Binner:
         return self._codes[:size].copy_(scaled)
 
 
-class _Tally:
+class Tally:
     """Running counts of one tensor on one thread; ``histogram`` freezes them."""
 
-    def __init__(self, name: str, binner: _Binner) -> None:
+    def __init__(self, name: str, binner: Binner) -> None:
         self._name = name
         self._binner = binner
         self._exponent = FINEST
@@ -119,7 +119,7 @@ def observe(
     device = next(network.parameters()).device
     watched = prepared(copy.deepcopy(network))
 
-    def watch(tallies: dict[str, _Tally], image: NDArray[np.float32]) -> None:
+    def watch(tallies: dict[str, Tally], image: NDArray[np.float32]) -> None:
         def tap(name: str, x: Tensor) -> None:
             if name in tallies:
                 tallies[name].add(x)
@@ -127,8 +127,8 @@ def observe(
         with torch.inference_mode():
             watched(laid_out(image, device), tap)
 
-    binners = [_Binner(device) for _ in range(threads_for(device))]
-    threads = [{name: _Tally(name, binner) for name in tensors} for binner in binners]
+    binners = [Binner(device) for _ in range(threads_for(device))]
+    threads = [{name: Tally(name, binner) for name in tensors} for binner in binners]
     for _ in spread(threads, batches, watch, advance):
         pass
     used = [tallies for tallies in threads if any(tally.images for tally in tallies.values())]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
 
-from edgeres.model.graph import graph
 from edgeres.quant.calibrator import activation_qparams
-from edgeres.quant.histogram import BINS
+from edgeres.quant.histogram import BINS, Histogram
 from edgeres.quant.qparams import QParams, float32_scales, roomy_scales, weight_qparams
 from edgeres.settings import digest, plain, settings
 
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.model.graph import Op
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.graph import Graph
+    from edgeres.model.operation import Op
     from edgeres.model.weights import Weights
-    from edgeres.quant.histogram import Histogram
     from edgeres.quant.placement import Placement
     from edgeres.quant.qparams import WeightMethod
     from edgeres.targets.target import QuantScheme
@@ -131,7 +130,10 @@ def quant_table(
 
     ``data`` is the digest of the calibration images and ``images`` their number.
     """
-    activations = {tensor: activation_qparams(histograms[tensor], calibrator, scheme) for tensor in placement.observed}
+    activations = {
+        owner: activation_qparams(joint_histogram(histograms, placement, owner), calibrator, scheme)
+        for owner in placement.owners
+    }
     activations |= {tensor: activations[origin] for tensor, origin in placement.shared.items()}
     return QuantTable(
         activations={tensor: activations[tensor] for tensor in placement.tensors},
@@ -146,22 +148,27 @@ def quant_table(
     )
 
 
+def joint_histogram(histograms: Mapping[str, Histogram], placement: Placement, owner: str) -> Histogram:
+    """Histogram of all values that a scale has to represent."""
+    return reduce(Histogram.merged, (histograms[tensor] for tensor in placement.carriers(owner)))
+
+
 def with_sketches(table: QuantTable, histograms: Mapping[str, Histogram]) -> QuantTable:
     """The table with a sketch of every tensor that has a histogram, of float weights with the same channel scales."""
     drawn = {name: sketch(histograms[name], params) for name, params in table.activations.items() if name in histograms}
     return replace(table, sketches={**table.sketches, **drawn})
 
 
-def with_room(table: QuantTable, spec: ResNetSpec, weights: Weights) -> QuantTable:
+def with_room(table: QuantTable, graph: Graph, weights: Weights) -> QuantTable:
     """The table with weight scales raised where an accumulator of their layer might exceed int32."""
-    raised = {op.name: _with_room(op, table, weights) for op in graph(spec).weighted if op.name in table.weights}
+    raised = {op.name: _with_room(op, table, weights) for op in graph.weighted if op.name in table.weights}
     return table if raised == table.weights else replace(table, weights={name: raised[name] for name in table.weights})
 
 
-def narrow_channels(table: QuantTable, spec: ResNetSpec, weights: Weights) -> dict[str, int]:
+def narrow_channels(table: QuantTable, graph: Graph, weights: Weights) -> dict[str, int]:
     """Number of output channels of each operation whose bias is too large for the scale of their weights alone."""
     channels: dict[str, int] = {}
-    for op in graph(spec).weighted:
+    for op in graph.weighted:
         if op.name not in table.weights:
             continue
         peaks = np.abs(weights[f"{op.name}.weight"].reshape(op.c_out, -1)).max(axis=1).astype(np.float64)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.quant.placement import place
 from edgeres.quant.quant_table import with_room
@@ -15,8 +14,8 @@ from edgeres.quant.quant_table import with_room
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgeres.model.graph import Op
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.graph import Graph
+    from edgeres.model.operation import Op
     from edgeres.model.weights import Weights
     from edgeres.quant.placement import Placement
     from edgeres.quant.qparams import QParams
@@ -47,8 +46,8 @@ def fake_quantize(x: Tensor, params: QParams) -> Tensor:
 class QuantNetwork(Network):
     """A network that reads the placement's edges through Q/DQ and has rounded weights."""
 
-    def __init__(self, spec: ResNetSpec, weights: Weights, table: QuantTable, placement: Placement) -> None:
-        super().__init__(spec, quantized_weights(weights, table))
+    def __init__(self, graph: Graph, weights: Weights, table: QuantTable, placement: Placement) -> None:
+        super().__init__(graph, quantized_weights(weights, table))
         self.table = table
         self.placement = placement
 
@@ -70,22 +69,22 @@ class Quantized:
     biases.
     """
 
-    spec: ResNetSpec
+    graph: Graph
     weights: Weights
     table: QuantTable
     scheme: QuantScheme
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "table", with_room(self.table, self.spec, self.weights))
+        object.__setattr__(self, "table", with_room(self.table, self.graph, self.weights))
 
     @property
     def placement(self) -> Placement:
         """Placement of the Q/DQ pairs."""
-        return place(graph(self.spec), self.scheme, self.table.float_layers)
+        return place(self.graph, self.scheme, self.table.float_layers)
 
     def left_in_float(self, reference: Weights, layers: tuple[str, ...]) -> Quantized:
         """The network with further layers in float: their weights of ``reference``, of the same channel scales."""
-        ops, before = graph(self.spec), self.table
+        ops, before = self.graph, self.table
         names = tuple(op.name for op in ops.weighted if op.name in (*layers, *before.float_layers))
         placement = place(ops, self.scheme, names)
         keys = [key for name in layers for key in (f"{name}.weight", f"{name}.bias") if key in reference]
@@ -96,8 +95,8 @@ class Quantized:
             float_layers=names,
         )
         weights = self.weights.replaced({key: reference[key] for key in keys})
-        return Quantized(self.spec, weights, table, self.scheme)
+        return Quantized(self.graph, weights, table, self.scheme)
 
     def network(self) -> QuantNetwork:
         """The torch module that computes the deployed network, in evaluation mode."""
-        return QuantNetwork(self.spec, self.weights, self.table, self.placement).eval()
+        return QuantNetwork(self.graph, self.weights, self.table, self.placement).eval()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
-from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.graph import Graph
     from edgeres.model.weights import Weights
     from edgeres.progress import Progress
     from edgeres.quant.calibration_table import CalibrationTable
@@ -129,12 +128,12 @@ HISTOGRAM_PASS = 1.3  # cost of a pass with histograms, in forward passes
 class QuantizationContext:
     """Inputs that all techniques share.
 
-    ``spec`` is the folded network with its float weights; ``calibration`` are the images for scales, rounding and
+    ``graph`` is the folded network with its float weights; ``calibration`` are the images for scales, rounding and
     biases. The first technique uses ``calibrator`` and the method of weight ranges, ``auto`` for those nearest to
-    float, or the scales of a saved table instead.
+    float, or the scales of a saved table instead. ``by_nncf`` is NNCF's network of an imported graph.
     """
 
-    spec: ResNetSpec
+    graph: Graph
     weights: Weights
     scheme: QuantScheme
     calibration: Split
@@ -145,10 +144,11 @@ class QuantizationContext:
     calibrator: Literal["auto"] | CalibratorName = "auto"
     weight_method: Literal["auto"] | WeightMethod = "auto"
     scales: CalibrationTable | None = None
+    by_nncf: Quantized | None = None
 
     def placement(self, float_layers: tuple[str, ...] = ()) -> Placement:
         """Q/DQ placement with every layer of the scheme in integers, except for ``float_layers``."""
-        return place(graph(self.spec), self.scheme, float_layers)
+        return place(self.graph, self.scheme, float_layers)
 
     def images(self) -> Iterable[NDArray[np.float32]]:
         """Calibration images in batches."""
@@ -158,7 +158,7 @@ class QuantizationContext:
         """Histograms of every activation that needs a scale."""
         tensors = self.placement(float_layers).observed
         with self.progress.task(label, len(self.calibration)) as advance:
-            return observe(Network(self.spec, weights).eval(), self.images(), tensors, advance)
+            return observe(Network(self.graph, weights).eval(), self.images(), tensors, advance)
 
     def calibrated(
         self,
@@ -179,7 +179,7 @@ class QuantizationContext:
             data=calibration_digest(self.calibration, self.preprocess),
             images=len(self.calibration),
         )
-        return Quantized(self.spec, weights, replace(table, float_layers=float_layers), self.scheme)
+        return Quantized(self.graph, weights, replace(table, float_layers=float_layers), self.scheme)
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """Metrics of a candidate on the tuning images."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeres.errors import StageError
-from edgeres.gate import paired_test
-from edgeres.gate.paired_test import Outcome, Paired
-from edgeres.metrics import agreement, divergences, sqnr_db, top1
+from edgeres.metrics import sqnr_db
 from edgeres.model.cost import macs, shapes
 from edgeres.model.network import Network
 from edgeres.quant.streaming import each_image
+from edgeres.tasks.kinds.classification import Classification
+from edgeres.tasks.measure import Answers, Collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.data.split import Split
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.gate.paired_test import Outcome
+    from edgeres.model.graph import Graph
     from edgeres.model.weights import Weights
     from edgeres.progress import Progress
     from edgeres.quant.quantized import Quantized
-
-    Logits = NDArray[np.float32]
+    from edgeres.tasks.task import Task
 
 CONFIDENCE = 0.95  # confidence of every interval over images
 NEGLIGIBLE = 1e-5  # KL divergence in nats below which no further technique is tried: by Pinsker's inequality the
@@ -43,7 +43,7 @@ _RESOLUTION = 1e-9  # divergences in nats below this are rounding errors of floa
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Reduction of the KL divergence from float by a candidate in nats: mean over images, with its interval."""
+    """Reduction of the divergence from float by a candidate: mean over images, with its interval."""
 
     mean: float
     low: float
@@ -78,14 +78,15 @@ def nearer(some: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
 class Evaluation:
     """Metrics of a candidate on the tuning images.
 
-    ``drop_pp`` is the float accuracy less this one, with the gate's interval; ``agreement`` is the percentage of
-    predictions equal to float's; ``divergences`` float64 ``[N]`` are from float's softmax per image, in nats;
+    ``score`` is the task's metric in percent, ``drop_pp`` float's less this one, with the gate's interval;
+    ``agreement`` is the percentage of predictions equal to float's; ``divergences`` float64 ``[N]`` are from float's
+    outputs per image, for a classifier the KL divergence of the softmax in nats;
     ``integer`` is the number of weighted layers in integers. ``outcome`` is the gate's, None without a limit;
     ``doubtful`` says that it is INCONCLUSIVE with a drop over the limit, on images that would give PASS to a network
     without one; ``needed`` is the number of images on which a network without any drop would pass with a chance of 0.8.
     """
 
-    top1: float
+    score: float
     drop_pp: float
     low_pp: float
     high_pp: float
@@ -96,6 +97,7 @@ class Evaluation:
     outcome: Outcome | None
     doubtful: bool
     needed: int | None
+    task: type[Task] = Classification
 
     @property
     def n(self) -> int:
@@ -104,13 +106,18 @@ class Evaluation:
 
     @cached_property
     def divergence(self) -> Gain:
-        """Mean KL divergence from float in nats, with its interval; NaN where a logit is NaN."""
+        """Mean divergence from float, with its interval; NaN where an output is NaN."""
         return mean_interval(self.divergences)
 
     @property
     def kl(self) -> float:
-        """Mean KL divergence from float in nats."""
+        """Mean divergence from float."""
         return self.divergence.mean
+
+    @property
+    def top1(self) -> float | None:
+        """The score of a classifier; None for any other task."""
+        return self.score if self.task is Classification else None
 
     @property
     def limit_missed(self) -> bool:
@@ -129,9 +136,6 @@ class Evaluation:
 SCREENED = 64
 """Tuning images on which all variants of a technique are compared; the nearest are then compared on twice as many."""
 
-_POWER = 0.8
-
-
 _GROUP, _CACHED = 16, 1 << 20
 """Most images of a group that goes through a network together, and most bytes of their largest activation."""
 
@@ -139,8 +143,8 @@ _GROUP, _CACHED = 16, 1 << 20
 class Evaluator:
     """Evaluates candidates for one network.
 
-    ``split`` are tuning images with labels, ``margin`` is the allowed accuracy drop in percentage points; None allows
-    any.
+    ``split`` are tuning images with labels, ``task`` says what the outputs are, ``margin`` is the allowed drop of its
+    score in percentage points; None allows any.
 
     Raises:
         StageError: There are no tuning images, or the float network's logits are not finite.
@@ -148,11 +152,12 @@ class Evaluator:
 
     def __init__(
         self,
-        spec: ResNetSpec,
+        graph: Graph,
         weights: Weights,
         split: Split,
         preprocess: Preprocess,
         *,
+        task: Task,
         margin: float | None,
         progress: Progress,
     ) -> None:
@@ -161,15 +166,17 @@ class Evaluator:
                 "there are no tuning images to judge candidates on", "a tenth of the training images serves: give more"
             )
         self.split, self.preprocess, self.margin, self.progress = split, preprocess, margin, progress
-        sizes = shapes(spec, preprocess.crop, preprocess.crop)
+        self.task, self.labels = task, task.labels(split, preprocess)
+        sizes = shapes(graph, *preprocess.crop)
         self._group = max(1, min(_GROUP, _CACHED // (4 * max(prod(shape) for shape in sizes.values()))))
         start = time.monotonic()
-        self.reference = self._logits(Network(spec, weights), split, "float on the tuning images")
+        answers = self._answers(Network(graph, weights), split, "float on the tuning images")
+        self.reference, self._kept = answers.sampled, answers.kept
         if not np.isfinite(self.reference).all():
             raise StageError("the float network returns NaN or infinity", "check its weights")
         self.pass_s = (time.monotonic() - start) / len(split)
         """Seconds of one float image, decoding included, from which the predicted times of techniques follow."""
-        self.macs_per_s = macs(spec, preprocess.crop, preprocess.crop) / self.pass_s
+        self.macs_per_s = macs(graph, *preprocess.crop) / self.pass_s
         """MACs per second of that image, for work that is proportional to weights and not to images."""
 
     @property
@@ -178,11 +185,11 @@ class Evaluator:
         return self.split.take(range(min(SCREENED, len(self.split))))
 
     def nearest(self, variants: Mapping[str, Quantized], label: str) -> tuple[str, dict[str, float]]:
-        """Name of the variant nearest to float, by racing (Maron and Moore 1994), and the mean KL divergence of each.
+        """Name of the variant nearest to float, by racing (Maron and Moore 1994), and the mean divergence of each.
 
         All variants are compared on the first ``SCREENED`` images. Those significantly worse than the nearest are
-        dropped, and the number of images doubles, until one is left or all images were used. Divergences are in nats,
-        infinite where a logit is NaN.
+        dropped, and the number of images doubles, until one is left or all images were used. A divergence is infinite
+        where an output is NaN.
         """
         means: dict[str, float] = {}
         seen: dict[str, NDArray[np.float64]] = {name: np.empty(0) for name in variants}
@@ -190,8 +197,8 @@ class Evaluator:
         while True:
             some = self.split.take(range(start, stop))
             for name, before in seen.items():
-                logits = self._logits(variants[name].network(), some, f"{label}: {name}")
-                fresh = divergences(self.reference[start:stop], logits)
+                answers = self._answers(variants[name].network(), some, f"{label}: {name}")
+                fresh = self.task.divergences(self.reference[start:stop], answers.sampled)
                 seen[name] = np.concatenate([before, np.where(np.isnan(fresh), np.inf, fresh)])
             means |= {name: float(fresh.mean()) for name, fresh in seen.items()}
             seen = _not_beaten(seen)
@@ -201,45 +208,38 @@ class Evaluator:
 
     def evaluation(self, quantized: Quantized, label: str) -> Evaluation:
         """Metrics of a candidate on all tuning images."""
-        logits = self._logits(quantized.network(), self.split, label)
-        before, after, labels = self.reference.argmax(1).tolist(), logits.argmax(1).tolist(), self.split.labels
-        paired = Paired.of(before, after, labels)
-        decision = paired_test.decide(paired, self.margin) if self.margin is not None else None
-        interval = decision.interval if decision else paired_test.tango(paired, 0.9)
+        answers = self._answers(quantized.network(), self.split, label)
+        task, labels = self.task, self.labels
+        before, after = (task.predictions(kept, labels) for kept in (self._kept, answers.kept))
+        comparison, margin = task.compare(before, after, labels), self.margin
+        decision = comparison.decide(margin) if margin is not None else None
+        interval = decision.interval if decision else comparison.interval(0.9)
         return Evaluation(
-            top1=top1(after, labels),
-            drop_pp=paired.drop,
+            score=task.score(after, labels),
+            drop_pp=comparison.drop,
             low_pp=interval.low,
             high_pp=interval.high,
-            agreement=agreement(before, after),
-            divergences=divergences(self.reference, logits),
-            sqnr_db=sqnr_db(self.reference, logits),
+            agreement=task.agreement(before, after),
+            divergences=task.divergences(self.reference, answers.sampled),
+            sqnr_db=sqnr_db(self.reference, answers.sampled),
             integer=len(quantized.placement.weighted),
             outcome=decision.outcome if decision else None,
-            doubtful=self._doubtful(paired, decision),
-            needed=self._needed(paired),
+            doubtful=margin is not None and comparison.doubtful(margin),
+            needed=comparison.needed(margin) if margin is not None else None,
+            task=type(task),
         )
-
-    def _doubtful(self, paired: Paired, decision: paired_test.Decision | None) -> bool:
-        if self.margin is None or decision is None or decision.outcome is not Outcome.INCONCLUSIVE:
-            return False
-        spotless = paired_test.decide(Paired(n=paired.n, b=0, c=0), self.margin)
-        return paired.drop > self.margin and spotless.outcome is Outcome.PASS
-
-    def _needed(self, paired: Paired) -> int | None:
-        if self.margin is None or self.margin <= 0:
-            return None
-        return paired_test.images_needed(0.0, paired.discordance, margin_pp=self.margin, power=_POWER)
 
     def images(self, split: Split) -> Iterator[NDArray[np.float32]]:
         """Preprocessed images of a split in batches."""
         return (batch for batch, _ in split.batches(self.preprocess))
 
-    def _logits(self, network: Network, split: Split, label: str) -> Logits:
-        """Logits ``[N,classes]``, in groups of a fixed size, so that they do not depend on the batch size."""
+    def _answers(self, network: Network, split: Split, label: str) -> Answers:
+        """Answers to the images, in groups of a fixed size, so that they do not depend on the batch size."""
+        collector = Collector(self.task, split, self.preprocess)
         with self.progress.task(label, len(split)) as advance:
-            logits = each_image(network, self.images(split), Network.__call__, advance, group=self._group)
-            return np.concatenate([one.numpy() for one in logits])
+            for logits in each_image(network, self.images(split), Network.__call__, advance, group=self._group):
+                collector.add(logits.numpy())
+        return collector.answers()[0]
 
 
 def _not_beaten(seen: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:

@@ -12,12 +12,15 @@ import numpy as np
 from edgeres.backends.registry import find_backend
 from edgeres.latency.prediction import predict
 from edgeres.latency.timer import Timing, interleaved
+from edgeres.onnx_graph.imported_graph import ImportedGraph
 from edgeres.onnx_graph.write import write_model
+from edgeres.onnx_graph.write_imported import write_imported
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.data.size import Size
+    from edgeres.model.graph import Graph
     from edgeres.model.weights import Weights
     from edgeres.quant.quantized import Quantized
     from edgeres.targets.target import Target
@@ -28,16 +31,19 @@ _LIMIT_S = 1.5
 
 
 def graphs(
-    spec: ResNetSpec, weights: Weights, variants: dict[str, Quantized], side: int, target: Target
+    graph: Graph, weights: Weights, variants: dict[str, Quantized], size: Size, target: Target
 ) -> dict[str, ModelProto]:
     """The float graph and that of each variant, as exported but without metadata."""
     runtime = target.runtime
-    models = {FLOAT: write_model(spec, weights, (side, side), opset=runtime.opset, ir_version=runtime.ir_version)}
+    if isinstance(graph, ImportedGraph):
+        written = {name: write_imported(graph, one.weights, one.table, one.placement) for name, one in variants.items()}
+        return {FLOAT: graph.model, **written}
+    models = {FLOAT: write_model(graph, weights, size, opset=runtime.opset, ir_version=runtime.ir_version)}
     for name, quantized in variants.items():
         models[name] = write_model(
-            spec,
+            graph,
             quantized.weights,
-            (side, side),
+            size,
             opset=runtime.opset,
             ir_version=runtime.ir_version,
             table=quantized.table,
@@ -59,9 +65,11 @@ def predicted_ms(models: dict[str, ModelProto], target: Target) -> dict[str, flo
     return {name: prediction.ms for name, prediction in predictions.items() if prediction}
 
 
-def measured_s(models: dict[str, ModelProto], side: int, target: Target, folder: Path) -> dict[str, float]:
+def measured_s(
+    models: dict[str, ModelProto], size: Size, channels: int, target: Target, folder: Path
+) -> dict[str, float]:
     """Median seconds of one image on this host, all graphs timed interleaved; ``folder`` holds temporary files."""
-    image = np.zeros((1, 3, side, side), dtype=np.float32)
+    image = np.zeros((1, channels, *size), dtype=np.float32)
     with TemporaryDirectory(dir=folder) as place, ExitStack() as stack:
         sessions = {}
         for name, model in models.items():

@@ -85,7 +85,7 @@ class Policy:
             return None
         if technique.name in self.skip:
             return Skipped(Reason.TIME, Reason.TIME)
-        if self.forced:
+        if self.forced or technique.ready:
             return None
         reason = _needless(technique, best)
         if reason is not None:
@@ -122,11 +122,13 @@ def _needless(technique: Technique, best: Evaluation) -> Reason | None:
 
 def _words(reason: Reason, best: Evaluation) -> str:
     if reason is Reason.NEGLIGIBLE:
+        if best.task.divergence != "KL":
+            return f"{reason}: {best.task.divergence} to float {best.kl:.1e}{best.task.unit}"
         moved = 100 * sqrt(max(0.0, best.kl) / 2)
         return f"{reason}: KL to float {best.kl:.1e} nats moves at most {moved:.2g} % of the probability"
     if reason is Reason.UNSEEN:
         low, high = best.divergence.low, best.divergence.high
-        return f"{reason}: {low:.1e} to {high:.1e} nats on {best.n:,} images"
+        return f"{reason}: {low:.1e} to {high:.1e}{best.task.unit} on {best.n:,} images"
     return reason
 
 
@@ -197,6 +199,7 @@ def technique_result(
         name=name,
         settings=settings or {},
         top1=evaluation.top1,
+        score=None if evaluation.top1 is not None else evaluation.score,
         drop_pp=evaluation.drop_pp,
         low_pp=evaluation.low_pp,
         high_pp=evaluation.high_pp,
@@ -221,13 +224,16 @@ def notes(search: Search, margin: float | None, images: int) -> tuple[str, ...]:
     """Notes on the choice; layers left in float are always listed."""
     chosen, evaluation = search.chosen, search.chosen.evaluation
     chain = " + ".join(chosen.candidate.settings)
-    first = _applied(search.tried[0])
-    lines = [f"{chain}: {first}, on {images:,} calibration images; KL to float {evaluation.kl:.2g} nats"]
+    first, task = _applied(search.tried[0]), evaluation.task
+    lines = [
+        f"{chain}: {first}, on {images:,} calibration images; {task.divergence} to float {evaluation.kl:.2g}{task.unit}"
+    ]
     best = search.best
     if best is not chosen:
         lines.append(
             f"{chosen.technique} was asked for and is kept; on the tuning images it is not nearer to float than "
-            f"{best.technique} beyond noise: KL {evaluation.kl:.2g} against {best.evaluation.kl:.2g} nats"
+            f"{best.technique} beyond noise: {task.divergence} {evaluation.kl:.2g} "
+            f"against {best.evaluation.kl:.2g}{task.unit}"
         )
     for settings in chosen.candidate.settings.values():
         if isinstance(settings, FloatLayers):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Effort = Literal["quick", "default", "max"]
 EFFORTS: tuple[Effort, ...] = ("quick", "default", "max")
 
+NO_GRADIENT = "left out: the graph has operators without a gradient, which ONNX Runtime computes"
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -46,6 +48,11 @@ class Technique(ABC):
     def images(self, limit: int) -> int:
         """Number of calibration images to read: all, or ``limit``."""
         return min(limit, len(self.context.calibration))
+
+    @property
+    def ready(self) -> bool:
+        """Whether its candidate is at hand already, so that neither effort nor time leaves it out."""
+        return False
 
     @abstractmethod
     def predicted(self) -> float:

@@ -6,16 +6,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeres.artifacts.results import TechniqueResult
+from edgeres.report.select import metric_title
 from edgeres.runs.figures import millis, percent, points, seconds
+from edgeres.tasks.registry import task_kind
 
 if TYPE_CHECKING:
     from edgeres.artifacts.results import LayerSensitivity
     from edgeres.runs.run import Run, StageRow
 
-HEADS = ("Technique", "Verdict", "Top-1", "Drop (90 % interval)", "Same answer", "KL to float", "Integer layers",
-         "Latency", "Took", "What")  # fmt: skip
 _AGAIN = "quantize"
 """Name of the quantizing stage's own technique: later stages repeat it, and their copy is left out."""
+
+
+def heads(run: Run) -> tuple[str, ...]:
+    """Heads of the table of techniques: score and divergence are those of the run's task."""
+    divergence_head = f"{task_kind(run.task).divergence} to float"
+    return ("Technique", "Verdict", metric_title(run), "Drop (90 % interval)", "Same answer", divergence_head,
+            "Integer layers", "Latency", "Took", "What")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +43,17 @@ class CandidateRow:
     @property
     def tried(self) -> bool:
         """Whether it was evaluated."""
-        return self.technique.kl is not None or self.technique.top1 is not None
+        return self.technique.kl is not None or self.technique.measured is not None
 
     def cells(self, none: str) -> tuple[str, ...]:
-        """One text for each of ``HEADS``; ``none`` replaces unknown figures."""
+        """One text for each of ``heads``; ``none`` replaces unknown figures."""
         r = self.technique
         interval = "" if r.low_pp is None or r.high_pp is None else f" ({r.low_pp:+.2f} to {r.high_pp:+.2f})"
         speed = none if self.latency_ms is None else millis(self.latency_ms)
         return (
             r.name,
             r.verdict or none,
-            none if r.top1 is None else percent(r.top1),
+            none if r.measured is None else percent(r.measured),
             none if r.drop_pp is None else f"{points(r.drop_pp)}{interval}",
             none if r.agreement is None else percent(r.agreement),
             none if r.kl is None else divergence(r.kl),
@@ -96,12 +103,22 @@ def _row(technique: TechniqueResult, stage: StageRow, timings: dict[str, float],
 def _float(stage: StageRow, timings: dict[str, float]) -> CandidateRow:
     """The row of the float reference, which all techniques are compared with."""
     known = (
-        each.top1 + each.drop_pp for each in stage.techniques if each.top1 is not None and each.drop_pp is not None
+        (each.top1 is not None, each.measured + each.drop_pp)
+        for each in stage.techniques
+        if each.measured is not None and each.drop_pp is not None
     )
+    ranked, score = next(known, (False, None))
     latency, expected = _latency(stage, timings, "float32")
     note = "what all are compared with"
     technique = TechniqueResult(
-        name="float", top1=next(known, None), drop_pp=0.0, agreement=100.0, kl=0.0, integer=0, note=note
+        name="float",
+        top1=score if ranked else None,
+        score=None if ranked else score,
+        drop_pp=0.0,
+        agreement=100.0,
+        kl=0.0,
+        integer=0,
+        note=note,
     )
     return CandidateRow(technique, latency_ms=latency, expected=expected)
 
@@ -133,6 +150,8 @@ def next_step(run: Run) -> str:
         return "Training with quantization in the loop did not meet the limit either: loosen it, or change the network."
     if chosen.verdict == "FAIL" and left:
         return f"The limit is not met: --effort max or a higher --time-budget also tries what was left out ({table})."
+    if chosen.verdict == "FAIL" and not task_kind(run.task).trained:
+        return "The limit is not met: --variant float ships float, --budget accuracy_drop_pp=VALUE sets another limit."
     return f"{_NEXT[chosen.verdict]} Left out for its cost: {table}." if table else _NEXT[chosen.verdict]
 
 

@@ -16,8 +16,8 @@ from edgeres.gate.paired_test import Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.gate.judgement import Judgement
     from edgeres.lint.rule import Finding, Rule
+    from edgeres.tasks.judgement import Judgement
 
 _COMMANDS = {Outcome.PASS: "notice", Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "error"}
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

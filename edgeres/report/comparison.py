@@ -137,11 +137,12 @@ def _facts(first: Run, second: Run) -> tuple[ComparisonRow, ...]:
         value = next((line.value for line in run.lines if line.name == "size_mib"), None)
         return last("mib")(run) if value is None else value
 
+    metric = first.metric if first.metric == second.metric else "score"
     latencies = tuple(_aligned(_latencies(first), _latencies(second), millis))
     return (
         row("verdict", outcome),
-        row("top-1 deployed", accuracy("deployed_top1"), percent),
-        row("top-1 float", accuracy("float_top1"), percent),
+        row(f"{metric} deployed", accuracy("deployed_score"), percent),
+        row(f"{metric} float", accuracy("float_score"), percent),
         row("drop", accuracy("drop_pp"), points),
         row("MACs", last("macs"), scaled),
         row("parameters", last("parameters"), scaled),

@@ -10,7 +10,7 @@ from edgeres.report import sections
 from edgeres.report.calibration import calibration
 from edgeres.report.markup import Markup, bullets, details, how, join, missing, section, tag
 from edgeres.report.recovery import recovery
-from edgeres.report.select import trail
+from edgeres.report.select import metric_title, trail
 from edgeres.runs import figures
 from edgeres.runs.verdict import line_counts, measuring, opening, outcome, reason, remedies
 
@@ -93,7 +93,7 @@ def _tiles(run: Run) -> list[Markup]:
     since = f"{moved} from first to last stage" if moved else "the same in every stage"
     drop, tail = figures.points(-a.drop_pp) if a else "", figures.millis(timed.p90_ms) if timed else ""
     return [
-        _tile("Top-1", figures.percent(a.deployed_top1) if a else None, f"{drop} against float"),
+        _tile(metric_title(run), figures.percent(a.deployed_score) if a else None, f"{drop} against float"),
         _tile("MACs", figures.scaled(macs[-1][1]) if macs else None, since),
         _tile("Size", f"{figures.number(sizes[-1])} MiB" if sizes else None, "the file that ships"),
         _tile("Latency p50", figures.millis(timed.p50_ms) if timed else None, f"p90 {tail}"),

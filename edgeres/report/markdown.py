@@ -9,6 +9,7 @@ from edgeres.latency.benchmark.result import sentences
 from edgeres.report import benchmark, candidates, select
 from edgeres.runs import figures
 from edgeres.runs.verdict import drop_cause, headline, measuring, outcome, remedies
+from edgeres.tasks.registry import task_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -134,7 +135,7 @@ def _stages(run: Run) -> str:
     if not run.stages and not run.error:
         return _missing("No stage finished.")
     notes = _bullets(f"{row.stage}: {note}" for row in run.stages for note in row.notes)
-    return _paragraphs(_prose_table(select.STAGE_HEADS, select.stage_cells(run, "-", "stopped here")), notes)
+    return _paragraphs(_prose_table(select.stage_heads(run), select.stage_cells(run, "-", "stopped here")), notes)
 
 
 def _recovery(run: Run) -> str:
@@ -149,18 +150,21 @@ def _recovery(run: Run) -> str:
     worst = candidates.most_sensitive(run)
     named = ", ".join(f"{code(layer.layer)} {candidates.divergence(layer.kl)}" for layer in worst)
     noise = f"Most sensitive layers (KL to float, alone in integers): {named}." if worst else ""
-    return _paragraphs(_table(candidates.HEADS, cells, 2, 1), legend, noise)
+    return _paragraphs(_table(candidates.heads(run), cells, 2, 1), legend, noise)
 
 
 def _accuracy(run: Run) -> str:
     a = run.accuracy
     if a is None:
         return _missing(select.UNVERIFIED)
+    moved = "" if a.b is None else f"{a.b:,} were right before and are wrong now, {a.c:,} the other way round; "
+    more = "".join(
+        f"{prose(text)}\n" for text in (*map(figures.further_text, a.further), *map(figures.output_text, a.outputs))
+    )
     measured = (
-        f"{figures.percent(a.deployed_top1)} deployed, {figures.percent(a.float_top1)} float: a drop of "
+        f"{figures.percent(a.deployed_score)} deployed, {figures.percent(a.float_score)} float: a drop of "
         f"**{figures.points(a.drop_pp)}** ({figures.drop_interval(a)}) on {a.n:,} images.\n"
-        f"{a.b:,} were right before and are wrong now, {a.c:,} the other way round; "
-        f"{figures.percent(a.agreement)} get the same answer as by float.\n"
+        f"{moved}{figures.percent(a.agreement)} get the same answer as by float.\n{more}"
         f"{prose(select.reference_float(run))}\n{prose(a.method)}"
     )
     return _paragraphs(measured, prose(drop_cause(run)))
@@ -192,7 +196,7 @@ def _integers(run: Run) -> str:
 
 def _confusion(run: Run) -> str:
     if run.confusion is None:
-        return _missing(select.UNVERIFIED)
+        return _missing(select.NO_CLASSES if run.accuracy else select.UNVERIFIED)
     rows = select.confusion_cells(run)
     listed = _prose_table(("True", "Predicted", "Images"), rows, 2)
     return f"Most frequent errors:\n\n{listed}" if rows else "No errors."
@@ -201,6 +205,8 @@ def _confusion(run: Run) -> str:
 def _flips(run: Run) -> str:
     if run.accuracy is None:
         return _missing(select.UNVERIFIED)
+    if not task_kind(run.task).classes:
+        return _missing(select.NO_CLASSES)
     if not run.flips:
         return "None."
     rows = []
@@ -251,8 +257,9 @@ def _provenance(run: Run) -> str:
         f"- code: {code(p.code)}" if p.code else "",
         f"- weights: {code(p.weights) if p.weights else 'trained in this run'}",
         f"- scales: taken from a calibration table, {code(p.scales)}" if p.scales else "",
-        f"- data: {prose(p.data)}",
+        f"- data: {prose(p.data)}{f' ({prose(p.data_kind)})' if p.data_kind else ''}",
         *(f"  - {prose(split.name)}: {split.images:,} images, {_digest(split.digest)}" for split in p.splits),
+        *(f"  - {prose(what.lower())}: {prose(counts)}" for what, counts in (p.census.rows if p.census else ())),
         f"- {', '.join(f'{prose(name)} {prose(version)}' for name, version in sorted(p.packages.items()))}",
     ]
     return _paragraphs("\n".join(filter(None, facts)), _details("Recipe", block(p.recipe, "yaml")), files)

@@ -23,7 +23,7 @@ _NAME = 12
 """Characters of a class name beside a confusion matrix; tooltips hold the whole name."""
 
 
-def accuracy_plot(rows: Sequence[tuple[str, float]]) -> Markup:
+def accuracy_plot(rows: Sequence[tuple[str, float]], metric: str) -> Markup:
     """Top-1 in percent after each stage, as dots on a zoomed axis."""
     low, high = min(top1 for _, top1 in rows), max(top1 for _, top1 in rows)
     margin = max(0.5, (high - low) * 0.15)
@@ -34,7 +34,7 @@ def accuracy_plot(rows: Sequence[tuple[str, float]]) -> Markup:
         marks.append(join(svg.label(stage, index), dot, svg.value(percent(top1), "", index)))
     path = " ".join(f"{axis(top1):.1f},{middle(index):.1f}" for index, (_, top1) in enumerate(rows))
     lines = svg.grid(svg.ticks(axis.low, axis.high, 3), axis, 0, bottom, " %")
-    words = f"Top-1 accuracy per stage: {svg.spoken(rows, percent)}"
+    words = f"{metric} per stage: {svg.spoken(rows, percent)}"
     return svg.figure(words, bottom + 22, lines, tag("polyline.path", points=path), *marks)
 
 

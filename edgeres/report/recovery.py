@@ -6,11 +6,12 @@ from dataclasses import replace
 from math import ceil, floor, log10
 from typing import TYPE_CHECKING
 
-from edgeres.report.candidates import HEADS, divergence, folded, most_sensitive, next_step, recovery_rows
+from edgeres.report.candidates import divergence, folded, heads, most_sensitive, next_step, recovery_rows
 from edgeres.report.markup import NONE, Markup, bullets, how, join, plot, section, table, tag
-from edgeres.report.select import tuned_float
+from edgeres.report.select import metric_title, tuned_float
 from edgeres.report.svg import WIDTH, Axis, apart, ends, figure, grid, levels, ticks
 from edgeres.runs.figures import millis, percent, seconds
+from edgeres.tasks.registry import task_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,30 +47,34 @@ def recovery(run: Run) -> Markup:
         f"Evaluated on the tuning images, which are disjoint from calibration and validation. {tuned_float(run)} "
         "Integer layers: convolutions and matrix products. \u2713: chosen."
     )
-    heads = [f"{head} (expected)" if head == "Latency" and all_predicted else head for head in HEADS[:-1]]
-    listed = table(heads, cells, "Accuracy recovery", words=2)
-    plots = tag("div.pair", _spending(rows), _tradeoff(rows), _sensitivity(run))
+    columns = [f"{head} (expected)" if head == "Latency" and all_predicted else head for head in heads(run)[:-1]]
+    listed = table(columns, cells, "Accuracy recovery", words=2)
+    plots = tag("div.pair", _spending(run, rows), _tradeoff(run, rows), _sensitivity(run))
     return section("recovery", TITLE, tag("p", next_step(run)), listed, legend, bullets("ul", notes), plots)
 
 
-def _spending(rows: Iterable[CandidateRow]) -> Markup:
+def _spending(run: Run, rows: Iterable[CandidateRow]) -> Markup:
     points = spending(rows)
-    reading = "mean KL to float, lower is better, against the time spent so far"
-    return plot("What each technique won", spending_plot(points), reading) if len(points) > 1 else Markup()
+    reading = f"mean {task_kind(run.task).divergence} to float, lower is better, against the time spent so far"
+    return (
+        plot("What each technique won", spending_plot(points, task_kind(run.task).divergence), reading)
+        if len(points) > 1
+        else Markup()
+    )
 
 
-def _tradeoff(rows: Sequence[CandidateRow]) -> Markup:
+def _tradeoff(run: Run, rows: Sequence[CandidateRow]) -> Markup:
     points = tradeoff(rows)
     predicted = ", predicted by a roofline" if any(row.expected for row in rows) else ""
     reading = f"tuning images; one image on the target{predicted}; filled: chosen"
-    return plot("Accuracy against latency", tradeoff_plot(points), reading) if points else Markup()
+    return plot("Accuracy against latency", tradeoff_plot(points, metric_title(run)), reading) if points else Markup()
 
 
 def _sensitivity(run: Run) -> Markup:
     if not run.sensitivity:
         return Markup()
     names = next((row.technique.float_layers for row in recovery_rows(run) if row.technique.chosen), ())
-    reading = "mean KL to float with that layer alone in integers; hollow: left in float"
+    reading = f"mean {task_kind(run.task).divergence} to float with that layer alone in integers; hollow: left in float"
     drawn = plot("Sensitivity of each layer", sensitivity_plot(run.sensitivity, names), reading)
     worst = ", ".join(f"{row.layer} {divergence(row.kl)}" for row in most_sensitive(run))
     return tag("div", drawn, how(f"Most sensitive: {worst}."))
@@ -85,7 +90,7 @@ def spending(rows: Iterable[CandidateRow]) -> list[Point]:
     return points
 
 
-def spending_plot(points: Sequence[Point]) -> Markup:
+def spending_plot(points: Sequence[Point], measure: str = "KL") -> Markup:
     """KL divergence to float against cumulative time, one dot per technique, names to the right."""
     right = WIDTH - 178  # space for "block_reconstruction 1.6e-03"
     longest = max(spent for _, spent, _, _ in points) or 1.0
@@ -96,20 +101,20 @@ def spending_plot(points: Sequence[Point]) -> Markup:
     line = tag("polyline.path", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in spots))
     below = ends("0 s", seconds(longest), _LEFT + 8, right, _BOTTOM + 18)
     words = ", ".join(f"{name} {divergence(kl)} after {seconds(spent)}" for name, spent, kl, _ in points)
-    return figure(f"KL to float: {words}", _BOTTOM + 24, _powers(up, right), line, *marks, below)
+    return figure(f"{measure} to float: {words}", _BOTTOM + 24, _powers(up, right), line, *marks, below)
 
 
 def tradeoff(rows: Iterable[CandidateRow]) -> list[Point]:
-    """``(name, milliseconds, top-1 in percent, chosen)`` of techniques; empty where all are equally fast."""
+    """``(name, milliseconds, score in percent, chosen)`` of techniques; empty where all are equally fast."""
     points = [
-        (row.technique.name, row.latency_ms, row.technique.top1, row.technique.chosen)
+        (row.technique.name, row.latency_ms, row.technique.measured, row.technique.chosen)
         for row in rows
-        if row.latency_ms is not None and row.technique.top1 is not None
+        if row.latency_ms is not None and row.technique.measured is not None
     ]
     return points if len({ms for _, ms, _, _ in points}) > 1 else []
 
 
-def tradeoff_plot(points: Sequence[Point]) -> Markup:
+def tradeoff_plot(points: Sequence[Point], metric: str = "Top-1") -> Markup:
     """One dot per technique, the chosen one filled; up and to the left is better."""
     right, top = WIDTH - 170, 12
     tops = [top1 for _, _, top1, _ in points]
@@ -121,7 +126,7 @@ def tradeoff_plot(points: Sequence[Point]) -> Markup:
     words = ", ".join(f"{name} {percent(top1)} in {millis(ms)}" for name, ms, top1, _ in points)
     lines = levels([(up(at), f"{at:g} %") for at in ticks(up.low, up.high, 4)], _LEFT, right)
     below = grid(ticks(across.low, across.high, 3), across, top, _BOTTOM, " ms")
-    return figure(f"Top-1 against latency: {words}", _BOTTOM + 24, lines, below, *leads, *dots)
+    return figure(f"{metric} against latency: {words}", _BOTTOM + 24, lines, below, *leads, *dots)
 
 
 def _dots(

@@ -24,6 +24,7 @@ from edgeres.report.markup import (
 from edgeres.runs import figures
 from edgeres.runs.verdict import drop_cause, int8_slowness
 from edgeres.settings import plain
+from edgeres.tasks.registry import task_kind
 
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import KernelCounts
@@ -41,11 +42,15 @@ def stages(run: Run) -> Markup:
     if not run.stages and not run.error:
         return section("stages", "Stage by stage", missing("No stage finished."))
     rows = select.stage_cells(run, NONE, tag("span.stopped", "\u2715 stopped here"))
-    top1, macs = select.trail(run.stages, "top1"), select.trail(run.stages, "macs")
+    scores, macs = select.trail(run.stages, "measured"), select.trail(run.stages, "macs")
     drawings = []
-    if top1:
+    if scores:
         drawings.append(
-            plot("Accuracy", plots.accuracy_plot(top1), "top-1 on the validation images; the axis is zoomed")
+            plot(
+                "Accuracy",
+                plots.accuracy_plot(scores, run.metric),
+                f"{run.metric} on the validation images; the axis is zoomed",
+            )
         )
     if macs:
         limit = run.limit_of("macs_g")
@@ -53,7 +58,7 @@ def stages(run: Run) -> Markup:
         drawings.append(plot("Work", drawing, "MACs for one image; stages that change nothing are left out"))
     measured = [item for row in run.stages if (item := _stage_details(row))]
     more = details("What each stage measured and noted", *measured) if measured else Markup()
-    listed = table(select.STAGE_HEADS, rows, "Stage by stage")
+    listed = table(select.stage_heads(run), rows, "Stage by stage")
     return section("stages", "Stage by stage", listed, tag("div.pair", *drawings), more)
 
 
@@ -73,18 +78,19 @@ def accuracy(run: Run) -> Markup:
     undecided = limit is not None and a.low_pp <= limit < a.high_pp
     more = f"{a.n:,} images do not settle it: the interval reaches beyond the limit." if undecided else ""
     listed = facts(
-        ("Float reference", figures.percent(a.float_top1)),
-        ("Deployed", figures.percent(a.deployed_top1)),
+        ("Float reference", figures.percent(a.float_score)),
+        ("Deployed", figures.percent(a.deployed_score)),
         ("Drop", figures.points(a.drop_pp)),
         (f"{level} interval", figures.between(a.low_pp, a.high_pp)),
         ("Same answer as float", figures.percent(a.agreement)),
-        ("Newly wrong", f"{a.b:,}"),
-        ("Newly right", f"{a.c:,}"),
+        *(() if a.b is None else (("Newly wrong", f"{a.b:,}"),)),
+        *(() if a.c is None else (("Newly right", f"{a.c:,}"),)),
         ("Images", f"{a.n:,}"),
     )
     drawing = plot("Drop against float", plots.drop_plot(a, limit), f"dot: measured drop; bar: {level} interval")
     warnings = [tag("p.caution", sentence) for sentence in (drop_cause(run), more) if sentence]
-    notes = [how(sentence) for sentence in (select.reference_float(run), a.method)]
+    more_figures = (*map(figures.further_text, a.further), *map(figures.output_text, a.outputs))
+    notes = [how(sentence) for sentence in (*more_figures, select.reference_float(run), a.method)]
     return section("accuracy", "Accuracy", tag("div.pair", drawing, listed), *warnings, *notes)
 
 
@@ -125,7 +131,7 @@ def confusion(run: Run) -> Markup:
     """Confusion matrix of the deployed network, or its largest errors where there are too many classes to draw."""
     title = "Confusion matrix"
     if run.confusion is None:
-        return section("confusion", title, missing(select.UNVERIFIED))
+        return section("confusion", title, missing(select.NO_CLASSES if run.accuracy else select.UNVERIFIED))
     worst = select.confusion_cells(run)
     listed = table(("True", "Predicted", "Images"), worst, "Most frequent errors", words=2)
     errors = join(tag("h3", "Most frequent errors"), listed) if worst else tag("p", "No errors.")
@@ -142,6 +148,8 @@ def flips(run: Run) -> Markup:
     title, shown = "Images answered differently than by float", select.FLIPS_SHOWN
     if run.accuracy is None:
         return section("flips", title, missing(select.UNVERIFIED))
+    if not task_kind(run.task).classes:
+        return section("flips", title, missing(select.NO_CLASSES))
     if not run.flips:
         return section("flips", title, tag("p", "None: both give the same class on every validation image."))
     cards = [_flip(run, flip) for flip in select.worst_first(run.flips)[:shown]]
@@ -196,7 +204,7 @@ def provenance(run: Run) -> Markup:
         ("Weights", tag("code.long", p.weights) if p.weights else "trained in this run"),
         *((("Scales", tag("code.long", p.scales)),) if p.scales else ()),
         *((("Recipe", tag("code.long", recipe.sha256)),) if recipe else ()),
-        ("Data", p.data),
+        ("Data", f"{p.data} ({p.data_kind})" if p.data_kind else p.data),
         ("Seed", str(p.seed)),
         ("Python", p.python),
         ("Platform", p.platform),
@@ -204,9 +212,12 @@ def provenance(run: Run) -> Markup:
     )
     splits = [(split.name, f"{split.images:,}", digest(split.digest)) for split in p.splits]
     split_table = tag("div.narrow", table(("Split", "Images", "Digest"), splits, "Data splits")) if splits else Markup()
+    census = Markup()
+    if p.census is not None:
+        census = tag("div.narrow", table(("Images", "as stored"), p.census.rows, "Images as stored"))
     packages = tag("div.narrow", table(("Package", "Version"), sorted(p.packages.items()), "Packages"))
     text = details("Recipe", tag("pre", p.recipe, tabindex=0))
-    return section("provenance", title, listed, split_table, text, details("Packages", packages), _files(run))
+    return section("provenance", title, listed, split_table, census, text, details("Packages", packages), _files(run))
 
 
 def _files(run: Run) -> Markup:

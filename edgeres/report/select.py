@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeres.runs import figures
 from edgeres.runs.verdict import float_and_int8, int8_slowness
+from edgeres.tasks.registry import task_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from edgeres.runs.run import LatencyRow, Run, StageRow
 
 UNVERIFIED = "The run ended before the deployed network was evaluated."
-STAGE_HEADS = ("Stage", "Top-1", "MACs", "Parameters", "Size", "Time")
+NO_CLASSES = "The outputs of this task are not one class an image."
+_STAGE_HEADS = ("MACs", "Parameters", "Size", "Time")
 LATENCY_HEADS = ("Variant", "Runtime", "Batch", "Threads", "p50", "95 % interval", "p90", "p99", "Calls")
 FLIPS_SHOWN = 24
 """Most flipped images on the page; ``report.json`` has all of them."""
@@ -23,16 +25,26 @@ _CONFUSIONS = 8
 _FATES = ("lost", "gained", "both wrong")
 
 
+def metric_title(run: Run) -> str:
+    """The metric of a run as a heading: ``Top-1``."""
+    return run.metric[0].upper() + run.metric[1:] if run.metric[1:].islower() else run.metric
+
+
+def stage_heads(run: Run) -> tuple[str, ...]:
+    """Heads of the table of stages."""
+    return ("Stage", metric_title(run), *_STAGE_HEADS)
+
+
 def stage_cells(run: Run, none: str, stopped: str) -> list[tuple[str, ...]]:
-    """Cells under ``STAGE_HEADS``; ``none`` replaces unknown figures, ``stopped`` the time of the stage that failed."""
+    """Cells under ``stage_heads``; ``none`` replaces unknown figures, ``stopped`` the time of the stage that failed."""
     rows = []
     for index, row in enumerate(run.stages):
         time = run.time_of(index)
-        top1 = none if row.top1 is None else figures.percent(row.top1)
+        score = none if row.measured is None else figures.percent(row.measured)
         counts = (none if count is None else figures.scaled(count) for count in (row.macs, row.parameters))
         size = none if row.mib is None else f"{figures.number(row.mib)} MiB"
         spent = none if time is None else "cached" if time.cached else figures.seconds(time.seconds)
-        rows.append((row.stage, top1, *counts, size, spent))
+        rows.append((row.stage, score, *counts, size, spent))
     return [*rows, (run.error.stage or "start", *[none] * 4, stopped)] if run.error else rows
 
 
@@ -53,11 +65,11 @@ def int8_conclusion(rows: Sequence[LatencyRow]) -> str:
     return int8_slowness(rows) or (f"At p50, int8 is {faster} times as fast as float32." if faster else "")
 
 
-def trail(stages: Sequence[StageRow], field: Literal["top1", "macs"]) -> list[tuple[str, float]]:
+def trail(stages: Sequence[StageRow], field: Literal["measured", "macs"]) -> list[tuple[str, float]]:
     """``(stage, figure)`` of the stages that measured it; MACs only where they changed."""
     series: list[tuple[str, float]] = []
     for row in stages:
-        figure = row.top1 if field == "top1" else row.macs
+        figure = row.measured if field == "measured" else row.macs
         if figure is not None and not (field == "macs" and series and series[-1][1] == figure):
             series.append((row.stage, float(figure)))
     return series
@@ -80,7 +92,7 @@ def tuned_float(run: Run) -> str:
     before = stages[: stages.index("quantize")] if "quantize" in stages else stages
     changed = next((name for name in reversed(before) if name in ("prune", "recover")), "")
     which = f"the float network that was quantized, behind '{changed}'" if changed else "the float network"
-    return f"Same answer and KL compare with {which}, on tuning images."
+    return f"Same answer and {task_kind(run.task).divergence} compare with {which}, on tuning images."
 
 
 def confusion_cells(run: Run) -> list[tuple[str, str, str]]:

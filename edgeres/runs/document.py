@@ -14,7 +14,7 @@ from edgeres.settings import canonical, parse, parse_json, plain, read_text
 if TYPE_CHECKING:
     from pathlib import Path
 
-_BEFORE = ("edgeres.report/1", "edgeres.report/2")
+_BEFORE = ("edgeres.report/1", "edgeres.report/2", "edgeres.report/3")
 """Earlier schema versions that are read too. Fields added since have a default, renamed ones are in ``_RENAMED``."""
 
 _RENAMED = {
@@ -23,6 +23,8 @@ _RENAMED = {
     "laps": "timings",
     "outlook": "predicted_status",
     "over_twin": "over_float",
+    "float_top1": "float_score",
+    "deployed_top1": "deployed_score",
 }
 JSON = "report.json"
 
@@ -62,8 +64,8 @@ def decode(text: str, where: str) -> Run:
 
 
 def _with_new_names(document: dict[str, Any]) -> dict[str, Any]:
-    """An older document with the keys of this version: those of its error, stages, budget lines and timings."""
-    renamed = _renamed(document, ("error", "stages", "lines"))
+    """An older document with the keys of this version: in its error, stages, accuracy, lines and timings."""
+    renamed = _renamed(document, ("error", "stages", "lines", "accuracy"))
     if isinstance(timings := document.get("timings"), dict):
         renamed["timings"] = _renamed(timings, ("stages", "lines"))
         if isinstance(bench := timings.get("bench"), dict):

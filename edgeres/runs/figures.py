@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeres.artifacts.budget_check import BudgetCheck
-    from edgeres.runs.findings import Accuracy
+    from edgeres.artifacts.results import OutputError
+    from edgeres.runs.findings import Accuracy, FurtherScore
 
 _LINES = {
     "accuracy_drop_pp": ("Accuracy drop", " pp"),
@@ -112,6 +113,19 @@ def between(low: float, high: float) -> str:
 def drop_interval(accuracy: Accuracy) -> str:
     """The confidence interval of an accuracy drop: ``95 % interval -0.35 to +1.10 pp``."""
     return f"{confidence(accuracy.level)} interval {between(accuracy.low_pp, accuracy.high_pp)}"
+
+
+def further_text(score: FurtherScore) -> str:
+    """A metric that is not judged: ``F1 at 0.42: 81.20 % deployed, 81.40 % float (drop -0.10 to +0.50 pp)``."""
+    drop = between(score.low_pp, score.high_pp)
+    return f"{score.name}: {percent(score.deployed_score)} deployed, {percent(score.float_score)} float (drop {drop})"
+
+
+def output_text(output: OutputError) -> str:
+    """The error of an output: ``output logits [10]: SQNR 31.2 dB, cosine to float 0.9996``."""
+    noise = "equal to float" if output.sqnr_db is None else f"SQNR {output.sqnr_db:.1f} dB"
+    shape = ",".join(map(str, output.shape))
+    return f"output {output.name} [{shape}]: {noise}, cosine to float {output.cosine:.4f}"
 
 
 def points(value: float) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from edgeres.artifacts.results import OutputError
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
@@ -20,27 +21,43 @@ Thumbnail = Annotated[str, Field(pattern=r"^(data:image/png;base64,[A-Za-z0-9+/]
 
 
 @settings
+class FurtherScore:
+    """A metric in percent that is reported and not judged, with the 95 % interval of its drop in pp."""
+
+    name: str
+    float_score: Percent
+    deployed_score: Percent
+    low_pp: float
+    high_pp: float
+
+
+@settings
 class Accuracy:
     """The deployed network against its float baseline, on the same images, with the interval of the drop in pp.
 
-    ``b`` images are right by float alone, ``c`` by the deployed network alone; ``agreement`` is in percent.
+    ``metric`` is what both scores are, such as top-1. ``b`` images are right by float alone, ``c`` by the deployed
+    network alone, None where an image is not right or wrong; ``agreement`` is in percent. ``further`` are metrics that
+    are not judged, ``outputs`` the errors of the outputs themselves.
     """
 
+    metric: str = "top-1"
     n: Annotated[int, Field(gt=0)]
-    float_top1: Percent
-    deployed_top1: Percent
+    float_score: Percent
+    deployed_score: Percent
     drop_pp: float
     low_pp: float
     high_pp: float
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    b: Count
-    c: Count
+    b: Count | None = None
+    c: Count | None = None
     agreement: Percent
     method: str
+    further: tuple[FurtherScore, ...] = ()
+    outputs: tuple[OutputError, ...] = ()
 
     def __post_init__(self) -> None:
-        if abs(self.float_top1 - self.deployed_top1 - self.drop_pp) > 0.02:  # each may be rounded
-            raise ValueError("drop_pp is not float_top1 - deployed_top1")
+        if abs(self.float_score - self.deployed_score - self.drop_pp) > 0.02:  # each may be rounded
+            raise ValueError("drop_pp is not float_score - deployed_score")
         if self.low_pp > self.high_pp:
             raise ValueError("low_pp is above high_pp")
 

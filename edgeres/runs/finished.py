@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeres.errors import UsageError
@@ -67,7 +67,9 @@ def read_graphs(folder: Path, run: Run) -> Exported:
         UsageError: The run ended before the export, or a graph is missing or changed.
     """
     from edgeres.artifacts.artifact import Exported, File, ModelMetadata
+    from edgeres.artifacts.companion import read_companion
     from edgeres.data.preprocess import Preprocess
+    from edgeres.data.size import Size
     from edgeres.onnx_graph.operator_counts import image_of
     from edgeres.onnx_graph.read import read_model
     from edgeres.quant.calibration_table import NAME as SCALES
@@ -81,6 +83,13 @@ def read_graphs(folder: Path, run: Run) -> Exported:
             if not path.is_file() or sha256_file(path) != row.sha256:
                 raise UsageError(f"{path} is not the file that its run reported", _AGAIN)
             files[name] = File(path.absolute(), row.sha256)
-    _, (*_, side) = image_of(read_model(files["model.onnx"].path))
-    metadata = ModelMetadata(name=run.model, preprocess=Preprocess(resize=side, crop=side), classes=())
+    stated = read_companion(files["model.onnx"].path).preprocess
+    if stated is not None:
+        metadata = ModelMetadata(name=run.model, preprocess=stated, classes=())
+        return Exported(metadata, files["model.onnx"], files["model.float.onnx"], files.get(SCALES))
+    _, (channels, *sides) = image_of(read_model(files["model.onnx"].path))
+    size = Size(*sides)
+    metadata = ModelMetadata(
+        name=run.model, preprocess=replace(Preprocess.usual(channels), resize=size, crop=size), classes=()
+    )
     return Exported(metadata, files["model.onnx"], files["model.float.onnx"], files.get(SCALES))

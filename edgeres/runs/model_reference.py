@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.artifacts.budget_check import Figure
+from edgeres.data.size import Size
 from edgeres.errors import UsageError
 from edgeres.latency.prediction import Measured
 from edgeres.latency.roofline import float_precisions
 from edgeres.latency.workload import of_model, of_target
-from edgeres.model.spec import PRESETS, preset
+from edgeres.model.graph import graph
+from edgeres.model.presets import PRESETS, preset
 from edgeres.onnx_graph.operator_counts import image_of, sized
 from edgeres.onnx_graph.read import read_model
 from edgeres.runs import document
@@ -32,17 +34,17 @@ _EXAMPLE = '{"model": "resnet50", "precision": "int8", "size": 224, "latency_ms"
 
 @dataclass(frozen=True, slots=True)
 class NamedNetwork:
-    """The kernels of a network at an image side in pixels, under the name of its documented budgets or its file."""
+    """The kernels of a network at an image size, under the name of its documented budgets or its file."""
 
     name: str
-    side: int
+    size: Size
     works: tuple[Work, ...]
     precision: Precision
 
     @property
     def title(self) -> str:
         """``resnet50 at 224 px, INT8``."""
-        return f"{self.name} at {self.side} px, {self.precision.upper()}"
+        return f"{self.name} at {self.size.text} px, {self.precision.upper()}"
 
 
 @settings
@@ -51,15 +53,15 @@ class _Note:
 
     model: str
     precision: Asked | None = None
-    size: int | None = None
+    size: Size | None = None
     latency_ms: float
     figure: Figure = "host_latency"
 
 
-def find_network(word: str, target: Target, size: int | None = None, precision: Asked | None = None) -> NamedNetwork:
+def find_network(word: str, target: Target, size: Size | None = None, precision: Asked | None = None) -> NamedNetwork:
     """The network of a model argument: a preset, a run folder, or the path of an ``.onnx``.
 
-    The side of the image defaults to the network's own, the precision to INT8 where a preset or a run has it. A
+    The size of the image defaults to the network's own, the precision to INT8 where a preset or a run has it. A
     quantized file has no other precision, a float file has no INT8.
 
     Raises:
@@ -72,9 +74,9 @@ def find_network(word: str, target: Target, size: int | None = None, precision: 
     if (folder := _run_folder(word)) is not None:
         return _of_run(folder, target, size, asked)
     spec = preset(word)
-    side = size or (224 if spec.stem.pool else 32)
+    size = size or spec.image_size
     taken = asked or ("int8" if target.scheme else float_precisions(target)[0])
-    return NamedNetwork(word, side, of_target(spec, side, target, integer=taken == "int8"), taken)
+    return NamedNetwork(word, size, of_target(graph(spec), size, target, integer=taken == "int8"), taken)
 
 
 def _asked(precision: Asked | None, target: Target) -> Precision | None:
@@ -105,7 +107,7 @@ def _run_folder(word: str) -> Path | None:
     return document.folder_of(path) if path.name == document.JSON or path.is_dir() else None
 
 
-def _of_run(folder: Path, target: Target, size: int | None, precision: Precision | None) -> NamedNetwork:
+def _of_run(folder: Path, target: Target, size: Size | None, precision: Precision | None) -> NamedNetwork:
     """The deployed network of a run, under the name of its documented budgets."""
     place = folder / _FILES[precision or "int8"]
     if not place.is_file():
@@ -130,7 +132,7 @@ def _of_report(folder: Path, target: Target) -> tuple[Measured, ...]:
     return tuple(measured)
 
 
-def _of_file(path: Path, name: str, target: Target, size: int | None, precision: Precision | None) -> NamedNetwork:
+def _of_file(path: Path, name: str, target: Target, size: Size | None, precision: Precision | None) -> NamedNetwork:
     """The network in a file; a graph for INT8 without integers is taken as float."""
     model = sized(read_model(path), size)
     _, shape = image_of(model)
@@ -140,4 +142,4 @@ def _of_file(path: Path, name: str, target: Target, size: int | None, precision:
         kind = "INT8 alone" if integer else "no INT8"
         raise UsageError(f"{precision} for {path}, which has {kind}", "name a preset, a run folder or another file")
     taken = precision or ("int8" if integer else float_precisions(target)[0])
-    return NamedNetwork(name, shape[1], works, taken)
+    return NamedNetwork(name, Size(*shape[1:]), works, taken)

@@ -14,15 +14,17 @@ from pydantic import Field
 from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
 from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
+from edgeres.data.census import Census
 from edgeres.latency.benchmark.result import BenchmarkResult
 from edgeres.runs.findings import Accuracy, Calibration, Confusion, Count, Flip, Percent, Sha256
 from edgeres.settings import settings
+from edgeres.tasks.registry import task_kind
 
 if TYPE_CHECKING:
     from edgeres.artifacts.artifact import Step
     from edgeres.artifacts.results import Latency
 
-SCHEMA: Literal["edgeres.report/3"] = "edgeres.report/3"
+SCHEMA: Literal["edgeres.report/4"] = "edgeres.report/4"
 _ROUNDED = 1.5
 """Upper bound of value over limit for a value that rounds to its limit: it exceeds it by at most half of it."""
 
@@ -69,11 +71,15 @@ class SplitRow:
 class Provenance:
     """Inputs of a run, with the locked recipe as YAML.
 
+    ``data_kind`` is the kind of source, such as ``class folders``; empty where it was not recorded. ``census`` counts
+    the source's images by what they are as stored; None where it was not recorded.
     ``weights`` are None when the run trained them, ``scales`` where images were observed, ``code`` (over edgeres' own
     source files) and ``cores`` where they were not recorded.
     """
 
     data: str
+    data_kind: str = ""
+    census: Census | None = None
     splits: tuple[SplitRow, ...] = ()
     weights: Sha256 | None = None
     scales: Sha256 | None = None
@@ -91,11 +97,14 @@ class Provenance:
 class StageRow:
     """One stage with figures of the network after it, on the validation split; None where it did not measure them.
 
+    ``top1`` is that of a classifier, ``score`` the metric of any other task, in percent.
+
     ``metrics`` has all other figures of the stage, ``techniques`` those that were left out too.
     """
 
     stage: str
     top1: Percent | None = None
+    score: Percent | None = None
     macs: Count | None = None
     parameters: Count | None = None
     mib: float | None = None
@@ -103,11 +112,16 @@ class StageRow:
     notes: tuple[str, ...] = ()
     techniques: tuple[TechniqueResult, ...] = ()
 
+    @property
+    def measured(self) -> float | None:
+        """The metric of the run's task, in percent."""
+        return self.score if self.top1 is None else self.top1
+
     @classmethod
     def of(cls, step: Step) -> StageRow:
         """The row of a finished stage: the metrics that all stages share have fields of their own."""
-        columns = {name: getattr(step.metrics, name) for name in ("top1", "macs", "parameters", "mib")}
-        rest = replace(step.metrics, top1=None, macs=None, parameters=None, mib=None)
+        columns = {name: getattr(step.metrics, name) for name in ("top1", "score", "macs", "parameters", "mib")}
+        rest = replace(step.metrics, top1=None, score=None, macs=None, parameters=None, mib=None)
         return cls(stage=step.stage, **columns, metrics=rest, notes=step.notes, techniques=step.techniques)
 
 
@@ -179,10 +193,11 @@ class Run:
     before its inputs were known. ``sensitivity`` has the effect of quantizing each layer alone.
     """
 
-    schema: Literal["edgeres.report/3"] = SCHEMA
+    schema: Literal["edgeres.report/4"] = SCHEMA
     edgeres: str
     command: str
     model: str
+    task: str = "classification"
     target: Device
     strict: bool = False
     until: str = ""
@@ -204,6 +219,11 @@ class Run:
     def __post_init__(self) -> None:
         for line in self.lines:
             _check(line, timed=False)
+
+    @property
+    def metric(self) -> str:
+        """What the scores of this run are, in percent: ``top-1``."""
+        return task_kind(self.task).metric
 
     @property
     def every_line(self) -> tuple[BudgetCheck, ...]:

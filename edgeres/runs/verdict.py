@@ -7,8 +7,9 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 from edgeres.runs import figures
-from edgeres.runs.figures import compared, line_title, number, points, relation
+from edgeres.runs.figures import compared, further_text, line_title, number, output_text, points, relation
 from edgeres.runs.run import is_timed
+from edgeres.tasks.registry import task_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +22,10 @@ _WIDTH = 120
 """Most characters of a budget line on a console."""
 _INDENT = " " * 12
 _NARROWER = "--recipe int8_pruned with a lower prune.macs takes channels away, a smaller preset has fewer"
+_QAT = "--recipe qat trains with quantization in the loop"
+_OTHER = "--budget {}=VALUE states another limit"
 _HELPS = {
-    "accuracy_drop_pp": "--recipe qat trains with quantization in the loop, --variant float ships float",
+    "accuracy_drop_pp": f"{_QAT}, --variant float ships float",
     "macs_g": _NARROWER,
     "params_m": _NARROWER,
     "size_mib": _NARROWER,
@@ -90,8 +93,8 @@ def reason(run: Run) -> str:
     if missing:
         return f"keeps {counts['passed']} of {len(lines)} budget lines; unmeasured: {missing}."
     a = run.accuracy
-    top1 = f", top-1 {figures.percent(a.deployed_top1)} ({points(-a.drop_pp)} against float)" if a else ""
-    return f"keeps {_all(len(lines))}{top1}."
+    score = f", {a.metric} {figures.percent(a.deployed_score)} ({points(-a.drop_pp)} against float)" if a else ""
+    return f"keeps {_all(len(lines))}{score}."
 
 
 def _for_the_device(run: Run) -> bool:
@@ -125,9 +128,9 @@ def summary_lines(run: Run) -> tuple[str, ...]:
     lines = [] if run.error else [headline(run)]
     lines += _budget_lines(run.every_line)
     if a := run.accuracy:
-        accuracy = f"top-1 {figures.percent(a.deployed_top1)} deployed, {figures.percent(a.float_top1)} float"
+        accuracy = f"{a.metric} {figures.percent(a.deployed_score)} deployed, {figures.percent(a.float_score)} float"
         drop = f"drop {points(a.drop_pp)} ({figures.drop_interval(a)})"
-        lines.append(f"{accuracy}; {drop} on {a.n:,} images")
+        lines += [f"{accuracy}; {drop} on {a.n:,} images", *map(further_text, a.further), *map(output_text, a.outputs)]
     for row in run.timings.latency:
         timed = f"p50 {figures.millis(row.p50_ms)}, p90 {figures.millis(row.p90_ms)}"
         lines.append(f"{row.variant} on {row.runtime}: {timed} (batch {row.batch})")
@@ -172,8 +175,14 @@ def _helps(run: Run, line: BudgetCheck) -> str:
     """Remedy of a failed line; for accuracy, by the stage that caused the drop where it is known."""
     if line.name == "accuracy_drop_pp" and (cause := drop_cause(run)):
         return cause
-    ways = (*filter(None, [_HELPS.get(line.name)]), f"--budget {line.name}=VALUE states another limit")
+    known = _HELPS.get(line.name, "")
+    ways = (*filter(None, [known if _trained(run) else known.removeprefix(f"{_QAT}, ")]), _OTHER.format(line.name))
     return f"{line_title(line.name)}: {'; '.join(ways)}"
+
+
+def _trained(run: Run) -> bool:
+    """Whether the stages that train know the labels of the run's task."""
+    return task_kind(run.task).trained
 
 
 def measuring(run: Run) -> str:
@@ -187,10 +196,10 @@ def measuring(run: Run) -> str:
 def drop_cause(run: Run) -> str:
     """Cause of an accuracy drop over its limit, pruning or INT8, with its remedy; empty where unknown."""
     limited = (line for line in run.every_line if line.name == "accuracy_drop_pp")
-    failed, accuracy, narrow = any(line.status == "failed" for line in limited), run.accuracy, _narrow_top1(run)
+    failed, accuracy, narrow = any(line.status == "failed" for line in limited), run.accuracy, _narrow_score(run)
     if not failed or accuracy is None or narrow is None:
         return ""
-    narrowed, rounded = accuracy.float_top1 - narrow, narrow - accuracy.deployed_top1
+    narrowed, rounded = accuracy.float_score - narrow, narrow - accuracy.deployed_score
     if narrowed > rounded:
         return (
             f"{number(narrowed)} pp went before INT8, with the channels that pruning removed: a higher prune.macs "
@@ -198,19 +207,19 @@ def drop_cause(run: Run) -> str:
         )
     return (
         f"{number(rounded)} pp went into INT8: 'edgeres quantize RUN --explain' lists what was tried against it, a "
-        "higher --time-budget tries more, --recipe qat trains with quantization in the loop"
+        f"higher --time-budget tries more, {_QAT if _trained(run) else '--variant float ships float'}"
     )
 
 
-def _narrow_top1(run: Run) -> float | None:
-    """Float accuracy of the pruned network that was quantized; None where it was not measured."""
+def _narrow_score(run: Run) -> float | None:
+    """Float score of the pruned network that was quantized; None where it was not measured."""
     stages = [row.stage for row in run.stages]
     if run.accuracy is None or "quantize" not in stages:
         return None
     if "prune" not in stages:
-        return run.accuracy.float_top1
+        return run.accuracy.float_score
     between = run.stages[stages.index("prune") : stages.index("quantize")]
-    return next((row.top1 for row in reversed(between) if row.top1 is not None), None)
+    return next((row.measured for row in reversed(between) if row.measured is not None), None)
 
 
 def int8_slowness(rows: Sequence[LatencyRow]) -> str:

@@ -12,6 +12,9 @@ import edgeres.targets
 from edgeres.errors import TargetError
 from edgeres.settings import parse, settings
 
+_FIRST_IR_VERSION = {18: 8, 19: 9, 20: 9, 21: 10}
+"""The IR version with which an opset was released (onnx, docs/Versioning.md)."""
+
 
 @settings
 class Runtime:
@@ -26,11 +29,17 @@ class Runtime:
         strongly_typed: Whether the runtime computes in the graph's types, so that FP16 has to be in the graph.
         float_weights: Whether weights are stored in float before QuantizeLinear: parsers before 8.5 do not support
             codes.
+        latest_opset: Latest opset that the runtime takes; an imported graph of an opset from ``opset`` to it keeps its
+            own. None where there is none beyond ``opset``.
+        uint8_input: Whether the built network may take uint8 pixels.
+        fused_activations: Whether an integer convolution ends in any activation after it, such as HardSwish; elsewhere
+            only in a ReLU, and its output has to be quantized.
     """
 
     name: str
     opset: int
     ir_version: int
+    latest_opset: int | None = None
     tensorrt: str | None = None
     jetpack: str | None = None
     python: str | None = None
@@ -38,8 +47,15 @@ class Runtime:
     timing_flags: tuple[str, ...] = ()
     strongly_typed: bool = False
     float_weights: bool = False
+    uint8_input: bool = True
+    fused_activations: bool = False
     workspace_mib: int = 1024
     source: str
+
+    def version_for(self, opset: int) -> tuple[int, int]:
+        """Opset and IR version in which the runtime takes an imported graph of an opset."""
+        chosen = min(max(opset, self.opset), self.latest_opset or self.opset)
+        return chosen, max(self.ir_version, _FIRST_IR_VERSION.get(chosen, self.ir_version))
 
     @property
     def short_name(self) -> str:

@@ -15,7 +15,8 @@ from edgeres.model.cost import shapes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.data.size import Size
+    from edgeres.model.graph import Graph
     from edgeres.training.method import Precision
 
 _DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,9 +30,10 @@ def training_device() -> torch.device:
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The half-precision type for ``torch.autocast``, or None for float32 throughout.
 
-    ``auto`` is bfloat16 on GPUs that have it, float16 on older ones, and bfloat16 on CPUs with AMX tiles. AVX512-BF16
-    alone is slower: ResNet-18 measured 1.05 s a step against 0.86 s in float32 (16 images of 224 px, two Zen 5
-    cores, torch 2.13), because the casts cost more than the dot products save.
+    ``auto`` is bfloat16 on GPUs that have it, float16 on older ones, and float32 on CPUs. With AMX tiles bfloat16 gave
+    other weights in each of 12 equal trainings of a thin ResNeXt-50, NaN in 10 of them (torch 2.13, oneDNN). With
+    AVX512-BF16 alone it is slower: ResNet-18 measured 1.05 s a step against 0.86 s in float32 (16 images of 224 px, two
+    Zen 5 cores, torch 2.13), because the casts cost more than the dot products save.
 
     Raises:
         UsageError: float16 on a CPU, which has no loss scaling and nothing to gain.
@@ -42,10 +44,10 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
         return _DTYPES[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else None
+    return None
 
 
-def lacks_memory(spec: ResNetSpec, side: int, batch: int, dtype: torch.dtype | None, device: torch.device) -> bool:
+def lacks_memory(graph: Graph, size: Size, batch: int, dtype: torch.dtype | None, device: torch.device) -> bool:
     """Whether the activations of a step would fill a GPU: they must stay below 80 % of what is free.
 
     Counts every tensor of the graph once, which is what autograd keeps. Always False on a CPU: swapping is no gain.
@@ -53,7 +55,7 @@ def lacks_memory(spec: ResNetSpec, side: int, batch: int, dtype: torch.dtype | N
     if device.type != "cuda":
         return False
     width = 4 if dtype is None else dtype.itemsize
-    needed = batch * width * sum(prod(shape) for shape in shapes(spec, side, side).values())
+    needed = batch * width * sum(prod(shape) for shape in shapes(graph, *size).values())
     free, _ = torch.cuda.mem_get_info(device)
     return needed > 0.8 * free
 

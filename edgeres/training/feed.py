@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
+from PIL.Image import Resampling, Transpose
 from pydantic import Field
 
+from edgeres.data.bands import BandImage, pixels_of
 from edgeres.errors import DataError
 from edgeres.model.zoo import import_torchvision
 from edgeres.settings import settings
@@ -22,10 +25,11 @@ if TYPE_CHECKING:
     from PIL import Image as Pillow
     from torch import Tensor
 
-    from edgeres.data.preprocess import Preprocess
+    from edgeres.data.preprocess import DecodedImage, Preprocess
+    from edgeres.data.size import Size
     from edgeres.data.split import Split
 
-    Batch = tuple[Tensor, Tensor]  # images uint8 [N,S,S,3] and labels int64 [N]
+    Batch = tuple[Tensor, Tensor]  # images [N,H,W,C], uint8 or float32, and labels int64 [N]
 
 Strength = Annotated[float, Field(ge=0, le=1)]
 Box = tuple[int, int, int, int]
@@ -42,7 +46,8 @@ class Augment:
             1409.4842); ``random`` resizes as evaluation does and crops at a random place (He et al. 2015);
             ``centre`` crops as evaluation does.
         scale: Smallest and largest share of the area a resized crop takes.
-        ratio: Smallest and largest width over height of a resized crop.
+        ratio: Smallest and largest width over height of a resized crop, as a share of the network input's; of the whole
+            image's where evaluation stretches images.
         padding: Black pixels around the image before a random crop (4 in He et al. 2015, section 4.2).
         flip: Mirror half of the images; wrong for digits, letters and anything with a handedness.
         brightness: Largest change of brightness, as a share.
@@ -72,39 +77,40 @@ class Augmenter:
 
     def __init__(self, augment: Augment, preprocess: Preprocess) -> None:
         import_torchvision()
-        from torchvision.transforms import InterpolationMode
         from torchvision.transforms.v2 import functional
 
         self._augment = augment
         self._preprocess = preprocess
-        self._filter = InterpolationMode(preprocess.interpolation)
+        self._filter = Resampling[preprocess.interpolation.upper()]
         self._functional = functional
 
-    def __call__(self, image: Pillow.Image, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """One training image, uint8 ``[size,size,3]``, from an RGB image and its random generator."""
+    def __call__(self, image: DecodedImage, size: Size, rng: np.random.Generator) -> NDArray[np.generic]:
+        """One training image ``[H,W,C]`` of a size, uint8 or float32, from an image and its random generator."""
         image = self._cropped(image, size, rng)
         if self._augment.flip and rng.random() < 0.5:
-            image = self._functional.horizontal_flip(image)
-        pixels: NDArray[np.uint8] = np.asarray(self._coloured(image, rng), dtype=np.uint8)
-        return pixels
+            image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
+        return pixels_of(image if isinstance(image, BandImage) else self._coloured(image, rng))
 
-    def _cropped(self, image: Pillow.Image, size: int, rng: np.random.Generator) -> Pillow.Image:
+    def _cropped(self, image: DecodedImage, size: Size, rng: np.random.Generator) -> DecodedImage:
         kind = self._augment.crop
         if kind == "resized":
-            box = draw_box(image.height, image.width, self._augment.scale, self._augment.ratio, rng)
-            part: Pillow.Image = self._functional.resized_crop(image, *box, [size, size], interpolation=self._filter)
-            return part
-        if self._preprocess.resize:
-            shorter = round(self._preprocess.resize * size / self._preprocess.crop)
-            image = self._functional.resize(image, [shorter], interpolation=self._filter)
+            usual = (
+                image.width / image.height if self._preprocess.resize_mode == "stretch" else size.width / size.height
+            )
+            low, high = self._augment.ratio
+            box = draw_box(image.height, image.width, self._augment.scale, (low * usual, high * usual), rng)
+            top, left, height, width = box
+            part = image.crop((left, top, left + width, top + height))
+            return part.resize((size.width, size.height), self._filter)
+        evaluation = replace(self._preprocess, resize=self._preprocess.resize_for(size), crop=size)
+        image = evaluation.resized(image)
         if kind == "centre":
-            middle: Pillow.Image = self._functional.center_crop(image, [size, size])
-            return middle
+            return evaluation.centred(image, size)
         padding = self._augment.padding
         height, width = image.height + 2 * padding, image.width + 2 * padding
-        top, left = (int(rng.integers(max(0, length - size) + 1)) - padding for length in (height, width))
-        # PIL pads with black, so the padding needs no copy.
-        return image.crop((left, top, left + size, top + size))
+        top = int(rng.integers(max(0, height - size.height) + 1)) - padding
+        left = int(rng.integers(max(0, width - size.width) + 1)) - padding
+        return evaluation.cut(image, top, left, size)
 
     def _coloured(self, image: Pillow.Image, rng: np.random.Generator) -> Pillow.Image:
         for strength, adjust in (
@@ -168,7 +174,7 @@ class Feed:
         self.batch = min(batch, len(split))
         self.seed = seed
         self._augmenter = Augmenter(augment, preprocess)
-        self._kept: dict[int, Pillow.Image] = {}
+        self._kept: dict[int, DecodedImage] = {}
         self._kept_bytes = 0
 
     @property
@@ -180,8 +186,8 @@ class Feed:
         """Image indices in the order of an epoch."""
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.split))
 
-    def batches(self, start: int, stop: int, size: Callable[[int], int]) -> Iterator[Batch]:
-        """The batches of global steps ``start`` to ``stop - 1``; ``size`` gives the image side in pixels by epoch."""
+    def batches(self, start: int, stop: int, size: Callable[[int], Size]) -> Iterator[Batch]:
+        """The batches of global steps ``start`` to ``stop - 1``; ``size`` gives the image size by epoch."""
         pool = ThreadPoolExecutor(WORKERS, "augment")
         try:
             waiting = deque(
@@ -196,15 +202,16 @@ class Feed:
             pool.shutdown(cancel_futures=True)
 
     def as_input(self, images: Tensor) -> Tensor:
-        """Normalised float32 ``[N,3,S,S]`` of uint8 ``[N,S,S,3]``, on the device of the images."""
+        """Normalised float32 ``[N,C,H,W]`` of stored values ``[N,H,W,C]``, on the device of the images."""
         mean, std = (
-            torch.tensor(values, device=images.device).reshape(3, 1, 1)
+            torch.tensor(values, device=images.device).reshape(-1, 1, 1)
             for values in (self.preprocess.mean, self.preprocess.std)
         )
-        pixels = images.permute(0, 3, 1, 2).contiguous().float().div_(255).sub_(mean).div_(std)
-        return pixels if self.preprocess.channels == "rgb" else pixels.flip(1)
+        low, high = self.preprocess.range or (0, 255)
+        pixels = images.permute(0, 3, 1, 2).contiguous().float().sub_(low).div_(high - low).sub_(mean).div_(std)
+        return pixels.flip(1) if self.preprocess.channels == "bgr" else pixels
 
-    def _make(self, step: int, size: Callable[[int], int]) -> Batch:
+    def _make(self, step: int, size: Callable[[int], Size]) -> Batch:
         epoch, position = divmod(step, self.steps)
         # Permuting each batch again takes microseconds and keeps workers free of shared state.
         indices = self.order(epoch)[position * self.batch : (position + 1) * self.batch]
@@ -215,13 +222,14 @@ class Feed:
         labels = [self.split.labels[index] for index in indices]
         return torch.from_numpy(np.stack(images)), torch.tensor(labels)
 
-    def _image(self, index: int) -> Pillow.Image:
+    def _image(self, index: int) -> DecodedImage:
         """A decoded image, kept in memory within ``KEPT_BYTES``."""
         cached = self._kept.get(index)
         if cached is not None:
             return cached
-        image = self.preprocess.upright(self.split.image(index))
-        weight = image.width * image.height * 3
+        preprocess = self.preprocess
+        image = preprocess.as_channels(preprocess.upright(self.split.image(index, preprocess.channels)))
+        weight = image.width * image.height * preprocess.count * (4 if image.mode == "F" else 1)
         if self._kept_bytes + weight <= KEPT_BYTES:
             self._kept[index] = image
             self._kept_bytes += weight

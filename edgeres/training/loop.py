@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeres.artifacts.results import StageMetrics
+from edgeres.data.size import Size
 from edgeres.errors import StageError
 from edgeres.model.weights import Weights
 from edgeres.training.device import autocast_dtype, conditions, lacks_memory, repeatable
@@ -89,7 +91,7 @@ def fit(
     was interrupted in between. ``label`` is that of the progress bar.
 
     Raises:
-        StageError: The loss is not finite.
+        StageError: The loss or a weight is not finite.
         StoreError: A snapshot is damaged or cannot be written.
         KeyboardInterrupt: Ctrl-C, after a snapshot of the last complete step.
     """
@@ -100,7 +102,7 @@ def fit(
     images = trainer.total * feed.batch
     with repeatable(device), held_interrupt() as interrupted, progress.task(label, images) as advance:
         advance(trainer.step * feed.batch)
-        for batch in feed.batches(trainer.step, trainer.total, trainer.side):
+        for batch in feed.batches(trainer.step, trainer.total, trainer.size):
             trainer.take(batch, label)
             advance(feed.batch)
             if interrupted():
@@ -108,7 +110,7 @@ def fit(
                 raise KeyboardInterrupt
             if trainer.step < trainer.total and snapshots.due(epoch_ended=trainer.step % feed.steps == 0):
                 snapshots.save(trainer.snapshot())
-    return trainer.outcome()
+    return trainer.outcome(label)
 
 
 class _Trainer:
@@ -127,7 +129,7 @@ class _Trainer:
         self._dtype = autocast_dtype(method.precision, device)
         recompute = method.checkpointing
         if recompute == "auto":
-            recompute = lacks_memory(network.spec, feed.preprocess.crop, feed.batch, self._dtype, device)
+            recompute = lacks_memory(network.graph, feed.preprocess.crop, feed.batch, self._dtype, device)
         self._forward: Callable[[Tensor], Tensor] = Recomputed(network) if recompute else network
         self._optimizer = _optimizer(network, method)
         self._ema = Ema(network, method.ema) if method.ema else None
@@ -139,10 +141,11 @@ class _Trainer:
             if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
                 module.eval()  # frozen norms keep their statistics
 
-    def side(self, epoch: int) -> int:
-        """Side of the training images in an epoch, in pixels."""
+    def size(self, epoch: int) -> Size:
+        """Size of the training images in an epoch."""
         epochs = -(-self.total // self._feed.steps)
-        return resolution(self._feed.preprocess.crop, self._method.progressive, epoch, epochs)
+        sides = (resolution(full, self._method.progressive, epoch, epochs) for full in self._feed.preprocess.crop)
+        return Size(*sides)
 
     def take(self, batch: Batch, label: str) -> None:
         """One step; ``StageError`` where the loss is not finite."""
@@ -173,11 +176,16 @@ class _Trainer:
             )
         self._loss_sum += value
 
-    def outcome(self) -> TrainingResult:
-        """The result of the steps so far."""
+    def outcome(self, label: str) -> TrainingResult:
+        """The result of the steps so far; ``StageError`` where a weight is not finite."""
         last = self.step % self._feed.steps or min(self.step, self._feed.steps)
         values = self._ema.values if self._ema is not None else self._network.state_dict()
         weights = Weights({key: values[key].detach().cpu().numpy() for key in self._network.graph.parameters})
+        if lost := [key for key, value in weights.items() if not np.isfinite(value).all()]:
+            raise StageError(
+                f"{label}: {lost[0]} holds NaN or infinity after {self.step} steps",
+                f"lower lr (it is {self._method.lr:g}) or train with precision float32",
+            )
         images = self.step * self._feed.batch
         metrics = StageMetrics(
             train_loss=self._loss_sum / last, epochs=self.step / self._feed.steps, steps=self.step, images=images

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from edgeres.model.graph import units
+from edgeres.model.unit import units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edgeres.model.graph import Unit
     from edgeres.model.network import Network
+    from edgeres.model.unit import Unit
 
 
 class Recomputed:
@@ -37,7 +37,7 @@ class Recomputed:
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), self._still_statistics()
 
-        for unit in units(self._network.spec):
+        for unit in units(self._network.graph):
             forward = self._forward(unit)
             if unit.name in ("stem", "head"):
                 x = forward(x)

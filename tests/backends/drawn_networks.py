@@ -13,11 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.data.preprocess import Preprocess
-from edgeres.model.graph import Graph, Op, graph
+from edgeres.model.graph import Graph, graph
 from edgeres.model.spec import Block, ResNetSpec, Stem
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edgeres.model.operation import Op
 
 CLASSES = 10
 

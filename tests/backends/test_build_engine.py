@@ -20,7 +20,7 @@ from edgeres.backends.tensorrt.loader import tensorrt_bundle
 from edgeres.targets.target import find_target
 
 BUNDLE = Path(device.__file__).parent
-COMMANDS = ("build_engine.py", "run_engine.py", "check_device.py", "engine.py", "device.py")
+COMMANDS = ("build_engine.py", "run_engine.py", "check_device.py", "engine.py", "device.py", "pixels.py")
 
 
 def test_severities_are_distinguished_by_name():
@@ -42,7 +42,7 @@ def test_what_travels_reads_as_python_3_8_and_needs_numpy_alone(name):
     imported = {
         alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     } | {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    ours = {"edgeres", "engine", "device"}
+    ours = {"edgeres", "engine", "device", "pixels"}
     assert imported - set(sys.stdlib_module_names) - ours <= {"numpy", *(["PIL"] if name == "run_engine.py" else [])}
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert attributes & NEWER == set()
@@ -240,7 +240,7 @@ def test_without_tensorrt_it_verifies_says_so_and_ends_with_3(bundle):
     (bundle / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: no such file')")
     done = command(bundle, "--check-only")
     assert done.returncode == 3
-    assert "bundle intact: 11 files" in done.stdout
+    assert "bundle intact: 17 files" in done.stdout
     assert "TensorRT does not load here (libnvinfer.so.10: no such file)" in done.stderr
     assert "Traceback" not in done.stderr
 

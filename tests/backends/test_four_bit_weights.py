@@ -33,14 +33,14 @@ IMAGES = np.random.default_rng(3).normal(size=(6, 3, 32, 32)).astype(np.float32)
 
 def quantized(spec, weights, scheme, method="mse"):
     placement = place(graph(spec), scheme)
-    histograms = observe(Network(spec, weights).eval(), [IMAGES], placement.observed)
+    histograms = observe(Network(graph(spec), weights).eval(), [IMAGES], placement.observed)
     activations = {tensor: activation_qparams(histograms[tensor], "minmax", scheme) for tensor in placement.observed}
     activations |= {tensor: activations[origin] for tensor, origin in placement.shared.items()}
     scales = {
         name: weight_qparams(weights[f"{name}.weight"], scheme.bits_of(name), method) for name in placement.weighted
     }
     table = QuantTable(activations=activations, weights=scales, calibrator="minmax", data="0", images=len(IMAGES))
-    return Quantized(spec, weights, table, scheme)
+    return Quantized(graph(spec), weights, table, scheme)
 
 
 def logits(network):
@@ -56,7 +56,7 @@ def exported(thin, thin_weights, tmp_path):
     options = {"opset": TARGET.runtime.opset, "ir_version": TARGET.runtime.ir_version}
     files = {"model": {"table": made.table, "placement": made.placement}, "float": {}}
     for name, more in files.items():
-        model = write_model(thin, thin_weights, (32, 32), **options, **more)
+        model = write_model(graph(thin), thin_weights, (32, 32), **options, **more)
         (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
     preprocess = Preprocess(resize=32, crop=32)
     metadata = ModelMetadata(name="thin", preprocess=preprocess, classes=tuple("abcde"))
@@ -118,7 +118,7 @@ def test_the_file_holds_half_a_byte_a_weight(exported, thin, thin_weights, tmp_p
     made, graph_file = exported
     wide = quantized(thin, thin_weights, replace(TARGET.scheme, weight_bits=8))
     options = {"opset": 21, "ir_version": 10, "table": wide.table, "placement": wide.placement}
-    model = write_model(thin, thin_weights, (32, 32), **options)
+    model = write_model(graph(thin), thin_weights, (32, 32), **options)
     narrow = [name for name in made.placement.weighted if name != "conv1"]
     saved = sum(thin_weights[f"{name}.weight"].size // 2 for name in narrow)
     points = sum(len(thin_weights[f"{name}.weight"]) // 2 for name in narrow)
@@ -128,11 +128,11 @@ def test_the_file_holds_half_a_byte_a_weight(exported, thin, thin_weights, tmp_p
 
 def test_4_bits_cost_more_than_8_and_no_more_than_rounding_explains():
     """On a network of ResNet-20's shape: the order of schemes, and a floor that a broken scale would fall through."""
-    from edgeres.model.spec import preset
+    from edgeres.model.presets import preset
 
     spec = replace(preset("resnet20"), norm=False)
     weights = random_weights(spec)
-    wanted = logits(Network(spec, weights).eval())
+    wanted = logits(Network(graph(spec), weights).eval())
     found = {
         bits: sqnr_db(
             wanted, logits(quantized(spec, weights, replace(TARGET.scheme, weight_bits=bits), "max").network())

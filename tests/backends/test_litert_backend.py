@@ -116,7 +116,7 @@ def test_weights_are_stored_in_eight_bits(tmp_path):
 
 
 def test_logits_beyond_rounding_fail_the_build(tmp_path, monkeypatch):
-    """The golden images are asked before anything ships: here the scales of one weight are wrong."""
+    """The golden images are asked before anything ships: here the scales of one weight are wrong, which is named."""
     translate = translation.translate
 
     def wrong(model, shown=()):
@@ -130,7 +130,9 @@ def test_logits_beyond_rounding_fail_the_build(tmp_path, monkeypatch):
         return replace(made, tensors=tensors)
 
     monkeypatch.setattr(translation, "translate", wrong)
-    with pytest.raises(StageError, match=r"LiteRT's logits are .* from those of model\.onnx; rounding explains"):
+    with pytest.raises(
+        StageError, match=r"LiteRT's logits are .* codes of 'layer1\.0\.relu1\.q' up to .*; rounding explains 1"
+    ):
         build(tmp_path)
 
 
@@ -221,8 +223,9 @@ def test_a_board_gets_a_bundle_that_checks_itself(tmp_path):
     assert not engine.runs_here
     assert engine.evidence[-1] == "it ran on this host's processor, not on the device's"
     assert set(engine.files) == {
-        "model.tflite", "check_device.py", "device.py", "golden_inputs.npy", "golden_outputs.npy", "preprocess.json",
-        "README.md", "SHA256SUMS", "manifest.json",
+        "model.tflite", "check_device.py", "device.py", "pixels.py", "golden_inputs.npy", "golden_outputs.npy",
+        "preprocess.json", "README.md", "SHA256SUMS", "manifest.json",
+        "golden_pixels.npy", "pixels_0.png", "pixels_1.png", "pixels_2.png", "pixels_3.jpg",
     }  # fmt: skip
     out = engine.files["model.tflite"].path.parent
     call = [sys.executable, "check_device.py", "--seconds", "0"]

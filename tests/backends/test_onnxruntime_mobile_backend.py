@@ -13,7 +13,7 @@ from edgeres.backends.onnxruntime.loader import OnnxRuntimeMobile
 from edgeres.backends.onnxruntime.ort_format import OrtOperator, canonical, operators, required_operators
 from edgeres.backends.session import load_graph, options
 from edgeres.errors import StageError
-from edgeres.model.spec import cifar
+from edgeres.model.families import cifar
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from edgeres.backends.bundle import build_engine, device, engine, run_engine
 from edgeres.backends.tensorrt.loader import tensorrt_bundle
-from edgeres.data.images import DEEP_MODES, EXTENSIONS, FORMATS
+from edgeres.data.content import WholeFile
+from edgeres.data.images import DEEP_MODES, EXTENSIONS, FORMATS, EncodedImage
 from edgeres.data.preprocess import MAX_PIXELS, Preprocess
 from edgeres.settings import plain
 from edgeres.targets.target import find_target
@@ -27,21 +28,51 @@ from edgeres.targets.target import find_target
 @given(
     size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
     mode=st.sampled_from(["RGB", "L", "RGBA", "P", "CMYK"]),
-    resize=st.sampled_from([0, 7, 24, 33]),
-    crop=st.integers(1, 40),
+    resize=st.sampled_from([0, 7, 24, 33, "12x20", "20x9"]),
+    crop=st.one_of(st.integers(1, 40), st.sampled_from(["9x17", "30x8"])),
+    resize_mode=st.sampled_from(["fit", "stretch", "letterbox"]),
+    fill=st.sampled_from([(0, 0, 0), (114, 114, 114), (1, 2, 3)]),
     interpolation=st.sampled_from(["bilinear", "bicubic", "nearest"]),
     mean=st.tuples(*[st.floats(0, 1)] * 3),
     std=st.tuples(*[st.floats(0.05, 2)] * 3),
     seed=st.integers(0, 99),
 )
-def test_preprocessing_is_the_hosts_to_the_last_bit(size, mode, resize, crop, interpolation, mean, std, seed):
+def test_preprocessing_is_the_hosts_to_the_last_bit(
+    size, mode, resize, crop, resize_mode, fill, interpolation, mean, std, seed
+):
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).convert(mode)
-    wanted = Preprocess(resize=resize, crop=crop, mean=mean, std=std, interpolation=interpolation)
+    wanted = Preprocess(
+        resize=resize, crop=crop, resize_mode=resize_mode, fill=fill, mean=mean, std=std, interpolation=interpolation
+    )
     found = run_engine.preprocess(image, json.loads(json.dumps(plain(wanted))))
     expected = wanted.apply(image)
-    assert (found.dtype, found.shape) == (np.float32, (3, crop, crop))
+    assert (found.dtype, found.shape) == (np.float32, (3, *wanted.crop))
     assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("resize_mode", ["fit", "letterbox"])
+def test_preprocessing_of_bands_is_the_hosts_to_the_last_bit(dtype, resize_mode, tmp_path):
+    values = np.random.default_rng(0).integers(0, 250, (23, 31, 4)).astype(dtype)
+    wanted = Preprocess(
+        resize=16, crop="16x14", resize_mode=resize_mode, mean=(0.1, 0.2, 0.3, 0.4), std=(0.5,) * 4,
+        channels="bands", range=None if dtype == np.uint8 else (5, 260), fill=(7,),
+    )  # fmt: skip
+    np.save(tmp_path / "image.npy", values)
+    expected = wanted.apply(EncodedImage.probe(WholeFile(tmp_path / "image.npy")).decode("bands"))
+    found = run_engine.preprocess(run_engine.opened(tmp_path / "image.npy"), json.loads(json.dumps(plain(wanted))))
+    assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("channels", ["rgb", "bgr", "grey"])
+def test_pixels_are_the_hosts(channels, layout):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    own = {"channels": "grey", "mean": (0.4,), "std": (0.2,)} if channels == "grey" else {"channels": channels}
+    wanted = Preprocess(resize=20, crop="16x14", input="uint8", layout=layout, **own)
+    found, expected = run_engine.preprocess(image, json.loads(json.dumps(plain(wanted)))), wanted.apply(image)
+    assert (found.dtype, found.shape, found.tobytes()) == (np.uint8, wanted.shape, expected.tobytes())
 
 
 def test_it_takes_the_images_that_the_host_takes():
@@ -53,7 +84,7 @@ def test_it_takes_the_images_that_the_host_takes():
 
 def test_an_elongated_image_is_refused_before_it_fills_the_memory():
     with pytest.raises(device.BundleError, match="would grow"):
-        run_engine.resized(Image.new("RGB", (1, 20_000)), 256, "bilinear")
+        run_engine.resized(Image.new("RGB", (1, 20_000)), {"resize": 256, "interpolation": "bilinear"})
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +200,6 @@ def test_on_a_host_without_tensorrt_it_verifies_says_so_and_ends_with_3(fresh, t
     call = [sys.executable, "run_engine.py"]
     done = subprocess.run(call, cwd=tmp_path / "bundle", capture_output=True, text=True, check=False)
     assert done.returncode == 3
-    assert "bundle intact: 11 files" in done.stdout
+    assert "bundle intact: 17 files" in done.stdout
     assert "copy the bundle to the device" in done.stderr
     assert "Traceback" not in done.stderr

@@ -28,7 +28,7 @@ from edgeres.backends.tensorrt.loader import TensorRT
 from edgeres.backends.tensorrt.runner import build_settings, timing_flags, trtexec_flags
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError, TargetError
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.pipeline.run_folder import RECIPE, RunFolder
 from edgeres.progress import Silent
 from edgeres.settings import sha256_file
@@ -40,7 +40,7 @@ ORIN = find_target("jetson")
 IMAGE = GraphInput("image", (3, 224, 224), free=True)
 
 
-PYTHON = ("build_engine.py", "run_engine.py", "engine.py", "device.py")
+PYTHON = ("build_engine.py", "run_engine.py", "engine.py", "device.py", "pixels.py")
 
 
 def has_python(target):
@@ -60,6 +60,7 @@ def test_the_bundle_holds_everything_and_its_hashes(tmp_path, target):
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == set(engine.files) == {
         "model.onnx", "build_engine.sh", "golden_inputs.npy", "golden_outputs.npy",
+        "golden_pixels.npy", "pixels_0.png", "pixels_1.png", "pixels_2.png", "pixels_3.jpg",
         "preprocess.json", "manifest.json", "SHA256SUMS", "README.md", *(PYTHON if has_python(target) else ()),
     }  # fmt: skip
     assert (engine.entry, engine.runs_here) == ("model.onnx", False)

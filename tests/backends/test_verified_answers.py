@@ -21,9 +21,10 @@ from edgeres.errors import StageError
 from edgeres.pipeline.parallel import AHEAD
 from edgeres.pipeline.stages import verify
 from edgeres.pipeline.stages.stage import Context
-from edgeres.pipeline.stages.verify import Verify, confidence
+from edgeres.pipeline.stages.verify import Verify
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
+from edgeres.tasks.kinds.classification import Classification
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,7 @@ def engine_for(name: str, split: Split, folder: Path) -> tuple[Engine, Context]:
     target = find_target(name)
     exported = export(folder / "export", tiny(), 32, "signed" if name == "jetson" else "unsigned")
     labels = tuple(split.labels)
-    baseline = Baseline(top1=100.0, predictions=labels, labels=labels, images=split.digest)
+    baseline = Baseline(score=100.0, predictions=labels, labels=labels, images=split.digest)
     metadata = replace(exported.metadata, preprocess=PREPROCESS, baseline=baseline)
     exported = replace(exported, metadata=metadata, scales=exported.model)
     context = Context(target, split, split, split, split, tuple("0123456789"), 0, folder, folder)
@@ -74,7 +75,11 @@ def test_answers_are_those_of_each_image_alone_on_any_number_of_cores(
         found = Verify(seconds=0.01)(engine, context)
         assert found.predictions == tuple(shipped.argmax(1).tolist())
         assert found.float_predictions == tuple(twin.argmax(1).tolist())
-        sure = zip(confidence(twin).round(4).tolist(), confidence(shipped).round(4).tolist(), strict=True)
+        sure = zip(
+            Classification().confidences(twin).round(4).tolist(),
+            Classification().confidences(shipped).round(4).tolist(),
+            strict=True,
+        )
         assert found.confidences == tuple(sure)
 
 
@@ -86,6 +91,10 @@ class Watched:
 
     def __len__(self) -> int:
         return len(self._split)
+
+    @property
+    def labels(self):
+        return self._split.labels
 
     @property
     def held(self) -> int:
@@ -107,8 +116,8 @@ def test_images_in_memory_are_bounded_by_the_threads_and_not_by_the_split(
     monkeypatch.setattr(verify, "_BATCH", 2)
     monkeypatch.setattr(verify, "cores", lambda: 3)
     watched = Watched(split)
-    deployed, _ = verify._answers(TensorRT(), engine, replace(context, validation=watched))
-    assert len(deployed.classes) == len(split) == 45
+    deployed, *_ = verify._answers(TensorRT(), engine, replace(context, validation=watched))
+    assert len(deployed.predictions) == len(split) == 45
     assert 0 < watched.most <= (3 + AHEAD) * 2 * 3 * 32 * 32 * 4
     assert watched.held == 0
 

@@ -18,6 +18,7 @@ from benchmarks.row import Figures
 from edgeres.artifacts.artifact import KernelCounts
 from edgeres.data.dataset import open_dataset
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.size import Size
 from edgeres.errors import EdgeresError, UsageError
 from edgeres.gate.paired_test import Paired, tango
 from edgeres.runs.findings import Accuracy
@@ -86,7 +87,7 @@ def test_the_commands_themselves_stay_small():
 def report(*, timed: bool) -> Run:
     low, high = (tango(Paired(n=1000, b=20, c=15)).low, tango(Paired(n=1000, b=20, c=15)).high)
     accuracy = Accuracy(
-        n=1000, float_top1=83.5, deployed_top1=83.0, drop_pp=0.5, low_pp=low, high_pp=high, b=20, c=15,
+        n=1000, float_score=83.5, deployed_score=83.0, drop_pp=0.5, low_pp=low, high_pp=high, b=20, c=15,
         agreement=96.0, method="Tango",
     )  # fmt: skip
     latency = tuple(
@@ -206,4 +207,4 @@ def test_pixels_come_back_in_any_batches(tmp_path: Path):
 def test_pixels_know_how_many_they_are(tmp_path: Path):
     path = tmp_path / "pixels"
     path.write_bytes(b"\0" * (5 * 3 * 4 * 4 * 4))
-    assert len(Pixels(path, 4)) == 5
+    assert len(Pixels(path, Size.square(4))) == 5

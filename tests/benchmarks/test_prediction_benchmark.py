@@ -12,7 +12,7 @@ from benchmarks.prediction import Errors, _left_out, table, validated, with_band
 from benchmarks.profile import main as profile_main
 from benchmarks.roofline_fit import FORMS, Fitted, fit, roofline
 from edgeres.latency.roofline import kernel_classes
-from edgeres.model.spec import PRESETS
+from edgeres.model.presets import PRESETS
 
 ROWS = read()
 PAIRS = pairs(ROWS)

@@ -165,9 +165,9 @@ def test_nncf_does_not_speak_into_the_json(finished, place):
     graph.write_bytes((place / "run" / "model.float.onnx").read_bytes())
     command = [sys.executable, "-m", "edgeres", "compile", str(graph), "--target", "cpu", "--json"]
     command += ["--data", str(place / "images"), "--out", str(place / "theirs"), "--cache", str(place / "cache")]
-    command += ["--set", "verify.seconds=0.1", "--budget", "accuracy_drop_pp=none"]
+    command += ["--recipe", "onnx", "--set", "verify.seconds=0.1", "--budget", "accuracy_drop_pp=none"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True, cwd=place)
-    assert [row["stage"] for row in json.loads(done.stdout)["stages"]][1] == "quantize_onnx"
+    assert [row["stage"] for row in json.loads(done.stdout)["stages"]][1] == "quantize"
     known = ("edgeres compile", "  ...", "  done", "  note")
     assert [line for line in done.stderr.splitlines() if not line.startswith(known)] == []
 

@@ -193,6 +193,11 @@ def test_every_command_refuses_in_one_line_on_standard_error(capsys, tmp_path, m
         ("model.engine", "a TensorRT engine, which cannot be read back"),
         ("model.plan", "a TensorRT engine, which cannot be read back"),
         ("model.tflite", "a LiteRT model, which cannot be read back"),
+        ("model.tflite", "python -m tf2onnx.convert --tflite model.tflite --output model.onnx"),
+        ("model.keras", "python -m tf2onnx.convert --saved-model model --output model.onnx"),
+        ("model.pdmodel", "paddle2onnx --model_dir . --model_filename model.pdmodel"),
+        ("model.params", "mxnet.onnx.export_model"),
+        ("model.torchscript", "torch.jit.load('model.torchscript')"),
         ("model.mlmodel", "a Core ML model, which cannot be read back"),
         ("mine.yaml", "--recipe mine.yaml"),
         ("IMAGENET1K_V2", "pass it with --weights"),
@@ -240,7 +245,9 @@ def test_what_is_no_weights_file_is_recognised(capsys, tmp_path, monkeypatch):
         return refused(capsys, "compile", *words, "--target", "cpu", "--data", "d", "--cache", "c", "--quiet")
 
     assert "edgeres compile x.onnx --target" in message("resnet18", "--weights", "x.onnx")
-    assert "name the file in it: --weights hub/model.safetensors" in message("resnet18", "--weights", "hub")
+    (tmp_path / "hub" / "model.safetensors").rename(tmp_path / "hub" / "a.safetensors")
+    (tmp_path / "hub" / "b.pth").write_bytes(b"")
+    assert "name one: --weights hub/a.safetensors" in message("resnet18", "--weights", "hub")
     assert "lfs.pth is a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'" in message(
         "resnet18", "--weights", "lfs.pth"
     )
@@ -259,5 +266,5 @@ def test_a_torchscript_archive_is_refused_without_the_warning_of_torch(tmp_path,
         read_file(place)
     assert [str(one.message) for one in recwarn if "TorchScript" in str(one.message)] == []
     plain = tmp_path / "plain.pt"
-    torch.save({"fc.weight": torch.zeros(2, 2)}, plain)
-    assert set(read_file(plain).tensors) == {"fc.weight"}
+    torch.save({"conv.weight": torch.zeros(2, 2, 1, 1)}, plain)
+    assert set(read_file(plain).tensors) == {"conv.weight"}

@@ -127,7 +127,7 @@ def test_the_runs_own_budget_is_the_margin_and_passes(one_lost, capsys):
     folder = one_lost()
     code, found = judged(capsys, folder)
     assert (code, found["outcome"], found["margin_pp"]) == (0, "PASS", 3.0)
-    assert (found["reference_top1"], found["lost"], found["gained"]) == (80, 1, 0)
+    assert (found["reference_score"], found["lost"], found["gained"]) == (80, 1, 0)
     code, found = judged(capsys, folder, "--mlperf")
     assert found["margin_pp"] == pytest.approx(0.8)
     assert "no retraining; behind its float baseline this run did prune, recover" in found["warnings"][-1]

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from benchmarks.draft import Draft
 from benchmarks.subjects import ours
 from edgeres.cli import main
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.targets.target import find_target
 
 JETSON = ("--target", "jetson-orin-nano:jp6.2")
@@ -190,7 +190,11 @@ def twice_made(draft: Draft) -> None:
 
 
 def function(draft: Draft) -> None:
-    draft.model.functions.add().name = "f"
+    local = draft.model.functions.add()
+    local.name, local.domain = "Relu", ""  # calls itself
+    local.input.append("x")
+    local.output.append("y")
+    local.node.append(helper.make_node("Relu", ["x"], ["y"]))
 
 
 @pytest.mark.parametrize("change", [outside, missing, giant, giant_output, cycle, twice_made, function])

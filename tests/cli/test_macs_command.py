@@ -7,7 +7,8 @@ from random_weights import random_weights
 
 from edgeres.cli import main
 from edgeres.model.cost import macs, parameters
-from edgeres.model.spec import preset
+from edgeres.model.graph import graph
+from edgeres.model.presets import preset
 from edgeres.onnx_graph.write import write_model
 
 
@@ -15,7 +16,8 @@ from edgeres.onnx_graph.write import write_model
 def saved(tmp_path):
     path = tmp_path / "small.onnx"
     onnx.save(
-        write_model(preset("resnet20"), random_weights(preset("resnet20")), (32, 32), opset=17, ir_version=9), path
+        write_model(graph(preset("resnet20")), random_weights(preset("resnet20")), (32, 32), opset=17, ir_version=9),
+        path,
     )
     return path
 
@@ -27,8 +29,8 @@ def document(capsys, *words):
 
 def test_a_preset_and_its_onnx_file_say_the_same(saved, capsys):
     ours, theirs = document(capsys, "resnet20"), document(capsys, saved)
-    assert ours["macs"] == theirs["macs"] == macs(preset("resnet20"), 32, 32)
-    assert ours["parameters"] == theirs["parameters"] == parameters(preset("resnet20"))
+    assert ours["macs"] == theirs["macs"] == macs(graph(preset("resnet20")), 32, 32)
+    assert ours["parameters"] == theirs["parameters"] == parameters(graph(preset("resnet20")))
     assert ours["peak_activation"]["elements"] == theirs["peak_activation"]["elements"]
     assert ours["counters"] == theirs["counters"]
     assert sum(row["macs"] for row in ours["layers"]) == ours["macs"]
@@ -37,8 +39,8 @@ def test_a_preset_and_its_onnx_file_say_the_same(saved, capsys):
 
 
 def test_size_and_classes_change_the_network(saved, capsys):
-    assert document(capsys, "resnet20", "--size", 64)["macs"] == macs(preset("resnet20"), 64, 64)
-    assert document(capsys, saved, "--size", 64)["macs"] == macs(preset("resnet20"), 64, 64)
+    assert document(capsys, "resnet20", "--size", 64)["macs"] == macs(graph(preset("resnet20")), 64, 64)
+    assert document(capsys, saved, "--size", 64)["macs"] == macs(graph(preset("resnet20")), 64, 64)
     small = document(capsys, "resnet18", "--classes", 10)
     assert small["layers"][-1] == {"name": "fc", "operator": "linear", "output": [10], "macs": 5120, "parameters": 5130}
     assert small["peak_activation"]["float32_bytes"] == 4 * small["peak_activation"]["int8_bytes"] == 4 * 1_003_520
@@ -66,7 +68,7 @@ def test_a_folded_graph_says_that_a_module_would_have_norms(saved, tmp_path, cap
     assert document(capsys, saved)["notes"] == []
     spec = replace(preset("resnet20"), norm=False)
     path = tmp_path / "folded.onnx"
-    onnx.save(write_model(spec, random_weights(spec), (32, 32), opset=17, ir_version=9), path)
+    onnx.save(write_model(graph(spec), random_weights(spec), (32, 32), opset=17, ir_version=9), path)
     assert main(["macs", str(path), "--explain"]) == 0
     assert "no batch norm is left in this graph" in capsys.readouterr().out
 
@@ -76,7 +78,7 @@ def test_a_folded_graph_says_that_a_module_would_have_norms(saved, tmp_path, cap
     [
         (["resnet81"], "did you mean"),
         (["nowhere.onnx"], "nowhere.onnx"),
-        (["resnet18", "--size", "0"], "not a whole number above 0"),
+        (["resnet18", "--size", "0"], "no size in pixels"),
     ],
 )
 def test_bad_arguments_are_refused(words, message, capsys):

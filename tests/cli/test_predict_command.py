@@ -6,7 +6,8 @@ from edgeres.cli import main
 from edgeres.latency.host_profile import HostProfile, ProfileValidation, encode
 from edgeres.latency.lookup_table import WHOLE, assembled
 from edgeres.model.cost import macs
-from edgeres.model.spec import preset
+from edgeres.model.graph import graph
+from edgeres.model.presets import preset
 
 
 def document(capsys, *words, code=0):
@@ -44,7 +45,7 @@ def test_every_layer_the_band_and_the_line_it_decides(capsys):
     assert (found["model"], found["size"], found["precision"]) == ("resnet50", 224, "int8")
     assert found["low_ms"] < found["predicted_ms"] < found["high_ms"] < 4
     assert sum(layer["ms"] for layer in found["layers"]) + found["call_ms"] == pytest.approx(found["predicted_ms"])
-    assert sum(layer["macs"] for layer in found["layers"]) == macs(preset("resnet50"), 224, 224)
+    assert sum(layer["macs"] for layer in found["layers"]) == macs(graph(preset("resnet50")), 224, 224)
     (line,) = found["lines"]
     assert (line["status"], line["value"], line["predicted_status"], line["limit"]) == ("unmeasured", None, "passes", 4)
 
@@ -107,7 +108,7 @@ def test_this_host_points_to_its_profile(profile, capsys):
     assert main(["predict", "resnet18", "--target", "cpu"]) == 2
     assert "edgeres profile --target cpu" in capsys.readouterr().err
     found = document(capsys, "resnet18", "--target", "cpu", "--profile", profile, code=3)
-    assert found["predicted_ms"] == pytest.approx(0.01 + 1e-6 * macs(preset("resnet18"), 224, 224), rel=0.01)
+    assert found["predicted_ms"] == pytest.approx(0.01 + 1e-6 * macs(graph(preset("resnet18")), 224, 224), rel=0.01)
     assert {layer["bound"] for layer in found["layers"]} == {"measured"}
 
 

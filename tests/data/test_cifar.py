@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from edgeres.data.dataset import open_dataset
-from edgeres.data.sources import CIFAR, CIFAR_CLASSES, CIFAR_RECORD, cifar10
+from edgeres.data.sources.cifar import CIFAR, CIFAR_CLASSES, CIFAR_PIXELS, read_cifar
 from edgeres.errors import DataError
+from edgeres.progress import Silent
 
 
 def batch(path, count, seed):
     """Writes records and returns labels and planes."""
-    records = np.random.default_rng(seed).integers(0, 256, (count, CIFAR_RECORD), dtype=np.uint8)
+    records = np.random.default_rng(seed).integers(0, 256, (count, (1 + CIFAR_PIXELS)), dtype=np.uint8)
     records[:, 0] = np.arange(count) % 10
     path.write_bytes(records.tobytes())
     return records[:, 0], records[:, 1:].reshape(count, 3, 32, 32)
@@ -21,7 +22,7 @@ def batch(path, count, seed):
 def test_reads_labels_and_planes_in_order(tmp_path):
     batches = [batch(tmp_path / f"data_batch_{number}.bin", 20, number) for number in (1, 2)]
     labels, planes = batch(tmp_path / "test_batch.bin", 10, 9)
-    found = cifar10(tmp_path)
+    found = read_cifar(tmp_path, Silent())
     assert found.classes == CIFAR_CLASSES
     assert found.train.labels == tuple(np.concatenate([labels for labels, _ in batches]).tolist())
     assert found.validation.labels == tuple(labels.tolist())
@@ -33,7 +34,7 @@ def test_reads_labels_and_planes_in_order(tmp_path):
 def test_images_stay_on_disk(tmp_path):
     batch(tmp_path / "data_batch_1.bin", 20, 0)
     batch(tmp_path / "test_batch.bin", 20, 1)
-    pixels = cifar10(tmp_path).train.images[3].pixels
+    pixels = read_cifar(tmp_path, Silent()).train.images[3].pixels
     assert not pixels.flags.owndata
     base = pixels
     while not isinstance(base, np.memmap):
@@ -78,19 +79,19 @@ def test_file_that_is_not_whole(tmp_path):
     path = tmp_path / "test_batch.bin"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"test_batch\.bin has 61459 bytes, not a multiple of 3073"):
-        cifar10(tmp_path)
+        read_cifar(tmp_path, Silent())
 
 
 def test_missing_file(tmp_path):
     batch(tmp_path / "data_batch_1.bin", 20, 0)
     with pytest.raises(DataError, match=r"test_batch\.bin is missing"):
-        cifar10(tmp_path)
+        read_cifar(tmp_path, Silent())
 
 
 def test_label_out_of_range(tmp_path):
     batch(tmp_path / "test_batch.bin", 20, 1)
-    records = np.zeros((5, CIFAR_RECORD), dtype=np.uint8)
+    records = np.zeros((5, (1 + CIFAR_PIXELS)), dtype=np.uint8)
     records[3, 0] = 10
     (tmp_path / "data_batch_1.bin").write_bytes(records.tobytes())
     with pytest.raises(DataError, match=r"data_batch_1\.bin record 3: label 10 of 10 classes"):
-        cifar10(tmp_path)
+        read_cifar(tmp_path, Silent())

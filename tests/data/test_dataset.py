@@ -15,7 +15,7 @@ from PIL import Image
 
 from edgeres.data.contract import check_head
 from edgeres.data.dataset import Dataset, open_dataset
-from edgeres.data.sources import DIGITS, digits
+from edgeres.data.sources.digits import DIGITS, digits
 from edgeres.errors import DataError
 
 NOTHING: frozenset[str] = frozenset()
@@ -223,6 +223,16 @@ def test_copies_leave_training_and_are_counted(tmp_path):
     assert_laws(dataset)
 
 
+def test_one_content_under_two_classes_is_a_note(tmp_path):
+    layout(tmp_path)
+    write(tmp_path / "train" / "bee", 3, 1)
+    write(tmp_path / "train" / "ant", 4, 1)
+    notes = opened(tmp_path).notes
+    assert len(notes) == 1
+    assert "1 train images have the content of one in another class: " in notes[0]
+    assert all(name in notes[0] for name in ("ant/00003.png", "bee/00003.png"))
+
+
 def test_images_that_differ_behind_equal_heads_and_sizes_are_no_copies(tmp_path):
     layout(tmp_path)
     pixels = np.zeros((60, 60, 3), np.uint8)
@@ -333,7 +343,9 @@ def test_empty_folder(tmp_path, folders):
 
 def test_images_without_class_folders(tmp_path):
     write(tmp_path, 0, 50)
-    assert "put .bmp .jpeg .jpg .png .ppm .webp files into one folder per class" in refused(tmp_path)
+    assert "put .bmp .jpeg .jpg .npy .pgm .png .ppm .tif .tiff .webp files into one folder per class" in refused(
+        tmp_path
+    )
 
 
 def test_one_class(tmp_path):
@@ -432,7 +444,9 @@ def test_allow_knows_its_names():
     assert "did you mean 'few-images'?" in refused(None, allow={"few-image"})
 
 
-@pytest.mark.parametrize(("head", "hint"), [(1000, "add an empty folder"), (4, "remove the folders")])
+@pytest.mark.parametrize(
+    ("head", "hint"), [(1000, "say which outputs they are, with --classes MAP"), (4, "remove the folders")]
+)
 def test_head_that_does_not_fit_the_data(head, hint):
     dataset = opened()
     check_head(dataset.classes, 10)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeres.data.images import ArrayImage, ImageFile
+from edgeres.data.content import WholeFile
+from edgeres.data.images import ArrayImage, EncodedImage
 from edgeres.data.preprocess import MAX_PIXELS, Preprocess
 from edgeres.errors import DataError
 
@@ -38,7 +39,7 @@ def stored(tmp_path, name, image, **options):
 )
 def test_decodes_to_what_pillow_converts_to_rgb(tmp_path, name, image):
     path = stored(tmp_path, name, image)
-    decoded = ImageFile.probe(path).decode()
+    decoded = EncodedImage.probe(WholeFile(path)).decode()
     assert decoded.mode == "RGB"
     with Image.open(path) as reference:
         np.testing.assert_array_equal(np.asarray(decoded), np.asarray(reference.convert("RGB")))
@@ -47,22 +48,21 @@ def test_decodes_to_what_pillow_converts_to_rgb(tmp_path, name, image):
 def test_multi_picture_jpeg_of_a_phone_is_taken(tmp_path):
     path = tmp_path / "phone.jpg"
     noise().save(path, format="MPO", save_all=True, append_images=[noise()])
-    assert ImageFile.probe(path).decode().size == (48, 40)
+    assert EncodedImage.probe(WholeFile(path)).decode().size == (48, 40)
 
 
 def test_exif_orientation_is_ignored_as_torchvision_does(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
-    assert ImageFile.probe(stored(tmp_path, "turned.jpg", noise(), exif=exif)).decode().size == (48, 40)
+    assert EncodedImage.probe(WholeFile(stored(tmp_path, "turned.jpg", noise(), exif=exif))).decode().size == (48, 40)
 
 
 @pytest.mark.parametrize("name", ["turned.jpg", "turned.png", "turned.webp"])
 def test_exif_orientation_is_read_and_applied_where_that_is_asked(tmp_path, name):
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = ImageFile.probe(
-        stored(tmp_path, name, noise(), exif=exif, **({"lossless": True} if "webp" in name else {}))
-    )
+    path = stored(tmp_path, name, noise(), exif=exif, **({"lossless": True} if "webp" in name else {}))
+    image = EncodedImage.probe(WholeFile(path))
     assert image.orientation == 6
     decoded = image.decode()
     ignored, applied = (Preprocess(resize=0, crop=40, exif=exif) for exif in ("ignore", "apply"))
@@ -74,15 +74,17 @@ def test_exif_orientation_is_read_and_applied_where_that_is_asked(tmp_path, name
 
 
 def test_damaged_exif_and_none_at_all_are_upright(tmp_path):
-    damaged = ImageFile.probe(stored(tmp_path, "damaged.jpg", noise(), exif=b"Exif\x00\x00no tiff at all"))
+    damaged = EncodedImage.probe(
+        WholeFile(stored(tmp_path, "damaged.jpg", noise(), exif=b"Exif\x00\x00no tiff at all"))
+    )
     assert damaged.orientation == 1
     assert Preprocess(exif="apply").upright(damaged.decode()).size == (48, 40)
-    assert ImageFile.probe(stored(tmp_path, "plain.jpg", noise())).orientation == 1
+    assert EncodedImage.probe(WholeFile(stored(tmp_path, "plain.jpg", noise()))).orientation == 1
 
 
 def test_hash_is_of_the_bytes(tmp_path):
     path = stored(tmp_path, "a.png", noise())
-    assert ImageFile.probe(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert EncodedImage.probe(WholeFile(path)).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_fingerprint_is_equal_for_copies_and_tells_sizes_and_heads_apart(tmp_path):
@@ -95,8 +97,8 @@ def test_fingerprint_is_equal_for_copies_and_tells_sizes_and_heads_apart(tmp_pat
         ("head", data[:60] + bytes([data[60] ^ 1]) + data[61:]),
     ):
         (tmp_path / f"{name}.bmp").write_bytes(content)
-        probes.append(ImageFile.probe(tmp_path / f"{name}.bmp").fingerprint)
-    original = ImageFile.probe(path).fingerprint
+        probes.append(EncodedImage.probe(WholeFile(tmp_path / f"{name}.bmp")).fingerprint)
+    original = EncodedImage.probe(WholeFile(path)).fingerprint
     assert probes[0] == original
     assert original not in probes[1:]
 
@@ -108,14 +110,14 @@ def test_what_is_no_image_is_refused_by_its_header(tmp_path, content):
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"broken\.jpg"):
-        ImageFile.probe(path)
+        EncodedImage.probe(WholeFile(path))
 
 
 def test_eps_never_reaches_its_interpreter_whatever_it_is_called(tmp_path):
     path = tmp_path / "harmless.jpg"
     noise().save(path, format="EPS")
     with pytest.raises(DataError, match=r"harmless\.jpg is not an image of a known format"):
-        ImageFile.probe(path)
+        EncodedImage.probe(WholeFile(path))
 
 
 @pytest.mark.parametrize("name", ["cut.jpg", "cut.png", "cut.bmp", "cut.webp", "cut.ppm"])
@@ -125,7 +127,7 @@ def test_truncated_file_is_refused_when_decoded(tmp_path, name, kept):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(DataError, match=r"cut\."):
-        ImageFile.probe(path).decode()
+        EncodedImage.probe(WholeFile(path)).decode()
 
 
 def test_damaged_png_is_refused_when_decoded(tmp_path):
@@ -134,12 +136,12 @@ def test_damaged_png_is_refused_when_decoded(tmp_path):
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(bytes(data))
     with pytest.raises(DataError, match=r"bad\.png cannot be read"):
-        ImageFile.probe(path).decode()
+        EncodedImage.probe(WholeFile(path)).decode()
 
 
 def test_file_that_vanished_is_named(tmp_path):
     path = stored(tmp_path, "gone.png", noise())
-    image = ImageFile.probe(path)
+    image = EncodedImage.probe(WholeFile(path))
     path.unlink()
     with pytest.raises(DataError, match=r"gone\.png cannot be read: No such file"):
         image.decode()
@@ -149,8 +151,56 @@ def test_file_that_vanished_is_named(tmp_path):
 
 def test_sixteen_bits_are_refused_instead_of_clipped_to_white(tmp_path):
     path = stored(tmp_path, "deep.png", Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)))
-    with pytest.raises(DataError, match="more than 8 bits a channel"):
-        ImageFile.probe(path)
+    image = EncodedImage.probe(WholeFile(path))
+    with pytest.raises(DataError, match=r"deep\.png: more than 8 bits a channel.*--range"):
+        Preprocess(resize=0, crop=8).apply(image.decode())
+    stated = Preprocess(resize=0, crop=8, mean=(0.0,), std=(1.0,), channels="grey", range=(0, 50_000))
+    np.testing.assert_allclose(stated.apply(image.decode("grey")), np.full((1, 8, 8), 0.8), rtol=1e-6)
+
+
+def test_bands_of_arrays_and_tiffs_are_taken_as_they_are(tmp_path):
+    values = np.random.default_rng(0).integers(0, 60_000, (6, 8, 5), dtype=np.uint16)
+    np.save(tmp_path / "five.npy", values)
+    image = EncodedImage.probe(WholeFile(tmp_path / "five.npy"))
+    assert (image.header.bands, image.header.width, image.header.height, image.header.depth) == (5, 8, 6, 16)
+    transform = Preprocess(
+        resize=0, crop="6x8", mean=(0.1,) * 5, std=(0.5,) * 5, channels="bands", range=(10_000, 50_000)
+    )
+    expected = ((values.transpose(2, 0, 1) - 10_000.0) / 40_000 - 0.1) / 0.5
+    np.testing.assert_allclose(transform.apply(image.decode("bands")), expected, rtol=0, atol=1e-5)
+    with pytest.raises(DataError, match=r"five\.npy: 5 bands, the network reads 3.*--channels bands"):
+        Preprocess(range=(0, 1)).apply(image.decode())
+    four = stored(tmp_path, "four.tif", Image.fromarray(values[:, :, :4].astype(np.uint8), "RGBA"))
+    image = EncodedImage.probe(WholeFile(four))
+    transform = Preprocess(resize=0, crop="6x8", mean=(0.0,) * 4, std=(1 / 255,) * 4, channels="bands")
+    expected = values[:, :, :4].astype(np.uint8).transpose(2, 0, 1)
+    np.testing.assert_allclose(transform.apply(image.decode("bands")), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((2, 3, 4, 5), np.uint8), "save each image as"),
+        (np.zeros((3, 4, 999), np.uint8), "bands last"),
+        (np.zeros((4, 4), np.complex64), "values of type complex64"),
+        (np.zeros((0, 4), np.uint8), "shape"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused_by_their_header(tmp_path, values, message):
+    np.save(tmp_path / "odd.npy", values)
+    with pytest.raises(DataError, match=message):
+        EncodedImage.probe(WholeFile(tmp_path / "odd.npy"))
+
+
+def test_arrays_with_objects_and_cut_arrays_are_refused(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="objects"):
+        EncodedImage.probe(WholeFile(tmp_path / "objects.npy"))
+    np.save(tmp_path / "cut.npy", np.zeros((64, 64), np.uint8))
+    content = (tmp_path / "cut.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(content[:-100])
+    with pytest.raises(DataError, match="cut short"):
+        EncodedImage.probe(WholeFile(tmp_path / "cut.npy"))
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -162,7 +212,7 @@ def test_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, side):
     Image.new("1", (side, side)).save(buffer, format="PNG")
     path.write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match=r"bomb\.png"):
-        ImageFile.probe(path)
+        EncodedImage.probe(WholeFile(path))
 
 
 def test_array_hash_covers_shape_and_pixels():

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from edgeres.data import split as module
-from edgeres.data.images import ArrayImage, ImageFile
+from edgeres.data.content import WholeFile
+from edgeres.data.images import ArrayImage, EncodedImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import DataError
@@ -41,7 +42,7 @@ def test_batches_hold_every_image_once_in_order(count, size):
 
 def test_order_survives_images_that_take_longer_than_others():
     class Slow(ArrayImage):
-        def decode(self):
+        def decode(self, channels="rgb"):
             time.sleep(0.02)
             return super().decode()
 
@@ -58,7 +59,7 @@ def test_no_more_than_two_batches_are_decoded_ahead():
     decoded = []
 
     class Counted(ArrayImage):
-        def decode(self):
+        def decode(self, channels="rgb"):
             decoded.append(self.where)
             return super().decode()
 
@@ -76,7 +77,7 @@ def test_abandoned_iteration_decodes_no_further_and_leaves_no_thread_behind(monk
     decoded, ending = [], threading.Event()
 
     class Waiting(ArrayImage):
-        def decode(self):
+        def decode(self, channels="rgb"):
             if int(self.where) >= 40:
                 ending.wait()
             decoded.append(self.where)
@@ -105,7 +106,7 @@ def test_truncated_jpeg_is_named_and_the_batches_before_it_arrive(tmp_path):
         path = tmp_path / f"{index}.jpg"
         pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(path)
-        images.append(ImageFile.probe(path))
+        images.append(EncodedImage.probe(WholeFile(path)))
         if index == 3:
             path.write_bytes(path.read_bytes()[:-900])
     batches = Split("t", tuple(images), (0,) * 5).batches(Preprocess(resize=32, crop=32), 2)
@@ -118,10 +119,10 @@ def test_truncated_jpeg_is_named_and_the_batches_before_it_arrive(tmp_path):
 def test_a_file_that_was_cut_short_is_refused_when_it_is_opened(tmp_path, kind):
     path = tmp_path / f"short.{kind}"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
-    ImageFile.probe(path)
+    EncodedImage.probe(WholeFile(path))
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataError, match=rf"short\.{kind} (is cut short|cannot be read)"):
-        ImageFile.probe(path)
+        EncodedImage.probe(WholeFile(path))
 
 
 def test_digest_is_sha256_of_the_canonical_pairs():
@@ -170,3 +171,9 @@ def test_hash_all_reports_every_image():
 
     assert len(synthetic(3).hash_all(Watching())) == 3
     assert seen == [("hash the s images", 3), 1, 1, 1]
+
+
+def test_an_image_the_transform_cannot_take_is_named():
+    elongated = ArrayImage(np.zeros((1, 50_000), dtype=np.uint8), "folder/line.png")
+    with pytest.raises(DataError, match=r"^folder/line\.png: an image of 50000x1 pixels would grow"):
+        list(Split("s", (elongated,), (0,)).batches(Preprocess()))

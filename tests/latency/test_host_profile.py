@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeres.data.size import Size
 from edgeres.errors import UsageError
 from edgeres.latency.host_profile import (
     HostProfile,
@@ -19,8 +20,9 @@ from edgeres.latency.host_profile import (
 )
 from edgeres.latency.lookup_table import WHOLE, ProfiledLayer, assembled
 from edgeres.latency.random_model import randomly_pruned
-from edgeres.latency.workload import Work, of_spec
-from edgeres.model.spec import PRESETS
+from edgeres.latency.workload import Work, of_graph
+from edgeres.model.graph import graph
+from edgeres.model.presets import PRESETS
 from edgeres.targets.target import find_target
 
 CPU = find_target("cpu")
@@ -64,7 +66,7 @@ def test_table_recovers_a_linear_cost_model(table):
 @pytest.mark.parametrize("seed", [None, 3, 4])
 def test_resnets_are_predicted_by_a_linear_cost_model(table, name, seed):
     spec = PRESETS[name] if seed is None else randomly_pruned(PRESETS[name], seed)
-    works = of_spec(spec, 224, integer=True, adds=True)
+    works = of_graph(graph(spec), Size.square(224), integer=True, adds=True)
     law_ms = 0.01 + sum(1e-6 * work.macs + 0.5e-6 * (work.kind == "add") * work.activations / 3 for work in works)
     found = profile(table).predicted(works)
     assert found.ms == pytest.approx(
@@ -73,14 +75,14 @@ def test_resnets_are_predicted_by_a_linear_cost_model(table, name, seed):
 
 
 def test_the_scale_of_the_precision_counts(table):
-    works = of_spec(PRESETS["resnet18"], 224, integer=False, adds=True)
-    integers = of_spec(PRESETS["resnet18"], 224, integer=True, adds=True)
+    works = of_graph(graph(PRESETS["resnet18"]), Size.square(224), integer=False, adds=True)
+    integers = of_graph(graph(PRESETS["resnet18"]), Size.square(224), integer=True, adds=True)
     found = profile(table)
     assert found.predicted(works).ms == pytest.approx(2 * found.predicted(integers).ms)
 
 
 def test_the_band_is_the_furthest_trial(table):
-    works = of_spec(PRESETS["resnet18"], 224, integer=True, adds=True)
+    works = of_graph(graph(PRESETS["resnet18"]), Size.square(224), integer=True, adds=True)
     trials = tuple(
         ProfileValidation(name="t", precision="int8", predicted_ms=ms, measured_ms=1.0) for ms in (0.8, 1.1, 1.0)
     )
@@ -139,7 +141,7 @@ def test_interpolation_stays_between_its_points(c_in, c_out, side):
 def test_kernel_outside_the_table_is_refused(table):
     found = profile(table)
     with pytest.raises(UsageError, match="32 groups"):
-        found.predicted(of_spec(PRESETS["resnext50_32x4d"], 224, integer=True, adds=True))
+        found.predicted(of_graph(graph(PRESETS["resnext50_32x4d"]), Size.square(224), integer=True, adds=True))
 
 
 def test_profile_round_trips_through_json(table, tmp_path):

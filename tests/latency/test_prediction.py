@@ -3,17 +3,21 @@ from dataclasses import replace
 import pytest
 
 from edgeres.artifacts.budget_check import BudgetCheck, Predicted
+from edgeres.data.size import Size
 from edgeres.gate.budget import latency_lines, limits
 from edgeres.latency.prediction import Measured, predict, predicted
 from edgeres.latency.random_model import random_model
 from edgeres.latency.roofline import roofline_of
-from edgeres.latency.workload import of_spec, of_target
-from edgeres.model.spec import PRESETS
+from edgeres.latency.workload import of_graph, of_target
+from edgeres.model.graph import graph
+from edgeres.model.presets import PRESETS
 from edgeres.targets.target import find_target
 
 JETSON = find_target("jetson")
 ROOFLINE = roofline_of(JETSON)
-RESNET18, RESNET50 = (of_spec(PRESETS[name], 224, integer=True) for name in ("resnet18", "resnet50"))
+RESNET18, RESNET50 = (
+    of_graph(graph(PRESETS[name]), Size.square(224), integer=True) for name in ("resnet18", "resnet50")
+)
 
 
 def test_band_is_the_error_on_left_out_chips():
@@ -37,7 +41,8 @@ def test_fewer_bits_take_less_time(target):
     device = find_target(target)
     took = [
         predicted(
-            of_target(PRESETS["resnet50"], 224, device, integer=precision == "int8"), roofline_of(device, precision)
+            of_target(graph(PRESETS["resnet50"]), Size.square(224), device, integer=precision == "int8"),
+            roofline_of(device, precision),
         )
         for precision in ("int8", "fp16", "fp32")
     ]
@@ -54,7 +59,7 @@ def test_one_measured_network_narrows_the_band():
 
 
 def test_small_images_are_noted():
-    (note,) = predicted(of_spec(PRESETS["resnet18"], 32, integer=True), ROOFLINE).notes
+    (note,) = predicted(of_graph(graph(PRESETS["resnet18"]), Size.square(32), integer=True), ROOFLINE).notes
     assert "224 to 256 pixels" in note
 
 
@@ -66,14 +71,20 @@ def test_a_network_measured_by_the_gpus_own_clock_calibrates_that():
 
 
 def test_a_graph_is_predicted_as_its_spec_is():
-    model = random_model(replace(PRESETS["resnet18"], classes=10), 64, JETSON)["int8"]
-    works = of_spec(replace(PRESETS["resnet18"], classes=10), 64, integer=True, float_layers=("fc",), float_pools=True)
+    model = random_model(replace(PRESETS["resnet18"], classes=10), Size.square(64), JETSON)["int8"]
+    works = of_graph(
+        graph(replace(PRESETS["resnet18"], classes=10)),
+        Size.square(64),
+        integer=True,
+        float_layers=("fc",),
+        float_pools=True,
+    )
     assert predict(model, JETSON).ms == pytest.approx(predicted(works, ROOFLINE).ms)
     assert predict(model, find_target("x86")) is None
 
 
 def line(low, high, limit=2.0):
-    known = limits("resnet18", 224, JETSON, {"latency_p50_ms": limit, "latency_p90_ms": 9.0})
+    known = limits("resnet18", Size.square(224), JETSON, {"latency_p50_ms": limit, "latency_p90_ms": 9.0})
     expected = Predicted(value=(low + high) / 2, low=low, high=high, basis="peaks")
     return latency_lines(known, None, "not here", expected)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks.profile import try_profile
+from edgeres.data.size import Size
 from edgeres.errors import UsageError
 from edgeres.latency import timer
 from edgeres.latency.host_profile import encode, read_profile
@@ -13,7 +14,7 @@ from edgeres.latency.profiling import ProfiledNetwork, measure_profile
 from edgeres.latency.random_model import random_model, randomly_pruned
 from edgeres.latency.timer import Timer, Timing
 from edgeres.latency.workload import of_model
-from edgeres.model.spec import PRESETS
+from edgeres.model.presets import PRESETS
 from edgeres.onnx_graph import operator_counts
 from edgeres.progress import Silent
 from edgeres.targets.target import find_target
@@ -34,7 +35,9 @@ LAYERS = (
 
 
 def subject(seed):
-    return ProfiledNetwork(f"seed {seed}", random_model(randomly_pruned(PRESETS["resnet18"], seed), 64, CPU))
+    return ProfiledNetwork(
+        f"seed {seed}", random_model(randomly_pruned(PRESETS["resnet18"], seed), Size.square(64), CPU)
+    )
 
 
 def law_ns(model):
@@ -135,7 +138,7 @@ def test_pruned_widths_are_multiples_and_leave_the_structure():
 
 
 def test_random_model_has_the_graph_of_a_quantized_network():
-    models = random_model(PRESETS["resnet20"], 32, CPU)
+    models = random_model(PRESETS["resnet20"], Size.square(32), CPU)
     assert operator_counts.macs(models["int8"]) == operator_counts.macs(models["float"])
     counts = operator_counts.qdq(models["int8"])
     assert (counts.weights, counts.weighted) == (19, 20)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeres.data.size import Size
 from edgeres.errors import UsageError
 from edgeres.latency.roofline import (
     KernelClass,
@@ -13,12 +14,15 @@ from edgeres.latency.roofline import (
     kernel_classes,
     roofline_of,
 )
-from edgeres.latency.workload import Work, of_spec, of_target
-from edgeres.model.spec import PRESETS
+from edgeres.latency.workload import Work, of_graph, of_target
+from edgeres.model.graph import graph
+from edgeres.model.presets import PRESETS
 from edgeres.targets.target import find_target, targets
 
 MISSED = PredictionError(median_pct=1, p90_pct=2, factor=1.5, predictions=3, chips=4)
-RESNET18, RESNET50 = (of_spec(PRESETS[name], 224, integer=True) for name in ("resnet18", "resnet50"))
+RESNET18, RESNET50 = (
+    of_graph(graph(PRESETS[name]), Size.square(224), integer=True) for name in ("resnet18", "resnet50")
+)
 
 
 def work(c_in=64, c_out=32, side=10, *, kernel=1, integer=True):
@@ -99,7 +103,9 @@ def test_a_smaller_image_takes_at_least_the_fixed_part_and_less_than_the_whole(n
     target = find_target(name)
     integer = target.scheme is not None
     found = roofline_of(target, "int8" if integer else float_precisions(target)[0])
-    large, small = (of_target(PRESETS["resnet18"], side, target, integer=integer) for side in (224, 32))
+    large, small = (
+        of_target(graph(PRESETS["resnet18"]), Size.square(side), target, integer=integer) for side in (224, 32)
+    )
     if found.missing(large):
         found = found.calibrated(large, 50.0)
     assert found.fixed_ms(large) == pytest.approx(found.fixed_ms(small))
@@ -204,7 +210,7 @@ def test_no_latency_no_calibration(ms):
 def test_public_measurements_lie_inside_the_band(device, name, measured):
     target = find_target(device)
     found = roofline_of(target)
-    ratio = found.total_ms(of_spec(PRESETS[name], 224, integer=True)) / measured
+    ratio = found.total_ms(of_graph(graph(PRESETS[name]), Size.square(224), integer=True)) / measured
     assert 1 / found.integer.uncalibrated.factor < ratio < found.integer.uncalibrated.factor
     assert ratio == pytest.approx(1, abs=0.35)
 

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeres.latency.workload import Work, of_model, of_spec
+from edgeres.data.size import Size
+from edgeres.latency.workload import Work, of_graph, of_model
 from edgeres.model.cost import layer_macs
 from edgeres.model.graph import graph
-from edgeres.model.spec import PRESETS
+from edgeres.model.presets import PRESETS
 from edgeres.model.weights import Weights
 from edgeres.onnx_graph.write import write_model
 
@@ -16,7 +17,7 @@ from edgeres.onnx_graph.write import write_model
 def float_model(name, side):
     spec = replace(PRESETS[name], norm=False)
     weights = Weights({key: np.zeros(shape, np.float32) for key, shape in graph(spec).parameters.items()})
-    return write_model(spec, weights, (side, side), opset=17, ir_version=8)
+    return write_model(graph(spec), weights, (side, side), opset=17, ir_version=8)
 
 
 def work(c_in=64, c_out=64, kernel=1, groups=1, side=10):
@@ -29,15 +30,15 @@ def work(c_in=64, c_out=64, kernel=1, groups=1, side=10):
     ("name", "kernels"), [("resnet18", 23), ("resnet34", 39), ("resnet50", 56), ("resnet101", 107), ("resnet152", 158)]
 )
 def test_kernels_are_convolutions_products_and_pools(name, kernels):
-    assert len(of_spec(PRESETS[name], 224, integer=True)) == kernels
+    assert len(of_graph(graph(PRESETS[name]), Size.square(224), integer=True)) == kernels
 
 
 @pytest.mark.parametrize(
     ("name", "side"), [("resnet18", 224), ("resnet50_v1", 96), ("resnet20", 32), ("resnext50_32x4d", 64)]
 )
 def test_macs_are_those_of_the_closed_form(name, side):
-    found = {row.name: row.macs for row in of_spec(PRESETS[name], side, integer=True) if row.macs}
-    assert found == layer_macs(PRESETS[name], side, side)
+    found = {row.name: row.macs for row in of_graph(graph(PRESETS[name]), Size.square(side), integer=True) if row.macs}
+    assert found == layer_macs(graph(PRESETS[name]), side, side)
 
 
 @pytest.mark.parametrize(
@@ -46,16 +47,18 @@ def test_macs_are_those_of_the_closed_form(name, side):
 def test_a_graph_and_its_spec_are_the_same_work(name, side):
     """All but the names, which ONNX nodes have of their own."""
     from_graph = [replace(row, name="") for row in of_model(float_model(name, side))]
-    assert from_graph == [replace(row, name="") for row in of_spec(PRESETS[name], side, integer=False)]
+    assert from_graph == [
+        replace(row, name="") for row in of_graph(graph(PRESETS[name]), Size.square(side), integer=False)
+    ]
 
 
 def test_layers_left_in_float():
-    rows = of_spec(PRESETS["resnet18"], 224, integer=True, float_layers=("fc",))
+    rows = of_graph(graph(PRESETS["resnet18"]), Size.square(224), integer=True, float_layers=("fc",))
     assert [row.name for row in rows if not row.integer] == ["fc"]
 
 
 def test_titles():
-    rows = {row.name: row.title for row in of_spec(PRESETS["resnext50_32x4d"], 224, integer=True)}
+    rows = {row.name: row.title for row in of_graph(graph(PRESETS["resnext50_32x4d"]), Size.square(224), integer=True)}
     assert rows["conv1"] == "conv 7x7/2 3-64 at 112"
     assert rows["layer1.0.conv2"] == "conv 3x3 128-128 in 32 groups at 56"
     assert rows["maxpool"] == "pool 3x3/2 64 at 56"

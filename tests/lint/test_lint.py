@@ -11,8 +11,9 @@ from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 from edgeres.errors import TargetError
 from edgeres.lint.linter import lint, rules_for
 from edgeres.lint.rule import tensorrt_version
+from edgeres.model.families import imagenet
 from edgeres.model.graph import graph
-from edgeres.model.spec import imagenet, preset
+from edgeres.model.presets import preset
 from edgeres.model.weights import Weights
 from edgeres.onnx_graph.lowering import for_runtime
 from edgeres.onnx_graph.write import write_model
@@ -555,7 +556,7 @@ def test_what_edgeres_writes_has_nothing_to_find(network: str, target_name: str)
     )  # fmt: skip
     runtime = goal.runtime
     model = write_model(
-        spec, Weights(weights), (32, 32), opset=runtime.opset, ir_version=runtime.ir_version, table=table,
+        graph(spec), Weights(weights), (32, 32), opset=runtime.opset, ir_version=runtime.ir_version, table=table,
         placement=placement,
     )  # fmt: skip
     assert not lint(for_runtime(model, runtime), goal)

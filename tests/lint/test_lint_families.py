@@ -12,7 +12,7 @@ from benchmarks.undecided import UNDECIDED
 from edgeres.lint.integer_coverage import integer_coverage_of
 from edgeres.lint.linter import all_rules, lint, rules_for
 from edgeres.lint.rule import FAMILIES
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.targets.target import find_target, targets
 
 RESEARCHED = (
@@ -178,3 +178,22 @@ def test_a_target_without_integers_expects_no_quantizers() -> None:
     census = integer_coverage_of(ours(nano), nano)
     assert (census.quantizers, census.expected_quantizers, census.fused_kernels) == (0, None, 0)
     assert {entry.why for entry in census.in_float} == {"the target has no INT8"}
+
+
+@pytest.mark.parametrize("network", ["resnet18", "resnet50"])
+def test_a_sum_of_two_integers_is_a_kernel_where_both_inputs_are_quantized(network: str) -> None:
+    cpu = find_target("cpu")
+    census = integer_coverage_of(ours(cpu, thin_like(preset(network)), side=64), cpu)
+    assert census.fused_kernels == census.weighted - 1
+    assert {entry.kind for entry in census.in_float} == {"Gemm"}
+
+
+def test_a_layer_whose_output_is_float_is_no_integer_kernel_on_a_cpu() -> None:
+    draft = Draft(ours(find_target("cpu")))
+    draft.node("layer1.0.add").input[0] = "layer1.0.conv2"
+    draft.drop("layer1.0.conv2.quantize", "layer1.0.add.input0.dequantize")
+    for name, kernels in (("cpu", 1), ("cpu:litert", 1), ("cpu:executorch", 1), ("x86", 0)):
+        target = find_target(name)
+        census = integer_coverage_of(draft.model, target)
+        whole = integer_coverage_of(ours(target), target)
+        assert whole.fused_kernels - census.fused_kernels == kernels, name

@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode, convert_num_with_suffix, g
 
 from edgeres.model.conventions import CONVENTIONS
 from edgeres.model.cost import layers
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.model.zoo import import_torchvision
 
 RULES = {rule.tool: rule for rule in CONVENTIONS}
@@ -31,7 +32,7 @@ COUNTED = {
 
 
 def rows_of(name, side=224, **changes):
-    return layers(replace(preset(name), **changes), side, side)
+    return layers(graph(replace(preset(name), **changes)), side, side)
 
 
 @pytest.mark.parametrize("name", COUNTED)
@@ -58,7 +59,7 @@ def test_a_folded_network_has_biases_instead_of_norms():
 def test_flop_counter_mode_counts_here_and_now(name):
     side = 224 if preset(name).stem.pool else 32
     with torch.device("meta"):
-        network, image = Network(preset(name)).eval(), torch.empty(1, 3, side, side)
+        network, image = Network(graph(preset(name))).eval(), torch.empty(1, 3, side, side)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
     rule, count = RULES["torch FlopCounterMode"], counter.get_total_flops()

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgeres.model.cost import layer_macs, macs, parameters, shapes
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import Block, ResNetSpec, Stem, preset
+from edgeres.model.presets import preset
+from edgeres.model.spec import Block, ResNetSpec, Stem
 
 GOLDEN = {
     "resnet18": (1_814_073_344, 11_689_512),
@@ -30,34 +31,34 @@ GIGA = {
 
 @pytest.mark.parametrize(("name", "expected"), GOLDEN.items())
 def test_imagenet_costs_are_exact(name, expected):
-    assert (macs(preset(name), 224, 224), parameters(preset(name))) == expected
+    assert (macs(graph(preset(name)), 224, 224), parameters(graph(preset(name)))) == expected
 
 
 @pytest.mark.parametrize(("name", "expected"), GIGA.items())
 def test_wide_and_grouped_costs_match_the_published_ones(name, expected):
     giga, count = expected
-    assert macs(preset(name), 224, 224) / 1e9 == pytest.approx(giga, abs=5.1e-4)
-    assert parameters(preset(name)) == count
+    assert macs(graph(preset(name)), 224, 224) / 1e9 == pytest.approx(giga, abs=5.1e-4)
+    assert parameters(graph(preset(name))) == count
 
 
 @pytest.mark.parametrize(("side", "mega"), [(128, 592.2), (160, 925.3), (192, 1332.4), (224, 1813.6)])
 def test_cost_scales_with_the_input(side, mega):
     from dataclasses import replace
 
-    assert macs(replace(preset("resnet18"), classes=10), side, side) / 1e6 == pytest.approx(mega, abs=0.05)
+    assert macs(graph(replace(preset("resnet18"), classes=10)), side, side) / 1e6 == pytest.approx(mega, abs=0.05)
 
 
 def test_cifar_costs_are_the_papers():
     # He et al., table 6: 0.27 M, 0.46 M, 0.66 M, 0.85 M and 1.7 M parameters; option A adds none.
-    counts = [parameters(preset(f"resnet{depth}")) for depth in (20, 32, 44, 56, 110)]
+    counts = [parameters(graph(preset(f"resnet{depth}"))) for depth in (20, 32, 44, 56, 110)]
     assert [round(count / 1e6, 2) for count in counts] == [0.27, 0.46, 0.66, 0.85, 1.73]
-    assert macs(preset("resnet20"), 32, 32) == 40_551_040
+    assert macs(graph(preset("resnet20")), 32, 32) == 40_551_040
 
 
 def test_stride_in_1x1_is_cheaper_and_has_the_same_parameters():
     original, later = preset("resnet50_v1"), preset("resnet50")
-    assert macs(original, 224, 224) == 3_857_973_248  # 3.8e9 in He et al., table 1
-    assert parameters(original) == parameters(later)
+    assert macs(graph(original), 224, 224) == 3_857_973_248  # 3.8e9 in He et al., table 1
+    assert parameters(graph(original)) == parameters(graph(later))
 
 
 @st.composite
@@ -95,18 +96,18 @@ def thin_specs(draw):
 @settings(max_examples=25, deadline=None)
 @given(spec=thin_specs(), height=st.integers(17, 40), width=st.integers(17, 40))
 def test_macs_and_shapes_equal_what_torch_counts(spec, height, width):
-    network = Network(spec).eval()
+    network = Network(graph(spec)).eval()
     seen = {}
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, height, width), tap=lambda name, tensor: seen.update({name: tuple(tensor.shape[1:])}))
-    assert 2 * macs(spec, height, width) == counter.get_total_flops()
-    assert shapes(spec, height, width) == seen
-    assert parameters(spec) == sum(parameter.numel() for parameter in network.parameters())
+    assert 2 * macs(graph(spec), height, width) == counter.get_total_flops()
+    assert shapes(graph(spec), height, width) == seen
+    assert parameters(graph(spec)) == sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_layers_add_up_and_are_the_weighted_operations():
     spec = preset("seresnet50")
-    table = layer_macs(spec, 224, 224)
+    table = layer_macs(graph(spec), 224, 224)
     assert list(table) == [op.name for op in graph(spec).weighted]
     assert table["conv1"] == 49 * 3 * 64 * 112 * 112
     assert table["fc"] == 2048 * 1000

@@ -3,14 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from family_networks import NETWORKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres.model.cost import parameters
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
+from edgeres.model.presets import PRESETS
 from edgeres.model.pruning.coupling import CouplingGroup, channels, coupling_groups, narrowed, sliced
-from edgeres.model.spec import PRESETS, Block, ResNetSpec, Stem
+from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 
 
@@ -82,7 +84,7 @@ class Masked(Network):
 
 
 def logits_of_the_masked_original(spec, weights, keep, image):
-    network = Masked(spec, weights).eval()
+    network = Masked(graph(spec), weights).eval()
     network.masks = {}
     for group in coupling_groups(spec):
         if group.name in keep:
@@ -110,9 +112,25 @@ def test_slicing_is_masking(data, spec, seed):
     assert {key: array.shape for key, array in weights_cut.items()} == graph(spec_cut).parameters
     image = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, 3, 9, 9)).astype(np.float32))
     with torch.no_grad():
-        cut = Network(spec_cut, weights_cut).eval()(image)
+        cut = Network(graph(spec_cut), weights_cut).eval()(image)
     expected = logits_of_the_masked_original(spec, weights, keep, image)
     torch.testing.assert_close(cut, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["attention pool", "classifier of two layers"])
+def test_heads_lose_what_nothing_reads_together(name):
+    spec = replace(NETWORKS[name], norm=True)
+    weights = random_weights(spec, 0)
+    keep = {group.name: list(range(0, group.width, 2)) for group in coupling_groups(spec)}
+    assert ("hidden" in keep) == bool(spec.hidden)
+    cut, fewer = sliced(spec, weights, keep)
+    assert cut.attention_heads == spec.attention_heads
+    assert cut.hidden == spec.hidden // 2
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32))
+    with torch.no_grad():
+        found = Network(graph(cut), fewer).eval()(image)
+    expected = logits_of_the_masked_original(spec, weights, keep, image)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @settings(deadline=None, max_examples=40)
@@ -198,7 +216,7 @@ def test_half_of_everything_is_a_smaller_network_of_the_same_depth(name):
     spec = PRESETS[name]
     half = narrowed(spec, {group.name: max(1, group.width // 2) for group in coupling_groups(spec)})
     assert len(graph(half).ops) == len(graph(spec).ops)
-    assert parameters(half) < 0.4 * parameters(spec)
+    assert parameters(graph(half)) < 0.4 * parameters(graph(spec))
 
 
 def test_swapped_channels_are_noticed():
@@ -207,6 +225,7 @@ def test_swapped_channels_are_noticed():
     weights = random_weights(spec, 0)
     image = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     keep = {"conv1": list(range(8))}
-    cut = Network(*sliced(spec, weights, {"conv1": list(range(8, 16))})).eval()
+    cut_spec, cut_weights = sliced(spec, weights, {"conv1": list(range(8, 16))})
+    cut = Network(graph(cut_spec), cut_weights).eval()
     with torch.no_grad():
         assert (cut(image) - logits_of_the_masked_original(spec, weights, keep, image)).abs().max() > 1e-2

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from edgeres.errors import ModelError
-from edgeres.model.graph import IMAGE, check_shapes, graph
-from edgeres.model.spec import PRESETS, preset
+from edgeres.model.graph import check_shapes, graph
+from edgeres.model.operation import IMAGE
+from edgeres.model.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

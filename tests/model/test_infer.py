@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from edgeres.errors import ModelError
 from edgeres.model.graph import graph
 from edgeres.model.infer import infer
-from edgeres.model.spec import PRESETS, Block, ResNetSpec, Stem, preset
+from edgeres.model.presets import PRESETS, preset
+from edgeres.model.spec import Block, ResNetSpec, Stem
 
 
 @st.composite
@@ -62,7 +63,8 @@ def test_round_trip(spec):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_found_with_and_without_norms(name):
-    for spec in (PRESETS[name], replace(PRESETS[name], norm=False, classes=10)):
+    folded = PRESETS[name].normalization == "group"  # group norms stay
+    for spec in (PRESETS[name], replace(PRESETS[name], norm=folded, classes=10)):
         assert infer(graph(spec).parameters, PRESETS[name]) == spec
 
 
@@ -108,8 +110,10 @@ def broken(change, name="resnet18"):
         (lambda s: s.update({"layer4.0.conv1.weight": (512, 250, 3, 3)}), "the rest of the network needs"),
         (lambda s: s.update({"fc.weight": (10, 500), "fc.bias": (10,)}), "'fc.weight' has shape (10, 500)"),
         (lambda s: s.update({"conv1.bias": (64,)}), "'conv1.bias' (64,) has no place"),
-        (lambda s: s.update({"layer1.0.downsample.2.weight": (64,)}), "downsample path of more than"),
-        (lambda s: s.update({"conv1.3.weight": (64, 64, 3, 3)}), "deep stem"),
+        (lambda s: s.update({"layer1.0.downsample.3.weight": (64,)}), "downsample path of more than"),
+        (lambda s: s.update({"conv1.3.weight": (64, 64, 3, 3)}), "'conv1.3.weight' (64, 64, 3, 3) has no place"),
+        (lambda s: s.update({"layer2.0.bn1.v": (128,)}), "EvoNorm"),
+        (lambda s: s.update({"bn1.tau": (64,)}), "filter response normalization"),
         (lambda s: s.update({"fc.weight": (0, 512)}), "(0, 512)"),
     ],
 )

@@ -5,29 +5,32 @@ from math import prod
 import pytest
 
 from edgeres.model.cost import Layer, activations, layers, macs, parameters, peak, shapes
-from edgeres.model.graph import IMAGE, graph
-from edgeres.model.spec import PRESETS, preset
+from edgeres.model.graph import graph
+from edgeres.model.operation import IMAGE
+from edgeres.model.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_rows_add_up_to_the_closed_forms(name):
     spec = preset(name)
-    rows = layers(spec, 64, 96)
-    assert sum(row.macs for row in rows) == macs(spec, 64, 96)
-    assert sum(row.parameters for row in rows) == parameters(spec)
-    assert {row.output: row.output_shape for row in rows} | {IMAGE: (3, 64, 96)} == shapes(spec, 64, 96)
+    height, width = spec.image_size if any(spec.grid) else (64, 96)
+    rows = layers(graph(spec), height, width)
+    assert sum(row.macs for row in rows) == macs(graph(spec), height, width)
+    assert sum(row.parameters for row in rows) == parameters(graph(spec))
+    size = shapes(graph(spec), height, width)
+    assert {row.output: row.output_shape for row in rows} | {IMAGE: (3, height, width)} == size
 
 
 def test_activations_are_those_fvcore_counts():
     # fvcore 0.1.5.post20221221, ActivationCountAnalysis of torchvision 0.28's resnet50: 11,113,984 conv + 1,000 linear
-    assert activations(layers(preset("resnet50"), 224, 224)) == 11_114_984
+    assert activations(layers(graph(preset("resnet50")), 224, 224)) == 11_114_984
 
 
 def test_peaks_by_hand():
     stem, pooled, wide = 64 * 112 * 112, 64 * 56 * 56, 256 * 56 * 56
-    most = peak(layers(preset("resnet18"), 224, 224), (3, 224, 224))
+    most = peak(layers(graph(preset("resnet18")), 224, 224), (3, 224, 224))
     assert (most.layer, most.elements) == ("maxpool", stem + pooled)  # the stem's ReLU writes over its input
-    most = peak(layers(preset("resnet50"), 224, 224), (3, 224, 224))
+    most = peak(layers(graph(preset("resnet50")), 224, 224), (3, 224, 224))
     assert (most.layer, most.elements) == ("layer1.0.downsample.0", pooled + 2 * wide)
     assert dict(most.tensors) == {"maxpool": pooled, "layer1.0.conv3": wide, "layer1.0.downsample.0": wide}
 
@@ -36,13 +39,16 @@ def test_folding_changes_no_peak():
     for name in ("resnet18", "resnet50", "seresnet18", "resnet20"):
         spec = preset(name)
         folded = replace(spec, norm=False)
-        assert peak(layers(spec, 64, 64), (3, 64, 64)).elements == peak(layers(folded, 64, 64), (3, 64, 64)).elements
+        assert (
+            peak(layers(graph(spec), 64, 64), (3, 64, 64)).elements
+            == peak(layers(graph(folded), 64, 64), (3, 64, 64)).elements
+        )
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "seresnet50", "resnetv2_18", "resnet20", "resnext50_32x4d"])
 def test_a_peak_lies_between_its_bounds(name):
     spec = preset(name)
-    size = shapes(spec, 64, 64)
+    size = shapes(graph(spec), 64, 64)
     ops = graph(spec).ops
     last = {tensor: index for index, op in enumerate(ops) for tensor in op.inputs}
     born = {IMAGE: -1} | {op.name: index for index, op in enumerate(ops)}
@@ -51,7 +57,7 @@ def test_a_peak_lies_between_its_bounds(name):
         for index in range(len(ops))
     )
     needed = max(prod(size[op.inputs[0]]) for op in ops)
-    assert needed <= peak(layers(spec, 64, 64), (3, 64, 64)).elements <= copied
+    assert needed <= peak(layers(graph(spec), 64, 64), (3, 64, 64)).elements <= copied
 
 
 def chain(*kinds, size=(4, 2, 2)):

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from edgeres.errors import ModelError
-from edgeres.model.infer import describe, preset_name, reconcile
-from edgeres.model.spec import PRESETS, Stem, preset
+from edgeres.model.likeness import describe, preset_name, reconcile
+from edgeres.model.presets import PRESETS, preset
+from edgeres.model.spec import Stem
 
 
 def narrowed(spec, width=8):

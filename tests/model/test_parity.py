@@ -1,16 +1,18 @@
 """Logits equal to those of the reference implementations, with the same random weights and statistics."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from stored_tensors import stored
 from torch import nn
 
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.model.weights import RawFile
 from edgeres.model.zoo import assemble, import_torchvision
 
@@ -49,10 +51,10 @@ def randomise(module: nn.Module, side: int = SIDE) -> nn.Module:
 
 
 def assert_parity(reference: nn.Module, name: str, side: int = SIDE) -> None:
-    loaded = assemble(name, RawFile(reference.state_dict()), preset(name))
+    loaded = assemble(name, RawFile(stored(reference.state_dict())), preset(name))
     with torch.inference_mode():
         expected = reference(images(side)).numpy()
-    found = Network(loaded.spec, loaded.weights).logits(images(side).numpy())
+    found = Network(graph(loaded.spec), loaded.weights).logits(images(side).numpy())
     assert np.abs(expected[0] - expected[1]).max() > 0.1, "the images must matter, or equality means nothing"
     assert np.abs(found - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
 
@@ -84,12 +86,17 @@ def test_torchvision_keys_and_shapes_of_the_large_ones(name):
     assert graph(preset(name)).parameters == state
 
 
-@pytest.mark.parametrize("name", ["seresnet18", "seresnet50", "resnetv2_18", "resnetv2_50"])
+@pytest.mark.parametrize(
+    "name",
+    ["seresnet18", "seresnet50", "resnetv2_18", "resnetv2_50", "resnet50_mlp", "resnet50_clip", "eca_resnet33ts"],
+)
 def test_timm(name):
     import_torchvision()
     import timm
 
-    assert_parity(randomise(empty(timm.create_model, name)), name)
+    # An attention pool has a position for each pixel of the features, here fewer than in the preset.
+    size = {"img_size": SIDE} if preset(name).attention_heads else {}
+    assert_parity(randomise(empty(partial(timm.create_model, **size), name)), name)
 
 
 class OptionA(nn.Module):
@@ -155,11 +162,11 @@ def test_original_bottleneck_strides_in_the_1x1():
 
 def test_parity_notices_a_swapped_channel():
     reference = randomise(Cifar(projected=False), 32)
-    loaded = assemble("swapped", RawFile(reference.state_dict()), preset("resnet20"))
+    loaded = assemble("swapped", RawFile(stored(reference.state_dict())), preset("resnet20"))
     key = "layer2.1.bn1.weight"
     swapped = loaded.weights[key].copy()
     swapped[[0, 1]] = swapped[[1, 0]]
     x = images(32).numpy()
-    right = Network(loaded.spec, loaded.weights).logits(x)
-    wrong = Network(loaded.spec, loaded.weights.replaced({key: swapped})).logits(x)
+    right = Network(graph(loaded.spec), loaded.weights).logits(x)
+    wrong = Network(graph(loaded.spec), loaded.weights.replaced({key: swapped})).logits(x)
     assert np.abs(right - wrong).max() > 1e-3

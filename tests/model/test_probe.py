@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeres.data.images import ArrayImage, ImageFile
+from edgeres.data.content import WholeFile
+from edgeres.data.images import ArrayImage, EncodedImage
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.size import Size
 from edgeres.data.split import Split
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
+from edgeres.model.presets import preset
 from edgeres.model.probe import NORMALISATIONS, SMALL, Space, customary, customary_for, labelled, search
-from edgeres.model.spec import Block, ResNetSpec, Stem, preset
+from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 
 SPEC = ResNetSpec(
@@ -32,7 +35,7 @@ def brightness_meter(mean, std, threshold=0.5, channel=0):
     arrays["conv1.bias"][0] = mean
     arrays["fc.weight"][:, 0] = [-20, 20]
     arrays["fc.bias"][:] = [20 * threshold, -20 * threshold]
-    return Network(SPEC, Weights(arrays)).logits
+    return Network(graph(SPEC), Weights(arrays)).logits
 
 
 def greys(count, threshold=0.25):
@@ -81,7 +84,7 @@ def test_the_right_size_wins():
     split = Split("tuning", tuple(images), tuple(labels))
     space = Space.open(Preprocess(), SMALL, ("resize", "crop"))
     result = found(brightness_meter(0.485, 0.229, threshold * 0.911), split, space)
-    assert (result.best.preprocess.resize, result.best.preprocess.crop) == (36, 32)
+    assert (result.best.preprocess.resize, result.best.preprocess.crop) == ((36, 36), (32, 32))
     assert any(trial.top1 < 60 for trial in result.trials)
 
 
@@ -107,7 +110,7 @@ def test_orientation_is_tried_where_images_carry_any(tmp_path):
         Image.fromarray(np.ascontiguousarray(pixels[::-1, ::-1]) if turned else pixels).save(
             path, exif=exif if turned else Image.Exif()
         )
-        images.append(ImageFile.probe(path))
+        images.append(EncodedImage.probe(WholeFile(path)))
         labels.append(label)
 
     def upper_half(batch):
@@ -127,13 +130,13 @@ def test_images_without_label_are_passed_over():
 
 
 def test_sizes_follow_the_stem_and_the_graph():
-    assert customary(preset("resnet50"))[0] == (256, 224)
-    assert (0, 224) in customary(preset("resnet50"))
-    assert customary(preset("resnet20"))[0] == (32, 32)
-    assert customary_for(224)[0] == (256, 224)
-    assert customary_for(32)[0] == (32, 32)
-    assert (192, 160) in customary_for(160)
-    assert all(crop == 96 for _, crop in customary_for(96))
+    assert customary(preset("resnet50"))[0] == ((256, 256), (224, 224))
+    assert ((0, 0), (224, 224)) in customary(preset("resnet50"))
+    assert customary(preset("resnet20"))[0] == ((32, 32), (32, 32))
+    assert customary_for(Size.square(224))[0] == ((256, 256), (224, 224))
+    assert customary_for(Size.square(32))[0] == ((32, 32), (32, 32))
+    assert ((192, 192), (160, 160)) in customary_for(Size.square(160))
+    assert all(crop == (96, 96) for _, crop in customary_for(Size.square(96)))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_sizes_follow_the_stem_and_the_graph():
 def test_what_is_stated_of_the_size_holds_and_the_rest_is_searched(stated, sizes):
     fields = tuple(name for name in FIELDS if name not in stated)
     space = Space.open(replace(Preprocess(), **stated), customary(preset("resnet18")), fields)
-    assert list(space.sizes) == sizes
+    assert [(resize.plain, crop.plain) for resize, crop in space.sizes] == sizes
     assert space.start == Preprocess(resize=sizes[0][0], crop=sizes[0][1])
     assert space.normalisations == NORMALISATIONS
 

@@ -10,8 +10,9 @@ import torch
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import ModelError
 from edgeres.model import zoo as module
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.model.zoo import preprocess_of, published, read_checkpoint
 
 
@@ -68,7 +69,7 @@ def test_without_network_the_address_is_the_way_out(hub, monkeypatch):
 
 
 def test_a_fetched_file_brings_transform_and_classes(hub):
-    torch.save(Network(preset("resnet18")).state_dict(), hub / "resnet18-f37072fd.pth")
+    torch.save(Network(graph(preset("resnet18"))).state_dict(), hub / "resnet18-f37072fd.pth")
     loaded = read_checkpoint("IMAGENET1K_V1", preset("resnet18"))
     assert loaded.preprocess == Preprocess()
     assert loaded.classes is not None
@@ -78,7 +79,7 @@ def test_a_fetched_file_brings_transform_and_classes(hub):
 def test_a_file_fetched_by_other_means_is_recognised_by_its_hash(tmp_path, monkeypatch):
     """A published file is known by name and content; a file that merely has the name is not."""
     path = tmp_path / "resnet18-f37072fd.pth"
-    torch.save(Network(preset("resnet18")).state_dict(), path)
+    torch.save(Network(graph(preset("resnet18"))).state_dict(), path)
     assert read_checkpoint(path, preset("resnet18")).preprocess is None
     monkeypatch.setattr(module, "sha256_file", lambda _: "f37072fd" + "0" * 56)
     assert read_checkpoint(path, preset("resnet18")).preprocess == Preprocess()

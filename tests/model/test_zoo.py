@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import pathlib
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,8 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.errors import ModelError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import Block, ResNetSpec, Stem, preset
+from edgeres.model.presets import preset
+from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights, save_checkpoint
 from edgeres.model.zoo import read_checkpoint
 
@@ -29,7 +31,7 @@ THIN = ResNetSpec(
 @pytest.fixture
 def state():
     torch.manual_seed(3)
-    return Network(THIN).state_dict()
+    return Network(graph(THIN)).state_dict()
 
 
 def saved(path, content):
@@ -97,20 +99,21 @@ class Marker:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_wants_to_run_code_is_refused(zipped, state, tmp_path):
+def test_a_pickle_that_wants_to_run_code_runs_none_and_says_so(zipped, state, tmp_path):
     proof = tmp_path / "executed"
     path = tmp_path / "evil.pth"
     torch.save({"state_dict": state, "extra": Marker(proof)}, path, _use_new_zipfile_serialization=zipped)
-    message = refused(path)
-    assert "wants to run posix.mkdir" in message or "wants to run nt.mkdir" in message
-    assert "safetensors" in message
+    loaded = read_checkpoint(path)
     assert not proof.exists()
+    assert "the file would run posix.mkdir in torch.load: nothing of it was run; do not trust it" in loaded.notes
+    assert np.array_equal(loaded.weights["fc.bias"], state["fc.bias"].numpy())
 
 
-@pytest.mark.parametrize("content", [argparse.Namespace(lr=1), torch.nn.Linear(2, 2)])
-def test_objects_are_refused_by_name(content, state, tmp_path):
-    message = refused(saved(tmp_path / "w.pth", {"model": state, "args": content}))
-    assert f"{type(content).__module__}.{type(content).__qualname__}" in message
+@pytest.mark.parametrize("content", [argparse.Namespace(lr=1), torch.nn.Linear(2, 2), pathlib.PurePosixPath("a")])
+def test_objects_of_foreign_classes_are_left_out_by_name(content, state, tmp_path):
+    loaded = read_checkpoint(saved(tmp_path / "w.pth", {"model": state, "args": content}))
+    assert loaded.spec == THIN
+    assert f"{type(content).__module__}.{type(content).__qualname__}" in loaded.notes[-1]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*TorchScript archive:UserWarning")
@@ -131,7 +134,7 @@ def test_truncation_is_told(name, keep, state, tmp_path):
     content = path.read_bytes()
     path.write_bytes(content[: int(keep if keep > 1 or keep == 0 else keep * len(content))])
     message = refused(path)
-    assert "truncated" in message or "torch._u" in message  # a pickle may be cut inside the name of a class
+    assert "truncated" in message or "damaged" in message
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
@@ -174,7 +177,7 @@ def test_integer_sparse_and_hollow_tensors_are_told(state, tmp_path):
     shape = state["fc.weight"].shape
     for name, tensor in (
         ("int8 tensor", torch.zeros(shape, dtype=torch.int8)),
-        ("sparse_coo float32", torch.zeros(shape).to_sparse()),
+        ("is a sparse tensor", torch.zeros(shape).to_sparse()),
         ("stores fewer values", torch.zeros(1).expand(shape)),
     ):
         assert name in refused(saved(tmp_path / "w.pth", {**state, "fc.weight": tensor}))
@@ -183,11 +186,11 @@ def test_integer_sparse_and_hollow_tensors_are_told(state, tmp_path):
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], {"state_dict": {"epoch": 3}}])
 def test_files_without_tensors_are_told(content, tmp_path):
     message = refused(saved(tmp_path / "w.pth", content))
-    assert "holds no tensors" in message or "holds a list" in message
+    assert "holds no tensors of a convolution" in message or "holds a list" in message
 
 
 def test_the_named_model_must_be_the_one_in_the_file(tmp_path):
-    path = saved(tmp_path / "w.pth", Network(preset("resnet20")).state_dict())
+    path = saved(tmp_path / "w.pth", Network(graph(preset("resnet20"))).state_dict())
     assert "name resnet20 instead, or pass weights of resnet32" in refused(path, preset("resnet32"))
     assert read_checkpoint(path, preset("resnet20")).notes == ()
 
@@ -199,7 +202,7 @@ def test_own_checkpoints_come_back_whole(tmp_path):
         stem=Stem(width=4, kernel=3, stride=2, pool=True),
         norm=False,
     )
-    weights = Network(spec).weights()
+    weights = Network(graph(spec)).weights()
     preprocess, classes = Preprocess(resize=40, crop=32, std=(0.1, 0.2, 0.3)), ("café", "b", "c")
     save_checkpoint(tmp_path / "a.safetensors", spec, weights, preprocess, classes)
     save_checkpoint(tmp_path / "b.safetensors", spec, weights, preprocess, classes)

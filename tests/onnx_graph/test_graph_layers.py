@@ -5,11 +5,13 @@ import pytest
 from onnx import TensorProto, helper
 from random_weights import random_weights
 
+from edgeres.data.size import Size
 from edgeres.errors import ModelError
 from edgeres.model import cost as closed
 from edgeres.model.conventions import CONVENTIONS
+from edgeres.model.families import imagenet
 from edgeres.model.graph import graph
-from edgeres.model.spec import imagenet, preset
+from edgeres.model.presets import preset
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.operator_counts import image_of, layers, peak_bytes, sized
 from edgeres.onnx_graph.write import write_model
@@ -32,15 +34,15 @@ SPECS = {
 @pytest.fixture(scope="module", params=SPECS)
 def both(request):
     spec = SPECS[request.param]
-    return spec, write_model(spec, random_weights(spec), (64, 64), opset=17, ir_version=9)
+    return spec, write_model(graph(spec), random_weights(spec), (64, 64), opset=17, ir_version=9)
 
 
 @pytest.mark.parametrize("size", [None, 96])
 def test_a_written_graph_has_the_rows_of_its_spec(both, size):
     spec, model = both
     side = size or 64
-    fixed = sized(model, size)
-    found, wanted = layers(fixed), closed.layers(spec, side, side)
+    fixed = sized(model, size and Size.square(size))
+    found, wanted = layers(fixed), closed.layers(graph(spec), side, side)
     assert image_of(fixed) == ("image", (3, side, side))
     assert [(r.macs, r.parameters, r.output_shape, r.kind) for r in found] == [
         (r.macs, r.parameters, r.output_shape, r.kind) for r in wanted
@@ -71,7 +73,7 @@ def test_symbolic_image_size_is_refused_with_a_hint():
     model = graph_of([helper.make_node("Relu", ["image"], ["y"])], ["N", 3, "H", "W"], None)
     with pytest.raises(ModelError, match=r"no fixed height and width.*--size"):
         sized(model, None)
-    assert layers(sized(model, 8))[0].output_shape == (3, 8, 8)
+    assert layers(sized(model, Size.square(8)))[0].output_shape == (3, 8, 8)
 
 
 def test_more_than_one_input_is_no_classifier():
@@ -109,16 +111,16 @@ def quantized_model(target, name="resnet18", size=224):
         data="",
         images=1,
     )
-    return write_model(spec, weights, (size, size), opset=17, ir_version=8, table=table, placement=placement)
+    return write_model(graph(spec), weights, (size, size), opset=17, ir_version=8, table=table, placement=placement)
 
 
 def test_peak_bytes_by_hand():
     stem, pooled = 64 * 112 * 112, 64 * 56 * 56
     # Float: the stem's output beside the pooled one, four bytes an element each.
     spec = replace(preset("resnet18"), norm=False)
-    plain = write_model(spec, random_weights(spec), (224, 224), opset=17, ir_version=8)
-    assert peak_bytes(plain, 224) == 4 * (stem + pooled)
+    plain = write_model(graph(spec), random_weights(spec), (224, 224), opset=17, ir_version=8)
+    assert peak_bytes(plain, Size.square(224)) == 4 * (stem + pooled)
     # TensorRT's scheme pools in float: the stem's float output stands beside the image.
-    assert peak_bytes(quantized_model("jetson"), 224) == 4 * (3 * 224 * 224 + stem)
+    assert peak_bytes(quantized_model("jetson"), Size.square(224)) == 4 * (3 * 224 * 224 + stem)
     # Where the pool reads integers the stem's output is integers.
-    assert peak_bytes(quantized_model("cpu"), 224) == 4 * 3 * 224 * 224 + stem
+    assert peak_bytes(quantized_model("cpu"), Size.square(224)) == 4 * 3 * 224 * 224 + stem

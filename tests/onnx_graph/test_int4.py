@@ -39,13 +39,13 @@ def written(spec, weights, scheme, opset=21, ir_version=10):
     }
     table = QuantTable(activations=activations, weights=scales, calibrator="minmax", data="0", images=1)
     options = {"opset": opset, "ir_version": ir_version, "table": table, "placement": placement}
-    return write_model(spec, weights, (32, 32), **options), table, placement
+    return write_model(graph(spec), weights, (32, 32), **options), table, placement
 
 
 def test_each_operation_of_the_graph_is_fake_quantization(thin, thin_weights, narrow_scheme):
     model, table, placement = written(thin, thin_weights, narrow_scheme)
     onnx.checker.check_model(model, full_check=True)
-    network = QuantNetwork(thin, thin_weights, table, placement).eval()
+    network = QuantNetwork(graph(thin), thin_weights, table, placement).eval()
     images = np.random.default_rng(1).normal(size=(2, 3, 32, 32)).astype(np.float32)
     ops = network.graph.ops
     names = {op.name: LOGITS if op.name == network.graph.output else op.name for op in ops}
@@ -69,8 +69,8 @@ def test_int4_weights_take_half_a_byte_and_count_as_parameters(thin, thin_weight
         expected = table.weights[name].quantize(thin_weights[f"{name}.weight"])
         assert np.array_equal(GraphIndex.of(model).value(codes.name), expected)
         assert np.abs(expected).max() == (127 if wide else 7)
-    assert operator_counts.parameters(model) == parameters(thin)
-    assert operator_counts.macs(model) == macs(thin, 32, 32)
+    assert operator_counts.parameters(model) == parameters(graph(thin))
+    assert operator_counts.macs(model) == macs(graph(thin), 32, 32)
     assert operator_counts.qdq(model).weights == len(placement.weighted)
 
 

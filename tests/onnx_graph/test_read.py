@@ -12,11 +12,13 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
+from edgeres.data.size import Size
 from edgeres.errors import ModelError, StageError
 from edgeres.onnx_graph.execute import probe, relative_delta, runner
 from edgeres.onnx_graph.external import content_digest
-from edgeres.onnx_graph.fold import fold, prepare, to_opset
+from edgeres.onnx_graph.fold import fold, prepare
 from edgeres.onnx_graph.graph_index import opset_of
+from edgeres.onnx_graph.opset import to_opset
 from edgeres.onnx_graph.read import read_model, require_float
 from edgeres.onnx_graph.signature import normalise, signature
 from edgeres.settings import sha256_file
@@ -119,14 +121,42 @@ def test_invalid_graph_is_refused_by_node_name(tmp_path: Path) -> None:
             read_model(written(change(edit), tmp_path))
 
 
+def functions(depth: int) -> ModelProto:
+    """The classifier with a Relu behind ``depth`` functions, each of which calls the next twice."""
+    model, versions = model_of(body()), [helper.make_opsetid("", 17), helper.make_opsetid("d", 1)]
+    model.graph.node[3].CopyFrom(N("f0", ["i"], ["r"], name="relu", domain="d"))
+    for level in range(depth):
+        last = level == depth - 1
+        calls = [
+            N("Relu" if last else f"f{level + 1}", [read], [computed], domain="" if last else "d")
+            for read, computed in (("a", "b"), ("b", "c"))
+        ]
+        model.functions.append(helper.make_function("d", f"f{level}", ["a"], ["c"], calls, versions))
+    model.opset_import.append(versions[1])
+    return model
+
+
+def test_local_functions_are_inlined_up_to_a_limit(tmp_path: Path) -> None:
+    read = read_model(written(functions(3), tmp_path))
+    assert not read.functions
+    images = probe(read, 2)
+    wanted = runner(read_model(written(model_of(body()), tmp_path)), optimise=False)(images)
+    assert relative_delta(wanted, runner(read, optimise=False)(images)) < 1e-6
+    with pytest.raises(ModelError, match="local functions make 1073741831 nodes"):
+        read_model(written(functions(30), tmp_path))
+
+
 def test_control_flow_functions_and_huge_tensors_are_refused(tmp_path: Path) -> None:
     branch = helper.make_graph([N("Relu", ["x"], ["z"])], "b", [], [helper.make_empty_tensor_value_info("z")])
     nodes = [N("If", ["x"], ["y"], name="if", then_branch=branch, else_branch=branch)]
     with pytest.raises(ModelError, match="'if': If is control flow"):
         read_model(written(model_of(nodes), tmp_path))
-    model = model_of(body())
-    model.functions.add(name="f", domain="d")
-    with pytest.raises(ModelError, match="local function 'f'"):
+    call = N("f", ["a"], ["b"], domain="d")
+    own = helper.make_function("d", "f", ["a"], ["b"], [call], [helper.make_opsetid("d", 1)])
+    model = model_of([*body()[:-1], N("f", ["d"], ["y"], domain="d")])
+    model.functions.append(own)
+    model.opset_import.append(helper.make_opsetid("d", 1))
+    with pytest.raises(ModelError, match="local function 'f' cannot be inlined"):
         read_model(written(model, tmp_path))
     nodes = [N("ConstantOfShape", ["big"], ["z"], name="fill"), N("ReduceSum", ["z"], ["s"], name="s"), *body()]
     model = model_of(nodes, weights={**WEIGHTS, "big": np.array([1 << 20, 1 << 20], np.int64)})
@@ -263,13 +293,17 @@ def test_signature_of_no_classifier_is_refused_with_a_hint(tmp_path: Path) -> No
     pool = [N("GlobalAveragePool", ["x"], ["p"]), N("Flatten", ["p"], ["y"])]
     cases: list[tuple[ModelProto, str]] = [
         (model_of([N("Flatten", ["x"], ["y"])], given=("N", 8, 8, 3), out=("N", 192)), "channels first"),
-        (model_of([N("Flatten", ["x"], ["y"])], given=("N", 3), out=("N", 3)), r"'x' is FLOAT \[N,3\].*\[N,3,H,W\]"),
-        (model_of(pool, given=("N", 1, 8, 8), out=("N", 1)), r"'x' is FLOAT \[N,1,8,8\]"),
-        (model_of(pool, given=("N", 3, 8, 12), out=("N", 3)), "square image"),
-        (model_of([N("Relu", ["x"], ["y"])], out=("N", 3, 8, 8)), r"'y' is FLOAT \[N,3,8,8\].*logits"),
+        (model_of([N("Flatten", ["x"], ["y"])], given=("N", 3), out=("N", 3)), r"'x' is FLOAT \[N,3\].*\[N,C,H,W\]"),
+        (model_of(pool, given=("N", 3, 8, "W"), out=("N", 3)), "both fixed, or both symbolic"),
+        (model_of([N("Reshape", ["x", "s"], ["y"])], weights={"s": np.array([0, 3, 64])}, out=("N", 3, 64)),
+         r"'y' is FLOAT \[N,3,64\].*logits"),
         (model_of([N("Cast", ["x"], ["h"], to=1), N("GlobalAveragePool", ["h"], ["p"]), N("Flatten", ["p"], ["y"])],
                   out=("N", 3), kind=TensorProto.FLOAT16), "'x' is FLOAT16.*float32"),
     ]  # fmt: skip
+    wide = signature(read_model(written(model_of(pool, given=("N", 4, 8, 12), out=("N", 4)), tmp_path)))
+    assert (wide.size, wide.channels, wide.map) == ((8, 12), 4, False)
+    maps = signature(read_model(written(model_of([N("Relu", ["x"], ["y"])], out=("N", 3, 8, 8)), tmp_path)))
+    assert (maps.classes, maps.map) == (3, True)
     for model, message in cases:
         with pytest.raises(ModelError, match=message):
             signature(read_model(written(model, tmp_path)))
@@ -290,7 +324,7 @@ def io(model: ModelProto) -> list[tuple[str, list[object]]]:
 
 def test_names_and_shapes_are_normalised(tmp_path: Path) -> None:
     read = read_model(written(model_of(body(), given=(1, 3, "H", "W"), out=(1, 5)), tmp_path))
-    assert io(normalise(read, 40)) == [("image", ["N", 3, 40, 40]), ("logits", ["N", 5])]
+    assert io(normalise(read, Size.square(40))) == [("image", ["N", 3, 40, 40]), ("logits", ["N", 5])]
     assert io(normalise(read))[0] == ("image", ["N", 3, 224, 224])
     assert io(read)[0] == ("x", [1, 3, "H", "W"])
     nodes = [*body()[:3], N("Conv", ["i", "head"], ["h"], name="head"), N("GlobalAveragePool", ["h"], ["y"], name="p")]
@@ -401,9 +435,9 @@ def test_old_opsets_are_raised(tmp_path: Path) -> None:
 
 def test_node_without_equivalent_in_older_opset_is_refused() -> None:
     nodes = body()
-    nodes[3] = N("LayerNormalization", ["i", "ln"], ["r"], name="ln")
-    model = model_of(nodes, weights={**WEIGHTS, "ln": np.ones(8, np.float32)})
-    with pytest.raises(StageError, match="'ln': LayerNormalization is not in opset 13"):
+    nodes[3] = N("GridSample", ["i", "grid"], ["r"], name="warp")
+    model = model_of(nodes, weights={**WEIGHTS, "grid": np.zeros((1, 8, 8, 2), np.float32)})
+    with pytest.raises(StageError, match="'warp': GridSample has no form in older opsets"):
         to_opset(model, 13, 8)
     nodes = body()
     nodes[5] = N("Reshape", ["p", "zero"], ["f"], name="flat", allowzero=1)

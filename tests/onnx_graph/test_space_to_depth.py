@@ -12,6 +12,7 @@ from edgeres.artifacts.artifact import Exported, File, ModelMetadata
 from edgeres.backends.onnxruntime.loader import OnnxRuntime
 from edgeres.backends.registry import find_backend
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.size import Size
 from edgeres.latency.random_model import random_model
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.onnx_graph.execute import runner
@@ -29,7 +30,7 @@ SPEC = ResNetSpec(
 
 
 def quantized(side=32, spec=SPEC):
-    return random_model(spec, side, find_target("cpu"))["int8"]
+    return random_model(spec, Size.square(side), find_target("cpu"))["int8"]
 
 
 @pytest.mark.parametrize("side", [8, 32, 34])
@@ -68,7 +69,7 @@ def _stem_codes(model):
     [
         quantized(33),
         quantized(32, replace(SPEC, stem=Stem(width=16, kernel=3, stride=1))),
-        random_model(SPEC, 32, find_target("cpu"))["float"],
+        random_model(SPEC, Size.square(32), find_target("cpu"))["float"],
     ],
     ids=["odd side", "3x3 stem", "float"],
 )

@@ -9,7 +9,7 @@ from random_weights import random_weights
 from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.execute import trace
 from edgeres.onnx_graph.graph_index import opset_of
@@ -54,7 +54,7 @@ def narrow(name):
 
 
 def write(spec, weights, **options):
-    return write_model(spec, weights, (32, 32), opset=17, ir_version=8, **options)
+    return write_model(graph(spec), weights, (32, 32), opset=17, ir_version=8, **options)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -66,10 +66,10 @@ def test_float_graph_equals_torch_and_the_closed_forms(name, norm):
     onnx.checker.check_model(model, full_check=True)
     images = np.random.default_rng(1).normal(size=(3, 3, 32, 32)).astype(np.float32)
     with torch.no_grad():
-        expected = Network(spec, weights).eval()(torch.from_numpy(images)).numpy()
+        expected = Network(graph(spec), weights).eval()(torch.from_numpy(images)).numpy()
     assert np.allclose(trace(model, images, [LOGITS])[LOGITS], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
-    assert operator_counts.macs(model) == macs(spec, 32, 32)
-    assert operator_counts.parameters(model) == parameters(spec)
+    assert operator_counts.macs(model) == macs(graph(spec), 32, 32)
+    assert operator_counts.parameters(model) == parameters(graph(spec))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet152", "resnext50_32x4d", "wide_resnet50_2"])
@@ -84,7 +84,7 @@ def test_graph_macs_equal_published_macs(name):
         "resnext50_32x4d": (4_230_479_872, 25_028_904),
         "wide_resnet50_2": (11_398_021_120, 68_883_240),
     }
-    model = write_model(spec, weights, (224, 224), opset=17, ir_version=8)
+    model = write_model(graph(spec), weights, (224, 224), opset=17, ir_version=8)
     norms = sum(op.c_out for op in graph(preset(name)).ops if op.kind == "norm")
     assert operator_counts.macs(model) == golden[name][0]
     # Folding leaves one bias where a norm had a scale and a shift.
@@ -114,7 +114,7 @@ def test_quantized_graph_equals_the_fake_quantized_network(thin, thin_weights, s
     model = write(thin, thin_weights, table=table, placement=placement)
     onnx.checker.check_model(model, full_check=True)
     images = np.random.default_rng(1).normal(size=(2, 3, 32, 32)).astype(np.float32)
-    network = QuantNetwork(thin, thin_weights, table, placement).eval()
+    network = QuantNetwork(graph(thin), thin_weights, table, placement).eval()
     first = network.graph.ops[0]
     found = trace(model, images, [first.name])[first.name]
     with torch.no_grad():
@@ -156,6 +156,6 @@ def test_biases_stay_in_float(thin, thin_weights, scheme):
 def test_same_network_same_bytes_and_another_opset_other_bytes(thin, thin_weights):
     first, second = (write(thin, thin_weights, metadata={"b": "1", "a": "2"}) for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
-    older = write_model(thin, thin_weights, (32, 32), opset=13, ir_version=7)
+    older = write_model(graph(thin), thin_weights, (32, 32), opset=13, ir_version=7)
     assert (opset_of(older), older.ir_version) == (13, 7)
     assert {entry.key: entry.value for entry in first.metadata_props} == {"a": "2", "b": "1"}

@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeres.errors import StageError
-from edgeres.model.graph import Op, graph, units
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import Block, ResNetSpec, Stem, preset
+from edgeres.model.operation import Op
+from edgeres.model.presets import preset
+from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.model.unit import units
 from edgeres.model.weights import Weights
 from edgeres.quant.algorithms.gptq import (
     Covariance,
@@ -56,7 +59,7 @@ def smooth_images(count=48, side=16, seed=0):
 def random_network(spec, seed=0):
     random = np.random.default_rng(seed)
     arrays = {}
-    for key, array in Network(spec).weights().items():
+    for key, array in Network(graph(spec)).weights().items():
         values = random.normal(0, 1.4, array.shape) / max(1.0, np.sqrt(array[0].size))
         arrays[key] = np.abs(values) + 0.5 if key.endswith("running_var") else values
     return Weights(arrays)
@@ -65,11 +68,11 @@ def random_network(spec, seed=0):
 def quantized_by(spec, weights, scheme, images, bits=8):
     scheme = replace(scheme, weight_bits=bits)
     placement = place(graph(spec), scheme)
-    histograms = observe(Network(spec, weights).eval(), [images], placement.observed)
+    histograms = observe(Network(graph(spec), weights).eval(), [images], placement.observed)
     table = quant_table(
         weights, histograms, placement, scheme, calibrator="mse", method="mse", data="0", images=len(images)
     )
-    return Quantized(spec, weights, table, scheme)
+    return Quantized(graph(spec), weights, table, scheme)
 
 
 def test_two_weights_by_hand():
@@ -124,12 +127,17 @@ def test_inputs_that_never_vary_round_to_nearest():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]), st.sampled_from([1, 2]), st.booleans(), st.integers(0, 99))
-def test_covariance_is_that_of_what_the_convolution_reads(kernel, stride, groups, bias, seed):
-    op = Op("conv", "conv", ("x",), 4, 6, kernel, stride, groups, bias)
+@given(
+    st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]), st.sampled_from([1, 2]), st.booleans(),
+    st.sampled_from([1, 2]), st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+def test_covariance_is_that_of_what_the_convolution_reads(kernel, stride, groups, bias, dilation, same, seed):
+    op = Op("conv", "conv", ("x",), 4, 6, kernel, stride, groups, bias, dilation, same=same)
     generator = torch.Generator().manual_seed(seed)
     x, weight = torch.randn(3, 4, 7, 6, generator=generator), torch.randn(6, 4 // groups, kernel, kernel)
-    y = torch.nn.functional.conv2d(x, weight, None, stride, kernel // 2, groups=groups)
+    above, left, below, right = op.pads((7, 6))
+    padded = torch.nn.functional.pad(x, (left, right, above, below))
+    y = torch.nn.functional.conv2d(padded, weight, None, stride, 0, dilation, groups)
     covariance = Covariance(op)
     places = some_places(op, x.shape, 10**6, generator)
     covariance.add(patches(op, x, places))
@@ -152,7 +160,7 @@ def test_places_are_distinct_and_inside():
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20", "seresnet18", "resnetv2_18", "resnext50_32x4d"])
 def test_units_are_the_whole_network_and_read_one_tensor_each(name):
     spec = preset(name)
-    found = units(spec)
+    found = units(graph(spec))
     assert tuple(op for unit in found for op in unit.ops) == graph(spec).ops
     assert [unit.name for unit in found[1:-1]] == [name for name, _, _ in spec.blocks]
     for unit in found:
@@ -168,7 +176,7 @@ def test_walking_units_is_the_forward_pass(spec, cpu_scheme):
     x = torch.from_numpy(images)
     with torch.no_grad():
         expected = network(x)
-        for unit in units(spec):
+        for unit in units(graph(spec)):
             x = Values(network, unit, x)[unit.output]
     assert torch.equal(x, expected)
 
@@ -198,8 +206,8 @@ def test_answers_come_nearer_to_float_on_other_images(thin, thin_weights, scheme
     """Activations stay as they are: at 8 bits most of the noise is theirs, and hides what weights gain."""
 
     def error(weights):
-        exact = Network(thin, thin_weights).logits(others)
-        return float(np.square(Network(thin, weights).logits(others) - exact).mean())
+        exact = Network(graph(thin), thin_weights).logits(others)
+        return float(np.square(Network(graph(thin), weights).logits(others) - exact).mean())
 
     images, others = smooth_images(48), smooth_images(64, seed=1)
     start = quantized_by(thin, thin_weights, scheme, images, bits)
@@ -223,7 +231,7 @@ def test_every_layers_mean_is_floats(thin, thin_weights, scheme):
     images = smooth_images(40)
     found = gptq_rounded(thin_weights, quantized_by(thin, thin_weights, scheme, images, 4), lambda: [images], seed=0)
     means = []
-    for network in (Network(thin, thin_weights).eval(), found.network()):
+    for network in (Network(graph(thin), thin_weights).eval(), found.network()):
         seen = {}
         with torch.no_grad():
             network(torch.from_numpy(images), lambda name, x, seen=seen: seen.__setitem__(name, x))
@@ -255,7 +263,7 @@ def test_large_tensors_leave_fewer_images_in_a_batch(thin, thin_weights, scheme,
     assert [len(batch) for batch in walk.batches(first)] == [20, 20, 8]
     means = walk.lead(stem)
     walk.follow(stem)
-    exact = Network(thin, thin_weights).eval()
+    exact = Network(graph(thin), thin_weights).eval()
     seen = {}
     with torch.no_grad():
         exact(torch.from_numpy(smooth_images(48)), seen.__setitem__)

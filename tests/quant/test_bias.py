@@ -10,7 +10,7 @@ from random_weights import random_weights
 from edgeres.errors import StageError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.quant.algorithms.bias_correction import empirical_bias
 from edgeres.quant.observer import observe
 from edgeres.quant.placement import place
@@ -22,11 +22,11 @@ def coarse(spec, weights, scheme, images, bits=4):
     """A network with few levels for its weights, so that means move."""
     scheme = replace(scheme, weight_bits=bits)
     placement = place(graph(spec), scheme)
-    histograms = observe(Network(spec, weights), [images], placement.observed)
+    histograms = observe(Network(graph(spec), weights), [images], placement.observed)
     table = quant_table(
         weights, histograms, placement, scheme, calibrator="mse", method="max", data="", images=len(images)
     )
-    return Quantized(spec, weights, table, scheme)
+    return Quantized(graph(spec), weights, table, scheme)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def means(network, images):
 
 def layer_by_layer(quantized, images):
     """The definition: one pass for each layer, in execution order."""
-    wanted = means(Network(quantized.spec, quantized.weights), images)
-    for op in graph(quantized.spec).weighted:
+    wanted = means(Network(quantized.graph, quantized.weights), images)
+    for op in quantized.graph.weighted:
         if op.name in quantized.table.weights:
             lacking = wanted[op.name] - means(quantized.network(), images)[op.name]
             key = f"{op.name}.bias"
@@ -66,15 +66,15 @@ def layer_by_layer(quantized, images):
 def test_one_block_of_images_is_exactly_layer_by_layer(thin, thin_weights, quantized, images):
     some = images[:16]
     expected = layer_by_layer(quantized, some)
-    found = empirical_bias(Network(thin, thin_weights), quantized, lambda: [some])
+    found = empirical_bias(Network(graph(thin), thin_weights), quantized, lambda: [some])
     for key in expected.weights:
         assert found.weights[key] == pytest.approx(expected.weights[key], abs=2e-5), key
 
 
 def test_many_blocks_restore_the_means_of_all_images(thin, thin_weights, quantized, images):
     ticks = []
-    found = empirical_bias(Network(thin, thin_weights), quantized, lambda: [images], ticks.append)
-    wanted = means(Network(thin, thin_weights), images)
+    found = empirical_bias(Network(graph(thin), thin_weights), quantized, lambda: [images], ticks.append)
+    wanted = means(Network(graph(thin), thin_weights), images)
     before, after = means(quantized.network(), images), means(found.network(), images)
     assert sum(ticks) == len(images)
     for name in quantized.table.weights:
@@ -85,7 +85,7 @@ def test_many_blocks_restore_the_means_of_all_images(thin, thin_weights, quantiz
 
 
 def test_biases_are_the_same_for_any_batches(thin, thin_weights, quantized, images):
-    network = Network(thin, thin_weights)
+    network = Network(graph(thin), thin_weights)
     one = empirical_bias(network, quantized, lambda: [images])
     other = empirical_bias(network, quantized, lambda: (images[start : start + 7] for start in range(0, 40, 7)))
     assert one.weights.digest == other.weights.digest
@@ -93,7 +93,7 @@ def test_biases_are_the_same_for_any_batches(thin, thin_weights, quantized, imag
 
 def test_no_images_are_refused(thin, thin_weights, quantized):
     with pytest.raises(StageError, match="no images"):
-        empirical_bias(Network(thin, thin_weights), quantized, list)
+        empirical_bias(Network(graph(thin), thin_weights), quantized, list)
 
 
 def test_convolutions_without_a_bias_stay(scheme, images):
@@ -103,6 +103,6 @@ def test_convolutions_without_a_bias_stay(scheme, images):
     spec = replace(full, stem=replace(full.stem, width=8), stages=blocks, classes=3, norm=False)
     weights = random_weights(spec)
     quantized = coarse(spec, weights, scheme, images)
-    found = empirical_bias(Network(spec, weights), quantized, lambda: [images])
+    found = empirical_bias(Network(graph(spec), weights), quantized, lambda: [images])
     changed = {key for key in weights if not np.array_equal(found.weights[key], weights[key])}
     assert changed == {"layer1.0.conv1.bias"}

@@ -30,7 +30,7 @@ IMAGES = np.random.default_rng(5).normal(size=(4, 3, 32, 32)).astype(np.float32)
 
 def table_of(spec, weights, scheme, calibrator="minmax"):
     placement = place(graph(spec), scheme)
-    histograms = observe(Network(spec, weights).eval(), [IMAGES], placement.observed)
+    histograms = observe(Network(graph(spec), weights).eval(), [IMAGES], placement.observed)
     return quant_table(
         weights, histograms, placement, scheme, calibrator=calibrator, method="max", data="d" * 64, images=len(IMAGES)
     )
@@ -59,9 +59,9 @@ def test_a_table_comes_back_as_it_was(saved, tmp_path):
 
 
 def test_a_table_fits_what_it_was_made_for_and_gives_the_same_scales(saved, thin, thin_weights, scheme):
-    assert fitting(saved, thin, thin_weights, scheme, PREPROCESS) is saved.table
+    assert fitting(saved, graph(thin), thin_weights, scheme, PREPROCESS) is saved.table
     elsewhere = replace(scheme, channel_multiple=scheme.channel_multiple * 2)  # the pruner's, not the scales'
-    assert fitting(saved, thin, thin_weights, elsewhere, PREPROCESS) is saved.table
+    assert fitting(saved, graph(thin), thin_weights, elsewhere, PREPROCESS) is saved.table
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_table_fits_what_it_was_made_for_and_gives_the_same_scales(saved, thin
 )
 def test_another_scheme_is_refused_by_name(saved, thin, thin_weights, scheme, change, told):
     with pytest.raises(DataError, match=f"the scales do not fit: {told}"):
-        fitting(saved, thin, thin_weights, replace(scheme, **change), PREPROCESS)
+        fitting(saved, graph(thin), thin_weights, replace(scheme, **change), PREPROCESS)
 
 
 @pytest.mark.parametrize("field", ["signed", "pools", "add_inputs"])
@@ -83,18 +83,18 @@ def test_another_placement_is_refused_by_name(saved, thin, thin_weights, scheme,
     other = {"signed": not scheme.signed, "pools": not scheme.pools}
     other["add_inputs"] = "both" if scheme.add_inputs == "identity" else "identity"
     with pytest.raises(DataError, match=rf"scheme\.{field} was"):
-        fitting(saved, thin, thin_weights, replace(scheme, **{field: other[field]}), PREPROCESS)
+        fitting(saved, graph(thin), thin_weights, replace(scheme, **{field: other[field]}), PREPROCESS)
 
 
 @pytest.mark.parametrize("change", [{"crop": 24}, {"mean": (0.5, 0.5, 0.5)}, {"interpolation": "bicubic"}])
 def test_images_prepared_otherwise_are_refused_by_name(saved, thin, thin_weights, scheme, change):
     with pytest.raises(DataError, match=rf"preprocess\.{next(iter(change))} was"):
-        fitting(saved, thin, thin_weights, scheme, replace(PREPROCESS, **change))
+        fitting(saved, graph(thin), thin_weights, scheme, replace(PREPROCESS, **change))
 
 
 def test_other_weights_are_refused(saved, thin, thin_weights, scheme):
     with pytest.raises(DataError, match="they are for weights") as refusal:
-        fitting(saved, thin, random_weights(thin, seed=1), scheme, PREPROCESS)
+        fitting(saved, graph(thin), random_weights(thin, seed=1), scheme, PREPROCESS)
     assert thin_weights.digest[:12] in refusal.value.what
     assert "calibrate again" in refusal.value.hint
 
@@ -102,7 +102,7 @@ def test_other_weights_are_refused(saved, thin, thin_weights, scheme):
 def test_a_table_that_does_not_say_which_weights_fits_none(saved, thin, thin_weights, scheme):
     unnamed = replace(saved, table=replace(saved.table, network=""))
     with pytest.raises(DataError, match="of no digest"):
-        fitting(unnamed, thin, thin_weights, scheme, PREPROCESS)
+        fitting(unnamed, graph(thin), thin_weights, scheme, PREPROCESS)
 
 
 def test_missing_and_foreign_tensors_are_refused_by_name(saved, thin, thin_weights, scheme):
@@ -114,10 +114,12 @@ def test_missing_and_foreign_tensors_are_refused_by_name(saved, thin, thin_weigh
     ):
         changed = replace(saved, table=replace(saved.table, activations=scales))
         with pytest.raises(DataError, match=told):
-            fitting(changed, thin, thin_weights, scheme, PREPROCESS)
+            fitting(changed, graph(thin), thin_weights, scheme, PREPROCESS)
     weights = {**saved.table.weights, "conv1": QParams(scale=(1.0, 2.0), axis=0, narrow=True)}
     with pytest.raises(DataError, match="conv1 has 8 channels, 2 scales"):
-        fitting(replace(saved, table=replace(saved.table, weights=weights)), thin, thin_weights, scheme, PREPROCESS)
+        fitting(
+            replace(saved, table=replace(saved.table, weights=weights)), graph(thin), thin_weights, scheme, PREPROCESS
+        )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_codes_of_another_scheme_are_refused_though_the_table_says_otherwise(
     name = next(iter(scales))
     changed = replace(saved.table, **{part: {**scales, name: replace(scales[name], **change)}})
     with pytest.raises(DataError, match=f"the scales do not fit: .*'{name}' is in other codes"):
-        fitting(replace(saved, table=changed), thin, thin_weights, scheme, PREPROCESS)
+        fitting(replace(saved, table=changed), graph(thin), thin_weights, scheme, PREPROCESS)
 
 
 def test_a_signed_tensor_is_no_unsigned_one_and_its_zero_is_zero(saved, thin, thin_weights, scheme):
@@ -148,7 +150,7 @@ def test_a_signed_tensor_is_no_unsigned_one_and_its_zero_is_zero(saved, thin, th
     for changed in changes:
         table = replace(saved.table, activations={**saved.table.activations, "image": changed})
         with pytest.raises(DataError, match="tensor 'image' is in other codes"):
-            fitting(replace(saved, table=table), thin, thin_weights, scheme, PREPROCESS)
+            fitting(replace(saved, table=table), graph(thin), thin_weights, scheme, PREPROCESS)
 
 
 @pytest.mark.parametrize(

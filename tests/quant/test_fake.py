@@ -44,7 +44,7 @@ def table(spec, weights, scheme, images):
     """Min-max scales of a few images."""
     placement = place(graph(spec), scheme)
     seen = {}
-    network = Network(spec, weights).eval()
+    network = Network(graph(spec), weights).eval()
     with torch.no_grad():
         network(images, tap=lambda name, x: seen.__setitem__(name, (min(x.min().item(), 0.0), x.max().item())))
     activations = {}
@@ -70,8 +70,8 @@ def test_quantized_network_is_near_float_and_not_equal(thin, thin_weights, schem
     images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     scales, placement = table(thin, thin_weights, scheme, images)
     with torch.no_grad():
-        expected = Network(thin, thin_weights).eval()(images)
-        given = QuantNetwork(thin, thin_weights, scales, placement).eval()(images)
+        expected = Network(graph(thin), thin_weights).eval()(images)
+        given = QuantNetwork(graph(thin), thin_weights, scales, placement).eval()(images)
     error = ((expected - given).pow(2).sum() / expected.pow(2).sum()).item()
     assert 0 < error < 0.01
 

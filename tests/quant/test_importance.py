@@ -30,16 +30,16 @@ def images():
 
 def calibrated(spec, weights, scheme, images, calibrator="minmax"):
     placement = place(graph(spec), scheme)
-    histograms = observe(Network(spec, weights), [images], placement.observed)
+    histograms = observe(Network(graph(spec), weights), [images], placement.observed)
     table = quant_table(
         weights, histograms, placement, scheme, calibrator=calibrator, method="max", data="", images=len(images)
     )
-    return Quantized(spec, weights, table, scheme)
+    return Quantized(graph(spec), weights, table, scheme)
 
 
 def expected_cost(quantized, found):
     """The expected divergence in nats as a function of the logarithms of all units' scales."""
-    terms = _terms(quantized, found, channel_units(quantized.spec).of)
+    terms = _terms(quantized, found, channel_units(quantized.graph).of)
     return lambda logs: float(torch.stack([term(logs) for term in terms]).sum() / 24)
 
 
@@ -59,7 +59,7 @@ def test_predicted_divergence_is_the_measured_one(thin, thin_weights, images):
     tensor, deviation = "layer1.0.relu1", 0.02
     scheme = find_target("jetson").scheme
     found = importance(
-        thin, thin_weights, place(graph(thin), scheme), lambda: [np.repeat(images, 8, axis=0)], limit=192
+        graph(thin), thin_weights, place(graph(thin), scheme), lambda: [np.repeat(images, 8, axis=0)], limit=192
     )
     generator = torch.Generator().manual_seed(1)
 
@@ -70,25 +70,25 @@ def test_predicted_divergence_is_the_measured_one(thin, thin_weights, images):
                 return x
             return x + (x != 0) * deviation * torch.randn(x.shape, generator=generator)
 
-    exact, noisy = Network(thin, thin_weights), Noisy(thin, thin_weights)
+    exact, noisy = Network(graph(thin), thin_weights), Noisy(graph(thin), thin_weights)
     many = [(exact.logits(images), noisy.logits(images)) for _ in range(30)]
     measured = kl(np.concatenate([a for a, _ in many]), np.concatenate([b for _, b in many]))
     assert found.activations[tensor].sum() * deviation**2 / 2 == pytest.approx(measured, rel=0.25)
 
 
 def test_reaches_are_norms_of_channels(thin, thin_weights, images):
-    found = importance(thin, thin_weights, place(graph(thin), find_target("jetson").scheme), lambda: [images])
+    found = importance(graph(thin), thin_weights, place(graph(thin), find_target("jetson").scheme), lambda: [images])
     seen = {}
     with torch.inference_mode():
-        Network(thin, thin_weights).eval()(torch.from_numpy(images), seen.__setitem__)
+        Network(graph(thin), thin_weights).eval()(torch.from_numpy(images), seen.__setitem__)
     expected = seen["maxpool"].double().abs().pow(TAIL).sum((0, 2, 3)).pow(1 / TAIL)
     assert found.reach["maxpool"] == pytest.approx(expected.numpy(), rel=1e-4)
 
 
 def test_weight_information_is_the_square_of_the_gradient(thin, thin_weights, images):
     placement = place(graph(thin), find_target("jetson").scheme)
-    found = importance(thin, thin_weights, placement, lambda: [images], limit=1)
-    probe = Probe(thin, thin_weights, placement)
+    found = importance(graph(thin), thin_weights, placement, lambda: [images], limit=1)
+    probe = Probe(graph(thin), thin_weights, placement)
     probe.get_parameter("layer2.0.conv1.weight").requires_grad = True
     probe.differentiate(torch.from_numpy(images[:1]).contiguous(memory_format=torch.channels_last), 0)
     gradient = probe.get_parameter("layer2.0.conv1.weight").grad
@@ -97,19 +97,19 @@ def test_weight_information_is_the_square_of_the_gradient(thin, thin_weights, im
 
 def test_any_batches_give_the_same(thin, thin_weights, images):
     placement, ticks = place(graph(thin), find_target("cpu").scheme), []
-    one = importance(thin, thin_weights, placement, lambda: [images], advance=ticks.append)
-    other = importance(thin, thin_weights, placement, lambda: (images[i : i + 5] for i in range(0, 24, 5)))
+    one = importance(graph(thin), thin_weights, placement, lambda: [images], advance=ticks.append)
+    other = importance(graph(thin), thin_weights, placement, lambda: (images[i : i + 5] for i in range(0, 24, 5)))
     assert sum(ticks) == 24
     for part in ("activations", "reach", "weights"):
         some, others = getattr(one, part), getattr(other, part)
         assert all(np.array_equal(some[name], others[name]) for name in some)
     with pytest.raises(StageError, match="no calibration images"):
-        importance(thin, thin_weights, placement, list)
+        importance(graph(thin), thin_weights, placement, list)
 
 
 def test_integers_of_the_same_scale_make_no_noise_of_their_own(thin, thin_weights, images):
     """A pool of integers yields integers where pools are quantized; elsewhere it is rounded itself."""
-    found = {name: importance(thin, thin_weights, place(graph(thin), find_target(name).scheme), lambda: [images])
+    found = {name: importance(graph(thin), thin_weights, place(graph(thin), find_target(name).scheme), lambda: [images])
              for name in ("cpu", "jetson")}  # fmt: skip
     assert "maxpool" not in found["cpu"].activations
     assert "relu" in found["cpu"].activations
@@ -125,14 +125,14 @@ def test_the_cost_by_hand():
     weights, images = random_weights(spec), np.ones((2, 3, 4, 4), np.float32)
     weights = weights.replaced({key: np.abs(value) for key, value in weights.items()})
     quantized = calibrated(spec, weights, find_target("jetson").scheme, images)
-    found = importance(spec, weights, quantized.placement, lambda: [images])
+    found = importance(graph(spec), weights, quantized.placement, lambda: [images])
     expected = sum(
         fisher.sum() * quantized.table.activations[name].scale[0] ** 2 for name, fisher in found.activations.items()
     )
     for name, fisher in found.weights.items():
         steps = np.abs(weights[f"{name}.weight"]).reshape(fisher.shape[0], -1).max(1) / 127
         expected += 0.25 * (steps**2 * fisher.sum(1)).sum()
-    units = channel_units(spec)
+    units = channel_units(graph(spec))
     cost = expected_cost(quantized, found)
     logs = torch.full((units.count,), 1.3, dtype=torch.float64)
     logs[FIXED] = 0
@@ -143,18 +143,18 @@ def test_the_cost_by_hand():
 @pytest.fixture
 def uneven(thin, thin_weights):
     """The same function with channels of very different ranges."""
-    units = channel_units(thin)
+    units = channel_units(graph(thin))
     drawn = np.exp(np.random.default_rng(1).normal(0, 1.2, units.count))
     drawn[FIXED] = 1
-    return rescaled(thin, thin_weights, {name: drawn[channels] for name, channels in units.of.items()})
+    return rescaled(graph(thin), thin_weights, {name: drawn[channels] for name, channels in units.of.items()})
 
 
 def test_balancing_brings_the_answers_nearer(thin, uneven, images, scheme):
-    expected = Network(thin, uneven).logits(images)
+    expected = Network(graph(thin), uneven).logits(images)
     before = calibrated(thin, uneven, scheme, images)
-    found = importance(thin, uneven, before.placement, lambda: [images])
-    weights = rescaled(thin, uneven, balancing_scales(before, found))
-    assert np.abs(Network(thin, weights).logits(images) - expected).max() <= 1e-5 * np.ptp(expected)
+    found = importance(graph(thin), uneven, before.placement, lambda: [images])
+    weights = rescaled(graph(thin), uneven, balancing_scales(before, found))
+    assert np.abs(Network(graph(thin), weights).logits(images) - expected).max() <= 1e-5 * np.ptp(expected)
     after = calibrated(thin, weights, scheme, images)
     divergence = [kl(expected, one.network().logits(images)) for one in (before, after)]
     assert divergence[1] < divergence[0] / 2
@@ -162,17 +162,17 @@ def test_balancing_brings_the_answers_nearer(thin, uneven, images, scheme):
 
 def test_balancing_takes_back_what_outlier_channels_cost(thin, thin_weights, images, scheme):
     """Some channels times 100, the weights that read them by 100: the same function."""
-    units = channel_units(thin)
+    units = channel_units(graph(thin))
     factors = np.ones(units.count)
     factors[[2, 9, 17]] = 1 / 100
-    made = rescaled(thin, thin_weights, {name: factors[channels] for name, channels in units.of.items()})
-    expected = Network(thin, thin_weights).logits(images)
+    made = rescaled(graph(thin), thin_weights, {name: factors[channels] for name, channels in units.of.items()})
+    expected = Network(graph(thin), thin_weights).logits(images)
 
     def divergence(weights, *, balanced):
         one = calibrated(thin, weights, scheme, images)
         if balanced:
-            found = importance(thin, weights, one.placement, lambda: [images])
-            one = calibrated(thin, rescaled(thin, weights, balancing_scales(one, found)), scheme, images)
+            found = importance(graph(thin), weights, one.placement, lambda: [images])
+            one = calibrated(thin, rescaled(graph(thin), weights, balancing_scales(one, found)), scheme, images)
         return kl(expected, one.network().logits(images))
 
     outliers = divergence(made, balanced=False)
@@ -184,7 +184,7 @@ def test_balancing_takes_back_what_outlier_channels_cost(thin, thin_weights, ima
 def problem(thin, uneven, images):
     """The cost of scales, and its minimum."""
     quantized = calibrated(thin, uneven, find_target("jetson").scheme, images)
-    found, units = importance(thin, uneven, quantized.placement, lambda: [images]), channel_units(thin)
+    found, units = importance(graph(thin), uneven, quantized.placement, lambda: [images]), channel_units(graph(thin))
     cost = expected_cost(quantized, found)
     best = np.zeros(units.count)
     for tensor, scales in balancing_scales(quantized, found).items():
@@ -214,7 +214,7 @@ def test_dead_channels_do_no_harm(thin, thin_weights, images):
         dead[key] = dead[key] * (np.arange(8) > 2).reshape(-1, *[1] * (dead[key].ndim - 1))
     weights = Weights(dead)
     quantized = calibrated(thin, weights, find_target("jetson").scheme, images)
-    scales = balancing_scales(quantized, importance(thin, weights, quantized.placement, lambda: [images]))
+    scales = balancing_scales(quantized, importance(graph(thin), weights, quantized.placement, lambda: [images]))
     assert all(np.isfinite(scale).all() and (scale > 0).all() for scale in scales.values())
-    expected = Network(thin, weights).logits(images)
-    assert np.abs(Network(thin, rescaled(thin, weights, scales)).logits(images) - expected).max() < 1e-4
+    expected = Network(graph(thin), weights).logits(images)
+    assert np.abs(Network(graph(thin), rescaled(graph(thin), weights, scales)).logits(images) - expected).max() < 1e-4

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from reference_histogram import content, contents, histogram_of
 
 from edgeres.errors import StageError
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.quant.calibrator import CALIBRATORS, activation_qparams
-from edgeres.quant.observer import _Binner, _Tally, observe
+from edgeres.quant.observer import Binner, Tally, observe
 from edgeres.targets.target import QuantScheme
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ UNSIGNED = QuantScheme(signed=False, add_inputs="both", pools=True)
 @pytest.fixture(scope="module")
 def network() -> Network:
     torch.manual_seed(0)
-    return Network(SPEC).eval()
+    return Network(graph(SPEC)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_the_batch_size_leaves_no_trace(
 @given(seed=st.integers(0, 1000), size=st.integers(1, 33), shards=st.integers(1, 4))
 def test_scales_are_identical_for_any_order_batches_and_shards(seed: int, size: int, shards: int) -> None:
     torch.manual_seed(1)
-    network = Network(SPEC).eval()
+    network = Network(graph(SPEC)).eval()
     generator = np.random.default_rng(1)
     images = (generator.standard_normal((12, 3, 16, 16)) * 2.0 ** generator.integers(-3, 4, (12, 1, 1, 1))).astype("f4")
     expected = observe(network, [images], TENSORS)
@@ -128,7 +129,7 @@ def test_every_image_is_alone_in_its_forward_pass(images: Floats) -> None:
             sizes.append(len(image))
             return super().forward(image, tap)
 
-    observe(Recorder(SPEC), [images[:5], images[5:6]], ["relu"])
+    observe(Recorder(graph(SPEC)), [images[:5], images[5:6]], ["relu"])
     assert sizes == [1] * 6
 
 
@@ -141,14 +142,14 @@ def test_counting_on_tensors_equals_the_histogram_of_arrays(scale: float, one_si
     if one_sided:
         values = np.abs(values)
     for layout in (torch.contiguous_format, torch.channels_last):
-        tally = _Tally("x", _Binner(torch.device("cpu")))
+        tally = Tally("x", Binner(torch.device("cpu")))
         for image in values:
             tally.add(torch.from_numpy(image[None]).contiguous(memory_format=layout))
         assert content(tally.histogram()) == content(histogram_of(values))
 
 
 def test_a_one_sided_image_may_follow_a_two_sided_one() -> None:
-    tally = _Tally("x", _Binner(torch.device("cpu")))
+    tally = Tally("x", Binner(torch.device("cpu")))
     parts = (np.array([[-4.0, 1.0]], "f4"), np.array([[0.0, 9.0]], "f4"), np.array([[-0.25, 0.5]], "f4"))
     for part in parts:
         tally.add(torch.from_numpy(part))
@@ -176,7 +177,7 @@ def test_images_are_drawn_as_they_are_needed(network: Network, images: Floats) -
 def test_the_network_stays_as_it_was(images: Floats) -> None:
     from dataclasses import replace
 
-    network = Network(replace(SPEC, norm=True)).train()
+    network = Network(graph(replace(SPEC, norm=True))).train()
     before = network.weights().digest
     observe(network, [images[:4]], ["fc"])
     assert network.training
@@ -193,7 +194,7 @@ def test_a_broken_tensor_is_named(network: Network, images: Floats, bad: float) 
 
 
 def test_nan_weights_are_refused_with_the_tensor_they_break(images: Floats) -> None:
-    network = Network(SPEC)
+    network = Network(graph(SPEC))
     with torch.no_grad():
         network.get_parameter("layer1.0.conv2.bias")[0] = torch.nan
     with pytest.raises(StageError, match=r"'layer1\.0\.add'"):

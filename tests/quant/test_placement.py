@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from edgeres.model.graph import IMAGE, graph
-from edgeres.model.spec import PRESETS, preset
+from edgeres.model.graph import graph
+from edgeres.model.operation import IMAGE
+from edgeres.model.presets import PRESETS, preset
 from edgeres.quant.placement import place
 from edgeres.targets.target import find_target
 

@@ -7,7 +7,8 @@ import torch
 from edgeres.errors import StageError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import Block, ResNetSpec, Stem, preset
+from edgeres.model.presets import preset
+from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 from edgeres.quant.algorithms import gptq
 from edgeres.quant.algorithms.block_reconstruction import reconstructed, steps
@@ -36,7 +37,7 @@ def smooth_images(count=48, side=16, seed=0):
 def random_network(spec, seed=0):
     random = np.random.default_rng(seed)
     arrays = {}
-    for key, array in Network(spec).weights().items():
+    for key, array in Network(graph(spec)).weights().items():
         values = random.normal(0, 1.4, array.shape) / max(1.0, np.sqrt(array[0].size))
         arrays[key] = np.abs(values) + 0.5 if key.endswith("running_var") else values
     return Weights(arrays)
@@ -45,11 +46,11 @@ def random_network(spec, seed=0):
 def quantized_by(spec, weights, scheme, images, bits=8):
     scheme = replace(scheme, weight_bits=bits)
     placement = place(graph(spec), scheme)
-    histograms = observe(Network(spec, weights).eval(), [images], placement.observed)
+    histograms = observe(Network(graph(spec), weights).eval(), [images], placement.observed)
     table = quant_table(
         weights, histograms, placement, scheme, calibrator="mse", method="mse", data="0", images=len(images)
     )
-    return Quantized(spec, weights, table, scheme)
+    return Quantized(graph(spec), weights, table, scheme)
 
 
 @pytest.mark.parametrize("bits", [8, 4])
@@ -83,7 +84,7 @@ def test_no_iteration_is_rounding_by_layer(thin, thin_weights, scheme):
 
 
 def logit_error(quantized, weights, images):
-    exact = Network(quantized.spec, weights).logits(images)
+    exact = Network(quantized.graph, weights).logits(images)
     return float(np.square(quantized.network().logits(images) - exact).mean())
 
 

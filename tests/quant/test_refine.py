@@ -8,6 +8,7 @@ from test_importance import calibrated
 
 from edgeres.errors import StageError
 from edgeres.metrics import kl
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.quant.algorithms.range_search import FACTORS, best_factors, divergences, refined
 from edgeres.quant.quantized import QuantNetwork
@@ -47,8 +48,8 @@ def test_predicted_divergence_is_the_measured_one(thin, soft, images, scheme):
 
     cut = spoiled(quantized, tensor, FACTORS[0])
     table = replace(cut.table, weights={})
-    alone = Alone(thin, soft, table, quantized.placement)
-    measured = kl(Network(thin, soft).logits(images), alone.logits(images))
+    alone = Alone(graph(thin), soft, table, quantized.placement)
+    measured = kl(Network(graph(thin), soft).logits(images), alone.logits(images))
     many = np.concatenate([images + np.float32(1e-5 * index) for index in range(6)])  # other directions each
     predicted = divergences(quantized, lambda: [many], limit=len(many))[tensor][0]
     assert predicted == pytest.approx(measured, rel=0.35)
@@ -62,7 +63,7 @@ def test_a_wrong_scale_is_put_right(thin, soft, images, scheme, factor):
     found = refined(wrong, lambda: [images])
     change = found.table.activations[tensor].scale[0] / wrong.table.activations[tensor].scale[0]
     assert change > 1.2 if factor < 1 else change < 0.9
-    expected = Network(thin, soft).logits(images)
+    expected = Network(graph(thin), soft).logits(images)
     if factor < 1:
         assert kl(expected, found.network().logits(images)) < kl(expected, wrong.network().logits(images)) / 2
     assert found.weights is wrong.weights

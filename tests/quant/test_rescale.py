@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_weights import random_weights
 
-from edgeres.model.graph import IMAGE, graph
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import PRESETS, Block, ResNetSpec, Stem, preset
+from edgeres.model.operation import IMAGE
+from edgeres.model.presets import PRESETS, preset
+from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 from edgeres.quant.algorithms.channel_scaling import FIXED, channel_units, rescaled, tensor_scales
 
@@ -24,28 +26,42 @@ def narrow(spec, depth=2):
         return replace(given, inner=inner, out=given.out // share, squeeze=2 if given.squeeze else 0)
 
     stages = tuple(tuple(block(one) for one in stage[:depth]) for stage in spec.stages)
-    return replace(spec, stem=replace(spec.stem, width=spec.stem.width // share), stages=stages, classes=5)
+    stem = replace(spec.stem, width=spec.stem.width // share, inner=tuple(width // 4 for width in spec.stem.inner))
+    return replace(
+        spec,
+        stem=stem,
+        stages=stages,
+        classes=5,
+        features=8 if spec.features else 0,
+        norm_groups=4,
+        attention_heads=min(spec.attention_heads, 2),
+        hidden=8 if spec.hidden else 0,
+        grid=(2, 2) if spec.attention_heads else spec.grid,
+    )
 
 
 def drawn(spec, seed, spread=1.0):
     """Random scales of every unit."""
-    units = channel_units(spec)
+    units = channel_units(graph(spec))
     return tensor_scales(units, np.exp(np.random.default_rng(seed).normal(0, spread, units.count)))
 
 
 def relative_change(spec, weights, scales, side=16):
     images = np.random.default_rng(5).normal(size=(2, spec.channels, side, side)).astype(np.float32)
-    expected = Network(spec, weights).logits(images)
-    return np.abs(Network(spec, rescaled(spec, weights, scales)).logits(images) - expected).max() / np.ptp(expected)
+    expected = Network(graph(spec), weights).logits(images)
+    return np.abs(
+        Network(graph(spec), rescaled(graph(spec), weights, scales)).logits(images) - expected
+    ).max() / np.ptp(expected)
 
 
 FAMILIES = {narrow(replace(spec, norm=norm), 1 if spec.kind == "bottleneck" else 2) for spec in PRESETS.values()
-            for norm in (False, True)}  # fmt: skip
+            for norm in (False, True) if spec.stem.width <= 64}  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", sorted(FAMILIES, key=repr), ids=lambda spec: "")
 def test_every_family_answers_as_before(spec):
-    assert relative_change(spec, random_weights(spec), drawn(spec, 1)) < 1e-5
+    side = spec.image_size.height if any(spec.grid) else 16 if spec.antialias == "none" else 64
+    assert relative_change(spec, random_weights(spec), drawn(spec, 1), side) < 1e-5
 
 
 @settings(max_examples=25, deadline=None)
@@ -81,11 +97,11 @@ def test_scales_by_hand():
     block = Block(inner=(1,), out=1)
     spec = ResNetSpec(kind="basic", stem=Stem(width=1, kernel=1, pool=False), stages=((block,),), norm=False)
     weights = random_weights(spec)
-    units = channel_units(spec)
+    units = channel_units(graph(spec))
     scales = {name: np.array([[1.0, 4.0, 2.0][unit]] if (unit := channels[0]) < 3 else [8.0])
               for name, channels in units.of.items()}  # fmt: skip
     scales |= {IMAGE: np.ones(3), "fc": np.ones(1000)}
-    after = rescaled(spec, weights, scales)
+    after = rescaled(graph(spec), weights, scales)
     assert after["conv1.weight"] == pytest.approx(weights["conv1.weight"] / 4)
     assert after["layer1.0.conv1.weight"] == pytest.approx(weights["layer1.0.conv1.weight"] * 4 / 2)
     assert after["layer1.0.conv1.bias"] == pytest.approx(weights["layer1.0.conv1.bias"] / 2)
@@ -97,7 +113,10 @@ def test_scales_by_hand():
 def test_activations_are_divided(thin, thin_weights):
     scales = drawn(thin, 3)
     image = np.random.default_rng(0).normal(size=(1, 3, 12, 12)).astype(np.float32)
-    before, after = tensors(thin, thin_weights, image), tensors(thin, rescaled(thin, thin_weights, scales), image)
+    before, after = (
+        tensors(thin, thin_weights, image),
+        tensors(thin, rescaled(graph(thin), thin_weights, scales), image),
+    )
     for name, x in before.items():
         scale = scales[name].reshape(-1, *[1] * (x.ndim - 2))
         assert np.abs(after[name] * scale - x).max() <= 1e-4 * np.abs(x).max()
@@ -108,12 +127,14 @@ def tensors(spec, weights, image):
 
     seen = {}
     with torch.inference_mode():
-        Network(spec, weights).eval()(torch.from_numpy(image), lambda name, x: seen.__setitem__(name, x.numpy().copy()))
+        Network(graph(spec), weights).eval()(
+            torch.from_numpy(image), lambda name, x: seen.__setitem__(name, x.numpy().copy())
+        )
     return seen
 
 
 def test_a_stream_is_one_group_and_widths_inside_are_their_own(thin):
-    units = channel_units(thin)
+    units = channel_units(graph(thin))
     stream = [units.of[name] for name in ("conv1", "maxpool", "layer1.0.conv2", "layer1.0.relu")]
     assert all(np.array_equal(stream[0], other) for other in stream)
     assert not set(units.of["layer1.0.relu1"]) & set(stream[0])
@@ -125,7 +146,7 @@ def test_a_stream_is_one_group_and_widths_inside_are_their_own(thin):
 
 def test_a_gate_is_never_scaled():
     spec = narrow(preset("seresnet18"), 1)
-    units = channel_units(spec)
+    units = channel_units(graph(spec))
     assert np.all(units.of["layer1.0.se.fc2"] == FIXED)
     assert np.all(units.of["layer1.0.se.gate"] == FIXED)
     assert np.all(units.of["layer1.0.se.fc1"] != FIXED)
@@ -134,7 +155,7 @@ def test_a_gate_is_never_scaled():
 
 def test_padded_streams_keep_their_channels_in_place():
     spec = narrow(preset("resnet20"), 1)
-    units = channel_units(spec)
+    units = channel_units(graph(spec))
     narrower, wider = units.of["layer2.0.subsample"], units.of["layer2.0.zeropad"]
     front = (len(wider) - len(narrower)) // 2
     assert np.array_equal(wider[front : front + len(narrower)], narrower)
@@ -143,7 +164,7 @@ def test_padded_streams_keep_their_channels_in_place():
 
 
 def test_scales_of_a_group_have_a_geometric_mean_of_one(thin):
-    units, scales = channel_units(thin), drawn(thin, 2)
+    units, scales = channel_units(graph(thin)), drawn(thin, 2)
     assert np.log(scales["layer1.0.relu1"]).mean() == pytest.approx(0, abs=1e-12)
     raised = tensor_scales(units, np.where(np.arange(units.count) == FIXED, 1.0, 7.0))
     assert all(scale == pytest.approx(np.ones_like(scale)) for scale in raised.values())
@@ -153,7 +174,7 @@ def test_scales_of_a_group_have_a_geometric_mean_of_one(thin):
 def test_a_wrong_scaling_would_be_noticed(forgotten, monkeypatch):
     spec = narrow(preset("resnext50_32x4d" if forgotten == "grouped" else "resnetv2_18"), 1)
     weights, scales = random_weights(spec), drawn(spec, 1)
-    after = dict(rescaled(spec, weights, scales))
+    after = dict(rescaled(graph(spec), weights, scales))
     name = next(op.name for op in graph(spec).ops if op.kind == ("conv" if forgotten == "grouped" else "norm")
                 and (op.groups > 1) == (forgotten == "grouped"))  # fmt: skip
     if forgotten == "grouped":
@@ -161,5 +182,5 @@ def test_a_wrong_scaling_would_be_noticed(forgotten, monkeypatch):
     else:
         after[f"{name}.{forgotten}"] = weights[f"{name}.{forgotten}"]
     images = np.random.default_rng(5).normal(size=(2, 3, 16, 16)).astype(np.float32)
-    expected = Network(spec, weights).logits(images)
-    assert np.abs(Network(spec, Weights(after)).logits(images) - expected).max() > 1e-3 * np.ptp(expected)
+    expected = Network(graph(spec), weights).logits(images)
+    assert np.abs(Network(graph(spec), Weights(after)).logits(images) - expected).max() > 1e-3 * np.ptp(expected)

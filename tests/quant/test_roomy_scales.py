@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from trapped_networks import TRAPS, images, quantized, table_of, trapped
 
 from edgeres.errors import ModelError, StageError
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.graph_index import GraphIndex
@@ -42,7 +43,7 @@ def written(made: Quantized, table=None):
     bits = max(params.bits for params in made.table.weights.values())
     opset, version = (17, 8) if bits > 4 else (21, 10)
     return write_model(
-        made.spec, made.weights, (12, 12), opset=opset, ir_version=version,
+        made.graph, made.weights, (12, 12), opset=opset, ir_version=version,
         table=table or made.table, placement=made.placement,
     )  # fmt: skip
 
@@ -125,7 +126,7 @@ def test_channels_with_narrow_scales_are_counted():
     made = quantized(spec, weights, SCHEMES["jetson"])
     narrow = [channel for channel, (factor, bias) in TRAPS.items() if factor not in (0.0, 1e-4) and bias]
     assert narrow == [0, 2, 3]
-    assert narrow_channels(made.table, spec, weights) == dict.fromkeys(
+    assert narrow_channels(made.table, graph(spec), weights) == dict.fromkeys(
         ("conv1", "layer1.0.conv1", "layer2.0.conv1", "layer2.1.conv1"), len(narrow)
     )
 
@@ -136,27 +137,27 @@ def techniques(scheme):
     made, batches = quantized(spec, weights, scheme), lambda: [images()]
     yield "calibrate", made
     yield "range_search", refined(made, batches)
-    scales = balancing_scales(made, importance(spec, weights, made.placement, batches))
-    equal = rescaled(spec, weights, scales)
+    scales = balancing_scales(made, importance(graph(spec), weights, made.placement, batches))
+    equal = rescaled(graph(spec), weights, scales)
     yield "equalization", quantized(spec, equal, scheme)
-    yield "bias", empirical_bias(Network(spec, weights).eval(), made, batches)
+    yield "bias", empirical_bias(Network(graph(spec), weights).eval(), made, batches)
     yield "gptq", gptq_rounded(weights, made, batches, seed=0)
     yield "block_reconstruction", reconstructed(weights, made, batches, seed=0, iterations=2)
     yield "mixed", made.left_in_float(weights, ("layer1.0.conv2",))
     if scheme.weight_bits == 8:
         singles = [image[None] for image in images()]
-        yield "nncf", nncf_quantized(spec, weights, replace(scheme, reduce_range=False), singles, data="0")
+        yield "nncf", nncf_quantized(graph(spec), weights, replace(scheme, reduce_range=False), singles, data="0")
     trained = LearnedNetwork(made)
     trained.weight_steps.data.fill_(-3.0)  # training has made every weight scale smaller
     trained.activation_steps.data.fill_(-3.0)
     yield "qat", trained.quantized()
-    yield "reused", Quantized(spec, weights, table_of(spec, weights, scheme), scheme)
+    yield "reused", Quantized(graph(spec), weights, table_of(spec, weights, scheme), scheme)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_no_technique_writes_a_graph_whose_sums_can_leave_int32(name):
     spec, weights = trapped()
-    expected = Network(spec, weights).eval().logits(images())
+    expected = Network(graph(spec), weights).eval().logits(images())
     for technique, made in techniques(SCHEMES[name]):
         model = written(made)
         assert list(overflows(GraphIndex.of(model))) == [], technique

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from random_weights import random_weights
 
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.quant.streaming import each_image
 
@@ -12,7 +13,7 @@ IMAGES = np.random.default_rng(0).normal(size=(12, 3, 32, 32)).astype(np.float32
 
 def test_threads_share_the_weights_and_not_the_gradients(thin):
     torch.set_num_threads(4)
-    network = Network(thin, random_weights(thin)).eval()
+    network = Network(graph(thin), random_weights(thin)).eval()
     name = "conv1.weight"
     copies = {}
 

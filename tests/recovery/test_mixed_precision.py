@@ -67,11 +67,11 @@ def test_where_all_layers_are_not_enough_there_is_no_answer():
 def test_a_layer_that_reads_the_image_in_float_answers_as_float(thin, thin_weights, scheme):
     images = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32)
     placement = place(graph(thin), scheme)
-    histograms = observe(Network(thin, thin_weights).eval(), [images], placement.observed)
+    histograms = observe(Network(graph(thin), thin_weights).eval(), [images], placement.observed)
     table = quant_table(
         thin_weights, histograms, placement, scheme, calibrator="minmax", method="max", data="", images=len(images)
     )
-    quantized = Quantized(thin, thin_weights, table, scheme)
+    quantized = Quantized(graph(thin), thin_weights, table, scheme)
     found = quantized.left_in_float(thin_weights, ("conv1",))
     assert "image" in quantized.table.activations
     assert "image" not in found.table.activations
@@ -82,6 +82,6 @@ def test_a_layer_that_reads_the_image_in_float_answers_as_float(thin, thin_weigh
             network(torch.from_numpy(images), seen.__setitem__)
         return seen["conv1"]
 
-    exact = stem(Network(thin, thin_weights).eval())
+    exact = stem(Network(graph(thin), thin_weights).eval())
     assert torch.equal(stem(found.network()), exact)
     assert not torch.equal(stem(quantized.network()), exact)

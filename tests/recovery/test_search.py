@@ -27,7 +27,7 @@ def divergences(kl, spread=0.5, seed=0):
 
 def evaluation(outcome, kl, *, doubtful=False, seed=0):
     return Evaluation(
-        top1=90.0, drop_pp=0.5, low_pp=-1.0, high_pp=2.0, agreement=99.0, divergences=divergences(kl, seed=seed),
+        score=90.0, drop_pp=0.5, low_pp=-1.0, high_pp=2.0, agreement=99.0, divergences=divergences(kl, seed=seed),
         sqnr_db=30.0, integer=4, outcome=outcome, doubtful=doubtful, needed=600,
     )  # fmt: skip
 
@@ -41,6 +41,7 @@ class Fake:
     effort: str = "quick"
     remedy: bool = False
     reserved: bool = False
+    ready: bool = False
     costs: float = 1.0
     refuses: str = ""
     saw: list = field(default_factory=list)
@@ -83,6 +84,13 @@ def names(found):
 
 def reasons(found):
     return {name: one.reason for name, one in found.skipped.items()}
+
+
+def test_a_candidate_at_hand_is_tried_whatever_the_effort_and_the_time():
+    techniques = [Fake("a", evaluation(PASS, 0.1)), Fake("b", evaluation(PASS, 0.05), "max", ready=True, costs=1e9)]
+    found, _ = searched(techniques, Policy(effort="quick", budget_s=5.0))
+    assert found.best.technique == "b"
+    assert not found.skipped
 
 
 def test_search_goes_on_beyond_a_candidate_that_meets_the_limit():

@@ -12,11 +12,13 @@ from random_weights import random_weights
 from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.size import Size
 from edgeres.data.split import Split
 from edgeres.errors import StageError
 from edgeres.gate.paired_test import Outcome
 from edgeres.metrics import kl
 from edgeres.model.cost import macs
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.pipeline.stages.quantize import Quantize
@@ -40,6 +42,7 @@ from edgeres.recovery.techniques.gptq import Gptq, solving
 from edgeres.recovery.techniques.mixed_precision import MixedPrecision
 from edgeres.recovery.techniques.nncf import Nncf
 from edgeres.targets.target import find_target
+from edgeres.tasks.kinds.classification import Classification
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +84,7 @@ def weights(spec):
     """Random, with a classifier that spreads its answers over the classes."""
     made = random_weights(spec)
     images = np.concatenate([batch for batch, _ in split_of("x", 64, 9).batches(PREPROCESS)])
-    logits = Network(spec, made).eval().logits(images)
+    logits = Network(graph(spec), made).eval().logits(images)
     gain = 3 / logits.std(0).mean()
     return made.replaced({"fc.weight": made["fc.weight"] * gain, "fc.bias": (made["fc.bias"] - logits.mean(0)) * gain})
 
@@ -90,7 +93,7 @@ def tuned(spec, weights, count=300):
     """Images that float is sure of, with its answers as labels: a changed answer is a loss, and none is by chance."""
     blank = split_of("tuning", 3 * count, 2)
     images = np.concatenate([batch for batch, _ in blank.batches(PREPROCESS)])
-    logits = Network(spec, weights).eval().logits(images)
+    logits = Network(graph(spec), weights).eval().logits(images)
     lead = np.diff(np.sort(logits, axis=1)[:, -2:], axis=1)[:, 0]
     labelled = replace(blank, labels=tuple(logits.argmax(1).tolist()))
     return labelled.take(sorted(np.argsort(-lead)[:count].tolist()))
@@ -98,16 +101,24 @@ def tuned(spec, weights, count=300):
 
 def outlier(spec, weights, times=300.0):
     """The same function with one channel of one activation so large that no other survives a scale in common."""
-    units = channel_units(spec)
+    units = channel_units(graph(spec))
     scales = np.ones(units.count)
     scales[units.of["layer1.0.relu1"][3]] = 1 / times
-    return rescaled(spec, weights, tensor_scales(units, scales))
+    return rescaled(graph(spec), weights, tensor_scales(units, scales))
 
 
 def context_of(spec, weights, margin=1.0, count=300):
-    evaluator = Evaluator(spec, weights, tuned(spec, weights, count), PREPROCESS, margin=margin, progress=Silent())
+    evaluator = Evaluator(
+        graph(spec),
+        weights,
+        tuned(spec, weights, count),
+        PREPROCESS,
+        task=Classification(),
+        margin=margin,
+        progress=Silent(),
+    )
     return QuantizationContext(
-        spec=spec,
+        graph=graph(spec),
         weights=weights,
         scheme=JETSON.scheme,
         calibration=split_of("calibration", 24, 1),
@@ -144,7 +155,7 @@ def plain(quantization):
 def test_an_evaluation_is_what_both_networks_answer(quantization, plain):
     images = np.concatenate([batch for batch, _ in quantization.evaluator.split.batches(PREPROCESS)])
     wanted, given = (
-        Network(quantization.spec, quantization.weights).logits(images),
+        Network(quantization.graph, quantization.weights).logits(images),
         plain.quantized.network().logits(images),
     )
     found = quantization.evaluator.evaluation(plain.quantized, "x")
@@ -158,13 +169,23 @@ def test_an_evaluation_is_what_both_networks_answer(quantization, plain):
 
 def test_an_evaluator_without_images_is_refused(spec, weights):
     with pytest.raises(StageError, match="no tuning images"):
-        Evaluator(spec, weights, split_of("tuning", 0, 0), PREPROCESS, margin=1.0, progress=Silent())
+        Evaluator(
+            graph(spec),
+            weights,
+            split_of("tuning", 0, 0),
+            PREPROCESS,
+            task=Classification(),
+            margin=1.0,
+            progress=Silent(),
+        )
 
 
 def test_a_float_network_of_nans_is_refused(spec, weights):
     bad = weights.replaced({"fc.bias": np.full(4, np.nan, dtype=np.float32)})
     with pytest.raises(StageError, match="NaN"):
-        Evaluator(spec, bad, split_of("tuning", 4, 0), PREPROCESS, margin=1.0, progress=Silent())
+        Evaluator(
+            graph(spec), bad, split_of("tuning", 4, 0), PREPROCESS, task=Classification(), margin=1.0, progress=Silent()
+        )
 
 
 # ---- planted defects
@@ -187,7 +208,7 @@ def test_equalization_repairs_a_channel_that_outshouts_the_others(spec, weights)
 def test_sensitivity_names_the_layer_that_is_broken(quantization, plain):
     rows = layer_noise(broken(plain, "layer2.0.conv1", 90.0), quantization.evaluator)
     assert [row.layer for row in rows] == [
-        op.name for op in Network(quantization.spec).graph.weighted if op.name != "fc"
+        op.name for op in Network(quantization.graph).graph.weighted if op.name != "fc"
     ]
     assert most_sensitive(rows)[0] == "layer2.0.conv1"
     assert rows[3].kl > 20 * max(row.kl for row in rows if row.layer != "layer2.0.conv1")
@@ -209,14 +230,16 @@ def test_one_layer_alone_is_what_a_network_with_that_layer_alone_computes(quanti
             x = super().read(op, index, values)
             return fake_quantize(x, table.activations[op.inputs[0]]) if op.name == name else x
 
-    given = Alone(quantization.spec, quantization.weights.replaced({f"{name}.weight": rounded})).eval().logits(images)
+    given = Alone(quantization.graph, quantization.weights.replaced({f"{name}.weight": rounded})).eval().logits(images)
     assert rows[name].kl == pytest.approx(kl(quantization.evaluator.reference[: len(images)], given), rel=1e-3)
 
 
 def test_passes_count_every_branch_by_its_macs(spec):
-    assert passes(spec, frozenset(), 12) == 1
-    assert passes(spec, frozenset({"conv1"}), 12) == 2  # the walk, and a branch of the whole network
-    assert 1 < passes(spec, frozenset({"layer2.0.conv2"}), 12) < 1.5
+    assert passes(graph(spec), frozenset(), Size.square(12)) == 1
+    assert (
+        passes(graph(spec), frozenset({"conv1"}), Size.square(12)) == 2
+    )  # the walk, and a branch of the whole network
+    assert 1 < passes(graph(spec), frozenset({"layer2.0.conv2"}), Size.square(12)) < 1.5
 
 
 def test_mixed_precision_leaves_exactly_the_broken_layer_in_float(quantization, plain):
@@ -450,7 +473,7 @@ def test_sensitivity_is_a_stage_that_changes_nothing(spec, weights, context):
     rows = made.metadata.lineage[-1].sensitivity
     assert len(rows) == 6
     assert sum(row.macs for row in rows) > 0
-    with pytest.raises(StageError, match="between fold_batchnorm and quantize"):
+    with pytest.raises(StageError, match="put '- fold_batchnorm' before '- sensitivity'"):
         Sensitivity()(replace(given, spec=replace(spec, norm=True)), context.view(Sensitivity.reads))
 
 
@@ -470,8 +493,8 @@ def test_predicted_seconds_grow_with_images_and_weights(quantization, spec, weig
     short = replace(quantization, calibration=quantization.calibration.take(range(8)))
     for kind in (Equalization, BiasCorrection, Nncf, Gptq, BlockReconstruction):
         assert 0 < kind(short).predicted() < kind(quantization).predicted()
-    assert solving(spec) > 108**3 / 6  # the largest convolution reads 12 channels by 3 by 3
-    assert quantization.evaluator.macs_per_s == pytest.approx(macs(spec, 12, 12) / quantization.evaluator.pass_s)
+    assert solving(graph(spec)) > 108**3 / 6  # the largest convolution reads 12 channels by 3 by 3
+    assert quantization.evaluator.macs_per_s == pytest.approx(macs(graph(spec), 12, 12) / quantization.evaluator.pass_s)
 
 
 def test_candidates_know_their_coordinates(spec, weights):
@@ -504,12 +527,18 @@ def test_variants_race_and_those_worse_beyond_noise_see_no_more_images(quantizat
     seen = []
 
     class Counted(Evaluator):
-        def _logits(self, network, split, label):
+        def _answers(self, network, split, label):
             seen.append((label.split(": ")[-1], len(split)))
-            return super()._logits(network, split, label)
+            return super()._answers(network, split, label)
 
     evaluator = Counted(
-        quantization.spec, quantization.weights, quantization.evaluator.split, PREPROCESS, margin=1.0, progress=Silent()
+        quantization.graph,
+        quantization.weights,
+        quantization.evaluator.split,
+        PREPROCESS,
+        task=Classification(),
+        margin=1.0,
+        progress=Silent(),
     )
     seen.clear()
     variants = {

@@ -101,8 +101,8 @@ def accuracy() -> Accuracy:
     half = 196 * math.sqrt(b + c - (b - c) ** 2 / IMAGES) / IMAGES
     return Accuracy(
         n=IMAGES,
-        float_top1=100 * hits[0] / IMAGES,
-        deployed_top1=100 * hits[1] / IMAGES,
+        float_score=100 * hits[0] / IMAGES,
+        deployed_score=100 * hits[1] / IMAGES,
         drop_pp=drop,
         low_pp=drop - half,
         high_pp=drop + half,

@@ -7,9 +7,9 @@ from xml.etree import ElementTree as Tree
 
 import pytest
 
-from edgeres.gate.judgement import PairedPredictions, judge
 from edgeres.gate.paired_test import Outcome
 from edgeres.report.ci_formats import junit, sarif, workflow_commands
+from edgeres.tasks.judgement import PairedPredictions, judge
 
 NASTY = 'a <b> & "c" ]]> 100 %, d: e\r\n::error::f \x00\x1b[31m \uffff ü'
 

@@ -115,7 +115,7 @@ def test_failed_budget_lines_have_remedies_in_header(name):
 
 
 def test_failed_accuracy_names_stage_that_caused_drop():
-    lost = replace(accuracy(), deployed_top1=90.0, drop_pp=accuracy().float_top1 - 90.0, high_pp=12.0)
+    lost = replace(accuracy(), deployed_score=90.0, drop_pp=accuracy().float_score - 90.0, high_pp=12.0)
     run = replace(x86(), accuracy=lost, lines=(replace(lines()[0], value=lost.drop_pp, status="failed"), *lines()[1:]))
     assert "pp went into INT8" in remedies(run)[0]
 

@@ -31,7 +31,7 @@ def verdict(split):
     """Image 0 is right before and after; of the rest, float is surer of later ones, and every tenth was wrong."""
     before = tuple((label + (index % 10 == 0)) % 3 for index, label in enumerate(LABELS))
     after = (before[0], *((label + 2) % 3 for label in LABELS[1:]))
-    baseline = Baseline(top1=90.0, predictions=before, labels=LABELS, images=split.digest)
+    baseline = Baseline(score=90.0, predictions=before, labels=LABELS, images=split.digest)
     metadata = ModelMetadata(
         name="n", preprocess=Preprocess(resize=8, crop=8), classes=("a", "b", "c"), baseline=baseline
     )

@@ -36,7 +36,7 @@ def test_json_is_independent_of_mapping_order() -> None:
 def test_json_begins_with_schema_and_verdict() -> None:
     document = json.loads(encode(x86(1.4)))
     assert list(document)[:2] == ["schema", "verdict"]
-    assert document["schema"] == "edgeres.report/3"
+    assert document["schema"] == "edgeres.report/4"
     assert document["verdict"] == {
         "status": "failed",
         "exit_code": 3,
@@ -61,7 +61,7 @@ def edited(**changes: object) -> str:
     [
         ("{", "is no JSON"),
         ("[]", "holds no report"),
-        (edited(schema="edgeres.report/4"), "has schema 'edgeres.report/4'"),
+        (edited(schema="edgeres.report/5"), "has schema 'edgeres.report/5'"),
         (edited(schema=None), "has schema None"),
         (edited(surprise=1), "unknown key 'surprise'"),
         (edited(stages=[{"stage": "train", "top1": 120}]), "less than or equal to 100"),
@@ -103,7 +103,7 @@ def test_decode_accepts_earlier_schema() -> None:
             for field in fields:
                 del row[field]
     run = decode(json.dumps(document), "report.json")
-    assert run.schema == "edgeres.report/3"
+    assert run.schema == "edgeres.report/4"
     assert run.accuracy == x86().accuracy
     assert run.flips[0].float_confidence is None
     assert html(run)

@@ -38,7 +38,7 @@ def test_golden_ticks() -> None:
 
 
 def test_accuracy_plot_places_dots_by_value() -> None:
-    dots = [float(dot.attrib["cx"]) for dot in shapes(accuracy_plot(STAGES), "dot")]
+    dots = [float(dot.attrib["cx"]) for dot in shapes(accuracy_plot(STAGES, "top-1"), "dot")]
     assert dots[1] < dots[2] < dots[0]
     assert (dots[2] - dots[1]) / (dots[0] - dots[1]) == pytest.approx(3.3 / 3.7, abs=1e-3)
 
@@ -117,8 +117,8 @@ def test_scales_plot_accepts_single_scale(scale: float) -> None:
 
 def test_plots_accept_equal_values() -> None:
     for picture in (
-        accuracy_plot([("a", 100.0), ("b", 100.0)]),
-        accuracy_plot([("a", 0.0)]),
+        accuracy_plot([("a", 100.0), ("b", 100.0)], "top-1"),
+        accuracy_plot([("a", 0.0)], "top-1"),
         macs_plot([("a", 0.0)], None),
     ):
         assert "nan" not in picture

@@ -9,8 +9,9 @@ from example_run import jetson
 
 from edgeres.artifacts.artifact import KernelCounts
 from edgeres.artifacts.budget_check import BudgetCheck
-from edgeres.artifacts.results import LayerSensitivity, StageMetrics, TechniqueResult
+from edgeres.artifacts.results import LayerSensitivity, OutputError, StageMetrics, TechniqueResult
 from edgeres.backends.backend import LayerTime
+from edgeres.data.census import Census
 from edgeres.latency.benchmark import result
 from edgeres.runs import findings, run
 from edgeres.runs.document import encode
@@ -23,12 +24,12 @@ SECTIONS = {
     "`stages[]`": (run.StageRow, StageMetrics),
     "`stages[].techniques[]`": (TechniqueResult,),
     "`sensitivity[]`": (LayerSensitivity,),
-    "`accuracy`": (findings.Accuracy,),
+    "`accuracy`": (findings.Accuracy, findings.FurtherScore, OutputError),
     "`confusion`": (findings.Confusion,),
     "`flips[]`": (findings.Flip,),
     "`kernels`": (KernelCounts,),
     "`calibration`": (findings.Calibration, findings.TensorScale),
-    "`provenance`": (run.Provenance, run.SplitRow),
+    "`provenance`": (run.Provenance, run.SplitRow, Census),
     "`timings`": (run.Timings, run.StageTime, run.LatencyRow),
     "`timings.bench`": (
         result.BenchmarkResult,

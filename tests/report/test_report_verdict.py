@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from edgeres.artifacts.budget_check import BudgetCheck, Predicted
 from edgeres.artifacts.results import Latency
+from edgeres.data.size import Size
 from edgeres.gate.budget import latency_lines, limits, static_lines
 from edgeres.runs.run import Run, Timings, is_timed
 from edgeres.runs.verdict import drop_cause, exit_code, headline, line_counts, outcome, summary_lines
@@ -133,7 +134,7 @@ def test_value_that_rounds_to_limit_passes_with_note() -> None:
 
 
 def test_drop_above_limit_has_cause_and_remedy() -> None:
-    lost = replace(accuracy(), deployed_top1=90.0, drop_pp=accuracy().float_top1 - 90.0, high_pp=12.0)
+    lost = replace(accuracy(), deployed_score=90.0, drop_pp=accuracy().float_score - 90.0, high_pp=12.0)
     broken = replace(lines()[0], value=lost.drop_pp, status="failed")
     run = replace(x86(), accuracy=lost, lines=(broken, *lines()[1:]))
 
@@ -192,7 +193,7 @@ def test_summary_lines_have_at_most_120_characters(
     name: str, network: str, side: int, ms: float, factor: float, macs: int, timed: bool
 ) -> None:
     target = find_target(name)
-    known = limits(network, side, target, {"size_mib": 20.0, "latency_p90_ms": 3.0})
+    known = limits(network, Size.square(side), target, {"size_mib": 20.0, "latency_p90_ms": 3.0})
     spread = {"p90_ms": ms, "p99_ms": ms, "low_ms": ms, "high_ms": ms, "p90_high_ms": factor * ms}
     measured = Latency(p50_ms=ms, **spread, n=459, warmup=5, stolen=None) if timed else None
     expected = Predicted(value=ms, low=ms / factor, high=factor * ms, basis="a roofline; missed by 20 %")
@@ -201,7 +202,7 @@ def test_summary_lines_have_at_most_120_characters(
         *static_lines(
             known,
             network=network,
-            crop=side,
+            image=Size.square(side),
             macs=macs,
             parameters=None,
             size_bytes=macs,

@@ -10,6 +10,7 @@ from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import StageError
 from edgeres.model.cost import macs, parameters
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.pipeline.stages.evaluate import Evaluate
@@ -76,7 +77,7 @@ def context(split, tmp_path):
 @pytest.fixture
 def checkpoint():
     metadata = ModelMetadata(name="thin", preprocess=Preprocess(resize=0, crop=8), classes=NAMES)
-    return Checkpoint(metadata, SPEC, Network(SPEC).weights())
+    return Checkpoint(metadata, SPEC, Network(graph(SPEC)).weights())
 
 
 def test_answers_are_the_networks(checkpoint, context, split):
@@ -84,14 +85,18 @@ def test_answers_are_the_networks(checkpoint, context, split):
     after = Evaluate(batch=4)(checkpoint, context)
     assert checkpoint.digest == digest
     ((images, labels),) = split.batches(checkpoint.metadata.preprocess, 21)
-    predictions = Network(SPEC, checkpoint.weights).logits(images).argmax(1)
+    predictions = Network(graph(SPEC), checkpoint.weights).logits(images).argmax(1)
     baseline = after.metadata.baseline
     assert baseline.predictions == tuple(predictions)
     assert baseline.labels == split.labels
     assert baseline.images == split.digest
-    assert baseline.top1 == pytest.approx(100 * np.mean(predictions == labels))
+    assert baseline.score == pytest.approx(100 * np.mean(predictions == labels))
     (step,) = after.metadata.lineage
-    assert plain(step.metrics) == {"top1": baseline.top1, "macs": macs(SPEC, 8, 8), "parameters": parameters(SPEC)}
+    assert plain(step.metrics) == {
+        "top1": baseline.score,
+        "macs": macs(graph(SPEC), 8, 8),
+        "parameters": parameters(graph(SPEC)),
+    }
     assert context.progress.tasks == [("evaluate", 21, [21])]
 
 

@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 from template_network import CLASSES, onnx_file, plain_images, tensors
 
-from edgeres.artifacts.artifact import Checkpoint, File, Source
+from edgeres.artifacts.artifact import Checkpoint, File
+from edgeres.artifacts.source import Source
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import ChanceError, DataError
@@ -134,7 +135,7 @@ def test_another_order_of_the_classes_is_found_and_told(load, road, order):
 def test_a_stated_order_is_taken_as_meant_while_the_network_is_above_chance(load):
     order = (1, 0, 2, 3, 4, 5)
     assert load("weights", order=order, classes=CLASSES).classes == CLASSES
-    with pytest.raises(DataError, match="sort into another order"):
+    with pytest.raises(DataError, match="numbered in another order"):
         load("weights", order=(1, 2, 3, 4, 5, 0), classes=CLASSES)
 
 
@@ -149,15 +150,15 @@ def test_one_stated_value_leaves_the_rest_to_the_search(load, road):
     fields = tuple(name for name in FIELDS if name != "resize")
     one = NORMALISATIONS[2]
     metadata = load(road, one=one, preprocess=Preprocess(resize=40, crop=40), left_open=fields)
-    assert metadata.preprocess.resize == 40
-    assert metadata.preprocess.crop <= 40
+    assert metadata.preprocess.resize == (40, 40)
+    assert metadata.preprocess.crop.height <= 40
     assert metadata.preprocess.mean == one.mean
 
 
 def test_a_graph_for_any_size_is_tried_at_customary_sizes(load):
     metadata = load("onnx", one=NORMALISATIONS[4], side=None)
     assert metadata.preprocess.std == NORMALISATIONS[4].std
-    assert (metadata.preprocess.resize, metadata.preprocess.crop) == (256, 224)
+    assert (metadata.preprocess.resize, metadata.preprocess.crop) == ((256, 256), (224, 224))
 
 
 def test_what_lies_beside_the_weights_is_taken_and_checked(load):

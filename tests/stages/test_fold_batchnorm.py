@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from family_networks import NETWORKS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,8 @@ from edgeres.data.split import Split
 from edgeres.errors import StageError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import Block, ResNetSpec, Stem, preset
+from edgeres.model.presets import preset
+from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 from edgeres.pipeline.stages import fold_batchnorm as module
 from edgeres.pipeline.stages.fold_batchnorm import TOLERANCE, FoldBatchnorm, folded
@@ -76,9 +78,19 @@ def test_logits_stay_and_the_delta_is_recorded(preactivation, tmp_path):
     assert step.stage == "fold_batchnorm"
     assert 0 < step.metrics.max_abs_delta_logit <= TOLERANCE * step.metrics.logit_range / 50
     images = np.random.default_rng(2).normal(size=(3, 3, 16, 16)).astype(np.float32)
-    expected = Network(before.spec, before.weights).logits(images)
-    found = Network(after.spec, after.weights).logits(images)
+    expected = Network(graph(before.spec), before.weights).logits(images)
+    found = Network(graph(after.spec), after.weights).logits(images)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_a_norm_between_the_pool_and_a_hidden_layer_folds_forwards():
+    spec = replace(NETWORKS["classifier of two layers"], norm=True)
+    weights = drawn(spec)
+    bare, after = folded(spec, weights)
+    assert not [op for op in graph(bare).ops if op.kind == "norm"]
+    images = np.random.default_rng(2).normal(size=(3, 3, 16, 16)).astype(np.float32)
+    expected = Network(graph(spec), weights).logits(images)
+    assert np.abs(Network(graph(bare), after).logits(images) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_the_formula_by_hand():
@@ -121,8 +133,8 @@ def test_any_statistics_fold(seed, preactivation):
     weights = drawn(spec, seed)
     bare, after = folded(spec, weights)
     images = np.random.default_rng(seed).normal(size=(2, 3, 12, 12)).astype(np.float32)
-    expected = Network(spec, weights).logits(images)
-    assert np.abs(Network(bare, after).logits(images) - expected).max() <= TOLERANCE * np.ptp(expected) / 10
+    expected = Network(graph(spec), weights).logits(images)
+    assert np.abs(Network(graph(bare), after).logits(images) - expected).max() <= TOLERANCE * np.ptp(expected) / 10
 
 
 def swap_gains(spec, weights):
@@ -160,7 +172,7 @@ def test_a_wrong_fold_is_noticed(mutant, tmp_path, monkeypatch):
 def test_a_deep_network_stays_far_below_the_tolerance(tmp_path):
     torch.manual_seed(0)
     spec = replace(preset("resnet56"), classes=2)
-    network = Network(spec)
+    network = Network(graph(spec))
     for op in network.graph.ops:
         if op.kind == "norm":
             torch.nn.init.uniform_(network.get_parameter(f"{op.name}.weight"), 0.2, 0.9)

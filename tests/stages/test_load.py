@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from edgeres.artifacts.artifact import File, Source
+from edgeres.artifacts.artifact import File
+from edgeres.artifacts.source import Source
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import DataError, ModelError, StageError
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import preset
+from edgeres.model.presets import preset
 from edgeres.model.weights import save_checkpoint
 from edgeres.model.zoo import Loaded
 from edgeres.pipeline.stages import load as module
@@ -37,7 +39,7 @@ def context(tmp_path, classes=NAMES, split=None):
 @pytest.fixture(scope="module")
 def state():
     torch.manual_seed(1)
-    return Network(preset("resnet20")).state_dict()
+    return Network(graph(preset("resnet20"))).state_dict()
 
 
 def source(tmp_path, state, **changes):
@@ -49,7 +51,7 @@ def source(tmp_path, state, **changes):
 def own(tmp_path, classes=NAMES, spec=None):
     spec = spec or preset("resnet20")
     path = tmp_path / "own.safetensors"
-    save_checkpoint(path, spec, Network(spec).weights(), OWN, classes)
+    save_checkpoint(path, spec, Network(graph(spec)).weights(), OWN, classes)
     return Source("resnet20", file=File.of(path))
 
 
@@ -78,7 +80,7 @@ def test_otherwise_it_is_searched_and_said(tmp_path, state):
     searched, outright, tried = step.notes
     assert "preprocessing found by trying" in searched
     assert step.shown == (searched,)
-    assert f"--crop {found.metadata.preprocess.crop} --mean {found.metadata.preprocess.mean[0]:g}," in outright
+    assert f"--crop {found.metadata.preprocess.crop.text} --mean {found.metadata.preprocess.mean[0]:g}," in outright
     assert tried.count("% of 12") >= 12
     assert Load()(given, context(tmp_path)).digest == found.digest
 
@@ -113,10 +115,13 @@ def test_another_model_than_the_named_is_refused(tmp_path, state):
         Load()(source(tmp_path, state, model="resnet18"), context(tmp_path))
 
 
-def test_grey_networks_are_refused(tmp_path):
-    spec = replace(preset("resnet20"), channels=1)
-    with pytest.raises(ModelError, match="1 channels"):
-        Load()(own(tmp_path, spec=spec), context(tmp_path))
+def test_preprocessing_of_other_channels_than_the_network_reads_is_refused(tmp_path):
+    grey = replace(preset("resnet20"), channels=1)
+    with pytest.raises(DataError, match="the network reads 1 channels, the preprocessing stored with it 3"):
+        Load()(own(tmp_path, spec=grey), context(tmp_path))
+    stated = replace(own(tmp_path), preprocess=Preprocess(mean=(0.5,), std=(0.2,), channels="grey"))
+    with pytest.raises(DataError, match="the network reads images of 3 channels, the stated preprocessing has 1"):
+        Load()(stated, context(tmp_path))
 
 
 def test_a_file_that_changed_meanwhile_is_refused(tmp_path):
@@ -135,9 +140,10 @@ def test_published_weights_go_by_name(tmp_path, monkeypatch):
     spec = preset("resnet20")
     asked = []
 
-    def read(given, hint):
+    def read(given, hint, key):
+        assert key is None
         asked.append((given, hint))
-        return Loaded(spec, Network(spec).weights(), OWN, NAMES, ("a note",))
+        return Loaded(spec, Network(graph(spec)).weights(), OWN, NAMES, ("a note",))
 
     monkeypatch.setattr(module, "read_checkpoint", read)
     found = Load()(Source("resnet20", weights="IMAGENET1K_V1"), context(tmp_path))

@@ -13,8 +13,9 @@ from edgeres.errors import RecipeError, StageError
 from edgeres.model.cost import macs, parameters
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
+from edgeres.model.presets import PRESETS
 from edgeres.model.pruning.coupling import channels, coupling_groups, sliced
-from edgeres.model.spec import PRESETS, Block, ResNetSpec, Stem
+from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 from edgeres.pipeline.stages.prune import Prune, compensation, look, magnitude
 from edgeres.pipeline.stages.stage import Context
@@ -42,7 +43,7 @@ def images(count, seed=0, side=SIDE):
 
 def logits(spec, weights, x):
     with torch.no_grad():
-        return Network(spec, weights).eval()(x)
+        return Network(graph(spec), weights).eval()(x)
 
 
 @pytest.fixture
@@ -75,12 +76,12 @@ def bottleneck(norm=False):
 def test_a_pruned_network_is_narrower_and_inside_its_macs(dense, context, importance):
     before = dense.digest
     pruned = Prune(macs=0.6, importance=importance)(dense, seen(context))
-    kept = macs(pruned.spec, SIDE, SIDE) / macs(SPEC, SIDE, SIDE)
+    kept = macs(graph(pruned.spec), SIDE, SIDE) / macs(graph(SPEC), SIDE, SIDE)
     step = pruned.metadata.lineage[-1]
     assert kept <= 0.6
     assert plain(step.metrics) == {
-        "macs": macs(pruned.spec, SIDE, SIDE),
-        "parameters": parameters(pruned.spec),
+        "macs": macs(graph(pruned.spec), SIDE, SIDE),
+        "parameters": parameters(graph(pruned.spec)),
         "macs_removed": pytest.approx(1 - kept),
     }
     assert logits(pruned.spec, pruned.weights, images(2)).shape == (2, 10)
@@ -138,14 +139,14 @@ def test_no_more_is_removed_than_its_estimated_cost_allows(dense, context):
     """Unread halves go for nothing, and the walk stops where channels that matter would have to go."""
     known = halves_unread(dense)
     pruned = Prune(macs=0.5, max_kl=1e-9)(known, seen(context))
-    kept = macs(pruned.spec, SIDE, SIDE) / macs(SPEC, SIDE, SIDE)
+    kept = macs(graph(pruned.spec), SIDE, SIDE) / macs(graph(SPEC), SIDE, SIDE)
     assert 0.5 < kept < 0.75
     assert "50% of the MACs were asked for" in pruned.metadata.lineage[-1].notes[1]
     assert "max_kl allows 1e-09" in pruned.metadata.lineage[-1].notes[1]
     x = images(3)
     torch.testing.assert_close(logits(pruned.spec, pruned.weights, x), logits(SPEC, known.weights, x))
     enough = Prune(macs=0.8, max_kl=1e-9)(known, seen(context))
-    assert macs(enough.spec, SIDE, SIDE) <= 0.8 * macs(SPEC, SIDE, SIDE)
+    assert macs(graph(enough.spec), SIDE, SIDE) <= 0.8 * macs(graph(SPEC), SIDE, SIDE)
     assert len(enough.metadata.lineage[-1].notes) == 1
 
 
@@ -228,7 +229,7 @@ def test_fisher_is_the_diagonal_of_the_gauss_newton_matrix():
                 return x * self.factor.reshape(1, -1, *([1] * (x.ndim - 2)))
             return x
 
-    network = Scaled(spec, weights).eval()
+    network = Scaled(graph(spec), weights).eval()
 
     def by_factor(factor):
         network.factor = factor
@@ -263,7 +264,7 @@ def test_means_are_those_of_the_tensors_that_are_read():
     spec = bottleneck()
     weights, x, taps = random_weights(spec), images(5, side=6), {}
     with torch.no_grad():
-        Network(spec, weights).eval()(x, taps.__setitem__)
+        Network(graph(spec), weights).eval()(x, taps.__setitem__)
     batched = look(spec, weights, iter([x[:2], x[2:]]), 0, curvature=False)
     expected = taps["layer1.0.relu1"].mean((0, 2, 3)).numpy()
     np.testing.assert_allclose(batched.means["layer1.0.conv2"], expected, rtol=1e-4, atol=1e-6)

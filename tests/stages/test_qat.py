@@ -90,7 +90,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
 def floating(context: Context) -> Checkpoint:
     """A folded float network from a seeded generator, whose answers are spread over the classes."""
     made = random_weights(SPEC)
-    answers = Network(SPEC, made).logits(next(context.tuning.batches(PREPROCESS, 1000))[0])
+    answers = Network(graph(SPEC), made).logits(next(context.tuning.batches(PREPROCESS, 1000))[0])
     gain = 3 / answers.std(0).mean()
     weights = made.replaced(
         {"fc.weight": made["fc.weight"] * gain, "fc.bias": (made["fc.bias"] - answers.mean(0)) * gain}
@@ -108,7 +108,7 @@ def quantized(checkpoint: Checkpoint, context: Context, bits: int) -> Checkpoint
     seen: dict[str, torch.Tensor] = {}
     images = torch.from_numpy(next(context.calibration.batches(PREPROCESS, 160))[0])
     with torch.no_grad():
-        Network(checkpoint.spec, checkpoint.weights).eval()(images, tap=seen.__setitem__)
+        Network(graph(checkpoint.spec), checkpoint.weights).eval()(images, tap=seen.__setitem__)
     activations = {}
     for tensor in placement.tensors:
         x = seen[placement.shared.get(tensor, tensor)]
@@ -129,12 +129,14 @@ def logits(checkpoint: Checkpoint, context: Context) -> np.ndarray:
     assert checkpoint.quant is not None
     weights = checkpoint.weights if checkpoint.deployed is None else checkpoint.deployed
     images, _ = next(context.tuning.batches(PREPROCESS, 1000))
-    return Quantized(checkpoint.spec, weights, checkpoint.quant, scheme).network().logits(images)
+    return Quantized(graph(checkpoint.spec), weights, checkpoint.quant, scheme).network().logits(images)
 
 
 def picked(checkpoint: Checkpoint, context: Context, *, lost: int, kept: int) -> Context:
     """The context with tuning images of which rounding loses that many: labels are the float network's answers."""
-    before = Network(checkpoint.spec, checkpoint.weights).logits(next(context.tuning.batches(PREPROCESS, 1000))[0])
+    before = Network(graph(checkpoint.spec), checkpoint.weights).logits(
+        next(context.tuning.batches(PREPROCESS, 1000))[0]
+    )
     after = logits(checkpoint, context)
     sure = (lead(before) > SURE) & (lead(after) > SURE)
     same = before.argmax(1) == after.argmax(1)
@@ -173,7 +175,7 @@ def test_a_network_broken_by_rounding_comes_back_to_the_float_network(
     assert after.kl < before.kl / 3  # it is a fifteenth
     assert recovered.metadata.lineage[-1].notes[0].endswith("; the trained network is kept")
     # The rows say what anybody finds who runs both; an image alone may round to another code than in a batch.
-    float_logits = Network(broken.spec, broken.weights).logits(next(half.tuning.batches(PREPROCESS, 1000))[0])
+    float_logits = Network(graph(broken.spec), broken.weights).logits(next(half.tuning.batches(PREPROCESS, 1000))[0])
     for checkpoint, technique in ((broken, before), (recovered, after)):
         found = logits(checkpoint, half)
         unsure = 100 * np.mean(lead(found) < SURE)
@@ -218,7 +220,7 @@ def test_what_ships_answers_as_the_torch_module(recovered: Checkpoint, context: 
     assert scheme is not None
     assert recovered.quant is not None
     assert recovered.deployed is not None
-    module = Quantized(recovered.spec, recovered.deployed, recovered.quant, scheme).network()
+    module = Quantized(graph(recovered.spec), recovered.deployed, recovered.quant, scheme).network()
     images = next(context.validation.batches(PREPROCESS, 1000))[0]
     expected = module.logits(images)
     with onnx_session(exported.model.path, optimise=False) as session:
@@ -295,8 +297,8 @@ def test_the_float_network_teaches_and_labels_have_the_rest(
     assert recovered.quant is not None
     assert recovered.deployed is not None
     assert context.target.scheme is not None
-    start = Quantized(recovered.spec, recovered.deployed, recovered.quant, context.target.scheme).network()
-    reference, given = Network(broken.spec, broken.weights).logits(images), start.logits(images)
+    start = Quantized(graph(recovered.spec), recovered.deployed, recovered.quant, context.target.scheme).network()
+    reference, given = Network(graph(broken.spec), broken.weights).logits(images), start.logits(images)
     soft = temperature**2 * kl(reference / temperature, given / temperature)
     hard = F.cross_entropy(torch.from_numpy(given), torch.from_numpy(labels)).item()
     assert min(soft, hard) > 0.01

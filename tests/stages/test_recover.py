@@ -14,6 +14,7 @@ from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import StageError
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
@@ -50,7 +51,7 @@ def _narrowed(weights: Weights, keep: int) -> Weights:
 def pruned() -> Checkpoint:
     torch.manual_seed(0)
     metadata = ModelMetadata(name="tiny", preprocess=PREPROCESS, classes=("a", "b", "c"))
-    network = Network(_spec(12))
+    network = Network(graph(_spec(12)))
     with torch.no_grad():
         network.get_parameter("fc.weight").mul_(4)
     parent = Checkpoint(metadata, _spec(12), network.weights())
@@ -80,7 +81,7 @@ def _divergence(student: Checkpoint, teacher: Checkpoint, split: Split) -> float
     images, _ = next(split.batches(PREPROCESS, 100))
     with torch.no_grad():
         p, q = (
-            F.log_softmax(Network(checkpoint.spec, checkpoint.weights).eval()(torch.from_numpy(images)), 1)
+            F.log_softmax(Network(graph(checkpoint.spec), checkpoint.weights).eval()(torch.from_numpy(images)), 1)
             for checkpoint in (teacher, student)
         )
     return F.kl_div(q, p, reduction="batchmean", log_target=True).item()
@@ -143,7 +144,7 @@ def test_what_cannot_be_recovered_is_refused(pruned: Checkpoint, context: Contex
 def _taught(pruned: Checkpoint, context: Context) -> Context:
     """The context with tuning labels on which the teacher is always right, and a limit of 1 pp."""
     assert pruned.teacher is not None
-    teacher = Network(pruned.teacher.spec, pruned.teacher.weights)
+    teacher = Network(graph(pruned.teacher.spec), pruned.teacher.weights)
     images, _ = next(context.train.batches(PREPROCESS, 100))
     labels = tuple(teacher.logits(images).argmax(1).tolist())
     return replace(context, tuning=Split("tuning", context.train.images, labels), margin=1.0)

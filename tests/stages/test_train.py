@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from edgeres.artifacts.artifact import File, Source
+from edgeres.artifacts.artifact import File
+from edgeres.artifacts.source import Source
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
 from edgeres.errors import DataError, ModelError, RecipeError, UsageError
-from edgeres.model import spec as spec_module
+from edgeres.model import presets as presets_module
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
+from edgeres.pipeline.request import PreprocessFlags
 from edgeres.pipeline.stages.stage import Context
 from edgeres.pipeline.stages.train import Train
 from edgeres.settings import parse, plain
@@ -38,7 +41,7 @@ SHORT = Train(epochs=3, batch=8, lr=0.05, augment=Augment(flip=False))
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(spec_module.PRESETS, "tiny", SPEC)
+    monkeypatch.setitem(presets_module.PRESETS, "tiny", SPEC)
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def context(tmp_path: Path) -> Context:
 def weights_file(tmp_path: Path) -> Path:
     torch.manual_seed(1)
     path = tmp_path / "given.safetensors"
-    Network(SPEC).weights().save(path)
+    Network(graph(SPEC)).weights().save(path)
     return path
 
 
@@ -138,7 +141,7 @@ def test_other_settings_do_not_take_up_the_snapshot(context: Context, tmp_path: 
 
 def test_given_weights_get_a_new_head_where_the_classes_differ(context: Context, weights_file: Path) -> None:
     checkpoint = replace(SHORT, freeze="backbone")(_source(weights_file), context)
-    given = Network(SPEC).weights().load(weights_file)
+    given = Network(graph(SPEC)).weights().load(weights_file)
     assert checkpoint.spec.classes == 3
     assert checkpoint.weights["fc.weight"].shape == (3, 16)
     for key in given:
@@ -150,7 +153,7 @@ def test_given_weights_keep_their_head_where_the_classes_match(context: Context,
     gentle = replace(SHORT, lr=1e-9, weight_decay=0.0, ema=0.0)
     ten = replace(context, classes=tuple("0123456789"))
     checkpoint = gentle(_source(weights_file), ten)
-    given = Network(SPEC).weights().load(weights_file)
+    given = Network(graph(SPEC)).weights().load(weights_file)
     np.testing.assert_allclose(checkpoint.weights["fc.weight"], given["fc.weight"], atol=1e-6)
     assert not np.array_equal(checkpoint.weights["bn1.running_mean"], given["bn1.running_mean"])
 
@@ -190,3 +193,24 @@ def test_bad_input_is_refused_with_the_way_out(context: Context) -> None:
         SHORT(Source("resnet19"), context)
     with pytest.raises(DataError, match="2 classes"):
         SHORT(_source(), replace(context, classes=("red", "green")))
+
+
+@pytest.mark.parametrize(("channels", "count"), [("grey", 1), ("bands", 3)])
+def test_statistics_of_other_channels_are_measured_where_they_are_not_stated(context, channels, count) -> None:
+    stated = PreprocessFlags(resize=12, crop=12, channels=channels)
+    source = Source("tiny", preprocess=stated.over(None), left_open=stated.measured)
+    checkpoint = replace(SHORT, epochs=1)(source, context)
+    assert checkpoint.spec.channels == count
+    assert checkpoint.weights["conv1.weight"].shape[1] == count
+    preprocess = checkpoint.metadata.preprocess
+    images = np.concatenate([images for images, _ in context.train.batches(preprocess)])
+    if count != 3:
+        assert "measured on training images" in " ".join(checkpoint.metadata.lineage[-1].notes)
+        np.testing.assert_allclose(images.mean((0, 2, 3)), 0, atol=1e-3)
+        np.testing.assert_allclose(images.std((0, 2, 3)), 1, atol=1e-3)
+
+
+def test_other_channels_than_those_of_the_weights_are_refused(context: Context, weights_file: Path) -> None:
+    grey = Preprocess(resize=12, crop=12, mean=(0.5,), std=(0.2,), channels="grey")
+    with pytest.raises(DataError, match="reads images of 3 channels, the preprocessing has 1"):
+        SHORT(replace(_source(weights_file), preprocess=grey), context)

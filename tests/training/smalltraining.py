@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from edgeres.data.images import ArrayImage
 from edgeres.data.preprocess import Preprocess
 from edgeres.data.split import Split
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.progress import Silent
@@ -87,7 +88,7 @@ class Training:
     ) -> TrainingResult:
         if network is None:
             torch.manual_seed(0)
-            network = Network(thin_spec())
+            network = Network(graph(thin_spec()))
         feed = Feed(
             split or random_split(),
             Preprocess(resize=0, crop=SIDE),

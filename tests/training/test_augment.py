@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.size import Size
 from edgeres.errors import UsageError
 from edgeres.settings import parse
 from edgeres.training.feed import Augment, Augmenter, draw_box
@@ -26,7 +27,9 @@ def _evaluated(image: Image.Image) -> np.ndarray:
 
 def test_same_draws_give_the_same_pixels_and_other_draws_others() -> None:
     augmenter = Augmenter(EVERYTHING, PREPROCESS)
-    one, again, other = (augmenter(_image(), 20, np.random.default_rng([3, 0, index])) for index in (5, 5, 6))
+    one, again, other = (
+        augmenter(_image(), Size.square(20), np.random.default_rng([3, 0, index])) for index in (5, 5, 6)
+    )
     assert one.shape == (20, 20, 3)
     assert one.dtype == np.uint8
     assert np.array_equal(one, again)
@@ -34,7 +37,9 @@ def test_same_draws_give_the_same_pixels_and_other_draws_others() -> None:
 
 
 def test_centre_crop_without_a_flip_is_the_evaluation_transform() -> None:
-    pixels = Augmenter(Augment(crop="centre", flip=False), PREPROCESS)(_image(), 20, np.random.default_rng(0))
+    pixels = Augmenter(Augment(crop="centre", flip=False), PREPROCESS)(
+        _image(), Size.square(20), np.random.default_rng(0)
+    )
     assert np.array_equal(pixels, _evaluated(_image()))
 
 
@@ -42,7 +47,7 @@ def test_flip_mirrors_about_half_of_the_images_and_none_when_off() -> None:
     straight = _evaluated(_image())
     flips = 0
     for seed in range(100):
-        pixels = Augmenter(Augment(crop="centre"), PREPROCESS)(_image(), 20, np.random.default_rng(seed))
+        pixels = Augmenter(Augment(crop="centre"), PREPROCESS)(_image(), Size.square(20), np.random.default_rng(seed))
         flipped = np.array_equal(pixels, straight[:, ::-1])
         assert flipped or np.array_equal(pixels, straight)
         flips += flipped
@@ -54,7 +59,7 @@ def test_random_crop_with_padding_takes_every_place_and_fills_with_black() -> No
     augmenter = Augmenter(Augment(crop="random", padding=4, flip=False), Preprocess(resize=20, crop=20))
     places = set()
     for seed in range(400):
-        pixels = augmenter(white, 20, np.random.default_rng(seed))
+        pixels = augmenter(white, Size.square(20), np.random.default_rng(seed))
         rows, columns = pixels[:, :, 0].any(1), pixels[:, :, 0].any(0)
         places.add((int(rows.argmax()) - int(rows[::-1].argmax()), int(columns.argmax()) - int(columns[::-1].argmax())))
     assert {row for row, _ in places} == {column for _, column in places} == set(range(-4, 5))
@@ -62,7 +67,11 @@ def test_random_crop_with_padding_takes_every_place_and_fills_with_black() -> No
 
 @pytest.mark.parametrize("crop", ["resized", "random", "centre"])
 def test_smaller_sides_are_served_for_growing_images(crop: str) -> None:
-    assert Augmenter(Augment(crop=crop), PREPROCESS)(_image(), 12, np.random.default_rng(0)).shape == (12, 12, 3)
+    assert Augmenter(Augment(crop=crop), PREPROCESS)(_image(), Size.square(12), np.random.default_rng(0)).shape == (
+        12,
+        12,
+        3,
+    )
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.floats(0.05, 1), st.floats(0.3, 1), st.integers(0, 1 << 30))

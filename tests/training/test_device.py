@@ -7,19 +7,20 @@ import pytest
 import torch
 from smalltraining import thin_spec
 
+from edgeres.data.size import Size
 from edgeres.errors import UsageError
 from edgeres.model.cost import shapes
+from edgeres.model.graph import graph
 from edgeres.training.device import autocast_dtype, lacks_memory, repeatable, training_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def test_the_cpu_trains_in_float32_unless_it_has_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert autocast_dtype("auto", CPU) is None
+def test_the_cpu_trains_in_float32_whatever_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert autocast_dtype("auto", CPU) is torch.bfloat16
+    assert autocast_dtype("auto", CPU) is None
     assert autocast_dtype("float32", CPU) is None
+    assert autocast_dtype("bf16", CPU) is torch.bfloat16
     with pytest.raises(UsageError, match="fp16"):
         autocast_dtype("fp16", CPU)
 
@@ -36,14 +37,14 @@ def test_a_gpu_trains_in_the_half_it_has(
 def test_memory_is_short_where_activations_exceed_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     free = SimpleNamespace(bytes=0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free.bytes, 1 << 40))
-    needed = 4 * 4 * sum(prod(shape) for shape in shapes(thin_spec(), 12, 12).values())
+    needed = 4 * 4 * sum(prod(shape) for shape in shapes(graph(thin_spec()), 12, 12).values())
     free.bytes = int(needed / 0.8) - 8
-    assert lacks_memory(thin_spec(), 12, 4, None, CUDA)
-    assert not lacks_memory(thin_spec(), 12, 4, torch.bfloat16, CUDA)
+    assert lacks_memory(graph(thin_spec()), Size.square(12), 4, None, CUDA)
+    assert not lacks_memory(graph(thin_spec()), Size.square(12), 4, torch.bfloat16, CUDA)
     free.bytes = int(needed / 0.8) + 8
-    assert not lacks_memory(thin_spec(), 12, 4, None, CUDA)
+    assert not lacks_memory(graph(thin_spec()), Size.square(12), 4, None, CUDA)
     free.bytes = 0
-    assert not lacks_memory(thin_spec(), 12, 4, None, CPU)
+    assert not lacks_memory(graph(thin_spec()), Size.square(12), 4, None, CPU)
 
 
 def test_determinism_is_asked_for_and_put_back() -> None:

@@ -6,6 +6,7 @@ import torch
 from smalltraining import SIDE, random_split
 
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.size import Size
 from edgeres.data.split import Split
 from edgeres.errors import DataError
 from edgeres.training import feed as feed_module
@@ -26,7 +27,7 @@ def _feed(split: Split | None = None, batch: int = 5, seed: int = 3, augment: Au
 
 
 def _images(feed: Feed, start: int, stop: int) -> list[torch.Tensor]:
-    return [images for images, _ in feed.batches(start, stop, lambda epoch: SIDE)]
+    return [images for images, _ in feed.batches(start, stop, lambda epoch: Size.square(SIDE))]
 
 
 def test_batches_are_the_same_whatever_the_workers_and_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +44,7 @@ def test_an_epoch_shows_images_once_and_the_next_in_another_order() -> None:
     whole = {array.pixels.tobytes(): label for array, label in zip(feed.split.images, feed.split.labels, strict=True)}
     epochs = []
     for epoch in range(2):
-        batches = list(feed.batches(epoch * feed.steps, (epoch + 1) * feed.steps, lambda epoch: SIDE))
+        batches = list(feed.batches(epoch * feed.steps, (epoch + 1) * feed.steps, lambda epoch: Size.square(SIDE)))
         seen = [(image.numpy().tobytes(), int(label)) for batch in batches for image, label in zip(*batch, strict=True)]
         assert dict(seen) == whole
         epochs.append(seen)
@@ -59,13 +60,13 @@ def test_epochs_are_augmented_differently_and_seeds_too() -> None:
 
 
 def test_side_follows_the_epoch() -> None:
-    sides = [images.shape[1] for images, _ in _feed(batch=12).batches(0, 4, lambda epoch: (6, 8)[epoch])]
+    sides = [images.shape[1] for images, _ in _feed(batch=12).batches(0, 4, lambda epoch: Size.square((6, 8)[epoch]))]
     assert sides == [6, 6, 8, 8]
 
 
 def test_input_is_normalised_as_in_evaluation() -> None:
     feed = _feed(batch=24, augment=Augment(crop="centre", flip=False))
-    batch = next(iter(feed.batches(0, 1, lambda epoch: SIDE)))
+    batch = next(iter(feed.batches(0, 1, lambda epoch: Size.square(SIDE))))
     expected = np.stack([PREPROCESS.apply(feed.split.image(int(index))) for index in feed.order(0)])
     np.testing.assert_allclose(feed.as_input(batch[0]).numpy(), expected, atol=1e-6)
 
@@ -87,7 +88,7 @@ def test_splits_that_cannot_be_learnt_from_are_refused(count: int, labels: tuple
 def test_corrupt_image_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = _feed()
 
-    def fail(self: Split, index: int) -> None:
+    def fail(self: Split, index: int, channels: str) -> None:
         raise DataError(f"image {index} cannot be read")
 
     monkeypatch.setattr(Split, "image", fail)

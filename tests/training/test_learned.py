@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from family_networks import NETWORKS
+from random_weights import random_weights
 from smalltraining import METHOD, SIDE, cross_entropy, random_split, thin_spec
 from torch import nn
 
@@ -29,7 +31,7 @@ from edgeres.training.resume import Snapshots
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeres.model.graph import Op
+    from edgeres.model.operation import Op
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
     from edgeres.targets.target import QuantScheme
@@ -41,7 +43,7 @@ def calibrated(spec: ResNetSpec, weights: Weights, scheme: QuantScheme, side: in
     seen = {}
     with torch.no_grad():
         images = torch.randn(8, 3, side, side, generator=torch.Generator().manual_seed(0))
-        Network(spec, weights).eval()(images, tap=seen.__setitem__)
+        Network(graph(spec), weights).eval()(images, tap=seen.__setitem__)
     activations = {}
     for tensor in placement.tensors:
         x = seen[placement.shared.get(tensor, tensor)]
@@ -52,7 +54,7 @@ def calibrated(spec: ResNetSpec, weights: Weights, scheme: QuantScheme, side: in
         activations[tensor] = QParams(scale=(step,), zero_point=zero_point, signed=scheme.signed)
     rounded = {name: weight_qparams(weights[f"{name}.weight"], bits) for name in sorted(placement.weighted)}
     table = QuantTable(activations=activations, weights=rounded, calibrator="minmax", data="", images=8)
-    return Quantized(spec, weights, table, scheme)
+    return Quantized(graph(spec), weights, table, scheme)
 
 
 def moved(start: Quantized, amount: float = 1.0) -> LearnedNetwork:
@@ -82,7 +84,7 @@ def test_it_starts_where_calibration_ended(start: Quantized, images: torch.Tenso
     network = LearnedNetwork(start).eval()
     with torch.no_grad():
         assert torch.equal(network(images), start.network()(images))
-        assert not torch.equal(network(images), Network(start.spec, start.weights).eval()(images))
+        assert not torch.equal(network(images), Network(start.graph, start.weights).eval()(images))
     assert network.table().network == network.weights().digest
     assert replace(network.table(), network=start.table.network) == start.table
     assert network.weights().digest == start.weights.digest
@@ -232,7 +234,7 @@ def test_a_tensor_with_several_readers_is_rounded_once(start: Quantized, images:
     several = {tensor for tensor in start.placement.tensors if len(seen[tensor]) > 1}
     assert "layer1.0.relu" in several
     for tensor in several:
-        quantized = [op for op, index in start.placement.edges if graph(start.spec)[op].inputs[index] == tensor]
+        quantized = [op for op, index in start.placement.edges if start.graph[op].inputs[index] == tensor]
         assert len({id(found) for found in seen[tensor]}) == 1 + (len(seen[tensor]) > len(quantized))
 
 
@@ -240,9 +242,23 @@ def test_autocast_around_it_changes_no_bit(start: Quantized, images: torch.Tenso
     network = LearnedNetwork(start).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         within = network(images)
-        assert Network(start.spec, start.weights).eval()(images).dtype == torch.bfloat16
+        assert Network(start.graph, start.weights).eval()(images).dtype == torch.bfloat16
     with torch.no_grad():
         assert torch.equal(within, network(images))
+
+
+@pytest.mark.parametrize("name", ["ArcFace", "SiLU", "attention pool", "classifier of two layers"])
+def test_slopes_and_positions_are_not_learned(name: str, cpu_scheme: QuantScheme) -> None:
+    spec = NETWORKS[name]
+    start = calibrated(spec, random_weights(spec), cpu_scheme, 32)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = start.network()(images)
+        found = LearnedNetwork(start).eval()(images)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    learned = moved(start)
+    learned(images).square().sum().backward()
+    assert set(learned.weights()) == set(start.weights)
 
 
 def test_recomputed_blocks_give_the_same_gradients(
@@ -260,7 +276,7 @@ def test_recomputed_blocks_give_the_same_gradients(
 def test_norms_that_could_not_be_folded_stay(tmp_path: Path, cpu_scheme: QuantScheme) -> None:
     spec = thin_spec(preactivation=True, norm=False)
     torch.manual_seed(0)
-    weights = Network(spec).weights()
+    weights = Network(graph(spec)).weights()
     network = LearnedNetwork(calibrated(spec, weights, cpu_scheme, SIDE))
     norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
     assert norms

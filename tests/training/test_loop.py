@@ -10,6 +10,7 @@ from smalltraining import SIDE, cross_entropy, random_split, thin_spec
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import StageError
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.training.feed import Augment
 from edgeres.training.method import HE, MODERN, Schedule
@@ -37,9 +38,9 @@ def test_the_loop_takes_the_steps_of_torchs_own_optimizer(training: Training, op
         schedule=Schedule(kind="cosine", warmup=0.0),
     )
     torch.manual_seed(0)
-    start = Network(thin_spec()).weights()
-    outcome = replace(training, method=method).run(network=Network(thin_spec(), start))
-    split, by_hand = random_split(), Network(thin_spec(), start).train()
+    start = Network(graph(thin_spec())).weights()
+    outcome = replace(training, method=method).run(network=Network(graph(thin_spec()), start))
+    split, by_hand = random_split(), Network(graph(thin_spec()), start).train()
     images = np.stack([Preprocess(resize=0, crop=SIDE).apply(split.image(index)) for index in range(len(split))])
     if optimizer == "sgd":
         steps: torch.optim.Optimizer = torch.optim.SGD(
@@ -65,12 +66,12 @@ def test_same_run_gives_the_same_bytes_and_another_seed_of_weights_does_not(trai
     first, second = training.run(identity="a"), training.run(identity="b")
     assert first.weights.digest == second.weights.digest
     torch.manual_seed(1)
-    assert training.run(network=Network(thin_spec()), identity="c").weights.digest != first.weights.digest
+    assert training.run(network=Network(graph(thin_spec())), identity="c").weights.digest != first.weights.digest
 
 
 def test_global_settings_of_torch_are_put_back(training: Training) -> None:
     torch.manual_seed(5)
-    network = Network(thin_spec())
+    network = Network(graph(thin_spec()))
     state = torch.get_rng_state()
     training.run(network=network)
     assert torch.equal(torch.get_rng_state(), state)
@@ -84,7 +85,7 @@ def test_max_images_ends_within_an_epoch(training: Training) -> None:
 
 
 def test_frozen_parts_keep_their_bytes(training: Training) -> None:
-    network = Network(thin_spec())
+    network = Network(graph(thin_spec()))
     before = network.weights()
     for key, parameter in network.named_parameters():
         parameter.requires_grad_(key.startswith("fc."))
@@ -98,13 +99,13 @@ def test_norms_and_biases_decay_only_with_decay_all(training: Training) -> None:
     base = replace(
         training.method, lr=1e-4, weight_decay=100.0, ema=0.0, schedule=Schedule(kind="step", warmup=0), epochs=1
     )
-    network = Network(thin_spec())
+    network = Network(graph(thin_spec()))
     before = network.weights()
     network.load_state_dict(network.state_dict())
     kept = replace(training, method=base).run(network=network, identity="a").weights
     assert kept["layer1.0.bn1.weight"] == pytest.approx(before["layer1.0.bn1.weight"], abs=1e-3)
     assert np.abs(kept["conv1.weight"]).sum() < 0.97 * np.abs(before["conv1.weight"]).sum()
-    other = Network(thin_spec(), before)
+    other = Network(graph(thin_spec()), before)
     shrunk = replace(training, method=replace(base, decay_all=True)).run(network=other, identity="b").weights
     assert shrunk["layer1.0.bn1.weight"] == pytest.approx(before["layer1.0.bn1.weight"] * 0.95, abs=0.02)
 
@@ -131,7 +132,7 @@ def test_images_grow_to_the_full_side(training: Training) -> None:
 def test_the_average_is_what_is_kept(training: Training) -> None:
     def finish(ema: float) -> tuple[np.ndarray, float]:
         torch.manual_seed(0)
-        network = Network(thin_spec())
+        network = Network(graph(thin_spec()))
         method = replace(training.method, ema=ema)
         outcome = replace(training, method=method).run(network=network, identity=str(ema))
         last = network.weights()["conv1.weight"]
@@ -159,7 +160,7 @@ def test_the_rate_follows_the_schedule_and_the_gradient_its_limit(training: Trai
         nesterov=False,
         schedule=Schedule(kind="cosine", warmup=0.0),
     )
-    network = Network(thin_spec())
+    network = Network(graph(thin_spec()))
     before = network.weights()
     after = replace(training, method=method).run(network=network).weights
     learnt = [key for key, _ in network.named_parameters()]
@@ -175,6 +176,15 @@ def test_diverging_loss_is_refused_with_the_way_out(training: Training) -> None:
     wild = replace(training, method=replace(training.method, lr=1e30, clip=None))
     with pytest.raises(StageError, match=r"train thin: the loss became (nan|inf) at step \d+ of 12: lower lr"):
         wild.run()
+
+
+def test_a_gradient_without_a_number_behind_a_finite_loss_is_refused(training: Training) -> None:
+    def rootless(logits: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return (logits.mean() * 0).sqrt()  # of 0, whose derivative is infinite
+
+    one = replace(training.method, max_images=training.method.batch, ema=0.0)
+    with pytest.raises(StageError, match=r"train thin: \S+ holds NaN or infinity after 1 steps"):
+        replace(training, method=one).run(objective=rootless)
 
 
 def test_the_methods_are_the_papers() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from smalltraining import thin_spec
 
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.training.recompute import Recomputed
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("spec", [thin_spec(), thin_spec(preactivation=True), thin_spec(norm=False)])
 def test_gradients_and_statistics_are_those_of_plain_training(spec: ResNetSpec) -> None:
     torch.manual_seed(0)
-    plain = Network(spec).train()
-    other = Network(spec, plain.weights()).train()
+    plain = Network(graph(spec)).train()
+    other = Network(graph(spec), plain.weights()).train()
     images = torch.randn(4, 3, 12, 12)
     plain(images).square().sum().backward()
     Recomputed(other)(images).square().sum().backward()
@@ -33,7 +34,7 @@ def test_gradients_and_statistics_are_those_of_plain_training(spec: ResNetSpec) 
 
 
 def test_blocks_keep_nothing_but_their_inputs() -> None:
-    network = Network(thin_spec()).train()
+    network = Network(graph(thin_spec())).train()
     images = torch.randn(4, 3, 12, 12)
 
     def kept(forward: Network | Recomputed) -> int:

@@ -1,10 +1,11 @@
 """Checks the network of the bundle in this folder, on this device, with its runtime.
 
-    python3 check_device.py    verify every file, compare golden outputs, time the network, write device.json
+    python3 check_device.py                  verify every file, compare golden outputs, time it, write device.json
+    python3 check_device.py --pixels FILE    compare your own preprocessing of pixels_* with the golden pixels
 
-Needs numpy, Python 3.8 or newer and onnxruntime, ai-edge-litert or executorch; no network. ``device.py`` lies beside
-it.
-Exit codes: 0 done, 1 golden outputs differ, 2 the bundle is damaged, 3 the runtime is not installed.
+Needs numpy, Python 3.8 or newer and onnxruntime, ai-edge-litert or executorch; no network. ``device.py`` and
+``pixels.py`` lie beside it.
+Exit codes: 0 done, 1 golden outputs or pixels differ, 2 the bundle is damaged, 3 the runtime is not installed.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 if TYPE_CHECKING or __package__:
-    from edgeres.backends.bundle import device
+    from edgeres.backends.bundle import device, pixels
     from edgeres.backends.bundle.device import BundleError
 else:  # on the device, where it is in the same folder
     import device
+    import pixels
     from device import BundleError
 
 
@@ -104,11 +106,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seconds", type=float, default=device.SECONDS, metavar="N", help="time the network for N seconds at most"
     )
-    folder, seconds = Path(__file__).resolve().parent, parser.parse_args(arguments).seconds
+    parser.add_argument(
+        "--pixels",
+        type=Path,
+        metavar="FILE",
+        help="compare your own preprocessing: a .npy of [4,H,W,C] pixels of pixels_*, 0..255, red, green, blue or grey",
+    )
+    options = parser.parse_args(arguments)
+    folder, seconds = Path(__file__).resolve().parent, options.seconds
 
     def check() -> None:
         manifest = device.verified(folder, print)
-        device.finish(device.report(folder, manifest, examine(folder, manifest, seconds)), print, "it")
+        if options.pixels is not None:
+            pixels.compare_pixels(folder, manifest, pixels.load_pixels(options.pixels), "your pixels", print)
+        else:
+            device.finish(device.report(folder, manifest, examine(folder, manifest, seconds)), print, "it")
 
     return device.exit_code(check)
 

@@ -121,7 +121,7 @@ class Cuda:
 
 
 class Runner:
-    """An engine with one float32 input and one float32 output, loaded on the GPU."""
+    """An engine with one float32 or uint8 input and one float32 output, loaded on the GPU."""
 
     def __init__(self, trt: Any, plan: bytes, log: Any) -> None:
         self.trt, self.cuda = trt, Cuda()
@@ -139,7 +139,7 @@ class Runner:
         self.batch = static if self.fixed else self.engine.get_tensor_profile_shape(self.input, 0)[2][0]
 
     def run(self, images: Any) -> Any:
-        """Logits float32 ``[N,classes]`` of images float32 ``[N,C,H,W]``."""
+        """Logits float32 ``[N,classes]`` of images ``[N,C,H,W]``, or as the network takes them."""
         return np.concatenate([self._batch(images[i : i + self.batch]) for i in range(0, len(images), self.batch)])
 
     def latency(self, images: Any, seconds: float = device.SECONDS) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Runner:
         """Uploads images; returns functions that launch the engine and wait, and that read the logits."""
         if self.fixed and len(images) < self.batch:
             images = np.concatenate([images, np.repeat(images[-1:], self.batch - len(images), axis=0)])
-        images = np.ascontiguousarray(images, dtype=np.float32)
+        images = np.ascontiguousarray(images)
         self.context.set_input_shape(self.input, images.shape)
         logits = np.empty(tuple(self.context.get_tensor_shape(self.output)), np.float32)
         addresses = [self.cuda.allocate(images.nbytes), self.cuda.allocate(logits.nbytes)]

@@ -123,8 +123,9 @@ def lower(model: ModelProto, shown: Sequence[str] = ()) -> tuple[bytes, tuple[st
         from edgeres.backends.executorch.torch_program import torch_program
         from edgeres.onnx_graph.execute import first_line
         from edgeres.onnx_graph.operator_counts import image_of
+        from edgeres.onnx_graph.static_shapes import for_one_image
 
-        program = torch_program(model, shown)
+        program = torch_program(for_one_image(model), shown)
         try:
             exported = torch.export.export(program.module, (torch.zeros(1, *image_of(model)[1]),))
             edge = exir.to_edge_transform_and_lower(exported, partitioner=[partition.XnnpackPartitioner()])

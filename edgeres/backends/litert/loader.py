@@ -61,7 +61,8 @@ class LiteRT(Converter):
         def outputs(image: NDArray[np.float32]) -> list[NDArray[Any]]:
             loaded.set_tensor(image_index, np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
             loaded.invoke()
-            return [loaded.get_tensor(index) for index in indices]
+            logits, *codes = (loaded.get_tensor(index) for index in indices)
+            return [logits.transpose(0, 3, 1, 2) if logits.ndim == 4 else logits, *codes]
 
         yield BatchedSession(outputs, 1)
 

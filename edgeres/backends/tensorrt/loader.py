@@ -47,7 +47,7 @@ RTX_PACKAGE = Package("tensorrt_rtx", "TensorRT-RTX", "'edgeres[tensorrt-rtx]'")
 RTX_ENTRY = "model.rtx.engine"
 CAPABILITIES = ("SM86", "SM89", "SM120")
 """Ampere, Ada and Blackwell desktops, which one portable engine covers (docs.nvidia.com, TensorRT-RTX CPU engines)."""
-_COMMANDS = ("build_engine.py", "run_engine.py", "engine.py", "device.py")
+_COMMANDS = ("build_engine.py", "run_engine.py", "engine.py", "device.py", "pixels.py")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,10 @@ def _opened(spec: WorkerSpec) -> Iterator[Callable[[WorkerRequest], dict[str, An
             yield lambda request: {"rates": [measure() for _ in range(request.calls)]}
         return
     variant, threads = spec.variant, len(spec.cores)
-    side = variant.engine.metadata.preprocess.crop
-    image = np.random.default_rng(0).standard_normal((1, 3, side, side), dtype=np.float32)
+    preprocess = variant.engine.metadata.preprocess
+    random, shape = np.random.default_rng(0), (1, *preprocess.shape)
+    floats = preprocess.input == "float32"
+    image = random.standard_normal(shape, np.float32) if floats else random.integers(0, 256, shape, np.uint8)
     with _session(variant, threads) as session:
 
         def serve(request: WorkerRequest) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from edgeres.lint.facts import data_shape, scales
 from edgeres.lint.rule import Phase, repair
 from edgeres.onnx_graph import lowering, rewrite
 from edgeres.onnx_graph.edit import insert_before, set_attribute, store
-from edgeres.onnx_graph.fold import to_opset
 from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute, input_at
+from edgeres.onnx_graph.opset import to_opset
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

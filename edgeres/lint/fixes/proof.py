@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from onnx import TensorProto, ValueInfoProto, helper
+from onnx import TensorProto
 
 from edgeres.lint.facts import element_types
-from edgeres.onnx_graph.execute import open_session, session_options, trace
+from edgeres.onnx_graph.execute import recomputed, trace
 from edgeres.onnx_graph.graph_index import QDQ, GraphIndex, attribute
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def prove(before: ModelProto, after: ModelProto, images: NDArray[np.float32], ro
     names = _shared(*views)
     shared = frozenset(names)
     original = trace(before, images, names)
-    rewritten = _recomputed(views[1], names, images, original)
+    rewritten = recomputed(after, images, {name: original[name] for name in names})
     worst, where, relation = 0.0, names[-1] if names else "", _EQUAL
     for name in names:
         steps, kind = _compared(name, views, shared, (original[name], rewritten[name]), rounding)
@@ -86,25 +86,6 @@ def _shared(before: GraphIndex, after: GraphIndex) -> list[str]:
             if name in computed and kind == kinds[1].get(name) and (kind == TensorProto.FLOAT or fused):
                 shared.append(name)
     return shared
-
-
-def _recomputed(
-    view: GraphIndex, names: list[str], images: NDArray[np.float32], known: dict[str, NDArray[np.float32]]
-) -> dict[str, NDArray[np.float32]]:
-    """Each named tensor of a graph, from the known values of those in front of it."""
-    cut = type(view.model)()
-    cut.CopyFrom(view.model)
-    cut.graph.ClearField("value_info")
-    shared, kinds = set(names), element_types(view)
-    inputs = {name for node in cut.graph.node for name in node.input} & shared
-    for node in cut.graph.node:
-        node.output[:] = [f"{name}:again" if name in shared else name for name in node.output]
-    cut.graph.input.extend(helper.make_tensor_value_info(name, kinds[name], None) for name in sorted(inputs))
-    del cut.graph.output[:]
-    cut.graph.output.extend(ValueInfoProto(name=f"{name}:again") for name in names)
-    session = open_session(cut, session_options("none"))
-    feeds = {name: known[name] for name in inputs} | {view.model.graph.input[0].name: images}
-    return dict(zip(names, session.run([f"{name}:again" for name in names], feeds), strict=True))
 
 
 def _compared(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from math import ceil, gcd, inf, lcm, prod
+from math import ceil, gcd, inf, lcm
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeres.model.cost import layer_macs, shapes
+from edgeres.model.cost import layer_macs
 from edgeres.model.graph import graph
 from edgeres.model.pruning.coupling import CouplingGroup, coupling_groups
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edgeres.data.size import Size
     from edgeres.model.spec import ResNetSpec
 
 
@@ -43,16 +44,17 @@ class _Layers:
     """MACs of every weighted operation at present widths: ``c * fan_in * c_out``, c per operation."""
 
     def __init__(self, spec: ResNetSpec, height: int, width: int) -> None:
-        size = shapes(spec, height, width)
         self.width: dict[str, list[int]] = {}
         self.unit: dict[str, int] = {}
-        for op in graph(spec).weighted:
-            # A grouped convolution keeps its channels per group: only its outputs change.
-            fan_in, per_group = (op.c_in, 1) if op.groups == 1 else (1, op.c_in // op.groups)
+        groups_of: dict[str, int] = {}
+        dense = layer_macs(graph(spec), height, width)
+        for op in (graph(spec)[name] for name in dense):
+            # A grouped convolution keeps its channels per group, as do blurs: only its outputs change.
+            groups_of[op.name] = op.groups if op.kind in ("conv", "linear") else op.c_in
+            fan_in = op.c_in if groups_of[op.name] == 1 else 1
             self.width[op.name] = [fan_in, op.c_out]
-            self.unit[op.name] = prod(size[op.name][1:]) * op.kernel**2 * per_group
-        assert {name: self.macs(name) for name in self.unit} == layer_macs(spec, height, width)
-        groups_of = {op.name: op.groups for op in graph(spec).weighted}
+            self.unit[op.name] = dense[op.name] // (fan_in * op.c_out)
+        assert {name: self.macs(name) for name in self.unit} == dense
         self.touched = {group.name: _touched(group, groups_of) for group in coupling_groups(spec)}
 
     def macs(self, name: str, less_in: int = 0, less_out: int = 0) -> int:
@@ -127,7 +129,7 @@ def allocate(
     spec: ResNetSpec,
     importance: Mapping[str, NDArray[np.float64]],
     *,
-    side: int,
+    image: Size,
     macs: int,
     multiple: int,
     minimum: float,
@@ -136,9 +138,9 @@ def allocate(
     """The first allocation at or below ``macs``; the smallest possible one where that cannot be reached.
 
     ``importance`` has that of each unit ``[units]``, by name of the prunable groups; ``most`` is the largest total of
-    removed units. The input has ``side x side`` pixels. See ``steps`` for ``multiple`` and ``minimum``.
+    removed units. ``image`` is the size of the input. See ``steps`` for ``multiple`` and ``minimum``.
     """
-    layers = _Layers(spec, side, side)
+    layers = _Layers(spec, *image)
     dense = left = sum(layers.macs(name) for name in layers.unit)
     plans = {
         group.name: _Plan(group, importance[group.name], multiple, minimum)

@@ -9,6 +9,8 @@ stream, with the stem where no projection stands between, is one group, and so i
   together. Thinner groups instead would leave fewer than a vector's worth of channels in each.
 * A stream that is zero-padded (option A) is not pruned: padding puts channel i at i + front, front follows from both
   widths, and so removing a channel would move all others against the identity.
+* What a group norm or a convolution along channels reads is not pruned: each channel depends on its neighbours. Nor are
+  what an attention pool reads and its heads.
 * The image and the logits are fixed.
 """
 
@@ -20,7 +22,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgeres.model.graph import IMAGE, Op, graph
+from edgeres.model.graph import graph
+from edgeres.model.operation import IMAGE, Op
 from edgeres.model.weights import Weights
 
 if TYPE_CHECKING:
@@ -66,6 +69,10 @@ def coupling_groups(spec: ResNetSpec) -> tuple[CouplingGroup, ...]:
     for op in ops:
         if op.kind == "zeropad":
             fixed += [op.name, *op.inputs]
+        elif op.kind in ("groupnorm", "channelconv", "tokens", "attention"):
+            for tensor in op.inputs:
+                coupled.merge(tensor, op.name)
+            fixed.append(op.name)
         elif op.kind not in ("conv", "linear") or op.groups > 1:
             for tensor in op.inputs:
                 coupled.merge(tensor, op.name)
@@ -86,7 +93,7 @@ def _group(ops: tuple[Op, ...], roots: Mapping[str, str], root: str) -> Coupling
     for op in ops:
         if op.kind in ("conv", "linear") and roots[op.inputs[0]] == root:
             members.append(Member(op.name, "in", op.c_in // width))
-        if op.kind in ("conv", "norm") and roots[op.name] == root:
+        if op.kind in ("conv", "norm", "prelu", "blur") and roots[op.name] == root:
             members.append(Member(op.name, "out", op.c_out // width))
     return CouplingGroup(sources[0].name, width, tuple(members), tensors)
 
@@ -109,7 +116,12 @@ def narrowed(spec: ResNetSpec, keep: Mapping[str, int]) -> ResNetSpec:
                     split[member.op] = count
     names = iter(name for name, _, _ in spec.blocks)
     stages = tuple(tuple(_narrowed(block, next(names), widths, split) for block in stage) for stage in spec.stages)
-    return replace(spec, stem=replace(spec.stem, width=widths["conv1"]), stages=stages)
+    *inner, last = (op for op in graph(spec).weighted if op.name.split(".")[0] == "conv1")
+    stem = replace(spec.stem, width=widths[last.name], inner=tuple(widths[op.name] for op in inner))
+    if "maxpool.0" in widths:
+        stem = replace(stem, pool_width=widths["maxpool.0"])
+    features, hidden = (widths.get(name, 0) for name in ("final_conv", "hidden"))
+    return replace(spec, stem=stem, stages=stages, features=features, hidden=hidden)
 
 
 def _narrowed(block: Block, name: str, widths: Mapping[str, int], split: Mapping[str, int]) -> Block:

@@ -201,7 +201,7 @@ class _Evaluation:
         if node.op_type == "DequantizeLinear":
             return self._dequantized(node)
         # Weights, biases and shapes are read by their operation.
-        activations = node.input if node.op_type in ("Add", "Mul") else node.input[:1]
+        activations = node.input if node.op_type in ("Add", "Mul", "Concat") else node.input[:1]
         values = tuple(self._operand(node, name) for name in activations)
         return computed(self._view, node, values, self._network.weighted.get(tensor))
 
@@ -209,7 +209,9 @@ class _Evaluation:
         if name not in self._view.constants:
             return self._value(name)
         array = numbers(self._view, name)
-        if array.size not in (1, array.shape[1] if array.ndim == 4 else -1):
+        if array.ndim == 4 and array.size != array.shape[1]:
+            return Real(_channels_last(array).astype(np.float64))
+        if array.ndim != 4 and array.size != 1:
             raise ModelError(f"node {label(node)!r} takes a constant {array.shape}", LOGITS_ONLY)
         return Exact((constant(array.reshape(-1)),))
 

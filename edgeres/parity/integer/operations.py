@@ -45,22 +45,40 @@ def carried(view: GraphIndex, node: NodeProto) -> Callable[[Array, float, float]
             window = node_window(node)
             return lambda x, zero, lowest: largest(x, window, lowest)
         case "Pad":
-            pads = _padding(view, node)
+            pads, mode = _padding(view, node), attribute(node, "mode", b"constant").decode()
+            if mode != "constant":
+                return lambda x, zero, lowest: np.pad(x, pads, mode)
             return lambda x, zero, lowest: np.pad(x, pads, constant_values=zero)
         case "Flatten" | "Reshape":
-            shape = view.value(node.input[1]) if node.op_type == "Reshape" else None
-            if attribute(node, "axis", 1) != 1 or (shape is not None and shape.size != 2):
-                raise ModelError(f"node {label(node)!r} is no flattening of [N,C,H,W]", "export a plain classifier")
-            return lambda x, zero, lowest: np.moveaxis(x, -1, 1).reshape(len(x), -1) if x.ndim == 4 else x
+            shape = _shape(view, node)
+            return lambda x, zero, lowest: reshaped(x, shape)
     return lambda x, zero, lowest: x
+
+
+def _shape(view: GraphIndex, node: NodeProto) -> tuple[int, ...]:
+    """Sizes ``[C,...]`` that a Flatten or Reshape gives each image, -1 for one that follows from the others."""
+    if node.op_type == "Flatten" and attribute(node, "axis", 1) == 1:
+        return (-1,)
+    shape = view.value(node.input[1]) if node.op_type == "Reshape" else None
+    if shape is None or shape.size < 2 or 0 in shape[1:] or shape[0] not in (0, -1, 1):
+        raise ModelError(f"node {label(node)!r} is no change of shape of each image alone", "export a plain classifier")
+    return tuple(int(size) for size in shape[1:])
+
+
+def reshaped(x: Array, shape: tuple[int, ...]) -> Array:
+    """A tensor, channels last where it has four dimensions, with ``[C,...]`` of each image in another shape."""
+    plain = np.moveaxis(x, -1, 1) if x.ndim == 4 else x
+    result = plain.reshape(len(x), *shape)
+    return np.moveaxis(result, 1, -1) if result.ndim == 4 else result
 
 
 def _padding(view: GraphIndex, node: NodeProto) -> list[tuple[int, int]]:
     """Pads of ``[N,H,W,C]``."""
     pads, filling = (view.value(input_at(node, index)) for index in (1, 2))
     mode = attribute(node, "mode", b"constant")
-    if pads is None or pads.size != 8 or mode != b"constant" or (filling is not None and np.any(filling)):
-        raise ModelError(f"node {label(node)!r} pads with something else than zeros", LOGITS_ONLY)
+    known = mode in (b"constant", b"reflect", b"edge")
+    if pads is None or pads.size != 8 or not known or (filling is not None and np.any(filling)):
+        raise ModelError(f"node {label(node)!r} pads with something else than zeros or the image", LOGITS_ONLY)
     before, after = pads[:4].tolist(), pads[4:].tolist()
     return [(before[axis], after[axis]) for axis in (0, 2, 3, 1)]
 
@@ -192,6 +210,36 @@ def _normalized(view: GraphIndex, node: NodeProto, inputs: tuple[Array, ...]) ->
     return np.asarray((inputs[0] - mean) / spread * gain + shift)
 
 
+def _parametric(view: GraphIndex, node: NodeProto, inputs: tuple[Array, ...]) -> Array:
+    """A ReLU of ``[N,H,W,C]`` with a slope below 0, one or one per channel."""
+    slopes = numbers(view, node.input[1]).astype(np.float64).reshape(-1)
+    return np.where(inputs[0] < 0, inputs[0] * slopes, inputs[0])
+
+
+def _instance_normalized(view: GraphIndex, node: NodeProto, inputs: tuple[Array, ...]) -> Array:
+    """Normalization of each channel of each image: of ``[N,H,W,C]``, or of rows ``[N,C,L]``."""
+    x = inputs[0]
+    axes, place = ((1, 2), (-1,)) if x.ndim == 4 else ((2,), (-1, 1))
+    gain, shift = (numbers(view, name).astype(np.float64).reshape(place) for name in node.input[1:3])
+    spread = np.sqrt(x.var(axis=axes, keepdims=True) + float(attribute(node, "epsilon", 1e-5)))
+    return np.asarray((x - x.mean(axis=axes, keepdims=True)) / spread * gain + shift)
+
+
+def _concatenated(view: GraphIndex, node: NodeProto, inputs: tuple[Array, ...]) -> Array:
+    """Tensors ``[N,H,W,C]`` side by side along an axis of ``[N,C,H,W]``."""
+    if inputs[0].ndim != 4:
+        raise ModelError(f"node {label(node)!r} is a Concat of something else than [N,C,H,W]", LOGITS_ONLY)
+    return np.concatenate(inputs, axis=(0, 3, 1, 2)[attribute(node, "axis") % 4])
+
+
+def _softmax(view: GraphIndex, node: NodeProto, inputs: tuple[Array, ...]) -> Array:
+    """Softmax of rows ``[N,C,L]`` along the last axis."""
+    if inputs[0].ndim == 4 or attribute(node, "axis", -1) not in (-1, inputs[0].ndim - 1):
+        raise ModelError(f"node {label(node)!r} is a Softmax over another axis than the last", LOGITS_ONLY)
+    powers = np.exp(inputs[0] - inputs[0].max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
 def _cast(view: GraphIndex, node: NodeProto, inputs: tuple[Array, ...]) -> Array:
     half = attribute(node, "to") == TensorProto.FLOAT16
     return inputs[0].astype(np.float16).astype(np.float64) if half else inputs[0]
@@ -201,6 +249,10 @@ _FLOATS: dict[str, Callable[[GraphIndex, NodeProto, tuple[Array, ...]], Array]] 
     "Sigmoid": lambda view, node, inputs: 1 / (1 + np.exp(-inputs[0])),
     "Mul": lambda view, node, inputs: inputs[0] * inputs[1],
     "BatchNormalization": _normalized,
+    "PRelu": _parametric,
+    "InstanceNormalization": _instance_normalized,
+    "Concat": _concatenated,
+    "Softmax": _softmax,
     "Cast": _cast,
 }
 """Operations computed in float64, since they have no integer form."""

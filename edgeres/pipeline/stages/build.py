@@ -24,7 +24,7 @@ class Build(Stage):
     """Recipe entry ``build``."""
 
     name = "build"
-    version = 6
+    version = 7
     reads = ("target",)
 
     def cost(self, dataset: Dataset) -> StageCost:

@@ -6,28 +6,35 @@ chance, or whose accuracy is far higher under another class order, is refused wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeres.artifacts.results import StageMetrics
 from edgeres.data.class_order import GAIN, Relabelling, find_relabelling
 from edgeres.data.preprocess import Preprocess
+from edgeres.data.split import channel_statistics
 from edgeres.errors import ChanceError, DataError
-from edgeres.model.probe import SearchResult, Size, Space, attempt, labelled, search
+from edgeres.model.probe import Scaling, SearchResult, Space, attempt, labelled, search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.artifacts.artifact import Source
-    from edgeres.data.chance import Chance
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeres.artifacts.source import Source
+    from edgeres.data.chance import ChanceTest
     from edgeres.data.split import Split
     from edgeres.model.probe import Answers
     from edgeres.model.trial import Trial
     from edgeres.pipeline.stages.stage import Context
     from edgeres.progress import Progress
+    from edgeres.tasks.task import Task
 
 AT_CHANCE = "the float network answers at chance: preprocessing, class order or labels"
 
+_VISIBLE = ("resize", "crop", "mean", "std")
+"""Fields whose customary values are often wrong; the others seldom matter."""
 _LISTED_TRANSFORMS = 6
 """Most transforms whose results a message lists."""
 
@@ -45,29 +52,49 @@ class Fitting:
     shown: tuple[str, ...]
 
 
-def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequence[Size], context: Context) -> Fitting:
+def fit(
+    answers: Answers,
+    source: Source,
+    own: Preprocess | None,
+    sizes: Sequence[Scaling],
+    context: Context,
+    *,
+    task: Task,
+    channels: int = 3,
+) -> Fitting:
     """Determines the preprocessing of a network, from images to logits by ``answers``, of customary ``sizes``.
 
-    ``own`` is the preprocessing stored with the weights, None where there is none.
+    ``own`` is the preprocessing stored with the weights, None where there is none; ``channels`` are those of its input.
+    Predictions are the largest of all outputs, also where a subset is scored: among a few, a wrong order of the classes
+    may look like a weak network.
 
     Raises:
         ChanceError: Accuracy is at chance under every transform, or under the stated one.
         DataError: Accuracy is far higher under another class order, or there are no tuning images.
     """
+    _check_channels(source, own, channels)
     images, chance_allowed = labelled(context.tuning), "chance" in context.allow
     settled = source.preprocess is not None and not source.left_open
+    if not task.searched:
+        return _unsearched(source, own, sizes, task, channels)
+
+    def logits(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return task.logits(answers(batch))
+
     if not len(images):
         if own is None and not settled:
             raise DataError(
                 "no labelled tuning images to probe the preprocessing on", "say it with --resize and --crop"
             )
         note = _origin(source, own)
-        return Fitting(source.stated_over(own or Preprocess()), StageMetrics(), (note,) if note else (), ())
-    result = _settled(answers, source, own, sizes, images=images, progress=context.progress)
+        preprocess = source.stated_over(own or Preprocess.usual(channels))
+        return Fitting(preprocess, StageMetrics(), (note,) if note else (), ())
+    start = _start(source, own, images, channels)
+    result = _settled(logits, source, own, sizes, start=start, images=images, progress=context.progress)
     chosen, wider = result.best, None
     lost = chosen.chance.standing == "at"
     if source.preprocess is not None or (own is not None and lost):
-        wider = _search(answers, Space.around(chosen, sizes), images, context.progress, chosen)
+        wider = _search(logits, Space.around(chosen, sizes), images, context.progress, chosen)
         # Few images cannot show chance by themselves; compared with a transform that is clearly right, they can.
         beaten = wider.best.preprocess != chosen.preprocess and wider.best.chance.standing == "above"
         lost = lost or (chosen.chance.standing == "unknown" and beaten)
@@ -81,7 +108,31 @@ def fit(answers: Answers, source: Source, own: Preprocess | None, sizes: Sequenc
     return _fitting(source, own, result, wider)
 
 
-def check_chance(chance: Chance, findings: Sequence[str] = (), *, allowed: bool) -> tuple[str, ...]:
+def _start(source: Source, own: Preprocess | None, images: Split, channels: int) -> Preprocess:
+    """The transform from which the search begins; means and deviations of other than RGB images are measured."""
+    start = source.preprocess or Preprocess()
+    if channels == 3:
+        return start
+    start = source.stated_over(Preprocess.usual(channels))
+    if own is None and (source.preprocess is None or "mean" in source.left_open):
+        mean, std = channel_statistics(images, start)
+        start = replace(start, mean=mean, std=std if "std" in source.left_open or not source.preprocess else start.std)
+    return start
+
+
+def _check_channels(source: Source, own: Preprocess | None, channels: int) -> None:
+    """Refuses preprocessing, stated or stored with the weights, of other channels than the network's."""
+    stated, hint = source.preprocess, "state one --mean and one --std for each channel, and --channels grey or bands"
+    known = stated is not None and ("mean" not in source.left_open or "std" not in source.left_open)
+    named = stated is not None and "channels" not in source.left_open and stated.channels != "bands"
+    if stated is not None and (known or named) and stated.count != channels:
+        what = f"the network reads images of {channels} channels, the stated preprocessing has {stated.count}"
+        raise DataError(what, hint if channels != 3 else "state three of each, or leave --channels out")
+    if own is not None and own.count != channels:
+        raise DataError(f"the network reads {channels} channels, the preprocessing stored with it {own.count}", hint)
+
+
+def check_chance(chance: ChanceTest | None, findings: Sequence[str] = (), *, allowed: bool) -> tuple[str, ...]:
     """Refuses a float network that is at chance on the validation images.
 
     There is a note where that is allowed, or where there are too few images to decide; ``findings`` are earlier ones on
@@ -90,7 +141,7 @@ def check_chance(chance: Chance, findings: Sequence[str] = (), *, allowed: bool)
     Raises:
         ChanceError: It is at chance and that is not allowed.
     """
-    if chance.standing == "above":
+    if chance is None or chance.standing == "above":
         return ()
     if chance.standing == "unknown":
         return (f"too few validation images to distinguish the float network from chance: {chance.label}",)
@@ -102,24 +153,38 @@ def check_chance(chance: Chance, findings: Sequence[str] = (), *, allowed: bool)
     )
 
 
+def _unsearched(source: Source, own: Preprocess | None, sizes: Sequence[Scaling], task: Task, channels: int) -> Fitting:
+    """The stated preprocessing, else the network's own, else the customary one with a note that says so."""
+    resize, crop = sizes[0]
+    preprocess = source.stated_over(own or replace(Preprocess.usual(channels), resize=resize, crop=crop))
+    if own is not None or (source.preprocess is not None and not set(_VISIBLE) & set(source.left_open)):
+        return Fitting(preprocess, StageMetrics(), tuple(filter(None, [_origin(source, own)])), ())
+    note = (
+        f"preprocessing {preprocess.label}: customary and not checked, since --task {task.name} has no search for it; "
+        f"to state it outright: {preprocess.options}"
+    )
+    return Fitting(preprocess, StageMetrics(), (note,), (note,))
+
+
 def _settled(
     answers: Answers,
     source: Source,
     own: Preprocess | None,
-    sizes: Sequence[Size],
+    sizes: Sequence[Scaling],
     *,
+    start: Preprocess,
     images: Split,
     progress: Progress,
 ) -> SearchResult:
     """The stated preprocessing, evaluated as it is, or the best completion of it."""
     if own is not None or (source.preprocess is not None and not source.left_open):
-        stated = source.stated_over(own or Preprocess())
+        stated = source.stated_over(own or start)
         with progress.task("try the preprocessing", len(images)) as advance:
             trial = attempt(answers, images, stated, advance)
         return SearchResult(trial, trial, (trial,))
     # The resampling filter keeps its default where it is not stated: it changes accuracy by tenths of a point.
     fields = source.left_open or tuple(Preprocess.__dataclass_fields__)
-    return _search(answers, Space.open(source.preprocess or Preprocess(), tuple(sizes), fields), images, progress)
+    return _search(answers, Space.open(start, tuple(sizes), fields), images, progress)
 
 
 def _search(
@@ -153,20 +218,26 @@ def _check_order(chosen: Trial, trials: Sequence[Trial], classes: tuple[str, ...
 
 
 def _other_order(relabelling: Relabelling, trial: Trial, classes: tuple[str, ...]) -> DataError:
+    present = set(trial.labels.tolist())
     moved = [
-        f"{name!r} (folder {index}) is output {output}"
+        f"{name!r} (number {index}) is output {output}"
         for index, (name, output) in enumerate(zip(classes, relabelling.outputs, strict=True))
-        if index != output
+        if index != output and index in present
     ]
-    listed = len(classes) <= _LISTED
-    order = ", ".join(relabelling.names(classes)) if listed else f"{'; '.join(moved[:5])}; ... {len(moved)} in all"
+    listed = len(classes) <= _LISTED and len(present) == len(classes)
+    order = ", ".join(relabelling.names(classes)) if listed else f"{'; '.join(moved[:5])}, {len(moved)} in all"
     before, after = (f"{100 * right / relabelling.images:.1f} %" for right in (relabelling.before, relabelling.after))
-    return DataError(
-        f"the class folders sort into another order than the network's outputs: {before} of {relabelling.images} "
-        f"tuning images are right in sorted order, {after} in another one, each judged by an order found without it "
-        f"({trial.preprocess.label}); outputs in order: {order}",
+    hint = (
         "write the folder names in the order of the network's outputs into a text file, one a line, and pass "
-        "--classes FILE; with the sorted order in it, that is taken as meant",
+        "--classes FILE; with the present order in it, that is taken as meant"
+    )
+    if len(present) < len(classes):
+        hint = "write each folder with the number of its output into a CSV of folder,output, and pass --classes FILE"
+    return DataError(
+        f"the class folders are numbered in another order than the network's outputs: {before} of {relabelling.images} "
+        f"tuning images are right in the present order, {after} in another one, each judged by an order found without "
+        f"it ({trial.preprocess.label}); outputs in order: {order}",
+        hint,
     )
 
 

@@ -8,25 +8,37 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto, helper
 
-from edgeres.artifacts.artifact import Baseline, Exported, File, ModelMetadata, Source
-from edgeres.data.contract import check_head
-from edgeres.errors import DataError, ModelError, StageError
-from edgeres.metrics import top1
+from edgeres.artifacts.artifact import Baseline, Exported, File, ModelMetadata
+from edgeres.artifacts.head import Head
+from edgeres.artifacts.source import Source  # noqa: TC001  # a stage\'s annotations are read at runtime
+from edgeres.errors import ModelError, StageError
 from edgeres.model.probe import customary_for
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.execute import runner
 from edgeres.onnx_graph.fold import prepare
+from edgeres.onnx_graph.inference import for_inference
+from edgeres.onnx_graph.main_output import with_main_output
+from edgeres.onnx_graph.operator_counts import image_of
 from edgeres.onnx_graph.read import read_model
 from edgeres.onnx_graph.signature import Signature, signature
 from edgeres.pipeline.stages.fitting import check_chance, fit
 from edgeres.pipeline.stages.stage import Context, Stage
 from edgeres.settings import settings
+from edgeres.tasks.measure import baseline_of, batch_size, chance_of, metrics_of, with_threshold
+from edgeres.tasks.registry import find_task
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from edgeres.data.preprocess import Preprocess
     from edgeres.model.probe import Answers
+    from edgeres.progress import Advance
+    from edgeres.tasks.task import Task
+
+_BATCH = 32
+"""Images of a batch of the float baseline."""
 
 
 @settings
@@ -34,7 +46,7 @@ class LoadOnnx(Stage):
     """Recipe entry ``load_onnx``."""
 
     name = "load_onnx"
-    version = 3
+    version = 7
     reads = ("runtime", "tuning", "validation", "classes", "allow")
 
     def __call__(self, artifact: Source, context: Context) -> Exported:
@@ -48,31 +60,41 @@ class LoadOnnx(Stage):
         """
         if artifact.file is None:
             raise ModelError(f"{artifact.model} is no ONNX file", "give the path of a .onnx file")
-        model = read_model(artifact.file.path)
+        model, changes = for_inference(read_model(artifact.file.path))
+        classes = None if artifact.task == "embedding" else len(context.classes)
+        model, chosen = with_main_output(model, artifact.main_output, classes)
         shape = signature(model)
-        check_head(context.classes, shape.classes)
-        source, notes = (artifact, ()) if shape.size is None else at_side(artifact, shape.size)
+        head = Head(task=artifact.task, probabilities=shape.probabilities, scored=context.scored)
+        task = find_task(head)
+        _check_output(shape, task)
+        task.check_head(context.classes, shape.classes)
+        source, notes = (artifact, ()) if shape.size is None else artifact.at_size(shape.size)
+        notes = (*changes, *chosen, *notes)
         crop = source.preprocess.crop if source.preprocess else None
         with context.progress.task("fold", 1) as advance:
             prepared = prepare(model, context.target.runtime, crop)
             advance(1)
         answers = runner(prepared.model) if shape.size else _answers(model, shape)
-        fitting = fit(answers, source, source.suggested, customary_for(shape.size), context)
+        sizes = customary_for(shape.size)
+        fitting = fit(answers, source, source.suggested, sizes, context, task=task, channels=shape.channels)
         preprocess = fitting.preprocess
-        if prepared.model.graph.input[0].type.tensor_type.shape.dim[2].dim_value != preprocess.crop:
+        if image_of(prepared.model)[1][1:] != preprocess.crop:
             prepared = prepare(model, context.target.runtime, preprocess.crop)
-        metadata = ModelMetadata(name=artifact.model, preprocess=preprocess, classes=context.classes)
-        baseline = float_baseline(prepared.model, preprocess, context)
+        head = with_threshold(head, runner(prepared.model), preprocess, context.tuning)
+        metadata = ModelMetadata(name=artifact.model, preprocess=preprocess, classes=context.classes, head=head)
+        baseline = float_baseline(prepared.model, preprocess, task, context)
         metrics = replace(
-            fitting.metrics,
-            top1=baseline.top1,
+            metrics_of(task, baseline.score),
+            probe_top1=fitting.metrics.probe_top1,
+            probe_images=fitting.metrics.probe_images,
             macs=operator_counts.macs(prepared.model),
             parameters=operator_counts.parameters(prepared.model),
             max_abs_delta_logit=prepared.delta,
             nodes_given=prepared.nodes[0],
             nodes=prepared.nodes[1],
         )
-        chance_notes = check_chance(baseline.chance(shape.classes), fitting.shown, allowed="chance" in context.allow)
+        chance = chance_of(task, baseline, shape.classes)
+        chance_notes = check_chance(chance, fitting.shown, allowed="chance" in context.allow)
         step = self.step(
             metrics, (*notes, *fitting.notes, *chance_notes), shown=(*notes, *fitting.shown, *chance_notes)
         )
@@ -81,36 +103,15 @@ class LoadOnnx(Stage):
         return Exported(metadata.after(step, baseline), saved, saved)
 
 
-def at_side(source: Source, side: int) -> tuple[Source, tuple[str, ...]]:
-    """Stated preprocessing for a graph that takes only square images of ``side`` pixels.
-
-    The crop is set to ``side``, with a note where a stated one was replaced; where a crop was stated or suggested with
-    its resize, the resize is scaled with it.
-
-    Raises:
-        DataError: A resized side smaller than the graph's.
-    """
-    suggested = _scaled(source.suggested, side) if source.suggested else None
-    stated, notes = source.preprocess, tuple[str, ...]()
-    if stated is None:
-        return replace(source, suggested=suggested), ()
-    left_open = tuple(name for name in source.left_open if name != "crop")
-    if left_open != source.left_open:
-        if "resize" not in left_open and 0 < stated.resize < side:
-            raise DataError(
-                f"--resize {stated.resize} is smaller than the {side} px the graph takes",
-                "give at least that, or leave it out",
-            )
-        stated = replace(stated, crop=side)
-    elif stated.crop != side:
-        scaled = _scaled(stated, side)
-        change = f"crop {stated.crop} -> {side}, resize {stated.resize} -> {scaled.resize}"
-        stated, notes = scaled, (f"the graph takes {side} px: {change}",)
-    return replace(source, preprocess=stated, left_open=left_open, suggested=suggested), notes
-
-
-def _scaled(preprocess: Preprocess, side: int) -> Preprocess:
-    return replace(preprocess, crop=side, resize=round(side * preprocess.resize / preprocess.crop))
+def _check_output(shape: Signature, task: Task) -> None:
+    """Refuses maps for a task of one answer an image, and the reverse."""
+    if shape.map == task.maps:
+        return
+    if shape.map:
+        what = f"the output {shape.logits!r} has {shape.classes} values at each of several pixels"
+        raise ModelError(what, "pass --task segmentation, or export the network with its pooling and classifier")
+    what = f"the output {shape.logits!r} has {shape.classes} values for an image, not for its pixels"
+    raise ModelError(what, f"leave --task {task.name} out, or export the map [N,classes,H,W]")
 
 
 def _answers(model: ModelProto, shape: Signature) -> Answers:
@@ -125,19 +126,21 @@ def _answers(model: ModelProto, shape: Signature) -> Answers:
     return answers
 
 
-def float_baseline(model: ModelProto, preprocess: Preprocess, context: Context) -> Baseline:
+def float_baseline(model: ModelProto, preprocess: Preprocess, task: Task, context: Context) -> Baseline:
     """Predictions of the float graph on the validation images.
 
     Raises:
-        StageError: Its logits are not finite.
+        StageError: Its outputs are not finite.
     """
-    split, run, classes = context.validation, runner(model), list[int]()
-    with context.progress.task("float baseline", len(split)) as advance:
-        for images, _ in split.batches(preprocess):
-            logits = run(images)
-            if not np.isfinite(logits).all():
+    split, run = context.validation, runner(model)
+
+    def outputs(advance: Advance) -> Iterator[NDArray[np.float32]]:
+        for images, _ in split.batches(preprocess, batch_size(task, preprocess, _BATCH)):
+            part = run(images)
+            if not np.isfinite(part).all():
                 raise StageError("the float graph returns NaN or infinity", "look at its weights")
-            classes += logits.argmax(1).tolist()
+            yield part
             advance(len(images))
-    predictions, labels = tuple(classes), tuple(split.labels)
-    return Baseline(top1=top1(predictions, labels), predictions=predictions, labels=labels, images=split.digest)
+
+    with context.progress.task("float baseline", len(split)) as advance:
+        return baseline_of(task, outputs(advance), split, preprocess)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from pydantic import Field
 from edgeres.artifacts.results import StageMetrics
 from edgeres.errors import RecipeError, StageError
 from edgeres.model import cost
-from edgeres.model.graph import Op, graph
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.pruning.allocation import Allocation, allocate, is_stream
 from edgeres.model.pruning.coupling import CouplingGroup, Member, channels, coupling_groups, sliced
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeres.artifacts.artifact import Checkpoint
+    from edgeres.model.operation import Op
     from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
 
@@ -96,7 +98,9 @@ class Prune(Stage):
         spec, weights = sliced(artifact.spec, weights, allocation.keep)
         teacher = artifact.teacher or artifact
         metrics = StageMetrics(
-            macs=allocation.macs, parameters=cost.parameters(spec), macs_removed=1 - allocation.macs / allocation.dense
+            macs=allocation.macs,
+            parameters=cost.parameters(graph(spec)),
+            macs_removed=1 - allocation.macs / allocation.dense,
         )
         step = self.step(metrics, (self._widths(artifact.spec, allocation), *notes), notes)
         metadata = artifact.metadata.after(step)
@@ -104,11 +108,13 @@ class Prune(Stage):
 
     def _allocation(self, artifact: Checkpoint, context: Context, survey: Survey) -> tuple[Allocation, tuple[str, ...]]:
         """The kept channels, and why fewer are removed than requested."""
-        spec, side, scheme = artifact.spec, artifact.metadata.preprocess.crop, context.target.scheme
-        dense, multiple = cost.macs(spec, side, side), scheme.channel_multiple if scheme else 8
+        spec, image, scheme = artifact.spec, artifact.metadata.preprocess.crop, context.target.scheme
+        dense, multiple = cost.macs(graph(spec), *image), scheme.channel_multiple if scheme else 8
         importance, wanted = self._importance(artifact, survey), int(self.macs * dense)
-        bounds: dict[str, int] = {"side": side, "macs": wanted, "multiple": multiple}
-        whole = allocate(spec, importance, **bounds, minimum=self.minimum)
+        bounded_by = partial(
+            allocate, spec, importance, image=image, macs=wanted, multiple=multiple, minimum=self.minimum
+        )
+        whole = bounded_by()
         if self.max_kl is None:
             if whole.macs > self.macs * dense:
                 raise StageError(
@@ -117,7 +123,7 @@ class Prune(Stage):
                     "raise macs, lower minimum, or set residual: true",
                 )
             return whole, ()
-        bounded = allocate(spec, importance, **bounds, minimum=self.minimum, most=_PER_KL * self.max_kl)
+        bounded = bounded_by(most=_PER_KL * self.max_kl)
         if bounded.macs <= wanted:
             return bounded, ()
         if dense - bounded.macs < _WORTH * (dense - wanted):
@@ -174,7 +180,7 @@ class _Gated(Network):
     """
 
     def __init__(self, spec: ResNetSpec, weights: Weights) -> None:
-        super().__init__(spec, weights)
+        super().__init__(graph(spec), weights)
         self.requires_grad_(requires_grad=False).eval()
         self.readers = {op.name: (group, member.span) for group, member, op in _readers(spec)}
         self.gates: dict[str, Tensor] = {}

@@ -100,8 +100,8 @@ class Qat(Stage):
             return self._untrained(artifact, "the target has no INT8: there is nothing to train for")
         if artifact.quant is None:
             raise StageError("qat: the network has no scales to start from", "put '- qat' behind '- quantize'")
-        start = Quantized(artifact.spec, artifact.deployed or artifact.weights, artifact.quant, scheme)
-        evaluator = evaluator_of(artifact, context, context.margin)
+        start = Quantized(artifact.graph, artifact.deployed or artifact.weights, artifact.quant, scheme)
+        evaluator = evaluator_of(artifact.graph, artifact.weights, artifact.metadata, context, context.margin)
         before = evaluator.evaluation(start, "evaluate what quantize gave")
         if self.when == "needed" and (excuse := _excuse(before, context.margin)):
             note = f"not trained: {excuse}"
@@ -118,6 +118,7 @@ class Qat(Stage):
                 agreement=evaluation.agreement,
                 kl=evaluation.kl if isfinite(evaluation.kl) else None,
                 tuning_top1=evaluation.top1,
+                tuning_score=None if evaluation.top1 is not None else evaluation.score,
                 tuning_drop_pp=evaluation.drop_pp,
             ),
             (comparison, *outcome.conditions),
@@ -151,7 +152,7 @@ class Qat(Stage):
 
     def _objective(self, artifact: Checkpoint, device: torch.device) -> Objective:
         """Distillation loss to the float network, plus the cross-entropy with the labels."""
-        teacher = Network(artifact.spec, artifact.weights).eval().requires_grad_(False).to(device)
+        teacher = Network(artifact.graph, artifact.weights).eval().requires_grad_(False).to(device)
         distance = distillation(teacher, self.temperature, self.alpha)
         dtype = autocast_dtype(self.precision, device)
 

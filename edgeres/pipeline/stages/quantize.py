@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from edgeres.artifacts.artifact import Exported
 from edgeres.artifacts.results import StageMetrics, graph_kind
-from edgeres.errors import RecipeError, StageError
-from edgeres.pipeline.stages.quantization import quantization_context
+from edgeres.errors import RecipeError
+from edgeres.pipeline.stages.imported import float_subject, written
+from edgeres.pipeline.stages.quantization import Quantizable, quantization_context
 from edgeres.pipeline.stages.stage import FLOAT_NOTE, Context, Stage, StageCost
 from edgeres.quant.quant_table import calibration_digest
 from edgeres.recovery import latency
@@ -22,9 +24,12 @@ from edgeres.recovery.technique import Effort
 from edgeres.settings import plain, settings
 
 if TYPE_CHECKING:
-    from edgeres.artifacts.artifact import Checkpoint
+    from edgeres.artifacts.artifact import Checkpoint, Step
     from edgeres.data.dataset import Dataset
+    from edgeres.data.size import Size
+    from edgeres.pipeline.stages.quantization import Subject
     from edgeres.quant.calibration_table import CalibrationTable
+    from edgeres.recovery.context import Candidate
 
 
 @settings
@@ -45,7 +50,7 @@ class Quantize(Stage):
     """
 
     name = "quantize"
-    version = 8
+    version = 9
     reads = ("target", "calibration", "tuning", "seed", "margin", "scales")
 
     calibrator: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
@@ -75,19 +80,31 @@ class Quantize(Stage):
         learned = 0.0 if quick else 12.0 * calibration + 400.0 * 32
         return StageCost(15.0 * calibration + learned + (14.0 if quick else 20.0) * len(dataset.tuning))
 
-    def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
-        """Adds a ``QuantTable``; for a target without integers the network is unchanged, with a note.
+    def __call__(self, artifact: Quantizable, context: Context) -> Quantizable:
+        """Adds a ``QuantTable`` to a network, or writes the quantized file of an imported graph.
+
+        For a target without integers the network is unchanged, with a note.
 
         Raises:
-            StageError: Foldable batch norms are present, or there are no tuning images.
+            StageError: Foldable batch norms are present, the network is quantized, there are no tuning images, or NNCF
+                rejects an imported graph.
             DataError: The given scales are for another network, scheme or preprocessing.
         """
         if context.target.scheme is None:
             return replace(artifact, metadata=artifact.metadata.after(self.step(notes=(FLOAT_NOTE,))))
-        if artifact.spec.norm:
-            raise StageError("quantize needs folded batch norms", "put '- fold_batchnorm' before '- quantize'")
+        chosen, step = self._searched(artifact, context)
+        if isinstance(artifact, Exported):
+            return written(artifact, chosen.quantized, chosen.table, step, context)
+        weights = chosen.quantized.weights
+        deployed = None if weights.digest == artifact.weights.digest else weights
+        return replace(artifact, metadata=artifact.metadata.after(step), quant=chosen.table, deployed=deployed)
+
+    def _searched(self, artifact: Checkpoint | Exported, context: Context) -> tuple[Candidate, Step]:
+        """The candidate that is kept, and the record of the search."""
         saved = context.scales
+        subject = float_subject(artifact, context, self.name, images=1 if saved else None)
         quantization = quantization_context(
+            subject,
             artifact,
             context,
             self.calibrator,
@@ -106,8 +123,9 @@ class Quantize(Stage):
         images = saved.table.images if saved else len(context.calibration)
         refused = result.skipped.get(order[-1]) if forced else None
         step = self.step(
-            _metrics(result, _latencies(artifact, result, context)),
+            _metrics(result, _latencies(subject, result, artifact.metadata.preprocess.crop, context)),
             notes=(
+                *subject.notes,
                 *notes(result, context.margin, images),
                 *((f"{order[-1]} was asked for and is not kept: {refused.note}",) if refused else ()),
                 *(_reused(saved, artifact, context) if saved else ()),
@@ -116,10 +134,7 @@ class Quantize(Stage):
             techniques=technique_results(result, order),
             sensitivity=next((one.sensitivity for one in techniques if one.sensitivity), ()),
         )
-        chosen = result.chosen.candidate
-        weights = chosen.quantized.weights
-        deployed = None if weights.digest == artifact.weights.digest else weights
-        return replace(artifact, metadata=artifact.metadata.after(step), quant=chosen.table, deployed=deployed)
+        return result.chosen.candidate, step
 
     def _order(self) -> tuple[tuple[str, ...], bool]:
         """The techniques to try, and whether all of them are applied."""
@@ -143,7 +158,7 @@ class Quantize(Stage):
         return replace(self, time_budget_s=None, skip=tuple(name for name in TECHNIQUES if name in skipped))
 
 
-def _reused(saved: CalibrationTable, artifact: Checkpoint, context: Context) -> tuple[str, ...]:
+def _reused(saved: CalibrationTable, artifact: Checkpoint | Exported, context: Context) -> tuple[str, ...]:
     """Origin of scales that were not calibrated by this run."""
     notes = [f"scales of an earlier calibration, sha256 {saved.digest}: no image was observed"]
     if saved.table.data != calibration_digest(context.calibration, artifact.metadata.preprocess):
@@ -162,6 +177,7 @@ def _metrics(search: Search, expected_ms: dict[str, float]) -> StageMetrics:
         kl=evaluation.kl if math.isfinite(evaluation.kl) else None,
         sqnr_db=evaluation.sqnr_db if math.isfinite(evaluation.sqnr_db) else None,
         tuning_top1=evaluation.top1,
+        tuning_score=None if evaluation.top1 is not None else evaluation.score,
         tuning_drop_pp=evaluation.drop_pp,
         activation_quantizers=len(placement.tensors),
         integer_weights=len(placement.weighted),
@@ -169,14 +185,15 @@ def _metrics(search: Search, expected_ms: dict[str, float]) -> StageMetrics:
     )
 
 
-def _latencies(artifact: Checkpoint, search: Search, context: Context) -> dict[str, float]:
+def _latencies(subject: Subject, search: Search, size: Size, context: Context) -> dict[str, float]:
     """Predicted milliseconds by kind of graph; measured ones go to the timings where the runtime is installed."""
     variants = {graph_kind(one.candidate.records): one.candidate.quantized for one in search.tried}
-    side = artifact.metadata.preprocess.crop
-    models = latency.graphs(artifact.spec, artifact.weights, variants, side, context.target)
+    models = latency.graphs(subject.graph, subject.weights, variants, size, context.target)
     if latency.runs_here(context.target):
         with context.progress.task("latency", 1) as advance:
-            for kind, seconds in latency.measured_s(models, side, context.target, context.workspace).items():
+            for kind, seconds in latency.measured_s(
+                models, size, subject.graph.channels, context.target, context.workspace
+            ).items():
                 context.timings.add(f"latency {kind}", seconds)
             advance(1)
     return latency.predicted_ms(models, context.target)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from edgeres.errors import StageError
 from edgeres.gate.paired_test import Paired
-from edgeres.metrics import cross_entropy
+from edgeres.metrics import cross_entropy, predicted
 from edgeres.model.cost import macs
 from edgeres.model.network import Network
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
@@ -103,9 +103,9 @@ class Recover(Stage):
         return replace(teacher if worse else recovered, metadata=artifact.metadata.after(step), teacher=None)
 
     def _trained(self, artifact: Checkpoint, teacher: Checkpoint, context: Context) -> TrainingResult:
-        master = Network(teacher.spec, teacher.weights).eval().requires_grad_(False).to(training_device())
+        master = Network(teacher.graph, teacher.weights).eval().requires_grad_(False).to(training_device())
         return run_training(
-            Network(artifact.spec, artifact.weights),
+            Network(artifact.graph, artifact.weights),
             distillation(master, self.temperature, self.alpha),
             distillation_method(self),
             artifact.metadata.preprocess,
@@ -147,8 +147,8 @@ class _Comparison:
         """Result of the comparison, and the kept network where it is not the recovered one."""
         if not self.n:
             return "there are no tuning images to compare it with the unpruned network on"
-        side = teacher.metadata.preprocess.crop
-        share = macs(pruned.spec, side, side) / macs(teacher.spec, side, side)
+        size = teacher.metadata.preprocess.crop
+        share = macs(pruned.graph, *size) / macs(teacher.graph, *size)
         note = (
             f"on {self.n:,} tuning images {share:.1%} of the MACs lose {self.drop_pp:.2f} pp of top-1, "
             f"and the loss changes by {self.rise:+.3g} nats"
@@ -166,7 +166,8 @@ def _compared(teacher: Checkpoint, recovered: Checkpoint, context: Context) -> _
     if not n:
         return _Comparison(0, 0.0, 0.0, 0.0, context.margin)
     before, after = (_logits(checkpoint, context) for checkpoint in (teacher, recovered))
-    paired = Paired.of(before.argmax(1).tolist(), after.argmax(1).tolist(), labels)
+    scored = teacher.metadata.head.scored
+    paired = Paired.of(predicted(before, scored), predicted(after, scored), labels)
     rise = cross_entropy(after, labels) - cross_entropy(before, labels)
     error = float(rise.std(ddof=1)) / sqrt(n) if n > 1 else 0.0
     mean = float(rise.mean())
@@ -175,6 +176,6 @@ def _compared(teacher: Checkpoint, recovered: Checkpoint, context: Context) -> _
 
 def _logits(checkpoint: Checkpoint, context: Context) -> NDArray[np.float32]:
     """Logits ``[N,classes]`` of the tuning images."""
-    network = Network(checkpoint.spec, checkpoint.weights)
+    network = Network(checkpoint.graph, checkpoint.weights)
     batches = context.tuning.batches(checkpoint.metadata.preprocess)
     return np.concatenate([network.logits(images) for images, _ in batches])

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeres.errors import StageError
-from edgeres.pipeline.stages.quantization import quantization_context
+from edgeres.pipeline.stages.imported import float_subject
+from edgeres.pipeline.stages.quantization import Quantizable, quantization_context
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.quant.calibrator import CalibratorName
 from edgeres.quant.qparams import WeightMethod
@@ -15,7 +16,6 @@ from edgeres.recovery.techniques.calibrate import Calibrate
 from edgeres.settings import settings
 
 if TYPE_CHECKING:
-    from edgeres.artifacts.artifact import Checkpoint
     from edgeres.data.dataset import Dataset
 
 
@@ -29,8 +29,8 @@ class Sensitivity(Stage):
     """
 
     name = "sensitivity"
-    version = 1
-    reads = ("scheme", "calibration", "tuning")
+    version = 2
+    reads = ("target", "calibration", "tuning")
 
     calibrator: CalibratorName = "mse"
     weights: WeightMethod = "max"
@@ -39,7 +39,7 @@ class Sensitivity(Stage):
         """One calibration, and a network with one quantized layer for each layer on a few tuning images."""
         return StageCost(1.3 * len(dataset.calibration) + 12.0 * min(len(dataset.tuning), 128))
 
-    def __call__(self, artifact: Checkpoint, context: Context) -> Checkpoint:
+    def __call__(self, artifact: Quantizable, context: Context) -> Quantizable:
         """Adds a row for each layer that the target's scheme quantizes, with its weights rounded to nearest.
 
         Raises:
@@ -47,13 +47,13 @@ class Sensitivity(Stage):
         """
         if context.target.scheme is None:
             raise StageError("sensitivity: the target has no INT8", "choose a target that has")
-        if artifact.spec.norm or artifact.quant is not None:
-            raise StageError(
-                "sensitivity needs a folded float network", "put '- sensitivity' between fold_batchnorm and quantize"
-            )
-        quantization = quantization_context(artifact, context, self.calibrator, self.weights, margin=None, seed=0)
+        subject = float_subject(artifact, context, self.name, images=1)
+        quantization = quantization_context(
+            subject, artifact, context, self.calibrator, self.weights, margin=None, seed=0
+        )
         evaluator = quantization.evaluator
         rows = layer_noise(Calibrate(quantization).candidate([], None), evaluator)
         worst = max(rows, key=lambda row: row.kl)
-        note = f"{worst.layer} hurts most: KL {worst.kl:.1e} alone, on {len(evaluator.few):,} tuning images"
+        measure = f"{evaluator.task.divergence} {worst.kl:.1e}"
+        note = f"{worst.layer} hurts most: {measure} alone, on {len(evaluator.few):,} tuning images"
         return replace(artifact, metadata=artifact.metadata.after(self.step(notes=(note,), sensitivity=rows)))

@@ -47,7 +47,10 @@ class Context:
 
     Attributes:
         tuning: Labelled images for choices between candidates, disjoint from calibration and validation.
-        classes: Class names of the data, in label order.
+        classes: Class names in label order: those of the data, and where these are some of the network's, of all its
+            outputs.
+        subset: Outputs of the network that have a class of the data, where others have none; read with ``classes``.
+        answers: Outputs among which the largest is a prediction: all, or those of the subset; read with ``classes``.
         margin: Allowed accuracy drop in percentage points; None allows any.
         scales: A calibration table to use instead of calibrating.
         allow: Exceptions of ``edgeres.data.contract.ALLOW`` that the user allows.
@@ -67,16 +70,25 @@ class Context:
     margin: float | None = None
     scales: CalibrationTable | None = None
     allow: frozenset[str] = frozenset()
+    subset: tuple[int, ...] = ()
+    answers: Literal["all", "subset"] = "all"
     progress: Progress = field(default_factory=Silent)
     timings: StageTimings = field(default_factory=StageTimings)
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """Outputs among which the largest is a prediction; all where it is empty."""
+        return self.subset if self.answers == "subset" else ()
 
     def digest_of(self, read: Read) -> object:
         """Digest of one declared part, for the cache key."""
         match read:
             case "seed" | "margin":
                 return getattr(self, read)
-            case "classes" | "allow":
-                return list(self.classes) if read == "classes" else sorted(self.allow)
+            case "classes":
+                return [list(self.classes), list(self.subset), self.answers] if self.subset else list(self.classes)
+            case "allow":
+                return sorted(self.allow)
             case "train" | "calibration" | "tuning" | "validation" | "scales":
                 return part.digest if (part := getattr(self, read)) is not None else None
             case "target":
@@ -87,6 +99,7 @@ class Context:
     def view(self, reads: tuple[Read, ...]) -> Context:
         """A copy in which undeclared parts raise on access."""
         always = ("target", "workspace", "scratch", "progress", "timings", *reads)
+        always += ("subset", "answers") if "classes" in reads else ()
         hidden: dict[str, Any] = {part.name: _Hidden(part.name) for part in fields(self) if part.name not in always}
         if "target" not in reads:
             visible: dict[str, object] = {

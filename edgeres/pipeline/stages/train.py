@@ -9,11 +9,16 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from edgeres.artifacts.artifact import Checkpoint, ModelMetadata, Source
-from edgeres.data.preprocess import Preprocess
-from edgeres.errors import UsageError
+from edgeres.artifacts.artifact import Checkpoint, ModelMetadata
+from edgeres.artifacts.source import Source  # noqa: TC001  # a stage\'s annotations are read at runtime
+from edgeres.data.preprocess import Crop, Preprocess
+from edgeres.data.size import ResizeMode, Size
+from edgeres.data.split import channel_statistics
+from edgeres.errors import DataError, UsageError
+from edgeres.model.cost import shapes
+from edgeres.model.graph import graph
 from edgeres.model.network import Network
-from edgeres.model.spec import ResNetSpec, preset
+from edgeres.model.presets import preset
 from edgeres.model.zoo import Loaded, read_checkpoint
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.pipeline.stages.training import run_training, stated_fields
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeres.data.dataset import Dataset
+    from edgeres.model.spec import ResNetSpec
     from edgeres.model.weights import Weights
 
 _METHODS = {"he": HE, "modern": MODERN}
@@ -39,8 +45,9 @@ class Train(Stage):
     Attributes:
         recipe: ``he`` (He et al. 2015) or ``modern``; see ``edgeres.training.method`` for both and for these fields.
         freeze: ``backbone`` trains the classifier alone, on the given weights.
-        resize: Shorter side before the crop in evaluation; None takes it from the weights or the data.
-        crop: Side of the crop in training and in evaluation; None takes it from the weights or the data.
+        resize: Size before the crop in evaluation; None takes it from the weights or the data.
+        crop: Size of the crop in training and in evaluation; None takes it from the weights or the data.
+        resize_mode: How evaluation resizes; None takes it from the weights or the data.
     """
 
     name = "train"
@@ -60,8 +67,9 @@ class Train(Stage):
     freeze: Literal["none", "backbone"] = "none"
     precision: Precision = "auto"
     checkpointing: bool | Literal["auto"] = "auto"
-    resize: Annotated[int, Field(ge=0)] | None = None
-    crop: Count | None = None
+    resize: Size | None = None
+    crop: Crop | None = None
+    resize_mode: ResizeMode | None = None
 
     def cost(self, dataset: Dataset) -> StageCost:
         """Three passes over the training split an epoch."""
@@ -81,9 +89,8 @@ class Train(Stage):
             StageError: The loss is not finite.
         """
         method = self.method()
-        start = self._start(artifact, len(context.classes), context.seed)
-        preprocess = self._sized(artifact.stated_over(start.preprocess or Preprocess()))
-        network = Network(start.spec, start.weights)
+        start, preprocess, measured = self._begin(artifact, context)
+        network = Network(graph(start.spec), start.weights)
         if self.freeze == "backbone":
             for key, parameter in network.named_parameters():
                 parameter.requires_grad_(key.startswith(_CLASSIFIER))
@@ -91,18 +98,41 @@ class Train(Stage):
         def objective(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
             return F.cross_entropy(logits.float(), labels, label_smoothing=method.label_smoothing)
 
+        shapes(graph(start.spec), *preprocess.crop)  # raises for sizes that the network cannot take
         identity = [plain(self), plain(method), plain(start.spec), start.weights.digest, plain(preprocess)]
         label = f"train {artifact.model}"
         outcome = run_training(network, objective, method, preprocess, context, identity=identity, label=label)
         step = self.step(
-            outcome.metrics, (*start.notes, *outcome.conditions), settings={**plain(self), **plain(method)}
+            outcome.metrics, (*start.notes, *measured, *outcome.conditions), settings={**plain(self), **plain(method)}
         )
         metadata = ModelMetadata(name=artifact.model, preprocess=preprocess, classes=context.classes)
         return Checkpoint(metadata.after(step), start.spec, outcome.weights)
 
-    def _start(self, source: Source, classes: int, seed: int) -> Loaded:
+    def _begin(self, source: Source, context: Context) -> tuple[Loaded, Preprocess, tuple[str, ...]]:
+        """Initial weights and preprocessing, with a note on statistics that were measured."""
+        stated = source.preprocess
+        channels = stated.count if stated else 3
+        if stated and stated.channels == "bands" and "mean" in source.left_open:
+            channels = context.train.images[0].header.bands
+        start = self._start(source, len(context.classes), context.seed, channels)
+        channels = start.spec.channels
+        preprocess = self._sized(source.stated_over(start.preprocess or Preprocess.usual(channels)))
+        if preprocess.count != channels:
+            raise DataError(
+                f"the network reads images of {channels} channels, the preprocessing has {preprocess.count}",
+                "state --channels grey or bands, or one --mean and one --std for each channel",
+            )
+        left_open = ("mean", "std") if stated is None else source.left_open
+        if channels == 3 or start.preprocess is not None or "mean" not in left_open:
+            return start, preprocess, ()
+        mean, std = channel_statistics(context.train, preprocess)
+        preprocess = replace(preprocess, mean=mean, std=std if "std" in left_open else preprocess.std)
+        note = f"mean and std are not stated; measured on training images: {preprocess.label}"
+        return start, preprocess, (note,)
+
+    def _start(self, source: Source, classes: int, seed: int, channels: int) -> Loaded:
         """Initial weights: random ones of the preset, or the given ones with a classifier of the right width."""
-        hint = replace(preset(source.model), classes=classes)
+        hint = replace(preset(source.model), classes=classes, channels=channels)
         origin = source.file.path if source.file else source.weights
         if origin is None:
             if self.freeze == "backbone":
@@ -110,7 +140,7 @@ class Train(Stage):
                     "train: freeze: backbone would keep random features", "give weights to start from, or freeze: none"
                 )
             return Loaded(hint, _random(hint, seed))
-        loaded = read_checkpoint(origin, hint)
+        loaded = read_checkpoint(origin, hint, source.weights_key, new_head=classes)
         spec, weights = loaded.spec, loaded.weights
         if spec.classes != classes:
             spec = replace(spec, classes=classes)
@@ -122,7 +152,8 @@ class Train(Stage):
         return replace(
             preprocess,
             resize=preprocess.resize if self.resize is None else self.resize,
-            crop=preprocess.crop if self.crop is None else self.crop,
+            crop=self.crop or preprocess.crop,
+            resize_mode=self.resize_mode or preprocess.resize_mode,
         )
 
 
@@ -130,4 +161,4 @@ def _random(spec: ResNetSpec, seed: int) -> Weights:
     """Randomly initialized weights; torch's global generator is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return Network(spec).weights()
+        return Network(graph(spec)).weights()

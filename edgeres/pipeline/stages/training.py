@@ -40,7 +40,7 @@ def run_training(
     label: str,
 ) -> TrainingResult:
     """Trains a network on the training split, from the snapshot of a killed run of the same ``identity`` if any."""
-    classes, batch, seed = network.spec.classes, method.batch, context.seed
+    classes, batch, seed = network.graph.classes, method.batch, context.seed
     feed = Feed(context.train, preprocess, method.augment, classes=classes, batch=batch, seed=seed)
     return fit(
         network,

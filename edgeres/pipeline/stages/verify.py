@@ -4,31 +4,37 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
 from edgeres.artifacts.artifact import Engine, VerificationResult
-from edgeres.artifacts.results import Latency, StageMetrics
+from edgeres.artifacts.results import Latency, OutputError, StageMetrics
 from edgeres.backends.backend import Backend, intact
 from edgeres.backends.registry import find_backend
 from edgeres.errors import StageError
 from edgeres.latency.prediction import predict
 from edgeres.latency.timer import Timing, interleaved
-from edgeres.metrics import agreement, top1
+from edgeres.metrics import cosines, sqnr_db
 from edgeres.onnx_graph import operator_counts
 from edgeres.onnx_graph.operator_counts import peak_bytes
+from edgeres.onnx_graph.signature import LOGITS
 from edgeres.pipeline.parallel import cores, in_order
 from edgeres.pipeline.stages.stage import Context, Stage, StageCost
 from edgeres.settings import settings
 from edgeres.targets.host import peak_rss_mib
+from edgeres.tasks.measure import Answers, Collector, batch_size, score_of
+from edgeres.tasks.registry import find_task
+from edgeres.tasks.task import rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgeres.artifacts.results import Rows
     from edgeres.backends.session import Session
     from edgeres.data.dataset import Dataset
+    from edgeres.tasks.task import Task
 
 
 _LEAST, _TAIL = 44, 459
@@ -51,7 +57,7 @@ class Verify(Stage):
     """
 
     name = "verify"
-    version = 5
+    version = 6
     reads = ("target", "validation")
 
     threads: int = 2
@@ -71,29 +77,31 @@ class Verify(Stage):
         if baseline is None or baseline.images != context.validation.digest:
             raise StageError("no float baseline on these images", "put '- evaluate' before '- fold_batchnorm'")
         backend = find_backend(context.target.backend)
-        deployed, float_reference = _answers(backend, artifact, context)
+        deployed, float_reference, outputs = _answers(backend, artifact, context)
         latencies = self._latencies(backend, artifact, context) if artifact.runs_here else {}
         model = onnx.load(str(artifact.exported.model.path))
         prediction = predict(model, context.target)
         where = "as this host simulates it; the device has not run it"
         if artifact.runs_here:
             where = f"on {artifact.backend}, the runtime that ships"
-        metrics = StageMetrics(
-            top1=top1(deployed.classes, baseline.labels),
-            float_graph_top1=top1(float_reference.classes, baseline.labels),
-            agreement=agreement(baseline.predictions, deployed.classes),
-        )
+        task = find_task(artifact.metadata.head)
+        scores = [score_of(task, one.predictions, baseline.labels) for one in (deployed, float_reference)]
+        agreeing = task.agreement(np.asarray(baseline.predictions), np.asarray(deployed.predictions))
+        metrics = StageMetrics(score=scores[0], float_graph_score=scores[1], agreement=agreeing)
+        if task.name == "classification":
+            metrics = StageMetrics(top1=scores[0], float_graph_top1=scores[1], agreement=agreeing)
         return VerificationResult(
             engine=artifact.after(self.step(metrics, (f"accuracy of {artifact.entry} {where}",))),
             macs=operator_counts.macs(model),
             parameters=operator_counts.parameters(model),
-            predictions=deployed.classes,
-            float_predictions=float_reference.classes,
+            predictions=deployed.predictions,
+            float_predictions=float_reference.predictions,
             kernels=backend.integer_kernels(artifact),
             predicted=prediction.predicted if prediction else None,
             latencies=latencies,
             peak_rss_mib=peak_rss_mib() if artifact.runs_here else None,
-            peak_activation_bytes=peak_bytes(model, artifact.metadata.preprocess.crop),
+            peak_activation_bytes=peak_bytes(model),
+            outputs=outputs,
             confidences=tuple(zip(float_reference.confidences, deployed.confidences, strict=True)),
         )
 
@@ -116,15 +124,17 @@ class Verify(Stage):
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Predicted class index per validation image, and the softmax of that class, rounded for equal bytes."""
+    """Predictions of the validation images, and the probability of a predicted class, rounded for equal bytes."""
 
-    classes: tuple[int, ...]
+    predictions: Rows
     confidences: tuple[float, ...]
 
     @classmethod
-    def of(cls, logits: NDArray[np.float32]) -> _Answers:
-        """Predictions from logits ``[N,classes]``."""
-        return cls(tuple(logits.argmax(1).tolist()), tuple(confidence(logits).round(_DECIMALS).tolist()))
+    def of(cls, answers: Answers, labels: NDArray[Any], task: Task) -> _Answers:
+        """Predictions from what is kept of the outputs."""
+        confidences = task.confidences(answers.sampled)
+        rounded = () if confidences is None else tuple(confidences.round(_DECIMALS).tolist())
+        return cls(rows(task.predictions(answers.kept, labels)), rounded)
 
 
 def _logits(sessions: list[Session], images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -135,15 +145,15 @@ def _logits(sessions: list[Session], images: NDArray[np.float32]) -> list[NDArra
     return logits
 
 
-def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answers, _Answers]:
-    """Predictions of the deployed graph and of its float reference, which is the same graph without scales.
+def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answers, _Answers, tuple[OutputError, ...]]:
+    """Predictions of the deployed graph and of its float reference, the same graph without scales, and its error.
 
     Each image is decoded once. Sessions of one thread each take batches of one size from one stream, so predictions do
     not depend on the number of cores; at most ``workers + AHEAD`` batches, beside the two being decoded, are in memory.
     """
-    alone = backend.concurrent(engine)
-    threads = 1 if alone else None
-    with ExitStack() as stack, context.progress.task("verify", len(context.validation)) as advance:
+    alone, split, preprocess = backend.concurrent(engine), context.validation, engine.metadata.preprocess
+    threads, task = 1 if alone else None, find_task(engine.metadata.head)
+    with ExitStack() as stack, context.progress.task("verify", len(split)) as advance:
 
         def opened() -> list[Session]:
             sessions = [stack.enter_context(backend.engine_session(engine, context.target, threads))]
@@ -153,17 +163,23 @@ def _answers(backend: Backend, engine: Engine, context: Context) -> tuple[_Answe
             return sessions
 
         workers = [opened() for _ in range(min(cores(), _MOST) if alone else 1)]
-        batches = (images for images, _ in context.validation.batches(engine.metadata.preprocess, _BATCH))
-        parts = []
+        batches = (images for images, _ in split.batches(preprocess, batch_size(task, preprocess, _BATCH)))
+        collector = Collector(task, split, preprocess, len(workers[0]))
         for logits in in_order(workers, batches, _logits):
-            parts.append(logits)
+            collector.add(*logits)
             advance(len(logits[0]))
-    answers = [_Answers.of(np.concatenate(rows)) for rows in zip(*parts, strict=True)]
-    return answers[0], answers[-1]
+    labels, collected = task.labels(split, preprocess), collector.answers()
+    answers = [_Answers.of(each, labels, task) for each in collected]
+    errors = (_error(collected[-1].sampled, collected[0].sampled),) if task.measures_outputs else ()
+    return answers[0], answers[-1], errors
 
 
-def confidence(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Softmax ``[N]`` of the largest of the logits ``[N,classes]``."""
-    wide = logits.astype(np.float64)
-    total: NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True)).sum(axis=1)
-    return 1 / total
+def _error(reference: NDArray[np.float32], deployed: NDArray[np.float32]) -> OutputError:
+    """Error of the deployed output ``[N,...]`` to that of the float reference."""
+    noise = sqnr_db(reference, deployed)
+    return OutputError(
+        name=LOGITS,
+        shape=tuple(deployed.shape[1:]),
+        sqnr_db=noise if np.isfinite(noise) else None,
+        cosine=float(cosines(reference, deployed).mean()),
+    )

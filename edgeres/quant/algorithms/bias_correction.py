@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edgeres.model.graph import Op
     from edgeres.model.network import Network
+    from edgeres.model.operation import Op
     from edgeres.progress import Advance
     from edgeres.quant.quantized import Quantized
     from edgeres.quant.streaming import Images
@@ -73,7 +73,7 @@ class _Correcting(QuantNetwork):
     """
 
     def __init__(self, quantized: Quantized) -> None:
-        super().__init__(quantized.spec, quantized.weights, quantized.table, quantized.placement)
+        super().__init__(quantized.graph, quantized.weights, quantized.table, quantized.placement)
         prepared(self)
         self.corrections = {
             op.name: torch.zeros(op.c_out, dtype=torch.float64)
@@ -93,23 +93,26 @@ class _Correcting(QuantNetwork):
         output = super().apply_op(op, inputs)
         if op.name not in self.corrections:
             return output
-        lacking = self.wanted[op.name] - _mean(output)
+        lacking = self.wanted[op.name] - channel_means(op, output)
         correction = self.corrections[op.name]
         correction += (lacking - correction) * self._share
-        return output + correction.float().reshape(1, -1, *[1] * (output.ndim - 2))
+        return output + correction.float().reshape(-1, *[1] * (0 if op.rows else output.ndim - 2))
 
 
-def _mean(x: Tensor) -> Tensor:
-    """Mean ``[C]`` in float64 of ``[N,C,H,W]`` or ``[N,C]``."""
+def channel_means(op: Op, x: Tensor) -> Tensor:
+    """Mean ``[C]`` in float64 of a layer's output ``[N,C,H,W]``, ``[N,C]`` or rows ``[...,C]``."""
+    if op.rows:
+        return x.reshape(-1, x.shape[-1]).double().mean(0)
     return x.reshape(*x.shape[:2], -1).mean(2).double().mean(0)
 
 
 def _means(network: Network, x: Tensor, names: Container[str]) -> dict[str, Tensor]:
     means: dict[str, Tensor] = {}
+    layers = {op.name: op for op in network.graph.weighted if op.name in names}
 
     def tap(name: str, x: Tensor) -> None:
-        if name in names:
-            means[name] = _mean(x)
+        if name in layers:
+            means[name] = channel_means(layers[name], x)
 
     network(x, tap)
     return means

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from edgeres.model.graph import units
+from edgeres.model.unit import units
 from edgeres.quant.algorithms import gptq
 from edgeres.quant.algorithms.gptq import correct_bias, rounded_units
 from edgeres.quant.algorithms.layerwise import BATCH, Walk
@@ -28,7 +28,8 @@ from edgeres.quant.learned_network import LearnedNetwork
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgeres.model.graph import Op, Unit
+    from edgeres.model.operation import Op
+    from edgeres.model.unit import Unit
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
     from edgeres.quant.quantized import Quantized
@@ -42,7 +43,7 @@ _EDGE = 0.4  # largest initial distance from a code: at 0.49 the first steps tur
 
 def steps(quantized: Quantized, iterations: int = ITERATIONS) -> int:
     """Units of progress that ``reconstructed`` reports: one per rounded layer, one per batch learned from."""
-    return gptq.steps(quantized) + iterations * sum(bool(_learned(unit, quantized)) for unit in units(quantized.spec))
+    return gptq.steps(quantized) + iterations * sum(bool(_learned(unit, quantized)) for unit in units(quantized.graph))
 
 
 def _learned(unit: Unit, quantized: Quantized) -> list[Op]:
@@ -116,7 +117,7 @@ def _descend(
     scales = network.activation_steps.requires_grad_()
     inputs = {tensor for op in unit.ops for tensor in op.inputs}
     # A scale that is shared with a tensor of an earlier unit is fixed.
-    inner = torch.tensor([float(tensor in inputs) for tensor in network.placement.observed])
+    inner = torch.tensor([float(tensor in inputs) for tensor in network.placement.owners])
     groups = [{"params": moves, "lr": RATE}, {"params": [scales], "lr": SCALE_RATE}]
     optimizer = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)

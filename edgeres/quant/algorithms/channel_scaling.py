@@ -1,6 +1,6 @@
 """Channel scaling that preserves a network's function.
 
-ReLU, pools, subsampling, zero-padding and adds are positively homogeneous: ``f(x / s) = f(x) / s`` for ``s > 0``. So a
+ReLU, PReLU, pools, blurs, padding and adds are positively homogeneous: ``f(x / s) = f(x) / s`` for ``s > 0``. A
 channel may be divided by any ``s`` in every tensor that carries it, if its producer is divided too and its readers
 multiply by ``s`` (Nagel et al. 2019, arXiv 1906.04721, section 4.1; Meller et al. 2019, arXiv 1902.01917). With ``s_i``
 of an input and ``s_o`` of an output channel of one operation:
@@ -10,11 +10,14 @@ of an input and ``s_o`` of an output channel of one operation:
 
 A *unit* is a set of channels with one scale: one channel of every tensor that an operation maps channel to channel. A
 norm separates units, since it can take up any scale; an add ties its inputs together. Fixed are the image, the logits,
-and whatever a sigmoid reads or makes, because it is not homogeneous.
+whatever a sigmoid or SiLU reads or makes, because they are not homogeneous, what a group norm or a convolution along
+channels reads, because it mixes channels that no weight of theirs could rescale, and the queries and keys of an
+attention; its values pass it channel by channel.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -23,14 +26,15 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from edgeres.model.graph import IMAGE, Op, graph
+from edgeres.model.operation import IMAGE, Op
+from edgeres.quant.placement import PlacedGraph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.graph import Graph
     from edgeres.model.weights import Weights
 
     Floats = NDArray[np.float64]
@@ -57,6 +61,20 @@ class Units:
         return len(self.group)
 
 
+@dataclass(frozen=True, eq=False)
+class ScalableGraph(PlacedGraph, ABC):
+    """A graph that knows its own channels."""
+
+    @property
+    @abstractmethod
+    def units(self) -> Units:
+        """The units of its tensors."""
+
+    @abstractmethod
+    def rescaled(self, weights: Weights, scales: ChannelScales) -> Weights:
+        """Weights of the same function, in which every channel is divided by its scale."""
+
+
 class Ties:
     """Channels by number, ``FIXED`` the first, and the pairs of them that have one scale."""
 
@@ -81,9 +99,11 @@ class Ties:
 
 
 @lru_cache(maxsize=16)
-def channel_units(spec: ResNetSpec) -> Units:
+def channel_units(graph: Graph) -> Units:
     """The units of a network, numbered in execution order."""
-    ops, ties = graph(spec).ops, Ties()
+    if isinstance(graph, ScalableGraph):
+        return graph.units
+    ops, ties = graph.ops, Ties()
     channels: dict[str, Ints] = {IMAGE: np.full(ops[0].c_in, FIXED)}
     for op in ops:
         channels[op.name] = _output_channels(op, channels, ties)
@@ -111,8 +131,18 @@ def _output_channels(op: Op, channels: Mapping[str, Ints], ties: Ties) -> Ints:
             return ties.fresh(op.c_out)
         case "add":
             ties.join(inputs, channels[op.inputs[1]])
-        case "sigmoid":
+        case "groupnorm":
             ties.join(inputs, np.full(op.c_in, FIXED))
+            return ties.fresh(op.c_out)
+        case "sigmoid" | "silu" | "channelconv":
+            ties.join(inputs, np.full(op.c_in, FIXED))
+        case "attention":
+            query, key, value = (channels[name] for name in op.inputs)
+            for read in (query, key):
+                ties.join(read, np.full(op.c_in, FIXED))
+            return value
+        case "flatten":
+            return np.repeat(inputs, op.c_out // op.c_in)
         case "zeropad":
             front = (op.c_out - op.c_in) // 2
             return np.concatenate([ties.fresh(front), inputs, ties.fresh(op.c_out - op.c_in - front)])
@@ -132,17 +162,22 @@ def tensor_scales(units: Units, scales: Floats) -> dict[str, Floats]:
     return {name: normal[channels] for name, channels in units.of.items()}
 
 
-def rescaled(spec: ResNetSpec, weights: Weights, scales: ChannelScales) -> Weights:
+def rescaled(graph: Graph, weights: Weights, scales: ChannelScales) -> Weights:
     """Weights of the same function, in which every channel is divided by its scale, as ``tensor_scales`` makes them."""
+    if isinstance(graph, ScalableGraph):
+        return graph.rescaled(weights, scales)
     arrays: dict[str, Floats] = {}
-    for op in graph(spec).ops:
-        if not op.parameters:
+    for op in graph.ops:
+        if not op.parameters or op.kind in ("channelconv", "prelu"):
             continue
         of_input, of_output = scales[op.inputs[0]], scales[op.name]
         old = {key.rpartition(".")[2]: weights[key].astype(np.float64) for key in op.parameters}
-        if op.kind == "norm":
+        if op.kind == "tokens":
+            arrays[f"{op.name}.weight"] = old["weight"] / of_output
+        elif op.kind in ("norm", "groupnorm"):
             arrays[f"{op.name}.weight"] = old["weight"] * of_input / of_output
-            arrays[f"{op.name}.running_mean"] = old["running_mean"] / of_input
+            if op.kind == "norm":
+                arrays[f"{op.name}.running_mean"] = old["running_mean"] / of_input
         else:
             # Output o of a grouped convolution reads the inputs of its own group alone.
             read = np.repeat(of_input.reshape(op.groups, -1), op.c_out // op.groups, axis=0)

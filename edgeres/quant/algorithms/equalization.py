@@ -1,7 +1,7 @@
 """Equalization: channel scales of least expected KL divergence, by Fisher information.
 
-Equalization by peaks (``edgeres.quant.algorithms.cross_layer_equalization``) trades activation for weight noise at
-one exponent for all channels. Here both are predicted, per unit ``u`` with scale ``s_u``
+Equalization by peaks (Nagel et al. 2019, arXiv 1906.04721) trades activation for weight noise at one exponent for all
+channels. Here both are predicted, per unit ``u`` with scale ``s_u``
 (``edgeres.quant.algorithms.channel_scaling``), from the Fisher information ``F`` and the reach ``m`` of each channel
 (``edgeres.quant.algorithms.fisher_information``):
 
@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from edgeres.model.graph import graph
 from edgeres.quant.algorithms.channel_scaling import FIXED, channel_units, tensor_scales
 from edgeres.quant.algorithms.fisher_information import TAIL, Importance
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from edgeres.model.graph import Op
+    from edgeres.model.operation import Op
     from edgeres.quant.quantized import Quantized
 
     Floats = NDArray[np.float64]
@@ -52,7 +51,7 @@ def balancing_scales(quantized: Quantized, importance: Importance) -> dict[str, 
 
     ``quantized`` has its scales before and float weights, on which the Fisher information was measured.
     """
-    units = channel_units(quantized.spec)
+    units = channel_units(quantized.graph)
     terms = _terms(quantized, importance, units.of)
     free = torch.ones(units.count, dtype=torch.float64)
     free[FIXED] = 0
@@ -71,7 +70,7 @@ def balancing_scales(quantized: Quantized, importance: Importance) -> dict[str, 
 
 def _terms(quantized: Quantized, importance: Importance, units: Mapping[str, Ints]) -> list[Term]:
     """Terms of the expected divergence, as functions of the logarithms of all units' scales."""
-    ops = graph(quantized.spec)
+    ops = quantized.graph
     activations = [
         _activation(
             torch.from_numpy(units[tensor]),
@@ -83,7 +82,9 @@ def _terms(quantized: Quantized, importance: Importance, units: Mapping[str, Int
         if fisher.any() and importance.reach[tensor].any()
     ]
     layers = [
-        _layer(ops[name], units[ops[name].inputs[0]], quantized, fisher) for name, fisher in importance.weights.items()
+        _layer(ops[name], units[ops[name].inputs[0]], quantized, fisher)
+        for name, fisher in importance.weights.items()
+        if not ops[name].rows
     ]
     return [*activations, *layers]
 
@@ -103,7 +104,9 @@ def _activation(units: Tensor, reach: Tensor, fisher: Tensor, step: float) -> Te
 def _layer(op: Op, channels: Ints, quantized: Quantized, fisher: NDArray[np.float32]) -> Term:
     """``share sum_o d_o^2 sum_i F_oi / s_i^2`` of one layer's weights; the large matrices in float32."""
     weight = quantized.weights[f"{op.name}.weight"]
-    magnitudes = np.abs(weight).reshape(op.groups, -1, op.c_in // op.groups, op.kernel**2).max(axis=3)
+    magnitudes = (
+        np.abs(weight).reshape(op.groups, -1, op.c_in // op.groups, op.reads * op.groups // op.c_in).max(axis=3)
+    )
     units, peaks = torch.from_numpy(channels.reshape(op.groups, 1, -1)), torch.from_numpy(magnitudes)
     scale = max(float(fisher.max()), np.finfo(np.float64).tiny)
     relative = torch.from_numpy((fisher / scale).reshape(magnitudes.shape).astype(np.float32))

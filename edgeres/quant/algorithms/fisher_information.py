@@ -21,19 +21,21 @@ from edgeres.model.network import Network
 from edgeres.quant.streaming import each_image, single_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from edgeres.model.graph import Op
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.graph import Graph
+    from edgeres.model.operation import Op
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
     from edgeres.quant.placement import Placement
     from edgeres.quant.streaming import Images
 
     Floats = NDArray[np.float64]
+    Direction = Callable[[Tensor, Tensor], Tensor]
+    """Random direction whose covariance is the curvature of a divergence, from outputs and signs of their shape."""
 
 Number = TypeVar("Number", np.float32, np.float64)
 
@@ -61,13 +63,14 @@ class Probe(Network):
     ``noise`` has the zeros by tensor, set by each forward pass, and ``seen`` the tensors they were added to.
     """
 
-    def __init__(self, spec: ResNetSpec, weights: Weights, placement: Placement) -> None:
-        super().__init__(spec, weights)
+    def __init__(
+        self, graph: Graph, weights: Weights, placement: Placement, direction: Direction | None = None
+    ) -> None:
+        super().__init__(graph, weights)
+        self._direction = direction or softmax_direction
         self.requires_grad_(requires_grad=False).eval()
         self._edges = placement.edges
-        self._silent = frozenset(
-            tensor for tensor in placement.shared if (tensor, 0) in placement.edges
-        )  # computed from integers of the same scale: rounding them again changes nothing
+        self._silent = placement.on_grid
         self.noise: dict[str, Tensor] = {}
         self.seen: dict[str, Tensor] = {}
         self._noisy: dict[str, Tensor] = {}
@@ -95,7 +98,7 @@ class Probe(Network):
         content = hashlib.sha256(image.contiguous().numpy().tobytes() + seed.to_bytes(8, "little")).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(content[:7], "little"))
         signs = torch.randint(0, 2, logits.shape, generator=generator) * 2.0 - 1
-        (logits * softmax_direction(logits.detach(), signs)).sum().backward()
+        (logits * self._direction(logits.detach(), signs)).sum().backward()
         self._noisy = {}
 
 
@@ -107,17 +110,21 @@ def softmax_direction(logits: Tensor, signs: Tensor) -> Tensor:
 
 
 def importance(
-    spec: ResNetSpec,
+    graph: Graph,
     weights: Weights,
     placement: Placement,
     images: Images,
     *,
     limit: int = 64,
     seed: int = 0,
+    direction: Direction | None = None,
     advance: Advance | None = None,
 ) -> Importance:
-    """Fisher information of a float network on the first ``limit`` images; ``advance`` is called with 1 for each."""
-    probe = Probe(spec, weights, placement)
+    """Fisher information of a float network on the first ``limit`` images; ``advance`` is called with 1 for each.
+
+    ``direction`` is that of the task's divergence, by default the softmax's.
+    """
+    probe = Probe(graph, weights, placement, direction)
     for name in placement.weighted:
         probe.get_parameter(f"{name}.weight").requires_grad = True
 

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from edgeres.model.graph import graph
 from edgeres.quant.algorithms.layerwise import Walk
 
 if TYPE_CHECKING:
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from edgeres.model.graph import Op, Unit
+    from edgeres.model.operation import Op
+    from edgeres.model.unit import Unit
     from edgeres.model.weights import Weights
     from edgeres.progress import Advance
     from edgeres.quant.qparams import QParams
@@ -53,9 +53,8 @@ class Covariance:
     def __init__(self, op: Op) -> None:
         self._op = op
         self._count = 0
-        size = op.c_in // op.groups * op.kernel**2
-        self._products = torch.zeros(op.groups, size, size)
-        self._sums = torch.zeros(op.groups, size)
+        self._products = torch.zeros(op.groups, op.reads, op.reads)
+        self._sums = torch.zeros(op.groups, op.reads)
 
     def add(self, x: Tensor) -> None:
         """Adds patches ``[P,C,k,k]``."""
@@ -76,22 +75,42 @@ class Covariance:
 def patches(op: Op, x: Tensor, places: Tensor) -> Tensor:
     """Input patches of an operation for some of its output pixels.
 
-    ``x`` is its input, ``[N,C,H,W]`` or ``[N,C]``; ``places`` are indices ``[N,K]`` into the ``H' * W'`` output pixels
-    of each image, row by row, of a linear operation all 0. The patches are ``[N*K,C,k,k]``, images outermost.
+    ``x`` is its input, ``[N,C,H,W]``, ``[N,C]`` or rows ``[...,C]``; ``places`` are indices ``[N,K]`` into the
+    ``H' * W'`` output pixels of each image, row by row, of a linear operation all 0, of rows ``[1,K]`` into all of
+    them. The patches are ``[N*K,C,k,k]``, images outermost.
     """
+    if op.rows:
+        return x.reshape(-1, x.shape[-1])[places[0], :, None, None]
     if op.kind == "linear":
         return x.reshape(*x.shape, 1, 1)
-    padded = F.pad(x, (op.padding,) * 4)
-    windows = padded.unfold(2, op.kernel, op.stride).unfold(3, op.kernel, op.stride)
+    image = x if x.ndim == 4 else x.unsqueeze(2)
+    kernel, strides, _, dilations = op.window
+    above, left, below, right = op.pads(image.shape[2:])
+    padded = F.pad(image, (left, right, above, below))
+    windows = padded
+    for axis in (0, 1):
+        span = dilations[axis] * (kernel[axis] - 1) + 1
+        windows = windows.unfold(2 + axis, span, strides[axis])[..., :: dilations[axis]]
     width = windows.shape[3]
     images = torch.arange(len(x))[:, None]
     return windows.permute(0, 2, 3, 1, 4, 5)[images, places // width, places % width].flatten(0, 1)
 
 
 def some_places(op: Op, shape: tuple[int, ...], wanted: int, generator: torch.Generator) -> Tensor:
-    """Distinct random output pixels ``[N, min(wanted, H' * W')]`` of each image, for an input of that shape."""
-    sides = shape[2:] if op.kind == "conv" else ()
-    pixels = prod((side + 2 * op.padding - op.kernel) // op.stride + 1 for side in sides)
+    """Distinct random output pixels ``[N, min(wanted, H' * W')]`` of each image, for an input of that shape.
+
+    Of rows ``[1,K]``, as many on average for each image, whose rows may lie anywhere among all.
+    """
+    if op.rows:
+        count = prod(shape[:-1])
+        rows = prod(op.shape[:-1])
+        chosen = torch.randperm(count, generator=generator)[: wanted * (count // rows)]
+        return chosen.sort().values[None]
+    sides = (1,) * (4 - len(shape)) + tuple(shape[2:]) if op.kind == "conv" else ()
+    kernel, strides, _, dilations = op.window
+    above, left, below, right = op.pads(sides) if sides else (0,) * 4
+    padded = zip(sides, (above + below, left + right), kernel, strides, dilations, strict=False)
+    pixels = prod((side + pads - step * (taps - 1) - 1) // stride + 1 for side, pads, taps, stride, step in padded)
     if wanted >= pixels:
         return torch.arange(pixels).expand(shape[0], -1)
     return torch.rand(shape[0], pixels, generator=generator).argsort(1)[:, :wanted]
@@ -110,7 +129,7 @@ ROWS = 4  # patches per column of a covariance, if the images have that many
 
 def steps(quantized: Quantized) -> int:
     """Units of progress that ``gptq_rounded`` reports: one per layer."""
-    return len(graph(quantized.spec).weighted)
+    return len(quantized.graph.weighted)
 
 
 def gptq_rounded(
@@ -152,20 +171,21 @@ def _round_layer(
     ``mean`` ``[C]`` is that of the layer's output in the float network, which has already run through the unit.
     """
     covariance = Covariance(op) if op.name in table.weights else None
-    size = op.c_in // op.groups * op.kernel**2
-    pixels = -(-ROWS * size // walk.images)
+    pixels = -(-ROWS * op.reads // walk.images)
     total: Tensor | None = None
+    count = 0
     for images in walk.batches(unit):
         x = walk.tensors(unit, images).read(op, 0)
         if covariance is not None:
             covariance.add(patches(op, x, some_places(op, x.shape, pixels, generator)))
-        summed = x.sum(0, keepdim=True).double()
+        x = x.reshape(-1, x.shape[-1]) if op.rows else x
+        summed, count = x.sum(0, keepdim=True).double(), count + len(x)
         total = summed if total is None else total + summed
     if covariance is not None:
         params, weight = table.weights[op.name], reference[f"{op.name}.weight"]
         walk.network.get_parameter(f"{op.name}.weight").copy_(best_weight(op, params, weight, covariance.matrices()))
     if op.bias and total is not None:
-        _correct(walk, op, (total / walk.images).float(), mean)
+        _correct(walk, op, (total / count).float(), mean)
 
 
 def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance: Tensor) -> Tensor:
@@ -180,8 +200,10 @@ def best_weight(op: Op, params: QParams, weight: NDArray[np.float32], covariance
 @torch.no_grad()
 def correct_bias(walk: Walk, unit: Unit, op: Op, mean: Tensor) -> None:
     """Sets the bias for which a layer of the walk's network has the given output mean ``[C]``."""
-    sums = [walk.tensors(unit, images).read(op, 0).sum(0).double() for images in walk.batches(unit)]
-    _correct(walk, op, (torch.stack(sums).sum(0) / walk.images).float()[None], mean)
+    inputs = (walk.tensors(unit, images).read(op, 0) for images in walk.batches(unit))
+    rows = [x.reshape(-1, x.shape[-1]) if op.rows else x for x in inputs]
+    sums, count = [x.sum(0).double() for x in rows], sum(map(len, rows))
+    _correct(walk, op, (torch.stack(sums).sum(0) / count).float()[None], mean)
 
 
 def _correct(walk: Walk, op: Op, read: Tensor, mean: Tensor) -> None:

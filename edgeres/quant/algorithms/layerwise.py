@@ -10,8 +10,8 @@ import torch
 
 from edgeres.errors import StageError
 from edgeres.model.cost import shapes
-from edgeres.model.graph import units
 from edgeres.model.network import Network
+from edgeres.model.unit import units
 from edgeres.quant.streaming import prepared, single_images
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from edgeres.model.graph import Op, Unit
+    from edgeres.model.operation import Op
+    from edgeres.model.unit import Unit
     from edgeres.model.weights import Weights
     from edgeres.quant.quantized import Quantized
     from edgeres.quant.streaming import Images
@@ -37,10 +38,17 @@ class Values:
 
     def __getitem__(self, tensor: str) -> Tensor:
         """A tensor of the unit, as its operation returns it."""
-        if tensor not in self._known:
-            op = self._makers[tensor]
-            inputs = [self.read(op, index) for index in range(len(op.inputs))]
-            self._known[tensor] = self._network.apply_op(op, inputs)
+        waiting = [tensor]
+        while waiting:
+            if waiting[-1] in self._known:
+                waiting.pop()
+                continue
+            op = self._makers[waiting[-1]]
+            if missing := [name for name in op.inputs if name not in self._known]:
+                waiting += missing
+                continue
+            inputs = [self._network.read(op, index, self._known) for index in range(len(op.inputs))]
+            self._known[op.name] = self._network.apply_op(op, inputs)
         return self._known[tensor]
 
     def read(self, op: Op, index: int) -> Tensor:
@@ -69,11 +77,11 @@ class Walk:
     """
 
     def __init__(self, reference: Weights, quantized: Quantized, network: Network, images: Images) -> None:
-        self.units = units(quantized.spec)
-        self.exact = prepared(Network(quantized.spec, reference))
+        self.units = units(quantized.graph)
+        self.exact = prepared(Network(quantized.graph, reference))
         self.network = prepared(network)
         self._activations = [[image, image] for image in _first(images(), quantized)]
-        self._shapes = shapes(quantized.spec, *self._activations[0][0].shape[2:])
+        self._shapes = shapes(quantized.graph, *self._activations[0][0].shape[2:])
 
     @property
     def images(self) -> int:
@@ -95,7 +103,7 @@ class Walk:
             values = Values(self.exact, unit, self._batch(images, 0))
             self._store(images, 0, values[unit.output])
             for op in unit.weighted:
-                sums[op.name] += values[op.name].reshape(len(images), op.c_out, -1).mean(2).double().sum(0)
+                sums[op.name] += _summed_means(op, values[op.name], len(images))
         return {name: total / self.images for name, total in sums.items()}
 
     def tensors(self, unit: Unit, images: Sequence[int]) -> Values:
@@ -123,13 +131,20 @@ class Walk:
             self._activations[image][side] = half if bool(half.isfinite().all()) else one[None].clone()
 
 
+def _summed_means(op: Op, output: Tensor, images: int) -> Tensor:
+    """Sum ``[C]`` over the images of the means of a layer's output over its positions, in float64."""
+    if op.rows:
+        return output.reshape(-1, op.c_out).double().mean(0) * images
+    return output.reshape(images, op.c_out, -1).mean(2).double().sum(0)
+
+
 def _first(batches: Iterable[NDArray[np.float32]], quantized: Quantized) -> list[Tensor]:
     """The first images ``[1,C,H,W]``: as many as ``KEPT`` allows, at most ``LIMIT`` and at least a batch."""
     images = single_images(batches)
     chosen = list(islice(images, 1))
     if not chosen:
         raise StageError("learned rounding has no images", "pass at least one batch of calibration images")
-    sizes = shapes(quantized.spec, *chosen[0].shape[2:])
-    largest = max(prod(sizes[unit.output]) for unit in units(quantized.spec))
+    sizes = shapes(quantized.graph, *chosen[0].shape[2:])
+    largest = max(prod(sizes[unit.output]) for unit in units(quantized.graph))
     chosen += islice(images, max(BATCH, min(LIMIT, KEPT // (4 * largest))) - 1)
     return [torch.tensor(image) for image in chosen]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeres.progress import Advance
+    from edgeres.quant.algorithms.fisher_information import Direction
     from edgeres.quant.qparams import QParams
     from edgeres.quant.quantized import Quantized
     from edgeres.quant.streaming import Images
@@ -41,14 +42,21 @@ FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.7)  # candidate multiples 
 
 
 def refined(
-    quantized: Quantized, images: Images, *, limit: int = 128, seed: int = 0, advance: Advance | None = None
+    quantized: Quantized,
+    images: Images,
+    *,
+    limit: int = 128,
+    seed: int = 0,
+    direction: Direction | None = None,
+    advance: Advance | None = None,
 ) -> Quantized:
-    """The network with the activation scales of least expected KL divergence; zero-points are unchanged.
+    """The network with the activation scales of least expected divergence; zero-points are unchanged.
 
-    Measured on the first ``limit`` images with float weights; ``advance`` is called with 1 for each image.
+    Measured on the first ``limit`` images with float weights; ``direction`` is that of the task's divergence, by
+    default the softmax's; ``advance`` is called with 1 for each image.
     """
     table, placement = quantized.table, quantized.placement
-    factors = best_factors(divergences(quantized, images, limit=limit, seed=seed, advance=advance))
+    factors = best_factors(divergences(quantized, images, limit=limit, seed=seed, direction=direction, advance=advance))
     activations = dict(table.activations)
     for tensor in placement.tensors:
         factor = factors.get(placement.shared.get(tensor, tensor), 1.0)
@@ -57,10 +65,17 @@ def refined(
 
 
 def divergences(
-    quantized: Quantized, images: Images, *, limit: int = 128, seed: int = 0, advance: Advance | None = None
+    quantized: Quantized,
+    images: Images,
+    *,
+    limit: int = 128,
+    seed: int = 0,
+    direction: Direction | None = None,
+    advance: Advance | None = None,
 ) -> dict[str, Floats]:
     """Expected divergence in nats of each tensor's candidates ``[len(FACTORS)]``; tensors of one scale are one."""
-    placement, probe = quantized.placement, Probe(quantized.spec, quantized.weights, quantized.placement)
+    placement = quantized.placement
+    probe = Probe(quantized.graph, quantized.weights, placement, direction)
     candidates = {
         tensor: [_scaled(params, factor) for factor in FACTORS]
         for tensor, params in quantized.table.activations.items()

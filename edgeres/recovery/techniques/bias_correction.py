@@ -41,7 +41,7 @@ class BiasCorrection(Technique):
 
     def _corrected(self, base: Candidate) -> Candidate:
         context, images = self.context, self.images(_IMAGES)
-        reference = Network(context.spec, base.reference).eval()
+        reference = Network(context.graph, base.reference).eval()
         split = context.calibration.take(range(images))
         with context.progress.task("correct biases", images) as advance:
             corrected = empirical_bias(reference, base.quantized, lambda: context.evaluator.images(split), advance)

@@ -9,7 +9,7 @@ from edgeres.model.cost import parameters
 from edgeres.quant.algorithms.block_reconstruction import ITERATIONS, reconstructed, steps
 from edgeres.quant.algorithms.layerwise import BATCH
 from edgeres.recovery.context import TechniqueSettings, unrounded
-from edgeres.recovery.technique import Technique
+from edgeres.recovery.technique import NO_GRADIENT, Refusal, Technique
 from edgeres.recovery.techniques.gptq import Gptq
 
 if TYPE_CHECKING:
@@ -39,13 +39,15 @@ class BlockReconstruction(Technique):
     def predicted(self) -> float:
         """Predicted seconds: GPTQ first, then a batch through its block for every iteration."""
         evaluator = self.context.evaluator
-        update = _UPDATING * parameters(self.context.spec) / evaluator.macs_per_s
+        update = _UPDATING * parameters(self.context.graph) / evaluator.macs_per_s
         step = _STEP_PASSES * BATCH * evaluator.pass_s + update
         return ITERATIONS * step + Gptq(self.context).predicted()
 
-    def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate:
+    def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate | Refusal:
         """The scales of the best candidate so far, refined, with learned codes."""
         context, base = self.context, unrounded(tried)
+        if not context.graph.differentiable:
+            return Refusal(NO_GRADIENT)
         with context.progress.task("reconstruct block by block", steps(base.quantized)) as advance:
             quantized = reconstructed(
                 base.reference, base.quantized, context.images, seed=context.seed, advance=advance

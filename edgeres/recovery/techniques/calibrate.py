@@ -77,9 +77,9 @@ class Calibrate(Technique):
 
     def _saved(self, saved: CalibrationTable) -> Candidate:
         context = self.context
-        table = fitting(saved, context.spec, context.weights, context.scheme, context.preprocess)
+        table = fitting(saved, context.graph, context.weights, context.scheme, context.preprocess)
         settings = {self.name: CalibrateSettings(calibrator=table.calibrator, weights="kept", scales=saved.digest)}
-        return Candidate(Quantized(context.spec, context.weights, table, context.scheme), context.weights, settings)
+        return Candidate(Quantized(context.graph, context.weights, table, context.scheme), context.weights, settings)
 
 
 TECHNIQUE = Calibrate

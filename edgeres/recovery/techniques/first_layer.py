@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeres.model.cost import share_of_macs
-from edgeres.model.graph import graph
 from edgeres.recovery.context import FloatLayers
 from edgeres.recovery.technique import Refusal, Technique
 
@@ -34,10 +33,10 @@ class FirstLayer(Technique):
     def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate | Refusal:
         """The best candidate so far with its first convolution in float, or why it remains in integers."""
         assert best is not None
-        base, first = best.candidate, graph(self.context.spec).weighted[0].name
+        base, first = best.candidate, self.context.graph.weighted[0].name
         if first not in base.quantized.table.weights:
             return Refusal(f"left out: {first} is in float already")
-        share = share_of_macs(self.context.spec, (first,), self.context.preprocess.crop)
+        share = share_of_macs(self.context.graph, (first,), self.context.preprocess.crop)
         if share > _FEW_MACS:
             return Refusal(f"left out: {first} has {100 * share:.1f} % of the MACs, more than {100 * _FEW_MACS:.0f} %")
         settings = {**base.settings, self.name: FloatLayers(float_layers=(first,), float_share_of_macs=share)}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING
 
-from edgeres.model.graph import graph
 from edgeres.quant.algorithms import gptq
 from edgeres.recovery.context import TechniqueSettings, unrounded
 from edgeres.recovery.technique import Technique
@@ -14,18 +12,17 @@ from edgeres.recovery.technique import Technique
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgeres.model.spec import ResNetSpec
+    from edgeres.model.graph import Graph
     from edgeres.recovery.context import Candidate, Tried
 
 _PASSES = 6.0  # float passes over the calibration images that GPTQ amounts to
 
 
-def solving(spec: ResNetSpec) -> float:
+def solving(graph: Graph) -> float:
     """MACs of the search for codes: a factorization of ``[d,d]`` per layer and group, and a few passes over it."""
     total = 0.0
-    for op in graph(spec).weighted:
-        reads = prod(op.parameters[f"{op.name}.weight"][1:])
-        total += op.groups * reads**3 / 6 + 2 * op.c_out * reads**2
+    for op in graph.weighted:
+        total += op.groups * op.reads**3 / 6 + 2 * op.c_out * op.reads**2
     return total
 
 
@@ -48,7 +45,7 @@ class Gptq(Technique):
         """Predicted seconds: the covariance of every layer's input, and the search for codes."""
         evaluator = self.context.evaluator
         covariances = _PASSES * evaluator.pass_s * len(self.context.calibration)
-        return covariances + solving(self.context.spec) / evaluator.macs_per_s
+        return covariances + solving(self.context.graph) / evaluator.macs_per_s
 
     def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate:
         """The scales of the best candidate so far, with learned codes."""

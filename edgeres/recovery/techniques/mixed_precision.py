@@ -39,7 +39,7 @@ class MixedPrecision(Technique):
         """Predicted seconds: the sensitivities, and half of the most evaluations of the search for few layers."""
         context = self.context
         layers, tuning = context.placement().weighted, len(context.evaluator.split)
-        branches = passes(context.spec, layers, context.preprocess.crop) * min(SCREENED, tuning)
+        branches = passes(context.graph, layers, context.preprocess.crop) * min(SCREENED, tuning)
         return context.evaluator.pass_s * (branches + _evaluations(len(layers)) * tuning * _QUANTIZED)
 
     def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate | Refusal:
@@ -60,7 +60,7 @@ class MixedPrecision(Technique):
         return self._with(base, tuple(row.layer for row in self.sensitivity if row.layer in layers))
 
     def _with(self, base: Candidate, layers: tuple[str, ...]) -> Candidate:
-        share = share_of_macs(self.context.spec, layers, self.context.preprocess.crop)
+        share = share_of_macs(self.context.graph, layers, self.context.preprocess.crop)
         settings = {**base.settings, self.name: FloatLayers(float_layers=layers, float_share_of_macs=share)}
         return replace(base, quantized=base.quantized.left_in_float(base.reference, layers), settings=settings)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeres.quant.algorithms.range_search import refined
 from edgeres.recovery.context import Images
-from edgeres.recovery.technique import Technique
+from edgeres.recovery.technique import NO_GRADIENT, Refusal, Technique
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +29,20 @@ class RangeSearch(Technique):
         """Predicted seconds: a forward and a backward pass over a few images for all candidate ranges."""
         return 12 * self.context.evaluator.pass_s * self.images(_IMAGES)
 
-    def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate:
+    def candidate(self, tried: Sequence[Tried], best: Tried | None) -> Candidate | Refusal:
         """The last candidate with other activation scales; their gain is compared once biases are corrected."""
         context, base, images = self.context, tried[-1].candidate, self.images(_IMAGES)
+        if not context.graph.differentiable:
+            return Refusal(NO_GRADIENT)
         with context.progress.task("refine activation ranges", images) as advance:
-            quantized = refined(base.quantized, context.images, limit=images, seed=context.seed, advance=advance)
+            quantized = refined(
+                base.quantized,
+                context.images,
+                limit=images,
+                seed=context.seed,
+                direction=context.evaluator.task.direction,
+                advance=advance,
+            )
         settings = {**base.settings, self.name: Images(images=images)}
         return replace(base, quantized=quantized, settings=settings)
 

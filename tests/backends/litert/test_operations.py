@@ -168,10 +168,17 @@ def test_a_computed_bias_of_a_classifier_is_refused():
         translate(sketch.model())
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_constant_map_is_added_to_the_channels(channels):
+    sketch = Sketch(4, 5, 5)
+    sketch.node("Add", "out", "image", sketch.constant("map", drawn(1, channels, 5, 5)))
+    assert check(sketch)[-1] == "ADD"
+
+
 def test_a_constant_of_another_shape_is_refused():
     sketch = Sketch(4, 5, 5)
-    sketch.node("Add", "out", "image", sketch.constant("map", drawn(1, 1, 5, 5)))
-    with pytest.raises(StageError, match="constant 'map' of shape"):
+    sketch.node("Add", "out", "image", sketch.constant("row", drawn(5)))
+    with pytest.raises(StageError, match="constant 'row' of shape"):
         translate(sketch.model())
 
 
@@ -296,8 +303,59 @@ def test_activations_of_sixteen_bits_are_refused():
         translate(sketch.model(opset=21))
 
 
-def test_a_clip_to_something_else_is_refused():
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (-0.5, None), (None, 0.25), (0, 0.5)])
+def test_a_clip_to_any_bounds(low, high):
     sketch = Sketch(4, 5, 5)
-    sketch.node("Clip", "out", "image", sketch.constant("low", np.float32(-1)), sketch.constant("high", np.float32(1)))
-    with pytest.raises(StageError, match=r"^out: LiteRT clips to \[0, inf\] and \[0, 6\] alone"):
+    bounds = [
+        "" if bound is None else sketch.constant(name, np.float32(bound))
+        for name, bound in (("low", low), ("high", high))
+    ]
+    sketch.node("Clip", "out", "image", *bounds)
+    check(sketch)
+
+
+def test_a_clip_to_computed_bounds_is_refused():
+    sketch = Sketch(4, 5, 5)
+    sketch.node("ReduceMax", "most", "image", keepdims=0)
+    sketch.node("Clip", "out", "image", "", "most")
+    with pytest.raises(StageError, match=r"^most: a reduction over \(0, 1, 2, 3\)"):
         translate(sketch.model())
+
+
+@pytest.mark.parametrize(
+    ("kind", "axes", "keep"),
+    [("ReduceSum", [1], 1), ("ReduceL2", [1], 1), ("ReduceMax", [2, 3], 0), ("ReduceMin", [-1], 1)],
+)
+def test_reductions(kind, axes, keep):
+    sketch = Sketch(4, 5, 6)
+    if kind == "ReduceSum":
+        sketch.node(kind, "out", "image", sketch.constant("axes", np.array(axes, np.int64)), keepdims=keep)
+    else:
+        sketch.node(kind, "out", "image", axes=axes, keepdims=keep)
+    check(sketch)
+
+
+def test_a_reduction_that_leaves_axes_in_another_order_is_refused():
+    sketch = Sketch(4, 5, 6)
+    sketch.node("ReduceMax", "out", "image", axes=[1], keepdims=0)
+    with pytest.raises(StageError, match=r"^out: a reduction over \(1,\)"):
+        translate(sketch.model())
+
+
+@pytest.mark.parametrize("form", ["torch", "sum of squares"])
+def test_an_embedding_is_normalised_as_exporters_write_it(form):
+    """``torch.nn.functional.normalize``, and Keras' ``l2_normalize``."""
+    sketch = Sketch(4, 3, 3)
+    rows = sketch.node("Flatten", "rows", "image")
+    if form == "torch":
+        sketch.node("ReduceL2", "norm", rows, axes=[1], keepdims=1)
+        sketch.node("Clip", "least", "norm", sketch.constant("epsilon", np.float32(1e-12)))
+        sketch.node("Expand", "norms", "least", sketch.constant("shape", np.array([1, 36], np.int64)))
+        sketch.node("Div", "out", rows, "norms")
+    else:
+        sketch.node("Mul", "squares", rows, rows)
+        sketch.node("ReduceSum", "total", "squares", sketch.constant("axes", np.array([1], np.int64)))
+        sketch.node("Max", "least", "total", sketch.constant("epsilon", np.float32(1e-12)))
+        sketch.node("Sqrt", "norm", "least")
+        sketch.node("Div", "out", rows, "norm")
+    check(sketch)

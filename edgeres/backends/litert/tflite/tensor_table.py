@@ -145,7 +145,9 @@ class TensorTable:
         return self._indices[tensor]
 
     def _constant(self, tensor: str, value: Value) -> int:
-        """A constant operand ``[C,1,1]``, ``[1,C,1,1]`` or of one element, which broadcasts over ``[N,H,W,C]``."""
+        """A constant operand, which broadcasts over ``[N,H,W,C]``: one element, one per channel, or ``[1,C,H,W]``."""
+        if (tensor, None) not in self._forms and value.ndim == 4 and value.size != value.shape[1]:
+            self._forms[tensor, None] = self.constant(tensor, np.ascontiguousarray(np.moveaxis(value, 1, -1)))
         if (tensor, None) not in self._forms:
             if value.size != max(value.shape, default=1) or (value.size > 1 and value.shape[-2:] != (1, 1)):
                 raise StageError(f"constant {tensor!r} of shape {value.shape}", "LiteRT's file takes one per channel")

@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeres.backends.litert.tflite.normalization import instance_norm, norm
+from edgeres.backends.litert.tflite.pointwise import (
+    clip,
+    extremum,
+    hard_sigmoid,
+    parts,
+    piece,
+    sigmoid,
+    softmax,
+    square_root,
+)
+from edgeres.backends.litert.tflite.reduction import expansion, reduction
+from edgeres.backends.litert.tflite.resize import resize
 from edgeres.backends.litert.tflite.tensor_table import OTHER_RUNTIME, TensorTable, real_constant
 from edgeres.backends.litert.tflite.window import average_pool, convolution, global_average, maxpool
 from edgeres.errors import StageError
-from edgeres.model.graph import NORM_EPS
 from edgeres.onnx_graph.graph_index import attribute, input_at, label
+from edgeres.onnx_graph.static_shapes import for_one_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +40,14 @@ if TYPE_CHECKING:
 NONE: Activation = 0
 RELU: Activation = 1
 RELU6: Activation = 3
+_ON_CODES = ("Add", "Mul")
+"""Operators of two tensors that have integer kernels here."""
 _MUL_ENLARGES = 3
 """Version of MUL on codes whose product of input scales may be at least the output's."""
+
+
+_MIRRORS = {b"reflect": 0, b"edge": 1}
+"""Modes of MIRROR_PAD: REFLECT leaves the border out, SYMMETRIC has it twice."""
 
 
 def fused(tensors: TensorTable, node: NodeProto) -> tuple[str, Activation]:
@@ -82,10 +101,11 @@ def product(tensors: TensorTable, node: NodeProto, output: str, activation: Acti
 
 
 def rectifier(tensors: TensorTable, node: NodeProto) -> None:
-    """A ReLU as an operator of its own."""
+    """A ReLU as an operator of its own, or a Clip to other bounds."""
     kind = _rectifies(tensors, node)
     if kind == NONE:
-        raise StageError(f"{label(node)}: LiteRT clips to [0, inf] and [0, 6] alone", OTHER_RUNTIME)
+        clip(tensors, node)
+        return
     data, output = node.input[0], node.output[0]
     grid = tensors.wanted(output) if tensors.grid(data) is not None else None
     read = tensors.read(data, tensors.grid(data) if grid is not None else None)
@@ -93,10 +113,10 @@ def rectifier(tensors: TensorTable, node: NodeProto) -> None:
 
 
 def binary(tensors: TensorTable, node: NodeProto, output: str, activation: Activation) -> None:
-    """An Add or Mul, on codes where both inputs and the output are codes."""
+    """An Add or Mul, on codes where both inputs and the output are codes; a Sub or Div in float."""
     first, second = grids = [tensors.grid(name) for name in node.input]
     wanted, version = tensors.wanted(output), None
-    if first is None or second is None or wanted is None:
+    if first is None or second is None or wanted is None or node.op_type not in _ON_CODES:
         grids, wanted = [None, None], None
     elif node.op_type == "Mul" and first.scale[0] * second.scale[0] >= wanted.scale[0]:
         version = _MUL_ENLARGES
@@ -105,33 +125,14 @@ def binary(tensors: TensorTable, node: NodeProto, output: str, activation: Activ
     tensors.operate(node.op_type.upper(), inputs, result, table, version, fusedActivationFunction=activation)
 
 
-def sigmoid(tensors: TensorTable, node: NodeProto) -> None:
-    """A Sigmoid, in float."""
-    tensors.operate("LOGISTIC", (tensors.read(node.input[0], None),), tensors.make(node.output[0], None))
-
-
-def softmax(tensors: TensorTable, node: NodeProto) -> None:
-    """A Softmax over classes, in float."""
-    if attribute(node, "axis", -1) not in (-1, len(tensors.shape(node.input[0])) - 1):
-        raise StageError(f"{label(node)}: a softmax over another axis than the last", OTHER_RUNTIME)
-    read = tensors.read(node.input[0], None)
-    tensors.operate("SOFTMAX", (read,), tensors.make(node.output[0], None), "SoftmaxOptions", beta=1.0)
-
-
-def norm(tensors: TensorTable, node: NodeProto) -> None:
-    """A BatchNormalization that is not folded, as ``x * gain + shift`` in float."""
-    values = [real_constant(tensors.view, name) for name in node.input[1:]]
-    if any(value is None for value in values):
-        raise StageError(f"{label(node)}: statistics that are computed", "export the network for inference")
-    scale, shift, mean, variance = (np.asarray(value, np.float64) for value in values)
-    gain = scale / np.sqrt(variance + attribute(node, "epsilon", NORM_EPS))
-    data, output = node.input[0], node.output[0]
-    real = tensors.read(data, None)
-    factor = tensors.constant(f"{output}.gain", gain.astype(np.float32))
-    scaled = tensors.activation(f"{output};scaled", tensors.tensors[real].shape, None)
-    tensors.operate("MUL", (real, factor), scaled, "MulOptions")
-    offset = tensors.constant(f"{output}.shift", (shift - mean * gain).astype(np.float32))
-    tensors.operate("ADD", (scaled, offset), tensors.make(output, None), "AddOptions")
+def prelu(tensors: TensorTable, node: NodeProto) -> None:
+    """A PRelu with one slope per channel, in float."""
+    slopes, shape = real_constant(tensors.view, node.input[1]), tensors.shape(node.input[0])
+    if slopes is None or slopes.size not in (1, shape[1]) or len(shape) != 4:
+        raise StageError(f"{label(node)}: slopes that are computed or not one per channel", OTHER_RUNTIME)
+    whole = np.ascontiguousarray(np.broadcast_to(slopes.reshape(1, 1, -1), (1, 1, shape[1])))
+    alpha = tensors.constant(f"{node.output[0]}.slopes", whole)
+    tensors.operate("PRELU", (tensors.read(node.input[0], None), alpha), tensors.make(node.output[0], None))
 
 
 def same(tensors: TensorTable, node: NodeProto) -> None:
@@ -145,27 +146,51 @@ def reshape(tensors: TensorTable, node: NodeProto) -> None:
     source, target = tensors.shape(data), tensors.shape(output)
     grid = tensors.grid(data)
     read = tensors.read(data, grid)
-    if len(target) != 2 or target[0] != source[0]:
-        raise StageError(f"{label(node)}: {source} as {target}", "edgeres writes changes to [N,features] alone")
-    if len(source) == 4 and 1 not in (source[1], source[2] * source[3]):
-        order = tensors.constant(f"{output}.order", np.array([0, 3, 1, 2], np.int32))
-        turned = tensors.activation(f"{output};turned", source, grid)
-        read = tensors.operate("TRANSPOSE", (read, order), turned, "TransposeOptions")
+    if target[0] != source[0] or {len(source), len(target)} - {2, 3, 4}:
+        raise StageError(f"{label(node)}: {source} as {target}", "edgeres writes changes of shape of each image alone")
+    if _has_order(source):
+        read = _transposed(tensors, read, (0, 3, 1, 2), f"{output};turned")
+    if not _has_order(target):
+        result = tensors.make(output, grid)
+        shape = tensors.constant(f"{output}.shape", np.array(tensors.tensors[result].shape, np.int32))
+        tensors.operate("RESHAPE", (read, shape), result, "ReshapeOptions")
+        return
     shape = tensors.constant(f"{output}.shape", np.array(target, np.int32))
-    tensors.operate("RESHAPE", (read, shape), tensors.make(output, grid), "ReshapeOptions")
+    plain = tensors.activation(f"{output};plain", target, grid)
+    tensors.operate("RESHAPE", (read, shape), plain, "ReshapeOptions")
+    order = tensors.constant(f"{output}.order", np.array([0, 2, 3, 1], np.int32))
+    tensors.operate("TRANSPOSE", (plain, order), tensors.make(output, grid), "TransposeOptions")
+
+
+def _has_order(shape: tuple[int, ...]) -> bool:
+    """Whether values of ``[N,C,H,W]`` lie in another order when channels are last."""
+    return len(shape) == 4 and 1 not in (shape[1], shape[2] * shape[3])
+
+
+def _transposed(tensors: TensorTable, read: int, axes: tuple[int, ...], name: str) -> int:
+    order = tensors.constant(f"{name}.order", np.array(axes, np.int32))
+    tensor = tensors.tensors[read]
+    turned = tensors.activation(name, tuple(tensor.shape[axis] for axis in axes), tensor.grid)
+    return tensors.operate("TRANSPOSE", (read, order), turned, "TransposeOptions")
 
 
 def zeros_around(tensors: TensorTable, node: NodeProto) -> None:
-    """A Pad with zeros, of pixels or of channels."""
+    """A Pad with zeros, of pixels or of channels, or with the pixels at the border."""
     data, output = node.input[0], node.output[0]
     ends = real_constant(tensors.view, node.input[1]) if len(node.input) > 1 else None
     value = real_constant(tensors.view, node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    zeros = (value is None or not np.any(value)) and attribute(node, "mode", b"constant") == b"constant"
-    if ends is None or ends.size != 8 or len(tensors.shape(data)) != 4 or not zeros:
-        raise StageError(f"{label(node)}: LiteRT's file pads [N,C,H,W] with a constant number of zeros", OTHER_RUNTIME)
+    zeros, mode = value is None or not np.any(value), attribute(node, "mode", b"constant")
+    # An edge of one pixel is that of the image mirrored at its border, the border included.
+    known = mode in (b"constant", b"reflect") or (mode == b"edge" and ends is not None and ends.max() <= 1)
+    if ends is None or ends.size != 8 or len(tensors.shape(data)) != 4 or not zeros or not known:
+        raise StageError(f"{label(node)}: LiteRT's file pads [N,C,H,W] by zeros or by its mirror image", OTHER_RUNTIME)
     grid = tensors.grid(data)
     pairs = ends.astype(np.int32).reshape(2, 4).T[[0, 2, 3, 1]]
     around = tensors.constant(f"{output}.pads", np.ascontiguousarray(pairs))
+    if mode != b"constant":
+        inputs, kind = (tensors.read(data, grid), around), _MIRRORS[mode]
+        tensors.operate("MIRROR_PAD", inputs, tensors.make(output, grid), "MirrorPadOptions", mode=kind)
+        return
     tensors.operate("PAD", (tensors.read(data, grid), around), tensors.make(output, grid), "PadOptions")
 
 
@@ -178,14 +203,15 @@ def blocks(tensors: TensorTable, node: NodeProto) -> None:
 
 
 def concatenate(tensors: TensorTable, node: NodeProto) -> None:
-    """A Concat of channels. Codes have one grid; inputs on another are requantized, as in ONNX after the Concat."""
+    """A Concat of channels or pixels. Codes have one grid; others are requantized, as in ONNX after the Concat."""
     output = node.output[0]
-    if attribute(node, "axis") % len(tensors.shape(output)) != 1 or len(tensors.shape(output)) != 4:
-        raise StageError(f"{label(node)}: a Concat of something else than channels", OTHER_RUNTIME)
+    axis = {1: 3, 2: 1, 3: 2}.get(attribute(node, "axis") % len(tensors.shape(output)))
+    if axis is None or len(tensors.shape(output)) != 4:
+        raise StageError(f"{label(node)}: a Concat of something else than channels or pixels", OTHER_RUNTIME)
     wanted = tensors.wanted(output)
     grid = wanted if all(tensors.grid(name) is not None for name in node.input) else None
     inputs = tuple(tensors.read(name, grid) for name in node.input)
-    tensors.operate("CONCATENATION", inputs, tensors.make(output, grid), "ConcatenationOptions", axis=3)
+    tensors.operate("CONCATENATION", inputs, tensors.make(output, grid), "ConcatenationOptions", axis=axis)
 
 
 _FUSING: dict[str, Callable[[TensorTable, NodeProto, str, Activation], None]] = {
@@ -194,24 +220,36 @@ _FUSING: dict[str, Callable[[TensorTable, NodeProto, str, Activation], None]] = 
     "MatMul": product,
     "Add": binary,
     "Mul": binary,
+    "Sub": binary,
+    "Div": binary,
 }
 """Operators that fuse the ReLU after them, which they get with its output."""
 
 _ALONE: dict[str, Callable[[TensorTable, NodeProto], None]] = {
     "Relu": rectifier,
     "Clip": rectifier,
+    "PRelu": prelu,
     "Sigmoid": sigmoid,
+    "HardSigmoid": hard_sigmoid,
+    "Slice": piece,
+    "Split": parts,
     "Softmax": softmax,
     "BatchNormalization": norm,
+    "InstanceNormalization": instance_norm,
     "MaxPool": maxpool,
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average,
     "ReduceMean": global_average,
+    **dict.fromkeys(("ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2"), reduction),
+    **dict.fromkeys(("Max", "Min"), extremum),
+    "Sqrt": square_root,
+    "Expand": expansion,
     "Flatten": reshape,
     "Reshape": reshape,
     "Squeeze": reshape,
     "Pad": zeros_around,
     "Concat": concatenate,
+    "Resize": resize,
     "SpaceToDepth": blocks,
     "Identity": same,
     "Dropout": same,
@@ -229,7 +267,7 @@ def translate(model: ModelProto, shown: Sequence[str] = ()) -> Program:
         StageError: LiteRT does not support one of its operations; the message names it.
         ModelError: Shapes cannot be inferred.
     """
-    tensors = TensorTable(model)
+    tensors = TensorTable(for_one_image(model))
     image, logits = model.graph.input[0].name, model.graph.output[0].name
     if len(tensors.shape(image)) != 4 or len(model.graph.input) != 1 or len(model.graph.output) != 1:
         raise StageError("the graph is no classifier of one image [N,C,H,W]", OTHER_RUNTIME)

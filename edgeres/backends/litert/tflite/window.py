@@ -119,7 +119,7 @@ def convolution(tensors: TensorTable, node: NodeProto, output: str, activation: 
     codes, source, wanted = weight_codes(tensors.view, node), tensors.grid(data), tensors.wanted(output)
     weight = _weight(tensors, node) if codes is None else codes.values
     groups, channels = int(attribute(node, "group", 1)), tensors.shape(data)[1]
-    depthwise = groups == channels and weight.shape[1] == 1
+    depthwise = groups == channels > 1 and weight.shape[1] == 1
     bias = _bias(tensors, node, len(weight))
     if codes is not None and source is not None and wanted is not None:
         fitted = with_room_for_bias(codes, bias, source.scale[0])

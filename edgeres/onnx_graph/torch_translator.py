@@ -8,6 +8,7 @@ a change of any value.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from edgeres.errors import StageError
 from edgeres.onnx_graph.graph_index import WEIGHTED, GraphIndex, input_at, label
+from edgeres.onnx_graph.operator_counts import tensor_shapes
 from edgeres.onnx_graph.stored_weights import dequantized_weight, stored_weight
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import NodeProto
 
-    TorchOperator = Callable[["Translator", NodeProto], Node]
+    TorchOperator = Callable[["Translator", NodeProto], Node | list[Node]]
 
 OTHER_RUNTIME = "choose a target with another runtime"
 
@@ -54,13 +56,14 @@ class Translator:
                 self.nodes[image.name] = self.graph.placeholder(image.name)
         for node in self.view.nodes:
             if node.op_type not in ("DequantizeLinear", "Constant"):
-                self.nodes[node.output[0]] = self.translated(node)
+                results = self.translated(node)
+                self.nodes.update(zip(node.output, results if isinstance(results, list) else [results], strict=False))
         logits = self.tensor(model.graph.output[0].name)
         self.graph.output((logits, *(self.nodes[name] for name in shown)) if shown else logits)
         return GraphModule(self.root, self.graph).eval()
 
-    def translated(self, node: NodeProto) -> Node:
-        """The last of the torch nodes that implement a node."""
+    def translated(self, node: NodeProto) -> Node | list[Node]:
+        """The torch node that computes a node's output, or one for each of its outputs."""
         if node.op_type not in self.operators or node.domain not in ("", "ai.onnx"):
             raise StageError(f"{label(node)}: edgeres has no {node.op_type} for ExecuTorch", OTHER_RUNTIME)
         self._current = label(node)
@@ -70,6 +73,21 @@ class Translator:
         """Appends a torch operator."""
         self.names.append(self._current)
         return self.graph.call_function(operator, arguments)
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Shape of a tensor for a batch of one.
+
+        Raises:
+            StageError: It has no fixed shape.
+        """
+        shape = self._shapes.get(tensor)
+        if shape is None or min(shape, default=1) < 1:
+            raise StageError(f"tensor {tensor!r} has no fixed shape", "export the graph for images of one size")
+        return shape
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return tensor_shapes(self.view.model)
 
     def constant(self, value: NDArray[np.generic]) -> Node:
         """Stores a constant and reads it."""
@@ -98,6 +116,21 @@ class Translator:
         if scale is None or zero is None or scale.size != 1:
             raise StageError(f"{label(node)}: the scale is not one constant", "quantize activations per tensor")
         return float(scale.reshape(())), int(zero.reshape(-1)[0]) - (SHIFT if zero.dtype == np.uint8 else 0)
+
+    def padded(self, node: NodeProto, pads: Sequence[int]) -> Node:
+        """The image that a node reads with zeros ``[top, left, bottom, right]`` around it, on the grid that it is on.
+
+        XNNPACK pads codes between a DequantizeLinear and a QuantizeLinear of one scale.
+        """
+        top, left, bottom, right = pads
+        image = self.tensor(node.input[0])
+        image = self.call(torch.ops.aten.constant_pad_nd.default, image, [left, right, top, bottom], 0.0)
+        pair = self.view.pair(node.input[0])
+        if pair is None:
+            return image
+        grid = (*self.affine(pair[1]), -128, 127, torch.int8)
+        codes = self.call(torch.ops.quantized_decomposed.quantize_per_tensor.default, image, *grid)
+        return self.call(torch.ops.quantized_decomposed.dequantize_per_tensor.default, codes, *grid)
 
     def weight(self, node: NodeProto, *, transposed: bool) -> Node:
         """The weight ``[OC,...]`` of a node, as codes with a dequantizer where the node runs in integers."""

@@ -1,0 +1,1 @@
+"""Tasks: what a network's outputs mean, and how the gate judges them."""

@@ -1,0 +1,1 @@
+"""The tasks, one in each file."""
