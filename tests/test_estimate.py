@@ -42,7 +42,8 @@ def pipeline(tmp_path, **asked):
 @pytest.mark.parametrize(
     ("flags", "changes", "side"),
     [
-        ({}, (), 224),
+        ({}, (), 32),
+        ({"exif": "apply"}, (), 32),
         ({"crop": 8, "resize": 8}, (), 8),
         ({}, ("train.crop=16", "train.resize=16"), 16),
     ],

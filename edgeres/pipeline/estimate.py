@@ -7,11 +7,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from edgeres.data.preprocess import Preprocess
 from edgeres.model.cost import macs
 from edgeres.model.graph import graph
 from edgeres.model.presets import preset
-from edgeres.pipeline.stages.train import Train
+from edgeres.pipeline.stages.train import Train, customary_transform
 
 if TYPE_CHECKING:
     from edgeres.pipeline.plan import Plan
@@ -62,14 +61,14 @@ def training_from_scratch(pipeline: Pipeline) -> float | None:
 def _network(plan: Plan) -> int | None:
     """MACs of one image; None for an imported ONNX graph, which is not read for a plan.
 
-    The size of the image is the stated one, else the training default, else the customary one of such a stem.
+    The size of the image is the stated one, else the customary one of the network's family.
     """
     if plan.request.foreign:
         return None
     spec = replace(preset(plan.request.model), classes=len(plan.dataset.classes))
     first, stated = plan.recipe.stages[0], plan.source.preprocess
     if isinstance(first, Train):
-        size = first.crop or (stated or Preprocess()).crop
+        size = first.crop or plan.source.stated_over(customary_transform(spec)).crop
     else:
         size = stated.crop if stated else spec.image_size
     return macs(graph(spec), *size)

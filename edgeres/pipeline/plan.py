@@ -74,7 +74,7 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
         labels=task_kind(source.task).label_kind,
         progress=progress,
     )
-    if source.file is None and source.weights is None:
+    if source.file is None and source.weights is None and dataset.suggested is not None:
         source = replace(
             source, preprocess=request.preprocess.over(dataset.suggested), left_open=request.preprocess.measured
         )

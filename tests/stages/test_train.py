@@ -17,10 +17,11 @@ from edgeres.errors import DataError, ModelError, RecipeError, UsageError
 from edgeres.model import presets as presets_module
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
+from edgeres.model.presets import preset
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.pipeline.request import PreprocessFlags
 from edgeres.pipeline.stages.stage import Context
-from edgeres.pipeline.stages.train import Train
+from edgeres.pipeline.stages.train import Train, customary_transform
 from edgeres.settings import parse, plain
 from edgeres.targets.target import find_target
 from edgeres.training.feed import Augment
@@ -161,6 +162,15 @@ def test_given_weights_keep_their_head_where_the_classes_match(context: Context,
 def test_sizes_given_to_the_stage_travel_with_the_weights(context: Context) -> None:
     checkpoint = replace(SHORT, epochs=1, resize=10, crop=8)(_source(), context)
     assert checkpoint.metadata.preprocess == replace(PREPROCESS, resize=10, crop=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "resize", "crop"),
+    [("resnet20", 32, 32), ("resnet18", 256, 224), ("iresnet18", 112, 112), ("resnet50x4_clip", 288, 288)],
+)
+def test_the_transform_of_a_training_is_that_of_the_family_s_images(name: str, resize: int, crop: int) -> None:
+    transform = customary_transform(replace(preset(name), channels=1))
+    assert (transform.resize.plain, transform.crop.plain, transform.count) == (resize, crop, 1)
 
 
 def test_recipe_fields_override_the_method_and_none_leaves_it() -> None:

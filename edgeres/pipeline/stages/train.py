@@ -116,7 +116,7 @@ class Train(Stage):
             channels = context.train.images[0].header.bands
         start = self._start(source, len(context.classes), context.seed, channels)
         channels = start.spec.channels
-        preprocess = self._sized(source.stated_over(start.preprocess or Preprocess.usual(channels)))
+        preprocess = self._sized(source.stated_over(start.preprocess or customary_transform(start.spec)))
         if preprocess.count != channels:
             raise DataError(
                 f"the network reads images of {channels} channels, the preprocessing has {preprocess.count}",
@@ -155,6 +155,15 @@ class Train(Stage):
             crop=self.crop or preprocess.crop,
             resize_mode=self.resize_mode or preprocess.resize_mode,
         )
+
+
+def customary_transform(spec: ResNetSpec) -> Preprocess:
+    """The transform that a network is trained with where nothing states one: that of its family's images.
+
+    ImageNet's cuts 224 pixels of 256. Other sizes, such as CIFAR's 32, are those of the whole image.
+    """
+    usual = Preprocess.usual(spec.channels)
+    return usual if spec.image_size == usual.crop else replace(usual, resize=spec.image_size, crop=spec.image_size)
 
 
 def _random(spec: ResNetSpec, seed: int) -> Weights:
