@@ -188,8 +188,8 @@ def add_source(command: CommandLine) -> None:
         "device, or of those of the subset (default all)"
     )
     add("--answers", choices=("all", "subset"), default="all", help=answers)
-    task = "what the outputs are: classification, binary (one logit), multilabel (sigmoids), embedding (default: found)"
-    add("--task", choices=("classification", "binary", "multilabel", "embedding"), help=task)
+    task = add("--task", type=text, metavar="TASK")
+    command.late(task, _task_help)
     main = "output of an ONNX file with several that is deployed and judged (default: the one that fits the data)"
     add("--main-output", type=text, metavar="NAME", help=main)
     add("--calibration", type=whole_number, default=512, metavar="N", help="calibration images (default 512)")
@@ -271,6 +271,12 @@ def _data_help() -> str:
     from edgeres.data.sources.registry import forms
 
     return f"labelled images: {forms()}".replace("%", "%%")
+
+
+def _task_help() -> str:
+    from edgeres.tasks.registry import tasks
+
+    return f"what the outputs are: {', '.join(tasks())} (default: found)"
 
 
 def _budget_help() -> str:

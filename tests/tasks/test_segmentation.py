@@ -17,6 +17,7 @@ from edgeres.errors import DataError
 from edgeres.metrics import mean_iou, pixel_accuracy
 from edgeres.tasks.judgement import PairedPredictions, judge
 from edgeres.tasks.kinds.segmentation import Segmentation
+from edgeres.tasks.registry import tasks
 from edgeres.tasks.task import rows
 
 TARGETS = ("jetson", "x86", "cpu", "cpu:litert", "cpu:executorch")
@@ -181,7 +182,8 @@ def test_a_network_of_maps_is_found_quantized_and_judged(shapes, tmp_path, capsy
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_maps_are_built_and_judged_on_every_target(shapes, target, tmp_path):
-    assert compiled(shapes, tmp_path / "run", target, "--budget", "accuracy_drop_pp=9") == 0
+    stated = ("--task", "segmentation", "--budget", "accuracy_drop_pp=9")
+    assert compiled(shapes, tmp_path / "run", target, *stated) == 0
     found = json.loads((tmp_path / "run" / "report.json").read_text())["accuracy"]
     assert found["float_score"] > 60
     assert abs(found["drop_pp"]) < 9
@@ -222,6 +224,15 @@ def test_weights_are_refused_before_any_work_with_the_export_that_works(shapes, 
     assert "takes an ONNX file" in text
     assert "torch.onnx.export" in text
     assert not (tmp_path / "run").exists()
+
+
+def test_every_task_can_be_stated(capsys):
+    with pytest.raises(SystemExit):
+        main(["compile", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(name in text for name in tasks())
+    assert main(["compile", "resnet20", "--target", "cpu", "--task", "segmentatoin", "--data", "."]) == 2
+    assert "did you mean 'segmentation'" in capsys.readouterr().err
 
 
 def test_maps_are_refused_for_one_answer_an_image(shapes, tmp_path, capsys):
