@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from edgeres.errors import ModelError
-from edgeres.model.operation import NORM_EPS
+from edgeres.model.module_settings import ModuleSettings, module_settings
 from edgeres.model.pickled_values import Record
 
 if TYPE_CHECKING:
@@ -28,20 +28,19 @@ _MOST_NODES = 1_000_000
 _MOST_MODULES = 20_000
 _DEEPEST = 12
 _MODULES_DEEPEST = 64
-_ACTIVATIONS = re.compile(r"^torch\.nn\.modules\.activation\.(?!(?:P?ReLU|Sigmoid|Softmax|LogSoftmax)$)(\w+)$")
 
 
 @dataclass(frozen=True, slots=True)
 class StateDict:
     """Tensors under their keys, and the path of the dictionary that holds them; empty for the file's own.
 
-    ``module`` is the class of a whole pickled network, ``strides`` are those of its convolutions by their keys.
+    ``module`` is the class of a whole pickled network, and ``settings`` are those of its modules.
     """
 
     path: str
     tensors: Mapping[str, StoredTensor]
     module: str = ""
-    strides: Mapping[str, int] = field(default_factory=dict)
+    settings: ModuleSettings = field(default_factory=ModuleSettings)
 
     @property
     def averaged(self) -> bool:
@@ -95,8 +94,7 @@ def _asked(states: Sequence[StateDict], key: str) -> Chosen:
             name.removeprefix(prefix): tensor for name, tensor in state.tensors.items() if name.startswith(prefix)
         }
         if any(len(tensor.shape) == 4 for tensor in inside.values()):
-            strides = {n.removeprefix(prefix): step for n, step in state.strides.items() if n.startswith(prefix)}
-            taken = StateDict(state.path, inside, state.module, strides)
+            taken = StateDict(state.path, inside, state.module, state.settings.inside(prefix))
             return Chosen(taken, (*_module(taken), f"the weights under {key!r} are taken, as asked"))
     known = dict.fromkeys(state.path for state in states if state.path)
     known |= dict.fromkeys(name.split(".")[0] for state in states for name in list(state.tensors)[:2000])
@@ -206,7 +204,7 @@ def _of_module(file: TorchFile, root: Record, path: str) -> StateDict:
     """The state dict of a pickled module, from the parameters, buffers and submodules of its tree.
 
     Raises:
-        ModelError: The tree has no end, or a norm or an activation computes something else than a ResNet's.
+        ModelError: The tree has no end, or a module computes something else than a ResNet's.
     """
     queue: list[tuple[object, str]] = [(root, "")]
     for module, prefix in queue:
@@ -220,10 +218,8 @@ def _of_module(file: TorchFile, root: Record, path: str) -> StateDict:
 def _of_modules(file: TorchFile, modules: Sequence[tuple[object, str]], path: str) -> StateDict:
     """The state dict of modules by the prefix of their tensors."""
     tensors: dict[str, StoredTensor] = {}
-    strides: dict[str, int] = {}
-    for module, prefix in modules:
-        attributes = entries(module) or {}
-        _check_module(module.name if isinstance(module, Record) else "", attributes, prefix)
+    described = [(module, entries(module) or {}, prefix) for module, prefix in modules]
+    for _, attributes, prefix in described:
         skipped = attributes.get("_non_persistent_buffers_set")
         for name in ("_parameters", "_buffers"):
             for key, value in (entries(attributes.get(name)) or {}).items():
@@ -232,17 +228,4 @@ def _of_modules(file: TorchFile, modules: Sequence[tuple[object, str]], path: st
                     tensors[f"{prefix}{key}"] = tensor
         if len(tensors) > _MOST_MODULES:
             raise ModelError("holds a module of more tensors than any network", "the file is damaged")
-        stride = attributes.get("stride")
-        if isinstance(stride, tuple) and stride and isinstance(stride[0], int):
-            strides[f"{prefix}weight"] = stride[0]
-    return StateDict(path, tensors, strides=strides)
-
-
-def _check_module(name: str, attributes: Mapping[str, object], prefix: str) -> None:
-    eps, place = attributes.get("eps"), prefix.rstrip(".")
-    if isinstance(eps, float) and attributes.get("track_running_stats") and abs(eps - NORM_EPS) > 1e-9:
-        what = f"holds a norm {place!r} with eps {eps:g}, a ResNet has {NORM_EPS:g}"
-        raise ModelError(what, "take the network in as an .onnx file")
-    if match := _ACTIVATIONS.match(name):
-        what = f"holds an activation {place!r} that is {match[1]}, a ResNet has ReLU"
-        raise ModelError(what, "take the network in as an .onnx file")
+    return StateDict(path, tensors, settings=module_settings(described))

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeres.errors import ModelError
-from edgeres.model.graph import graph
 from edgeres.model.presets import weights_in
 from edgeres.settings import digest, sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from edgeres.model.spec import ResNetSpec
 
 INDEX = ".index.json"
@@ -131,22 +128,3 @@ def read_layout(path: Path) -> Layout:
         stride_in: Literal["3x3", "1x1"] = "1x1" if config.get("downsample_in_bottleneck") is True else "3x3"
         return Layout(stride_in, 2 if config.get("downsample_in_first_stage") is True else 1)
     return Layout()
-
-
-def strided(spec: ResNetSpec, strides: Mapping[str, int]) -> ResNetSpec:
-    """A spec with the stem's stride and the place of the others as a module's convolutions have them.
-
-    ``strides`` are by the keys of the weights.
-
-    Raises:
-        ModelError: No ResNet has its strides there.
-    """
-    reduced = any(step > 1 and key.endswith(".conv1.weight") for key, step in strides.items())
-    stride_in: Literal["3x3", "1x1"] = "1x1" if reduced and spec.kind == "bottleneck" else "3x3"
-    stem = replace(spec.stem, stride=strides.get("conv1.weight", spec.stem.stride))
-    spec = replace(spec, stem=stem, stride_in=stride_in)
-    for op in graph(spec).ops:
-        if op.kind == "conv" and strides.get(f"{op.name}.weight", op.stride) != op.stride:
-            what = f"convolution {op.name!r} has stride {strides[f'{op.name}.weight']}, where a ResNet has {op.stride}"
-            raise ModelError(what, "take the network in as an .onnx file")
-    return spec

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgeres.data.preprocess import Preprocess
 from edgeres.errors import ModelError
+from edgeres.model.module_settings import ModuleSettings
 from edgeres.model.parametrization import computed
 from edgeres.model.spec import WEIGHT_SUFFIXES, ResNetSpec
 from edgeres.model.state_dict import StateDict, architecture, choose, entries, state_dicts
@@ -111,7 +112,7 @@ class RawFile:
         preprocess: Its preprocessing, as edgeres stored it.
         classes: Its class names, as edgeres stored them.
         architecture: Name of the network as a training script stored it; empty where none did.
-        strides: Strides of a whole pickled module's convolutions, by the keys of their weights.
+        settings: Those of the modules of a whole pickled network.
         notes: For the user, one sentence each.
     """
 
@@ -120,7 +121,7 @@ class RawFile:
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] | None = None
     architecture: str = ""
-    strides: Mapping[str, int] = field(default_factory=dict)
+    settings: ModuleSettings = field(default_factory=ModuleSettings)
     notes: tuple[str, ...] = ()
 
 
@@ -250,7 +251,7 @@ def _read_torch(path: Path, key: str | None) -> RawFile:
         raise ModelError(f"{path} {failure.what}", failure.hint) from failure
     state = chosen.state
     notes = (*chosen.notes, *_unread(file, of_module=bool(state.module)))
-    return RawFile(state.tensors, architecture=architecture(file.content), strides=state.strides, notes=notes)
+    return RawFile(state.tensors, architecture=architecture(file.content), settings=state.settings, notes=notes)
 
 
 def _unread(file: TorchFile, *, of_module: bool) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ from edgeres.model.graph import check_shapes, graph
 from edgeres.model.infer import infer
 from edgeres.model.key_names import NO_HEAD, canonical
 from edgeres.model.likeness import preset_name, reconcile
-from edgeres.model.weight_files import Layout, files_of, read_layout, strided
+from edgeres.model.module_settings import ModuleSettings, settled
+from edgeres.model.weight_files import Layout, files_of, read_layout
 from edgeres.model.weights import RawFile, Weights, read_file, to_arrays
 from edgeres.settings import parse, sha256_file
 
@@ -123,8 +124,7 @@ def assemble(
         if new_head is not None and head is None:
             arrays |= zero_head(arrays, new_head)
             notes = (*notes, f"the weights have no classifier: one for {new_head} classes begins at zero")
-        strides = {name: raw.strides[key] for name, key in named.keys.items() if key in raw.strides}
-        spec = _spec(arrays, raw, hint, layout, strides)
+        spec = _spec(arrays, raw, hint, layout, raw.settings.renamed(named.keys))
         notes = (*notes, *(reconcile(spec, hint) if hint is not None else ()))
         weights = Weights(arrays)
         if raw.spec is None and spec.stem.zero_frame:
@@ -166,19 +166,16 @@ def _spec(
     raw: RawFile,
     hint: ResNetSpec | None,
     layout: Layout | None,
-    strides: Mapping[str, int],
+    settings: ModuleSettings,
 ) -> ResNetSpec:
-    """The network of arrays under the graph's keys, with the strides that the file or its companion states.
-
-    ``strides`` are those of convolutions by the graph's keys of their weights.
-    """
+    """The network of arrays under the graph's keys, with what its modules or its companion state."""
     shapes = {key: array.shape for key, array in arrays.items()}
     if raw.spec is not None:
         check_shapes(graph(raw.spec), shapes)
         return raw.spec
     spec = infer(shapes, hint)
     spec = layout.of(spec) if layout is not None else spec
-    return strided(spec, strides) if strides else spec
+    return settled(spec, settings)
 
 
 @cache

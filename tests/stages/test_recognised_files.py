@@ -58,7 +58,7 @@ def test_weights_and_a_file_with_their_norms_give_the_same_bytes(place, target):
 
 
 def test_a_file_without_norms_gives_the_same_scales_but_for_the_last_bits(place, capsys):
-    settings = ("technique=calibrate", "calibrator=mse", "weights=max")
+    settings = ("technique=calibrate", "calibrator=minmax", "weights=max")
     plain = [word for setting in settings for word in ("--set", f"quantize.{setting}")]
     assert compiled(place, "w", "resnet20_b", "--weights", str(place / "given.safetensors"), *plain) == 0
     assert compiled(place, "folded", str(place / "EVAL" / "resnet20_b.onnx"), *plain) == 0
