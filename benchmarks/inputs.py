@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ TARGETS = ("jetson", "x86", "cpu", "cpu:litert", "cpu:executorch")
 MARKERS = "<!-- inputs:begin -->", "<!-- inputs:end -->"
 SECONDS = 900
 """Most that one command may take."""
+IMPORTS = ("edgeres.pipeline.runner", "onnxruntime", "openvino", "scipy.optimize", "nncf", "executorch.exir")
+"""Imported once for the processes of all cells."""
 REFUSED = 2
 OVER = 3
 FINISHED = (0, OVER, 5)
@@ -151,6 +154,8 @@ def _work(options: argparse.Namespace) -> str:
     present = {(cell.row, cell.target) for cell in cells}
     left = [(row, [one for one in options.targets if (row.title, one) not in present]) for row in chosen]
     total = sum(len(targets) for _, targets in left)
+    for name in IMPORTS if total else ():
+        import_module(name)
     for row, targets in left:
         if not targets:
             continue
