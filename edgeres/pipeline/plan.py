@@ -13,11 +13,14 @@ from edgeres.data.dataset import Dataset, open_dataset
 from edgeres.data.size import Size
 from edgeres.errors import EdgeresError, UsageError
 from edgeres.gate.budget import limits
+from edgeres.model.presets import preset
+from edgeres.model.zoo import read_checkpoint
 from edgeres.pipeline.recipe import Recipe, default_recipe, load_recipe, takes_graphs
 from edgeres.pipeline.stages.export import Export
 from edgeres.pipeline.stages.load import Load
 from edgeres.pipeline.stages.load_onnx import LoadOnnx
 from edgeres.pipeline.stages.quantize import Quantize
+from edgeres.pipeline.stages.train import Train
 from edgeres.pipeline.task_choice import with_task
 from edgeres.quant.calibration_table import CalibrationTable, read_table
 from edgeres.targets.target import Target, find_target
@@ -55,6 +58,7 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
 
     Raises:
         UsageError: Unknown model, target or recipe; a recipe that cannot take this source; bad data.
+        ModelError: Weights or an ONNX file that cannot be read, or are not the named model's.
     """
     target = find_target(request.target)
     limits(request.name, Size.square(1), target, request.budget)
@@ -66,6 +70,7 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
     if request.until is not None:
         recipe = recipe.until(request.until)
     _check_input(recipe, target, request)
+    _check_weights(source, recipe)
     dataset = open_dataset(
         Path(request.data) if request.data else None,
         seed=request.seed,
@@ -90,6 +95,20 @@ def prepare(request: Request, progress: Progress | None = None) -> Plan:
         *_forgetting(recipe, dataset),
     )
     return Plan(request, target, source, recipe, dataset, notes, _scales(request, recipe))
+
+
+def _check_weights(source: Source, recipe: Recipe) -> None:
+    """Reads weights once, so that a file without the network is refused before the images are looked for.
+
+    Raises:
+        ModelError: They cannot be read, or are not the named model's.
+    """
+    origin = source.file.path if source.file else source.weights
+    if origin is None or source.imported or source.recognised:
+        return
+    model = preset(source.model)
+    trained = model.classes if isinstance(recipe.stages[0], Train) else None  # a classifier is made where none is
+    read_checkpoint(origin, model, source.weights_key, new_head=trained)
 
 
 def _companion(source: Source, recipe: Recipe) -> tuple[Source, Companion]:
@@ -207,13 +226,15 @@ def _recognised(source: Source) -> tuple[Source, str]:
     """The source with what its ONNX file is recognised as, and why it is no residual network; empty where it is one."""
     if not source.imported:
         return source, ""
+    from edgeres.onnx_graph.read import read_model
     from edgeres.onnx_graph.recognition import read_residual
 
     assert source.file is not None
     try:
         found = read_residual(source.file.path, source.main_output)
     except EdgeresError:
-        return source, ""  # the stage that imports it reports errors in the file
+        read_model(source.file.path)  # raises for a file that nothing can import
+        return source, ""
     return (source, found) if isinstance(found, str) else (replace(source, recognised=True), "")
 
 
