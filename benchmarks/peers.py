@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.bench import Bench
-    from benchmarks.quantizer import SchemeName
+    from benchmarks.quantizer import FloatFolder, SchemeName
     from edgeres.targets.target import Target
 
 
@@ -45,7 +45,7 @@ class Nncf:
         """Its name."""
         return "NNCF, full bias correction" if self.full else "NNCF default"
 
-    def prepare(self, bench: Bench, target: Target) -> Callable[[], bytes]:
+    def prepare(self, bench: FloatFolder, target: Target) -> Callable[[], bytes]:
         """See the class."""
         import onnx
 
@@ -118,7 +118,7 @@ class OnnxRuntimeStatic:
         """Its method."""
         return f"ONNX Runtime {self.method}"
 
-    def prepare(self, bench: Bench, target: Target) -> Callable[[], bytes]:
+    def prepare(self, bench: FloatFolder, target: Target) -> Callable[[], bytes]:
         """See the class."""
         from onnxruntime import quantization
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from benchmarks.bench import Bench
+    from benchmarks.pixels import Pixels
     from edgeres.targets.target import Target
 
 SchemeName = Literal["tensorrt", "x86"]
@@ -20,6 +22,20 @@ SCHEMES: dict[SchemeName, str] = {"tensorrt": "jetson", "x86": "cpu"}
 BOTH: tuple[SchemeName, ...] = ("tensorrt", "x86")
 IMAGE = "image"
 PIP = "pip install --no-deps -r benchmarks/peers.txt"
+
+
+class FloatFolder(Protocol):
+    """A folder with a float graph and its calibration images, in which contenders leave theirs."""
+
+    @property
+    def graph(self) -> Path:
+        """The folded float network as ONNX."""
+
+    def pixels(self, name: str) -> Pixels:
+        """Decoded images, such as ``calibration``."""
+
+    def model(self, contender: str, suffix: str = ".onnx") -> Path:
+        """Where a contender leaves its graph."""
 
 
 class Quantizer(Protocol):
@@ -65,7 +81,7 @@ def missing(quantizer: Quantizer) -> str | None:
 class Singles:
     """Calibration images one at a time, as often as they are asked for."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: FloatFolder) -> None:
         self._pixels = bench.pixels("calibration")
 
     def __len__(self) -> int:
