@@ -36,7 +36,7 @@ def compiled(shapes, folder, target, *more):
     data, _, file = shapes
     words = ["compile", str(file), "--data", str(data), "--target", target, "--out", str(folder), *OPTIONS]
     cache = ["--cache", str(file.parent / "cache"), "--quiet", "--budget", "peak_rss_mib=none"]
-    return main([*words, *cache, "--set", "quantize.technique=equalization", *more])
+    return main([*words, *cache, "--calibration", "64", "--set", "quantize.technique=equalization", *more])
 
 
 def areas(outputs, masks):
