@@ -162,11 +162,11 @@ def at_chance(folder: Path) -> Words:
     return [MODEL, "--weights", weights(folder, made), "--data", str(folders(folder / "data", png))]
 
 
-def order_of_channels(folder: Path) -> Words:
-    """Weights of OpenCV's BGR images behind a stated transform in RGB."""
+def order_of_channels(folder: Path, stated: tuple[str, ...] = ()) -> Words:
+    """Weights of OpenCV's BGR images; the order of channels is perhaps stated."""
     made = body(see=lambda digit: Image.fromarray(digit.pixels(SQUARE)[..., ::-1].copy()))
     torch.save(made.state_dict(), folder / "w.pth")
-    return [MODEL, "--weights", str(folder / "w.pth"), "--data", str(folders(folder / "data", png)), *STATED]
+    return [MODEL, "--weights", str(folder / "w.pth"), "--data", str(folders(folder / "data", png)), *STATED, *stated]
 
 
 ROWS = (
@@ -182,6 +182,7 @@ ROWS = (
     Row(SECTION, "6 of 10 classes, all outputs", partial(some_classes, answers="all")),
     Row(SECTION, "6 of 10 classes, `--answers subset`", partial(some_classes, answers="subset")),
     Row(SECTION, "a network at chance", at_chance),
-    Row(SECTION, "a network of BGR images, stated as RGB", order_of_channels),
+    Row(SECTION, "a network of BGR images", order_of_channels),
+    Row(SECTION, "a network of BGR images, `--channels rgb`", partial(order_of_channels, stated=("--channels", "rgb"))),
 )
 """Rows of this section."""

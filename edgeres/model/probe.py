@@ -134,7 +134,7 @@ class Space:
         images = min(images, IMAGES)
         first = min(self.screened, images)
         normalised = len(self.normalisations) * (1 + self.channels)
-        tried = 1 + len(self.sizes) + normalised + _AGAIN + self.channels + self.exif + self.stretch
+        tried = 1 + len(self.sizes) + normalised + _AGAIN + 2 * self.channels + self.exif + self.stretch
         return tried * first + (2 + _KEPT) * (images - first)
 
 
@@ -194,7 +194,7 @@ def search(
     at = best(_sized(one, Scaling(at.resize, at.crop)) for one in able)
     if space.channels:
         reverse: Literal["rgb", "bgr"] = "bgr" if at.channels == "rgb" else "rgb"
-        at = best([replace(at, channels=reverse)])
+        at = best(replace(one, channels=reverse) for one in dict.fromkeys((at, space.start)))
         if at.channels == reverse:
             at = best(replace(_normalised(at, one), channels=reverse) for one in space.normalisations)
     if space.exif and any(image.orientation != 1 for image in images.images):

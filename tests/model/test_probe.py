@@ -14,7 +14,7 @@ from edgeres.data.split import Split
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
 from edgeres.model.presets import preset
-from edgeres.model.probe import NORMALISATIONS, SMALL, Space, customary, customary_for, labelled, search
+from edgeres.model.probe import NORMALISATIONS, SMALL, Space, attempt, customary, customary_for, labelled, search
 from edgeres.model.spec import Block, ResNetSpec, Stem
 from edgeres.model.weights import Weights
 
@@ -70,6 +70,24 @@ def test_a_network_that_reads_blue_first_is_found(one):
     best = found(brightness_meter(one.mean[2], one.std[2], 64 / 255), split).best
     assert best.preprocess.channels == "bgr"
     assert (best.preprocess.mean, best.preprocess.std) == (one.mean, one.std)
+
+
+def test_swapped_channels_are_found_beside_a_stated_normalisation_that_no_library_uses():
+    """The best of the customary normalisations is another, and swapped channels do not help that one."""
+    random = np.random.default_rng(0)
+    levels = random.integers(20, 109, (100, 3))
+    levels[:, 0] = 128 - levels[:, 2]  # red is wrong where blue is right
+    images = tuple(ArrayImage(np.broadcast_to(level, (40, 40, 3)).astype(np.uint8), "plain") for level in levels)
+    split = labelled(Split("tuning", images, tuple(int(level[2] > 64) for level in levels)))
+    answers = brightness_meter(0.25, 0.001, 64 / 255)
+    stated = Preprocess(resize=Size.square(0), crop=Size.square(32), mean=(0.25,) * 3, std=(0.001,) * 3)
+    trial = attempt(answers, split, stated, lambda _: None)
+    done = []
+    space = Space.around(trial, SMALL)
+    best = search(answers, split, space, done.append, trial).best
+    found = best.preprocess
+    assert (found.channels, found.mean, found.std) == ("bgr", stated.mean, stated.std)
+    assert sum(done) <= space.budget(len(split))
 
 
 def test_the_right_size_wins():
