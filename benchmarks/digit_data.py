@@ -129,6 +129,9 @@ def fit(module: nn.Module, images: Tensor, targets: Tensor, classifier: str = "f
     scaled = (features - middle) / spread
     gram = scaled.T @ scaled + RIDGE * len(scaled) * torch.eye(scaled.shape[1], dtype=torch.float64)
     solved = torch.linalg.solve(gram, scaled.T @ (targets - targets.mean(0)).double()) / spread[:, None]
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = 0.0  # an export in training mode leaves the statistics as they are
     layer.weight.copy_(solved.T)
     layer.bias.copy_(targets.mean(0) - middle @ solved)
 

@@ -105,6 +105,19 @@ def relative_delta(first: NDArray[np.float32], second: NDArray[np.float32]) -> f
     return delta / max(top, 1e-30) if np.isfinite(delta) and np.isfinite(top) else float("inf")
 
 
+def rounding(model: ModelProto, images: Images) -> float:
+    """How far float32 rounding alone moves the logits: largest ``max|delta| / max|logit|`` of two equal computations.
+
+    One has its nodes fused, the other images that differ in their last two bits. Networks whose norms divide by almost
+    nothing enlarge such differences thousands of times.
+    """
+    plain = runner(model, optimise=False)
+    signs = np.random.default_rng(1).choice(np.array([-1, 1], dtype=np.float32), images.shape)
+    moved = images * (1 + signs * np.float32(2**-22))
+    logits = plain(images)
+    return max(relative_delta(logits, runner(model)(images)), relative_delta(logits, plain(moved)))
+
+
 def trace(model: ModelProto, images: Images, tensors: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """Values of the named float tensors for images ``[N,C,H,W]``, computed node by node without optimisations."""
     return exposing(model, tensors)(images)

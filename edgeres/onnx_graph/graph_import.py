@@ -14,7 +14,7 @@ from edgeres.model.network import Network
 from edgeres.model.operation import IMAGE, Op, Window
 from edgeres.onnx_graph.edit import prune
 from edgeres.onnx_graph.execute import exposing, probe, relative_delta, runner
-from edgeres.onnx_graph.fold import TOLERANCE
+from edgeres.onnx_graph.fold import TOLERANCE, tolerance
 from edgeres.onnx_graph.graph_index import GraphIndex, attribute, has_transposed_weight, input_at, window_attributes
 from edgeres.onnx_graph.imported_graph import ImportedGraph
 from edgeres.onnx_graph.imported_weights import Site, read_weights
@@ -75,7 +75,7 @@ def import_graph(model: ModelProto) -> Imported:
     graph = replace(graph, by_runtime=_without_torch(graph, weights, values[1]))
     batch = probe(model, _PROBES + 1)
     relative = relative_delta(runner(model)(batch), Network(graph, weights).logits(batch))
-    if not relative <= TOLERANCE:
+    if not relative <= tolerance(model, batch):
         what = f"logits of the graph in torch differ from ONNX Runtime's by {relative:.1e} of their range"
         raise StageError(what, "please report it with the file")
     return Imported(graph, weights, relative)
