@@ -42,7 +42,7 @@ SECONDS = 900
 """Most that one command may take."""
 IMPORTS = ("edgeres.pipeline.runner", "onnxruntime", "openvino", "scipy.optimize", "nncf", "executorch.exir")
 """Imported once for the processes of all cells."""
-REFUSED = 2
+REFUSED = (1, 2)
 OVER = 3
 FINISHED = (0, OVER, 5)
 """Exit codes of a run that was judged: passed, over a budget, and too few images to tell."""
@@ -86,7 +86,7 @@ def attempted(row: Row, words: list[str], target: str, folder: Path) -> Cell:
         found = json.loads((out / "report.json").read_text(encoding="utf-8"))["accuracy"]
         scores = f"{found['float_score']:.1f} -> {found['deployed_score']:.1f}"
         return Cell(row.title, target, "over the limit" if process.exitcode == OVER else "ok", scores)
-    if process.exitcode == REFUSED and text.strip():
+    if process.exitcode in REFUSED and text.strip():
         return Cell(row.title, target, "refused", _sentence(" ".join(text.split()), folder))
     return Cell(row.title, target, "broken", f"exit code {process.exitcode}: {' '.join(text.split())[-300:]}")
 
