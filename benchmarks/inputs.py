@@ -134,7 +134,8 @@ def _shown(cell: Cell | None, reasons: dict[str, int]) -> str:
         return "not run"
     if cell.outcome in ("ok", "over the limit"):
         return cell.text if cell.outcome == "ok" else f"{cell.text} (over the limit)"
-    number = reasons.setdefault(cell.text, len(reasons) + 1)
+    text = re.sub(r" for \S+ stopped in ", " for TARGET stopped in ", cell.text)
+    number = reasons.setdefault(text, len(reasons) + 1)
     return f"{cell.outcome} ({number})"
 
 
