@@ -115,7 +115,7 @@ def test_outliers_are_repaired_to_what_the_clean_network_loses(target: str, runs
     given = distance(runs("outliers", target, "calibrate")[1], digits)
     loaded, repaired = runs("outliers", target)
     assert given > 8 * clean  # 14 to 43 in four fits
-    assert distance(repaired, digits) < 2 * clean  # 0.3 to 0.8
+    assert distance(repaired, digits) < 1.2 * clean  # 0.3 to 0.8
     assert repaired.float_model == loaded.float_model  # the user's own, to the last byte
 
 
@@ -133,7 +133,7 @@ def test_nearly_dead_channels_keep_their_bias_in_integers(target: str, runs, dig
     assert list(overflows(GraphIndex.of(onnx.load(str(quantized.model.path))))) == []
     assert "4 channels of 2 layers" in "; ".join(quantized.metadata.lineage[-1].notes)
     plain = distance(quantized, digits)
-    assert plain < 2 * distance(runs("clean", target, "calibrate")[1], digits)
+    assert plain < distance(runs("clean", target, "calibrate")[1], digits)
     assert abs(distance(quantized, digits, optimise=True) - plain) < 0.02
 
 
