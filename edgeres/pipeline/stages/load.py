@@ -38,7 +38,7 @@ class Load(Stage):
     """
 
     name = "load"
-    version = 2
+    version = 3
     reads = ("tuning", "classes", "allow")
 
     def cost(self, dataset: Dataset) -> StageCost:

@@ -51,7 +51,7 @@ class Train(Stage):
     """
 
     name = "train"
-    version = 1
+    version = 2
     reads = ("train", "classes", "seed")
 
     recipe: Literal["he", "modern"] = "modern"
