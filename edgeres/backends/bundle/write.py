@@ -78,10 +78,8 @@ def write_bundle(
     words |= {"TOLERANCE": f"{expected.tolerance:.4g}", **_words(metadata, target)}
     contents = own | {name: template(name) for name in commands}
     contents |= {
-        "golden_inputs.npy": _npy(expected.inputs if first else expected.inputs.transpose(0, 2, 3, 1)),
-        "golden_outputs.npy": _npy(
-            expected.outputs if first or expected.outputs.ndim == 2 else expected.outputs.transpose(0, 2, 3, 1)
-        ),
+        "golden_inputs.npy": _npy(_laid_out(expected.inputs, layout)),
+        "golden_outputs.npy": _npy(_laid_out(expected.outputs, layout)),
         "preprocess.json": _json(_preprocess(exported, image.name, ("N" if first else 1, *shape))),
         "README.md": filled(readme, words),
     }
@@ -101,14 +99,28 @@ def write_bundle(
         "golden": names | {"tolerance": expected.tolerance},
     }
     if pixels is not None:
-        facts = {"sources": list(pixels.sources), "pixels": "golden_pixels.npy", "tolerance": golden_pixels.TOLERANCE}
-        manifest["pixels"] = facts | {"resampler": golden_pixels.resampler(metadata.preprocess)}
+        manifest["pixels"] = _pixels(pixels, metadata.preprocess)
     contents["manifest.json"] = _json(manifest | (sections or {}))
     for name, data in contents.items():
         (out / name).write_bytes(data)
         if name in EXECUTABLE:
             (out / name).chmod(0o755)
     return {name: File.of(out / name) for name in sorted(contents)}
+
+
+def _laid_out(values: NDArray[np.float32], layout: Layout) -> NDArray[np.float32]:
+    """Images or maps ``[N,C,H,W]`` in the runtime's layout; rows stay as they are."""
+    return values if layout == "channels first" or values.ndim == 2 else values.transpose(0, 2, 3, 1)
+
+
+def _pixels(pixels: golden_pixels.GoldenPixels, preprocess: Preprocess) -> dict[str, object]:
+    """The manifest's section of golden pixels."""
+    return {
+        "sources": list(pixels.sources),
+        "pixels": "golden_pixels.npy",
+        "tolerance": golden_pixels.TOLERANCE,
+        "resampler": golden_pixels.resampler(preprocess),
+    }
 
 
 def _words(metadata: ModelMetadata, target: Target) -> dict[str, str]:

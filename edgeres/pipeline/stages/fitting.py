@@ -74,7 +74,6 @@ def fit(
     """
     _check_channels(source, own, channels)
     images, chance_allowed = labelled(context.tuning), "chance" in context.allow
-    settled = source.preprocess is not None and not source.left_open
     if not task.searched:
         return _unsearched(source, own, sizes, task, channels)
 
@@ -82,13 +81,7 @@ def fit(
         return task.logits(answers(batch))
 
     if not len(images):
-        if own is None and not settled:
-            raise DataError(
-                "no labelled tuning images to probe the preprocessing on", "say it with --resize and --crop"
-            )
-        note = _origin(source, own)
-        preprocess = source.stated_over(own or Preprocess.usual(channels))
-        return Fitting(preprocess, StageMetrics(), (note,) if note else (), ())
+        return _without_images(source, own, channels)
     start = _start(source, own, images, channels)
     result = _settled(logits, source, own, sizes, start=start, images=images, progress=context.progress)
     chosen, wider = result.best, None
@@ -106,6 +99,15 @@ def fit(
     if lost and not chance_allowed:
         raise _at_chance(chosen, tuple(known.values()), wider.best if wider else chosen)
     return _fitting(source, own, result, wider)
+
+
+def _without_images(source: Source, own: Preprocess | None, channels: int) -> Fitting:
+    """The preprocessing that is stated or stored with the weights; an error where something of it is open."""
+    if own is None and (source.preprocess is None or source.left_open):
+        raise DataError("no labelled tuning images to probe the preprocessing on", "say it with --resize and --crop")
+    note = _origin(source, own)
+    preprocess = source.stated_over(own or Preprocess.usual(channels))
+    return Fitting(preprocess, StageMetrics(), (note,) if note else (), ())
 
 
 def _start(source: Source, own: Preprocess | None, images: Split, channels: int) -> Preprocess:

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edgeres.artifacts.results import StageMetrics
     from edgeres.data.preprocess import Preprocess
     from edgeres.model.probe import Answers
+    from edgeres.onnx_graph.fold import Prepared
+    from edgeres.pipeline.stages.fitting import Fitting
     from edgeres.progress import Advance
     from edgeres.tasks.task import Task
 
@@ -46,7 +49,7 @@ class LoadOnnx(Stage):
     """Recipe entry ``load_onnx``."""
 
     name = "load_onnx"
-    version = 7
+    version = 8
     reads = ("runtime", "tuning", "validation", "classes", "allow")
 
     def __call__(self, artifact: Source, context: Context) -> Exported:
@@ -83,16 +86,7 @@ class LoadOnnx(Stage):
         head = with_threshold(head, runner(prepared.model), preprocess, context.tuning)
         metadata = ModelMetadata(name=artifact.model, preprocess=preprocess, classes=context.classes, head=head)
         baseline = float_baseline(prepared.model, preprocess, task, context)
-        metrics = replace(
-            metrics_of(task, baseline.score),
-            probe_top1=fitting.metrics.probe_top1,
-            probe_images=fitting.metrics.probe_images,
-            macs=operator_counts.macs(prepared.model),
-            parameters=operator_counts.parameters(prepared.model),
-            max_abs_delta_logit=prepared.delta,
-            nodes_given=prepared.nodes[0],
-            nodes=prepared.nodes[1],
-        )
+        metrics = _metrics(metrics_of(task, baseline.score), fitting, prepared)
         chance = chance_of(task, baseline, shape.classes)
         chance_notes = check_chance(chance, fitting.shown, allowed="chance" in context.allow)
         step = self.step(
@@ -101,6 +95,20 @@ class LoadOnnx(Stage):
         helper.set_model_props(prepared.model, metadata.model_props)
         saved = File.written(prepared.model, context.workspace / "model.float.onnx")
         return Exported(metadata.after(step, baseline), saved, saved)
+
+
+def _metrics(scored: StageMetrics, fitting: Fitting, prepared: Prepared) -> StageMetrics:
+    """The score with what the search of the preprocessing and the folding measured."""
+    return replace(
+        scored,
+        probe_top1=fitting.metrics.probe_top1,
+        probe_images=fitting.metrics.probe_images,
+        macs=operator_counts.macs(prepared.model),
+        parameters=operator_counts.parameters(prepared.model),
+        max_abs_delta_logit=prepared.delta,
+        nodes_given=prepared.nodes[0],
+        nodes=prepared.nodes[1],
+    )
 
 
 def _check_output(shape: Signature, task: Task) -> None:
