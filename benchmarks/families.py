@@ -31,12 +31,12 @@ from benchmarks.page import renew, renewed
 from benchmarks.peers import Nncf, OnnxRuntimeStatic
 from benchmarks.pixels import Pixels, decode
 from benchmarks.table import markdown
-from benchmarks.techniques import source_digest
 from edgeres.cli import main as edgeres
 from edgeres.data.dataset import open_dataset
 from edgeres.errors import EdgeresError, UsageError
 from edgeres.metrics import agreement, kl
 from edgeres.onnx_graph.execute import runner
+from edgeres.pipeline.assemble import source_digest
 from edgeres.settings import digest, plain
 from edgeres.targets.target import find_target
 
@@ -230,7 +230,7 @@ def _work(options: argparse.Namespace) -> str:
     if options.write is not None:
         renewed(options.write, "", MARKERS)
     options.keep.mkdir(parents=True, exist_ok=True)
-    made_by = [source_digest(), options.images, version("nncf"), version("onnxruntime")]
+    made_by = [source_digest(CHECKOUT / "edgeres"), options.images, version("nncf"), version("onnxruntime")]
     kept = options.keep / f"results-{digest(made_by)[:16]}.json"
     found = [Result(**one) for one in json.loads(kept.read_text())] if kept.exists() else []
     data = options.keep / "images"

@@ -1,7 +1,8 @@
 """``python -m benchmarks.inputs``: every kind of input on five targets by the command line, and what each ends in.
 
 The table goes to ``docs/inputs.md``. A cell is ``ok`` with the score of float and of what ships, or ``refused`` with
-the sentence that was printed. Any other end makes the command fail. Finished cells are kept and not run again.
+the sentence that was printed. Any other end makes the command fail. Finished cells are kept and not run again until
+the code changes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from benchmarks.table import markdown
 from edgeres import __version__
 from edgeres.cli import main as edgeres
 from edgeres.errors import EdgeresError, UsageError
-from edgeres.settings import plain
+from edgeres.pipeline.assemble import source_digest
+from edgeres.settings import digest, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +148,9 @@ def _work(options: argparse.Namespace) -> str:
     if options.write is not None:
         renewed(options.write, "", MARKERS)
     options.keep.mkdir(parents=True, exist_ok=True)
-    kept = options.keep / "cells.json"
+    # Kept cells are those of this very code: other code may answer otherwise.
+    code = digest([source_digest(CHECKOUT / "edgeres"), source_digest(CHECKOUT / "benchmarks" / "input_rows")])
+    kept = options.keep / f"cells-{code[:16]}.json"
     cells = [Cell(**cell) for cell in json.loads(kept.read_text())] if kept.exists() else []
     if options.again:
         again = {(row.title, target) for row in chosen for target in options.targets}
@@ -164,7 +168,9 @@ def _work(options: argparse.Namespace) -> str:
             words = row.make(Path(name))
             for target in targets:
                 cells.append(attempted(row, words, target, Path(name)))
-                kept.write_text(json.dumps([plain(cell) for cell in cells], indent=1), encoding="utf-8")
+                fresh = kept.with_suffix(".partial")
+                fresh.write_text(json.dumps([plain(cell) for cell in cells], indent=1), encoding="utf-8")
+                fresh.replace(kept)
                 finished += 1
                 left_s = (time.monotonic() - started) / finished * (total - finished)
                 said(f"{finished}/{total}, {left_s / 60:.0f} min left: {row.title}, {target}: {_brief(cells[-1])}")

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from benchmarks.input_rows.checkpoints import transformers_key
 from edgeres.errors import ModelError
 from edgeres.model.graph import graph
 from edgeres.model.network import Network
@@ -58,21 +59,6 @@ def assert_same(path, network, **options):
     ours, theirs = Network(graph(loaded.spec), loaded.weights).logits(images), network.logits(images)
     assert np.abs(ours - theirs).max() <= 2e-5 * np.abs(theirs).max()
     return loaded
-
-
-def transformers_key(key):
-    """Names of ``ResNetForImageClassification``."""
-    module, _, leaf = key.rpartition(".")
-    if module in ("conv1", "bn1"):
-        return f"resnet.embedder.embedder.{'convolution' if module == 'conv1' else 'normalization'}.{leaf}"
-    if module == "fc":
-        return f"classifier.1.{leaf}"
-    stage, block, *rest = module.split(".")
-    place = f"resnet.encoder.stages.{int(stage[5:]) - 1}.layers.{block}"
-    if rest[0] == "downsample":
-        return f"{place}.shortcut.{('convolution', 'normalization')[int(rest[1])]}.{leaf}"
-    kind = "convolution" if rest[0].startswith("conv") else "normalization"
-    return f"{place}.layer.{int(rest[0][-1]) - 1}.{kind}.{leaf}"
 
 
 def detectron2_key(key):
